@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Predictions of a distribution over the levels x_k of each pixel; x_hat is its mean.
+
+Both contain the exact evidence of the latent, log N(z; alpha x_k, sigma^2), so that the network only
+has to supply what the neighbours say about the pixel.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from vdmkit.denoiser._prediction import AbstractPrediction, Estimate
+from vdmkit.noise import AbstractPath
+from vdmkit.observation import level_values
+from vdmkit.registry import register
+
+
+@register("prediction", "categorical")
+class Categorical(AbstractPrediction):
+    """Logits per level, plus the log of each pixel's training histogram, plus the exact evidence.
+
+    A network that gives zeros is the exact denoiser of independent pixels, so its bound is the code length of
+    the smoothed histograms (the order-0 code). `smoothing` is added to every count.
+    """
+
+    level_counts: Int[Array, "h w c v"]
+    outputs: int = eqx.field(static=True)
+    smoothing: float = eqx.field(static=True)
+
+    def __init__(self, level_counts: Int[Array, "h w c v"], *, smoothing: float = 0.5):
+        self.level_counts = level_counts
+        self.outputs = level_counts.shape[-1]
+        self.smoothing = smoothing
+
+    def log_histogram(self) -> Float[Array, "h w c v"]:
+        """log of the smoothed share of each level at each pixel."""
+        counts = self.level_counts + self.smoothing
+        return jnp.log(counts / counts.sum(-1, keepdims=True))
+
+    def __call__(
+        self, output: Float[Array, "h w c v"], z: Float[Array, "h w c"], gamma: Float[Array, ""], path: AbstractPath
+    ) -> Estimate:
+        x = level_values(self.outputs)
+        evidence = -0.5 * jnp.exp(-gamma) * (z[..., None] / path.alpha(gamma) - x) ** 2
+        return _from_logits(output + self.log_histogram() + evidence, x, z, gamma, path)
+
+
+@register("prediction", "lattice")
+class Lattice(AbstractPrediction):
+    """eps and a log-precision r per value: p(x_k | z) ~ exp(-(SNR + e^r) (x_k - x_net)^2 / 2).
+
+    x_net = (z - sigma (z + net)) / alpha. Untrained, r = 7 makes it the eps prediction with eps_hat = z; where
+    the noise is small it rounds to levels by itself. Two outputs per value, whatever the number of levels.
+    """
+
+    levels: int = eqx.field(static=True)
+    outputs: int = eqx.field(static=True)
+
+    def __init__(self, levels: int):
+        self.levels = levels
+        self.outputs = 2
+
+    def __call__(
+        self, output: Float[Array, "h w c 2"], z: Float[Array, "h w c"], gamma: Float[Array, ""], path: AbstractPath
+    ) -> Estimate:
+        x_net = (z - path.sigma(gamma) * (z + output[..., 0])) / path.alpha(gamma)
+        precision = jnp.exp(-gamma) + jnp.exp(jnp.clip(7 + output[..., 1], 0, 14))
+        x = level_values(self.levels)
+        logits = -0.5 * precision[..., None] * (x_net[..., None] - x) ** 2
+        return _from_logits(logits, x, z, gamma, path)
+
+
+def _from_logits(
+    logits: Float[Array, "h w c v"],
+    x: Float[Array, " v"],
+    z: Float[Array, "h w c"],
+    gamma: Float[Array, ""],
+    path: AbstractPath,
+) -> Estimate:
+    log_probs = jax.nn.log_softmax(logits)
+    x_hat = jnp.exp(log_probs) @ x
+    return Estimate(x_hat, (z - path.alpha(gamma) * x_hat) / path.sigma(gamma), log_probs)

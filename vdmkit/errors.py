@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can go wrong, in the user's words: where, what was found, what to do next."""
+
+
+class VdmkitError(Exception):
+    """Base of every error that vdmkit raises for a mistake that is not its own.
+
+    The command line prints the message alone and exits with `exit_code`. A message says where
+    (recipe key, file, parameter path), what was found against what was expected, and what to do.
+    """
+
+    exit_code = 1
+
+
+class RecipeError(VdmkitError):
+    """A recipe, an override or a command-line value that is not valid."""
+
+    exit_code = 2
+
+
+class RegistryError(VdmkitError):
+    """A component that cannot be registered or found, or a plugin that does not load."""
+
+    exit_code = 2
+
+
+class DataError(VdmkitError):
+    """A data source that is missing, damaged, or not what the recipe needs."""
+
+
+class CheckpointError(VdmkitError):
+    """A checkpoint or run folder that cannot be written, read, or does not fit the recipe."""
+
+
+class NonFiniteError(VdmkitError):
+    """A number that is NaN or infinite where a likelihood or a gradient was expected."""
+
+
+class Interrupted(VdmkitError):
+    """The user stopped a run; it was saved and can be continued."""
+
+    exit_code = 3

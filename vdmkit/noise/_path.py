@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The path: how the latent z = alpha x + sigma eps is scaled at a given gamma = log(sigma^2 / alpha^2)."""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vdmkit.registry import define_kind, register
+
+
+class AbstractPath(eqx.Module):
+    """An implementer supplies alpha(gamma); sigma follows, so that the SNR is always exp(-gamma)."""
+
+    @abc.abstractmethod
+    def log_alpha(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
+        """log alpha at gamma."""
+
+    def alpha(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
+        """Scale of the data in z."""
+        return jnp.exp(self.log_alpha(gamma))
+
+    def sigma(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
+        """Scale of the noise in z: alpha exp(gamma / 2)."""
+        return jnp.exp(self.log_alpha(gamma) + gamma / 2)
+
+
+define_kind("path", "alpha and sigma of z = alpha x + sigma eps, at a given gamma", AbstractPath)
+
+
+@register("path", "variance_preserving")
+class VariancePreserving(AbstractPath):
+    """alpha^2 + sigma^2 = 1 (Kingma et al. 2021, arXiv 2107.00630v6, section 3.1)."""
+
+    def log_alpha(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
+        return -jax.nn.softplus(gamma) / 2

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""The Gaussian diffusion process of one example, in gamma (Kingma et al. 2021, arXiv 2107.00630v6).
+
+    q(z_t | x)      = N(alpha_t x, sigma_t^2 I)
+    q(z_s | z_t, x) = N(alpha_s [(1 - c) z_t / alpha_t + c x], sigma_s^2 c I),   c = 1 - SNR(t) / SNR(s),   s < t
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vdmkit.noise._path import AbstractPath
+
+
+def diffuse(
+    path: AbstractPath, gamma: Float[Array, ""], x: Float[Array, "*shape"], eps: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
+    """z_t = alpha_t x + sigma_t eps."""
+    return path.alpha(gamma) * x + path.sigma(gamma) * eps
+
+
+def reverse(
+    path: AbstractPath,
+    gamma_s: Float[Array, ""],
+    gamma_t: Float[Array, ""],
+    z_t: Float[Array, "*shape"],
+    eps: Float[Array, "*shape"],
+) -> tuple[Float[Array, "*shape"], Float[Array, ""]]:
+    """Mean and standard deviation of q(z_s | z_t, x), where z_t = alpha_t x + sigma_t eps (App. A, eq. 33).
+
+    With eps_hat in the place of eps it is the paper's reverse model p(z_s | z_t). Written in eps, the mean
+    has no cancellation where the noise is small.
+    """
+    c = -jnp.expm1(gamma_s - gamma_t)
+    scale = jnp.exp(path.log_alpha(gamma_s) - path.log_alpha(gamma_t))
+    return scale * (z_t - path.sigma(gamma_t) * c * eps), path.sigma(gamma_s) * jnp.sqrt(c)

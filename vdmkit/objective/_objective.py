@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training objective: the bound of a batch, with the recipe's times, weighting and number of steps."""
+
+from collections.abc import Mapping
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+
+from vdmkit.model import DiffusionModel
+from vdmkit.networks import Condition
+from vdmkit.objective._bound import Bound, diffusion_loss, prior_loss, reconstruction_loss
+from vdmkit.objective._times import AbstractTimes
+from vdmkit.objective._weighting import AbstractWeighting
+
+
+class Draws(eqx.Module):
+    """The random numbers of one batch: eps_0 for the reconstruction, eps and t for the diffusion loss."""
+
+    eps_0: Float[Array, "b h w c"]
+    eps: Float[Array, "b h w c"]
+    t: Float[Array, " b"]
+    weight: Float[Array, " b"]
+
+
+class Objective(eqx.Module):
+    """Bounds of a batch of images. `steps` = 0 is continuous time."""
+
+    times: AbstractTimes
+    weighting: AbstractWeighting
+    steps: int = eqx.field(static=True)
+
+    def draw(self, shape: tuple[int, int, int, int], *, key: PRNGKeyArray) -> Draws:
+        """The draws for a batch of this shape (b, h, w, c)."""
+        key_0, key_eps, key_t = jax.random.split(key, 3)
+        eps_0, eps = (jax.random.normal(k, shape, dtype=float) for k in (key_0, key_eps))
+        return Draws(eps_0, eps, *self.times(shape[0], key=key_t))
+
+    def __call__(
+        self,
+        model: DiffusionModel,
+        images: UInt8[Array, "b h w c"],
+        condition: Mapping[str, Float[Array, " b"]],
+        draws: Draws,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> Bound:
+        """One unbiased draw of the (weighted) bound of each image, nats. `key` drives dropout."""
+        keys = None if key is None else jax.random.split(key, images.shape[0])
+
+        def one(image: Array, condition: Condition, draws: Draws, key: PRNGKeyArray | None) -> Bound:
+            x = model.observation.encode(image)
+            loss, gamma_t = diffusion_loss(model, x, draws.t, draws.eps, condition, steps=self.steps, key=key)
+            diffusion = draws.weight * self.weighting(gamma_t) * loss
+            return Bound(prior_loss(model, x), reconstruction_loss(model, image, draws.eps_0), diffusion)
+
+        return jax.vmap(one, in_axes=(0, 0, 0, None if keys is None else 0))(images, condition, draws, keys)

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Between integer levels and the real axis: encoding of the data, and the decoder p(x | z_0)."""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from vdmkit.registry import define_kind, register
+
+
+def level_values(levels: int) -> Float[Array, " v"]:
+    """x_k = 2 (k + 1/2) / V - 1, the centres of V equal bins of [-1, 1]."""
+    return 2 * (jnp.arange(levels) + 0.5) / levels - 1
+
+
+class AbstractObservation(eqx.Module):
+    """p(x | z_0). `z_0` is given divided by alpha_0, so that no path needs to be known here."""
+
+    levels: eqx.AbstractVar[int]
+
+    def encode(self, image: UInt8[Array, "h w c"]) -> Float[Array, "h w c"]:
+        """Levels 0..V-1 to data x in [-1 + 1/V, 1 - 1/V]."""
+        return level_values(self.levels)[image]
+
+    @abc.abstractmethod
+    def log_prob(
+        self, image: UInt8[Array, "h w c"], z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""]
+    ) -> Float[Array, ""]:
+        """log p(x | z_0) in nats, summed over pixels and channels."""
+
+    @abc.abstractmethod
+    def decode(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""]) -> UInt8[Array, "h w c"]:
+        """The most probable image."""
+
+
+define_kind("observation", "the decoder p(x | z_0) from the last latent to integer levels", AbstractObservation, ("levels",))
+
+
+@register("observation", "categorical")
+class CategoricalObservation(AbstractObservation):
+    """p(x | z_0) ~ q(z_0 | x), normalised over the levels of each pixel (Kingma et al. 2021, section 3.3)."""
+
+    levels: int = eqx.field(static=True)
+
+    def __init__(self, levels: int):
+        self.levels = levels
+
+    def log_probs(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""]) -> Float[Array, "h w c v"]:
+        """log p(x = level k | z_0) for every pixel."""
+        distance = (z_0[..., None] - level_values(self.levels)) * jnp.exp(-gamma_0 / 2)
+        return jax.nn.log_softmax(-0.5 * distance**2)
+
+    def log_prob(
+        self, image: UInt8[Array, "h w c"], z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""]
+    ) -> Float[Array, ""]:
+        index = image[..., None].astype(int)
+        return jnp.take_along_axis(self.log_probs(z_0, gamma_0), index, axis=-1).sum()
+
+    def decode(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""]) -> UInt8[Array, "h w c"]:
+        return jnp.argmax(self.log_probs(z_0, gamma_0), axis=-1).astype(jnp.uint8)

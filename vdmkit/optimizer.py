@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Optimisers: optax transformations made from recipe keys."""
+
+from typing import Literal
+
+import jax
+import optax
+from jaxtyping import PyTree
+
+from vdmkit.registry import define_kind, register
+
+define_kind("optimizer", "an optax gradient transformation", None, ("steps",))
+
+
+@register("optimizer", "adamw")
+def adamw(
+    steps: int,
+    *,
+    learning_rate: float = 2e-4,
+    b1: float = 0.9,
+    b2: float = 0.99,
+    eps: float = 1e-8,
+    weight_decay: float = 0.01,
+    warmup_steps: int = 100,
+    decay: Literal["none", "cosine"] = "none",
+    clip_norm: float = 0.0,
+) -> optax.GradientTransformation:
+    """AdamW as the authors run it: everything but `bias` decays, warm-up from 0. clip_norm = 0 clips nothing.
+
+    decay = "cosine" takes the learning rate to 0 at the end of training. The rate is that of the count before
+    the update, so with a warm-up the first update changes nothing.
+    """
+    if decay == "cosine":
+        after_warmup = optax.cosine_decay_schedule(learning_rate, max(steps - warmup_steps, 1))
+    else:
+        after_warmup = optax.constant_schedule(learning_rate)
+    warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+    rate = optax.join_schedules([warmup, after_warmup], [warmup_steps])
+    update = optax.adamw(rate, b1, b2, eps, weight_decay=weight_decay, mask=_decays)
+    return optax.chain(optax.clip_by_global_norm(clip_norm), update) if clip_norm > 0 else update
+
+
+def _decays(params: PyTree) -> PyTree:
+    """True for every parameter whose own name is not `bias`: kernels, scales, and the schedule's w and b."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: getattr(path[-1], "name", "") != "bias", params)
