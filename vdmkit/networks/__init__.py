@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks: from one latent z and gamma to k values per pixel and channel."""
+
+from vdmkit.networks._network import AbstractNetwork, Condition
+from vdmkit.networks._small_unet import SmallUNet
+from vdmkit.networks._vdm_unet import VDMUNet
+
+__all__ = ["AbstractNetwork", "Condition", "SmallUNet", "VDMUNet"]

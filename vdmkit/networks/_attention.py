@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Self-attention over all pixels of one image, as a residual layer."""
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from vdmkit.networks._dense import ZEROS, Dense
+from vdmkit.networks._group_norm import GroupNorm
+
+
+class Attention(eqx.Module):
+    """x + proj_out(softmax(q k^T / sqrt(head size)) v), all from a group-normalised x; the identity at first."""
+
+    norm: GroupNorm
+    q: Dense
+    k: Dense
+    v: Dense
+    proj_out: Dense
+    heads: int = eqx.field(static=True)
+
+    def __init__(self, channels: int, key: PRNGKeyArray, *, groups: int, heads: int = 1):
+        q_key, k_key, v_key, out_key = jax.random.split(key, 4)
+        self.norm = GroupNorm(channels, groups)
+        self.q = Dense(channels, channels, q_key)
+        self.k = Dense(channels, channels, k_key)
+        self.v = Dense(channels, channels, v_key)
+        self.proj_out = Dense(channels, channels, out_key, initializer=ZEROS)
+        self.heads = heads
+
+    def __call__(self, x: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+        n = self.norm(x).reshape(-1, x.shape[-1])
+        q, k, v = (layer(n).reshape(len(n), self.heads, -1) for layer in (self.q, self.k, self.v))
+        mixed = jax.nn.dot_product_attention(q, k, v)
+        return x + self.proj_out(mixed.reshape(x.shape))

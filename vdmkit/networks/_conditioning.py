@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The vector that tells every block of a network how noisy its input is."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from vdmkit.networks._dense import Dense
+from vdmkit.networks._network import Condition
+
+
+class Conditioning(eqx.Module):
+    """Two dense layers on a sinusoidal embedding of gamma and on the flag `condition["augmented"]` (default 0).
+
+    gamma is rescaled by the constant ends of the recipe, so that the network stays a function of gamma
+    when a learned schedule moves its own ends.
+    """
+
+    dense0: Dense
+    dense1: Dense
+    gamma_range: tuple[float, float] = eqx.field(static=True)
+
+    def __init__(self, embedding: int, width: int, gamma_range: tuple[float, float], key: PRNGKeyArray):
+        key0, key1 = jax.random.split(key)
+        self.dense0 = Dense(embedding + 1, width, key0)
+        self.dense1 = Dense(width, width, key1)
+        self.gamma_range = gamma_range
+
+    def __call__(self, gamma: Float[Array, ""], condition: Condition) -> Float[Array, " width"]:
+        low, high = self.gamma_range
+        augmented = jnp.asarray(condition.get("augmented", 0.0), gamma.dtype)
+        embedding = sinusoid((gamma - low) / (high - low), self.dense0.kernel.shape[0] - 1)
+        hidden = jax.nn.silu(self.dense0(jnp.append(embedding, augmented)))
+        return jax.nn.silu(self.dense1(hidden))
+
+
+def sinusoid(tau: Float[Array, ""], size: int) -> Float[Array, " size"]:
+    """Sines, then cosines, of 1000 tau at size / 2 frequencies from 1 down to 1/10000 (geometric)."""
+    frequencies = np.geomspace(1, 1e-4, size // 2)
+    angles = 1000 * tau * frequencies.astype(tau.dtype)
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)])

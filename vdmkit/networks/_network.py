@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The interface of a network: one latent in, some values per pixel and channel out."""
+
+import abc
+from collections.abc import Mapping
+
+import equinox as eqx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from vdmkit.registry import define_kind
+
+Condition = Mapping[str, Float[Array, ""]]
+"""Side information on one image by name, such as "augmented" (0 or 1). A network reads what it knows."""
+
+
+class AbstractNetwork(eqx.Module):
+    """What the denoiser calls. What the output means is the prediction's business.
+
+    An implementer takes `shape` (h, w, c) and `outputs` (k values per pixel and channel) as
+    positional constructor parameters, and `key` and `gamma_range` where it needs them.
+    Parameters named `bias` are exempt from weight decay.
+    """
+
+    @abc.abstractmethod
+    def __call__(
+        self,
+        z: Float[Array, "h w c"],
+        gamma: Float[Array, ""],
+        condition: Condition,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "h w c k"]:
+        """One example; batch with `jax.vmap`. `key` drives dropout; without it there is none."""
+
+
+define_kind(
+    "network",
+    "from one latent z and gamma to k values per pixel and channel",
+    AbstractNetwork,
+    ("shape", "outputs", "gamma_range", "key"),
+)

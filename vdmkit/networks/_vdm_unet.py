@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The U-Net of the paper, layer by layer as the authors' code (Kingma et al. 2021, arXiv 2107.00630v6, appendix B)."""
+
+from collections.abc import Iterator
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from vdmkit.errors import RecipeError
+from vdmkit.networks._checks import check_channels, check_dropout
+from vdmkit.networks._conditioning import Conditioning
+from vdmkit.networks._conv import Conv
+from vdmkit.networks._dense import ZEROS
+from vdmkit.networks._fourier import FREQUENCIES, with_fourier_features
+from vdmkit.networks._group_norm import GroupNorm
+from vdmkit.networks._network import AbstractNetwork, Condition
+from vdmkit.networks._output import values_per_pixel
+from vdmkit.networks._residual import GROUPS, Stage
+from vdmkit.registry import register
+
+
+@register("network", "vdm_unet")
+class VDMUNet(AbstractNetwork):
+    """The paper's U-Net: every block at full resolution, conditioned on gamma, with Fourier features.
+
+    `blocks` stages lead down and one more leads up, each up stage also reading what its counterpart
+    made. Attention is in the middle, and with `attention` after every block.
+    """
+
+    conditioning: Conditioning
+    conv_in: Conv
+    down: tuple[Stage, ...]
+    mid: tuple[Stage, Stage]
+    up: tuple[Stage, ...]
+    norm_out: GroupNorm
+    conv_out: Conv
+    fourier: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        outputs: int,
+        gamma_range: tuple[float, float],
+        key: PRNGKeyArray,
+        *,
+        channels: int = 128,
+        blocks: int = 32,
+        attention: bool = False,
+        fourier: bool = True,
+        dropout: float = 0.1,
+    ):
+        check_channels("vdm_unet", channels, GROUPS)
+        check_dropout("vdm_unet", dropout)
+        if blocks < 1:
+            raise RecipeError(f"network vdm_unet: blocks = {blocks}, but at least 1 is needed.")
+        width = 4 * channels
+        depth = shape[-1]
+        keys = iter(jax.random.split(key, 2 * blocks + 6))
+
+        def stage(inputs: int, attention: bool) -> Stage:
+            return Stage(inputs, channels, width, next(keys), dropout=dropout, attention=attention)
+
+        self.conditioning = Conditioning(channels, width, gamma_range, next(keys))
+        self.conv_in = Conv(depth * (1 + 2 * len(FREQUENCIES)) if fourier else depth, channels, next(keys))
+        self.down = tuple(stage(channels, attention) for _ in range(blocks))
+        self.mid = (stage(channels, True), stage(channels, False))
+        self.up = tuple(stage(2 * channels, attention) for _ in range(blocks + 1))
+        self.norm_out = GroupNorm(channels, GROUPS)
+        self.conv_out = Conv(channels, depth * outputs, next(keys), initializer=ZEROS)
+        self.fourier = fourier
+
+    def __call__(
+        self,
+        z: Float[Array, "h w c"],
+        gamma: Float[Array, ""],
+        condition: Condition,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "h w c k"]:
+        cond = self.conditioning(gamma, condition)
+        keys = self._stage_keys(key)
+        h = self.conv_in(with_fourier_features(z) if self.fourier else z)
+        skips = [h]
+        for stage in self.down:
+            h = stage(h, cond, key=next(keys))
+            skips.append(h)
+        for stage in self.mid:
+            h = stage(h, cond, key=next(keys))
+        for stage in self.up:
+            h = stage(jnp.concatenate([h, skips.pop()], axis=-1), cond, key=next(keys))
+        h = self.conv_out(jax.nn.silu(self.norm_out(h)))
+        return values_per_pixel(h, z)
+
+    def _stage_keys(self, key: PRNGKeyArray | None) -> Iterator[PRNGKeyArray | None]:
+        count = len(self.down) + len(self.mid) + len(self.up)
+        return iter([None] * count if key is None else jax.random.split(key, count))
