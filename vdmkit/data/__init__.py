@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Integer images: where they come from, which they are, and the stream of batches that training sees."""
+
+from vdmkit.data._cifar10 import Cifar10
+from vdmkit.data._digits import Digits
+from vdmkit.data._folder import Folder
+from vdmkit.data._npz import Npz
+from vdmkit.data._source import AbstractSource, Identity, Images, Split, identified
+
+__all__ = [
+    "AbstractSource",
+    "Cifar10",
+    "Digits",
+    "Folder",
+    "Identity",
+    "Images",
+    "Npz",
+    "Split",
+    "identified",
+]

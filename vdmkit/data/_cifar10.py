@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CIFAR-10 from its canonical Python archive, or from a genuine part of it."""
+
+import hashlib
+import tarfile
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from jaxtyping import UInt8
+
+from vdmkit.data._cache import cache_folder
+from vdmkit.data._download import download, file_sha256
+from vdmkit.data._pickle import array_in, read_pickle
+from vdmkit.data._source import AbstractSource, Images, Split, identified
+from vdmkit.errors import DataError
+from vdmkit.registry import register
+
+_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+_FILES: dict[Split, tuple[str, ...]] = {
+    "train": ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"),
+    "test": ("test_batch",),
+}
+# Of the extracted files, as torchvision publishes them: an extracted folder has no archive hash.
+_MD5 = {
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+}
+
+
+@register("data", "cifar10")
+class Cifar10(AbstractSource):
+    """CIFAR-10, 32x32 colour images: 50,000 to train on, 10,000 to test on (Krizhevsky 2009).
+
+    Args:
+        path: cifar-10-python.tar.gz, or the folder cifar-10-batches-py extracted from it. Empty: the archive
+            in the cache folder ($VDMKIT_CACHE or ~/.cache/vdmkit), downloaded if it is not there yet.
+        url: Where the download comes from.
+        sha256: What the archive must have. Empty: any for a `path`, the published one's for a download.
+    """
+
+    def __init__(self, *, path: str = "", url: str = _URL, sha256: str = "") -> None:
+        self.path = path
+        self.url = url
+        self.sha256 = sha256.lower()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (32, 32, 3)
+
+    @property
+    def levels(self) -> int:
+        return 256
+
+    def load(self, split: Split) -> Images:
+        path = Path(self.path).expanduser() if self.path else self._downloaded()
+        if not path.exists():
+            raise DataError(f"{path}: no such file. Give data.path = the CIFAR-10 python archive, or leave it empty.")
+        known = self._check_hash(path) == _SHA256
+        files = _read_folder(path, split) if path.is_dir() else _read_archive(path, split)
+        known = known or all(hashlib.md5(data, usedforsecurity=False).hexdigest() == _MD5[name] for name, data in files.items())
+        pixels = np.concatenate([_pixels(data, f"{path}: {name}") for name, data in files.items()])
+        return identified(pixels, 256, name="cifar10", split=split, published="CIFAR-10" if known else None)
+
+    def _downloaded(self) -> Path:
+        path = cache_folder() / "cifar-10-python.tar.gz"
+        if not path.exists():
+            download(self.url, path, self.sha256 or _SHA256)
+        return path
+
+    def _check_hash(self, path: Path) -> str:
+        """The archive's SHA-256, or "" for a folder."""
+        expected = self.sha256 or ("" if self.path else _SHA256)
+        found = "" if path.is_dir() else file_sha256(path)
+        if expected and found != expected:
+            raise DataError(
+                f"{path}: has SHA-256 {found or '(none, it is a folder)'}, expected {expected}. "
+                "It is damaged or another file: delete it and fetch it anew, or correct data.sha256."
+            )
+        return found
+
+
+def _read_archive(path: Path, split: Split) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    try:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                name = PurePosixPath(member.name).name
+                if name in _FILES[split] and (file := tar.extractfile(member)):
+                    files[name] = file.read()
+            while tar.fileobj.read(1 << 20):  # to the end, where gzip keeps its checksum
+                pass
+    except Exception as error:  # a damaged archive raises errors of tarfile, gzip, zlib, lzma, ...
+        raise DataError(
+            f"{path}: not a readable tar archive, or a truncated one ({error}). Fetch it anew; "
+            "data.path is the canonical cifar-10-python.tar.gz or the folder extracted from it."
+        ) from error
+    return _in_order(files, path, split)
+
+
+def _read_folder(path: Path, split: Split) -> dict[str, bytes]:
+    return _in_order({n: (path / n).read_bytes() for n in _FILES[split] if (path / n).is_file()}, path, split)
+
+
+def _in_order(files: dict[str, bytes], path: Path, split: Split) -> dict[str, bytes]:
+    missing = [name for name in _FILES[split] if name not in files]
+    if missing:
+        raise DataError(
+            f"{path}: holds no {', '.join(missing)}, expected {', '.join(_FILES[split])}. "
+            "It is truncated, or not the CIFAR-10 python archive: fetch it anew."
+        )
+    return {name: files[name] for name in _FILES[split]}
+
+
+def _pixels(data: bytes, where: str) -> UInt8[np.ndarray, "n 32 32 3"]:
+    rows = array_in(read_pickle(data, where), b"data", where)
+    if rows.ndim != 2 or rows.shape[1] != 3072:
+        raise DataError(f"{where}: array of shape {rows.shape}, expected (n, 3072): fetch the file anew.")
+    return rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # a row holds the R, G and B planes

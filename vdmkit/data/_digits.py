@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The 8x8 handwritten digits that come with scikit-learn: 17 grey levels, 1,797 images, no download."""
+
+import hashlib
+
+import numpy as np
+from jaxtyping import UInt8
+
+from vdmkit.data._source import AbstractSource, Images, Split, identified
+from vdmkit.registry import register
+
+# Of all 1,797 images in scikit-learn's order, as bytes.
+_SHA256 = "8f26b2bd9d135c256808f68f14fdabddde6d9c7f869ae419704b051f0f14b3b3"
+_COUNT = 1797
+
+
+@register("data", "digits")
+class Digits(AbstractSource):
+    """scikit-learn's 8x8 digits with 17 levels: 1,500 to train on, 297 to test on.
+
+    The order is numpy's `RandomState(0).permutation(1797)`; the last 297 images are the test set. With
+    `validation`, the last 300 of the other 1,500 take the place of the test set: choices are made there.
+    """
+
+    def __init__(self, *, validation: bool = False) -> None:
+        self.validation = validation
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (8, 8, 1)
+
+    @property
+    def levels(self) -> int:
+        return 17
+
+    def load(self, split: Split) -> Images:
+        pixels = _pixels()
+        known = hashlib.sha256(pixels).hexdigest() == _SHA256
+        order = np.random.RandomState(0).permutation(_COUNT)
+        rows = order[self._range(split)]
+        name = "digits-validation" if self.validation else "digits"
+        # A validation part is nobody's test set, so a figure on it is not comparable with published ones.
+        published = "scikit-learn digits" if known and not self.validation else None
+        return identified(pixels[rows], self.levels, name=name, split=split, published=published)
+
+    def _range(self, split: Split) -> slice:
+        first_test, end = (1200, 1500) if self.validation else (1500, _COUNT)
+        return slice(0, first_test) if split == "train" else slice(first_test, end)
+
+
+def _pixels() -> UInt8[np.ndarray, "n 8 8 1"]:
+    from sklearn.datasets import load_digits  # a second of import time, only when the data is read
+
+    return np.ascontiguousarray(load_digits().images[..., None].astype(np.uint8))

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders of image files of one size, decoded once into a cache."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy.lib.format import open_memmap
+
+from vdmkit.data._cache import cache_folder, whole_file
+from vdmkit.data._image_file import SUFFIXES, read_image
+from vdmkit.data._source import AbstractSource, Images, Split, identified
+from vdmkit.errors import DataError
+from vdmkit.registry import register
+
+
+@register("data", "folder")
+class Folder(AbstractSource):
+    """A folder of PNG, JPEG or WebP images of one size for each split, in the order of their names.
+
+    Files in sub-folders count too, sorted by their path in the folder; files of other types are passed over.
+    Images are decoded once, into a file in the cache folder that is then memory-mapped.
+
+    Args:
+        train: The folder to train on.
+        test: The folder to test on.
+        shape: (height, width, channels), channels 3 (8-bit RGB) or 1 (8-bit grey). Without it, the first image
+            of `train` decides; with it, a recipe can be checked without the data.
+    """
+
+    def __init__(self, *, train: str, test: str, shape: tuple[int, int, int] | None = None) -> None:
+        if shape is not None and (min(shape) < 1 or shape[2] not in (1, 3)):
+            raise DataError(f"data.shape = {list(shape)}: expected [height, width, channels], channels 1 or 3.")
+        self.folders: dict[Split, Path] = {"train": Path(train).expanduser(), "test": Path(test).expanduser()}
+        self._shape = shape
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        if self._shape is not None:
+            return self._shape
+        folder = self.folders["train"]
+        return read_image(folder / _names(folder)[0]).shape
+
+    @property
+    def levels(self) -> int:
+        return 256
+
+    def load(self, split: Split) -> Images:
+        folder, shape = self.folders[split], self.shape
+        names = _names(folder)
+        cached = cache_folder() / f"images-{_fingerprint(folder, names, shape)}.npy"
+        if not cached.exists():
+            _decode(folder, names, shape, cached)
+        return identified(np.load(cached, mmap_mode="r"), 256, name=folder.name, split=split)
+
+
+def _names(folder: Path) -> list[str]:
+    """Paths of all image files relative to `folder`, sorted; at least one."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder. Set data.train and data.test to folders of images.")
+    names = sorted(
+        os.path.relpath(os.path.join(parent, file), folder)
+        for parent, _, files in os.walk(folder, followlinks=True)
+        for file in files
+        if file.lower().endswith(SUFFIXES)
+    )
+    if not names:
+        raise DataError(f"{folder}: no images in it, expected files ending in {', '.join(SUFFIXES)}.")
+    return names
+
+
+def _fingerprint(folder: Path, names: list[str], shape: tuple[int, int, int]) -> str:
+    """A key for the decoded images: a change of any file's path, size or time of change gives another.
+
+    Not the contents: reading a million small files takes minutes, asking for their sizes takes seconds.
+    """
+    digest = hashlib.sha256(f"{folder.resolve()}\0{shape}".encode())
+    for name in names:
+        stat = (folder / name).stat()
+        digest.update(f"\0{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:32]
+
+
+def _decode(folder: Path, names: list[str], shape: tuple[int, int, int], path: Path) -> None:
+    from rich.console import Console
+    from rich.progress import track
+
+    with whole_file(path) as part:
+        pixels: UInt8[np.ndarray, "n h w c"] = open_memmap(part, "w+", np.uint8, (len(names), *shape))
+        console = Console(stderr=True)
+        for row, name in enumerate(track(names, f"decoding {folder}", console=console, transient=True)):
+            pixels[row] = read_image(folder / name, shape)
+        pixels.flush()

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One image file to one uint8 array, never converting silently."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from vdmkit.errors import DataError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_CHANNELS = {"L": 1, "RGB": 3}
+_PNG_DEPTH_OFFSET = 24  # signature 8, chunk header 8, width 4, height 4
+
+
+def read_image(path: Path, shape: tuple[int, int, int] | None = None) -> UInt8[np.ndarray, "h w c"]:
+    """Decode a PNG, JPEG or WebP file of 8-bit RGB or 8-bit grey, as stored (EXIF rotation is not applied).
+
+    Args:
+        path: The file.
+        shape: (h, w, c) that it must have; None accepts any, with c = 3 or 1.
+
+    Raises:
+        DataError: the file cannot be read or decoded, has another size or number of channels, a palette,
+            transparency, or other than 8 bits a channel.
+    """
+    from PIL import Image
+
+    try:
+        data = path.read_bytes()
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
+            found, found_shape = _kind(image.mode, image.format, data), (image.height, image.width)
+            pixels = np.asarray(image) if _is_expected(found, found_shape, shape) else None
+    except Exception as error:  # decoders raise nearly anything on a damaged file
+        raise DataError(f"{path}: cannot be decoded as an image ({error}). Replace or remove the file.") from error
+    if pixels is None:
+        height, width = found_shape
+        raise DataError(
+            f"{path}: {width}x{height}, {found}; expected {_expectation(shape)}. "
+            "Convert the file, or give data.shape = [height, width, channels] if the other files are the odd ones."
+        )
+    return pixels.reshape(*found_shape, -1)
+
+
+def _kind(mode: str, file_format: str | None, data: bytes) -> str:
+    # Pillow decodes a 16-bit RGB file to mode "RGB", dropping the low byte, so the PNG header decides.
+    depth = data[_PNG_DEPTH_OFFSET] if file_format == "PNG" else 8
+    return mode if depth == 8 else f"{mode} of {depth} bits"
+
+
+def _is_expected(kind: str, size: tuple[int, int], shape: tuple[int, int, int] | None) -> bool:
+    if kind not in _CHANNELS:
+        return False
+    return shape is None or (*size, _CHANNELS[kind]) == shape
+
+
+def _expectation(shape: tuple[int, int, int] | None) -> str:
+    if shape is None:
+        return "8-bit RGB or 8-bit grey (L)"
+    height, width, channels = shape
+    return f"{width}x{height}, {'8-bit RGB' if channels == 3 else '8-bit grey (L)'}, as of data.shape or the first image"

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images in a numpy .npz file: one uint8 array a split."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from vdmkit.data._source import AbstractSource, Images, Split, identified
+from vdmkit.errors import DataError
+from vdmkit.registry import register
+
+
+@register("data", "npz")
+class Npz(AbstractSource):
+    """Images of a numpy .npz file: uint8 arrays of shape (n, h, w, c), or (n, h, w) for grey.
+
+    Args:
+        path: The file.
+        train: Name of the array to train on.
+        test: Name of the array to test on.
+        levels: Number of values a pixel can take: 0..levels-1.
+    """
+
+    def __init__(self, *, path: str, train: str = "train", test: str = "test", levels: int = 256) -> None:
+        if not 2 <= levels <= 256:
+            raise DataError(f"data.levels = {levels}: expected 2 to 256, as pixels are 8-bit integers.")
+        self.path = Path(path).expanduser()
+        self.arrays: dict[Split, str] = {"train": train, "test": test}
+        self._levels = levels
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        _, *shape = _read(self.path, self.arrays["train"]).shape
+        return tuple(shape)
+
+    @property
+    def levels(self) -> int:
+        return self._levels
+
+    def load(self, split: Split) -> Images:
+        pixels = _read(self.path, self.arrays[split])
+        if pixels.shape[1:] != self.shape:
+            raise DataError(
+                f"{self.path}: array {self.arrays[split]!r} has images of shape {pixels.shape[1:]}, expected {self.shape} "
+                f"as in {self.arrays['train']!r}. Bring both splits to one shape."
+            )
+        return identified(pixels, self._levels, name=self.path.stem, split=split)
+
+
+def _read(path: Path, name: str) -> UInt8[np.ndarray, "n h w c"]:
+    array = _array(path, name)
+    if array.dtype != np.uint8 or array.ndim not in (3, 4):
+        raise DataError(
+            f"{path}: array {name!r} is {array.dtype} of shape {array.shape}, expected uint8 (n, h, w, c) or (n, h, w). "
+            "Convert it and save it again."
+        )
+    return array if array.ndim == 4 else array[..., None]
+
+
+def _array(path: Path, name: str) -> np.ndarray:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file. Set data.path to a numpy .npz file.")
+    try:
+        # allow_pickle=False: an object array would be a pickle, which can run anything
+        with np.load(path, allow_pickle=False) as file:
+            names = file.files
+            if name in names:
+                return file[name]
+    except Exception as error:  # a damaged zip file raises errors of zipfile, zlib, numpy, ...
+        raise DataError(
+            f"{path}: array {name!r} cannot be read ({error}). Save it again with numpy.savez, as plain uint8."
+        ) from error
+    raise DataError(f"{path}: holds no array {name!r}, but {', '.join(names) or 'nothing'}. Correct the name or the file.")

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The interface of a data source: integer images in named splits, with an identity."""
+
+import abc
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import UInt8
+
+from vdmkit.errors import DataError
+from vdmkit.registry import define_kind
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What data a number was computed on. `published` names a known data set, or is None."""
+
+    name: str
+    split: str
+    count: int
+    sha256: str
+    published: str | None
+
+    def __str__(self) -> str:
+        known = self.published or "not the published data set"
+        return f"{self.name}/{self.split}, {self.count:,} images, {known}, sha256 {self.sha256[:12]}"
+
+
+@dataclass(frozen=True)
+class Images:
+    """One split, in its canonical order: uint8 levels 0..levels-1, (n, h, w, c)."""
+
+    pixels: UInt8[np.ndarray, "n h w c"]
+    levels: int
+    identity: Identity
+
+
+def identified(
+    pixels: UInt8[np.ndarray, "n h w c"], levels: int, *, name: str, split: Split, published: str | None = None
+) -> Images:
+    """One split with its identity. Raises DataError if it holds no image, or a value that is not a level."""
+    where = f"data {name}/{split}"
+    if not len(pixels):
+        raise DataError(f"{where}: no images. Give a source that holds at least one.")
+    if levels < 256 and (highest := int(pixels.max())) >= levels:
+        raise DataError(f"{where}: a pixel has value {highest}, expected 0..{levels - 1}. Correct the data or `levels`.")
+    # hashlib reads the buffer of a memory-mapped array without copying it.
+    sha256 = hashlib.sha256(np.ascontiguousarray(pixels).reshape(-1)).hexdigest()
+    return Images(pixels, levels, Identity(name, split, len(pixels), sha256, published))
+
+
+class AbstractSource(abc.ABC):
+    """Where images come from. Its constructor reads nothing, so that a recipe can be checked without data.
+
+    An implementer supplies the three members below; `load` returns `identified(...)`, so that every
+    number computed on the images can name them. The same split loads with the same pixels in the same order.
+    """
+
+    @property
+    @abc.abstractmethod
+    def shape(self) -> tuple[int, int, int]:
+        """(h, w, c) of every image. May look at the data if the recipe does not say it."""
+
+    @property
+    @abc.abstractmethod
+    def levels(self) -> int:
+        """Number of values a pixel can take, at most 256."""
+
+    @abc.abstractmethod
+    def load(self, split: Split) -> Images:
+        """Read one split. Raises DataError if the data is missing, damaged or not what was asked for."""
+
+
+define_kind("data", "integer images in a train and a test split", AbstractSource)
