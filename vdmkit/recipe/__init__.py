@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recipes: TOML files that say everything about a run. Importing this loads no JAX."""
+
+from vdmkit.recipe._choice import Choice
+from vdmkit.recipe._dump import differences, dump, resolved
+from vdmkit.recipe._load import load_recipe
+from vdmkit.recipe._recipe import (
+    EvaluationSettings,
+    ModelChoices,
+    Objective,
+    Recipe,
+    SamplingSettings,
+    TrainingSettings,
+)
+
+__all__ = [
+    "Choice",
+    "EvaluationSettings",
+    "ModelChoices",
+    "Objective",
+    "Recipe",
+    "SamplingSettings",
+    "TrainingSettings",
+    "differences",
+    "dump",
+    "load_recipe",
+    "resolved",
+]

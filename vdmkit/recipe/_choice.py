@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A component that a recipe chose, not yet built."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from vdmkit.registry import registry
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One registered component and its recipe keys, all of them: defaults are filled in when a recipe is read.
+
+    A field annotated `Annotated[Choice, "sampler"]` is, in a recipe, a component of kind "sampler".
+    """
+
+    kind: str
+    name: str
+    params: dict[str, Any] = field(default_factory=dict)
+
+    def build(self, **context: Any) -> Any:
+        """Make the component; its positional parameters are taken from `context` by name."""
+        return registry(self.kind).get(self.name).build(context, **self.params)

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TOML text to plain values, each of which remembers the file and line, or the `--set`, that it came from."""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vdmkit.errors import RecipeError
+from vdmkit.recipe._lines import Keys, line_map
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """A file and a line of it (0: the file as a whole), or a `--set` argument."""
+
+    source: str
+    line: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}" if self.line else self.source
+
+
+@dataclass(frozen=True)
+class Document:
+    """Plain values, and the places where they were written. Values inside a list share the list's place."""
+
+    values: dict[str, Any]
+    places: Mapping[Keys, Place]
+
+    def place(self, keys: Keys) -> Place:
+        """Where `keys` was written, or the nearest table around it."""
+        while keys not in self.places:
+            keys = keys[:-1]
+        return self.places[keys]
+
+
+def read_document(path: Path, overrides: Iterable[str] = ()) -> Document:
+    """Read a recipe file, what it extends, and `key=value` overrides, the later ones winning.
+
+    Raises:
+        RecipeError: a file is missing or not TOML (file:line:column), `extends` goes in a circle,
+            or an override is not KEY=VALUE.
+    """
+    document = _read_file(path, ())
+    changes = Document({}, {})
+    for text in overrides:
+        changes = merge(changes, _read_override(text))
+    return merge(document, changes)
+
+
+def merge(base: Document, top: Document) -> Document:
+    """`top` over `base`. Tables are merged key by key, but one with another `name` replaces the old one."""
+    places = dict(base.places)
+    values = _merge_tables(base.values, top.values, (), places)
+    return Document(values, {**places, **top.places, (): base.places.get((), Place("--set"))})
+
+
+def _merge_tables(base: dict[str, Any], top: dict[str, Any], keys: Keys, places: dict[Keys, Place]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, new in top.items():
+        old = base.get(key)
+        if isinstance(old, str) and isinstance(new, dict) and "name" not in new:
+            old = {"name": old}  # a component without parameters may be just its name
+        if isinstance(old, dict) and isinstance(new, dict) and new.get("name", old.get("name")) == old.get("name"):
+            merged[key] = _merge_tables(old, new, (*keys, key), places)
+        else:
+            merged[key] = new
+            _forget((*keys, key), places)
+    return merged
+
+
+def _forget(keys: Keys, places: dict[Keys, Place]) -> None:
+    for known in [known for known in places if known[: len(keys)] == keys]:
+        del places[known]
+
+
+def _read_file(path: Path, children: tuple[Path, ...]) -> Document:
+    if path.resolve() in children:
+        chain = " -> ".join(str(child) for child in (*children, path.resolve()))
+        raise RecipeError(f"{path}: extends goes in a circle: {chain}. Remove one of these lines.")
+    text = _read_text(path)
+    values = _parse(text, path)
+    places = {keys: Place(str(path), line) for keys, line in line_map(text).items()}
+    document = Document(values, {(): Place(str(path)), **places})
+    if "extends" not in values:
+        return document
+    parent = values.pop("extends")
+    if not isinstance(parent, str):
+        raise RecipeError(f"{document.place(('extends',))}: extends: expected the path of a recipe, found {parent!r}.")
+    try:
+        base = _read_file(path.parent / parent, (*children, path.resolve()))
+    except FileNotFoundError as error:
+        raise RecipeError(f"{document.place(('extends',))}: extends: {error}") from error
+    merged = merge(base, document)
+    return Document(merged.values, {**merged.places, (): Place(str(path))})
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode().replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 text (byte {error.start}). A recipe is a TOML file.") from error
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot read the recipe: {error.strerror}.") from error
+
+
+def _parse(text: str, path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message, line, column = _syntax_error(str(error), text)
+        raise RecipeError(f"{path}:{line}:{column}: not valid TOML: {message}.") from error
+
+
+def _syntax_error(message: str, text: str) -> tuple[str, int, int]:
+    found = re.search(r" \(at line (\d+), column (\d+)\)", message)
+    if found:
+        return message[: found.start()], int(found[1]), int(found[2])
+    lines = text.split("\n")
+    return message.removesuffix(" (at end of document)"), len(lines), len(lines[-1]) + 1
+
+
+def _read_override(text: str) -> Document:
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not key or not equals:
+        raise RecipeError(f"--set {text}: expected KEY=VALUE, such as training.steps=100.")
+    try:
+        values = tomllib.loads(f"{key} = {value}")
+    except tomllib.TOMLDecodeError:
+        values = _string_override(key, value, text)
+    place = Place(f"--set {text}")
+    return Document(values, {keys: place for keys in _all_keys(values, ())})
+
+
+def _string_override(key: str, value: str, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"--set {text}: {key!r} is not a dotted key such as model.network.channels.") from error
+
+
+def _all_keys(values: dict[str, Any], keys: Keys) -> Iterator[Keys]:
+    for key, value in values.items():
+        yield (*keys, key)
+        if isinstance(value, dict):
+            yield from _all_keys(value, (*keys, key))

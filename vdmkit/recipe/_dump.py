@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Recipe as plain values and as TOML, with every default written out."""
+
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from vdmkit.recipe._choice import Choice
+from vdmkit.recipe._recipe import Recipe
+
+
+def resolved(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as TOML values. Keys whose value is None are left out: TOML has no null."""
+    return _plain(recipe)
+
+
+def dump(recipe: Recipe) -> str:
+    """TOML text that `load_recipe` reads back to an equal recipe."""
+    return tomli_w.dumps(resolved(recipe))
+
+
+def differences(a: Recipe, b: Recipe) -> list[str]:
+    """Dotted keys in which two recipes differ; empty if they describe the same run."""
+    left, right = (dict(_leaves(resolved(recipe), "")) for recipe in (a, b))
+    return [key for key in dict.fromkeys([*left, *right]) if left.get(key) != right.get(key)]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Choice):
+        return _plain({"name": value.name, **value.params})
+    if is_dataclass(value):
+        return _plain({field.name: getattr(value, field.name) for field in fields(value)})
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _leaves(table: dict[str, Any], prefix: str) -> list[tuple[str, Any]]:
+    leaves = []
+    for key, value in table.items():
+        leaves += _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
+    return leaves

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a TOML file to a checked Recipe."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from vdmkit.errors import RecipeError
+from vdmkit.recipe._document import read_document
+from vdmkit.recipe._reader import Reader
+from vdmkit.recipe._recipe import Recipe
+from vdmkit.registry import load_installed_plugins, load_plugin_file
+
+
+def load_recipe(path: str | Path, overrides: Iterable[str] = (), plugins: Iterable[str | Path] = ()) -> Recipe:
+    """Read and check a recipe. No array is made, and JAX is not loaded until all files have parsed.
+
+    Args:
+        path: A TOML file; what it `extends` is relative to it.
+        overrides: `key=value` with a dotted key and a TOML value (or a plain string); they win over the file.
+        plugins: Python files that register components.
+
+    Raises:
+        RecipeError: everything that is wrong with the recipe, one line each.
+        RegistryError: a plugin does not load.
+    """
+    document = read_document(Path(path), overrides)
+    load_installed_plugins()
+    for plugin in plugins:
+        load_plugin_file(Path(plugin))
+    reader = Reader(document)
+    recipe = reader.read(Recipe, (), document.values)
+    if reader.problems:
+        raise RecipeError("\n".join(reader.problems))
+    return recipe

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks a document against constructor signatures. Problems are collected, so that all are shown at once."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from typing import Any, get_args, get_origin
+
+from vdmkit.errors import RegistryError
+from vdmkit.recipe._choice import Choice
+from vdmkit.recipe._document import Document, Place
+from vdmkit.recipe._lines import Keys
+from vdmkit.recipe._values import Unfit, check_value, describe, type_name
+from vdmkit.registry import nearest, registry
+
+
+class Reader:
+    """Turns tables of `document` into objects. A result is usable only while `problems` is empty."""
+
+    def __init__(self, document: Document):
+        self._document = document
+        self._problems: list[tuple[Place, str]] = []
+
+    @property
+    def problems(self) -> list[str]:
+        """One line each, in the order of the files and their lines."""
+        return [f"{place}: {text}" for place, text in sorted(self._problems)]
+
+    def read(self, target: type, keys: Keys, table: Any) -> Any:
+        """Call the settings class `target` with the keys of `table`; None if there is a problem with them."""
+        before = len(self._problems)
+        arguments = self._arguments(_parameters(target), keys, table)
+        return target(**arguments) if len(self._problems) == before else None
+
+    def _arguments(self, parameters: dict[str, inspect.Parameter], keys: Keys, table: Any) -> dict[str, Any]:
+        if not isinstance(table, dict):
+            self._report(keys, f"expected a table, found {describe(table)}.")
+            return {}
+        for key in table.keys() - parameters.keys():
+            self._report((*keys, key), f"unknown key. {_known(key, list(parameters))}")
+        return {name: self._argument(parameter, keys, table) for name, parameter in parameters.items()}
+
+    def _argument(self, parameter: inspect.Parameter, keys: Keys, table: dict[str, Any]) -> Any:
+        inner = (*keys, parameter.name)
+        if parameter.name in table:
+            return self._value(parameter.annotation, parameter.default, inner, table[parameter.name])
+        if _is_settings(parameter.annotation):
+            return self.read(parameter.annotation, inner, {})
+        if isinstance(parameter.default, Choice):  # its own defaults are still to be filled in
+            return self._component(parameter.default.kind, parameter.default, inner, parameter.default.name)
+        if parameter.default is parameter.empty:
+            self._report(inner, _missing(parameter, keys), at=keys)
+        return parameter.default
+
+    def _value(self, annotation: Any, default: Any, keys: Keys, value: Any) -> Any:
+        if _component_kind(annotation):
+            return self._component(_component_kind(annotation), default, keys, value)
+        if get_origin(annotation) is tuple and _component_kind(get_args(annotation)[0]):
+            return self._components(_component_kind(get_args(annotation)[0]), keys, value)
+        if _is_settings(annotation):
+            return self.read(annotation, keys, value)
+        return self._plain(annotation, keys, value)
+
+    def _components(self, kind: str, keys: Keys, values: Any) -> tuple[Any, ...]:
+        if not isinstance(values, list):
+            self._report(keys, f"expected a list of components of kind {kind}, found {describe(values)}.")
+            return ()
+        return tuple(self._component(kind, None, (*keys, index), value) for index, value in enumerate(values))
+
+    def _component(self, kind: str, default: Any, keys: Keys, value: Any) -> Choice | None:
+        table = {"name": value} if isinstance(value, str) else value
+        if not isinstance(table, dict):
+            return self._report(keys, f"expected a {kind}, by its name or as a table, found {describe(value)}.")
+        fallback = default.name if isinstance(default, Choice) else None
+        name = table.get("name", fallback)
+        if not isinstance(name, str):
+            found = "missing key." if name is None else f"expected a string, found {describe(name)}."
+            return self._report((*keys, "name"), f"{found} {_known('', sorted(registry(kind).components))}")
+        try:
+            parameters = registry(kind).get(name).parameters
+        except RegistryError as error:
+            return self._report((*keys, "name"), str(error))
+        given = {key: inner for key, inner in table.items() if key != "name"}
+        return Choice(kind, name, self._arguments(parameters, keys, given))
+
+    def _plain(self, annotation: Any, keys: Keys, value: Any) -> Any:
+        try:
+            return check_value(annotation, value)
+        except Unfit as error:
+            return self._report(keys, str(error))
+
+    def _report(self, keys: Keys, text: str, at: Keys | None = None) -> None:
+        dotted = ".".join(str(key) for key in keys)
+        self._problems.append((self._document.place(keys if at is None else at), f"{dotted}: {text}"))
+
+
+def _parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(target, eval_str=True).parameters)
+
+
+def _component_kind(annotation: Any) -> str:
+    """The kind in `Annotated[Choice, kind]`, or an empty string."""
+    base, *metadata = get_args(annotation) or (None,)
+    return metadata[0] if base is Choice else ""
+
+
+def _is_settings(annotation: Any) -> bool:
+    return isinstance(annotation, type) and is_dataclass(annotation)
+
+
+def _missing(parameter: inspect.Parameter, table: Keys) -> str:
+    header = ".".join(str(key) for key in table)
+    kind = _component_kind(parameter.annotation)
+    if not kind:
+        return f"missing key ({type_name(parameter.annotation)})" + (f" in [{header}]." if header else ".")
+    known = ", ".join(sorted(registry(kind).components))
+    return f"missing table. Add [{header}{'.' if header else ''}{parameter.name}] with name = one of: {known}."
+
+
+def _known(key: str, known: list[str]) -> str:
+    return f"Known: {', '.join(known) or 'none'}.{nearest(key, known)}"

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a recipe says. Every keyword-only field here is a key of the TOML file; there is no other schema."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Lt
+
+from vdmkit.recipe._choice import Choice
+
+Positive = Annotated[int, Gt(0)]
+Count = Annotated[int, Ge(0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelChoices:
+    """The parts of a diffusion model."""
+
+    schedule: Annotated[Choice, "schedule"]
+    path: Annotated[Choice, "path"] = Choice("path", "variance_preserving")
+    prediction: Annotated[Choice, "prediction"]
+    network: Annotated[Choice, "network"]
+    observation: Annotated[Choice, "observation"] = Choice("observation", "categorical")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What is minimised. `steps` is T of the discrete-time bound; 0 means continuous time."""
+
+    times: Annotated[Choice, "times"] = Choice("times", "low_discrepancy")
+    weighting: Annotated[Choice, "weighting"] = Choice("weighting", "elbo")
+    steps: Count = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How long, on how much, and what is kept. Intervals are in steps; `evaluate_every` 0 means only at the end."""
+
+    steps: Positive
+    batch_size: Positive
+    ema: Annotated[float, Ge(0), Lt(1)] = 0.9999
+    ema_warmup: bool = False
+    log_every: Positive = 100
+    evaluate_every: Count = 0
+    sample_every: Count = 0
+    checkpoint_every: Positive = 1000
+    keep_last: Positive = 2
+    keep_best: Count = 1
+    steps_per_dispatch: Count = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """The reported bound: `draws` times per image, `batch_size` images per dispatch, T = `steps` (0: continuous)."""
+
+    draws: Annotated[int, Ge(2)] = 16
+    batch_size: Positive = 128
+    weights: Literal["ema", "raw"] = "ema"
+    steps: Count = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    """The samples that a run ends with; `minutes` is the longest that drawing them may take."""
+
+    sampler: Annotated[Choice, "sampler"] = Choice("sampler", "ancestral")
+    steps: Positive = 250
+    count: Positive = 64
+    minutes: Annotated[float, Gt(0)] = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A checked recipe: everything that a run needs, with all defaults filled in."""
+
+    seed: Annotated[int, Ge(0), Lt(2**32)] = 0
+    data: Annotated[Choice, "data"]
+    augmentations: tuple[Annotated[Choice, "augmentation"], ...] = ()
+    model: ModelChoices
+    objective: Objective = Objective()
+    optimizer: Annotated[Choice, "optimizer"]
+    training: TrainingSettings
+    evaluation: EvaluationSettings = EvaluationSettings()
+    sampling: SamplingSettings = SamplingSettings()

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One value against one annotation, and both in plain words. pydantic is used here and nowhere else."""
+
+import inspect
+import json
+import re
+from typing import Annotated, Any, get_args, get_origin
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+
+from vdmkit.registry import nearest
+
+_PLAIN_WORDS = {
+    "a valid integer": "an integer",
+    "a valid number": "a number",
+    "a valid string": "a string",
+    "a valid boolean": "true or false",
+    "a valid array": "a list",
+    "a valid tuple": "a list",
+    "a valid list": "a list",
+    "an object": "a table",
+}
+
+
+class Unfit(ValueError):
+    """A value that its annotation does not allow; the message says what was expected and what was found."""
+
+
+def check_value(annotation: Any, value: Any) -> Any:
+    """`value` from TOML as the type that `annotation` asks for.
+
+    Strict JSON rules: a list may become a tuple, an integer a float, a string a path; "5" is no
+    integer, and no float is infinite or NaN.
+
+    Raises:
+        Unfit: it does not fit, or no TOML value can.
+    """
+    if annotation is inspect.Parameter.empty:
+        return value
+    try:
+        adapter = TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
+        return adapter.validate_json(json.dumps(value, default=str))
+    except PydanticUserError as error:
+        raise Unfit(f"a recipe cannot give a value of type {type_name(annotation)}.") from error
+    except ValidationError as error:
+        raise Unfit(_explain(error)) from error
+
+
+def _explain(error: ValidationError) -> str:
+    details = error.errors(include_url=False)
+    expected = list(dict.fromkeys(_expectation(detail["msg"]) for detail in details))
+    text = f"expected {' or '.join(expected)}, found {describe(details[0]['input'])}."
+    literals = [name for detail in details if detail["type"] == "literal_error" for name in _quoted(detail["msg"])]
+    return text + nearest(str(details[0]["input"]), literals)
+
+
+def _expectation(message: str) -> str:
+    expected = message.removeprefix("Input should be ").partition(", ")[0]
+    return _PLAIN_WORDS.get(expected, expected)
+
+
+def _quoted(message: str) -> list[str]:
+    return re.findall(r"'([^']*)'", message)
+
+
+def describe(value: Any) -> str:
+    """A TOML value in the words of an error message."""
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list):
+        return f"the list {json.dumps(value, default=str)}"
+    return f"the string {json.dumps(value, ensure_ascii=False)}" if isinstance(value, str) else toml_text(value)
+
+
+def toml_text(value: Any) -> str:
+    """A plain value as TOML would write it, for messages and listings; None is an absent key."""
+    if value is None:
+        return "none"
+    if isinstance(value, float):
+        return repr(value)  # inf and nan as TOML has them
+    return json.dumps(list(value) if isinstance(value, tuple) else value, default=str, ensure_ascii=False)
+
+
+def type_name(annotation: Any) -> str:
+    """An annotation as a reader of a recipe would say it: `int > 0`, `'ema' | 'raw'`, `list of int`."""
+    if annotation is inspect.Parameter.empty:
+        return "any"
+    if get_origin(annotation) is Annotated:
+        base, *constraints = get_args(annotation)
+        return " ".join([type_name(base), *map(_constraint, constraints)])
+    return re.sub(r"\b(typing|pathlib|collections\.abc)\.", "", inspect.formatannotation(annotation))
+
+
+def _constraint(constraint: Any) -> str:
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    bounds = [f"{sign} {getattr(constraint, name)}" for name, sign in signs.items() if hasattr(constraint, name)]
+    return ", ".join(bounds) or str(constraint)
