@@ -1,20 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Integer images: where they come from, which they are, and the stream of batches that training sees."""
 
+from vdmkit.data._augmentation import AbstractAugmentation, Flip, PermuteChannels, Rotate90
+from vdmkit.data._batches import BatchSource, batches
 from vdmkit.data._cifar10 import Cifar10
 from vdmkit.data._digits import Digits
 from vdmkit.data._folder import Folder
 from vdmkit.data._npz import Npz
+from vdmkit.data._passes import level_counts, padded_batches
 from vdmkit.data._source import AbstractSource, Identity, Images, Split, identified
 
 __all__ = [
+    "AbstractAugmentation",
     "AbstractSource",
+    "BatchSource",
     "Cifar10",
     "Digits",
+    "Flip",
     "Folder",
     "Identity",
     "Images",
     "Npz",
+    "PermuteChannels",
+    "Rotate90",
     "Split",
+    "batches",
     "identified",
+    "level_counts",
+    "padded_batches",
 ]

@@ -62,7 +62,7 @@ class Cifar10(AbstractSource):
             raise DataError(f"{path}: no such file. Give data.path = the CIFAR-10 python archive, or leave it empty.")
         known = self._check_hash(path) == _SHA256
         files = _read_folder(path, split) if path.is_dir() else _read_archive(path, split)
-        known = known or all(hashlib.md5(data, usedforsecurity=False).hexdigest() == _MD5[name] for name, data in files.items())
+        known = known or all(_md5(data) == _MD5[name] for name, data in files.items())
         pixels = np.concatenate([_pixels(data, f"{path}: {name}") for name, data in files.items()])
         return identified(pixels, 256, name="cifar10", split=split, published="CIFAR-10" if known else None)
 
@@ -114,6 +114,10 @@ def _in_order(files: dict[str, bytes], path: Path, split: Split) -> dict[str, by
             "It is truncated, or not the CIFAR-10 python archive: fetch it anew."
         )
     return {name: files[name] for name in _FILES[split]}
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def _pixels(data: bytes, where: str) -> UInt8[np.ndarray, "n 32 32 3"]:

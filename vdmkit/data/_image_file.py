@@ -59,4 +59,5 @@ def _expectation(shape: tuple[int, int, int] | None) -> str:
     if shape is None:
         return "8-bit RGB or 8-bit grey (L)"
     height, width, channels = shape
-    return f"{width}x{height}, {'8-bit RGB' if channels == 3 else '8-bit grey (L)'}, as of data.shape or the first image"
+    kind = "8-bit RGB" if channels == 3 else "8-bit grey (L)"
+    return f"{width}x{height}, {kind}, as of data.shape or the first image"

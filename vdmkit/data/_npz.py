@@ -42,8 +42,8 @@ class Npz(AbstractSource):
         pixels = _read(self.path, self.arrays[split])
         if pixels.shape[1:] != self.shape:
             raise DataError(
-                f"{self.path}: array {self.arrays[split]!r} has images of shape {pixels.shape[1:]}, expected {self.shape} "
-                f"as in {self.arrays['train']!r}. Bring both splits to one shape."
+                f"{self.path}: array {self.arrays[split]!r} has images of shape {pixels.shape[1:]}, "
+                f"expected {self.shape} as in {self.arrays['train']!r}. Bring both splits to one shape."
             )
         return identified(pixels, self._levels, name=self.path.stem, split=split)
 
@@ -52,8 +52,8 @@ def _read(path: Path, name: str) -> UInt8[np.ndarray, "n h w c"]:
     array = _array(path, name)
     if array.dtype != np.uint8 or array.ndim not in (3, 4):
         raise DataError(
-            f"{path}: array {name!r} is {array.dtype} of shape {array.shape}, expected uint8 (n, h, w, c) or (n, h, w). "
-            "Convert it and save it again."
+            f"{path}: array {name!r} is {array.dtype} of shape {array.shape}, "
+            "expected uint8 (n, h, w, c) or (n, h, w). Convert it and save it again."
         )
     return array if array.ndim == 4 else array[..., None]
 
@@ -71,4 +71,5 @@ def _array(path: Path, name: str) -> np.ndarray:
         raise DataError(
             f"{path}: array {name!r} cannot be read ({error}). Save it again with numpy.savez, as plain uint8."
         ) from error
-    raise DataError(f"{path}: holds no array {name!r}, but {', '.join(names) or 'nothing'}. Correct the name or the file.")
+    found = ", ".join(names) or "none"
+    raise DataError(f"{path}: holds no array {name!r} (arrays in it: {found}). Correct the name or the file.")

@@ -47,7 +47,7 @@ def identified(
     if not len(pixels):
         raise DataError(f"{where}: no images. Give a source that holds at least one.")
     if levels < 256 and (highest := int(pixels.max())) >= levels:
-        raise DataError(f"{where}: a pixel has value {highest}, expected 0..{levels - 1}. Correct the data or `levels`.")
+        raise DataError(f"{where}: a pixel is {highest}, expected 0..{levels - 1}. Correct the data or data.levels.")
     # hashlib reads the buffer of a memory-mapped array without copying it.
     sha256 = hashlib.sha256(np.ascontiguousarray(pixels).reshape(-1)).hexdigest()
     return Images(pixels, levels, Identity(name, split, len(pixels), sha256, published))

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The paper's augmentations: each a set of moves of pixels, one of which is made if a fair coin comes up.
+
+Kingma et al. 2021, arXiv 2107.00630v6, section 5; details as in the authors' code.
+"""
+
+import abc
+import itertools
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+from jaxtyping import Bool, Int, UInt8
+
+from vdmkit.errors import DataError
+from vdmkit.registry import define_kind, register
+
+Move = Callable[[np.ndarray], np.ndarray]
+
+
+class AbstractAugmentation(abc.ABC):
+    """A set of moves. Each image gets one, drawn uniformly, with probability 1/2.
+
+    An implementer supplies `moves`. A move takes uint8 images (n, h, w, c) to images of the same shape; it
+    may be the identity, and the image still counts as augmented.
+    """
+
+    @abc.abstractmethod
+    def moves(self, shape: tuple[int, int, int]) -> Sequence[Move]:
+        """The moves for images of shape (h, w, c). Raises DataError if such images have none."""
+
+
+define_kind("augmentation", "random moves of the pixels of training images", AbstractAugmentation)
+
+
+@register("augmentation", "flip")
+class Flip(AbstractAugmentation):
+    """Flip left and right, with probability 1/2."""
+
+    def moves(self, shape: tuple[int, int, int]) -> Sequence[Move]:
+        return [partial(np.flip, axis=2)]
+
+
+@register("augmentation", "rotate90")
+class Rotate90(AbstractAugmentation):
+    """Rotate by 90, 180 or 270 degrees, with probability 1/2."""
+
+    def moves(self, shape: tuple[int, int, int]) -> Sequence[Move]:
+        height, width, _ = shape
+        if height != width:
+            raise DataError(f"augmentation rotate90: images are {width}x{height}, expected square ones. Leave it out.")
+        return [partial(np.rot90, k=k, axes=(1, 2)) for k in (1, 2, 3)]
+
+
+@register("augmentation", "permute_channels")
+class PermuteChannels(AbstractAugmentation):
+    """Permute the channels at random, the identity included, with probability 1/2."""
+
+    def moves(self, shape: tuple[int, int, int]) -> Sequence[Move]:
+        return [partial(np.take, indices=order, axis=3) for order in itertools.permutations(range(shape[2]))]
+
+
+def draw_choices(rng: np.random.Generator, n_images: int, n_moves: int) -> Int[np.ndarray, " n"]:
+    """For each image the number of its move, or -1 where the coin did not come up."""
+    coin = rng.random(n_images) < 0.5
+    return np.where(coin, rng.integers(n_moves, size=n_images), -1)
+
+
+def apply_moves(
+    pixels: UInt8[np.ndarray, "n h w c"], moves: Sequence[Move], choices: Int[np.ndarray, " n"]
+) -> UInt8[np.ndarray, "n h w c"]:
+    """Each image after the move of its number."""
+    moved = pixels.copy()
+    for number, move in enumerate(moves):
+        rows = choices == number
+        moved[rows] = move(pixels[rows])
+    return moved
+
+
+def augment(
+    pixels: UInt8[np.ndarray, "n h w c"],
+    augmentations: Sequence[AbstractAugmentation],
+    rng: np.random.Generator,
+    *,
+    n_global: int,
+    rows: slice,
+) -> tuple[UInt8[np.ndarray, "n h w c"], Bool[np.ndarray, " n"]]:
+    """Some rows of a global batch augmented, the same whatever rows are asked for, and which had a coin come up.
+
+    Args:
+        pixels: Those rows.
+        augmentations: Applied in this order.
+        rng: Draws for the whole global batch, so that its state does not depend on `rows`.
+        n_global: Images in the global batch.
+        rows: Which of them `pixels` holds.
+    """
+    augmented = np.zeros(len(pixels), bool)
+    for augmentation in augmentations:
+        moves = augmentation.moves(pixels.shape[1:])
+        choices = draw_choices(rng, n_global, len(moves))[rows]
+        pixels = apply_moves(pixels, moves, choices)
+        augmented |= choices >= 0
+    return pixels, augmented
