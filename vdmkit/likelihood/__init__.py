@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Likelihood estimates of test sets, with their errors."""
+
+from vdmkit.likelihood._bound import bound_of_images
+from vdmkit.likelihood._interval import Interval, interval
+
+__all__ = ["Interval", "interval", "bound_of_images"]

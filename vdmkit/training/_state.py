@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What training changes, and all that a resumed run needs of it."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, PyTree
+
+from vdmkit.model import DiffusionModel
+
+
+class TrainState(eqx.Module):
+    """The model, the running average of its parameters, the optimiser's state and the number of updates made."""
+
+    model: DiffusionModel
+    ema: PyTree
+    opt_state: PyTree
+    step: Int[Array, ""]
+
+    @property
+    def ema_model(self) -> DiffusionModel:
+        """The model with averaged parameters."""
+        return eqx.combine(self.ema, self.model)
+
+
+def initial_state(model: DiffusionModel, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first update; the average starts as a copy of the parameters."""
+    params = eqx.filter(model, eqx.is_inexact_array)
+    ema = jax.tree.map(jnp.copy, params)  # buffers of its own: both are donated
+    return TrainState(model, ema, optimizer.init(params), jnp.zeros((), int))
