@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import pytest
 from annotated_types import Gt
 
-from vdmkit import registry
+from vdmkit import plugins, registry
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +16,7 @@ def stub_components(monkeypatch):
     """A registry of stubs only: no room of vdmkit is imported and no installed plugin is loaded."""
     monkeypatch.setattr(registry, "_registries", {})
     monkeypatch.setattr(registry, "_ROOMS", ())
-    monkeypatch.setattr(registry.importlib.metadata, "entry_points", lambda **_: [])
+    monkeypatch.setattr(plugins.importlib.metadata, "entry_points", lambda **_: [])
     registry.define_kind("schedule", "schedules", None, ("key",))
     for kind in ("data", "path", "prediction", "network", "observation", "times", "weighting", "sampler"):
         registry.define_kind(kind, f"of kind {kind}", None, ("shape",))

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vdmkit.errors import RecipeError
+from vdmkit.plugins import load_installed_plugins, load_plugin_file
 from vdmkit.recipe._document import read_document
 from vdmkit.recipe._reader import Reader
 from vdmkit.recipe._recipe import Recipe
-from vdmkit.registry import load_installed_plugins, load_plugin_file
 
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = (), plugins: Iterable[str | Path] = ()) -> Recipe:

@@ -70,7 +70,7 @@ class Reader:
     def _component(self, kind: str, default: Any, keys: Keys, value: Any) -> Choice | None:
         table = {"name": value} if isinstance(value, str) else value
         if not isinstance(table, dict):
-            return self._report(keys, f"expected a {kind}, by its name or as a table, found {describe(value)}.")
+            return self._report(keys, f"expected a component of kind {kind}, found {describe(value)}.")
         fallback = default.name if isinstance(default, Choice) else None
         name = table.get("name", fallback)
         if not isinstance(name, str):

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Components from outside: installed packages with a `vdmkit.plugins` entry point, and single Python files.
+
+This module imports no JAX, but loading plugins does.
+"""
+
+import importlib.metadata
+import importlib.util
+import sys
+import traceback
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vdmkit.errors import RegistryError
+from vdmkit.registry import load_builtins, registering_as
+
+ENTRY_POINT_GROUP = "vdmkit.plugins"
+
+
+def load_installed_plugins() -> None:
+    """Import every module named by an installed package's `vdmkit.plugins` entry point.
+
+    Raises:
+        RegistryError: one of them does not load; the message names its distribution.
+    """
+    load_builtins()
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        distribution = entry.dist.name if entry.dist else entry.value
+        with _loading(distribution, f"plugin package {distribution!r} ({entry.value})", "Repair it, or uninstall it."):
+            entry.load()
+
+
+def load_plugin_file(path: Path) -> None:
+    """Import one Python file that registers components. Importing a file twice does nothing.
+
+    Raises:
+        RegistryError: there is no such file, or it does not load.
+    """
+    load_builtins()
+    path = path.resolve()
+    if not path.is_file() or path.suffix != ".py":
+        raise RegistryError(f"--plugin {path}: no such file, or its name does not end in .py.")
+    module_name = f"vdmkit_plugin_{path.stem}_{zlib.crc32(str(path).encode()):x}"
+    if module_name not in sys.modules:
+        with _loading(str(path), f"--plugin {path}", "Repair it."):
+            _import_file(path, module_name)
+
+
+def _import_file(path: Path, module_name: str) -> None:
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec and spec.loader  # it is a file that ends in .py
+    module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+
+
+@contextmanager
+def _loading(owner: str, where: str, advice: str) -> Iterator[None]:
+    """Note who registers; turn whatever goes wrong in foreign code into one message."""
+    try:
+        with registering_as(owner):
+            yield
+    except RegistryError as error:
+        raise RegistryError(f"{where} does not load: {error}") from error
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        found = f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
+        raise RegistryError(f"{where} does not load: {found}. {advice}") from error

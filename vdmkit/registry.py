@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Components by kind and name. A constructor's signature is the component's schema.
+
+Keyword-only parameters are recipe keys; positional ones are injected by vdmkit by their name.
+This module imports no JAX, so that `vdmkit --help` stays fast.
+"""
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from vdmkit.errors import RegistryError
+
+_ROOMS = ("noise", "networks", "denoiser", "observation", "objective", "sampling", "data", "optimizer")
+_registries: dict[str, "Registry"] = {}
+_owner: str | None = None  # the plugin that is being loaded
+T = TypeVar("T", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Component:
+    """A registered class or function, and what its signature says."""
+
+    kind: str
+    name: str
+    target: Callable[..., Any]
+    origin: str
+
+    @property
+    def summary(self) -> str:
+        """First line of the docstring."""
+        return (inspect.getdoc(self.target) or "").partition("\n")[0]
+
+    @property
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """Keyword-only parameters: the recipe's keys, with resolved annotations."""
+        return {p.name: p for p in self._signature() if p.kind is p.KEYWORD_ONLY}
+
+    @property
+    def injected(self) -> tuple[str, ...]:
+        """Positional parameters, which vdmkit supplies by name."""
+        return tuple(p.name for p in self._signature() if p.kind is not p.KEYWORD_ONLY)
+
+    def build(self, context: dict[str, Any], **params: Any) -> Any:
+        """Call the target with what it wants of `context`, and `params` as recipe keys."""
+        return self.target(*(context[name] for name in self.injected), **params)
+
+    def _signature(self) -> list[inspect.Parameter]:
+        return list(inspect.signature(self.target, eval_str=True).parameters.values())
+
+
+@dataclass(frozen=True)
+class Registry:
+    """All components of one kind. `injectable` names what their positional parameters may ask for."""
+
+    kind: str
+    summary: str
+    interface: type | None
+    injectable: tuple[str, ...]
+    components: dict[str, Component] = field(default_factory=dict)
+
+    def add(self, name: str, target: Callable[..., Any]) -> None:
+        """Raises RegistryError: the name is taken, or the target does not fit this kind."""
+        component = Component(self.kind, name, target, _origin(target))
+        problem = self._problem(component)
+        if problem:
+            raise RegistryError(f"{self.kind} {name!r} of {component.origin}: {problem}")
+        self.components[name] = component
+
+    def get(self, name: str) -> Component:
+        """Raises RegistryError with the known names and the nearest one."""
+        if name not in self.components:
+            known = sorted(self.components)
+            raise RegistryError(f"unknown {self.kind} {name!r}. Known: {', '.join(known)}.{nearest(name, known)}")
+        return self.components[name]
+
+    def _problem(self, new: Component) -> str:
+        target = new.target
+        if new.name in self.components:
+            return f"the name is taken by {self.components[new.name].origin}. Choose another name."
+        if isinstance(target, type) and self.interface and not issubclass(target, self.interface):
+            return f"{target.__name__} must subclass {self.interface.__name__}."
+        abstract = {*getattr(target, "__abstractmethods__", ()), *getattr(target, "__abstractvars__", ())}
+        if abstract:
+            return f"{target.__name__} does not define {', '.join(sorted(abstract))}."
+        if "name" in new.parameters:
+            return "a recipe names the component by the key 'name'. Give this parameter another name."
+        unknown = [name for name in new.injected if name not in self.injectable]
+        if unknown:
+            return (
+                f"positional parameters {unknown} are not supplied to a {self.kind} "
+                f"(supplied: {list(self.injectable)}). Make recipe keys keyword-only: put '*' before them."
+            )
+        return ""
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """' Did you mean ...?' or nothing."""
+    match = difflib.get_close_matches(name, known, n=1)
+    return f' Did you mean "{match[0]}"?' if match else ""
+
+
+def define_kind(kind: str, summary: str, interface: type | None, injectable: tuple[str, ...] = ()) -> None:
+    """Declare a kind of component; called once by the room that holds its interface."""
+    _registries[kind] = Registry(kind, summary, interface, injectable)
+
+
+def register(kind: str, name: str) -> Callable[[T], T]:
+    """Class or function decorator: make it available to recipes as `name`.
+
+    Raises:
+        RegistryError: the kind is unknown, the name is taken, or the signature asks for something
+            that vdmkit does not supply to this kind.
+    """
+
+    def decorate(target: T) -> T:
+        registry(kind).add(name, target)
+        return target
+
+    return decorate
+
+
+def registry(kind: str) -> Registry:
+    """The registry of a kind. Raises RegistryError when there is no such kind."""
+    if kind not in _registries:
+        load_builtins()
+    if kind not in _registries:
+        raise RegistryError(f"unknown kind of component {kind!r}. Known: {', '.join(kinds())}.{nearest(kind, kinds())}")
+    return _registries[kind]
+
+
+def kinds() -> list[str]:
+    """Names of all kinds, in the order of the rooms."""
+    return list(_registries)
+
+
+def load_builtins() -> None:
+    """Import the rooms that hold vdmkit's own components. This imports JAX."""
+    for room in _ROOMS:
+        importlib.import_module(f"vdmkit.{room}")
+
+
+@contextmanager
+def registering_as(owner: str) -> Iterator[None]:
+    """Whatever is registered inside belongs to `owner`, a plugin, unless it is vdmkit's own."""
+    global _owner
+    previous, _owner = _owner, owner
+    try:
+        yield
+    finally:
+        _owner = previous
+
+
+def _origin(target: Callable[..., Any]) -> str:
+    """Who registers `target`: vdmkit, or the plugin being loaded, or else the package that it is in."""
+    package = target.__module__.partition(".")[0]
+    return package if package == "vdmkit" else _owner or package
