@@ -9,7 +9,7 @@ import importlib.util
 import sys
 import traceback
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,29 +19,31 @@ from vdmkit.registry import load_builtins, registering_as
 ENTRY_POINT_GROUP = "vdmkit.plugins"
 
 
-def load_installed_plugins() -> None:
-    """Import every module named by an installed package's `vdmkit.plugins` entry point.
+def load_plugins(files: Iterable[str | Path] = ()) -> None:
+    """Make all components known: vdmkit's own, those of installed packages, and those of `files`.
 
     Raises:
-        RegistryError: one of them does not load; the message names its distribution.
+        RegistryError: one of them does not load; the message names the package or the file.
     """
     load_builtins()
+    _load_installed()
+    for file in files:
+        _load_file(Path(file))
+
+
+def _load_installed() -> None:
+    """Import every module named by an installed package's `vdmkit.plugins` entry point."""
     for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
         distribution = entry.dist.name if entry.dist else entry.value
         with _loading(distribution, f"plugin package {distribution!r} ({entry.value})", "Repair it, or uninstall it."):
             entry.load()
 
 
-def load_plugin_file(path: Path) -> None:
-    """Import one Python file that registers components. Importing a file twice does nothing.
-
-    Raises:
-        RegistryError: there is no such file, or it does not load.
-    """
-    load_builtins()
+def _load_file(path: Path) -> None:
+    """Import one Python file that registers components. Importing a file twice does nothing."""
     path = path.resolve()
-    if not path.is_file() or path.suffix != ".py":
-        raise RegistryError(f"--plugin {path}: no such file, or its name does not end in .py.")
+    if not path.is_file():
+        raise RegistryError(f"--plugin {path}: no such file.")
     module_name = f"vdmkit_plugin_{path.stem}_{zlib.crc32(str(path).encode()):x}"
     if module_name not in sys.modules:
         with _loading(str(path), f"--plugin {path}", "Repair it."):
@@ -50,7 +52,8 @@ def load_plugin_file(path: Path) -> None:
 
 def _import_file(path: Path, module_name: str) -> None:
     spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec and spec.loader  # it is a file that ends in .py
+    if spec is None or spec.loader is None:
+        raise RegistryError("the name of a Python file ends in .py")
     module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

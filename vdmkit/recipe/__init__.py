@@ -12,6 +12,7 @@ from vdmkit.recipe._recipe import (
     SamplingSettings,
     TrainingSettings,
 )
+from vdmkit.recipe._values import toml_text, type_name
 
 __all__ = [
     "Choice",
@@ -25,4 +26,6 @@ __all__ = [
     "dump",
     "load_recipe",
     "resolved",
+    "toml_text",
+    "type_name",
 ]

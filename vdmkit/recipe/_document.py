@@ -133,7 +133,7 @@ def _read_override(text: str) -> Document:
     except tomllib.TOMLDecodeError:
         values = _string_override(key, value, text)
     place = Place(f"--set {text}")
-    return Document(values, {keys: place for keys in _all_keys(values, ())})
+    return Document(values, dict.fromkeys(_all_keys(values, ()), place))
 
 
 def _string_override(key: str, value: str, text: str) -> dict[str, Any]:

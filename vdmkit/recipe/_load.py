@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vdmkit.errors import RecipeError
-from vdmkit.plugins import load_installed_plugins, load_plugin_file
+from vdmkit.plugins import load_plugins
 from vdmkit.recipe._document import read_document
 from vdmkit.recipe._reader import Reader
 from vdmkit.recipe._recipe import Recipe
@@ -24,9 +24,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), plugins: Iterab
         RegistryError: a plugin does not load.
     """
     document = read_document(Path(path), overrides)
-    load_installed_plugins()
-    for plugin in plugins:
-        load_plugin_file(Path(plugin))
+    load_plugins(plugins)
     reader = Reader(document)
     recipe = reader.read(Recipe, (), document.values)
     if reader.problems:

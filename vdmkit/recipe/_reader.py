@@ -10,7 +10,7 @@ from vdmkit.errors import RegistryError
 from vdmkit.recipe._choice import Choice
 from vdmkit.recipe._document import Document, Place
 from vdmkit.recipe._lines import Keys
-from vdmkit.recipe._values import Unfit, check_value, describe, type_name
+from vdmkit.recipe._values import UnfitError, check_value, describe, type_name
 from vdmkit.registry import nearest, registry
 
 
@@ -86,7 +86,7 @@ class Reader:
     def _plain(self, annotation: Any, keys: Keys, value: Any) -> Any:
         try:
             return check_value(annotation, value)
-        except Unfit as error:
+        except UnfitError as error:
             return self._report(keys, str(error))
 
     def _report(self, keys: Keys, text: str, at: Keys | None = None) -> None:

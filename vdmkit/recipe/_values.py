@@ -23,7 +23,7 @@ _PLAIN_WORDS = {
 }
 
 
-class Unfit(ValueError):
+class UnfitError(ValueError):
     """A value that its annotation does not allow; the message says what was expected and what was found."""
 
 
@@ -34,7 +34,7 @@ def check_value(annotation: Any, value: Any) -> Any:
     integer, and no float is infinite or NaN.
 
     Raises:
-        Unfit: it does not fit, or no TOML value can.
+        UnfitError: it does not fit, or no TOML value can.
     """
     if annotation is inspect.Parameter.empty:
         return value
@@ -42,9 +42,9 @@ def check_value(annotation: Any, value: Any) -> Any:
         adapter = TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
         return adapter.validate_json(json.dumps(value, default=str))
     except PydanticUserError as error:
-        raise Unfit(f"a recipe cannot give a value of type {type_name(annotation)}.") from error
+        raise UnfitError(f"a recipe cannot give a value of type {type_name(annotation)}.") from error
     except ValidationError as error:
-        raise Unfit(_explain(error)) from error
+        raise UnfitError(_explain(error)) from error
 
 
 def _explain(error: ValidationError) -> str:

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `vdmkit` program. A command is a function in its own file, added below; it imports JAX only when called."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from vdmkit import __version__
+from vdmkit.cli._check import check
+from vdmkit.cli._list import list_components
+from vdmkit.errors import VdmkitError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich would cost --help a tenth of a second
+)
+app.command()(check)
+app.command("list")(list_components)
+
+
+def main() -> None:
+    """Run the program: a user's mistake ends as one message and an exit code, never a traceback."""
+    try:
+        app(prog_name="vdmkit")
+    except VdmkitError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def vdmkit(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Variational diffusion models: train, evaluate and sample from one recipe."""

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vdmkit list`: what a recipe can choose from."""
+
+import inspect
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vdmkit.cli._options import AsJson, PluginFiles
+
+if TYPE_CHECKING:
+    from vdmkit.registry import Component, Registry
+
+
+def list_components(
+    plugins: PluginFiles,
+    kind: Annotated[str | None, typer.Argument(help="Only this kind, such as schedule.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what a recipe can choose from."""
+    from vdmkit.plugins import load_plugins
+    from vdmkit.registry import kinds, registry
+
+    load_plugins(plugins)
+    registries = [registry(name) for name in ([kind] if kind else kinds())]
+    components = [component for one in registries for _, component in sorted(one.components.items())]
+    if as_json:
+        typer.echo(json.dumps([_facts(component) for component in components], indent=2))
+    else:
+        typer.echo("\n\n".join(_describe(one) for one in registries))
+
+
+def _facts(component: "Component") -> dict[str, Any]:
+    return {
+        "kind": component.kind,
+        "name": component.name,
+        "summary": component.summary,
+        "origin": component.origin,
+        "parameters": [_parameter_facts(parameter) for parameter in component.parameters.values()],
+    }
+
+
+def _parameter_facts(parameter: inspect.Parameter) -> dict[str, Any]:
+    """A parameter without a default has no key "default"; TOML text keeps tuples and paths printable."""
+    from vdmkit.recipe import toml_text, type_name
+
+    facts = {"name": parameter.name, "type": type_name(parameter.annotation)}
+    if parameter.default is not parameter.empty:
+        facts["default"] = toml_text(parameter.default)
+    return facts
+
+
+def _describe(registry: "Registry") -> str:
+    lines = [f"{registry.kind}: {registry.summary}"]
+    for _, component in sorted(registry.components.items()):
+        facts = _facts(component)
+        lines += ["", f"  {component.name}  [{component.origin}]", f"    {component.summary}"]
+        lines += [f"      {_parameter_line(parameter)}" for parameter in facts["parameters"]]
+    return "\n".join(lines)
+
+
+def _parameter_line(facts: dict[str, str]) -> str:
+    return f"{facts['name']}: {facts['type']}" + (f" = {facts['default']}" if "default" in facts else "  (required)")
