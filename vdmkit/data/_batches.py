@@ -62,7 +62,7 @@ def batches(
 
 @dataclass(frozen=True)
 class BatchSource:
-    """Random access to the batches; element `step` is this process's part of the global batch `step`."""
+    """Random access to the batches; element i is this process's part of the global batch of step i."""
 
     images: Images
     augmentations: tuple[AbstractAugmentation, ...]
@@ -83,10 +83,10 @@ class BatchSource:
     def __len__(self) -> int:
         return 2**62 // self.batch_size  # endless, while positions in the line fit in 64 bits
 
-    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         rows = self._rows()
-        pixels = self.images.pixels[self._image_numbers(step, rows)]
-        rng = generator(self.seed, Purpose.AUGMENT, step)
+        pixels = self.images.pixels[self._image_numbers(index, rows)]
+        rng = generator(self.seed, Purpose.AUGMENT, index)
         pixels, augmented = augment(pixels, self.augmentations, rng, n_global=self.batch_size, rows=rows)
         return {"image": pixels, "augmented": augmented.astype(np.float32)}
 

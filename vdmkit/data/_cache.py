@@ -4,7 +4,7 @@
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vdmkit.errors import DataError
@@ -34,4 +34,5 @@ def whole_file(path: Path) -> Iterator[Path]:
             f"{path}: cannot be written ({error}). Free some space, or set VDMKIT_CACHE to another folder."
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The 8x8 handwritten digits that come with scikit-learn: 17 grey levels, 1,797 images, no download."""
 
-import hashlib
-
 import numpy as np
 from jaxtyping import UInt8
 
-from vdmkit.data._source import AbstractSource, Images, Split, identified
+from vdmkit.data._source import AbstractSource, Images, Split, identified, pixel_sha256
 from vdmkit.registry import register
 
 # Of all 1,797 images in scikit-learn's order, as bytes.
@@ -35,7 +33,7 @@ class Digits(AbstractSource):
 
     def load(self, split: Split) -> Images:
         pixels = _pixels()
-        known = hashlib.sha256(pixels).hexdigest() == _SHA256
+        known = pixel_sha256(pixels) == _SHA256
         order = np.random.RandomState(0).permutation(_COUNT)
         rows = order[self._range(split)]
         name = "digits-validation" if self.validation else "digits"
@@ -51,4 +49,5 @@ class Digits(AbstractSource):
 def _pixels() -> UInt8[np.ndarray, "n 8 8 1"]:
     from sklearn.datasets import load_digits  # a second of import time, only when the data is read
 
-    return np.ascontiguousarray(load_digits().images[..., None].astype(np.uint8))
+    rows, _ = load_digits(return_X_y=True)
+    return np.asarray(rows).reshape(-1, 8, 8, 1).astype(np.uint8)

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folders of image files of one size, decoded once into a cache."""
 
+import functools
 import hashlib
 import os
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from numpy.lib.format import open_memmap
+from numpy.lib.format import write_array_header_1_0
 
 from vdmkit.data._cache import cache_folder, whole_file
 from vdmkit.data._image_file import SUFFIXES, read_image
@@ -38,10 +39,7 @@ class Folder(AbstractSource):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        if self._shape is not None:
-            return self._shape
-        folder = self.folders["train"]
-        return read_image(folder / _names(folder)[0]).shape
+        return self._shape or self._shape_of_first
 
     @property
     def levels(self) -> int:
@@ -53,7 +51,12 @@ class Folder(AbstractSource):
         cached = cache_folder() / f"images-{_fingerprint(folder, names, shape)}.npy"
         if not cached.exists():
             _decode(folder, names, shape, cached)
-        return identified(np.load(cached, mmap_mode="r"), 256, name=folder.name, split=split)
+        return identified(_mapped(cached), self.levels, name=folder.name, split=split)
+
+    @functools.cached_property
+    def _shape_of_first(self) -> tuple[int, int, int]:
+        folder = self.folders["train"]
+        return read_image(folder / _names(folder)[0]).shape
 
 
 def _names(folder: Path) -> list[str]:
@@ -72,24 +75,36 @@ def _names(folder: Path) -> list[str]:
 
 
 def _fingerprint(folder: Path, names: list[str], shape: tuple[int, int, int]) -> str:
-    """A key for the decoded images: a change of any file's path, size or time of change gives another.
+    """A key for the decoded images: a change of any file's path, size or times gives another.
 
     Not the contents: reading a million small files takes minutes, asking for their sizes takes seconds.
     """
-    digest = hashlib.sha256(f"{folder.resolve()}\0{shape}".encode())
+    digest = hashlib.sha256(f"{folder.resolve()}\0{shape}".encode(errors="surrogateescape"))
     for name in names:
-        stat = (folder / name).stat()
-        digest.update(f"\0{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}".encode(errors="surrogateescape"))
+        try:
+            stat = (folder / name).stat()
+        except OSError as error:
+            raise DataError(f"{folder / name}: cannot be read ({error}). Replace or remove the file.") from error
+        facts = f"\0{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
+        digest.update(facts.encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]
 
 
 def _decode(folder: Path, names: list[str], shape: tuple[int, int, int], path: Path) -> None:
+    """Write all images as one .npy file. Not through a memory map, where a full disk kills the process."""
     from rich.console import Console
     from rich.progress import track
 
-    with whole_file(path) as part:
-        pixels: UInt8[np.ndarray, "n h w c"] = open_memmap(part, "w+", np.uint8, (len(names), *shape))
-        console = Console(stderr=True)
-        for row, name in enumerate(track(names, f"decoding {folder}", console=console, transient=True)):
-            pixels[row] = read_image(folder / name, shape)
-        pixels.flush()
+    console = Console(stderr=True)
+    with whole_file(path) as part, part.open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(names), *shape)}
+        write_array_header_1_0(file, header)
+        for name in track(names, f"decoding {folder}", console=console, transient=True):
+            file.write(read_image(folder / name, shape).tobytes())
+
+
+def _mapped(path: Path) -> UInt8[np.ndarray, "n h w c"]:
+    try:
+        return np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cached images are damaged ({error}). Delete this file and run again.") from error

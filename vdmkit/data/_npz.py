@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images in a numpy .npz file: one uint8 array a split."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,7 @@ class Npz(AbstractSource):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        _, *shape = _read(self.path, self.arrays["train"]).shape
-        return tuple(shape)
+        return self._shape
 
     @property
     def levels(self) -> int:
@@ -46,6 +46,10 @@ class Npz(AbstractSource):
                 f"expected {self.shape} as in {self.arrays['train']!r}. Bring both splits to one shape."
             )
         return identified(pixels, self._levels, name=self.path.stem, split=split)
+
+    @functools.cached_property
+    def _shape(self) -> tuple[int, int, int]:
+        return _read(self.path, self.arrays["train"]).shape[1:]
 
 
 def _read(path: Path, name: str) -> UInt8[np.ndarray, "n h w c"]:

@@ -48,9 +48,12 @@ def identified(
         raise DataError(f"{where}: no images. Give a source that holds at least one.")
     if levels < 256 and (highest := int(pixels.max())) >= levels:
         raise DataError(f"{where}: a pixel is {highest}, expected 0..{levels - 1}. Correct the data or data.levels.")
-    # hashlib reads the buffer of a memory-mapped array without copying it.
-    sha256 = hashlib.sha256(np.ascontiguousarray(pixels).reshape(-1)).hexdigest()
-    return Images(pixels, levels, Identity(name, split, len(pixels), sha256, published))
+    return Images(pixels, levels, Identity(name, split, len(pixels), pixel_sha256(pixels), published))
+
+
+def pixel_sha256(pixels: UInt8[np.ndarray, "n h w c"]) -> str:
+    """SHA-256 of the bytes of all pixels in C order, in hexadecimal."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
 
 
 class AbstractSource(abc.ABC):
