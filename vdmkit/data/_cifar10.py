@@ -95,8 +95,9 @@ def _read_archive(path: Path, split: Split) -> dict[str, bytes]:
             while tar.fileobj.read(1 << 20):  # to the end, where gzip keeps its checksum
                 pass
     except Exception as error:  # a damaged archive raises errors of tarfile, gzip, zlib, lzma, ...
+        reason = " ".join(str(error).split())  # tarfile lists a line for each compression it tried
         raise DataError(
-            f"{path}: not a readable tar archive, or a truncated one ({error}). Fetch it anew; "
+            f"{path}: not a readable tar archive, or a truncated one ({reason}). Fetch it anew; "
             "data.path is the canonical cifar-10-python.tar.gz or the folder extracted from it."
         ) from error
     return _in_order(files, path, split)

@@ -2,6 +2,7 @@
 """Images in a numpy .npz file: one uint8 array a split."""
 
 import functools
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,8 @@ def _read(path: Path, name: str) -> UInt8[np.ndarray, "n h w c"]:
 def _array(path: Path, name: str) -> np.ndarray:
     if not path.is_file():
         raise DataError(f"{path}: no such file. Set data.path to a numpy .npz file.")
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path}: not a .npz file, or a truncated one. Save it again with numpy.savez.")
     try:
         # allow_pickle=False: an object array would be a pickle, which can run anything
         with np.load(path, allow_pickle=False) as file:

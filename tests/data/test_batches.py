@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stream of batches: complete, reproducible, and the same for any number of processes."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from vdmkit.data import BatchSource, Flip, Images, PermuteChannels, Rotate90, batches, level_counts, padded_batches
+from vdmkit.data._randomness import Purpose, generator
+from vdmkit.errors import DataError
+
+AUGMENTATIONS = (Flip(), Rotate90(), PermuteChannels())
+
+
+def _numbers(pixels: np.ndarray) -> np.ndarray:
+    """Which of the ten images each is: pixel 0 of image i is 16 i."""
+    return pixels[:, 0, 0, 0] // 16
+
+
+def _assert_equal(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:
+    assert left.keys() == right.keys()
+    for name in left:
+        np.testing.assert_array_equal(left[name], right[name])
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 10, 25])
+def test_each_epoch_is_another_permutation(images: Images, batch_size: int) -> None:
+    """False if an image were seen more often than another, also where a batch straddles epochs or holds several."""
+    stream = itertools.islice(batches(images, batch_size=batch_size, seed=0), 100 // batch_size)
+    epochs = np.concatenate([_numbers(batch["image"]) for batch in stream]).reshape(10, 10)
+    np.testing.assert_array_equal(np.sort(epochs), np.tile(np.arange(10), (10, 1)))
+    assert len(np.unique(epochs, axis=0)) == 10  # 10! orders: two of ten alike by chance in 1 of 80,000 seeds
+
+
+def test_resume_is_exact(images: Images) -> None:
+    """False if a resumed run saw other batches than an uninterrupted one."""
+    stream = batches(images, AUGMENTATIONS, batch_size=4, seed=3)
+    for _ in range(7):
+        next(stream)
+    state = json.loads(json.dumps(stream.get_state()))
+    rest = list(itertools.islice(stream, 9))
+    resumed = batches(images, AUGMENTATIONS, batch_size=4, seed=3)
+    resumed.set_state(state)
+    for left, right in zip(rest, itertools.islice(resumed, 9), strict=True):
+        _assert_equal(left, right)
+
+
+def test_parts_of_four_processes_are_the_batch_of_one(images: Images) -> None:
+    """False if the number of machines, also of a resumed run, changed what is trained on."""
+    whole = batches(images, AUGMENTATIONS, batch_size=8, seed=3)
+    for _ in range(5):
+        next(whole)
+    parts = [batches(images, AUGMENTATIONS, batch_size=8, seed=3, process_index=p, process_count=4) for p in range(4)]
+    for part in parts:
+        part.set_state(whole.get_state())
+    for _ in range(6):
+        pieces = [next(part) for part in parts]
+        assert pieces[0]["image"].shape == (2, 4, 4, 3)
+        _assert_equal({name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}, next(whole))
+
+
+def test_a_batch_is_a_function_of_seed_and_step(images: Images) -> None:
+    """False if threads, prefetching or earlier batches had an influence, or the seed had none."""
+    source = BatchSource(images, AUGMENTATIONS, 4, 3, 0, 1)
+    for step, batch in enumerate(itertools.islice(batches(images, AUGMENTATIONS, batch_size=4, seed=3), 12)):
+        _assert_equal(batch, source[step])
+    other = BatchSource(images, AUGMENTATIONS, 100, 4, 0, 1)[0]
+    assert (other["image"] != BatchSource(images, AUGMENTATIONS, 100, 3, 0, 1)[0]["image"]).any()
+    assert (other["augmented"] != BatchSource(images, AUGMENTATIONS, 100, 3, 0, 1)[0]["augmented"]).any()
+
+
+def test_augmentations_do_not_change_which_images_come(images: Images) -> None:
+    """False if runs with and without augmentation could not be compared image by image."""
+    plain = BatchSource(images, (), 40, 3, 0, 1)[2]["image"]
+    augmented = BatchSource(images, AUGMENTATIONS, 40, 3, 0, 1)[2]["image"]
+    np.testing.assert_array_equal(plain.min(axis=(1, 2, 3)), augmented.min(axis=(1, 2, 3)))
+
+
+def test_shuffle_and_augmentation_share_no_random_numbers() -> None:
+    """False if the order of epoch n were tied to the coins of step n."""
+    streams = [generator(seed, purpose, 1).random(1000) for seed in (0, -1) for purpose in Purpose]
+    assert len(np.unique(np.concatenate(streams))) == 4000
+
+
+@pytest.mark.parametrize(("batch_size", "processes"), [(6, 4), (2, 4), (0, 1), (-4, 1)])
+def test_batch_sizes_that_do_not_divide_are_refused(images: Images, batch_size: int, processes: int) -> None:
+    """False if processes could get parts of different sizes, which no sharded array can hold."""
+    with pytest.raises(DataError, match=f"training.batch_size = {batch_size}: .* multiple of {processes}"):
+        batches(images, batch_size=batch_size, seed=0, process_count=processes)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 5, 10, 16])
+def test_a_pass_holds_every_image_once(images: Images, batch_size: int) -> None:
+    """False if a mean weighed by the mask left out, or counted twice, any image."""
+    passed = list(padded_batches(images, batch_size))
+    assert {batch["image"].shape for batch in passed} == {(batch_size, 4, 4, 3)}
+    mask = np.concatenate([batch["mask"] for batch in passed])
+    np.testing.assert_array_equal(np.concatenate([b["image"] for b in passed])[mask == 1], images.pixels)
+    np.testing.assert_array_equal(np.concatenate([b["index"] for b in passed])[mask == 1], np.arange(10))
+    assert mask.sum() == 10
+    assert (passed[0]["index"].dtype, mask.dtype) == (np.int32, np.float32)
+
+
+def test_a_pass_of_empty_batches_is_refused(images: Images) -> None:
+    """False if a batch size of 0 could make an evaluation that never ends."""
+    with pytest.raises(DataError, match="expected at least 1"):
+        next(padded_batches(images, 0))
+
+
+def test_level_counts_are_histograms_of_each_pixel(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    """False if the evidence of the categorical prediction were counted at the wrong pixel, channel or level."""
+    monkeypatch.setattr("vdmkit.data._passes._CHUNK", 4)
+    counts = level_counts(images)
+    expected = (images.pixels[..., None] == np.arange(256)).sum(axis=0)
+    np.testing.assert_array_equal(counts, expected)
+    assert counts.dtype == np.int32

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders of images."""
+
+import errno
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vdmkit.data import Folder
+from vdmkit.errors import DataError
+
+
+def _pixels(n: int, channels: int = 3) -> np.ndarray:
+    return np.random.default_rng(n).integers(0, 256, (n, 6, 5, channels)).astype(np.uint8)
+
+
+def _write(folder: Path, pixels: np.ndarray, suffix: str = ".png") -> Path:
+    folder.mkdir(exist_ok=True, parents=True)
+    for number, image in enumerate(pixels):
+        Image.fromarray(image.squeeze()).save(folder / f"{number:03}{suffix}", lossless=True)
+    return folder
+
+
+def _source(folder: Path, shape: tuple[int, int, int] | None = None) -> Folder:
+    return Folder(train=str(folder), test=str(folder), shape=shape)
+
+
+def _save_16_bit_rgb(path: Path) -> None:
+    """Pillow cannot write such a file, and reads it as 8-bit RGB without a word."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 5, 6, 16, 2, 0, 0, 0)
+    data = zlib.compress(6 * (b"\0" + bytes(5 * 6)))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b""))
+
+
+def _save_mode(mode: str) -> Callable[[Path], None]:
+    return lambda path: Image.new(mode, (5, 6)).save(path)
+
+
+ODD_FILES: dict[str, Callable[[Path], object]] = {
+    "another size": lambda path: Image.new("RGB", (6, 5)).save(path),
+    "grey": _save_mode("L"),
+    "grey with alpha": _save_mode("LA"),
+    "alpha": _save_mode("RGBA"),
+    "palette": _save_mode("P"),
+    "black and white": _save_mode("1"),
+    "16-bit grey": _save_mode("I;16"),
+    "16-bit RGB": _save_16_bit_rgb,
+    "CMYK": lambda path: Image.new("CMYK", (5, 6)).save(path, "JPEG"),
+    "GIF": lambda path: Image.new("RGB", (5, 6)).save(path, "GIF"),
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("hello"),
+    "truncated": lambda path: path.write_bytes(path.with_name("000.png").read_bytes()[:60]),
+    "broken link": lambda path: path.symlink_to("nowhere"),
+}
+
+
+@pytest.mark.parametrize(("suffix", "channels"), [(".png", 3), (".png", 1), (".webp", 3), (".PNG", 3)])
+def test_pixels_are_those_saved_in_order_of_names(suffix: str, channels: int, tmp_path: Path) -> None:
+    """False if decoding changed a pixel, or the order depended on the file system."""
+    pixels = _pixels(12, channels)
+    folder = tmp_path / "images"
+    for number in reversed(range(12)):
+        _write(folder / "x", pixels[number : number + 1], suffix)
+        os.rename(folder / "x" / f"000{suffix}", folder / f"{number:03}{suffix}")
+    (folder / "README.txt").write_text("not an image")
+    source = _source(folder)
+    images = source.load("test")
+    np.testing.assert_array_equal(images.pixels, pixels)
+    assert (source.shape, images.identity.name, images.identity.published) == ((6, 5, channels), "images", None)
+
+
+def test_jpeg_is_decoded_by_pillow(tmp_path: Path) -> None:
+    """False if JPEG folders could not be read."""
+    folder = _write(tmp_path / "images", _pixels(1), ".jpg")
+    with Image.open(folder / "000.jpg") as image:
+        np.testing.assert_array_equal(_source(folder).load("train").pixels[0], np.asarray(image))
+
+
+@pytest.mark.parametrize("name", ODD_FILES)
+def test_an_odd_file_is_named_and_nothing_is_cached(name: str, tmp_path: Path, cache: Path) -> None:
+    """False if a file could be converted silently, end in a traceback, or leave a half-filled cache."""
+    folder = _write(tmp_path / "images", _pixels(2))
+    ODD_FILES[name](folder / "odd.png")
+    with pytest.raises(DataError, match=r"odd\.png: "):
+        _source(folder).load("train")
+    assert not cache.exists() or not list(cache.iterdir())
+
+
+def test_shape_of_the_recipe_is_held_against_the_first_image_too(tmp_path: Path) -> None:
+    """False if the model could be built for another shape than the images have."""
+    folder = _write(tmp_path / "images", _pixels(2))
+    with pytest.raises(DataError, match=r"000\.png: 5x6, RGB; expected 5x6, 8-bit grey"):
+        _source(folder, (6, 5, 1)).load("train")
+    with pytest.raises(DataError, match="channels 1 or 3"):
+        _source(folder, (6, 5, 4))
+
+
+def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
+    """False if the user were not told which folder is wrong."""
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        _source(tmp_path / "nowhere").load("train")
+    with pytest.raises(DataError, match="empty: no images"):
+        _source(tmp_path / "empty", (6, 5, 3)).load("train")
+
+
+def test_images_are_decoded_once_until_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """False if each start decoded a million files, or a changed file kept its old identity."""
+    folder = _write(tmp_path / "images", _pixels(3))
+    before = _source(folder, (6, 5, 3)).load("train").identity
+    with monkeypatch.context() as patch:
+        patch.setattr("vdmkit.data._folder.read_image", None)
+        assert _source(folder, (6, 5, 3)).load("train").identity == before
+    _write(folder, 255 - _pixels(3)[:1])
+    after = _source(folder, (6, 5, 3)).load("train")
+    assert after.identity.sha256 != before.sha256
+    np.testing.assert_array_equal(after.pixels[0], 255 - _pixels(3)[0])
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """False if a cache that cannot be written ended in a traceback or left a partial file."""
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder = _write(tmp_path / "images", _pixels(3))
+    monkeypatch.setattr("vdmkit.data._folder.write_array_header_1_0", full)
+    with pytest.raises(DataError, match="No space left on device.*VDMKIT_CACHE"):
+        _source(folder).load("train")
+    assert not list(cache.iterdir())
+    monkeypatch.setenv("VDMKIT_CACHE", str(folder / "000.png" / "cache"))
+    with pytest.raises(DataError, match="VDMKIT_CACHE"):
+        _source(folder).load("train")
+
+
+def test_a_damaged_cache_is_named(tmp_path: Path, cache: Path) -> None:
+    """False if a cached file cut short could end in a traceback."""
+    folder = _write(tmp_path / "images", _pixels(3))
+    _source(folder).load("train")
+    (cached,) = cache.iterdir()
+    cached.write_bytes(cached.read_bytes()[:-1])
+    with pytest.raises(DataError, match=f"{cached.name}.*Delete this file"):
+        _source(folder).load("train")
