@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Does a stored tree fit the one that a recipe asks for? Compared before reading, since Orbax casts in silence."""
+
+from typing import Any
+
+import jax
+from jaxtyping import PyTree
+
+from vdmkit.errors import CheckpointError
+
+_SHOWN = 20
+
+
+def check_fit(where: str, stored: PyTree, wanted: PyTree) -> None:
+    """Raises CheckpointError with every path whose presence, shape or type differs."""
+    have, want = _by_path(stored), _by_path(wanted)
+    lines = [f"  {path}: {have[path]} in the checkpoint, {want[path]} in the recipe" for path in want if path in have and have[path] != want[path]]
+    lines += [f"  {path}: {want[path]} in the recipe, missing in the checkpoint" for path in want if path not in have]
+    lines += [f"  {path}: {have[path]} in the checkpoint, unknown to the recipe" for path in have if path not in want]
+    if lines:
+        more = [f"  and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+        raise CheckpointError("\n".join([f"{where}: the checkpoint is not of this recipe.", *lines[:_SHOWN], *more]))
+
+
+def _by_path(tree: PyTree) -> dict[str, str]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: hasattr(leaf, "dtype"))
+    return {".".join(_name(key) for key in path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves if leaf is not None}
+
+
+def _name(key: Any) -> str:
+    """An attribute, dictionary key or index, however JAX and Orbax wrap it."""
+    for attribute in ("name", "key", "idx"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading checkpoints without touching them, so that a run can be evaluated while it trains."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import grain
+import jax
+import orbax.checkpoint as ocp
+from jaxtyping import PyTree
+
+from vdmkit.checkpoint._checksums import what_is_damaged
+from vdmkit.checkpoint._fit import check_fit
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A checkpoint read back: the step it was taken at, the state, and what was noted with it."""
+
+    step: int
+    state: PyTree
+    meta: dict[str, Any]
+
+
+def steps_in(directory: Path) -> list[int]:
+    """Steps that have a checkpoint folder, oldest first."""
+    return sorted(int(path.name) for path in directory.glob("*") if path.name.isdigit())
+
+
+def read_newest(directory: Path, like: PyTree, *, warn: Callable[[str], None]) -> Restored | None:
+    """The newest whole checkpoint, or None. Damaged ones are stepped over with a warning."""
+    for step in reversed(steps_in(directory)):
+        damage = what_is_damaged(directory / str(step))
+        if damage is None:
+            return read_step(directory / str(step), like)
+        warn(f"checkpoint {step} cannot be used: {damage}.")
+    return None
+
+
+def read_step(folder: Path, like: PyTree, data: grain.DatasetIterator | None = None) -> Restored:
+    """One whole checkpoint. `like` gives its structure (ShapeDtypeStructs will do); `data` continues where it was.
+
+    Raises:
+        CheckpointError: paths, shapes or types differ from those of `like`.
+    """
+    folder = folder.resolve()  # Orbax fails late and at length on a relative path
+    arrays, static = eqx.partition(like, _is_array_like)
+    state_reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+    check_fit(str(folder), state_reader.metadata(folder / "state").item_metadata.tree, arrays)
+    state = state_reader.restore(folder / "state", args=ocp.args.StandardRestore(_on_one_device(arrays)))
+    if data is not None:
+        data_reader = ocp.Checkpointer(grain.checkpoint.CheckpointHandler())
+        data_reader.restore(folder / "data", args=grain.checkpoint.CheckpointRestore(data))
+    meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(folder / "meta")
+    return Restored(int(folder.name), eqx.combine(state, static), meta)
+
+
+def _is_array_like(leaf: Any) -> bool:
+    return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+
+
+def _on_one_device(arrays: PyTree) -> PyTree:
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), arrays)

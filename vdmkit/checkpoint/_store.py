@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The checkpoints of a run that is training, by Orbax: each is written aside and renamed when whole."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import grain
+import orbax.checkpoint as ocp
+from jaxtyping import PyTree
+from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
+
+from vdmkit.checkpoint._checksums import what_is_damaged, write_checksums
+from vdmkit.checkpoint._read import Restored, read_step, steps_in
+from vdmkit.errors import CheckpointError
+
+
+class CheckpointStore:
+    """Keeps the last `keep_last` checkpoints, and the `keep_best` of lowest bpd among those that were evaluated."""
+
+    def __init__(self, directory: Path, *, keep_last: int, keep_best: int):
+        self._directory = directory.resolve()  # Orbax fails late and at length on a relative path
+        keep: list[Any] = [policies.LatestN(keep_last)]
+        if keep_best:
+            keep.append(policies.BestN(get_metric_fn=lambda metrics: metrics["bpd"], reverse=True, n=keep_best))
+        self._manager: ocp.CheckpointManager | None = None  # opened by the first save, after damage was cleared
+        self._options = ocp.CheckpointManagerOptions(
+            preservation_policy=policies.AnyPreservationPolicy(keep),
+            enable_async_checkpointing=False,
+            cleanup_tmp_directories=True,
+        )
+
+    def restore(self, like: PyTree, data: grain.DatasetIterator, *, warn: Callable[[str], None]) -> Restored | None:
+        """The newest whole checkpoint, `data` continued where it was; None if there is none.
+
+        Damaged checkpoints newer than it are moved to damaged_checkpoints/, with a warning, so that
+        training can come by their steps again.
+        """
+        for step in reversed(steps_in(self._directory)):
+            damage = what_is_damaged(self._directory / str(step))
+            if damage is None:
+                return read_step(self._directory / str(step), like, data)
+            warn(f"checkpoint {step} cannot be used: {damage}. Moved to {self._set_aside(step)}.")
+        return None
+
+    def save(
+        self, step: int, state: PyTree, data: grain.DatasetIterator, meta: dict[str, Any], *, bpd: float = float("inf")
+    ) -> None:
+        """Write the state at `step`, unless it is there already. `bpd`, if evaluated, ranks it.
+
+        Raises:
+            CheckpointError: the disk is full or not writable. Earlier checkpoints are untouched.
+        """
+        if step in steps_in(self._directory):
+            return
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(eqx.filter(state, eqx.is_array)),
+            data=grain.checkpoint.CheckpointSave(data),
+            meta=ocp.args.JsonSave(meta),
+        )
+        try:
+            if self._manager is None:
+                self._manager = ocp.CheckpointManager(self._directory, options=self._options)
+            self._manager.save(step, args=items, metrics={"bpd": bpd}, force=True)
+            write_checksums(self._directory / str(step))
+        except Exception as error:  # Orbax and TensorStore raise many types; all mean that it was not written
+            raise CheckpointError(self._not_written(step, error)) from error
+
+    def _set_aside(self, step: int) -> Path:
+        aside = self._directory.parent / "damaged_checkpoints" / str(step)
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.parent.mkdir(exist_ok=True)
+        return Path(shutil.move(self._directory / str(step), aside))
+
+    def _not_written(self, step: int, reason: object) -> str:
+        whole = [s for s in steps_in(self._directory) if what_is_damaged(self._directory / str(s)) is None]
+        kept = f"The last good checkpoint is that of step {whole[-1]}" if whole else "There is no earlier checkpoint"
+        reason = str(reason).strip().partition("\n")[0]
+        return (
+            f"checkpoint {step} could not be written to {self._directory}: {reason}. {kept}. "
+            "Free space and run the same command again."
+        )
