@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from vdmkit.errors import DataError, NonFiniteError
 from vdmkit.model import DiffusionModel
-from vdmkit.objective import Bound, diffusion_loss, prior_loss, reconstruction_loss
+from vdmkit.objective import Bound, diffusion_loss, prior_loss, reconstruction_loss, step_end
 from vdmkit.randomness import fold_purpose
 
 
@@ -73,7 +73,8 @@ def _one_draw(
         key_0, key_eps = jax.random.split(jax.random.fold_in(of_replicate, k))
         x = model.observation.encode(image)
         eps_0, eps = (jax.random.normal(k, x.shape, x.dtype) for k in (key_0, key_eps))
-        diffusion, _ = diffusion_loss(model, x, (u + k) / strata, eps, {}, steps=steps)
+        t = step_end((u + k) / strata, steps)
+        diffusion, _ = diffusion_loss(model, x, t, eps, {}, steps=steps)
         return Bound(prior_loss(model, x), reconstruction_loss(model, image, eps_0), diffusion)
 
     return jax.vmap(one)(images, index)

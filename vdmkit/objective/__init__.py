@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The variational bound, and what a training objective chooses: times, weighting, steps."""
 
-from vdmkit.objective._bound import Bound, diffusion_loss, prior_loss, reconstruction_loss
+from vdmkit.objective._bound import Bound, diffusion_loss, prior_loss, reconstruction_loss, step_end
 from vdmkit.objective._objective import Draws, Objective
 from vdmkit.objective._times import AbstractTimes, LowDiscrepancy, Uniform
 from vdmkit.objective._units import bits_per_dim
@@ -20,4 +20,5 @@ __all__ = [
     "diffusion_loss",
     "prior_loss",
     "reconstruction_loss",
+    "step_end",
 ]

@@ -58,13 +58,21 @@ def diffusion_loss(
     steps: int,
     key: PRNGKeyArray | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The diffusion loss at one time, and gamma_t. steps = 0 is continuous time. `key` drives dropout."""
+    """The diffusion loss at one time, and gamma_t. steps = 0 is continuous time. `key` drives dropout.
+
+    With steps = T > 0, t is one of 1/T, 2/T, ..., 1: see `step_end`.
+    """
     if steps == 0:
         gamma_t, rate = gamma_and_derivative(model.schedule, t)
     else:
-        i = jnp.maximum(jnp.ceil(t * steps), 1)  # t = 0 would give the step before the first
-        gamma_t, gamma_s = model.schedule(i / steps), model.schedule((i - 1) / steps)
-        rate = steps * jnp.expm1(gamma_t - gamma_s)
+        gamma_t = model.schedule(t)
+        rate = steps * jnp.expm1(gamma_t - model.schedule(t - 1 / steps))
     z_t = diffuse(model.path, gamma_t, x, eps)
     eps_hat = model.denoise(z_t, gamma_t, condition, key=key).eps_hat
     return 0.5 * rate * ((eps - eps_hat) ** 2).sum(), gamma_t
+
+
+def step_end(t: Float[Array, "*batch"], steps: int) -> Float[Array, "*batch"]:
+    """The end i/T of the step that t in [0, 1) lies in; t itself in continuous time (steps = 0)."""
+    # ceil(0) would give the step before the first
+    return jnp.maximum(jnp.ceil(t * steps), 1) / steps if steps else t

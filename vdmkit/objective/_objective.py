@@ -9,13 +9,16 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import Condition
-from vdmkit.objective._bound import Bound, diffusion_loss, prior_loss, reconstruction_loss
+from vdmkit.objective._bound import Bound, diffusion_loss, prior_loss, reconstruction_loss, step_end
 from vdmkit.objective._times import AbstractTimes
 from vdmkit.objective._weighting import AbstractWeighting
 
 
 class Draws(eqx.Module):
-    """The random numbers of one batch: eps_0 for the reconstruction, eps and t for the diffusion loss."""
+    """The random numbers of one batch: eps_0 for the reconstruction, eps and t for the diffusion loss.
+
+    With T steps, t is a multiple of 1/T.
+    """
 
     eps_0: Float[Array, "b h w c"]
     eps: Float[Array, "b h w c"]
@@ -34,7 +37,8 @@ class Objective(eqx.Module):
         """The draws for a batch of this shape (b, h, w, c)."""
         key_0, key_eps, key_t = jax.random.split(key, 3)
         eps_0, eps = (jax.random.normal(k, shape, dtype=float) for k in (key_0, key_eps))
-        return Draws(eps_0, eps, *self.times(shape[0], key=key_t))
+        t, weight = self.times(shape[0], key=key_t)
+        return Draws(eps_0, eps, step_end(t, self.steps), weight)
 
     def __call__(
         self,
