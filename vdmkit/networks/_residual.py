@@ -19,9 +19,7 @@ class Stage(eqx.Module):
     block: "ResidualBlock"
     attention: Attention | None
 
-    def __init__(
-        self, inputs: int, outputs: int, width: int, key: PRNGKeyArray, *, dropout: float, attention: bool
-    ):
+    def __init__(self, inputs: int, outputs: int, width: int, key: PRNGKeyArray, *, dropout: float, attention: bool):
         block_key, attention_key = jax.random.split(key)
         self.block = ResidualBlock(inputs, outputs, width, block_key, dropout=dropout)
         self.attention = Attention(outputs, attention_key, groups=GROUPS) if attention else None
