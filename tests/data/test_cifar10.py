@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def test_damaged_archives_are_one_clear_error(files: dict, write_archive: Write)
 
 def test_missing_files_are_named(files: dict, write_archive: Write, tmp_path: Path) -> None:
     """False if the user were not told what to look for."""
-    with pytest.raises(DataError, match="nowhere.tar.gz: no such file"):
+    with pytest.raises(DataError, match=r"nowhere\.tar\.gz: no such file"):
         Cifar10(path=str(tmp_path / "nowhere.tar.gz")).load("test")
     del files["data_batch_3"]
     with pytest.raises(DataError, match="holds no data_batch_3, expected"):
@@ -97,7 +98,7 @@ def test_rows_of_another_length_are_refused(shape: tuple, files: dict, write_arc
 class _Server(http.server.SimpleHTTPRequestHandler):
     """Serves a folder; announces one byte more than there is for paths that ask for it."""
 
-    requests: list[str] = []
+    requests: ClassVar[list[str]] = []
 
     def do_GET(self) -> None:
         self.requests.append(self.path)
@@ -144,7 +145,7 @@ def test_a_wrong_download_leaves_nothing(files: dict, write_archive: Write, serv
     url = f"{server}/{write_archive(files).name}"
     with pytest.raises(DataError, match="expected 6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"):
         Cifar10(url=url).load("test")
-    with pytest.raises(DataError, match="cannot be downloaded|SHA-256"):
+    with pytest.raises(DataError, match=r"cannot be downloaded|SHA-256"):
         Cifar10(url=f"{url}?short", sha256="0" * 64).load("test")
     with pytest.raises(DataError, match="404"):
         Cifar10(url=f"{server}/nothing").load("test")

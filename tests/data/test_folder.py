@@ -135,7 +135,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, cache: Path, monkeypatch
 
     folder = _write(tmp_path / "images", _pixels(3))
     monkeypatch.setattr("vdmkit.data._folder.write_array_header_1_0", full)
-    with pytest.raises(DataError, match="No space left on device.*VDMKIT_CACHE"):
+    with pytest.raises(DataError, match=r"No space left on device.*VDMKIT_CACHE"):
         _source(folder).load("train")
     assert not list(cache.iterdir())
     monkeypatch.setenv("VDMKIT_CACHE", str(folder / "000.png" / "cache"))

@@ -52,7 +52,7 @@ def test_missing_arrays_and_files_are_named(tmp_path: Path) -> None:
     """False if the user were not told what the file holds instead."""
     with pytest.raises(DataError, match=r"no array 'test' \(arrays in it: train\)"):
         Npz(path=_save(tmp_path, train=GREY)).load("test")
-    with pytest.raises(DataError, match="nowhere.npz: no such file"):
+    with pytest.raises(DataError, match=r"nowhere\.npz: no such file"):
         Npz(path=str(tmp_path / "nowhere.npz")).load("train")
 
 
@@ -74,9 +74,3 @@ def test_damaged_files_are_one_clear_error(tmp_path: Path) -> None:
     path.write_bytes(whole.replace(GREY.tobytes(), bytes(GREY.size)))
     with pytest.raises(DataError, match=r"made.npz: array 'train' cannot be read \(Bad CRC-32"):
         Npz(path=str(path)).load("train")
-
-
-def test_levels_that_8_bits_cannot_hold_are_refused() -> None:
-    """False if a recipe could ask for a model of more levels than its data can have."""
-    with pytest.raises(DataError, match="data.levels = 257"):
-        Npz(path="x.npz", levels=257)

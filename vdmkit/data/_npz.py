@@ -4,13 +4,17 @@
 import functools
 import zipfile
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge, Le
 from jaxtyping import UInt8
 
 from vdmkit.data._source import AbstractSource, Images, Split, identified
 from vdmkit.errors import DataError
 from vdmkit.registry import register
+
+Levels = Annotated[int, Ge(2), Le(256)]
 
 
 @register("data", "npz")
@@ -24,9 +28,7 @@ class Npz(AbstractSource):
         levels: Number of values a pixel can take: 0..levels-1.
     """
 
-    def __init__(self, *, path: str, train: str = "train", test: str = "test", levels: int = 256) -> None:
-        if not 2 <= levels <= 256:
-            raise DataError(f"data.levels = {levels}: expected 2 to 256, as pixels are 8-bit integers.")
+    def __init__(self, *, path: str, train: str = "train", test: str = "test", levels: Levels = 256) -> None:
         self.path = Path(path).expanduser()
         self.arrays: dict[Split, str] = {"train": train, "test": test}
         self._levels = levels
