@@ -71,6 +71,11 @@ def _loading(owner: str, where: str, advice: str) -> Iterator[None]:
     except RegistryError as error:
         raise RegistryError(f"{where} does not load: {error}") from error
     except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        found = f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
+        found = f"{type(error).__name__}: {error}{_location(error)}"
         raise RegistryError(f"{where} does not load: {found}. {advice}") from error
+
+
+def _location(error: Exception) -> str:
+    """File and line of the plugin's code that failed, if it came to run."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames[-1].filename != __file__ else ""

@@ -53,7 +53,7 @@ def _register_stubs() -> None:
     class LearnedLinear:
         """Straight line with learned ends."""
 
-        def __init__(self, key: int, *, gamma_min: float, gamma_max: float = 5.0, ends: tuple[float, ...] = (0, 1)):
+        def __init__(self, key: int, *, gamma_min: float, gamma_max: float = 5.0, ends: tuple[float, ...] = (0.0, 1.0)):
             self.key, self.gamma_min, self.gamma_max, self.ends = key, gamma_min, gamma_max, ends
 
     @registry.register("data", "files")

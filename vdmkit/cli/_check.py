@@ -25,16 +25,28 @@ def check(recipe: RecipeFile, overrides: Overrides, plugins: PluginFiles, as_jso
 
 
 def _summary(recipe: "Recipe") -> str:
-    model = recipe.model
+    model, training = recipe.model, recipe.training
     choices = [recipe.data, *recipe.augmentations]
     choices += [model.schedule, model.path, model.prediction, model.network, model.observation]
     choices += [recipe.objective.times, recipe.objective.weighting, recipe.optimizer, recipe.sampling.sampler]
-    lines = [f"  {choice.kind:12}  {_describe(choice)}" for choice in choices]
-    training = recipe.training
-    return "\n".join([*lines, f"  {'training':12}  {training.steps:,} steps of {training.batch_size} images"])
+    facts = [(choice.kind, _describe(choice)) for choice in choices]
+    facts += [("training", f"{training.steps:,} steps of {training.batch_size} images")]
+    facts += [("parameters", _parameter_count(recipe))]
+    return "\n".join(f"  {name:12}  {text}" for name, text in facts)
 
 
 def _describe(choice: "Choice") -> str:
     from vdmkit.recipe import toml_text
 
     return " ".join([choice.name, *(f"{key}={toml_text(value)}" for key, value in choice.params.items())])
+
+
+def _parameter_count(recipe: "Recipe") -> str:
+    """Makes the model's shapes, and so finds values that no component can be built with."""
+    from vdmkit.assembly import count_parameters
+    from vdmkit.errors import DataError
+
+    try:
+        return f"{count_parameters(recipe, recipe.data.build()):,}"
+    except DataError as error:  # the shape of the images comes from files that need not be here
+        return f"unknown: {error}"

@@ -7,7 +7,7 @@ from vdmkit.recipe._load import load_recipe
 from vdmkit.recipe._recipe import (
     EvaluationSettings,
     ModelChoices,
-    Objective,
+    ObjectiveChoices,
     Recipe,
     SamplingSettings,
     TrainingSettings,
@@ -18,7 +18,7 @@ __all__ = [
     "Choice",
     "EvaluationSettings",
     "ModelChoices",
-    "Objective",
+    "ObjectiveChoices",
     "Recipe",
     "SamplingSettings",
     "TrainingSettings",

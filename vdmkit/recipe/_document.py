@@ -65,12 +65,16 @@ def _merge_tables(base: dict[str, Any], top: dict[str, Any], keys: Keys, places:
         old = base.get(key)
         if isinstance(old, str) and isinstance(new, dict) and "name" not in new:
             old = {"name": old}  # a component without parameters may be just its name
-        if isinstance(old, dict) and isinstance(new, dict) and new.get("name", old.get("name")) == old.get("name"):
+        if isinstance(old, dict) and isinstance(new, dict) and not _renames(old, new):
             merged[key] = _merge_tables(old, new, (*keys, key), places)
         else:
             merged[key] = new
             _forget((*keys, key), places)
     return merged
+
+
+def _renames(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    return "name" in old and "name" in new and old["name"] != new["name"]
 
 
 def _forget(keys: Keys, places: dict[Keys, Place]) -> None:
@@ -88,15 +92,17 @@ def _read_file(path: Path, children: tuple[Path, ...]) -> Document:
     document = Document(values, {(): Place(str(path)), **places})
     if "extends" not in values:
         return document
-    parent = values.pop("extends")
-    if not isinstance(parent, str):
-        raise RecipeError(f"{document.place(('extends',))}: extends: expected the path of a recipe, found {parent!r}.")
-    try:
-        base = _read_file(path.parent / parent, (*children, path.resolve()))
-    except FileNotFoundError as error:
-        raise RecipeError(f"{document.place(('extends',))}: extends: {error}") from error
+    base = _read_file(_parent(path, values.pop("extends"), document.place(("extends",))), (*children, path.resolve()))
     merged = merge(base, document)
     return Document(merged.values, {**merged.places, (): Place(str(path))})
+
+
+def _parent(path: Path, extends: Any, place: Place) -> Path:
+    if not isinstance(extends, str):
+        raise RecipeError(f"{place}: extends: expected the path of a recipe, found {extends!r}.")
+    if not (path.parent / extends).is_file():
+        raise RecipeError(f"{place}: extends: {path.parent / extends}: no such file. The path is relative to {path}.")
+    return path.parent / extends
 
 
 def _read_text(path: Path) -> str:

@@ -24,7 +24,7 @@ class ModelChoices:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Objective:
+class ObjectiveChoices:
     """What is minimised. `steps` is T of the discrete-time bound; 0 means continuous time."""
 
     times: Annotated[Choice, "times"] = Choice("times", "low_discrepancy")
@@ -77,7 +77,7 @@ class Recipe:
     data: Annotated[Choice, "data"]
     augmentations: tuple[Annotated[Choice, "augmentation"], ...] = ()
     model: ModelChoices
-    objective: Objective = Objective()
+    objective: ObjectiveChoices = ObjectiveChoices()
     optimizer: Annotated[Choice, "optimizer"]
     training: TrainingSettings
     evaluation: EvaluationSettings = EvaluationSettings()

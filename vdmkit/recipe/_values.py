@@ -86,6 +86,8 @@ def type_name(annotation: Any) -> str:
     """An annotation as a reader of a recipe would say it: `int > 0`, `'ema' | 'raw'`, `list of int`."""
     if annotation is inspect.Parameter.empty:
         return "any"
+    if isinstance(annotation, type):
+        return annotation.__name__
     if get_origin(annotation) is Annotated:
         base, *constraints = get_args(annotation)
         return " ".join([type_name(base), *map(_constraint, constraints)])

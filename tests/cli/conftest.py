@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the program in this process, as the console script would."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import vdmkit
+from vdmkit.cli import main
+
+RECIPE = """\
+[data]
+name = "digits"
+[model.schedule]
+name = "fixed_linear"
+[model.prediction]
+name = "eps"
+[model.network]
+name = "small_unet"
+[optimizer]
+name = "adamw"
+[training]
+steps = 5
+batch_size = 8
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a user sees."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """`run("check", "a.toml")` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["vdmkit", *arguments])
+        with pytest.raises(SystemExit) as exited:
+            main()
+        captured = capsys.readouterr()
+        return Result(int(exited.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def run_process(tmp_path):
+    """`run_process("check", "a.toml")` as a process of its own."""
+
+    def run_process(*arguments: str) -> Result:
+        root = Path(vdmkit.__file__).parents[1]
+        command = [sys.executable, "-m", "vdmkit", *arguments]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    return run_process
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Path:
+    """A valid recipe of vdmkit's own components."""
+    path = tmp_path / "a.toml"
+    path.write_text(RECIPE)
+    return path

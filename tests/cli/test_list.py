@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vdmkit list` shows every component with what a recipe can say about it."""
+
+import json
+
+import pytest
+
+from vdmkit.plugins import load_plugins
+from vdmkit.registry import kinds, registry
+
+load_plugins()
+ALL = [component for kind in kinds() for component in registry(kind).components.values()]
+
+
+def test_every_kind_and_component_is_listed(run):
+    """A component could be used but not found."""
+    out = run("list").out
+    for kind in kinds():
+        assert f"{kind}: {registry(kind).summary}" in out
+    for component in ALL:
+        assert f"  {component.name}  [{component.origin}]\n    {component.summary}" in out
+
+
+def test_one_kind(run):
+    """The list of one kind would show others, or not its keys."""
+    out = run("list", "schedule").out
+    assert out.startswith("schedule: ")
+    assert "      gamma_min: float = -13.3\n" in out
+    assert "optimizer:" not in out
+
+
+def test_an_unknown_kind(run):
+    """A typing mistake would show an empty list."""
+    result = run("list", "shedule")
+    assert result.code == 2
+    assert 'Did you mean "schedule"?' in result.err
+
+
+def test_json(run):
+    """Tools would have to read the text that is made for people."""
+    facts = json.loads(run("list", "--json").out)
+    assert [(one["kind"], one["name"]) for one in facts] == sorted(
+        [(one["kind"], one["name"]) for one in facts], key=lambda pair: (kinds().index(pair[0]), pair[1])
+    )
+    assert {(one["kind"], one["name"]) for one in facts} == {(one.kind, one.name) for one in ALL}
+    adamw = next(one for one in facts if one["name"] == "adamw")
+    assert {"name": "b2", "type": "float", "default": "0.99"} in adamw["parameters"]
+
+
+@pytest.mark.parametrize("component", ALL, ids=lambda one: f"{one.kind}-{one.name}")
+def test_every_component_has_a_summary(component):
+    """The list would show a name without saying what it is."""
+    assert component.summary.endswith(".")
+    assert "(*" not in component.summary, "this is the signature that dataclasses write, not a docstring"

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a recipe resolves to: defaults, `extends`, `--set`, and back to TOML."""
+
+from pathlib import Path
+
+import pytest
+
+from vdmkit.errors import RecipeError
+from vdmkit.recipe import Choice, differences, dump, load_recipe, resolved
+
+
+def test_defaults_are_filled_in(write):
+    """A key that is left out would not take its constructor's default, or the saved recipe would not show it."""
+    recipe = load_recipe(write())
+    assert recipe.model.path == Choice("path", "variance_preserving")
+    assert recipe.model.network.params["attention"] is False
+    assert recipe.training.ema == 0.9999
+    assert recipe.sampling.sampler == Choice("sampler", "ancestral")
+    assert resolved(recipe)["objective"]["weighting"] == {"name": "elbo"}
+
+
+def test_values_become_what_the_signature_asks_for(write):
+    """An integer for a float, a list for a tuple and a string for a path are what TOML can write."""
+    recipe = load_recipe(write(("gamma_min = -13", "gamma_min = -13\nends = [1, 2.5]")))
+    assert recipe.data.params["path"] == Path("images")
+    assert recipe.model.schedule.params["ends"] == (1.0, 2.5)
+    assert isinstance(recipe.model.schedule.params["gamma_min"], float)
+
+
+def test_build_injects_context_and_passes_keys(write):
+    """The component would be built from something else than its recipe keys and what vdmkit supplies."""
+    schedule = load_recipe(write()).model.schedule.build(key=7, shape="not asked for")
+    assert (schedule.key, schedule.gamma_min, schedule.gamma_max) == (7, -13.0, 5.0)
+
+
+def test_round_trip(write):
+    """A run could not be continued from the resolved recipe in its folder."""
+    recipe = load_recipe(write(), ["data.limit=5", "sampling.minutes=0.5", 'objective.times="independent"'])
+    text = dump(recipe)
+    again = load_recipe(write(text=text, name="resolved.toml"))
+    assert again == recipe
+    assert dump(again) == text
+
+
+def test_differences_names_the_keys(write):
+    """Continuing the run of another recipe would not be noticed."""
+    a = load_recipe(write())
+    b = load_recipe(write(), ["training.steps=7", "data.limit=3", "model.network.channels=64"])
+    assert differences(a, a) == []
+    assert differences(a, b) == ["training.steps", "data.limit"]
+
+
+def test_extends_merges_tables_and_replaces_lists(write):
+    """A child recipe would lose its parent's keys, or inherit a list it replaced."""
+    write(name="parent.toml")
+    child = 'extends = "parent.toml"\naugmentations = ["flip"]\n[model.network]\nattention = true\n'
+    recipe = load_recipe(write(text=child))
+    assert recipe.model.network.params["channels"] == 64
+    assert recipe.model.network.params["attention"] is True
+    assert recipe.augmentations == (Choice("augmentation", "flip"),)
+
+
+def test_another_name_replaces_the_table(write):
+    """The parent's keys would be given to a component that does not know them."""
+    write(name="parent.toml")
+    child = 'extends = "parent.toml"\n[model.schedule]\nname = "linear"\n'
+    assert load_recipe(write(text=child)).model.schedule.params == {"gamma_min": -13.3, "gamma_max": 5.0}
+
+
+def test_extends_is_relative_to_the_file_and_chains(write):
+    """A recipe would work only from one current directory."""
+    Path("sub").mkdir()
+    write(name="base.toml")
+    write(text='extends = "../base.toml"\nseed = 4\n', name="sub/middle.toml")
+    recipe = load_recipe(write(text='extends = "sub/middle.toml"\n[training]\nsteps = 9\n'))
+    assert (recipe.seed, recipe.training.steps, recipe.training.batch_size) == (4, 9, 8)
+
+
+def test_circles_are_refused(write):
+    """Two recipes that extend each other would be read forever."""
+    write(text='extends = "b.toml"\n', name="a.toml")
+    write(text='extends = "a.toml"\n', name="b.toml")
+    with pytest.raises(RecipeError, match=r"circle: \S*a.toml -> \S*b.toml -> \S*a.toml"):
+        load_recipe("a.toml")
+
+
+def test_set_wins_over_the_file_and_the_last_set_wins(write):
+    """`--set` would not override, or not in the order in which it was given."""
+    write(name="parent.toml")
+    child = write(text='extends = "parent.toml"\n[training]\nsteps = 9\n')
+    recipe = load_recipe(child, ["training.steps=10", "seed=5", "training.steps=11"])
+    assert (recipe.training.steps, recipe.seed) == (11, 5)
+
+
+def test_set_values_are_toml_or_else_strings(write):
+    """Paths would need two layers of quotes on a shell's command line."""
+    recipe = load_recipe(write(), ["data.path=../a b/c.tar", 'data.split="test"', "model.network.copy=x"])
+    assert recipe.data.params["path"] == Path("../a b/c.tar")
+    assert recipe.data.params["split"] == "test"
+
+
+def test_set_may_choose_another_component_and_its_keys_in_any_order(write):
+    """The order of two `--set` would decide whether the second survives."""
+    changes = ["model.schedule.gamma_max=4.5", "model.schedule.name=linear"]
+    for overrides in (changes, changes[::-1]):
+        schedule = load_recipe(write(), overrides).model.schedule
+        assert schedule == Choice("schedule", "linear", {"gamma_min": -13.3, "gamma_max": 4.5})
+
+
+def test_keys_of_a_component_that_is_only_named(write):
+    """A component given as a string could not be adjusted by `--set`."""
+    recipe = load_recipe(write(('"flip", ', "")), ["optimizer.learning_rate=1"])
+    assert recipe.optimizer.params == {"learning_rate": 1.0}
