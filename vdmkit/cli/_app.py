@@ -8,7 +8,10 @@ import typer
 
 from vdmkit import __version__
 from vdmkit.cli._check import check
+from vdmkit.cli._evaluate import evaluate
 from vdmkit.cli._list import list_components
+from vdmkit.cli._run import run
+from vdmkit.cli._sample import sample
 from vdmkit.errors import VdmkitError
 
 app = typer.Typer(
@@ -16,6 +19,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich would cost --help a tenth of a second
 )
+app.command()(run)
+app.command()(evaluate)
+app.command()(sample)
 app.command()(check)
 app.command("list")(list_components)
 

@@ -26,7 +26,7 @@ def list_components(
     registries = [registry(name) for name in ([kind] if kind else kinds())]
     components = [component for one in registries for _, component in sorted(one.components.items())]
     if as_json:
-        typer.echo(json.dumps([_facts(component) for component in components], indent=2))
+        typer.echo(json.dumps([_facts(component) for component in components], indent=2, default=str))
     else:
         typer.echo("\n\n".join(_describe(one) for one in registries))
 
@@ -42,12 +42,12 @@ def _facts(component: "Component") -> dict[str, Any]:
 
 
 def _parameter_facts(parameter: inspect.Parameter) -> dict[str, Any]:
-    """A parameter without a default has no key "default"; TOML text keeps tuples and paths printable."""
-    from vdmkit.recipe import toml_text, type_name
+    """A parameter without a default has no key "default"."""
+    from vdmkit.recipe import type_name
 
     facts = {"name": parameter.name, "type": type_name(parameter.annotation)}
     if parameter.default is not parameter.empty:
-        facts["default"] = toml_text(parameter.default)
+        facts["default"] = parameter.default
     return facts
 
 
@@ -60,5 +60,8 @@ def _describe(registry: "Registry") -> str:
     return "\n".join(lines)
 
 
-def _parameter_line(facts: dict[str, str]) -> str:
-    return f"{facts['name']}: {facts['type']}" + (f" = {facts['default']}" if "default" in facts else "  (required)")
+def _parameter_line(facts: dict[str, Any]) -> str:
+    from vdmkit.recipe import toml_text
+
+    default = f" = {toml_text(facts['default'])}" if "default" in facts else "  (required)"
+    return f"{facts['name']}: {facts['type']}{default}"

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a checked recipe to the objects that it describes."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from vdmkit.data import AbstractSource
+from vdmkit.model import DiffusionModel
+from vdmkit.objective import Objective
+from vdmkit.randomness import fold_purpose
+from vdmkit.recipe import Recipe
+from vdmkit.training import TrainState, Update, initial_state
+
+
+def build_model(recipe: Recipe, level_counts: Int[Array, "h w c v"], *, key: PRNGKeyArray) -> DiffusionModel:
+    """The model before training. `level_counts` says how often each level occurs at each pixel of the training set."""
+    *shape, levels = level_counts.shape
+    context = {"shape": tuple(shape), "levels": levels, "level_counts": level_counts}
+    choices = recipe.model
+    schedule = choices.schedule.build(key=fold_purpose(key, "schedule"))
+    prediction = choices.prediction.build(**context)
+    network = choices.network.build(
+        shape=tuple(shape),
+        outputs=prediction.outputs,
+        gamma_range=(schedule.gamma_min, schedule.gamma_max),
+        key=fold_purpose(key, "network"),
+    )
+    observation = choices.observation.build(levels=levels)
+    return DiffusionModel(schedule, choices.path.build(), prediction, network, observation, tuple(shape))
+
+
+def build_optimizer(recipe: Recipe) -> optax.GradientTransformation:
+    """The recipe's optimiser, told how many steps it will make."""
+    return recipe.optimizer.build(steps=recipe.training.steps)
+
+
+def build_update(recipe: Recipe, optimizer: optax.GradientTransformation) -> Update:
+    """The recipe's training step."""
+    choices = recipe.objective
+    objective = Objective(choices.times.build(), choices.weighting.build(), choices.steps)
+    return Update(objective, optimizer, recipe.training.ema, recipe.training.ema_warmup)
+
+
+def build_state(recipe: Recipe, level_counts: Int[Array, "h w c v"]) -> TrainState:
+    """The state that training starts from; a function of the recipe and the training set alone."""
+    model = build_model(recipe, level_counts, key=fold_purpose(jax.random.key(recipe.seed), "init"))
+    return initial_state(model, build_optimizer(recipe))
+
+
+def state_like(recipe: Recipe, shape: tuple[int, int, int], levels: int) -> TrainState:
+    """The shapes and types of the recipe's state, without allocating it: what a checkpoint is read into."""
+    counts = jax.ShapeDtypeStruct((*shape, levels), jnp.int32)
+    return eqx.filter_eval_shape(build_state, recipe, counts)
+
+
+def count_parameters(recipe: Recipe, source: AbstractSource) -> int:
+    """Number of trained parameters, without allocating them."""
+    model = state_like(recipe, source.shape, source.levels).ema
+    return sum(leaf.size for leaf in jax.tree.leaves(model))

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vdmkit sample`: images drawn from a trained run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vdmkit.cli._options import Checkpoint, PluginFiles
+from vdmkit.errors import RecipeError
+
+Number = Annotated[int, typer.Option("-n", min=1, help="How many images.")]
+Output = Annotated[Path, typer.Option("-o", help="A .png for a grid, or a .npy of uint8 levels (n, h, w, c).")]
+Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Sampling steps. Default: the recipe's.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Default: the recipe's.")]
+
+
+def sample(
+    checkpoint: Checkpoint,
+    plugins: PluginFiles,
+    number: Number = 64,
+    output: Output = Path("samples.png"),
+    steps: Steps = None,
+    seed: Seed = None,
+) -> None:
+    """Draw samples from a run; the first n of an endless sequence that the seed defines."""
+    if output.suffix not in (".png", ".npy"):
+        raise RecipeError(f"-o {output}: expected a name that ends in .png or .npy.")
+    import numpy as np
+
+    from vdmkit.report import grid, write_png
+    from vdmkit.run import Plan, draw_samples, load_run
+
+    run = load_run(checkpoint, plugins=plugins)
+    settings = run.recipe.sampling
+    model = run.model(run.recipe.evaluation.weights)
+    plan = Plan(number, steps or settings.steps)
+    images = draw_samples(model, settings.sampler.build(), plan, seed=run.recipe.seed if seed is None else seed)
+    if output.suffix == ".npy":
+        np.save(output, images)
+    else:
+        write_png(grid(images, model.observation.levels), output)
+    typer.echo(f"{number} samples of {plan.steps} steps, step {run.step:,}: {output}")

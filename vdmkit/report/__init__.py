@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a person sees of a run: progress, metrics, pictures."""
+
+from vdmkit.report._grid import beside, grid, write_png
+from vdmkit.report._metrics import MetricLog
+from vdmkit.report._progress import Advance, progress
+
+__all__ = ["Advance", "MetricLog", "beside", "grid", "progress", "write_png"]

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of images: grids of samples, alone or beside real ones."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+_SMALLEST_TILE = 32  # pixels; smaller images are enlarged by a whole factor so that a person can see them
+_WHITE = 255
+
+
+def grid(images: UInt8[np.ndarray, "n h w c"], levels: int) -> UInt8[np.ndarray, "H W c"]:
+    """Images of levels 0..V-1 as one picture, in rows, near square, on white."""
+    images = (images.astype(np.float64) * (255 / (levels - 1))).round().astype(np.uint8)
+    n, height, width, channels = images.shape
+    factor = max(1, math.ceil(_SMALLEST_TILE / max(height, width)))
+    images = images.repeat(factor, axis=1).repeat(factor, axis=2)
+    columns = math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    gap = 2
+    picture = np.full((rows * (height * factor + gap) - gap, columns * (width * factor + gap) - gap, channels), _WHITE, np.uint8)
+    for i, tile in enumerate(images):
+        top, left = (i // columns) * (height * factor + gap), (i % columns) * (width * factor + gap)
+        picture[top : top + height * factor, left : left + width * factor] = tile
+    return picture
+
+
+def beside(left: UInt8[np.ndarray, "H W c"], right: UInt8[np.ndarray, "H W c"]) -> UInt8[np.ndarray, "H W2 c"]:
+    """Two pictures of one height, with a white strip between them."""
+    strip = np.full((left.shape[0], _SMALLEST_TILE, left.shape[2]), _WHITE, np.uint8)
+    return np.concatenate([left, strip, right], axis=1)
+
+
+def write_png(picture: UInt8[np.ndarray, "H W c"], path: Path) -> None:
+    """One channel is written as grey, three as RGB."""
+    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(path, format="PNG")

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metrics of a run: JSON lines, which a resumed run continues without a seam, and TensorBoard events."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from tensorboardX import SummaryWriter
+
+
+class MetricLog:
+    """metrics.jsonl and tensorboard/ in a run folder. `step` is where the run continues: later lines are dropped."""
+
+    def __init__(self, folder: Path, *, step: int):
+        path = folder / "metrics.jsonl"
+        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
+        path.write_text("".join(kept))
+        self._file = path.open("a")
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """One line, on disk at once."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def picture(self, step: int, name: str, picture: UInt8[np.ndarray, "H W c"]) -> None:
+        """A picture, to TensorBoard alone."""
+        self._writer.add_image(name, picture, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Write out what is left."""
+        self._file.close()
+        self._writer.close()
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """All lines but a last one that a kill cut short."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [line for line in lines if line.endswith("\n")]

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder of a run: everything that a later command needs."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vdmkit.errors import CheckpointError
+from vdmkit.recipe import Recipe, differences, dump, load_recipe
+
+# These may change when a run is continued: they do not touch what was trained so far.
+_MAY_CHANGE = ("data.path", "data.train", "data.test", "evaluation", "sampling", "training.steps", "training.log_every")
+_MAY_CHANGE += ("training.keep_last", "training.keep_best")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names of what a run leaves behind."""
+
+    path: Path
+
+    @property
+    def given_recipe(self) -> Path:
+        """The recipe as the user wrote it."""
+        return self.path / "recipe.toml"
+
+    @property
+    def resolved_recipe(self) -> Path:
+        """The recipe with overrides and defaults filled in; itself a valid recipe. Its presence marks a run folder."""
+        return self.path / "resolved.toml"
+
+    @property
+    def manifest(self) -> Path:
+        """Versions, device, data identity, git state."""
+        return self.path / "manifest.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def evaluation(self) -> Path:
+        """The last evaluation, as JSON."""
+        return self.path / "evaluation.json"
+
+    @property
+    def samples(self) -> Path:
+        """Samples of the trained model beside real images."""
+        return self.path / "samples.png"
+
+    def claim(self, recipe: Recipe, text: str) -> None:
+        """Make this the folder of `recipe`, whose file reads `text`; or continue it if it is already.
+
+        Raises:
+            CheckpointError: it is another recipe's, holds something else, or cannot be written.
+        """
+        if self.resolved_recipe.exists():
+            self._refuse_other(recipe)
+        elif self.path.exists() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
+            raise CheckpointError(f"{self.path}: not empty, and not a run folder. Choose another with --out.")
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_text(self.given_recipe, text)
+        write_text(self.resolved_recipe, dump(recipe))
+
+    def _refuse_other(self, recipe: Recipe) -> None:
+        before = load_recipe(self.resolved_recipe)
+        changed = [key for key in differences(before, recipe) if not key.startswith(_MAY_CHANGE)]
+        if changed:
+            raise CheckpointError(
+                f"{self.path}: a run of another recipe. It differs in {', '.join(changed)}. "
+                "Choose another folder with --out, or the recipe of this one."
+            )
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; the system lets go of it however the process ends."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise CheckpointError(f"{self.path}: another vdmkit is training here. Wait for it, or choose another --out.") from None
+            yield
+
+
+def write_text(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, facts: dict[str, Any]) -> None:
+    """Whole or not at all. A NaN is refused: it is not JSON."""
+    write_text(path, json.dumps(facts, indent=2, allow_nan=False) + "\n")

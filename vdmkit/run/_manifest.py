@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run was made with and from."""
+
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from vdmkit import __version__
+from vdmkit.data import Images
+
+_PACKAGES = ("jax", "jaxlib", "equinox", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def manifest(train: Images, test: Images, plugins: Sequence[Path]) -> dict[str, Any]:
+    """Versions, device, data and command of this process, as JSON values."""
+    return {
+        "vdmkit": __version__,
+        "git": _git(),
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "device": device(),
+        "processes": jax.process_count(),
+        "command": sys.argv,
+        "plugins": [str(path.resolve()) for path in plugins],
+        "shape": list(train.pixels.shape[1:]),
+        "levels": train.levels,
+        "data": {"train": asdict(train.identity), "test": asdict(test.identity)},
+    }
+
+
+def device() -> str:
+    """The kind and number of devices, such as '1 x cpu'."""
+    return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+
+
+def _git() -> str | None:
+    """The commit of vdmkit's source, '+' if it was changed; None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

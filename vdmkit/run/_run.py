@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The main job: train, evaluate, sample, and leave a run folder that everything later starts from."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vdmkit.data import Images
+from vdmkit.errors import DataError
+from vdmkit.recipe import Recipe
+from vdmkit.report import write_png
+from vdmkit.run._evaluate import Evaluation, evaluate
+from vdmkit.run._folder import RunFolder, write_json
+from vdmkit.run._manifest import manifest
+from vdmkit.run._pictures import picture_beside_real
+from vdmkit.run._train import begin
+
+
+def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[Path]) -> Evaluation:
+    """Train `recipe`, whose file reads `text`, in `folder`; a run that was cut short goes on where it was.
+
+    Raises:
+        VdmkitError: the data, the folder, the training or the evaluation is not as it should be.
+    """
+    with folder.locked():
+        folder.claim(recipe, text)
+        source = recipe.data.build()
+        train, test = source.load("train"), source.load("test")
+        _note(folder, train, test, plugins)
+        training, state = begin(recipe, folder, train, test)
+        try:
+            state = training.run(state)
+        finally:
+            training.log.close()
+        weights = recipe.evaluation.weights
+        model = state.ema_model if weights == "ema" else state.model
+        evaluation = evaluate(model, test, recipe.evaluation, step=int(state.step), seed=recipe.seed)
+        write_json(folder.evaluation, evaluation.as_json())
+        write_png(picture_beside_real(model, test, recipe), folder.samples)
+    return evaluation
+
+
+def _note(folder: RunFolder, train: Images, test: Images, plugins: Sequence[Path]) -> None:
+    """Write the manifest, and say what the run is on. Raises DataError if it began on other images."""
+    facts = manifest(train, test, plugins)
+    if folder.manifest.exists():
+        before = json.loads(folder.manifest.read_text())["data"]["train"]["sha256"]
+        if before != train.identity.sha256:
+            raise DataError(
+                f"{folder.path}: this run began on training images of sha256 {before[:12]}, these have "
+                f"{train.identity.sha256[:12]}. Give it the same images, or choose another folder with --out."
+            )
+    write_json(folder.manifest, facts)
+    print(f"train  {train.identity}\ntest   {test.identity}", file=sys.stderr)

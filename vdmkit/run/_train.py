@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training a recipe in its run folder, from wherever that stands."""
+
+import sys
+import time
+from dataclasses import dataclass, replace
+
+import equinox as eqx
+import grain
+import jax
+
+from vdmkit.assembly import build_optimizer, build_state, build_update
+from vdmkit.checkpoint import CheckpointStore, steps_in
+from vdmkit.data import Images, batches, level_counts
+from vdmkit.errors import Interrupted, NonFiniteError
+from vdmkit.model import DiffusionModel
+from vdmkit.randomness import fold_purpose
+from vdmkit.recipe import Recipe
+from vdmkit.report import MetricLog, progress
+from vdmkit.run._evaluate import evaluate
+from vdmkit.run._folder import RunFolder
+from vdmkit.run._loop import Loop, means
+from vdmkit.run._pictures import picture_beside_real
+from vdmkit.run._stop import stop_requests
+from vdmkit.training import Metrics, TrainState
+
+
+@dataclass(frozen=True)
+class Training:
+    """One recipe, its images, and where its run is kept."""
+
+    recipe: Recipe
+    folder: RunFolder
+    train: Images
+    test: Images
+    store: CheckpointStore
+    data: grain.DatasetIterator
+    log: MetricLog
+
+    def run(self, state: TrainState) -> TrainState:
+        """Train to the recipe's last step, and save there.
+
+        Raises:
+            Interrupted: the user asked to stop; the state was saved.
+            NonFiniteError: a term was not finite; the last good checkpoint is kept.
+        """
+        settings = self.recipe.training
+        intervals = (settings.log_every, settings.checkpoint_every, settings.evaluate_every, settings.sample_every)
+        collected: list[Metrics] = []
+        start = time.monotonic()
+        with stop_requests() as stopping, progress("training", settings.steps, int(state.step)) as advance:
+            for state, step, metrics in self._loop().updates(state, settings.steps, intervals):
+                collected.append(metrics)
+                at_end = step == settings.steps or stopping()
+                if at_end or any(_due(step, interval) for interval in intervals):
+                    bpd = self._log(collected, step, time.monotonic() - start)
+                    self._act(state, step, at_end=at_end)
+                    advance(sum(len(m["bpd"]) for m in collected), note=f"bpd {bpd:.3f}")
+                    collected, start = [], time.monotonic()
+                if stopping() and step < settings.steps:
+                    raise Interrupted(
+                        f"Stopped at step {step:,} of {settings.steps:,} and saved. To go on, run the same command again."
+                    )
+        return state
+
+    def _loop(self) -> Loop:
+        recipe = self.recipe
+        return Loop(
+            build_update(recipe, build_optimizer(recipe)),
+            self.data,
+            fold_purpose(jax.random.key(recipe.seed), "train"),
+            recipe.training.batch_size,
+            recipe.training.steps_per_dispatch,
+        )
+
+    def _log(self, collected: list[Metrics], step: int, seconds: float) -> float:
+        try:
+            values = means(collected, step)
+        except NonFiniteError as error:
+            saved = steps_in(self.folder.checkpoints)
+            kept = f"The last good checkpoint is that of step {saved[-1]}" if saved else "No checkpoint was saved yet"
+            raise NonFiniteError(f"{error} {kept}, in {self.folder.checkpoints}.") from None
+        rate = sum(len(m["bpd"]) for m in collected) / seconds
+        self.log.scalars(step, {f"train/{name}": value for name, value in values.items()} | {"steps_per_second": rate})
+        return values["bpd"]
+
+    def _act(self, state: TrainState, step: int, *, at_end: bool) -> None:
+        """Evaluate, save and sample, whichever the recipe asks for at this step."""
+        settings = self.recipe.training
+        bpd = float("inf")
+        if _due(step, settings.evaluate_every) and step < settings.steps:
+            bpd = evaluate(self._reported(state), self.test, self.recipe.evaluation, step=step, seed=self.recipe.seed).bpd
+            self.log.scalars(step, {"test/bpd": bpd})
+        if at_end or _due(step, settings.checkpoint_every) or bpd < float("inf"):
+            self.store.save(step, state, self.data, {}, bpd=bpd)
+        if _due(step, settings.sample_every) and step < settings.steps:
+            self.log.picture(step, "samples", picture_beside_real(self._reported(state), self.test, self.recipe))
+
+    def _reported(self, state: TrainState) -> DiffusionModel:
+        return state.ema_model if self.recipe.evaluation.weights == "ema" else state.model
+
+
+def begin(recipe: Recipe, folder: RunFolder, train: Images, test: Images) -> tuple[Training, TrainState]:
+    """The training of a recipe and the state it starts from: the newest whole checkpoint, or the beginning."""
+    settings = recipe.training
+    augmentations = [choice.build() for choice in recipe.augmentations]
+    data = batches(
+        train,
+        augmentations,
+        batch_size=settings.batch_size,
+        seed=recipe.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    store = CheckpointStore(folder.checkpoints, keep_last=settings.keep_last, keep_best=settings.keep_best)
+    state = build_state(recipe, jax.numpy.asarray(level_counts(train)))
+    restored = store.restore(state, data, warn=lambda message: print(message, file=sys.stderr))
+    if restored is not None:
+        state = restored.state
+        print(f"continuing {folder.path} from step {restored.step:,}", file=sys.stderr)
+    log = MetricLog(folder.path, step=int(state.step))
+    return Training(recipe, folder, train, test, store, data, log), state
+
+
+def _due(step: int, interval: int) -> bool:
+    return interval > 0 and step % interval == 0
