@@ -39,12 +39,9 @@ def test_an_unknown_kind(run):
 def test_json(run):
     """Tools would have to read the text that is made for people."""
     facts = json.loads(run("list", "--json").out)
-    assert [(one["kind"], one["name"]) for one in facts] == sorted(
-        [(one["kind"], one["name"]) for one in facts], key=lambda pair: (kinds().index(pair[0]), pair[1])
-    )
     assert {(one["kind"], one["name"]) for one in facts} == {(one.kind, one.name) for one in ALL}
     adamw = next(one for one in facts if one["name"] == "adamw")
-    assert {"name": "b2", "type": "float", "default": "0.99"} in adamw["parameters"]
+    assert {"name": "b2", "type": "float", "default": 0.99} in adamw["parameters"]
 
 
 @pytest.mark.parametrize("component", ALL, ids=lambda one: f"{one.kind}-{one.name}")

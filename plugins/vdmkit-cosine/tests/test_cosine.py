@@ -2,6 +2,7 @@
 """The cosine schedule keeps its ends, rises, and reaches recipes through its entry point."""
 
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 from vdmkit_cosine import Cosine
 
 from vdmkit.plugins import load_plugins
+from vdmkit.recipe import load_recipe
 from vdmkit.registry import registry
 
 
@@ -39,3 +41,12 @@ def test_installed_as_a_plugin():
     assert "vdmkit_cosine" in {entry.value for entry in entry_points(group="vdmkit.plugins")}
     load_plugins()
     assert registry("schedule").get("cosine").target is Cosine
+
+
+def test_the_recipe_uses_it():
+    """The recipe beside the plugin would train with another schedule, or other ends than the default recipe."""
+    recipe = load_recipe(Path(__file__).parents[1] / "digits_cosine.toml")
+    schedule = recipe.model.schedule.build()
+    assert isinstance(schedule, Cosine)
+    parent = load_recipe(Path(__file__).parents[3] / "recipes" / "digits.toml").model.schedule.params
+    assert (schedule.gamma_min, schedule.gamma_max) == (parent["gamma_min"], parent["gamma_max"])
