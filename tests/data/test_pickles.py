@@ -47,8 +47,9 @@ _BYTES = b"c_codecs\nencode\n"
 ODD = {
     "numpy scalar": pickle.dumps({b"data": np.float64(1)}, protocol=2),
     "array of floats": pickle.dumps({b"data": np.zeros(3)}, protocol=2),
+    "array of int8": pickle.dumps({b"data": np.zeros(3, np.int8)}, protocol=2),
     "array of strings": pickle.dumps({b"data": np.array(["a"])}, protocol=2),
-    "codec by name": _BYTES + b"(X\x01\x00\x00\x00aX\x05\x00\x00\x00rot13tR.",
+    "another codec": pickle.dumps({b"data": np.zeros(3, np.uint8)}, protocol=2).replace(b"latin1", b"base64"),
     "attributes of a class": _ARRAY + b"(dS'array'\nI1\nsb.",
     "attributes of a function": _BYTES + b"(dS'__defaults__'\nI1\nsb.",
     "slots of a function": _BYTES + b"(N(dS'__defaults__'\nI1\nstb.",
