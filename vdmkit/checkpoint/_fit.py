@@ -14,7 +14,11 @@ _SHOWN = 20
 def check_fit(where: str, stored: PyTree, wanted: PyTree) -> None:
     """Raises CheckpointError with every path whose presence, shape or type differs."""
     have, want = _by_path(stored), _by_path(wanted)
-    lines = [f"  {path}: {have[path]} in the checkpoint, {want[path]} in the recipe" for path in want if path in have and have[path] != want[path]]
+    lines = [
+        f"  {path}: {have[path]} in the checkpoint, {want[path]} in the recipe"
+        for path in want
+        if path in have and have[path] != want[path]
+    ]
     lines += [f"  {path}: {want[path]} in the recipe, missing in the checkpoint" for path in want if path not in have]
     lines += [f"  {path}: {have[path]} in the checkpoint, unknown to the recipe" for path in have if path not in want]
     if lines:
@@ -24,7 +28,11 @@ def check_fit(where: str, stored: PyTree, wanted: PyTree) -> None:
 
 def _by_path(tree: PyTree) -> dict[str, str]:
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: hasattr(leaf, "dtype"))
-    return {".".join(_name(key) for key in path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves if leaf is not None}
+    return {
+        ".".join(_name(key) for key in path): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in leaves
+        if leaf is not None
+    }
 
 
 def _name(key: Any) -> str:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of the authors' released code (google-research/vdm): Flax msgpack of {step, params, ema_params, opt_state}."""
+"""Checkpoints of the authors' code (google-research/vdm): Flax msgpack of {step, params, ema_params, opt_state}."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
@@ -37,11 +38,12 @@ def load_official(path: Path, template: DiffusionModel) -> OfficialCheckpoint:
             path and shape that differs is listed.
     """
     content = read_flax(path)
-    missing = [name for name in ("step", "params", "ema_params", "opt_state") if name not in content]
-    adam = _find_adam(content.get("opt_state", {}))
-    if missing or adam is None:
+    adam = _find_adam(content.get("opt_state")) or {}
+    missing = [name for name in ("step", "params", "ema_params") if name not in content]
+    missing += [] if adam else ["Adam's moments in opt_state"]
+    if missing:
         raise CheckpointError(
-            f"{path}: has {', '.join(missing) or 'no Adam moments in opt_state'} missing (found: {', '.join(content)}). "
+            f"{path}: without {', '.join(missing)} (found: {', '.join(content)}). "
             "A training state of the authors' code is expected."
         )
     parameters = parameters_of(template)
@@ -57,7 +59,7 @@ def load_official(path: Path, template: DiffusionModel) -> OfficialCheckpoint:
         ema=fill(content["ema_params"], template, "ema_params"),
         mu=fill(adam["mu"], parameters, "opt_state mu"),
         nu=fill(adam["nu"], parameters, "opt_state nu"),
-        count=np.asarray(adam["count"], np.int32),
+        count=jnp.asarray(adam["count"], jnp.int32),
     )
 
 

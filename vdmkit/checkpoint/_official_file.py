@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Flax's msgpack format, read and written without Flax: nested maps of arrays, an array being an extension type."""
+"""Flax's msgpack format, read without Flax: nested maps of arrays, an array being an extension type."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +34,6 @@ def read_flax(path: Path) -> dict[str, Any]:
     return content
 
 
-def to_flax_bytes(tree: Mapping[str, Any]) -> bytes:
-    """Nested maps of arrays and numbers in Flax's format (without chunking, so arrays below 4 GiB)."""
-    return msgpack.packb(tree, default=_encode)
-
-
 def _decode(code: int, data: bytes) -> Any:
     if code == COMPLEX:
         return complex(*msgpack.unpackb(data))
@@ -48,11 +42,6 @@ def _decode(code: int, data: bytes) -> Any:
     shape, dtype, buffer = msgpack.unpackb(data, raw=True)
     array = np.frombuffer(buffer, jnp.dtype(dtype.decode())).reshape(shape)
     return array if code == NDARRAY else array[()]
-
-
-def _encode(leaf: Any) -> msgpack.ExtType:
-    array = np.asarray(leaf)
-    return msgpack.ExtType(NDARRAY, msgpack.packb((array.shape, array.dtype.name, array.tobytes())))
 
 
 def _merge_chunks(tree: Any) -> Any:

@@ -72,6 +72,7 @@ class CheckpointStore:
         aside = self._directory.parent / "damaged_checkpoints" / str(step)
         shutil.rmtree(aside, ignore_errors=True)
         aside.parent.mkdir(exist_ok=True)
+        self._manager = None
         return Path(shutil.move(self._directory / str(step), aside))
 
     def _not_written(self, step: int, reason: object) -> str:

@@ -9,6 +9,7 @@ import typer
 from vdmkit import __version__
 from vdmkit.cli._check import check
 from vdmkit.cli._evaluate import evaluate
+from vdmkit.cli._import import import_checkpoint
 from vdmkit.cli._list import list_components
 from vdmkit.cli._run import run
 from vdmkit.cli._sample import sample
@@ -23,16 +24,26 @@ app.command()(run)
 app.command()(evaluate)
 app.command()(sample)
 app.command()(check)
+app.command("import")(import_checkpoint)
 app.command("list")(list_components)
 
 
 def main() -> None:
     """Run the program: a user's mistake ends as one message and an exit code, never a traceback."""
+    from absl import logging
+
+    logging.set_verbosity(logging.FATAL)  # Orbax logs what our own messages say, and tracebacks
     try:
         app(prog_name="vdmkit")
     except VdmkitError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"{error.filename or 'vdmkit'}: {error.strerror or error}.", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        sys.exit(130)
 
 
 def _print_version(wanted: bool) -> bool:

@@ -4,4 +4,4 @@
 from vdmkit.likelihood._bound import bound_of_images
 from vdmkit.likelihood._interval import Interval, interval
 
-__all__ = ["Interval", "interval", "bound_of_images"]
+__all__ = ["Interval", "bound_of_images", "interval"]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vdmkit.errors import RecipeError
 from vdmkit.registry import define_kind
 
 
@@ -21,6 +22,10 @@ class AbstractSchedule(eqx.Module):
 
     gamma_min: eqx.AbstractVar[float]
     gamma_max: eqx.AbstractVar[float]
+
+    def __check_init__(self) -> None:
+        if not self.gamma_min < self.gamma_max:
+            raise RecipeError(f"gamma_min = {self.gamma_min:g} must be below gamma_max = {self.gamma_max:g}.")
 
     @abc.abstractmethod
     def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:

@@ -4,6 +4,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from vdmkit.errors import RecipeError
 from vdmkit.registry import registry
 
 
@@ -19,5 +20,12 @@ class Choice:
     params: dict[str, Any] = field(default_factory=dict)
 
     def build(self, **context: Any) -> Any:
-        """Make the component; its positional parameters are taken from `context` by name."""
-        return registry(self.kind).get(self.name).build(context, **self.params)
+        """Make the component; its positional parameters are taken from `context` by name.
+
+        Raises:
+            RecipeError: the constructor refuses the values.
+        """
+        try:
+            return registry(self.kind).get(self.name).build(context, **self.params)
+        except (RecipeError, ValueError) as error:
+            raise RecipeError(f"{self.kind} {self.name!r}: {error}") from error

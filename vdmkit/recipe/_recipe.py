@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Lt, MultipleOf
 
 from vdmkit.recipe._choice import Choice
 
@@ -51,9 +51,9 @@ class TrainingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """The reported bound: `draws` times per image, `batch_size` images per dispatch, T = `steps` (0: continuous)."""
+    """The reported bound: `draws` (even) times per image, `batch_size` images per dispatch, T = `steps` (0: continuous)."""
 
-    draws: Annotated[int, Ge(2)] = 16
+    draws: Annotated[int, Ge(2), MultipleOf(2)] = 16
     batch_size: Positive = 128
     weights: Literal["ema", "raw"] = "ema"
     steps: Count = 0
@@ -66,7 +66,7 @@ class SamplingSettings:
     sampler: Annotated[Choice, "sampler"] = Choice("sampler", "ancestral")
     steps: Positive = 250
     count: Positive = 64
-    minutes: Annotated[float, Gt(0)] = 10.0
+    minutes: Annotated[float, Gt(0)] = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,9 @@ def grid(images: UInt8[np.ndarray, "n h w c"], levels: int) -> UInt8[np.ndarray,
     columns = math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
     gap = 2
-    picture = np.full((rows * (height * factor + gap) - gap, columns * (width * factor + gap) - gap, channels), _WHITE, np.uint8)
+    picture = np.full(
+        (rows * (height * factor + gap) - gap, columns * (width * factor + gap) - gap, channels), _WHITE, np.uint8
+    )
     for i, tile in enumerate(images):
         top, left = (i // columns) * (height * factor + gap), (i % columns) * (width * factor + gap)
         picture[top : top + height * factor, left : left + width * factor] = tile

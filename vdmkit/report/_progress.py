@@ -29,8 +29,15 @@ def progress(what: str, total: int, done: int = 0) -> Iterator[Advance]:
 
 
 def _bar() -> Progress:
-    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
-    return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True))
+    columns = (
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    return Progress(
+        *columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True)
+    )
 
 
 def _lines(what: str, total: int, done: int) -> Advance:
@@ -44,6 +51,10 @@ def _lines(what: str, total: int, done: int) -> Advance:
         if now - last > _SECONDS_BETWEEN_LINES or done == total:
             last = now
             left = (now - start) / (done - first) * (total - done)
-            print(f"{what}: {done:,}/{total:,}  {note}  {now - start:.0f} s, {left:.0f} s left", file=sys.stderr, flush=True)
+            print(
+                f"{what}: {done:,}/{total:,}  {note}  {now - start:.0f} s, {left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
 
     return advance

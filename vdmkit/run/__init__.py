@@ -3,6 +3,7 @@
 
 from vdmkit.run._evaluate import Evaluation, evaluate
 from vdmkit.run._folder import RunFolder, write_json, write_text
+from vdmkit.run._import import import_official
 from vdmkit.run._load import TrainedRun, load_run
 from vdmkit.run._manifest import manifest
 from vdmkit.run._run import run_recipe
@@ -16,6 +17,7 @@ __all__ = [
     "draw_samples",
     "evaluate",
     "fit_into",
+    "import_official",
     "load_run",
     "manifest",
     "run_recipe",

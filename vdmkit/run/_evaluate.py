@@ -55,9 +55,7 @@ class Evaluation:
         )
 
 
-def evaluate(
-    model: DiffusionModel, test: Images, settings: EvaluationSettings, *, step: int, seed: int
-) -> Evaluation:
+def evaluate(model: DiffusionModel, test: Images, settings: EvaluationSettings, *, step: int, seed: int) -> Evaluation:
     """Estimate the bound of every test image once. `step` is the checkpoint's, for the record.
 
     Raises:
@@ -69,9 +67,17 @@ def evaluate(
     key = fold_purpose(jax.random.key(seed), "evaluate")
     with progress("evaluating", batches * settings.draws) as advance:
         bound = bound_of_images(
-            model, test.pixels, draws=settings.draws, steps=settings.steps, batch_size=settings.batch_size, key=key, on_draw=advance
+            model,
+            test.pixels,
+            draws=settings.draws,
+            steps=settings.steps,
+            batch_size=settings.batch_size,
+            key=key,
+            on_draw=advance,
         )
-    terms = {name: bits_per_dim(getattr(bound, name), model.dimensions) for name in ("prior", "reconstruction", "diffusion")}
+    terms = {
+        name: bits_per_dim(getattr(bound, name), model.dimensions) for name in ("prior", "reconstruction", "diffusion")
+    }
     total = interval(np.asarray(sum(terms.values())))
     return Evaluation(
         bpd=total.value,

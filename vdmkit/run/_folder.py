@@ -84,7 +84,9 @@ class RunFolder:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise CheckpointError(f"{self.path}: another vdmkit is training here. Wait for it, or choose another --out.") from None
+                raise CheckpointError(
+                    f"{self.path}: another vdmkit is training here. Wait for it, or choose another --out."
+                ) from None
             yield
 
 

@@ -39,7 +39,9 @@ def load_run(path: Path, overrides: Sequence[str] = (), plugins: Sequence[Path] 
     """
     folder = RunFolder(path)
     if not folder.resolved_recipe.is_file() or not folder.manifest.is_file():
-        raise CheckpointError(f"{path}: not a run folder: it has no {folder.resolved_recipe.name} and {folder.manifest.name}.")
+        raise CheckpointError(
+            f"{path}: not a run folder: it has no {folder.resolved_recipe.name} and {folder.manifest.name}."
+        )
     facts = json.loads(folder.manifest.read_text())
     files = list(plugins) or [Path(name) for name in facts["plugins"]]
     recipe = load_recipe(folder.resolved_recipe, overrides, files)

@@ -44,7 +44,9 @@ class Loop:
             if n == 1:
                 state, metrics = train_step((self.update, place_batch(batches[0], mesh), key), state)
             else:
-                state, metrics = train_steps((self.update, place_batch(_stack(batches), mesh, stacked=True), key), state)
+                state, metrics = train_steps(
+                    (self.update, place_batch(_stack(batches), mesh, stacked=True), key), state
+                )
             step += n
             yield state, step, metrics
 
@@ -62,7 +64,11 @@ def means(metrics: list[Metrics], last_step: int) -> dict[str, float]:
     """
     joined = {name: np.concatenate([np.asarray(m[name]) for m in metrics]) for name in metrics[0]}
     first_step = last_step - len(joined["bpd"]) + 1
-    bad = [(int(np.argmin(np.isfinite(v))), name) for name, v in joined.items() if name != "bpd" and not np.isfinite(v).all()]
+    bad = [
+        (int(np.argmin(np.isfinite(v))), name)
+        for name, v in joined.items()
+        if name != "bpd" and not np.isfinite(v).all()
+    ]
     if bad:
         offset, name = min(bad, key=lambda found: found[0])
         raise NonFiniteError(f"training stopped: the {name} term was not finite at step {first_step + offset}.")
@@ -76,5 +82,3 @@ def next_multiple(step: int, *intervals: int) -> int:
 
 def _stack(batches: list[PyTree[np.ndarray]]) -> PyTree[np.ndarray]:
     return jax.tree.map(lambda *rows: np.stack(rows), *batches)
-
-

@@ -20,6 +20,16 @@ _PACKAGES = ("jax", "jaxlib", "equinox", "optax", "orbax-checkpoint", "grain", "
 
 def manifest(train: Images, test: Images, plugins: Sequence[Path]) -> dict[str, Any]:
     """Versions, device, data and command of this process, as JSON values."""
+    return software() | {
+        "plugins": [str(path.resolve()) for path in plugins],
+        "shape": list(train.pixels.shape[1:]),
+        "levels": train.levels,
+        "data": {"train": asdict(train.identity), "test": asdict(test.identity)},
+    }
+
+
+def software() -> dict[str, Any]:
+    """Versions, device and command of this process."""
     return {
         "vdmkit": __version__,
         "git": _git(),
@@ -28,10 +38,6 @@ def manifest(train: Images, test: Images, plugins: Sequence[Path]) -> dict[str, 
         "device": device(),
         "processes": jax.process_count(),
         "command": sys.argv,
-        "plugins": [str(path.resolve()) for path in plugins],
-        "shape": list(train.pixels.shape[1:]),
-        "levels": train.levels,
-        "data": {"train": asdict(train.identity), "test": asdict(test.identity)},
     }
 
 
@@ -42,7 +48,16 @@ def device() -> str:
 
 def _git() -> str | None:
     """The commit of vdmkit's source, '+' if it was changed; None outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"]
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty=+",
+        "--abbrev=40",
+        "--exclude=*",
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):

@@ -45,10 +45,10 @@ def _note(folder: RunFolder, train: Images, test: Images, plugins: Sequence[Path
     """Write the manifest, and say what the run is on. Raises DataError if it began on other images."""
     facts = manifest(train, test, plugins)
     if folder.manifest.exists():
-        before = json.loads(folder.manifest.read_text())["data"]["train"]["sha256"]
-        if before != train.identity.sha256:
+        before = json.loads(folder.manifest.read_text())["data"]  # None for an imported checkpoint
+        if before and before["train"]["sha256"] != train.identity.sha256:
             raise DataError(
-                f"{folder.path}: this run began on training images of sha256 {before[:12]}, these have "
+                f"{folder.path}: this run began on training images of sha256 {before['train']['sha256'][:12]}, these have "
                 f"{train.identity.sha256[:12]}. Give it the same images, or choose another folder with --out."
             )
     write_json(folder.manifest, facts)

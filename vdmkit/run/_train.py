@@ -3,9 +3,8 @@
 
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import equinox as eqx
 import grain
 import jax
 
@@ -89,7 +88,9 @@ class Training:
         settings = self.recipe.training
         bpd = float("inf")
         if _due(step, settings.evaluate_every) and step < settings.steps:
-            bpd = evaluate(self._reported(state), self.test, self.recipe.evaluation, step=step, seed=self.recipe.seed).bpd
+            bpd = evaluate(
+                self._reported(state), self.test, self.recipe.evaluation, step=step, seed=self.recipe.seed
+            ).bpd
             self.log.scalars(step, {"test/bpd": bpd})
         if at_end or _due(step, settings.checkpoint_every) or bpd < float("inf"):
             self.store.save(step, state, self.data, {}, bpd=bpd)

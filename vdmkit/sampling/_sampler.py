@@ -74,7 +74,13 @@ def _draw_prior(model: DiffusionModel, gamma_1: Array, keys: PRNGKeyArray) -> Ar
 
 @eqx.filter_jit
 def _step(
-    model: DiffusionModel, sampler: AbstractSampler, z: Array, gamma_t: Array, gamma_s: Array, keys: PRNGKeyArray, i: Array
+    model: DiffusionModel,
+    sampler: AbstractSampler,
+    z: Array,
+    gamma_t: Array,
+    gamma_s: Array,
+    keys: PRNGKeyArray,
+    i: Array,
 ) -> Array:
     def one(z_t: Array, key: PRNGKeyArray) -> Array:
         return sampler.step(model, z_t, gamma_t, gamma_s, key=jax.random.fold_in(fold_purpose(key, "step"), i))

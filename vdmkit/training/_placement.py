@@ -13,7 +13,9 @@ def data_mesh(batch_size: int) -> Mesh:
     """All devices on one axis. Raises DataError if they cannot share the global batch evenly."""
     n = jax.device_count()
     if batch_size % n:
-        raise DataError(f"training.batch_size = {batch_size} does not divide over {n} devices. Choose a multiple of {n}.")
+        raise DataError(
+            f"training.batch_size = {batch_size} does not divide over {n} devices. Choose a multiple of {n}."
+        )
     return jax.make_mesh((n,), ("batch",), axis_types=(AxisType.Auto,))
 
 
