@@ -7,29 +7,39 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from vdmkit.data import AbstractSource
+from vdmkit import data
+from vdmkit.data import AbstractSource, Images
 from vdmkit.model import DiffusionModel
 from vdmkit.objective import Objective
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import Recipe
+from vdmkit.registry import registry
 from vdmkit.training import TrainState, Update, initial_state
 
 
+def training_counts(recipe: Recipe, train: Images) -> Int[Array, "h w c v"]:
+    """How often each level occurs at each pixel of the training set; zeros where the prediction does not ask."""
+    choice = recipe.model.prediction
+    if "level_counts" in registry("prediction").get(choice.name).injected:
+        return jnp.asarray(data.level_counts(train))
+    return jnp.zeros((*train.pixels.shape[1:], train.levels), jnp.int32)
+
+
 def build_model(recipe: Recipe, level_counts: Int[Array, "h w c v"], *, key: PRNGKeyArray) -> DiffusionModel:
-    """The model before training. `level_counts` says how often each level occurs at each pixel of the training set."""
-    *shape, levels = level_counts.shape
-    context = {"shape": tuple(shape), "levels": levels, "level_counts": level_counts}
+    """The model before training. For `level_counts` see `training_counts`."""
+    h, w, c, levels = level_counts.shape
+    context = {"shape": (h, w, c), "levels": levels, "level_counts": level_counts}
     choices = recipe.model
     schedule = choices.schedule.build(key=fold_purpose(key, "schedule"))
     prediction = choices.prediction.build(**context)
     network = choices.network.build(
-        shape=tuple(shape),
+        shape=(h, w, c),
         outputs=prediction.outputs,
         gamma_range=(schedule.gamma_min, schedule.gamma_max),
         key=fold_purpose(key, "network"),
     )
     observation = choices.observation.build(levels=levels)
-    return DiffusionModel(schedule, choices.path.build(), prediction, network, observation, tuple(shape))
+    return DiffusionModel(schedule, choices.path.build(), prediction, network, observation, (h, w, c))
 
 
 def build_optimizer(recipe: Recipe) -> optax.GradientTransformation:

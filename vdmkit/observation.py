@@ -36,7 +36,7 @@ class AbstractObservation(eqx.Module):
         """The most probable image."""
 
 
-define_kind("observation", "the decoder p(x | z_0) from the last latent to integer levels", AbstractObservation, ("levels",))
+define_kind("observation", "the decoder p(x | z_0), from the last latent to levels", AbstractObservation, ("levels",))
 
 
 @register("observation", "categorical")

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from vdmkit.data import BatchSource, Flip, Images, PermuteChannels, Rotate90, batches, level_counts, padded_batches
+from vdmkit.data import BatchSource, Flip, Images, PermuteChannels, Rotate90, batches, level_counts
 from vdmkit.data._randomness import Purpose, generator
 from vdmkit.errors import DataError
 
@@ -92,27 +92,9 @@ def test_batch_sizes_that_do_not_divide_are_refused(images: Images, batch_size: 
         batches(images, batch_size=batch_size, seed=0, process_count=processes)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 5, 10, 16])
-def test_a_pass_holds_every_image_once(images: Images, batch_size: int) -> None:
-    """False if a mean weighed by the mask left out, or counted twice, any image."""
-    passed = list(padded_batches(images, batch_size))
-    assert {batch["image"].shape for batch in passed} == {(batch_size, 4, 4, 3)}
-    mask = np.concatenate([batch["mask"] for batch in passed])
-    np.testing.assert_array_equal(np.concatenate([b["image"] for b in passed])[mask == 1], images.pixels)
-    np.testing.assert_array_equal(np.concatenate([b["index"] for b in passed])[mask == 1], np.arange(10))
-    assert mask.sum() == 10
-    assert (passed[0]["index"].dtype, mask.dtype) == (np.int32, np.float32)
-
-
-def test_a_pass_of_empty_batches_is_refused(images: Images) -> None:
-    """False if a batch size of 0 could make an evaluation that never ends."""
-    with pytest.raises(DataError, match="expected at least 1"):
-        next(padded_batches(images, 0))
-
-
 def test_level_counts_are_histograms_of_each_pixel(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     """False if the evidence of the categorical prediction were counted at the wrong pixel, channel or level."""
-    monkeypatch.setattr("vdmkit.data._passes._CHUNK", 4)
+    monkeypatch.setattr("vdmkit.data._counts._CHUNK", 4)
     counts = level_counts(images)
     expected = (images.pixels[..., None] == np.arange(256)).sum(axis=0)
     np.testing.assert_array_equal(counts, expected)

@@ -49,10 +49,12 @@ def read_step(folder: Path, like: PyTree, data: grain.DatasetIterator | None = N
     folder = folder.resolve()  # Orbax fails late and at length on a relative path
     arrays, static = eqx.partition(like, _is_array_like)
     state_reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
-    check_fit(str(folder), state_reader.metadata(folder / "state").item_metadata.tree, arrays)
+    stored: Any = state_reader.metadata(folder / "state").item_metadata
+    check_fit(str(folder), stored.tree, arrays)
     state = state_reader.restore(folder / "state", args=ocp.args.StandardRestore(_on_one_device(arrays)))
     if data is not None:
-        data_reader = ocp.Checkpointer(grain.checkpoint.CheckpointHandler())
+        handler: Any = grain.checkpoint.CheckpointHandler()  # a handler in all but its base class
+        data_reader = ocp.Checkpointer(handler)
         data_reader.restore(folder / "data", args=grain.checkpoint.CheckpointRestore(data))
     meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(folder / "meta")
     return Restored(int(folder.name), eqx.combine(state, static), meta)

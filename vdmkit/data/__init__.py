@@ -4,10 +4,10 @@
 from vdmkit.data._augmentation import AbstractAugmentation, Flip, PermuteChannels, Rotate90
 from vdmkit.data._batches import BatchSource, batches
 from vdmkit.data._cifar10 import Cifar10
+from vdmkit.data._counts import level_counts
 from vdmkit.data._digits import Digits
 from vdmkit.data._folder import Folder
 from vdmkit.data._npz import Npz
-from vdmkit.data._passes import level_counts, padded_batches
 from vdmkit.data._source import AbstractSource, Identity, Images, Split, identified
 
 __all__ = [
@@ -27,5 +27,4 @@ __all__ = [
     "batches",
     "identified",
     "level_counts",
-    "padded_batches",
 ]

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from vdmkit.errors import DataError, NonFiniteError
 from vdmkit.model import DiffusionModel
@@ -41,24 +41,34 @@ def bound_of_images(
     """
     if len(pixels) < 2:
         raise DataError(f"the test set has {len(pixels)} image(s): an interval needs at least 2.")
-    batches = [pixels[start : start + batch_size] for start in range(0, len(pixels), batch_size)]
-    totals = []
-    for number, batch in enumerate(batches):
+    parts = []
+    for start in range(0, len(pixels), batch_size):
+        batch = pixels[start : start + batch_size]
         padded = np.resize(batch, (min(batch_size, len(pixels)), *batch.shape[1:]))  # one shape, one compilation
-        index = jnp.arange(len(padded)) + number * batch_size
-        replicates = []
-        for replicate in range(2):
-            total = None
-            for k in range(draws // 2):
-                draw = jnp.asarray([replicate, k])
-                new = _one_draw(model, padded, index, draw, key, draws // 2, steps)
-                total = new if total is None else jax.tree.map(jnp.add, total, new)
-                on_draw()
-            replicates.append(jax.tree.map(lambda v: np.asarray(v, np.float64)[: len(batch)] / (draws // 2), total))
-        totals.append(jax.tree.map(lambda a, b: np.stack([a, b]), *replicates))
-    bound = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *totals)
+        index = start + jnp.arange(len(padded))
+        sums = [_sum_of_draws(model, padded, index, replicate, draws // 2, steps, key, on_draw) for replicate in (0, 1)]
+        parts.append(jax.tree.map(lambda *values: np.stack(values) / (draws // 2), *sums))
+    bound = jax.tree.map(lambda *values: np.concatenate(values, axis=1)[:, : len(pixels)], *parts)
     _check_finite(bound)
     return bound
+
+
+def _sum_of_draws(
+    model: DiffusionModel,
+    images: UInt8[np.ndarray, "b h w c"],
+    index: Int[Array, " b"],
+    replicate: int,
+    strata: int,
+    steps: int,
+    key: PRNGKeyArray,
+    on_draw: Callable[[], object],
+) -> Bound:
+    total = Bound(*(np.zeros(len(images)) for _ in range(3)))
+    for k in range(strata):
+        draw = _one_draw(model, jnp.asarray(images), index, jnp.asarray([replicate, k]), key, strata, steps)
+        total = jax.tree.map(lambda a, b: a + np.asarray(b, np.float64), total, draw)
+        on_draw()
+    return total
 
 
 @eqx.filter_jit

@@ -3,8 +3,8 @@ r"""The variational bound of one image, in nats (Kingma et al. 2021, arXiv 2107.
 
     -log p(x) <= KL(q(z_1 | x) || p(z_1))  -  E log p(x | z_0)  +  diffusion loss
 
-    diffusion loss = 1/2 E_t [ gamma'(t) |eps - eps_hat(z_t; gamma_t)|^2 ]                   continuous time
-                   = T/2 E_i [ expm1(gamma_t - gamma_s) |eps - eps_hat(z_t; gamma_t)|^2 ]    T steps, t = i/T, s = t - 1/T
+    diffusion loss = 1/2 E_t [ gamma'(t) |eps - eps_hat(z_t; gamma_t)|^2 ]                  continuous time
+                   = T/2 E_i [ expm1(gamma_t - gamma_s) |eps - eps_hat(z_t; gamma_t)|^2 ]  T steps, t = i/T, s = t - 1/T
 
 Each function below is a single draw, unbiased for its term.
 """
@@ -12,6 +12,7 @@ Each function below is a single draw, unbiased for its term.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from vdmkit.model import DiffusionModel
@@ -22,12 +23,12 @@ from vdmkit.noise import diffuse, gamma_and_derivative
 class Bound(eqx.Module):
     """The three terms of the bound, in nats per image, summed over pixels and channels."""
 
-    prior: Float[Array, "*batch"]
-    reconstruction: Float[Array, "*batch"]
-    diffusion: Float[Array, "*batch"]
+    prior: Float[Array | np.ndarray, "*batch"]
+    reconstruction: Float[Array | np.ndarray, "*batch"]
+    diffusion: Float[Array | np.ndarray, "*batch"]
 
     @property
-    def total(self) -> Float[Array, "*batch"]:
+    def total(self) -> Float[Array | np.ndarray, "*batch"]:
         """The bound on -log p(x), nats per image."""
         return self.prior + self.reconstruction + self.diffusion
 

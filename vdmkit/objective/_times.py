@@ -32,7 +32,7 @@ class Uniform(AbstractTimes):
 
 @register("times", "low_discrepancy")
 class LowDiscrepancy(AbstractTimes):
-    """One uniform draw shifted by i / n: each time is uniform, together they are even (Kingma et al. 2021, App. I.1)."""
+    """One uniform draw shifted by i / n: each is uniform, together they are even (Kingma et al. 2021, App. I.1)."""
 
     def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         return (jax.random.uniform(key, dtype=float) + jnp.arange(n) / n) % 1, jnp.ones(n)

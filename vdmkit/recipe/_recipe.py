@@ -51,7 +51,7 @@ class TrainingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """The reported bound: `draws` (even) times per image, `batch_size` images per dispatch, T = `steps` (0: continuous)."""
+    """The reported bound: `draws` (even) per image, `batch_size` images per dispatch, T = `steps` (0: continuous)."""
 
     draws: Annotated[int, Ge(2), MultipleOf(2)] = 16
     batch_size: Positive = 128

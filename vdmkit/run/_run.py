@@ -48,8 +48,8 @@ def _note(folder: RunFolder, train: Images, test: Images, plugins: Sequence[Path
         before = json.loads(folder.manifest.read_text())["data"]  # None for an imported checkpoint
         if before and before["train"]["sha256"] != train.identity.sha256:
             raise DataError(
-                f"{folder.path}: this run began on training images of sha256 {before['train']['sha256'][:12]}, these have "
-                f"{train.identity.sha256[:12]}. Give it the same images, or choose another folder with --out."
+                f"{folder.path}: this run began on training images of sha256 {before['train']['sha256'][:12]}, "
+                f"these have {train.identity.sha256[:12]}. Give it the same images, or another folder with --out."
             )
     write_json(folder.manifest, facts)
     print(f"train  {train.identity}\ntest   {test.identity}", file=sys.stderr)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import grain
 import jax
 
-from vdmkit.assembly import build_optimizer, build_state, build_update
+from vdmkit.assembly import build_optimizer, build_state, build_update, training_counts
 from vdmkit.checkpoint import CheckpointStore, steps_in
-from vdmkit.data import Images, batches, level_counts
+from vdmkit.data import Images, batches
 from vdmkit.errors import Interrupted, NonFiniteError
 from vdmkit.model import DiffusionModel
 from vdmkit.randomness import fold_purpose
@@ -48,7 +48,8 @@ class Training:
         collected: list[Metrics] = []
         start = time.monotonic()
         with stop_requests() as stopping, progress("training", settings.steps, int(state.step)) as advance:
-            for state, step, metrics in self._loop().updates(state, settings.steps, intervals):
+            updates = self._loop().updates(state, settings.steps, intervals)
+            for state, step, metrics in updates:
                 collected.append(metrics)
                 at_end = step == settings.steps or stopping()
                 if at_end or any(_due(step, interval) for interval in intervals):
@@ -57,9 +58,8 @@ class Training:
                     advance(sum(len(m["bpd"]) for m in collected), note=f"bpd {bpd:.3f}")
                     collected, start = [], time.monotonic()
                 if stopping() and step < settings.steps:
-                    raise Interrupted(
-                        f"Stopped at step {step:,} of {settings.steps:,} and saved. To go on, run the same command again."
-                    )
+                    where = f"step {step:,} of {settings.steps:,}"
+                    raise Interrupted(f"Stopped at {where} and saved. To go on, run the same command again.")
         return state
 
     def _loop(self) -> Loop:
@@ -114,7 +114,7 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, test: Images) -> tup
         process_count=jax.process_count(),
     )
     store = CheckpointStore(folder.checkpoints, keep_last=settings.keep_last, keep_best=settings.keep_best)
-    state = build_state(recipe, jax.numpy.asarray(level_counts(train)))
+    state = build_state(recipe, training_counts(recipe, train))
     restored = store.restore(state, data, warn=lambda message: print(message, file=sys.stderr))
     if restored is not None:
         state = restored.state

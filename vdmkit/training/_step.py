@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vdmkit.model import DiffusionModel
 from vdmkit.objective import Objective, bits_per_dim
@@ -19,7 +19,7 @@ Metrics = dict[str, Float[Array, "*steps"]]
 
 
 class Update(eqx.Module):
-    """A training step. `ema` is the decay of the average; `ema_warmup` starts it at (1 + n) / (10 + n)."""
+    """A training step. `ema` is the decay of the average, which `ema_warmup` limits to (1 + n) / (10 + n) after n steps."""
 
     objective: Objective
     optimizer: optax.GradientTransformation = eqx.field(static=True)
@@ -29,9 +29,10 @@ class Update(eqx.Module):
     def loss(self, model: DiffusionModel, batch: Batch, *, key: PRNGKeyArray) -> tuple[Float[Array, ""], Metrics]:
         """Mean bits per dimension of a batch, and its three terms."""
         images = batch["image"]
+        b, h, w, c = images.shape
         condition = {name: value for name, value in batch.items() if name != "image"}
         key_draws, key_dropout = jax.random.split(key)
-        draws = self.objective.draw(images.shape, key=key_draws)
+        draws = self.objective.draw((b, h, w, c), key=key_draws)
         bound = self.objective(model, images, condition, draws, key=key_dropout)
         terms = {name: getattr(bound, name).mean() for name in ("prior", "reconstruction", "diffusion")}
         metrics = {name: bits_per_dim(value, model.dimensions) for name, value in terms.items()}
@@ -44,13 +45,13 @@ class Update(eqx.Module):
         state = self.apply(state, gradient)
         return state, {"bpd": bpd, **metrics, "gradient": optax.global_norm(gradient)}
 
-    def apply(self, state: TrainState, gradient: DiffusionModel) -> TrainState:
+    def apply(self, state: TrainState, gradient: PyTree) -> TrainState:
         """The optimiser's update, then the average: ema + (1 - decay) (params - ema)."""
         params = eqx.filter(state.model, eqx.is_inexact_array)
         updates, opt_state = self.optimizer.update(gradient, state.opt_state, params)
         model = eqx.apply_updates(state.model, updates)
-        warm = (1 + state.step) / (10 + state.step) if self.ema_warmup else 1.0
-        rate = 1 - jnp.minimum(self.ema, warm)
+        # 1 - ema is taken in float64: in float32 it would be off by 1e-4 of itself.
+        rate = jnp.maximum(1 - self.ema, 9 / (10 + state.step)) if self.ema_warmup else 1 - self.ema
         params = eqx.filter(model, eqx.is_inexact_array)
         ema = jax.tree.map(lambda average, new: average + rate * (new - average), state.ema, params)
         return TrainState(model, ema, opt_state, state.step + 1)
