@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every folder of reference figures of the authors' code is a case; `--reference DIR` names another set.
+
+The figures are in float32 at the highest matmul precision, and so is what is compared with them.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vdmkit.checkpoint import OfficialCheckpoint, load_official, official_recipe
+from vdmkit.model import DiffusionModel
+from vdmkit.objective import Draws, Objective, bits_per_dim, step_end
+from vdmkit.registry import registry
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Case:
+    """One reference folder; see its README for the names of the arrays."""
+
+    folder: Path
+
+    @cached_property
+    def tables(self) -> dict[str, Any]:
+        """The recipe that the folder's configuration stands for."""
+        return official_recipe(json.loads((self.folder / "config.json").read_text()))
+
+    @cached_property
+    def golden(self) -> dict[str, jax.Array]:
+        with np.load(self.folder / "golden.npz") as file:
+            return {name: jnp.asarray(array) for name, array in file.items()}
+
+    @cached_property
+    def training(self) -> dict[str, np.ndarray]:
+        with np.load(self.folder / "training.npz") as file:
+            return dict(file)
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        return sorted(self.folder.glob("checkpoints-*/ckpt-*.flax"))
+
+    @cached_property
+    def checkpoint(self) -> OfficialCheckpoint:
+        return load_official(self.checkpoints[0], self.template)
+
+    @cached_property
+    def template(self) -> DiffusionModel:
+        """The model that the configuration describes, shapes only."""
+        return _shapes(self.tables, self.golden["images"].shape[1:])
+
+    def deeper(self) -> DiffusionModel:
+        """The template with one block more, which no file of this case fits."""
+        network = {**self.tables["model"]["network"]}
+        network["blocks"] += 1
+        tables = {**self.tables, "model": {**self.tables["model"], "network": network}}
+        return _shapes(tables, self.golden["images"].shape[1:])
+
+    @cached_property
+    def objective(self) -> Objective:
+        parts = {name: registry(name).get(self.tables["objective"][name]).build({}) for name in ("times", "weighting")}
+        return Objective(**parts, steps=self.tables["objective"]["steps"])
+
+    def draws(self, eps_0: np.ndarray, eps: np.ndarray, t: np.ndarray) -> Draws:
+        return Draws(jnp.asarray(eps_0), jnp.asarray(eps), jnp.asarray(t), jnp.ones(len(t)))
+
+    def times(self, t0: np.ndarray) -> jax.Array:
+        """(t0 + i/n) mod 1, to the end of its step in discrete time. Compiled, as the authors' was: it rounds alike."""
+        n = len(self.golden["images"])
+        return jax.jit(lambda t0: step_end((t0 + jnp.arange(n) / n) % 1, self.objective.steps))(t0)
+
+    @cached_property
+    def loss_and_gradient(self):
+        """Of the mean bits per dimension, as a compiled function of model and draws."""
+
+        def loss(model: DiffusionModel, draws: Draws) -> jax.Array:
+            bound = self.objective(model, self.golden["images"], {}, draws)
+            return bits_per_dim(bound.total.mean(), model.dimensions)
+
+        return eqx.filter_jit(eqx.filter_value_and_grad(loss))
+
+    @cached_property
+    def denoise(self):
+        """eps_hat of a batch, as a compiled function of model, z and gamma."""
+        return eqx.filter_jit(
+            lambda model, z, gamma: jax.vmap(lambda z, gamma: model.denoise(z, gamma, {}).eps_hat)(z, gamma)
+        )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--reference", type=Path, default=HERE, help="a folder of reference folders")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "case" in metafunc.fixturenames:
+        # pytest registers the option only when this folder is named on its command line
+        folders = _folders(metafunc.config.getoption("--reference", HERE))
+        metafunc.parametrize("case", folders, ids=[folder.name for folder in folders], indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def case(request: pytest.FixtureRequest) -> Case:
+    return Case(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _highest_precision():
+    with jax.default_matmul_precision("highest"):
+        yield
+
+
+def _folders(root: Path) -> list[Path]:
+    folders = [path.parent for path in sorted(root.glob("*/golden.npz")) if (path.parent / "config.json").is_file()]
+    if not folders:
+        raise pytest.UsageError(f"--reference {root}: no folder in it has a config.json and a golden.npz")
+    return folders
+
+
+def _shapes(tables: dict[str, Any], shape: tuple[int, ...]) -> DiffusionModel:
+    """The model of these recipe tables, with shapes in the place of arrays."""
+    return eqx.filter_eval_shape(lambda key: _build(tables["model"], shape, key), jax.random.key(0))
+
+
+def _build(tables: dict[str, Any], shape: tuple[int, ...], key: jax.Array) -> DiffusionModel:
+    context: dict[str, Any] = {"key": key, "shape": shape, "levels": 256}
+
+    def component(kind: str) -> Any:
+        params = dict(tables[kind])
+        return registry(kind).get(params.pop("name")).build(context, **params)
+
+    schedule, path, prediction = (component(kind) for kind in ("schedule", "path", "prediction"))
+    context |= {"gamma_range": (schedule.gamma_min, schedule.gamma_max), "outputs": prediction.outputs}
+    return DiffusionModel(schedule, path, prediction, component("network"), component("observation"), shape)

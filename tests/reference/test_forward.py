@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model with the authors' averaged weights computes what their code computes.
+
+Norms: `relative_error` is |found - expected| / |expected| in the Euclidean norm over the whole array. 1e-5 is some
+hundred roundings of float32 (2^-24 = 6e-8), which is what the layers of a network add up to.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vdmkit.noise import diffuse, gamma_and_derivative, reverse
+
+
+def relative_error(found: jax.Array, expected: jax.Array | np.ndarray) -> float:
+    expected = np.asarray(expected, np.float64)
+    return float(np.linalg.norm(np.asarray(found, np.float64) - expected) / np.linalg.norm(expected))
+
+
+def test_schedule_and_its_derivative(case):
+    """Otherwise gamma or gamma' differs somewhere on [0, 1]."""
+    model, golden = case.checkpoint.ema, case.golden
+    schedule = jax.vmap(lambda t: gamma_and_derivative(model.schedule, t))
+    gamma, derivative = schedule(golden["gamma_grid_t"])
+    assert relative_error(gamma, golden["gamma_grid"]) < 1e-5
+    assert relative_error(derivative, golden["gamma_grid_dt"]) < 1e-5
+    assert relative_error(schedule(golden["t"])[0], golden["gamma_t"]) < 1e-5
+
+
+def test_times(case):
+    """Otherwise low-discrepancy times fall on other steps of the discrete grid. One rounding is allowed."""
+    np.testing.assert_allclose(case.times(case.golden["t0"]), case.golden["t"], rtol=0, atol=2**-23)
+
+
+def test_variance_at_both_ends(case):
+    """Otherwise sigma^2 as a function of gamma differs; at gamma_0 it is about 1e-6."""
+    model = case.checkpoint.ema
+    variance = jax.vmap(lambda t: model.path.sigma(model.schedule(t)) ** 2)(jnp.array([0.0, 1.0]))
+    assert relative_error(variance[0], case.golden["var_0"]) < 1e-5
+    assert relative_error(variance[1], case.golden["var_1"]) < 1e-5
+
+
+def test_latent(case):
+    """Otherwise the encoding of pixels or the forward process differs."""
+    model, golden = case.checkpoint.ema, case.golden
+    x = jax.vmap(model.observation.encode)(golden["images"])
+    z = jax.vmap(lambda gamma, x, eps: diffuse(model.path, gamma, x, eps))(golden["gamma_t"], x, golden["eps"])
+    assert relative_error(z, golden["z_t"]) < 1e-5
+
+
+def test_eps_hat(case):
+    """Otherwise some layer of the network, or a weight's place in it, differs."""
+    golden = case.golden
+    eps_hat = case.denoise(case.checkpoint.ema, golden["z_t"], golden["gamma_t"])
+    assert relative_error(eps_hat, golden["eps_hat"]) < 1e-5
+
+
+def test_three_terms_of_the_bound(case):
+    """Otherwise a term of the bound differs from the authors'.
+
+    Reconstruction: 1e-4, as the reference is right to 3e-5 only (a small difference of large logits).
+    Prior: besides 1e-5, one rounding (2^-24) per dimension: the authors add var - log(var) - 1, whose result of
+    1e-5 has the rounding error of its terms near 1. In float64 their figures are 7e-6 to 1.3e-4 off.
+    """
+    golden = case.golden
+    draws = case.draws(golden["eps_0"], golden["eps"], golden["t"])
+    bound = eqx.filter_jit(case.objective)(case.checkpoint.ema, golden["images"], {}, draws)
+    assert relative_error(bound.diffusion, golden["loss_diffusion"]) < 1e-5
+    assert relative_error(bound.reconstruction, golden["loss_recon"]) < 1e-4
+    rounding = case.template.dimensions * 2**-24
+    np.testing.assert_allclose(bound.prior, golden["loss_prior"], rtol=1e-5, atol=rounding)
+
+
+def test_prior_against_float64(case):
+    """Otherwise the prior term, whose reference figure is itself inaccurate, is wrong within that inaccuracy."""
+    model, golden = case.checkpoint.ema, case.golden
+    draws = case.draws(golden["eps_0"], golden["eps"], golden["t"])
+    prior = eqx.filter_jit(case.objective)(model, golden["images"], {}, draws).prior
+    x = 2 * (np.asarray(golden["images"], np.float64) + 0.5) / 256 - 1
+    variance = 1 / (1 + np.exp(-float(model.schedule(jnp.ones(())))))
+    exact = 0.5 * ((1 - variance) * x**2 + variance - np.log(variance) - 1).sum((1, 2, 3))
+    assert relative_error(prior, exact) < 1e-5
+
+
+def test_ancestral_step(case):
+    """Otherwise mean or variance of p(z_s | z_t) differs at t = 0.7, s = 0.6."""
+    golden = case.golden
+    z_s = _ancestral_step(case, golden["z_t"], golden["sample_eps"], t=0.7, s=0.6)
+    assert relative_error(z_s, golden["sample_z_s"]) < 1e-5
+
+
+def test_decoder(case):
+    """Otherwise the authors' last latent decodes to other pixels."""
+    decoded = _decode(case, case.golden["chain_z_0"])
+    np.testing.assert_array_equal(decoded, case.golden["chain_decoded"])
+
+
+def test_ancestral_chain(case):
+    """Otherwise twenty steps from noise do not end at the authors' images.
+
+    With these random weights the chain is chaotic: through the Fourier features each step multiplies an error by up to
+    a hundred, so that a change of one rounding per step ends in other images. Two correct programs are then as far
+    apart as our chain is from itself with such changes; twice that is allowed. A chain that is not chaotic
+    moves by less than 1e-5 and changes no pixel, so there the pixels must be equal.
+    """
+    golden = case.golden
+    z, moved = _ancestral_chain(case, 0.0), _ancestral_chain(case, 2**-22)
+    spread = relative_error(moved, z)
+    assert relative_error(z, golden["chain_z_0"]) < 1e-5 + 2 * spread
+    pixels, moved_pixels = _decode(case, z), _decode(case, moved)
+    assert (pixels != golden["chain_decoded"]).sum() <= 2 * (pixels != moved_pixels).sum()
+
+
+def _ancestral_chain(case, change: float) -> jax.Array:
+    """z_0 of the reference's chain, every z_s changed by the relative amount `change`, up or down as its noise."""
+    noises = case.golden["chain_eps"]
+    steps, count = noises.shape[:2]
+    z = case.golden["chain_z_1"][:count]
+    for i, noise in enumerate(noises):
+        z = _ancestral_step(case, z, noise, t=(steps - i) / steps, s=(steps - i - 1) / steps)
+        z = z * (1 + change * jnp.sign(noise))
+    return z
+
+
+def _decode(case, z_0) -> jax.Array:
+    model = case.checkpoint.ema
+    gamma_0 = model.schedule(jnp.zeros(()))
+    return jax.vmap(lambda z: model.observation.decode(z / model.path.alpha(gamma_0), gamma_0))(z_0)
+
+
+def _ancestral_step(case, z_t, noise, *, t: float, s: float) -> jax.Array:
+    model = case.checkpoint.ema
+    gamma_t, gamma_s = model.schedule(jnp.asarray(t)), model.schedule(jnp.asarray(s))
+    eps_hat = case.denoise(model, z_t, jnp.full(len(z_t), gamma_t))
+    mean, std = reverse(model.path, gamma_s, gamma_t, z_t, eps_hat)
+    return mean + std * noise

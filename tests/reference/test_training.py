@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gradients and updates with the authors' raw weights equal those of their code, parameter by parameter.
+
+The reference gives a gradient by its norm |g| and its dot product with cos(0), cos(1), ... A relative error of 1e-4 in
+a gradient of n values moves the dot product by about 1e-4 |g|, so that is the tolerance of both.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vdmkit.checkpoint import official_parameters
+from vdmkit.noise import diffuse, gamma_and_derivative
+from vdmkit.objective import bits_per_dim
+from vdmkit.optimizer import adamw
+from vdmkit.training import TrainState, Update
+
+ROUNDING = 2**-24
+LEARNING_RATE, EMA = 2e-4, 0.999
+
+
+def test_loss(case):
+    """Otherwise the mean bits per dimension of the batch differs."""
+    loss, _ = _loss_and_gradient(case)
+    assert float(loss) == pytest.approx(case.training["loss"], rel=1e-5)
+
+
+def test_gradient_of_the_network(case):
+    """Otherwise back-propagation differs in some parameter of the network.
+
+    Some gradients are zero in exact arithmetic: a key's bias leaves the softmax as it is, and a constant per channel
+    does not survive a normalisation of that channel alone. There both sides hold rounding errors of the others.
+    """
+    _, gradient = _loss_and_gradient(case)
+    rounding = ROUNDING * _global_norm(case)
+    for name, (norm, norm_error, dot_error) in _compare(case, gradient).items():
+        if name.startswith("score_model/"):
+            tolerance = 1e-4 * norm + rounding
+            assert norm_error <= tolerance, name
+            assert dot_error <= tolerance, name
+
+
+def test_gradient_of_the_schedule(case):
+    """Otherwise the gradient that moves the schedule differs.
+
+    It is the sum over all pixels of dL/dz dz/dgamma, values of both signs. The Fourier features turn the error of z_t
+    (3e-7, says the reference's README) into an error of phase of 2 pi 128 * 3e-7 = 2.4e-4, independent at every pixel,
+    so the sum is uncertain by 2.4e-4 times the Euclidean norm of its terms, besides 1e-4 of its value.
+    """
+    _, gradient = _loss_and_gradient(case)
+    uncertain = _schedule_uncertainty(case)
+    for name, (norm, norm_error, dot_error) in _compare(case, gradient).items():
+        if name.startswith("gamma/"):
+            tolerance = 1e-4 * norm + 2.4e-4 * uncertain[name]
+            assert norm_error <= tolerance, name
+            assert dot_error <= tolerance, name
+
+
+def test_gradient_against_float64(case):
+    """Otherwise our float32 gradients, those of the schedule among them, are not right to 1e-4."""
+    _, gradient = _loss_and_gradient(case)
+    with jax.enable_x64(True):
+        _, exact = _loss_and_gradient(case, np.float64)
+        exact = {name: np.asarray(leaf) for name, leaf in official_parameters(exact).items()}
+    rounding = ROUNDING * _global_norm(case)
+    for name, leaf in official_parameters(gradient).items():
+        error = np.linalg.norm(np.asarray(leaf, np.float64) - exact[name])
+        assert error <= 1e-4 * np.linalg.norm(exact[name]) + rounding, name
+
+
+def test_three_updates(case):
+    """Otherwise AdamW (its decay mask among it) or the running average differs.
+
+    Adam divides a gradient by its size, so an error of delta in an element g moves the update by up to
+    lr delta / |g|, at most 2 lr. delta is the tolerance of the gradient, spread over its elements; the errors of the
+    elements are independent, and four standard errors of their sum are allowed. The average moves by 1 - EMA of it.
+    """
+    training, rounding = case.training, ROUNDING * _global_norm(case)
+    state, update = _start(case)
+    doubt = dict.fromkeys(official_parameters(case.template), 0.0)
+    for i in range(3):
+        draws = case.draws(training["step_eps_0"][i], training["step_eps"][i], case.times(training["step_t0"][i]))
+        loss, gradient = case.loss_and_gradient(state.model, draws)
+        assert float(loss) == pytest.approx(training["step_loss"][i], rel=1e-5)
+        state = update(state, gradient)
+        for name, leaf in official_parameters(gradient).items():
+            doubt[name] += _update_variance(np.asarray(leaf, np.float64), rounding)
+    for prefix, tree, share in (("after3_dot:", state.model, 1.0), ("ema3_dot:", state.ema, 3 * (1 - EMA))):
+        for name, leaf in official_parameters(tree).items():
+            values = np.asarray(leaf, np.float64)
+            stored = 4 * 3 * ROUNDING * np.linalg.norm(values)  # three additions, each rounded
+            tolerance = 4 * share * LEARNING_RATE * np.sqrt(doubt[name]) + stored
+            assert abs(values.ravel() @ _cosines(values) - training[prefix + name]) <= tolerance, prefix + name
+
+
+def _loss_and_gradient(case, dtype=np.float32):
+    golden = case.golden
+    model, draws = jax.tree.map(
+        lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf,
+        (case.checkpoint.model, case.draws(golden["eps_0"], golden["eps"], golden["t"])),
+    )
+    return case.loss_and_gradient(model, draws)
+
+
+def _start(case):
+    """The authors' state with fresh moments, and the compiled update."""
+    checkpoint = case.checkpoint
+    optimizer = adamw(3, learning_rate=LEARNING_RATE, warmup_steps=0)
+    params, ema = (eqx.filter(model, eqx.is_inexact_array) for model in (checkpoint.model, checkpoint.ema))
+    update = Update(case.objective, optimizer, EMA, ema_warmup=False)
+    return TrainState(checkpoint.model, ema, optimizer.init(params), jnp.zeros((), int)), eqx.filter_jit(update.apply)
+
+
+def _compare(case, gradient):
+    """By path: the reference's norm, and the errors of our norm and of our dot product."""
+    result = {}
+    for name, leaf in official_parameters(gradient).items():
+        values = np.asarray(leaf, np.float64)
+        norm, dot = (float(case.training[f"{key}:{name}"]) for key in ("grad_norm", "grad_dot"))
+        result[name] = norm, abs(np.linalg.norm(values) - norm), abs(values.ravel() @ _cosines(values) - dot)
+    return result
+
+
+def _cosines(values: np.ndarray) -> np.ndarray:
+    return np.cos(np.arange(values.size))
+
+
+def _global_norm(case) -> float:
+    return float(np.linalg.norm([value for name, value in case.training.items() if name.startswith("grad_norm:")]))
+
+
+def _update_variance(gradient: np.ndarray, rounding: float) -> float:
+    """Variance of an update's dot product, in units of lr^2, when every element of the gradient is in doubt."""
+    delta = (1e-4 * np.linalg.norm(gradient) + rounding) / np.sqrt(gradient.size)
+    relative = delta / np.maximum(np.abs(gradient.ravel()), delta / 2)
+    return float(np.sum((relative * _cosines(gradient)) ** 2))
+
+
+def _schedule_uncertainty(case):
+    """By path: the Euclidean norm of the terms (pixel by pixel) that the gradient of the schedule sums."""
+    model, golden, steps = case.checkpoint.model, case.golden, case.objective.steps
+
+    def terms(image, t, eps):
+        x = model.observation.encode(image)
+        gamma, rate = gamma_and_derivative(model.schedule, t)
+        if steps:
+            rate = steps * jnp.expm1(gamma - model.schedule(t - 1 / steps))
+        z, dz_dgamma = jax.jvp(lambda g: diffuse(model.path, g, x, eps), (gamma,), (jnp.ones(()),))
+        loss = jax.grad(lambda z: 0.5 * rate * ((eps - model.denoise(z, gamma, {}).eps_hat) ** 2).sum())
+        return bits_per_dim(jnp.linalg.norm(loss(z) * dz_dgamma), model.dimensions)
+
+    sizes = eqx.filter_jit(jax.vmap(terms))(golden["images"], golden["t"], golden["eps"]) / len(golden["t"])
+    slopes = jax.vmap(eqx.filter_grad(lambda model, t: model.schedule(t)), in_axes=(None, 0))(model, golden["t"])
+    return {
+        name: float(jnp.linalg.norm(sizes * jnp.linalg.norm(leaf.reshape(len(sizes), -1), axis=1)))
+        for name, leaf in official_parameters(slopes).items()
+    }
