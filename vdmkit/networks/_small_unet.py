@@ -102,6 +102,6 @@ def _fold_2x2(x: Float[Array, "h w c"]) -> Float[Array, "h//2 w//2 4*c"]:
     return x.reshape(h // 2, 2, w // 2, 2, c).swapaxes(1, 2).reshape(h // 2, w // 2, 4 * c)
 
 
-def _unfold_2x2(x: Float[Array, "h w 4*c"]) -> Float[Array, "2*h 2*w c"]:
-    h, w, c = x.shape
-    return x.reshape(h, w, 2, 2, c // 4).swapaxes(1, 2).reshape(2 * h, 2 * w, c // 4)
+def _unfold_2x2(x: Float[Array, "h w d"]) -> Float[Array, "2*h 2*w d//4"]:
+    h, w, d = x.shape
+    return x.reshape(h, w, 2, 2, d // 4).swapaxes(1, 2).reshape(2 * h, 2 * w, d // 4)
