@@ -66,7 +66,7 @@ def sample(
 
 
 @eqx.filter_jit
-def _draw_prior(model: DiffusionModel, gamma_1: Array, keys: PRNGKeyArray) -> Array:
+def _draw_prior(model: DiffusionModel, gamma_1: Array, keys: Array) -> Array:
     """z_1 ~ N(0, (alpha_1^2 + sigma_1^2) I), which is N(0, I) on the variance-preserving path."""
     scale = jnp.hypot(model.path.alpha(gamma_1), model.path.sigma(gamma_1))
     return jax.vmap(lambda key: scale * jax.random.normal(fold_purpose(key, "prior"), model.shape))(keys)
@@ -79,7 +79,7 @@ def _step(
     z: Array,
     gamma_t: Array,
     gamma_s: Array,
-    keys: PRNGKeyArray,
+    keys: Array,
     i: Array,
 ) -> Array:
     def one(z_t: Array, key: PRNGKeyArray) -> Array:
