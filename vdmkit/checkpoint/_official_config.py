@@ -98,4 +98,4 @@ def _fits(value: Any, allowed: type | tuple[Any, ...]) -> bool:
 
 
 def _describe(allowed: type | tuple[Any, ...]) -> str:
-    return " or ".join(repr(each) for each in allowed) if isinstance(allowed, tuple) else f"a {allowed.__name__}"
+    return " or ".join(repr(each) for each in allowed) if isinstance(allowed, tuple) else allowed.__name__

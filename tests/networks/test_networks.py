@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What holds for both networks, and what each promises."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vdmkit.errors import RecipeError
+from vdmkit.networks import SmallUNet, VDMUNet
+
+KEY = jax.random.key(0)
+GAMMA = jnp.asarray(1.0)
+SHAPE = (4, 6, 3)
+
+NETWORKS = {
+    "vdm_unet": lambda shape, outputs, **params: VDMUNet(
+        shape, outputs, (-13.3, 5.0), KEY, **{"channels": 32, "blocks": 1, "attention": True} | params
+    ),
+    "small_unet": lambda shape, outputs, **params: SmallUNet(
+        shape, outputs, (-13.3, 5.0), KEY, **{"channels": 16} | params
+    ),
+}
+
+
+@pytest.fixture(params=NETWORKS)
+def build(request):
+    return NETWORKS[request.param]
+
+
+@eqx.filter_jit
+def run(network, z, gamma=GAMMA, key=None):
+    return network(z, gamma, {}, key=key)
+
+
+def perturbed(network):
+    """The network with its zero-initialised layers at work."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: leaf + 0.05 * rng.normal(size=leaf.shape).astype(leaf.dtype), network)
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 5])
+def test_untrained_output(build, outputs):
+    """Otherwise an untrained network does not predict eps_hat = z (one output), or no opinion (several)."""
+    z = jax.random.normal(KEY, SHAPE)
+    output = run(build(SHAPE, outputs), z)
+    expected = z[..., None] if outputs == 1 else jnp.zeros((*SHAPE, outputs))
+    np.testing.assert_array_equal(output, expected)
+
+
+def test_batch_equals_single_examples(build):
+    """Otherwise vmap mixes examples. 1e-5: a batched convolution sums in another order."""
+    network = perturbed(build(SHAPE, 2))
+    z, gamma = jax.random.normal(KEY, (3, *SHAPE)), jnp.array([-10.0, 0.0, 4.0])
+    together = jax.vmap(run, in_axes=(None, 0, 0))(network, z, gamma)
+    alone = jnp.stack([run(network, *pair) for pair in zip(z, gamma, strict=True)])
+    np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_every_parameter_has_an_effect(build):
+    """Otherwise some layer is not connected to the output, or gamma does not reach it.
+
+    64 channels make groups of two: a normalisation of single channels would hide constants that are added to them.
+    A key's bias shifts all logits of a softmax alike, so it has no effect on purpose.
+    """
+    network = perturbed(build(SHAPE, 2, channels=64))
+    z = jax.random.normal(KEY, SHAPE)
+    gradient = eqx.filter_jit(eqx.filter_grad(lambda network: jnp.sum(jnp.sin(run(network, z)))))(network)
+    sizes = {
+        jax.tree_util.keystr(path): float(jnp.linalg.norm(leaf))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)
+    }
+    silent = [name for name, size in sizes.items() if size < 1e-6 * max(sizes.values())]
+    assert all(name.endswith(".k.bias") for name in silent), silent
+
+
+def test_dropout_needs_a_key(build):
+    """Otherwise evaluation is random, or training is not."""
+    network = perturbed(build(SHAPE, 1, dropout=0.5))
+    z = jax.random.normal(KEY, SHAPE)
+    np.testing.assert_array_equal(run(network, z), run(network, z))
+    first, second = (run(network, z, key=jax.random.key(seed)) for seed in (1, 2))
+    assert not jnp.allclose(first, second)
+
+
+def test_nothing_but_parameters_is_trained(build):
+    """Otherwise a constant would receive gradients and weight decay: every leaf is a kernel, a bias or a scale."""
+    leaves = jax.tree_util.tree_leaves_with_path(build(SHAPE, 1))
+    assert {path[-1].name for path, _ in leaves} == {"kernel", "bias", "scale"}
+
+
+@pytest.mark.parametrize(
+    ("channels", "blocks", "attention", "count"),
+    [
+        (128, 32, False, 30_578_181 - 2),
+        (256, 32, False, 122_140_677 - 3074),
+        (256, 32, True, 139_279_877 - 3074),
+        (256, 64, False, 237_603_845 - 2),
+    ],
+)
+def test_parameter_counts_of_the_paper(channels, blocks, attention, count):
+    """Otherwise the network is not the authors' (their counts less the schedule's 2 or 3074). No weight is made."""
+    network = eqx.filter_eval_shape(
+        lambda key: VDMUNet((32, 32, 3), 1, (-13.3, 5.0), key, channels=channels, blocks=blocks, attention=attention),
+        KEY,
+    )
+    assert sum(leaf.size for leaf in jax.tree.leaves(network)) == count
+
+
+def test_small_unet_stays_small():
+    """Otherwise the default recipe no longer fits its two minutes: about 270,000 parameters on digits."""
+    network = eqx.filter_eval_shape(lambda key: SmallUNet((8, 8, 1), 17, (-8.0, 5.0), key), KEY)
+    assert 250_000 < sum(leaf.size for leaf in jax.tree.leaves(network)) < 300_000
+
+
+def test_the_authors_network_runs_without_fourier_features():
+    """Otherwise `fourier = false` leaves a first convolution that expects the features."""
+    network = VDMUNet(SHAPE, 1, (-13.3, 5.0), KEY, channels=32, blocks=1, fourier=False)
+    assert network.conv_in.kernel.shape == (3, 3, 3, 32)
+    assert run(network, jnp.zeros(SHAPE)).shape == (*SHAPE, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "params", "message"),
+    [
+        ("vdm_unet", SHAPE, {"channels": 48}, r"channels = 48 is not a multiple of 32. Use 64"),
+        ("vdm_unet", SHAPE, {"blocks": 0}, r"blocks = 0, but at least 1"),
+        ("vdm_unet", SHAPE, {"dropout": 1.0}, r"dropout = 1.0 is not in \[0, 1\)"),
+        ("small_unet", (7, 8, 1), {}, r"7 x 8 pixels cannot be halved.*vdm_unet"),
+        ("small_unet", SHAPE, {"channels": 0}, r"channels = 0 is not a multiple of 8. Use 8"),
+    ],
+)
+def test_impossible_values_are_refused(name, shape, params, message):
+    """Otherwise a wrong recipe ends in a shape error deep inside a network."""
+    with pytest.raises(RecipeError, match=message):
+        NETWORKS[name](shape, 1, **params)
