@@ -6,10 +6,13 @@ import abc
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from vdmkit.errors import RecipeError
 from vdmkit.registry import define_kind
+
+_CHECKED_TIMES = 101  # close enough to find a fall, far enough apart for a slow rise to show in float32
 
 
 class AbstractSchedule(eqx.Module):
@@ -35,8 +38,19 @@ class AbstractSchedule(eqx.Module):
 define_kind("schedule", "gamma(t) = -log SNR(t), from data (t = 0) to noise (t = 1)", AbstractSchedule, ("key",))
 
 
-def gamma_and_derivative(
-    schedule: AbstractSchedule, t: Float[Array, ""]
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def gamma_and_derivative(schedule: AbstractSchedule, t: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """gamma(t) and dgamma/dt, by forward-mode differentiation."""
     return jax.jvp(schedule, (t,), (jnp.ones_like(t),))
+
+
+def check_increasing(schedule: AbstractSchedule) -> None:
+    """Raises RecipeError where gamma does not rise: there the signal-to-noise ratio would, and the bound is none."""
+    t = jnp.linspace(0, 1, _CHECKED_TIMES)
+    gamma = np.asarray(jax.vmap(schedule)(t))
+    wrong = np.flatnonzero(~(np.diff(gamma) > 0))  # written so that a NaN is wrong too
+    if len(wrong):
+        i = wrong[0]
+        raise RecipeError(
+            f"the schedule does not rise: gamma({t[i]:.3f}) = {gamma[i]:g}, gamma({t[i + 1]:.3f}) = {gamma[i + 1]:g}. "
+            "It must be strictly increasing on [0, 1]."
+        )

@@ -8,53 +8,68 @@ from contextlib import contextmanager
 
 import jax
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
+Note = Callable[[], str]
 Advance = Callable[..., None]
-"""advance(n=1, note=""): n more are done; the note stands beside the bar."""
+"""advance(n=1, note=None): n more are done; the note, asked for when it is shown, stands beside the bar."""
 _SECONDS_BETWEEN_LINES = 15.0
+_SECONDS_BETWEEN_NOTES = 1.0
 
 
 @contextmanager
 def progress(what: str, total: int, done: int = 0) -> Iterator[Advance]:
     """Show how far `what` has come. Only the first of several processes shows anything."""
     if jax.process_index() > 0:
-        yield lambda n=1, note="": None
+        yield lambda n=1, note=None: None
     elif sys.stderr.isatty():
         with _bar() as bar:
-            task = bar.add_task(what, total=total, completed=done, note="")
-            yield lambda n=1, note="": bar.update(task, advance=n, note=note)
+            yield _on_bar(bar, bar.add_task(what, total=total, completed=done, note=""))
     else:
         yield _lines(what, total, done)
 
 
 def _bar() -> Progress:
-    columns = (
-        TextColumn("{task.description:<10}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    return Progress(
-        *columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True)
-    )
+    counts = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn())
+    times = (TextColumn("{task.fields[note]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    return Progress(*counts, *times, console=Console(stderr=True))
+
+
+def _on_bar(bar: Progress, task: TaskID) -> Advance:
+    noted = 0.0
+
+    def advance(n: int = 1, note: Note | None = None) -> None:
+        nonlocal noted
+        bar.update(task, advance=n)
+        now = time.monotonic()
+        if note and now - noted > _SECONDS_BETWEEN_NOTES:
+            noted = now
+            bar.update(task, note=note())
+
+    return advance
 
 
 def _lines(what: str, total: int, done: int) -> Advance:
     start = last = time.monotonic()
     first = done
 
-    def advance(n: int = 1, note: str = "") -> None:
+    def advance(n: int = 1, note: Note | None = None) -> None:
         nonlocal done, last
         done += n
         now = time.monotonic()
         if now - last > _SECONDS_BETWEEN_LINES or done == total:
             last = now
-            left = (now - start) / (done - first) * (total - done)
-            print(
-                f"{what}: {done:,}/{total:,}  {note}  {now - start:.0f} s, {left:.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
+            took = now - start
+            left = took / (done - first) * (total - done)
+            text = f"{what}: {done:,}/{total:,}  {note() + '  ' if note else ''}{took:.0f} s, {left:.0f} s left"
+            print(text, file=sys.stderr, flush=True)
 
     return advance

@@ -11,6 +11,7 @@ from vdmkit.data import Images
 from vdmkit.errors import DataError
 from vdmkit.likelihood import bound_of_images, interval
 from vdmkit.model import DiffusionModel
+from vdmkit.noise import check_increasing
 from vdmkit.objective import bits_per_dim
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import EvaluationSettings
@@ -60,9 +61,11 @@ def evaluate(model: DiffusionModel, test: Images, settings: EvaluationSettings, 
 
     Raises:
         DataError: the images are not of the model's shape or number of levels.
+        RecipeError: the schedule does not rise.
         NonFiniteError: a term of the bound is not finite.
     """
     _check_fits(model, test)
+    check_increasing(model.schedule)
     batches = -(-len(test.pixels) // settings.batch_size)
     key = fold_purpose(jax.random.key(seed), "evaluate")
     with progress("evaluating", batches * settings.draws) as advance:

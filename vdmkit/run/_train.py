@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import grain
 import jax
+import numpy as np
 
 from vdmkit.assembly import build_optimizer, build_state, build_update, training_counts
 from vdmkit.checkpoint import CheckpointStore, steps_in
 from vdmkit.data import Images, batches
 from vdmkit.errors import Interrupted, NonFiniteError
 from vdmkit.model import DiffusionModel
+from vdmkit.noise import check_increasing
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import Recipe
 from vdmkit.report import MetricLog, progress
@@ -22,6 +24,8 @@ from vdmkit.run._loop import Loop, means
 from vdmkit.run._pictures import picture_beside_real
 from vdmkit.run._stop import stop_requests
 from vdmkit.training import Metrics, TrainState
+
+_RECENT = 50  # dispatches in the running bpd that the progress bar shows
 
 
 @dataclass(frozen=True)
@@ -51,13 +55,14 @@ class Training:
             updates = self._loop().updates(state, settings.steps, intervals)
             for state, step, metrics in updates:
                 collected.append(metrics)
-                at_end = step == settings.steps or stopping()
+                advance(len(metrics["bpd"]), lambda recent=collected[-_RECENT:]: _recent_bpd(recent))
+                stop = stopping()
+                at_end = stop or step == settings.steps
                 if at_end or any(_due(step, interval) for interval in intervals):
-                    bpd = self._log(collected, step, time.monotonic() - start)
+                    self._log(collected, step, time.monotonic() - start)
                     self._act(state, step, at_end=at_end)
-                    advance(sum(len(m["bpd"]) for m in collected), note=f"bpd {bpd:.3f}")
                     collected, start = [], time.monotonic()
-                if stopping() and step < settings.steps:
+                if stop and step < settings.steps:
                     where = f"step {step:,} of {settings.steps:,}"
                     raise Interrupted(f"Stopped at {where} and saved. To go on, run the same command again.")
         return state
@@ -72,7 +77,7 @@ class Training:
             recipe.training.steps_per_dispatch,
         )
 
-    def _log(self, collected: list[Metrics], step: int, seconds: float) -> float:
+    def _log(self, collected: list[Metrics], step: int, seconds: float) -> None:
         try:
             values = means(collected, step)
         except NonFiniteError as error:
@@ -81,7 +86,6 @@ class Training:
             raise NonFiniteError(f"{error} {kept}, in {self.folder.checkpoints}.") from None
         rate = sum(len(m["bpd"]) for m in collected) / seconds
         self.log.scalars(step, {f"train/{name}": value for name, value in values.items()} | {"steps_per_second": rate})
-        return values["bpd"]
 
     def _act(self, state: TrainState, step: int, *, at_end: bool) -> None:
         """Evaluate, save and sample, whichever the recipe asks for at this step."""
@@ -115,12 +119,17 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, test: Images) -> tup
     )
     store = CheckpointStore(folder.checkpoints, keep_last=settings.keep_last, keep_best=settings.keep_best)
     state = build_state(recipe, training_counts(recipe, train))
+    check_increasing(state.model.schedule)
     restored = store.restore(state, data, warn=lambda message: print(message, file=sys.stderr))
     if restored is not None:
         state = restored.state
         print(f"continuing {folder.path} from step {restored.step:,}", file=sys.stderr)
     log = MetricLog(folder.path, step=int(state.step))
     return Training(recipe, folder, train, test, store, data, log), state
+
+
+def _recent_bpd(recent: list[Metrics]) -> str:
+    return f"bpd {np.mean([np.asarray(metrics['bpd']).mean() for metrics in recent]):.3f}"
 
 
 def _due(step: int, interval: int) -> bool:

@@ -19,7 +19,7 @@ Metrics = dict[str, Float[Array, "*steps"]]
 
 
 class Update(eqx.Module):
-    """A training step. `ema` is the decay of the average, which `ema_warmup` limits to (1 + n) / (10 + n) after n steps."""
+    """A training step. `ema` is the decay of the average; `ema_warmup` limits it to (1 + n) / (10 + n) at first."""
 
     objective: Objective
     optimizer: optax.GradientTransformation = eqx.field(static=True)
