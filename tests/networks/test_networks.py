@@ -34,13 +34,14 @@ def run(network, z, gamma=GAMMA, key=None):
     return network(z, gamma, {}, key=key)
 
 
-def perturbed(network):
-    """The network with its zero-initialised layers at work."""
+def at_random(build, outputs, **params):
+    """A network with random parameters, so that its zero-initialised layers work. No time goes into initialisers."""
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda leaf: leaf + 0.05 * rng.normal(size=leaf.shape).astype(leaf.dtype), network)
+    shapes = eqx.filter_eval_shape(lambda: build(SHAPE, outputs, **params))
+    return jax.tree.map(lambda leaf: jnp.asarray(0.1 * rng.normal(size=leaf.shape), leaf.dtype), shapes)
 
 
-@pytest.mark.parametrize("outputs", [1, 2, 5])
+@pytest.mark.parametrize("outputs", [1, 5])
 def test_untrained_output(build, outputs):
     """Otherwise an untrained network does not predict eps_hat = z (one output), or no opinion (several)."""
     z = jax.random.normal(KEY, SHAPE)
@@ -51,7 +52,7 @@ def test_untrained_output(build, outputs):
 
 def test_batch_equals_single_examples(build):
     """Otherwise vmap mixes examples. 1e-5: a batched convolution sums in another order."""
-    network = perturbed(build(SHAPE, 2))
+    network = at_random(build, 2)
     z, gamma = jax.random.normal(KEY, (3, *SHAPE)), jnp.array([-10.0, 0.0, 4.0])
     together = jax.vmap(run, in_axes=(None, 0, 0))(network, z, gamma)
     alone = jnp.stack([run(network, *pair) for pair in zip(z, gamma, strict=True)])
@@ -64,7 +65,7 @@ def test_every_parameter_has_an_effect(build):
     64 channels make groups of two: a normalisation of single channels would hide constants that are added to them.
     A key's bias shifts all logits of a softmax alike, so it has no effect on purpose.
     """
-    network = perturbed(build(SHAPE, 2, channels=64))
+    network = at_random(build, 2, channels=64)
     z = jax.random.normal(KEY, SHAPE)
     gradient = eqx.filter_jit(eqx.filter_grad(lambda network: jnp.sum(jnp.sin(run(network, z)))))(network)
     sizes = {
@@ -77,7 +78,7 @@ def test_every_parameter_has_an_effect(build):
 
 def test_dropout_needs_a_key(build):
     """Otherwise evaluation is random, or training is not."""
-    network = perturbed(build(SHAPE, 1, dropout=0.5))
+    network = at_random(build, 1, dropout=0.5)
     z = jax.random.normal(KEY, SHAPE)
     np.testing.assert_array_equal(run(network, z), run(network, z))
     first, second = (run(network, z, key=jax.random.key(seed)) for seed in (1, 2))
@@ -86,7 +87,7 @@ def test_dropout_needs_a_key(build):
 
 def test_nothing_but_parameters_is_trained(build):
     """Otherwise a constant would receive gradients and weight decay: every leaf is a kernel, a bias or a scale."""
-    leaves = jax.tree_util.tree_leaves_with_path(build(SHAPE, 1))
+    leaves = jax.tree_util.tree_leaves_with_path(at_random(build, 1))
     assert {path[-1].name for path, _ in leaves} == {"kernel", "bias", "scale"}
 
 
