@@ -24,6 +24,7 @@ def bound_of_images(
     batch_size: int,
     key: PRNGKeyArray,
     on_draw: Callable[[], object] = lambda: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Bound:
     """Two independent unbiased estimates of each image's bound, nats: each term has shape (2, n).
 
@@ -34,6 +35,7 @@ def bound_of_images(
         draws: times per image, an even number.
         steps: 0 for the continuous-time bound, else T.
         on_draw: called after every batch and draw, for a progress bar.
+        stop: asked after every batch; when it says so, n is the number of images done by then.
 
     Raises:
         DataError: fewer than two images.
@@ -48,6 +50,8 @@ def bound_of_images(
         index = start + jnp.arange(len(padded))
         sums = [_sum_of_draws(model, padded, index, replicate, draws // 2, steps, key, on_draw) for replicate in (0, 1)]
         parts.append(jax.tree.map(lambda *values: np.stack(values) / (draws // 2), *sums))
+        if stop():
+            break
     bound = jax.tree.map(lambda *values: np.concatenate(values, axis=1)[:, : len(pixels)], *parts)
     _check_finite(bound)
     return bound

@@ -51,12 +51,16 @@ class TrainingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """The reported bound: `draws` (even) per image, `batch_size` images per dispatch, T = `steps` (0: continuous)."""
+    """The reported bound: `draws` (even) per image, `batch_size` images per dispatch, T = `steps` (0: continuous).
+
+    A run whose pass over the test set takes longer than `minutes` reports the images done by then, and says so.
+    """
 
     draws: Annotated[int, Ge(2), MultipleOf(2)] = 16
     batch_size: Positive = 128
     weights: Literal["ema", "raw"] = "ema"
     steps: Count = 0
+    minutes: Annotated[float, Gt(0)] = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The test bound of a model, with everything that a reader needs to trust it."""
 
+import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from vdmkit.errors import DataError
 from vdmkit.likelihood import bound_of_images, interval
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import check_increasing
-from vdmkit.objective import bits_per_dim
+from vdmkit.objective import Bound, bits_per_dim
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import EvaluationSettings
 from vdmkit.report import progress
@@ -32,6 +33,7 @@ class Evaluation:
     reconstruction: float
     diffusion: float
     images: int
+    images_in_test_set: int
     dataset: str
     sha256: str
     published: str | None
@@ -46,18 +48,33 @@ class Evaluation:
 
     def __str__(self) -> str:
         width = (self.bpd_high - self.bpd_low) / 2
-        known = "" if self.published else "\n  Not the published data set: do not compare with published figures."
-        return (
+        lines = [
             f"test bpd {self.bpd:.4f} +/- {width:.4f} bits/dim (95%: finite test set {self.half_width_test_set:.4f}, "
-            f"Monte Carlo {self.half_width_monte_carlo:.4f})\n"
-            f"  prior {self.prior:.4f} + reconstruction {self.reconstruction:.4f} + diffusion {self.diffusion:.4f}\n"
-            f"  {self.estimator}, {self.draws} draws per image\n"
-            f"  {self.images:,} images of {self.dataset}, step {self.step:,}, {self.weights} weights{known}"
-        )
+            f"Monte Carlo {self.half_width_monte_carlo:.4f})",
+            f"prior {self.prior:.4f} + reconstruction {self.reconstruction:.4f} + diffusion {self.diffusion:.4f}",
+            f"{self.estimator}, {self.draws} draws per image",
+            f"{self.images:,} images of {self.dataset}, step {self.step:,}, {self.weights} weights",
+        ]
+        if self.images < self.images_in_test_set:
+            count = f"{self.images:,} of {self.images_in_test_set:,}"
+            lines.append(f"Only the first {count} test images, for lack of time: vdmkit evaluate does all.")
+        if not self.published:
+            lines.append("Not the published data set: do not compare with published figures.")
+        return "\n  ".join(lines)
 
 
-def evaluate(model: DiffusionModel, test: Images, settings: EvaluationSettings, *, step: int, seed: int) -> Evaluation:
+def evaluate(
+    model: DiffusionModel,
+    test: Images,
+    settings: EvaluationSettings,
+    *,
+    step: int,
+    seed: int,
+    seconds: float = float("inf"),
+) -> Evaluation:
     """Estimate the bound of every test image once. `step` is the checkpoint's, for the record.
+
+    After `seconds`, the images done so far are reported.
 
     Raises:
         DataError: the images are not of the model's shape or number of levels.
@@ -67,7 +84,7 @@ def evaluate(model: DiffusionModel, test: Images, settings: EvaluationSettings, 
     _check_fits(model, test)
     check_increasing(model.schedule)
     batches = -(-len(test.pixels) // settings.batch_size)
-    key = fold_purpose(jax.random.key(seed), "evaluate")
+    end = time.monotonic() + seconds
     with progress("evaluating", batches * settings.draws) as advance:
         bound = bound_of_images(
             model,
@@ -75,21 +92,27 @@ def evaluate(model: DiffusionModel, test: Images, settings: EvaluationSettings, 
             draws=settings.draws,
             steps=settings.steps,
             batch_size=settings.batch_size,
-            key=key,
+            key=fold_purpose(jax.random.key(seed), "evaluate"),
             on_draw=advance,
+            stop=lambda: time.monotonic() > end,
         )
-    terms = {
-        name: bits_per_dim(getattr(bound, name), model.dimensions) for name in ("prior", "reconstruction", "diffusion")
-    }
-    total = interval(np.asarray(sum(terms.values())))
+    return _evaluation(jax.tree.map(lambda nats: bits_per_dim(nats, model.dimensions), bound), test, settings, step)
+
+
+def _evaluation(bound: Bound, test: Images, settings: EvaluationSettings, step: int) -> Evaluation:
+    """What to report of a bound in bits per dimension, two estimates an image."""
+    total = interval(np.asarray(bound.total))
     return Evaluation(
         bpd=total.value,
         bpd_low=total.low,
         bpd_high=total.high,
         half_width_test_set=total.half_width_test_set,
         half_width_monte_carlo=total.half_width_monte_carlo,
-        **{name: float(value.mean()) for name, value in terms.items()},
-        images=len(test.pixels),
+        prior=float(bound.prior.mean()),
+        reconstruction=float(bound.reconstruction.mean()),
+        diffusion=float(bound.diffusion.mean()),
+        images=bound.total.shape[-1],
+        images_in_test_set=len(test.pixels),
         dataset=f"{test.identity.name}/{test.identity.split}",
         sha256=test.identity.sha256,
         published=test.identity.published,

@@ -33,9 +33,10 @@ def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[P
             state = training.run(state)
         finally:
             training.log.close()
-        weights = recipe.evaluation.weights
-        model = state.ema_model if weights == "ema" else state.model
-        evaluation = evaluate(model, test, recipe.evaluation, step=int(state.step), seed=recipe.seed)
+        model = state.ema_model if recipe.evaluation.weights == "ema" else state.model
+        settings = recipe.evaluation
+        seconds = 60 * settings.minutes
+        evaluation = evaluate(model, test, settings, step=int(state.step), seed=recipe.seed, seconds=seconds)
         write_json(folder.evaluation, evaluation.as_json())
         write_png(picture_beside_real(model, test, recipe), folder.samples)
     return evaluation
