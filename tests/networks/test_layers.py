@@ -59,6 +59,12 @@ def test_group_norm_normalises_each_group():
     np.testing.assert_allclose(y.var((0, 2)), 1, atol=1e-5)
 
 
+def test_group_norm_epsilon():
+    """Otherwise epsilon is not Flax's 1e-6: of values +-1e-3, whose variance is 1e-6, it leaves +-1 / sqrt(2)."""
+    x = jnp.array([1e-3, -1e-3]).reshape(2, 1, 1)
+    np.testing.assert_allclose(GroupNorm(1, 1)(x).ravel(), [0.5**0.5, -(0.5**0.5)], rtol=1e-5)
+
+
 def test_convolution_pads_with_zeros():
     """Otherwise borders differ: with ones everywhere a 3x3 sum counts the neighbours inside the image."""
     layer = Conv(1, 1, KEY, initializer=jax.nn.initializers.ones)
