@@ -24,10 +24,11 @@ class CheckpointStore:
         self._directory = directory.resolve()  # Orbax fails late and at length on a relative path
         keep: list[Any] = [policies.LatestN(keep_last)]
         if keep_best:
-            keep.append(policies.BestN(get_metric_fn=lambda metrics: metrics["bpd"], reverse=True, n=keep_best))
+            keep.append(policies.BestN(get_metric_fn=_bpd, reverse=True, n=keep_best))
         self._manager: ocp.CheckpointManager | None = None  # opened by the first save, after damage was cleared
         self._options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy(keep),
+            best_fn=_bpd,  # without it the metrics are not written, and a resumed run could not rank
             enable_async_checkpointing=False,
             cleanup_tmp_directories=True,
         )
@@ -35,15 +36,17 @@ class CheckpointStore:
     def restore(self, like: PyTree, data: grain.DatasetIterator, *, warn: Callable[[str], None]) -> Restored | None:
         """The newest whole checkpoint, `data` continued where it was; None if there is none.
 
-        Damaged checkpoints newer than it are moved to damaged_checkpoints/, with a warning, so that
-        training can come by their steps again.
+        Damaged checkpoints are moved to damaged_checkpoints/, with a warning, so that training can come by
+        their steps again.
         """
-        for step in reversed(steps_in(self._directory)):
-            damage = what_is_damaged(self._directory / str(step))
-            if damage is None:
-                return read_step(self._directory / str(step), like, data)
-            warn(f"checkpoint {step} cannot be used: {damage}. Moved to {self._set_aside(step)}.")
-        return None
+        steps = steps_in(self._directory)
+        for step in reversed(steps):
+            if damage := what_is_damaged(self._directory / str(step)):
+                warn(f"checkpoint {step} cannot be used: {damage}. Moved to {self._set_aside(step)}.")
+        whole = steps_in(self._directory)
+        if steps and not whole:
+            warn("No usable checkpoint is left: training starts again from the beginning.")
+        return read_step(self._directory / str(whole[-1]), like, data) if whole else None
 
     def save(
         self, step: int, state: PyTree, data: grain.DatasetIterator, meta: dict[str, Any], *, bpd: float = float("inf")
@@ -72,7 +75,6 @@ class CheckpointStore:
         aside = self._directory.parent / "damaged_checkpoints" / str(step)
         shutil.rmtree(aside, ignore_errors=True)
         aside.parent.mkdir(exist_ok=True)
-        self._manager = None
         return Path(shutil.move(self._directory / str(step), aside))
 
     def _not_written(self, step: int, reason: object) -> str:
@@ -83,3 +85,7 @@ class CheckpointStore:
             f"checkpoint {step} could not be written to {self._directory}: {reason}. {kept}. "
             "Free space and run the same command again."
         )
+
+
+def _bpd(metrics: dict[str, float]) -> float:
+    return metrics["bpd"]
