@@ -2,6 +2,7 @@
 """Metrics of a run: JSON lines, which a resumed run continues without a seam, and TensorBoard events."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ class MetricLog:
 
     def __init__(self, folder: Path, *, step: int):
         path = folder / "metrics.jsonl"
-        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
-        path.write_text("".join(kept))
+        kept = [line for line in _whole_lines(path) if _step_of(line) <= step]
+        _rewrite(path, kept)
         self._file = path.open("a")
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
@@ -34,6 +35,21 @@ class MetricLog:
         """Write out what is left."""
         self._file.close()
         self._writer.close()
+
+
+def _rewrite(path: Path, lines: list[str]) -> None:
+    """Whole or not at all: a kill or a full disk must not cost the lines so far."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text("".join(lines))
+    os.replace(temporary, path)
+
+
+def _step_of(line: str) -> float:
+    """Infinity for a line that is damaged, so that it is dropped."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, TypeError, KeyError):
+        return float("inf")
 
 
 def _whole_lines(path: Path) -> list[str]:
