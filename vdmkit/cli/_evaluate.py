@@ -17,5 +17,5 @@ def evaluate(checkpoint: Checkpoint, overrides: Overrides, plugins: PluginFiles,
     settings = run.recipe.evaluation
     test = run.recipe.data.build().load("test")
     evaluation = evaluate_model(run.model(settings.weights), test, settings, step=run.step, seed=run.recipe.seed)
-    write_json(run.folder.evaluation, evaluation.as_json())
     typer.echo(json.dumps(evaluation.as_json(), indent=2) if as_json else str(evaluation))
+    write_json(run.folder.evaluation, evaluation.as_json())  # last: the folder may be read-only

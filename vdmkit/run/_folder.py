@@ -14,8 +14,9 @@ from vdmkit.errors import CheckpointError
 from vdmkit.recipe import Recipe, differences, dump, load_recipe
 
 # These may change when a run is continued: they do not touch what was trained so far.
-_MAY_CHANGE = ("data.path", "data.train", "data.test", "evaluation", "sampling", "training.steps", "training.log_every")
-_MAY_CHANGE += ("training.keep_last", "training.keep_best")
+_MAY_CHANGE = {"data.path", "data.train", "data.test", "evaluation", "sampling"}
+_MAY_CHANGE |= {"training.steps", "training.log_every", "training.keep_last", "training.keep_best"}
+_FACTS = {"plugins", "shape", "levels", "data"}
 
 
 @dataclass(frozen=True)
@@ -64,17 +65,30 @@ class RunFolder:
         elif self.path.exists() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
             raise CheckpointError(f"{self.path}: not empty, and not a run folder. Choose another with --out.")
         self.path.mkdir(parents=True, exist_ok=True)
+        write_text(self.resolved_recipe, dump(recipe))  # first: a run killed here can be continued
         write_text(self.given_recipe, text)
-        write_text(self.resolved_recipe, dump(recipe))
 
     def _refuse_other(self, recipe: Recipe) -> None:
         before = load_recipe(self.resolved_recipe)
-        changed = [key for key in differences(before, recipe) if not key.startswith(_MAY_CHANGE)]
+        changed = [key for key in differences(before, recipe) if not _may_change(key)]
         if changed:
             raise CheckpointError(
                 f"{self.path}: a run of another recipe. It differs in {', '.join(changed)}. "
                 "Choose another folder with --out, or the recipe of this one."
             )
+
+    def facts(self) -> dict[str, Any]:
+        """What the manifest says. Raises CheckpointError if it is missing or damaged."""
+        try:
+            facts = json.loads(self.manifest.read_text())
+            missing = sorted(_FACTS - facts.keys())
+        except (OSError, ValueError, AttributeError) as error:
+            raise CheckpointError(
+                f"{self.manifest}: cannot be read ({error}). Restore it, or delete it and run the recipe again."
+            ) from error
+        if missing:
+            raise CheckpointError(f"{self.manifest}: without {', '.join(missing)}. Delete it and run the recipe again.")
+        return facts
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -88,6 +102,10 @@ class RunFolder:
                     f"{self.path}: another vdmkit is training here. Wait for it, or choose another --out."
                 ) from None
             yield
+
+
+def _may_change(key: str) -> bool:
+    return any(key == allowed or key.startswith(f"{allowed}.") for allowed in _MAY_CHANGE)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A trained model from its run folder."""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,11 +37,9 @@ def load_run(path: Path, overrides: Sequence[str] = (), plugins: Sequence[Path] 
         CheckpointError: not a run folder, no usable checkpoint, or one that does not fit the recipe.
     """
     folder = RunFolder(path)
-    if not folder.resolved_recipe.is_file() or not folder.manifest.is_file():
-        raise CheckpointError(
-            f"{path}: not a run folder: it has no {folder.resolved_recipe.name} and {folder.manifest.name}."
-        )
-    facts = json.loads(folder.manifest.read_text())
+    if not folder.resolved_recipe.is_file():
+        raise CheckpointError(f"{path}: not a run folder: it has no {folder.resolved_recipe.name}.")
+    facts = folder.facts()
     files = list(plugins) or [Path(name) for name in facts["plugins"]]
     recipe = load_recipe(folder.resolved_recipe, overrides, files)
     like = state_like(recipe, tuple(facts["shape"]), facts["levels"])

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The main job: train, evaluate, sample, and leave a run folder that everything later starts from."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +45,7 @@ def _note(folder: RunFolder, train: Images, test: Images, plugins: Sequence[Path
     """Write the manifest, and say what the run is on. Raises DataError if it began on other images."""
     facts = manifest(train, test, plugins)
     if folder.manifest.exists():
-        before = json.loads(folder.manifest.read_text())["data"]  # None for an imported checkpoint
+        before = folder.facts()["data"]  # None for an imported checkpoint
         if before and before["train"]["sha256"] != train.identity.sha256:
             raise DataError(
                 f"{folder.path}: this run began on training images of sha256 {before['train']['sha256'][:12]}, "
