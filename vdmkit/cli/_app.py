@@ -41,9 +41,6 @@ def main() -> None:
     except OSError as error:  # a full disk, a folder that may not be written
         print(f"{error.filename or 'vdmkit'}: {error.strerror or error}.", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        sys.exit(130)
 
 
 def _print_version(wanted: bool) -> bool:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from vdmkit.cli._options import Overrides, PluginFiles, RecipeFile
+from vdmkit.errors import Interrupted
 
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run folder. Default: runs/RECIPE.")]
 
@@ -19,7 +20,10 @@ def run(recipe: RecipeFile, overrides: Overrides, plugins: PluginFiles, out: Out
     from vdmkit.run import RunFolder, run_recipe
 
     folder = RunFolder(out or Path("runs") / recipe.stem)
-    evaluation = run_recipe(checked, recipe.read_text(), folder, plugins)
+    try:
+        evaluation = run_recipe(checked, recipe.read_text(), folder, plugins)
+    except KeyboardInterrupt:
+        raise Interrupted("Stopped. What was saved is kept: to go on, run the same command again.") from None
     typer.echo(
         f"\n{evaluation}\n\n"
         f"  samples      {folder.samples}  (left: samples, right: real)\n"

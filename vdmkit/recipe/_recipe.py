@@ -34,7 +34,10 @@ class ObjectiveChoices:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """How long, on how much, and what is kept. Intervals are in steps; `evaluate_every` 0 means only at the end."""
+    """How long, on how much, and what is kept. Intervals are in steps; `evaluate_every` 0 means only at the end.
+
+    At least two checkpoints are kept: the newest can be damaged by whatever stopped the run.
+    """
 
     steps: Positive
     batch_size: Positive
@@ -44,7 +47,7 @@ class TrainingSettings:
     evaluate_every: Count = 0
     sample_every: Count = 0
     checkpoint_every: Positive = 1000
-    keep_last: Positive = 2
+    keep_last: Annotated[int, Ge(2)] = 2
     keep_best: Count = 1
     steps_per_dispatch: Count = 0
 

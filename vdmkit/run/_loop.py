@@ -62,7 +62,8 @@ def means(metrics: list[Metrics], last_step: int) -> dict[str, float]:
     Raises:
         NonFiniteError: one is not finite; names the first such step and the term.
     """
-    joined = {name: np.concatenate([np.asarray(m[name]) for m in metrics]) for name in metrics[0]}
+    names = sorted(metrics[0], key=lambda name: name == "gradient")  # last: it is not finite because a term is not
+    joined = {name: np.concatenate([np.asarray(m[name]) for m in metrics]) for name in names}
     first_step = last_step - len(joined["bpd"]) + 1
     bad = [
         (int(np.argmin(np.isfinite(v))), name)

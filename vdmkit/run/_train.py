@@ -12,7 +12,7 @@ import numpy as np
 from vdmkit.assembly import build_optimizer, build_state, build_update, training_counts
 from vdmkit.checkpoint import CheckpointStore, steps_in
 from vdmkit.data import Images, batches
-from vdmkit.errors import Interrupted, NonFiniteError
+from vdmkit.errors import CheckpointError, Interrupted, NonFiniteError
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import check_increasing
 from vdmkit.randomness import fold_purpose
@@ -62,9 +62,11 @@ class Training:
                     self._log(collected, step, time.monotonic() - start)
                     self._act(state, step, at_end=at_end)
                     collected, start = [], time.monotonic()
-                if stop and step < settings.steps:
-                    where = f"step {step:,} of {settings.steps:,}"
-                    raise Interrupted(f"Stopped at {where} and saved. To go on, run the same command again.")
+                if stop:
+                    break
+            if stopping():  # perhaps only since the last step: that is saved too
+                where = f"step {int(state.step):,} of {settings.steps:,}"
+                raise Interrupted(f"Stopped at {where} and saved. To go on, run the same command again.")
         return state
 
     def _loop(self) -> Loop:
@@ -83,7 +85,10 @@ class Training:
         except NonFiniteError as error:
             saved = steps_in(self.folder.checkpoints)
             kept = f"The last good checkpoint is that of step {saved[-1]}" if saved else "No checkpoint was saved yet"
-            raise NonFiniteError(f"{error} {kept}, in {self.folder.checkpoints}.") from None
+            raise NonFiniteError(
+                f"{error} {kept}, in {self.folder.checkpoints}. "
+                "Try a lower optimizer.learning_rate or an optimizer.clip_norm, in another folder (--out)."
+            ) from None
         rate = sum(len(m["bpd"]) for m in collected) / seconds
         self.log.scalars(step, {f"train/{name}": value for name, value in values.items()} | {"steps_per_second": rate})
 
@@ -123,6 +128,11 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, test: Images) -> tup
     restored = store.restore(state, data, warn=lambda message: print(message, file=sys.stderr))
     if restored is not None:
         state = restored.state
+        if restored.step > settings.steps:
+            raise CheckpointError(
+                f"{folder.path}: this run is at step {restored.step:,} already, past training.steps = "
+                f"{settings.steps:,}. Ask for more steps, or choose another folder with --out."
+            )
         print(f"continuing {folder.path} from step {restored.step:,}", file=sys.stderr)
     log = MetricLog(folder.path, step=int(state.step))
     return Training(recipe, folder, train, test, store, data, log), state
