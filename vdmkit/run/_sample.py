@@ -14,6 +14,7 @@ from vdmkit.report import progress
 from vdmkit.sampling import AbstractSampler, sample, uniform_grid
 
 _BATCH = 64
+_TIMED = 8
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,15 @@ def draw_samples(
 def fit_into(model: DiffusionModel, sampler: AbstractSampler, wanted: Plan, *, seconds: float) -> Plan:
     """The largest plan up to `wanted` that fits: fewer images first, then, of a single one, fewer steps.
 
-    Timed on a single image, so that what fits is drawn in less.
+    Timed on one step of a few images.
     """
     grid = uniform_grid(model.schedule, 2)
+    images = min(wanted.count, _TIMED)
     times = []
     for _ in range(2):  # the first includes compilation
         start = time.monotonic()
-        sample(model, sampler, grid[:2], 1, key=jax.random.key(0)).block_until_ready()
+        sample(model, sampler, grid[:2], images, key=jax.random.key(0)).block_until_ready()
         times.append(time.monotonic() - start)
-    affordable = max(int(seconds / times[1]), 1)  # steps of single images
+    affordable = max(int(seconds / times[1] * images), 1)  # steps of single images
     count = min(wanted.count, max(affordable // wanted.steps, 1))
     return Plan(count, wanted.steps if count > 1 else min(wanted.steps, affordable))
