@@ -3,6 +3,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from vdmkit.data import Images
@@ -13,7 +14,8 @@ from vdmkit.run._evaluate import Evaluation, evaluate
 from vdmkit.run._folder import RunFolder, write_json
 from vdmkit.run._manifest import manifest
 from vdmkit.run._pictures import picture_beside_real
-from vdmkit.run._train import begin
+from vdmkit.run._train import Training, begin
+from vdmkit.training import TrainState
 
 
 def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[Path]) -> Evaluation:
@@ -28,16 +30,20 @@ def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[P
         train, test = source.load("train"), source.load("test")
         _note(folder, train, test, plugins)
         training, state = begin(recipe, folder, train, test)
-        try:
-            state = training.run(state)
-        finally:
-            training.log.close()
-        model = state.ema_model if recipe.evaluation.weights == "ema" else state.model
-        settings = recipe.evaluation
-        seconds = 60 * settings.minutes
-        evaluation = evaluate(model, test, settings, step=int(state.step), seed=recipe.seed, seconds=seconds)
-        write_json(folder.evaluation, evaluation.as_json())
-        write_png(picture_beside_real(model, test, recipe), folder.samples)
+        with closing(training.log):
+            return _report(training, training.run(state))
+
+
+def _report(training: Training, state: TrainState) -> Evaluation:
+    """Evaluate and sample the trained model, and leave both in the run folder."""
+    recipe, folder, test, step = training.recipe, training.folder, training.test, int(state.step)
+    settings = recipe.evaluation
+    model = state.ema_model if settings.weights == "ema" else state.model
+    evaluation = evaluate(model, test, settings, step=step, seed=recipe.seed, seconds=60 * settings.minutes)
+    write_json(folder.evaluation, evaluation.as_json())
+    picture = picture_beside_real(model, test, recipe)
+    write_png(picture, folder.samples)
+    training.log.picture(step, "samples", picture)
     return evaluation
 
 
