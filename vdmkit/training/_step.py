@@ -43,7 +43,7 @@ class Update(eqx.Module):
         loss = eqx.filter_value_and_grad(self.loss, has_aux=True)
         (bpd, metrics), gradient = loss(state.model, batch, key=jax.random.fold_in(key, state.step))
         state = self.apply(state, gradient)
-        return state, {"bpd": bpd, **metrics, "gradient": optax.global_norm(gradient)}
+        return state, {"bpd": bpd, **metrics, "gradient": optax.tree.norm(gradient)}
 
     def apply(self, state: TrainState, gradient: PyTree) -> TrainState:
         """The optimiser's update, then the average: ema + (1 - decay) (params - ema)."""
