@@ -44,7 +44,7 @@ def _rewrite(path: Path, lines: list[str]) -> None:
     os.replace(temporary, path)
 
 
-def _step_of(line: str) -> float:
+def _step_of(line: str) -> int | float:
     """Infinity for a line that is damaged, so that it is dropped."""
     try:
         return json.loads(line)["step"]
