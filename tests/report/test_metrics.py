@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metrics on disk: every line is JSON, and a run that was stopped goes on without a seam."""
+
+import errno
+import json
+import os
+import struct
+
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from vdmkit.report import MetricLog
+
+
+def log(folder, step: int, *steps: int) -> None:
+    """Open the log of a run that continues at `step`, and log `steps`."""
+    metrics = MetricLog(folder, step=step)
+    for each in steps:
+        metrics.scalars(each, {"train/bpd": each / 2})
+    metrics.close()
+
+
+def lines(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def events(folder) -> list[Event]:
+    """TensorBoard's records: length, its checksum, content, its checksum."""
+    found = []
+    for path in sorted((folder / "tensorboard").iterdir()):
+        content = path.read_bytes()
+        while content:
+            (length,) = struct.unpack("<Q", content[:8])
+            found.append(Event.FromString(content[12 : 12 + length]))
+            content = content[16 + length :]
+    return found
+
+
+def test_a_line_a_call(tmp_path):
+    """A step's metrics would be lost, or not be readable by a program."""
+    log(tmp_path, 0, 10, 20)
+    assert lines(tmp_path) == [{"step": 10, "train/bpd": 5.0}, {"step": 20, "train/bpd": 10.0}]
+
+
+def test_lines_are_on_disk_at_once(tmp_path):
+    """A kill would cost the lines since the last flush."""
+    metrics = MetricLog(tmp_path, step=0)
+    metrics.scalars(1, {"train/bpd": 2.0})
+    assert len(lines(tmp_path)) == 1
+    metrics.close()
+
+
+def test_a_resumed_run_repeats_no_step(tmp_path):
+    """Steps between the last checkpoint and the kill would be logged twice."""
+    log(tmp_path, 0, 10, 20, 30)
+    log(tmp_path, 20, 30, 40)
+    assert [line["step"] for line in lines(tmp_path)] == [10, 20, 30, 40]
+    log(tmp_path, 0, 10)
+    assert [line["step"] for line in lines(tmp_path)] == [10]
+
+
+def test_what_a_kill_or_a_full_disk_left_is_dropped(tmp_path):
+    """A half line would stop the run for good, or make the file unreadable."""
+    log(tmp_path, 0, 10)
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"st\n[1]\n{}\n' + path.read_text() + '{"step": 20, "train/b')
+    log(tmp_path, 20, 30)
+    assert [line["step"] for line in lines(tmp_path)] == [10, 30]
+
+
+def test_lines_survive_when_they_cannot_be_rewritten(tmp_path, monkeypatch):
+    """A resume on a full disk would empty the metrics of the run so far."""
+    log(tmp_path, 0, 10, 20)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="No space"):
+        MetricLog(tmp_path, step=10)
+    assert [line["step"] for line in lines(tmp_path)] == [10, 20]
+
+
+def test_tensorboard_shows_the_same(tmp_path):
+    """TensorBoard would show other values than metrics.jsonl, or no samples."""
+    metrics = MetricLog(tmp_path, step=7)
+    metrics.scalars(8, {"train/bpd": 2.5})
+    metrics.picture(9, "samples", np.zeros((4, 6, 3), np.uint8))
+    metrics.close()
+    values = [(event.step, value) for event in events(tmp_path) for value in event.summary.value]
+    assert [(step, value.tag) for step, value in values] == [(8, "train/bpd"), (9, "samples")]
+    assert values[0][1].simple_value == 2.5
+    assert (values[1][1].image.height, values[1][1].image.width) == (4, 6)
+    purged = [event.step for event in events(tmp_path) if event.HasField("session_log")]
+    assert purged == [8], "TensorBoard drops what an earlier process logged from this step on"

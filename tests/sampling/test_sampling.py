@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Samples: an endless sequence of images, drawn down a grid of gammas by steps of the reverse process."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vdmkit.model import DiffusionModel
+from vdmkit.networks import AbstractNetwork
+from vdmkit.noise import FixedLinear
+from vdmkit.sampling import AbstractSampler, Ancestral, sample, uniform_grid
+
+
+class _Formula(AbstractNetwork):
+    """A network that is a function of (z, gamma)."""
+
+    formula: Callable
+
+    def __call__(self, z, gamma, condition, *, key=None):
+        return self.formula(z, gamma)[..., None]
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(3)
+
+
+def test_the_grid_goes_from_noise_to_data():
+    """A chain would run the wrong way, miss an end of the schedule, or not be uniform in time."""
+    np.testing.assert_allclose(uniform_grid(FixedLinear(gamma_min=-6.0, gamma_max=4.0), 4), [4, 1.5, -1, -3.5, -6])
+
+
+def test_a_step_draws_from_the_reverse_process(tiny_model, as_float64, key):
+    """Sampling would not be ancestral: its step has another mean or spread than q(z_s | z_t, x = x_hat)."""
+    with jax.enable_x64(True):
+        model = as_float64(tiny_model)
+        z = jax.random.normal(key, model.shape, dtype=float)
+        g_t, g_s = jnp.asarray(2.0), jnp.asarray(-1.0)
+        z_s = Ancestral().step(model, z, g_t, g_s, key=key)
+        # Bayes' rule: precisions add, with x_hat in the place of x and z_t = a z_s + N(0, v), a = alpha_t / alpha_s.
+        (alpha_t, var_t), (alpha_s, var_s) = ((jnp.sqrt(jax.nn.sigmoid(-g)), jax.nn.sigmoid(g)) for g in (g_t, g_s))
+        x_hat = (z - jnp.sqrt(var_t) * model.denoise(z, g_t, {}).eps_hat) / alpha_t
+        a = alpha_t / alpha_s
+        v = var_t - a**2 * var_s
+        variance = 1 / (1 / var_s + a**2 / v)
+        mean = variance * (alpha_s * x_hat / var_s + a * z / v)
+        np.testing.assert_allclose(
+            z_s, mean + jnp.sqrt(variance) * jax.random.normal(key, z.shape, z.dtype), rtol=1e-10, atol=1e-12
+        )
+
+
+def test_a_denoiser_that_knows_the_image_draws_it(tiny_model, tiny_images, key):
+    """The chain, the last latent's scale or the decoder would not lead back to the data."""
+    image = jnp.asarray(tiny_images.pixels[0])
+    x = tiny_model.observation.encode(image)
+
+    def eps(z, gamma):
+        return (z - jnp.sqrt(jax.nn.sigmoid(-gamma)) * x) / jnp.sqrt(jax.nn.sigmoid(gamma))
+
+    model = eqx.tree_at(lambda m: m.network, tiny_model, _Formula(eps))
+    # At gamma_0 = -6 z_0 / alpha_0 lies 0.05 from x, and half way to a level is 0.2: 4 sigma, 64 values, chance 4e-3.
+    drawn = sample(model, Ancestral(), uniform_grid(model.schedule, 3), 4, key=key)
+    np.testing.assert_array_equal(drawn, np.broadcast_to(image, drawn.shape))
+
+
+def test_images_are_numbered(tiny_model, key):
+    """Asking for more images would change the first ones, or a second batch would repeat the first."""
+    grid = uniform_grid(tiny_model.schedule, 3)
+    five = np.asarray(sample(tiny_model, Ancestral(), grid, 5, key=key))
+    np.testing.assert_array_equal(sample(tiny_model, Ancestral(), grid, 3, key=key), five[:3])
+    np.testing.assert_array_equal(sample(tiny_model, Ancestral(), grid, 3, key=key, first=2), five[2:])
+    assert len(np.unique(five, axis=0)) == 5
+    assert not np.array_equal(sample(tiny_model, Ancestral(), grid, 5, key=jax.random.key(4)), five)
+
+
+class _Noted(AbstractSampler):
+    """Adds gamma_s to z and draws nothing, so that the chain can be followed."""
+
+    def step(self, model: DiffusionModel, z_t, gamma_t, gamma_s, *, key):
+        return z_t * 0 + gamma_s / 100
+
+
+def test_every_step_is_taken_once(tiny_model, key):
+    """A grid value would be left out, or the progress bar would count other steps than are made."""
+    steps: list[int] = []
+    grid = jnp.asarray([5.0, 1.0, -30.0])
+    model = eqx.tree_at(lambda m: m.schedule, tiny_model, FixedLinear(gamma_min=-30.0, gamma_max=5.0))
+    drawn = sample(model, _Noted(), grid, 2, key=key, on_step=lambda: steps.append(1))
+    assert len(steps) == 2
+    # z_0 = -0.3, of levels -0.8, -0.4, 0, 0.4, 0.8
+    np.testing.assert_array_equal(drawn, np.full((2, *model.shape), 1))
