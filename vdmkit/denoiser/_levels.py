@@ -50,8 +50,9 @@ class Categorical(AbstractPrediction):
 class Lattice(AbstractPrediction):
     """eps and a log-precision r per value: p(x_k | z) ~ exp(-(SNR + e^r) (x_k - x_net)^2 / 2).
 
-    x_net = (z - sigma (z + net)) / alpha. Untrained, r = 7 makes it the eps prediction with eps_hat = z; where
-    the noise is small it rounds to levels by itself. Two outputs per value, whatever the number of levels.
+    x_net = (z - sigma (z + net)) / alpha. Untrained, r = 7 spreads it over 0.03: where levels are closer than that
+    (V above 100) it starts as the eps prediction with eps_hat = z. Where the noise is small it rounds to levels by
+    itself. Two outputs per value, whatever the number of levels.
     """
 
     levels: int = eqx.field(static=True)
