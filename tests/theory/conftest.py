@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Float64, models whose denoiser is a formula, and the two quadratures that replace Monte Carlo.
+
+A denoiser that is linear in z has a loss that is quadratic in (x, eps). Its mean over x ~ N(0, s^2) and
+eps ~ N(0, 1) is then its mean over the four points x = +-s, eps = +-1: one image of four pixels is exact.
+
+PAPER n.m is a section of the project's fact sheet on Kingma et al. 2021 (arXiv 2107.00630v6). Its numbers were
+computed before this code, from the formulas.
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtyping import Array, Float
+
+from vdmkit.denoiser import AbstractPrediction, Eps
+from vdmkit.model import DiffusionModel
+from vdmkit.networks import AbstractNetwork
+from vdmkit.noise import AbstractPath, AbstractSchedule, FixedLinear, VariancePreserving
+from vdmkit.objective import diffusion_loss
+from vdmkit.observation import AbstractObservation, CategoricalObservation
+
+Formula = Callable[[Array, Array], Array]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def float64():
+    """For these modules only: the rest of the suite runs in float32, in the same process."""
+    with jax.enable_x64(True):
+        yield
+
+
+class _Formula(AbstractNetwork):
+    """A network that is a function of (z, gamma)."""
+
+    formula: Formula
+    outputs: int = eqx.field(static=True)
+
+    def __call__(self, z, gamma, condition, *, key=None):
+        return self.formula(z, gamma).reshape(*z.shape, self.outputs)
+
+
+class _VarianceExploding(AbstractPath):
+    """alpha = 1."""
+
+    def log_alpha(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
+        return jnp.zeros_like(gamma)
+
+
+class _Straight(AbstractPath):
+    """alpha + sigma = 1, as in flow matching."""
+
+    def log_alpha(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
+        return -jax.nn.softplus(gamma / 2)
+
+
+@pytest.fixture
+def quick_key() -> Array:
+    """A key whose generator compiles five times faster than the default one, where any random numbers will do."""
+    return jax.random.key(0, impl="rbg")
+
+
+@pytest.fixture
+def other_path() -> AbstractPath:
+    """A path that exists only here."""
+    return _VarianceExploding()
+
+
+@pytest.fixture(params=[VariancePreserving, _VarianceExploding, _Straight], ids=lambda path: path.__name__.strip("_"))
+def path(request) -> AbstractPath:
+    """vdmkit's path and two others."""
+    return request.param()
+
+
+@pytest.fixture(scope="module")
+def model_of() -> Callable[..., DiffusionModel]:
+    """A model of 4 pixels with 2 levels (x = -1/2 and 1/2) around a formula for the network's output."""
+
+    def build(
+        formula: Formula,
+        *,
+        schedule: AbstractSchedule | None = None,
+        path: AbstractPath | None = None,
+        prediction: AbstractPrediction | None = None,
+        observation: AbstractObservation | None = None,
+        shape: tuple[int, int, int] = (4, 1, 1),
+    ) -> DiffusionModel:
+        prediction = prediction or Eps()
+        return DiffusionModel(
+            schedule or FixedLinear(),
+            path or VariancePreserving(),
+            prediction,
+            _Formula(formula, prediction.outputs),
+            observation or CategoricalObservation(2),
+            shape,
+        )
+
+    return build
+
+
+def _gaussian_eps_hat(path: AbstractPath, variance: Array, z: Array, gamma: Array) -> Array:
+    alpha, sigma = path.alpha(gamma), path.sigma(gamma)
+    return sigma * z / (alpha**2 * variance + sigma**2)
+
+
+@pytest.fixture(scope="module")
+def gaussian(model_of) -> Callable[..., DiffusionModel]:
+    """A model with the exact denoiser of x ~ N(0, variance) (PAPER 19.2)."""
+
+    def build(variance: float, **parts) -> DiffusionModel:
+        eps_hat = jax.tree_util.Partial(_gaussian_eps_hat, VariancePreserving(), jnp.asarray(variance))
+        return model_of(eps_hat, **parts)
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def four_points() -> Callable[[float], tuple[Array, Array]]:
+    """(x, eps) whose mean loss is the mean over Gaussian x of this variance, for a denoiser linear in z."""
+
+    def points(variance: float) -> tuple[Array, Array]:
+        signs_x, signs_eps = jnp.array([[1, 1, -1, -1], [1, -1, 1, -1.0]])[..., None, None]
+        return jnp.sqrt(variance) * signs_x, signs_eps
+
+    return points
+
+
+@pytest.fixture(scope="module")
+def times() -> tuple[Array, Array]:
+    """Nodes and weights of an integral over t in [0, 1]: Gauss-Legendre on panels that shrink towards both ends.
+
+    16 nodes a panel: exact to rounding for an integrand with no pole nearer to a panel than half its width. Panels
+    are 1/16 wide in the middle and 1/1024 at the ends, where the cosine schedule has poles.
+    """
+    half = np.concatenate([[0.0], 2.0 ** np.arange(-10, -4), np.arange(1, 9) / 16])
+    edges = np.unique(np.concatenate([half, 1 - half]))
+    node, weight = np.polynomial.legendre.leggauss(16)
+    widths = np.diff(edges)[:, None] / 2
+    return jnp.asarray((edges[:-1, None] + widths * (1 + node)).ravel()), jnp.asarray((widths * weight).ravel())
+
+
+@pytest.fixture(scope="module")
+def noise() -> tuple[Array, Array]:
+    """Nodes and weights of a mean over eps ~ N(0, 1): the trapezoid rule, exact to rounding for smooth functions.
+
+    With step h it errs by exp(-2 pi w / h) for a function analytic within w of the real axis; beyond 9 lies 1e-19.
+    """
+    eps = jnp.linspace(-9, 9, 361)
+    weight = jnp.exp(-(eps**2) / 2)
+    return eps, weight / weight.sum()
+
+
+@pytest.fixture(scope="module")
+def losses() -> Callable[..., Array]:
+    """Diffusion losses in nats of one (x, eps) at many times."""
+
+    @eqx.filter_jit
+    def at(model: DiffusionModel, x: Array, eps: Array, t: Array, steps: int = 0) -> Array:
+        return jax.vmap(lambda t: diffusion_loss(model, x, t, eps, {}, steps=steps)[0])(t)
+
+    return at

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The encoding of levels and the decoder p(x | z_0)."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtyping import Array
+
+from vdmkit.noise import FixedLinear
+from vdmkit.objective import bits_per_dim, reconstruction_loss
+from vdmkit.observation import CategoricalObservation
+
+
+@eqx.filter_jit
+def _log_probs(observation: CategoricalObservation, images: Array, z_0: Array, gamma_0: Array) -> Array:
+    return jax.vmap(observation.log_prob, in_axes=(0, None, None))(images, z_0, gamma_0)
+
+
+def _one_pixel(level: int):
+    return jnp.full((1, 1, 1), level, jnp.uint8)
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_levels_are_the_centres_of_equal_bins(levels: int) -> None:
+    """False if data lay elsewhere than 2 (k + 1/2) / V - 1, where the authors' networks expect it."""
+    image = jnp.arange(levels, dtype=jnp.uint8)[:, None, None]
+    expected = -1 + 1 / levels + 2 / levels * np.arange(levels)
+    np.testing.assert_allclose(CategoricalObservation(levels).encode(image).ravel(), expected, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+@pytest.mark.parametrize("gamma_0", [-13.3, -6.0, 2.0])
+def test_probabilities_sum_to_one(levels: int, gamma_0: float) -> None:
+    """False if p(x | z_0) were no distribution, so that no code had its length: also far outside of the data."""
+    every_image = jnp.asarray(np.arange(levels, dtype=np.uint8)[:, None, None, None])
+    observation = CategoricalObservation(levels)
+    for z_0 in (0.1, -0.73, 3.0, -50.0):
+        log_probs = _log_probs(observation, every_image, jnp.full((1, 1, 1), z_0), jnp.array(gamma_0))
+        # the likeliest level's logit is at most (1/V / sigma_0)^2 / 2 = 4e4 inside (V = 2), (51 / sigma_0)^2 / 2 = 8e8
+        # outside; some roundings of it
+        np.testing.assert_allclose(np.exp(log_probs).sum(), 1, rtol=4e-11 if abs(z_0) < 1 else 8e-7)
+
+
+@pytest.mark.parametrize(
+    ("level", "e", "expected"),
+    [(100, 0.0, 0.0), (100, 1.0, -5.126e-6), (100, 3.5, -2.959100), (0, -2.0, 0.0), (255, 3.0, 0.0)],
+)
+def test_decoder_has_the_papers_values(level: int, e: float, expected: float) -> None:
+    """False if a latent e standard deviations off its level were decoded with another probability (PAPER 19.13)."""
+    observation = CategoricalObservation(256)
+    z_0 = observation.encode(_one_pixel(level)) + np.exp(-13.3 / 2) * e
+    log_prob = _log_probs(observation, _one_pixel(level)[None], z_0, jnp.array(-13.3))[0]
+    # The values are float32's: log(1 + p) is rounded to 6e-8, and z_0 to 1.5e-8, or 1.2e-5 standard deviations. The
+    # slope of log p is that share of the distance to the next level, 6.04, which is not this level's probability.
+    np.testing.assert_allclose(log_prob, expected, rtol=0, atol=6e-8 + 1.2e-5 * 6.04 * -np.expm1(expected))
+
+
+@pytest.mark.parametrize(
+    ("log_snr", "level", "expected", "atol"),
+    [
+        (13.3, 100, 0.01045, 5e-6),
+        (13.3, 0, 0.00523, 5e-6),
+        (12.0, 100, 0.418, 5e-4),
+        (11.8, 100, 0.546, 5e-4),
+        (10.0, 100, 1.834, 5e-4),
+        (8.0, 100, 3.276, 5e-4),
+        (6.0, 100, 4.719, 5e-4),
+    ],
+)
+def test_reconstruction_costs_what_the_paper_says(
+    model_of, noise, log_snr: float, level: int, expected: float, atol: float
+) -> None:
+    """False if the expected reconstruction term were not PAPER section 4's, bits per dimension to its decimals."""
+    schedule = FixedLinear(gamma_min=-log_snr)
+    model = model_of(lambda z, gamma: z, schedule=schedule, observation=CategoricalObservation(256), shape=(1, 1, 1))
+    eps, weight = noise
+    loss = eqx.filter_jit(jax.vmap(lambda e: reconstruction_loss(model, _one_pixel(level), e.reshape(1, 1, 1))))(eps)
+    np.testing.assert_allclose(bits_per_dim(weight @ loss, 1), expected, rtol=0, atol=atol)
+
+
+def test_decoding_gives_the_nearest_level() -> None:
+    """False if the most probable image were not the nearest one, or a latent beyond the ends fell off them."""
+    observation = CategoricalObservation(17)
+    rng = np.random.default_rng(0)
+    image = jnp.asarray(rng.integers(0, 17, (4, 4, 3)).astype(np.uint8))
+    within_half_a_bin = rng.uniform(-0.99, 0.99, image.shape) / 17
+    decoded = observation.decode(observation.encode(image) + within_half_a_bin, jnp.array(-13.3))
+    np.testing.assert_array_equal(decoded, image)
+    beyond = observation.decode(jnp.full(image.shape, -7.0), jnp.array(-13.3))
+    np.testing.assert_array_equal(beyond, 0)

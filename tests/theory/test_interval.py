@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Error bars cover what they should, and say where the error comes from."""
+
+import numpy as np
+import pytest
+
+from vdmkit.likelihood import interval
+from vdmkit.objective import bits_per_dim
+
+
+def _replicates(rng: np.random.Generator, n: int, of_images: float, of_draws: float) -> np.ndarray:
+    """Images with mean 5 and this spread, each estimated twice with this error."""
+    return 5 + of_images * rng.normal(size=n) + of_draws * rng.normal(size=(2, n))
+
+
+@pytest.mark.parametrize(("of_images", "of_draws"), [(1.0, 0.1), (1.0, 1.0), (0.0, 1.0)])
+def test_95_percent_of_intervals_hold_the_truth(of_images: float, of_draws: float) -> None:
+    """False if error bars were too short or too long, whichever of the two errors dominates: even with 10 images."""
+    rng, repeats = np.random.default_rng(0), 2000
+    intervals = [interval(_replicates(rng, 10, of_images, of_draws)) for _ in range(repeats)]
+    coverage = np.mean([each.low <= 5 <= each.high for each in intervals])
+    # the mean over images is Gaussian, so Student's t is exact; 4 standard errors of a share, false alarm 6e-5
+    np.testing.assert_allclose(coverage, 0.95, atol=4 * np.sqrt(0.95 * 0.05 / repeats))
+
+
+@pytest.mark.parametrize(("of_images", "of_draws"), [(1.0, 0.1), (1.0, 1.0), (0.2, 1.0)])
+def test_each_part_has_its_share_of_the_width(of_images: float, of_draws: float) -> None:
+    """False if Monte Carlo error were booked as the finite test set's, or the other way round."""
+    n = 20_000
+    result = interval(_replicates(np.random.default_rng(0), n, of_images, of_draws))
+    # 1.96 standard errors of a mean over n images; two draws halve the variance of Monte Carlo
+    in_units = np.sqrt(n) / 1.96
+    both = of_images**2 + of_draws**2 / 2
+    # a variance over n images is known to sqrt(2 / n) of it, and the test set's is a difference of two such;
+    # 4 standard errors each
+    error = 4 * np.sqrt(2 / n) * both
+    np.testing.assert_allclose((result.half_width * in_units) ** 2, both, atol=error)
+    np.testing.assert_allclose((result.half_width_monte_carlo * in_units) ** 2, of_draws**2 / 2, atol=error)
+    np.testing.assert_allclose((result.half_width_test_set * in_units) ** 2, of_images**2, atol=2 * error)
+
+
+def test_known_case() -> None:
+    """False if the half-width were not Student's t times the standard error, here of two images without Monte Carlo."""
+    exact = interval(np.array([[1.0, 3.0], [1.0, 3.0]]))
+    # standard error 1, and t = 12.7062 for one degree of freedom (tables)
+    np.testing.assert_allclose([exact.half_width, exact.half_width_test_set], 12.7062, rtol=1e-5)
+    assert (exact.value, exact.half_width_monte_carlo) == (2, 0)
+    np.testing.assert_allclose([exact.low, exact.high], [2 - 12.7062, 2 + 12.7062], rtol=1e-5)
+
+
+def test_parts_add_up_in_quadrature() -> None:
+    """False if the parts did not explain the whole, when neither is lost to chance."""
+    result = interval(_replicates(np.random.default_rng(0), 50, 1.0, 1.0))
+    parts = np.hypot(result.half_width_test_set, result.half_width_monte_carlo)
+    np.testing.assert_allclose(parts, result.half_width, rtol=1e-13)
+
+
+def test_bits_per_dimension() -> None:
+    """False if nats became other bits: ln 2 nats in each of 3072 dimensions are one bit per dimension."""
+    np.testing.assert_allclose(bits_per_dim(3072 * np.log(2), 3072), 1, rtol=1e-15)
+    np.testing.assert_allclose(bits_per_dim(np.array([0.0, 10.0]), 5), [0, 2 / np.log(2)], rtol=1e-15)

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bound of a test set: unbiased for every image, whatever the batches, and never a number that is none."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtyping import Array
+
+from vdmkit.denoiser import Categorical
+from vdmkit.errors import DataError, NonFiniteError
+from vdmkit.likelihood import bound_of_images
+from vdmkit.model import DiffusionModel
+from vdmkit.noise import FixedLinear, VariancePreserving
+from vdmkit.objective import Bound, prior_loss
+from vdmkit.observation import AbstractObservation, CategoricalObservation
+
+SHAPE, LEVELS, COUNT = (2, 2, 1), 3, 300
+COUNTS = np.array([1, 5, 14], np.int32)
+IMAGES = np.random.default_rng(0).integers(0, LEVELS, (COUNT, *SHAPE)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def order_0(model_of) -> DiffusionModel:
+    """The exact denoiser of independent pixels, over so many gammas that its bound is their code length."""
+    return model_of(
+        lambda z, gamma: jnp.zeros((*SHAPE, LEVELS)),
+        schedule=FixedLinear(gamma_min=-8.0, gamma_max=16.0),
+        prediction=Categorical(jnp.broadcast_to(jnp.asarray(COUNTS), (*SHAPE, LEVELS))),
+        observation=CategoricalObservation(LEVELS),
+        shape=SHAPE,
+    )
+
+
+@pytest.fixture(scope="module")
+def bound(order_0) -> Bound:
+    return bound_of_images(order_0, IMAGES, draws=8, steps=0, batch_size=128, key=jax.random.key(0))
+
+
+def test_bound_of_independent_pixels_is_their_code_length(bound: Bound) -> None:
+    """False if the estimate were biased: the smoothed histogram's code lengths are known, image by image."""
+    share = (COUNTS + 0.5) / (COUNTS + 0.5).sum()
+    code_length = -np.log(share)[IMAGES].sum((1, 2, 3))
+    error = bound.total - code_length
+    assert error.shape == (2, COUNT)
+    # 4 standard errors of the mean over images and replicates, false alarm 6e-5. The ends cost no more than
+    # 4 pixels of x^2 SNR_1 / 2 < 1e-7, and levels are 0.67 / sigma_0 = 36 standard deviations apart.
+    means = error.mean(0)
+    np.testing.assert_allclose(means.mean(), 0, atol=4 * means.std(ddof=1) / np.sqrt(COUNT))
+    assert abs(means).mean() > 1e-3  # a statistical test needs errors
+
+
+def test_an_images_two_estimates_err_independently(bound: Bound) -> None:
+    """False if the replicates shared draws: the interval would then call Monte Carlo error the test set's."""
+    share = (COUNTS + 0.5) / (COUNTS + 0.5).sum()
+    first, second = bound.total + np.log(share)[IMAGES].sum((1, 2, 3))
+    correlation = np.corrcoef(first, second)[0, 1]
+    np.testing.assert_allclose(correlation, 0, atol=4 / np.sqrt(COUNT))  # 4 standard errors, false alarm 6e-5
+
+
+def test_batch_size_changes_nothing(order_0, bound: Bound) -> None:
+    """False if an image's draws depended on its neighbours: 300 images in batches of 128 and of 512."""
+    at_once = bound_of_images(order_0, IMAGES, draws=8, steps=0, batch_size=512, key=jax.random.key(0))
+    # rounding of another vectorisation, 1e-16 / sigma_0 in eps_hat
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13), at_once, bound)
+
+
+def test_a_pass_that_is_stopped_has_the_same_estimates_of_fewer_images(order_0, bound: Bound) -> None:
+    """False if a time limit changed an estimate, or counted images that it never came to."""
+    settings = {"draws": 8, "steps": 0, "batch_size": 128, "key": jax.random.key(0)}
+    stopped = bound_of_images(order_0, IMAGES, **settings, stop=lambda: True)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:, :128]), stopped, bound)
+
+
+def test_each_image_counts_once_and_in_order(order_0, bound: Bound) -> None:
+    """False if the last batch's padding were counted, or an image left out: the image sets the prior term."""
+    x = jax.vmap(order_0.observation.encode)(jnp.asarray(IMAGES))
+    expected = jax.vmap(lambda x: prior_loss(order_0, x))(x)
+    np.testing.assert_allclose(bound.prior, np.broadcast_to(expected, (2, COUNT)), rtol=1e-12)
+
+
+def test_every_step_is_visited_once_by_as_many_draws(model_of, quick_key) -> None:
+    """False if times clustered, or T-step bounds were not: a loss that depends on t alone is then summed exactly."""
+    image = np.zeros((2, *SHAPE), np.uint8)
+    observation = CategoricalObservation(LEVELS)
+    path, x = VariancePreserving(), observation.encode(jnp.asarray(image[0]))
+
+    def misses_by_gamma(z: Array, gamma: Array) -> Array:
+        return (z - path.alpha(gamma) * x) / path.sigma(gamma) + gamma  # eps_hat = eps + gamma
+
+    schedule = FixedLinear(gamma_min=-6.0, gamma_max=2.0)
+    model = model_of(misses_by_gamma, schedule=schedule, observation=observation, shape=SHAPE)
+    steps = 4
+    bound = bound_of_images(model, image, draws=2 * steps, steps=steps, batch_size=2, key=quick_key)
+    gamma_t = -6 + 8 / steps * np.arange(1, steps + 1)
+    expected = 4 / 2 * np.expm1(8 / steps) * (gamma_t**2).sum()  # 4 pixels, T / 2 of a mean over T steps
+    np.testing.assert_allclose(bound.diffusion, expected, rtol=1e-12)
+
+
+class _Marked(AbstractObservation):
+    """Level 7 is encoded and decoded as told; all else is 0."""
+
+    code: Array
+    log_probability: Array
+    levels: int = 8
+
+    def encode(self, image):
+        return jnp.where(image == 7, self.code, 0.0)
+
+    def log_prob(self, image, z_0, gamma_0):
+        return jnp.where(image == 7, self.log_probability, 0.0).sum()
+
+    def decode(self, z_0, gamma_0):
+        return jnp.zeros(z_0.shape, jnp.uint8)
+
+
+@pytest.mark.parametrize(
+    ("term", "code", "log_probability"),
+    [("prior", np.inf, 0.0), ("reconstruction", 0.0, -np.inf), ("diffusion", 1e9, 0.0)],
+)
+def test_a_term_that_is_not_finite_is_an_error_and_not_a_bound(
+    broken: DiffusionModel, quick_key, term: str, code: float, log_probability: float
+) -> None:
+    """False if a NaN could hide in a reported mean, or the message did not say which image and which term."""
+    images = np.zeros((3, *SHAPE), np.uint8)
+    images[1] = 7
+    observation = _Marked(jnp.array(code), jnp.array(log_probability))
+    model = eqx.tree_at(lambda m: m.observation, broken, observation)
+    with pytest.raises(NonFiniteError, match=f"the {term} term of test image 1 is not finite"):
+        bound_of_images(model, images, draws=2, steps=0, batch_size=3, key=quick_key)
+
+
+@pytest.fixture(scope="module")
+def broken(model_of) -> DiffusionModel:
+    """A network that gives NaN for a latent as large as that of code 1e9."""
+    return model_of(lambda z, gamma: jnp.where(abs(z) > 1e6, jnp.nan, z), shape=SHAPE)
+
+
+def test_one_image_has_no_interval(order_0) -> None:
+    """False if a test set without a spread were given an error bar."""
+    with pytest.raises(DataError, match="1 image"):
+        bound_of_images(order_0, IMAGES[:1], draws=2, steps=0, batch_size=1, key=jax.random.key(0))

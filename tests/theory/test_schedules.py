@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Schedules rise, their derivative is their derivative, and the learned ones are the authors'."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vdmkit.errors import RecipeError
+from vdmkit.noise import (
+    AbstractSchedule,
+    FixedLinear,
+    LearnedLinear,
+    LearnedMonotone,
+    check_increasing,
+    gamma_and_derivative,
+)
+from vdmkit.registry import registry
+
+OWN = [c.name for c in registry("schedule").components.values() if c.origin == "vdmkit"]
+
+
+def _monotone(l1, k2, b2, k3) -> LearnedMonotone:
+    """The network with given weights; l1 = (weight, bias)."""
+    schedule = LearnedMonotone(jax.random.key(0), width=len(k2))
+    weights = [jnp.asarray(w) for w in ([[l1[0]]], [l1[1]], k2[None], b2, k3[:, None])]
+    return eqx.tree_at(lambda s: (s.l1.kernel, s.l1.bias, s.l2.kernel, s.l2.bias, s.l3.kernel), schedule, weights)
+
+
+def _values(schedule, t):
+    gamma, derivative = jax.jit(jax.vmap(lambda t: gamma_and_derivative(schedule, t)))(jnp.asarray(t, float))
+    return np.asarray(gamma), np.asarray(derivative)
+
+
+def test_monotone_network_has_the_authors_values() -> None:
+    """False if the released augmented checkpoint were read as another schedule."""
+    j = np.arange(1024)
+    k2 = 0.01 * (-1.0) ** j * (j % 7 + 1)
+    b2 = 0.1 * (j % 5 - 2)
+    k3 = 0.5 * (-1.0) ** (j // 2) * (j % 3 + 1)
+    gamma, derivative = _values(_monotone((18.3, -13.3), k2, b2, k3), [0, 0.25, 0.5, 0.9, 1])
+    # PAPER 19.13, computed in float32: 2 ulp at 16
+    np.testing.assert_allclose(gamma, [-13.319930, -8.735003, -4.150074, 3.185813, 5.019784], rtol=0, atol=4e-6)
+    np.testing.assert_allclose(derivative, [18.339695, 18.339716, 18.339724, 18.339706, 18.339697], rtol=0, atol=4e-6)
+
+
+def test_monotone_network_rises_by_its_closed_form_whatever_the_signs() -> None:
+    """False if a weight that training drives below zero made the bound invalid, or its derivative wrong."""
+    k2, b2, k3 = np.array([[3.0], [1.0], [20.0]]) * np.random.default_rng(0).normal(size=(3, 32))
+    t = np.linspace(0, 1, 101)
+    gamma, derivative = _values(_monotone((-7.0, 2.0), k2, b2, k3), t)
+    s = 1 / (1 + np.exp(-abs(k2) * (2 * t[:, None] - 1) - b2))
+    expected = 7 + (abs(k3) * 4 * abs(k2) * s * (1 - s)).mean(-1)  # PAPER section 5
+    np.testing.assert_allclose(derivative, expected, rtol=1e-12)  # 32 terms, all positive
+    assert (np.diff(gamma) > 0).all()
+
+
+@pytest.mark.parametrize("w", [18.3, -4.0])
+def test_learned_linear_slope_is_the_absolute_weight(w: float) -> None:
+    """False if a negative w, as the authors' code allows, turned time around."""
+    schedule = eqx.tree_at(lambda s: s.w, LearnedLinear(), jnp.array([w]))
+    gamma, derivative = _values(schedule, [0, 0.3, 1])
+    np.testing.assert_allclose(gamma, -13.3 + abs(w) * np.array([0, 0.3, 1]), rtol=1e-15)
+    np.testing.assert_allclose(derivative, abs(w), rtol=0)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_every_schedule_rises_from_end_to_end(name: str, times) -> None:
+    """False if SNR did not fall everywhere, or gamma' were not the derivative of gamma."""
+    schedule = registry("schedule").get(name).build({"key": jax.random.key(2)}, gamma_min=-7.0, gamma_max=3.0)
+    t, weight = times
+    assert (_values(schedule, t)[1] > 0).all()
+    ends, _ = _values(schedule, [0, 1])
+    # the monotone network starts off its ends by the mean of 1024 products of two |N(0, 0.01^2)|: 1e-4 at most
+    np.testing.assert_allclose(ends, [-7, 3], rtol=0, atol=1e-3)
+    np.testing.assert_allclose(weight @ _values(schedule, t)[1], ends[1] - ends[0], rtol=1e-13)
+
+
+class _Bent(AbstractSchedule):
+    """Rises by `slope` times what it should in the second half of time."""
+
+    slope: float
+    gamma_min: float = -1.0
+    gamma_max: float = 1.0
+
+    def __call__(self, t):
+        return self.gamma_min + 2 * jnp.where(t < 0.5, t, 0.5 + self.slope * (t - 0.5))
+
+
+@pytest.mark.parametrize("slope", [-0.1, 0.0, np.nan])
+def test_a_schedule_that_does_not_rise_is_refused(slope: float) -> None:
+    """False if SNR could rise or rest over a part of time, or be none, and still a bound be reported."""
+    check_increasing(_Bent(1e-3))
+    with pytest.raises(RecipeError, match=r"does not rise: gamma\(0.(49|50)0\)"):
+        check_increasing(_Bent(slope))
+
+
+def test_a_schedule_without_ends_in_order_is_refused() -> None:
+    """False if a recipe could ask for a schedule that runs from noise to data."""
+    with pytest.raises(RecipeError, match="gamma_min = 5 must be below gamma_max = 5"):
+        FixedLinear(gamma_min=5.0)
