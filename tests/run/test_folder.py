@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run folder belongs to one recipe and one process, and every file in it is whole."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+import vdmkit
+from vdmkit.errors import CheckpointError, RecipeError
+from vdmkit.recipe import Recipe, load_recipe
+from vdmkit.run import RunFolder, load_run, write_json, write_text
+
+DIGITS = Path(vdmkit.__file__).parents[1] / "recipes" / "digits.toml"
+FACTS = {"plugins": [], "shape": [8, 8, 1], "levels": 17, "data": None}
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    return load_recipe(DIGITS)
+
+
+@pytest.fixture
+def folder(tmp_path) -> RunFolder:
+    return RunFolder(tmp_path / "run")
+
+
+def test_a_new_folder_says_what_it_is(folder, recipe):
+    """The recipe, as given and with all defaults, would not be in the folder."""
+    folder.claim(recipe, "# as given")
+    assert folder.given_recipe.read_text() == "# as given"
+    assert load_recipe(folder.resolved_recipe) == recipe
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "training.steps=3000",
+        "training.log_every=7",
+        "training.keep_last=5",
+        "training.keep_best=0",
+        "evaluation.draws=2",
+        "evaluation.weights=raw",
+        "sampling.count=1",
+        "sampling.minutes=0.5",
+    ],
+)
+def test_what_may_change_when_a_run_goes_on(folder, recipe, override):
+    """A run could not be made longer, or be evaluated in another way, without starting again."""
+    folder.claim(recipe, "")
+    changed = load_recipe(DIGITS, [override])
+    folder.claim(changed, "")
+    assert load_recipe(folder.resolved_recipe) == changed
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=2",
+        "training.batch_size=8",
+        "training.steps_per_dispatch=10",
+        "training.checkpoint_every=7",
+        "training.ema=0.5",
+        "model.network.channels=8",
+        "optimizer.learning_rate=1.0",
+        "objective.steps=10",
+    ],
+)
+def test_another_recipe_is_refused(folder, recipe, override):
+    """A run would go on with another model, other data or another objective, and its record would be wrong."""
+    folder.claim(recipe, "before")
+    with pytest.raises(CheckpointError) as caught:
+        folder.claim(load_recipe(DIGITS, [override]), "after")
+    assert f"{folder.path}: a run of another recipe. It differs in {override.split('=')[0]}." in str(caught.value)
+    assert "--out" in str(caught.value)
+    assert folder.given_recipe.read_text() == "before"
+
+
+def test_all_differing_keys_are_named(folder, recipe):
+    """The user would mend one key at a time."""
+    folder.claim(recipe, "")
+    with pytest.raises(CheckpointError, match=r"differs in seed, model\.network\.channels\."):
+        folder.claim(load_recipe(DIGITS, ["seed=2", "model.network.channels=8", "training.steps=9"]), "")
+
+
+def test_somebody_else_s_folder_is_left_alone(folder, recipe):
+    """A run would be strewn over the user's own files."""
+    folder.path.mkdir()
+    (folder.path / "thesis.tex").write_text("years of work")
+    with pytest.raises(CheckpointError, match=r"not empty, and not a run folder.*--out"):
+        folder.claim(recipe, "")
+    assert [path.name for path in folder.path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("last", ["resolved.toml", "recipe.toml"])
+def test_a_folder_claimed_by_half_can_be_claimed(folder, recipe, monkeypatch, last):
+    """A kill between the first files of a run would make the same command fail for ever."""
+
+    def replace_until_killed(source, target, replace=os.replace):
+        if Path(target).name == last:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("os.replace", replace_until_killed)
+        folder.claim(recipe, "given")
+    folder.claim(recipe, "given")
+    assert folder.given_recipe.read_text() == "given"
+
+
+def test_a_damaged_recipe_is_no_traceback(folder, recipe):
+    """A run folder with a damaged resolved.toml would end in a traceback, or be taken for another recipe's."""
+    folder.claim(recipe, "")
+    folder.resolved_recipe.write_text("[data")
+    with pytest.raises(RecipeError, match=r"resolved\.toml:1:\d+: not valid TOML"):
+        folder.claim(recipe, "")
+
+
+def test_one_process_at_a_time(folder):
+    """Two runs would write the same checkpoints; or a folder would stay locked when its run has ended."""
+    with folder.locked():
+        with pytest.raises(CheckpointError, match="another vdmkit is training here"), folder.locked():
+            pytest.fail("both have it")
+    with folder.locked():
+        pass
+
+
+@pytest.mark.parametrize("content", ['{"shape": [8', "[]", "{}", json.dumps({**FACTS, "data": 0} | {"levels": 1})[:-9]])
+def test_a_damaged_manifest_is_explained(folder, recipe, content):
+    """A run folder with a damaged manifest.json would end in a traceback."""
+    folder.claim(recipe, "")
+    folder.manifest.write_text(content)
+    with pytest.raises(CheckpointError, match=r"manifest\.json: .*[Dd]elete it and run the recipe again"):
+        folder.facts()
+
+
+def test_what_is_no_run_is_not_loaded(folder, recipe):
+    """A mistyped --ckpt would end in a traceback."""
+    with pytest.raises(CheckpointError, match=r"not a run folder: it has no resolved\.toml"):
+        load_run(folder.path)
+    folder.claim(recipe, "")
+    with pytest.raises(CheckpointError, match=r"manifest\.json: cannot be read.*No such file"):
+        load_run(folder.path)
+    write_json(folder.manifest, FACTS)
+    with pytest.raises(CheckpointError, match=r"checkpoints: no usable checkpoint\. Run the recipe"):
+        load_run(folder.path)
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    """A kill or a full disk would leave half a file where a whole one was."""
+    path = tmp_path / "a.json"
+    write_json(path, {"bpd": 1.0})
+    before = path.read_text()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"bpd": float("nan")})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        write_text(path, "other")
+    assert path.read_text() == before
+    write_text(path, "other")
+    assert path.read_text() == "other"

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loop: which updates share a dispatch, and what happens to numbers that are not finite."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vdmkit.data import batches
+from vdmkit.errors import DataError, NonFiniteError
+from vdmkit.objective import Elbo, LowDiscrepancy, Objective
+from vdmkit.run import _loop
+from vdmkit.run._loop import Loop, means, next_multiple
+from vdmkit.training import TrainState, Update, initial_state
+
+
+@pytest.fixture
+def loop(tiny_model, tiny_images, monkeypatch):
+    """`loop(k)`: the dispatches of the loop with k steps each, as numbers of updates; no update is computed."""
+
+    def step(inputs, state):
+        return TrainState(state.model, state.ema, state.opt_state, state.step + 1), {"bpd": jnp.zeros(1)}
+
+    def steps(inputs, state):
+        n = inputs[1]["image"].shape[0]
+        return TrainState(state.model, state.ema, state.opt_state, state.step + n), {"bpd": jnp.zeros(n)}
+
+    monkeypatch.setattr(_loop, "train_step", step)
+    monkeypatch.setattr(_loop, "train_steps", steps)
+    update = Update(Objective(LowDiscrepancy(), Elbo(), 0), optax.sgd(0.1), 0.9, False)
+    state = initial_state(tiny_model, update.optimizer)
+
+    def dispatches(k, last, intervals, start=0):
+        of = Loop(update, batches(tiny_images, batch_size=4, seed=0), jax.random.key(0), 4, k)
+        begin = TrainState(state.model, state.ema, state.opt_state, jnp.asarray(start))
+        found = []
+        for new, step, metrics in of.updates(begin, last, intervals):
+            assert int(new.step) == step
+            found.append((step, len(metrics["bpd"])))
+        return found
+
+    return dispatches
+
+
+@pytest.mark.parametrize(
+    ("k", "intervals"), [(1, (100,)), (3, (100, 7)), (4, (6, 10, 0, 0)), (10, (1,)), (10, (4, 20))]
+)
+def test_which_updates_share_a_dispatch_depends_on_the_step_alone(loop, k, intervals):
+    """A resumed run would round otherwise than one that was never stopped, or miss a checkpoint."""
+    whole = loop(k, 30, intervals)
+    assert [step for step, _ in whole][-1] == 30
+    assert sum(n for _, n in whole) == 30
+    assert {n for _, n in whole} <= {1, k}
+    ends = {step for step, _ in whole}
+    assert ends >= {step for step in range(1, 31) if any(n and step % n == 0 for n in intervals)}
+    for start in range(1, 30):
+        rest = [(step, n) for step, n in whole if step > start]
+        resumed = loop(k, 30, intervals, start)
+        # Where a stop cut a dispatch in two, single updates lead to its end.
+        assert resumed[-len(rest) + 1 :] == rest[1:] or start in ends
+        assert start not in ends or resumed == rest
+
+
+def test_long_dispatches_are_used_where_they_fit(loop):
+    """An accelerator would be given single steps, and wait for each."""
+    assert loop(10, 25, (20,)) == [(10, 10), (20, 10), (21, 1), (22, 1), (23, 1), (24, 1), (25, 1)]
+
+
+def test_a_cpu_gets_single_steps(loop):
+    """The default would put a convolution inside a scan, 16 times slower on a CPU."""
+    assert jax.default_backend() != "cpu" or loop(0, 3, (100,)) == [(1, 1), (2, 1), (3, 1)]
+
+
+def test_a_batch_that_devices_cannot_share(loop, monkeypatch):
+    """Uneven batches would end in JAX's traceback."""
+    monkeypatch.setattr(jax, "device_count", lambda: 3)
+    with pytest.raises(DataError, match=r"training\.batch_size = 4 does not divide over 3 devices.*multiple of 3"):
+        loop(1, 3, (100,))
+
+
+@pytest.mark.parametrize(
+    ("step", "intervals", "expected"), [(0, (5,), 5), (4, (5, 3), 5), (5, (5, 3), 6), (6, (0, 4), 8)]
+)
+def test_next_multiple(step, intervals, expected):
+    """A checkpoint or an evaluation would come at another step than the recipe says."""
+    assert next_multiple(step, *intervals) == expected
+
+
+def metrics(**terms):
+    """Two dispatches of two updates each, all ones but `terms`."""
+    names = ("bpd", "diffusion", "gradient", "prior", "reconstruction")
+    values = {name: np.ones(4) for name in names} | {name: np.asarray(values, float) for name, values in terms.items()}
+    return [{name: jnp.asarray(v[half]) for name, v in values.items()} for half in (slice(0, 2), slice(2, 4))]
+
+
+def test_means():
+    """The log would show the last update, or leave updates out."""
+    assert means(metrics(bpd=[1, 2, 3, 6]), 20)["bpd"] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        ({"reconstruction": [1, 1, np.nan, 1]}, "the reconstruction term was not finite at step 19"),
+        ({"diffusion": [1, 1, 1, np.inf], "prior": [1, np.nan, 1, 1]}, "the prior term was not finite at step 18"),
+        ({"gradient": [np.nan, 1, 1, 1]}, "the gradient term was not finite at step 17"),
+    ],
+)
+def test_the_first_number_that_is_not_finite_is_named(terms, message):
+    """The user would look for the fault in the wrong step or term."""
+    first = min(int(np.argmin(np.isfinite(values))) for values in terms.values())
+    spoiled = [1.0] * first + [np.nan] * (4 - first)  # the total and the gradient are not finite either
+    with pytest.raises(NonFiniteError, match=message):
+        means(metrics(**{"bpd": spoiled, "gradient": spoiled} | terms), 20)

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ctrl-C asks; a second one insists."""
+
+import signal
+
+import pytest
+
+from vdmkit.run._stop import stop_requests
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_a_request_and_a_second_one_an_order(number):
+    """Training would be torn in the middle of an update, or could not be stopped at once."""
+    before = signal.getsignal(number)
+    with stop_requests() as stopping:
+        assert not stopping()
+        signal.raise_signal(number)
+        assert stopping()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+    assert signal.getsignal(number) is before, "after training Ctrl-C is Python's again"
