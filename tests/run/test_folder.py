@@ -3,6 +3,8 @@
 
 import json
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,24 @@ def recipe() -> Recipe:
 @pytest.fixture
 def folder(tmp_path) -> RunFolder:
     return RunFolder(tmp_path / "run")
+
+
+@pytest.fixture
+def killed_before(monkeypatch) -> Callable:
+    """`with killed_before("a.json"):` ends when a file of this name is about to be put in its place."""
+
+    @contextmanager
+    def killed_before(name: str) -> Iterator[None]:
+        def replace(source, target, original=os.replace):
+            if Path(target).name == name:
+                raise KeyboardInterrupt
+            original(source, target)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
+            patch.setattr("os.replace", replace)
+            yield
+
+    return killed_before
 
 
 def test_a_new_folder_says_what_it_is(folder, recipe):
@@ -94,16 +114,10 @@ def test_somebody_else_s_folder_is_left_alone(folder, recipe):
 
 
 @pytest.mark.parametrize("last", ["resolved.toml", "recipe.toml"])
-def test_a_folder_claimed_by_half_can_be_claimed(folder, recipe, monkeypatch, last):
+def test_a_folder_claimed_by_half_can_be_claimed(folder, recipe, killed_before, last):
     """A kill between the first files of a run would make the same command fail for ever."""
 
-    def replace_until_killed(source, target, replace=os.replace):
-        if Path(target).name == last:
-            raise KeyboardInterrupt
-        replace(source, target)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("os.replace", replace_until_killed)
+    with killed_before(last):
         folder.claim(recipe, "given")
     folder.claim(recipe, "given")
     assert folder.given_recipe.read_text() == "given"
@@ -119,9 +133,9 @@ def test_a_damaged_recipe_is_no_traceback(folder, recipe):
 
 def test_one_process_at_a_time(folder):
     """Two runs would write the same checkpoints; or a folder would stay locked when its run has ended."""
-    with folder.locked():
-        with pytest.raises(CheckpointError, match="another vdmkit is training here"), folder.locked():
-            pytest.fail("both have it")
+    second = folder.locked()
+    with folder.locked(), pytest.raises(CheckpointError, match="another vdmkit is training here"):
+        second.__enter__()
     with folder.locked():
         pass
 
@@ -147,15 +161,14 @@ def test_what_is_no_run_is_not_loaded(folder, recipe):
         load_run(folder.path)
 
 
-def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, killed_before):
     """A kill or a full disk would leave half a file where a whole one was."""
     path = tmp_path / "a.json"
     write_json(path, {"bpd": 1.0})
     before = path.read_text()
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(path, {"bpd": float("nan")})
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with killed_before("a.json"):
         write_text(path, "other")
     assert path.read_text() == before
     write_text(path, "other")
