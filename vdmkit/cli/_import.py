@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vdmkit.cli._options import Overrides
+from vdmkit.cli._options import Overrides, command
 
 Checkpoint = Annotated[Path, typer.Argument(metavar="OFFICIAL.flax", help="A Flax checkpoint of google-research/vdm.")]
 Config = Annotated[Path, typer.Option("--config", help="Its VDMConfig fields, as JSON.")]
@@ -20,6 +20,6 @@ def import_checkpoint(checkpoint: Checkpoint, config: Config, out: Out, override
     step = import_official(checkpoint, config, RunFolder(out), overrides)
     typer.echo(
         f"{out}: the authors' model at step {step:,}, raw and averaged parameters.\n"
-        f"  next  vdmkit evaluate --ckpt {out}\n"
-        f"        vdmkit run {out}/resolved.toml --out {out}   (to train on)"
+        f"  next  {command('evaluate')} --ckpt {out}\n"
+        f"        {command('run')} {out}/resolved.toml --out {out}   (to train on)"
     )

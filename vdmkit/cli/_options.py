@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arguments and options that several commands share."""
+"""Arguments and options that several commands share, and how to name a command to the user."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -24,3 +25,8 @@ PluginFiles = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the same facts as JSON.")]
 Checkpoint = Annotated[Path, typer.Option("--ckpt", metavar="RUN", help="A run folder.")]
+
+
+def command(name: str) -> str:
+    """How this user calls a command: `uv run` leaves no `vdmkit` on the shell's path."""
+    return f"uv run vdmkit {name}" if "UV_RUN_RECURSION_DEPTH" in os.environ else f"vdmkit {name}"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vdmkit.cli._options import Overrides, PluginFiles, RecipeFile
+from vdmkit.cli._options import Overrides, PluginFiles, RecipeFile, command
 from vdmkit.errors import Interrupted
 
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run folder. Default: runs/RECIPE.")]
@@ -29,6 +29,6 @@ def run(recipe: RecipeFile, overrides: Overrides, plugins: PluginFiles, out: Out
         f"  samples      {folder.samples}  (left: samples, right: real)\n"
         f"  checkpoints  {folder.checkpoints}\n"
         f"  evaluation   {folder.evaluation}\n"
-        f"  next         vdmkit sample --ckpt {folder.path} -n 64 -o grid.png\n"
-        f"               vdmkit evaluate --ckpt {folder.path}"
+        f"  next         {command('sample')} --ckpt {folder.path} -n 64 -o grid.png\n"
+        f"               {command('evaluate')} --ckpt {folder.path}"
     )

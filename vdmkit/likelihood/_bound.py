@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
-from vdmkit.errors import DataError, NonFiniteError
+from vdmkit.errors import DataError, NonFiniteError, RecipeError
 from vdmkit.model import DiffusionModel
 from vdmkit.objective import Bound, diffusion_loss, prior_loss, reconstruction_loss, step_end
 from vdmkit.randomness import fold_purpose
@@ -35,12 +35,15 @@ def bound_of_images(
         draws: times per image, an even number.
         steps: 0 for the continuous-time bound, else T.
         on_draw: called after every batch and draw, for a progress bar.
-        stop: asked after every batch; when it says so, n is the number of images done by then.
+        stop: asked after every batch; when it says so, n is the number of images done by then, at least 2.
 
     Raises:
+        RecipeError: `draws` is odd.
         DataError: fewer than two images.
         NonFiniteError: names the image and the term.
     """
+    if draws < 2 or draws % 2:
+        raise RecipeError(f"evaluation.draws = {draws}: expected an even number, for two estimates of each image.")
     if len(pixels) < 2:
         raise DataError(f"the test set has {len(pixels)} image(s): an interval needs at least 2.")
     parts = []
@@ -50,7 +53,7 @@ def bound_of_images(
         index = start + jnp.arange(len(padded))
         sums = [_sum_of_draws(model, padded, index, replicate, draws // 2, steps, key, on_draw) for replicate in (0, 1)]
         parts.append(jax.tree.map(lambda *values: np.stack(values) / (draws // 2), *sums))
-        if stop():
+        if stop() and start + len(batch) > 1:
             break
     bound = jax.tree.map(lambda *values: np.concatenate(values, axis=1)[:, : len(pixels)], *parts)
     _check_finite(bound)

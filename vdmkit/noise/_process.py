@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""The Gaussian diffusion process of one example, in gamma (Kingma et al. 2021, arXiv 2107.00630v6).
 
+With (alpha, sigma) of any path, and s < t:
+
     q(z_t | x)      = N(alpha_t x, sigma_t^2 I)
-    q(z_s | z_t, x) = N(alpha_s [(1 - c) z_t / alpha_t + c x], sigma_s^2 c I),   c = 1 - SNR(t) / SNR(s),   s < t
+    q(z_s | z_t, x) = N(alpha_s [(1 - c) z_t / alpha_t + c x], sigma_s^2 c I),   c = 1 - SNR(t) / SNR(s)
 """
 
 import jax.numpy as jnp
