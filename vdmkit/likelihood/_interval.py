@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
+from scipy.special import stdtrit
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def interval(replicates: Float[np.ndarray, "2 n"]) -> Interval:
     n = len(means)
     both = means.var(ddof=1) / n
     monte_carlo = ((first - second) ** 2 / 4).mean() / n
-    quantile = float(stats.t.ppf(0.975, n - 1))
+    quantile = float(stdtrit(n - 1, 0.975))
     test_set, monte_carlo, both = (
         quantile * float(np.sqrt(v)) for v in (max(both - monte_carlo, 0.0), monte_carlo, both)
     )
