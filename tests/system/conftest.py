@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program as a user runs it, in processes of its own, and what it leaves behind.
+
+Processes share compiled programs and byte code through folders, which makes a run of the tiny recipe five
+times faster.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+import vdmkit
+from vdmkit.checkpoint import steps_in
+
+HERE = Path(__file__).parent
+ROOT = Path(vdmkit.__file__).parents[1]
+CACHE = Path(tempfile.gettempdir()) / f"vdmkit-tests-{os.getuid()}"
+PLUGINS = ("--plugin", str(HERE / "tiny.py"), "--plugin", str(HERE / "faults.py"))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a user sees."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Program:
+    """`vdmkit` with the tiny network and the faults, in a folder."""
+
+    cwd: Path
+
+    def start(self, *arguments: str, faults: str = "", flags: str = "", **options) -> subprocess.Popen:
+        """Start it, and do not wait. `flags` are XLA's."""
+        defaults = {"JAX_COMPILATION_CACHE_DIR": str(CACHE / "jax"), "PYTHONPYCACHEPREFIX": str(CACHE / "pyc")}
+        environment = defaults | os.environ | {"VDMKIT_FAULTS": faults, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+        environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        plugins = () if arguments[0] == "import" else PLUGINS
+        command = [sys.executable, "-m", "vdmkit", *arguments, *plugins]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, cwd=self.cwd, env=environment, **pipes, **options)
+
+    def __call__(self, *arguments: str, **options) -> Result:
+        """Run it to its end. No mistake of a user is answered by a traceback."""
+        return finish(self.start(*arguments, **options))
+
+
+def finish(process: subprocess.Popen) -> Result:
+    """Wait for the end of a process."""
+    out, err = process.communicate()
+    assert "Traceback" not in err, err
+    return Result(process.returncode, out, err)
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    """`program("run", TINY, ...)` in an empty folder."""
+    return Program(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A recipe of 12 steps, a checkpoint every 3, on 8x8 images of 17 levels."""
+    folder = tmp_path_factory.mktemp("tiny")
+    pixels = np.random.default_rng(0).integers(0, 17, (80, 8, 8, 1)).astype(np.uint8)
+    np.savez(folder / "noise.npz", train=pixels[:60], test=pixels[60:])
+    (folder / "tiny.toml").write_text(
+        f'extends = "{HERE / "tiny.toml"}"\n[data]\nname = "npz"\npath = "{folder / "noise.npz"}"\nlevels = 17\n'
+    )
+    return str(folder / "tiny.toml")
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny: str) -> Path:
+    """A run of the tiny recipe that nothing disturbed. Not to be changed; `copy_of` is."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    result = Program(folder.parent)("run", tiny, "--out", str(folder))
+    assert result.code == 0, result.err
+    (folder / "stdout.txt").write_text(result.out)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def arrays() -> Callable[[Path], dict[str, np.ndarray]]:
+    """`arrays(run)`: every array of the last checkpoint by its path, read without vdmkit's own reader."""
+
+    def arrays(run: Path) -> dict[str, np.ndarray]:
+        folder = run / "checkpoints" / str(steps_in(run / "checkpoints")[-1])
+        reader = ocp.PyTreeCheckpointer()
+        tree = reader.metadata(folder / "state").item_metadata.tree
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        tree = reader.restore(folder / "state", restore_args=as_numpy)
+        leaves = {
+            jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        }
+        assert {name.split("'")[1] for name in leaves} == {"model", "ema", "opt_state", "step"}
+        return leaves
+
+    return arrays
+
+
+@pytest.fixture(scope="session")
+def steps_logged() -> Callable[[Path], list[int]]:
+    """`steps_logged(run)`: the steps in its metrics.jsonl, every line of which is JSON."""
+    return lambda run: [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def same_as_whole(arrays, whole) -> Callable[[Path], None]:
+    """`same_as_whole(run)`: it ended bit for bit as the undisturbed run did."""
+
+    def same_as_whole(run: Path) -> None:
+        expected, found = arrays(whole), arrays(run)
+        assert expected.keys() == found.keys()
+        for name, array in expected.items():
+            assert found[name].dtype == array.dtype
+            assert found[name].tobytes() == array.tobytes(), name
+        for name in ("evaluation.json", "samples.png"):
+            assert (run / name).read_bytes() == (whole / name).read_bytes()
+
+    return same_as_whole

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A full disk: one clear message, nothing lost, and the same command goes on when there is space again."""
+
+import pytest
+
+NO_SPACE = "No space left on device"
+
+
+def test_a_disk_that_is_full_again_and_again(program, tiny, same_as_whole):
+    """A write that fails would end in a traceback, damage what was saved before, or end the run for good."""
+    run = ("run", tiny, "--out", "run")
+    checkpoint = "checkpoint 6 could not be written to {}: [Errno 28] " + NO_SPACE
+    kept = "The last good checkpoint is that of step 3. Free space and run the same command again."
+    faults = {
+        r"full open /\.resolved\.toml": NO_SPACE,
+        r"full open /\.manifest\.json": NO_SPACE,
+        r"full os.mkdir run/tensorboard": NO_SPACE,
+        r"full open checkpoints/6.*/data/": checkpoint,
+        r"limit vdmkit.step ^5$": "checkpoint 6 could not be written",  # as TensorStore, which is no Python, meets it
+        r"full open checkpoints/6/\.checksums": checkpoint,
+        r"full open /\.evaluation\.json": NO_SPACE,
+        r"full open /samples\.png": NO_SPACE,
+    }
+    for fault, message in faults.items():
+        result = program(*run, faults=fault)
+        assert (result.code, result.out) == (1, ""), fault
+        last = result.err.splitlines()[-1]
+        assert message.format(program.cwd.resolve() / "run/checkpoints") in last, fault
+        assert last.endswith(kept) or "checkpoint" not in message
+    assert program(*run).code == 0
+    same_as_whole(program.cwd / "run")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "sample"])
+def test_a_folder_that_cannot_be_written(program, whole, command):
+    """`evaluate` on a read-only run would keep its bound to itself, or `sample` look like success."""
+    target = r"full open /\.evaluation\.json" if command == "evaluate" else r"full open grid\.png"
+    output = () if command == "evaluate" else ("-n", "1", "-o", "grid.png")
+    result = program(command, "--ckpt", str(whole), *output, faults=target)
+    assert result.code == 1
+    assert NO_SPACE in result.err
+    assert result.out.startswith("test bpd ") == (command == "evaluate")

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run folder refuses, and what stops a run: one clear message, and nothing is lost."""
+
+import shutil
+import signal
+
+from vdmkit.checkpoint import steps_in
+
+
+def test_a_folder_of_another_recipe(program, tiny, whole, same_as_whole):
+    """A run would be overwritten by another recipe's."""
+    result = program("run", tiny, "--out", str(whole), "--set", "seed=2", "--set", "training.ema=0.5")
+    assert (result.code, result.out) == (1, "")
+    assert result.err == (
+        f"{whole}: a run of another recipe. It differs in seed, training.ema. "
+        "Choose another folder with --out, or the recipe of this one.\n"
+    )
+    same_as_whole(whole)
+
+
+def test_two_processes_in_one_folder(program, tiny):
+    """Two runs would write the same checkpoints."""
+    first = program.start("run", tiny, "--out", "run", faults="wait vdmkit.step ^4$")
+    assert first.stdout.readline() == "waiting\n"
+    second = program("run", tiny, "--out", "run")
+    assert second.code == 1
+    assert second.err == "run: another vdmkit is training here. Wait for it, or choose another --out.\n"
+    first.send_signal(signal.SIGTERM)
+    _, err = first.communicate()
+    assert (first.returncode, err.splitlines()[-1][:17]) == (3, "Stopped at step 5")
+
+
+def test_a_finished_run_can_be_made_longer_but_not_shorter(program, tiny, whole):
+    """More steps would start from nothing, or fewer would be reported as trained."""
+    folder = shutil.copytree(whole, program.cwd / "run")
+    shorter = program("run", tiny, "--out", "run", "--set", "training.steps=6")
+    assert (shorter.code, shorter.out) == (1, "")
+    assert "run: this run is at step 12 already, past training.steps = 6." in shorter.err
+    longer = program("run", tiny, "--out", "run", "--set", "training.steps=14")
+    assert longer.code == 0
+    assert "continuing run from step 12" in longer.err
+    assert "step 14, ema weights" in longer.out
+    assert steps_in(folder / "checkpoints") == [12, 14]
+
+
+def test_an_output_that_is_a_file(program, tiny):
+    """A file in the way would end in a traceback, or be lost."""
+    (program.cwd / "mine").write_text("years of work")
+    result = program("run", tiny, "--out", "mine")
+    assert (result.code, result.out, result.err) == (1, "", "mine: File exists.\n")
+    assert (program.cwd / "mine").read_text() == "years of work"
+
+
+def test_a_loss_that_is_not_finite(program, tiny):
+    """Training would go on with NaN, save it over the last good checkpoint, or not say where it began."""
+    diverges = ("--set", "optimizer.learning_rate=1e30", "--set", "optimizer.warmup_steps=5")
+    # The rate rises after step 1; the checkpoint of step 1 is the last before the parameters leave float32.
+    result = program("run", tiny, "--out", "run", *diverges, "--set", "training.checkpoint_every=1")
+    assert (result.code, result.out) == (1, "")
+    last = result.err.splitlines()[-1]
+    assert last.startswith("training stopped: the diffusion term was not finite at step 3.")
+    assert "The last good checkpoint is that of step 2, in run/checkpoints." in last
+    assert "learning_rate" in last
+    assert steps_in(program.cwd / "run" / "checkpoints") == [1, 2]
+
+
+def test_what_is_no_run(program):
+    """A mistyped --ckpt would end in a traceback."""
+    result = program("sample", "--ckpt", "nowhere", "-n", "1")
+    assert (result.code, result.out) == (1, "")
+    assert result.err == "nowhere: not a run folder: it has no resolved.toml.\n"

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run leaves behind, and that it comes out the same again."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vdmkit.report import beside, grid
+
+KEYS = {"bpd", "bpd_low", "bpd_high", "prior", "reconstruction", "diffusion"}
+KEYS |= {"images", "dataset", "estimator", "step", "weights"}
+
+
+@pytest.fixture(scope="module")
+def evaluation(whole) -> dict:
+    return json.loads((whole / "evaluation.json").read_text())
+
+
+def picture(path) -> np.ndarray:
+    with Image.open(path) as file:
+        return np.asarray(file)[..., None]
+
+
+def test_the_summary(whole, evaluation):
+    """A run would not end with its result, where everything is, and what to do next."""
+    lines = (whole / "stdout.txt").read_text().splitlines()
+    width = (evaluation["bpd_high"] - evaluation["bpd_low"]) / 2
+    assert lines[1].startswith(f"test bpd {evaluation['bpd']:.4f} +/- {width:.4f} bits/dim (95%: finite test set ")
+    terms = " + ".join(f"{name} {evaluation[name]:.4f}" for name in ("prior", "reconstruction", "diffusion"))
+    assert lines[2] == f"  {terms}"
+    places = dict(line.split(maxsplit=1) for line in lines if line.startswith("  ") and str(whole) in line)
+    assert places["samples"].startswith(str(whole / "samples.png"))
+    assert places["checkpoints"] == str(whole / "checkpoints")
+    assert places["evaluation"] == str(whole / "evaluation.json")
+    assert places["next"] == f"vdmkit sample --ckpt {whole} -n 64 -o grid.png"
+
+
+def test_the_evaluation(evaluation):
+    """A program that reads evaluation.json would miss a fact, or read facts that contradict each other."""
+    assert evaluation.keys() >= KEYS
+    terms = evaluation["prior"] + evaluation["reconstruction"] + evaluation["diffusion"]
+    assert evaluation["bpd"] == pytest.approx(terms, rel=1e-12)  # float64
+    assert evaluation["bpd_low"] < evaluation["bpd"] < evaluation["bpd_high"]
+    assert (evaluation["images"], evaluation["dataset"]) == (20, "noise/test")
+    assert (evaluation["step"], evaluation["weights"]) == (12, "ema")
+    assert evaluation["estimator"] == "variational bound, continuous time"
+
+
+def test_the_metrics(whole):
+    """A step would be missing or logged twice, or a line not be JSON."""
+    lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    for line in lines:
+        terms = (line[f"train/{name}"] for name in ("prior", "reconstruction", "diffusion"))
+        assert line["train/bpd"] == pytest.approx(sum(terms), rel=1e-6)  # three float32 roundings
+    assert list((whole / "tensorboard").iterdir())
+
+
+def test_the_resolved_recipe_is_the_same_run(program, whole, same_as_whole):
+    """The stored recipe would not reproduce the run, or the same recipe would give another model the second time."""
+    result = program("run", str(whole / "resolved.toml"), "--out", "run")
+    assert result.code == 0
+    same_as_whole(program.cwd / "run")
+    assert (program.cwd / "run" / "resolved.toml").read_text() == (whole / "resolved.toml").read_text()
+
+
+def test_evaluate_gives_the_run_s_own_number(program, whole, evaluation):
+    """The number of a run could not be had again from its folder."""
+    result = program("evaluate", "--ckpt", str(whole), "--json")
+    assert result.code == 0
+    assert json.loads(result.out) == evaluation
+    assert json.loads((whole / "evaluation.json").read_text()) == evaluation
+
+
+def test_samples_are_the_same_whatever_is_asked_for(program, tiny, whole):
+    """`sample -n 5` would not begin with the images that the run showed, or the grid show other images."""
+    result = program("sample", "--ckpt", str(whole), "-n", "5", "-o", "five.npy")
+    assert (result.code, result.out) == (0, "5 samples of 2 steps, step 12: five.npy\n")
+    five = np.load(program.cwd / "five.npy")
+    assert (five.shape, five.dtype) == ((5, 8, 8, 1), np.uint8)
+    assert five.max() <= 16
+    assert program("sample", "--ckpt", str(whole), "-n", "3", "-o", "three.png").code == 0
+    np.testing.assert_array_equal(picture(program.cwd / "three.png"), grid(five[:3], 17))
+    with np.load(Path(tiny).parent / "noise.npz") as file:
+        real = file["test"][:4]
+    np.testing.assert_array_equal(picture(whole / "samples.png"), beside(grid(five[:4], 17), grid(real, 17)))
+
+
+def test_a_file_of_another_kind_is_refused_at_once(program, whole):
+    """Samples would be drawn for minutes and then not be saved."""
+    result = program("sample", "--ckpt", str(whole), "-o", "grid.jpg")
+    assert (result.code, result.out) == (2, "")
+    assert result.err == "-o grid.jpg: expected a name that ends in .png or .npy.\n"
+
+
+def test_too_little_time_for_samples_is_said(program, tiny):
+    """A slow machine would sample for hours, or show fewer samples than asked for without a word."""
+    quick = ("--set", "sampling.minutes=1e-9", "--set", "training.steps=2")
+    result = program("run", tiny, "--out", "run", *quick)
+    assert result.code == 0
+    assert "4 images of 2 steps would take more than sampling.minutes = 1e-09 here; drawing 1 of 1 steps." in result.err
+    assert picture(program.cwd / "run" / "samples.png").shape == (32, 3 * 32, 1)
