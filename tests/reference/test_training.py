@@ -90,9 +90,7 @@ def test_three_updates(case):
     for prefix, tree, share in (("after3_dot:", state.model, 1.0), ("ema3_dot:", state.ema, 3 * (1 - EMA))):
         for name, leaf in official_parameters(tree).items():
             values = np.asarray(leaf, np.float64)
-            stored = (
-                4 * ROUNDING * np.linalg.norm(values)
-            )  # three additions on both sides, four standard errors
+            stored = 4 * ROUNDING * np.linalg.norm(values)  # three additions on both sides, four standard errors
             tolerance = 4 * share * LEARNING_RATE * np.sqrt(doubt[name]) + stored
             assert abs(values.ravel() @ _cosines(values) - training[prefix + name]) <= tolerance, prefix + name
 

@@ -24,7 +24,8 @@ from vdmkit.checkpoint import steps_in
 
 HERE = Path(__file__).parent
 ROOT = Path(vdmkit.__file__).parents[1]
-CACHE = Path(tempfile.gettempdir()) / f"vdmkit-tests-{os.getuid()}"
+_cache = tempfile.TemporaryDirectory(prefix="vdmkit-tests-")  # of this session alone: tests kill writers to it
+CACHE = Path(_cache.name)
 PLUGINS = ("--plugin", str(HERE / "tiny.py"), "--plugin", str(HERE / "faults.py"))
 
 
@@ -46,7 +47,7 @@ class Program:
     def start(self, *arguments: str, faults: str = "", flags: str = "", **options) -> subprocess.Popen:
         """Start it, and do not wait. `flags` are XLA's."""
         defaults = {"JAX_COMPILATION_CACHE_DIR": str(CACHE / "jax"), "PYTHONPYCACHEPREFIX": str(CACHE / "pyc")}
-        environment = defaults | os.environ | {"VDMKIT_FAULTS": faults, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+        environment = os.environ | defaults | {"VDMKIT_FAULTS": faults, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
         environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         plugins = () if arguments[0] == "import" else PLUGINS
