@@ -124,7 +124,7 @@ def test_a_reader_changes_nothing(filled, like):
 
 def test_what_a_kill_leaves_behind_is_no_checkpoint(filled, like, stream):
     """A folder that Orbax had not finished would be read, or would stay for ever."""
-    shutil.copytree(filled / "3", filled / "4.orbax-checkpoint-tmp")
+    shutil.copytree(filled / "3", filled / "9.orbax-checkpoint-tmp")
     data = stream()
     store = CheckpointStore(filled, keep_last=3, keep_best=0)
     assert store.restore(like, data, warn=pytest.fail).step == 3

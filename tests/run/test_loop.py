@@ -60,7 +60,10 @@ def test_which_updates_share_a_dispatch_depends_on_the_step_alone(loop, k, inter
 
 def test_long_dispatches_are_used_where_they_fit(loop):
     """An accelerator would be given single steps, and wait for each."""
-    assert loop(10, 25, (20,)) == [(10, 10), (20, 10), (21, 1), (22, 1), (23, 1), (24, 1), (25, 1)]
+    short = [(21, 1), (22, 1), (23, 1), (24, 1), (25, 1)]
+    assert loop(10, 25, (20,)) == [(10, 10), (20, 10), *short]
+    # A run that is made longer comes back to the dispatches of one that was long from the start.
+    assert loop(10, 40, (20,), start=25)[-2:] == [(30, 1), (40, 10)]
 
 
 def test_a_cpu_gets_single_steps(loop):

@@ -77,19 +77,31 @@ def test_images_are_numbered(tiny_model, key):
     assert not np.array_equal(sample(tiny_model, Ancestral(), grid, 5, key=jax.random.key(4)), five)
 
 
-class _Noted(AbstractSampler):
-    """Adds gamma_s to z and draws nothing, so that the chain can be followed."""
+class _Counted(AbstractSampler):
+    """Draws nothing: z_s = gamma_s - 1/2, so that the chain can be followed."""
 
     def step(self, model: DiffusionModel, z_t, gamma_t, gamma_s, *, key):
-        return z_t * 0 + gamma_s / 100
+        return z_t * 0 + gamma_s - 0.5
 
 
-def test_every_step_is_taken_once(tiny_model, key):
-    """A grid value would be left out, or the progress bar would count other steps than are made."""
+def test_the_chain_ends_at_the_last_gamma(tiny_model, key):
+    """A grid value would be left out, the latent not be divided by alpha, or other steps be counted than are made."""
     steps: list[int] = []
-    grid = jnp.asarray([5.0, 1.0, -30.0])
-    model = eqx.tree_at(lambda m: m.schedule, tiny_model, FixedLinear(gamma_min=-30.0, gamma_max=5.0))
-    drawn = sample(model, _Noted(), grid, 2, key=key, on_step=lambda: steps.append(1))
+    drawn = sample(tiny_model, _Counted(), jnp.asarray([5.0, 1.0, 0.0]), 2, key=key, on_step=lambda: steps.append(1))
     assert len(steps) == 2
-    # z_0 = -0.3, of levels -0.8, -0.4, 0, 0.4, 0.8
-    np.testing.assert_array_equal(drawn, np.full((2, *model.shape), 1))
+    # z_0 / alpha_0 = -0.5 sqrt(2) = -0.71, next to the first level, -0.8; z_0 itself is next to the second, -0.4.
+    np.testing.assert_array_equal(drawn, np.zeros((2, *tiny_model.shape)))
+
+
+class _Reflected(AbstractSampler):
+    """z_s = noise - z_t: two steps of the same noise lead back."""
+
+    def step(self, model: DiffusionModel, z_t, gamma_t, gamma_s, *, key):
+        return jax.random.normal(key, z_t.shape) - z_t
+
+
+def test_every_step_draws_noise_of_its_own(tiny_model, key):
+    """Each step would add the same noise: the samples would not be those of the model."""
+    steps = jnp.asarray([5.0, 4.0, 3.0])
+    start = sample(tiny_model, _Reflected(), steps[:1], 2, key=key)
+    assert not np.array_equal(sample(tiny_model, _Reflected(), steps, 2, key=key), start)

@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +23,6 @@ from vdmkit.checkpoint import steps_in
 
 HERE = Path(__file__).parent
 ROOT = Path(vdmkit.__file__).parents[1]
-_cache = tempfile.TemporaryDirectory(prefix="vdmkit-tests-")  # of this session alone: tests kill writers to it
-CACHE = Path(_cache.name)
 PLUGINS = ("--plugin", str(HERE / "tiny.py"), "--plugin", str(HERE / "faults.py"))
 
 
@@ -40,14 +37,15 @@ class Result:
 
 @dataclass(frozen=True)
 class Program:
-    """`vdmkit` with the tiny network and the faults, in a folder."""
+    """`vdmkit` with the tiny network and the faults, in a folder. `cache` is shared by processes."""
 
     cwd: Path
+    cache: Path
 
     def start(self, *arguments: str, faults: str = "", flags: str = "", **options) -> subprocess.Popen:
         """Start it, and do not wait. `flags` are XLA's."""
-        defaults = {"JAX_COMPILATION_CACHE_DIR": str(CACHE / "jax"), "PYTHONPYCACHEPREFIX": str(CACHE / "pyc")}
-        environment = os.environ | defaults | {"VDMKIT_FAULTS": faults, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+        environment = os.environ | {"VDMKIT_FAULTS": faults, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+        environment |= {"JAX_COMPILATION_CACHE_DIR": str(self.cache / "jax"), "PYTHONPYCACHEPREFIX": str(self.cache)}
         environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         plugins = () if arguments[0] == "import" else PLUGINS
@@ -67,10 +65,16 @@ def finish(process: subprocess.Popen) -> Result:
     return Result(process.returncode, out, err)
 
 
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache of this session alone: tests kill processes that write to it."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def program(tmp_path: Path) -> Program:
-    """`program("run", TINY, ...)` in an empty folder."""
-    return Program(tmp_path)
+def program(tmp_path: Path, shared: Path) -> Program:
+    """`program("run", tiny, ...)` in an empty folder."""
+    return Program(tmp_path, shared)
 
 
 @pytest.fixture(scope="session")
@@ -86,10 +90,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory: pytest.TempPathFactory, tiny: str) -> Path:
-    """A run of the tiny recipe that nothing disturbed. Not to be changed; `copy_of` is."""
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny: str, shared: Path) -> Path:
+    """A run of the tiny recipe that nothing disturbed. Not to be changed."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    result = Program(folder.parent)("run", tiny, "--out", str(folder))
+    result = Program(folder.parent, shared)("run", tiny, "--out", str(folder))
     assert result.code == 0, result.err
     (folder / "stdout.txt").write_text(result.out)
     return folder

@@ -13,12 +13,10 @@ def test_a_disk_that_is_full_again_and_again(program, tiny, same_as_whole):
     kept = "The last good checkpoint is that of step 3. Free space and run the same command again."
     faults = {
         r"full open /\.resolved\.toml": NO_SPACE,
-        r"full open /\.manifest\.json": NO_SPACE,
         r"full os.mkdir run/tensorboard": NO_SPACE,
         r"full open checkpoints/6.*/data/": checkpoint,
         r"limit vdmkit.step ^5$": "checkpoint 6 could not be written",  # as TensorStore, which is no Python, meets it
         r"full open checkpoints/6/\.checksums": checkpoint,
-        r"full open /\.evaluation\.json": NO_SPACE,
         r"full open /samples\.png": NO_SPACE,
     }
     for fault, message in faults.items():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vdmkit.checkpoint import steps_in
 from vdmkit.report import beside, grid
 
 KEYS = {"bpd", "bpd_low", "bpd_high", "prior", "reconstruction", "diffusion"}
@@ -87,6 +88,19 @@ def test_samples_are_the_same_whatever_is_asked_for(program, tiny, whole):
     with np.load(Path(tiny).parent / "noise.npz") as file:
         real = file["test"][:4]
     np.testing.assert_array_equal(picture(whole / "samples.png"), beside(grid(five[:4], 17), grid(real, 17)))
+
+
+def test_looking_on_changes_nothing(program, tiny, arrays, whole):
+    """Evaluating and sampling during training would change the model, or the best checkpoint not be kept."""
+    looks = ("--set", "training.evaluate_every=4", "--set", "training.sample_every=5")
+    assert program("run", tiny, "--out", "run", *looks).code == 0
+    run = program.cwd / "run"
+    expected, found = arrays(whole), arrays(run)
+    assert {name: array.tobytes() for name, array in found.items()} == {n: a.tobytes() for n, a in expected.items()}
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    bpds = {line["step"]: line["test/bpd"] for line in lines if "test/bpd" in line}
+    assert list(bpds) == [4, 8]
+    assert steps_in(run / "checkpoints") == sorted({min(bpds, key=bpds.__getitem__), 9, 12})
 
 
 def test_a_file_of_another_kind_is_refused_at_once(program, whole):
