@@ -30,9 +30,6 @@ app.command("list")(list_components)
 
 def main() -> None:
     """Run the program: a user's mistake ends as one message and an exit code, never a traceback."""
-    from absl import logging
-
-    logging.set_verbosity(logging.FATAL)  # Orbax logs what our own messages say, and tracebacks
     try:
         app(prog_name="vdmkit")
     except VdmkitError as error:
@@ -57,3 +54,6 @@ def vdmkit(
     ] = False,
 ) -> None:
     """Variational diffusion models: train, evaluate and sample from one recipe."""
+    from absl import logging  # not above: --help does without
+
+    logging.set_verbosity(logging.FATAL)  # Orbax logs what our own messages say, and tracebacks
