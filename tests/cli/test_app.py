@@ -1,7 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The frame of the program: help, version, exit codes, and no tracebacks."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import vdmkit
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_version(run):
@@ -29,3 +36,24 @@ def test_a_user_mistake_is_one_message(run_process):
     result = run_process("check", "no_such.toml")
     assert (result.code, result.out) == (2, "")
     assert result.err == "no_such.toml: cannot read the recipe: No such file or directory.\n"
+
+
+def test_a_defect_is_one_message_unless_the_traceback_is_asked_for(tmp_path):
+    """A plugin's mistake would bury its own line under frames of JAX, or could not be traced at all."""
+    plugin = tmp_path / "broken.py"
+    plugin.write_text(
+        "import vdmkit\n"
+        '@vdmkit.register("data", "broken")\n'
+        "def broken(*, n: int = 1):\n"
+        '    """A source that cannot be built."""\n'
+        "    return n / 0\n"
+    )
+    recipe = str(ROOT / "recipes" / "digits.toml")
+    command = [sys.executable, "-m", "vdmkit", "check", recipe, "--plugin", str(plugin), "--set", "data.name=broken"]
+    for wanted in ("", "1"):
+        environment = os.environ | {"VDMKIT_TRACEBACK": wanted}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert ("Traceback" in done.stderr) == bool(wanted)
+        assert "division by zero" in done.stderr
+        assert f"{plugin}" in done.stderr

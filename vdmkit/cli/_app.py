@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The `vdmkit` program. A command is a function in its own file, added below; it imports JAX only when called."""
 
+import os
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -38,6 +40,19 @@ def main() -> None:
     except OSError as error:  # a full disk, a folder that may not be written
         print(f"{error.filename or 'vdmkit'}: {error.strerror or error}.", file=sys.stderr)
         sys.exit(1)
+    except Exception as error:
+        if os.environ.get("VDMKIT_TRACEBACK"):
+            raise
+        print(_defect(error), file=sys.stderr)
+        sys.exit(1)
+
+
+def _defect(error: Exception) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"{type(error).__name__}: {str(error).partition(chr(10))[0]} ({frame.filename}:{frame.lineno})\n"
+        "This is a defect of vdmkit or of a plugin. VDMKIT_TRACEBACK=1 before the command shows how it came to this."
+    )
 
 
 def _print_version(wanted: bool) -> bool:
