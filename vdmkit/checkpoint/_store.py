@@ -2,7 +2,9 @@
 """The checkpoints of a run that is training, by Orbax: each is written aside and renamed when whole."""
 
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +68,8 @@ class CheckpointStore:
         try:
             if self._manager is None:
                 self._manager = ocp.CheckpointManager(self._directory, options=self._options)
-            self._manager.save(step, args=items, metrics={"bpd": bpd}, force=True)
+            with _late_reports_unheard():
+                self._manager.save(step, args=items, metrics={"bpd": bpd}, force=True)
             write_checksums(self._directory / str(step))
         except Exception as error:  # Orbax and TensorStore raise many types; all mean that it was not written
             raise CheckpointError(self._not_written(step, error)) from error
@@ -85,6 +88,18 @@ class CheckpointStore:
             f"checkpoint {step} could not be written to {self._directory}: {reason}. {kept}. "
             "Free space and run the same command again."
         )
+
+
+@contextmanager
+def _late_reports_unheard() -> Iterator[None]:
+    """On a full disk TensorStore's threads report failure after failure to an event loop that the first has closed.
+
+    Python would print a traceback for each. After an error they are awaited no longer, so this stays in force.
+    """
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda report: None if str(report.exc_value) == "Event loop is closed" else hook(report)
+    yield
+    sys.unraisablehook = hook
 
 
 def _bpd(metrics: dict[str, float]) -> float:

@@ -4,6 +4,7 @@
 import fcntl
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,6 +76,13 @@ class RunFolder:
             raise CheckpointError(
                 f"{self.path}: a run of another recipe. It differs in {', '.join(changed)}. "
                 "Choose another folder with --out, or the recipe of this one."
+            )
+        steps_before, steps = before.training.steps, recipe.training.steps
+        if steps_before != steps:
+            print(
+                f"{self.path}: training.steps was {steps_before:,}, from here on it is {steps:,}. A learning rate "
+                "that decays follows the new end: a run from the start would differ.",
+                file=sys.stderr,
             )
 
     def facts(self) -> dict[str, Any]:
