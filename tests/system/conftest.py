@@ -47,7 +47,8 @@ class Program:
         environment = os.environ | {"VDMKIT_FAULTS": faults, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
         environment |= {"JAX_COMPILATION_CACHE_DIR": str(self.cache / "jax"), "PYTHONPYCACHEPREFIX": str(self.cache)}
         environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        for name in ("PYTHONDONTWRITEBYTECODE", "UV_RUN_RECURSION_DEPTH"):  # the latter makes commands "uv run ..."
+            environment.pop(name, None)
         plugins = () if arguments[0] == "import" else PLUGINS
         command = [sys.executable, "-m", "vdmkit", *arguments, *plugins]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
