@@ -99,28 +99,40 @@ def test_decoder(case):
 def test_ancestral_chain(case):
     """Otherwise twenty steps from noise do not end at the authors' images.
 
-    With these random weights the chain is chaotic: through the Fourier features each step multiplies an error by up to
-    a hundred, so that a change of one rounding per step ends in other images. Two correct programs are then as far
-    apart as our chain is from itself with such changes; twice that is allowed. A chain that is not chaotic
-    moves by less than 1e-5 and changes no pixel, so there the pixels must be equal.
+    With weights as random as the reference's, the chain is chaotic: through the Fourier features a step multiplies an
+    error by up to a hundred, and a change of one rounding ends in other images. The authors' chain must then end as
+    far from ours as ours, so changed, end from one another: a distance that is known to 1% (0.995 to 1.016 of it is
+    found; with reverse noise of 0.9 the size, 1.08 to 1.14). Where the chain is not chaotic that distance is below 1e-5
+    and the pixels must be equal.
     """
-    golden = case.golden
-    z, moved = _ancestral_chain(case, 0.0), _ancestral_chain(case, 2**-22)
-    spread = relative_error(moved, z)
-    assert relative_error(z, golden["chain_z_0"]) < 1e-5 + 2 * spread
-    pixels, moved_pixels = _decode(case, z), _decode(case, moved)
-    assert (pixels != golden["chain_decoded"]).sum() <= 2 * (pixels != moved_pixels).sum()
+    golden = case.golden["chain_z_0"]
+    chains = [_ancestral_chain(case, seed) for seed in range(5)]
+    spread = np.mean([relative_error(a, b) for i, a in enumerate(chains) for b in chains[:i]])
+    assert np.mean([relative_error(z, golden) for z in chains]) < 1e-5 + 1.05 * spread
+    if spread < 1e-5:
+        _assert_same_pixels(case, chains[0])
 
 
-def _ancestral_chain(case, change: float) -> jax.Array:
-    """z_0 of the reference's chain, every z_s changed by the relative amount `change`, up or down as its noise."""
-    noises = case.golden["chain_eps"]
+def _ancestral_chain(case, seed: int) -> jax.Array:
+    """z_0 of the reference's chain, every z_s changed at random by the rounding of one network evaluation, 2^-20."""
+    noises, rng = case.golden["chain_eps"], np.random.default_rng(seed)
     steps, count = noises.shape[:2]
     z = case.golden["chain_z_1"][:count]
     for i, noise in enumerate(noises):
         z = _ancestral_step(case, z, noise, t=(steps - i) / steps, s=(steps - i - 1) / steps)
-        z = z * (1 + change * jnp.sign(noise))
+        z = z * (1 + 2**-20 * rng.choice([-1, 1], z.shape).astype(np.float32))
     return z
+
+
+def _assert_same_pixels(case, z_0: jax.Array) -> None:
+    """Pixels on the border of two levels excepted: 1e-3 of a level is 1e-5 in z."""
+    alpha_0 = np.sqrt(1 - np.asarray(case.golden["var_0"], np.float64))
+    levels = 128 * (np.asarray(case.golden["chain_z_0"], np.float64) / alpha_0 + 1) - 0.5
+    on_border = abs(levels % 1 - 0.5) < 1e-3
+    assert on_border.mean() < 0.01
+    np.testing.assert_array_equal(
+        np.where(on_border, 0, _decode(case, z_0)), np.where(on_border, 0, case.golden["chain_decoded"])
+    )
 
 
 def _decode(case, z_0) -> jax.Array:
