@@ -8,12 +8,12 @@ import importlib.metadata
 import importlib.util
 import sys
 import traceback
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from vdmkit.errors import RegistryError
+from vdmkit.files import file_sha256
 from vdmkit.registry import load_builtins, registering_as
 
 ENTRY_POINT_GROUP = "vdmkit.plugins"
@@ -31,6 +31,12 @@ def load_plugins(files: Iterable[str | Path] = ()) -> None:
         _load_file(Path(file))
 
 
+def plugin_packages() -> list[str]:
+    """Names of the installed packages that bring plugins."""
+    entries = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+    return sorted({entry.dist.name for entry in entries if entry.dist})
+
+
 def _load_installed() -> None:
     """Import every module named by an installed package's `vdmkit.plugins` entry point."""
     for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
@@ -40,11 +46,11 @@ def _load_installed() -> None:
 
 
 def _load_file(path: Path) -> None:
-    """Import one Python file that registers components. Importing a file twice does nothing."""
+    """Import one Python file that registers components. Importing it, or a copy of it, twice does nothing."""
     path = path.resolve()
     if not path.is_file():
         raise RegistryError(f"--plugin {path}: no such file.")
-    module_name = f"vdmkit_plugin_{path.stem}_{zlib.crc32(str(path).encode()):x}"
+    module_name = f"vdmkit_plugin_{path.stem}_{file_sha256(path)[:16]}"
     if module_name not in sys.modules:
         with _loading(str(path), f"--plugin {path}", "Repair it."):
             _import_file(path, module_name)

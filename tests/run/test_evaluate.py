@@ -1,25 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run reports: numbers that agree with each other, about all of the test set, or an error."""
 
+import functools
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import vdmkit
 from vdmkit.data import identified
-from vdmkit.errors import DataError, NonFiniteError
-from vdmkit.recipe import EvaluationSettings
-from vdmkit.run import evaluate
+from vdmkit.errors import DataError, NonFiniteError, RecipeError
+from vdmkit.noise import AbstractSchedule
+from vdmkit.recipe import load_recipe
+from vdmkit.run import evaluate, image_hashes
 
-SETTINGS = EvaluationSettings(draws=2, batch_size=5)
+DIGITS = Path(vdmkit.__file__).parents[1] / "recipes" / "digits.toml"
+
+
+def recipe(*overrides: str):
+    return load_recipe(DIGITS, ["seed=1", "evaluation.draws=2", "evaluation.batch_size=5", *overrides])
 
 
 @pytest.fixture(scope="module")
 def evaluation(tiny_model, tiny_images):
-    return evaluate(tiny_model, tiny_images, SETTINGS, step=7, seed=1)
+    others = np.full((3, 4, 4, 1), 4, np.uint8)
+    return evaluate(tiny_model, tiny_images, recipe(), step=7, trained_on=image_hashes(others))
 
 
 def test_the_numbers_agree(evaluation):
@@ -42,12 +51,12 @@ def test_the_text_says_it_all(evaluation):
     assert "variational bound, continuous time, 2 draws per image" in text
     assert "12 images of tiny/test, step 7, ema weights" in text
     assert "Not the published data set" in text
-    assert "Only the first" not in text
+    assert len(text.splitlines()) == 5, "nothing else to warn of"
 
 
 def test_the_batch_size_does_not_matter(evaluation, tiny_model, tiny_images):
     """An image would get other draws, or count twice, when batches are cut elsewhere."""
-    other = evaluate(tiny_model, tiny_images, replace(SETTINGS, batch_size=100), step=7, seed=1)
+    other = evaluate(tiny_model, tiny_images, recipe("evaluation.batch_size=100"), step=7)
     # float32 sums over 16 pixels in another order; then means in float64
     assert other.bpd == pytest.approx(evaluation.bpd, rel=1e-5)
     assert other.images == 12
@@ -55,32 +64,84 @@ def test_the_batch_size_does_not_matter(evaluation, tiny_model, tiny_images):
 
 def test_another_seed_gives_another_estimate(evaluation, tiny_model, tiny_images):
     """The Monte Carlo error would not be what two runs differ by."""
-    assert evaluate(tiny_model, tiny_images, SETTINGS, step=7, seed=2).bpd != evaluation.bpd
+    assert evaluate(tiny_model, tiny_images, recipe("seed=2"), step=7).bpd != evaluation.bpd
 
 
 def test_too_little_time_is_said(tiny_model, tiny_images):
     """Part of the test set would be reported as all of it."""
-    evaluation = evaluate(tiny_model, tiny_images, SETTINGS, step=7, seed=1, seconds=0.0)
+    evaluation = evaluate(tiny_model, tiny_images, recipe(), step=7, seconds=0.0)
     assert (evaluation.images, evaluation.images_in_test_set) == (5, 12)
-    assert "Only the first 5 of 12 test images" in str(evaluation)
+    assert "Only 5 of 12 test images, drawn at random" in str(evaluation)
+
+
+def test_images_trained_on_are_said(evaluation, tiny_model, tiny_images):
+    """A bound on training images would be reported as a test bound, or unknown ones pass for unseen."""
+    of = functools.partial(evaluate, tiny_model, tiny_images, recipe(), step=7)
+    trained, some = (of(trained_on=image_hashes(tiny_images.pixels[:n])) for n in (12, 5))
+    assert (trained.images_trained_on, some.images_trained_on, evaluation.images_trained_on) == (12, 5, 0)
+    assert str(trained).startswith("bpd ")
+    assert "trained on all of these images: not a test bound" in str(trained)
+    assert "trained on 5 of the 12 images" in str(some)
+    unknown = of()
+    assert unknown.images_trained_on is None
+    assert "not known which images" in str(unknown)
+    assert trained.bpd == unknown.bpd == evaluation.bpd
+
+
+@pytest.mark.parametrize(
+    ("overrides", "estimator"),
+    [
+        ((), "continuous time"),
+        (("objective.steps=3",), "T = 3 steps"),
+        (("objective.steps=3", "evaluation.steps=0"), "continuous time"),
+        (("evaluation.steps=5",), "T = 5 steps"),
+    ],
+)
+def test_the_bound_is_the_one_trained_on_unless_the_recipe_says_otherwise(
+    tiny_model, tiny_images, evaluation, overrides, estimator
+):
+    """A model of T steps would be reported in continuous time, or the other way, and the record would not say."""
+    found = evaluate(tiny_model, tiny_images, recipe(*overrides), step=7)
+    assert found.estimator == f"variational bound, {estimator}"
+    assert (found.bpd == evaluation.bpd) == (estimator == "continuous time")
+
+
+class _Bent(AbstractSchedule):
+    """Rises from -6 to 5; falls in the middle, or jumps there."""
+
+    jump: bool
+    gamma_min: float = -6.0
+    gamma_max: float = 5.0
+
+    def __call__(self, t):
+        fall = t - 3.0 * jnp.exp(-((t - 0.5) ** 2) * 200)
+        return jnp.where(self.jump, 5 * t + jnp.where(t > 0.5, 1.0, 0.0), fall)
+
+
+@pytest.mark.parametrize(("jump", "reason"), [(False, "does not rise"), (True, "without jumps")])
+def test_a_schedule_without_a_bound_is_refused(tiny_model, tiny_images, jump, reason):
+    """A schedule that falls, or jumps over noise levels, would be given a bound that is too low."""
+    model = eqx.tree_at(lambda m: m.schedule, tiny_model, _Bent(jump))
+    with pytest.raises(RecipeError, match=reason):
+        evaluate(model, tiny_images, recipe(), step=0)
 
 
 def test_images_of_another_kind_are_refused(tiny_model, tiny_images):
     """A likelihood over 17 levels would be reported as one over 5, or a wrong shape end in a traceback."""
     for images in (replace(tiny_images, levels=17), replace(tiny_images, pixels=tiny_images.pixels[:, :2])):
         with pytest.raises(DataError, match="the model was trained on"):
-            evaluate(tiny_model, images, SETTINGS, step=0, seed=0)
+            evaluate(tiny_model, images, recipe(), step=0)
 
 
 def test_one_image_has_no_interval(tiny_model, tiny_images):
     """An interval of a single image would be reported as NaN."""
     one = identified(tiny_images.pixels[:1], tiny_images.levels, name="one", split="test")
     with pytest.raises(DataError, match="an interval needs at least 2"):
-        evaluate(tiny_model, one, SETTINGS, step=0, seed=0)
+        evaluate(tiny_model, one, recipe(), step=0)
 
 
 def test_a_bound_that_is_not_finite_is_no_bound(tiny_model, tiny_images):
     """NaN would be reported as a likelihood."""
     spoiled = eqx.tree_at(lambda m: m.network.bias, tiny_model, jnp.full(16, np.nan))
     with pytest.raises(NonFiniteError, match="the diffusion term of test image 0 is not finite"):
-        evaluate(spoiled, tiny_images, SETTINGS, step=0, seed=0)
+        evaluate(spoiled, tiny_images, recipe(), step=0)

@@ -11,11 +11,12 @@ import pytest
 
 import vdmkit
 from vdmkit.errors import CheckpointError, RecipeError
+from vdmkit.files import write_json, write_text
 from vdmkit.recipe import Recipe, load_recipe
-from vdmkit.run import RunFolder, load_run, write_json, write_text
+from vdmkit.run import RunFolder, load_run
 
 DIGITS = Path(vdmkit.__file__).parents[1] / "recipes" / "digits.toml"
-FACTS = {"plugins": [], "shape": [8, 8, 1], "levels": 17, "data": None}
+FACTS = {"plugins": {}, "shape": [8, 8, 1], "levels": 17, "data": None, "sessions": []}
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +27,11 @@ def recipe() -> Recipe:
 @pytest.fixture
 def folder(tmp_path) -> RunFolder:
     return RunFolder(tmp_path / "run")
+
+
+def claim(folder: RunFolder, recipe: Recipe, text: str = "") -> None:
+    folder.check(recipe)
+    folder.write_recipe(recipe, text)
 
 
 @pytest.fixture
@@ -48,7 +54,7 @@ def killed_before(monkeypatch) -> Callable:
 
 def test_a_new_folder_says_what_it_is(folder, recipe):
     """The recipe, as given and with all defaults, would not be in the folder."""
-    folder.claim(recipe, "# as given")
+    claim(folder, recipe, "# as given")
     assert folder.given_recipe.read_text() == "# as given"
     assert load_recipe(folder.resolved_recipe) == recipe
 
@@ -68,9 +74,9 @@ def test_a_new_folder_says_what_it_is(folder, recipe):
 )
 def test_what_may_change_when_a_run_goes_on(folder, recipe, override):
     """A run could not be made longer, or be evaluated in another way, without starting again."""
-    folder.claim(recipe, "")
+    claim(folder, recipe, "")
     changed = load_recipe(DIGITS, [override])
-    folder.claim(changed, "")
+    claim(folder, changed, "")
     assert load_recipe(folder.resolved_recipe) == changed
 
 
@@ -89,9 +95,9 @@ def test_what_may_change_when_a_run_goes_on(folder, recipe, override):
 )
 def test_another_recipe_is_refused(folder, recipe, override):
     """A run would go on with another model, other data or another objective, and its record would be wrong."""
-    folder.claim(recipe, "before")
+    claim(folder, recipe, "before")
     with pytest.raises(CheckpointError) as caught:
-        folder.claim(load_recipe(DIGITS, [override]), "after")
+        claim(folder, load_recipe(DIGITS, [override]), "after")
     assert f"{folder.path}: a run of another recipe. It differs in {override.split('=')[0]}." in str(caught.value)
     assert "--out" in str(caught.value)
     assert folder.given_recipe.read_text() == "before"
@@ -99,9 +105,9 @@ def test_another_recipe_is_refused(folder, recipe, override):
 
 def test_all_differing_keys_are_named(folder, recipe):
     """The user would mend one key at a time."""
-    folder.claim(recipe, "")
+    claim(folder, recipe, "")
     with pytest.raises(CheckpointError, match=r"differs in seed, model\.network\.channels\."):
-        folder.claim(load_recipe(DIGITS, ["seed=2", "model.network.channels=8", "training.steps=9"]), "")
+        claim(folder, load_recipe(DIGITS, ["seed=2", "model.network.channels=8", "training.steps=9"]), "")
 
 
 def test_somebody_else_s_folder_is_left_alone(folder, recipe):
@@ -109,7 +115,7 @@ def test_somebody_else_s_folder_is_left_alone(folder, recipe):
     folder.path.mkdir()
     (folder.path / "thesis.tex").write_text("years of work")
     with pytest.raises(CheckpointError, match=r"not empty, and not a run folder.*--out"):
-        folder.claim(recipe, "")
+        claim(folder, recipe, "")
     assert [path.name for path in folder.path.iterdir()] == ["thesis.tex"]
 
 
@@ -118,17 +124,17 @@ def test_a_folder_claimed_by_half_can_be_claimed(folder, recipe, killed_before, 
     """A kill between the first files of a run would make the same command fail for ever."""
 
     with killed_before(last):
-        folder.claim(recipe, "given")
-    folder.claim(recipe, "given")
+        claim(folder, recipe, "given")
+    claim(folder, recipe, "given")
     assert folder.given_recipe.read_text() == "given"
 
 
 def test_a_damaged_recipe_is_no_traceback(folder, recipe):
     """A run folder with a damaged resolved.toml would end in a traceback, or be taken for another recipe's."""
-    folder.claim(recipe, "")
+    claim(folder, recipe, "")
     folder.resolved_recipe.write_text("[data")
     with pytest.raises(RecipeError, match=r"resolved\.toml:1:\d+: not valid TOML"):
-        folder.claim(recipe, "")
+        claim(folder, recipe, "")
 
 
 def test_one_process_at_a_time(folder):
@@ -143,7 +149,7 @@ def test_one_process_at_a_time(folder):
 @pytest.mark.parametrize("content", ['{"shape": [8', "[]", "{}", json.dumps({**FACTS, "data": 0} | {"levels": 1})[:-9]])
 def test_a_damaged_manifest_is_explained(folder, recipe, content):
     """A run folder with a damaged manifest.json would end in a traceback."""
-    folder.claim(recipe, "")
+    claim(folder, recipe, "")
     folder.manifest.write_text(content)
     with pytest.raises(CheckpointError, match=r"manifest\.json: .*[Dd]elete it and run the recipe again"):
         folder.facts()
@@ -153,7 +159,7 @@ def test_what_is_no_run_is_not_loaded(folder, recipe):
     """A mistyped --ckpt would end in a traceback."""
     with pytest.raises(CheckpointError, match=r"not a run folder: it has no resolved\.toml"):
         load_run(folder.path)
-    folder.claim(recipe, "")
+    claim(folder, recipe, "")
     with pytest.raises(CheckpointError, match=r"manifest\.json: cannot be read.*No such file"):
         load_run(folder.path)
     write_json(folder.manifest, FACTS)

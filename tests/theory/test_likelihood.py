@@ -70,7 +70,20 @@ def test_a_pass_that_is_stopped_has_the_same_estimates_of_fewer_images(order_0, 
     """False if a time limit changed an estimate, or counted images that it never came to."""
     settings = {"draws": 8, "steps": 0, "batch_size": 128, "key": jax.random.key(0)}
     stopped = bound_of_images(order_0, IMAGES, **settings, stop=lambda: True)
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:, :128]), stopped, bound)
+    assert stopped.total.shape == (2, 128)
+    same = (stopped.total[:, :, None] == bound.total[:, None, :]).all(0)  # no two images agree in both estimates
+    done = np.flatnonzero(same.any(0))
+    assert len(done) == 128
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:, done]), stopped, bound)
+
+
+def test_a_pass_that_is_stopped_has_seen_images_from_all_over_the_test_set(order_0) -> None:
+    """False if the bound of a sorted test set were that of its first class when time runs out."""
+    images = np.repeat(np.array([1, 2], np.uint8), COUNT // 2).reshape(-1, 1, 1, 1) * np.ones((1, *SHAPE), np.uint8)
+    settings = {"draws": 2, "steps": 0, "batch_size": 100, "key": jax.random.key(0)}
+    stopped = bound_of_images(order_0, images, **settings, stop=lambda: True)
+    bright = (stopped.prior.mean(0) > stopped.prior.mean()).sum()
+    assert 30 < bright < 70  # 100 without replacement of 150 and 150: 50 +/- 4.1
 
 
 def test_each_image_counts_once_and_in_order(order_0, bound: Bound) -> None:

@@ -1,20 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """SHA-256 of every file of a checkpoint, so that a damaged one is known before anything reads it."""
 
-import hashlib
 import json
-import os
 from pathlib import Path
+
+from vdmkit.files import file_sha256, write_json
 
 _NAME = "checksums.json"
 
 
 def write_checksums(folder: Path) -> None:
     """List the folder's files. Written last and renamed into place: a checkpoint without the list is unfinished."""
-    sums = {str(path.relative_to(folder)): _sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
-    temporary = folder / f".{_NAME}"
-    temporary.write_text(json.dumps(sums, indent=1))
-    os.replace(temporary, folder / _NAME)
+    sums = {str(path.relative_to(folder)): file_sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    write_json(folder / _NAME, sums)
 
 
 def what_is_damaged(folder: Path) -> str | None:
@@ -29,11 +27,6 @@ def what_is_damaged(folder: Path) -> str | None:
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
-        if _sha256(path) != expected:
+        if file_sha256(path) != expected:
             return f"{name} has changed since it was written ({path.stat().st_size} bytes now)"
     return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -29,9 +29,10 @@ _UNUSED = {"sm_kernel_init"}
 
 
 def official_recipe(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Recipe tables for a model of the authors, trained on CIFAR-10 as their released configurations say.
+    """Recipe tables for a model of the authors.
 
-    The configuration names no data set: change `data` for a checkpoint of another one.
+    The configuration names neither data nor training: both are those of their CIFAR-10 model without augmentation.
+    For a checkpoint of another one, change `data`, `augmentations`, `optimizer` and `training`.
 
     Raises:
         CheckpointError: lists every field that is unknown, missing, or has a value without counterpart here.

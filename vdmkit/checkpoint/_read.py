@@ -14,6 +14,7 @@ from jaxtyping import PyTree
 
 from vdmkit.checkpoint._checksums import what_is_damaged
 from vdmkit.checkpoint._fit import check_fit
+from vdmkit.errors import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,16 @@ def read_newest(directory: Path, like: PyTree, *, warn: Callable[[str], None]) -
             return read_step(directory / str(step), like)
         warn(f"checkpoint {step} cannot be used: {damage}.")
     return None
+
+
+def read_chosen(directory: Path, step: int, like: PyTree) -> Restored:
+    """The checkpoint of `step`. Raises CheckpointError if it is not there, or damaged."""
+    if step not in steps_in(directory):
+        there = ", ".join(f"{s:,}" for s in steps_in(directory)) or "none"
+        raise CheckpointError(f"{directory}: no checkpoint of step {step:,}. Steps that are there: {there}.")
+    if damage := what_is_damaged(directory / str(step)):
+        raise CheckpointError(f"{directory / str(step)}: cannot be used: {damage}. Choose another step.")
+    return read_step(directory / str(step), like)
 
 
 def read_step(folder: Path, like: PyTree, data: grain.DatasetIterator | None = None) -> Restored:

@@ -5,17 +5,20 @@ import json
 
 import typer
 
-from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles
+from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step
 
 
-def evaluate(checkpoint: Checkpoint, overrides: Overrides, plugins: PluginFiles, as_json: AsJson = False) -> None:
+def evaluate(
+    checkpoint: Checkpoint, overrides: Overrides, plugins: PluginFiles, step: Step = None, as_json: AsJson = False
+) -> None:
     """Report the test bpd of a run, with its error bar and its terms."""
+    from vdmkit.files import write_json
     from vdmkit.run import evaluate as evaluate_model
-    from vdmkit.run import load_run, write_json
+    from vdmkit.run import load_run, read_hashes
 
-    run = load_run(checkpoint, overrides, plugins)
-    settings = run.recipe.evaluation
+    run = load_run(checkpoint, overrides, plugins, step)
     test = run.recipe.data.build().load("test")
-    evaluation = evaluate_model(run.model(settings.weights), test, settings, step=run.step, seed=run.recipe.seed)
+    model, trained_on = run.model(run.recipe.evaluation.weights), read_hashes(run.folder.trained_on)
+    evaluation = evaluate_model(model, test, run.recipe, step=run.step, trained_on=trained_on)
     typer.echo(json.dumps(evaluation.as_json(), indent=2) if as_json else str(evaluation))
     write_json(run.folder.evaluation, evaluation.as_json())  # last: the folder may be read-only

@@ -26,6 +26,8 @@ PluginFiles = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the same facts as JSON.")]
 Checkpoint = Annotated[Path, typer.Option("--ckpt", metavar="RUN", help="A run folder.")]
 
+Step = Annotated[int | None, typer.Option("--step", min=0, help="A checkpoint's step. Default: the newest.")]
+
 
 def command(name: str) -> str:
     """How this user calls a command: `uv run` leaves no `vdmkit` on the shell's path."""

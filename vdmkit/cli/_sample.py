@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vdmkit.cli._options import Checkpoint, PluginFiles
+from vdmkit.cli._options import Checkpoint, PluginFiles, Step
 from vdmkit.errors import RecipeError
 
 Number = Annotated[int, typer.Option("-n", min=1, help="How many images.")]
@@ -18,26 +18,29 @@ Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Default: the re
 def sample(
     checkpoint: Checkpoint,
     plugins: PluginFiles,
+    step: Step = None,
     number: Number = 64,
     output: Output = Path("samples.png"),
     steps: Steps = None,
     seed: Seed = None,
 ) -> None:
-    """Draw samples from a run; the first n of an endless sequence that the seed defines."""
+    """Draw samples from a run; the first n of an endless sequence that the seed defines, up to float32 rounding."""
     if output.suffix not in (".png", ".npy"):
         raise RecipeError(f"-o {output}: expected a name that ends in .png or .npy.")
     import numpy as np
 
+    from vdmkit.files import whole_file
     from vdmkit.report import grid, write_png
     from vdmkit.run import Plan, draw_samples, load_run
 
-    run = load_run(checkpoint, plugins=plugins)
+    run = load_run(checkpoint, plugins=plugins, step=step)
     settings = run.recipe.sampling
     model = run.model(run.recipe.evaluation.weights)
     plan = Plan(number, steps or settings.steps)
     images = draw_samples(model, settings.sampler.build(), plan, seed=run.recipe.seed if seed is None else seed)
     if output.suffix == ".npy":
-        np.save(output, images)
+        with whole_file(output) as part, part.open("wb") as file:
+            np.save(file, images)
     else:
         write_png(grid(images, model.observation.levels), output)
     typer.echo(f"{number} samples of {plan.steps} steps, step {run.step:,}: {output}")

@@ -2,12 +2,12 @@
 """The folder for downloaded and decoded data, and files in it that are whole or absent."""
 
 import os
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from vdmkit.errors import DataError
+from vdmkit.files import whole_file
 
 
 def cache_folder() -> Path:
@@ -16,23 +16,17 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, which becomes `path` when the block ends without an error, and else is deleted.
-
-    Several processes may write the same file at once: the last one to end wins.
+def cached_file(path: Path) -> Iterator[Path]:
+    """`whole_file` of a path in the cache folder.
 
     Raises:
         DataError: the folder or the file cannot be written.
     """
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        os.replace(part, path)
+        with whole_file(path) as part:
+            yield part
     except OSError as error:
         raise DataError(
             f"{path}: cannot be written ({error}). Free some space, or set VDMKIT_CACHE to another folder."
         ) from error
-    finally:
-        with suppress(OSError):
-            part.unlink()

@@ -9,10 +9,11 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vdmkit.data._cache import cache_folder
-from vdmkit.data._download import download, file_sha256
+from vdmkit.data._download import download
 from vdmkit.data._pickle import array_in, read_pickle
 from vdmkit.data._source import AbstractSource, Images, Split, identified
 from vdmkit.errors import DataError
+from vdmkit.files import file_sha256
 from vdmkit.registry import register
 
 _URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"

@@ -7,7 +7,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from vdmkit.data._cache import whole_file
+from vdmkit.data._cache import cached_file
 from vdmkit.errors import DataError
 
 _CHUNK_BYTES = 1 << 20
@@ -21,7 +21,7 @@ def download(url: str, path: Path, sha256: str) -> None:
         DataError: the transfer fails, its SHA-256 is another one, or `path` cannot be written.
     """
     digest = hashlib.sha256()
-    with whole_file(path) as part, part.open("wb") as file:
+    with cached_file(path) as part, part.open("wb") as file:
         for chunk in _chunks(url):
             digest.update(chunk)
             file.write(chunk)
@@ -30,15 +30,6 @@ def download(url: str, path: Path, sha256: str) -> None:
                 f"{url}: the download has SHA-256 {digest.hexdigest()}, expected {sha256}. "
                 "It was deleted. Try again, or give another `url` or the `path` of a file that you have."
             )
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal. Raises DataError if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error}). Check the file and its permissions.") from error
 
 
 def _chunks(url: str) -> Iterator[bytes]:

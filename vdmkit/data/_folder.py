@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy.lib.format import write_array_header_1_0
 
-from vdmkit.data._cache import cache_folder, whole_file
+from vdmkit.data._cache import cache_folder, cached_file
 from vdmkit.data._image_file import SUFFIXES, read_image
 from vdmkit.data._source import AbstractSource, Images, Split, identified
 from vdmkit.errors import DataError
@@ -96,7 +96,7 @@ def _decode(folder: Path, names: list[str], shape: tuple[int, int, int], path: P
     from rich.progress import track
 
     console = Console(stderr=True)
-    with whole_file(path) as part, part.open("wb") as file:
+    with cached_file(path) as part, part.open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(names), *shape)}
         write_array_header_1_0(file, header)
         for name in track(names, f"decoding {folder}", console=console, transient=True):

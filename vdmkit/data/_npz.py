@@ -48,7 +48,9 @@ class Npz(AbstractSource):
                 f"{self.path}: array {self.arrays[split]!r} has images of shape {pixels.shape[1:]}, "
                 f"expected {self.shape} as in {self.arrays['train']!r}. Bring both splits to one shape."
             )
-        return identified(pixels, self._levels, name=self.path.stem, split=split)
+        array = self.arrays[split]
+        name = self.path.stem if array == split else f"{self.path.stem}[{array}]"
+        return identified(pixels, self._levels, name=name, split=split)
 
     @functools.cached_property
     def _shape(self) -> tuple[int, int, int]:

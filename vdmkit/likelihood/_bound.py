@@ -35,7 +35,8 @@ def bound_of_images(
         draws: times per image, an even number.
         steps: 0 for the continuous-time bound, else T.
         on_draw: called after every batch and draw, for a progress bar.
-        stop: asked after every batch; when it says so, n is the number of images done by then, at least 2.
+        stop: asked after every batch; when it says so, n is the number of images done by then, at least 2:
+            a random sample of the test set, in its order.
 
     Raises:
         RecipeError: `draws` is odd.
@@ -46,16 +47,21 @@ def bound_of_images(
         raise RecipeError(f"evaluation.draws = {draws}: expected an even number, for two estimates of each image.")
     if len(pixels) < 2:
         raise DataError(f"the test set has {len(pixels)} image(s): an interval needs at least 2.")
-    parts = []
+    # In an order of chance, so that a pass that is stopped is a random sample even of a sorted test set.
+    order = np.random.default_rng(0).permutation(len(pixels))
+    parts, done = [], 0
     for start in range(0, len(pixels), batch_size):
-        batch = pixels[start : start + batch_size]
-        padded = np.resize(batch, (min(batch_size, len(pixels)), *batch.shape[1:]))  # one shape, one compilation
-        index = start + jnp.arange(len(padded))
-        sums = [_sum_of_draws(model, padded, index, replicate, draws // 2, steps, key, on_draw) for replicate in (0, 1)]
+        index = np.resize(order[start : start + batch_size], min(batch_size, len(pixels)))  # one shape, one compilation
+        sums = [
+            _sum_of_draws(model, pixels[index], index, replicate, draws // 2, steps, key, on_draw)
+            for replicate in (0, 1)
+        ]
         parts.append(jax.tree.map(lambda *values: np.stack(values) / (draws // 2), *sums))
-        if stop() and start + len(batch) > 1:
+        done = min(start + batch_size, len(pixels))
+        if stop() and done > 1:
             break
-    bound = jax.tree.map(lambda *values: np.concatenate(values, axis=1)[:, : len(pixels)], *parts)
+    places = np.argsort(order[:done])
+    bound = jax.tree.map(lambda *values: np.concatenate(values, axis=1)[:, places], *parts)
     _check_finite(bound)
     return bound
 
@@ -63,7 +69,7 @@ def bound_of_images(
 def _sum_of_draws(
     model: DiffusionModel,
     images: UInt8[np.ndarray, "b h w c"],
-    index: Int[Array, " b"],
+    index: Int[np.ndarray, " b"],
     replicate: int,
     strata: int,
     steps: int,
@@ -72,7 +78,9 @@ def _sum_of_draws(
 ) -> Bound:
     total = Bound(*(np.zeros(len(images)) for _ in range(3)))
     for k in range(strata):
-        draw = _one_draw(model, jnp.asarray(images), index, jnp.asarray([replicate, k]), key, strata, steps)
+        draw = _one_draw(
+            model, jnp.asarray(images), jnp.asarray(index), jnp.asarray([replicate, k]), key, strata, steps
+        )
         total = jax.tree.map(lambda a, b: a + np.asarray(b, np.float64), total, draw)
         on_draw()
     return total

@@ -12,6 +12,8 @@ from jaxtyping import Array, Float
 from vdmkit.errors import RecipeError
 from vdmkit.registry import define_kind
 
+_PANELS = 20_000  # even a schedule with steep ends is integrated to a thousandth
+_JUMP = 0.005
 _CHECKED_TIMES = 101  # close enough to find a fall, far enough apart for a slow rise to show in float32
 
 
@@ -53,4 +55,17 @@ def check_increasing(schedule: AbstractSchedule) -> None:
         raise RecipeError(
             f"the schedule does not rise: gamma({t[i]:.3f}) = {gamma[i]:g}, gamma({t[i + 1]:.3f}) = {gamma[i + 1]:g}. "
             "It must be strictly increasing on [0, 1]."
+        )
+    _check_no_jump(schedule)
+
+
+def _check_no_jump(schedule: AbstractSchedule) -> None:
+    """A jump has no derivative: the continuous-time bound would leave out what lies across it."""
+    middles = (jnp.arange(_PANELS) + 0.5) / _PANELS
+    integral = float(jax.vmap(lambda t: gamma_and_derivative(schedule, t)[1])(middles).mean())
+    rise = float(schedule(jnp.ones(())) - schedule(jnp.zeros(())))
+    if not abs(integral - rise) <= _JUMP * rise:
+        raise RecipeError(
+            f"the schedule rises by {rise:g} on [0, 1], but its derivative adds up to {integral:g}. "
+            "It must be differentiable, without jumps."
         )

@@ -2,7 +2,7 @@
 """Recipes: TOML files that say everything about a run. Importing this loads no JAX."""
 
 from vdmkit.recipe._choice import Choice
-from vdmkit.recipe._dump import differences, dump, resolved
+from vdmkit.recipe._dump import differences, dump, flat, resolved
 from vdmkit.recipe._load import load_recipe
 from vdmkit.recipe._recipe import (
     EvaluationSettings,
@@ -24,6 +24,7 @@ __all__ = [
     "TrainingSettings",
     "differences",
     "dump",
+    "flat",
     "load_recipe",
     "resolved",
     "toml_text",

@@ -23,8 +23,13 @@ def dump(recipe: Recipe) -> str:
 
 def differences(a: Recipe, b: Recipe) -> list[str]:
     """Dotted keys in which two recipes differ; empty if they describe the same run."""
-    left, right = (dict(_leaves(resolved(recipe), "")) for recipe in (a, b))
+    left, right = flat(a), flat(b)
     return [key for key in dict.fromkeys([*left, *right]) if left.get(key) != right.get(key)]
+
+
+def flat(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's values by dotted key."""
+    return dict(_leaves(resolved(recipe), ""))
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from vdmkit.files import whole_file
+
 _SMALLEST_TILE = 32  # pixels; smaller images are enlarged by a whole factor so that a person can see them
 _WHITE = 255
 
@@ -37,5 +39,6 @@ def beside(left: UInt8[np.ndarray, "H W c"], right: UInt8[np.ndarray, "H W c"]) 
 
 
 def write_png(picture: UInt8[np.ndarray, "H W c"], path: Path) -> None:
-    """One channel is written as grey, three as RGB."""
-    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(path, format="PNG")
+    """One channel is written as grey, three as RGB. Whole or not at all."""
+    with whole_file(path) as part:
+        Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(part, format="PNG")

@@ -2,12 +2,13 @@
 """Metrics of a run: JSON lines, which a resumed run continues without a seam, and TensorBoard events."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 from tensorboardX import SummaryWriter
+
+from vdmkit.files import write_text
 
 
 class MetricLog:
@@ -16,7 +17,7 @@ class MetricLog:
     def __init__(self, folder: Path, *, step: int):
         path = folder / "metrics.jsonl"
         kept = [line for line in _whole_lines(path) if _step_of(line) <= step]
-        _rewrite(path, kept)
+        write_text(path, "".join(kept))
         self._file = path.open("a")
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
@@ -35,13 +36,6 @@ class MetricLog:
         """Write out what is left."""
         self._file.close()
         self._writer.close()
-
-
-def _rewrite(path: Path, lines: list[str]) -> None:
-    """Whole or not at all: a kill or a full disk must not cost the lines so far."""
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text("".join(lines))
-    os.replace(temporary, path)
 
 
 def _step_of(line: str) -> int | float:

@@ -59,16 +59,18 @@ def _on_bar(bar: Progress, task: TaskID) -> Advance:
 
 def _lines(what: str, total: int, done: int) -> Advance:
     start = last = time.monotonic()
-    first = done
+    first: tuple[float, int] | None = None  # time and count after the first advance, which waited for compilation
 
     def advance(n: int = 1, note: Note | None = None) -> None:
-        nonlocal done, last
+        nonlocal done, last, first
         done += n
         now = time.monotonic()
+        first = first or (now, done)
         if now - last > _SECONDS_BETWEEN_LINES or done == total:
             last = now
             took = now - start
-            left = took / (done - first) * (total - done)
+            pace = (now - first[0]) / (done - first[1]) if done > first[1] else took / n
+            left = pace * (total - done)
             text = f"{what}: {done:,}/{total:,}  {note() + '  ' if note else ''}{took:.0f} s, {left:.0f} s left"
             print(text, file=sys.stderr, flush=True)
 

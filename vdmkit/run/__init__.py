@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs: a recipe trained, evaluated and sampled in a folder of its own."""
 
-from vdmkit.run._evaluate import Evaluation, evaluate
-from vdmkit.run._folder import RunFolder, write_json, write_text
+from vdmkit.run._evaluate import evaluate
+from vdmkit.run._evaluation import Evaluation
+from vdmkit.run._folder import RunFolder
 from vdmkit.run._import import import_official
 from vdmkit.run._load import TrainedRun, load_run
-from vdmkit.run._manifest import manifest
+from vdmkit.run._manifest import manifest, session
 from vdmkit.run._run import run_recipe
 from vdmkit.run._sample import Plan, draw_samples, fit_into
+from vdmkit.run._trained_on import image_hashes, read_hashes
 
 __all__ = [
     "Evaluation",
@@ -17,10 +19,11 @@ __all__ = [
     "draw_samples",
     "evaluate",
     "fit_into",
+    "image_hashes",
     "import_official",
     "load_run",
     "manifest",
+    "read_hashes",
     "run_recipe",
-    "write_json",
-    "write_text",
+    "session",
 ]

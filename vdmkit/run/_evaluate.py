@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The test bound of a model, with everything that a reader needs to trust it."""
+"""Measuring the test bound of a model."""
 
 import time
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import jax
 import numpy as np
@@ -15,66 +13,28 @@ from vdmkit.model import DiffusionModel
 from vdmkit.noise import check_increasing
 from vdmkit.objective import Bound, bits_per_dim
 from vdmkit.randomness import fold_purpose
-from vdmkit.recipe import EvaluationSettings
+from vdmkit.recipe import Recipe
 from vdmkit.report import progress
+from vdmkit.run._evaluation import Evaluation
 from vdmkit.run._manifest import device
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Bits per dimension of a test set, its terms, its 95% interval and where that comes from."""
-
-    bpd: float
-    bpd_low: float
-    bpd_high: float
-    half_width_test_set: float
-    half_width_monte_carlo: float
-    prior: float
-    reconstruction: float
-    diffusion: float
-    images: int
-    images_in_test_set: int
-    dataset: str
-    sha256: str
-    published: str | None
-    estimator: str
-    draws: int
-    step: int
-    weights: str
-    device: str
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def __str__(self) -> str:
-        width = (self.bpd_high - self.bpd_low) / 2
-        lines = [
-            f"test bpd {self.bpd:.4f} +/- {width:.4f} bits/dim (95%: finite test set {self.half_width_test_set:.4f}, "
-            f"Monte Carlo {self.half_width_monte_carlo:.4f})",
-            f"prior {self.prior:.4f} + reconstruction {self.reconstruction:.4f} + diffusion {self.diffusion:.4f}",
-            f"{self.estimator}, {self.draws} draws per image",
-            f"{self.images:,} images of {self.dataset}, step {self.step:,}, {self.weights} weights",
-        ]
-        if self.images < self.images_in_test_set:
-            count = f"{self.images:,} of {self.images_in_test_set:,}"
-            lines.append(f"Only the first {count} test images, for lack of time: vdmkit evaluate does all.")
-        if not self.published:
-            lines.append("Not the published data set: do not compare with published figures.")
-        return "\n  ".join(lines)
+from vdmkit.run._trained_on import Hashes, image_hashes
 
 
 def evaluate(
     model: DiffusionModel,
     test: Images,
-    settings: EvaluationSettings,
+    recipe: Recipe,
     *,
     step: int,
-    seed: int,
+    trained_on: Hashes | None = None,
     seconds: float = float("inf"),
 ) -> Evaluation:
-    """Estimate the bound of every test image once. `step` is the checkpoint's, for the record.
+    """Estimate the bound of every test image once, by the recipe's evaluation settings and seed.
 
-    After `seconds`, the images done so far are reported.
+    Args:
+        step: the checkpoint's, for the record.
+        trained_on: hashes of the training images; see `image_hashes`.
+        seconds: after them, the images done so far are reported.
 
     Raises:
         DataError: the images are not of the model's shape or number of levels.
@@ -83,6 +43,7 @@ def evaluate(
     """
     _check_fits(model, test)
     check_increasing(model.schedule)
+    settings = recipe.evaluation
     batches = -(-len(test.pixels) // settings.batch_size)
     end = time.monotonic() + seconds
     with progress("evaluating", batches * settings.draws) as advance:
@@ -90,18 +51,20 @@ def evaluate(
             model,
             test.pixels,
             draws=settings.draws,
-            steps=settings.steps,
+            steps=recipe.evaluation_steps,
             batch_size=settings.batch_size,
-            key=fold_purpose(jax.random.key(seed), "evaluate"),
+            key=fold_purpose(jax.random.key(recipe.seed), "evaluate"),
             on_draw=advance,
             stop=lambda: time.monotonic() > end,
         )
-    return _evaluation(jax.tree.map(lambda nats: bits_per_dim(nats, model.dimensions), bound), test, settings, step)
+    bound = jax.tree.map(lambda nats: bits_per_dim(nats, model.dimensions), bound)
+    return _evaluation(bound, test, recipe, step, trained_on)
 
 
-def _evaluation(bound: Bound, test: Images, settings: EvaluationSettings, step: int) -> Evaluation:
+def _evaluation(bound: Bound, test: Images, recipe: Recipe, step: int, trained_on: Hashes | None) -> Evaluation:
     """What to report of a bound in bits per dimension, two estimates an image."""
     total = interval(np.asarray(bound.total))
+    steps = recipe.evaluation_steps
     return Evaluation(
         bpd=total.value,
         bpd_low=total.low,
@@ -113,13 +76,15 @@ def _evaluation(bound: Bound, test: Images, settings: EvaluationSettings, step: 
         diffusion=float(bound.diffusion.mean()),
         images=bound.total.shape[-1],
         images_in_test_set=len(test.pixels),
+        images_trained_on=None if trained_on is None else int(np.isin(image_hashes(test.pixels), trained_on).sum()),
         dataset=f"{test.identity.name}/{test.identity.split}",
         sha256=test.identity.sha256,
         published=test.identity.published,
-        estimator="variational bound, " + (f"T = {settings.steps} steps" if settings.steps else "continuous time"),
-        draws=settings.draws,
+        estimator="variational bound, " + (f"T = {steps} steps" if steps else "continuous time"),
+        draws=recipe.evaluation.draws,
+        seed=recipe.seed,
         step=step,
-        weights=settings.weights,
+        weights=recipe.evaluation.weights,
         device=device(),
     )
 

@@ -3,21 +3,19 @@
 
 import fcntl
 import json
-import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vdmkit.errors import CheckpointError
+from vdmkit.errors import CheckpointError, RecipeError
+from vdmkit.files import file_sha256, whole_file, write_text
 from vdmkit.recipe import Recipe, differences, dump, load_recipe
+from vdmkit.run._origin import may_change
 
-# These may change when a run is continued: they do not touch what was trained so far.
-_MAY_CHANGE = {"data.path", "data.train", "data.test", "evaluation", "sampling"}
-_MAY_CHANGE |= {"training.steps", "training.log_every", "training.keep_last", "training.keep_best"}
-_FACTS = {"plugins", "shape", "levels", "data"}
+_FACTS = {"plugins", "shape", "levels", "data", "sessions"}
 
 
 @dataclass(frozen=True)
@@ -55,23 +53,51 @@ class RunFolder:
         """Samples of the trained model beside real images."""
         return self.path / "samples.png"
 
-    def claim(self, recipe: Recipe, text: str) -> None:
-        """Make this the folder of `recipe`, whose file reads `text`; or continue it if it is already.
+    @property
+    def plugins(self) -> Path:
+        """Copies of the plugin files that the run was started with."""
+        return self.path / "plugins"
 
-        Raises:
-            CheckpointError: it is another recipe's, holds something else, or cannot be written.
-        """
+    @property
+    def trained_on(self) -> Path:
+        """A hash of every training image."""
+        return self.path / "trained_on.npy"
+
+    def check(self, recipe: Recipe) -> None:
+        """Raises CheckpointError if this is another recipe's folder, or holds something else. Changes nothing."""
         if self.resolved_recipe.exists():
             self._refuse_other(recipe)
         elif self.path.exists() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
             raise CheckpointError(f"{self.path}: not empty, and not a run folder. Choose another with --out.")
+
+    def write_recipe(self, recipe: Recipe, text: str) -> None:
+        """Make this the folder of `recipe`, whose file reads `text`."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(self.resolved_recipe, dump(recipe))  # first: a run killed here can be continued
         write_text(self.given_recipe, text)
 
+    def copy_plugins(self, files: Sequence[Path]) -> dict[str, str]:
+        """Keep plugin files with the run. Returns their SHA-256 by name. Raises RecipeError if two have one name."""
+        contents = {path.name: path.read_bytes() for path in files}
+        if len(contents) < len({path.resolve() for path in files}):
+            raise RecipeError("--plugin: two files have the same name. Rename one: a run keeps a copy of both.")
+        for name, content in contents.items():
+            self.plugins.mkdir(exist_ok=True)
+            with whole_file(self.plugins / name) as part:
+                part.write_bytes(content)
+        return {name: file_sha256(self.plugins / name) for name in contents}
+
+    def kept_plugins(self) -> list[Path]:
+        """The copies. Raises CheckpointError if one is not as the run began with."""
+        for name, sha256 in self.facts()["plugins"].items():
+            path = self.plugins / name
+            if not path.is_file() or file_sha256(path) != sha256:
+                raise CheckpointError(f"{path}: missing, or changed since the run. Restore it.")
+        return [self.plugins / name for name in self.facts()["plugins"]]
+
     def _refuse_other(self, recipe: Recipe) -> None:
         before = load_recipe(self.resolved_recipe)
-        changed = [key for key in differences(before, recipe) if not _may_change(key)]
+        changed = [key for key in differences(before, recipe) if not may_change(key)]
         if changed:
             raise CheckpointError(
                 f"{self.path}: a run of another recipe. It differs in {', '.join(changed)}. "
@@ -110,19 +136,3 @@ class RunFolder:
                     f"{self.path}: another vdmkit is training here. Wait for it, or choose another --out."
                 ) from None
             yield
-
-
-def _may_change(key: str) -> bool:
-    return any(key == allowed or key.startswith(f"{allowed}.") for allowed in _MAY_CHANGE)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
-
-
-def write_json(path: Path, facts: dict[str, Any]) -> None:
-    """Whole or not at all. A NaN is refused: it is not JSON."""
-    write_text(path, json.dumps(facts, indent=2, allow_nan=False) + "\n")

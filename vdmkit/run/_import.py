@@ -17,9 +17,11 @@ from vdmkit.assembly import build_optimizer, state_like
 from vdmkit.checkpoint import CheckpointStore, load_official, official_recipe
 from vdmkit.data import Identity, Images, batches
 from vdmkit.errors import CheckpointError
-from vdmkit.recipe import Recipe, dump, load_recipe
-from vdmkit.run._folder import RunFolder, write_json, write_text
-from vdmkit.run._manifest import software
+from vdmkit.files import write_json
+from vdmkit.recipe import Recipe, load_recipe
+from vdmkit.run._folder import RunFolder
+from vdmkit.run._manifest import session
+from vdmkit.run._origin import origin
 from vdmkit.training import TrainState
 
 _SHAPE, _LEVELS = (32, 32, 3), 256
@@ -41,10 +43,11 @@ def import_official(checkpoint: Path, config: Path, folder: RunFolder, overrides
     store = CheckpointStore(
         folder.checkpoints, keep_last=recipe.training.keep_last, keep_best=recipe.training.keep_best
     )
-    store.save(step, state, _data_at(step, recipe), {"imported": checkpoint.name})
-    write_json(folder.manifest, software() | {"plugins": [], "shape": list(_SHAPE), "levels": _LEVELS, "data": None})
-    write_text(folder.given_recipe, text)
-    write_text(folder.resolved_recipe, dump(recipe))  # last: it marks a run folder
+    meta = origin(recipe, None, ()) | {"imported": checkpoint.name}
+    store.save(step, state, _data_at(step, recipe), meta)
+    facts = {"shape": list(_SHAPE), "levels": _LEVELS, "data": None, "plugins": {}}
+    write_json(folder.manifest, facts | {"sessions": [session(step, step)]})
+    folder.write_recipe(recipe, text)  # last: it marks a run folder
     return step
 
 

@@ -5,20 +5,23 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from vdmkit.assembly import state_like
-from vdmkit.checkpoint import read_newest
-from vdmkit.errors import CheckpointError
+from vdmkit.checkpoint import Restored, read_chosen, read_newest
+from vdmkit.errors import CheckpointError, RecipeError
 from vdmkit.model import DiffusionModel
-from vdmkit.recipe import Recipe, load_recipe
+from vdmkit.recipe import Recipe, differences, load_recipe
 from vdmkit.run._folder import RunFolder
+from vdmkit.run._origin import check_origin, origin
 from vdmkit.training import TrainState
+
+_AFTER_TRAINING = ("evaluation.", "data.", "seed")
 
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """The newest checkpoint of a run, and the recipe that made it."""
+    """A checkpoint of a run, and the recipe that made it."""
 
     folder: RunFolder
     recipe: Recipe
@@ -30,20 +33,42 @@ class TrainedRun:
         return self.state.ema_model if weights == "ema" else self.state.model
 
 
-def load_run(path: Path, overrides: Sequence[str] = (), plugins: Sequence[Path] = ()) -> TrainedRun:
-    """Read a run folder. Components from the plugin files that it was trained with are loaded again.
+def load_run(
+    path: Path, overrides: Sequence[str] = (), plugins: Sequence[Path] = (), step: int | None = None
+) -> TrainedRun:
+    """Read a run folder, its newest checkpoint or that of `step`. Its plugin files are loaded; `plugins` are more.
 
     Raises:
-        CheckpointError: not a run folder, no usable checkpoint, or one that does not fit the recipe.
+        CheckpointError: not a run folder, no usable checkpoint, or one of another run.
+        RecipeError: an override changes what was trained.
     """
     folder = RunFolder(path)
     if not folder.resolved_recipe.is_file():
         raise CheckpointError(f"{path}: not a run folder: it has no {folder.resolved_recipe.name}.")
     facts = folder.facts()
-    files = list(plugins) or [Path(name) for name in facts["plugins"]]
-    recipe = load_recipe(folder.resolved_recipe, overrides, files)
+    files = [*folder.kept_plugins(), *plugins]
+    trained = load_recipe(folder.resolved_recipe, plugins=files)
+    recipe = load_recipe(folder.resolved_recipe, overrides)
+    _refuse_changes(trained, recipe)
+    restored = _read(folder, trained, facts, step)
+    images = facts["data"]["train"]["sha256"] if facts["data"] else None
+    check_origin(folder.checkpoints, restored, origin(trained, images, facts["plugins"].values()))
+    return TrainedRun(folder, recipe, restored.state, restored.step)
+
+
+def _refuse_changes(trained: Recipe, recipe: Recipe) -> None:
+    wrong = [key for key in differences(trained, recipe) if not key.startswith(_AFTER_TRAINING)]
+    if wrong:
+        raise RecipeError(
+            f"--set {', '.join(wrong)}: cannot be changed after training. Only evaluation, data and seed can."
+        )
+
+
+def _read(folder: RunFolder, recipe: Recipe, facts: dict[str, Any], step: int | None) -> Restored:
     like = state_like(recipe, tuple(facts["shape"]), facts["levels"])
+    if step is not None:
+        return read_chosen(folder.checkpoints, step, like)
     restored = read_newest(folder.checkpoints, like, warn=lambda message: print(message, file=sys.stderr))
     if restored is None:
         raise CheckpointError(f"{folder.checkpoints}: no usable checkpoint. Run the recipe until it has saved one.")
-    return TrainedRun(folder, recipe, restored.state, restored.step)
+    return restored

@@ -5,7 +5,7 @@ import importlib.metadata
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,27 +14,33 @@ import jax
 
 from vdmkit import __version__
 from vdmkit.data import Images
+from vdmkit.plugins import plugin_packages
 
 _PACKAGES = ("jax", "jaxlib", "equinox", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
-def manifest(train: Images, test: Images, plugins: Sequence[Path]) -> dict[str, Any]:
-    """Versions, device, data and command of this process, as JSON values."""
-    return software() | {
-        "plugins": [str(path.resolve()) for path in plugins],
+def manifest(
+    train: Images, test: Images, plugins: Mapping[str, str], sessions: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """The data and plugin files of a run, and each session of training, as JSON values."""
+    return {
         "shape": list(train.pixels.shape[1:]),
         "levels": train.levels,
         "data": {"train": asdict(train.identity), "test": asdict(test.identity)},
+        "plugins": dict(plugins),
+        "sessions": list(sessions),
     }
 
 
-def software() -> dict[str, Any]:
-    """Versions, device and command of this process."""
+def session(from_step: int, to_step: int) -> dict[str, Any]:
+    """What this process trains, and with what: versions, device, command."""
     return {
+        "from_step": from_step,
+        "to_step": to_step,
         "vdmkit": __version__,
         "git": _git(),
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "packages": {name: importlib.metadata.version(name) for name in (*_PACKAGES, *plugin_packages())},
         "device": device(),
         "processes": jax.process_count(),
         "command": sys.argv,

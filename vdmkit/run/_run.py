@@ -5,16 +5,20 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from vdmkit.data import Images
-from vdmkit.errors import DataError
+from vdmkit.files import file_sha256, write_json
 from vdmkit.recipe import Recipe
-from vdmkit.report import write_png
-from vdmkit.run._evaluate import Evaluation, evaluate
-from vdmkit.run._folder import RunFolder, write_json
-from vdmkit.run._manifest import manifest
+from vdmkit.report import MetricLog, write_png
+from vdmkit.run._evaluate import evaluate
+from vdmkit.run._evaluation import Evaluation
+from vdmkit.run._folder import RunFolder
+from vdmkit.run._manifest import manifest, session
+from vdmkit.run._origin import origin
 from vdmkit.run._pictures import picture_beside_real
 from vdmkit.run._train import Training, begin
+from vdmkit.run._trained_on import image_hashes, read_hashes, write_hashes
 from vdmkit.training import TrainState
 
 
@@ -25,37 +29,38 @@ def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[P
         VdmkitError: the data, the folder, the training or the evaluation is not as it should be.
     """
     with folder.locked():
-        folder.claim(recipe, text)
+        folder.check(recipe)
+        earlier = folder.facts()["sessions"] if folder.manifest.exists() else []
         source = recipe.data.build()
         train, test = source.load("train"), source.load("test")
-        _note(folder, train, test, plugins)
-        training, state = begin(recipe, folder, train, test)
-        with closing(training.log):
-            return _report(training, training.run(state))
+        start = begin(recipe, folder, train, origin(recipe, train.identity.sha256, map(file_sha256, plugins)))
+        # Not before: a command that is refused leaves the folder as it was.
+        folder.write_recipe(recipe, text)
+        now = session(int(start.state.step), recipe.training.steps)
+        _note(folder, train, test, plugins, [*earlier, now])
+        if "imported" not in start.origin:
+            write_hashes(folder.trained_on, image_hashes(train.pixels))
+        with closing(MetricLog(folder.path, step=int(start.state.step))) as log:
+            training = Training(recipe, folder, test, start, log)
+            return _report(training, training.run())
+
+
+def _note(
+    folder: RunFolder, train: Images, test: Images, plugins: Sequence[Path], sessions: Sequence[dict[str, Any]]
+) -> None:
+    """Leave in the folder, and say, what the run is on."""
+    write_json(folder.manifest, manifest(train, test, folder.copy_plugins(plugins), sessions))
+    print(f"train  {train.identity}\ntest   {test.identity}", file=sys.stderr)
 
 
 def _report(training: Training, state: TrainState) -> Evaluation:
     """Evaluate and sample the trained model, and leave both in the run folder."""
     recipe, folder, test, step = training.recipe, training.folder, training.test, int(state.step)
-    settings = recipe.evaluation
-    model = state.ema_model if settings.weights == "ema" else state.model
-    evaluation = evaluate(model, test, settings, step=step, seed=recipe.seed, seconds=60 * settings.minutes)
+    model = state.ema_model if recipe.evaluation.weights == "ema" else state.model
+    limit, trained_on = 60 * recipe.evaluation.minutes, read_hashes(folder.trained_on)
+    evaluation = evaluate(model, test, recipe, step=step, trained_on=trained_on, seconds=limit)
     write_json(folder.evaluation, evaluation.as_json())
     picture = picture_beside_real(model, test, recipe)
     write_png(picture, folder.samples)
     training.log.picture(step, "samples", picture)
     return evaluation
-
-
-def _note(folder: RunFolder, train: Images, test: Images, plugins: Sequence[Path]) -> None:
-    """Write the manifest, and say what the run is on. Raises DataError if it began on other images."""
-    facts = manifest(train, test, plugins)
-    if folder.manifest.exists():
-        before = folder.facts()["data"]  # None for an imported checkpoint
-        if before and before["train"]["sha256"] != train.identity.sha256:
-            raise DataError(
-                f"{folder.path}: this run began on training images of sha256 {before['train']['sha256'][:12]}, "
-                f"these have {train.identity.sha256[:12]}. Give it the same images, or another folder with --out."
-            )
-    write_json(folder.manifest, facts)
-    print(f"train  {train.identity}\ntest   {test.identity}", file=sys.stderr)

@@ -28,7 +28,10 @@ class Plan:
 def draw_samples(
     model: DiffusionModel, sampler: AbstractSampler, plan: Plan, *, seed: int
 ) -> UInt8[np.ndarray, "n h w c"]:
-    """The first `plan.count` images of the sequence that `seed` defines; more of them do not change these."""
+    """The first `plan.count` images of the sequence that `seed` defines.
+
+    More of them change these by no more than the rounding of another batch, which a chaotic network can make visible.
+    """
     key = fold_purpose(jax.random.key(seed), "sample")
     grid = uniform_grid(model.schedule, plan.steps)
     starts = range(0, plan.count, _BATCH)

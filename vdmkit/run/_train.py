@@ -4,10 +4,14 @@
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any
 
+import equinox as eqx
 import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, PyTree
 
 from vdmkit.assembly import build_optimizer, build_state, build_update, training_counts
 from vdmkit.checkpoint import CheckpointStore, steps_in
@@ -21,6 +25,7 @@ from vdmkit.report import MetricLog, progress
 from vdmkit.run._evaluate import evaluate
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._loop import Loop, means
+from vdmkit.run._origin import check_origin
 from vdmkit.run._pictures import picture_beside_real
 from vdmkit.run._stop import stop_requests
 from vdmkit.training import Metrics, TrainState
@@ -34,13 +39,11 @@ class Training:
 
     recipe: Recipe
     folder: RunFolder
-    train: Images
     test: Images
-    store: CheckpointStore
-    data: grain.DatasetIterator
+    start: "Start"
     log: MetricLog
 
-    def run(self, state: TrainState) -> TrainState:
+    def run(self) -> TrainState:
         """Train to the recipe's last step, and save there.
 
         Raises:
@@ -49,6 +52,7 @@ class Training:
         """
         settings = self.recipe.training
         intervals = (settings.log_every, settings.checkpoint_every, settings.evaluate_every, settings.sample_every)
+        state = self.start.state
         collected: list[Metrics] = []
         start = time.monotonic()
         with stop_requests() as stopping, progress("training", settings.steps, int(state.step)) as advance:
@@ -73,7 +77,7 @@ class Training:
         recipe = self.recipe
         return Loop(
             build_update(recipe, build_optimizer(recipe)),
-            self.data,
+            self.start.data,
             fold_purpose(jax.random.key(recipe.seed), "train"),
             recipe.training.batch_size,
             recipe.training.steps_per_dispatch,
@@ -83,12 +87,7 @@ class Training:
         try:
             values = means(collected, step)
         except NonFiniteError as error:
-            saved = steps_in(self.folder.checkpoints)
-            kept = f"The last good checkpoint is that of step {saved[-1]}" if saved else "No checkpoint was saved yet"
-            raise NonFiniteError(
-                f"{error} {kept}, in {self.folder.checkpoints}. "
-                "Try a lower optimizer.learning_rate or an optimizer.clip_norm, in another folder (--out)."
-            ) from None
+            raise NonFiniteError(f"{error} {self._advice()}") from None
         rate = sum(len(m["bpd"]) for m in collected) / seconds
         self.log.scalars(step, {f"train/{name}": value for name, value in values.items()} | {"steps_per_second": rate})
 
@@ -97,21 +96,47 @@ class Training:
         settings = self.recipe.training
         bpd = float("inf")
         if _due(step, settings.evaluate_every) and step < settings.steps:
-            bpd = evaluate(
-                self._reported(state), self.test, self.recipe.evaluation, step=step, seed=self.recipe.seed
-            ).bpd
+            bpd = evaluate(self._reported(state), self.test, self.recipe, step=step).bpd
             self.log.scalars(step, {"test/bpd": bpd})
         if at_end or _due(step, settings.checkpoint_every) or bpd < float("inf"):
-            self.store.save(step, state, self.data, {}, bpd=bpd)
+            self._save(state, step, bpd)
         if _due(step, settings.sample_every) and step < settings.steps:
             self.log.picture(step, "samples", picture_beside_real(self._reported(state), self.test, self.recipe))
+
+    def _save(self, state: TrainState, step: int, bpd: float) -> None:
+        if not _finite(state):
+            raise NonFiniteError(f"training stopped: a parameter was not finite after step {step}. {self._advice()}")
+        self.start.store.save(step, state, self.start.data, self.start.origin, bpd=bpd)
+
+    def _advice(self) -> str:
+        saved = steps_in(self.folder.checkpoints)
+        kept = f"The last good checkpoint is that of step {saved[-1]}" if saved else "No checkpoint was saved yet"
+        return (
+            f"{kept}, in {self.folder.checkpoints}. "
+            "Try a lower optimizer.learning_rate or an optimizer.clip_norm, in another folder (--out)."
+        )
 
     def _reported(self, state: TrainState) -> DiffusionModel:
         return state.ema_model if self.recipe.evaluation.weights == "ema" else state.model
 
 
-def begin(recipe: Recipe, folder: RunFolder, train: Images, test: Images) -> tuple[Training, TrainState]:
-    """The training of a recipe and the state it starts from: the newest whole checkpoint, or the beginning."""
+@dataclass(frozen=True)
+class Start:
+    """Where training starts from: the state, the batches after it, and where both are saved, with their origin."""
+
+    state: TrainState
+    data: grain.DatasetIterator
+    store: CheckpointStore
+    origin: dict[str, Any]
+
+
+def begin(recipe: Recipe, folder: RunFolder, train: Images, origin: dict[str, Any]) -> Start:
+    """The newest whole checkpoint, or the beginning.
+
+    Raises:
+        CheckpointError: the checkpoint is of another origin, or past the recipe's last step.
+        RecipeError: the schedule does not rise.
+    """
     settings = recipe.training
     augmentations = [choice.build() for choice in recipe.augmentations]
     data = batches(
@@ -127,15 +152,25 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, test: Images) -> tup
     check_increasing(state.model.schedule)
     restored = store.restore(state, data, warn=lambda message: print(message, file=sys.stderr))
     if restored is not None:
-        state = restored.state
+        check_origin(folder.checkpoints, restored, origin)
+        state, origin = restored.state, restored.meta | origin  # an import stays one
         if restored.step > settings.steps:
             raise CheckpointError(
                 f"{folder.path}: this run is at step {restored.step:,} already, past training.steps = "
                 f"{settings.steps:,}. Ask for more steps, or choose another folder with --out."
             )
         print(f"continuing {folder.path} from step {restored.step:,}", file=sys.stderr)
-    log = MetricLog(folder.path, step=int(state.step))
-    return Training(recipe, folder, train, test, store, data, log), state
+    return Start(state, data, store, origin)
+
+
+@eqx.filter_jit
+def _all_finite(tree: PyTree) -> Bool[Array, ""]:
+    leaves = jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+
+
+def _finite(state: TrainState) -> bool:
+    return bool(_all_finite((state.model, state.ema)))
 
 
 def _recent_bpd(recent: list[Metrics]) -> str:

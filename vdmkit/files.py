@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are whole or absent, whatever kills the process, and their SHA-256."""
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`, which becomes `path` when the block ends without an error, and else is deleted.
+
+    Several processes may write the same file at once: the last one to end wins.
+    """
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    with whole_file(path) as part:
+        part.write_text(text)
+
+
+def write_json(path: Path, facts: dict[str, Any]) -> None:
+    """Whole or not at all. A NaN is refused: it is not JSON."""
+    write_text(path, json.dumps(facts, indent=2, allow_nan=False) + "\n")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

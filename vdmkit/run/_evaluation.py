@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A reported bound, with everything that a reader needs to trust it."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Bits per dimension of a test set, its terms, its 95% interval and where that comes from.
+
+    `images_trained_on` counts images of the test set that the model was trained on; None if that is not known.
+    """
+
+    bpd: float
+    bpd_low: float
+    bpd_high: float
+    half_width_test_set: float
+    half_width_monte_carlo: float
+    prior: float
+    reconstruction: float
+    diffusion: float
+    images: int
+    images_in_test_set: int
+    images_trained_on: int | None
+    dataset: str
+    sha256: str
+    published: str | None
+    estimator: str
+    draws: int
+    seed: int
+    step: int
+    weights: str
+    device: str
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        width = (self.bpd_high - self.bpd_low) / 2
+        what = "bpd" if self.images_trained_on == self.images_in_test_set else "test bpd"
+        lines = [
+            f"{what} {_4(self.bpd)} +/- {_4(width)} bits/dim (95%: finite test set {_4(self.half_width_test_set)}, "
+            f"Monte Carlo {_4(self.half_width_monte_carlo)})",
+            f"prior {_4(self.prior)} + reconstruction {_4(self.reconstruction)} + diffusion {_4(self.diffusion)}",
+            f"{self.estimator}, {self.draws} draws per image",
+            f"{self.images:,} images of {self.dataset}, step {self.step:,}, {self.weights} weights",
+            *self._caveats(),
+        ]
+        return "\n  ".join(lines)
+
+    def _caveats(self) -> list[str]:
+        lines = []
+        if self.images < self.images_in_test_set:
+            count = f"{self.images:,} of {self.images_in_test_set:,}"
+            lines.append(f"Only {count} test images, drawn at random, for lack of time: vdmkit evaluate does all.")
+        if self.images_trained_on is None:
+            lines.append("It is not known which images this model was trained on.")
+        elif self.images_trained_on == self.images_in_test_set:
+            lines.append("It was trained on all of these images: not a test bound.")
+        elif self.images_trained_on:
+            lines.append(f"It was trained on {self.images_trained_on:,} of the {self.images_in_test_set:,} images.")
+        if not self.published:
+            lines.append("Not the published data set: do not compare with published figures.")
+        return lines
+
+
+def _4(value: float) -> str:
+    """Four decimals, without the sign of a rounded zero."""
+    return f"{round(value, 4) + 0.0:.4f}"
