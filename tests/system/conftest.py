@@ -42,14 +42,16 @@ class Program:
     cwd: Path
     cache: Path
 
-    def start(self, *arguments: str, faults: str = "", flags: str = "", **options) -> subprocess.Popen:
+    def start(
+        self, *arguments: str, faults: str = "", flags: str = "", plugins: tuple[str, ...] = PLUGINS, **options
+    ) -> subprocess.Popen:
         """Start it, and do not wait. `flags` are XLA's."""
         environment = os.environ | {"VDMKIT_FAULTS": faults, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
         environment |= {"JAX_COMPILATION_CACHE_DIR": str(self.cache / "jax"), "PYTHONPYCACHEPREFIX": str(self.cache)}
         environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         for name in ("PYTHONDONTWRITEBYTECODE", "UV_RUN_RECURSION_DEPTH"):  # the latter makes commands "uv run ..."
             environment.pop(name, None)
-        plugins = () if arguments[0] == "import" else PLUGINS
+        plugins = () if arguments[0] == "import" else plugins
         command = [sys.executable, "-m", "vdmkit", *arguments, *plugins]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, cwd=self.cwd, env=environment, **pipes, **options)
@@ -123,6 +125,12 @@ def arrays() -> Callable[[Path], dict[str, np.ndarray]]:
 def steps_logged() -> Callable[[Path], list[int]]:
     """`steps_logged(run)`: the steps in its metrics.jsonl, every line of which is JSON."""
     return lambda run: [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def snapshot() -> Callable[[Path], dict[str, bytes]]:
+    """`snapshot(folder)`: every file in it."""
+    return lambda folder: {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def test_an_npz_file(program, recipe):
     mine = recipe('name = "npz"', 'path = "mine.npz"', 'train = "a"', 'test = "b"', "levels = 17")
     result = program("run", mine, "--out", "run")
     assert result.code == 0, result.err
-    assert "20 images of mine/test, step 2, ema weights" in result.out
+    assert "20 images of mine[b]/test, step 2, ema weights" in result.out
     assert "Not the published data set" in result.out
     facts = json.loads((program.cwd / "run" / "manifest.json").read_text())
     assert facts["data"]["train"]["count"] == 30
@@ -64,7 +64,7 @@ def test_an_npz_file(program, recipe):
     np.savez(program.cwd / "other.npz", a=pixels[10:], b=pixels[30:])
     other = program("run", mine, "--out", "run", "--set", "data.path=other.npz")
     assert (other.code, other.out) == (1, "")
-    assert "run: this run began on training images of sha256" in other.err
+    assert "run/checkpoints/2: this checkpoint was made with other training images." in other.err
     np.savez(program.cwd / "moved.npz", a=pixels[:30], b=pixels[30:])
     assert program("run", mine, "--out", "run", "--set", "data.path=moved.npz").code == 0
 

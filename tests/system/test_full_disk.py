@@ -17,7 +17,7 @@ def test_a_disk_that_is_full_again_and_again(program, tiny, same_as_whole):
         r"full open checkpoints/6.*/data/": checkpoint,
         r"limit vdmkit.step ^5$": "checkpoint 6 could not be written",  # as TensorStore, which is no Python, meets it
         r"full open checkpoints/6/\.checksums": checkpoint,
-        r"full open /samples\.png": NO_SPACE,
+        r"full open /\.samples\.png": NO_SPACE,
     }
     for fault, message in faults.items():
         result = program(*run, faults=fault)
@@ -32,7 +32,7 @@ def test_a_disk_that_is_full_again_and_again(program, tiny, same_as_whole):
 @pytest.mark.parametrize("command", ["evaluate", "sample"])
 def test_a_folder_that_cannot_be_written(program, whole, command):
     """`evaluate` on a read-only run would keep its bound to itself, or `sample` look like success."""
-    target = r"full open /\.evaluation\.json" if command == "evaluate" else r"full open grid\.png"
+    target = r"full open /\.evaluation\.json" if command == "evaluate" else r"full open \.grid\.png"
     output = () if command == "evaluate" else ("-n", "1", "-o", "grid.png")
     result = program(command, "--ckpt", str(whole), *output, faults=target)
     assert result.code == 1

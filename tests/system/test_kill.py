@@ -26,7 +26,7 @@ TRAINING = [
     r"os.rmdir ^(data|meta|state) ",  # an old checkpoint is half deleted
     r"vdmkit.step ^12$",
     r"os.rename /\.evaluation\.json",
-    r"open /samples\.png",
+    r"open /\.samples\.png",
 ]
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run folder refuses, and what stops a run: one clear message, and nothing is lost."""
 
+import json
 import shutil
 import signal
 
@@ -30,17 +31,21 @@ def test_two_processes_in_one_folder(program, tiny):
     assert (first.returncode, err.splitlines()[-1][:17]) == (3, "Stopped at step 5")
 
 
-def test_a_finished_run_can_be_made_longer_but_not_shorter(program, tiny, whole):
-    """More steps would start from nothing, or fewer would be reported as trained."""
+def test_a_finished_run_can_be_made_longer_but_not_shorter(program, tiny, whole, snapshot):
+    """More steps would start from nothing, fewer be reported as trained, or a refusal change the folder."""
     folder = shutil.copytree(whole, program.cwd / "run")
+    before = snapshot(folder)
     shorter = program("run", tiny, "--out", "run", "--set", "training.steps=6")
     assert (shorter.code, shorter.out) == (1, "")
     assert "run: this run is at step 12 already, past training.steps = 6." in shorter.err
+    assert snapshot(folder) == before
     longer = program("run", tiny, "--out", "run", "--set", "training.steps=14")
     assert longer.code == 0
     assert "continuing run from step 12" in longer.err
     assert "step 14, ema weights" in longer.out
     assert steps_in(folder / "checkpoints") == [12, 14]
+    sessions = json.loads((folder / "manifest.json").read_text())["sessions"]
+    assert [(one["from_step"], one["to_step"]) for one in sessions] == [(0, 12), (12, 14)]
 
 
 def test_an_output_that_is_a_file(program, tiny):
@@ -69,3 +74,46 @@ def test_what_is_no_run(program):
     result = program("sample", "--ckpt", "nowhere", "-n", "1")
     assert (result.code, result.out) == (1, "")
     assert result.err == "nowhere: not a run folder: it has no resolved.toml.\n"
+
+
+def test_a_changed_plugin(program, tiny, whole, snapshot):
+    """A run would go on with, or its bound be that of, code which it was not trained with."""
+    folder = shutil.copytree(whole, program.cwd / "run")
+    before = snapshot(folder)
+    plugin = program.cwd / "tiny.py"
+    plugin.write_text((folder / "plugins" / "tiny.py").read_text().replace("jnp.append(z, gamma)", "jnp.append(z, 0)"))
+    plugins = ("--plugin", str(plugin), "--plugin", str(folder / "plugins" / "faults.py"))
+    resumed = program("run", tiny, "--out", "run", "--set", "training.steps=14", plugins=plugins)
+    assert (resumed.code, resumed.out) == (1, "")
+    assert "run/checkpoints/12: this checkpoint was made with other plugin files." in resumed.err
+    assert snapshot(folder) == before
+    plugin.rename(folder / "plugins" / "tiny.py")
+    evaluated = program("evaluate", "--ckpt", "run", plugins=())
+    assert (evaluated.code, evaluated.out) == (1, "")
+    assert evaluated.err == "run/plugins/tiny.py: missing, or changed since the run. Restore it.\n"
+
+
+def test_a_checkpoint_of_another_run(program, tiny, whole):
+    """Another run's checkpoint of the same shapes, or one of another step, would be reported as this run's."""
+    assert program("run", tiny, "--out", "run", "--set", "optimizer.learning_rate=2e-2").code == 0
+    checkpoints = program.cwd / "run" / "checkpoints"
+    shutil.rmtree(checkpoints / "12")
+    shutil.copytree(whole / "checkpoints" / "12", checkpoints / "12")
+    for command in (("evaluate", "--ckpt", "run"), ("sample", "--ckpt", "run")):
+        result = program(*command)
+        assert (result.code, result.out) == (1, "")
+        assert "run/checkpoints/12: this checkpoint was made with other recipe settings." in result.err
+    shutil.rmtree(checkpoints / "12")
+    (checkpoints / "9").rename(checkpoints / "12")
+    result = program("evaluate", "--ckpt", "run")
+    assert (result.code, result.out) == (1, "")
+    assert result.err == "run/checkpoints/12: holds the state of step 9. Give the folder its old name.\n"
+
+
+def test_what_training_fixed_cannot_be_set_afterwards(program, whole):
+    """A model would be evaluated with another schedule or prediction than it was trained with."""
+    result = program("evaluate", "--ckpt", str(whole), "--set", "model.schedule.gamma_max=1.0", "--set", "seed=2")
+    assert (result.code, result.out) == (2, "")
+    assert result.err == (
+        "--set model.schedule.gamma_max: cannot be changed after training. Only evaluation, data and seed can.\n"
+    )

@@ -2,6 +2,7 @@
 """What a run leaves behind, and that it comes out the same again."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,39 @@ def test_evaluate_gives_the_run_s_own_number(program, whole, evaluation):
     assert result.code == 0
     assert json.loads(result.out) == evaluation
     assert json.loads((whole / "evaluation.json").read_text()) == evaluation
+
+
+def test_a_run_s_folder_is_enough(program, whole, evaluation):
+    """A run could not be evaluated once the plugin file that it was started with is gone."""
+    assert sorted(path.name for path in (whole / "plugins").iterdir()) == ["faults.py", "tiny.py"]
+    result = program("evaluate", "--ckpt", str(whole), "--json", plugins=())
+    assert result.code == 0
+    assert json.loads(result.out) == evaluation
+
+
+def test_any_checkpoint_can_be_evaluated(program, whole, evaluation):
+    """A checkpoint that was kept, such as the best one, could not be looked at, or the newest be taken for it."""
+    folder = shutil.copytree(whole, program.cwd / "run")
+    result = program("evaluate", "--ckpt", str(folder), "--step", "9", "--json")
+    facts = json.loads(result.out)
+    assert facts["step"] == 9
+    assert facts["bpd"] != evaluation["bpd"]
+    assert program("sample", "--ckpt", "run", "--step", "9", "-n", "1").out.endswith("step 9: samples.png\n")
+    missing = program("evaluate", "--ckpt", "run", "--step", "10")
+    assert (missing.code, missing.out) == (1, "")
+    assert missing.err == "run/checkpoints: no checkpoint of step 10. Steps that are there: 9, 12.\n"
+
+
+def test_training_images_are_no_test_set(program, tiny, whole):
+    """A bound on images that the model was trained on would be reported as its test bound."""
+    folder = shutil.copytree(whole, program.cwd / "run")
+    swapped = ("--set", "data.test=train", "--set", "data.train=test")
+    result = program("evaluate", "--ckpt", str(folder), *swapped)
+    assert result.code == 0
+    assert result.out.startswith("bpd ")
+    assert "60 images of noise[train]/test" in result.out
+    assert "trained on all of these images: not a test bound" in result.out
+    assert json.loads((folder / "evaluation.json").read_text())["images_trained_on"] == 60
 
 
 def test_samples_are_the_same_whatever_is_asked_for(program, tiny, whole):

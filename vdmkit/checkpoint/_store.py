@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The checkpoints of a run that is training, by Orbax: each is written aside and renamed when whole."""
 
+import logging
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -94,12 +95,13 @@ class CheckpointStore:
 def _late_reports_unheard() -> Iterator[None]:
     """On a full disk TensorStore's threads report failure after failure to an event loop that the first has closed.
 
-    Python would print a traceback for each. After an error they are awaited no longer, so this stays in force.
+    Python and asyncio would print a traceback for each. After an error nobody awaits them, so this stays in force.
     """
-    hook = sys.unraisablehook
+    hook, log = sys.unraisablehook, logging.getLogger("asyncio")
     sys.unraisablehook = lambda report: None if str(report.exc_value) == "Event loop is closed" else hook(report)
+    log.disabled = True
     yield
-    sys.unraisablehook = hook
+    sys.unraisablehook, log.disabled = hook, False
 
 
 def _bpd(metrics: dict[str, float]) -> float:

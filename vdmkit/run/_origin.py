@@ -29,7 +29,7 @@ def origin(recipe: Recipe, training_images: str | None, plugins: Iterable[str]) 
     fixed = {key: value for key, value in flat(recipe).items() if not (may_change(key) or key.startswith("data."))}
     text = json.dumps(fixed, sort_keys=True)
     return {
-        "recipe": hashlib.sha256(text.encode()).hexdigest(),
+        "recipe settings": hashlib.sha256(text.encode()).hexdigest(),
         "training images": training_images,
         "plugin files": sorted(plugins),
     }
@@ -41,8 +41,8 @@ def check_origin(where: Path, restored: Restored, expected: dict[str, Any]) -> N
     other = [name for name, value in expected.items() if value is not None and found.get(name, "") not in (None, value)]
     if other:
         raise CheckpointError(
-            f"{where / str(restored.step)}: a checkpoint made with another {' and other '.join(other)}. "
-            "Give what it was made with, or choose another folder."
+            f"{where / str(restored.step)}: this checkpoint was made with other {' and '.join(other)}. "
+            "Give the run what it began with, or choose another folder."
         )
     if restored.step != int(restored.state.step):
         raise CheckpointError(
