@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model that compiles in a second, for whatever needs one without caring which."""
 
+from pathlib import Path
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from jaxtyping import Array
 
+import vdmkit
 from vdmkit.data import Images, identified
 from vdmkit.denoiser import Eps
 from vdmkit.model import DiffusionModel
@@ -19,13 +22,13 @@ SHAPE, LEVELS = (4, 4, 1), 5
 
 
 class _Tiny(AbstractNetwork):
-    """One dense layer on the whole image and gamma; its input is dropped at random in training."""
+    """One dense layer on the whole image, gamma and the flag; its input is dropped at random in training."""
 
     kernel: Array
     bias: Array
 
     def __call__(self, z, gamma, condition, *, key=None):
-        inputs = jnp.append(z, gamma)
+        inputs = jnp.append(z, gamma + condition.get("augmented", 0.0))
         kept = 1.0 if key is None else jax.random.bernoulli(key, 0.9, inputs.shape)
         return (jnp.tanh(kept * inputs @ self.kernel) + self.bias).reshape(*z.shape, 1)
 
@@ -46,6 +49,12 @@ def tiny_images() -> Images:
     """Twelve images that fit the tiny model."""
     pixels = np.random.default_rng(1).integers(0, LEVELS, (12, *SHAPE)).astype(np.uint8)
     return identified(pixels, LEVELS, name="tiny", split="test")
+
+
+@pytest.fixture(scope="session")
+def digits_toml() -> Path:
+    """The default recipe: categorical prediction, small U-Net, gamma from -8 to 5, 8x8 images of 17 levels."""
+    return Path(vdmkit.__file__).parents[1] / "recipes" / "digits.toml"
 
 
 @pytest.fixture(scope="session")

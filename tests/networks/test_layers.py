@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The layers that both networks are made of, against closed forms."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ from vdmkit.networks._conditioning import Conditioning, sinusoid
 from vdmkit.networks._conv import Conv
 from vdmkit.networks._fourier import with_fourier_features
 from vdmkit.networks._group_norm import GroupNorm
+from vdmkit.networks._modulated import ModulatedBlock
 
 KEY = jax.random.key(0)
 
@@ -85,6 +87,18 @@ def test_attention_follows_its_formula():
         heads.append(weights / weights.sum(1, keepdims=True) @ v[:, columns])
     expected = x + layer.proj_out(jnp.asarray(np.concatenate(heads, 1), jnp.float32)).reshape(x.shape)
     np.testing.assert_allclose(layer(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_modulation_scales_by_one_plus_its_output():
+    """Otherwise an untrained block scales by almost nothing: an output of -1, not of 0, must leave only the shift."""
+    shapes = eqx.filter_eval_shape(lambda: ModulatedBlock(8, 8, 4, KEY, dropout=0.0))
+    block = jax.tree.map(lambda leaf: jnp.linspace(-1, 1, leaf.size).reshape(leaf.shape), shapes)
+    shift = jnp.linspace(-1, 1, 8)
+    where = lambda b: (b.scale_shift.kernel, b.scale_shift.bias)  # noqa: E731
+    block = eqx.tree_at(where, block, (jnp.zeros((4, 16)), jnp.append(jnp.full(8, -1.0), shift)))
+    x = jnp.sin(jnp.arange(192.0)).reshape(4, 6, 8)
+    expected = x + block.conv2(jnp.broadcast_to(jax.nn.silu(shift), x.shape))
+    np.testing.assert_allclose(block(x, jnp.ones(4), key=None), expected, rtol=1e-5, atol=1e-5)  # sums of 72 products
 
 
 def test_initial_kernels_are_lecun_normal():

@@ -1,12 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The authors' checkpoints become models of ours, and a wrong configuration is explained."""
 
+from pathlib import Path
+
+import jax
+import msgpack
+import numpy as np
+import optax
 import pytest
 import tomli_w
 
-from vdmkit.checkpoint import load_official, official_parameters
+from vdmkit.checkpoint import load_official, official_parameters, read_step
+from vdmkit.data import batches
 from vdmkit.errors import CheckpointError
 from vdmkit.recipe import load_recipe
+from vdmkit.run import RunFolder, import_official, load_run
 
 
 def test_every_checkpoint_is_read(case):
@@ -32,6 +40,28 @@ def test_configuration_is_a_valid_recipe(case, tmp_path):
     path.write_text(tomli_w.dumps(case.tables))
     recipe = load_recipe(path)
     assert recipe.model.network.params["channels"] == case.tables["model"]["network"]["channels"]
+
+
+def test_an_imported_run_stands_where_the_checkpoint_does(tmp_path, tiny_images):
+    """Otherwise it goes on from other parameters, averages, moments, learning rate or batches."""
+    folder, here = RunFolder(tmp_path / "run"), Path(__file__).parent / "cifar10-tiny"
+    content = msgpack.unpackb((here / "checkpoints-0" / "ckpt-1.flax").read_bytes())
+    # Its own moments are zero.
+    content["opt_state"] = {"count": content["step"], "mu": content["ema_params"], "nu": content["params"]}
+    path = tmp_path / "ckpt-1.flax"
+    path.write_bytes(msgpack.packb(content))
+    step = import_official(path, here / "config.json", folder, ["training.batch_size=4"])
+    state = load_run(folder.path).state
+    file = load_official(path, state.model)
+    assert (step, int(state.step)) == (file.step, file.step)
+    assert {int(count) for _, count in optax.tree.get_all_with_path(state.opt_state, "count")} == {int(file.count)}
+    mu, nu = (optax.tree.get(state.opt_state, name) for name in ("mu", "nu"))
+    for found, given in ((state.model, file.model), (state.ema, file.ema), (mu, file.mu), (nu, file.nu)):
+        jax.tree.map(np.testing.assert_array_equal, official_parameters(found), official_parameters(given))
+    data, fresh = (batches(tiny_images, batch_size=4, seed=0) for _ in range(2))
+    read_step(folder.checkpoints / str(step), state, data)
+    expected = [next(fresh) for _ in range(step + 1)]
+    np.testing.assert_array_equal(next(data)["image"], expected[step]["image"])
 
 
 def test_another_model_does_not_fit(case):

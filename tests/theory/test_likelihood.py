@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxtyping import Array
+from scipy import stats
 
 from vdmkit.denoiser import Categorical
 from vdmkit.errors import DataError, NonFiniteError
 from vdmkit.likelihood import bound_of_images
 from vdmkit.model import DiffusionModel
+from vdmkit.networks import AbstractNetwork
 from vdmkit.noise import FixedLinear, VariancePreserving
 from vdmkit.objective import Bound, prior_loss
 from vdmkit.observation import AbstractObservation, CategoricalObservation
@@ -57,6 +59,62 @@ def test_an_images_two_estimates_err_independently(bound: Bound) -> None:
     first, second = bound.total + np.log(share)[IMAGES].sum((1, 2, 3))
     correlation = np.corrcoef(first, second)[0, 1]
     np.testing.assert_allclose(correlation, 0, atol=4 / np.sqrt(COUNT))  # 4 standard errors, false alarm 6e-5
+
+
+class _Blank(AbstractObservation):
+    """Every image is 0, and -log p(x | z_0) = |z_0|^2."""
+
+    levels: int = LEVELS
+
+    def encode(self, image):
+        return jnp.zeros(image.shape)
+
+    def log_prob(self, image, z_0, gamma_0):
+        return -(z_0**2).sum()
+
+    def decode(self, z_0, gamma_0):
+        return jnp.zeros(z_0.shape, jnp.uint8)
+
+
+def test_an_images_two_estimates_have_times_of_their_own(model_of) -> None:
+    """False if both replicates met the same times, so that the interval took an error in time for the test set's."""
+    path, schedule = VariancePreserving(), FixedLinear(gamma_min=0.0, gamma_max=1.0)
+    # eps_hat = eps + sqrt(gamma) and gamma = t: the loss of 4 pixels is 2 t
+    eps_hat = lambda z, gamma: z / path.sigma(gamma) + jnp.sqrt(gamma)  # noqa: E731
+    model = model_of(eps_hat, schedule=schedule, observation=_Blank(), shape=SHAPE)
+    bound = bound_of_images(model, IMAGES, draws=2, steps=0, batch_size=COUNT, key=jax.random.key(0))
+    t = bound.diffusion / 2
+    assert all(stats.kstest(row, "uniform").pvalue > 1e-5 for row in t)  # false alarm 2e-5
+    np.testing.assert_allclose(np.corrcoef(t)[0, 1], 0, atol=4 / np.sqrt(COUNT))  # 4 standard errors, 6e-5
+
+
+def test_every_draw_has_noise_of_its_own(model_of) -> None:
+    """False if an image's times shared a noise, or its terms or replicates did: more draws would not help as they say.
+
+    With eps_hat = 0, gamma' = 2 and gamma_0 = 0 the two terms are the means of |eps|^2 and |eps_0|^2.
+    """
+    schedule, strata = FixedLinear(gamma_min=0.0, gamma_max=2.0), 16
+    model = model_of(lambda z, gamma: 0 * z, schedule=schedule, observation=_Blank(), shape=SHAPE)
+    bound = bound_of_images(model, IMAGES, draws=2 * strata, steps=0, batch_size=COUNT, key=jax.random.key(0))
+    sums = strata * np.concatenate([bound.reconstruction, bound.diffusion])  # of 4 squares each
+    assert all(stats.kstest(row, stats.chi2(4 * strata).cdf).pvalue > 1e-5 for row in sums)  # false alarm 4e-5
+    # 5 standard errors, 6 pairs: false alarm 3e-6
+    np.testing.assert_allclose(np.corrcoef(sums), np.eye(4), rtol=0, atol=5 / np.sqrt(COUNT))
+
+
+class _Original(AbstractNetwork):
+    """NaN for an image that is said to be augmented, and with dropout."""
+
+    def __call__(self, z, gamma, condition, *, key=None):
+        spoiled = (condition.get("augmented", 0.0) != 0) | (key is not None)
+        return jnp.where(spoiled, jnp.nan, z)[..., None]
+
+
+def test_test_images_are_no_augmented_ones_and_nothing_is_dropped(broken, quick_key) -> None:
+    """False if the bound were that of augmented images, or of a network in training."""
+    model = eqx.tree_at(lambda m: m.network, broken, _Original())
+    images = np.zeros((2, *SHAPE), np.uint8)
+    bound_of_images(model, images, draws=2, steps=0, batch_size=2, key=quick_key)  # raises for a NaN
 
 
 def test_batch_size_changes_nothing(order_0, bound: Bound) -> None:

@@ -73,6 +73,15 @@ def test_draws_of_a_batch_end_steps_and_are_standard_normal(quick_key) -> None:
     np.testing.assert_allclose(np.corrcoef(eps_0, eps)[0, 1], 0, atol=4 / np.sqrt(eps.size))  # 4 standard errors, 6e-5
 
 
+def test_noise_and_times_are_independent() -> None:
+    """False if a noise and its time, or any two of an image's noises, came from the same random bits."""
+    draws = jax.vmap(lambda key: Objective(Uniform(), Elbo(), 0).draw((2, 1, 1, 1), key=key))(KEYS(jnp.arange(REPEATS)))
+    columns = [leaf.reshape(REPEATS, 2) for leaf in (draws.eps_0, draws.eps, draws.t)]
+    correlation = np.corrcoef(np.concatenate(columns, axis=1), rowvar=False)
+    # 5 standard errors, 15 pairs: false alarm 1e-5
+    np.testing.assert_allclose(correlation, np.eye(6), rtol=0, atol=5 / np.sqrt(REPEATS))
+
+
 def test_continuous_times_stay_as_they_are() -> None:
     """False if continuous time were rounded."""
     t = jnp.linspace(0, 1, 7)

@@ -8,8 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from vdmkit.objective import Elbo, LowDiscrepancy, Objective, bits_per_dim
+from vdmkit.assembly import build_optimizer
+from vdmkit.objective import Draws, Elbo, LowDiscrepancy, Objective, bits_per_dim
 from vdmkit.optimizer import adamw
+from vdmkit.recipe import load_recipe
 from vdmkit.training import TrainState, Update, initial_state, train_step, train_steps
 
 OBJECTIVE = Objective(LowDiscrepancy(), Elbo(), 0)
@@ -70,6 +72,15 @@ def test_the_gradient_is_that_of_the_mean_bpd(float64, batches, key):
     np.testing.assert_allclose(metrics["gradient"], [optax.tree.norm(gradient)], rtol=1e-10)
 
 
+def test_each_image_has_dropout_of_its_own(tiny_model, batches):
+    """All images of a batch would lose the same inputs: here eight copies differ in nothing else."""
+    copies, noise = jnp.repeat(batches["image"][0, :1], 8, axis=0), jnp.ones((8, *tiny_model.shape))
+    draws = Draws(noise, noise, jnp.full(8, 0.5), jnp.ones(8))
+    losses = eqx.filter_jit(OBJECTIVE)(tiny_model, copies, {}, draws, key=jax.random.key(0)).diffusion
+    # Two of them lose the same of 17 inputs with chance 0.03. Rounded: equal losses of about 100 may differ by 1e-5.
+    assert len(np.unique(np.round(losses, 3))) > 4
+
+
 def test_only_biases_do_not_decay(tiny_model):
     """A bias would shrink, or a kernel or an end of the schedule would not: not the authors' AdamW."""
     optimizer = adamw(10, learning_rate=0.1, weight_decay=0.5, warmup_steps=0)
@@ -90,6 +101,34 @@ def test_the_first_update_of_a_warm_up_changes_nothing(tiny_model):
     second = update.apply(first, constant(tiny_model, 1.0))
     assert all(map(np.array_equal, params(first.model), params(tiny_model)))
     assert not any(map(np.array_equal, params(second.model), params(tiny_model)))
+
+
+def sizes_of_updates(optimizer, norms):
+    """How far gradients of one direction, (0.6, 0.8), and of these norms move the first of two parameters."""
+    direction, params = {"a": jnp.full(1, 0.6), "b": jnp.full(1, 0.8)}, {"a": jnp.zeros(1), "b": jnp.zeros(1)}
+    state, sizes = optimizer.init(params), []
+    for norm in norms:
+        moved, state = optimizer.update(optax.tree.scale(norm, direction), state, params)
+        sizes.append(-float(moved["a"][0]))
+    return sizes
+
+
+@pytest.mark.parametrize("decay", ["none", "cosine"])
+def test_the_learning_rate_from_the_first_step_to_the_last(digits_toml, decay):
+    """It would not rise and stay, or not fall along the cosine that reaches 0 with the recipe's last step."""
+    overrides = ["training.steps=12", "optimizer.learning_rate=0.1", "optimizer.warmup_steps=2"]
+    optimizer = build_optimizer(load_recipe(digits_toml, [*overrides, f"optimizer.decay={decay}"]))
+    after = 0.05 * (1 + np.cos(np.pi * np.arange(10) / 10)) if decay == "cosine" else np.full(10, 0.1)
+    # Adam divides a gradient that does not change by its size, which leaves the rate, but for float32 roundings.
+    np.testing.assert_allclose(sizes_of_updates(optimizer, [1.0] * 12), [0, 0.05, *after], rtol=1e-5)
+
+
+def test_gradients_are_clipped_together_and_only_above_the_norm():
+    """A large gradient would fill Adam's moments, or be clipped parameter by parameter, or a small one be changed."""
+    clipped, free = (adamw(10, warmup_steps=0, clip_norm=norm) for norm in (1.0, 0.0))
+    found, expected = sizes_of_updates(clipped, [0.5, 10.0]), sizes_of_updates(free, [0.5, 1.0])
+    np.testing.assert_allclose(found, expected, rtol=1e-5)  # float32 roundings
+    assert not np.allclose(sizes_of_updates(free, [0.5, 10.0]), expected, rtol=0.01)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run begins with: its model is the recipe's, made for the training images."""
+
+from dataclasses import KW_ONLY
+
+import equinox as eqx
+import numpy as np
+import pytest
+
+from vdmkit.assembly import state_like
+from vdmkit.data import Images, identified
+from vdmkit.errors import RecipeError
+from vdmkit.networks import AbstractNetwork
+from vdmkit.noise import AbstractSchedule
+from vdmkit.recipe import load_recipe
+from vdmkit.registry import Component, registry
+from vdmkit.run import RunFolder
+from vdmkit.run._train import begin
+
+
+class Idle(AbstractNetwork):
+    """No parameters, so that none take time to initialise. It is never called."""
+
+    shape: tuple[int, int, int] = eqx.field(static=True)
+    outputs: int = eqx.field(static=True)
+
+    def __call__(self, z, gamma, condition, *, key=None):
+        raise NotImplementedError
+
+
+class Falling(AbstractSchedule):
+    """From noise to data."""
+
+    _: KW_ONLY
+    gamma_min: float = eqx.field(static=True, default=-8.0)
+    gamma_max: float = eqx.field(static=True, default=5.0)
+
+    def __call__(self, t):
+        return self.gamma_max + (self.gamma_min - self.gamma_max) * t
+
+
+@pytest.fixture
+def idle(digits_toml, monkeypatch):
+    """`idle(override, ...)`: the recipe of the digits with the idle network; the schedule "falling" can be chosen."""
+    for kind, name, stub in (("network", "idle", Idle), ("schedule", "falling", Falling)):
+        monkeypatch.setitem(registry(kind).components, name, Component(kind, name, stub, "tests"))
+    return lambda *overrides: load_recipe(digits_toml, ["model.network.name=idle", *overrides])
+
+
+def images(seed: int) -> Images:
+    """Three images of the digits' shape and levels."""
+    pixels = np.random.default_rng(seed).integers(0, 17, (3, 8, 8, 1)).astype(np.uint8)
+    return identified(pixels, 17, name="noise", split="train")
+
+
+def test_the_model_counts_the_levels_of_the_training_images(idle, tmp_path):
+    """The test images would be known to the model that they measure."""
+    train = images(0)
+    _, state = begin(idle(), RunFolder(tmp_path), train, images(1))
+    expected = (train.pixels[..., None] == np.arange(17)).sum(0)
+    np.testing.assert_array_equal(state.model.prediction.level_counts, expected)
+
+
+def test_a_schedule_that_falls_is_not_trained_on(idle, tmp_path):
+    """All of the training would go by before the evaluation refuses the schedule."""
+    with pytest.raises(RecipeError, match="the schedule does not rise"):
+        begin(idle("model.schedule.name=falling"), RunFolder(tmp_path), images(0), images(1))
+
+
+def test_the_network_knows_the_range_of_the_schedule(digits_toml):
+    """The network would embed another range of gammas than it meets."""
+    recipe = load_recipe(digits_toml, ["model.schedule.gamma_min=-7.0", "model.schedule.gamma_max=3.0"])
+    assert state_like(recipe, (8, 8, 1), 17).model.network.conditioning.gamma_range == (-7.0, 3.0)
