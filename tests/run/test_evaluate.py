@@ -4,29 +4,32 @@
 import functools
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import vdmkit
 from vdmkit.data import identified
 from vdmkit.errors import DataError, NonFiniteError, RecipeError
+from vdmkit.likelihood import bound_of_images
 from vdmkit.noise import AbstractSchedule
+from vdmkit.objective import bits_per_dim
+from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import load_recipe
 from vdmkit.run import evaluate, image_hashes
 
-DIGITS = Path(vdmkit.__file__).parents[1] / "recipes" / "digits.toml"
 
-
-def recipe(*overrides: str):
-    return load_recipe(DIGITS, ["seed=1", "evaluation.draws=2", "evaluation.batch_size=5", *overrides])
+@pytest.fixture(scope="session")
+def recipe(digits_toml):
+    """`recipe(override, ...)`: few draws, seed 1."""
+    fixed = ("seed=1", "evaluation.draws=2", "evaluation.batch_size=5")
+    return lambda *overrides: load_recipe(digits_toml, [*fixed, *overrides])
 
 
 @pytest.fixture(scope="module")
-def evaluation(tiny_model, tiny_images):
+def evaluation(tiny_model, tiny_images, recipe):
     others = np.full((3, 4, 4, 1), 4, np.uint8)
     return evaluate(tiny_model, tiny_images, recipe(), step=7, trained_on=image_hashes(others))
 
@@ -39,6 +42,15 @@ def test_the_numbers_agree(evaluation):
     assert (evaluation.images, evaluation.images_in_test_set) == (12, 12)
     assert (evaluation.step, evaluation.weights, evaluation.dataset) == (7, "ema", "tiny/test")
     assert json.loads(json.dumps(evaluation.as_json(), allow_nan=False)) == evaluation.as_json()
+
+
+def test_the_numbers_can_be_computed_again_from_the_library(evaluation, tiny_model, tiny_images):
+    """The report would be of other draws than the seed's for evaluation, which no training step has seen."""
+    key = fold_purpose(jax.random.key(1), "evaluate")
+    bound = bound_of_images(tiny_model, tiny_images.pixels, draws=2, steps=0, batch_size=5, key=key)
+    # float64 means in another order
+    assert evaluation.bpd == pytest.approx(bits_per_dim(bound.total.mean(), 16), rel=1e-12)
+    assert evaluation.seed == 1
 
 
 def test_the_text_says_it_all(evaluation):
@@ -54,7 +66,7 @@ def test_the_text_says_it_all(evaluation):
     assert len(text.splitlines()) == 5, "nothing else to warn of"
 
 
-def test_the_batch_size_does_not_matter(evaluation, tiny_model, tiny_images):
+def test_the_batch_size_does_not_matter(evaluation, tiny_model, tiny_images, recipe):
     """An image would get other draws, or count twice, when batches are cut elsewhere."""
     other = evaluate(tiny_model, tiny_images, recipe("evaluation.batch_size=100"), step=7)
     # float32 sums over 16 pixels in another order; then means in float64
@@ -62,19 +74,19 @@ def test_the_batch_size_does_not_matter(evaluation, tiny_model, tiny_images):
     assert other.images == 12
 
 
-def test_another_seed_gives_another_estimate(evaluation, tiny_model, tiny_images):
+def test_another_seed_gives_another_estimate(evaluation, tiny_model, tiny_images, recipe):
     """The Monte Carlo error would not be what two runs differ by."""
     assert evaluate(tiny_model, tiny_images, recipe("seed=2"), step=7).bpd != evaluation.bpd
 
 
-def test_too_little_time_is_said(tiny_model, tiny_images):
+def test_too_little_time_is_said(tiny_model, tiny_images, recipe):
     """Part of the test set would be reported as all of it."""
     evaluation = evaluate(tiny_model, tiny_images, recipe(), step=7, seconds=0.0)
     assert (evaluation.images, evaluation.images_in_test_set) == (5, 12)
     assert "Only 5 of 12 test images, drawn at random" in str(evaluation)
 
 
-def test_images_trained_on_are_said(evaluation, tiny_model, tiny_images):
+def test_images_trained_on_are_said(evaluation, tiny_model, tiny_images, recipe):
     """A bound on training images would be reported as a test bound, or unknown ones pass for unseen."""
     of = functools.partial(evaluate, tiny_model, tiny_images, recipe(), step=7)
     trained, some = (of(trained_on=image_hashes(tiny_images.pixels[:n])) for n in (12, 5))
@@ -98,7 +110,7 @@ def test_images_trained_on_are_said(evaluation, tiny_model, tiny_images):
     ],
 )
 def test_the_bound_is_the_one_trained_on_unless_the_recipe_says_otherwise(
-    tiny_model, tiny_images, evaluation, overrides, estimator
+    tiny_model, tiny_images, evaluation, overrides, estimator, recipe
 ):
     """A model of T steps would be reported in continuous time, or the other way, and the record would not say."""
     found = evaluate(tiny_model, tiny_images, recipe(*overrides), step=7)
@@ -119,28 +131,28 @@ class _Bent(AbstractSchedule):
 
 
 @pytest.mark.parametrize(("jump", "reason"), [(False, "does not rise"), (True, "without jumps")])
-def test_a_schedule_without_a_bound_is_refused(tiny_model, tiny_images, jump, reason):
+def test_a_schedule_without_a_bound_is_refused(tiny_model, tiny_images, jump, reason, recipe):
     """A schedule that falls, or jumps over noise levels, would be given a bound that is too low."""
     model = eqx.tree_at(lambda m: m.schedule, tiny_model, _Bent(jump))
     with pytest.raises(RecipeError, match=reason):
         evaluate(model, tiny_images, recipe(), step=0)
 
 
-def test_images_of_another_kind_are_refused(tiny_model, tiny_images):
+def test_images_of_another_kind_are_refused(tiny_model, tiny_images, recipe):
     """A likelihood over 17 levels would be reported as one over 5, or a wrong shape end in a traceback."""
     for images in (replace(tiny_images, levels=17), replace(tiny_images, pixels=tiny_images.pixels[:, :2])):
         with pytest.raises(DataError, match="the model was trained on"):
             evaluate(tiny_model, images, recipe(), step=0)
 
 
-def test_one_image_has_no_interval(tiny_model, tiny_images):
+def test_one_image_has_no_interval(tiny_model, tiny_images, recipe):
     """An interval of a single image would be reported as NaN."""
     one = identified(tiny_images.pixels[:1], tiny_images.levels, name="one", split="test")
     with pytest.raises(DataError, match="an interval needs at least 2"):
         evaluate(tiny_model, one, recipe(), step=0)
 
 
-def test_a_bound_that_is_not_finite_is_no_bound(tiny_model, tiny_images):
+def test_a_bound_that_is_not_finite_is_no_bound(tiny_model, tiny_images, recipe):
     """NaN would be reported as a likelihood."""
     spoiled = eqx.tree_at(lambda m: m.network.bias, tiny_model, jnp.full(16, np.nan))
     with pytest.raises(NonFiniteError, match="the diffusion term of test image 0 is not finite"):

@@ -7,21 +7,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import equinox as eqx
+import jax
+import optax
 import pytest
 
-import vdmkit
 from vdmkit.errors import CheckpointError, RecipeError
 from vdmkit.files import write_json, write_text
 from vdmkit.recipe import Recipe, load_recipe
-from vdmkit.run import RunFolder, load_run
+from vdmkit.run import RunFolder, TrainedRun, load_run
+from vdmkit.training import initial_state
 
-DIGITS = Path(vdmkit.__file__).parents[1] / "recipes" / "digits.toml"
 FACTS = {"plugins": {}, "shape": [8, 8, 1], "levels": 17, "data": None, "sessions": []}
 
 
 @pytest.fixture(scope="module")
-def recipe() -> Recipe:
-    return load_recipe(DIGITS)
+def recipe(digits_toml) -> Recipe:
+    return load_recipe(digits_toml)
 
 
 @pytest.fixture
@@ -72,10 +74,10 @@ def test_a_new_folder_says_what_it_is(folder, recipe):
         "sampling.minutes=0.5",
     ],
 )
-def test_what_may_change_when_a_run_goes_on(folder, recipe, override):
+def test_what_may_change_when_a_run_goes_on(folder, recipe, digits_toml, override):
     """A run could not be made longer, or be evaluated in another way, without starting again."""
     claim(folder, recipe, "")
-    changed = load_recipe(DIGITS, [override])
+    changed = load_recipe(digits_toml, [override])
     claim(folder, changed, "")
     assert load_recipe(folder.resolved_recipe) == changed
 
@@ -93,21 +95,21 @@ def test_what_may_change_when_a_run_goes_on(folder, recipe, override):
         "objective.steps=10",
     ],
 )
-def test_another_recipe_is_refused(folder, recipe, override):
+def test_another_recipe_is_refused(folder, recipe, digits_toml, override):
     """A run would go on with another model, other data or another objective, and its record would be wrong."""
     claim(folder, recipe, "before")
     with pytest.raises(CheckpointError) as caught:
-        claim(folder, load_recipe(DIGITS, [override]), "after")
+        claim(folder, load_recipe(digits_toml, [override]), "after")
     assert f"{folder.path}: a run of another recipe. It differs in {override.split('=')[0]}." in str(caught.value)
     assert "--out" in str(caught.value)
     assert folder.given_recipe.read_text() == "before"
 
 
-def test_all_differing_keys_are_named(folder, recipe):
+def test_all_differing_keys_are_named(folder, recipe, digits_toml):
     """The user would mend one key at a time."""
     claim(folder, recipe, "")
     with pytest.raises(CheckpointError, match=r"differs in seed, model\.network\.channels\."):
-        claim(folder, load_recipe(DIGITS, ["seed=2", "model.network.channels=8", "training.steps=9"]), "")
+        claim(folder, load_recipe(digits_toml, ["seed=2", "model.network.channels=8", "training.steps=9"]), "")
 
 
 def test_somebody_else_s_folder_is_left_alone(folder, recipe):
@@ -179,3 +181,12 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, killed_before):
     assert path.read_text() == before
     write_text(path, "other")
     assert path.read_text() == "other"
+
+
+def test_weights_are_the_ones_asked_for(folder, recipe, tiny_model):
+    """Raw parameters would be reported as averaged ones."""
+    state = initial_state(tiny_model, optax.sgd(0.1))
+    state = eqx.tree_at(lambda s: s.ema, state, jax.tree.map(lambda a: a + 1, state.ema))
+    run = TrainedRun(folder, recipe, state, 0)
+    assert eqx.tree_equal(run.model("raw"), tiny_model)
+    assert eqx.tree_equal(eqx.filter(run.model("ema"), eqx.is_inexact_array), state.ema)

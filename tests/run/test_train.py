@@ -54,9 +54,9 @@ def images(seed: int) -> Images:
 
 
 def test_the_model_counts_the_levels_of_the_training_images(idle, tmp_path):
-    """The test images would be known to the model that they measure."""
+    """A prediction that starts from the order-0 code would start from another."""
     train = images(0)
-    _, state = begin(idle(), RunFolder(tmp_path), train, images(1))
+    state = begin(idle(), RunFolder(tmp_path), train, {}).state
     expected = (train.pixels[..., None] == np.arange(17)).sum(0)
     np.testing.assert_array_equal(state.model.prediction.level_counts, expected)
 
@@ -64,7 +64,7 @@ def test_the_model_counts_the_levels_of_the_training_images(idle, tmp_path):
 def test_a_schedule_that_falls_is_not_trained_on(idle, tmp_path):
     """All of the training would go by before the evaluation refuses the schedule."""
     with pytest.raises(RecipeError, match="the schedule does not rise"):
-        begin(idle("model.schedule.name=falling"), RunFolder(tmp_path), images(0), images(1))
+        begin(idle("model.schedule.name=falling"), RunFolder(tmp_path), images(0), {})
 
 
 def test_the_network_knows_the_range_of_the_schedule(digits_toml):

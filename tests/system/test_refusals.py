@@ -52,7 +52,7 @@ def test_an_output_that_is_a_file(program, tiny):
     """A file in the way would end in a traceback, or be lost."""
     (program.cwd / "mine").write_text("years of work")
     result = program("run", tiny, "--out", "mine")
-    assert (result.code, result.out, result.err) == (1, "", "mine: File exists.\n")
+    assert (result.code, result.out, result.err) == (1, "", "mine: Not a directory.\n")
     assert (program.cwd / "mine").read_text() == "years of work"
 
 
@@ -67,6 +67,16 @@ def test_a_loss_that_is_not_finite(program, tiny):
     assert "The last good checkpoint is that of step 2, in run/checkpoints." in last
     assert "learning_rate" in last
     assert steps_in(program.cwd / "run" / "checkpoints") == [1, 2]
+
+
+def test_parameters_that_are_not_finite(program, tiny):
+    """A step whose loss was finite could leave infinite parameters, and they would be saved as a good checkpoint."""
+    overflows = ("--set", "optimizer.learning_rate=1e39", "--set", "optimizer.warmup_steps=5")
+    result = program("run", tiny, "--out", "run", *overflows, "--set", "training.checkpoint_every=1")
+    assert (result.code, result.out) == (1, "")
+    last = result.err.splitlines()[-1]
+    assert last.startswith("training stopped: a parameter was not finite after step 1. No checkpoint was saved yet")
+    assert not (program.cwd / "run" / "checkpoints").exists()
 
 
 def test_what_is_no_run(program):

@@ -28,8 +28,8 @@ def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[P
     Raises:
         VdmkitError: the data, the folder, the training or the evaluation is not as it should be.
     """
+    folder.check(recipe)
     with folder.locked():
-        folder.check(recipe)
         earlier = folder.facts()["sessions"] if folder.manifest.exists() else []
         source = recipe.data.build()
         train, test = source.load("train"), source.load("test")
