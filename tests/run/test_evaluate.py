@@ -90,12 +90,16 @@ def test_images_trained_on_are_said(evaluation, tiny_model, tiny_images, recipe)
     """A bound on training images would be reported as a test bound, or unknown ones pass for unseen."""
     of = functools.partial(evaluate, tiny_model, tiny_images, recipe(), step=7)
     trained, some = (of(trained_on=image_hashes(tiny_images.pixels[:n])) for n in (12, 5))
-    assert (trained.images_trained_on, some.images_trained_on, evaluation.images_trained_on) == (12, 5, 0)
+    assert (trained.test_images_trained_on, some.test_images_trained_on, evaluation.test_images_trained_on) == (
+        12,
+        5,
+        0,
+    )
     assert str(trained).startswith("bpd ")
     assert "trained on all of these images: not a test bound" in str(trained)
     assert "trained on 5 of the 12 images" in str(some)
     unknown = of()
-    assert unknown.images_trained_on is None
+    assert unknown.test_images_trained_on is None
     assert "not known which images" in str(unknown)
     assert trained.bpd == unknown.bpd == evaluation.bpd
 

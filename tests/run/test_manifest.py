@@ -11,7 +11,7 @@ from vdmkit.run import manifest, session
 
 def test_what_a_run_was_made_with(tiny_images):
     """The data, the plugin files or an earlier session of a run would not be known afterwards."""
-    sessions = [{"from_step": 0, "to_step": 4}, {"from_step": 4, "to_step": 9}]
+    sessions = [{"from_step": 0, "goal_step": 4}, {"from_step": 4, "goal_step": 9}]
     facts = manifest(tiny_images, tiny_images, {"mine.py": "abc"}, sessions)
     assert json.loads(json.dumps(facts, allow_nan=False)) == facts
     assert (facts["plugins"], facts["sessions"]) == ({"mine.py": "abc"}, sessions)
@@ -29,7 +29,7 @@ def test_what_a_session_was_made_with():
     """The versions or the device behind a number, an installed plugin's included, would not be known afterwards."""
     facts = session(3, 9)
     assert json.loads(json.dumps(facts, allow_nan=False)) == facts
-    assert (facts["from_step"], facts["to_step"]) == (3, 9)
+    assert (facts["from_step"], facts["goal_step"]) == (3, 9)
     assert (facts["packages"]["jax"], facts["packages"]["vdmkit-cosine"]) == (jax.__version__, "0.1.0")
     assert facts["python"] == platform.python_version()
     assert facts["device"].startswith(f"{jax.device_count()} x ")

@@ -45,7 +45,7 @@ def test_a_finished_run_can_be_made_longer_but_not_shorter(program, tiny, whole,
     assert "step 14, ema weights" in longer.out
     assert steps_in(folder / "checkpoints") == [12, 14]
     sessions = json.loads((folder / "manifest.json").read_text())["sessions"]
-    assert [(one["from_step"], one["to_step"]) for one in sessions] == [(0, 12), (12, 14)]
+    assert [(one["from_step"], one["goal_step"]) for one in sessions] == [(0, 12), (12, 14)]
 
 
 def test_an_output_that_is_a_file(program, tiny):

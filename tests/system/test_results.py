@@ -107,7 +107,7 @@ def test_training_images_are_no_test_set(program, tiny, whole):
     assert result.out.startswith("bpd ")
     assert "60 images of noise[train]/test" in result.out
     assert "trained on all of these images: not a test bound" in result.out
-    assert json.loads((folder / "evaluation.json").read_text())["images_trained_on"] == 60
+    assert json.loads((folder / "evaluation.json").read_text())["test_images_trained_on"] == 60
 
 
 def test_samples_are_the_same_whatever_is_asked_for(program, tiny, whole):

@@ -22,3 +22,4 @@ def evaluate(
     evaluation = evaluate_model(model, test, run.recipe, step=run.step, trained_on=trained_on)
     typer.echo(json.dumps(evaluation.as_json(), indent=2) if as_json else str(evaluation))
     write_json(run.folder.evaluation, evaluation.as_json())  # last: the folder may be read-only
+    typer.echo(f"written to {run.folder.evaluation}", err=True)

@@ -11,7 +11,11 @@ RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML file.
 Overrides = Annotated[
     list[str],
     typer.Option(
-        "--set", metavar="KEY=VALUE", default_factory=list, help="Override a key of the recipe. May be repeated."
+        "--set",
+        metavar="KEY=VALUE",
+        default_factory=list,
+        show_default=False,
+        help="Override a key of the recipe. May be repeated.",
     ),
 ]
 PluginFiles = Annotated[
@@ -20,6 +24,7 @@ PluginFiles = Annotated[
         "--plugin",
         metavar="FILE.py",
         default_factory=list,
+        show_default=False,
         help="A Python file that registers components. May be repeated.",
     ),
 ]

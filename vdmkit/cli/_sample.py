@@ -27,6 +27,8 @@ def sample(
     """Draw samples from a run; the first n of an endless sequence that the seed defines, up to float32 rounding."""
     if output.suffix not in (".png", ".npy"):
         raise RecipeError(f"-o {output}: expected a name that ends in .png or .npy.")
+    if not output.parent.is_dir():
+        raise RecipeError(f"-o {output}: there is no folder {output.parent}. Make it, or choose another.")
     import numpy as np
 
     from vdmkit.files import whole_file

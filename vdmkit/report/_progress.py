@@ -69,9 +69,9 @@ def _lines(what: str, total: int, done: int) -> Advance:
         if now - last > _SECONDS_BETWEEN_LINES or done == total:
             last = now
             took = now - start
-            pace = (now - first[0]) / (done - first[1]) if done > first[1] else took / n
-            left = pace * (total - done)
-            text = f"{what}: {done:,}/{total:,}  {note() + '  ' if note else ''}{took:.0f} s, {left:.0f} s left"
+            pace = (now - first[0]) / (done - first[1]) if done > first[1] else 0.0
+            left = f", {pace * (total - done):.0f} s left" if pace or done == total else ""
+            text = f"{what}: {done:,}/{total:,}  {note() + '  ' if note else ''}{took:.0f} s{left}"
             print(text, file=sys.stderr, flush=True)
 
     return advance

@@ -76,7 +76,9 @@ def _evaluation(bound: Bound, test: Images, recipe: Recipe, step: int, trained_o
         diffusion=float(bound.diffusion.mean()),
         images=bound.total.shape[-1],
         images_in_test_set=len(test.pixels),
-        images_trained_on=None if trained_on is None else int(np.isin(image_hashes(test.pixels), trained_on).sum()),
+        test_images_trained_on=None
+        if trained_on is None
+        else int(np.isin(image_hashes(test.pixels), trained_on).sum()),
         dataset=f"{test.identity.name}/{test.identity.split}",
         sha256=test.identity.sha256,
         published=test.identity.published,

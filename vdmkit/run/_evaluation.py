@@ -9,7 +9,7 @@ from typing import Any
 class Evaluation:
     """Bits per dimension of a test set, its terms, its 95% interval and where that comes from.
 
-    `images_trained_on` counts images of the test set that the model was trained on; None if that is not known.
+    `test_images_trained_on` counts images of the test set that the model was trained on; None if that is not known.
     """
 
     bpd: float
@@ -22,7 +22,7 @@ class Evaluation:
     diffusion: float
     images: int
     images_in_test_set: int
-    images_trained_on: int | None
+    test_images_trained_on: int | None
     dataset: str
     sha256: str
     published: str | None
@@ -38,9 +38,9 @@ class Evaluation:
 
     def __str__(self) -> str:
         width = (self.bpd_high - self.bpd_low) / 2
-        what = "bpd" if self.images_trained_on == self.images_in_test_set else "test bpd"
+        what = "bpd" if self.test_images_trained_on == self.images_in_test_set else "test bpd"
         lines = [
-            f"{what} {_4(self.bpd)} +/- {_4(width)} bits/dim (95%: finite test set {_4(self.half_width_test_set)}, "
+            f"{what} {_4(self.bpd)} +/- {_4(width)} bits/dim (95%: finite test set {self._test_set_part()}, "
             f"Monte Carlo {_4(self.half_width_monte_carlo)})",
             f"prior {_4(self.prior)} + reconstruction {_4(self.reconstruction)} + diffusion {_4(self.diffusion)}",
             f"{self.estimator}, {self.draws} draws per image",
@@ -49,17 +49,23 @@ class Evaluation:
         ]
         return "\n  ".join(lines)
 
+    def _test_set_part(self) -> str:
+        """Zero only says that Monte Carlo hides it."""
+        return _4(self.half_width_test_set) if self.half_width_test_set else "hidden by Monte Carlo"
+
     def _caveats(self) -> list[str]:
         lines = []
         if self.images < self.images_in_test_set:
             count = f"{self.images:,} of {self.images_in_test_set:,}"
             lines.append(f"Only {count} test images, drawn at random, for lack of time: vdmkit evaluate does all.")
-        if self.images_trained_on is None:
+        if self.test_images_trained_on is None:
             lines.append("It is not known which images this model was trained on.")
-        elif self.images_trained_on == self.images_in_test_set:
+        elif self.test_images_trained_on == self.images_in_test_set:
             lines.append("It was trained on all of these images: not a test bound.")
-        elif self.images_trained_on:
-            lines.append(f"It was trained on {self.images_trained_on:,} of the {self.images_in_test_set:,} images.")
+        elif self.test_images_trained_on:
+            lines.append(
+                f"It was trained on {self.test_images_trained_on:,} of the {self.images_in_test_set:,} images."
+            )
         if not self.published:
             lines.append("Not the published data set: do not compare with published figures.")
         return lines

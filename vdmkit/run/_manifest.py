@@ -32,11 +32,11 @@ def manifest(
     }
 
 
-def session(from_step: int, to_step: int) -> dict[str, Any]:
-    """What this process trains, and with what: versions, device, command."""
+def session(from_step: int, goal_step: int) -> dict[str, Any]:
+    """What this process sets out to train, and with what: versions, device, command."""
     return {
         "from_step": from_step,
-        "to_step": to_step,
+        "goal_step": goal_step,
         "vdmkit": __version__,
         "git": _git(),
         "python": platform.python_version(),

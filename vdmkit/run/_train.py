@@ -174,7 +174,7 @@ def _finite(state: TrainState) -> bool:
 
 
 def _recent_bpd(recent: list[Metrics]) -> str:
-    return f"bpd {np.mean([np.asarray(metrics['bpd']).mean() for metrics in recent]):.3f}"
+    return f"train bpd {np.mean([np.asarray(metrics['bpd']).mean() for metrics in recent]):.3f}"
 
 
 def _due(step: int, interval: int) -> bool:
