@@ -8,7 +8,7 @@ import pytest
 
 from vdmkit import plugins
 from vdmkit.errors import RegistryError
-from vdmkit.plugins import load_plugins
+from vdmkit.plugins import load_plugins, plugin_sources
 from vdmkit.registry import registry
 
 SCHEDULE = """
@@ -127,3 +127,24 @@ def test_a_broken_package_names_its_distribution(monkeypatch):
     monkeypatch.setattr(plugins.importlib.metadata, "entry_points", entry_points)
     with pytest.raises(RegistryError, match=r"plugin package 'vdmkit-broken' \(no_such_module\) does not load: Module"):
         load_plugins()
+
+
+def test_what_was_executed_is_what_is_kept(tmp_path):
+    """A run would keep, and be evaluated with, other code than it was trained with; or a stale .pyc would run."""
+    path = tmp_path / "edited.py"
+    path.write_text("VERSION = 1\n")
+    load_plugins([path])
+    path.write_text("VERSION = 2\n")
+    assert plugin_sources([path]) == {"edited.py": b"VERSION = 1\n"}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["edited.py"]
+
+
+def test_two_files_of_one_name(tmp_path):
+    """One of two plugin files would be lost, as a run keeps them by their names."""
+    paths = [tmp_path / folder / "same.py" for folder in ("a", "b")]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text(f"FOLDER = {path.parent.name!r}\n")
+    load_plugins(paths)
+    with pytest.raises(RegistryError, match="two files have the same name"):
+        plugin_sources(paths)

@@ -4,19 +4,20 @@
 This module imports no JAX, but loading plugins does.
 """
 
+import hashlib
 import importlib.metadata
-import importlib.util
 import sys
 import traceback
+import types
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from vdmkit.errors import RegistryError
-from vdmkit.files import file_sha256
 from vdmkit.registry import load_builtins, registering_as
 
 ENTRY_POINT_GROUP = "vdmkit.plugins"
+_sources: dict[Path, bytes] = {}
 
 
 def load_plugins(files: Iterable[str | Path] = ()) -> None:
@@ -45,24 +46,39 @@ def _load_installed() -> None:
             entry.load()
 
 
+def plugin_sources(files: Iterable[str | Path]) -> dict[str, bytes]:
+    """By file name, what was executed of plugin files that were loaded, whatever they hold by now.
+
+    Raises:
+        RegistryError: two of them have the same name.
+    """
+    paths = {Path(file).resolve() for file in files}
+    sources = {path.name: _sources[path] for path in paths}
+    if len(sources) < len(paths):
+        raise RegistryError("--plugin: two files have the same name. Rename one: a run keeps a copy of each.")
+    return sources
+
+
 def _load_file(path: Path) -> None:
-    """Import one Python file that registers components. Importing it, or a copy of it, twice does nothing."""
+    """Execute one Python file that registers components. Doing it, or a copy of it, twice does nothing."""
     path = path.resolve()
     if not path.is_file():
         raise RegistryError(f"--plugin {path}: no such file.")
-    module_name = f"vdmkit_plugin_{path.stem}_{file_sha256(path)[:16]}"
+    if path.suffix != ".py":
+        raise RegistryError(f"--plugin {path} does not load: the name of a Python file ends in .py.")
+    source = _sources[path] = path.read_bytes()
+    module_name = f"vdmkit_plugin_{path.stem}_{hashlib.sha256(source).hexdigest()[:16]}"
     if module_name not in sys.modules:
         with _loading(str(path), f"--plugin {path}", "Repair it."):
-            _import_file(path, module_name)
+            _execute(source, path, module_name)
 
 
-def _import_file(path: Path, module_name: str) -> None:
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise RegistryError("the name of a Python file ends in .py")
-    module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
+def _execute(source: bytes, path: Path, module_name: str) -> None:
+    """Not by importlib: it could find a stale .pyc, and would leave one beside the file."""
+    module = sys.modules[module_name] = types.ModuleType(module_name)
+    module.__file__ = str(path)
     try:
-        spec.loader.exec_module(module)
+        exec(compile(source, str(path), "exec"), module.__dict__)
     except BaseException:
         del sys.modules[module_name]
         raise

@@ -18,7 +18,7 @@ from vdmkit.recipe import Recipe, load_recipe
 from vdmkit.run import RunFolder, TrainedRun, load_run
 from vdmkit.training import initial_state
 
-FACTS = {"plugins": {}, "shape": [8, 8, 1], "levels": 17, "data": None, "sessions": []}
+FACTS = {"plugins": {}, "shape": [8, 8, 1], "levels": 17, "data": None, "imported": None, "sessions": []}
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from vdmkit.noise import AbstractSchedule
 from vdmkit.recipe import load_recipe
 from vdmkit.registry import Component, registry
 from vdmkit.run import RunFolder
+from vdmkit.run._origin import Origin
 from vdmkit.run._train import begin
 
 
@@ -56,7 +57,7 @@ def images(seed: int) -> Images:
 def test_the_model_counts_the_levels_of_the_training_images(idle, tmp_path):
     """A prediction that starts from the order-0 code would start from another."""
     train = images(0)
-    state = begin(idle(), RunFolder(tmp_path), train, {}).state
+    state = begin(idle(), RunFolder(tmp_path), train, Origin("", (), None, None)).state
     expected = (train.pixels[..., None] == np.arange(17)).sum(0)
     np.testing.assert_array_equal(state.model.prediction.level_counts, expected)
 
@@ -64,7 +65,7 @@ def test_the_model_counts_the_levels_of_the_training_images(idle, tmp_path):
 def test_a_schedule_that_falls_is_not_trained_on(idle, tmp_path):
     """All of the training would go by before the evaluation refuses the schedule."""
     with pytest.raises(RecipeError, match="the schedule does not rise"):
-        begin(idle("model.schedule.name=falling"), RunFolder(tmp_path), images(0), {})
+        begin(idle("model.schedule.name=falling"), RunFolder(tmp_path), images(0), Origin("", (), None, None))
 
 
 def test_the_network_knows_the_range_of_the_schedule(digits_toml):

@@ -37,6 +37,13 @@ def test_a_finished_run_can_be_made_longer_but_not_shorter(program, tiny, whole,
     before = snapshot(folder)
     shorter = program("run", tiny, "--out", "run", "--set", "training.steps=6")
     assert (shorter.code, shorter.out) == (1, "")
+    (folder / "checkpoints" / "12" / "checksums.json").unlink()
+    before = snapshot(folder)
+    damaged = program("run", tiny, "--out", "run", "--set", "training.steps=6")
+    assert "run: this run is at step 9 already" in damaged.err
+    assert snapshot(folder) == before
+    shutil.copy(whole / "checkpoints" / "12" / "checksums.json", folder / "checkpoints" / "12")
+    before = snapshot(folder)
     assert "run: this run is at step 12 already, past training.steps = 6." in shorter.err
     assert snapshot(folder) == before
     longer = program("run", tiny, "--out", "run", "--set", "training.steps=14")
@@ -46,6 +53,13 @@ def test_a_finished_run_can_be_made_longer_but_not_shorter(program, tiny, whole,
     assert steps_in(folder / "checkpoints") == [12, 14]
     sessions = json.loads((folder / "manifest.json").read_text())["sessions"]
     assert [(one["from_step"], one["goal_step"]) for one in sessions] == [(0, 12), (12, 14)]
+
+
+def test_a_new_folder_is_not_left_behind(program, tiny):
+    """A command that was refused would leave an empty folder, or half of one."""
+    result = program("run", tiny, "--out", "new", "--set", "data.path=nowhere.npz")
+    assert (result.code, result.out) == (1, "")
+    assert not (program.cwd / "new").exists()
 
 
 def test_an_output_that_is_a_file(program, tiny):

@@ -36,20 +36,31 @@ class CheckpointStore:
             cleanup_tmp_directories=True,
         )
 
-    def restore(self, like: PyTree, data: grain.DatasetIterator, *, warn: Callable[[str], None]) -> Restored | None:
+    def restore(
+        self,
+        like: PyTree,
+        data: grain.DatasetIterator,
+        *,
+        warn: Callable[[str], None],
+        check: Callable[[Restored], object] = lambda restored: None,
+    ) -> Restored | None:
         """The newest whole checkpoint, `data` continued where it was; None if there is none.
 
         Damaged checkpoints are moved to damaged_checkpoints/, with a warning, so that training can come by
-        their steps again.
+        their steps again; but not before `check`, which may refuse the checkpoint, has passed.
         """
         steps = steps_in(self._directory)
+        damage = {step: what_is_damaged(self._directory / str(step)) for step in steps}
+        whole = [step for step in steps if not damage[step]]
+        restored = read_step(self._directory / str(whole[-1]), like, data) if whole else None
+        if restored:
+            check(restored)
         for step in reversed(steps):
-            if damage := what_is_damaged(self._directory / str(step)):
-                warn(f"checkpoint {step} cannot be used: {damage}. Moved to {self._set_aside(step)}.")
-        whole = steps_in(self._directory)
+            if damage[step]:
+                warn(f"checkpoint {step} cannot be used: {damage[step]}. Moved to {self._set_aside(step)}.")
         if steps and not whole:
             warn("No usable checkpoint is left: training starts again from the beginning.")
-        return read_step(self._directory / str(whole[-1]), like, data) if whole else None
+        return restored
 
     def save(
         self, step: int, state: PyTree, data: grain.DatasetIterator, meta: dict[str, Any], *, bpd: float = float("inf")

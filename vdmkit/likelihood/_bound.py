@@ -45,8 +45,7 @@ def bound_of_images(
     """
     if draws < 2 or draws % 2:
         raise RecipeError(f"evaluation.draws = {draws}: expected an even number, for two estimates of each image.")
-    if len(pixels) < 2:
-        raise DataError(f"the test set has {len(pixels)} image(s): an interval needs at least 2.")
+    check_count(pixels)
     # In an order of chance, so that a pass that is stopped is a random sample even of a sorted test set.
     order = np.random.default_rng(0).permutation(len(pixels))
     parts, done = [], 0
@@ -64,6 +63,12 @@ def bound_of_images(
     bound = jax.tree.map(lambda *values: np.concatenate(values, axis=1)[:, places], *parts)
     _check_finite(bound)
     return bound
+
+
+def check_count(pixels: UInt8[np.ndarray, "n h w c"]) -> None:
+    """Raises DataError if there are too few test images for an interval."""
+    if len(pixels) < 2:
+        raise DataError(f"the test set has {len(pixels)} image(s): an interval needs at least 2.")
 
 
 def _sum_of_draws(

@@ -3,19 +3,20 @@
 
 import fcntl
 import json
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vdmkit.errors import CheckpointError, RecipeError
+from vdmkit.errors import CheckpointError
 from vdmkit.files import file_sha256, whole_file, write_text
 from vdmkit.recipe import Recipe, differences, dump, load_recipe
 from vdmkit.run._origin import may_change
 
-_FACTS = {"plugins", "shape", "levels", "data", "sessions"}
+_FACTS = {"plugins", "shape", "levels", "data", "imported", "sessions"}
 
 
 @dataclass(frozen=True)
@@ -76,16 +77,12 @@ class RunFolder:
         write_text(self.resolved_recipe, dump(recipe))  # first: a run killed here can be continued
         write_text(self.given_recipe, text)
 
-    def copy_plugins(self, files: Sequence[Path]) -> dict[str, str]:
-        """Keep plugin files with the run. Returns their SHA-256 by name. Raises RecipeError if two have one name."""
-        contents = {path.name: path.read_bytes() for path in files}
-        if len(contents) < len({path.resolve() for path in files}):
-            raise RecipeError("--plugin: two files have the same name. Rename one: a run keeps a copy of both.")
-        for name, content in contents.items():
+    def keep_plugins(self, sources: Mapping[str, bytes]) -> None:
+        """Keep copies of plugin files, given by name."""
+        for name, source in sources.items():
             self.plugins.mkdir(exist_ok=True)
             with whole_file(self.plugins / name) as part:
-                part.write_bytes(content)
-        return {name: file_sha256(self.plugins / name) for name in contents}
+                part.write_bytes(source)
 
     def kept_plugins(self) -> list[Path]:
         """The copies. Raises CheckpointError if one is not as the run began with."""
@@ -127,12 +124,17 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process; the system lets go of it however the process ends."""
+        made = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise CheckpointError(
-                    f"{self.path}: another vdmkit is training here. Wait for it, or choose another --out."
-                ) from None
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
+        except BlockingIOError:
+            raise CheckpointError(
+                f"{self.path}: another vdmkit is training here. Wait for it, or choose another --out."
+            ) from None
+        finally:
+            os.close(descriptor)
+            if made and not any(self.path.iterdir()):
+                self.path.rmdir()  # refused before anything was written

@@ -17,11 +17,11 @@ from vdmkit.assembly import build_optimizer, state_like
 from vdmkit.checkpoint import CheckpointStore, load_official, official_recipe
 from vdmkit.data import Identity, Images, batches
 from vdmkit.errors import CheckpointError
-from vdmkit.files import write_json
+from vdmkit.files import file_sha256, write_json
 from vdmkit.recipe import Recipe, load_recipe
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._manifest import session
-from vdmkit.run._origin import origin
+from vdmkit.run._origin import origin_of
 from vdmkit.training import TrainState
 
 _SHAPE, _LEVELS = (32, 32, 3), 256
@@ -43,9 +43,9 @@ def import_official(checkpoint: Path, config: Path, folder: RunFolder, overrides
     store = CheckpointStore(
         folder.checkpoints, keep_last=recipe.training.keep_last, keep_best=recipe.training.keep_best
     )
-    meta = origin(recipe, None, ()) | {"imported": checkpoint.name}
-    store.save(step, state, _data_at(step, recipe), meta)
-    facts = {"shape": list(_SHAPE), "levels": _LEVELS, "data": None, "plugins": {}}
+    imported = file_sha256(checkpoint)
+    store.save(step, state, _data_at(step, recipe), origin_of(recipe, (), imported=imported).as_json())
+    facts = {"shape": list(_SHAPE), "levels": _LEVELS, "data": None, "plugins": {}, "imported": imported}
     write_json(folder.manifest, facts | {"sessions": [session(step, step)]})
     folder.write_recipe(recipe, text)  # last: it marks a run folder
     return step

@@ -13,7 +13,7 @@ from vdmkit.errors import CheckpointError, RecipeError
 from vdmkit.model import DiffusionModel
 from vdmkit.recipe import Recipe, differences, load_recipe
 from vdmkit.run._folder import RunFolder
-from vdmkit.run._origin import check_origin, origin
+from vdmkit.run._origin import name_of_images, origin_of
 from vdmkit.training import TrainState
 
 _AFTER_TRAINING = ("evaluation.", "data.", "seed")
@@ -51,8 +51,9 @@ def load_run(
     recipe = load_recipe(folder.resolved_recipe, overrides)
     _refuse_changes(trained, recipe)
     restored = _read(folder, trained, facts, step)
-    images = facts["data"]["train"]["sha256"] if facts["data"] else None
-    check_origin(folder.checkpoints, restored, origin(trained, images, facts["plugins"].values()))
+    images = facts["data"] and name_of_images(facts["data"]["train"]["sha256"], facts["shape"], facts["levels"])
+    origin = origin_of(trained, facts["plugins"].values(), images, facts["imported"])
+    origin.check(folder.checkpoints, restored)
     return TrainedRun(folder, recipe, restored.state, restored.step)
 
 

@@ -20,14 +20,19 @@ _PACKAGES = ("jax", "jaxlib", "equinox", "optax", "orbax-checkpoint", "grain", "
 
 
 def manifest(
-    train: Images, test: Images, plugins: Mapping[str, str], sessions: Sequence[dict[str, Any]]
+    train: Images,
+    test: Images,
+    plugins: Mapping[str, str],
+    sessions: Sequence[dict[str, Any]],
+    imported: str | None = None,
 ) -> dict[str, Any]:
-    """The data and plugin files of a run, and each session of training, as JSON values."""
+    """The data of a run, SHA-256 of its plugin files and of an imported one, and each session of training, as JSON."""
     return {
         "shape": list(train.pixels.shape[1:]),
         "levels": train.levels,
         "data": {"train": asdict(train.identity), "test": asdict(test.identity)},
         "plugins": dict(plugins),
+        "imported": imported,
         "sessions": list(sessions),
     }
 

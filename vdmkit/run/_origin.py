@@ -4,6 +4,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +22,46 @@ def may_change(key: str) -> bool:
     return any(key == allowed or key.startswith(f"{allowed}.") for allowed in _MAY_CHANGE)
 
 
-def origin(recipe: Recipe, training_images: str | None, plugins: Iterable[str]) -> dict[str, Any]:
-    """The recipe without what may change, and the SHA-256 of the training images (None: unknown) and plugin files.
+@dataclass(frozen=True)
+class Origin:
+    """What a checkpoint was made with. None: not known (training images), or not the case (imported file)."""
 
-    The data's own keys are left out: its images say what it is.
-    """
+    recipe: str
+    plugins: tuple[str, ...]
+    images: str | None
+    imported: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"plugins": list(self.plugins)}
+
+    def check(self, where: Path, restored: Restored) -> None:
+        """Raises CheckpointError if a checkpoint in `where` is not of this origin."""
+        found, step = restored.meta, f"{where / str(restored.step)}"
+        other = [words for name, words in _WORDS.items() if found.get(name, "") != self.as_json()[name]]
+        if self.imported and None in (self.images, found.get("images", "")):
+            other = [words for words in other if words != _WORDS["images"]]
+        if other:
+            raise CheckpointError(
+                f"{step}: this checkpoint was made with other {' and '.join(other)}. "
+                "Give the run what it began with, or choose another folder."
+            )
+        if restored.step != int(restored.state.step):
+            raise CheckpointError(
+                f"{step}: holds the state of step {int(restored.state.step):,}. Give the folder its old name."
+            )
+
+
+_WORDS = {"recipe": "recipe settings", "plugins": "plugin files", "images": "training images"}
+_WORDS |= {"imported": "imported parameters"}
+
+
+def origin_of(recipe: Recipe, plugins: Iterable[str], images: str | None = None, imported: str | None = None) -> Origin:
+    """From the recipe without what may change, and hashes of the rest; `images` stands for the recipe's data."""
     fixed = {key: value for key, value in flat(recipe).items() if not (may_change(key) or key.startswith("data."))}
-    text = json.dumps(fixed, sort_keys=True)
-    return {
-        "recipe settings": hashlib.sha256(text.encode()).hexdigest(),
-        "training images": training_images,
-        "plugin files": sorted(plugins),
-    }
+    digest = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
+    return Origin(digest, tuple(sorted(plugins)), images, imported)
 
 
-def check_origin(where: Path, restored: Restored, expected: dict[str, Any]) -> None:
-    """Raises CheckpointError if a checkpoint in `where` is not of the origin that is expected there."""
-    found = restored.meta
-    other = [name for name, value in expected.items() if value is not None and found.get(name, "") not in (None, value)]
-    if other:
-        raise CheckpointError(
-            f"{where / str(restored.step)}: this checkpoint was made with other {' and '.join(other)}. "
-            "Give the run what it began with, or choose another folder."
-        )
-    if restored.step != int(restored.state.step):
-        raise CheckpointError(
-            f"{where / str(restored.step)}: holds the state of step {int(restored.state.step):,}. "
-            "Give the folder its old name."
-        )
+def name_of_images(sha256: str, shape: Iterable[int], levels: int) -> str:
+    """What tells training sets apart: the bytes, and how they are read."""
+    return f"{sha256} {'x'.join(map(str, shape))} {levels} levels"

@@ -4,7 +4,6 @@
 import sys
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import equinox as eqx
 import grain
@@ -14,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
 from vdmkit.assembly import build_optimizer, build_state, build_update, training_counts
-from vdmkit.checkpoint import CheckpointStore, steps_in
+from vdmkit.checkpoint import CheckpointStore, Restored, steps_in
 from vdmkit.data import Images, batches
 from vdmkit.errors import CheckpointError, Interrupted, NonFiniteError
 from vdmkit.model import DiffusionModel
@@ -25,7 +24,7 @@ from vdmkit.report import MetricLog, progress
 from vdmkit.run._evaluate import evaluate
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._loop import Loop, means
-from vdmkit.run._origin import check_origin
+from vdmkit.run._origin import Origin
 from vdmkit.run._pictures import picture_beside_real
 from vdmkit.run._stop import stop_requests
 from vdmkit.training import Metrics, TrainState
@@ -106,7 +105,7 @@ class Training:
     def _save(self, state: TrainState, step: int, bpd: float) -> None:
         if not _finite(state):
             raise NonFiniteError(f"training stopped: a parameter was not finite after step {step}. {self._advice()}")
-        self.start.store.save(step, state, self.start.data, self.start.origin, bpd=bpd)
+        self.start.store.save(step, state, self.start.data, self.start.origin.as_json(), bpd=bpd)
 
     def _advice(self) -> str:
         saved = steps_in(self.folder.checkpoints)
@@ -127,10 +126,10 @@ class Start:
     state: TrainState
     data: grain.DatasetIterator
     store: CheckpointStore
-    origin: dict[str, Any]
+    origin: Origin
 
 
-def begin(recipe: Recipe, folder: RunFolder, train: Images, origin: dict[str, Any]) -> Start:
+def begin(recipe: Recipe, folder: RunFolder, train: Images, origin: Origin) -> Start:
     """The newest whole checkpoint, or the beginning.
 
     Raises:
@@ -150,17 +149,20 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, origin: dict[str, An
     store = CheckpointStore(folder.checkpoints, keep_last=settings.keep_last, keep_best=settings.keep_best)
     state = build_state(recipe, training_counts(recipe, train))
     check_increasing(state.model.schedule)
-    restored = store.restore(state, data, warn=lambda message: print(message, file=sys.stderr))
-    if restored is not None:
-        check_origin(folder.checkpoints, restored, origin)
-        state, origin = restored.state, restored.meta | origin  # an import stays one
+
+    def check(restored: Restored) -> None:
+        origin.check(folder.checkpoints, restored)
         if restored.step > settings.steps:
             raise CheckpointError(
                 f"{folder.path}: this run is at step {restored.step:,} already, past training.steps = "
                 f"{settings.steps:,}. Ask for more steps, or choose another folder with --out."
             )
-        print(f"continuing {folder.path} from step {restored.step:,}", file=sys.stderr)
-    return Start(state, data, store, origin)
+
+    restored = store.restore(state, data, warn=lambda message: print(message, file=sys.stderr), check=check)
+    if restored is None:
+        return Start(state, data, store, origin)
+    print(f"continuing {folder.path} from step {restored.step:,}", file=sys.stderr)
+    return Start(restored.state, data, store, origin)
 
 
 @eqx.filter_jit
