@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The interface of a likelihood estimator: for every image, a random number whose mean bounds -log P(image)."""
+
+import abc
+from typing import Generic, TypeVar
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
+
+from vdmkit.model import DiffusionModel
+from vdmkit.registry import define_kind
+
+Plan = TypeVar("Plan")
+
+
+class Estimates(eqx.Module):
+    """One unbiased estimate for each image: its terms in nats, whose sum bounds -log P; what it cost; whether it failed.
+
+    `evaluations` counts calls of the network on one latent. `failed` marks a solver that did not reach its end: then
+    the terms are no likelihood.
+    """
+
+    terms: dict[str, Float[Array | np.ndarray, "*batch"]]
+    evaluations: Int[Array | np.ndarray, "*batch"]
+    failed: Bool[Array | np.ndarray, "*batch"]
+
+    @property
+    def nats(self) -> Float[Array | np.ndarray, "*batch"]:
+        """The sum of the terms: the bound on -log P, nats per image."""
+        return sum(self.terms.values())  # type: ignore[return-value]
+
+
+class AbstractEstimator(eqx.Module, Generic[Plan]):
+    """An implementer supplies the members below. Calls with another `replicate` are independent of each other.
+
+    All draws belong to the image's index in the test set, so that estimates do not depend on how it is cut into batches.
+    """
+
+    @abc.abstractmethod
+    def describe(self) -> str:
+        """The estimator in words, with its number of steps or tolerances, and what it bounds."""
+
+    @abc.abstractmethod
+    def plan(
+        self, model: DiffusionModel, images: UInt8[np.ndarray, "n h w c"], *, precision: float, key: PRNGKeyArray
+    ) -> Plan:
+        """What is settled before the first estimate, such as the allocation of draws found in a pilot.
+
+        Args:
+            images: the whole test set.
+            precision: the wanted half-width of the 95% Monte Carlo interval of the mean, nats; 0: the recipe's draws.
+
+        Raises:
+            RecipeError: the estimator cannot plan for a precision.
+        """
+
+    @abc.abstractmethod
+    def __call__(
+        self,
+        model: DiffusionModel,
+        images: UInt8[Array, "b h w c"],
+        index: Int[Array, " b"],
+        plan: Plan,
+        *,
+        replicate: int,
+        key: PRNGKeyArray,
+    ) -> Estimates:
+        """Estimates for images of these numbers in the test set. `replicate` is 0 or 1."""
+
+
+define_kind("estimator", "how -log P of an image is estimated", AbstractEstimator)
