@@ -15,7 +15,7 @@ Plan = TypeVar("Plan")
 
 
 class Estimates(eqx.Module):
-    """One unbiased estimate for each image: its terms in nats, whose sum bounds -log P; what it cost; whether it failed.
+    """One unbiased estimate for each image: terms in nats, whose sum bounds -log P; what it cost; whether it failed.
 
     `evaluations` counts calls of the network on one latent. `failed` marks a solver that did not reach its end: then
     the terms are no likelihood.
@@ -34,7 +34,9 @@ class Estimates(eqx.Module):
 class AbstractEstimator(eqx.Module, Generic[Plan]):
     """An implementer supplies the members below. Calls with another `replicate` are independent of each other.
 
-    All draws belong to the image's index in the test set, so that estimates do not depend on how it is cut into batches.
+    All draws belong to the image's index in the test set: estimates do not depend on how it is cut into batches.
+
+    A constructor may take `trained_steps` as a positional parameter: T of the training objective, 0 if continuous.
     """
 
     @abc.abstractmethod
@@ -69,4 +71,4 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
         """Estimates for images of these numbers in the test set. `replicate` is 0 or 1."""
 
 
-define_kind("estimator", "how -log P of an image is estimated", AbstractEstimator)
+define_kind("estimator", "how -log P of an image is estimated", AbstractEstimator, ("trained_steps",))

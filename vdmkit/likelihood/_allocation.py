@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Where on the gamma axis the draws of the diffusion loss go.
+
+The axis is cut into cells, and the diffusion loss is a sum over them, with L = |eps - eps_hat|^2:
+
+    sum_c rate_c E[L(gamma)],   continuous:  gamma uniform in cell c, rate_c = (its width) / 2
+                                T steps:     gamma = gamma_t,         rate_c = expm1(gamma_t - gamma_s) / 2
+
+A draw falls into cell c with probability p_c and counts rate_c / p_c times. Whatever p > 0, its mean is the loss;
+p_c ~ rate_c sd_c (Neyman's rule) makes its variance least.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vdmkit.noise import AbstractSchedule
+
+_CELLS = 128
+_EVEN_SHARE = 0.1  # of the draws is allocated as if sd were constant, so that a bad pilot costs little
+
+
+class Cells(eqx.Module):
+    """The cells, from gamma_0 upwards; width is 0 for a step, whose gamma is `low`."""
+
+    low: Float[np.ndarray, " c"]
+    width: Float[np.ndarray, " c"]
+    rate: Float[np.ndarray, " c"]
+
+
+class Allocation(eqx.Module):
+    """Cells and their probabilities, as the ends p_1, p_1 + p_2, ..., 1 of intervals of u."""
+
+    low: Float[Array, " c"]
+    width: Float[Array, " c"]
+    weight: Float[Array, " c"]
+    ends: Float[Array, " c"]
+
+    def __call__(self, u: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """gamma and weight of the draw that u, uniform on [0, 1), stands for."""
+        c = jnp.minimum(jnp.searchsorted(self.ends, u, side="right"), len(self.ends) - 1)
+        start = jnp.where(c > 0, self.ends[c - 1], 0.0)
+        within = (u - start) / (self.ends[c] - start)
+        return self.low[c] + self.width[c] * within, self.weight[c]
+
+
+def cells_of(schedule: AbstractSchedule, steps: int) -> Cells:
+    """The cells of the T-step loss; or, for steps = 0, equal ones between the ends of the schedule."""
+    if steps:
+        gamma = np.asarray(jax.vmap(schedule)(jnp.arange(steps + 1) / steps), np.float64)
+        return Cells(gamma[1:], np.zeros(steps), np.expm1(np.diff(gamma)) / 2)
+    gamma_0, gamma_1 = (float(schedule(jnp.asarray(t, float))) for t in (0, 1))
+    edges = np.linspace(gamma_0, gamma_1, _CELLS + 1)
+    return Cells(edges[:-1], np.diff(edges), np.diff(edges) / 2)
+
+
+def neyman(cells: Cells, sd: Float[np.ndarray, " c"]) -> tuple[Allocation, float]:
+    """The allocation for standard deviations `sd` of the loss in each cell, and the variance of one draw, nats^2."""
+    share, even = cells.rate * sd, cells.rate / cells.rate.sum()
+    share = share / share.sum() if share.sum() > 0 else even
+    ends = jnp.asarray(np.cumsum((1 - _EVEN_SHARE) * share + _EVEN_SHARE * even), float).at[-1].set(1.0)
+    probability = np.diff(np.asarray(ends, np.float64), prepend=0)  # as rounded: those are the true ones
+    weight = cells.rate / probability
+    low, width, counts_for = (jnp.asarray(a, float) for a in (cells.low, cells.width, weight))
+    allocation = Allocation(low, width, counts_for, ends)
+    return allocation, float((probability * weight**2 * sd**2).sum())

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Control variates of the loss L = |eps - eps_hat|^2: simpler denoisers, whose mean loss over eps is known.
+
+For any coefficients b, L - sum_j b_j C_j has the mean of L and, with good ones, less variance. C_j is the loss of
+
+    nothing (eps_hat = 0)                 |eps|^2                                   minus its mean d
+    the Gaussian with the images' mean    |eps - S_1 (z - alpha m)|^2               minus its mean, in closed form
+      and covariance S
+    independent pixels with the images'   |eps - eps_hat(z)|^2                      minus the mean of a few draws
+      histograms                                                                    that need no network
+
+Given the image, each is a function of eps alone, so it may be fitted to the very images that are measured.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+
+from vdmkit.denoiser import Categorical
+from vdmkit.model import DiffusionModel
+from vdmkit.noise import diffuse
+
+COUNT = 3
+_FREE_DRAWS = 16
+_FITTED_IMAGES = 2000
+_LARGEST_COVARIANCE = 4096  # dimensions; beyond, pixels are taken as uncorrelated
+_VARIANCE_FLOOR = 1e-4
+
+
+class Controls(eqx.Module):
+    """The three control variates of a set of images: mean, principal axes and variances, and histograms."""
+
+    mean: Float[Array, " d"]
+    axes: Float[Array, "d d"] | None
+    variances: Float[Array, " d"]
+    independent: Categorical
+
+    def __call__(
+        self,
+        model: DiffusionModel,
+        x: Float[Array, "h w c"],
+        gamma: Float[Array, ""],
+        eps: Float[Array, "h w c"],
+        *,
+        key: PRNGKeyArray,
+    ) -> Float[Array, " 3"]:
+        """C_1, C_2, C_3 at one draw: each of mean zero over eps and `key`."""
+        free = jax.random.normal(key, (_FREE_DRAWS, *x.shape), x.dtype)
+        mean = jax.lax.map(lambda e: self._independent_loss(model, x, gamma, e), free).mean()
+        third = self._independent_loss(model, x, gamma, eps) - mean
+        return jnp.stack([(eps**2).sum() - eps.size, self._gaussian(model, x, gamma, eps), third])
+
+    def _gaussian(self, model: DiffusionModel, x: Array, gamma: Array, eps: Array) -> Float[Array, ""]:
+        alpha, sigma = model.path.alpha(gamma), model.path.sigma(gamma)
+        y, noise = (v if self.axes is None else v @ self.axes for v in (x.ravel() - self.mean, eps.ravel()))
+        gain = sigma / (alpha**2 * self.variances + sigma**2)
+        loss = ((noise - gain * (alpha * y + sigma * noise)) ** 2).sum()
+        return loss - ((gain * alpha * y) ** 2 + (1 - sigma * gain) ** 2).sum()
+
+    def _independent_loss(self, model: DiffusionModel, x: Array, gamma: Array, eps: Array) -> Float[Array, ""]:
+        z = diffuse(model.path, gamma, x, eps)
+        estimate = self.independent(jnp.zeros((*x.shape, self.independent.outputs), x.dtype), z, gamma, model.path)
+        return ((eps - estimate.eps_hat) ** 2).sum()
+
+
+def fit_controls(model: DiffusionModel, images: UInt8[np.ndarray, "n h w c"]) -> Controls:
+    """The control variates for these images, of which at most 2,000 are looked at."""
+    images = images[:: -(-len(images) // _FITTED_IMAGES)]
+    levels = model.observation.levels
+    counts = np.stack([(images == k).sum(0) for k in range(levels)], axis=-1).astype(np.int32)
+    x = np.asarray(jax.vmap(model.observation.encode)(jnp.asarray(images)), np.float64).reshape(len(images), -1)
+    mean = x.mean(0)
+    variances, axes = (x - mean).var(0), None
+    if x.shape[1] <= _LARGEST_COVARIANCE:
+        variances, axes = np.linalg.eigh((x - mean).T @ (x - mean) / len(x))
+    variances = np.maximum(variances, _VARIANCE_FLOOR * max(variances.max(), _VARIANCE_FLOOR))
+    axes = None if axes is None else jnp.asarray(axes, float)
+    return Controls(jnp.asarray(mean, float), axes, jnp.asarray(variances, float), Categorical(jnp.asarray(counts)))

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pilot: a few draws that say where the loss varies, and what of it the control variates explain.
+
+Nothing of it enters the estimate, which is therefore unbiased whatever the pilot finds.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+
+from vdmkit.likelihood._controls import COUNT, Controls
+from vdmkit.model import DiffusionModel
+from vdmkit.noise import diffuse
+from vdmkit.objective import reconstruction_loss
+
+_IMAGES, _NODES = 48, 24
+EVALUATIONS = 2 * _IMAGES * _NODES
+
+
+class Pilot(eqx.Module):
+    """At some gammas: coefficients of the control variates, and the standard deviation that they leave, nats."""
+
+    gamma: Float[np.ndarray, " g"]
+    coefficients: Float[np.ndarray, "g 3"]
+    sd: Float[np.ndarray, " g"]
+    reconstruction_variance: float
+
+
+def run_pilot(
+    model: DiffusionModel,
+    images: UInt8[np.ndarray, "n h w c"],
+    controls: Controls,
+    *,
+    key: PRNGKeyArray,
+) -> Pilot:
+    """Two draws of the loss at each of some images and gammas between the schedule's ends."""
+    gamma_0, gamma_1 = (float(model.schedule(jnp.asarray(t, float))) for t in (0, 1))
+    order = np.random.default_rng(0).permutation(len(images))
+    chosen = jnp.asarray(images[np.resize(order, _IMAGES)])
+    gamma = gamma_0 + (gamma_1 - gamma_0) * (np.arange(_NODES) + 0.5) / _NODES
+    keys = jax.random.split(key, (_NODES, 2, _IMAGES))
+    fits = []
+    for i, g in enumerate(gamma):
+        pair = (_draws(model, controls, chosen, jnp.asarray(g, float), keys[i, j]) for j in (0, 1))
+        fits.append(_fit(*jax.tree.map(lambda a, b: np.asarray(a, np.float64) - np.asarray(b, np.float64), *pair)))
+    coefficients, sd, variance = (np.asarray(column) for column in zip(*fits, strict=True))
+    return Pilot(gamma, coefficients, sd, float(variance.mean()))
+
+
+@eqx.filter_jit
+def _draws(
+    model: DiffusionModel, controls: Controls, images: Array, gamma: Array, keys: PRNGKeyArray
+) -> tuple[Array, Array, Array]:
+    def one(image: Array, key: PRNGKeyArray) -> tuple[Array, Array, Array]:
+        key_eps, key_0, key_controls = jax.random.split(key, 3)
+        x = model.observation.encode(image)
+        eps_0, eps = (jax.random.normal(k, x.shape, x.dtype) for k in (key_0, key_eps))
+        eps_hat = model.denoise(diffuse(model.path, gamma, x, eps), gamma, {}).eps_hat
+        loss = ((eps - eps_hat) ** 2).sum()
+        controlled = controls(model, x, gamma, eps, key=key_controls)
+        return loss, controlled, reconstruction_loss(model, image, eps_0)
+
+    return jax.vmap(one)(images, keys)
+
+
+def _fit(
+    loss: Float[np.ndarray, " n"], controls: Float[np.ndarray, "n 3"], reconstruction: Float[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, " 3"], float, float]:
+    """From differences of two draws of each image: coefficients, remaining sd, variance of the reconstruction."""
+    scale = np.maximum(np.sqrt((controls**2).mean(0)), 1e-30)
+    coefficients = np.linalg.lstsq(controls / scale, loss, rcond=1e-6)[0] / scale
+    left = loss - controls @ coefficients
+    sd = np.sqrt((left**2).sum() / 2 / (len(loss) - COUNT))
+    return coefficients, float(sd), float((reconstruction**2).mean() / 2)
