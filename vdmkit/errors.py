@@ -36,6 +36,12 @@ class NonFiniteError(VdmkitError):
     """A number that is NaN or infinite where a likelihood or a gradient was expected."""
 
 
+class UntrustedError(VdmkitError):
+    """A number that is not a likelihood, such as that of a solver that did not reach its end."""
+
+    exit_code = 4
+
+
 class Interrupted(VdmkitError):
     """The user stopped a run; it was saved and can be continued."""
 

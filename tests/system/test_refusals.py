@@ -139,5 +139,6 @@ def test_what_training_fixed_cannot_be_set_afterwards(program, whole):
     result = program("evaluate", "--ckpt", str(whole), "--set", "model.schedule.gamma_max=1.0", "--set", "seed=2")
     assert (result.code, result.out) == (2, "")
     assert result.err == (
-        "--set model.schedule.gamma_max: cannot be changed after training. Only evaluation, data and seed can.\n"
+        "--set model.schedule.gamma_max: cannot be changed after training. "
+        "Only seed, data, evaluation and likelihood can.\n"
     )

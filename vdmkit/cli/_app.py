@@ -12,6 +12,7 @@ from vdmkit import __version__
 from vdmkit.cli._check import check
 from vdmkit.cli._evaluate import evaluate
 from vdmkit.cli._import import import_checkpoint
+from vdmkit.cli._likelihood import likelihood
 from vdmkit.cli._list import list_components
 from vdmkit.cli._run import run
 from vdmkit.cli._sample import sample
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(evaluate)
+app.command()(likelihood)
 app.command()(sample)
 app.command()(check)
 app.command("import")(import_checkpoint)

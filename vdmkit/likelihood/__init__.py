@@ -3,6 +3,23 @@
 
 from vdmkit.likelihood._bound import bound_of_images, check_count
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
+from vdmkit.likelihood._importance import ImportanceWeighted
 from vdmkit.likelihood._interval import Interval, interval
+from vdmkit.likelihood._ode import ProbabilityFlow, discretisation_error
+from vdmkit.likelihood._quadrature import exact_terms, terms_of_images
+from vdmkit.likelihood._variational import VariationalBound
 
-__all__ = ["AbstractEstimator", "Estimates", "Interval", "bound_of_images", "check_count", "interval"]
+__all__ = [
+    "AbstractEstimator",
+    "Estimates",
+    "ImportanceWeighted",
+    "Interval",
+    "ProbabilityFlow",
+    "VariationalBound",
+    "bound_of_images",
+    "check_count",
+    "discretisation_error",
+    "exact_terms",
+    "interval",
+    "terms_of_images",
+]

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from vdmkit.noise import AbstractSchedule
 
 _CELLS = 128
+_FINE = 4096
 _EVEN_SHARE = 0.1  # of the draws is allocated as if sd were constant, so that a bad pilot costs little
 
 
@@ -56,13 +57,35 @@ def cells_of(schedule: AbstractSchedule, steps: int) -> Cells:
     return Cells(edges[:-1], np.diff(edges), np.diff(edges) / 2)
 
 
-def neyman(cells: Cells, sd: Float[np.ndarray, " c"]) -> tuple[Allocation, float]:
-    """The allocation for standard deviations `sd` of the loss in each cell, and the variance of one draw, nats^2."""
+def neyman(cells: Cells, sd: Float[np.ndarray, " c"]) -> Allocation:
+    """The allocation for standard deviations `sd` of the loss in each cell."""
     share, even = cells.rate * sd, cells.rate / cells.rate.sum()
     share = share / share.sum() if share.sum() > 0 else even
     ends = jnp.asarray(np.cumsum((1 - _EVEN_SHARE) * share + _EVEN_SHARE * even), float).at[-1].set(1.0)
     probability = np.diff(np.asarray(ends, np.float64), prepend=0)  # as rounded: those are the true ones
-    weight = cells.rate / probability
-    low, width, counts_for = (jnp.asarray(a, float) for a in (cells.low, cells.width, weight))
-    allocation = Allocation(low, width, counts_for, ends)
-    return allocation, float((probability * weight**2 * sd**2).sum())
+    low, width, weight = (jnp.asarray(a, float) for a in (cells.low, cells.width, cells.rate / probability))
+    return Allocation(low, width, weight, ends)
+
+
+def variance_of_strata(
+    allocation: Allocation, mean: Float[np.ndarray, " c"], sd: Float[np.ndarray, " c"], strata: int
+) -> float:
+    """Variance, nats^2, of the mean of draws at u = (U + k) / strata, k = 0, ..., for one uniform U.
+
+    `mean` and `sd` are of the loss in each cell: `sd` makes the part that falls as 1 / strata, and how the weighted
+    mean changes with u the part that falls faster.
+    """
+    weight, ends = (np.asarray(a, np.float64) for a in (allocation.weight, allocation.ends))
+    probability = np.diff(ends, prepend=0)
+    fine = -(-_FINE // strata)  # values of U
+    u = ((np.arange(strata)[:, None] * fine + np.arange(fine) + 0.5) / (strata * fine)).ravel()
+    middles = ends - probability / 2
+    exact = (
+        np.interp(u, middles, weight * mean) if np.any(np.asarray(allocation.width)) else _step(u, ends, weight * mean)
+    )
+    between = exact.reshape(strata, fine).mean(0).var()
+    return float((probability * weight**2 * sd**2).sum() / strata + between)
+
+
+def _step(u: Float[np.ndarray, " m"], ends: Float[np.ndarray, " c"], values: Float[np.ndarray, " c"]) -> np.ndarray:
+    return values[np.minimum(np.searchsorted(ends, u, side="right"), len(ends) - 1)]

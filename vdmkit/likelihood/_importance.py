@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from annotated_types import Ge, Le
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, UInt8
 from scipy.special import logsumexp
 
 from vdmkit.errors import RecipeError
@@ -79,18 +79,18 @@ class ImportanceWeighted(AbstractEstimator[None]):
         total = np.asarray(log_weight, np.float64)
         for i in range(self.steps):
             eps, log_weight = _step(model, images, gamma[i], gamma[i + 1], eps, keys, jnp.asarray(i))
-            total += np.asarray(log_weight, np.float64)
-        total += np.asarray(_end(model, images, eps), np.float64)
+            total = total + np.asarray(log_weight, np.float64)
+        total = total + np.asarray(_end(model, images, eps), np.float64)
         bound = np.log(self.samples) - logsumexp(total, axis=1)
         n = len(images)
         return Estimates({"importance": bound}, np.full(n, self.samples * self.steps), np.zeros(n, bool))
 
 
 @eqx.filter_jit
-def _chain_keys(index: Array, replicate: Array, samples: int, key: PRNGKeyArray) -> PRNGKeyArray:
+def _chain_keys(index: Array, replicate: Array, samples: int, key: PRNGKeyArray) -> Key[Array, "b k"]:
     """One key for each image and sample, (b, k)."""
 
-    def of_image(i: Array) -> PRNGKeyArray:
+    def of_image(i: Array) -> Key[Array, " k"]:
         of_replicate = jax.random.fold_in(jax.random.fold_in(fold_purpose(key, "importance"), i), replicate)
         return jax.vmap(lambda k: jax.random.fold_in(of_replicate, k))(jnp.arange(samples))
 
@@ -99,7 +99,7 @@ def _chain_keys(index: Array, replicate: Array, samples: int, key: PRNGKeyArray)
 
 @eqx.filter_jit
 def _start(
-    model: DiffusionModel, images: Array, gamma_1: Array, keys: PRNGKeyArray
+    model: DiffusionModel, images: Array, gamma_1: Array, keys: Key[Array, "b k"]
 ) -> tuple[Float[Array, "b k h w c"], Float[Array, "b k"]]:
     """eps of z_1 ~ q(z_1 | x), and log p(z_1) - log q(z_1 | x)."""
 
@@ -115,7 +115,7 @@ def _start(
 
 @eqx.filter_jit
 def _step(
-    model: DiffusionModel, images: Array, gamma_t: Array, gamma_s: Array, eps: Array, keys: PRNGKeyArray, i: Array
+    model: DiffusionModel, images: Array, gamma_t: Array, gamma_s: Array, eps: Array, keys: Key[Array, "b k"], i: Array
 ) -> tuple[Float[Array, "b k h w c"], Float[Array, "b k"]]:
     """eps of z_s, and log p(z_s | z_t) - log q(z_s | z_t, x)."""
 

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Key, PRNGKeyArray, UInt8
 
 from vdmkit.likelihood._controls import COUNT, Controls
 from vdmkit.model import DiffusionModel
@@ -20,9 +20,10 @@ EVALUATIONS = 2 * _IMAGES * _NODES
 
 
 class Pilot(eqx.Module):
-    """At some gammas: coefficients of the control variates, and the standard deviation that they leave, nats."""
+    """At some gammas: the mean loss, coefficients of the control variates, and the standard deviation they leave."""
 
     gamma: Float[np.ndarray, " g"]
+    mean: Float[np.ndarray, " g"]
     coefficients: Float[np.ndarray, "g 3"]
     sd: Float[np.ndarray, " g"]
     reconstruction_variance: float
@@ -43,15 +44,17 @@ def run_pilot(
     keys = jax.random.split(key, (_NODES, 2, _IMAGES))
     fits = []
     for i, g in enumerate(gamma):
-        pair = (_draws(model, controls, chosen, jnp.asarray(g, float), keys[i, j]) for j in (0, 1))
-        fits.append(_fit(*jax.tree.map(lambda a, b: np.asarray(a, np.float64) - np.asarray(b, np.float64), *pair)))
-    coefficients, sd, variance = (np.asarray(column) for column in zip(*fits, strict=True))
-    return Pilot(gamma, coefficients, sd, float(variance.mean()))
+        pair = [_draws(model, controls, chosen, jnp.asarray(g, float), keys[i, j]) for j in (0, 1)]
+        pair = jax.tree.map(lambda a: np.asarray(a, np.float64), pair)
+        mean = (pair[0][0] + pair[1][0]).mean() / 2
+        fits.append((mean, *_fit(*(first - second for first, second in zip(*pair, strict=True)))))
+    mean, coefficients, sd, variance = (np.asarray(column) for column in zip(*fits, strict=True))
+    return Pilot(gamma, mean, coefficients, sd, float(variance.mean()))
 
 
 @eqx.filter_jit
 def _draws(
-    model: DiffusionModel, controls: Controls, images: Array, gamma: Array, keys: PRNGKeyArray
+    model: DiffusionModel, controls: Controls, images: Array, gamma: Array, keys: Key[Array, " b"]
 ) -> tuple[Array, Array, Array]:
     def one(image: Array, key: PRNGKeyArray) -> tuple[Array, Array, Array]:
         key_eps, key_0, key_controls = jax.random.split(key, 3)

@@ -10,7 +10,7 @@ import numpy as np
 from annotated_types import Ge, Le, MultipleOf
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
-from vdmkit.likelihood._allocation import Allocation, cells_of, neyman
+from vdmkit.likelihood._allocation import Allocation, cells_of, neyman, variance_of_strata
 from vdmkit.likelihood._controls import Controls, fit_controls
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
 from vdmkit.likelihood._pilot import EVALUATIONS, run_pilot
@@ -22,13 +22,13 @@ from vdmkit.registry import register
 
 StepCount = Annotated[int, Ge(0), Le(10_000)]
 _QUANTILE = 1.96
-_MARGIN = 1.2  # the pilot's variance is known to some 10%
+_MARGIN = 1.3  # the pilot knows the variance to some 10%, the pass its own to as much
 
 
 class BoundPlan(eqx.Module):
     """What the pilot settled: allocation, control variates and their coefficients by gamma, draws a replicate.
 
-    `variance_of_draw` (nats^2) is that of one image's estimate from one draw, times the number of draws.
+    `variance` (nats^2) is that predicted of one estimate of one image.
     """
 
     allocation: Allocation
@@ -36,7 +36,7 @@ class BoundPlan(eqx.Module):
     gamma: Float[Array, " g"]
     coefficients: Float[Array, "g 3"]
     draws: Int[np.ndarray, ""]
-    variance_of_draw: Float[np.ndarray, ""]
+    variance: Float[np.ndarray, ""]
     evaluations: int = eqx.field(static=True)
 
 
@@ -71,14 +71,21 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         cells, controls = cells_of(model.schedule, self.steps), fit_controls(model, images)
         pilot = run_pilot(model, images, controls, key=key)
         middles = cells.low + cells.width / 2
-        allocation, variance = neyman(cells, np.interp(middles, pilot.gamma, pilot.sd))
-        variance += pilot.reconstruction_variance
-        draws = self.draws
+        mean, sd = (np.interp(middles, pilot.gamma, values) for values in (pilot.mean, pilot.sd))
+        allocation = neyman(cells, sd)
+
+        def variance(strata: int) -> float:
+            return variance_of_strata(allocation, mean, sd, strata) + pilot.reconstruction_variance / strata
+
+        strata = self.draws // 2
         if precision:
-            draws = 2 * int(np.ceil(_MARGIN * variance * (_QUANTILE / precision) ** 2 / len(images) / 2))
+            wanted = 2 * len(images) * (precision / _QUANTILE) ** 2 / _MARGIN  # two replicates of each image
+            strata = 1
+            while variance(strata) > wanted:
+                strata += 1 + strata // 20
         gamma, coefficients = (jnp.asarray(a, float) for a in (pilot.gamma, pilot.coefficients))
-        strata, variance = np.asarray(max(draws // 2, 1)), np.asarray(variance)
-        return BoundPlan(allocation, controls, gamma, coefficients, strata, variance, EVALUATIONS)
+        predicted = np.asarray(variance(strata))
+        return BoundPlan(allocation, controls, gamma, coefficients, np.asarray(strata), predicted, EVALUATIONS)
 
     def __call__(
         self,

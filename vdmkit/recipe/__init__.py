@@ -6,6 +6,7 @@ from vdmkit.recipe._dump import differences, dump, flat, resolved
 from vdmkit.recipe._load import load_recipe
 from vdmkit.recipe._recipe import (
     EvaluationSettings,
+    LikelihoodSettings,
     ModelChoices,
     ObjectiveChoices,
     Recipe,
@@ -17,6 +18,7 @@ from vdmkit.recipe._values import toml_text, type_name
 __all__ = [
     "Choice",
     "EvaluationSettings",
+    "LikelihoodSettings",
     "ModelChoices",
     "ObjectiveChoices",
     "Recipe",

@@ -72,6 +72,20 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LikelihoodSettings:
+    """What `vdmkit likelihood` measures: an estimator, on all test images or on `images` of them, drawn at random.
+
+    With a `precision` (bits/dim, 0: none) it goes on until the 95% Monte Carlo half-width is that small.
+    """
+
+    estimator: Annotated[Choice, "estimator"] = Choice("estimator", "bound")
+    precision: Annotated[float, Ge(0)] = 0.0
+    images: Count = 0
+    batch_size: Positive = 64
+    weights: Literal["ema", "raw"] = "ema"
+
+
+@dataclass(frozen=True, kw_only=True)
 class SamplingSettings:
     """The samples that a run ends with; `minutes` is the longest that drawing them may take."""
 
@@ -93,6 +107,7 @@ class Recipe:
     optimizer: Annotated[Choice, "optimizer"]
     training: TrainingSettings
     evaluation: EvaluationSettings = EvaluationSettings()
+    likelihood: LikelihoodSettings = LikelihoodSettings()
     sampling: SamplingSettings = SamplingSettings()
 
     @property

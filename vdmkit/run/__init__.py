@@ -5,6 +5,8 @@ from vdmkit.run._evaluate import evaluate
 from vdmkit.run._evaluation import Evaluation
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._import import import_official
+from vdmkit.run._likelihood import measure_likelihood
+from vdmkit.run._likelihood_report import Likelihood
 from vdmkit.run._load import TrainedRun, load_run
 from vdmkit.run._manifest import manifest, session
 from vdmkit.run._run import run_recipe
@@ -13,6 +15,7 @@ from vdmkit.run._trained_on import image_hashes, read_hashes
 
 __all__ = [
     "Evaluation",
+    "Likelihood",
     "Plan",
     "RunFolder",
     "TrainedRun",
@@ -23,6 +26,7 @@ __all__ = [
     "import_official",
     "load_run",
     "manifest",
+    "measure_likelihood",
     "read_hashes",
     "run_recipe",
     "session",

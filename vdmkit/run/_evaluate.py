@@ -41,7 +41,7 @@ def evaluate(
         RecipeError: the schedule does not rise.
         NonFiniteError: a term of the bound is not finite.
     """
-    _check_fits(model, test)
+    check_fits(model, test)
     check_increasing(model.schedule)
     settings = recipe.evaluation
     batches = -(-len(test.pixels) // settings.batch_size)
@@ -91,7 +91,7 @@ def _evaluation(bound: Bound, test: Images, recipe: Recipe, step: int, trained_o
     )
 
 
-def _check_fits(model: DiffusionModel, test: Images) -> None:
+def check_fits(model: DiffusionModel, test: Images) -> None:
     found = (*test.pixels.shape[1:], test.levels)
     expected = (*model.shape, model.observation.levels)
     if found != expected:

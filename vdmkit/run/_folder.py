@@ -50,6 +50,21 @@ class RunFolder:
         return self.path / "evaluation.json"
 
     @property
+    def likelihood(self) -> Path:
+        """The last likelihood, as JSON."""
+        return self.path / "likelihood.json"
+
+    @property
+    def likelihood_of_images(self) -> Path:
+        """Every image's estimates."""
+        return self.path / "likelihood.npz"
+
+    @property
+    def unfinished_likelihood(self) -> Path:
+        """Batches done of a likelihood that was interrupted."""
+        return self.path / "likelihood.unfinished"
+
+    @property
     def samples(self) -> Path:
         """Samples of the trained model beside real images."""
         return self.path / "samples.png"

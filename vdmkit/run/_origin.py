@@ -13,7 +13,7 @@ from vdmkit.errors import CheckpointError
 from vdmkit.recipe import Recipe, flat
 
 # These may change when a run is continued: they do not touch what was trained so far.
-_MAY_CHANGE = {"data.path", "data.train", "data.test", "evaluation", "sampling"}
+_MAY_CHANGE = {"data.path", "data.train", "data.test", "evaluation", "likelihood", "sampling"}
 _MAY_CHANGE |= {"training.steps", "training.log_every", "training.keep_last", "training.keep_best"}
 
 

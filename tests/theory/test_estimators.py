@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Estimators of the bound: unbiased for every image whatever the pilot, as exact as they say, cut as one likes."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vdmkit.errors import RecipeError
+from vdmkit.likelihood import Estimates, ImportanceWeighted, VariationalBound, interval
+from vdmkit.model import DiffusionModel
+from vdmkit.noise import FixedLinear
+from vdmkit.objective import prior_loss
+from vdmkit.observation import CategoricalObservation
+
+SHAPE, LEVELS, COUNT, STEPS = (3, 2, 1), 4, 40, 6
+IMAGES = np.random.default_rng(0).choice(LEVELS, (COUNT, *SHAPE), p=[0.1, 0.2, 0.2, 0.5]).astype(np.uint8)
+INDEX = np.arange(COUNT)
+
+
+@pytest.fixture(scope="module")
+def model(model_of) -> DiffusionModel:
+    """The denoiser of x ~ N(0, 0.2 I) on data that are nothing of the kind."""
+
+    def eps_hat(z, gamma):
+        alpha2 = jax.nn.sigmoid(-gamma)
+        return jnp.sqrt(1 - alpha2) * z / (0.2 * alpha2 + 1 - alpha2)
+
+    # gamma_0 = -5: the decoder is sure of 4 levels to 1e-8 nats, so that its term has no spread to speak of
+    schedule = FixedLinear(gamma_min=-5.0, gamma_max=4.0)
+    return model_of(eps_hat, schedule=schedule, observation=CategoricalObservation(LEVELS), shape=SHAPE)
+
+
+def loss(model: DiffusionModel, gamma: np.ndarray) -> np.ndarray:
+    """E |eps - eps_hat|^2 over eps, in closed form: (image, gamma)."""
+    x = np.asarray(jax.vmap(model.observation.encode)(jnp.asarray(IMAGES))).reshape(COUNT, -1, 1)
+    alpha2 = 1 / (1 + np.exp(gamma))
+    gain = np.sqrt(1 - alpha2) / (0.2 * alpha2 + 1 - alpha2)
+    return ((gain * np.sqrt(alpha2) * x) ** 2 + (1 - np.sqrt(1 - alpha2) * gain) ** 2).sum(1)
+
+
+@pytest.fixture(scope="module")
+def exact(model):
+    """`exact(steps)`: the diffusion loss of each image, nats."""
+
+    def exact(steps: int) -> np.ndarray:
+        if steps:
+            gamma = np.linspace(-5, 4, steps + 1)
+            return loss(model, gamma[1:]) @ np.expm1(np.diff(gamma)) / 2
+        node, weight = np.polynomial.legendre.leggauss(60)  # a smooth function: exact to rounding
+        return loss(model, -0.5 + 4.5 * node) @ weight * 4.5 / 2
+
+    return exact
+
+
+def run(estimator, model, plan=None, seed=0, index=INDEX, key=None) -> Estimates:
+    """Both replicates, each array (2, n)."""
+    key = jax.random.key(seed, impl="rbg") if key is None else key  # compiles in a fifth of the time
+    if plan is None:
+        plan = estimator.plan(model, IMAGES, precision=0.0, key=key)
+    images, numbers = jnp.asarray(IMAGES[index]), jnp.asarray(index)
+    pair = [estimator(model, images, numbers, plan, replicate=r, key=key) for r in (0, 1)]
+    return jax.tree.map(lambda *both: np.stack(both), *pair)
+
+
+@pytest.fixture(scope="module", params=[0, STEPS], ids=["continuous", "steps"])
+def bound(request) -> VariationalBound:
+    return VariationalBound(0, draws=8, steps=request.param)
+
+
+@pytest.fixture(scope="module")
+def plan(bound, model):
+    return bound.plan(model, IMAGES, precision=0.0, key=jax.random.key(7, impl="rbg"))
+
+
+@pytest.fixture(scope="module")
+def repeated(bound, model, plan) -> np.ndarray:
+    """The diffusion term, 100 times with other keys: (100, 2, n)."""
+    return np.stack([run(bound, model, plan, seed).terms["diffusion"] for seed in range(100)])
+
+
+def test_the_bound_of_each_image_is_unbiased(bound, repeated, exact) -> None:
+    """False if a control variate had a mean, or a draw of gamma counted with another weight than 1 / its density."""
+    errors = (repeated - exact(bound.steps)).reshape(200, COUNT)
+    z = errors.mean(0) / (errors.std(0, ddof=1) / np.sqrt(200))
+    assert abs(z).max() < 4.5  # 40 images: false alarm 3e-4
+    assert abs(z.mean()) < 4 / np.sqrt(COUNT)
+
+
+def test_its_interval_covers_the_exact_value(bound, repeated, exact) -> None:
+    """False if the Monte Carlo interval were too narrow: fewer than 90 of 100 at 95% is 1.2% likely."""
+    intervals = [interval(once) for once in repeated]
+    covered = sum(abs(i.value - exact(bound.steps).mean()) <= i.half_width_monte_carlo for i in intervals)
+    assert 90 <= covered <= 100
+
+
+def test_the_variance_is_the_one_that_the_pilot_predicts(bound, repeated, plan) -> None:
+    """False if a plan for a precision asked for too few draws, or far too many."""
+    empirical = repeated.var(0, ddof=1).mean()  # 200 x 40 values: known to 3%, and by the pilot to 10%
+    assert 0.75 < empirical / float(plan.variance) < 1.3
+
+
+def test_a_wrong_pilot_biases_nothing(model, exact, bound, plan) -> None:
+    """False if coefficients or allocation had to be right for the bound to be one."""
+    skewed = plan.allocation.weight
+    wrong = eqx.tree_at(lambda p: p.coefficients, plan, plan.coefficients * -1 + 0.3)
+    errors = np.stack([run(bound, model, wrong, s).terms["diffusion"] for s in range(40)]) - exact(bound.steps)
+    means = errors.mean((1, 2))
+    assert abs(means.mean()) < 4 * means.std(ddof=1) / np.sqrt(40)
+    assert np.isfinite(skewed).all()
+
+
+def test_control_variates_save_draws(model, bound, plan) -> None:
+    """False if the control variates explained nothing: the same draws without them would err no more."""
+    none = eqx.tree_at(lambda p: p.coefficients, plan, jnp.zeros_like(plan.coefficients))
+    runs = ([run(bound, model, p, seed).nats for seed in range(10)] for p in (plan, none))
+    with_controls, without = (np.stack(nats).var(0).mean() for nats in runs)
+    assert with_controls < 0.5 * without  # the Gaussian denoiser is nearly the model's: it explains most
+
+
+def test_a_precision_is_planned_for(model, bound) -> None:
+    """False if --precision asked for a number of draws that does not reach it."""
+    plan = bound.plan(model, IMAGES, precision=0.05, key=jax.random.key(3, impl="rbg"))
+    assert interval(run(bound, model, plan, 5).nats).half_width_monte_carlo < 0.05
+    assert int(plan.draws) > 4
+
+
+def test_estimates_belong_to_the_image(bound, model, plan) -> None:
+    """False if an image's estimate depended on its neighbours in the batch."""
+    key = jax.random.key(0)  # numbers of the quick generator change with the batch
+    whole = run(bound, model, plan, key=key)
+    parts = [run(bound, model, plan, index=INDEX[i : i + 8], key=key).nats for i in range(0, COUNT, 8)]
+    np.testing.assert_allclose(np.concatenate(parts, axis=1), whole.nats, rtol=1e-12)  # another vectorisation
+    assert (whole.evaluations == 4).all()
+
+
+def test_terms_add_up(bound, model, plan) -> None:
+    """False if a term were left out of the number."""
+    estimates = run(bound, model, plan)
+    assert sorted(estimates.terms) == ["diffusion", "prior", "reconstruction"]
+    np.testing.assert_allclose(sum(estimates.terms.values()), estimates.nats, rtol=1e-15)
+    x = jax.vmap(model.observation.encode)(jnp.asarray(IMAGES))
+    np.testing.assert_allclose(estimates.terms["prior"][0], jax.vmap(lambda x: prior_loss(model, x))(x), rtol=1e-12)
+
+
+def test_one_importance_sample_is_the_bound_of_t_steps(model, exact) -> None:
+    """False if a log weight of the chain were wrong: its mean is the T-step bound."""
+    estimator = ImportanceWeighted(0, samples=1, steps=STEPS)
+    bound = run(VariationalBound(0, draws=2, steps=STEPS), model)
+    expected = exact(STEPS) + bound.terms["prior"][0] + bound.terms["reconstruction"].mean(0)
+    nats = np.stack([run(estimator, model, seed=s).nats for s in range(50)])
+    means = (nats - expected).mean((1, 2))
+    assert abs(means.mean()) < 4 * means.std(ddof=1) / np.sqrt(50)
+    assert (run(estimator, model).evaluations == STEPS).all()
+
+
+def test_more_importance_samples_are_tighter(model) -> None:
+    """False if log K were forgotten or weights were not averaged: the bound falls in K."""
+    mean = {
+        k: np.mean([run(ImportanceWeighted(0, samples=k, steps=STEPS), model, seed=s).nats.mean() for s in range(20)])
+        for k in (1, 4, 32)
+    }
+    assert mean[1] > mean[4] + 0.05 > mean[32] + 0.1
+
+
+def test_many_importance_samples_give_the_likelihood(model_of) -> None:
+    """False if log K were forgotten, or the weights were not those of p: one step of a linear denoiser is Gaussian."""
+    s0, s1, c = jax.nn.sigmoid(-2.0), jax.nn.sigmoid(2.0), -jnp.expm1(-4.0)
+    gain = jnp.sqrt(s1) / (0.25 * (1 - s1) + s1)
+    schedule = FixedLinear(gamma_min=-2.0, gamma_max=2.0)
+    model = model_of(
+        lambda z, gamma: gain * z, schedule=schedule, observation=CategoricalObservation(3), shape=(1, 1, 1)
+    )
+    estimator = ImportanceWeighted(0, samples=4000, steps=1)
+    images, index = jnp.asarray([[[[0]]], [[[1]]]], jnp.uint8), jnp.arange(2)
+    found = estimator(model, images, index, None, replicate=0, key=jax.random.key(0, impl="rbg")).nats
+    # z_0 = (alpha_0 / alpha_1) (1 - sigma_1 c gain) z_1 + std n with z_1 ~ N(0, 1), and P(x) = E p(x | z_0)
+    variance = (1 - s0) / (1 - s1) * (1 - jnp.sqrt(s1) * c * gain) ** 2 + s0 * c
+    node, weight = np.polynomial.hermite_e.hermegauss(80)
+    z_0 = jnp.sqrt(variance / (1 - s0)) * jnp.asarray(node)
+    log_p = model.observation.log_probs(z_0[:, None, None], jnp.asarray(-2.0))[:, 0, 0]
+    expected = -jnp.log((jnp.exp(log_p[:, :2]) * weight[:, None]).sum(0) / weight.sum())
+    np.testing.assert_allclose(found, expected, atol=0.1)  # 4,000 samples: 0.02; log K is 8.3
+
+
+def test_importance_samples_take_no_precision(model) -> None:
+    """False if --precision were ignored."""
+    with pytest.raises(RecipeError, match="cannot plan for a precision"):
+        ImportanceWeighted(0).plan(model, IMAGES, precision=0.1, key=jax.random.key(0))
+
+
+def test_the_bound_is_the_one_trained_on_by_default() -> None:
+    """False if a model of 250 steps were measured in continuous time without being asked to."""
+    assert (VariationalBound(250).steps, VariationalBound(250, steps=0).steps, VariationalBound(0).steps) == (250, 0, 0)
+    assert (ImportanceWeighted(250).steps, ImportanceWeighted(0).steps) == (250, 100)
+    assert VariationalBound(250).describe() == "variational bound, T = 250 steps"

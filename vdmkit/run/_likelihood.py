@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measuring a likelihood: plan, passes until the wanted precision is reached, and the reasons not to trust it."""
+
+import hashlib
+import json
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+
+from vdmkit.data import Images
+from vdmkit.errors import UntrustedError
+from vdmkit.files import whole_file, write_json
+from vdmkit.likelihood import AbstractEstimator, Estimates, interval
+from vdmkit.noise import check_increasing
+from vdmkit.objective import bits_per_dim
+from vdmkit.randomness import fold_purpose
+from vdmkit.recipe import flat
+from vdmkit.report import progress
+from vdmkit.run._evaluate import check_fits
+from vdmkit.run._likelihood_report import Likelihood
+from vdmkit.run._load import TrainedRun
+from vdmkit.run._manifest import device
+from vdmkit.run._pass import Kept, as_arrays, pass_over
+from vdmkit.run._trained_on import image_hashes, read_hashes
+
+_TERMS = ["prior", "reconstruction", "diffusion", "volume", "dequantisation", "importance"]  # as they are printed
+_ASK_FOR_MORE = 0.9  # of the precision that missed: the next pass should not miss again
+
+
+def measure_likelihood(run: TrainedRun, test: Images, *, allow_untrusted: bool = False) -> Likelihood:
+    """Estimate -log P of the test images by the recipe's estimator, and leave the result in the run folder.
+
+    The interval stays valid when a precision is asked for: the number of draws is planned on a pilot whose draws
+    are not used, and a pass that misses the precision is thrown away whole, so no pass knows when it will end.
+
+    Raises:
+        DataError: the images are not of the model's shape or number of levels.
+        RecipeError: the schedule does not rise, or the estimator cannot plan for a precision.
+        UntrustedError: the number is not a likelihood, and `allow_untrusted` was not given.
+    """
+    model, settings = run.model(run.recipe.likelihood.weights), run.recipe.likelihood
+    check_fits(model, test)
+    check_increasing(model.schedule)
+    estimator = settings.estimator.build(trained_steps=run.recipe.objective.steps)
+    index = _chosen(len(test.pixels), settings.images)
+    estimates, evaluations = _passes(run, test, estimator, index)
+    report = _report(run, test, estimator, index, estimates, evaluations)
+    if report.reasons and not allow_untrusted:
+        raise UntrustedError(
+            f"not a likelihood: {' '.join(report.reasons)} --allow-untrusted prints the number, marked as none."
+        )
+    _leave(run, report, index, estimates)
+    return report
+
+
+def _chosen(count: int, wanted: int) -> Int[np.ndarray, " m"]:
+    """Numbers of the images to measure, in their order; fewer than all are a random sample."""
+    order = np.random.default_rng(0).permutation(count)
+    return np.sort(order[: wanted or count])
+
+
+def _passes(
+    run: TrainedRun, test: Images, estimator: AbstractEstimator[Any], index: Int[np.ndarray, " m"]
+) -> tuple[Estimates, int]:
+    """The pass that reached the precision, and the network evaluations of all of them and their pilots."""
+    settings, evaluations, stage = run.recipe.likelihood, 0, 0
+    wanted = settings.precision
+    while True:
+        estimates, spent, kept = _pass(run, test, estimator, index, wanted, stage)
+        evaluations += spent
+        reached = bits_per_dim(
+            interval(np.asarray(estimates.nats)).half_width_monte_carlo, math.prod(test.pixels.shape[1:])
+        )
+        if not settings.precision or not reached > settings.precision:
+            kept.clear()
+            return estimates, evaluations
+        wanted *= _ASK_FOR_MORE * settings.precision / reached
+        stage += 1
+
+
+def _pass(
+    run: TrainedRun,
+    test: Images,
+    estimator: AbstractEstimator[Any],
+    index: Int[np.ndarray, " m"],
+    precision: float,
+    stage: int,
+) -> tuple[Estimates, int, Kept]:
+    """One pass planned for `precision` (bits/dim), and the network evaluations that it and its pilot took."""
+    settings, model = run.recipe.likelihood, run.model(run.recipe.likelihood.weights)
+    key = jax.random.fold_in(fold_purpose(jax.random.key(run.recipe.seed), "likelihood"), stage)
+    nats = precision * model.dimensions * math.log(2)
+    plan = estimator.plan(model, test.pixels[index], precision=nats, key=fold_purpose(key, "plan"))
+    kept = Kept(run.folder.unfinished_likelihood / _fingerprint(run, test, stage))
+    with progress("likelihood", -(-len(index) // settings.batch_size)) as advance:
+        estimates = pass_over(
+            estimator,
+            model,
+            test.pixels,
+            index,
+            plan,
+            batch_size=settings.batch_size,
+            key=key,
+            kept=kept,
+            on_batch=advance,
+        )
+    return estimates, int(np.sum(estimates.evaluations)) + getattr(plan, "evaluations", 0), kept
+
+
+def _fingerprint(run: TrainedRun, test: Images, stage: int) -> str:
+    """Of all that the numbers of a pass depend on."""
+    facts = [flat(run.recipe), run.step, test.identity.sha256, stage, device()]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _report(
+    run: TrainedRun,
+    test: Images,
+    estimator: AbstractEstimator[Any],
+    index: Int[np.ndarray, " m"],
+    estimates: Estimates,
+    evaluations: int,
+) -> Likelihood:
+    recipe, model = run.recipe, run.model(run.recipe.likelihood.weights)
+    total = interval(bits_per_dim(np.asarray(estimates.nats), model.dimensions))
+    terms = {name: estimates.terms[name] for name in sorted(estimates.terms, key=_TERMS.index)}
+    hashes = read_hashes(run.folder.trained_on)
+    reasons = _reasons(estimates)
+    return Likelihood(
+        bpd=total.value,
+        half_width_monte_carlo=total.half_width_monte_carlo,
+        half_width_test_set=total.half_width_test_set,
+        terms={name: bits_per_dim(float(nats.mean()), model.dimensions) for name, nats in terms.items()},
+        exact=None,
+        discretisation=None,
+        estimator=estimator.describe(),
+        evaluations=evaluations,
+        evaluations_per_image=evaluations / len(index),
+        images=len(index),
+        images_in_test_set=len(test.pixels),
+        images_trained_on=None if hashes is None else int(np.isin(image_hashes(test.pixels), hashes).sum()),
+        dataset=f"{test.identity.name}/{test.identity.split}",
+        sha256=test.identity.sha256,
+        published=test.identity.published,
+        seed=recipe.seed,
+        step=run.step,
+        weights=recipe.likelihood.weights,
+        precision=str(jnp.zeros(()).dtype),
+        device=device(),
+        trusted=not reasons,
+        reasons=tuple(reasons),
+    )
+
+
+def _reasons(estimates: Estimates) -> list[str]:
+    """Why the number would not be a likelihood, in sentences."""
+    reasons = []
+    failed = int(np.asarray(estimates.failed).any(0).sum())
+    if failed:
+        reasons.append(f"the solver did not reach its end for {failed} of {estimates.failed.shape[1]} images.")
+    for name, values in estimates.terms.items():
+        if not np.isfinite(values).all():
+            image = int(np.argwhere(~np.isfinite(values))[0, 1])
+            reasons.append(f"the {name} term is not finite, first for image {image} of those measured.")
+    return reasons
+
+
+def _leave(run: TrainedRun, report: Likelihood, index: Int[np.ndarray, " m"], estimates: Estimates) -> None:
+    nats = np.asarray(estimates.nats)
+    facts = {"index": index, "nats": nats.mean(0), "standard_error": abs(nats[0] - nats[1]) / 2}
+    with whole_file(run.folder.likelihood_of_images) as part, part.open("wb") as file:
+        np.savez(file, **facts, **as_arrays(estimates))
+    write_json(run.folder.likelihood, report.as_json())

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A likelihood as it is reported: the number, its two errors, and everything that a reader needs to trust it."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """A bound on -log2 P in bits per dimension. Half-widths are of 95% intervals.
+
+    The Monte Carlo half-width is how far the number may be from what infinitely many draws on these images would
+    give; that of the test set, how far these images' mean may be from that of all images. `discretisation` is how
+    much a solver's tolerance moved it (None: no solver). `exact` is -log2 P itself where the distribution is known.
+    A number that is not a likelihood has `trusted` false, and the reasons.
+    """
+
+    bpd: float
+    half_width_monte_carlo: float
+    half_width_test_set: float
+    terms: dict[str, float]
+    exact: float | None
+    discretisation: float | None
+    estimator: str
+    evaluations: int
+    evaluations_per_image: float
+    images: int
+    images_in_test_set: int
+    images_trained_on: int | None
+    dataset: str
+    sha256: str
+    published: str | None
+    seed: int
+    step: int
+    weights: str
+    precision: str
+    device: str
+    trusted: bool
+    reasons: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        what = "bits/dim" if self.trusted else "bits/dim, NOT A LIKELIHOOD"
+        rows = [
+            ("Monte Carlo", f"+/- {self.half_width_monte_carlo:.4f} (95%, on these images)"),
+            ("test set", f"+/- {self.half_width_test_set:.4f} (95%, these images for all others)"),
+            ("terms", " + ".join(f"{name} {value:.4f}" for name, value in self.terms.items())),
+            *([("exact", f"{self.exact:.4f} bits/dim on these images")] if self.exact is not None else []),
+            *([("solver", f"{self.discretisation:+.5f} at a tenth of the tolerance")] if self.discretisation else []),
+            ("estimator", self.estimator),
+            ("network", f"{self.evaluations:,} evaluations, {self.evaluations_per_image:,.1f} an image"),
+            ("images", f"{self._count()} of {self.dataset}, {self.published or 'not the published data set'}"),
+            ("model", f"step {self.step:,}, {self.weights} weights, {self.precision}, {self.device}"),
+            *(("not one", reason) for reason in self.reasons),
+        ]
+        lines = [f"{self.bpd:.4f} {what}", *(f"  {name:12}  {text}" for name, text in rows), *self._caveats()]
+        return "\n".join(lines)
+
+    def _count(self) -> str:
+        if self.images < self.images_in_test_set:
+            return f"{self.images:,} (drawn at random from {self.images_in_test_set:,})"
+        return f"all {self.images:,}"
+
+    def _caveats(self) -> list[str]:
+        if self.images_trained_on is None:
+            return ["  It is not known which images this model was trained on."]
+        if self.images_trained_on:
+            return [f"  It was trained on {self.images_trained_on:,} of these {self.images_in_test_set:,} images."]
+        return []

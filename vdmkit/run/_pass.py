@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One pass of an estimator over test images: batches on all devices, each kept on disk until the pass is done."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int, PRNGKeyArray, UInt8
+
+from vdmkit.files import whole_file
+from vdmkit.likelihood import AbstractEstimator, Estimates
+from vdmkit.model import DiffusionModel
+from vdmkit.training import data_mesh, place_batch, replicate
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Batches of a pass in a folder of its own, named by everything that the numbers depend on."""
+
+    folder: Path
+
+    def read(self, start: int) -> Estimates | None:
+        """The batch that starts at this image, if it was done before."""
+        path = self.folder / f"{start}.npz"
+        if not path.exists():
+            return None
+        with np.load(path) as file:
+            terms = {name.removeprefix("term_"): file[name] for name in file.files if name.startswith("term_")}
+            return Estimates(terms, file["evaluations"], file["failed"])
+
+    def write(self, start: int, estimates: Estimates) -> None:
+        """Keep a batch; in a folder that may not be written nothing is kept."""
+        if os.access(self.folder.parent.parent, os.W_OK):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with whole_file(self.folder / f"{start}.npz") as part, part.open("wb") as file:
+                np.savez(file, **as_arrays(estimates))
+
+    def clear(self) -> None:
+        """Delete them, and those of other passes that never ended."""
+        shutil.rmtree(self.folder.parent, ignore_errors=True)
+
+
+def as_arrays(estimates: Estimates) -> dict[str, Any]:
+    """By name, as an .npz file holds them."""
+    terms = {f"term_{name}": np.asarray(values) for name, values in estimates.terms.items()}
+    return {**terms, "evaluations": estimates.evaluations, "failed": estimates.failed}
+
+
+def pass_over(
+    estimator: AbstractEstimator[Any],
+    model: DiffusionModel,
+    pixels: UInt8[np.ndarray, "n h w c"],
+    index: Int[np.ndarray, " m"],
+    plan: Any,
+    *,
+    batch_size: int,
+    key: PRNGKeyArray,
+    kept: Kept,
+    on_batch: Callable[[], object] = lambda: None,
+) -> Estimates:
+    """Two independent estimates of each image that `index` names, every array of shape (2, m)."""
+    devices = jax.device_count()
+    size = -(-min(batch_size, len(index)) // devices) * devices
+    mesh = data_mesh(size)
+    model, plan = replicate_arrays((model, plan), mesh)
+    parts = []
+    for start in range(0, len(index), size):
+        part = kept.read(start)
+        if part is None:
+            rows = np.resize(index[start : start + size], size)  # one shape, one compilation
+            images, numbers = place_batch((np.ascontiguousarray(pixels[rows]), rows.astype(np.int32)), mesh)
+            pair = [estimator(model, images, numbers, plan, replicate=r, key=key) for r in (0, 1)]
+            part = jax.tree.map(lambda *both: np.stack([np.asarray(one) for one in both]), *pair)
+            kept.write(start, part)
+        parts.append(part)
+        on_batch()
+    return jax.tree.map(lambda *values: np.concatenate(values, axis=1)[:, : len(index)], *parts)
+
+
+def replicate_arrays(tree: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Arrays of JAX on every device; numpy's stay as they are, since they are read here."""
+    return jax.tree.map(lambda leaf: replicate(leaf, mesh) if isinstance(leaf, jnp.ndarray) else leaf, tree)
