@@ -9,6 +9,8 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from vdmkit import data
 from vdmkit.data import AbstractSource, Images
+from vdmkit.distribution import LevelMixture
+from vdmkit.errors import RecipeError
 from vdmkit.model import DiffusionModel
 from vdmkit.objective import Objective
 from vdmkit.randomness import fold_purpose
@@ -28,7 +30,7 @@ def training_counts(recipe: Recipe, train: Images) -> Int[Array, "h w c v"]:
 def build_model(recipe: Recipe, level_counts: Int[Array, "h w c v"], *, key: PRNGKeyArray) -> DiffusionModel:
     """The model before training. For `level_counts` see `training_counts`."""
     h, w, c, levels = level_counts.shape
-    context = {"shape": (h, w, c), "levels": levels, "level_counts": level_counts}
+    context = {"shape": (h, w, c), "levels": levels, "level_counts": level_counts, **_distribution(recipe)}
     choices = recipe.model
     schedule = choices.schedule.build(key=fold_purpose(key, "schedule"))
     prediction = choices.prediction.build(**context)
@@ -40,6 +42,16 @@ def build_model(recipe: Recipe, level_counts: Int[Array, "h w c v"], *, key: PRN
     )
     observation = choices.observation.build(levels=levels)
     return DiffusionModel(schedule, choices.path.build(), prediction, network, observation, (h, w, c))
+
+
+def _distribution(recipe: Recipe) -> dict[str, LevelMixture]:
+    """What the images are drawn from, by the name of the parameter; nothing where the prediction does not ask."""
+    name = recipe.model.prediction.name
+    if "distribution" not in registry("prediction").get(name).injected:
+        return {}
+    if (found := recipe.data.build().distribution) is None:
+        raise RecipeError(f"prediction {name}: the data's distribution is not known; use data gaussian or mixture.")
+    return {"distribution": found}
 
 
 def build_optimizer(recipe: Recipe) -> optax.GradientTransformation:

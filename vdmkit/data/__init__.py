@@ -8,6 +8,7 @@ from vdmkit.data._counts import level_counts
 from vdmkit.data._digits import Digits
 from vdmkit.data._folder import Folder
 from vdmkit.data._npz import Npz
+from vdmkit.data._oracle import Gaussian, Mixture
 from vdmkit.data._source import AbstractSource, Identity, Images, Split, identified
 
 __all__ = [
@@ -18,8 +19,10 @@ __all__ = [
     "Digits",
     "Flip",
     "Folder",
+    "Gaussian",
     "Identity",
     "Images",
+    "Mixture",
     "Npz",
     "PermuteChannels",
     "Rotate90",

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import UInt8
 
+from vdmkit.distribution import LevelMixture
 from vdmkit.errors import DataError
 from vdmkit.registry import define_kind
 
@@ -72,6 +73,11 @@ class AbstractSource(abc.ABC):
     @abc.abstractmethod
     def levels(self) -> int:
         """Number of values a pixel can take, at most 256."""
+
+    @property
+    def distribution(self) -> LevelMixture | None:
+        """The distribution that the images are drawn from, where it is known."""
+        return None
 
     @abc.abstractmethod
     def load(self, split: Split) -> Images:

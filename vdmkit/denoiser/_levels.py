@@ -43,7 +43,7 @@ class Categorical(AbstractPrediction):
     ) -> Estimate:
         x = level_values(self.outputs)
         evidence = -0.5 * jnp.exp(-gamma) * (z[..., None] / path.alpha(gamma) - x) ** 2
-        return _from_logits(output + self.log_histogram() + evidence, x, z, gamma, path)
+        return estimate_from_logits(output + self.log_histogram() + evidence, x, z, gamma, path)
 
 
 @register("prediction", "lattice")
@@ -69,16 +69,17 @@ class Lattice(AbstractPrediction):
         precision = jnp.exp(-gamma) + jnp.exp(jnp.clip(7 + output[..., 1], 0, 14))
         x = level_values(self.levels)
         logits = -0.5 * precision[..., None] * (x_net[..., None] - x) ** 2
-        return _from_logits(logits, x, z, gamma, path)
+        return estimate_from_logits(logits, x, z, gamma, path)
 
 
-def _from_logits(
+def estimate_from_logits(
     logits: Float[Array, "h w c v"],
     x: Float[Array, " v"],
     z: Float[Array, "h w c"],
     gamma: Float[Array, ""],
     path: AbstractPath,
 ) -> Estimate:
+    """The estimate of softmax(logits) over the levels x."""
     log_probs = jax.nn.log_softmax(logits)
     x_hat = (jnp.exp(log_probs) * x).sum(-1)  # not a product of matrices: bfloat16 there costs 0.1 bpd at 256 levels
     return Estimate(x_hat, (z - path.alpha(gamma) * x_hat) / path.sigma(gamma), log_probs)

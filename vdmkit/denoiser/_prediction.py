@@ -37,5 +37,5 @@ define_kind(
     "prediction",
     "what the network's output means: eps, or a distribution over levels, ...",
     AbstractPrediction,
-    ("shape", "levels", "level_counts"),
+    ("shape", "levels", "level_counts", "distribution"),
 )

@@ -168,7 +168,7 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, origin: Origin) -> S
 @eqx.filter_jit
 def _all_finite(tree: PyTree) -> Bool[Array, ""]:
     leaves = jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves], bool).all()  # an oracle has no leaves
 
 
 def _finite(state: TrainState) -> bool:

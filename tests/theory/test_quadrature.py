@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bound of independent pixels without Monte Carlo, against what is known of it and against Monte Carlo."""
+
+import jax
+import numpy as np
+import pytest
+
+from vdmkit.data import Gaussian, Mixture
+from vdmkit.denoiser import Exact
+from vdmkit.errors import RecipeError
+from vdmkit.likelihood import bound_of_images, exact_terms, terms_of_images
+from vdmkit.model import DiffusionModel
+from vdmkit.networks import NoNetwork
+from vdmkit.noise import FixedLinear, VariancePreserving
+from vdmkit.observation import CategoricalObservation
+
+SOURCE = Gaussian(shape=(1, 3, 1), levels=5, mean=0.1, sd_max=0.5, sd_min=0.15, test_count=2000)
+DISTRIBUTION, IMAGES = SOURCE.distribution, SOURCE.load("test").pixels
+LOG_PROBS = DISTRIBUTION.log_probs()[0]
+WIDE = np.array([-12.0, 20.0])
+
+
+@pytest.fixture(scope="module")
+def continuous():
+    return exact_terms(DISTRIBUTION, WIDE, continuous=True)
+
+
+def test_continuous_bound_between_wide_ends_is_minus_log_p_of_every_level(continuous) -> None:
+    """False if the quadrature, or a term's definition, were wrong for any level of any pixel (pointwise I-MMSE)."""
+    # The ends: x^2 SNR_1 / 2 < 1e-9; levels are 161 sigma_0 apart. Quadrature: 1e-9 at the least probable.
+    np.testing.assert_allclose(continuous.total, -LOG_PROBS, rtol=0, atol=1e-8)
+
+
+def test_an_image_is_the_sum_of_its_pixels(continuous) -> None:
+    """False if a pixel were looked up at another's level, or left out."""
+    total = terms_of_images(continuous, IMAGES).total
+    np.testing.assert_allclose(total, DISTRIBUTION.nats(IMAGES), rtol=0, atol=1e-7)  # 3 pixels of 1e-8
+
+
+def test_bound_of_t_steps_exceeds_the_continuous_one_by_its_closed_form(continuous) -> None:
+    """False if a step were taken at its other end, or weighed by its rate there.
+
+    Where the loss is smooth and vanishes at both ends, its sum over a grid of step h is its integral: the bound of T
+    steps is the continuous one times (exp(h) - 1) / h = 1 + h / 2 + ..., for every level.
+    """
+    for steps in (64, 128):
+        h = 32 / steps
+        found = exact_terms(DISTRIBUTION, np.linspace(*WIDE, steps + 1))
+        # exp(-2 pi w / h) of a trapezoid sum of step h, w about pi / 2, relative to terms that can be far smaller
+        np.testing.assert_allclose(found.diffusion, continuous.diffusion * np.expm1(h) / h, rtol=1e-4)
+        np.testing.assert_array_equal(found.prior, continuous.prior)
+        np.testing.assert_array_equal(found.reconstruction, continuous.reconstruction)
+
+
+def test_more_steps_are_a_tighter_bound_that_never_crosses_minus_log_p() -> None:
+    """False if the expected bound of T steps were below the entropy, or did not approach it as 1 / T."""
+    probs, ends = np.exp(LOG_PROBS), (-5.0, 3.0)  # ends where all three terms count
+    limit = (probs * exact_terms(DISTRIBUTION, np.array(ends), continuous=True).total).sum()
+    entropy = -(probs * LOG_PROBS).sum()
+    assert limit > entropy + 1e-3
+    steps = [4, 8, 16, 32, 64, 128]
+    gaps = np.array([(probs * exact_terms(DISTRIBUTION, np.linspace(*ends, T + 1)).total).sum() - limit for T in steps])
+    assert (np.diff(gaps) < 0).all()
+    assert gaps[-1] > 0
+    np.testing.assert_allclose(gaps[-2] / gaps[-1], 2, rtol=2 / steps[-2])  # O(1 / T) with a second order of its size
+
+
+@pytest.mark.parametrize("steps", [0, 10])
+def test_monte_carlo_agrees_term_by_term(steps: int, quick_key) -> None:
+    """False if a term of the reported bound, in continuous time or of T steps, had another expectation."""
+    ends = (-4.0, 2.0)
+    model = DiffusionModel(
+        FixedLinear(gamma_min=ends[0], gamma_max=ends[1]),
+        VariancePreserving(),
+        Exact(DISTRIBUTION),
+        NoNetwork(1),
+        CategoricalObservation(DISTRIBUTION.levels),
+        DISTRIBUTION.shape,
+    )
+    found = bound_of_images(model, IMAGES, draws=20, steps=steps, batch_size=len(IMAGES), key=quick_key)
+    table = exact_terms(DISTRIBUTION, np.linspace(*ends, max(steps, 1) + 1), continuous=not steps)
+    expected = terms_of_images(table, IMAGES)
+    np.testing.assert_allclose(found.prior, np.broadcast_to(expected.prior, (2, len(IMAGES))), rtol=1e-12)
+    for term in ("reconstruction", "diffusion"):
+        errors = (getattr(found, term) - getattr(expected, term)).mean(0)
+        standard_error = errors.std(ddof=1) / np.sqrt(len(errors))
+        assert abs(errors.mean()) < 4 * standard_error, term  # false alarm 6e-5 each
+        assert 0 < standard_error < 0.02 * getattr(expected, term).mean()  # a statistical test needs errors, and few
+
+
+def test_dependent_pixels_and_falling_schedules_are_refused() -> None:
+    """False if a sum over pixels could pass for the bound of a mixture, or gammas be given from noise to data."""
+    with pytest.raises(RecipeError, match="3 components"):
+        exact_terms(Mixture().distribution, WIDE)
+    with pytest.raises(RecipeError, match="that rise"):
+        exact_terms(DISTRIBUTION, WIDE[::-1])
+
+
+def test_float32_changes_nothing(continuous) -> None:
+    """False if exact values were rounded where JAX has no float64."""
+    with jax.enable_x64(False):
+        again = exact_terms(DISTRIBUTION, WIDE, continuous=True)
+    jax.tree.map(np.testing.assert_array_equal, again, continuous)

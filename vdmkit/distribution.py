@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""A distribution of images whose -log P is known: a mixture of components of independent, rounded Gaussian pixels.
+
+    P(image) = sum_c w_c prod_j P_cj(level of pixel j)
+    P_cj(k)  = Phi((e_{k+1} - m_cj) / s_cj) - Phi((e_k - m_cj) / s_cj)
+
+e_k = 2k / V - 1 are the edges of V equal bins of [-1, 1], the outer two moved to infinity.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+from scipy.special import log_ndtr, logsumexp
+
+from vdmkit.errors import RecipeError
+from vdmkit.noise import AbstractPath
+from vdmkit.observation import level_values
+
+_SDS = (1e-4, 1e2)  # narrower, the logs leave float64; wider, the bins lose more than 1e-12 of themselves to rounding
+
+
+@dataclass(frozen=True)
+class LevelMixture:
+    """C components. Tuples only, so that it can be a static field: arrays in a model are trained.
+
+    Args:
+        shape: (h, w, c) of an image.
+        levels: V, from 2 to 256.
+        weights: C positive numbers that sum to 1.
+        means: for each component the h w c pixels in C order, in units of the data: levels lie in [-1, 1].
+        sds: likewise.
+
+    Raises:
+        RecipeError: the numbers do not fit each other, or are none of a distribution.
+    """
+
+    shape: tuple[int, int, int]
+    levels: int
+    weights: tuple[float, ...]
+    means: tuple[tuple[float, ...], ...]
+    sds: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        pixels, low, high = int(np.prod(self.shape)), *_SDS
+        problems = {
+            f"levels = {self.levels}: expected 2 to 256": not 2 <= self.levels <= 256,
+            f"shape = {list(self.shape)}: expected [height, width, channels]": min(self.shape) < 1,
+            f"weights = {list(self.weights)}: expected positive numbers that sum to 1": not (
+                self.weights and min(self.weights) > 0 and abs(sum(self.weights) - 1) < 1e-9
+            ),
+            f"expected as many means and sds as weights, of {pixels} pixels each": not (
+                len(self.means) == len(self.sds) == len(self.weights)
+                and all(len(row) == pixels for row in (*self.means, *self.sds))
+            ),
+            f"a mean is not finite, or a standard deviation not from {low:g} to {high:g}": not (
+                all(abs(mean) < 10 for row in self.means for mean in row)
+                and all(low <= sd <= high for row in self.sds for sd in row)
+            ),
+        }
+        for problem, found in problems.items():
+            if found:
+                raise RecipeError(f"{problem}.")
+
+    def log_probs(self) -> Float[np.ndarray, "components h w c v"]:
+        """log P_cj(k), float64, without cancellation however far the level lies in a tail."""
+        edges = np.concatenate([[-np.inf], 2 * np.arange(1, self.levels) / self.levels - 1, [np.inf]])
+        scaled = (edges - self._by_pixel(self.means)[..., None]) / self._by_pixel(self.sds)[..., None]
+        return _log_mass(scaled[..., :-1], scaled[..., 1:])
+
+    def nats(self, images: UInt8[np.ndarray, "n h w c"]) -> Float[np.ndarray, " n"]:
+        """-log P of each image, float64."""
+        index = images[:, None, ..., None].astype(int)
+        of_pixels = np.take_along_axis(self.log_probs()[None], index, axis=-1)
+        return -logsumexp(np.log(self.weights) + of_pixels.sum((2, 3, 4, 5)), axis=1)
+
+    def sample(self, count: int, seed: int | tuple[int, ...]) -> UInt8[np.ndarray, "n h w c"]:
+        """Independent images by numpy's `default_rng(seed)`: Gaussian pixels of a component, rounded to levels."""
+        rng = np.random.default_rng(seed)
+        component = rng.choice(len(self.weights), count, p=self.weights)
+        noise = rng.standard_normal((count, *self.shape))
+        x = self._by_pixel(self.means)[component] + self._by_pixel(self.sds)[component] * noise
+        return np.clip(np.floor((x + 1) / 2 * self.levels), 0, self.levels - 1).astype(np.uint8)
+
+    def posterior(
+        self, z: Float[Array, "h w c"], gamma: Float[Array, ""], path: AbstractPath
+    ) -> Float[Array, "h w c v"]:
+        """log p(x_j = level k | z) of every pixel, where z = alpha x + sigma eps is the whole latent."""
+        evidence = -0.5 * jnp.exp(-gamma) * (z[..., None] / path.alpha(gamma) - level_values(self.levels)) ** 2
+        # All components have it in common. Summed over the pixels of a latent far from the levels it may be 1e5, and
+        # float32 would round away what tells the components apart.
+        evidence = evidence - evidence.max(-1, keepdims=True)
+        joint = jnp.asarray(self.log_probs(), dtype=float) + evidence
+        of_pixels = jax.nn.logsumexp(joint, axis=-1, keepdims=True)
+        of_components = jnp.asarray(np.log(self.weights), dtype=float) + of_pixels.sum((1, 2, 3, 4))
+        responsibility = jax.nn.log_softmax(of_components)[:, None, None, None, None]
+        return jax.nn.logsumexp(responsibility + joint - of_pixels, axis=0)
+
+    def _by_pixel(self, rows: tuple[tuple[float, ...], ...]) -> Float[np.ndarray, "components h w c"]:
+        return np.asarray(rows).reshape(-1, *self.shape)
+
+
+def _log_mass(low: Float[np.ndarray, "*n"], high: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    """log(Phi(high) - Phi(low)). Intervals right of 0 are mirrored: beyond 38 log Phi itself is 0 in float64."""
+    mirrored = low + high > 0
+    low, high = np.where(mirrored, -high, low), np.where(mirrored, -low, high)
+    return log_ndtr(high) + np.log(-np.expm1(log_ndtr(low) - log_ndtr(high)))

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""The bound's terms without Monte Carlo, for independent pixels of a known distribution and their exact denoiser.
+
+Pixels are then scalar problems: given level k, the latent divided by alpha is x_k + exp(gamma / 2) eps, and each term
+of `vdmkit.objective` is a mean over one eps ~ N(0, 1). In units of the noise the distance to level l is d_l:
+
+    d_l = (x_k - x_l) exp(-gamma / 2) + eps
+    p(l | z) ~ P(l) exp(-d_l^2 / 2),   eps_hat - eps = sum_l p(l | z) (d_l - d_k)
+
+The mean is a trapezoid sum: with steps h it errs by exp(-2 pi w / h) for a function analytic within w of the real axis.
+Between levels s noises apart, p has poles at w = pi / s, near |eps| = s / 2 where the density is exp(-s^2 / 8): h = 0.1
+errs by 1e-13, whatever s. As many Gauss-Hermite nodes, which reach to 26, stand 0.23 apart.
+"""
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from vdmkit.distribution import LevelMixture
+from vdmkit.errors import RecipeError
+from vdmkit.objective import Bound
+
+_EPS = np.linspace(-9, 9, 181)  # beyond lies 2e-19
+_WEIGHT = np.exp(-(_EPS**2) / 2) / np.exp(-(_EPS**2) / 2).sum()
+_PANEL, _NODES = (
+    0.5,
+    8,
+)  # the loss is analytic in gamma within about pi / 2: Gauss-Legendre errs by 1e-13 on such panels
+
+
+def exact_terms(
+    distribution: LevelMixture, gammas: Float[np.ndarray, " steps_plus_1"], *, continuous: bool = False
+) -> Bound:
+    """Expectations of the bound's three terms for every level of every pixel, nats, float64: each (h, w, c, V).
+
+    On any path, with the categorical observation and the exact denoiser. See `terms_of_images`.
+
+    Args:
+        distribution: of one component.
+        gammas: the schedule at t = 0, 1/T, ..., 1, for the bound of T steps.
+        continuous: the continuous-time bound between the first and the last of `gammas` instead.
+
+    Raises:
+        RecipeError: pixels depend on each other, or gammas do not rise.
+    """
+    if len(distribution.weights) != 1:
+        raise RecipeError(f"a mixture of {len(distribution.weights)} components: its pixels are not independent.")
+    if len(gammas) < 2 or not (np.diff(gammas) > 0).all():
+        raise RecipeError(f"gammas = {gammas}: expected at least two that rise.")
+    log_probs = distribution.log_probs()[0].reshape(-1, distribution.levels)
+    nodes, rates = _panels(gammas[0], gammas[-1]) if continuous else (gammas[1:], np.expm1(np.diff(gammas)))
+    diffusion = sum(0.5 * rate * _error(log_probs, gamma) for gamma, rate in zip(nodes, rates, strict=True))
+    prior, reconstruction = _prior(distribution.levels, gammas[-1]), _reconstruction(distribution.levels, gammas[0])
+    shape = (*distribution.shape, distribution.levels)
+    return Bound(
+        *(np.broadcast_to(term, log_probs.shape).reshape(shape) for term in (prior, reconstruction, diffusion))
+    )
+
+
+def terms_of_images(table: Bound, images: UInt8[np.ndarray, "n h w c"]) -> Bound:
+    """The three terms of each image, (n,), from those of its pixels' levels."""
+    index = images[..., None].astype(int)
+    terms = (table.prior, table.reconstruction, table.diffusion)
+    return Bound(*(np.take_along_axis(np.asarray(term)[None], index, -1).sum((1, 2, 3, 4)) for term in terms))
+
+
+def _prior(levels: int, gamma_1: float) -> Float[np.ndarray, " v"]:
+    """KL(N(alpha x_k, sigma^2), N(0, 1)) with alpha^2 + sigma^2 = 1."""
+    alpha2 = 1 / (1 + np.exp(gamma_1))
+    return 0.5 * (alpha2 * _values(levels) ** 2 - alpha2 + np.logaddexp(0, -gamma_1))
+
+
+def _reconstruction(levels: int, gamma_0: float) -> Float[np.ndarray, " v"]:
+    """-E log p(k | z_0): the posterior of levels that are equally probable."""
+    half_squares = 0.5 * _distances(levels, gamma_0) ** 2
+    log_prob = -np.diagonal(half_squares, axis1=0, axis2=1).T - np.logaddexp.reduce(-half_squares, axis=1)
+    return -log_prob @ _WEIGHT
+
+
+def _error(log_probs: Float[np.ndarray, "pixels v"], gamma: float) -> Float[np.ndarray, "pixels v"]:
+    """E (eps - eps_hat)^2 at gamma for every pixel and level."""
+    levels = log_probs.shape[-1]
+    distances = _distances(levels, gamma)
+    x = _values(levels)
+    offsets = (x[:, None] - x) * np.exp(-gamma / 2)  # d_l - d_k, free of the cancellation of eps
+
+    def of_pixel(log_prob: Float[np.ndarray, " v"]) -> Float[np.ndarray, " v"]:
+        logits = log_prob[:, None] - 0.5 * distances**2
+        probs = np.exp(logits - logits.max(1, keepdims=True))
+        miss = np.einsum("kl,kln->kn", offsets, probs) / probs.sum(1)
+        return miss**2 @ _WEIGHT
+
+    return np.stack([of_pixel(log_prob) for log_prob in log_probs])
+
+
+def _distances(levels: int, gamma: float) -> Float[np.ndarray, "k l n"]:
+    """d_l for every level k, level l and eps."""
+    x = _values(levels)
+    return ((x[:, None] - x) * np.exp(-gamma / 2))[..., None] + _EPS
+
+
+def _values(levels: int) -> Float[np.ndarray, " v"]:
+    """`level_values` in float64, which JAX need not have."""
+    return 2 * (np.arange(levels) + 0.5) / levels - 1
+
+
+def _panels(low: float, high: float) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Nodes and weights of an integral from low to high."""
+    edges = np.linspace(low, high, int(np.ceil((high - low) / _PANEL)) + 1)
+    node, weight = np.polynomial.legendre.leggauss(_NODES)
+    half = np.diff(edges)[:, None] / 2
+    return (edges[:-1, None] + half * (1 + node)).ravel(), (half * weight).ravel()

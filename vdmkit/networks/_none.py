@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""No network."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from vdmkit.networks._network import AbstractNetwork, Condition
+from vdmkit.registry import register
+
+
+@register("network", "none")
+class NoNetwork(AbstractNetwork):
+    """Zeros, and no parameters: for predictions that need no network, such as exact and the order-0 categorical."""
+
+    outputs: int = eqx.field(static=True)
+
+    def __call__(
+        self,
+        z: Float[Array, "h w c"],
+        gamma: Float[Array, ""],
+        condition: Condition,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "h w c k"]:
+        return jnp.zeros((*z.shape, self.outputs), z.dtype)
