@@ -11,7 +11,8 @@ class Likelihood:
 
     The Monte Carlo half-width is how far the number may be from what infinitely many draws on these images would
     give; that of the test set, how far these images' mean may be from that of all images. `discretisation` is how
-    much a solver's tolerance moved it (None: no solver). `exact` is -log2 P itself where the distribution is known.
+    much a solver's tolerance moved it (None: no solver). `exact` is -log2 P itself where the distribution is known, and
+    `exact_bound` what infinitely many draws would give where that is known too.
     A number that is not a likelihood has `trusted` false, and the reasons.
     """
 
@@ -20,13 +21,14 @@ class Likelihood:
     half_width_test_set: float
     terms: dict[str, float]
     exact: float | None
+    exact_bound: float | None
     discretisation: float | None
     estimator: str
     evaluations: int
     evaluations_per_image: float
     images: int
     images_in_test_set: int
-    images_trained_on: int | None
+    test_images_trained_on: int | None
     dataset: str
     sha256: str
     published: str | None
@@ -47,8 +49,9 @@ class Likelihood:
             ("Monte Carlo", f"+/- {self.half_width_monte_carlo:.4f} (95%, on these images)"),
             ("test set", f"+/- {self.half_width_test_set:.4f} (95%, these images for all others)"),
             ("terms", " + ".join(f"{name} {value:.4f}" for name, value in self.terms.items())),
-            *([("exact", f"{self.exact:.4f} bits/dim on these images")] if self.exact is not None else []),
-            *([("solver", f"{self.discretisation:+.5f} at a tenth of the tolerance")] if self.discretisation else []),
+            *_row("exact", self.exact, "{:.4f}, the truth on these images"),
+            *_row("exact bound", self.exact_bound, "{:.4f}, from infinitely many draws"),
+            *_row("solver", self.discretisation, "{:+.5f} by its tolerance (of a tenth of it, on a few images)"),
             ("estimator", self.estimator),
             ("network", f"{self.evaluations:,} evaluations, {self.evaluations_per_image:,.1f} an image"),
             ("images", f"{self._count()} of {self.dataset}, {self.published or 'not the published data set'}"),
@@ -64,8 +67,13 @@ class Likelihood:
         return f"all {self.images:,}"
 
     def _caveats(self) -> list[str]:
-        if self.images_trained_on is None:
+        if self.test_images_trained_on is None:
             return ["  It is not known which images this model was trained on."]
-        if self.images_trained_on:
-            return [f"  It was trained on {self.images_trained_on:,} of these {self.images_in_test_set:,} images."]
+        if self.test_images_trained_on:
+            count = f"{self.test_images_trained_on:,} of the {self.images_in_test_set:,}"
+            return [f"  The model was trained on {count} images: not a test likelihood."]
         return []
+
+
+def _row(name: str, value: float | None, text: str) -> list[tuple[str, str]]:
+    return [] if value is None else [(name, text.format(value))]
