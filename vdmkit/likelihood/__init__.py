@@ -7,13 +7,18 @@ from vdmkit.likelihood._importance import ImportanceWeighted
 from vdmkit.likelihood._interval import Interval, interval
 from vdmkit.likelihood._ode import ProbabilityFlow, discretisation_error
 from vdmkit.likelihood._quadrature import exact_terms, terms_of_images
+from vdmkit.likelihood._referee import FEW_STEPS, Check, Evidence, Measured, referee
 from vdmkit.likelihood._variational import VariationalBound
 
 __all__ = [
+    "FEW_STEPS",
     "AbstractEstimator",
+    "Check",
     "Estimates",
+    "Evidence",
     "ImportanceWeighted",
     "Interval",
+    "Measured",
     "ProbabilityFlow",
     "VariationalBound",
     "bound_of_images",
@@ -21,5 +26,6 @@ __all__ = [
     "discretisation_error",
     "exact_terms",
     "interval",
+    "referee",
     "terms_of_images",
 ]

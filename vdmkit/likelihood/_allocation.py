@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from vdmkit.noise import AbstractSchedule
 
 _CELLS = 128
+_PAD = 256
 _FINE = 4096
 _EVEN_SHARE = 0.1  # of the draws is allocated as if sd were constant, so that a bad pilot costs little
 
@@ -63,8 +64,13 @@ def neyman(cells: Cells, sd: Float[np.ndarray, " c"]) -> Allocation:
     share = share / share.sum() if share.sum() > 0 else even
     ends = jnp.asarray(np.cumsum((1 - _EVEN_SHARE) * share + _EVEN_SHARE * even), float).at[-1].set(1.0)
     probability = np.diff(np.asarray(ends, np.float64), prepend=0)  # as rounded: those are the true ones
-    low, width, weight = (jnp.asarray(a, float) for a in (cells.low, cells.width, cells.rate / probability))
-    return Allocation(low, width, weight, ends)
+    low, width, weight = (_padded(a) for a in (cells.low, cells.width, cells.rate / probability))
+    return Allocation(low, width, weight, _padded(ends))
+
+
+def _padded(values: Float[np.ndarray | Array, " c"]) -> Float[Array, " padded"]:
+    """The last value again and again, in cells without probability: few numbers of steps are programs of their own."""
+    return jnp.pad(jnp.asarray(values, float), (0, -len(values) % _PAD), mode="edge")
 
 
 def variance_of_strata(
@@ -75,7 +81,9 @@ def variance_of_strata(
     `mean` and `sd` are of the loss in each cell: `sd` makes the part that falls as 1 / strata, and how the weighted
     mean changes with u the part that falls faster.
     """
-    weight, ends = (np.asarray(a, np.float64) for a in (allocation.weight, allocation.ends))
+    width, weight, ends = (
+        np.asarray(a, np.float64)[: len(sd)] for a in (allocation.width, allocation.weight, allocation.ends)
+    )
     probability = np.diff(ends, prepend=0)
     fine = -(-_FINE // strata)  # values of U
     u = ((np.arange(strata)[:, None] * fine + np.arange(fine) + 0.5) / (strata * fine)).ravel()

@@ -35,10 +35,12 @@ class ImportanceWeighted(AbstractEstimator[None]):
 
     Args:
         samples: K.
+        draws: how many such bounds are averaged for an estimate.
         steps: T. Left out, what the model was trained on, or 100 if that is continuous time.
     """
 
     samples: int = eqx.field(static=True)
+    draws: int = eqx.field(static=True)
     steps: int = eqx.field(static=True)
 
     def __init__(
@@ -46,9 +48,10 @@ class ImportanceWeighted(AbstractEstimator[None]):
         trained_steps: int,
         *,
         samples: Annotated[int, Ge(1)] = 8,
+        draws: Annotated[int, Ge(1)] = 1,
         steps: Annotated[int, Ge(1), Le(10_000)] | None = None,
     ):
-        self.samples = samples
+        self.samples, self.draws = samples, draws
         self.steps = steps or trained_steps or _STEPS_OF_A_CONTINUOUS_MODEL
 
     def describe(self) -> str:
@@ -59,8 +62,8 @@ class ImportanceWeighted(AbstractEstimator[None]):
     ) -> None:
         if precision:
             raise RecipeError(
-                "the importance estimator cannot plan for a precision: its bound changes with the number of samples. "
-                "Leave --precision out and set likelihood.estimator.samples."
+                "the importance estimator cannot plan for a precision. "
+                "Leave --precision out and set likelihood.estimator.draws."
             )
 
     def __call__(
@@ -73,7 +76,7 @@ class ImportanceWeighted(AbstractEstimator[None]):
         replicate: int,
         key: PRNGKeyArray,
     ) -> Estimates:
-        keys = _chain_keys(index, jnp.asarray(replicate), self.samples, key)
+        keys = _chain_keys(index, jnp.asarray(replicate), self.draws * self.samples, key)
         gamma = jax.vmap(model.schedule)(jnp.arange(self.steps, -1, -1) / self.steps)
         eps, log_weight = _start(model, images, gamma[0], keys)
         total = np.asarray(log_weight, np.float64)
@@ -81,9 +84,9 @@ class ImportanceWeighted(AbstractEstimator[None]):
             eps, log_weight = _step(model, images, gamma[i], gamma[i + 1], eps, keys, jnp.asarray(i))
             total = total + np.asarray(log_weight, np.float64)
         total = total + np.asarray(_end(model, images, eps), np.float64)
-        bound = np.log(self.samples) - logsumexp(total, axis=1)
-        n = len(images)
-        return Estimates({"importance": bound}, np.full(n, self.samples * self.steps), np.zeros(n, bool))
+        bounds = np.log(self.samples) - logsumexp(total.reshape(-1, self.draws, self.samples), axis=2)
+        evaluations = np.full(len(images), self.draws * self.samples * self.steps)
+        return Estimates({"importance": bounds.mean(1)}, evaluations, np.zeros(len(images), bool))
 
 
 @eqx.filter_jit

@@ -63,6 +63,16 @@ def terms_of_images(table: Bound, images: UInt8[np.ndarray, "n h w c"]) -> Bound
     return Bound(*(np.take_along_axis(np.asarray(term)[None], index, -1).sum((1, 2, 3, 4)) for term in terms))
 
 
+def ends_of_levels(
+    levels: int, gamma_0: float, gamma_1: float
+) -> tuple[Float[np.ndarray, " v"], Float[np.ndarray, " v"]]:
+    """Expectation of the prior and the reconstruction term of one pixel at each level, nats, whatever the model.
+
+    For the categorical observation.
+    """
+    return _prior(levels, gamma_1), _reconstruction(levels, gamma_0)
+
+
 def _prior(levels: int, gamma_1: float) -> Float[np.ndarray, " v"]:
     """KL(N(alpha x_k, sigma^2), N(0, 1)) with alpha^2 + sigma^2 = 1."""
     alpha2 = 1 / (1 + np.exp(gamma_1))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs: a recipe trained, evaluated and sampled in a folder of its own."""
 
+from vdmkit.run._audit import as_json, audit
 from vdmkit.run._evaluate import evaluate
 from vdmkit.run._evaluation import Evaluation
 from vdmkit.run._folder import RunFolder
@@ -19,6 +20,8 @@ __all__ = [
     "Plan",
     "RunFolder",
     "TrainedRun",
+    "as_json",
+    "audit",
     "draw_samples",
     "evaluate",
     "fit_into",

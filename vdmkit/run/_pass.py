@@ -61,7 +61,7 @@ def pass_over(
     *,
     batch_size: int,
     key: PRNGKeyArray,
-    kept: Kept,
+    kept: Kept | None = None,
     on_batch: Callable[[], object] = lambda: None,
 ) -> Estimates:
     """Two independent estimates of each image that `index` names, every array of shape (2, m)."""
@@ -71,13 +71,14 @@ def pass_over(
     model, plan = replicate_arrays((model, plan), mesh)
     parts = []
     for start in range(0, len(index), size):
-        part = kept.read(start)
+        part = kept and kept.read(start)
         if part is None:
             rows = np.resize(index[start : start + size], size)  # one shape, one compilation
             images, numbers = place_batch((np.ascontiguousarray(pixels[rows]), rows.astype(np.int32)), mesh)
             pair = [estimator(model, images, numbers, plan, replicate=r, key=key) for r in (0, 1)]
             part = jax.tree.map(lambda *both: np.stack([np.asarray(one) for one in both]), *pair)
-            kept.write(start, part)
+            if kept:
+                kept.write(start, part)
         parts.append(part)
         on_batch()
     return jax.tree.map(lambda *values: np.concatenate(values, axis=1)[:, : len(index)], *parts)

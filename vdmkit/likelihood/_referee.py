@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""The referee: what must hold between likelihoods of the same images, whatever computed them.
+
+Each check says that a difference lies in a range. With the difference's Monte Carlo standard error s, it fails beyond
+4 s (6e-5 of sound models would, per check), and passes if within 2 s it cannot be out by more than 0.05 bits/dim.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from vdmkit.likelihood._estimator import Estimates
+from vdmkit.likelihood._quadrature import ends_of_levels
+from vdmkit.objective import bits_per_dim
+
+Verdict = Literal["passes", "fails", "precision does not suffice"]
+FEW_STEPS = 8
+_SIGMAS, _RESOLUTION = 4.0, 0.05
+_FLOW_ABOVE, _FLOW_BELOW = 0.1, 0.5
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one estimator says: two estimates of each image, which images they are, and the reported bits/dim."""
+
+    estimates: Estimates
+    index: Int[np.ndarray, " n"]
+    bpd: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Likelihoods of the same images: pixels (n, h, w, c) of numbers `index`, for a schedule from gamma_0 to gamma_1.
+
+    `bound` is continuous, drawn along `covered` of the gamma axis; `in_time` is continuous, drawn along t by other
+    code, and `other_schedule` likewise, with another schedule between the same ends. `steps` holds T-step bounds by T,
+    `weighted` importance-weighted ones of FEW_STEPS steps by their number of samples, `flow` the ODE's.
+    """
+
+    pixels: UInt8[np.ndarray, "n h w c"]
+    index: Int[np.ndarray, " n"]
+    levels: int
+    gamma_0: float
+    gamma_1: float
+    covered: float
+    bound: Measured
+    in_time: Measured
+    other_schedule: Measured
+    steps: dict[int, Measured]
+    weighted: dict[int, Measured]
+    flow: Measured
+
+    def named(self) -> dict[str, Measured]:
+        """All that was measured."""
+        return {
+            "bound": self.bound,
+            "bound in time": self.in_time,
+            "bound on another schedule": self.other_schedule,
+            **{f"bound of {t} steps": measured for t, measured in self.steps.items()},
+            **{f"{k} importance samples": measured for k, measured in self.weighted.items()},
+            "ODE": self.flow,
+        }
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that must hold: `difference` +/- `half_width` (95%) in [low, high]; bits/dim unless it says so."""
+
+    claim: str
+    difference: float
+    half_width: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> Verdict:
+        fatal, likely = _SIGMAS / 2 * self.half_width, self.half_width - _RESOLUTION
+        if not self.low - fatal <= self.difference <= self.high + fatal:  # written so that a NaN fails
+            return "fails"
+        sure = self.low + likely <= self.difference <= self.high - likely
+        return "passes" if sure or self.half_width == 0 else "precision does not suffice"
+
+
+def referee(evidence: Evidence) -> list[Check]:
+    """All checks, in the order in which they are best read."""
+    return [*_bookkeeping(evidence), *_ends(evidence), *_of_steps(evidence), *_between(evidence)]
+
+
+def _bookkeeping(e: Evidence) -> Iterator[Check]:
+    """Units and images, of whichever measurement is farthest off: exact but for rounding."""
+    dimensions = math.prod(e.pixels.shape[1:])
+
+    def bits(m: Measured) -> float:
+        return m.bpd - bits_per_dim(float(np.mean(m.estimates.nats)), dimensions)
+
+    def strays(m: Measured) -> float:
+        times = np.array([(m.index == i).sum() for i in e.index])
+        return float((times != 1).sum() + np.isin(m.index, e.index, invert=True).sum())
+
+    yield _worst(e.named(), bits, "bits/dim are nats / (d ln 2)", 1e-6)
+    yield _worst(e.named(), strays, "every image counts once (images that do not)", 0.0)
+
+
+def _ends(e: Evidence) -> Iterator[Check]:
+    """The two terms that have a closed form, image by image or on average, and the range of noise levels."""
+    prior, reconstruction = (t[e.pixels].sum((1, 2, 3)) for t in ends_of_levels(e.levels, e.gamma_0, e.gamma_1))
+    dimensions = math.prod(e.pixels.shape[1:])
+    bounds = {name: m for name, m in e.named().items() if "diffusion" in m.estimates.terms}
+
+    def prior_off(m: Measured) -> float:
+        found = np.asarray(m.estimates.terms["prior"])
+        return float(abs(found / prior - 1).max()) if found.shape[1:] == prior.shape else np.inf
+
+    yield _worst(bounds, prior_off, "prior term of each image is its closed form (relative)", 1e-3)
+    terms = {
+        name: _mean(np.asarray(m.estimates.terms["reconstruction"]) - reconstruction.mean(), dimensions)
+        for name, m in bounds.items()
+    }
+    name = max(terms, key=lambda name: abs(terms[name][0]) / (terms[name][1] + 1e-4))
+    yield Check(f"reconstruction term is its closed form ({name})", *terms[name], -1e-3, 1e-3)
+    rise = e.gamma_1 - e.gamma_0
+    yield Check("all noise levels are covered (share left out)", (e.covered - rise) / rise, 0.0, -1e-3, 1e-3)
+
+
+def _of_steps(e: Evidence) -> Iterator[Check]:
+    """Bounds of T steps fall with T, to the continuous one, as 1 / T."""
+    counts = sorted(e.steps)
+    for fewer, more in itertools.pairwise(counts):
+        yield _difference(e, f"bound of {fewer} steps - of {more}", e.steps[fewer], e.steps[more], 0.0, np.inf)
+    yield _difference(e, f"bound of {counts[-1]} steps - continuous", e.steps[counts[-1]], e.bound, 0.0, np.inf)
+    a, b, c = (np.asarray(e.steps[t].estimates.nats) for t in counts[-3:])
+    dimensions = math.prod(e.pixels.shape[1:])
+    second_order = abs(_mean(2 * c - b - (2 * b - a), dimensions)[0])
+    difference, half_width = _mean_of([2 * c, -b, -np.asarray(e.bound.estimates.nats)], dimensions)
+    allowed = second_order + 0.01
+    yield Check("T-step bounds, extrapolated - continuous", difference, half_width, -allowed, allowed)
+
+
+def _between(e: Evidence) -> Iterator[Check]:
+    """Different estimators of the same thing, or of things in order."""
+    yield _difference(e, "bound drawn in time - in gamma", e.in_time, e.bound, -1e-3, 1e-3)
+    yield _difference(e, "bound on another schedule - on its own", e.other_schedule, e.bound, -1e-3, 1e-3)
+    few = e.steps[FEW_STEPS]
+    yield _difference(e, f"one importance sample - bound of {FEW_STEPS} steps", e.weighted[1], few, -1e-3, 1e-3)
+    for k in sorted(set(e.weighted) - {1}):
+        yield _difference(e, f"bound of {FEW_STEPS} steps - {k} importance samples", few, e.weighted[k], 0.0, np.inf)
+    # No theorem: both bound -log P, of the flow and of the diffusion, which trained models make nearly the same.
+    yield _difference(e, "ODE - bound (near each other)", e.flow, e.bound, -_FLOW_BELOW, _FLOW_ABOVE)
+
+
+def _worst(measured: dict[str, Measured], off: Callable[[Measured], float], claim: str, allowed: float) -> Check:
+    errors = {name: off(m) for name, m in measured.items()}
+    name = max(errors, key=lambda name: abs(errors[name]))
+    return Check(f"{claim} ({name})" if errors[name] else claim, errors[name], 0.0, -allowed, allowed)
+
+
+def _difference(e: Evidence, claim: str, a: Measured, b: Measured, low: float, high: float) -> Check:
+    dimensions = math.prod(e.pixels.shape[1:])
+    parts = [np.asarray(a.estimates.nats), -np.asarray(b.estimates.nats)]
+    return Check(claim, *_mean_of(parts, dimensions), low, high)
+
+
+def _mean_of(parts: list[Float[np.ndarray, "2 _"]], dimensions: int) -> tuple[float, float]:
+    """The sum of independent means, and its 95% Monte Carlo half-width, bits/dim."""
+    means, half_widths = zip(*(_mean(part, dimensions) for part in parts), strict=True)
+    return sum(means), math.hypot(*half_widths)
+
+
+def _mean(nats: Float[np.ndarray, "2 n"], dimensions: int) -> tuple[float, float]:
+    """From two independent estimates of each image; 2 standard errors."""
+    first, second = bits_per_dim(nats, dimensions)
+    error = math.sqrt(((first - second) ** 2 / 4).mean() / len(first))
+    return float((first + second).mean() / 2), 2 * error

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The audit of a model: all estimators on the same few images, and what the referee says of them."""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from vdmkit.data import Images
+from vdmkit.files import write_json
+from vdmkit.likelihood import (
+    FEW_STEPS,
+    AbstractEstimator,
+    Check,
+    Estimates,
+    Evidence,
+    ImportanceWeighted,
+    Measured,
+    ProbabilityFlow,
+    VariationalBound,
+    bound_of_images,
+    referee,
+)
+from vdmkit.model import DiffusionModel
+from vdmkit.noise import AbstractSchedule
+from vdmkit.objective import bits_per_dim
+from vdmkit.randomness import fold_purpose
+from vdmkit.report import progress
+from vdmkit.run._evaluate import check_fits
+from vdmkit.run._load import TrainedRun
+from vdmkit.run._pass import pass_over
+
+_IMAGES, _DRAWS, _DRAWS_IN_TIME = 64, 64, 512
+_STEPS = (FEW_STEPS, 64, 128, 256)
+_DRAWS_OF_SAMPLES = {1: 32, 8: 4}  # by K
+
+
+class _Curved(AbstractSchedule):
+    """From gamma_min to gamma_max, slowly first."""
+
+    gamma_min: float
+    gamma_max: float
+
+    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+        return self.gamma_min + (self.gamma_max - self.gamma_min) * (t + t**2) / 2
+
+
+def audit(run: TrainedRun, test: Images) -> list[Check]:
+    """Measure 64 images, or as many as the recipe's `likelihood.images`, drawn at random; leave RUN/audit.json."""
+    model, settings = run.model(run.recipe.likelihood.weights), run.recipe.likelihood
+    check_fits(model, test)
+    order = np.random.default_rng(0).permutation(len(test.pixels))
+    index = np.sort(order[: settings.images or _IMAGES])
+    key = fold_purpose(jax.random.key(run.recipe.seed), "audit")
+    checks = referee(gather(model, test, index, batch_size=settings.batch_size, key=key))
+    write_json(run.folder.path / "audit.json", {"checks": [as_json(check) for check in checks]})
+    return checks
+
+
+def gather(
+    model: DiffusionModel, test: Images, index: Int[np.ndarray, " n"], *, batch_size: int, key: Array
+) -> Evidence:
+    """All measurements of these images."""
+    estimators = _estimators()
+    gamma_0, gamma_1 = (float(model.schedule(jnp.asarray(t, float))) for t in (0, 1))
+    curved = eqx.tree_at(lambda m: m.schedule, model, _Curved(gamma_0, gamma_1))
+    with progress("audit", len(estimators) + 2) as advance:
+        found, covered = {}, 0.0
+        for number, (name, estimator) in enumerate(estimators.items()):
+            of_estimator = jax.random.fold_in(key, number)
+            plan = estimator.plan(model, test.pixels[index], precision=0.0, key=fold_purpose(of_estimator, "plan"))
+            estimates = pass_over(estimator, model, test.pixels, index, plan, batch_size=batch_size, key=of_estimator)
+            found[name] = _measured(estimates, index, model)
+            covered = _covered(plan) if name == "bound" else covered
+            advance()
+        in_time = [_in_time(m, test, index, batch_size, fold_purpose(key, "time")) for m in (model, curved)]
+        advance(2)
+    return Evidence(
+        pixels=test.pixels[index],
+        index=index,
+        levels=model.observation.levels,
+        gamma_0=gamma_0,
+        gamma_1=gamma_1,
+        covered=covered,
+        bound=found["bound"],
+        in_time=in_time[0],
+        other_schedule=in_time[1],
+        steps={t: found[t] for t in _STEPS},
+        weighted={k: found["weighted", k] for k in _DRAWS_OF_SAMPLES},
+        flow=found["flow"],
+    )
+
+
+def _estimators() -> dict[Any, AbstractEstimator[Any]]:
+    flow, bound = ProbabilityFlow(), VariationalBound(0, draws=_DRAWS)
+    steps = {t: VariationalBound(t, draws=_DRAWS) for t in _STEPS}
+    weighted = {
+        ("weighted", k): ImportanceWeighted(0, samples=k, draws=draws, steps=FEW_STEPS)
+        for k, draws in _DRAWS_OF_SAMPLES.items()
+    }
+    return {"bound": bound, "flow": flow, **steps, **weighted}
+
+
+def _covered(plan: Any) -> float:
+    """How much of the gamma axis the draws of a continuous bound stand for: each counts for gamma / 2."""
+    probability = np.diff(np.asarray(plan.allocation.ends, np.float64), prepend=0)
+    return float(2 * (probability * np.asarray(plan.allocation.weight)).sum())
+
+
+def _in_time(
+    model: DiffusionModel, test: Images, index: Int[np.ndarray, " n"], batch_size: int, key: Array
+) -> Measured:
+    bound = bound_of_images(model, test.pixels[index], draws=_DRAWS_IN_TIME, steps=0, batch_size=batch_size, key=key)
+    terms: dict[str, Array | np.ndarray] = {
+        name: np.asarray(getattr(bound, name)) for name in ("prior", "reconstruction", "diffusion")
+    }
+    n = len(index)
+    return _measured(Estimates(terms, np.full((2, n), _DRAWS_IN_TIME // 2), np.zeros((2, n), bool)), index, model)
+
+
+def _measured(estimates: Estimates, index: Int[np.ndarray, " n"], model: DiffusionModel) -> Measured:
+    return Measured(estimates, index, bits_per_dim(float(np.mean(estimates.nats)), model.dimensions))
+
+
+def as_json(check: Check) -> dict[str, Any]:
+    """Infinite ends are None: JSON has no infinity. A difference that is none is None too."""
+    numbers = {"difference": check.difference, "half_width": check.half_width, "low": check.low, "high": check.high}
+    return {
+        "claim": check.claim,
+        "verdict": check.verdict,
+        **{name: value if math.isfinite(value) else None for name, value in numbers.items()},
+    }
