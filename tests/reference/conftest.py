@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every folder of reference figures of the authors' code is a case; `--reference DIR` names another set.
 
-The figures are in float32 at the highest matmul precision, and so is what is compared with them.
+DIR/literature, where there is one, holds other implementations' figures (test_literature.py).
+
+The authors' figures are in float32 at the highest matmul precision, and so is what is compared with them.
 """
 
 import json
@@ -101,15 +103,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "case" in metafunc.fixturenames:
-        # pytest registers the option only when this folder is named on its command line
-        folders = _folders(metafunc.config.getoption("--reference", HERE))
-        metafunc.parametrize("case", folders, ids=[folder.name for folder in folders], indirect=True, scope="session")
+    # pytest registers the option only when this folder is named on its command line
+    found = _folders(metafunc.config.getoption("--reference", HERE))
+    for name in found.keys() & set(metafunc.fixturenames):
+        folders = found[name]  # none: pytest reports the test as skipped, for want of parameters
+        metafunc.parametrize(name, folders, ids=[folder.name for folder in folders], indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
 def case(request: pytest.FixtureRequest) -> Case:
     return Case(request.param)
+
+
+@pytest.fixture(scope="session")
+def literature(request: pytest.FixtureRequest) -> Path:
+    """The folder of figures of other implementations."""
+    return request.param
 
 
 @pytest.fixture(autouse=True)
@@ -118,11 +127,15 @@ def _highest_precision():
         yield
 
 
-def _folders(root: Path) -> list[Path]:
-    folders = [path.parent for path in sorted(root.glob("*/golden.npz")) if (path.parent / "config.json").is_file()]
-    if not folders:
-        raise pytest.UsageError(f"--reference {root}: no folder in it has a config.json and a golden.npz")
-    return folders
+def _folders(root: Path) -> dict[str, list[Path]]:
+    """What each of the two fixtures runs over."""
+    cases = [path.parent for path in sorted(root.glob("*/golden.npz")) if (path.parent / "config.json").is_file()]
+    literature = [path for path in (root / "literature",) if path.is_dir()]
+    if not cases and not literature:
+        raise pytest.UsageError(
+            f"--reference {root}: no folder in it has a config.json and a golden.npz, or is called literature"
+        )
+    return {"case": cases, "literature": literature}
 
 
 def _shapes(tables: dict[str, Any], shape: tuple[int, ...]) -> DiffusionModel:

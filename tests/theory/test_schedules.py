@@ -16,6 +16,8 @@ from vdmkit.noise import (
     FixedLinear,
     LearnedLinear,
     LearnedMonotone,
+    LinearBeta,
+    VariancePreserving,
     check_increasing,
     gamma_and_derivative,
 )
@@ -71,13 +73,47 @@ def test_learned_linear_slope_is_the_absolute_weight(w: float) -> None:
 @pytest.mark.parametrize("name", OWN)
 def test_every_schedule_rises_from_end_to_end(name: str, times) -> None:
     """False if SNR did not fall everywhere, or gamma' were not the derivative of gamma."""
-    schedule = registry("schedule").get(name).build({"key": jax.random.key(2)}, gamma_min=-7.0, gamma_max=3.0)
+    component = registry("schedule").get(name)
+    ends = {"gamma_min": -7.0, "gamma_max": 3.0}
+    # linear_beta's ends follow from its epsilon; with this one its pole is far enough from the quadrature's nodes
+    params = ends if ends.keys() <= component.parameters.keys() else {"epsilon": 1e-3}
+    schedule = component.build({"key": jax.random.key(2)}, **params)
     t, weight = times
     assert (_values(schedule, t)[1] > 0).all()
     ends, _ = _values(schedule, [0, 1])
     # the monotone network starts off its ends by the mean of 1024 products of two |N(0, 0.01^2)|: 1e-4 at most
-    np.testing.assert_allclose(ends, [-7, 3], rtol=0, atol=1e-3)
+    np.testing.assert_allclose(ends, [schedule.gamma_min, schedule.gamma_max], rtol=0, atol=1e-3)
     np.testing.assert_allclose(weight @ _values(schedule, t)[1], ends[1] - ends[0], rtol=1e-13)
+
+
+@pytest.mark.parametrize("epsilon", [1e-5, 1e-3])
+def test_linear_beta_is_the_variance_preserving_sde(epsilon: float) -> None:
+    """False if alpha^2 were not exp(-int beta), or its decay not beta: Song et al. 2021, arXiv 2011.13456, App. C."""
+    schedule = LinearBeta(beta_min=0.2, beta_max=15.0, epsilon=epsilon)
+    t = np.linspace(0, 1, 101)
+    s = epsilon + (1 - epsilon) * t
+    integral, beta = 0.2 * s + 14.8 * s**2 / 2, 0.2 + 14.8 * s
+    gamma, derivative = _values(schedule, t)
+    path = VariancePreserving()
+    # gamma of -13 to 8 has roundings of 2e-15, each of which is as much of alpha and sigma
+    np.testing.assert_allclose(jax.vmap(path.alpha)(jnp.asarray(gamma)) ** 2, np.exp(-integral), rtol=1e-13)
+    np.testing.assert_allclose(jax.vmap(path.sigma)(jnp.asarray(gamma)) ** 2, -np.expm1(-integral), rtol=1e-13)
+    decay = -2 * jax.vmap(jax.grad(path.log_alpha))(jnp.asarray(gamma)) * derivative / (1 - epsilon)
+    np.testing.assert_allclose(decay, beta, rtol=1e-13)
+    np.testing.assert_allclose([schedule.gamma_min, schedule.gamma_max], gamma[[0, -1]], rtol=1e-14)
+
+
+def test_linear_beta_is_sound_and_right_in_float32() -> None:
+    """False if the steep start were refused, or gamma lost digits there or, as log(exp(1000) - 1), at the noisy end."""
+    for schedule in (LinearBeta(), LinearBeta(epsilon=1e-8), LinearBeta(beta_max=2000.0)):
+        check_increasing(schedule)
+        exact, slope = _values(schedule, [0, 1e-5, 1e-3, 0.1, 1])
+        with jax.enable_x64(False):
+            gamma, derivative = _values(schedule, [0, 1e-5, 1e-3, 0.1, 1])
+        assert gamma.dtype == np.float32
+        # a few roundings of float32 (6e-8): of gamma, and of s and B, which are absolute ones of log B
+        np.testing.assert_allclose(gamma, exact, rtol=5e-7, atol=5e-7)
+        np.testing.assert_allclose(derivative, slope, rtol=2e-6)
 
 
 class _Bent(AbstractSchedule):

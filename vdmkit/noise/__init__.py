@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The forward process: schedule gamma(t), path (alpha, sigma), and the Gaussians that they define."""
 
+from vdmkit.noise._beta import LinearBeta
 from vdmkit.noise._linear import FixedLinear, LearnedLinear
 from vdmkit.noise._monotone import LearnedMonotone
 from vdmkit.noise._path import AbstractPath, VariancePreserving
@@ -13,6 +14,7 @@ __all__ = [
     "FixedLinear",
     "LearnedLinear",
     "LearnedMonotone",
+    "LinearBeta",
     "VariancePreserving",
     "check_increasing",
     "diffuse",
