@@ -87,13 +87,8 @@ def variance_of_strata(
     probability = np.diff(ends, prepend=0)
     fine = -(-_FINE // strata)  # values of U
     u = ((np.arange(strata)[:, None] * fine + np.arange(fine) + 0.5) / (strata * fine)).ravel()
-    middles = ends - probability / 2
-    exact = (
-        np.interp(u, middles, weight * mean) if np.any(np.asarray(allocation.width)) else _step(u, ends, weight * mean)
-    )
-    between = exact.reshape(strata, fine).mean(0).var()
+    cell = np.minimum(np.searchsorted(ends, u, side="right"), len(ends) - 1)
+    smooth = np.interp(u, ends - probability / 2, weight * mean)
+    expected = np.where(width[cell] > 0, smooth, (weight * mean)[cell])
+    between = expected.reshape(strata, fine).mean(0).var()
     return float((probability * weight**2 * sd**2).sum() / strata + between)
-
-
-def _step(u: Float[np.ndarray, " m"], ends: Float[np.ndarray, " c"], values: Float[np.ndarray, " c"]) -> np.ndarray:
-    return values[np.minimum(np.searchsorted(ends, u, side="right"), len(ends) - 1)]
