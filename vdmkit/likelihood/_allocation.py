@@ -6,8 +6,9 @@ The axis is cut into cells, and the diffusion loss is a sum over them, with L = 
     sum_c rate_c E[L(gamma)],   continuous:  gamma uniform in cell c, rate_c = (its width) / 2
                                 T steps:     gamma = gamma_t,         rate_c = expm1(gamma_t - gamma_s) / 2
 
-A draw falls into cell c with probability p_c and counts rate_c / p_c times. Whatever p > 0, its mean is the loss;
-p_c ~ rate_c sd_c (Neyman's rule) makes its variance least.
+A draw falls into cell c with probability p_c and counts as M + (rate_c / p_c) (L - m_c), with M = sum_c rate_c m_c.
+Whatever p > 0 and m, its mean is the loss; m_c near E[L] takes away what varies with gamma alone, and
+p_c ~ rate_c sd_c (Neyman's rule) makes least what is left.
 """
 
 import equinox as eqx
@@ -20,7 +21,6 @@ from vdmkit.noise import AbstractSchedule
 
 _CELLS = 128
 _PAD = 256
-_FINE = 4096
 _EVEN_SHARE = 0.1  # of the draws is allocated as if sd were constant, so that a bad pilot costs little
 
 
@@ -33,19 +33,21 @@ class Cells(eqx.Module):
 
 
 class Allocation(eqx.Module):
-    """Cells and their probabilities, as the ends p_1, p_1 + p_2, ..., 1 of intervals of u."""
+    """Cells with their weights rate_c / p_c and m_c, M, and the ends p_1, p_1 + p_2, ..., 1 of intervals of u."""
 
     low: Float[Array, " c"]
     width: Float[Array, " c"]
     weight: Float[Array, " c"]
+    mean: Float[Array, " c"]
     ends: Float[Array, " c"]
+    total: Float[Array, ""]
 
-    def __call__(self, u: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """gamma and weight of the draw that u, uniform on [0, 1), stands for."""
+    def __call__(self, u: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
+        """gamma, weight and m of the draw that u, uniform on [0, 1), stands for."""
         c = jnp.minimum(jnp.searchsorted(self.ends, u, side="right"), len(self.ends) - 1)
         start = jnp.where(c > 0, self.ends[c - 1], 0.0)
         within = (u - start) / (self.ends[c] - start)
-        return self.low[c] + self.width[c] * within, self.weight[c]
+        return self.low[c] + self.width[c] * within, self.weight[c], self.mean[c]
 
 
 def cells_of(schedule: AbstractSchedule, steps: int) -> Cells:
@@ -58,37 +60,21 @@ def cells_of(schedule: AbstractSchedule, steps: int) -> Cells:
     return Cells(edges[:-1], np.diff(edges), np.diff(edges) / 2)
 
 
-def neyman(cells: Cells, sd: Float[np.ndarray, " c"]) -> Allocation:
-    """The allocation for standard deviations `sd` of the loss in each cell."""
+def neyman(cells: Cells, mean: Float[np.ndarray, " c"], sd: Float[np.ndarray, " c"]) -> tuple[Allocation, float]:
+    """The allocation for means and standard deviations of the loss in each cell, and the variance of one draw, nats^2.
+
+    For such means: those of one image differ, which adds to the variance of few draws.
+    """
     share, even = cells.rate * sd, cells.rate / cells.rate.sum()
     share = share / share.sum() if share.sum() > 0 else even
     ends = jnp.asarray(np.cumsum((1 - _EVEN_SHARE) * share + _EVEN_SHARE * even), float).at[-1].set(1.0)
     probability = np.diff(np.asarray(ends, np.float64), prepend=0)  # as rounded: those are the true ones
-    low, width, weight = (_padded(a) for a in (cells.low, cells.width, cells.rate / probability))
-    return Allocation(low, width, weight, _padded(ends))
+    weight = cells.rate / probability
+    arrays = (_padded(a) for a in (cells.low, cells.width, weight, mean, ends))
+    total = jnp.asarray((cells.rate * mean).sum(), float)
+    return Allocation(*arrays, total), float((probability * weight**2 * sd**2).sum())
 
 
 def _padded(values: Float[np.ndarray | Array, " c"]) -> Float[Array, " padded"]:
     """The last value again and again, in cells without probability: few numbers of steps are programs of their own."""
     return jnp.pad(jnp.asarray(values, float), (0, -len(values) % _PAD), mode="edge")
-
-
-def variance_of_strata(
-    allocation: Allocation, mean: Float[np.ndarray, " c"], sd: Float[np.ndarray, " c"], strata: int
-) -> float:
-    """Variance, nats^2, of the mean of draws at u = (U + k) / strata, k = 0, ..., for one uniform U.
-
-    `mean` and `sd` are of the loss in each cell: `sd` makes the part that falls as 1 / strata, and how the weighted
-    mean changes with u the part that falls faster.
-    """
-    width, weight, ends = (
-        np.asarray(a, np.float64)[: len(sd)] for a in (allocation.width, allocation.weight, allocation.ends)
-    )
-    probability = np.diff(ends, prepend=0)
-    fine = -(-_FINE // strata)  # values of U
-    u = ((np.arange(strata)[:, None] * fine + np.arange(fine) + 0.5) / (strata * fine)).ravel()
-    cell = np.minimum(np.searchsorted(ends, u, side="right"), len(ends) - 1)
-    smooth = np.interp(u, ends - probability / 2, weight * mean)
-    expected = np.where(width[cell] > 0, smooth, (weight * mean)[cell])
-    between = expected.reshape(strata, fine).mean(0).var()
-    return float((probability * weight**2 * sd**2).sum() / strata + between)

@@ -10,7 +10,7 @@ import numpy as np
 from annotated_types import Ge, Le, MultipleOf
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
-from vdmkit.likelihood._allocation import Allocation, cells_of, neyman, variance_of_strata
+from vdmkit.likelihood._allocation import Allocation, cells_of, neyman
 from vdmkit.likelihood._controls import Controls, fit_controls
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
 from vdmkit.likelihood._pilot import EVALUATIONS, run_pilot
@@ -72,19 +72,14 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         pilot = run_pilot(model, images, controls, key=key)
         middles = cells.low + cells.width / 2
         mean, sd = (np.interp(middles, pilot.gamma, values) for values in (pilot.mean, pilot.sd))
-        allocation = neyman(cells, sd)
-
-        def variance(strata: int) -> float:
-            return variance_of_strata(allocation, mean, sd, strata) + pilot.reconstruction_variance / strata
-
+        allocation, variance = neyman(cells, mean, sd)
+        variance += pilot.reconstruction_variance
         strata = self.draws // 2
         if precision:
-            wanted = 2 * len(images) * (precision / _QUANTILE) ** 2 / _MARGIN  # two replicates of each image
-            strata = 1
-            while variance(strata) > wanted:
-                strata += 1 + strata // 20
+            wanted = 2 * len(images) * (precision / _QUANTILE) ** 2  # two replicates of each image
+            strata = int(np.ceil(_MARGIN * variance / wanted))
         gamma, coefficients = (jnp.asarray(a, float) for a in (pilot.gamma, pilot.coefficients))
-        predicted = np.asarray(variance(strata))
+        predicted = np.asarray(variance / strata)
         return BoundPlan(allocation, controls, gamma, coefficients, np.asarray(strata), predicted, EVALUATIONS)
 
     def __call__(
@@ -130,8 +125,8 @@ def _one_draw(
 def _diffusion(
     model: DiffusionModel, plan: BoundPlan, x: Array, u: Array, eps: Array, key: PRNGKeyArray
 ) -> Float[Array, ""]:
-    gamma, weight = plan.allocation(u)
+    gamma, weight, mean = plan.allocation(u)
     eps_hat = model.denoise(diffuse(model.path, gamma, x, eps), gamma, {}).eps_hat
     coefficients = jax.vmap(lambda column: jnp.interp(gamma, plan.gamma, column), in_axes=1)(plan.coefficients)
     controlled = ((eps - eps_hat) ** 2).sum() - coefficients @ plan.controls(model, x, gamma, eps, key=key)
-    return weight * controlled
+    return plan.allocation.total + weight * (controlled - mean)
