@@ -159,9 +159,9 @@ def test_more_importance_samples_are_tighter(model) -> None:
     """False if log K were forgotten or weights were not averaged: the bound falls in K."""
     mean = {
         k: np.mean([run(ImportanceWeighted(0, samples=k, steps=STEPS), model, seed=s).nats.mean() for s in range(20)])
-        for k in (1, 4, 32)
+        for k in (1, 4, 16)
     }
-    assert mean[1] > mean[4] + 0.05 > mean[32] + 0.1
+    assert mean[1] > mean[4] + 0.05 > mean[16] + 0.1
 
 
 def test_many_importance_samples_give_the_likelihood(model_of) -> None:

@@ -70,9 +70,9 @@ def neyman(cells: Cells, mean: Float[np.ndarray, " c"], sd: Float[np.ndarray, " 
     ends = jnp.asarray(np.cumsum((1 - _EVEN_SHARE) * share + _EVEN_SHARE * even), float).at[-1].set(1.0)
     probability = np.diff(np.asarray(ends, np.float64), prepend=0)  # as rounded: those are the true ones
     weight = cells.rate / probability
-    arrays = (_padded(a) for a in (cells.low, cells.width, weight, mean, ends))
+    low, width, counts_for, m, ends = (_padded(a) for a in (cells.low, cells.width, weight, mean, ends))
     total = jnp.asarray((cells.rate * mean).sum(), float)
-    return Allocation(*arrays, total), float((probability * weight**2 * sd**2).sum())
+    return Allocation(low, width, counts_for, m, ends, total), float((probability * weight**2 * sd**2).sum())
 
 
 def _padded(values: Float[np.ndarray | Array, " c"]) -> Float[Array, " padded"]:
