@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from vdmkit.run import TrainedRun
 
 Estimator = Annotated[str | None, typer.Option("--estimator", help="bound, ode or importance. Default: the recipe's.")]
-Steps = Annotated[int | None, typer.Option("--steps", help="T of the bound; 0 is continuous time.")]
+Steps = Annotated[
+    int | None, typer.Option("--steps", help="T of a bound, 0 is continuous time; or constant steps of the ode.")
+]
 Precision = Annotated[
     float | None, typer.Option("--precision", help="Go on to this 95% Monte Carlo half-width, in bits/dim.")
 ]

@@ -68,7 +68,7 @@ def bound_of_images(
 def check_count(pixels: UInt8[np.ndarray, "n h w c"]) -> None:
     """Raises DataError if there are too few test images for an interval."""
     if len(pixels) < 2:
-        raise DataError(f"the test set has {len(pixels)} image(s): an interval needs at least 2.")
+        raise DataError(f"{len(pixels)} image(s) to test on: an interval needs at least 2.")
 
 
 def _sum_of_draws(

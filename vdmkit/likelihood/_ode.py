@@ -21,6 +21,7 @@ from vdmkit.registry import register
 
 Positive = Annotated[int, Ge(1)]
 Tolerance = Annotated[float, Gt(0)]
+_CONSTANT_STEPS = 100
 
 
 @register("estimator", "ode")
@@ -49,7 +50,7 @@ class ProbabilityFlow(AbstractEstimator[None]):
         step_size: Literal["adaptive", "constant"] = "adaptive",
         rtol: Tolerance = 1e-5,
         atol: Tolerance = 1e-5,
-        steps: Positive = 100,
+        steps: Positive | None = None,
         max_steps: Positive = 4096,
         divergence: Literal["exact", "hutchinson"] = "hutchinson",
         probe: Literal["rademacher", "gaussian"] = "rademacher",
@@ -58,7 +59,12 @@ class ProbabilityFlow(AbstractEstimator[None]):
         samples: Positive = 1,
         draws: Positive = 1,
     ):
-        fixed = steps if step_size == "constant" else 0
+        if steps and step_size == "adaptive":
+            raise RecipeError(
+                f'likelihood.estimator.steps = {steps} with step_size = "adaptive": the tolerances choose the steps. '
+                'Set step_size = "constant", or rtol and atol in place of steps.'
+            )
+        fixed = (steps or _CONSTANT_STEPS) if step_size == "constant" else 0
         self.integrator = Integrator(solver, jnp.asarray(rtol, float), jnp.asarray(atol, float), fixed, max_steps)
         self.probes = Probes("exact" if divergence == "exact" else probe, probes)
         self.dequantisation, self.samples, self.draws = dequantisation, samples, draws

@@ -14,7 +14,14 @@ from jaxtyping import Int
 from vdmkit.data import Images
 from vdmkit.errors import UntrustedError
 from vdmkit.files import whole_file, write_json
-from vdmkit.likelihood import AbstractEstimator, Estimates, ProbabilityFlow, discretisation_error, interval
+from vdmkit.likelihood import (
+    AbstractEstimator,
+    Estimates,
+    ProbabilityFlow,
+    check_count,
+    discretisation_error,
+    interval,
+)
 from vdmkit.noise import check_increasing
 from vdmkit.objective import bits_per_dim
 from vdmkit.randomness import fold_purpose
@@ -48,7 +55,7 @@ def measure_likelihood(run: TrainedRun, test: Images, *, allow_untrusted: bool =
     are not used, and a pass that misses the precision is thrown away whole, so no pass knows when it will end.
 
     Raises:
-        DataError: the images are not of the model's shape or number of levels.
+        DataError: the images are not of the model's shape or number of levels, or fewer than 2.
         RecipeError: the schedule does not rise, or the estimator cannot plan for a precision.
         UntrustedError: the number is not a likelihood, and `allow_untrusted` was not given.
     """
@@ -57,13 +64,15 @@ def measure_likelihood(run: TrainedRun, test: Images, *, allow_untrusted: bool =
     check_increasing(model.schedule)
     estimator = settings.estimator.build(trained_steps=run.recipe.objective.steps)
     index = _chosen(len(test.pixels), settings.images)
-    estimates, evaluations = _passes(run, test, estimator, index)
+    check_count(test.pixels[index])
+    estimates, evaluations, kept = _passes(run, test, estimator, index)
     report = _report(run, test, estimator, index, estimates, evaluations)
     if report.reasons and not allow_untrusted:
         raise UntrustedError(
             f"not a likelihood: {' '.join(report.reasons)} --allow-untrusted prints the number, marked as none."
         )
     _leave(run, report, index, estimates)
+    kept.clear()  # not before: --allow-untrusted after a refusal, or the same command after a kill, needs them
     return report
 
 
@@ -75,8 +84,8 @@ def _chosen(count: int, wanted: int) -> Int[np.ndarray, " m"]:
 
 def _passes(
     run: TrainedRun, test: Images, estimator: AbstractEstimator[Any], index: Int[np.ndarray, " m"]
-) -> tuple[Estimates, int]:
-    """The pass that reached the precision, and the network evaluations of all of them and their pilots."""
+) -> tuple[Estimates, int, Kept]:
+    """The pass that reached the precision, the network evaluations of all of them and their pilots, its batches."""
     settings, evaluations, stage = run.recipe.likelihood, 0, 0
     wanted = settings.precision
     while True:
@@ -86,8 +95,7 @@ def _passes(
             interval(np.asarray(estimates.nats)).half_width_monte_carlo, math.prod(test.pixels.shape[1:])
         )
         if not settings.precision or not reached > settings.precision:
-            kept.clear()
-            return estimates, evaluations
+            return estimates, evaluations, kept
         wanted *= _ASK_FOR_MORE * settings.precision / reached
         stage += 1
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A likelihood as it is reported: the number, its two errors, and everything that a reader needs to trust it."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,8 +12,8 @@ class Likelihood:
 
     The Monte Carlo half-width is how far the number may be from what infinitely many draws on these images would
     give; that of the test set, how far these images' mean may be from that of all images. `discretisation` is how
-    much a solver's tolerance moved it (None: no solver). `exact` is -log2 P itself where the distribution is known, and
-    `exact_bound` what infinitely many draws would give where that is known too.
+    much a solver's tolerance moved it (None: no solver; NaN: a solve failed). `exact` is -log2 P itself where the
+    distribution is known, and `exact_bound` what infinitely many draws would give where that is known too.
     A number that is not a likelihood has `trusted` false, and the reasons.
     """
 
@@ -41,7 +42,8 @@ class Likelihood:
     reasons: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """By name; null stands for what is not finite, which JSON cannot say."""
+        return {name: _finite(value) for name, value in asdict(self).items()}
 
     def __str__(self) -> str:
         what = "bits/dim" if self.trusted else "bits/dim, NOT A LIKELIHOOD"
@@ -51,7 +53,7 @@ class Likelihood:
             ("terms", " + ".join(f"{name} {value:.4f}" for name, value in self.terms.items())),
             *_row("exact", self.exact, "{:.4f}, the truth on these images"),
             *_row("exact bound", self.exact_bound, "{:.4f}, from infinitely many draws"),
-            *_row("solver", self.discretisation, "{:+.5f} by its tolerance (of a tenth of it, on a few images)"),
+            *_row("solver", self.discretisation, self._solver()),
             ("estimator", self.estimator),
             ("network", f"{self.evaluations:,} evaluations, {self.evaluations_per_image:,.1f} an image"),
             ("images", f"{self._count()} of {self.dataset}, {self.published or 'not the published data set'}"),
@@ -60,6 +62,11 @@ class Likelihood:
         ]
         lines = [f"{self.bpd:.4f} {what}", *(f"  {name:12}  {text}" for name, text in rows), *self._caveats()]
         return "\n".join(lines)
+
+    def _solver(self) -> str:
+        if self.discretisation is not None and math.isnan(self.discretisation):
+            return "error not known: of the few images that it is measured on, one was not solved"
+        return "{:+.5f} by its tolerance (of a tenth of it, on a few images)"
 
     def _count(self) -> str:
         if self.images < self.images_in_test_set:
@@ -73,6 +80,12 @@ class Likelihood:
             count = f"{self.test_images_trained_on:,} of the {self.images_in_test_set:,}"
             return [f"  The model was trained on {count} images: not a test likelihood."]
         return []
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _row(name: str, value: float | None, text: str) -> list[tuple[str, str]]:
