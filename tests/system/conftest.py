@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,11 @@ class Program:
         """Run it to its end. No mistake of a user is answered by a traceback."""
         return finish(self.start(*arguments, **options))
 
+    def together(self, *commands: tuple[str, ...]) -> list[Result]:
+        """Run commands to their ends, two at a time."""
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(lambda command: self(*command), commands))
+
 
 def finish(process: subprocess.Popen) -> Result:
     """Wait for the end of a process."""
@@ -78,6 +84,12 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def program(tmp_path: Path, shared: Path) -> Program:
     """`program("run", tiny, ...)` in an empty folder."""
     return Program(tmp_path, shared)
+
+
+@pytest.fixture(scope="session")
+def program_in(shared: Path) -> Callable[[Path], Program]:
+    """`program_in(folder)`: the program in a folder that several tests look at."""
+    return lambda folder: Program(folder, shared)
 
 
 @pytest.fixture(scope="session")

@@ -56,3 +56,16 @@ def test_an_imported_checkpoint_is_a_run(program, imported, arrays):
     changed = [name for name, array in before.items() if not np.array_equal(array, after[name])]
     assert any("model" in name for name in changed)
     assert any("ema" in name for name in changed)
+
+
+@pytest.mark.slow
+def test_the_likelihood_of_an_imported_checkpoint(program, imported):
+    """The likelihood of an official checkpoint could not be measured, or its unknown training set pass for disjoint."""
+    result = program("likelihood", "--ckpt", imported, "--set", "likelihood.estimator.draws=2")
+    assert result.code == 0, result.err
+    facts = json.loads((program.cwd / imported / "likelihood.json").read_text())
+    assert result.out.startswith(f"{facts['bpd']:.4f} bits/dim\n")
+    assert "\n  It is not known which images this model was trained on.\n" in result.out
+    assert (facts["images"], facts["dataset"], facts["test_images_trained_on"]) == (3, "mine/test", None)
+    assert facts["trusted"]
+    assert facts["bpd"] == pytest.approx(sum(facts["terms"].values()), rel=1e-12)  # float64

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vdmkit likelihood`: the number, its errors, what it was measured on, and when it refuses to give one."""
+
+import json
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FEW = ("--set", "likelihood.estimator.draws=4")
+SEVEN = ("--set", "likelihood.images=7")  # "by sevens" compiled their batch
+FOUR = ("--set", "likelihood.images=4")  # as many as are solved again: one compilation
+LOOSE = ("--set", "likelihood.estimator.rtol=1e-2", "--set", "likelihood.estimator.atol=1e-2")
+DEVICES = "--xla_force_host_platform_device_count=4"
+BY_SEVENS = ("--json", *FEW, "--set", "likelihood.batch_size=7")
+NUMBERS = ("bpd", "half_width_monte_carlo", "half_width_test_set")
+PILOT = 2 * 48 * 24  # network evaluations
+ASKED = {
+    "json": ("--json", *FEW),
+    "one by one": (*FEW, "--set", "likelihood.batch_size=1"),
+    "by sevens": BY_SEVENS,
+    "sub-sample": (*FEW, *SEVEN),
+    "precise": ("--precision", "0.05"),
+    "steps": ("--steps", "4", *FEW, *SEVEN),
+    "importance": ("--estimator", "importance", "--set", "likelihood.estimator.samples=2", "--steps", "5", *SEVEN),
+    "ode": ("--estimator", "ode", "--set", "likelihood.estimator.divergence=exact", *LOOSE, *FOUR),
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What `vdmkit likelihood` said, and what it left in a copy of a run."""
+
+    run: Path
+    out: str
+    err: str
+
+    @property
+    def facts(self) -> dict:
+        return json.loads((self.run / "likelihood.json").read_text())
+
+    @property
+    def images(self) -> dict[str, np.ndarray]:
+        with np.load(self.run / "likelihood.npz") as file:
+            return dict(file)
+
+    def row(self, name: str) -> str:
+        """What the text says of it."""
+        (row,) = (line.removeprefix("  ") for line in self.out.splitlines() if line.startswith(f"  {name:12}"))
+        return row.removeprefix(name).strip()
+
+
+def measure(program, whole: Path, *arguments: str, code: int = 0, **options) -> Measured:
+    """`vdmkit likelihood` on a copy of a run, named `run`, which may be there from before."""
+    run = program.cwd / "run"
+    if not run.exists():
+        shutil.copytree(whole, run)
+    result = program("likelihood", "--ckpt", "run", *arguments, **options)
+    assert result.code == code, result.err
+    return Measured(run, result.out, result.err)
+
+
+@pytest.fixture(scope="module")
+def measured(program_in, tmp_path_factory, whole) -> dict[str, Measured]:
+    """A measurement for each entry of `ASKED`, each in a copy of the run. Not to be changed."""
+    program = program_in(tmp_path_factory.mktemp("measured"))
+    for name in ASKED:
+        shutil.copytree(whole, program.cwd / name)
+    results = program.together(*(("likelihood", "--ckpt", name, *arguments) for name, arguments in ASKED.items()))
+    for result in results:
+        assert result.code == 0, result.err
+    by_name = zip(ASKED, results, strict=True)
+    return {name: Measured(program.cwd / name, result.out, result.err) for name, result in by_name}
+
+
+def test_the_json(measured):
+    """A program that reads the result would miss a fact, or read one that contradicts another or the run folder."""
+    whole_set = measured["json"]
+    facts = whole_set.facts
+    assert json.loads(whole_set.out) == facts
+    assert list(facts["terms"]) == ["prior", "reconstruction", "diffusion"]
+    assert facts["bpd"] == pytest.approx(sum(facts["terms"].values()), rel=1e-12)  # float64
+    assert 0 < facts["half_width_monte_carlo"] < facts["bpd"]
+    assert 0 <= facts["half_width_test_set"] < facts["bpd"]
+    evaluation = json.loads((whole_set.run / "evaluation.json").read_text())
+    same = ("dataset", "sha256", "published", "images", "test_images_trained_on", "step", "weights", "seed", "device")
+    assert {name: facts[name] for name in same} == {name: evaluation[name] for name in same}
+    assert (facts["step"], facts["weights"], facts["images_in_test_set"]) == (12, "ema", 20)
+    assert facts["estimator"] == "variational bound, continuous time"
+    assert facts["evaluations"] == 20 * 4 + PILOT
+    assert facts["evaluations_per_image"] == facts["evaluations"] / 20
+    assert (facts["precision"], facts["trusted"], facts["reasons"]) == ("float32", True, [])
+    assert [facts[name] for name in ("exact", "exact_bound", "discretisation")] == [None, None, None]
+
+
+def test_the_file_of_images(measured):
+    """The values of single images would not be those of the reported mean, or not say of which image they are."""
+    whole_set = measured["json"]
+    images, facts = whole_set.images, whole_set.facts
+    np.testing.assert_array_equal(images["index"], np.arange(20))
+    bits = 64 * math.log(2)
+    assert images["nats"].shape == images["standard_error"].shape == (20,)
+    assert images["nats"].mean() / bits == pytest.approx(facts["bpd"], rel=1e-12)  # float64
+    error = np.sqrt((images["standard_error"] ** 2).sum()) / 20
+    error = min(error, images["nats"].std(ddof=1) / np.sqrt(20))  # the part is not larger than the whole
+    assert facts["half_width_monte_carlo"] == pytest.approx(2.093 * error / bits, rel=1e-4)  # Student's t, from tables
+    for name, value in facts["terms"].items():
+        assert images[f"term_{name}"].shape == (2, 20)  # two independent estimates
+        assert images[f"term_{name}"].mean() / bits == pytest.approx(value, rel=1e-12)
+    assert not images["failed"].any()
+
+
+def test_the_text(measured):
+    """A user would read other numbers than a program does, or not on what and with what they were measured."""
+    text = measured["one by one"]
+    facts = text.facts
+    value, monte_carlo, test_set = (f"{facts[name]:.4f}" for name in NUMBERS)
+    assert text.out.splitlines()[0] == f"{value} bits/dim"
+    assert text.row("Monte Carlo") == f"+/- {monte_carlo} (95%, on these images)"
+    assert text.row("test set") == f"+/- {test_set} (95%, these images for all others)"
+    assert text.row("terms") == " + ".join(f"{name} {bits:.4f}" for name, bits in facts["terms"].items())
+    assert text.row("estimator") == "variational bound, continuous time"
+    assert (
+        text.row("network") == f"{facts['evaluations']:,} evaluations, {facts['evaluations_per_image']:,.1f} an image"
+    )
+    assert text.row("images") == "all 20 of noise/test, not the published data set"
+    assert text.row("model") == f"step 12, ema weights, float32, {facts['device']}"
+
+
+def test_batches_and_devices_change_nothing(program, whole, measured):
+    """The likelihood of an image would depend on its batch, on padding, or on the number of devices."""
+    four = measure(program, whole, *FEW, "--set", "likelihood.batch_size=6", flags=DEVICES)  # 8 images at a time
+    assert four.facts["device"].startswith("4 x ")
+    for other in (measured["one by one"], measured["by sevens"], four):
+        for name, values in measured["json"].images.items():
+            # At most 300 nats, which float32 knows to 3e-5, and sums of 64 numbers in another order: 1e-4. A standard
+            # error is half the difference of two of them.
+            np.testing.assert_allclose(other.images[name], values, rtol=1e-7, atol=5e-4, err_msg=name)
+        assert other.facts["bpd"] == pytest.approx(measured["json"].facts["bpd"], rel=2e-6)
+
+
+def test_killed_it_goes_on_where_it_was(program, whole, measured):
+    """A pass of hours would begin anew, end with another number than undisturbed, or leave its parts behind."""
+    last = r"os.rename likelihood\.unfinished/.*/14\.npz "
+    killed = measure(program, whole, *BY_SEVENS, faults=f"SIGKILL {last}", code=-9)
+    assert killed.out == ""
+    unfinished = killed.run / "likelihood.unfinished"
+    assert sorted(path.name for path in unfinished.glob("*/[0-9]*")) == ["0.npz", "7.npz"]
+    done = r"os.rename likelihood\.unfinished/.*/(0|7)\.npz "  # what is computed is written
+    again = measure(program, whole, *BY_SEVENS, faults=f"SIGKILL {done}")
+    undisturbed = measured["by sevens"]
+    assert again.out == undisturbed.out
+    assert (again.run / "likelihood.json").read_bytes() == (undisturbed.run / "likelihood.json").read_bytes()
+    for name, values in undisturbed.images.items():
+        np.testing.assert_array_equal(again.images[name], values, err_msg=name)
+    assert not unfinished.exists()
+
+
+IN_WORDS = {
+    "steps": ("variational bound, T = 4 steps", ["prior", "reconstruction", "diffusion"]),
+    "importance": ("importance-weighted bound, 2 samples, T = 5 steps", ["importance"]),
+    "ode": (
+        "probability-flow ODE (Tsit5, rtol 1e-02, atol 1e-02, exact divergence), truncated normal dequantisation: "
+        "a bound on log P in expectation",
+        ["prior", "volume", "dequantisation"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IN_WORDS)
+def test_every_estimator_says_what_it_is(measured, name):
+    """A number would be reported as another estimator's, or an option not reach that estimator."""
+    words, terms = IN_WORDS[name]
+    facts = measured[name].facts
+    assert measured[name].row("estimator") == facts["estimator"] == words
+    assert list(facts["terms"]) == terms
+    assert facts["bpd"] == pytest.approx(sum(facts["terms"].values()), rel=1e-6)  # the ode's are float32
+    assert ("  solver " in measured[name].out) == (facts["discretisation"] is not None) == (name == "ode")
+    assert facts["trusted"]
+
+
+def test_a_precision_is_reached(measured):
+    """`--precision` would not be kept, or the network evaluations of the passes that missed it not be counted."""
+    assert measured["json"].facts["half_width_monte_carlo"] > 0.05
+    precise = measured["precise"]
+    assert 0 < precise.facts["half_width_monte_carlo"] <= 0.05
+    passes = precise.err.count("likelihood: 1/1")
+    assert passes >= 1
+    draws = precise.facts["evaluations"] - passes * PILOT
+    assert draws > 20 * 4
+    assert draws % 20 == 0
+    assert not (precise.run / "likelihood.unfinished").exists()
+
+
+def test_a_sub_sample(measured):
+    """Some of the images would pass for all of them, be the first ones, or not be known."""
+    seven = measured["sub-sample"]
+    assert seven.row("images") == "7 (drawn at random from 20) of noise/test, not the published data set"
+    assert (seven.facts["images"], seven.facts["images_in_test_set"]) == (7, 20)
+    assert seven.images["index"].tolist() == sorted(np.random.default_rng(0).permutation(20)[:7])
+    assert seven.images["nats"].shape == (7,)
+
+
+def test_what_is_no_likelihood(program, whole):
+    """A solve that stopped halfway would be reported as a likelihood, or hours of solving be lost by the refusal."""
+    fails = ("--estimator", "ode", "--set", "likelihood.estimator.max_steps=2", *FOUR)
+    reason = "the solver did not reach its end for 4 of 4 images."
+    refused = measure(program, whole, *fails, code=4)
+    assert refused.out == ""
+    message = f"not a likelihood: {reason} --allow-untrusted prints the number, marked as none."
+    assert refused.err.splitlines()[-1] == message
+    assert not list(refused.run.glob("likelihood.[jn]*"))
+    again = r"os.rename likelihood\.unfinished/.*/0\.npz "
+    marked = measure(program, whole, *fails, "--allow-untrusted", faults=f"SIGKILL {again}")
+    facts = marked.facts
+    assert (facts["trusted"], facts["reasons"], facts["discretisation"]) == (False, [reason], None)
+    assert marked.out.splitlines()[0] == f"{facts['bpd']:.4f} bits/dim, NOT A LIKELIHOOD"
+    assert marked.row("not one") == reason
+    assert marked.row("solver").startswith("error not known")
+    assert marked.images["failed"].all()
+    assert not (marked.run / "likelihood.unfinished").exists()
+
+
+REFUSED = [
+    (("--estimator", "nonsense"), "unknown estimator 'nonsense'. Known: bound, importance, ode."),
+    (("--set", "likelihood.estimator.draws=3"), "likelihood.estimator.draws: expected a multiple of 2, found 3."),
+    (("--set", "likelihood.estimator.draws=0"), "expected greater than or equal to 2, found 0."),
+    (("--set", "likelihood.estimator.samples=2"), "likelihood.estimator.samples: unknown key. Known: draws, steps."),
+    (("--precision", "0.1", "--estimator", "ode"), "Leave the precision out and set likelihood.estimator.draws."),
+    (("--precision", "0.1", "--estimator", "importance"), "the importance estimator cannot plan for a precision"),
+    (("--steps", "4", "--estimator", "ode"), 'likelihood.estimator.steps = 4 with step_size = "adaptive"'),
+]
+
+
+def test_refusals(program, whole, snapshot):
+    """A mistyped estimator or setting would be passed over in silence, or end without the names that are known."""
+    run = shutil.copytree(whole, program.cwd / "run")
+    before = snapshot(run)
+    results = program.together(*(("likelihood", "--ckpt", "run", *arguments) for arguments, _ in REFUSED))
+    for (arguments, message), result in zip(REFUSED, results, strict=True):
+        assert (result.code, result.out) == (2, ""), arguments
+        assert message in result.err, arguments
+        assert len(result.err.splitlines()) == 1, result.err
+    assert snapshot(run) == before
+
+
+def test_data_that_do_not_fit(program, whole, tiny, snapshot):
+    """The likelihood of images of another size or number of levels would be compared with that of the run's."""
+    run = shutil.copytree(whole, program.cwd / "run")
+    before = snapshot(run)
+    larger = np.zeros((2, 8, 9, 1), np.uint8)
+    np.savez(program.cwd / "larger.npz", train=larger, test=larger)
+    likelihood = ("likelihood", "--ckpt", "run", "--set")
+    commands = [(*likelihood, change) for change in ("data.path=larger.npz", "data.levels=18", "likelihood.images=1")]
+    shape, levels, single = program.together(*commands)
+    fits = "the model was trained on (8, 8, 1, 17). A likelihood of one is not a likelihood of the other.\n"
+    images = "images of (height, width, channels, levels)"
+    assert (shape.code, shape.out, shape.err) == (1, "", f"larger: {images} (8, 9, 1, 17); {fits}")
+    assert (levels.code, levels.out, levels.err) == (1, "", f"noise: {images} (8, 8, 1, 18); {fits}")
+    message = "1 image(s) to test on: an interval needs at least 2.\n"
+    assert (single.code, single.out, single.err) == (1, "", message)
+    assert snapshot(run) == before
