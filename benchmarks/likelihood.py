@@ -138,7 +138,7 @@ def planned(name: str, model: DiffusionModel, pixels: np.ndarray, kept: tuple[in
     """The estimator with some of its control variates, planned for these."""
     estimator = VariationalBound(0, draws=2 * STRATA)
     with controls(kept):
-        plan = estimator.plan(model, pixels, precision=0.0, key=jax.random.key(0))
+        plan = estimator.fitted_plan(model, pixels, precision=0.0, key=jax.random.key(0))
     variance = STRATA * float(plan.variance)
     estimate = estimates(estimator, model, pixels, plan)
     return Way(name, estimate, STRATA, REPEATS_STRATIFIED, planned=variance, pilot=plan.evaluations)
@@ -191,7 +191,7 @@ def check(model: DiffusionModel, pixels: np.ndarray) -> None:
     low, high = (CHECKS - 1) / chi2.ppf([0.975, 0.025], CHECKS - 1)
     for draws in CHECK_DRAWS:
         estimator = VariationalBound(0, draws=draws)
-        plan = estimator.plan(model, pixels, precision=0.0, key=jax.random.key(0))
+        plan = estimator.fitted_plan(model, pixels, precision=0.0, key=jax.random.key(0))
         estimate = estimates(estimator, model, pixels, plan)
         intervals = []
         for i in range(CHECKS):

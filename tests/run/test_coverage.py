@@ -62,7 +62,7 @@ def test_intervals_of_the_bound_hold_its_exact_value(oracle, steps):
     gammas = np.linspace(-8, 8, steps + 1) if steps else np.array([-8.0, 8.0])
     table = exact_terms(distribution, gammas, continuous=not steps)
     truth = float(terms_of_images(table, images).total.mean())
-    assert covered(VariationalBound(steps, draws=8), model, images, truth) >= 90
+    assert covered(VariationalBound(steps, draws=16), model, images, truth) >= 90
 
 
 def test_intervals_of_one_importance_sample_hold_the_bound_of_its_steps(oracle):
@@ -76,7 +76,7 @@ def test_intervals_of_one_importance_sample_hold_the_bound_of_its_steps(oracle):
 def test_intervals_of_the_bound_hold_the_truth_where_pixels_depend_on_each_other(oracle):
     """The bound of the exact denoiser between wide ends would not be -log P."""
     model, distribution, images = oracle("mixture")
-    assert covered(VariationalBound(0, draws=8), model, images, float(distribution.nats(images).mean())) >= 90
+    assert covered(VariationalBound(0, draws=16), model, images, float(distribution.nats(images).mean())) >= 90
 
 
 def test_intervals_of_the_flow_hold_the_truth(oracle):

@@ -207,7 +207,7 @@ def test_a_sub_sample(measured):
 def test_what_is_no_likelihood(program, whole):
     """A solve that stopped halfway would be reported as a likelihood, or hours of solving be lost by the refusal."""
     fails = ("--estimator", "ode", "--set", "likelihood.estimator.max_steps=2", *FOUR)
-    reason = "the solver did not reach its end for 4 of 4 images."
+    reason = "the solver did not reach its end for 4 of 4 images: give it more likelihood.estimator.max_steps."
     refused = measure(program, whole, *fails, code=4)
     assert refused.out == ""
     message = f"not a likelihood: {reason} --allow-untrusted prints the number, marked as none."

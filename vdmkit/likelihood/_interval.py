@@ -30,14 +30,16 @@ def interval(replicates: Float[np.ndarray, "2 n"]) -> Interval:
     """The mean over n >= 2 images, each estimated twice with independent draws.
 
     The spread of the images' means holds both errors; half the squared difference of an image's two estimates
-    measures the Monte Carlo part alone. What is left of the first after the second is the finite test set's.
+    measures the Monte Carlo part alone. What is left of the first after the second is the finite test set's: nothing,
+    where by chance the second comes out larger.
     """
     first, second = replicates
     means = (first + second) / 2
     n = len(means)
     both = means.var(ddof=1) / n
     monte_carlo = ((first - second) ** 2 / 4).mean() / n
-    monte_carlo = min(monte_carlo, both)  # by chance it can come out larger than the whole that contains it
     quantile = float(stdtrit(n - 1, 0.975))
-    test_set, monte_carlo, both = (quantile * float(np.sqrt(v)) for v in (both - monte_carlo, monte_carlo, both))
+    test_set, monte_carlo, both = (
+        quantile * float(np.sqrt(v)) for v in (max(both - monte_carlo, 0.0), monte_carlo, both)
+    )
     return Interval(float(means.mean()), both, test_set, monte_carlo)

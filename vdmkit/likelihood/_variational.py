@@ -25,16 +25,35 @@ _QUANTILE = 1.96
 _MARGIN = 1.3  # the pilot knows the variance to some 10%, the pass its own to as much
 
 
-class BoundPlan(eqx.Module):
-    """What the pilot settled: allocation, control variates and their coefficients by gamma, draws a replicate.
+class Explained(eqx.Module):
+    """What the control variates explain of the loss, with coefficients that change with gamma."""
 
-    `variance` (nats^2) is that predicted of one estimate of one image.
-    """
-
-    allocation: Allocation
     controls: Controls
     gamma: Float[Array, " g"]
     coefficients: Float[Array, "g 3"]
+
+    def __call__(
+        self,
+        model: DiffusionModel,
+        x: Float[Array, "h w c"],
+        gamma: Float[Array, ""],
+        eps: Float[Array, "h w c"],
+        *,
+        key: PRNGKeyArray,
+    ) -> Float[Array, ""]:
+        """Of mean zero over eps and `key`."""
+        coefficients = jax.vmap(lambda column: jnp.interp(gamma, self.gamma, column), in_axes=1)(self.coefficients)
+        return coefficients @ self.controls(model, x, gamma, eps, key=key)
+
+
+class BoundPlan(eqx.Module):
+    """What the pilot settled: allocation, what control variates explain, draws a replicate.
+
+    `variance` (nats^2) is that predicted of one estimate of one image; NaN without a pilot.
+    """
+
+    allocation: Allocation
+    explained: Explained | None
     draws: Int[np.ndarray, ""]
     variance: Float[np.ndarray, ""]
     evaluations: int = eqx.field(static=True)
@@ -68,6 +87,20 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
     def plan(
         self, model: DiffusionModel, images: UInt8[np.ndarray, "n h w c"], *, precision: float, key: PRNGKeyArray
     ) -> BoundPlan:
+        if not precision and self.draws * len(images) < EVALUATIONS:
+            return self.even_plan(model)
+        return self.fitted_plan(model, images, precision=precision, key=key)
+
+    def even_plan(self, model: DiffusionModel) -> BoundPlan:
+        """Without a pilot, where that would cost more than all the draws."""
+        cells, strata = cells_of(model.schedule, self.steps), np.asarray(self.draws // 2)
+        allocation, _ = neyman(cells, np.zeros_like(cells.rate), np.zeros_like(cells.rate))
+        return BoundPlan(allocation, None, strata, np.asarray(np.nan), 0)
+
+    def fitted_plan(
+        self, model: DiffusionModel, images: UInt8[np.ndarray, "n h w c"], *, precision: float, key: PRNGKeyArray
+    ) -> BoundPlan:
+        """With a pilot."""
         cells, controls = cells_of(model.schedule, self.steps), fit_controls(model, images)
         pilot = run_pilot(model, images, controls, key=key)
         middles = cells.low + cells.width / 2
@@ -78,9 +111,8 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         if precision:
             wanted = 2 * len(images) * (precision / _QUANTILE) ** 2  # two replicates of each image
             strata = int(np.ceil(_MARGIN * variance / wanted))
-        gamma, coefficients = (jnp.asarray(a, float) for a in (pilot.gamma, pilot.coefficients))
-        predicted = np.asarray(variance / strata)
-        return BoundPlan(allocation, controls, gamma, coefficients, np.asarray(strata), predicted, EVALUATIONS)
+        explained = Explained(controls, *(jnp.asarray(a, float) for a in (pilot.gamma, pilot.coefficients)))
+        return BoundPlan(allocation, explained, np.asarray(strata), np.asarray(variance / strata), EVALUATIONS)
 
     def __call__(
         self,
@@ -127,6 +159,7 @@ def _diffusion(
 ) -> Float[Array, ""]:
     gamma, weight, mean = plan.allocation(u)
     eps_hat = model.denoise(diffuse(model.path, gamma, x, eps), gamma, {}).eps_hat
-    coefficients = jax.vmap(lambda column: jnp.interp(gamma, plan.gamma, column), in_axes=1)(plan.coefficients)
-    controlled = ((eps - eps_hat) ** 2).sum() - coefficients @ plan.controls(model, x, gamma, eps, key=key)
-    return plan.allocation.total + weight * (controlled - mean)
+    loss = ((eps - eps_hat) ** 2).sum()
+    if plan.explained is not None:
+        loss = loss - plan.explained(model, x, gamma, eps, key=key)
+    return plan.allocation.total + weight * (loss - mean)

@@ -70,7 +70,7 @@ def _evaluation(bound: Bound, test: Images, recipe: Recipe, step: int, trained_o
         bpd_low=total.low,
         bpd_high=total.high,
         half_width_test_set=total.half_width_test_set,
-        half_width_monte_carlo=total.half_width_monte_carlo,
+        half_width_monte_carlo=min(total.half_width_monte_carlo, total.half_width),  # a part of the whole
         prior=float(bound.prior.mean()),
         reconstruction=float(bound.reconstruction.mean()),
         diffusion=float(bound.diffusion.mean()),

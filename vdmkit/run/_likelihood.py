@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
+from vdmkit import __version__
 from vdmkit.data import Images
 from vdmkit.errors import UntrustedError
 from vdmkit.files import whole_file, write_json
@@ -131,7 +132,15 @@ def _pass(
 
 def _fingerprint(run: TrainedRun, test: Images, stage: int) -> str:
     """Of all that the numbers of a pass depend on."""
-    facts = [flat(run.recipe), run.step, test.identity.sha256, stage, device()]
+    facts = [
+        flat(run.recipe),
+        run.folder.facts()["plugins"],
+        run.step,
+        test.identity.sha256,
+        stage,
+        device(),
+        __version__,
+    ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -145,7 +154,10 @@ def _report(
 ) -> Likelihood:
     recipe, model = run.recipe, run.model(run.recipe.likelihood.weights)
     total = interval(bits_per_dim(np.asarray(estimates.nats), model.dimensions))
-    terms = {name: estimates.terms[name] for name in sorted(estimates.terms, key=_TERMS.index)}
+    terms = {
+        name: estimates.terms[name]
+        for name in sorted(estimates.terms, key=lambda name: _TERMS.index(name) if name in _TERMS else len(_TERMS))
+    }
     hashes = read_hashes(run.folder.trained_on)
     reasons = _reasons(estimates)
     return Likelihood(
@@ -193,7 +205,8 @@ def _reasons(estimates: Estimates) -> list[str]:
     reasons = []
     failed = int(np.asarray(estimates.failed).any(0).sum())
     if failed:
-        reasons.append(f"the solver did not reach its end for {failed} of {estimates.failed.shape[1]} images.")
+        count = f"{failed} of {estimates.failed.shape[1]} images"
+        reasons.append(f"the solver did not reach its end for {count}: give it more likelihood.estimator.max_steps.")
     for name, values in estimates.terms.items():
         if not np.isfinite(values).all():
             image = int(np.argwhere(~np.isfinite(values))[0, 1])
