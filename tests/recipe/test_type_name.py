@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Optional
 
 import pytest
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Lt, MultipleOf
 
 from vdmkit.recipe import toml_text, type_name
 
@@ -17,10 +17,11 @@ from vdmkit.recipe import toml_text, type_name
         (int, "int"),
         (Path, "Path"),
         (int | None, "int | None"),
-        (Optional[int], "Optional[int]"),  # noqa: UP045 (what a plugin may still write)
+        (Optional[int], "int | None"),  # noqa: UP045 (what a plugin may still write)
         (Literal["ema", "raw"], "Literal['ema', 'raw']"),
         (tuple[float, ...], "tuple[float, ...]"),
         (Annotated[float, Ge(0), Lt(1)], "float >= 0 < 1"),
+        (Annotated[int, Ge(2), MultipleOf(2)] | None, "int >= 2 multiple of 2 | None"),
         (inspect.Parameter.empty, "any"),
     ],
 )

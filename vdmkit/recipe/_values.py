@@ -4,7 +4,8 @@
 import inspect
 import json
 import re
-from typing import Annotated, Any, get_args, get_origin
+import types
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
@@ -87,7 +88,9 @@ def type_name(annotation: Any) -> str:
     if annotation is inspect.Parameter.empty:
         return "any"
     if isinstance(annotation, type):
-        return annotation.__name__
+        return annotation.__name__.replace("NoneType", "None")
+    if get_origin(annotation) in (Union, types.UnionType):
+        return " | ".join(map(type_name, get_args(annotation)))
     if get_origin(annotation) is Annotated:
         base, *constraints = get_args(annotation)
         return " ".join([type_name(base), *map(_constraint, constraints)])
@@ -96,5 +99,7 @@ def type_name(annotation: Any) -> str:
 
 def _constraint(constraint: Any) -> str:
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    if hasattr(constraint, "multiple_of"):
+        return f"multiple of {constraint.multiple_of}"
     bounds = [f"{sign} {getattr(constraint, name)}" for name, sign in signs.items() if hasattr(constraint, name)]
     return ", ".join(bounds) or str(constraint)
