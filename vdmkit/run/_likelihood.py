@@ -160,14 +160,18 @@ def _report(
     }
     hashes = read_hashes(run.folder.trained_on)
     reasons = _reasons(estimates)
+    discretisation = _discretisation(run, test, estimator, index)
+    width = total.half_width_monte_carlo + abs(discretisation or 0.0)
     return Likelihood(
         bpd=total.value,
+        bpd_low=total.value - width,
+        bpd_high=total.value + width,
         half_width_monte_carlo=total.half_width_monte_carlo,
         half_width_test_set=total.half_width_test_set,
         terms={name: bits_per_dim(float(nats.mean()), model.dimensions) for name, nats in terms.items()},
         exact=exact_value(run, test, index),
         exact_bound=exact_bound(run, test, estimator, index),
-        discretisation=_discretisation(run, test, estimator, index),
+        discretisation=discretisation,
         estimator=estimator.describe(),
         evaluations=evaluations,
         evaluations_per_image=evaluations / len(index),

@@ -12,12 +12,15 @@ class Likelihood:
 
     The Monte Carlo half-width is how far the number may be from what infinitely many draws on these images would
     give; that of the test set, how far these images' mean may be from that of all images. `discretisation` is how
-    much a solver's tolerance moved it (None: no solver; NaN: a solve failed). `exact` is -log2 P itself where the
-    distribution is known, and `exact_bound` what infinitely many draws would give where that is known too.
-    A number that is not a likelihood has `trusted` false, and the reasons.
+    much a solver's tolerance moved it (None: no solver; NaN: a solve failed). `bpd_low` and `bpd_high` allow for Monte
+    Carlo and the solver, on these images. `exact` is -log2 P itself where the distribution is known, and `exact_bound`
+    what infinitely many draws would give where that is known too. A number that is not a likelihood has `trusted`
+    false, and the reasons.
     """
 
     bpd: float
+    bpd_low: float
+    bpd_high: float
     half_width_monte_carlo: float
     half_width_test_set: float
     terms: dict[str, float]
@@ -60,7 +63,12 @@ class Likelihood:
             ("model", f"step {self.step:,}, {self.weights} weights, {self.precision}, {self.device}"),
             *(("not one", reason) for reason in self.reasons),
         ]
-        lines = [f"{self.bpd:.4f} {what}", *(f"  {name:12}  {text}" for name, text in rows), *self._caveats()]
+        width = (self.bpd_high - self.bpd_low) / 2
+        lines = [
+            f"{self.bpd:.4f} +/- {width:.4f} {what}",
+            *(f"  {name:12}  {text}" for name, text in rows),
+            *self._caveats(),
+        ]
         return "\n".join(lines)
 
     def _solver(self) -> str:
