@@ -30,9 +30,8 @@ def likelihood(program, *arguments: str) -> tuple[str, dict]:
     return result.out, json.loads((program.cwd / "run" / "likelihood.json").read_text())
 
 
-@pytest.mark.parametrize(
-    ("name", "exact"), [pytest.param("gaussian", 2.5174, marks=pytest.mark.slow), ("mixture", 2.6995)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "exact"), [("gaussian", 2.5174), ("mixture", 2.6995)])
 def test_the_likelihood_is_the_exact_one(program, name, exact):
     """An estimator would be off by more than it says, or the truth beside it be another than the recipe's."""
     recipe = RECIPES / f"oracle_{name}.toml"
