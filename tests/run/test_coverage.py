@@ -27,6 +27,7 @@ RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 SMALL = ["data.shape=[2, 2, 1]", "data.levels=5", "data.test_count=200"]
 SMALL += ["model.schedule.gamma_min=-8.0", "model.schedule.gamma_max=8.0"]
 STEPS = 8
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

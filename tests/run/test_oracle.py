@@ -14,6 +14,7 @@ from vdmkit.run import RunFolder, evaluate, load_run, run_recipe
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gaussian", "mixture"])
 def test_the_reported_bound_is_the_exact_likelihood_within_its_interval(name: str, tmp_path) -> None:
     """False if an estimator run by recipe could be off on data of known -log P, or a run needed parameters."""
