@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Likelihoods of a test set: estimators of a bound on -log P for every image, and the interval of their mean."""
 
-from vdmkit.likelihood._bound import bound_of_images, check_count
+from vdmkit.likelihood._bound import bound_of_images, check_count, describe_bound
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
 from vdmkit.likelihood._importance import ImportanceWeighted
 from vdmkit.likelihood._interval import Interval, interval
@@ -23,6 +23,7 @@ __all__ = [
     "VariationalBound",
     "bound_of_images",
     "check_count",
+    "describe_bound",
     "discretisation_error",
     "exact_terms",
     "interval",

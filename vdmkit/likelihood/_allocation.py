@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vdmkit.noise import AbstractSchedule
+from vdmkit.noise import AbstractSchedule, ends_of
 
 _CELLS = 128
 _PAD = 256
@@ -55,8 +55,7 @@ def cells_of(schedule: AbstractSchedule, steps: int) -> Cells:
     if steps:
         gamma = np.asarray(jax.vmap(schedule)(jnp.arange(steps + 1) / steps), np.float64)
         return Cells(gamma[1:], np.zeros(steps), np.expm1(np.diff(gamma)) / 2)
-    gamma_0, gamma_1 = (float(schedule(jnp.asarray(t, float))) for t in (0, 1))
-    edges = np.linspace(gamma_0, gamma_1, _CELLS + 1)
+    edges = np.linspace(*ends_of(schedule), _CELLS + 1)
     return Cells(edges[:-1], np.diff(edges), np.diff(edges) / 2)
 
 

@@ -127,7 +127,7 @@ def transport(
 def log_prior(model: DiffusionModel, z_1: Float[Array, "h w c"]) -> Float[Array, ""]:
     """log p_1(z_1) in nats, p_1 = N(0, (alpha_1^2 + sigma_1^2) I)."""
     gamma_1 = model.schedule(jnp.ones(()))
-    scale = jnp.hypot(model.path.alpha(gamma_1), model.path.sigma(gamma_1))
+    scale = model.path.scale(gamma_1)
     return -((z_1 / scale) ** 2).sum() / 2 - z_1.size * (jnp.log(2 * jnp.pi) / 2 + jnp.log(scale))
 
 

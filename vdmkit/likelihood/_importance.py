@@ -109,8 +109,7 @@ def _start(
     def one(image: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
         x = model.observation.encode(image)
         eps = jax.random.normal(fold_purpose(key, "start"), x.shape, x.dtype)
-        scale = jnp.hypot(model.path.alpha(gamma_1), model.path.sigma(gamma_1))
-        z_1 = diffuse(model.path, gamma_1, x, eps) / scale
+        z_1 = diffuse(model.path, gamma_1, x, eps) / model.path.scale(gamma_1)
         return eps, 0.5 * (eps**2 - z_1**2 - jax.nn.softplus(-gamma_1)).sum()
 
     return jax.vmap(lambda image, keys: jax.vmap(lambda key: one(image, key))(keys))(images, keys)

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray, UInt8
 
 from vdmkit.likelihood._controls import COUNT, Controls
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import diffuse
-from vdmkit.objective import reconstruction_loss
+from vdmkit.noise import ends_of
+from vdmkit.objective import eps_error, reconstruction_loss
 
 _IMAGES, _NODES = 48, 24
 EVALUATIONS = 2 * _IMAGES * _NODES
@@ -37,7 +37,7 @@ def run_pilot(
     key: PRNGKeyArray,
 ) -> Pilot:
     """Two draws of the loss at each of some images and gammas between the schedule's ends."""
-    gamma_0, gamma_1 = (float(model.schedule(jnp.asarray(t, float))) for t in (0, 1))
+    gamma_0, gamma_1 = ends_of(model.schedule)
     order = np.random.default_rng(0).permutation(len(images))
     chosen = jnp.asarray(images[np.resize(order, _IMAGES)])
     gamma = gamma_0 + (gamma_1 - gamma_0) * (np.arange(_NODES) + 0.5) / _NODES
@@ -60,8 +60,7 @@ def _draws(
         key_eps, key_0, key_controls = jax.random.split(key, 3)
         x = model.observation.encode(image)
         eps_0, eps = (jax.random.normal(k, x.shape, x.dtype) for k in (key_0, key_eps))
-        eps_hat = model.denoise(diffuse(model.path, gamma, x, eps), gamma, {}).eps_hat
-        loss = ((eps - eps_hat) ** 2).sum()
+        loss = eps_error(model, x, gamma, eps, {})
         controlled = controls(model, x, gamma, eps, key=key_controls)
         return loss, controlled, reconstruction_loss(model, image, eps_0)
 

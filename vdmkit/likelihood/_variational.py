@@ -11,12 +11,12 @@ from annotated_types import Ge, Le, MultipleOf
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from vdmkit.likelihood._allocation import Allocation, cells_of, neyman
+from vdmkit.likelihood._bound import describe_bound
 from vdmkit.likelihood._controls import Controls, fit_controls
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
 from vdmkit.likelihood._pilot import EVALUATIONS, run_pilot
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import diffuse
-from vdmkit.objective import prior_loss, reconstruction_loss
+from vdmkit.objective import eps_error, prior_loss, reconstruction_loss
 from vdmkit.randomness import fold_purpose
 from vdmkit.registry import register
 
@@ -82,7 +82,7 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         self.steps = trained_steps if steps is None else steps
 
     def describe(self) -> str:
-        return "variational bound, " + (f"T = {self.steps} steps" if self.steps else "continuous time")
+        return describe_bound(self.steps)
 
     def plan(
         self, model: DiffusionModel, images: UInt8[np.ndarray, "n h w c"], *, precision: float, key: PRNGKeyArray
@@ -158,8 +158,7 @@ def _diffusion(
     model: DiffusionModel, plan: BoundPlan, x: Array, u: Array, eps: Array, key: PRNGKeyArray
 ) -> Float[Array, ""]:
     gamma, weight, mean = plan.allocation(u)
-    eps_hat = model.denoise(diffuse(model.path, gamma, x, eps), gamma, {}).eps_hat
-    loss = ((eps - eps_hat) ** 2).sum()
+    loss = eps_error(model, x, gamma, eps, {})
     if plan.explained is not None:
         loss = loss - plan.explained(model, x, gamma, eps, key=key)
     return plan.allocation.total + weight * (loss - mean)

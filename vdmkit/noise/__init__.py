@@ -6,7 +6,7 @@ from vdmkit.noise._linear import FixedLinear, LearnedLinear
 from vdmkit.noise._monotone import LearnedMonotone
 from vdmkit.noise._path import AbstractPath, VariancePreserving
 from vdmkit.noise._process import diffuse, reverse
-from vdmkit.noise._schedule import AbstractSchedule, check_increasing, gamma_and_derivative
+from vdmkit.noise._schedule import AbstractSchedule, check_increasing, ends_of, gamma_and_derivative
 
 __all__ = [
     "AbstractPath",
@@ -18,6 +18,7 @@ __all__ = [
     "VariancePreserving",
     "check_increasing",
     "diffuse",
+    "ends_of",
     "gamma_and_derivative",
     "reverse",
 ]

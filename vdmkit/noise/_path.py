@@ -26,6 +26,10 @@ class AbstractPath(eqx.Module):
         """Scale of the noise in z: alpha exp(gamma / 2)."""
         return jnp.exp(self.log_alpha(gamma) + gamma / 2)
 
+    def scale(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
+        """sqrt(alpha^2 + sigma^2): of the prior p(z_1) = N(0, scale^2 I) at gamma_1."""
+        return jnp.hypot(self.alpha(gamma), self.sigma(gamma))
+
 
 define_kind("path", "alpha and sigma of z = alpha x + sigma eps, at a given gamma", AbstractPath)
 

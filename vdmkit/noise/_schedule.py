@@ -48,6 +48,11 @@ def gamma_and_derivative(schedule: AbstractSchedule, t: Float[Array, ""]) -> tup
     return jax.jvp(schedule, (t,), (jnp.ones_like(t),))
 
 
+def ends_of(schedule: AbstractSchedule) -> tuple[float, float]:
+    """gamma_0 and gamma_1, wherever learning has moved them."""
+    return float(schedule(jnp.asarray(0, float))), float(schedule(jnp.asarray(1, float)))
+
+
 def check_increasing(schedule: AbstractSchedule) -> None:
     """Raises RecipeError where gamma falls, or jumps: there the bound is none.
 

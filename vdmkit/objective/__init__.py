@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The variational bound, and what a training objective chooses: times, weighting, steps."""
 
-from vdmkit.objective._bound import Bound, diffusion_loss, prior_loss, reconstruction_loss, step_end
+from vdmkit.objective._bound import Bound, diffusion_loss, eps_error, prior_loss, reconstruction_loss, step_end
 from vdmkit.objective._objective import Draws, Objective
 from vdmkit.objective._times import AbstractTimes, LowDiscrepancy, Uniform
 from vdmkit.objective._units import bits_per_dim
@@ -18,6 +18,7 @@ __all__ = [
     "Uniform",
     "bits_per_dim",
     "diffusion_loss",
+    "eps_error",
     "prior_loss",
     "reconstruction_loss",
     "step_end",

@@ -68,9 +68,21 @@ def diffusion_loss(
     else:
         gamma_t = model.schedule(t)
         rate = steps * jnp.expm1(gamma_t - model.schedule(t - 1 / steps))
-    z_t = diffuse(model.path, gamma_t, x, eps)
-    eps_hat = model.denoise(z_t, gamma_t, condition, key=key).eps_hat
-    return 0.5 * rate * ((eps - eps_hat) ** 2).sum(), gamma_t
+    return 0.5 * rate * eps_error(model, x, gamma_t, eps, condition, key=key), gamma_t
+
+
+def eps_error(
+    model: DiffusionModel,
+    x: Float[Array, "h w c"],
+    gamma: Float[Array, ""],
+    eps: Float[Array, "h w c"],
+    condition: Condition,
+    *,
+    key: PRNGKeyArray | None = None,
+) -> Float[Array, ""]:
+    """|eps - eps_hat(z; gamma)|^2 of the latent z = alpha x + sigma eps. `key` drives dropout."""
+    z = diffuse(model.path, gamma, x, eps)
+    return ((eps - model.denoise(z, gamma, condition, key=key).eps_hat) ** 2).sum()
 
 
 def step_end(t: Float[Array, "*batch"], steps: int) -> Float[Array, "*batch"]:

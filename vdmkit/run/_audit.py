@@ -6,7 +6,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -26,13 +25,13 @@ from vdmkit.likelihood import (
     referee,
 )
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import AbstractSchedule
+from vdmkit.noise import AbstractSchedule, ends_of
 from vdmkit.objective import bits_per_dim
 from vdmkit.randomness import fold_purpose
 from vdmkit.report import progress
 from vdmkit.run._evaluate import check_fits
 from vdmkit.run._load import TrainedRun
-from vdmkit.run._pass import pass_over
+from vdmkit.run._pass import pass_over, sample_of
 
 _IMAGES, _DRAWS, _DRAWS_IN_TIME = 64, 64, 512
 _STEPS = (FEW_STEPS, 64, 128, 256)
@@ -53,8 +52,7 @@ def audit(run: TrainedRun, test: Images) -> list[Check]:
     """Measure 64 images, or as many as the recipe's `likelihood.images`, drawn at random; leave RUN/audit.json."""
     model, settings = run.model(run.recipe.likelihood.weights), run.recipe.likelihood
     check_fits(model, test)
-    order = np.random.default_rng(0).permutation(len(test.pixels))
-    index = np.sort(order[: settings.images or _IMAGES])
+    index = sample_of(len(test.pixels), settings.images or _IMAGES)
     key = fold_purpose(jax.random.key(run.recipe.seed), "audit")
     checks = referee(gather(model, test, index, batch_size=settings.batch_size, key=key))
     write_json(run.folder.path / "audit.json", {"checks": [as_json(check) for check in checks]})
@@ -66,7 +64,7 @@ def gather(
 ) -> Evidence:
     """All measurements of these images."""
     estimators = _estimators()
-    gamma_0, gamma_1 = (float(model.schedule(jnp.asarray(t, float))) for t in (0, 1))
+    gamma_0, gamma_1 = ends_of(model.schedule)
     curved = eqx.tree_at(lambda m: m.schedule, model, _Curved(gamma_0, gamma_1))
     with progress("audit", len(estimators) + 2) as advance:
         found, covered = {}, 0.0

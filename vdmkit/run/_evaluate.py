@@ -8,7 +8,7 @@ import numpy as np
 
 from vdmkit.data import Images
 from vdmkit.errors import DataError
-from vdmkit.likelihood import bound_of_images, interval
+from vdmkit.likelihood import bound_of_images, describe_bound, interval
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import check_increasing
 from vdmkit.objective import Bound, bits_per_dim
@@ -17,7 +17,7 @@ from vdmkit.recipe import Recipe
 from vdmkit.report import progress
 from vdmkit.run._evaluation import Evaluation
 from vdmkit.run._manifest import device
-from vdmkit.run._trained_on import Hashes, image_hashes
+from vdmkit.run._trained_on import Hashes, count_trained_on
 
 
 def evaluate(
@@ -64,7 +64,6 @@ def evaluate(
 def _evaluation(bound: Bound, test: Images, recipe: Recipe, step: int, trained_on: Hashes | None) -> Evaluation:
     """What to report of a bound in bits per dimension, two estimates an image."""
     total = interval(np.asarray(bound.total))
-    steps = recipe.evaluation_steps
     return Evaluation(
         bpd=total.value,
         bpd_low=total.low,
@@ -76,13 +75,11 @@ def _evaluation(bound: Bound, test: Images, recipe: Recipe, step: int, trained_o
         diffusion=float(bound.diffusion.mean()),
         images=bound.total.shape[-1],
         images_in_test_set=len(test.pixels),
-        test_images_trained_on=None
-        if trained_on is None
-        else int(np.isin(image_hashes(test.pixels), trained_on).sum()),
+        test_images_trained_on=count_trained_on(test.pixels, trained_on),
         dataset=f"{test.identity.name}/{test.identity.split}",
         sha256=test.identity.sha256,
         published=test.identity.published,
-        estimator="variational bound, " + (f"T = {steps} steps" if steps else "continuous time"),
+        estimator=describe_bound(recipe.evaluation_steps),
         draws=recipe.evaluation.draws,
         seed=recipe.seed,
         step=step,

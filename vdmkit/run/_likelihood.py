@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, PRNGKeyArray
 
 from vdmkit import __version__
 from vdmkit.data import Images
@@ -33,8 +33,8 @@ from vdmkit.run._exact import exact_bound, exact_value
 from vdmkit.run._likelihood_report import Likelihood
 from vdmkit.run._load import TrainedRun
 from vdmkit.run._manifest import device
-from vdmkit.run._pass import Kept, as_arrays, pass_over
-from vdmkit.run._trained_on import image_hashes, read_hashes
+from vdmkit.run._pass import Kept, as_arrays, pass_over, sample_of
+from vdmkit.run._trained_on import count_trained_on, read_hashes
 
 _TERMS = [
     "prior",
@@ -64,7 +64,7 @@ def measure_likelihood(run: TrainedRun, test: Images, *, allow_untrusted: bool =
     check_fits(model, test)
     check_increasing(model.schedule)
     estimator = settings.estimator.build(trained_steps=run.recipe.objective.steps)
-    index = _chosen(len(test.pixels), settings.images)
+    index = sample_of(len(test.pixels), settings.images or len(test.pixels))
     check_count(test.pixels[index])
     estimates, evaluations, kept = _passes(run, test, estimator, index)
     report = _report(run, test, estimator, index, estimates, evaluations)
@@ -75,12 +75,6 @@ def measure_likelihood(run: TrainedRun, test: Images, *, allow_untrusted: bool =
     _leave(run, report, index, estimates)
     kept.clear()  # not before: --allow-untrusted after a refusal, or the same command after a kill, needs them
     return report
-
-
-def _chosen(count: int, wanted: int) -> Int[np.ndarray, " m"]:
-    """Numbers of the images to measure, in their order; fewer than all are a random sample."""
-    order = np.random.default_rng(0).permutation(count)
-    return np.sort(order[: wanted or count])
 
 
 def _passes(
@@ -111,7 +105,7 @@ def _pass(
 ) -> tuple[Estimates, int, Kept]:
     """One pass planned for `precision` (bits/dim), and the network evaluations that it and its pilot took."""
     settings, model = run.recipe.likelihood, run.model(run.recipe.likelihood.weights)
-    key = jax.random.fold_in(fold_purpose(jax.random.key(run.recipe.seed), "likelihood"), stage)
+    key = _key(run, stage)
     nats = precision * model.dimensions * math.log(2)
     plan = estimator.plan(model, test.pixels[index], precision=nats, key=fold_purpose(key, "plan"))
     kept = Kept(run.folder.unfinished_likelihood / _fingerprint(run, test, stage))
@@ -128,6 +122,10 @@ def _pass(
             on_batch=advance,
         )
     return estimates, int(np.sum(estimates.evaluations)) + getattr(plan, "evaluations", 0), kept
+
+
+def _key(run: TrainedRun, stage: int) -> PRNGKeyArray:
+    return jax.random.fold_in(fold_purpose(jax.random.key(run.recipe.seed), "likelihood"), stage)
 
 
 def _fingerprint(run: TrainedRun, test: Images, stage: int) -> str:
@@ -158,7 +156,6 @@ def _report(
         name: estimates.terms[name]
         for name in sorted(estimates.terms, key=lambda name: _TERMS.index(name) if name in _TERMS else len(_TERMS))
     }
-    hashes = read_hashes(run.folder.trained_on)
     reasons = _reasons(estimates)
     discretisation = _discretisation(run, test, estimator, index)
     width = total.half_width_monte_carlo + abs(discretisation or 0.0)
@@ -177,7 +174,7 @@ def _report(
         evaluations_per_image=evaluations / len(index),
         images=len(index),
         images_in_test_set=len(test.pixels),
-        test_images_trained_on=None if hashes is None else int(np.isin(image_hashes(test.pixels), hashes).sum()),
+        test_images_trained_on=count_trained_on(test.pixels, read_hashes(run.folder.trained_on)),
         dataset=f"{test.identity.name}/{test.identity.split}",
         sha256=test.identity.sha256,
         published=test.identity.published,
@@ -199,8 +196,7 @@ def _discretisation(
         return None
     model, few = run.model(run.recipe.likelihood.weights), index[:_REFINED]
     images, numbers = jnp.asarray(test.pixels[few]), jnp.asarray(few, jnp.int32)
-    key = jax.random.fold_in(fold_purpose(jax.random.key(run.recipe.seed), "likelihood"), 0)
-    differences = discretisation_error(estimator, model, images, numbers, key=key)
+    differences = discretisation_error(estimator, model, images, numbers, key=_key(run, 0))
     return bits_per_dim(float(np.mean(differences)), model.dimensions)
 
 

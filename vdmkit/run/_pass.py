@@ -52,6 +52,11 @@ def as_arrays(estimates: Estimates) -> dict[str, Any]:
     return {**terms, "evaluations": estimates.evaluations, "failed": estimates.failed}
 
 
+def sample_of(count: int, wanted: int) -> Int[np.ndarray, " m"]:
+    """Numbers of `wanted` of the images, in their order: all, or a random sample of them."""
+    return np.sort(np.random.default_rng(0).permutation(count)[:wanted])
+
+
 def pass_over(
     estimator: AbstractEstimator[Any],
     model: DiffusionModel,

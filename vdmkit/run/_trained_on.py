@@ -19,6 +19,11 @@ def image_hashes(pixels: UInt8[np.ndarray, "n h w c"]) -> Hashes:
     return np.frombuffer(b"".join(digests), "<u8")
 
 
+def count_trained_on(pixels: UInt8[np.ndarray, "m h w c"], trained_on: Hashes | None) -> int | None:
+    """How many of these images are among those trained on; None if that is not known."""
+    return None if trained_on is None else int(np.isin(image_hashes(pixels), trained_on).sum())
+
+
 def write_hashes(path: Path, hashes: Hashes) -> None:
     """As a .npy file."""
     with whole_file(path) as part, part.open("wb") as file:

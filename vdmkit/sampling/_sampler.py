@@ -68,7 +68,7 @@ def sample(
 @eqx.filter_jit
 def _draw_prior(model: DiffusionModel, gamma_1: Array, keys: Array) -> Array:
     """z_1 ~ N(0, (alpha_1^2 + sigma_1^2) I), which is N(0, I) on the variance-preserving path."""
-    scale = jnp.hypot(model.path.alpha(gamma_1), model.path.sigma(gamma_1))
+    scale = model.path.scale(gamma_1)
     return jax.vmap(lambda key: scale * jax.random.normal(fold_purpose(key, "prior"), model.shape))(keys)
 
 
