@@ -10,23 +10,12 @@ import pytest
 from vdmkit.assembly import state_like
 from vdmkit.data import Images, identified
 from vdmkit.errors import RecipeError
-from vdmkit.networks import AbstractNetwork
 from vdmkit.noise import AbstractSchedule
 from vdmkit.recipe import load_recipe
 from vdmkit.registry import Component, registry
 from vdmkit.run import RunFolder
 from vdmkit.run._origin import Origin
 from vdmkit.run._train import begin
-
-
-class Idle(AbstractNetwork):
-    """No parameters, so that none take time to initialise. It is never called."""
-
-    shape: tuple[int, int, int] = eqx.field(static=True)
-    outputs: int = eqx.field(static=True)
-
-    def __call__(self, z, gamma, condition, *, key=None):
-        raise NotImplementedError
 
 
 class Falling(AbstractSchedule):
@@ -42,10 +31,10 @@ class Falling(AbstractSchedule):
 
 @pytest.fixture
 def idle(digits_toml, monkeypatch):
-    """`idle(override, ...)`: the recipe of the digits with the idle network; the schedule "falling" can be chosen."""
-    for kind, name, stub in (("network", "idle", Idle), ("schedule", "falling", Falling)):
-        monkeypatch.setitem(registry(kind).components, name, Component(kind, name, stub, "tests"))
-    return lambda *overrides: load_recipe(digits_toml, ["model.network.name=idle", *overrides])
+    """`idle(override, ...)`: the recipe of the digits without a network; the schedule "falling" can be chosen."""
+    component = Component("schedule", "falling", Falling, "tests")
+    monkeypatch.setitem(registry("schedule").components, "falling", component)
+    return lambda *overrides: load_recipe(digits_toml, ["model.network.name=none", *overrides])
 
 
 def images(seed: int) -> Images:

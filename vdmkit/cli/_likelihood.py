@@ -22,8 +22,6 @@ Precision = Annotated[
     float | None, typer.Option("--precision", help="Go on to this 95% Monte Carlo half-width, in bits/dim.")
 ]
 Untrusted = Annotated[bool, typer.Option("--allow-untrusted", help="Print even what is not a likelihood, marked.")]
-
-
 Audit = Annotated[
     bool, typer.Option("--audit", help="Run all estimators on a few images and check what must hold between them.")
 ]

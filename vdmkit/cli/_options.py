@@ -30,7 +30,6 @@ PluginFiles = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the same facts as JSON.")]
 Checkpoint = Annotated[Path, typer.Option("--ckpt", metavar="RUN", help="A run folder.")]
-
 Step = Annotated[int | None, typer.Option("--step", min=0, help="A checkpoint's step. Default: the newest.")]
 
 

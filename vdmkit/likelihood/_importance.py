@@ -21,6 +21,7 @@ from scipy.special import logsumexp
 
 from vdmkit.errors import RecipeError
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
+from vdmkit.limits import MAX_STEPS
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import diffuse
 from vdmkit.randomness import fold_purpose
@@ -49,7 +50,7 @@ class ImportanceWeighted(AbstractEstimator[None]):
         *,
         samples: Annotated[int, Ge(1)] = 8,
         draws: Annotated[int, Ge(1)] = 1,
-        steps: Annotated[int, Ge(1), Le(10_000)] | None = None,
+        steps: Annotated[int, Ge(1), Le(MAX_STEPS)] | None = None,
     ):
         self.samples, self.draws = samples, draws
         self.steps = steps or trained_steps or _STEPS_OF_A_CONTINUOUS_MODEL

@@ -21,10 +21,8 @@ from vdmkit.objective import Bound
 
 _EPS = np.linspace(-9, 9, 181)  # beyond lies 2e-19
 _WEIGHT = np.exp(-(_EPS**2) / 2) / np.exp(-(_EPS**2) / 2).sum()
-_PANEL, _NODES = (
-    0.5,
-    8,
-)  # the loss is analytic in gamma within about pi / 2: Gauss-Legendre errs by 1e-13 on such panels
+# The loss is analytic in gamma within about pi / 2: Gauss-Legendre errs by 1e-13 on such panels.
+_PANEL, _NODES = 0.5, 8
 
 
 def exact_terms(

@@ -15,12 +15,12 @@ from vdmkit.likelihood._bound import describe_bound
 from vdmkit.likelihood._controls import Controls, fit_controls
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
 from vdmkit.likelihood._pilot import EVALUATIONS, run_pilot
+from vdmkit.limits import MAX_STEPS
 from vdmkit.model import DiffusionModel
 from vdmkit.objective import eps_error, prior_loss, reconstruction_loss
 from vdmkit.randomness import fold_purpose
 from vdmkit.registry import register
 
-StepCount = Annotated[int, Ge(0), Le(10_000)]
 _QUANTILE = 1.96
 _MARGIN = 1.3  # the pilot knows the variance to some 10%, the pass its own to as much
 
@@ -76,7 +76,7 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         trained_steps: int,
         *,
         draws: Annotated[int, Ge(2), MultipleOf(2)] = 16,
-        steps: StepCount | None = None,
+        steps: Annotated[int, Ge(0), Le(MAX_STEPS)] | None = None,
     ):
         self.draws = draws
         self.steps = trained_steps if steps is None else steps

@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MultipleOf
 
+from vdmkit.limits import MAX_STEPS
 from vdmkit.recipe._choice import Choice
 
 Positive = Annotated[int, Gt(0)]
 Count = Annotated[int, Ge(0)]
-# Beyond 10,000 steps gamma_t - gamma_s is lost in float32, and the bound with it (T = 1e7: 0.12 bpd too low).
-StepCount = Annotated[int, Ge(0), Le(10_000)]
+StepCount = Annotated[int, Ge(0), Le(MAX_STEPS)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,15 +36,7 @@ from vdmkit.run._manifest import device
 from vdmkit.run._pass import Kept, as_arrays, pass_over, sample_of
 from vdmkit.run._trained_on import count_trained_on, read_hashes
 
-_TERMS = [
-    "prior",
-    "reconstruction",
-    "diffusion",
-    "volume",
-    "dequantisation",
-    "importance",
-    "total",
-]  # as they are printed
+_TERMS = ("prior", "reconstruction", "diffusion", "volume", "dequantisation")  # printed first, in this order
 _REFINED = 4  # images that are solved again
 _ASK_FOR_MORE = 0.9  # of the precision that missed: the next pass should not miss again
 
@@ -153,8 +145,7 @@ def _report(
     recipe, model = run.recipe, run.model(run.recipe.likelihood.weights)
     total = interval(bits_per_dim(np.asarray(estimates.nats), model.dimensions))
     terms = {
-        name: estimates.terms[name]
-        for name in sorted(estimates.terms, key=lambda name: _TERMS.index(name) if name in _TERMS else len(_TERMS))
+        name: estimates.terms[name] for name in dict.fromkeys([*_TERMS, *estimates.terms]) if name in estimates.terms
     }
     reasons = _reasons(estimates)
     discretisation = _discretisation(run, test, estimator, index)
