@@ -13,7 +13,7 @@ import vdmkit
 
 PACKAGE = Path(vdmkit.__file__).parent
 ROOMS = ["errors", "files", "limits", "registry", "plugins", "randomness", "noise", "networks", "observation"]
-ROOMS += ["distribution", "denoiser", "model", "objective", "sampling", "likelihood", "optimizer", "data", "recipe"]
+ROOMS += ["denoiser", "distribution", "model", "objective", "sampling", "likelihood", "optimizer", "data", "recipe"]
 ROOMS += ["training", "assembly", "checkpoint", "report", "run", "cli"]
 OUTSIDE_THE_ORDER = {"__init__", "__main__"}
 JAX_FREE = ["vdmkit", "vdmkit.errors", "vdmkit.registry", "vdmkit.plugins", "vdmkit.recipe", "vdmkit.cli"]

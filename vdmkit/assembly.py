@@ -9,7 +9,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from vdmkit import data
 from vdmkit.data import AbstractSource, Images
-from vdmkit.distribution import LevelMixture
+from vdmkit.distribution import AbstractDistribution
 from vdmkit.errors import RecipeError
 from vdmkit.model import DiffusionModel
 from vdmkit.objective import Objective
@@ -22,7 +22,7 @@ from vdmkit.training import TrainState, Update, initial_state
 def training_counts(recipe: Recipe, train: Images) -> Int[Array, "h w c v"]:
     """How often each level occurs at each pixel of the training set; zeros where the prediction does not ask."""
     choice = recipe.model.prediction
-    if "level_counts" in registry("prediction").get(choice.name).injected:
+    if train.levels and "level_counts" in registry("prediction").get(choice.name).injected:
         return jnp.asarray(data.level_counts(train))
     return jnp.zeros((*train.pixels.shape[1:], train.levels), jnp.int32)
 
@@ -44,7 +44,7 @@ def build_model(recipe: Recipe, level_counts: Int[Array, "h w c v"], *, key: PRN
     return DiffusionModel(schedule, choices.path.build(), prediction, network, observation, (h, w, c))
 
 
-def _distribution(recipe: Recipe) -> dict[str, LevelMixture]:
+def _distribution(recipe: Recipe) -> dict[str, AbstractDistribution]:
     """What the images are drawn from, by the name of the parameter; nothing where the prediction does not ask."""
     name = recipe.model.prediction.name
     if "distribution" not in registry("prediction").get(name).injected:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Between integer levels and the real axis: encoding of the data, and the decoder p(x | z_0)."""
+"""Between images and data on the real axis: encoding, and the decoder p(x | z_0)."""
 
 import abc
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Real, UInt8
 
+from vdmkit.errors import RecipeError
 from vdmkit.registry import define_kind, register
 
 
@@ -16,23 +17,32 @@ def level_values(levels: int) -> Float[Array, " v"]:
     return 2 * (jnp.arange(levels) + 0.5) / levels - 1
 
 
+def require_levels(levels: int, component: str) -> None:
+    """Raises RecipeError if the data are continuous, which has no levels, and `component` is about levels."""
+    if not levels:
+        raise RecipeError(f"{component}: is of data with levels, and these are continuous. See vdmkit list.")
+
+
 class AbstractObservation(eqx.Module):
-    """p(x | z_0). `z_0` is given divided by alpha_0, so that no path needs to be known here."""
+    """p(x | z_0). `z_0` is given divided by alpha_0, so that no path needs to be known here.
+
+    Images are uint8 levels 0..V-1, or the data x themselves where `levels` is 0.
+    """
 
     levels: eqx.AbstractVar[int]
 
-    def encode(self, image: UInt8[Array, "h w c"]) -> Float[Array, "h w c"]:
+    def encode(self, image: Real[Array, "h w c"]) -> Float[Array, "h w c"]:
         """Levels 0..V-1 to data x in [-1 + 1/V, 1 - 1/V]."""
-        return level_values(self.levels)[image]
+        return level_values(self.levels)[image] if self.levels else image.astype(float)
 
     @abc.abstractmethod
     def log_prob(
-        self, image: UInt8[Array, "h w c"], z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""]
+        self, image: Real[Array, "h w c"], z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""]
     ) -> Float[Array, ""]:
         """log p(x | z_0) in nats, summed over pixels and channels."""
 
     @abc.abstractmethod
-    def decode(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""]) -> UInt8[Array, "h w c"]:
+    def decode(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""]) -> Real[Array, "h w c"]:
         """The most probable image."""
 
 
@@ -46,6 +56,7 @@ class CategoricalObservation(AbstractObservation):
     levels: int = eqx.field(static=True)
 
     def __init__(self, levels: int):
+        require_levels(levels, "observation categorical")
         self.levels = levels
 
     def log_probs(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""]) -> Float[Array, "h w c v"]:
@@ -61,3 +72,24 @@ class CategoricalObservation(AbstractObservation):
 
     def decode(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""]) -> UInt8[Array, "h w c"]:
         return jnp.argmax(self.log_probs(z_0, gamma_0), axis=-1).astype(jnp.uint8)
+
+
+@register("observation", "gaussian")
+class GaussianObservation(AbstractObservation):
+    """p(x | z_0) ~ q(z_0 | x) for continuous data, a density: N(x; z_0 / alpha_0, exp(gamma_0) I)."""
+
+    levels: int = eqx.field(static=True)
+
+    def __init__(self, levels: int):
+        if levels:
+            raise RecipeError(f"observation gaussian: is of continuous data, and these have {levels} levels.")
+        self.levels = levels
+
+    def log_prob(
+        self, image: Float[Array, "h w c"], z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""]
+    ) -> Float[Array, ""]:
+        distance = (self.encode(image) - z_0) * jnp.exp(-gamma_0 / 2)
+        return -0.5 * (distance**2 + gamma_0 + jnp.log(2 * jnp.pi)).sum()
+
+    def decode(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""]) -> Float[Array, "h w c"]:
+        return z_0

@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 from vdmkit.errors import RegistryError
 
-_ROOMS = ("noise", "networks", "denoiser", "observation", "objective", "sampling", "likelihood", "data", "optimizer")
+_ROOMS = ("noise", "networks", "denoiser", "distribution", "observation", "objective", "sampling", "likelihood")
+_ROOMS += ("data", "optimizer")
 _registries: dict[str, "Registry"] = {}
 _owner: str | None = None  # the plugin that is being loaded
 T = TypeVar("T", bound=Callable[..., Any])

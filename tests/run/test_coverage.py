@@ -18,14 +18,15 @@ from vdmkit.likelihood import (
     ProbabilityFlow,
     VariationalBound,
     exact_terms,
+    gaussian_terms,
     interval,
     terms_of_images,
 )
 from vdmkit.recipe import load_recipe
 
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
-SMALL = ["data.shape=[2, 2, 1]", "data.levels=5", "data.test_count=200"]
-SMALL += ["model.schedule.gamma_min=-8.0", "model.schedule.gamma_max=8.0"]
+SMALL = ["data.shape=[2, 2, 1]", "data.test_count=200", "model.schedule.gamma_min=-8.0", "model.schedule.gamma_max=8.0"]
+LEVELS = ["data.levels=5"]
 STEPS = 8
 pytestmark = pytest.mark.slow
 
@@ -35,7 +36,8 @@ def oracle():
     """`oracle(name)`: the exact model, its distribution and 200 images."""
 
     def oracle(name: str):
-        recipe = load_recipe(RECIPES / f"oracle_{name}.toml", SMALL)
+        levels = [] if name.endswith("_continuous") else LEVELS
+        recipe = load_recipe(RECIPES / f"oracle_{name}.toml", [*SMALL, *levels])
         source = recipe.data.build()
         model = build_state(recipe, training_counts(recipe, source.load("train"))).model
         return model, source.distribution, source.load("test").pixels
@@ -56,34 +58,49 @@ def covered(estimator, model, images: np.ndarray, truth: float) -> int:
     return held
 
 
+def exact_bound(distribution, images: np.ndarray, steps: int) -> float:
+    """The mean bound of Gaussian images in closed form or by quadrature, nats."""
+    gammas = np.linspace(-8, 8, max(steps, 1) + 1)
+    if distribution.levels:
+        bound = terms_of_images(exact_terms(distribution, gammas, continuous=not steps), images)
+    else:
+        bound = gaussian_terms(distribution, images, gammas, continuous=not steps)
+    return float(np.mean(bound.total))
+
+
+GAUSSIANS = pytest.mark.parametrize("name", ["gaussian", "gaussian_continuous"])
+MIXTURES = pytest.mark.parametrize("name", ["mixture", "mixture_continuous"])
+
+
+@GAUSSIANS
 @pytest.mark.parametrize("steps", [0, STEPS], ids=["continuous", "steps"])
-def test_intervals_of_the_bound_hold_its_exact_value(oracle, steps):
+def test_intervals_of_the_bound_hold_its_exact_value(oracle, name, steps):
     """An interval of the bound would be too narrow, or the bound biased."""
-    model, distribution, images = oracle("gaussian")
-    gammas = np.linspace(-8, 8, steps + 1) if steps else np.array([-8.0, 8.0])
-    table = exact_terms(distribution, gammas, continuous=not steps)
-    truth = float(terms_of_images(table, images).total.mean())
+    model, distribution, images = oracle(name)
+    truth = exact_bound(distribution, images, steps)
     assert covered(VariationalBound(steps, draws=16), model, images, truth) >= 90
 
 
-def test_intervals_of_one_importance_sample_hold_the_bound_of_its_steps(oracle):
+@GAUSSIANS
+def test_intervals_of_one_importance_sample_hold_the_bound_of_its_steps(oracle, name):
     """An interval of the importance-weighted bound would be too narrow, or its weights wrong."""
-    model, distribution, images = oracle("gaussian")
-    table = exact_terms(distribution, np.linspace(-8, 8, STEPS + 1))
-    truth = float(terms_of_images(table, images).total.mean())
+    model, distribution, images = oracle(name)
+    truth = exact_bound(distribution, images, STEPS)
     assert covered(ImportanceWeighted(0, samples=1, steps=STEPS), model, images, truth) >= 90
 
 
-def test_intervals_of_the_bound_hold_the_truth_where_pixels_depend_on_each_other(oracle):
+@MIXTURES
+def test_intervals_of_the_bound_hold_the_truth_where_pixels_depend_on_each_other(oracle, name):
     """The bound of the exact denoiser between wide ends would not be -log P."""
-    model, distribution, images = oracle("mixture")
+    model, distribution, images = oracle(name)
     assert covered(VariationalBound(0, draws=16), model, images, float(distribution.nats(images).mean())) >= 90
 
 
-def test_intervals_of_the_flow_hold_the_truth(oracle):
+@MIXTURES
+def test_intervals_of_the_flow_hold_the_truth(oracle, name):
     """An interval of the ODE's likelihood would leave out the error of its probes."""
-    model, distribution, images = oracle("mixture")
+    model, distribution, images = oracle(name)
     images = images[:50]
     # 1e-4 of tolerance is a hundredth of the interval
-    estimator = ProbabilityFlow(rtol=1e-4, atol=1e-4)
+    estimator = ProbabilityFlow(distribution.levels, rtol=1e-4, atol=1e-4)
     assert covered(estimator, model, images, float(distribution.nats(images).mean())) >= 90

@@ -44,12 +44,18 @@ class Program:
     cache: Path
 
     def start(
-        self, *arguments: str, faults: str = "", flags: str = "", plugins: tuple[str, ...] = PLUGINS, **options
+        self,
+        *arguments: str,
+        faults: str = "",
+        flags: str = "",
+        x64: bool = False,
+        plugins: tuple[str, ...] = PLUGINS,
+        **options,
     ) -> subprocess.Popen:
         """Start it, and do not wait. `flags` are XLA's."""
         environment = os.environ | {"VDMKIT_FAULTS": faults, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
         environment |= {"JAX_COMPILATION_CACHE_DIR": str(self.cache / "jax"), "PYTHONPYCACHEPREFIX": str(self.cache)}
-        environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_ENABLE_X64": str(int(x64))}
         for name in ("PYTHONDONTWRITEBYTECODE", "UV_RUN_RECURSION_DEPTH"):  # the latter makes commands "uv run ..."
             environment.pop(name, None)
         plugins = () if arguments[0] == "import" else plugins

@@ -248,6 +248,23 @@ def test_refusals(program, whole, snapshot):
     assert snapshot(run) == before
 
 
+def test_data_of_another_scale(program, whole):
+    """Images of 0 and 1 could be measured by a model of 17 levels, without a word."""
+    run = shutil.copytree(whole, program.cwd / "run")
+    binary = np.random.default_rng(0).integers(0, 2, (4, 8, 8, 1)).astype(np.uint8)
+    np.savez(program.cwd / "binary.npz", train=binary, test=binary)
+    likelihood = ("likelihood", "--ckpt", "run", *FEW, "--set", "data.path=binary.npz")
+    reason = "values of the test images span 1, and those that the model was trained on 16: they are of another scale."
+    refused, evaluated = program.together(likelihood, ("evaluate", "--ckpt", "run", "--set", "data.path=binary.npz"))
+    assert (refused.code, refused.out) == (4, "")
+    assert f"not a likelihood: {reason}" in refused.err
+    assert (evaluated.code, evaluated.out, evaluated.err) == (1, "", f"binary: {reason}\n")
+    marked = program(*likelihood, "--allow-untrusted")
+    assert "NOT A LIKELIHOOD" in marked.out
+    facts = json.loads((run / "likelihood.json").read_text())
+    assert (facts["trusted"], facts["reasons"]) == (False, [reason])
+
+
 def test_data_that_do_not_fit(program, whole, tiny, snapshot):
     """The likelihood of images of another size or number of levels would be compared with that of the run's."""
     run = shutil.copytree(whole, program.cwd / "run")

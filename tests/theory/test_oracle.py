@@ -10,8 +10,7 @@ import pytest
 from scipy import stats
 
 from vdmkit.data import Gaussian, Mixture
-from vdmkit.denoiser import Exact
-from vdmkit.distribution import LevelMixture
+from vdmkit.distribution import Exact, LevelMixture
 from vdmkit.errors import RecipeError
 from vdmkit.likelihood import bound_of_images
 from vdmkit.model import DiffusionModel

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vdmkit.data import Gaussian, Mixture
-from vdmkit.denoiser import Exact
+from vdmkit.distribution import Exact
 from vdmkit.errors import RecipeError
 from vdmkit.likelihood import bound_of_images, exact_terms, terms_of_images
 from vdmkit.model import DiffusionModel

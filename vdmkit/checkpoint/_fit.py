@@ -13,7 +13,7 @@ _SHOWN = 20
 
 def check_fit(where: str, stored: PyTree, wanted: PyTree) -> None:
     """Raises CheckpointError with every path whose presence, shape or type differs."""
-    have, want = _by_path(stored), _by_path(wanted)
+    have, want = ({path: _type(leaf) for path, leaf in by_path(tree).items()} for tree in (stored, wanted))
     lines = [
         f"  {path}: {have[path]} in the checkpoint, {want[path]} in the recipe"
         for path in want
@@ -26,13 +26,14 @@ def check_fit(where: str, stored: PyTree, wanted: PyTree) -> None:
         raise CheckpointError("\n".join([f"{where}: the checkpoint is not of this recipe.", *lines[:_SHOWN], *more]))
 
 
-def _by_path(tree: PyTree) -> dict[str, str]:
+def by_path(tree: PyTree) -> dict[str, Any]:
+    """The arrays, or what stands for them, by the names on the way to them, in their order."""
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: hasattr(leaf, "dtype"))
-    return {
-        ".".join(_name(key) for key in path): f"{leaf.dtype}{list(leaf.shape)}"
-        for path, leaf in leaves
-        if leaf is not None
-    }
+    return {".".join(_name(key) for key in path): leaf for path, leaf in leaves if leaf is not None}
+
+
+def _type(leaf: Any) -> str:
+    return f"{leaf.dtype}{list(leaf.shape)}"
 
 
 def _name(key: Any) -> str:

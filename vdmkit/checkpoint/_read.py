@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from vdmkit.checkpoint._checksums import what_is_damaged
-from vdmkit.checkpoint._fit import check_fit
+from vdmkit.checkpoint._fit import by_path, check_fit
 from vdmkit.errors import CheckpointError
 
 
@@ -36,7 +36,7 @@ def read_newest(directory: Path, like: PyTree, *, warn: Callable[[str], None]) -
     for step in reversed(steps_in(directory)):
         damage = what_is_damaged(directory / str(step))
         if damage is None:
-            return read_step(directory / str(step), like)
+            return _read_widened(directory / str(step), like)
         warn(f"checkpoint {step} cannot be used: {damage}.")
     return None
 
@@ -48,7 +48,25 @@ def read_chosen(directory: Path, step: int, like: PyTree) -> Restored:
         raise CheckpointError(f"{directory}: no checkpoint of step {step:,}. Steps that are there: {there}.")
     if damage := what_is_damaged(directory / str(step)):
         raise CheckpointError(f"{directory / str(step)}: cannot be used: {damage}. Choose another step.")
-    return read_step(directory / str(step), like)
+    return _read_widened(directory / str(step), like)
+
+
+def _read_widened(folder: Path, like: PyTree) -> Restored:
+    """With JAX in float64, a checkpoint of float32: widening changes no number."""
+    arrays, static = eqx.partition(like, _is_array_like)
+    stored = {path: leaf.dtype for path, leaf in by_path(_metadata(folder)).items()}
+    names = list(by_path(arrays))
+    leaves, structure = jax.tree.flatten(arrays)
+    narrow = [_narrowed(leaf, stored.get(name, leaf.dtype)) for name, leaf in zip(names, leaves, strict=True)]
+    restored = read_step(folder, eqx.combine(jax.tree.unflatten(structure, narrow), static))
+    read, _ = eqx.partition(restored.state, eqx.is_array)
+    wide = jax.tree.map(lambda leaf, wanted: leaf.astype(wanted.dtype), read, arrays)
+    return Restored(restored.step, eqx.combine(wide, static), restored.meta)
+
+
+def _narrowed(leaf: Any, stored: Any) -> Any:
+    narrower = stored.kind == leaf.dtype.kind and stored.itemsize < leaf.dtype.itemsize
+    return jax.ShapeDtypeStruct(leaf.shape, stored if narrower else leaf.dtype)
 
 
 def read_step(folder: Path, like: PyTree, data: grain.DatasetIterator | None = None) -> Restored:
@@ -59,9 +77,8 @@ def read_step(folder: Path, like: PyTree, data: grain.DatasetIterator | None = N
     """
     folder = folder.resolve()  # Orbax fails late and at length on a relative path
     arrays, static = eqx.partition(like, _is_array_like)
+    check_fit(str(folder), _metadata(folder), arrays)
     state_reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
-    stored: Any = state_reader.metadata(folder / "state").item_metadata
-    check_fit(str(folder), stored.tree, arrays)
     state = state_reader.restore(folder / "state", args=ocp.args.StandardRestore(_on_one_device(arrays)))
     if data is not None:
         handler: Any = grain.checkpoint.CheckpointHandler()  # a handler in all but its base class
@@ -69,6 +86,12 @@ def read_step(folder: Path, like: PyTree, data: grain.DatasetIterator | None = N
         data_reader.restore(folder / "data", args=grain.checkpoint.CheckpointRestore(data))
     meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(folder / "meta")
     return Restored(int(folder.name), eqx.combine(state, static), meta)
+
+
+def _metadata(folder: Path) -> PyTree:
+    """Shapes and types of what is stored."""
+    stored: Any = ocp.Checkpointer(ocp.StandardCheckpointHandler()).metadata(folder.resolve() / "state").item_metadata
+    return stored.tree
 
 
 def _is_array_like(leaf: Any) -> bool:

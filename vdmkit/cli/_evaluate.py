@@ -13,11 +13,12 @@ def evaluate(
 ) -> None:
     """Report the test bpd of a run, with its error bar and its terms."""
     from vdmkit.files import write_json
+    from vdmkit.run import check_comparable, load_run, read_hashes
     from vdmkit.run import evaluate as evaluate_model
-    from vdmkit.run import load_run, read_hashes
 
     run = load_run(checkpoint, overrides, plugins, step)
     test = run.recipe.data.build().load("test")
+    check_comparable(run.trained_on, test)
     model, trained_on = run.model(run.recipe.evaluation.weights), read_hashes(run.folder.trained_on)
     evaluation = evaluate_model(model, test, run.recipe, step=run.step, trained_on=trained_on)
     typer.echo(json.dumps(evaluation.as_json(), indent=2) if as_json else str(evaluation))

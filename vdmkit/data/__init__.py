@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Integer images: where they come from, which they are, and the stream of batches that training sees."""
+"""Images: where they come from, which they are, and the stream of batches that training sees."""
 
 from vdmkit.data._augmentation import AbstractAugmentation, Flip, PermuteChannels, Rotate90
 from vdmkit.data._batches import BatchSource, batches
@@ -7,6 +7,7 @@ from vdmkit.data._cifar10 import Cifar10
 from vdmkit.data._counts import level_counts
 from vdmkit.data._digits import Digits
 from vdmkit.data._folder import Folder
+from vdmkit.data._imagenet import ImageNetNew, ImageNetOld
 from vdmkit.data._npz import Npz
 from vdmkit.data._oracle import Gaussian, Mixture
 from vdmkit.data._source import AbstractSource, Identity, Images, Split, identified
@@ -21,6 +22,8 @@ __all__ = [
     "Folder",
     "Gaussian",
     "Identity",
+    "ImageNetNew",
+    "ImageNetOld",
     "Images",
     "Mixture",
     "Npz",

@@ -18,7 +18,7 @@ from vdmkit.errors import DataError
 def read_pickle(data: bytes, where: str) -> dict[bytes, Any]:
     """The dictionary in a Python 2 or 3 pickle of uint8 arrays, lists, strings and numbers.
 
-    Strings of Python 2, and so the keys, are `bytes`; arrays are found with `array_in`.
+    Keys are `bytes`, as strings of Python 2 are; arrays are found with `array_in`.
 
     Args:
         data: The pickle.
@@ -36,7 +36,7 @@ def read_pickle(data: bytes, where: str) -> dict[bytes, Any]:
         ) from error
     if not isinstance(value, dict):
         raise DataError(f"{where}: holds a {type(value).__name__}, expected a dictionary. Fetch the file anew.")
-    return value
+    return {key.encode() if isinstance(key, str) else key: item for key, item in value.items()}
 
 
 def array_in(table: dict[bytes, Any], key: bytes, where: str) -> Shaped[np.ndarray, "..."]:
@@ -59,7 +59,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _Dtype:
-    """Stands for numpy.dtype; only uint8 will be accepted, whose state (byte order, alignment) says nothing more."""
+    """Stands for numpy.dtype; only uint8 will be read, whose state (byte order, alignment) says nothing more."""
 
     def __init__(self, code: object, *flags: object) -> None:
         self.is_uint8 = code in ("u1", b"u1")
@@ -76,8 +76,10 @@ class _Array:
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, dtype, fortran_order, data = state
-        if not (isinstance(dtype, _Dtype) and dtype.is_uint8 and isinstance(data, bytes)):
-            raise pickle.UnpicklingError("it holds an array of another type than uint8")
+        if not (isinstance(dtype, _Dtype) and isinstance(data, bytes)):
+            raise pickle.UnpicklingError("it holds an array of objects")
+        if not dtype.is_uint8:
+            return  # such as the mean image beside ImageNet's pixels
         self.array = np.frombuffer(data, np.uint8).reshape(shape, order="F" if fortran_order else "C")
 
 

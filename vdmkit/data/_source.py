@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The interface of a data source: integer images in named splits, with an identity."""
+"""The interface of a data source: images in named splits, with an identity."""
 
 import abc
 import hashlib
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Real
 
-from vdmkit.distribution import LevelMixture
+from vdmkit.distribution import AbstractDistribution
 from vdmkit.errors import DataError
 from vdmkit.registry import define_kind
 
@@ -18,12 +18,16 @@ Split = Literal["train", "test"]
 
 @dataclass(frozen=True)
 class Identity:
-    """What data a number was computed on. `published` names a known data set, or is None."""
+    """What data a number was computed on. `published` names a known data set, or is None.
+
+    `span` is the largest value minus the smallest, in levels or in units of continuous data.
+    """
 
     name: str
     split: str
     count: int
     sha256: str
+    span: float
     published: str | None
 
     def __str__(self) -> str:
@@ -33,26 +37,31 @@ class Identity:
 
 @dataclass(frozen=True)
 class Images:
-    """One split, in its canonical order: uint8 levels 0..levels-1, (n, h, w, c)."""
+    """One split, in its canonical order: uint8 levels 0..levels-1, or float32 where levels = 0: continuous data."""
 
-    pixels: UInt8[np.ndarray, "n h w c"]
+    pixels: Real[np.ndarray, "n h w c"]
     levels: int
     identity: Identity
 
 
 def identified(
-    pixels: UInt8[np.ndarray, "n h w c"], levels: int, *, name: str, split: Split, published: str | None = None
+    pixels: Real[np.ndarray, "n h w c"], levels: int, *, name: str, split: Split, published: str | None = None
 ) -> Images:
-    """One split with its identity. Raises DataError if it holds no image, or a value that is not a level."""
+    """One split with its identity. Raises DataError if it holds no image, or a value that is none of the levels."""
     where = f"data {name}/{split}"
     if not len(pixels):
         raise DataError(f"{where}: no images. Give a source that holds at least one.")
-    if levels < 256 and (highest := int(pixels.max())) >= levels:
+    if pixels.dtype != (np.uint8 if levels else np.float32):
+        raise DataError(f"{where}: {pixels.dtype} with {levels} levels. Levels are uint8, continuous data float32.")
+    if not levels and not np.isfinite(pixels).all():
+        raise DataError(f"{where}: a value is not finite. Correct the data.")
+    if 0 < levels < 256 and (highest := int(pixels.max())) >= levels:
         raise DataError(f"{where}: a pixel is {highest}, expected 0..{levels - 1}. Correct the data or data.levels.")
-    return Images(pixels, levels, Identity(name, split, len(pixels), pixel_sha256(pixels), published))
+    span = float(pixels.max()) - float(pixels.min())
+    return Images(pixels, levels, Identity(name, split, len(pixels), pixel_sha256(pixels), span, published))
 
 
-def pixel_sha256(pixels: UInt8[np.ndarray, "n h w c"]) -> str:
+def pixel_sha256(pixels: Real[np.ndarray, "n h w c"]) -> str:
     """SHA-256 of the bytes of all pixels in C order, in hexadecimal."""
     return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
 
@@ -72,10 +81,10 @@ class AbstractSource(abc.ABC):
     @property
     @abc.abstractmethod
     def levels(self) -> int:
-        """Number of values a pixel can take, at most 256."""
+        """Number of values a pixel can take, at most 256; 0 is continuous."""
 
     @property
-    def distribution(self) -> LevelMixture | None:
+    def distribution(self) -> AbstractDistribution | None:
         """The distribution that the images are drawn from, where it is known."""
         return None
 
@@ -84,4 +93,4 @@ class AbstractSource(abc.ABC):
         """Read one split. Raises DataError if the data is missing, damaged or not what was asked for."""
 
 
-define_kind("data", "integer images in a train and a test split", AbstractSource)
+define_kind("data", "images in a train and a test split", AbstractSource)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from vdmkit.denoiser._prediction import AbstractPrediction, Estimate
 from vdmkit.noise import AbstractPath
-from vdmkit.observation import level_values
+from vdmkit.observation import level_values, require_levels
 from vdmkit.registry import register
 
 
@@ -29,6 +29,7 @@ class Categorical(AbstractPrediction):
     smoothing: float = eqx.field(static=True)
 
     def __init__(self, level_counts: Int[Array, "h w c v"], *, smoothing: float = 0.5):
+        require_levels(level_counts.shape[-1], "prediction categorical")
         self.level_counts = level_counts
         self.outputs = level_counts.shape[-1]
         self.smoothing = smoothing
@@ -59,6 +60,7 @@ class Lattice(AbstractPrediction):
     outputs: int = eqx.field(static=True)
 
     def __init__(self, levels: int):
+        require_levels(levels, "prediction lattice")
         self.levels = levels
         self.outputs = 2
 

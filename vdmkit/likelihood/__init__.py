@@ -3,6 +3,7 @@
 
 from vdmkit.likelihood._bound import bound_of_images, check_count, describe_bound
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
+from vdmkit.likelihood._gaussian import gaussian_terms
 from vdmkit.likelihood._importance import ImportanceWeighted
 from vdmkit.likelihood._interval import Interval, interval
 from vdmkit.likelihood._ode import ProbabilityFlow, discretisation_error
@@ -26,6 +27,7 @@ __all__ = [
     "describe_bound",
     "discretisation_error",
     "exact_terms",
+    "gaussian_terms",
     "interval",
     "referee",
     "terms_of_images",

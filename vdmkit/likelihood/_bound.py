@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
 from vdmkit.errors import DataError, NonFiniteError, RecipeError
 from vdmkit.model import DiffusionModel
@@ -17,7 +17,7 @@ from vdmkit.randomness import fold_purpose
 
 def bound_of_images(
     model: DiffusionModel,
-    pixels: UInt8[np.ndarray, "n h w c"],
+    pixels: Real[np.ndarray, "n h w c"],
     *,
     draws: int,
     steps: int,
@@ -70,7 +70,7 @@ def describe_bound(steps: int) -> str:
     return "variational bound, " + (f"T = {steps} steps" if steps else "continuous time")
 
 
-def check_count(pixels: UInt8[np.ndarray, "n h w c"]) -> None:
+def check_count(pixels: Real[np.ndarray, "n h w c"]) -> None:
     """Raises DataError if there are too few test images for an interval."""
     if len(pixels) < 2:
         raise DataError(f"{len(pixels)} image(s) to test on: an interval needs at least 2.")
@@ -78,7 +78,7 @@ def check_count(pixels: UInt8[np.ndarray, "n h w c"]) -> None:
 
 def _sum_of_draws(
     model: DiffusionModel,
-    images: UInt8[np.ndarray, "b h w c"],
+    images: Real[np.ndarray, "b h w c"],
     index: Int[np.ndarray, " b"],
     replicate: int,
     strata: int,

@@ -7,7 +7,7 @@ For any coefficients b, L - sum_j b_j C_j has the mean of L and, with good ones,
     the Gaussian with the images' mean    |eps - S_1 (z - alpha m)|^2               minus its mean, in closed form
       and covariance S
     independent pixels with the images'   |eps - eps_hat(z)|^2                      minus the mean of a few draws
-      histograms                                                                    that need no network
+      histograms; none of continuous data                                           that need no network
 
 Given the image, each is a function of eps alone, so it may be fitted to the very images that are measured.
 """
@@ -16,7 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, PRNGKeyArray, Real
 
 from vdmkit.denoiser import Categorical
 from vdmkit.model import DiffusionModel
@@ -35,7 +35,7 @@ class Controls(eqx.Module):
     mean: Float[Array, " d"]
     axes: Float[Array, "d d"] | None
     variances: Float[Array, " d"]
-    independent: Categorical
+    independent: Categorical | None
 
     def __call__(
         self,
@@ -47,10 +47,8 @@ class Controls(eqx.Module):
         key: PRNGKeyArray,
     ) -> Float[Array, " 3"]:
         """C_1, C_2, C_3 at one draw: each of mean zero over eps and `key`."""
-        free = jax.random.normal(key, (_FREE_DRAWS, *x.shape), x.dtype)
-        mean = jax.lax.map(lambda e: self._independent_loss(model, x, gamma, e), free).mean()
-        third = self._independent_loss(model, x, gamma, eps) - mean
-        return jnp.stack([(eps**2).sum() - eps.size, self._gaussian(model, x, gamma, eps), third])
+        first, second = (eps**2).sum() - eps.size, self._gaussian(model, x, gamma, eps)
+        return jnp.stack([first, second, self._of_pixels(model, x, gamma, eps, key)])
 
     def _gaussian(self, model: DiffusionModel, x: Array, gamma: Array, eps: Array) -> Float[Array, ""]:
         alpha, sigma = model.path.alpha(gamma), model.path.sigma(gamma)
@@ -59,17 +57,25 @@ class Controls(eqx.Module):
         loss = ((noise - gain * (alpha * y + sigma * noise)) ** 2).sum()
         return loss - ((gain * alpha * y) ** 2 + (1 - sigma * gain) ** 2).sum()
 
-    def _independent_loss(self, model: DiffusionModel, x: Array, gamma: Array, eps: Array) -> Float[Array, ""]:
-        z = diffuse(model.path, gamma, x, eps)
-        estimate = self.independent(jnp.zeros((*x.shape, self.independent.outputs), x.dtype), z, gamma, model.path)
-        return ((eps - estimate.eps_hat) ** 2).sum()
+    def _of_pixels(
+        self, model: DiffusionModel, x: Array, gamma: Array, eps: Array, key: PRNGKeyArray
+    ) -> Float[Array, ""]:
+        independent = self.independent
+        if independent is None:
+            return jnp.zeros((), x.dtype)
+
+        def loss(eps: Array) -> Float[Array, ""]:
+            z = diffuse(model.path, gamma, x, eps)
+            estimate = independent(jnp.zeros((*x.shape, independent.outputs), x.dtype), z, gamma, model.path)
+            return ((eps - estimate.eps_hat) ** 2).sum()
+
+        free = jax.random.normal(key, (_FREE_DRAWS, *x.shape), x.dtype)
+        return loss(eps) - jax.lax.map(loss, free).mean()
 
 
-def fit_controls(model: DiffusionModel, images: UInt8[np.ndarray, "n h w c"]) -> Controls:
+def fit_controls(model: DiffusionModel, images: Real[np.ndarray, "n h w c"]) -> Controls:
     """The control variates for these images, of which at most 2,000 are looked at."""
     images = images[:: -(-len(images) // _FITTED_IMAGES)]
-    levels = model.observation.levels
-    counts = np.stack([(images == k).sum(0) for k in range(levels)], axis=-1).astype(np.int32)
     x = np.asarray(jax.vmap(model.observation.encode)(jnp.asarray(images)), np.float64).reshape(len(images), -1)
     mean = x.mean(0)
     variances, axes = (x - mean).var(0), None
@@ -77,4 +83,12 @@ def fit_controls(model: DiffusionModel, images: UInt8[np.ndarray, "n h w c"]) ->
         variances, axes = np.linalg.eigh((x - mean).T @ (x - mean) / len(x))
     variances = np.maximum(variances, _VARIANCE_FLOOR * max(variances.max(), _VARIANCE_FLOOR))
     axes = None if axes is None else jnp.asarray(axes, float)
-    return Controls(jnp.asarray(mean, float), axes, jnp.asarray(variances, float), Categorical(jnp.asarray(counts)))
+    independent = _independent(images, model.observation.levels)
+    return Controls(jnp.asarray(mean, float), axes, jnp.asarray(variances, float), independent)
+
+
+def _independent(images: Real[np.ndarray, "n h w c"], levels: int) -> Categorical | None:
+    if not levels:
+        return None
+    counts = np.stack([(images == k).sum(0) for k in range(levels)], axis=-1).astype(np.int32)
+    return Categorical(jnp.asarray(counts))

@@ -2,18 +2,18 @@
 r"""From a level to the real axis: z_0 drawn in the level's bin, and log q(z_0 | x) in nats.
 
 The bins, of width 2 alpha_0 / V around alpha_0 x, tile the axis. So P(x) = int p(z_0) dz_0 over the image's bin, and
-log P(x) >= E_q[log p(z_0) - log q(z_0 | x)] for any q that lives there.
+log P(x) >= E_q[log p(z_0) - log q(z_0 | x)] for any q that lives there. Continuous data are where they are.
 """
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, PRNGKeyArray, Real
 
 from vdmkit.model import DiffusionModel
 
 
 def uniform(
-    model: DiffusionModel, image: UInt8[Array, "h w c"], key: PRNGKeyArray
+    model: DiffusionModel, image: Real[Array, "h w c"], key: PRNGKeyArray
 ) -> tuple[Float[Array, "h w c"], Float[Array, ""]]:
     """z_0 anywhere in the bin: log q = -d log(2 alpha_0 / V) (Theis et al. 2016, arXiv 1511.01844)."""
     x, levels = model.observation.encode(image), model.observation.levels
@@ -23,7 +23,7 @@ def uniform(
 
 
 def truncated_normal(
-    model: DiffusionModel, image: UInt8[Array, "h w c"], key: PRNGKeyArray
+    model: DiffusionModel, image: Real[Array, "h w c"], key: PRNGKeyArray
 ) -> tuple[Float[Array, "h w c"], Float[Array, ""]]:
     r"""z_0 = alpha_0 x + sigma_0 eps, as in training, with eps ~ N(0, 1) cut off at the edges +-tau of the bin.
 
@@ -51,4 +51,13 @@ def _truncated_normal(tau: Array, like: Array, key: PRNGKeyArray) -> tuple[Array
     return eps, -(eps**2).sum() / 2 - like.size * (jnp.log(2 * jnp.pi) / 2 + jnp.log(mass))
 
 
-DEQUANTISATIONS = {"uniform": uniform, "truncated_normal": truncated_normal}
+def none(
+    model: DiffusionModel, image: Real[Array, "h w c"], key: PRNGKeyArray
+) -> tuple[Float[Array, "h w c"], Float[Array, ""]]:
+    """z_0 = alpha_0 x, for continuous data, whose density is p(z_0) alpha_0^d (Song et al. 2021, arXiv 2011.13456)."""
+    x = model.observation.encode(image)
+    log_alpha = model.path.log_alpha(model.schedule(jnp.zeros(())))
+    return jnp.exp(log_alpha) * x, -x.size * log_alpha
+
+
+DEQUANTISATIONS = {"uniform": uniform, "truncated_normal": truncated_normal, "none": none}

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Real
 
 from vdmkit.model import DiffusionModel
 from vdmkit.registry import define_kind
@@ -36,7 +36,8 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
 
     All draws belong to the image's index in the test set: estimates do not depend on how it is cut into batches.
 
-    A constructor may take `trained_steps` as a positional parameter: T of the training objective, 0 if continuous.
+    A constructor may take as positional parameters `trained_steps`, T of the training objective, 0 if continuous, and
+    `levels`, the number of values a pixel can take, 0 if continuous.
     """
 
     @abc.abstractmethod
@@ -45,7 +46,7 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
 
     @abc.abstractmethod
     def plan(
-        self, model: DiffusionModel, images: UInt8[np.ndarray, "n h w c"], *, precision: float, key: PRNGKeyArray
+        self, model: DiffusionModel, images: Real[np.ndarray, "n h w c"], *, precision: float, key: PRNGKeyArray
     ) -> Plan:
         """What is settled before the first estimate, such as the allocation of draws found in a pilot.
 
@@ -61,7 +62,7 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
     def __call__(
         self,
         model: DiffusionModel,
-        images: UInt8[Array, "b h w c"],
+        images: Real[Array, "b h w c"],
         index: Int[Array, " b"],
         plan: Plan,
         *,
@@ -71,4 +72,4 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
         """Estimates for images of these numbers in the test set. `replicate` is 0 or 1."""
 
 
-define_kind("estimator", "how -log P of an image is estimated", AbstractEstimator, ("trained_steps",))
+define_kind("estimator", "how -log P of an image is estimated", AbstractEstimator, ("trained_steps", "levels"))

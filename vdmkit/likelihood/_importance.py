@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from annotated_types import Ge, Le
-from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, Real
 from scipy.special import logsumexp
 
 from vdmkit.errors import RecipeError
@@ -59,7 +59,7 @@ class ImportanceWeighted(AbstractEstimator[None]):
         return f"importance-weighted bound, {self.samples} samples, T = {self.steps} steps"
 
     def plan(
-        self, model: DiffusionModel, images: UInt8[np.ndarray, "n h w c"], *, precision: float, key: PRNGKeyArray
+        self, model: DiffusionModel, images: Real[np.ndarray, "n h w c"], *, precision: float, key: PRNGKeyArray
     ) -> None:
         if precision:
             raise RecipeError(
@@ -70,7 +70,7 @@ class ImportanceWeighted(AbstractEstimator[None]):
     def __call__(
         self,
         model: DiffusionModel,
-        images: UInt8[Array, "b h w c"],
+        images: Real[Array, "b h w c"],
         index: Int[Array, " b"],
         plan: None,
         *,

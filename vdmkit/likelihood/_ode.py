@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from annotated_types import Ge, Gt
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
 from vdmkit.errors import RecipeError
 from vdmkit.likelihood._dequantisation import DEQUANTISATIONS
@@ -30,7 +30,8 @@ class ProbabilityFlow(AbstractEstimator[None]):
 
     log P(x) >= E log 1/K sum_k p(z_0^k) / q(z_0^k | x), with K = `samples` (Burda et al. 2016, arXiv 1509.00519). An
     estimate is the mean of `draws` such values, each with its own z_0 and probes. It bounds up to the error of the
-    solver, see `discretisation_error`, and P is the flow's: the variational bound is of another distribution.
+    solver, see `discretisation_error`, and P is the flow's: the variational bound is of another distribution. Of
+    continuous data it is -log p(x) itself.
 
     `evaluations`: one evaluation of the ODE with p probes counts 1 + p calls of the network, and with the exact
     divergence, which has d = h w c products and needs the memory of as many, 1 + d. Rejected steps count; only what
@@ -45,6 +46,7 @@ class ProbabilityFlow(AbstractEstimator[None]):
 
     def __init__(
         self,
+        levels: int,
         *,
         solver: str = "Tsit5",
         step_size: Literal["adaptive", "constant"] = "adaptive",
@@ -55,7 +57,7 @@ class ProbabilityFlow(AbstractEstimator[None]):
         divergence: Literal["exact", "hutchinson"] = "hutchinson",
         probe: Literal["rademacher", "gaussian"] = "rademacher",
         probes: Positive = 1,
-        dequantisation: Literal["uniform", "truncated_normal"] = "truncated_normal",
+        dequantisation: Literal["uniform", "truncated_normal", "none"] | None = None,
         samples: Positive = 1,
         draws: Positive = 1,
     ):
@@ -67,9 +69,17 @@ class ProbabilityFlow(AbstractEstimator[None]):
         fixed = (steps or _CONSTANT_STEPS) if step_size == "constant" else 0
         self.integrator = Integrator(solver, jnp.asarray(rtol, float), jnp.asarray(atol, float), fixed, max_steps)
         self.probes = Probes("exact" if divergence == "exact" else probe, probes)
-        self.dequantisation, self.samples, self.draws = dequantisation, samples, draws
+        self.dequantisation = dequantisation or ("truncated_normal" if levels else "none")
+        self.samples, self.draws = samples, draws
+        if bool(levels) == (self.dequantisation == "none"):
+            raise RecipeError(
+                f'likelihood.estimator.dequantisation = "{self.dequantisation}" with {levels} levels: data with levels '
+                'need "uniform" or "truncated_normal", and continuous data (0 levels) "none". Or leave it out.'
+            )
 
     def __check_init__(self) -> None:
+        if self.samples > 1 and self.dequantisation == "none":
+            raise RecipeError(f"likelihood.estimator.samples = {self.samples}: continuous data have nothing to sample.")
         if self.samples > 1 and self.probes.kind != "exact":
             raise RecipeError(
                 f'likelihood.estimator.samples = {self.samples} with divergence = "hutchinson": the noise of the '
@@ -78,15 +88,18 @@ class ProbabilityFlow(AbstractEstimator[None]):
             )
 
     def describe(self) -> str:
+        solved = f"probability-flow ODE ({self.integrator.describe()}, {self.probes.describe()})"
+        if self.dequantisation == "none":
+            return f"{solved}, at the data: log p of the flow in expectation{self._draws()}"
         samples = f" with {self.samples} importance samples" if self.samples > 1 else ""
-        draws = f", mean of {self.draws} draws" if self.draws > 1 else ""
-        return (
-            f"probability-flow ODE ({self.integrator.describe()}, {self.probes.describe()}), "
-            f"{self.dequantisation.replace('_', ' ')} dequantisation{samples}{draws}: a bound on log P in expectation"
-        )
+        how = f"{self.dequantisation.replace('_', ' ')} dequantisation{samples}"
+        return f"{solved}, {how}{self._draws()}: a bound on log P in expectation"
+
+    def _draws(self) -> str:
+        return f", mean of {self.draws} draws" if self.draws > 1 else ""
 
     def plan(
-        self, model: DiffusionModel, images: UInt8[np.ndarray, "n h w c"], *, precision: float, key: PRNGKeyArray
+        self, model: DiffusionModel, images: Real[np.ndarray, "n h w c"], *, precision: float, key: PRNGKeyArray
     ) -> None:
         if precision > 0:
             raise RecipeError(
@@ -97,7 +110,7 @@ class ProbabilityFlow(AbstractEstimator[None]):
     def __call__(
         self,
         model: DiffusionModel,
-        images: UInt8[Array, "b h w c"],
+        images: Real[Array, "b h w c"],
         index: Int[Array, " b"],
         plan: None,
         *,
@@ -155,7 +168,7 @@ def _importance_weighted(samples: list[Estimates]) -> Estimates:
 def discretisation_error(
     estimator: ProbabilityFlow,
     model: DiffusionModel,
-    images: UInt8[Array, "b h w c"],
+    images: Real[Array, "b h w c"],
     index: Int[Array, " b"],
     *,
     replicate: int = 0,

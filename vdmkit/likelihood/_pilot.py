@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Key, PRNGKeyArray, Real
 
 from vdmkit.likelihood._controls import COUNT, Controls
 from vdmkit.model import DiffusionModel
@@ -31,7 +31,7 @@ class Pilot(eqx.Module):
 
 def run_pilot(
     model: DiffusionModel,
-    images: UInt8[np.ndarray, "n h w c"],
+    images: Real[np.ndarray, "n h w c"],
     controls: Controls,
     *,
     key: PRNGKeyArray,

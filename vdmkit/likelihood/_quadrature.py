@@ -13,10 +13,11 @@ errs by 1e-13, whatever s. As many Gauss-Hermite nodes, which reach to 26, stand
 """
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Real
 
 from vdmkit.distribution import LevelMixture
 from vdmkit.errors import RecipeError
+from vdmkit.likelihood._gaussian import ends_of_continuous
 from vdmkit.objective import Bound
 
 _EPS = np.linspace(-9, 9, 181)  # beyond lies 2e-19
@@ -54,21 +55,24 @@ def exact_terms(
     )
 
 
-def terms_of_images(table: Bound, images: UInt8[np.ndarray, "n h w c"]) -> Bound:
+def terms_of_images(table: Bound, images: Real[np.ndarray, "n h w c"]) -> Bound:
     """The three terms of each image, (n,), from those of its pixels' levels."""
     index = images[..., None].astype(int)
     terms = (table.prior, table.reconstruction, table.diffusion)
     return Bound(*(np.take_along_axis(np.asarray(term)[None], index, -1).sum((1, 2, 3, 4)) for term in terms))
 
 
-def ends_of_levels(
-    levels: int, gamma_0: float, gamma_1: float
-) -> tuple[Float[np.ndarray, " v"], Float[np.ndarray, " v"]]:
-    """Expectation of the prior and the reconstruction term of one pixel at each level, nats, whatever the model.
+def ends_of_images(
+    images: Real[np.ndarray, "n h w c"], levels: int, gamma_0: float, gamma_1: float
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Expectation of each image's prior and reconstruction term, nats, whatever the model.
 
-    For the categorical observation.
+    For the categorical observation, or the gaussian one where `levels` is 0.
     """
-    return _prior(levels, gamma_1), _reconstruction(levels, gamma_0)
+    if not levels:
+        return ends_of_continuous(images, gamma_0, gamma_1)
+    prior, reconstruction = _prior(levels, gamma_1), _reconstruction(levels, gamma_0)
+    return prior[images].sum((1, 2, 3)), reconstruction[images].sum((1, 2, 3))
 
 
 def _prior(levels: int, gamma_1: float) -> Float[np.ndarray, " v"]:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Real
 
 from vdmkit.likelihood._estimator import Estimates
-from vdmkit.likelihood._quadrature import ends_of_levels
+from vdmkit.likelihood._quadrature import ends_of_images
 from vdmkit.objective import bits_per_dim
 
 Verdict = Literal["passes", "fails", "precision does not suffice"]
@@ -42,7 +42,7 @@ class Evidence:
     `weighted` importance-weighted ones of FEW_STEPS steps by their number of samples, `flow` the ODE's.
     """
 
-    pixels: UInt8[np.ndarray, "n h w c"]
+    pixels: Real[np.ndarray, "n h w c"]
     index: Int[np.ndarray, " n"]
     levels: int
     gamma_0: float
@@ -103,12 +103,17 @@ def _bookkeeping(e: Evidence) -> Iterator[Check]:
         return float((times != 1).sum() + np.isin(m.index, e.index, invert=True).sum())
 
     yield _worst(e.named(), bits, "bits/dim are nats / (d ln 2)", 1e-6)
+
+    def unsolved(m: Measured) -> float:
+        return float(np.asarray(m.estimates.failed).any(0).sum())
+
     yield _worst(e.named(), strays, "every image counts once (images that do not)", 0.0)
+    yield _worst(e.named(), unsolved, "every solve reached its end (images whose did not)", 0.0)
 
 
 def _ends(e: Evidence) -> Iterator[Check]:
     """The two terms that have a closed form, image by image or on average, and the range of noise levels."""
-    prior, reconstruction = (t[e.pixels].sum((1, 2, 3)) for t in ends_of_levels(e.levels, e.gamma_0, e.gamma_1))
+    prior, reconstruction = ends_of_images(e.pixels, e.levels, e.gamma_0, e.gamma_1)
     dimensions = math.prod(e.pixels.shape[1:])
     bounds = {name: m for name, m in e.named().items() if "diffusion" in m.estimates.terms}
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from annotated_types import Ge, Le, MultipleOf
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
 from vdmkit.likelihood._allocation import Allocation, cells_of, neyman
 from vdmkit.likelihood._bound import describe_bound
@@ -85,7 +85,7 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         return describe_bound(self.steps)
 
     def plan(
-        self, model: DiffusionModel, images: UInt8[np.ndarray, "n h w c"], *, precision: float, key: PRNGKeyArray
+        self, model: DiffusionModel, images: Real[np.ndarray, "n h w c"], *, precision: float, key: PRNGKeyArray
     ) -> BoundPlan:
         if not precision and self.draws * len(images) < EVALUATIONS:
             return self.even_plan(model)
@@ -98,7 +98,7 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         return BoundPlan(allocation, None, strata, np.asarray(np.nan), 0)
 
     def fitted_plan(
-        self, model: DiffusionModel, images: UInt8[np.ndarray, "n h w c"], *, precision: float, key: PRNGKeyArray
+        self, model: DiffusionModel, images: Real[np.ndarray, "n h w c"], *, precision: float, key: PRNGKeyArray
     ) -> BoundPlan:
         """With a pilot."""
         cells, controls = cells_of(model.schedule, self.steps), fit_controls(model, images)
@@ -117,7 +117,7 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
     def __call__(
         self,
         model: DiffusionModel,
-        images: UInt8[Array, "b h w c"],
+        images: Real[Array, "b h w c"],
         index: Int[Array, " b"],
         plan: BoundPlan,
         *,

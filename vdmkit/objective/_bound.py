@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, PRNGKeyArray, Real
 
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import Condition
@@ -41,7 +41,7 @@ def prior_loss(model: DiffusionModel, x: Float[Array, "h w c"]) -> Float[Array, 
 
 
 def reconstruction_loss(
-    model: DiffusionModel, image: UInt8[Array, "h w c"], eps_0: Float[Array, "h w c"]
+    model: DiffusionModel, image: Real[Array, "h w c"], eps_0: Float[Array, "h w c"]
 ) -> Float[Array, ""]:
     """-log p(x | z_0) at z_0 / alpha_0 = x + exp(gamma_0 / 2) eps_0."""
     gamma_0 = model.schedule(jnp.zeros(()))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, PRNGKeyArray, Real
 
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import Condition
@@ -43,7 +43,7 @@ class Objective(eqx.Module):
     def __call__(
         self,
         model: DiffusionModel,
-        images: UInt8[Array, "b h w c"],
+        images: Real[Array, "b h w c"],
         condition: Mapping[str, Float[Array, " b"]],
         draws: Draws,
         *,

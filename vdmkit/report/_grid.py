@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Real, UInt8
 from PIL import Image
 
 from vdmkit.files import whole_file
@@ -14,9 +14,11 @@ _SMALLEST_TILE = 32  # pixels; smaller images are enlarged by a whole factor so 
 _WHITE = 255
 
 
-def grid(images: UInt8[np.ndarray, "n h w c"], levels: int) -> UInt8[np.ndarray, "H W c"]:
-    """Images of levels 0..V-1 as one picture, in rows, near square, on white."""
-    images = (images.astype(np.float64) * (255 / (levels - 1))).round().astype(np.uint8)
+def grid(images: Real[np.ndarray, "n h w c"], levels: int) -> UInt8[np.ndarray, "H W c"]:
+    """Images of levels 0..V-1, or of [-1, 1] where levels = 0, as one picture, in rows, near square, on white."""
+    values = images.astype(np.float64)
+    shares = values / (levels - 1) if levels else np.clip((values + 1) / 2, 0, 1)
+    images = (255 * shares).round().astype(np.uint8)
     n, height, width, channels = images.shape
     factor = max(1, math.ceil(_SMALLEST_TILE / max(height, width)))
     images = images.repeat(factor, axis=1).repeat(factor, axis=2)

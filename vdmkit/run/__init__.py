@@ -2,6 +2,7 @@
 """Runs: a recipe trained, evaluated and sampled in a folder of its own."""
 
 from vdmkit.run._audit import as_json, audit
+from vdmkit.run._comparable import check_comparable
 from vdmkit.run._evaluate import evaluate
 from vdmkit.run._evaluation import Evaluation
 from vdmkit.run._folder import RunFolder
@@ -22,6 +23,7 @@ __all__ = [
     "TrainedRun",
     "as_json",
     "audit",
+    "check_comparable",
     "draw_samples",
     "evaluate",
     "fit_into",

@@ -73,6 +73,7 @@ def _evaluation(bound: Bound, test: Images, recipe: Recipe, step: int, trained_o
         prior=float(bound.prior.mean()),
         reconstruction=float(bound.reconstruction.mean()),
         diffusion=float(bound.diffusion.mean()),
+        levels=test.levels,
         images=bound.total.shape[-1],
         images_in_test_set=len(test.pixels),
         test_images_trained_on=count_trained_on(test.pixels, trained_on),

@@ -20,6 +20,7 @@ class Evaluation:
     prior: float
     reconstruction: float
     diffusion: float
+    levels: int
     images: int
     images_in_test_set: int
     test_images_trained_on: int | None
@@ -39,8 +40,9 @@ class Evaluation:
     def __str__(self) -> str:
         width = (self.bpd_high - self.bpd_low) / 2
         what = "bpd" if self.test_images_trained_on == self.images_in_test_set else "test bpd"
+        units = "bits/dim" if self.levels else "bits/dim of a density"
         lines = [
-            f"{what} {_4(self.bpd)} +/- {_4(width)} bits/dim (95%: finite test set {self._test_set_part()}, "
+            f"{what} {_4(self.bpd)} +/- {_4(width)} {units} (95%: finite test set {self._test_set_part()}, "
             f"Monte Carlo {_4(self.half_width_monte_carlo)})",
             f"prior {_4(self.prior)} + reconstruction {_4(self.reconstruction)} + diffusion {_4(self.diffusion)}",
             f"{self.estimator}, {self.draws} draws per image",

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Int
 
 from vdmkit.data import Images
-from vdmkit.denoiser import Exact
-from vdmkit.likelihood import AbstractEstimator, VariationalBound, exact_terms, terms_of_images
+from vdmkit.distribution import Exact, GaussianMixture, LevelMixture
+from vdmkit.likelihood import AbstractEstimator, VariationalBound, exact_terms, gaussian_terms, terms_of_images
 from vdmkit.objective import bits_per_dim
 from vdmkit.run._load import TrainedRun
 
@@ -26,13 +26,20 @@ def exact_value(run: TrainedRun, test: Images, index: Int[np.ndarray, " m"]) -> 
 def exact_bound(
     run: TrainedRun, test: Images, estimator: AbstractEstimator[Any], index: Int[np.ndarray, " m"]
 ) -> float | None:
-    """The mean of the bound's estimate: by quadrature, for the exact denoiser of independent pixels; else None."""
-    distribution, model = run.recipe.data.build().distribution, run.model(run.recipe.likelihood.weights)
-    if distribution is None or len(distribution.weights) > 1:
-        return None
+    """The mean of the bound's estimate, for the exact denoiser of independent pixels or of a Gaussian; else None."""
+    model = run.model(run.recipe.likelihood.weights)
     if not (isinstance(model.prediction, Exact) and isinstance(estimator, VariationalBound)):
         return None
-    steps = estimator.steps or 1
+    distribution = model.prediction.distribution
+    if len(distribution.weights) > 1:
+        return None
+    steps, images = estimator.steps or 1, test.pixels[index]
     gammas = np.asarray(jax.vmap(model.schedule)(jnp.arange(steps + 1) / steps), np.float64)
-    table = exact_terms(distribution, gammas, continuous=not estimator.steps)
-    return bits_per_dim(float(terms_of_images(table, test.pixels[index]).total.mean()), model.dimensions)
+    match distribution:
+        case GaussianMixture():
+            bound = gaussian_terms(distribution, images, gammas, continuous=not estimator.steps)
+        case LevelMixture():
+            bound = terms_of_images(exact_terms(distribution, gammas, continuous=not estimator.steps), images)
+        case _:
+            return None
+    return bits_per_dim(float(np.mean(bound.total)), model.dimensions)

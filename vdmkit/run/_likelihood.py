@@ -28,6 +28,7 @@ from vdmkit.objective import bits_per_dim
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import flat
 from vdmkit.report import progress
+from vdmkit.run._comparable import reasons_against
 from vdmkit.run._evaluate import check_fits
 from vdmkit.run._exact import exact_bound, exact_value
 from vdmkit.run._likelihood_report import Likelihood
@@ -55,7 +56,7 @@ def measure_likelihood(run: TrainedRun, test: Images, *, allow_untrusted: bool =
     model, settings = run.model(run.recipe.likelihood.weights), run.recipe.likelihood
     check_fits(model, test)
     check_increasing(model.schedule)
-    estimator = settings.estimator.build(trained_steps=run.recipe.objective.steps)
+    estimator = settings.estimator.build(trained_steps=run.recipe.objective.steps, levels=test.levels)
     index = sample_of(len(test.pixels), settings.images or len(test.pixels))
     check_count(test.pixels[index])
     estimates, evaluations, kept = _passes(run, test, estimator, index)
@@ -147,7 +148,7 @@ def _report(
     terms = {
         name: estimates.terms[name] for name in dict.fromkeys([*_TERMS, *estimates.terms]) if name in estimates.terms
     }
-    reasons = _reasons(estimates)
+    reasons = [*reasons_against(run.trained_on, test), *_reasons(estimates)]
     discretisation = _discretisation(run, test, estimator, index)
     width = total.half_width_monte_carlo + abs(discretisation or 0.0)
     return Likelihood(
@@ -163,6 +164,7 @@ def _report(
         estimator=estimator.describe(),
         evaluations=evaluations,
         evaluations_per_image=evaluations / len(index),
+        levels=test.levels,
         images=len(index),
         images_in_test_set=len(test.pixels),
         test_images_trained_on=count_trained_on(test.pixels, read_hashes(run.folder.trained_on)),

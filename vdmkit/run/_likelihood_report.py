@@ -14,8 +14,8 @@ class Likelihood:
     give; that of the test set, how far these images' mean may be from that of all images. `discretisation` is how
     much a solver's tolerance moved it (None: no solver; NaN: a solve failed). `bpd_low` and `bpd_high` allow for Monte
     Carlo and the solver, on these images. `exact` is -log2 P itself where the distribution is known, and `exact_bound`
-    what infinitely many draws would give where that is known too. A number that is not a likelihood has `trusted`
-    false, and the reasons.
+    what infinitely many draws would give where that is known too. Where `levels` is 0, P is a density. A number that
+    is not a likelihood has `trusted` false, and the reasons.
     """
 
     bpd: float
@@ -30,6 +30,7 @@ class Likelihood:
     estimator: str
     evaluations: int
     evaluations_per_image: float
+    levels: int
     images: int
     images_in_test_set: int
     test_images_trained_on: int | None
@@ -49,7 +50,8 @@ class Likelihood:
         return {name: _finite(value) for name, value in asdict(self).items()}
 
     def __str__(self) -> str:
-        what = "bits/dim" if self.trusted else "bits/dim, NOT A LIKELIHOOD"
+        what = "bits/dim" if self.levels else "bits/dim of a density"
+        what += "" if self.trusted else ", NOT A LIKELIHOOD"
         rows = [
             ("Monte Carlo", f"+/- {self.half_width_monte_carlo:.4f} (95%, on these images)"),
             ("test set", f"+/- {self.half_width_test_set:.4f} (95%, these images for all others)"),

@@ -28,6 +28,12 @@ class TrainedRun:
     state: TrainState
     step: int
 
+    @property
+    def trained_on(self) -> dict[str, Any] | None:
+        """The identity of the training images, as in the manifest; None if it is not known."""
+        data = self.folder.facts()["data"]
+        return data and data["train"]
+
     def model(self, weights: Literal["ema", "raw"]) -> DiffusionModel:
         """The model with averaged or with raw parameters."""
         return self.state.ema_model if weights == "ema" else self.state.model

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, PRNGKeyArray, UInt8
+from jaxtyping import Int, PRNGKeyArray, Real
 
 from vdmkit.files import whole_file
 from vdmkit.likelihood import AbstractEstimator, Estimates
@@ -60,7 +60,7 @@ def sample_of(count: int, wanted: int) -> Int[np.ndarray, " m"]:
 def pass_over(
     estimator: AbstractEstimator[Any],
     model: DiffusionModel,
-    pixels: UInt8[np.ndarray, "n h w c"],
+    pixels: Real[np.ndarray, "n h w c"],
     index: Int[np.ndarray, " m"],
     plan: Any,
     *,

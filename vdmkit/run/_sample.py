@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Real
 
 from vdmkit.model import DiffusionModel
 from vdmkit.randomness import fold_purpose
@@ -27,7 +27,7 @@ class Plan:
 
 def draw_samples(
     model: DiffusionModel, sampler: AbstractSampler, plan: Plan, *, seed: int
-) -> UInt8[np.ndarray, "n h w c"]:
+) -> Real[np.ndarray, "n h w c"]:
     """The first `plan.count` images of the sequence that `seed` defines.
 
     More of them change these by no more than the rounding of another batch, which a chaotic network can make visible.

@@ -5,7 +5,7 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8, UInt64
+from jaxtyping import Real, UInt64
 
 from vdmkit.errors import CheckpointError
 from vdmkit.files import whole_file
@@ -13,13 +13,13 @@ from vdmkit.files import whole_file
 Hashes = UInt64[np.ndarray, " n"]
 
 
-def image_hashes(pixels: UInt8[np.ndarray, "n h w c"]) -> Hashes:
+def image_hashes(pixels: Real[np.ndarray, "n h w c"]) -> Hashes:
     """64 bits of BLAKE2b of every image's bytes."""
     digests = (hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).digest() for image in pixels)
     return np.frombuffer(b"".join(digests), "<u8")
 
 
-def count_trained_on(pixels: UInt8[np.ndarray, "m h w c"], trained_on: Hashes | None) -> int | None:
+def count_trained_on(pixels: Real[np.ndarray, "m h w c"], trained_on: Hashes | None) -> int | None:
     """How many of these images are among those trained on; None if that is not known."""
     return None if trained_on is None else int(np.isin(image_hashes(pixels), trained_on).sum())
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, PRNGKeyArray, Real
 
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import AbstractSchedule
@@ -48,7 +48,7 @@ def sample(
     key: PRNGKeyArray,
     first: int = 0,
     on_step: Callable[[], object] = lambda: None,
-) -> UInt8[Array, "count h w c"]:
+) -> Real[Array, "count h w c"]:
     """Images number first, ..., first + count - 1 of the endless sequence that `key` defines.
 
     Args:

@@ -15,16 +15,16 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 from scipy.special import log_ndtr, logsumexp
 
+from vdmkit.denoiser import Estimate, estimate_from_logits
+from vdmkit.distribution._distribution import AbstractDistribution, Rows, check_components
 from vdmkit.errors import RecipeError
 from vdmkit.noise import AbstractPath
 from vdmkit.observation import level_values
 
-_SDS = (1e-4, 1e2)  # narrower, the logs leave float64; wider, the bins lose more than 1e-12 of themselves to rounding
-
 
 @dataclass(frozen=True)
-class LevelMixture:
-    """C components. Tuples only, so that it can be a static field: arrays in a model are trained.
+class LevelMixture(AbstractDistribution):
+    """C components of levels.
 
     Args:
         shape: (h, w, c) of an image.
@@ -40,29 +40,13 @@ class LevelMixture:
     shape: tuple[int, int, int]
     levels: int
     weights: tuple[float, ...]
-    means: tuple[tuple[float, ...], ...]
-    sds: tuple[tuple[float, ...], ...]
+    means: Rows
+    sds: Rows
 
     def __post_init__(self) -> None:
-        pixels, low, high = int(np.prod(self.shape)), *_SDS
-        problems = {
-            f"levels = {self.levels}: expected 2 to 256": not 2 <= self.levels <= 256,
-            f"shape = {list(self.shape)}: expected [height, width, channels]": min(self.shape) < 1,
-            f"weights = {list(self.weights)}: expected positive numbers that sum to 1": not (
-                self.weights and min(self.weights) > 0 and abs(sum(self.weights) - 1) < 1e-9
-            ),
-            f"expected as many means and sds as weights, of {pixels} pixels each": not (
-                len(self.means) == len(self.sds) == len(self.weights)
-                and all(len(row) == pixels for row in (*self.means, *self.sds))
-            ),
-            f"a mean is not finite, or a standard deviation not from {low:g} to {high:g}": not (
-                all(abs(mean) < 10 for row in self.means for mean in row)
-                and all(low <= sd <= high for row in self.sds for sd in row)
-            ),
-        }
-        for problem, found in problems.items():
-            if found:
-                raise RecipeError(f"{problem}.")
+        if not 2 <= self.levels <= 256:
+            raise RecipeError(f"levels = {self.levels}: expected 2 to 256.")
+        check_components(self.shape, self.weights, self.means, self.sds)
 
     def log_probs(self) -> Float[np.ndarray, "components h w c v"]:
         """log P_cj(k), float64, without cancellation however far the level lies in a tail."""
@@ -71,18 +55,20 @@ class LevelMixture:
         return _log_mass(scaled[..., :-1], scaled[..., 1:])
 
     def nats(self, images: UInt8[np.ndarray, "n h w c"]) -> Float[np.ndarray, " n"]:
-        """-log P of each image, float64."""
         index = images[:, None, ..., None].astype(int)
         of_pixels = np.take_along_axis(self.log_probs()[None], index, axis=-1)
-        return -logsumexp(np.log(self.weights) + of_pixels.sum((2, 3, 4, 5)), axis=1)
+        return -np.asarray(logsumexp(np.log(self.weights) + of_pixels.sum((2, 3, 4, 5)), axis=1))
 
     def sample(self, count: int, seed: int | tuple[int, ...]) -> UInt8[np.ndarray, "n h w c"]:
-        """Independent images by numpy's `default_rng(seed)`: Gaussian pixels of a component, rounded to levels."""
+        """Gaussian pixels of a component, rounded to levels."""
         rng = np.random.default_rng(seed)
         component = rng.choice(len(self.weights), count, p=self.weights)
         noise = rng.standard_normal((count, *self.shape))
         x = self._by_pixel(self.means)[component] + self._by_pixel(self.sds)[component] * noise
         return np.clip(np.floor((x + 1) / 2 * self.levels), 0, self.levels - 1).astype(np.uint8)
+
+    def estimate(self, z: Float[Array, "h w c"], gamma: Float[Array, ""], path: AbstractPath) -> Estimate:
+        return estimate_from_logits(self.posterior(z, gamma, path), level_values(self.levels), z, gamma, path)
 
     def posterior(
         self, z: Float[Array, "h w c"], gamma: Float[Array, ""], path: AbstractPath
@@ -98,7 +84,7 @@ class LevelMixture:
         responsibility = jax.nn.log_softmax(of_components)[:, None, None, None, None]
         return jax.nn.logsumexp(responsibility + joint - of_pixels, axis=0)
 
-    def _by_pixel(self, rows: tuple[tuple[float, ...], ...]) -> Float[np.ndarray, "components h w c"]:
+    def _by_pixel(self, rows: Rows) -> Float[np.ndarray, "components h w c"]:
         return np.asarray(rows).reshape(-1, *self.shape)
 
 

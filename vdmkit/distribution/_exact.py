@@ -4,11 +4,9 @@
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from vdmkit.denoiser._levels import estimate_from_logits
-from vdmkit.denoiser._prediction import AbstractPrediction, Estimate
-from vdmkit.distribution import LevelMixture
+from vdmkit.denoiser import AbstractPrediction, Estimate
+from vdmkit.distribution._distribution import AbstractDistribution
 from vdmkit.noise import AbstractPath
-from vdmkit.observation import level_values
 from vdmkit.registry import register
 
 
@@ -19,11 +17,10 @@ class Exact(AbstractPrediction):
     What a likelihood estimator then misses -log P by is its own: discretisation, ends of the schedule, Monte Carlo.
     """
 
-    distribution: LevelMixture = eqx.field(static=True)
+    distribution: AbstractDistribution = eqx.field(static=True)
     outputs: int = eqx.field(static=True, default=1, init=False)
 
     def __call__(
         self, output: Float[Array, "h w c 1"], z: Float[Array, "h w c"], gamma: Float[Array, ""], path: AbstractPath
     ) -> Estimate:
-        log_probs = self.distribution.posterior(z, gamma, path)
-        return estimate_from_logits(log_probs, level_values(self.distribution.levels), z, gamma, path)
+        return self.distribution.estimate(z, gamma, path)

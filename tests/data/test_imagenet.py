@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two releases of down-sampled ImageNet, on made-up files of their forms."""
+
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vdmkit.data import ImageNetNew, ImageNetOld, _imagenet
+from vdmkit.errors import DataError
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (22, 32, 32, 3)).astype(np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    """Releases of 4 and 3 test images, and of 21 and 20 training images."""
+    counts = {"old": {"train": 21, "test": 3}, "new": {"train": 20, "test": 4}}
+    monkeypatch.setattr(_imagenet, "_COUNTS", counts)
+
+
+def new(folder, train: int = 20, test: int = 4) -> ImageNetNew:
+    """Batches as they are published, with labels and a mean image of floats beside the pixels."""
+    rows = IMAGES.transpose(0, 3, 1, 2).reshape(22, -1)
+    for i, part in enumerate(np.array_split(rows[:train], 10), 1):
+        table = {"data": part, "labels": [1] * len(part), "mean": rows.mean(0)}
+        (folder / f"train_data_batch_{i}").write_bytes(pickle.dumps(table, protocol=2))
+    (folder / "val_data").write_bytes(pickle.dumps({"data": rows[-test:], "labels": [1] * test}, protocol=2))
+    return ImageNetNew(path=str(folder))
+
+
+def old(folder, train: int = 21, test: int = 3) -> ImageNetOld:
+    for name, count in (("train", train), ("valid", test)):
+        (folder / name).mkdir()
+        for i, image in enumerate(IMAGES[-count:]):
+            Image.fromarray(image).save(folder / name / f"{i:05}.png")
+    return ImageNetOld(train=str(folder / "train"), test=str(folder / "valid"))
+
+
+def test_the_new_release_is_read_and_named(tmp_path) -> None:
+    """False if planes were read as pixels, batches in another order, or the release not be told."""
+    source = new(tmp_path)
+    np.testing.assert_array_equal(source.load("train").pixels, IMAGES[:20])
+    np.testing.assert_array_equal(source.load("test").pixels, IMAGES[-4:])
+    identity = source.load("test").identity
+    assert identity.name == "imagenet32_new"
+    assert identity.published == "ImageNet 32x32, new release (Chrabaszcz et al. 2017)"
+
+
+def test_the_old_release_is_read_and_named(tmp_path, monkeypatch) -> None:
+    """False if a figure on the old release could not say so."""
+    monkeypatch.setenv("VDMKIT_CACHE", str(tmp_path / "cache"))
+    source = old(tmp_path)
+    np.testing.assert_array_equal(source.load("test").pixels, IMAGES[-3:])
+    identity = source.load("test").identity
+    assert identity.name == "imagenet32_old"
+    assert identity.published == "ImageNet 32x32, old release (van den Oord et al. 2016)"
+
+
+def test_a_part_is_not_the_published_data(tmp_path) -> None:
+    """False if a figure on some of the images passed for one on all."""
+    assert new(tmp_path, test=2).load("test").identity.published is None
+
+
+def test_one_release_is_refused_as_the_other(tmp_path, monkeypatch) -> None:
+    """False if 3.43 bits/dim on the one could be taken for 3.69 on the other."""
+    monkeypatch.setenv("VDMKIT_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(DataError, match=r"4 images are the new release .* use data imagenet_new"):
+        old(tmp_path, test=4).load("test")
+    with pytest.raises(DataError, match=r"3 images are the old release .* use data imagenet_old"):
+        new(tmp_path, test=3).load("test")
+
+
+def test_other_files_are_refused(tmp_path) -> None:
+    """False if a missing batch, or one of another size, ended in a traceback or in other images."""
+    with pytest.raises(DataError, match=r"val_data: cannot be read .* PNG files are the old release"):
+        ImageNetNew(path=str(tmp_path)).load("test")
+    new(tmp_path)
+    with pytest.raises(DataError, match=r"array of shape \(4, 3072\), expected \(n, 12288\). Set data.size"):
+        ImageNetNew(path=str(tmp_path), size=64).load("test")

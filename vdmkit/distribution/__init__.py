@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data whose likelihood is known, and the exact denoiser of it."""
+
+from vdmkit.distribution._continuous import Basis, GaussianMixture
+from vdmkit.distribution._distribution import AbstractDistribution
+from vdmkit.distribution._exact import Exact
+from vdmkit.distribution._levels import LevelMixture
+
+__all__ = ["AbstractDistribution", "Basis", "Exact", "GaussianMixture", "LevelMixture"]

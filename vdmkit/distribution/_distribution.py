@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The interface of a distribution of images whose likelihood is known."""
+
+import abc
+
+import numpy as np
+from jaxtyping import Array, Float, Real
+
+from vdmkit.denoiser import Estimate
+from vdmkit.errors import RecipeError
+from vdmkit.noise import AbstractPath
+
+_SDS = (1e-4, 1e2)  # narrower, the logs leave float64; wider, the bins lose more than 1e-12 of themselves to rounding
+Rows = tuple[tuple[float, ...], ...]
+
+
+class AbstractDistribution(abc.ABC):
+    """Images of h w c values. Implementers are frozen dataclasses of tuples: arrays in a model would be trained."""
+
+    shape: tuple[int, int, int]
+    levels: int
+    weights: tuple[float, ...]
+
+    @abc.abstractmethod
+    def nats(self, images: Real[np.ndarray, "n h w c"]) -> Float[np.ndarray, " n"]:
+        """-log P of each image, or of its density where levels = 0, float64."""
+
+    @abc.abstractmethod
+    def sample(self, count: int, seed: int | tuple[int, ...]) -> Real[np.ndarray, "n h w c"]:
+        """Independent images by numpy's `default_rng(seed)`."""
+
+    @abc.abstractmethod
+    def estimate(self, z: Float[Array, "h w c"], gamma: Float[Array, ""], path: AbstractPath) -> Estimate:
+        """What is to be known of the image given its latent z = alpha x + sigma eps."""
+
+
+def check_components(shape: tuple[int, int, int], weights: tuple[float, ...], means: Rows, sds: Rows) -> None:
+    """Raises RecipeError if the numbers do not fit each other, or are none of a mixture of Gaussians."""
+    pixels, low, high = int(np.prod(shape)), *_SDS
+    problems = {
+        f"shape = {list(shape)}: expected [height, width, channels]": min(shape) < 1,
+        f"weights = {list(weights)}: expected positive numbers that sum to 1": not (
+            weights and min(weights) > 0 and abs(sum(weights) - 1) < 1e-9
+        ),
+        f"expected as many means and sds as weights, of {pixels} pixels each": not (
+            len(means) == len(sds) == len(weights) and all(len(row) == pixels for row in (*means, *sds))
+        ),
+        f"a mean is not finite, or a standard deviation not from {low:g} to {high:g}": not (
+            all(abs(mean) < 10 for row in means for mean in row) and all(low <= sd <= high for row in sds for sd in row)
+        ),
+    }
+    for problem, found in problems.items():
+        if found:
+            raise RecipeError(f"{problem}.")

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether images are of the kind that a model was trained on, beyond their shape and number of levels."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from vdmkit.data import Images
+from vdmkit.errors import DataError
+
+_RELEASE = re.compile(r"imagenet\d+_(old|new)")
+_RATIO = 8  # of the ranges of the values
+
+
+def reasons_against(trained: Mapping[str, Any] | None, test: Images) -> list[str]:
+    """Why a likelihood of `test` says nothing of a model whose training images a manifest calls `trained`."""
+    if trained is None:
+        return []
+    return [*_of_release(trained["name"], test.identity.name), *_of_scale(trained["span"], test)]
+
+
+def check_comparable(trained: Mapping[str, Any] | None, test: Images) -> None:
+    """Raises DataError with those reasons."""
+    if reasons := reasons_against(trained, test):
+        raise DataError(f"{test.identity.name}: {' '.join(reasons)}")
+
+
+def _of_release(trained: str, tested: str) -> list[str]:
+    """ImageNet's two releases differ in how they were made smaller, and by a quarter of a bit in likelihood."""
+    found = [_RELEASE.fullmatch(name) for name in (trained, tested)]
+    if None in found or len({match[1] for match in found if match}) == 1:
+        return []
+    return [f"the model was trained on {trained}, and these images are {tested}: they are not comparable."]
+
+
+def _of_scale(trained: float, test: Images) -> list[str]:
+    tested = test.identity.span
+    if trained / _RATIO < tested < trained * _RATIO:
+        return []
+    return [
+        f"values of the test images span {tested:g}, and those that the model was trained on {trained:g}: they are of "
+        "another scale."
+    ]
