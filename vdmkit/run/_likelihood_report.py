@@ -54,7 +54,7 @@ class Likelihood:
         what += "" if self.trusted else ", NOT A LIKELIHOOD"
         rows = [
             ("Monte Carlo", f"+/- {self.half_width_monte_carlo:.4f} (95%, on these images)"),
-            ("test set", f"+/- {self.half_width_test_set:.4f} (95%, these images for all others)"),
+            ("test set", self._test_set()),
             ("terms", " + ".join(f"{name} {value:.4f}" for name, value in self.terms.items())),
             *_row("exact", self.exact, "{:.4f}, the truth on these images"),
             *_row("exact bound", self.exact_bound, "{:.4f}, from infinitely many draws"),
@@ -72,6 +72,12 @@ class Likelihood:
             *self._caveats(),
         ]
         return "\n".join(lines)
+
+    def _test_set(self) -> str:
+        """Zero only says that Monte Carlo hides it."""
+        if not self.half_width_test_set:
+            return "hidden by Monte Carlo: ask for more draws, or a --precision"
+        return f"+/- {self.half_width_test_set:.4f} (95%, these images for all others)"
 
     def _solver(self) -> str:
         if self.discretisation is not None and math.isnan(self.discretisation):
