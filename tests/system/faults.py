@@ -28,7 +28,7 @@ def act(action: str) -> None:
         print("waiting", flush=True)
         signal.pause()
     else:
-        os.kill(os.getpid(), signal.Signals[action])
+        signal.raise_signal(signal.Signals[action])  # to this thread, now: from os.kill it may come later, anywhere
 
 
 def hook(event: str, arguments: tuple) -> None:
