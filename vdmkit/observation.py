@@ -20,7 +20,7 @@ def level_values(levels: int) -> Float[Array, " v"]:
 def require_levels(levels: int, component: str) -> None:
     """Raises RecipeError if the data are continuous, which has no levels, and `component` is about levels."""
     if not levels:
-        raise RecipeError(f"{component}: is of data with levels, and these are continuous. See vdmkit list.")
+        raise RecipeError(f"{component} is of data with levels, and these are continuous.")
 
 
 class AbstractObservation(eqx.Module):
@@ -56,7 +56,7 @@ class CategoricalObservation(AbstractObservation):
     levels: int = eqx.field(static=True)
 
     def __init__(self, levels: int):
-        require_levels(levels, "observation categorical")
+        require_levels(levels, "the categorical observation")
         self.levels = levels
 
     def log_probs(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""]) -> Float[Array, "h w c v"]:
@@ -82,7 +82,7 @@ class GaussianObservation(AbstractObservation):
 
     def __init__(self, levels: int):
         if levels:
-            raise RecipeError(f"observation gaussian: is of continuous data, and these have {levels} levels.")
+            raise RecipeError(f"the gaussian observation is of continuous data, and these have {levels} levels.")
         self.levels = levels
 
     def log_prob(

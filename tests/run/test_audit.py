@@ -29,7 +29,7 @@ from vdmkit.likelihood._flow import Integrator
 from vdmkit.noise import AbstractSchedule, FixedLinear
 from vdmkit.observation import CategoricalObservation
 from vdmkit.recipe import load_recipe
-from vdmkit.run._audit import _Curved, _in_time, as_json, gather
+from vdmkit.run._audit import _Curved, _decoder_excess, _in_time, as_json, gather
 from vdmkit.run._pass import pass_over
 
 ORACLE = Path(vdmkit.__file__).parents[1] / "recipes" / "oracle_gaussian.toml"
@@ -76,7 +76,7 @@ def test_a_sound_model_passes(evidence):
     """The referee would cry wolf, or be unable to tell anything."""
     found = verdicts(evidence)
     assert set(found.values()) == {"passes"}
-    assert len(found) == 16
+    assert len(found) == 17
 
 
 def report(estimates: Estimates, index: np.ndarray) -> Measured:
@@ -135,6 +135,23 @@ def test_a_bound_without_its_reconstruction_term_fails(evidence, oracle, measure
         "reconstruction term is its closed form (bound)",
         "bound drawn in time - in gamma",
     }
+
+
+def test_a_decoder_whose_probabilities_sum_to_more_than_1_fails(oracle):
+    """A decoder of a plugin's, which no closed form knows, could be free of charge."""
+    model, test, index = oracle
+    # of one pixel, while the others are as they are
+    assert -3 < _decoder_excess(model, test.pixels[index[:4]], jax.random.key(0)) < 1e-5
+    wrong = eqx.tree_at(lambda m: m.observation, model, _NoReconstruction(5))
+    assert _decoder_excess(wrong, test.pixels[index[:4]], jax.random.key(0)) == pytest.approx(np.log(5))
+
+
+def test_what_is_not_known_of_a_plugins_decoder_is_not_claimed(evidence):
+    """A sound decoder of another kind would fail for its own reconstruction term."""
+    found = verdicts(replace(evidence, known_decoder=False))
+    assert set(found.values()) == {"passes"}
+    assert len(found) == 15
+    assert failing(replace(evidence, decoder_excess=1.0)) == {"p(x given z_0) sums to at most 1 (log of the sum)"}
 
 
 @jax.custom_jvp

@@ -13,7 +13,7 @@ def images(name: str, highest: int) -> Images:
     return identified(np.array([0, highest], np.uint8).reshape(2, 1, 1, 1), 256, name=name, split="test")
 
 
-TRAINED = {"name": "imagenet32_old", "span": 255.0}
+TRAINED = {"name": "imagenet32_old", "low": 0.0, "high": 255.0}
 
 
 @pytest.mark.parametrize(
@@ -31,9 +31,9 @@ def test_the_other_imagenet_is_refused() -> None:
         check_comparable(TRAINED, images("imagenet32_new", 255))
 
 
-@pytest.mark.parametrize(("span", "highest"), [(255.0, 1), (1.0, 255)])
-def test_another_scale_is_refused(span, highest) -> None:
+@pytest.mark.parametrize(("trained", "highest"), [(255.0, 1), (1.0, 255), (100.0, 151)])
+def test_another_scale_is_refused(trained, highest) -> None:
     """False if images of 0 and 1 could be measured by a model of 0..255, or the other way round."""
-    message = f"values of the test images span {highest}, and those that the model was trained on {span:g}"
+    message = f"from 0 to {highest}, and those that the model was trained on from 0 to {trained:g}: they are of another"
     with pytest.raises(DataError, match=message):
-        check_comparable({"name": "a", "span": span}, images("a", highest))
+        check_comparable({"name": "a", "low": 0.0, "high": trained}, images("a", highest))

@@ -187,6 +187,6 @@ def test_weights_are_the_ones_asked_for(folder, recipe, tiny_model):
     """Raw parameters would be reported as averaged ones."""
     state = initial_state(tiny_model, optax.sgd(0.1))
     state = eqx.tree_at(lambda s: s.ema, state, jax.tree.map(lambda a: a + 1, state.ema))
-    run = TrainedRun(folder, recipe, state, 0)
+    run = TrainedRun(folder, recipe, state, 0, ())
     assert eqx.tree_equal(run.model("raw"), tiny_model)
     assert eqx.tree_equal(eqx.filter(run.model("ema"), eqx.is_inexact_array), state.ema)

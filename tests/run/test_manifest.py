@@ -20,7 +20,8 @@ def test_what_a_run_was_made_with(tiny_images):
         "split": "test",
         "count": 12,
         "sha256": tiny_images.identity.sha256,
-        "span": 4.0,
+        "low": 0.0,
+        "high": 4.0,
         "published": None,
     }
     assert (facts["shape"], facts["levels"]) == ([4, 4, 1], 5)

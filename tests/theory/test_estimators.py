@@ -202,3 +202,14 @@ def test_the_bound_is_the_one_trained_on_by_default() -> None:
     assert (VariationalBound(250).steps, VariationalBound(250, steps=0).steps, VariationalBound(0).steps) == (250, 0, 0)
     assert (ImportanceWeighted(250).steps, ImportanceWeighted(0).steps) == (250, 100)
     assert VariationalBound(250).describe() == "variational bound, T = 250 steps"
+
+
+def test_steps_too_long_for_float32_are_refused(model) -> None:
+    """False if expm1(44) times the rounding of eps - eps_hat could be a bound: in float32 it is 1e4 nats a pixel."""
+    long = eqx.tree_at(lambda m: m.schedule, model, FixedLinear(gamma_min=-20.0, gamma_max=24.0))
+    key = jax.random.key(0)
+    with jax.enable_x64(False):
+        for estimator in (VariationalBound(1), ImportanceWeighted(0, steps=1)):
+            with pytest.raises(RecipeError, match="T = 1 steps from gamma = -20 to 24 cannot be told from rounding"):
+                estimator.plan(long, IMAGES, precision=0.0, key=key)
+        VariationalBound(4).plan(long, IMAGES, precision=0.0, key=key)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step
-from vdmkit.errors import UntrustedError
+from vdmkit.errors import Interrupted, RecipeError, UntrustedError
 
 if TYPE_CHECKING:
     from vdmkit.data import Images
@@ -47,8 +47,13 @@ def likelihood(
     run = load_run(checkpoint, [*shorthands, *overrides], plugins, step)
     test = run.recipe.data.build().load("test")
     if audit:
+        if shorthands or any(key.startswith(("likelihood.estimator", "likelihood.precision")) for key in overrides):
+            raise RecipeError("--audit runs estimators of its own: leave the estimator, --steps and --precision out.")
         return _audit(run, test, as_json)
-    report = measure_likelihood(run, test, allow_untrusted=allow_untrusted)
+    try:
+        report = measure_likelihood(run, test, allow_untrusted=allow_untrusted)
+    except KeyboardInterrupt:
+        raise Interrupted("Stopped. Batches that were done are kept: to go on, run the same command again.") from None
     typer.echo(json.dumps(report.as_json(), indent=2) if as_json else str(report))
 
 
@@ -61,12 +66,33 @@ def _audit(run: "TrainedRun", test: "Images", as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps([facts(check) for check in checks], indent=2))
     else:
-        typer.echo("\n".join(_line(check) for check in checks))
+        typer.echo(_table(checks))
     failed = sum(check.verdict == "fails" for check in checks)
     if failed:
         raise UntrustedError(f"the audit failed: {failed} of {len(checks)} checks. These numbers are no likelihoods.")
 
 
+def _table(checks: list["Check"]) -> str:
+    verdicts = [check.verdict for check in checks]
+    unknown = sum(not _known(check) for check in checks)
+    return "\n".join(
+        [
+            "Differences in bits/dim unless it says so. A check fails if the difference is out of its range by twice",
+            "its 95% error, and passes if it may be in it and is known to 0.05: what passes holds to that much.",
+            f"{'':10} {'':64} {'difference':>10}   {'95%':7} allowed",
+            *(_line(check) for check in checks),
+            f"{verdicts.count('passes')} pass, {verdicts.count('fails')} fail; of {unknown} too little is known"
+            f"{', which more images tell: --set likelihood.images=N' if unknown else ''}.",
+        ]
+    )
+
+
+def _known(check: "Check") -> bool:
+    return check.verdict in ("passes", "fails")
+
+
 def _line(check: "Check") -> str:
-    text = f"{check.difference:+.5f} +/- {check.half_width:.5f} in [{check.low:g}, {check.high:g}]"
-    return f"{check.verdict:27} {check.claim:64} {text}"
+    verdict = check.verdict if _known(check) else "not known"
+    error = f"{check.half_width:.5f}" if check.half_width else "exact"
+    allowed = f"above {check.low + 0:g}" if check.high == float("inf") else f"{check.low + 0:g} to {check.high:g}"
+    return f"{verdict:10} {check.claim:64} {check.difference + 0:+10.5f}   {error:7} {allowed}"

@@ -30,5 +30,5 @@ def run(recipe: RecipeFile, overrides: Overrides, plugins: PluginFiles, out: Out
         f"  checkpoints  {folder.checkpoints}\n"
         f"  evaluation   {folder.evaluation}\n"
         f"  next         {command('sample')} --ckpt {folder.path} -n 64 -o grid.png\n"
-        f"               {command('evaluate')} --ckpt {folder.path}"
+        f"               {command('likelihood')} --ckpt {folder.path}"
     )

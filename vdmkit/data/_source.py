@@ -20,14 +20,15 @@ Split = Literal["train", "test"]
 class Identity:
     """What data a number was computed on. `published` names a known data set, or is None.
 
-    `span` is the largest value minus the smallest, in levels or in units of continuous data.
+    `low` and `high` are the smallest and the largest value, in levels or in units of continuous data.
     """
 
     name: str
     split: str
     count: int
     sha256: str
-    span: float
+    low: float
+    high: float
     published: str | None
 
     def __str__(self) -> str:
@@ -57,8 +58,8 @@ def identified(
         raise DataError(f"{where}: a value is not finite. Correct the data.")
     if 0 < levels < 256 and (highest := int(pixels.max())) >= levels:
         raise DataError(f"{where}: a pixel is {highest}, expected 0..{levels - 1}. Correct the data or data.levels.")
-    span = float(pixels.max()) - float(pixels.min())
-    return Images(pixels, levels, Identity(name, split, len(pixels), pixel_sha256(pixels), span, published))
+    ends = float(pixels.min()), float(pixels.max())
+    return Images(pixels, levels, Identity(name, split, len(pixels), pixel_sha256(pixels), *ends, published))
 
 
 def pixel_sha256(pixels: Real[np.ndarray, "n h w c"]) -> str:

@@ -29,7 +29,7 @@ class Categorical(AbstractPrediction):
     smoothing: float = eqx.field(static=True)
 
     def __init__(self, level_counts: Int[Array, "h w c v"], *, smoothing: float = 0.5):
-        require_levels(level_counts.shape[-1], "prediction categorical")
+        require_levels(level_counts.shape[-1], "the categorical prediction")
         self.level_counts = level_counts
         self.outputs = level_counts.shape[-1]
         self.smoothing = smoothing
@@ -60,7 +60,7 @@ class Lattice(AbstractPrediction):
     outputs: int = eqx.field(static=True)
 
     def __init__(self, levels: int):
-        require_levels(levels, "prediction lattice")
+        require_levels(levels, "the lattice prediction")
         self.levels = levels
         self.outputs = 2
 

@@ -11,8 +11,11 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
 from vdmkit.errors import DataError, NonFiniteError, RecipeError
 from vdmkit.model import DiffusionModel
+from vdmkit.noise import AbstractSchedule
 from vdmkit.objective import Bound, diffusion_loss, prior_loss, reconstruction_loss, step_end
 from vdmkit.randomness import fold_purpose
+
+_ROUNDING = 1e-3  # nats of a dimension
 
 
 def bound_of_images(
@@ -39,13 +42,14 @@ def bound_of_images(
             a random sample of the test set, in its order.
 
     Raises:
-        RecipeError: `draws` is odd.
+        RecipeError: `draws` is odd, or the steps are too long for float32.
         DataError: fewer than two images.
         NonFiniteError: names the image and the term.
     """
     if draws < 2 or draws % 2:
         raise RecipeError(f"evaluation.draws = {draws}: expected an even number, for two estimates of each image.")
     check_count(pixels)
+    check_rounding(model.schedule, steps)
     # In an order of chance, so that a pass that is stopped is a random sample even of a sorted test set.
     order = np.random.default_rng(0).permutation(len(pixels))
     parts, done = [], 0
@@ -65,6 +69,19 @@ def bound_of_images(
     return bound
 
 
+def check_rounding(schedule: AbstractSchedule, steps: int) -> None:
+    """Raises RecipeError if in T steps the rounding of eps - eps_hat, times expm1(gamma_t - gamma_s), would be seen."""
+    if not steps:
+        return
+    gamma = np.asarray(jax.vmap(schedule)(jnp.arange(steps + 1) / steps), np.float64)
+    nats = np.expm1(np.diff(gamma)).sum() / 2 * float(jnp.finfo(jnp.zeros(()).dtype).eps) ** 2  # of each dimension
+    if not nats < _ROUNDING:
+        raise RecipeError(
+            f"T = {steps} steps from gamma = {gamma[0]:g} to {gamma[-1]:g} cannot be told from rounding in "
+            f"{jnp.zeros(()).dtype}. Take more steps, or JAX_ENABLE_X64=1."
+        )
+
+
 def describe_bound(steps: int) -> str:
     """The bound of T = `steps` steps, or for 0 in continuous time, in words."""
     return "variational bound, " + (f"T = {steps} steps" if steps else "continuous time")
@@ -73,7 +90,7 @@ def describe_bound(steps: int) -> str:
 def check_count(pixels: Real[np.ndarray, "n h w c"]) -> None:
     """Raises DataError if there are too few test images for an interval."""
     if len(pixels) < 2:
-        raise DataError(f"{len(pixels)} image(s) to test on: an interval needs at least 2.")
+        raise DataError(f"{len(pixels)} image(s) to test on: an interval needs at least 2. Give more.")
 
 
 def _sum_of_draws(

@@ -2,6 +2,7 @@
 """The interface of a likelihood estimator: for every image, a random number whose mean bounds -log P(image)."""
 
 import abc
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import equinox as eqx
@@ -59,6 +60,10 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
         """
 
     @abc.abstractmethod
+    def rounds(self, plan: Plan) -> int:
+        """How often a call will say `on_round`, for a progress bar."""
+
+    @abc.abstractmethod
     def __call__(
         self,
         model: DiffusionModel,
@@ -68,6 +73,7 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
         *,
         replicate: int,
         key: PRNGKeyArray,
+        on_round: Callable[[], object] = lambda: None,
     ) -> Estimates:
         """Estimates for images of these numbers in the test set. `replicate` is 0 or 1."""
 

@@ -35,6 +35,7 @@ SOLVERS: dict[str, type[diffrax.AbstractSolver]] = {
 }
 
 
+_TIGHT, _REFINED_STEPS = 1e-5, 4096
 _FIRST_STEP = 0.01  # of gamma: short enough to be accepted, and the next may be 10 times as long
 
 
@@ -70,8 +71,10 @@ class Integrator(eqx.Module):
         return f"{self.solver}, {how}"
 
     def refined(self) -> "Integrator":
-        """A tenth of the tolerances, or twice the steps."""
-        return Integrator(self.solver, self.rtol / 10, self.atol / 10, 2 * self.steps, self.max_steps)
+        """A tenth of the tolerances, and at most 1e-5: a tenth of one that lets everything pass may do so too."""
+        solver = "Tsit5" if self.steps else self.solver
+        rtol, atol = (jnp.minimum(jnp.inf if self.steps else t / 10, _TIGHT) for t in (self.rtol, self.atol))
+        return Integrator(solver, rtol, atol, 0, max(self.max_steps, _REFINED_STEPS))
 
     def solve(
         self, field: diffrax.ODETerm, start: Float[Array, ""], end: Float[Array, ""], state: State, args: object

@@ -9,6 +9,7 @@ Along such a chain z_t = alpha_t x + sigma_t eps_t, and with n ~ N(0, I) and Del
     log p(z_s | z_t) / q(z_s | z_t, x)   = -n . delta - |delta|^2 / 2,   delta = sqrt(expm1(Delta)) (eps_hat - eps_t)
 """
 
+from collections.abc import Callable
 from typing import Annotated
 
 import equinox as eqx
@@ -20,6 +21,7 @@ from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, Real
 from scipy.special import logsumexp
 
 from vdmkit.errors import RecipeError
+from vdmkit.likelihood._bound import check_rounding
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
 from vdmkit.limits import MAX_STEPS
 from vdmkit.model import DiffusionModel
@@ -61,11 +63,15 @@ class ImportanceWeighted(AbstractEstimator[None]):
     def plan(
         self, model: DiffusionModel, images: Real[np.ndarray, "n h w c"], *, precision: float, key: PRNGKeyArray
     ) -> None:
+        check_rounding(model.schedule, self.steps)
         if precision:
             raise RecipeError(
                 "the importance estimator cannot plan for a precision. "
                 "Leave --precision out and set likelihood.estimator.draws."
             )
+
+    def rounds(self, plan: None) -> int:
+        return self.steps
 
     def __call__(
         self,
@@ -76,6 +82,7 @@ class ImportanceWeighted(AbstractEstimator[None]):
         *,
         replicate: int,
         key: PRNGKeyArray,
+        on_round: Callable[[], object] = lambda: None,
     ) -> Estimates:
         keys = _chain_keys(index, jnp.asarray(replicate), self.draws * self.samples, key)
         gamma = jax.vmap(model.schedule)(jnp.arange(self.steps, -1, -1) / self.steps)
@@ -84,6 +91,7 @@ class ImportanceWeighted(AbstractEstimator[None]):
         for i in range(self.steps):
             eps, log_weight = _step(model, images, gamma[i], gamma[i + 1], eps, keys, jnp.asarray(i))
             total = total + np.asarray(log_weight, np.float64)
+            on_round()
         total = total + np.asarray(_end(model, images, eps), np.float64)
         bounds = np.log(self.samples) - logsumexp(total.reshape(-1, self.draws, self.samples), axis=2)
         evaluations = np.full(len(images), self.draws * self.samples * self.steps)

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """-log P of an image by the probability-flow ODE of the model, and how far its discretisation may be off."""
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
 from vdmkit.errors import RecipeError
@@ -20,7 +21,7 @@ from vdmkit.randomness import fold_purpose
 from vdmkit.registry import register
 
 Positive = Annotated[int, Ge(1)]
-Tolerance = Annotated[float, Gt(0)]
+Tolerance = Annotated[float, Gt(0), Le(0.1)]
 _CONSTANT_STEPS = 100
 
 
@@ -32,6 +33,9 @@ class ProbabilityFlow(AbstractEstimator[None]):
     estimate is the mean of `draws` such values, each with its own z_0 and probes. It bounds up to the error of the
     solver, see `discretisation_error`, and P is the flow's: the variational bound is of another distribution. Of
     continuous data it is -log p(x) itself.
+
+    Left out, `step_size` is constant where `steps` are given, and adaptive where not; `dequantisation` is truncated
+    normal, or none for continuous data.
 
     `evaluations`: one evaluation of the ODE with p probes counts 1 + p calls of the network, and with the exact
     divergence, which has d = h w c products and needs the memory of as many, 1 + d. Rejected steps count; only what
@@ -49,7 +53,7 @@ class ProbabilityFlow(AbstractEstimator[None]):
         levels: int,
         *,
         solver: str = "Tsit5",
-        step_size: Literal["adaptive", "constant"] = "adaptive",
+        step_size: Literal["adaptive", "constant"] | None = None,
         rtol: Tolerance = 1e-5,
         atol: Tolerance = 1e-5,
         steps: Positive | None = None,
@@ -66,7 +70,7 @@ class ProbabilityFlow(AbstractEstimator[None]):
                 f'likelihood.estimator.steps = {steps} with step_size = "adaptive": the tolerances choose the steps. '
                 'Set step_size = "constant", or rtol and atol in place of steps.'
             )
-        fixed = (steps or _CONSTANT_STEPS) if step_size == "constant" else 0
+        fixed = (steps or _CONSTANT_STEPS) if steps or step_size == "constant" else 0
         self.integrator = Integrator(solver, jnp.asarray(rtol, float), jnp.asarray(atol, float), fixed, max_steps)
         self.probes = Probes("exact" if divergence == "exact" else probe, probes)
         self.dequantisation = dequantisation or ("truncated_normal" if levels else "none")
@@ -88,12 +92,12 @@ class ProbabilityFlow(AbstractEstimator[None]):
             )
 
     def describe(self) -> str:
-        solved = f"probability-flow ODE ({self.integrator.describe()}, {self.probes.describe()})"
+        solved = f"probability-flow ODE, {self.integrator.describe()}, {self.probes.describe()}"
         if self.dequantisation == "none":
-            return f"{solved}, at the data: log p of the flow in expectation{self._draws()}"
+            return f"{solved}, at the data: -log p of the flow{self._draws()}"
         samples = f" with {self.samples} importance samples" if self.samples > 1 else ""
         how = f"{self.dequantisation.replace('_', ' ')} dequantisation{samples}"
-        return f"{solved}, {how}{self._draws()}: a bound on log P in expectation"
+        return f"{solved}, {how}{self._draws()}: a bound on -log P"
 
     def _draws(self) -> str:
         return f", mean of {self.draws} draws" if self.draws > 1 else ""
@@ -107,6 +111,9 @@ class ProbabilityFlow(AbstractEstimator[None]):
                 "Leave the precision out and set likelihood.estimator.draws."
             )
 
+    def rounds(self, plan: None) -> int:
+        return self.draws * self.samples
+
     def __call__(
         self,
         model: DiffusionModel,
@@ -116,11 +123,18 @@ class ProbabilityFlow(AbstractEstimator[None]):
         *,
         replicate: int,
         key: PRNGKeyArray,
+        on_round: Callable[[], object] = lambda: None,
     ) -> Estimates:
-        draws = [[(replicate, i, k) for k in range(self.samples)] for i in range(self.draws)]
         # Not `self`: other numbers of samples and draws are the same program.
         how = (self.integrator, self.probes, self.dequantisation)
-        solves = [[_solve(*how, model, images, index, jnp.asarray(draw), key) for draw in row] for row in draws]
+
+        def solve(*draw: int) -> Estimates:
+            solved = _solve(*how, model, images, index, jnp.asarray(draw), key)
+            solved.failed.block_until_ready()  # type: ignore[union-attr]
+            on_round()
+            return solved
+
+        solves = [[solve(replicate, i, k) for k in range(self.samples)] for i in range(self.draws)]
         means = [row[0] if self.samples == 1 else _importance_weighted(row) for row in solves]
         return Estimates(
             jax.tree.map(lambda *values: sum(values) / self.draws, *(mean.terms for mean in means)),
@@ -173,13 +187,13 @@ def discretisation_error(
     *,
     replicate: int = 0,
     key: PRNGKeyArray,
-) -> Float[np.ndarray, " b"]:
-    """The estimate minus a finer one with the same draws, nats per image.
+) -> tuple[Float[np.ndarray, " b"], int]:
+    """The estimate minus a finer one with the same draws, nats per image, and the evaluations of the network for both.
 
-    The finer one is solved at a tenth of the tolerances, or in twice the constant steps. NaN where either
-    solve failed.
+    For the finer one see `Integrator.refined`. NaN where either solve failed.
     """
     finer = eqx.tree_at(lambda e: e.integrator, estimator, estimator.integrator.refined())
     coarse, fine = (e(model, images, index, None, replicate=replicate, key=key) for e in (estimator, finer))
     failed = np.asarray(coarse.failed) | np.asarray(fine.failed)
-    return np.where(failed, np.nan, np.asarray(coarse.nats) - np.asarray(fine.nats))
+    differences = np.where(failed, np.nan, np.asarray(coarse.nats) - np.asarray(fine.nats))
+    return differences, int(np.sum(coarse.evaluations) + np.sum(fine.evaluations))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The variational bound of each image, with the Monte Carlo error driven down by design."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import equinox as eqx
@@ -11,7 +12,7 @@ from annotated_types import Ge, Le, MultipleOf
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
 from vdmkit.likelihood._allocation import Allocation, cells_of, neyman
-from vdmkit.likelihood._bound import describe_bound
+from vdmkit.likelihood._bound import check_rounding, describe_bound
 from vdmkit.likelihood._controls import Controls, fit_controls
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
 from vdmkit.likelihood._pilot import EVALUATIONS, run_pilot
@@ -87,6 +88,7 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
     def plan(
         self, model: DiffusionModel, images: Real[np.ndarray, "n h w c"], *, precision: float, key: PRNGKeyArray
     ) -> BoundPlan:
+        check_rounding(model.schedule, self.steps)
         if not precision and self.draws * len(images) < EVALUATIONS:
             return self.even_plan(model)
         return self.fitted_plan(model, images, precision=precision, key=key)
@@ -114,6 +116,9 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         explained = Explained(controls, *(jnp.asarray(a, float) for a in (pilot.gamma, pilot.coefficients)))
         return BoundPlan(allocation, explained, np.asarray(strata), np.asarray(variance / strata), EVALUATIONS)
 
+    def rounds(self, plan: BoundPlan) -> int:
+        return int(plan.draws)
+
     def __call__(
         self,
         model: DiffusionModel,
@@ -123,11 +128,13 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         *,
         replicate: int,
         key: PRNGKeyArray,
+        on_round: Callable[[], object] = lambda: None,
     ) -> Estimates:
         sums = {"prior": 0.0, "reconstruction": 0.0, "diffusion": 0.0}
         for k in range(int(plan.draws)):
             of_draw = _one_draw(model, plan, images, index, jnp.asarray([replicate, k]), key)
             sums = {name: total + np.asarray(of_draw[name], np.float64) for name, total in sums.items()}
+            on_round()
         terms = {name: total / plan.draws for name, total in sums.items()}
         n = len(images)
         return Estimates(terms, np.full(n, int(plan.draws)), np.zeros(n, bool))

@@ -6,8 +6,9 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Real
 
 from vdmkit.data import Images
 from vdmkit.files import write_json
@@ -25,16 +26,19 @@ from vdmkit.likelihood import (
     referee,
 )
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import AbstractSchedule, ends_of
+from vdmkit.noise import AbstractSchedule, check_increasing, ends_of
 from vdmkit.objective import bits_per_dim
+from vdmkit.observation import CategoricalObservation, GaussianObservation
 from vdmkit.randomness import fold_purpose
 from vdmkit.report import progress
+from vdmkit.run._comparable import check_comparable
 from vdmkit.run._evaluate import check_fits
 from vdmkit.run._load import TrainedRun
 from vdmkit.run._pass import pass_over, sample_of
 
 _IMAGES, _DRAWS, _DRAWS_IN_TIME = 64, 64, 512
 _STEPS = (FEW_STEPS, 64, 128, 256)
+_DECODED = 8
 _DRAWS_OF_SAMPLES = {1: 32, 8: 4}  # by K
 
 
@@ -52,6 +56,8 @@ def audit(run: TrainedRun, test: Images) -> list[Check]:
     """Measure 64 images, or as many as the recipe's `likelihood.images`, drawn at random; leave RUN/audit.json."""
     model, settings = run.model(run.recipe.likelihood.weights), run.recipe.likelihood
     check_fits(model, test)
+    check_comparable(run.trained_on, test)
+    check_increasing(model.schedule)
     index = sample_of(len(test.pixels), settings.images or _IMAGES)
     key = fold_purpose(jax.random.key(run.recipe.seed), "audit")
     checks = referee(gather(model, test, index, batch_size=settings.batch_size, key=key))
@@ -81,6 +87,8 @@ def gather(
         pixels=test.pixels[index],
         index=index,
         levels=model.observation.levels,
+        known_decoder=type(model.observation) in (CategoricalObservation, GaussianObservation),
+        decoder_excess=_decoder_excess(model, test.pixels[index[:_DECODED]], fold_purpose(key, "decoder")),
         gamma_0=gamma_0,
         gamma_1=gamma_1,
         covered=covered,
@@ -107,6 +115,25 @@ def _covered(plan: Any) -> float:
     """How much of the gamma axis the draws of a continuous bound stand for: each counts for gamma / 2."""
     probability = np.diff(np.asarray(plan.allocation.ends, np.float64), prepend=0)
     return float(2 * (probability * np.asarray(plan.allocation.weight)).sum())
+
+
+def _decoder_excess(model: DiffusionModel, images: Real[np.ndarray, "n h w c"], key: Array) -> float:
+    """log of the largest sum of p(x | z_0) over the levels of one pixel, the others as they are; z_0 ~ q(z_0 | x)."""
+    levels = model.observation.levels
+    if not levels:
+        return 0.0
+    gamma_0 = model.schedule(jnp.zeros(()))
+
+    def log_sum(image: Array, key: Array) -> Float[Array, ""]:
+        eps = jax.random.normal(key, image.shape, dtype=float)
+        z_0 = model.observation.encode(image) + jnp.exp(gamma_0 / 2) * eps
+
+        def log_prob(level: Array) -> Float[Array, ""]:
+            return model.observation.log_prob(image.at[0, 0, 0].set(level), z_0, gamma_0)
+
+        return jax.nn.logsumexp(jax.lax.map(log_prob, jnp.arange(levels).astype(image.dtype)))
+
+    return float(jax.vmap(log_sum)(jnp.asarray(images), jax.random.split(key, len(images))).max())
 
 
 def _in_time(

@@ -9,14 +9,14 @@ from vdmkit.data import Images
 from vdmkit.errors import DataError
 
 _RELEASE = re.compile(r"imagenet\d+_(old|new)")
-_RATIO = 8  # of the ranges of the values
+_NARROW = 8
 
 
 def reasons_against(trained: Mapping[str, Any] | None, test: Images) -> list[str]:
     """Why a likelihood of `test` says nothing of a model whose training images a manifest calls `trained`."""
     if trained is None:
         return []
-    return [*_of_release(trained["name"], test.identity.name), *_of_scale(trained["span"], test)]
+    return [*_of_release(trained["name"], test.identity.name), *_of_scale(trained["low"], trained["high"], test)]
 
 
 def check_comparable(trained: Mapping[str, Any] | None, test: Images) -> None:
@@ -33,11 +33,12 @@ def _of_release(trained: str, tested: str) -> list[str]:
     return [f"the model was trained on {trained}, and these images are {tested}: they are not comparable."]
 
 
-def _of_scale(trained: float, test: Images) -> list[str]:
-    tested = test.identity.span
-    if trained / _RATIO < tested < trained * _RATIO:
+def _of_scale(low: float, high: float, test: Images) -> list[str]:
+    """A range an eighth as wide, or that reaches out of the other by half its width, is no accident of the images."""
+    found, span = test.identity, high - low
+    if low - span / 2 <= found.low and found.high <= high + span / 2 and found.high - found.low >= span / _NARROW:
         return []
     return [
-        f"values of the test images span {tested:g}, and those that the model was trained on {trained:g}: they are of "
-        "another scale."
+        f"values of the test images go from {found.low:g} to {found.high:g}, and those that the model was trained on "
+        f"from {low:g} to {high:g}: they are of another scale."
     ]

@@ -69,7 +69,7 @@ def _state(recipe: Recipe, checkpoint: Path) -> TrainState:
 
 def _data_at(step: int, recipe: Recipe) -> Any:
     """The stream of batches, whatever the images are, at the position that `step` updates lead to."""
-    blank = Images(np.zeros((1, *_SHAPE), np.uint8), _LEVELS, Identity("blank", "train", 1, "", 0.0, None))
+    blank = Images(np.zeros((1, *_SHAPE), np.uint8), _LEVELS, Identity("blank", "train", 1, "", 0.0, 0.0, None))
     data = batches(blank, batch_size=recipe.training.batch_size, seed=recipe.seed)
     data.set_state(data.get_state() | {"next_index": step})
     return data

@@ -4,6 +4,8 @@
 import hashlib
 import json
 import math
+import os
+import sys
 from typing import Any
 
 import jax
@@ -30,11 +32,12 @@ from vdmkit.recipe import flat
 from vdmkit.report import progress
 from vdmkit.run._comparable import reasons_against
 from vdmkit.run._evaluate import check_fits
-from vdmkit.run._exact import exact_bound, exact_value
+from vdmkit.run._exact import below_the_truth, exact_bound, exact_value
 from vdmkit.run._likelihood_report import Likelihood
 from vdmkit.run._load import TrainedRun
-from vdmkit.run._manifest import device
-from vdmkit.run._pass import Kept, as_arrays, pass_over, sample_of
+from vdmkit.run._manifest import device, packages
+from vdmkit.run._pass import Kept, as_arrays, batch_of, pass_over, sample_of
+from vdmkit.run._solver_error import SolverError
 from vdmkit.run._trained_on import count_trained_on, read_hashes
 
 _TERMS = ("prior", "reconstruction", "diffusion", "volume", "dequantisation")  # printed first, in this order
@@ -84,6 +87,7 @@ def _passes(
         )
         if not settings.precision or not reached > settings.precision:
             return estimates, evaluations, kept
+        print(f"+/- {reached:.4g} with this pass, +/- {settings.precision:g} wanted: once more", file=sys.stderr)
         wanted *= _ASK_FOR_MORE * settings.precision / reached
         stage += 1
 
@@ -101,8 +105,12 @@ def _pass(
     key = _key(run, stage)
     nats = precision * model.dimensions * math.log(2)
     plan = estimator.plan(model, test.pixels[index], precision=nats, key=fold_purpose(key, "plan"))
+    rounds = estimator.rounds(plan)
+    if precision:
+        print(f"planned for +/- {precision:.4g}: {2 * rounds:,} evaluations an image", file=sys.stderr)
     kept = Kept(run.folder.unfinished_likelihood / _fingerprint(run, test, stage))
-    with progress("likelihood", -(-len(index) // settings.batch_size)) as advance:
+    batches = -(-len(index) // batch_of(settings.batch_size, len(index)))
+    with progress("likelihood", 2 * rounds * batches) as advance:
         estimates = pass_over(
             estimator,
             model,
@@ -112,7 +120,7 @@ def _pass(
             batch_size=settings.batch_size,
             key=key,
             kept=kept,
-            on_batch=advance,
+            on_round=advance,
         )
     return estimates, int(np.sum(estimates.evaluations)) + getattr(plan, "evaluations", 0), kept
 
@@ -125,11 +133,13 @@ def _fingerprint(run: TrainedRun, test: Images, stage: int) -> str:
     """Of all that the numbers of a pass depend on."""
     facts = [
         flat(run.recipe),
-        run.folder.facts()["plugins"],
+        run.plugins,
+        packages(),
         run.step,
         test.identity.sha256,
         stage,
         device(),
+        str(jnp.zeros(()).dtype),
         __version__,
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
@@ -148,9 +158,15 @@ def _report(
     terms = {
         name: estimates.terms[name] for name in dict.fromkeys([*_TERMS, *estimates.terms]) if name in estimates.terms
     }
+    solver = _solver_error(run, test, estimator, index)
+    width = total.half_width_monte_carlo + (solver.half_width if solver else 0.0)
+    exact = exact_value(run, test, index)
+    seen = count_trained_on(test.pixels, read_hashes(run.folder.trained_on))
     reasons = [*reasons_against(run.trained_on, test), *_reasons(estimates)]
-    discretisation = _discretisation(run, test, estimator, index)
-    width = total.half_width_monte_carlo + abs(discretisation or 0.0)
+    if solver and not reasons:
+        reasons += solver.reasons()
+    if exact is not None and seen == 0:
+        reasons += below_the_truth(exact, total.value + width, len(index) * model.dimensions)
     return Likelihood(
         bpd=total.value,
         bpd_low=total.value - width,
@@ -158,16 +174,16 @@ def _report(
         half_width_monte_carlo=total.half_width_monte_carlo,
         half_width_test_set=total.half_width_test_set,
         terms={name: bits_per_dim(float(nats.mean()), model.dimensions) for name, nats in terms.items()},
-        exact=exact_value(run, test, index),
+        exact=exact,
         exact_bound=exact_bound(run, test, estimator, index),
-        discretisation=discretisation,
+        discretisation=solver and solver.value,
         estimator=estimator.describe(),
-        evaluations=evaluations,
-        evaluations_per_image=evaluations / len(index),
+        evaluations=evaluations + (solver.evaluations if solver else 0),
+        evaluations_per_image=(evaluations + (solver.evaluations if solver else 0)) / len(index),
         levels=test.levels,
         images=len(index),
         images_in_test_set=len(test.pixels),
-        test_images_trained_on=count_trained_on(test.pixels, read_hashes(run.folder.trained_on)),
+        test_images_trained_on=seen,
         dataset=f"{test.identity.name}/{test.identity.split}",
         sha256=test.identity.sha256,
         published=test.identity.published,
@@ -181,16 +197,16 @@ def _report(
     )
 
 
-def _discretisation(
+def _solver_error(
     run: TrainedRun, test: Images, estimator: AbstractEstimator[Any], index: Int[np.ndarray, " m"]
-) -> float | None:
-    """What a tenth of the solver's tolerance changes on a few images, bits/dim; None without a solver."""
+) -> SolverError | None:
+    """Measured on a few images; None without a solver."""
     if not isinstance(estimator, ProbabilityFlow):
         return None
-    model, few = run.model(run.recipe.likelihood.weights), index[:_REFINED]
+    model, few = run.model(run.recipe.likelihood.weights), index[sample_of(len(index), _REFINED)]
     images, numbers = jnp.asarray(test.pixels[few]), jnp.asarray(few, jnp.int32)
-    differences = discretisation_error(estimator, model, images, numbers, key=_key(run, 0))
-    return bits_per_dim(float(np.mean(differences)), model.dimensions)
+    differences, evaluations = discretisation_error(estimator, model, images, numbers, key=_key(run, 0))
+    return SolverError(bits_per_dim(differences, model.dimensions), evaluations)
 
 
 def _reasons(estimates: Estimates) -> list[str]:
@@ -208,8 +224,12 @@ def _reasons(estimates: Estimates) -> list[str]:
 
 
 def _leave(run: TrainedRun, report: Likelihood, index: Int[np.ndarray, " m"], estimates: Estimates) -> None:
+    if not os.access(run.folder.path, os.W_OK):
+        print(f"{run.folder.path}: may not be written, so nothing is kept there.", file=sys.stderr)
+        return
     nats = np.asarray(estimates.nats)
     facts = {"index": index, "nats": nats.mean(0), "standard_error": abs(nats[0] - nats[1]) / 2}
     with whole_file(run.folder.likelihood_of_images) as part, part.open("wb") as file:
         np.savez(file, **facts, **as_arrays(estimates))
     write_json(run.folder.likelihood, report.as_json())
+    print(f"written to {run.folder.likelihood}, every image's to {run.folder.likelihood_of_images}", file=sys.stderr)

@@ -46,14 +46,16 @@ class Likelihood:
     reasons: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """By name; null stands for what is not finite, which JSON cannot say."""
-        return {name: _finite(value) for name, value in asdict(self).items()}
+        """By name; null stands for what is not finite, or hidden by Monte Carlo."""
+        hidden = {} if self.half_width_test_set else {"half_width_test_set": None}
+        return {name: _finite(value) for name, value in asdict(self).items()} | hidden
 
     def __str__(self) -> str:
-        what = "bits/dim" if self.levels else "bits/dim of a density"
+        what = f"{'bits/dim' if self.levels else 'bits/dim of a density'} on these {self.images:,} images"
+        what += ", NOT A TEST LIKELIHOOD" if self.test_images_trained_on else ""
         what += "" if self.trusted else ", NOT A LIKELIHOOD"
         rows = [
-            ("Monte Carlo", f"+/- {self.half_width_monte_carlo:.4f} (95%, on these images)"),
+            ("Monte Carlo", f"+/- {self.half_width_monte_carlo:.4f} (95%: what more draws would change)"),
             ("test set", self._test_set()),
             ("terms", " + ".join(f"{name} {value:.4f}" for name, value in self.terms.items())),
             *_row("exact", self.exact, "{:.4f}, the truth on these images"),
@@ -63,7 +65,7 @@ class Likelihood:
             ("network", f"{self.evaluations:,} evaluations, {self.evaluations_per_image:,.1f} an image"),
             ("images", f"{self._count()} of {self.dataset}, {self.published or 'not the published data set'}"),
             ("model", f"step {self.step:,}, {self.weights} weights, {self.precision}, {self.device}"),
-            *(("not one", reason) for reason in self.reasons),
+            *(("reason", reason) for reason in self.reasons),
         ]
         width = (self.bpd_high - self.bpd_low) / 2
         lines = [
@@ -77,12 +79,12 @@ class Likelihood:
         """Zero only says that Monte Carlo hides it."""
         if not self.half_width_test_set:
             return "hidden by Monte Carlo: ask for more draws, or a --precision"
-        return f"+/- {self.half_width_test_set:.4f} (95%, these images for all others)"
+        return f"+/- {self.half_width_test_set:.4f} (95%: what other images would change; not in the line above)"
 
     def _solver(self) -> str:
         if self.discretisation is not None and math.isnan(self.discretisation):
             return "error not known: of the few images that it is measured on, one was not solved"
-        return "{:+.5f} by its tolerance (of a tenth of it, on a few images)"
+        return "off by {:+.5f}, by a finer solve of a few images"
 
     def _count(self) -> str:
         if self.images < self.images_in_test_set:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A trained model from its run folder."""
 
+import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from vdmkit.assembly import state_like
 from vdmkit.checkpoint import Restored, read_chosen, read_newest
 from vdmkit.errors import CheckpointError, RecipeError
 from vdmkit.model import DiffusionModel
+from vdmkit.plugins import plugin_sources
 from vdmkit.recipe import Recipe, differences, load_recipe
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._origin import name_of_images, origin_of
@@ -21,12 +23,13 @@ _AFTER_TRAINING = ("evaluation.", "likelihood.", "data.", "seed")
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A checkpoint of a run, and the recipe that made it."""
+    """A checkpoint of a run, the recipe that made it, and SHA-256 of all plugin files that are loaded."""
 
     folder: RunFolder
     recipe: Recipe
     state: TrainState
     step: int
+    plugins: tuple[str, ...]
 
     @property
     def trained_on(self) -> dict[str, Any] | None:
@@ -60,7 +63,9 @@ def load_run(
     images = facts["data"] and name_of_images(facts["data"]["train"]["sha256"], facts["shape"], facts["levels"])
     origin = origin_of(trained, facts["plugins"].values(), images, facts["imported"])
     origin.check(folder.checkpoints, restored)
-    return TrainedRun(folder, recipe, restored.state, restored.step)
+    sources = (source for file in files for source in plugin_sources([file]).values())
+    hashes = sorted(hashlib.sha256(source).hexdigest() for source in sources)
+    return TrainedRun(folder, recipe, restored.state, restored.step, tuple(hashes))
 
 
 def _refuse_changes(trained: Recipe, recipe: Recipe) -> None:

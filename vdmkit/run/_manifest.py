@@ -16,7 +16,7 @@ from vdmkit import __version__
 from vdmkit.data import Images
 from vdmkit.plugins import plugin_packages
 
-_PACKAGES = ("jax", "jaxlib", "equinox", "optax", "orbax-checkpoint", "grain", "numpy")
+_PACKAGES = ("jax", "jaxlib", "equinox", "optax", "diffrax", "orbax-checkpoint", "grain", "numpy")
 
 
 def manifest(
@@ -45,11 +45,16 @@ def session(from_step: int, goal_step: int) -> dict[str, Any]:
         "vdmkit": __version__,
         "git": _git(),
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in (*_PACKAGES, *plugin_packages())},
+        "packages": packages(),
         "device": device(),
         "processes": jax.process_count(),
         "command": sys.argv,
     }
+
+
+def packages() -> dict[str, str]:
+    """Versions of what numbers depend on, plugins included."""
+    return {name: importlib.metadata.version(name) for name in (*_PACKAGES, *plugin_packages())}
 
 
 def device() -> str:

@@ -57,6 +57,12 @@ def sample_of(count: int, wanted: int) -> Int[np.ndarray, " m"]:
     return np.sort(np.random.default_rng(0).permutation(count)[:wanted])
 
 
+def batch_of(batch_size: int, count: int) -> int:
+    """Images of a batch: a multiple of the number of devices."""
+    devices = jax.device_count()
+    return -(-min(batch_size, count) // devices) * devices
+
+
 def pass_over(
     estimator: AbstractEstimator[Any],
     model: DiffusionModel,
@@ -67,11 +73,10 @@ def pass_over(
     batch_size: int,
     key: PRNGKeyArray,
     kept: Kept | None = None,
-    on_batch: Callable[[], object] = lambda: None,
+    on_round: Callable[[], object] = lambda: None,
 ) -> Estimates:
     """Two independent estimates of each image that `index` names, every array of shape (2, m)."""
-    devices = jax.device_count()
-    size = -(-min(batch_size, len(index)) // devices) * devices
+    size = batch_of(batch_size, len(index))
     mesh = data_mesh(size)
     model, plan = replicate_arrays((model, plan), mesh)
     parts = []
@@ -80,12 +85,14 @@ def pass_over(
         if part is None:
             rows = np.resize(index[start : start + size], size)  # one shape, one compilation
             images, numbers = place_batch((np.ascontiguousarray(pixels[rows]), rows.astype(np.int32)), mesh)
-            pair = [estimator(model, images, numbers, plan, replicate=r, key=key) for r in (0, 1)]
+            pair = [estimator(model, images, numbers, plan, replicate=r, key=key, on_round=on_round) for r in (0, 1)]
             part = jax.tree.map(lambda *both: np.stack([np.asarray(one) for one in both]), *pair)
             if kept:
                 kept.write(start, part)
+        else:
+            for _ in range(2 * estimator.rounds(plan)):
+                on_round()
         parts.append(part)
-        on_batch()
     return jax.tree.map(lambda *values: np.concatenate(values, axis=1)[:, : len(index)], *parts)
 
 
