@@ -7,6 +7,7 @@ times faster.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -61,7 +62,7 @@ class Program:
         plugins = () if arguments[0] == "import" else plugins
         command = [sys.executable, "-m", "vdmkit", *arguments, *plugins]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, cwd=self.cwd, env=environment, **pipes, **options)
+        return subprocess.Popen(command, cwd=self.cwd, env=environment, preexec_fn=_hear_ctrl_c, **pipes, **options)
 
     def __call__(self, *arguments: str, **options) -> Result:
         """Run it to its end. No mistake of a user is answered by a traceback."""
@@ -71,6 +72,11 @@ class Program:
         """Run commands to their ends, two at a time."""
         with ThreadPoolExecutor(2) as pool:
             return list(pool.map(lambda command: self(*command), commands))
+
+
+def _hear_ctrl_c() -> None:
+    """A shell lets what it starts in the background ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(process: subprocess.Popen) -> Result:
