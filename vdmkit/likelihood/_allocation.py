@@ -21,6 +21,7 @@ from vdmkit.noise import AbstractSchedule, ends_of
 
 _CELLS = 128
 _PAD = 256
+_MANY, _SHIFTS = 256, 16
 _EVEN_SHARE = 0.1  # of the draws is allocated as if sd were constant, so that a bad pilot costs little
 
 
@@ -62,7 +63,7 @@ def cells_of(schedule: AbstractSchedule, steps: int) -> Cells:
 def neyman(cells: Cells, mean: Float[np.ndarray, " c"], sd: Float[np.ndarray, " c"]) -> tuple[Allocation, float]:
     """The allocation for means and standard deviations of the loss in each cell, and the variance of one draw, nats^2.
 
-    For such means: those of one image differ, which adds to the variance of few draws.
+    For such means; those of one image differ, which adds to the variance of few draws: see `variance_of_curves`.
     """
     share, even = cells.rate * sd, cells.rate / cells.rate.sum()
     share = share / share.sum() if share.sum() > 0 else even
@@ -72,6 +73,28 @@ def neyman(cells: Cells, mean: Float[np.ndarray, " c"], sd: Float[np.ndarray, " 
     low, width, counts_for, m, ends = (_padded(a) for a in (cells.low, cells.width, weight, mean, ends))
     total = jnp.asarray((cells.rate * mean).sum(), float)
     return Allocation(low, width, counts_for, m, ends, total), float((probability * weight**2 * sd**2).sum())
+
+
+def variance_of_curves(
+    allocation: Allocation, gamma: Float[np.ndarray, " g"], curves: Float[np.ndarray, "2 g n"], strata: int
+) -> float:
+    """What images' own means of the loss along gamma add to the variance of one estimate of one image, nats^2.
+
+    An estimate averages `strata` evenly spaced u behind one uniform draw. Of the mean curves of n images two noisy
+    versions are given, with independent noise, which their product leaves out.
+    """
+    if strata > _MANY:  # evenly spaced, so many leave nothing of smooth curves
+        return 0.0
+    u = (np.arange(strata)[:, None] + (np.arange(_SHIFTS) + 0.5) / _SHIFTS) / strata
+    at, weight, _ = (np.asarray(a, np.float64) for a in jax.vmap(allocation)(jnp.asarray(u.ravel(), float)))
+    own = curves - curves.mean((0, 2), keepdims=True)
+    places = np.interp(at, gamma, np.arange(len(gamma)))
+    left = np.minimum(places.astype(int), len(gamma) - 2)
+    share = (places - left)[:, None]
+    terms = weight[:, None] * ((1 - share) * own[:, left] + share * own[:, left + 1])
+    means = terms.reshape(2, strata, _SHIFTS, -1).mean(1)
+    first, second = means - means.mean(1, keepdims=True)
+    return max(float((first * second).mean()), 0.0)
 
 
 def _padded(values: Float[np.ndarray | Array, " c"]) -> Float[Array, " padded"]:

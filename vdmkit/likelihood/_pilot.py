@@ -20,12 +20,16 @@ EVALUATIONS = 2 * _IMAGES * _NODES
 
 
 class Pilot(eqx.Module):
-    """At some gammas: the mean loss, coefficients of the control variates, and the standard deviation they leave."""
+    """At some gammas: the mean loss, coefficients of the control variates, and the standard deviation they leave.
+
+    `curves` are two independent draws of the loss of n images at each gamma, less what the control variates explain.
+    """
 
     gamma: Float[np.ndarray, " g"]
     mean: Float[np.ndarray, " g"]
     coefficients: Float[np.ndarray, "g 3"]
     sd: Float[np.ndarray, " g"]
+    curves: Float[np.ndarray, "2 g n"]
     reconstruction_variance: float
 
 
@@ -42,14 +46,15 @@ def run_pilot(
     chosen = jnp.asarray(images[np.resize(order, _IMAGES)])
     gamma = gamma_0 + (gamma_1 - gamma_0) * (np.arange(_NODES) + 0.5) / _NODES
     keys = jax.random.split(key, (_NODES, 2, _IMAGES))
-    fits = []
+    fits, curves = [], []
     for i, g in enumerate(gamma):
         pair = [_draws(model, controls, chosen, jnp.asarray(g, float), keys[i, j]) for j in (0, 1)]
         pair = jax.tree.map(lambda a: np.asarray(a, np.float64), pair)
         mean = (pair[0][0] + pair[1][0]).mean() / 2
         fits.append((mean, *_fit(*(first - second for first, second in zip(*pair, strict=True)))))
+        curves.append([loss - controlled @ fits[-1][1] for loss, controlled, _ in pair])
     mean, coefficients, sd, variance = (np.asarray(column) for column in zip(*fits, strict=True))
-    return Pilot(gamma, mean, coefficients, sd, float(variance.mean()))
+    return Pilot(gamma, mean, coefficients, sd, np.stack(curves, axis=1), float(variance.mean()))
 
 
 @eqx.filter_jit

@@ -11,7 +11,7 @@ import numpy as np
 from annotated_types import Ge, Le, MultipleOf
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
-from vdmkit.likelihood._allocation import Allocation, cells_of, neyman
+from vdmkit.likelihood._allocation import Allocation, cells_of, neyman, variance_of_curves
 from vdmkit.likelihood._bound import check_rounding, describe_bound
 from vdmkit.likelihood._controls import Controls, fit_controls
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
@@ -109,12 +109,16 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         mean, sd = (np.interp(middles, pilot.gamma, values) for values in (pilot.mean, pilot.sd))
         allocation, variance = neyman(cells, mean, sd)
         variance += pilot.reconstruction_variance
+
+        def of_estimate(strata: int) -> float:
+            return variance / strata + variance_of_curves(allocation, pilot.gamma, pilot.curves, strata)
+
         strata = self.draws // 2
         if precision:
             wanted = 2 * len(images) * (precision / _QUANTILE) ** 2  # two replicates of each image
-            strata = int(np.ceil(_MARGIN * variance / wanted))
+            strata = _fewest(lambda strata: _MARGIN * of_estimate(strata) <= wanted)
         explained = Explained(controls, *(jnp.asarray(a, float) for a in (pilot.gamma, pilot.coefficients)))
-        return BoundPlan(allocation, explained, np.asarray(strata), np.asarray(variance / strata), EVALUATIONS)
+        return BoundPlan(allocation, explained, np.asarray(strata), np.asarray(of_estimate(strata)), EVALUATIONS)
 
     def rounds(self, plan: BoundPlan) -> int:
         return int(plan.draws)
@@ -138,6 +142,18 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         terms = {name: total / plan.draws for name, total in sums.items()}
         n = len(images)
         return Estimates(terms, np.full(n, int(plan.draws)), np.zeros(n, bool))
+
+
+def _fewest(enough: Callable[[int], bool]) -> int:
+    """The smallest number that is enough, where larger ones are too."""
+    high = 1
+    while not enough(high):
+        high *= 2
+    low = high // 2  # not enough
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
 
 
 @eqx.filter_jit
