@@ -42,6 +42,10 @@ class UntrustedError(VdmkitError):
     exit_code = 4
 
 
+class ConformanceError(VdmkitError):
+    """A component that does not do what every component of its kind must: see `vdmkit.testing`."""
+
+
 class Interrupted(VdmkitError):
     """The user stopped a run; it was saved and can be continued."""
 

@@ -29,8 +29,12 @@ class DiffusionModel(eqx.Module):
         key: PRNGKeyArray | None = None,
     ) -> Estimate:
         """x_hat and eps_hat for one latent z at gamma. `key` drives dropout; without it there is none."""
-        output = self.network(z, gamma, condition, key=key)
+        output = self.network(self.prediction.network_input(z, gamma, self.path), gamma, condition, key=key)
         return self.prediction(output, z, gamma, self.path)
+
+    def x_hat(self, y: Float[Array, "h w c"], gamma: Float[Array, ""]) -> Float[Array, "h w c"]:
+        """The estimate of the data from y = z / alpha."""
+        return self.denoise(self.path.alpha(gamma) * y, gamma, {}).x_hat
 
     @property
     def dimensions(self) -> int:

@@ -2,14 +2,19 @@
 """Between images and data on the real axis: encoding, and the decoder p(x | z_0)."""
 
 import abc
+from collections.abc import Callable
+from typing import Annotated
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from annotated_types import Gt
 from jaxtyping import Array, Float, Real, UInt8
 
 from vdmkit.errors import RecipeError
 from vdmkit.registry import define_kind, register
+
+Lazy = Callable[[], Float[Array, "h w c"]]
 
 
 def level_values(levels: int) -> Float[Array, " v"]:
@@ -26,7 +31,8 @@ def require_levels(levels: int, component: str) -> None:
 class AbstractObservation(eqx.Module):
     """p(x | z_0). `z_0` is given divided by alpha_0, so that no path needs to be known here.
 
-    Images are uint8 levels 0..V-1, or the data x themselves where `levels` is 0.
+    Images are uint8 levels 0..V-1, or the data x themselves where `levels` is 0. `x_hat()` is what the model estimates
+    at z_0, for decoders that ask: it calls the network.
     """
 
     levels: eqx.AbstractVar[int]
@@ -37,12 +43,12 @@ class AbstractObservation(eqx.Module):
 
     @abc.abstractmethod
     def log_prob(
-        self, image: Real[Array, "h w c"], z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""]
+        self, image: Real[Array, "h w c"], z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy
     ) -> Float[Array, ""]:
         """log p(x | z_0) in nats, summed over pixels and channels."""
 
     @abc.abstractmethod
-    def decode(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""]) -> Real[Array, "h w c"]:
+    def decode(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy) -> Real[Array, "h w c"]:
         """The most probable image."""
 
 
@@ -65,12 +71,12 @@ class CategoricalObservation(AbstractObservation):
         return jax.nn.log_softmax(-0.5 * distance**2)
 
     def log_prob(
-        self, image: UInt8[Array, "h w c"], z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""]
+        self, image: UInt8[Array, "h w c"], z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy
     ) -> Float[Array, ""]:
         index = image[..., None].astype(int)
         return jnp.take_along_axis(self.log_probs(z_0, gamma_0), index, axis=-1).sum()
 
-    def decode(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""]) -> UInt8[Array, "h w c"]:
+    def decode(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy) -> UInt8[Array, "h w c"]:
         return jnp.argmax(self.log_probs(z_0, gamma_0), axis=-1).astype(jnp.uint8)
 
 
@@ -86,10 +92,54 @@ class GaussianObservation(AbstractObservation):
         self.levels = levels
 
     def log_prob(
-        self, image: Float[Array, "h w c"], z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""]
+        self, image: Float[Array, "h w c"], z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy
     ) -> Float[Array, ""]:
         distance = (self.encode(image) - z_0) * jnp.exp(-gamma_0 / 2)
         return -0.5 * (distance**2 + gamma_0 + jnp.log(2 * jnp.pi)).sum()
 
-    def decode(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""]) -> Float[Array, "h w c"]:
+    def decode(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy) -> Float[Array, "h w c"]:
         return z_0
+
+
+@register("observation", "discretised_gaussian")
+class DiscretisedGaussian(AbstractObservation):
+    """The mass that N(x_hat(z_0), sd^2) has in the bin of each level, the outer two reaching to infinity.
+
+    Ho et al. 2020, arXiv 2006.11239, eq. 13, as in improved-diffusion: levels lie at 2 k / (V - 1) - 1, and the normal
+    distribution function is taken as 1/2 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)) / 2.
+
+    Args:
+        sd: DDPM's is the square root of the variance of its second step.
+    """
+
+    levels: int = eqx.field(static=True)
+    sd: float = eqx.field(static=True)
+
+    def __init__(self, levels: int, *, sd: Annotated[float, Gt(0)] = 0.0074):
+        require_levels(levels, "the discretised Gaussian observation")
+        self.levels, self.sd = levels, sd
+
+    def encode(self, image: UInt8[Array, "h w c"]) -> Float[Array, "h w c"]:
+        return 2 * image.astype(float) / (self.levels - 1) - 1
+
+    def log_prob(
+        self, image: UInt8[Array, "h w c"], z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy
+    ) -> Float[Array, ""]:
+        distance, half = self.encode(image) - x_hat(), 1 / (self.levels - 1)
+        above, below = (_tanh_argument((distance + side) / self.sd) for side in (half, -half))
+        inner = jnp.log(jnp.maximum((jnp.tanh(above) - jnp.tanh(below)) / 2, 1e-12))
+        last = image == self.levels - 1
+        return jnp.where(image == 0, _log_cdf(above), jnp.where(last, _log_cdf(-below), inner)).sum()
+
+    def decode(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy) -> UInt8[Array, "h w c"]:
+        nearest = jnp.round((x_hat() + 1) / 2 * (self.levels - 1))
+        return jnp.clip(nearest, 0, self.levels - 1).astype(jnp.uint8)
+
+
+def _tanh_argument(x: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+    return jnp.sqrt(2 / jnp.pi) * (x + 0.044715 * x**3)
+
+
+def _log_cdf(argument: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+    """log((1 + tanh) / 2), at least log 1e-12."""
+    return jnp.maximum(jax.nn.log_sigmoid(2 * argument), jnp.log(1e-12))

@@ -18,7 +18,18 @@ def stub_components(monkeypatch):
     monkeypatch.setattr(registry, "_ROOMS", ())
     monkeypatch.setattr(plugins.importlib.metadata, "entry_points", lambda **_: [])
     registry.define_kind("schedule", "schedules", None, ("key",))
-    for kind in ("data", "path", "prediction", "network", "observation", "times", "weighting", "sampler", "estimator"):
+    for kind in (
+        "data",
+        "path",
+        "prediction",
+        "network",
+        "observation",
+        "times",
+        "weighting",
+        "sampler",
+        "grid",
+        "estimator",
+    ):
         registry.define_kind(kind, f"of kind {kind}", None, ("shape",))
     registry.define_kind("augmentation", "augmentations", None)
     registry.define_kind("optimizer", "optimizers", None, ("steps",))
@@ -37,6 +48,7 @@ def _register_stubs() -> None:
         ("times", "independent"),
         ("weighting", "elbo"),
         ("sampler", "ancestral"),
+        ("grid", "uniform"),
         ("estimator", "bound"),
         ("augmentation", "flip"),
     ]:

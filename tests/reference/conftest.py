@@ -7,6 +7,7 @@ The authors' figures are in float32 at the highest matmul precision, and so is w
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 
 from vdmkit.checkpoint import OfficialCheckpoint, load_official, official_recipe
+from vdmkit.distribution import GaussianMixture
 from vdmkit.model import DiffusionModel
 from vdmkit.objective import Draws, Objective, bits_per_dim, step_end
 from vdmkit.registry import registry
@@ -119,6 +121,27 @@ def case(request: pytest.FixtureRequest) -> Case:
 def literature(request: pytest.FixtureRequest) -> Path:
     """The folder of figures of other implementations."""
     return request.param
+
+
+@pytest.fixture(scope="session")
+def figures(literature: Path) -> Callable[[str], dict[str, np.ndarray]]:
+    """`figures(name)`: the arrays of one of those files."""
+
+    def figures(name: str) -> dict[str, np.ndarray]:
+        with np.load(literature / f"{name}.npz") as file:
+            return dict(file)
+
+    return figures
+
+
+@pytest.fixture(scope="session")
+def mixture(figures) -> GaussianMixture:
+    """The data that all of them were given."""
+    data = figures("mixture")
+    shape = data["means"].shape[1:]
+    means = tuple(tuple(row) for row in data["means"].reshape(len(data["means"]), -1).tolist())
+    sds = tuple((sd,) * int(np.prod(shape)) for sd in data["stds"].tolist())
+    return GaussianMixture(shape, tuple(data["weights"].tolist()), means, sds)
 
 
 @pytest.fixture(autouse=True)

@@ -140,7 +140,7 @@ def _assert_same_pixels(case, z_0: jax.Array) -> None:
 def _decode(case, z_0) -> jax.Array:
     model = case.checkpoint.ema
     gamma_0 = model.schedule(jnp.zeros(()))
-    return jax.vmap(lambda z: model.observation.decode(z / model.path.alpha(gamma_0), gamma_0))(z_0)
+    return jax.vmap(lambda z: model.observation.decode(z / model.path.alpha(gamma_0), gamma_0, lambda: z))(z_0)
 
 
 def _ancestral_step(case, z_t, noise, *, t: float, s: float) -> jax.Array:

@@ -124,7 +124,7 @@ BOUND = VariationalBound(0, draws=64)
 class _NoReconstruction(CategoricalObservation):
     """Says that every image is certain."""
 
-    def log_prob(self, image, z_0, gamma_0):
+    def log_prob(self, image, z_0, gamma_0, x_hat):
         return jnp.zeros_like(gamma_0)
 
 

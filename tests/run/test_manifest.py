@@ -32,6 +32,6 @@ def test_what_a_session_was_made_with():
     facts = session(3, 9)
     assert json.loads(json.dumps(facts, allow_nan=False)) == facts
     assert (facts["from_step"], facts["goal_step"]) == (3, 9)
-    assert (facts["packages"]["jax"], facts["packages"]["vdmkit-cosine"]) == (jax.__version__, "0.1.0")
+    assert (facts["packages"]["jax"], facts["packages"]["vdmkit-laplace"]) == (jax.__version__, "0.1.0")
     assert facts["python"] == platform.python_version()
     assert facts["device"].startswith(f"{jax.device_count()} x ")

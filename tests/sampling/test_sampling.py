@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.model import DiffusionModel
 from vdmkit.networks import AbstractNetwork
 from vdmkit.noise import FixedLinear
-from vdmkit.sampling import AbstractSampler, Ancestral, sample, uniform_grid
+from vdmkit.sampling import AbstractSampler, Ancestral, UniformInTime, denoiser_of, no_past, sample
 
 
 class _Formula(AbstractNetwork):
@@ -31,7 +30,7 @@ def key():
 
 def test_the_grid_goes_from_noise_to_data():
     """A chain would run the wrong way, miss an end of the schedule, or not be uniform in time."""
-    np.testing.assert_allclose(uniform_grid(FixedLinear(gamma_min=-6.0, gamma_max=4.0), 4), [4, 1.5, -1, -3.5, -6])
+    np.testing.assert_allclose(UniformInTime()(FixedLinear(gamma_min=-6.0, gamma_max=4.0), 4), [4, 1.5, -1, -3.5, -6])
 
 
 def test_a_step_draws_from_the_reverse_process(tiny_model, as_float64, key):
@@ -40,7 +39,10 @@ def test_a_step_draws_from_the_reverse_process(tiny_model, as_float64, key):
         model = as_float64(tiny_model)
         z = jax.random.normal(key, model.shape, dtype=float)
         g_t, g_s = jnp.asarray(2.0), jnp.asarray(-1.0)
-        z_s = Ancestral().step(model, z, g_t, g_s, key=key)
+        noise = jax.random.normal(key, z.shape, z.dtype)
+        alpha, past = model.path.alpha, no_past(model.shape, jnp.asarray(1))
+        y_s, _ = Ancestral().step(denoiser_of(model), z / alpha(g_t), g_t, g_s, past, noise[None])
+        z_s = alpha(g_s) * y_s
         # Bayes' rule: precisions add, with x_hat in the place of x and z_t = a z_s + N(0, v), a = alpha_t / alpha_s.
         (alpha_t, var_t), (alpha_s, var_s) = ((jnp.sqrt(jax.nn.sigmoid(-g)), jax.nn.sigmoid(g)) for g in (g_t, g_s))
         x_hat = (z - jnp.sqrt(var_t) * model.denoise(z, g_t, {}).eps_hat) / alpha_t
@@ -48,9 +50,7 @@ def test_a_step_draws_from_the_reverse_process(tiny_model, as_float64, key):
         v = var_t - a**2 * var_s
         variance = 1 / (1 / var_s + a**2 / v)
         mean = variance * (alpha_s * x_hat / var_s + a * z / v)
-        np.testing.assert_allclose(
-            z_s, mean + jnp.sqrt(variance) * jax.random.normal(key, z.shape, z.dtype), rtol=1e-10, atol=1e-12
-        )
+        np.testing.assert_allclose(z_s, mean + jnp.sqrt(variance) * noise, rtol=1e-10, atol=1e-12)
 
 
 def test_a_denoiser_that_knows_the_image_draws_it(tiny_model, tiny_images, key):
@@ -63,13 +63,13 @@ def test_a_denoiser_that_knows_the_image_draws_it(tiny_model, tiny_images, key):
 
     model = eqx.tree_at(lambda m: m.network, tiny_model, _Formula(eps))
     # At gamma_0 = -6 z_0 / alpha_0 lies 0.05 from x, and half way to a level is 0.2: 4 sigma, 64 values, chance 4e-3.
-    drawn = sample(model, Ancestral(), uniform_grid(model.schedule, 3), 4, key=key)
+    drawn = sample(model, Ancestral(), UniformInTime()(model.schedule, 3), 4, key=key)
     np.testing.assert_array_equal(drawn, np.broadcast_to(image, drawn.shape))
 
 
 def test_images_are_numbered(tiny_model, key):
     """Asking for more images would change the first ones, or a second batch would repeat the first."""
-    grid = uniform_grid(tiny_model.schedule, 3)
+    grid = UniformInTime()(tiny_model.schedule, 3)
     five = np.asarray(sample(tiny_model, Ancestral(), grid, 5, key=key))
     np.testing.assert_array_equal(sample(tiny_model, Ancestral(), grid, 3, key=key), five[:3])
     np.testing.assert_array_equal(sample(tiny_model, Ancestral(), grid, 3, key=key, first=2), five[2:])
@@ -78,10 +78,12 @@ def test_images_are_numbered(tiny_model, key):
 
 
 class _Counted(AbstractSampler):
-    """Draws nothing: z_s = gamma_s - 1/2, so that the chain can be followed."""
+    """Draws nothing: y_s = gamma_s - 1/2, so that the chain can be followed."""
 
-    def step(self, model: DiffusionModel, z_t, gamma_t, gamma_s, *, key):
-        return z_t * 0 + gamma_s - 0.5
+    noises: int = 0
+
+    def step(self, denoise, y_t, gamma_t, gamma_s, past, noise):
+        return y_t * 0 + gamma_s - 0.5, denoise(y_t, gamma_t)
 
 
 def test_the_chain_ends_at_the_last_gamma(tiny_model, key):
@@ -89,15 +91,17 @@ def test_the_chain_ends_at_the_last_gamma(tiny_model, key):
     steps: list[int] = []
     drawn = sample(tiny_model, _Counted(), jnp.asarray([5.0, 1.0, 0.0]), 2, key=key, on_step=lambda: steps.append(1))
     assert len(steps) == 2
-    # z_0 / alpha_0 = -0.5 sqrt(2) = -0.71, next to the first level, -0.8; z_0 itself is next to the second, -0.4.
-    np.testing.assert_array_equal(drawn, np.zeros((2, *tiny_model.shape)))
+    # z_0 / alpha_0 = -0.5, next to the second level, -0.4.
+    np.testing.assert_array_equal(drawn, np.ones((2, *tiny_model.shape)))
 
 
 class _Reflected(AbstractSampler):
-    """z_s = noise - z_t: two steps of the same noise lead back."""
+    """y_s = noise - y_t: two steps of the same noise lead back."""
 
-    def step(self, model: DiffusionModel, z_t, gamma_t, gamma_s, *, key):
-        return jax.random.normal(key, z_t.shape) - z_t
+    noises: int = 1
+
+    def step(self, denoise, y_t, gamma_t, gamma_s, past, noise):
+        return noise[0] - y_t, denoise(y_t, gamma_t)
 
 
 def test_every_step_draws_noise_of_its_own(tiny_model, key):

@@ -10,7 +10,8 @@ from vdmkit.assembly import count_parameters, state_like
 from vdmkit.recipe import load_recipe
 
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
-FILES = sorted(RECIPES.glob("*.toml"))
+FILES = sorted(RECIPES.rglob("*.toml"))
+IDS = [str(path.relative_to(RECIPES)) for path in FILES]
 # The authors' counts: PAPER.md section 11; the last is their configuration cifar10_aug_paper.
 COUNTS = [
     ("vdm_cifar10.toml", (), 30_578_181, 691),
@@ -27,19 +28,32 @@ def test_there_are_recipes():
     assert names >= {name for name, *_ in COUNTS} | {"digits.toml", "digits_eps.toml", "cifar10_small.toml"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=IDS)
 def test_every_recipe_is_valid(path):
     """A shipped recipe has a key that vdmkit does not know, or lacks one that it needs."""
     recipe = load_recipe(path)
     assert recipe.training.steps > 0
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=IDS)
 def test_every_recipe_opens_with_what_it_reproduces(path):
     """A reader would not learn the number, its estimator, its data and its cost."""
     opening = path.read_text().split("\n\n")[0].split("extends")[0]
     assert all(line.startswith("#") for line in opening.splitlines() if not line.startswith("seed"))
     assert len(opening) > 100
+
+
+LITERATURE = ["ddim", "ddpm", "edm", "flow_matching", "i_dode", "iddpm_cosine", "min_snr"]
+LITERATURE += ["score_sde_subvp", "score_sde_ve", "score_sde_vp", "v_prediction", "vdm", "vdm_plus_plus"]
+
+
+@pytest.mark.parametrize("data", ["digits", "cifar10"])
+def test_the_literature_is_complete_and_short(data):
+    """A paper's model would be missing for one of the data sets, or be more than a few choices."""
+    paths = sorted((RECIPES / data).glob("*.toml"))
+    assert [path.stem for path in paths] == LITERATURE
+    assert all(len(path.read_text().splitlines()) <= 25 for path in paths)
+    assert all("# Published: " in path.read_text() for path in paths)
 
 
 @pytest.mark.parametrize(("name", "overrides", "parameters", "leaves"), COUNTS, ids=lambda value: str(value))

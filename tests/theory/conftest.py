@@ -15,14 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from vdmkit.denoiser import AbstractPrediction, Eps
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import AbstractNetwork
-from vdmkit.noise import AbstractPath, AbstractSchedule, FixedLinear, VariancePreserving
+from vdmkit.noise import AbstractPath, AbstractSchedule, FixedLinear, VarianceExploding, VariancePreserving
 from vdmkit.objective import diffusion_loss
 from vdmkit.observation import AbstractObservation, CategoricalObservation
+from vdmkit.registry import registry
 
 Formula = Callable[[Array, Array], Array]
 
@@ -35,27 +36,14 @@ def float64():
 
 
 class _Formula(AbstractNetwork):
-    """A network that is a function of (z, gamma)."""
+    """A network that is a function of (z, gamma), z being the latent of `path`, of which it is shown a multiple."""
 
     formula: Formula
+    path: AbstractPath
     outputs: int = eqx.field(static=True)
 
     def __call__(self, z, gamma, condition, *, key=None):
-        return self.formula(z, gamma).reshape(*z.shape, self.outputs)
-
-
-class _VarianceExploding(AbstractPath):
-    """alpha = 1."""
-
-    def log_alpha(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
-        return jnp.zeros_like(gamma)
-
-
-class _Straight(AbstractPath):
-    """alpha + sigma = 1, as in flow matching."""
-
-    def log_alpha(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
-        return -jax.nn.softplus(gamma / 2)
+        return self.formula(z * self.path.scale(gamma), gamma).reshape(*z.shape, self.outputs)
 
 
 @pytest.fixture
@@ -66,14 +54,14 @@ def quick_key() -> Array:
 
 @pytest.fixture
 def other_path() -> AbstractPath:
-    """A path that exists only here."""
-    return _VarianceExploding()
+    """One that is not variance preserving."""
+    return VarianceExploding()
 
 
-@pytest.fixture(params=[VariancePreserving, _VarianceExploding, _Straight], ids=lambda path: path.__name__.strip("_"))
+@pytest.fixture(params=sorted(registry("path").components))
 def path(request) -> AbstractPath:
-    """vdmkit's path and two others."""
-    return request.param()
+    """Every registered path."""
+    return registry("path").get(request.param).build({})
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +77,12 @@ def model_of() -> Callable[..., DiffusionModel]:
         observation: AbstractObservation | None = None,
         shape: tuple[int, int, int] = (4, 1, 1),
     ) -> DiffusionModel:
-        prediction = prediction or Eps()
+        prediction, path = prediction or Eps(), path or VariancePreserving()
         return DiffusionModel(
             schedule or FixedLinear(),
-            path or VariancePreserving(),
+            path,
             prediction,
-            _Formula(formula, prediction.outputs),
+            _Formula(formula, path, prediction.outputs),
             observation or CategoricalObservation(2),
             shape,
         )

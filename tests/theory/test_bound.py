@@ -218,7 +218,7 @@ def test_terms_add_up_to_the_bound(model_of) -> None:
     @jax.vmap
     def terms(image, draws):
         x = model.observation.encode(image)
-        diffusion, _ = diffusion_loss(model, x, draws.t, draws.eps, {}, steps=0)
+        diffusion, *_ = diffusion_loss(model, x, draws.t, draws.eps, {}, steps=0)
         return prior_loss(model, x), reconstruction_loss(model, image, draws.eps_0), draws.weight * diffusion
 
     prior, reconstruction, diffusion = terms(images, draws)

@@ -105,7 +105,7 @@ def test_the_noisy_end_costs_what_it_must() -> None:
     """False if -log p(x | z_0), of a density, were not normalised or not drawn around the data."""
     observation, z_0, gamma = GaussianObservation(0), jnp.array([[[0.3]]]), jnp.asarray(-1.0)
     x = jnp.linspace(-6, 6, 2001)
-    density = jnp.exp(jax.vmap(lambda x: observation.log_prob(x.reshape(1, 1, 1), z_0, gamma))(x))
+    density = jnp.exp(jax.vmap(lambda x: observation.log_prob(x.reshape(1, 1, 1), z_0, gamma, lambda: z_0))(x))
     assert float(density.sum() * (x[1] - x[0])) == pytest.approx(1, abs=1e-12)  # trapezoid, smooth, both ends at 0
     assert float((x * density).sum() * (x[1] - x[0])) == pytest.approx(0.3, abs=1e-12)
     assert float(((x - 0.3) ** 2 * density).sum() * (x[1] - x[0])) == pytest.approx(np.exp(-1), abs=1e-12)

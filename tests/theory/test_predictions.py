@@ -49,7 +49,7 @@ def test_any_direction_is_solved_for_data_and_noise(path, gamma: float) -> None:
     alpha, sigma = path.alpha(g), path.sigma(g)
     z = alpha * x + sigma * eps
     for a, b in np.random.default_rng(3).normal(size=(8, 2)):
-        estimate = solve_direction(a * x + b * eps, z, (float(a), float(b)), g, path)
+        estimate = solve_direction(a * x + b * eps, z, (jnp.asarray(a), jnp.asarray(b)), g, path)
         size = (abs(a) + abs(b)) * (alpha + sigma) / abs(a * sigma - b * alpha)  # roundings of output and z, solved
         np.testing.assert_allclose(estimate.x_hat, x, rtol=0, atol=1e-15 * size * 10)
         np.testing.assert_allclose(estimate.eps_hat, eps, rtol=0, atol=1e-15 * size * 10)

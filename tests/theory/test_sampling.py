@@ -8,7 +8,7 @@ import pytest
 
 from vdmkit.noise import FixedLinear, VariancePreserving, reverse
 from vdmkit.observation import CategoricalObservation
-from vdmkit.sampling import Ancestral, sample, uniform_grid
+from vdmkit.sampling import Ancestral, UniformInTime, denoiser_of, no_past, sample
 
 
 def _last_variance(variance: float, steps: int) -> float:
@@ -34,10 +34,15 @@ def test_a_chain_of_steps_has_the_variance_of_the_recursion(gaussian, quick_key,
     @jax.vmap
     def one_step(gamma_t, gamma_s):
         """z_s = a z_t + std n: a by the sampler itself."""
-        at_0, at_1 = (Ancestral().step(model, z, gamma_t, gamma_s, key=quick_key) for z in (zeros, ones))
-        return (at_1 - at_0)[0, 0, 0], reverse(model.path, gamma_s, gamma_t, zeros, zeros)[1]
+        past, alpha = no_past(model.shape, jnp.asarray(1)), model.path.alpha
 
-    grids = [uniform_grid(model.schedule, steps) for steps in (10, 100, 1000)]
+        def step(z):
+            y, _ = Ancestral().step(denoiser_of(model), z / alpha(gamma_t), gamma_t, gamma_s, past, zeros[None])
+            return alpha(gamma_s) * y
+
+        return (step(ones) - step(zeros))[0, 0, 0], reverse(model.path, gamma_s, gamma_t, zeros, zeros)[1]
+
+    grids = [UniformInTime()(model.schedule, steps) for steps in (10, 100, 1000)]
     pairs = jnp.concatenate([jnp.stack([grid[:-1], grid[1:]], -1) for grid in grids])
     steps = np.split(np.stack(one_step(*pairs.T), -1), [10, 110])
     published = {1.0: [0.458778, 0.913838, 0.990906], 0.25: [0.114599, 0.228462, 0.247730]}[variance]
@@ -52,7 +57,7 @@ def test_a_chain_of_steps_has_the_variance_of_the_recursion(gaussian, quick_key,
 def test_samples_have_the_variance_of_the_recursion(gaussian, quick_key) -> None:
     """False if `sample` added other noise than its steps say: T = 10 keeps 46% of the variance 0.04."""
     model = gaussian(0.04, observation=CategoricalObservation(256), shape=(64, 64, 1))
-    images = sample(model, Ancestral(), uniform_grid(model.schedule, 10), 8, key=quick_key)
+    images = sample(model, Ancestral(), UniformInTime()(model.schedule, 10), 8, key=quick_key)
     x = np.asarray(jax.vmap(model.observation.encode)(images))
     expected = _last_variance(0.04, 10) + (2 / 256) ** 2 / 12  # rounding to levels; the ends are 7 sd away
     n = x.size
@@ -72,11 +77,11 @@ def test_a_denoiser_that_knows_the_image_draws_it(model_of, quick_key) -> None:
 
     model = model_of(eps_hat, observation=observation, shape=image.shape)
     for steps in (1, 20):
-        images = sample(model, Ancestral(), uniform_grid(model.schedule, steps), 3, key=quick_key)
+        images = sample(model, Ancestral(), UniformInTime()(model.schedule, steps), 3, key=quick_key)
         np.testing.assert_array_equal(images, np.broadcast_to(image, (3, *image.shape)))
 
 
 def test_grid_runs_from_noise_to_data_in_even_steps_of_time() -> None:
     """False if sampling skipped an end, ran backwards, or stepped unevenly in t."""
-    grid = uniform_grid(FixedLinear(gamma_min=-6.0, gamma_max=4.0), 5)
+    grid = UniformInTime()(FixedLinear(gamma_min=-6.0, gamma_max=4.0), 5)
     np.testing.assert_allclose(grid, [4, 2, 0, -2, -4, -6], rtol=0, atol=1e-14)

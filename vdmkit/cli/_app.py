@@ -10,12 +10,15 @@ import typer
 
 from vdmkit import __version__
 from vdmkit.cli._check import check
+from vdmkit.cli._convert import convert
 from vdmkit.cli._evaluate import evaluate
 from vdmkit.cli._import import import_checkpoint
 from vdmkit.cli._likelihood import likelihood
 from vdmkit.cli._list import list_components
+from vdmkit.cli._new_plugin import new_plugin
 from vdmkit.cli._run import run
 from vdmkit.cli._sample import sample
+from vdmkit.cli._score import score
 from vdmkit.errors import VdmkitError
 
 app = typer.Typer(
@@ -27,9 +30,12 @@ app.command()(run)
 app.command()(evaluate)
 app.command()(likelihood)
 app.command()(sample)
+app.command()(score)
+app.command()(convert)
 app.command()(check)
 app.command("import")(import_checkpoint)
 app.command("list")(list_components)
+app.command()(new_plugin)
 
 
 def main() -> None:

@@ -39,7 +39,8 @@ def sample(
     settings = run.recipe.sampling
     model = run.model(run.recipe.evaluation.weights)
     plan = Plan(number, steps or settings.steps)
-    images = draw_samples(model, settings.sampler.build(), plan, seed=run.recipe.seed if seed is None else seed)
+    seed = run.recipe.seed if seed is None else seed
+    images = draw_samples(model, settings.sampler.build(), plan, seed=seed, grid=settings.grid.build())
     if output.suffix == ".npy":
         with whole_file(output) as part, part.open("wb") as file:
             np.save(file, images)

@@ -2,15 +2,23 @@
 """From a network's output to an estimate of the data."""
 
 from vdmkit.denoiser._levels import Categorical, Lattice, estimate_from_logits
-from vdmkit.denoiser._linear import Eps, solve_direction
+from vdmkit.denoiser._linear import AbstractDirection, Edm, Eps, Score, V, Velocity, X, solve_direction
 from vdmkit.denoiser._prediction import AbstractPrediction, Estimate
+from vdmkit.denoiser._translated import Translated
 
 __all__ = [
+    "AbstractDirection",
     "AbstractPrediction",
     "Categorical",
+    "Edm",
     "Eps",
     "Estimate",
     "Lattice",
+    "Score",
+    "Translated",
+    "V",
+    "Velocity",
+    "X",
     "estimate_from_logits",
     "solve_direction",
 ]

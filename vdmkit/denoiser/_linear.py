@@ -1,18 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Predictions of a direction a x + b eps. With z = alpha x + sigma eps, one 2x2 solve reads all of them."""
 
+import abc
+from typing import Annotated
+
 import equinox as eqx
+import jax.numpy as jnp
+from annotated_types import Gt
 from jaxtyping import Array, Float
 
 from vdmkit.denoiser._prediction import AbstractPrediction, Estimate
 from vdmkit.noise import AbstractPath
 from vdmkit.registry import register
 
+Direction = tuple[Float[Array, ""], Float[Array, ""]]
+
 
 def solve_direction(
     output: Float[Array, "h w c"],
     z: Float[Array, "h w c"],
-    direction: tuple[Float[Array, ""] | float, Float[Array, ""] | float],
+    direction: Direction,
     gamma: Float[Array, ""],
     path: AbstractPath,
 ) -> Estimate:
@@ -23,13 +30,93 @@ def solve_direction(
     return Estimate((sigma * output - b * z) / determinant, (a * z - alpha * output) / determinant)
 
 
-@register("prediction", "eps")
-class Eps(AbstractPrediction):
-    """The network gives the noise eps (Kingma et al. 2021; Ho et al. 2020)."""
+class AbstractDirection(AbstractPrediction):
+    """An implementer supplies the direction (a, b); the network gives a x + b eps."""
 
-    outputs: int = eqx.field(static=True, default=1, init=False)
+    @abc.abstractmethod
+    def direction(self, gamma: Float[Array, ""], path: AbstractPath) -> Direction:
+        """(a, b) at gamma."""
 
     def __call__(
         self, output: Float[Array, "h w c 1"], z: Float[Array, "h w c"], gamma: Float[Array, ""], path: AbstractPath
     ) -> Estimate:
-        return solve_direction(output[..., 0], z, (0.0, 1.0), gamma, path)
+        return solve_direction(output[..., 0], z, self.direction(gamma, path), gamma, path)
+
+
+@register("prediction", "eps")
+class Eps(AbstractDirection):
+    """The network gives the noise eps (Kingma et al. 2021; Ho et al. 2020, arXiv 2006.11239)."""
+
+    outputs: int = eqx.field(static=True, default=1, init=False)
+
+    def direction(self, gamma: Float[Array, ""], path: AbstractPath) -> Direction:
+        return jnp.zeros_like(gamma), jnp.ones_like(gamma)
+
+
+@register("prediction", "x")
+class X(AbstractDirection):
+    """The network gives the data x."""
+
+    outputs: int = eqx.field(static=True, default=1, init=False)
+
+    def direction(self, gamma: Float[Array, ""], path: AbstractPath) -> Direction:
+        return jnp.ones_like(gamma), jnp.zeros_like(gamma)
+
+
+@register("prediction", "v")
+class V(AbstractDirection):
+    """The network gives v = alpha eps - sigma x, alpha^2 + sigma^2 = 1 (Salimans & Ho 2022, arXiv 2202.00512)."""
+
+    outputs: int = eqx.field(static=True, default=1, init=False)
+
+    def direction(self, gamma: Float[Array, ""], path: AbstractPath) -> Direction:
+        scale = path.scale(gamma)  # of the path, which v does not follow
+        return -path.sigma(gamma) / scale, path.alpha(gamma) / scale
+
+
+@register("prediction", "score")
+class Score(AbstractDirection):
+    """The network gives grad log q(z), which is -eps / sigma (Song et al. 2021, arXiv 2011.13456)."""
+
+    outputs: int = eqx.field(static=True, default=1, init=False)
+
+    def direction(self, gamma: Float[Array, ""], path: AbstractPath) -> Direction:
+        return jnp.zeros_like(gamma), -1 / path.sigma(gamma)
+
+
+@register("prediction", "velocity")
+class Velocity(AbstractDirection):
+    """The network gives eps - x, which is dz/dsigma on the straight line (Lipman et al. 2023, arXiv 2210.02747)."""
+
+    outputs: int = eqx.field(static=True, default=1, init=False)
+
+    def direction(self, gamma: Float[Array, ""], path: AbstractPath) -> Direction:
+        return -jnp.ones_like(gamma), jnp.ones_like(gamma)
+
+
+@register("prediction", "edm")
+class Edm(AbstractDirection):
+    """The network gives F, x = c_skip z / alpha + c_out F (Karras et al. 2022, arXiv 2206.00364, Table 1).
+
+    With s = sigma / alpha: c_skip = sd^2 / (s^2 + sd^2), c_out = s sd / sqrt(s^2 + sd^2), c_in = 1 / sqrt(s^2 + sd^2).
+
+    Args:
+        sd: Standard deviation of the data.
+    """
+
+    sd: float = eqx.field(static=True)
+    outputs: int = eqx.field(static=True)
+
+    def __init__(self, *, sd: Annotated[float, Gt(0)] = 0.5):
+        self.sd, self.outputs = sd, 1
+
+    def direction(self, gamma: Float[Array, ""], path: AbstractPath) -> Direction:
+        """F = (s x / sd - sd eps) / sqrt(s^2 + sd^2)."""
+        s = jnp.exp(gamma / 2)
+        root = jnp.hypot(s, self.sd)
+        return s / self.sd / root, -self.sd / root
+
+    def network_input(
+        self, z: Float[Array, "h w c"], gamma: Float[Array, ""], path: AbstractPath
+    ) -> Float[Array, "h w c"]:
+        return z / path.alpha(gamma) / jnp.hypot(jnp.exp(gamma / 2), self.sd)

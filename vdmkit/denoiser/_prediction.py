@@ -32,6 +32,12 @@ class AbstractPrediction(eqx.Module):
     ) -> Estimate:
         """The estimate that `output`, given for z at gamma, stands for."""
 
+    def network_input(
+        self, z: Float[Array, "h w c"], gamma: Float[Array, ""], path: AbstractPath
+    ) -> Float[Array, "h w c"]:
+        """What the network is shown of z: the latent of the variance preserving path, whatever the path."""
+        return z / path.scale(gamma)
+
 
 define_kind(
     "prediction",

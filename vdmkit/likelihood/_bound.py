@@ -126,7 +126,7 @@ def _one_draw(
         x = model.observation.encode(image)
         eps_0, eps = (jax.random.normal(k, x.shape, x.dtype) for k in (key_0, key_eps))
         t = step_end((u + k) / strata, steps)
-        diffusion, _ = diffusion_loss(model, x, t, eps, {}, steps=steps)
+        diffusion, *_ = diffusion_loss(model, x, t, eps, {}, steps=steps)
         return Bound(prior_loss(model, x), reconstruction_loss(model, image, eps_0), diffusion)
 
     return jax.vmap(one)(images, index)

@@ -147,6 +147,7 @@ def _end(model: DiffusionModel, images: Array, eps: Array) -> Float[Array, "b k"
 
     def one(image: Array, eps_0: Array) -> Array:
         x = model.observation.encode(image)
-        return model.observation.log_prob(image, x + jnp.exp(gamma_0 / 2) * eps_0, gamma_0)
+        z_0 = x + jnp.exp(gamma_0 / 2) * eps_0
+        return model.observation.log_prob(image, z_0, gamma_0, lambda: model.x_hat(z_0, gamma_0))
 
     return jax.vmap(lambda image, e: jax.vmap(lambda e: one(image, e))(e))(images, eps)

@@ -12,10 +12,11 @@ from annotated_types import Ge, Gt, Le
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
 from vdmkit.errors import RecipeError
+from vdmkit.integrator import Integrator
 from vdmkit.likelihood._dequantisation import DEQUANTISATIONS
 from vdmkit.likelihood._divergence import Probes
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
-from vdmkit.likelihood._flow import Integrator, log_prior, transport
+from vdmkit.likelihood._flow import log_prior, transport
 from vdmkit.model import DiffusionModel
 from vdmkit.randomness import fold_purpose
 from vdmkit.registry import register

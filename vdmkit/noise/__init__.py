@@ -1,24 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
 """The forward process: schedule gamma(t), path (alpha, sigma), and the Gaussians that they define."""
 
-from vdmkit.noise._beta import LinearBeta
+from vdmkit.noise._beta import LinearBeta, SubVpLinearBeta
+from vdmkit.noise._fixed import Cosine, FlowMatching, Karras, LogLinear, LogNormal, ShiftedCosine, Sigmoid
 from vdmkit.noise._linear import FixedLinear, LearnedLinear
 from vdmkit.noise._monotone import LearnedMonotone
 from vdmkit.noise._path import AbstractPath, VariancePreserving
+from vdmkit.noise._paths import StraightLine, SubVariancePreserving, VarianceExploding
 from vdmkit.noise._process import diffuse, reverse
 from vdmkit.noise._schedule import AbstractSchedule, check_increasing, ends_of, gamma_and_derivative
+from vdmkit.noise._tabulated import Tabulated, cosine_betas, linear_betas
 
 __all__ = [
     "AbstractPath",
     "AbstractSchedule",
+    "Cosine",
     "FixedLinear",
+    "FlowMatching",
+    "Karras",
     "LearnedLinear",
     "LearnedMonotone",
     "LinearBeta",
+    "LogLinear",
+    "LogNormal",
+    "ShiftedCosine",
+    "Sigmoid",
+    "StraightLine",
+    "SubVariancePreserving",
+    "SubVpLinearBeta",
+    "Tabulated",
+    "VarianceExploding",
     "VariancePreserving",
     "check_increasing",
+    "cosine_betas",
     "diffuse",
     "ends_of",
     "gamma_and_derivative",
+    "linear_betas",
     "reverse",
 ]

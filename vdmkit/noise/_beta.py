@@ -5,7 +5,9 @@ import math
 from typing import Annotated, TypeVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 from annotated_types import Gt, Lt
 from jaxtyping import Array, Float
 
@@ -54,3 +56,30 @@ class LinearBeta(AbstractSchedule):
 
     def _integral(self, s: Time) -> Time:
         return s * (self.beta_min + (self.beta_max - self.beta_min) * s / 2)
+
+
+@register("schedule", "sub_vp_linear_beta")
+class SubVpLinearBeta(AbstractSchedule):
+    """gamma of the sub-VP SDE with the same beta: sigma = 1 - exp(-B) (Song et al. 2021, arXiv 2011.13456, eq. 14).
+
+    With alpha = exp(-B / 2) as in `linear_beta`, of gamma_vp, it is 2 gamma_vp - B, where B = softplus(gamma_vp).
+    """
+
+    vp: LinearBeta
+    gamma_min: float = eqx.field(static=True)
+    gamma_max: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        *,
+        beta_min: Positive = 0.1,
+        beta_max: Positive = 20.0,
+        epsilon: Annotated[float, Gt(0), Lt(1)] = 1e-5,
+    ):
+        self.vp = LinearBeta(beta_min=beta_min, beta_max=beta_max, epsilon=epsilon)
+        ends = self.vp.gamma_min, self.vp.gamma_max
+        self.gamma_min, self.gamma_max = (2 * gamma - float(np.logaddexp(0, gamma)) for gamma in ends)
+
+    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+        gamma = self.vp(t)
+        return 2 * gamma - jax.nn.softplus(gamma)

@@ -40,3 +40,6 @@ class VariancePreserving(AbstractPath):
 
     def log_alpha(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
         return -jax.nn.softplus(gamma) / 2
+
+    def scale(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
+        return jnp.ones_like(gamma)

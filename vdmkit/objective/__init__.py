@@ -3,19 +3,43 @@
 
 from vdmkit.objective._bound import Bound, diffusion_loss, eps_error, prior_loss, reconstruction_loss, step_end
 from vdmkit.objective._objective import Draws, Objective
-from vdmkit.objective._times import AbstractTimes, LowDiscrepancy, Uniform
+from vdmkit.objective._times import AbstractTimes, LogitNormal, LowDiscrepancy, Uniform
 from vdmkit.objective._units import bits_per_dim
-from vdmkit.objective._weighting import AbstractWeighting, Elbo
+from vdmkit.objective._weighting import (
+    P2,
+    AbstractWeighting,
+    EdmMonotonic,
+    EdmWeighting,
+    Elbo,
+    MinSnr,
+    SigmoidWeighting,
+    Simple,
+    Snr,
+    TruncatedSnr,
+    VelocityWeighting,
+    VWeighting,
+)
 
 __all__ = [
+    "P2",
     "AbstractTimes",
     "AbstractWeighting",
     "Bound",
     "Draws",
+    "EdmMonotonic",
+    "EdmWeighting",
     "Elbo",
+    "LogitNormal",
     "LowDiscrepancy",
+    "MinSnr",
     "Objective",
+    "SigmoidWeighting",
+    "Simple",
+    "Snr",
+    "TruncatedSnr",
     "Uniform",
+    "VWeighting",
+    "VelocityWeighting",
     "bits_per_dim",
     "diffusion_loss",
     "eps_error",

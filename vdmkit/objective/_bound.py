@@ -46,7 +46,7 @@ def reconstruction_loss(
     """-log p(x | z_0) at z_0 / alpha_0 = x + exp(gamma_0 / 2) eps_0."""
     gamma_0 = model.schedule(jnp.zeros(()))
     z_0 = model.observation.encode(image) + jnp.exp(gamma_0 / 2) * eps_0
-    return -model.observation.log_prob(image, z_0, gamma_0)
+    return -model.observation.log_prob(image, z_0, gamma_0, lambda: model.x_hat(z_0, gamma_0))
 
 
 def diffusion_loss(
@@ -58,8 +58,10 @@ def diffusion_loss(
     *,
     steps: int,
     key: PRNGKeyArray | None = None,
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The diffusion loss at one time, and gamma_t. steps = 0 is continuous time. `key` drives dropout.
+) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
+    """The diffusion loss at one time, gamma_t, and gamma' or T expm1(gamma_t - gamma_s).
+
+    steps = 0 is continuous time. `key` drives dropout.
 
     With steps = T > 0, t is one of 1/T, 2/T, ..., 1: see `step_end`.
     """
@@ -68,7 +70,7 @@ def diffusion_loss(
     else:
         gamma_t = model.schedule(t)
         rate = steps * jnp.expm1(gamma_t - model.schedule(t - 1 / steps))
-    return 0.5 * rate * eps_error(model, x, gamma_t, eps, condition, key=key), gamma_t
+    return 0.5 * rate * eps_error(model, x, gamma_t, eps, condition, key=key), gamma_t, rate
 
 
 def eps_error(

@@ -54,8 +54,8 @@ class Objective(eqx.Module):
 
         def one(image: Array, condition: Condition, draws: Draws, key: PRNGKeyArray | None) -> Bound:
             x = model.observation.encode(image)
-            loss, gamma_t = diffusion_loss(model, x, draws.t, draws.eps, condition, steps=self.steps, key=key)
-            diffusion = draws.weight * self.weighting(gamma_t) * loss
+            loss, gamma_t, rate = diffusion_loss(model, x, draws.t, draws.eps, condition, steps=self.steps, key=key)
+            diffusion = draws.weight * self.weighting(gamma_t, rate) * loss
             return Bound(prior_loss(model, x), reconstruction_loss(model, image, draws.eps_0), diffusion)
 
         return jax.vmap(one, in_axes=(0, 0, 0, None if keys is None else 0))(images, condition, draws, keys)

@@ -2,10 +2,12 @@
 """At which times the diffusion loss of a batch is evaluated."""
 
 import abc
+from typing import Annotated
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from annotated_types import Gt, Le
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit.registry import define_kind, register
@@ -36,3 +38,44 @@ class LowDiscrepancy(AbstractTimes):
 
     def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         return (jax.random.uniform(key, dtype=float) + jnp.arange(n) / n) % 1, jnp.ones(n)
+
+
+@register("times", "logit_normal")
+class LogitNormal(AbstractTimes):
+    """logit t ~ N(mean, std^2), behind one uniform draw: more of the middle (Esser et al. 2024, arXiv 2403.03206).
+
+    The weight of each draw, the inverse of its density, leaves the loss's mean as it is. A share of the draws is
+    uniform, so that no weight is large.
+
+    Args:
+        mean: Above 0, more noise.
+        std: Of logit t.
+        uniform: The share of uniform draws.
+    """
+
+    mean: float = eqx.field(static=True)
+    std: float = eqx.field(static=True)
+    uniform: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        *,
+        mean: float = 0.0,
+        std: Annotated[float, Gt(0)] = 1.0,
+        uniform: Annotated[float, Gt(0), Le(1)] = 0.1,
+    ):
+        self.mean, self.std, self.uniform = mean, std, uniform
+
+    def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        u = (jax.random.uniform(key, dtype=float) + jnp.arange(n) / n) % 1
+        # u below `uniform` is a uniform draw, and the rest the quantile of a logit-normal one.
+        quantile = jnp.clip((u - self.uniform) / (1 - self.uniform + 1e-7), 1e-6, 1 - 1e-6)
+        middle = jax.nn.sigmoid(self.mean + self.std * jax.scipy.special.ndtri(quantile))
+        t = jnp.where(u < self.uniform, u / self.uniform, middle)
+        return t, 1 / self._density(t)
+
+    def _density(self, t: Float[Array, " n"]) -> Float[Array, " n"]:
+        t = jnp.clip(t, 1e-6, 1 - 1e-6)
+        score = (jax.scipy.special.logit(t) - self.mean) / self.std
+        normal = jnp.exp(-(score**2) / 2) / (self.std * jnp.sqrt(2 * jnp.pi) * t * (1 - t))
+        return self.uniform + (1 - self.uniform) * normal

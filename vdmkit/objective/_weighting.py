@@ -1,29 +1,170 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights w(gamma) of the diffusion loss. Only w = 1 is the likelihood bound."""
+r"""Weights w of the diffusion loss 1/2 w gamma'(t) |eps - eps_hat|^2. Only w = 1 is the likelihood bound.
+
+Most losses of the literature are a mean over t of m(gamma) |eps - eps_hat|^2, without gamma'(t): they depend on the
+schedule. They are w = 2 m(gamma) / gamma'(t). With T steps, T expm1(gamma_t - gamma_s) stands in the place of gamma'.
+
+    |x - x_hat|^2 = e^gamma |eps - eps_hat|^2
+    |v - v_hat|^2 = (1 + e^gamma) |eps - eps_hat|^2
+    |u - u_hat|^2 = (1 + e^(gamma / 2))^2 |eps - eps_hat|^2,   u = eps - x
+"""
 
 import abc
+from typing import Annotated
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+from annotated_types import Ge, Gt
 from jaxtyping import Array, Float
 
 from vdmkit.registry import define_kind, register
 
+Positive = Annotated[float, Gt(0)]
+
 
 class AbstractWeighting(eqx.Module):
-    """An implementer supplies w(gamma) >= 0."""
+    """An implementer supplies w >= 0."""
 
     @abc.abstractmethod
-    def __call__(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
-        """The weight at gamma."""
+    def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
+        """The weight at gamma, where the schedule has the derivative `rate`, or T expm1(gamma_t - gamma_s)."""
 
 
-define_kind("weighting", "w(gamma) in the loss; elbo (w = 1) is the likelihood bound", AbstractWeighting)
+define_kind("weighting", "w in the loss; elbo (w = 1) is the likelihood bound", AbstractWeighting)
 
 
 @register("weighting", "elbo")
 class Elbo(AbstractWeighting):
     """w = 1: the variational bound on the likelihood."""
 
-    def __call__(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
         return jnp.ones_like(gamma)
+
+
+@register("weighting", "sigmoid")
+class SigmoidWeighting(AbstractWeighting):
+    """w = sigmoid(gamma + bias) (Kingma & Gao 2023, arXiv 2303.00848; Hoogeboom et al. 2024, arXiv 2410.19324)."""
+
+    bias: float = eqx.field(static=True)
+
+    def __init__(self, *, bias: float = 2.0):
+        self.bias = bias
+
+    def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
+        return jax.nn.sigmoid(gamma + self.bias)
+
+
+@register("weighting", "edm_monotonic")
+class EdmMonotonic(AbstractWeighting):
+    """EDM's weight of each gamma, held at its maximum where there is more noise (Kingma & Gao 2023, arXiv 2303.00848).
+
+    EDM: w ~ N(gamma; 2 mean, (2 std)^2) (e^gamma + sd^2), here with maximum 1. In the paper gamma is -lambda.
+
+    Args:
+        mean: Of log(sigma / alpha) in EDM's training.
+        std: Of log(sigma / alpha).
+        sd: Of the data.
+    """
+
+    mean: float = eqx.field(static=True)
+    std: float = eqx.field(static=True)
+    sd: float = eqx.field(static=True)
+
+    def __init__(self, *, mean: float = -1.2, std: Positive = 1.2, sd: Positive = 0.5):
+        self.mean, self.std, self.sd = mean, std, sd
+
+    def log_weight(self, gamma: Float[Array, "*n"]) -> Float[Array, "*n"]:
+        """EDM's, up to a constant."""
+        return -(((gamma / 2 - self.mean) / self.std) ** 2) / 2 + jnp.log(jnp.exp(gamma) + self.sd**2)
+
+    def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
+        grid = jnp.linspace(2 * self.mean, 2 * self.mean + 8 * self.std**2 + 8, 2048)
+        values = self.log_weight(grid)
+        top = values.argmax()
+        return jnp.exp(self.log_weight(jnp.minimum(gamma, grid[top])) - values[top])
+
+
+@register("weighting", "simple")
+class Simple(AbstractWeighting):
+    """|eps - eps_hat|^2 (Ho et al. 2020, arXiv 2006.11239, eq. 14)."""
+
+    def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
+        return 2 / rate
+
+
+@register("weighting", "snr")
+class Snr(AbstractWeighting):
+    """SNR^power |x - x_hat|^2: of power 1 as `simple`, of power 0 unweighted."""
+
+    power: float = eqx.field(static=True)
+
+    def __init__(self, *, power: float = 1.0):
+        self.power = power
+
+    def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
+        return 2 * jnp.exp((1 - self.power) * gamma) / rate
+
+
+@register("weighting", "truncated_snr")
+class TruncatedSnr(AbstractWeighting):
+    """max(SNR, 1) |x - x_hat|^2 (Salimans & Ho 2022, arXiv 2202.00512, eq. 9)."""
+
+    def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
+        return 2 * jnp.maximum(1, jnp.exp(gamma)) / rate
+
+
+@register("weighting", "min_snr")
+class MinSnr(AbstractWeighting):
+    """min(SNR, limit) |x - x_hat|^2 (Hang et al. 2023, arXiv 2303.09556)."""
+
+    limit: float = eqx.field(static=True)
+
+    def __init__(self, *, limit: Positive = 5.0):
+        self.limit = limit
+
+    def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
+        return 2 * jnp.minimum(1, self.limit * jnp.exp(gamma)) / rate
+
+
+@register("weighting", "p2")
+class P2(AbstractWeighting):
+    """|eps - eps_hat|^2 / (k + SNR)^power (Choi et al. 2022, arXiv 2204.00227, eq. 8)."""
+
+    k: float = eqx.field(static=True)
+    power: float = eqx.field(static=True)
+
+    def __init__(self, *, k: Positive = 1.0, power: Annotated[float, Ge(0)] = 1.0):
+        self.k, self.power = k, power
+
+    def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
+        return 2 / (self.k + jnp.exp(-gamma)) ** self.power / rate
+
+
+@register("weighting", "v")
+class VWeighting(AbstractWeighting):
+    """|v - v_hat|^2 = (SNR + 1) |x - x_hat|^2 (Salimans & Ho 2022, arXiv 2202.00512)."""
+
+    def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
+        return 2 * (1 + jnp.exp(gamma)) / rate
+
+
+@register("weighting", "velocity")
+class VelocityWeighting(AbstractWeighting):
+    """|u - u_hat|^2, u = eps - x: flow matching (Lipman et al. 2023, arXiv 2210.02747)."""
+
+    def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
+        return 2 * (1 + jnp.exp(gamma / 2)) ** 2 / rate
+
+
+@register("weighting", "edm")
+class EdmWeighting(AbstractWeighting):
+    """|F - F_hat|^2: (s^2 + sd^2) / (s sd)^2 |x - x_hat|^2, s = sigma / alpha (Karras et al. 2022, Table 1)."""
+
+    sd: float = eqx.field(static=True)
+
+    def __init__(self, *, sd: Positive = 0.5):
+        self.sd = sd
+
+    def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
+        return 2 * (1 + jnp.exp(gamma) / self.sd**2) / rate

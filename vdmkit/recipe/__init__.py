@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recipes: TOML files that say everything about a run. Importing this loads no JAX."""
 
-from vdmkit.recipe._choice import Choice
+from vdmkit.choice import Choice
 from vdmkit.recipe._dump import differences, dump, flat, resolved
 from vdmkit.recipe._load import load_recipe
 from vdmkit.recipe._recipe import (

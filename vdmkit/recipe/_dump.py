@@ -7,7 +7,7 @@ from typing import Any
 
 import tomli_w
 
-from vdmkit.recipe._choice import Choice
+from vdmkit.choice import Choice
 from vdmkit.recipe._recipe import Recipe
 
 

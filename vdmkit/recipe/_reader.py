@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import is_dataclass
 from typing import Any, get_args, get_origin
 
+from vdmkit.choice import Choice
 from vdmkit.errors import RegistryError
-from vdmkit.recipe._choice import Choice
 from vdmkit.recipe._document import Document, Place
 from vdmkit.recipe._lines import Keys
 from vdmkit.recipe._values import UnfitError, check_value, describe, type_name

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MultipleOf
 
+from vdmkit.choice import Choice
 from vdmkit.limits import MAX_STEPS
-from vdmkit.recipe._choice import Choice
 
 Positive = Annotated[int, Gt(0)]
 Count = Annotated[int, Ge(0)]
@@ -90,6 +90,7 @@ class SamplingSettings:
     """The samples that a run ends with; `minutes` is the longest that drawing them may take."""
 
     sampler: Annotated[Choice, "sampler"] = Choice("sampler", "ancestral")
+    grid: Annotated[Choice, "grid"] = Choice("grid", "uniform")
     steps: Positive = 250
     count: Positive = 64
     minutes: Annotated[float, Gt(0)] = 2.0

@@ -3,6 +3,7 @@
 
 from vdmkit.run._audit import as_json, audit
 from vdmkit.run._comparable import check_comparable
+from vdmkit.run._convert import convert as convert_run
 from vdmkit.run._evaluate import evaluate
 from vdmkit.run._evaluation import Evaluation
 from vdmkit.run._folder import RunFolder
@@ -13,6 +14,7 @@ from vdmkit.run._load import TrainedRun, load_run
 from vdmkit.run._manifest import manifest, session
 from vdmkit.run._run import run_recipe
 from vdmkit.run._sample import Plan, draw_samples, fit_into
+from vdmkit.run._score import score as score_run
 from vdmkit.run._trained_on import image_hashes, read_hashes
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "as_json",
     "audit",
     "check_comparable",
+    "convert_run",
     "draw_samples",
     "evaluate",
     "fit_into",
@@ -34,5 +37,6 @@ __all__ = [
     "measure_likelihood",
     "read_hashes",
     "run_recipe",
+    "score_run",
     "session",
 ]

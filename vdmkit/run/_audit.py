@@ -129,7 +129,9 @@ def _decoder_excess(model: DiffusionModel, images: Real[np.ndarray, "n h w c"], 
         z_0 = model.observation.encode(image) + jnp.exp(gamma_0 / 2) * eps
 
         def log_prob(level: Array) -> Float[Array, ""]:
-            return model.observation.log_prob(image.at[0, 0, 0].set(level), z_0, gamma_0)
+            return model.observation.log_prob(
+                image.at[0, 0, 0].set(level), z_0, gamma_0, lambda: model.x_hat(z_0, gamma_0)
+            )
 
         return jax.nn.logsumexp(jax.lax.map(log_prob, jnp.arange(levels).astype(image.dtype)))
 

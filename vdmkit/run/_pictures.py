@@ -25,5 +25,5 @@ def picture_beside_real(model: DiffusionModel, real: Images, recipe: Recipe) -> 
             f"{settings.minutes:g} here; drawing {plan.count} of {plan.steps} steps.",
             file=sys.stderr,
         )
-    samples = draw_samples(model, sampler, plan, seed=recipe.seed)
+    samples = draw_samples(model, sampler, plan, seed=recipe.seed, grid=settings.grid.build())
     return beside(grid(samples, real.levels), grid(np.asarray(real.pixels[: plan.count]), real.levels))

@@ -11,7 +11,7 @@ from jaxtyping import Real
 from vdmkit.model import DiffusionModel
 from vdmkit.randomness import fold_purpose
 from vdmkit.report import progress
-from vdmkit.sampling import AbstractSampler, sample, uniform_grid
+from vdmkit.sampling import AbstractGrid, AbstractSampler, UniformInTime, sample
 
 _BATCH = 64
 _TIMED = 8
@@ -26,20 +26,20 @@ class Plan:
 
 
 def draw_samples(
-    model: DiffusionModel, sampler: AbstractSampler, plan: Plan, *, seed: int
+    model: DiffusionModel, sampler: AbstractSampler, plan: Plan, *, seed: int, grid: AbstractGrid | None = None
 ) -> Real[np.ndarray, "n h w c"]:
     """The first `plan.count` images of the sequence that `seed` defines.
 
     More of them change these by no more than the rounding of another batch, which a chaotic network can make visible.
     """
     key = fold_purpose(jax.random.key(seed), "sample")
-    grid = uniform_grid(model.schedule, plan.steps)
+    gammas = (grid or UniformInTime())(model.schedule, plan.steps)
     starts = range(0, plan.count, _BATCH)
     drawn = []
     with progress("sampling", plan.steps * len(starts)) as advance:
         for first in starts:
             count = min(_BATCH, plan.count - first)
-            drawn.append(np.asarray(sample(model, sampler, grid, count, key=key, first=first, on_step=advance)))
+            drawn.append(np.asarray(sample(model, sampler, gammas, count, key=key, first=first, on_step=advance)))
     return np.concatenate(drawn)
 
 
@@ -48,7 +48,7 @@ def fit_into(model: DiffusionModel, sampler: AbstractSampler, wanted: Plan, *, s
 
     Timed on one step of a few images.
     """
-    grid = uniform_grid(model.schedule, 2)
+    grid = UniformInTime()(model.schedule, 2)
     images = min(wanted.count, _TIMED)
     times = []
     for _ in range(2):  # the first includes compilation

@@ -58,7 +58,7 @@ class Training:
             updates = self._loop().updates(state, settings.steps, intervals)
             for state, step, metrics in updates:
                 collected.append(metrics)
-                advance(len(metrics["bpd"]), lambda recent=collected[-_RECENT:]: _recent_bpd(recent))
+                advance(len(metrics["bpd"]), lambda recent=collected[-_RECENT:]: self._recent(recent))
                 stop = stopping()
                 at_end = stop or step == settings.steps
                 if at_end or any(_due(step, interval) for interval in intervals):
@@ -88,7 +88,17 @@ class Training:
         except NonFiniteError as error:
             raise NonFiniteError(f"{error} {self._advice()}") from None
         rate = sum(len(m["bpd"]) for m in collected) / seconds
-        self.log.scalars(step, {f"train/{name}": value for name, value in values.items()} | {"steps_per_second": rate})
+        self.log.scalars(
+            step, {f"train/{self._name(name)}": value for name, value in values.items()} | {"steps_per_second": rate}
+        )
+
+    def _name(self, metric: str) -> str:
+        """What is minimised is bits/dim for the bound only."""
+        return "loss" if metric == "bpd" and self.recipe.objective.weighting.name != "elbo" else metric
+
+    def _recent(self, recent: list[Metrics]) -> str:
+        mean = np.mean([np.asarray(metrics["bpd"]).mean() for metrics in recent])
+        return f"train {self._name('bpd')} {mean:.3f}"
 
     def _act(self, state: TrainState, step: int, *, at_end: bool) -> None:
         """Evaluate, save and sample, whichever the recipe asks for at this step."""
@@ -173,10 +183,6 @@ def _all_finite(tree: PyTree) -> Bool[Array, ""]:
 
 def _finite(state: TrainState) -> bool:
     return bool(_all_finite((state.model, state.ema)))
-
-
-def _recent_bpd(recent: list[Metrics]) -> str:
-    return f"train bpd {np.mean([np.asarray(metrics['bpd']).mean() for metrics in recent]):.3f}"
 
 
 def _due(step: int, interval: int) -> bool:

@@ -1,7 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
 """Samplers, and the grids of gammas that they walk down."""
 
-from vdmkit.sampling._ancestral import Ancestral
-from vdmkit.sampling._sampler import AbstractSampler, sample, uniform_grid
+from vdmkit.sampling._ancestral import Ancestral, Ddim
+from vdmkit.sampling._dpm_solver import DpmPlusPlus2M, DpmPlusPlus2SAncestral, DpmPlusPlus3MSde, EulerAncestral
+from vdmkit.sampling._edm import Dpm2, Euler, Heun, Lms
+from vdmkit.sampling._grid import (
+    AbstractGrid,
+    KarrasGrid,
+    Quadratic,
+    TabulatedGrid,
+    UniformInGamma,
+    UniformInTime,
+)
+from vdmkit.sampling._sampler import AbstractSampler, Denoise, Past, denoiser_of, no_past, sample
+from vdmkit.sampling._solvers import Ode, Sde
 
-__all__ = ["AbstractSampler", "Ancestral", "sample", "uniform_grid"]
+__all__ = [
+    "AbstractGrid",
+    "AbstractSampler",
+    "Ancestral",
+    "Ddim",
+    "Denoise",
+    "Dpm2",
+    "DpmPlusPlus2M",
+    "DpmPlusPlus2SAncestral",
+    "DpmPlusPlus3MSde",
+    "Euler",
+    "EulerAncestral",
+    "Heun",
+    "KarrasGrid",
+    "Lms",
+    "Ode",
+    "Past",
+    "Quadratic",
+    "Sde",
+    "TabulatedGrid",
+    "UniformInGamma",
+    "UniformInTime",
+    "denoiser_of",
+    "no_past",
+    "sample",
+]

@@ -1,28 +1,73 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ancestral sampling."""
+"""Samplers that draw from a Gaussian p(z_s | z_t): the ancestral ones, and DDIM."""
 
-import jax
-from jaxtyping import Array, Float, PRNGKeyArray
+from typing import Annotated
 
-from vdmkit.model import DiffusionModel
-from vdmkit.noise import reverse
+import equinox as eqx
+import jax.numpy as jnp
+from annotated_types import Ge, Le
+from jaxtyping import Array, Float
+
+from vdmkit.denoiser import Estimate
+from vdmkit.kernel import Variance, part_of_noise, step_variance
 from vdmkit.registry import register
-from vdmkit.sampling._sampler import AbstractSampler
+from vdmkit.sampling._sampler import AbstractSampler, Denoise, Past
 
 
 @register("sampler", "ancestral")
 class Ancestral(AbstractSampler):
-    """z_s ~ q(z_s | z_t, x = x_hat(z_t)), noise in the last step too (Kingma et al. 2021, section 3.2)."""
+    """z_s ~ q(z_s | z_t, x = x_hat(z_t)), noise in the last step too (Kingma et al. 2021, section 3.2).
+
+    Args:
+        variance: "small" is that of q(z_s | z_t, x); "large" is beta, that of q(z_t | z_s) on the variance preserving
+            path (Ho et al. 2020, arXiv 2006.11239, section 3.2).
+    """
+
+    variance: Variance = eqx.field(static=True)
+    noises: int = eqx.field(static=True)
+
+    def __init__(self, *, variance: Variance = "small"):
+        self.variance, self.noises = variance, 1
 
     def step(
         self,
-        model: DiffusionModel,
-        z_t: Float[Array, "h w c"],
+        denoise: Denoise,
+        y_t: Float[Array, "h w c"],
         gamma_t: Float[Array, ""],
         gamma_s: Float[Array, ""],
-        *,
-        key: PRNGKeyArray,
-    ) -> Float[Array, "h w c"]:
-        eps_hat = model.denoise(z_t, gamma_t, {}).eps_hat
-        mean, std = reverse(model.path, gamma_s, gamma_t, z_t, eps_hat)
-        return mean + std * jax.random.normal(key, z_t.shape, z_t.dtype)
+        past: Past,
+        noise: Float[Array, "n h w c"],
+    ) -> tuple[Float[Array, "h w c"], Estimate]:
+        estimate, c = denoise(y_t, gamma_t), part_of_noise(gamma_t, gamma_s)
+        std = jnp.sqrt(step_variance(self.variance, gamma_t, gamma_s))
+        std = jnp.where(jnp.isneginf(gamma_s), 0.0, std)  # a step to the image itself draws nothing
+        return y_t - jnp.exp(gamma_t / 2) * c * estimate.eps_hat + std * noise[0], estimate
+
+
+@register("sampler", "ddim")
+class Ddim(AbstractSampler):
+    """y_s = x_hat + sqrt(s_s^2 - v) eps_hat + sqrt(v) n, v = eta^2 times the ancestral variance.
+
+    Song et al. 2021, arXiv 2010.02502, eq. 12. eta = 0 is Euler's method of the probability-flow ODE in sigma / alpha.
+    """
+
+    eta: float = eqx.field(static=True)
+    noises: int = eqx.field(static=True)
+
+    def __init__(self, *, eta: Annotated[float, Ge(0), Le(1)] = 0.0):
+        self.eta, self.noises = eta, 1
+
+    def step(
+        self,
+        denoise: Denoise,
+        y_t: Float[Array, "h w c"],
+        gamma_t: Float[Array, ""],
+        gamma_s: Float[Array, ""],
+        past: Past,
+        noise: Float[Array, "n h w c"],
+    ) -> tuple[Float[Array, "h w c"], Estimate]:
+        estimate, c = denoise(y_t, gamma_t), part_of_noise(gamma_t, gamma_s)
+        kept = jnp.exp(gamma_s / 2) * jnp.sqrt(1 - self.eta**2 * c)
+        fresh = self.eta * jnp.exp(gamma_s / 2) * jnp.sqrt(c)
+        # y_t + (kept - s_t) eps_hat is x_hat + kept eps_hat, without the rounding of x_hat
+        return y_t + (kept - jnp.exp(gamma_t / 2)) * estimate.eps_hat + fresh * noise[0], estimate

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drawing images: from p(z_1) down a grid of gammas to z_0, then to levels."""
+r"""Drawing images: from p(z_1) down a grid of gammas to z_0, then to levels.
+
+A sampler sees y = z / alpha = x + s eps, with s = sigma / alpha = exp(gamma / 2), which is the same on every path.
+"""
 
 import abc
 from collections.abc import Callable
@@ -7,36 +10,64 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, Real
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
+from vdmkit.denoiser import Estimate
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import AbstractSchedule
 from vdmkit.randomness import fold_purpose
 from vdmkit.registry import define_kind
 
+Denoise = Callable[[Float[Array, "h w c"], Float[Array, ""]], Estimate]
+MEMORY = 3
+
+
+class Past(eqx.Module):
+    """What earlier steps of a chain estimated at their starts, the last one first; of `count` steps so far, of `steps`.
+
+    Entries of steps that there were not are zeros.
+    """
+
+    x_hat: Float[Array, "3 h w c"]
+    eps_hat: Float[Array, "3 h w c"]
+    gamma: Float[Array, "3"]
+    count: Int[Array, ""]
+    steps: Int[Array, ""]
+
+    def then(self, estimate: Estimate, gamma: Float[Array, ""]) -> "Past":
+        """After one more step."""
+        x_hat, eps_hat, gammas = (
+            jnp.concatenate([new[None], old[:-1]])
+            for new, old in (
+                (estimate.x_hat, self.x_hat),
+                (estimate.eps_hat, self.eps_hat),
+                (gamma, self.gamma),
+            )
+        )
+        return Past(x_hat, eps_hat, gammas, self.count + 1, self.steps)
+
 
 class AbstractSampler(eqx.Module):
-    """An implementer supplies one step; `sample` runs it down a grid."""
+    """An implementer supplies one step; `sample` runs it down a grid. `noises`: how many draws a step takes."""
+
+    noises: eqx.AbstractVar[int]
 
     @abc.abstractmethod
     def step(
         self,
-        model: DiffusionModel,
-        z_t: Float[Array, "h w c"],
+        denoise: Denoise,
+        y_t: Float[Array, "h w c"],
         gamma_t: Float[Array, ""],
         gamma_s: Float[Array, ""],
-        *,
-        key: PRNGKeyArray,
-    ) -> Float[Array, "h w c"]:
-        """From z_t at gamma_t to z_s at gamma_s < gamma_t, for one image."""
+        past: Past,
+        noise: Float[Array, "n h w c"],
+    ) -> tuple[Float[Array, "h w c"], Estimate]:
+        """From y_t to y_s, gamma_s < gamma_t, for one image; and the estimate at y_t.
+
+        At gamma_s = -inf, where there is no noise left, y_s is the image.
+        """
 
 
 define_kind("sampler", "from noise to images along a grid of gammas", AbstractSampler)
-
-
-def uniform_grid(schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_plus_1"]:
-    """gamma at t = 1, 1 - 1/T, ..., 0: T steps uniform in time."""
-    return jax.vmap(schedule)(jnp.arange(steps, -1, -1) / steps)
 
 
 def sample(
@@ -52,42 +83,60 @@ def sample(
     """Images number first, ..., first + count - 1 of the endless sequence that `key` defines.
 
     Args:
-        grid: gammas from the noisiest to gamma_0; see `uniform_grid`.
+        grid: gammas from the noisiest to gamma_0; see `AbstractGrid`.
         on_step: called after every step, for a progress bar.
     """
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(count))
-    z = _draw_prior(model, grid[0], keys)
+    chain = _start(model, grid[0], keys, jnp.asarray(len(grid) - 1))
     # A convolution inside lax.scan is 16 times slower on CPU: one dispatch per step.
     for i in range(len(grid) - 1):
-        z = _step(model, sampler, z, grid[i], grid[i + 1], keys, jnp.asarray(i))
-        z.block_until_ready()
+        chain = _step(model, sampler, chain, grid[i], grid[i + 1], keys)
+        chain[0].block_until_ready()
         on_step()
-    return _decode(model, z, grid[-1])
+    return _decode(model, chain[0], grid[-1])
+
+
+def no_past(shape: tuple[int, int, int], steps: Int[Array, ""]) -> Past:
+    """At the start of a chain."""
+    zeros = jnp.zeros((MEMORY, *shape))
+    return Past(zeros, zeros, jnp.zeros(MEMORY), jnp.zeros((), int), steps)
+
+
+def denoiser_of(model: DiffusionModel) -> Denoise:
+    """What the model estimates from y."""
+    return lambda y, gamma: model.denoise(model.path.alpha(gamma) * y, gamma, {})
 
 
 @eqx.filter_jit
-def _draw_prior(model: DiffusionModel, gamma_1: Array, keys: Array) -> Array:
+def _start(model: DiffusionModel, gamma_1: Array, keys: Array, steps: Array) -> tuple[Array, Past]:
     """z_1 ~ N(0, (alpha_1^2 + sigma_1^2) I), which is N(0, I) on the variance-preserving path."""
-    scale = model.path.scale(gamma_1)
-    return jax.vmap(lambda key: scale * jax.random.normal(fold_purpose(key, "prior"), model.shape))(keys)
+    scale = jnp.sqrt(1 + jnp.exp(gamma_1))
+
+    def one(key: PRNGKeyArray) -> tuple[Array, Past]:
+        y = scale * jax.random.normal(fold_purpose(key, "prior"), model.shape)
+        return y, no_past(model.shape, steps)
+
+    return jax.vmap(one)(keys)
 
 
 @eqx.filter_jit
 def _step(
     model: DiffusionModel,
     sampler: AbstractSampler,
-    z: Array,
+    chain: tuple[Array, Past],
     gamma_t: Array,
     gamma_s: Array,
     keys: Array,
-    i: Array,
-) -> Array:
-    def one(z_t: Array, key: PRNGKeyArray) -> Array:
-        return sampler.step(model, z_t, gamma_t, gamma_s, key=jax.random.fold_in(fold_purpose(key, "step"), i))
+) -> tuple[Array, Past]:
+    def one(y: Array, past: Past, key: PRNGKeyArray) -> tuple[Array, Past]:
+        of_step = jax.random.fold_in(fold_purpose(key, "step"), past.count)
+        noise = jax.random.normal(of_step, (sampler.noises, *y.shape), y.dtype)
+        y, estimate = sampler.step(denoiser_of(model), y, gamma_t, gamma_s, past, noise)
+        return y, past.then(estimate, gamma_t)
 
-    return jax.vmap(one)(z, keys)
+    return jax.vmap(one)(*chain, keys)
 
 
 @eqx.filter_jit
-def _decode(model: DiffusionModel, z_0: Array, gamma_0: Array) -> Array:
-    return jax.vmap(lambda z: model.observation.decode(z / model.path.alpha(gamma_0), gamma_0))(z_0)
+def _decode(model: DiffusionModel, y_0: Array, gamma_0: Array) -> Array:
+    return jax.vmap(lambda y: model.observation.decode(y, gamma_0, lambda: model.x_hat(y, gamma_0)))(y_0)

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Schedules whose gamma is Laplace or Cauchy distributed for uniform t, added to vdmkit from outside.
+
+Hang et al. 2024, arXiv 2407.03297, Table 1, cut off at the ends that the recipe gives: gamma = Q(u), with Q the
+quantile function and u linear in t.
+"""
+
+import math
+from typing import Annotated
+
+import equinox as eqx
+import jax.numpy as jnp
+from annotated_types import Gt
+from jaxtyping import Array, Float
+
+import vdmkit
+from vdmkit.noise import AbstractSchedule
+
+Positive = Annotated[float, Gt(0)]
+
+
+@vdmkit.register("schedule", "laplace")
+class Laplace(AbstractSchedule):
+    """gamma is Laplace distributed around `mean`: most of the training where the images take shape.
+
+    Args:
+        gamma_min: At t = 0.
+        gamma_max: At t = 1.
+        mean: Of gamma.
+        width: The scale b of the density exp(-|gamma - mean| / b) / 2b.
+    """
+
+    gamma_min: float = eqx.field(static=True)
+    gamma_max: float = eqx.field(static=True)
+    mean: float = eqx.field(static=True)
+    width: float = eqx.field(static=True)
+
+    def __init__(self, *, gamma_min: float = -13.3, gamma_max: float = 5.0, mean: float = 0.0, width: Positive = 2.0):
+        self.gamma_min, self.gamma_max, self.mean, self.width = gamma_min, gamma_max, mean, width
+
+    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+        below, above = (self._shares(gamma) for gamma in (self.gamma_min, self.gamma_max))
+        # Of both shares the smaller one, which the other would round away.
+        left, right = (first + (last - first) * t for first, last in zip(below, above, strict=True))
+        offset = jnp.where(left < right, jnp.log(2 * left), -jnp.log(2 * right))
+        return self.mean + self.width * offset
+
+    def _shares(self, gamma: float) -> tuple[float, float]:
+        """P below gamma, and above."""
+        smaller = math.exp(-abs(gamma - self.mean) / self.width) / 2
+        return (smaller, 1 - smaller) if gamma < self.mean else (1 - smaller, smaller)
+
+
+@vdmkit.register("schedule", "cauchy")
+class Cauchy(AbstractSchedule):
+    """gamma is Cauchy distributed around `mean`, with more at both ends than `laplace`.
+
+    Args:
+        gamma_min: At t = 0.
+        gamma_max: At t = 1.
+        mean: Of gamma.
+        width: Half the width of the density at half its height.
+    """
+
+    gamma_min: float = eqx.field(static=True)
+    gamma_max: float = eqx.field(static=True)
+    mean: float = eqx.field(static=True)
+    width: float = eqx.field(static=True)
+
+    def __init__(self, *, gamma_min: float = -13.3, gamma_max: float = 5.0, mean: float = 0.0, width: Positive = 2.0):
+        self.gamma_min, self.gamma_max, self.mean, self.width = gamma_min, gamma_max, mean, width
+
+    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+        first, last = (math.atan((gamma - self.mean) / self.width) for gamma in (self.gamma_min, self.gamma_max))
+        return self.mean + self.width * jnp.tan(first + (last - first) * t)

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""vdmkit's bound and probability-flow likelihood against improved-diffusion's and k-diffusion's, in float64.
+
+improved-diffusion's bound of T latents has T - 1 steps and, from the first latent to the data, a discretised Gaussian
+around x_hat. Its rows go from the largest time down.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vdmkit.distribution import Exact, GaussianMixture
+from vdmkit.integrator import Integrator
+from vdmkit.kernel import step_kl, step_variance
+from vdmkit.likelihood._flow import transport
+from vdmkit.model import DiffusionModel
+from vdmkit.networks import NoNetwork
+from vdmkit.noise import FixedLinear, Tabulated, VarianceExploding, VariancePreserving
+from vdmkit.objective import bits_per_dim, eps_error, prior_loss
+from vdmkit.observation import DiscretisedGaussian, GaussianObservation
+
+
+@pytest.fixture(autouse=True, scope="module")
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.mark.parametrize("variance", ["FIXED_SMALL", "FIXED_LARGE"])
+@pytest.mark.parametrize("table", ["linear", "cosine"])
+def test_bound_of_improved_diffusion(figures, mixture: GaussianMixture, table: str, variance: str) -> None:
+    """Otherwise the prior, a step's divergence, the decoder, or their sum differs."""
+    found, data = figures("improved_diffusion"), figures("mixture")
+    rows = {key.removeprefix(f"{table}/{variance}/"): value for key, value in found.items()}
+    times = np.sort(rows["timesteps"])[::-1]
+    gammas = jnp.asarray(Tabulated(table=table).gammas()[times])
+    kind = "large" if variance == "FIXED_LARGE" else "small"
+    # of z, at the second step: alpha_s^2 = 1 / (1 + e^gamma_s)
+    first = float(step_variance("small", gammas[-2], gammas[-1]) / (1 + jnp.exp(gammas[-1])))
+    schedule = FixedLinear(gamma_min=float(gammas[-1]), gamma_max=float(gammas[0]))
+    observation = DiscretisedGaussian(256, sd=float(np.sqrt(first)))
+    model = DiffusionModel(schedule, VariancePreserving(), Exact(mixture), NoNetwork(1), observation, mixture.shape)
+    images, noise = jnp.asarray(data["x_uint8"]), jnp.asarray(rows["noise"])
+    np.testing.assert_allclose(jax.vmap(observation.encode)(images), data["x"], atol=1e-15)
+
+    @jax.jit
+    def bound(image, eps):
+        x, d = observation.encode(image), model.dimensions
+        errors = jax.vmap(lambda gamma, eps: eps_error(model, x, gamma, eps, {}))(gammas, eps)
+        steps = jax.vmap(lambda error, t, s: step_kl(kind, error, d, t, s))(errors[:-1], gammas[:-1], gammas[1:])
+        z_0 = x + jnp.exp(gammas[-1] / 2) * eps[-1]
+        decoder = -observation.log_prob(image, z_0, gammas[-1], lambda: model.x_hat(z_0, gammas[-1]))
+        return prior_loss(model, x), jnp.append(steps, decoder), errors / d
+
+    prior, steps, errors = jax.vmap(bound, in_axes=(0, 1))(images, noise)
+    prior, steps = (bits_per_dim(np.asarray(nats), model.dimensions) for nats in (prior, steps))
+    np.testing.assert_allclose(errors, rows["mse"], rtol=1e-6)
+    np.testing.assert_allclose(prior, rows["prior_bpd"], rtol=1e-5)
+    np.testing.assert_allclose(steps, rows["vb"], rtol=1e-5)
+    np.testing.assert_allclose(prior + steps.sum(1), rows["total_bpd"], rtol=1e-5)
+
+
+def test_log_likelihood_of_k_diffusion(figures, mixture: GaussianMixture) -> None:
+    """Otherwise the ODE, its divergence or the density of its end differs: N(0, sigma_max^2)."""
+    found, data = figures("k_diffusion"), figures("mixture")
+    low, high = found["log_likelihood/sigma"].tolist()
+    schedule = FixedLinear(gamma_min=2 * float(np.log(low)), gamma_max=2 * float(np.log(high)))
+    model = DiffusionModel(
+        schedule, VarianceExploding(), Exact(mixture), NoNetwork(1), GaussianObservation(0), mixture.shape
+    )
+    integrator = Integrator("Dopri8", jnp.asarray(1e-11), jnp.asarray(1e-11), 0, 4096)
+    end = jax.jit(jax.vmap(lambda x, v: transport(model, x, v[None], integrator)))(
+        jnp.asarray(data["x"]), jnp.asarray(found["log_likelihood/probe"])
+    )
+    assert not end.failed.any()
+    z = np.asarray(end.z_1)
+    log_p_1 = -((z / high) ** 2 / 2 + np.log(high) + np.log(2 * np.pi) / 2).sum((1, 2, 3))
+    # their solver's tolerance of 1e-8 in some hundred steps
+    np.testing.assert_allclose(log_p_1 + end.volume, found["log_likelihood"], rtol=1e-5)

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""vdmkit's samplers against those of k-diffusion, EDM and improved-diffusion, on an exact denoiser, in float64.
+
+All were given the same start, the same noise and the same data, a Gaussian mixture. Their latent of sigma is vdmkit's
+y = z / alpha at gamma = 2 log sigma. Their last step leads to sigma = 0, where gamma is -inf.
+
+The same formulas in another order: rounding of some 1e-15 a step, which the steps from sigma = 80 magnify.
+"""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vdmkit.distribution import Exact
+from vdmkit.model import DiffusionModel
+from vdmkit.networks import NoNetwork
+from vdmkit.noise import FixedLinear, Tabulated, VariancePreserving
+from vdmkit.observation import GaussianObservation
+from vdmkit.sampling import (
+    Ancestral,
+    Ddim,
+    Dpm2,
+    DpmPlusPlus2M,
+    DpmPlusPlus2SAncestral,
+    DpmPlusPlus3MSde,
+    Euler,
+    EulerAncestral,
+    Heun,
+    KarrasGrid,
+    Lms,
+    UniformInGamma,
+    denoiser_of,
+    no_past,
+)
+
+ROUNDING = 1e-10
+
+
+@pytest.fixture(autouse=True, scope="module")
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def model(mixture) -> DiffusionModel:
+    return DiffusionModel(
+        FixedLinear(), VariancePreserving(), Exact(mixture), NoNetwork(1), GaussianObservation(0), mixture.shape
+    )
+
+
+@eqx.filter_jit
+def one_step(model, sampler, y, past, gamma_t, gamma_s, noise):
+    def one(y, past, noise):
+        y, estimate = sampler.step(denoiser_of(model), y, gamma_t, gamma_s, past, noise)
+        return y, past.then(estimate, gamma_t)
+
+    return jax.vmap(one)(y, past, noise)
+
+
+def chain(model, sampler, start, gammas, noise=None):
+    """From `start` (n, h, w, c), y at the first of the gammas, to the last; a row of noise for each step."""
+    y, gammas = jnp.asarray(start), jnp.asarray(gammas)
+    steps = len(gammas) - 1
+    past = jax.vmap(lambda _: no_past(model.shape, jnp.asarray(steps)))(y)
+    noise = np.zeros((steps, *y.shape)) if noise is None else noise
+    for i in range(steps):
+        draws = jnp.asarray(noise[i])[:, None][:, : sampler.noises]
+        y, past = one_step(model, sampler, y, past, gammas[i], gammas[i + 1], draws)
+    return y
+
+
+def error(found, expected) -> float:
+    return float(np.linalg.norm(np.asarray(found) - expected) / np.linalg.norm(expected))
+
+
+def test_the_mixture_is_the_same(model, figures) -> None:
+    """Otherwise the two were not given the same denoiser."""
+    data = figures("mixture")
+    gamma = 2 * jnp.log(jnp.asarray(data["check_sigma"]))
+    found = jax.vmap(lambda y, gamma: denoiser_of(model)(y, gamma).x_hat)(jnp.asarray(data["check_y"]), gamma)
+    assert error(found, data["check_denoised"]) < 1e-13
+
+
+K_DIFFUSION = {
+    "euler": Euler(),
+    "heun": Heun(),
+    "dpm_2": Dpm2(),
+    "lms": Lms(),
+    "dpmpp_2m": DpmPlusPlus2M(),
+    "euler_ancestral": EulerAncestral(),
+    "dpmpp_2s_ancestral": DpmPlusPlus2SAncestral(),
+    "dpmpp_2m_sde": DpmPlusPlus2M(eta=1.0),
+    "dpmpp_3m_sde": DpmPlusPlus3MSde(),
+}
+
+
+@pytest.mark.parametrize("name", K_DIFFUSION)
+def test_k_diffusion(model, figures, name: str) -> None:
+    """Otherwise a step, the use of earlier ones or of noise differs."""
+    found = figures("k_diffusion")
+    with np.errstate(divide="ignore"):
+        gammas = 2 * np.log(found["sigmas/karras"])
+    end = chain(model, K_DIFFUSION[name], found["start"], gammas, found["noise"])
+    assert error(end, found[name]) < ROUNDING
+
+
+@pytest.mark.parametrize(("name", "grid"), [("karras", KarrasGrid()), ("exponential", UniformInGamma())])
+def test_grids_of_k_diffusion(figures, name: str, grid) -> None:
+    """Otherwise a step of the grid is elsewhere."""
+    sigmas = figures("k_diffusion")[f"sigmas/{name}"]
+    schedule = FixedLinear(gamma_min=float(2 * np.log(sigmas[-2])), gamma_max=float(2 * np.log(sigmas[0])))
+    np.testing.assert_allclose(np.exp(grid(schedule, len(sigmas) - 2) / 2), sigmas[:-1], rtol=1e-12)
+    assert sigmas[-1] == 0
+
+
+def edm_gammas(steps: int) -> np.ndarray:
+    schedule = FixedLinear(gamma_min=2 * math.log(0.002), gamma_max=2 * math.log(80))
+    return np.append(KarrasGrid()(schedule, steps - 1), -np.inf)
+
+
+@pytest.mark.parametrize("steps", [10, 18])
+def test_edm_sampler(model, figures, steps: int) -> None:
+    """Otherwise EDM's grid or Heun's method differs."""
+    found = figures("edm")
+    end = chain(model, Heun(), 80 * found["latents"], edm_gammas(steps))
+    assert error(end, found[f"edm/steps{steps}/x"]) < ROUNDING
+
+
+def test_edm_sampler_with_churn(model, figures) -> None:
+    """Otherwise noise is added elsewhere, or as much more or less."""
+    found = figures("edm")
+    noise = found["edm/churn/noise"]
+    sampler = Heun(churn=40.0, s_min=0.05, s_max=50.0, s_noise=1.003)
+    end = chain(model, sampler, 80 * found["latents"], edm_gammas(len(noise)), noise)
+    assert error(end, found["edm/churn/x"]) < ROUNDING
+
+
+@pytest.fixture(params=["linear", "cosine"])
+def table(request) -> tuple[str, Tabulated]:
+    return request.param, Tabulated(table=request.param)
+
+
+@pytest.mark.parametrize("variance", ["FIXED_SMALL", "FIXED_LARGE"])
+@pytest.mark.parametrize("name", ["ancestral", "ddim_eta0", "ddim_eta0.5"])
+def test_improved_diffusion(model, figures, table, variance: str, name: str) -> None:
+    """Otherwise DDPM's or DDIM's chain down some of the 1,000 steps differs."""
+    table, schedule = table
+    found = figures("improved_diffusion")
+    times = found[f"{table}/{variance}/timesteps"]
+    gammas = np.append(schedule.gammas()[np.sort(times)[::-1]], -np.inf)
+    large = variance == "FIXED_LARGE"
+    samplers = {
+        "ancestral": Ancestral(variance="large" if large else "small"),
+        "ddim_eta0": Ddim(),
+        "ddim_eta0.5": Ddim(eta=0.5),
+    }
+    start = found[f"{table}/{variance}/start"] * np.sqrt(1 + np.exp(gammas[0]))
+    end = chain(model, samplers[name], start, gammas, found[f"{table}/{variance}/step_noise"])
+    assert error(end, found[f"{table}/{variance}/{name}"]) < ROUNDING
+
+
+def vp_grid(steps: int) -> np.ndarray:
+    t = 1 + np.arange(steps) / (steps - 1) * (1e-3 - 1)
+    return np.sqrt(np.expm1(0.5 * 19.9 * t**2 + 0.1 * t))
+
+
+def ve_grid(steps: int) -> np.ndarray:
+    return np.sqrt(100**2 * (0.02**2 / 100**2) ** (np.arange(steps) / (steps - 1)))
+
+
+def iddpm_grid(steps: int) -> np.ndarray:
+    """Of their own 1,000 noise levels those between 0.002 and 81, evenly."""
+    alpha_bar = np.sin(0.5 * np.pi * np.arange(1001) / 1000 / 1.008) ** 2
+    u = np.zeros(1001)
+    for j in range(1000, 0, -1):
+        u[j - 1] = np.sqrt((u[j] ** 2 + 1) / max(alpha_bar[j - 1] / alpha_bar[j], 0.001) - 1)
+    u = u[(u >= 0.002) & (u <= 81)]
+    return u[np.round((len(u) - 1) / (steps - 1) * np.arange(steps)).astype(int)]
+
+
+GRIDS = {
+    "vp": (vp_grid, "vp_time"),
+    "ve": (ve_grid, "variance"),
+    "iddpm": (iddpm_grid, "sigma"),
+    "edm": (lambda steps: np.exp(edm_gammas(steps)[:-1] / 2), "sigma"),
+}
+
+
+@pytest.mark.parametrize(("name", "method"), [("euler", Euler), ("heun", Heun)])
+@pytest.mark.parametrize("grid", GRIDS)
+def test_ablation_sampler_of_edm(model, figures, grid: str, name: str, method) -> None:
+    """Otherwise one of their eight combinations of noise levels, time, scaling and method differs."""
+    found, (sigmas, axis) = figures("edm"), GRIDS[grid]
+    gammas = np.append(2 * np.log(sigmas(18)), -np.inf)
+    end = chain(model, method(axis=axis), np.exp(gammas[0] / 2) * found["latents"], gammas)
+    assert error(end, found[f"ablation/{grid}/{name}/x"]) < ROUNDING

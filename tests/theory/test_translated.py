@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The equivalence of Kingma et al. 2021, section 5.1: one network is the same model on any path, for any prediction."""
+
+import itertools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vdmkit.choice import Choice
+from vdmkit.denoiser import AbstractDirection, Translated
+from vdmkit.errors import RecipeError
+from vdmkit.model import DiffusionModel
+from vdmkit.networks import AbstractNetwork
+from vdmkit.noise import FixedLinear
+from vdmkit.objective import Draws, Elbo, LowDiscrepancy, Objective
+from vdmkit.observation import CategoricalObservation
+from vdmkit.registry import registry
+
+SHAPE, LEVELS = (3, 2, 1), 5
+PATHS = sorted(registry("path").components)
+DIRECTIONS = sorted(
+    name
+    for name, component in registry("prediction").components.items()
+    if isinstance(component.target, type) and issubclass(component.target, AbstractDirection)
+)
+
+
+class _Bent(AbstractNetwork):
+    """Something that is neither linear nor the same at any two gammas."""
+
+    def __call__(self, z, gamma, condition, *, key=None):
+        return (jnp.tanh(2 * z + gamma / 5) + z / 2)[..., None]
+
+
+def model(path: str, prediction: str, network: AbstractNetwork) -> DiffusionModel:
+    schedule = FixedLinear(gamma_min=-2.0, gamma_max=4.0)  # at -2 the paths differ: alpha_0 is 0.94 or 1
+    parts = (registry("path").get(path).build({}), registry("prediction").get(prediction).build({}))
+    return DiffusionModel(schedule, *parts, network, CategoricalObservation(LEVELS), SHAPE)
+
+
+@eqx.filter_jit
+def bound(model: DiffusionModel, images, draws: Draws):
+    return Objective(LowDiscrepancy(), Elbo(), 0)(model, images, {}, draws).total
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.integers(0, LEVELS, (4, *SHAPE)).astype(np.uint8))
+    eps_0, eps = jnp.asarray(rng.normal(size=(2, *images.shape)))
+    return images, Draws(eps_0, eps, jnp.array([0.1, 0.4, 0.6, 0.95]), jnp.ones(4))
+
+
+def translated(trained: tuple[str, str], read: tuple[str, str]) -> Translated:
+    choices = {
+        "network": Choice("network", "none"),
+        "trained_on": Choice("path", trained[0]),
+        "trained_as": Choice("prediction", trained[1]),
+        "read_on": Choice("path", read[0]),
+        "read_as": Choice("prediction", read[1]),
+    }
+    built = Translated(SHAPE, 1, (-2.0, 4.0), jax.random.key(0), **choices)
+    return eqx.tree_at(lambda n: n.inner, built, _Bent())
+
+
+@pytest.mark.parametrize("prediction", DIRECTIONS)
+def test_one_network_has_one_bound_on_all_paths(batch, prediction: str) -> None:
+    """False if any two paths with the same ends gave a network another bound; score is a direction of its path."""
+    first = bound(model(PATHS[0], prediction, _Bent()), *batch)
+    for path in PATHS[1:]:
+        network = _Bent()
+        if prediction == "score":
+            network = translated((PATHS[0], prediction), (path, prediction))
+        np.testing.assert_allclose(bound(model(path, prediction, network), *batch), first, rtol=1e-10)
+
+
+@pytest.mark.parametrize(("before", "after"), list(itertools.permutations(DIRECTIONS, 2)))
+def test_a_translated_network_has_the_same_bound(batch, before: str, after: str) -> None:
+    """False if a conversion changed what is known of x, or of eps: it must not, on another path either."""
+    trained, read = (PATHS[0], before), (PATHS[-1], after)
+    first = bound(model(*trained, _Bent()), *batch)
+    second = bound(model(*read, translated(trained, read)), *batch)
+    np.testing.assert_allclose(second, first, rtol=1e-9)
+    assert abs(bound(model(*read, _Bent()), *batch) - first).max() > 1e-3  # there was something to translate
+
+
+def test_levels_are_no_direction() -> None:
+    """False if what is known of the levels of a pixel could be lost in a conversion without a word."""
+    with pytest.raises(RecipeError, match="prediction categorical is no direction"):
+        translated((PATHS[0], "categorical"), (PATHS[0], "eps"))

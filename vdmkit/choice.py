@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A component that a recipe chose, not yet built."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from vdmkit.errors import RecipeError
+from vdmkit.registry import Component, registry
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One registered component and its recipe keys, all of them: defaults are filled in when a recipe is read.
+
+    A field annotated `Annotated[Choice, "sampler"]` is, in a recipe, a component of kind "sampler".
+    """
+
+    kind: str
+    name: str
+    params: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def component(self) -> Component:
+        """What the name stands for."""
+        return registry(self.kind).get(self.name)
+
+    def build(self, **context: Any) -> Any:
+        """Make the component; its positional parameters are taken from `context` by name.
+
+        Raises:
+            RecipeError: the constructor refuses the values.
+        """
+        try:
+            return self.component.build(context, **self.params)
+        except (RecipeError, ValueError) as error:
+            raise RecipeError(f"{self.kind} {self.name!r}: {error}") from error

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vdmkit convert`: a trained model on another path, or with another prediction."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vdmkit.cli._options import Checkpoint, PluginFiles, Step, command
+
+To = Annotated[Path, typer.Option("--to", metavar="RECIPE", help="Whose path and prediction it gets.")]
+Out = Annotated[Path, typer.Option("-o", "--out", metavar="NEW", help="The run folder to make.")]
+
+
+def convert(checkpoint: Checkpoint, to: To, out: Out, plugins: PluginFiles, step: Step = None) -> None:
+    """Carry a trained model into another path or prediction, without training, and show that its bound is the same."""
+    from vdmkit.recipe import load_recipe
+    from vdmkit.run import RunFolder, convert_run, load_run
+
+    run = load_run(checkpoint, plugins=plugins, step=step)
+    target = load_recipe(to, plugins=plugins)
+    found = convert_run(run, target, RunFolder(out))
+    typer.echo(f"{found}\n  next  {command('likelihood')} --ckpt {out}")

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vdmkit new-plugin`: a package that adds a component, ready to be changed."""
+
+import re
+from pathlib import Path
+from string import Template
+from typing import Annotated
+
+import typer
+
+from vdmkit import __version__
+from vdmkit.errors import RegistryError
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the package, such as vdmkit-bent.")]
+
+PYPROJECT = """[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "$name"
+version = "0.1.0"
+description = "A noise schedule as a plugin of vdmkit"
+readme = "README.md"
+requires-python = ">=3.11"
+dependencies = ["vdmkit>=$version", "equinox", "jax", "jaxtyping"]
+
+[project.entry-points."vdmkit.plugins"]
+$component = "$module"
+"""
+
+MODULE = '''"""A schedule whose gamma is a power of t."""
+
+from typing import Annotated
+
+import equinox as eqx
+import vdmkit
+from annotated_types import Ge
+from jaxtyping import Array, Float
+from vdmkit.noise import AbstractSchedule
+
+
+@vdmkit.register("schedule", "$component")
+class Schedule(AbstractSchedule):
+    """gamma rises as a power of t.
+
+    Args:
+        gamma_min: At t = 0.
+        gamma_max: At t = 1.
+        power: 1 is the linear schedule.
+    """
+
+    gamma_min: float = eqx.field(static=True)
+    gamma_max: float = eqx.field(static=True)
+    power: float = eqx.field(static=True)
+
+    def __init__(self, *, gamma_min: float = -13.3, gamma_max: float = 5.0, power: Annotated[float, Ge(1)] = 1.5):
+        self.gamma_min, self.gamma_max, self.power = gamma_min, gamma_max, power
+
+    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+        return self.gamma_min + (self.gamma_max - self.gamma_min) * t**self.power
+'''
+
+TEST = '''"""The component does what every component of its kind must."""
+
+from $module import Schedule
+from vdmkit.testing import check_schedule
+
+
+def test_conforms():
+    """A bound with it would be none."""
+    check_schedule(Schedule())
+    check_schedule(Schedule(gamma_min=-4.0, gamma_max=9.0, power=2.0))
+'''
+
+RECIPE = """# The digits of scikit-learn, with this package's schedule.
+seed = 1
+
+[data]
+name = "digits"
+
+[model.schedule]
+name = "$component"
+gamma_min = -8.0
+gamma_max = 5.0
+
+[model.prediction]
+name = "categorical"
+
+[model.network]
+name = "small_unet"
+
+[optimizer]
+name = "adamw"
+learning_rate = 3e-3
+
+[training]
+steps = 1600
+batch_size = 64
+ema = 0.999
+ema_warmup = true
+"""
+
+README = """# $name
+
+A plugin of vdmkit: the schedule `$component`.
+
+```
+pip install -e .
+vdmkit list schedule
+vdmkit run digits.toml
+pytest
+```
+"""
+
+
+def new_plugin(name: Name) -> None:
+    """Write a package with a schedule, its entry point, its recipe and its tests, to start a plugin from."""
+    if not re.fullmatch(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*", name):
+        raise RegistryError(f"{name}: expected small letters and digits, joined by hyphens, such as vdmkit-bent.")
+    folder, module = Path(name), name.replace("-", "_")
+    if folder.exists():
+        raise RegistryError(f"{folder}: is there already. Choose another name, or another folder to work in.")
+    component = module.removeprefix("vdmkit_")
+    files = {
+        "pyproject.toml": PYPROJECT,
+        f"src/{module}/__init__.py": MODULE,
+        f"tests/test_{component}.py": TEST,
+        "digits.toml": RECIPE,
+        "README.md": README,
+    }
+    words = {"name": name, "module": module, "component": component, "version": __version__}
+    for path, text in files.items():
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(Template(text).substitute(words))
+    typer.echo(f"{folder}: {', '.join(files)}\n  next  pip install -e {folder} && vdmkit list schedule")

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Schedules of discrete time: betas, with beta_i = 1 - alpha_i^2 / alpha_{i-1}^2 on the variance preserving path.
+
+alpha_i^2 = prod_{j <= i} (1 - beta_j),   gamma_i = log((1 - alpha_i^2) / alpha_i^2),   i = 1, ..., T
+"""
+
+from typing import Literal
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vdmkit.errors import RecipeError
+from vdmkit.noise._schedule import AbstractSchedule
+from vdmkit.registry import register
+
+
+def linear_betas(steps: int) -> Float[np.ndarray, " steps"]:
+    """From 1e-4 to 0.02 for 1,000 steps (Ho et al. 2020, arXiv 2006.11239), and as much larger as there are fewer."""
+    return np.linspace(1e-4, 0.02, steps) * 1000 / steps
+
+
+def cosine_betas(steps: int) -> Float[np.ndarray, " steps"]:
+    """Of alpha^2 = cos^2, with offset 0.008, at most 0.999 (Nichol & Dhariwal 2021, arXiv 2102.09672, eq. 17)."""
+    u = (np.arange(steps + 1) / steps + 0.008) / 1.008 * np.pi / 2
+    return np.minimum(1 - np.cos(u[1:]) ** 2 / np.cos(u[:-1]) ** 2, 0.999)
+
+
+_TABLES = {"linear": linear_betas, "cosine": cosine_betas}
+
+
+@register("schedule", "tabulated")
+class Tabulated(AbstractSchedule):
+    """gamma of a table of T betas at t = 0, 1 / (T - 1), ..., 1, and straight lines between.
+
+    The model of T steps in discrete time has objective.steps = T - 1: its last step, from alpha_1 to the data, is
+    the observation.
+
+    Args:
+        table: DDPM's betas, "linear", or iDDPM's, "cosine", unless `betas` are given.
+        steps: Their number T.
+        betas: Any table.
+    """
+
+    betas: tuple[float, ...] = eqx.field(static=True)
+    gamma_min: float = eqx.field(static=True)
+    gamma_max: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        *,
+        table: Literal["linear", "cosine"] = "linear",
+        steps: int = 1000,
+        betas: tuple[float, ...] | None = None,
+    ):
+        self.betas = betas or tuple(_TABLES[table](steps).tolist())
+        if len(self.betas) < 2 or not all(0 < beta < 1 for beta in self.betas):
+            raise RecipeError(f"schedule tabulated: {len(self.betas)} betas: expected at least 2, all between 0 and 1.")
+        self.gamma_min, self.gamma_max = self.gammas()[[0, -1]].tolist()
+
+    def gammas(self) -> Float[np.ndarray, " steps"]:
+        """gamma_1, ..., gamma_T, float64."""
+        log_alpha2 = np.cumsum(np.log1p(-np.asarray(self.betas)))
+        return np.log(-np.expm1(log_alpha2)) - log_alpha2
+
+    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+        gammas = jnp.asarray(self.gammas(), float)
+        place = t * (len(self.betas) - 1)
+        i = jnp.clip(jnp.floor(place).astype(int), 0, len(self.betas) - 2)
+        return gammas[i] + (place - i) * (gammas[i + 1] - gammas[i])

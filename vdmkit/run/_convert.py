@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trained model on another path, or with another prediction, without training: the same bound by other numbers."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vdmkit.assembly import build_optimizer, build_state, training_counts
+from vdmkit.checkpoint import CheckpointStore
+from vdmkit.choice import Choice
+from vdmkit.data import Images, batches
+from vdmkit.denoiser import AbstractDirection, Translated
+from vdmkit.errors import CheckpointError, UntrustedError
+from vdmkit.files import write_json
+from vdmkit.likelihood import bound_of_images
+from vdmkit.model import DiffusionModel
+from vdmkit.objective import bits_per_dim
+from vdmkit.plugins import plugin_sources
+from vdmkit.randomness import fold_purpose
+from vdmkit.recipe import Recipe, dump
+from vdmkit.run._folder import RunFolder
+from vdmkit.run._load import TrainedRun
+from vdmkit.run._manifest import session
+from vdmkit.run._origin import name_of_images, origin_of
+from vdmkit.run._pass import sample_of
+from vdmkit.run._trained_on import read_hashes, write_hashes
+from vdmkit.training import TrainState
+
+_IMAGES, _DRAWS = 64, 32
+_ROUNDING = 1e-3  # bits/dim: of float32, where a prediction magnifies it most
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """Bits/dim of the same images by the same draws, before and after."""
+
+    before: float
+    after: float
+    images: int
+
+    def __str__(self) -> str:
+        return (
+            f"bound before {self.before:.5f}, after {self.after:.5f} bits/dim "
+            f"(the same {self.images} test images and draws; difference {self.after - self.before:+.1e})"
+        )
+
+
+def convert(run: TrainedRun, target: Recipe, folder: RunFolder) -> Conversion:
+    """Make `folder` a run of the same model with the path and the prediction of `target`, and measure both.
+
+    The schedule, the parameters and the step are the run's; the optimiser starts anew.
+
+    Raises:
+        CheckpointError: the folder is in use.
+        RecipeError: a prediction that is no direction in the plane of x and eps would have to become another.
+        UntrustedError: the bounds differ by more than rounding: nothing is written.
+    """
+    if folder.path.exists() and any(folder.path.iterdir()):
+        raise CheckpointError(f"{folder.path}: not empty. Choose another folder with -o.")
+    recipe = converted_recipe(run.recipe, target)
+    source = recipe.data.build()
+    train, test = source.load("train"), source.load("test")
+    template = build_state(recipe, training_counts(recipe, train)).model
+    model, ema = (carry(old, template) for old in (run.state.model, run.state.ema_model))
+    found = _compare(run.state.ema_model, ema, test, recipe)
+    _save(run, recipe, TrainState(model, _params(ema), _fresh(recipe, model), run.state.step), train, folder)
+    return found
+
+
+def converted_recipe(trained: Recipe, target: Recipe) -> Recipe:
+    """The recipe of a run, with another's path and prediction."""
+    before, after = trained.model, target.model
+    network = before.network
+    is_direction = isinstance(before.prediction.component.target, type) and issubclass(
+        before.prediction.component.target, AbstractDirection
+    )
+    if before.prediction != after.prediction or is_direction:
+        parts = {"trained_as": before.prediction, "trained_on": before.path}
+        parts |= {"read_as": after.prediction, "read_on": after.path}
+        network = Choice("network", "translated", {"network": before.network, **parts})
+    model = replace(before, path=after.path, prediction=after.prediction, network=network)
+    return replace(trained, model=model)
+
+
+def carry(old: DiffusionModel, template: DiffusionModel) -> DiffusionModel:
+    """The model that `template` describes, with the parameters of `old`."""
+    network = template.network
+    if isinstance(network, Translated):
+        network, prediction = eqx.tree_at(lambda n: n.inner, network, old.network), template.prediction
+    else:
+        network, prediction = old.network, old.prediction
+    return DiffusionModel(old.schedule, template.path, prediction, network, old.observation, old.shape)
+
+
+def _params(model: DiffusionModel) -> Any:
+    return eqx.filter(model, eqx.is_inexact_array)
+
+
+def _fresh(recipe: Recipe, model: DiffusionModel) -> Any:
+    return build_optimizer(recipe).init(_params(model))
+
+
+def _compare(before: DiffusionModel, after: DiffusionModel, test: Images, recipe: Recipe) -> Conversion:
+    images = test.pixels[sample_of(len(test.pixels), _IMAGES)]
+    key, steps = fold_purpose(jax.random.key(recipe.seed), "convert"), recipe.evaluation_steps
+
+    def bound(model: DiffusionModel) -> float:
+        found = bound_of_images(model, images, draws=_DRAWS, steps=steps, batch_size=_IMAGES, key=key)
+        return bits_per_dim(float(np.mean(found.total)), model.dimensions)
+
+    first, second = bound(before), bound(after)
+    if not abs(first - second) < _ROUNDING:
+        raise UntrustedError(f"the bound was {first:.4f} and is {second:.4f} bits/dim: not the same model.")
+    return Conversion(first, second, len(images))
+
+
+def _save(run: TrainedRun, recipe: Recipe, state: TrainState, train: Images, folder: RunFolder) -> None:
+    facts, settings = run.folder.facts(), recipe.training
+    folder.path.mkdir(parents=True, exist_ok=True)
+    data = batches(train, batch_size=settings.batch_size, seed=recipe.seed)
+    data.set_state(data.get_state() | {"next_index": run.step})
+    images = facts["data"] and name_of_images(facts["data"]["train"]["sha256"], facts["shape"], facts["levels"])
+    origin = origin_of(recipe, facts["plugins"].values(), images, facts["imported"])
+    store = CheckpointStore(folder.checkpoints, keep_last=settings.keep_last, keep_best=settings.keep_best)
+    store.save(run.step, jax.tree.map(jnp.asarray, state), data, origin.as_json())
+    folder.keep_plugins(plugin_sources(run.folder.kept_plugins()))
+    if (hashes := read_hashes(run.folder.trained_on)) is not None:
+        write_hashes(folder.trained_on, hashes)
+    write_json(folder.manifest, facts | {"sessions": [*facts["sessions"], session(run.step, run.step)]})
+    folder.write_recipe(recipe, f"# Converted from {run.folder.path.name}.\n{dump(recipe)}")  # last: it marks a run

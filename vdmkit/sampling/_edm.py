@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The probability-flow ODE dy / ds = eps_hat, s = sigma / alpha, by Euler's, Heun's and multistep methods."""
+
+from typing import Annotated
+
+import equinox as eqx
+import jax.numpy as jnp
+from annotated_types import Ge
+from jaxtyping import Array, Float
+
+from vdmkit.denoiser import Estimate
+from vdmkit.registry import register
+from vdmkit.sampling._axis import AXES, AxisName
+from vdmkit.sampling._sampler import AbstractSampler, Denoise, Past
+
+NotNegative = Annotated[float, Ge(0)]
+
+
+@register("sampler", "euler")
+class Euler(AbstractSampler):
+    """Euler's method (Karras et al. 2022, arXiv 2206.00364, section 3).
+
+    Args:
+        axis: Where a step is straight: "sigma" is DDIM with eta = 0; "variance" is sigma^2, and "vp_time" the time of
+            the variance preserving SDE in its own scaling.
+    """
+
+    axis: AxisName = eqx.field(static=True)
+    noises: int = eqx.field(static=True)
+
+    def __init__(self, *, axis: AxisName = "sigma"):
+        self.axis, self.noises = axis, 0
+
+    def step(
+        self,
+        denoise: Denoise,
+        y_t: Float[Array, "h w c"],
+        gamma_t: Float[Array, ""],
+        gamma_s: Float[Array, ""],
+        past: Past,
+        noise: Float[Array, "n h w c"],
+    ) -> tuple[Float[Array, "h w c"], Estimate]:
+        estimate, axis = denoise(y_t, gamma_t), AXES[self.axis]
+        return axis.move(y_t, gamma_t, gamma_s, axis.slope(y_t, gamma_t, estimate)), estimate
+
+
+@register("sampler", "heun")
+class Heun(AbstractSampler):
+    """Heun's method, of second order, with noise added before each step (Karras et al. 2022, algorithm 2).
+
+    Args:
+        churn: How much noise, S_churn, over all steps; 0 is the ODE.
+        s_min: Only where sigma / alpha is at least this,
+        s_max: and at most this.
+        s_noise: Standard deviation of what is added.
+        axis: Where a step is straight, as in Euler's method.
+    """
+
+    churn: float = eqx.field(static=True)
+    s_min: float = eqx.field(static=True)
+    s_max: float = eqx.field(static=True)
+    s_noise: float = eqx.field(static=True)
+    axis: AxisName = eqx.field(static=True)
+    noises: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        *,
+        churn: NotNegative = 0.0,
+        s_min: NotNegative = 0.0,
+        s_max: NotNegative = 1e6,
+        s_noise: NotNegative = 1.0,
+        axis: AxisName = "sigma",
+    ):
+        self.churn, self.s_min, self.s_max, self.s_noise = churn, s_min, s_max, s_noise
+        self.axis, self.noises = axis, 1
+
+    def step(
+        self,
+        denoise: Denoise,
+        y_t: Float[Array, "h w c"],
+        gamma_t: Float[Array, ""],
+        gamma_s: Float[Array, ""],
+        past: Past,
+        noise: Float[Array, "n h w c"],
+    ) -> tuple[Float[Array, "h w c"], Estimate]:
+        s_t, axis = jnp.exp(gamma_t / 2), AXES[self.axis]
+        churn = self._churn(s_t, past)
+        gamma_hat = gamma_t + 2 * jnp.log1p(churn)
+        y_hat = y_t + s_t * jnp.sqrt(churn * (2 + churn)) * self.s_noise * noise[0]  # s_hat^2 - s_t^2, without rounding
+        estimate = denoise(y_hat, gamma_hat)
+        first = axis.slope(y_hat, gamma_hat, estimate)
+        euler = axis.move(y_hat, gamma_hat, gamma_s, first)
+        slope = (first + axis.slope(euler, gamma_s, denoise(euler, gamma_s))) / 2
+        # Without noise there is no slope: the last step of a grid that goes to the end is Euler's.
+        return jnp.where(jnp.isneginf(gamma_s), euler, axis.move(y_hat, gamma_hat, gamma_s, slope)), estimate
+
+    def _churn(self, s_t: Float[Array, ""], past: Past) -> Float[Array, ""]:
+        share = jnp.minimum(self.churn / past.steps, jnp.sqrt(2.0) - 1)
+        return jnp.where((s_t >= self.s_min) & (s_t <= self.s_max), share, 0.0)
+
+
+@register("sampler", "dpm_2")
+class Dpm2(AbstractSampler):
+    """The midpoint method, at the middle of log sigma (Lu et al. 2022, arXiv 2206.00927; k-diffusion's dpm_2)."""
+
+    noises: int = eqx.field(static=True, default=0, init=False)
+
+    def step(
+        self,
+        denoise: Denoise,
+        y_t: Float[Array, "h w c"],
+        gamma_t: Float[Array, ""],
+        gamma_s: Float[Array, ""],
+        past: Past,
+        noise: Float[Array, "n h w c"],
+    ) -> tuple[Float[Array, "h w c"], Estimate]:
+        estimate, gamma = denoise(y_t, gamma_t), (gamma_t + gamma_s) / 2
+        s_s, s, s_t = (jnp.exp(g / 2) for g in (gamma_s, gamma, gamma_t))
+        middle = denoise(y_t + (s - s_t) * estimate.eps_hat, gamma)
+        slope = jnp.where(jnp.isneginf(gamma_s), estimate.eps_hat, middle.eps_hat)
+        return y_t + (s_s - s_t) * slope, estimate
+
+
+@register("sampler", "lms")
+class Lms(AbstractSampler):
+    """A linear multistep method: the slopes of up to four steps (k-diffusion's lms).
+
+    Args:
+        order: How many slopes, once there were as many steps.
+    """
+
+    order: int = eqx.field(static=True)
+    noises: int = eqx.field(static=True)
+
+    def __init__(self, *, order: Annotated[int, Ge(1)] = 4):
+        self.order, self.noises = min(order, 4), 0
+
+    def step(
+        self,
+        denoise: Denoise,
+        y_t: Float[Array, "h w c"],
+        gamma_t: Float[Array, ""],
+        gamma_s: Float[Array, ""],
+        past: Past,
+        noise: Float[Array, "n h w c"],
+    ) -> tuple[Float[Array, "h w c"], Estimate]:
+        estimate = denoise(y_t, gamma_t)
+        slopes = jnp.concatenate([estimate.eps_hat[None], past.eps_hat])
+        nodes = jnp.exp(jnp.concatenate([gamma_t[None], past.gamma]) / 2)
+        ends = jnp.exp(gamma_t / 2), jnp.exp(gamma_s / 2)
+        table = jnp.stack([_adams_weights(nodes, n, *ends) for n in range(1, self.order + 1)])
+        weights = table[jnp.minimum(past.count, self.order - 1)]
+        return y_t + jnp.tensordot(weights, slopes, axes=1), estimate
+
+
+def _adams_weights(
+    nodes: Float[Array, "4"], order: int, start: Float[Array, ""], end: Float[Array, ""]
+) -> Float[Array, "4"]:
+    """Integrals from `start` to `end` of the Lagrange polynomials of the first `order` nodes; zeros for the others."""
+    # Two Gauss points are exact for polynomials of degree 3.
+    points = (start + end) / 2 + (end - start) / 2 * jnp.array([-1, 1]) / jnp.sqrt(3.0)
+
+    def integral(j: int) -> Float[Array, ""]:
+        others = [k for k in range(order) if k != j]
+        values = [(points - nodes[k]) / (nodes[j] - nodes[k]) for k in others]
+        return (end - start) / 2 * jnp.prod(jnp.stack([jnp.ones(2), *values]), axis=0).sum()
+
+    return jnp.stack([integral(j) if j < order else jnp.zeros_like(start) for j in range(4)])

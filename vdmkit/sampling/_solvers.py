@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""The probability-flow ODE and the reverse SDE by diffrax, in gamma (Song et al. 2021, arXiv 2011.13456).
+
+ODE   dy = s/2 eps_hat dgamma
+SDE   dy = s eps_hat dgamma + s dw,   gamma falling,   s = sigma / alpha = exp(gamma / 2)
+"""
+
+from typing import Annotated, Literal
+
+import diffrax
+import equinox as eqx
+import jax.numpy as jnp
+import lineax
+from annotated_types import Ge, Gt
+from jaxtyping import Array, Float
+
+from vdmkit.denoiser import Estimate
+from vdmkit.integrator import Integrator
+from vdmkit.registry import register
+from vdmkit.sampling._sampler import AbstractSampler, Denoise, Past
+
+
+@register("sampler", "ode")
+class Ode(AbstractSampler):
+    """The ODE by any explicit solver of diffrax, from each gamma of the grid to the next; one step of grid is enough.
+
+    Where the solver does not reach the next gamma, the image is not a number. A step to gamma = -inf is Euler's.
+
+    Args:
+        solver: Of diffrax.
+        rtol: Relative tolerance of a step;
+        atol: and absolute tolerance, where the steps are adaptive.
+        steps: Constant steps for each of the grid; 0 is adaptive.
+        max_steps: For each step of the grid.
+    """
+
+    integrator: Integrator
+    noises: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        *,
+        solver: str = "Tsit5",
+        rtol: Annotated[float, Gt(0)] = 1e-4,
+        atol: Annotated[float, Gt(0)] = 1e-4,
+        steps: Annotated[int, Ge(0)] = 0,
+        max_steps: Annotated[int, Ge(1)] = 4096,
+    ):
+        self.integrator = Integrator(solver, jnp.asarray(rtol, float), jnp.asarray(atol, float), steps, max_steps)
+        self.noises = 0
+
+    def step(
+        self,
+        denoise: Denoise,
+        y_t: Float[Array, "h w c"],
+        gamma_t: Float[Array, ""],
+        gamma_s: Float[Array, ""],
+        past: Past,
+        noise: Float[Array, "n h w c"],
+    ) -> tuple[Float[Array, "h w c"], Estimate]:
+        def field(gamma, state, args):
+            return jnp.exp(gamma / 2) / 2 * denoise(state[0], gamma).eps_hat, jnp.zeros_like(state[1])
+
+        estimate, endless = denoise(y_t, gamma_t), jnp.isneginf(gamma_s)
+        end = jnp.where(endless, gamma_t - 1, gamma_s)
+        state = (y_t, jnp.zeros((), y_t.dtype))
+        solution = self.integrator.solve(diffrax.ODETerm(field), gamma_t, end, state, None)
+        assert solution.ys is not None
+        arrived = solution.result == diffrax.RESULTS.successful
+        solved = jnp.where(arrived, solution.ys[0][-1], jnp.nan)
+        return jnp.where(endless, estimate.x_hat, solved), estimate
+
+
+@register("sampler", "sde")
+class Sde(AbstractSampler):
+    """The reverse SDE by a solver of diffrax: one step of it for each of the grid.
+
+    Args:
+        solver: Of diffrax, for Ito's equations with noise that does not depend on the state.
+    """
+
+    solver: str = eqx.field(static=True)
+    noises: int = eqx.field(static=True)
+
+    def __init__(self, *, solver: Literal["Euler", "Heun"] = "Euler"):
+        self.solver, self.noises = solver, 1
+
+    def step(
+        self,
+        denoise: Denoise,
+        y_t: Float[Array, "h w c"],
+        gamma_t: Float[Array, ""],
+        gamma_s: Float[Array, ""],
+        past: Past,
+        noise: Float[Array, "n h w c"],
+    ) -> tuple[Float[Array, "h w c"], Estimate]:
+        def drift(gamma, y, args):
+            return jnp.exp(gamma / 2) * denoise(y, gamma).eps_hat
+
+        estimate, endless = denoise(y_t, gamma_t), jnp.isneginf(gamma_s)
+        end = jnp.where(endless, gamma_t - 1, gamma_s)
+        # The Brownian motion of this step alone, whose increment is given.
+        ends = jnp.stack([jnp.sqrt(gamma_t - end) * noise[0], jnp.zeros_like(y_t)])
+        increment = diffrax.LinearInterpolation(jnp.stack([end, gamma_t]), ends)
+        spread = lambda gamma, y, args: lineax.DiagonalLinearOperator(jnp.exp(gamma / 2) * jnp.ones_like(y))  # noqa: E731
+        diffusion = diffrax.ControlTerm(spread, increment)
+        terms = diffrax.MultiTerm(diffrax.ODETerm(drift), diffusion)
+        solver = getattr(diffrax, self.solver)()
+        start = solver.init(terms, gamma_t, end, y_t, None)
+        y_s, *_ = solver.step(terms, gamma_t, end, y_t, None, start, made_jump=False)
+        return jnp.where(endless, estimate.x_hat, y_s), estimate
