@@ -144,7 +144,7 @@ def test_losses_of_edm(figures, mixture) -> None:
     for name, sigma in sigmas.items():
         gamma = 2 * jnp.log(jnp.asarray(sigma))
         losses = jax.vmap(loss, in_axes=(None, 0, 0, 0))(weightings[name], x, gamma, jnp.asarray(n))
-        np.testing.assert_allclose(losses, found[f"loss/{name}"].sum((1, 2, 3)), rtol=1e-9, err_msg=name)
+        np.testing.assert_allclose(losses, found[f"loss/{name}"].sum((1, 2, 3)), rtol=1e-7, err_msg=name)
 
 
 SCHEDULERS = {
@@ -167,7 +167,7 @@ def test_paths_of_flow_matching(figures, name: str) -> None:
 
     values, slopes = jax.vmap(lambda t: jax.jvp(alpha_and_sigma, (t,), (jnp.ones_like(t),)))(t)
     for value, slope, key in zip(values, slopes, ("alpha_t", "sigma_t"), strict=True):
-        np.testing.assert_allclose(value, found[f"{name}/{key}"][1:-1], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(value, found[f"{name}/{key}"][1:-1], rtol=1e-8, atol=1e-12)
         np.testing.assert_allclose(slope, found[f"{name}/d_{key}"][1:-1], rtol=1e-9, atol=1e-12)
 
 
@@ -183,4 +183,4 @@ def test_velocity_of_flow_matching(figures, mixture) -> None:
         return estimate.x_hat - estimate.eps_hat
 
     found_velocity = jax.vmap(lambda z, g: velocity(model, z, g))(jnp.asarray(found["velocity/x"]), gamma)
-    assert error(found_velocity, found["velocity/CondOT"]) < 1e-10
+    assert error(found_velocity, found["velocity/CondOT"]) < 1e-8
