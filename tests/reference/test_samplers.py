@@ -19,7 +19,7 @@ import pytest
 from vdmkit.distribution import Exact
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import NoNetwork
-from vdmkit.noise import FixedLinear, Tabulated, VariancePreserving
+from vdmkit.noise import FixedLinear, LinearBeta, Tabulated, VariancePreserving
 from vdmkit.observation import GaussianObservation
 from vdmkit.sampling import (
     Ancestral,
@@ -34,6 +34,7 @@ from vdmkit.sampling import (
     KarrasGrid,
     Lms,
     UniformInGamma,
+    UniformInTime,
     denoiser_of,
     no_past,
 )
@@ -117,6 +118,13 @@ def test_grids_of_k_diffusion(figures, name: str, grid) -> None:
     schedule = FixedLinear(gamma_min=float(2 * np.log(sigmas[-2])), gamma_max=float(2 * np.log(sigmas[0])))
     np.testing.assert_allclose(np.exp(grid(schedule, len(sigmas) - 2) / 2), sigmas[:-1], rtol=1e-12)
     assert sigmas[-1] == 0
+
+
+def test_vp_grid_of_k_diffusion(figures) -> None:
+    """Otherwise times even on the variance preserving SDE are elsewhere."""
+    sigmas = figures("k_diffusion")["sigmas/vp"]
+    grid = UniformInTime()(LinearBeta(epsilon=1e-3), len(sigmas) - 2)
+    np.testing.assert_allclose(np.exp(grid / 2), sigmas[:-1], rtol=1e-12)
 
 
 def edm_gammas(steps: int) -> np.ndarray:
