@@ -54,11 +54,12 @@ def read_chosen(directory: Path, step: int, like: PyTree) -> Restored:
 def _read_widened(folder: Path, like: PyTree) -> Restored:
     """With JAX in float64, a checkpoint of float32: widening changes no number."""
     arrays, static = eqx.partition(like, _is_array_like)
-    stored = {path: leaf.dtype for path, leaf in by_path(_metadata(folder)).items()}
+    metadata = _metadata(folder)
+    stored = {path: leaf.dtype for path, leaf in by_path(metadata).items()}
     names = list(by_path(arrays))
     leaves, structure = jax.tree.flatten(arrays)
     narrow = [_narrowed(leaf, stored.get(name, leaf.dtype)) for name, leaf in zip(names, leaves, strict=True)]
-    restored = read_step(folder, eqx.combine(jax.tree.unflatten(structure, narrow), static))
+    restored = _read(folder, metadata, eqx.combine(jax.tree.unflatten(structure, narrow), static))
     read, _ = eqx.partition(restored.state, eqx.is_array)
     wide = jax.tree.map(lambda leaf, wanted: leaf.astype(wanted.dtype), read, arrays)
     return Restored(restored.step, eqx.combine(wide, static), restored.meta)
@@ -75,9 +76,14 @@ def read_step(folder: Path, like: PyTree, data: grain.DatasetIterator | None = N
     Raises:
         CheckpointError: paths, shapes or types differ from those of `like`.
     """
+    return _read(folder, _metadata(folder), like, data)
+
+
+def _read(folder: Path, metadata: PyTree, like: PyTree, data: grain.DatasetIterator | None = None) -> Restored:
+    """`metadata` is that of the folder."""
     folder = folder.resolve()  # Orbax fails late and at length on a relative path
     arrays, static = eqx.partition(like, _is_array_like)
-    check_fit(str(folder), _metadata(folder), arrays)
+    check_fit(str(folder), metadata, arrays)
     state_reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
     state = state_reader.restore(folder / "state", args=ocp.args.StandardRestore(_on_one_device(arrays)))
     if data is not None:

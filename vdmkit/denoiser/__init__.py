@@ -4,7 +4,7 @@
 from vdmkit.denoiser._levels import Categorical, Lattice, estimate_from_logits
 from vdmkit.denoiser._linear import AbstractDirection, Edm, Eps, Score, V, Velocity, X, solve_direction
 from vdmkit.denoiser._prediction import AbstractPrediction, Estimate
-from vdmkit.denoiser._translated import Translated
+from vdmkit.denoiser._translated import Translated, is_direction
 
 __all__ = [
     "AbstractDirection",
@@ -20,5 +20,6 @@ __all__ = [
     "Velocity",
     "X",
     "estimate_from_logits",
+    "is_direction",
     "solve_direction",
 ]

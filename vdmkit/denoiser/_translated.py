@@ -70,9 +70,14 @@ class Translated(AbstractNetwork):
         return (a * estimate.x_hat + b * estimate.eps_hat)[..., None]
 
 
+def is_direction(choice: Choice) -> bool:
+    """Whether a prediction is of a direction in the plane of x and eps, and not of a distribution over levels."""
+    target = choice.component.target
+    return isinstance(target, type) and issubclass(target, AbstractDirection)
+
+
 def _direction(choice: Choice) -> AbstractDirection:
     """Raises RecipeError if it is a distribution over levels, which no direction can say."""
-    component = choice.component
-    if not (isinstance(component.target, type) and issubclass(component.target, AbstractDirection)):
+    if not is_direction(choice):
         raise RecipeError(f"prediction {choice.name} is no direction in the plane of x and eps: nothing translates it.")
     return choice.build()

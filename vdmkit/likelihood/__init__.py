@@ -7,7 +7,7 @@ from vdmkit.likelihood._gaussian import gaussian_terms
 from vdmkit.likelihood._importance import ImportanceWeighted
 from vdmkit.likelihood._interval import Interval, interval
 from vdmkit.likelihood._ode import ProbabilityFlow, discretisation_error
-from vdmkit.likelihood._quadrature import exact_terms, terms_of_images
+from vdmkit.likelihood._quadrature import exact_terms, has_known_ends, terms_of_images
 from vdmkit.likelihood._referee import FEW_STEPS, Check, Evidence, Measured, referee
 from vdmkit.likelihood._variational import VariationalBound
 
@@ -28,6 +28,7 @@ __all__ = [
     "discretisation_error",
     "exact_terms",
     "gaussian_terms",
+    "has_known_ends",
     "interval",
     "referee",
     "terms_of_images",

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vdmkit.noise import AbstractSchedule, ends_of
+from vdmkit.noise import AbstractSchedule, ends_of, gammas_of
 
 _CELLS = 128
 _PAD = 256
@@ -54,7 +54,7 @@ class Allocation(eqx.Module):
 def cells_of(schedule: AbstractSchedule, steps: int) -> Cells:
     """The cells of the T-step loss; or, for steps = 0, equal ones between the ends of the schedule."""
     if steps:
-        gamma = np.asarray(jax.vmap(schedule)(jnp.arange(steps + 1) / steps), np.float64)
+        gamma = np.asarray(gammas_of(schedule, steps), np.float64)
         return Cells(gamma[1:], np.zeros(steps), np.expm1(np.diff(gamma)) / 2)
     edges = np.linspace(*ends_of(schedule), _CELLS + 1)
     return Cells(edges[:-1], np.diff(edges), np.diff(edges) / 2)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
 from vdmkit.errors import DataError, NonFiniteError, RecipeError
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import AbstractSchedule
+from vdmkit.noise import AbstractSchedule, gammas_of
 from vdmkit.objective import Bound, diffusion_loss, prior_loss, reconstruction_loss, step_end
 from vdmkit.randomness import fold_purpose
 
@@ -73,7 +73,7 @@ def check_rounding(schedule: AbstractSchedule, steps: int) -> None:
     """Raises RecipeError if in T steps the rounding of eps - eps_hat, times expm1(gamma_t - gamma_s), would be seen."""
     if not steps:
         return
-    gamma = np.asarray(jax.vmap(schedule)(jnp.arange(steps + 1) / steps), np.float64)
+    gamma = np.asarray(gammas_of(schedule, steps), np.float64)
     nats = np.expm1(np.diff(gamma)).sum() / 2 * float(jnp.finfo(jnp.zeros(()).dtype).eps) ** 2  # of each dimension
     if not nats < _ROUNDING:
         raise RecipeError(

@@ -25,7 +25,7 @@ from vdmkit.likelihood._bound import check_rounding
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
 from vdmkit.limits import MAX_STEPS
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import diffuse
+from vdmkit.noise import diffuse, gammas_of
 from vdmkit.randomness import fold_purpose
 from vdmkit.registry import register
 
@@ -85,7 +85,7 @@ class ImportanceWeighted(AbstractEstimator[None]):
         on_round: Callable[[], object] = lambda: None,
     ) -> Estimates:
         keys = _chain_keys(index, jnp.asarray(replicate), self.draws * self.samples, key)
-        gamma = jax.vmap(model.schedule)(jnp.arange(self.steps, -1, -1) / self.steps)
+        gamma = gammas_of(model.schedule, self.steps)[::-1]
         eps, log_weight = _start(model, images, gamma[0], keys)
         total = np.asarray(log_weight, np.float64)
         for i in range(self.steps):

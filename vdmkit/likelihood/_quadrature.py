@@ -19,6 +19,7 @@ from vdmkit.distribution import LevelMixture
 from vdmkit.errors import RecipeError
 from vdmkit.likelihood._gaussian import ends_of_continuous
 from vdmkit.objective import Bound
+from vdmkit.observation import AbstractObservation, CategoricalObservation, GaussianObservation
 
 _EPS = np.linspace(-9, 9, 181)  # beyond lies 2e-19
 _WEIGHT = np.exp(-(_EPS**2) / 2) / np.exp(-(_EPS**2) / 2).sum()
@@ -61,6 +62,11 @@ def terms_of_images(table: Bound, images: Real[np.ndarray, "n h w c"]) -> Bound:
     index = images[..., None].astype(int)
     terms = (table.prior, table.reconstruction, table.diffusion)
     return Bound(*(np.take_along_axis(np.asarray(term)[None], index, -1).sum((1, 2, 3, 4)) for term in terms))
+
+
+def has_known_ends(observation: AbstractObservation) -> bool:
+    """Whether it is one of the two decoders, and none made of them, that `ends_of_images` is about."""
+    return type(observation) in (CategoricalObservation, GaussianObservation)
 
 
 def ends_of_images(

@@ -8,7 +8,7 @@ from vdmkit.noise._monotone import LearnedMonotone
 from vdmkit.noise._path import AbstractPath, VariancePreserving
 from vdmkit.noise._paths import StraightLine, SubVariancePreserving, VarianceExploding
 from vdmkit.noise._process import diffuse, reverse
-from vdmkit.noise._schedule import AbstractSchedule, check_increasing, ends_of, gamma_and_derivative
+from vdmkit.noise._schedule import AbstractSchedule, check_increasing, ends_of, gamma_and_derivative, gammas_of
 from vdmkit.noise._tabulated import Tabulated, cosine_betas, linear_betas
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "diffuse",
     "ends_of",
     "gamma_and_derivative",
+    "gammas_of",
     "linear_betas",
     "reverse",
 ]

@@ -53,6 +53,11 @@ def ends_of(schedule: AbstractSchedule) -> tuple[float, float]:
     return float(schedule(jnp.asarray(0, float))), float(schedule(jnp.asarray(1, float)))
 
 
+def gammas_of(schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_plus_1"]:
+    """gamma at t = 0, 1 / T, ..., 1."""
+    return jax.vmap(schedule)(jnp.arange(steps + 1) / steps)
+
+
 def check_increasing(schedule: AbstractSchedule) -> None:
     """Raises RecipeError where gamma falls, or jumps: there the bound is none.
 

@@ -23,12 +23,12 @@ from vdmkit.likelihood import (
     ProbabilityFlow,
     VariationalBound,
     bound_of_images,
+    has_known_ends,
     referee,
 )
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import AbstractSchedule, check_increasing, ends_of
 from vdmkit.objective import bits_per_dim
-from vdmkit.observation import CategoricalObservation, GaussianObservation
 from vdmkit.randomness import fold_purpose
 from vdmkit.report import progress
 from vdmkit.run._comparable import check_comparable
@@ -87,7 +87,7 @@ def gather(
         pixels=test.pixels[index],
         index=index,
         levels=model.observation.levels,
-        known_decoder=type(model.observation) in (CategoricalObservation, GaussianObservation),
+        known_decoder=has_known_ends(model.observation),
         decoder_excess=_decoder_excess(model, test.pixels[index[:_DECODED]], fold_purpose(key, "decoder")),
         gamma_0=gamma_0,
         gamma_1=gamma_1,

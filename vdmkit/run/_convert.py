@@ -13,7 +13,7 @@ from vdmkit.assembly import build_optimizer, build_state, training_counts
 from vdmkit.checkpoint import CheckpointStore
 from vdmkit.choice import Choice
 from vdmkit.data import Images, batches
-from vdmkit.denoiser import AbstractDirection, Translated
+from vdmkit.denoiser import Translated, is_direction
 from vdmkit.errors import CheckpointError, UntrustedError
 from vdmkit.files import write_json
 from vdmkit.likelihood import bound_of_images
@@ -75,10 +75,7 @@ def converted_recipe(trained: Recipe, target: Recipe) -> Recipe:
     """The recipe of a run, with another's path and prediction."""
     before, after = trained.model, target.model
     network = before.network
-    is_direction = isinstance(before.prediction.component.target, type) and issubclass(
-        before.prediction.component.target, AbstractDirection
-    )
-    if before.prediction != after.prediction or is_direction:
+    if before.prediction != after.prediction or is_direction(before.prediction):
         parts = {"trained_as": before.prediction, "trained_on": before.path}
         parts |= {"read_as": after.prediction, "read_on": after.path}
         network = Choice("network", "translated", {"network": before.network, **parts})

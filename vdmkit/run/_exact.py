@@ -4,16 +4,21 @@
 import math
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
 from vdmkit.data import Images
 from vdmkit.distribution import Exact, GaussianMixture, LevelMixture
-from vdmkit.likelihood import AbstractEstimator, VariationalBound, exact_terms, gaussian_terms, terms_of_images
+from vdmkit.likelihood import (
+    AbstractEstimator,
+    VariationalBound,
+    exact_terms,
+    gaussian_terms,
+    has_known_ends,
+    terms_of_images,
+)
+from vdmkit.noise import gammas_of
 from vdmkit.objective import bits_per_dim
-from vdmkit.observation import CategoricalObservation, GaussianObservation
 from vdmkit.run._load import TrainedRun
 
 _NATS = 20.0
@@ -46,12 +51,12 @@ def exact_bound(
     if not (isinstance(model.prediction, Exact) and isinstance(estimator, VariationalBound)):
         return None
     distribution = model.prediction.distribution
-    if type(model.observation) not in (CategoricalObservation, GaussianObservation):
+    if not has_known_ends(model.observation):
         return None
     if len(distribution.weights) > 1:
         return None
     steps, images = estimator.steps or 1, test.pixels[index]
-    gammas = np.asarray(jax.vmap(model.schedule)(jnp.arange(steps + 1) / steps), np.float64)
+    gammas = np.asarray(gammas_of(model.schedule, steps), np.float64)
     match distribution:
         case GaussianMixture():
             bound = gaussian_terms(distribution, images, gammas, continuous=not estimator.steps)

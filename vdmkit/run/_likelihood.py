@@ -160,6 +160,7 @@ def _report(
     }
     solver = _solver_error(run, test, estimator, index)
     width = total.half_width_monte_carlo + (solver.half_width if solver else 0.0)
+    evaluations += solver.evaluations if solver else 0
     exact = exact_value(run, test, index)
     seen = count_trained_on(test.pixels, read_hashes(run.folder.trained_on))
     reasons = [*reasons_against(run.trained_on, test), *_reasons(estimates)]
@@ -178,8 +179,8 @@ def _report(
         exact_bound=exact_bound(run, test, estimator, index),
         discretisation=solver and solver.value,
         estimator=estimator.describe(),
-        evaluations=evaluations + (solver.evaluations if solver else 0),
-        evaluations_per_image=(evaluations + (solver.evaluations if solver else 0)) / len(index),
+        evaluations=evaluations,
+        evaluations_per_image=evaluations / len(index),
         levels=test.levels,
         images=len(index),
         images_in_test_set=len(test.pixels),

@@ -16,6 +16,7 @@ from annotated_types import Ge
 from jaxtyping import Array, Float
 
 from vdmkit.denoiser import Estimate
+from vdmkit.kernel import part_of_noise
 from vdmkit.registry import register
 from vdmkit.sampling._sampler import AbstractSampler, Denoise, Past
 
@@ -110,7 +111,7 @@ class _Split(eqx.Module):
 
 def _split(gamma_t: Float[Array, ""], gamma_s: Float[Array, ""], eta: float) -> _Split:
     s_s = jnp.exp(gamma_s / 2)
-    up = jnp.minimum(s_s, eta * s_s * jnp.sqrt(-jnp.expm1(gamma_s - gamma_t)))
+    up = jnp.minimum(s_s, eta * s_s * jnp.sqrt(part_of_noise(gamma_t, gamma_s)))
     return _Split(jnp.log(s_s**2 - up**2), up)
 
 

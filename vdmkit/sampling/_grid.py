@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vdmkit.errors import RecipeError
-from vdmkit.noise import AbstractSchedule, ends_of
+from vdmkit.noise import AbstractSchedule, ends_of, gammas_of
 from vdmkit.registry import define_kind, register
 
 
@@ -30,7 +30,7 @@ class UniformInTime(AbstractGrid):
     """t = 1, 1 - 1/T, ..., 0 of the schedule."""
 
     def __call__(self, schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_plus_1"]:
-        return jax.vmap(schedule)(jnp.arange(steps, -1, -1) / steps)
+        return gammas_of(schedule, steps)[::-1]
 
 
 @register("grid", "quadratic")
