@@ -61,15 +61,19 @@ def build_optimizer(recipe: Recipe) -> optax.GradientTransformation:
 
 def build_update(recipe: Recipe, optimizer: optax.GradientTransformation) -> Update:
     """The recipe's training step."""
+    return Update(optimizer, recipe.training.ema, recipe.training.ema_warmup)
+
+
+def build_objective(recipe: Recipe) -> Objective:
+    """The recipe's objective, before its times have learned."""
     choices = recipe.objective
-    objective = Objective(choices.times.build(), choices.weighting.build(), choices.steps)
-    return Update(objective, optimizer, recipe.training.ema, recipe.training.ema_warmup)
+    return Objective(choices.times.build(), choices.weighting.build(), choices.steps)
 
 
 def build_state(recipe: Recipe, level_counts: Int[Array, "h w c v"]) -> TrainState:
     """The state that training starts from; a function of the recipe and the training set alone."""
     model = build_model(recipe, level_counts, key=fold_purpose(jax.random.key(recipe.seed), "init"))
-    return initial_state(model, build_optimizer(recipe))
+    return initial_state(model, build_optimizer(recipe), build_objective(recipe))
 
 
 def state_like(recipe: Recipe, shape: tuple[int, int, int], levels: int) -> TrainState:

@@ -77,7 +77,18 @@ def check_weighting(weighting: AbstractWeighting) -> None:
 
 
 def check_times(times: AbstractTimes) -> None:
-    """Times lie in [0, 1), and weighted means of 1, t and t^2 are integrals, within 5 standard errors of 400 draws."""
+    """Times lie in [0, 1), and weighted means of 1, t and t^2 are integrals, within 5 standard errors of 400 draws.
+
+    Also after losses that are uneven: times may learn, but not become biased.
+    """
+    _check_unbiased(times)
+    t, _ = times(64, key=jax.random.key(1))
+    for _ in range(3):
+        times = times.after(t, 1 + 100 * t**4)
+    _check_unbiased(times)
+
+
+def _check_unbiased(times: AbstractTimes) -> None:
     draws = [times(64, key=key) for key in jax.random.split(jax.random.key(0), 400)]
     t, weight = (np.stack([np.asarray(part, np.float64) for part in parts]) for parts in zip(*draws, strict=True))
     _expect(bool((t >= 0).all() and (t < 1).all()), f"times from {t.min():g} to {t.max():g}: expected [0, 1)")

@@ -120,8 +120,9 @@ def _start(case):
     checkpoint = case.checkpoint
     optimizer = adamw(3, learning_rate=LEARNING_RATE, warmup_steps=0)
     params, ema = (eqx.filter(model, eqx.is_inexact_array) for model in (checkpoint.model, checkpoint.ema))
-    update = Update(case.objective, optimizer, EMA, ema_warmup=False)
-    return TrainState(checkpoint.model, ema, optimizer.init(params), jnp.zeros((), int)), eqx.filter_jit(update.apply)
+    update = Update(optimizer, EMA, ema_warmup=False)
+    state = TrainState(checkpoint.model, ema, optimizer.init(params), jnp.zeros((), int), case.objective)
+    return state, eqx.filter_jit(lambda state, gradient: update.apply(state, gradient, state.objective))
 
 
 def _compare(case, gradient):

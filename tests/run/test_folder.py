@@ -14,6 +14,7 @@ import pytest
 
 from vdmkit.errors import CheckpointError, RecipeError
 from vdmkit.files import write_json, write_text
+from vdmkit.objective import Elbo, LowDiscrepancy, Objective
 from vdmkit.recipe import Recipe, load_recipe
 from vdmkit.run import RunFolder, TrainedRun, load_run
 from vdmkit.training import initial_state
@@ -185,7 +186,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, killed_before):
 
 def test_weights_are_the_ones_asked_for(folder, recipe, tiny_model):
     """Raw parameters would be reported as averaged ones."""
-    state = initial_state(tiny_model, optax.sgd(0.1))
+    state = initial_state(tiny_model, optax.sgd(0.1), Objective(LowDiscrepancy(), Elbo(), 0))
     state = eqx.tree_at(lambda s: s.ema, state, jax.tree.map(lambda a: a + 1, state.ema))
     run = TrainedRun(folder, recipe, state, 0, ())
     assert eqx.tree_equal(run.model("raw"), tiny_model)

@@ -20,20 +20,24 @@ def loop(tiny_model, tiny_images, monkeypatch):
     """`loop(k)`: the dispatches of the loop with k steps each, as numbers of updates; no update is computed."""
 
     def step(inputs, state):
-        return TrainState(state.model, state.ema, state.opt_state, state.step + 1), {"bpd": jnp.zeros(1)}
+        return TrainState(state.model, state.ema, state.opt_state, state.step + 1, state.objective), {
+            "bpd": jnp.zeros(1)
+        }
 
     def steps(inputs, state):
         n = inputs[1]["image"].shape[0]
-        return TrainState(state.model, state.ema, state.opt_state, state.step + n), {"bpd": jnp.zeros(n)}
+        return TrainState(state.model, state.ema, state.opt_state, state.step + n, state.objective), {
+            "bpd": jnp.zeros(n)
+        }
 
     monkeypatch.setattr(_loop, "train_step", step)
     monkeypatch.setattr(_loop, "train_steps", steps)
-    update = Update(Objective(LowDiscrepancy(), Elbo(), 0), optax.sgd(0.1), 0.9, False)
-    state = initial_state(tiny_model, update.optimizer)
+    update = Update(optax.sgd(0.1), 0.9, False)
+    state = initial_state(tiny_model, update.optimizer, Objective(LowDiscrepancy(), Elbo(), 0))
 
     def dispatches(k, last, intervals, start=0):
         of = Loop(update, batches(tiny_images, batch_size=4, seed=0), jax.random.key(0), 4, k)
-        begin = TrainState(state.model, state.ema, state.opt_state, jnp.asarray(start))
+        begin = TrainState(state.model, state.ema, state.opt_state, jnp.asarray(start), state.objective)
         found = []
         for new, step, metrics in of.updates(begin, last, intervals):
             assert int(new.step) == step

@@ -17,7 +17,7 @@ from vdmkit.training import TrainState, Update, initial_state, train_step, train
 OBJECTIVE = Objective(LowDiscrepancy(), Elbo(), 0)
 RATE = 0.1
 # One for the tests that compile a step, so that they share it. It has a state, and its first update is -RATE gradient.
-UPDATE = Update(OBJECTIVE, optax.sgd(RATE, momentum=0.9), 0.9, True)
+UPDATE = Update(optax.sgd(RATE, momentum=0.9), 0.9, True)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def key():
 def float64(as_float64, tiny_model):
     """The state before training, in float64; a fresh copy, since steps use it up."""
     with jax.enable_x64(True):
-        yield initial_state(as_float64(jax.tree.map(jnp.copy, tiny_model)), UPDATE.optimizer)
+        yield initial_state(as_float64(jax.tree.map(jnp.copy, tiny_model)), UPDATE.optimizer, OBJECTIVE)
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +84,8 @@ def test_each_image_has_dropout_of_its_own(tiny_model, batches):
 def test_only_biases_do_not_decay(tiny_model):
     """A bias would shrink, or a kernel or an end of the schedule would not: not the authors' AdamW."""
     optimizer = adamw(10, learning_rate=0.1, weight_decay=0.5, warmup_steps=0)
-    update = Update(OBJECTIVE, optimizer, 0.9, False)
-    new = update.apply(initial_state(tiny_model, optimizer), constant(tiny_model, 0.0)).model
+    update = Update(optimizer, 0.9, False)
+    new = update.apply(initial_state(tiny_model, optimizer, OBJECTIVE), constant(tiny_model, 0.0), OBJECTIVE).model
     np.testing.assert_array_equal(new.network.bias, tiny_model.network.bias)
     shrunk = [(new.network.kernel, tiny_model.network.kernel)]
     shrunk += [(new.schedule.w, tiny_model.schedule.w), (new.schedule.b, tiny_model.schedule.b)]
@@ -96,9 +96,9 @@ def test_only_biases_do_not_decay(tiny_model):
 def test_the_first_update_of_a_warm_up_changes_nothing(tiny_model):
     """The learning rate would be that after the count, not before it, or would not start at 0."""
     optimizer = adamw(10, warmup_steps=5)
-    update = Update(OBJECTIVE, optimizer, 0.9, False)
-    first = update.apply(initial_state(tiny_model, optimizer), constant(tiny_model, 1.0))
-    second = update.apply(first, constant(tiny_model, 1.0))
+    update = Update(optimizer, 0.9, False)
+    first = update.apply(initial_state(tiny_model, optimizer, OBJECTIVE), constant(tiny_model, 1.0), OBJECTIVE)
+    second = update.apply(first, constant(tiny_model, 1.0), OBJECTIVE)
     assert all(map(np.array_equal, params(first.model), params(tiny_model)))
     assert not any(map(np.array_equal, params(second.model), params(tiny_model)))
 
@@ -137,10 +137,10 @@ def test_gradients_are_clipped_together_and_only_above_the_norm():
 def test_the_average(tiny_model, warmup, step, decay):
     """The running average would not be ema + (1 - decay) (new - ema), with decay min(0.99, (1 + n) / (10 + n))."""
     optimizer = optax.sgd(1.0)
-    state = initial_state(tiny_model, optimizer)
+    state = initial_state(tiny_model, optimizer, OBJECTIVE)
     old = jax.tree.map(lambda leaf: leaf + 1.0, state.ema)
-    state = TrainState(state.model, old, state.opt_state, jnp.asarray(step))
-    new = Update(OBJECTIVE, optimizer, 0.99, warmup).apply(state, constant(tiny_model, 0.25))
+    state = TrainState(state.model, old, state.opt_state, jnp.asarray(step), OBJECTIVE)
+    new = Update(optimizer, 0.99, warmup).apply(state, constant(tiny_model, 0.25), OBJECTIVE)
     assert int(new.step) == step + 1
     for average, before, param in zip(params(new.ema), params(old), params(tiny_model), strict=True):
         expected = before + (1 - decay) * (param - 0.25 - before)
@@ -149,10 +149,10 @@ def test_the_average(tiny_model, warmup, step, decay):
 
 def test_the_averaged_model_shares_nothing_but_constants(tiny_model):
     """Evaluation on averaged weights would use some raw ones, or donation would take one buffer twice."""
-    state = initial_state(tiny_model, optax.sgd(1.0))
+    state = initial_state(tiny_model, optax.sgd(1.0), OBJECTIVE)
     state = eqx.tree_at(lambda s: s.ema, state, constant(tiny_model, 3.0))
     assert all(np.all(leaf == 3.0) for leaf in params(state.ema_model))
-    pointers = [leaf.unsafe_buffer_pointer() for leaf in params(initial_state(tiny_model, optax.sgd(1.0)))]
+    pointers = [leaf.unsafe_buffer_pointer() for leaf in params(initial_state(tiny_model, optax.sgd(1.0), OBJECTIVE))]
     assert len(pointers) == len(set(pointers))
 
 

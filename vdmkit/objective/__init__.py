@@ -2,8 +2,9 @@
 """The variational bound, and what a training objective chooses: times, weighting, steps."""
 
 from vdmkit.objective._bound import Bound, diffusion_loss, eps_error, prior_loss, reconstruction_loss, step_end
+from vdmkit.objective._loss_adaptive import LossAdaptive
 from vdmkit.objective._objective import Draws, Objective
-from vdmkit.objective._times import AbstractTimes, LogitNormal, LowDiscrepancy, Uniform
+from vdmkit.objective._times import AbstractTimes, DiscreteGrid, LogitNormal, LowDiscrepancy, Uniform
 from vdmkit.objective._units import bits_per_dim
 from vdmkit.objective._weighting import (
     P2,
@@ -25,11 +26,13 @@ __all__ = [
     "AbstractTimes",
     "AbstractWeighting",
     "Bound",
+    "DiscreteGrid",
     "Draws",
     "EdmMonotonic",
     "EdmWeighting",
     "Elbo",
     "LogitNormal",
+    "LossAdaptive",
     "LowDiscrepancy",
     "MinSnr",
     "Objective",

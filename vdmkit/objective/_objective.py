@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, Real
 
 from vdmkit.model import DiffusionModel
@@ -59,3 +60,8 @@ class Objective(eqx.Module):
             return Bound(prior_loss(model, x), reconstruction_loss(model, image, draws.eps_0), diffusion)
 
         return jax.vmap(one, in_axes=(0, 0, 0, None if keys is None else 0))(images, condition, draws, keys)
+
+    def after(self, draws: Draws, bound: Bound) -> "Objective":
+        """The objective of the next batch: times may learn from the losses of this one."""
+        loss = jnp.asarray(bound.diffusion) / draws.weight
+        return Objective(self.times.after(draws.t, loss), self.weighting, self.steps)

@@ -7,9 +7,10 @@ from typing import Annotated
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from vdmkit.limits import MAX_STEPS
 from vdmkit.registry import define_kind, register
 
 
@@ -20,8 +21,17 @@ class AbstractTimes(eqx.Module):
     def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         """n times in [0, 1) and their weights."""
 
+    def after(self, t: Float[Array, " n"], loss: Float[Array, " n"]) -> "AbstractTimes":
+        """The times of the next batch, where the last one had these losses (nats, without the weight of t)."""
+        return self
+
 
 define_kind("times", "the times at which the loss is evaluated", AbstractTimes)
+
+
+def even(n: int, key: PRNGKeyArray) -> Float[Array, " n"]:
+    """One uniform draw shifted by i / n."""
+    return (jax.random.uniform(key, dtype=float) + jnp.arange(n) / n) % 1
 
 
 @register("times", "uniform")
@@ -37,7 +47,24 @@ class LowDiscrepancy(AbstractTimes):
     """One uniform draw shifted by i / n: each is uniform, together they are even (Kingma et al. 2021, App. I.1)."""
 
     def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-        return (jax.random.uniform(key, dtype=float) + jnp.arange(n) / n) % 1, jnp.ones(n)
+        return even(n, key), jnp.ones(n)
+
+
+@register("times", "discrete_grid")
+class DiscreteGrid(AbstractTimes):
+    """The midpoints of T equal intervals: the mean of the loss is that of the midpoint rule.
+
+    Args:
+        steps: T.
+    """
+
+    steps: int = eqx.field(static=True)
+
+    def __init__(self, *, steps: Annotated[int, Ge(1), Le(MAX_STEPS)] = 1000):
+        self.steps = steps
+
+    def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        return (jnp.floor(even(n, key) * self.steps) + 0.5) / self.steps, jnp.ones(n)
 
 
 @register("times", "logit_normal")
@@ -67,7 +94,7 @@ class LogitNormal(AbstractTimes):
         self.mean, self.std, self.uniform = mean, std, uniform
 
     def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-        u = (jax.random.uniform(key, dtype=float) + jnp.arange(n) / n) % 1
+        u = even(n, key)
         # u below `uniform` is a uniform draw, and the rest the quantile of a logit-normal one.
         quantile = jnp.clip((u - self.uniform) / (1 - self.uniform + 1e-7), 1e-6, 1 - 1e-6)
         middle = jax.nn.sigmoid(self.mean + self.std * jax.scipy.special.ndtri(quantile))

@@ -8,8 +8,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
-from vdmkit.assembly import build_optimizer, build_state, training_counts
+from vdmkit.assembly import build_objective, build_optimizer, build_state, training_counts
 from vdmkit.checkpoint import CheckpointStore
 from vdmkit.choice import Choice
 from vdmkit.data import Images, batches
@@ -67,7 +68,7 @@ def convert(run: TrainedRun, target: Recipe, folder: RunFolder) -> Conversion:
     template = build_state(recipe, training_counts(recipe, train)).model
     model, ema = (carry(old, template) for old in (run.state.model, run.state.ema_model))
     found = _compare(run.state.ema_model, ema, test, recipe)
-    _save(run, recipe, TrainState(model, _params(ema), _fresh(recipe, model), run.state.step), train, folder)
+    _save(run, recipe, _started_anew(recipe, model, ema, run.state.step), train, folder)
     return found
 
 
@@ -97,8 +98,10 @@ def _params(model: DiffusionModel) -> Any:
     return eqx.filter(model, eqx.is_inexact_array)
 
 
-def _fresh(recipe: Recipe, model: DiffusionModel) -> Any:
-    return build_optimizer(recipe).init(_params(model))
+def _started_anew(recipe: Recipe, model: DiffusionModel, ema: DiffusionModel, step: Array) -> TrainState:
+    """With an optimiser and an objective that have seen nothing yet."""
+    opt_state = build_optimizer(recipe).init(_params(model))
+    return TrainState(model, _params(ema), opt_state, step, build_objective(recipe))
 
 
 def _compare(before: DiffusionModel, after: DiffusionModel, test: Images, recipe: Recipe) -> Conversion:

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import tomli_w
 
-from vdmkit.assembly import build_optimizer, state_like
+from vdmkit.assembly import build_objective, build_optimizer, state_like
 from vdmkit.checkpoint import CheckpointStore, load_official, official_recipe
 from vdmkit.data import Identity, Images, batches
 from vdmkit.errors import CheckpointError
@@ -64,7 +64,8 @@ def _state(recipe: Recipe, checkpoint: Path) -> TrainState:
     optimizer = build_optimizer(recipe)
     params, ema = (eqx.filter(model, eqx.is_inexact_array) for model in (official.model, official.ema))
     opt_state = optax.tree_utils.tree_set(optimizer.init(params), mu=official.mu, nu=official.nu, count=official.count)
-    return TrainState(official.model, ema, opt_state, jnp.asarray(official.step, jnp.int32))
+    step = jnp.asarray(official.step, jnp.int32)
+    return TrainState(official.model, ema, opt_state, step, build_objective(recipe))
 
 
 def _data_at(step: int, recipe: Recipe) -> Any:

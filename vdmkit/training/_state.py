@@ -8,15 +8,20 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from vdmkit.model import DiffusionModel
+from vdmkit.objective import Objective
 
 
 class TrainState(eqx.Module):
-    """The model, the running average of its parameters, the optimiser's state and the number of updates made."""
+    """The model, the running average of its parameters, the optimiser's state and the number of updates made.
+
+    The objective is here because its times may learn.
+    """
 
     model: DiffusionModel
     ema: PyTree
     opt_state: PyTree
     step: Int[Array, ""]
+    objective: Objective
 
     @property
     def ema_model(self) -> DiffusionModel:
@@ -24,8 +29,8 @@ class TrainState(eqx.Module):
         return eqx.combine(self.ema, self.model)
 
 
-def initial_state(model: DiffusionModel, optimizer: optax.GradientTransformation) -> TrainState:
+def initial_state(model: DiffusionModel, optimizer: optax.GradientTransformation, objective: Objective) -> TrainState:
     """The state before the first update; the average starts as a copy of the parameters."""
     params = eqx.filter(model, eqx.is_inexact_array)
     ema = jax.tree.map(jnp.copy, params)  # buffers of its own: both are donated
-    return TrainState(model, ema, optimizer.init(params), jnp.zeros((), int))
+    return TrainState(model, ema, optimizer.init(params), jnp.zeros((), int), objective)

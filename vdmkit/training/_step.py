@@ -21,32 +21,34 @@ Metrics = dict[str, Float[Array, "*steps"]]
 class Update(eqx.Module):
     """A training step. `ema` is the decay of the average; `ema_warmup` limits it to (1 + n) / (10 + n) at first."""
 
-    objective: Objective
     optimizer: optax.GradientTransformation = eqx.field(static=True)
     ema: float = eqx.field(static=True)
     ema_warmup: bool = eqx.field(static=True)
 
-    def loss(self, model: DiffusionModel, batch: Batch, *, key: PRNGKeyArray) -> tuple[Float[Array, ""], Metrics]:
-        """Mean bits per dimension of a batch, and its three terms."""
+    def loss(
+        self, model: DiffusionModel, objective: Objective, batch: Batch, *, key: PRNGKeyArray
+    ) -> tuple[Float[Array, ""], tuple[Metrics, Objective]]:
+        """Mean bits per dimension of a batch, its three terms, and the objective of the next batch."""
         images = batch["image"]
         b, h, w, c = images.shape
         condition = {name: value for name, value in batch.items() if name != "image"}
         key_draws, key_dropout = jax.random.split(key)
-        draws = self.objective.draw((b, h, w, c), key=key_draws)
-        bound = self.objective(model, images, condition, draws, key=key_dropout)
+        draws = objective.draw((b, h, w, c), key=key_draws)
+        bound = objective(model, images, condition, draws, key=key_dropout)
         terms = {name: getattr(bound, name).mean() for name in ("prior", "reconstruction", "diffusion")}
         metrics = {name: bits_per_dim(value, model.dimensions) for name, value in terms.items()}
-        return sum(metrics.values(), jnp.zeros(())), metrics
+        return sum(metrics.values(), jnp.zeros(())), (metrics, objective.after(draws, bound))
 
     def __call__(self, state: TrainState, batch: Batch, *, key: PRNGKeyArray) -> tuple[TrainState, Metrics]:
         """The state after one update. `key` is the run's; the step's own is folded from it."""
         loss = eqx.filter_value_and_grad(self.loss, has_aux=True)
-        (bpd, metrics), gradient = loss(state.model, batch, key=jax.random.fold_in(key, state.step))
-        state = self.apply(state, gradient)
+        key = jax.random.fold_in(key, state.step)
+        (bpd, (metrics, objective)), gradient = loss(state.model, state.objective, batch, key=key)
+        state = self.apply(state, gradient, objective)
         return state, {"bpd": bpd, **metrics, "gradient": optax.tree.norm(gradient)}
 
-    def apply(self, state: TrainState, gradient: PyTree) -> TrainState:
-        """The optimiser's update, then the average: ema + (1 - decay) (params - ema)."""
+    def apply(self, state: TrainState, gradient: PyTree, objective: Objective) -> TrainState:
+        """The optimiser's update, then the average: ema + (1 - decay) (params - ema). `objective` is the next one."""
         params = eqx.filter(state.model, eqx.is_inexact_array)
         updates, opt_state = self.optimizer.update(gradient, state.opt_state, params)
         model = eqx.apply_updates(state.model, updates)
@@ -54,7 +56,7 @@ class Update(eqx.Module):
         rate = jnp.maximum(1 - self.ema, 9 / (10 + state.step)) if self.ema_warmup else 1 - self.ema
         params = eqx.filter(model, eqx.is_inexact_array)
         ema = jax.tree.map(lambda average, new: average + rate * (new - average), state.ema, params)
-        return TrainState(model, ema, opt_state, state.step + 1)
+        return TrainState(model, ema, opt_state, state.step + 1, objective)
 
 
 @eqx.filter_jit(donate="all-except-first")

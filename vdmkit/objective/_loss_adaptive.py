@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Times drawn where the loss is large."""
+
+from typing import Annotated
+
+import equinox as eqx
+import jax.numpy as jnp
+from annotated_types import Ge, Gt, Le, Lt
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from vdmkit.objective._times import AbstractTimes, even
+from vdmkit.registry import register
+
+
+@register("times", "loss_adaptive")
+class LossAdaptive(AbstractTimes):
+    """The density of t is as the loss that training met there (VDM++: Kingma & Gao 2023, arXiv 2303.00848).
+
+    Every draw then counts alike, whatever the schedule. The loss is an average by bins of t that forgets; a share of
+    the draws is uniform, so that no weight is large.
+
+    Args:
+        bins: Of equal width.
+        decay: What one batch leaves of what was known before.
+        uniform: The share of uniform draws.
+    """
+
+    total: Float[Array, " bins"]
+    count: Float[Array, " bins"]
+    decay: float = eqx.field(static=True)
+    uniform: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        *,
+        bins: Annotated[int, Ge(1), Le(10_000)] = 100,
+        decay: Annotated[float, Ge(0), Lt(1)] = 0.999,
+        uniform: Annotated[float, Gt(0), Le(1)] = 0.1,
+    ):
+        self.total, self.count = jnp.zeros(bins), jnp.zeros(bins)
+        self.decay, self.uniform = decay, uniform
+
+    def density(self) -> Float[Array, " bins"]:
+        """Of t, with mean 1."""
+        mean = self.total.sum() / jnp.maximum(self.count.sum(), 1)
+        loss = (self.total + mean) / (self.count + 1)  # as if each bin had met the mean once
+        relative = jnp.where(mean > 0, loss / jnp.where(mean > 0, loss.mean(), 1), 1)
+        return self.uniform + (1 - self.uniform) * relative
+
+    def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        density = self.density()
+        bins = len(density)
+        ends = jnp.cumsum(density) / density.sum()
+        u = even(n, key)
+        b = jnp.minimum(jnp.searchsorted(ends, u, side="right"), bins - 1)
+        t = (b + 1 + (u - ends[b]) * bins / density[b]) / bins
+        return jnp.clip(t, 0, 1 - 1e-7), 1 / density[b]
+
+    def after(self, t: Float[Array, " n"], loss: Float[Array, " n"]) -> "LossAdaptive":
+        b = jnp.minimum((t * len(self.total)).astype(int), len(self.total) - 1)
+        total = (self.decay * self.total).at[b].add(loss)
+        count = (self.decay * self.count).at[b].add(1)
+        return eqx.tree_at(lambda times: (times.total, times.count), self, (total, count))
