@@ -54,6 +54,13 @@ def test_shapes_are_enough_to_read(filled, like):
     np.testing.assert_array_equal(restored.state["a"], np.full((2, 3), 2))
 
 
+def test_parts_without_arrays_may_come_and_go(filled, like, stream):
+    """A version of vdmkit that adds a part to the state could no longer read the runs of the one before."""
+    restored, warnings = restore(filled, like | {"part": {"of": None}}, stream())
+    np.testing.assert_array_equal(restored.state["a"], np.full((2, 3), 3))
+    assert (restored.state["part"], warnings) == ({"of": None}, [])
+
+
 def test_nothing_to_restore(tmp_path, like, stream):
     """A run would not begin where no checkpoint is, or would speak of damage."""
     assert restore(tmp_path / "none", like, stream()) == (None, [])

@@ -9,6 +9,7 @@ import pytest
 
 from vdmkit.errors import RecipeError
 from vdmkit.likelihood import Estimates, ImportanceWeighted, VariationalBound, interval
+from vdmkit.likelihood._pilot import _fit
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import FixedLinear
 from vdmkit.objective import prior_loss
@@ -124,6 +125,22 @@ def test_control_variates_save_draws(model, bound, plan) -> None:
     runs = ([run(bound, model, p, seed).nats for seed in range(10)] for p in (plan, none))
     with_controls, without = (np.stack(nats).var(0).mean() for nats in runs)
     assert with_controls < 0.5 * without  # the Gaussian denoiser is nearly the model's: it explains most
+
+
+def test_a_control_variate_that_is_nearly_always_zero_is_left_out() -> None:
+    """False if noise in it were given a coefficient of millions, and then one rare draw the whole estimate."""
+    rng = np.random.default_rng(0)
+    loss, controls = rng.normal(size=48), 1e-9 * rng.normal(size=(48, 3))
+    controls[:, 0] = loss + 0.1 * rng.normal(size=48)
+    coefficients, sd, _ = _fit(loss, controls, np.zeros(48))
+    np.testing.assert_allclose(coefficients, [1, 0, 0], rtol=0, atol=0.1)
+    assert sd < 0.1
+
+
+def test_a_precision_beyond_reach_is_refused(model, bound) -> None:
+    """False if a command began that would take longer than anyone lives."""
+    with pytest.raises(RecipeError, match="would take more than 2,097,152 evaluations an image"):
+        bound.plan(model, IMAGES, precision=1e-12, key=jax.random.key(0))
 
 
 def test_a_precision_is_planned_for(model, bound) -> None:

@@ -14,7 +14,7 @@ from vdmkit.errors import DataError, NonFiniteError
 from vdmkit.likelihood import bound_of_images
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import AbstractNetwork
-from vdmkit.noise import FixedLinear, VariancePreserving
+from vdmkit.noise import FixedLinear, LogNormal, VariancePreserving
 from vdmkit.objective import Bound, prior_loss
 from vdmkit.observation import AbstractObservation, CategoricalObservation
 
@@ -51,6 +51,15 @@ def test_bound_of_independent_pixels_is_their_code_length(bound: Bound) -> None:
     means = error.mean(0)
     np.testing.assert_allclose(means.mean(), 0, atol=4 * means.std(ddof=1) / np.sqrt(COUNT))
     assert abs(means).mean() > 1e-3  # a statistical test needs errors
+
+
+def test_the_schedule_between_its_ends_changes_no_draw(order_0, bound: Bound) -> None:
+    """False if an estimate missed what a schedule passes fast, such as the tails of EDM's, or weighted it wrongly."""
+    passes_fast = LogNormal(mean=-1.2, std=0.8, sigma_min=float(np.exp(-4)), sigma_max=float(np.exp(8)))
+    model = eqx.tree_at(lambda model: model.schedule, order_0, passes_fast, is_leaf=lambda x: x is order_0.schedule)
+    found = bound_of_images(model, IMAGES, draws=8, steps=0, batch_size=128, key=jax.random.key(0))
+    # the tails are 9 standard deviations away: t is rounded near them, and the ends with it
+    np.testing.assert_allclose(found.total, bound.total, rtol=1e-6, atol=1e-6)
 
 
 def test_an_images_two_estimates_err_independently(bound: Bound) -> None:

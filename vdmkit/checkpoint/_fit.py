@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Does a stored tree fit the one that a recipe asks for? Compared before reading, since Orbax casts in silence."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -28,8 +29,21 @@ def check_fit(where: str, stored: PyTree, wanted: PyTree) -> None:
 
 def by_path(tree: PyTree) -> dict[str, Any]:
     """The arrays, or what stands for them, by the names on the way to them, in their order."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: hasattr(leaf, "dtype"))
-    return {".".join(_name(key) for key in path): leaf for path, leaf in leaves if leaf is not None}
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_leaf)
+    return {_joined(path): leaf for path, leaf in leaves if leaf is not None}
+
+
+def with_leaves(tree: PyTree, leaves: Mapping[str, Any]) -> PyTree:
+    """The same tree with other arrays, each by the names on the way to it."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: leaves[_joined(path)], tree, is_leaf=_is_leaf)
+
+
+def _is_leaf(node: Any) -> bool:
+    return hasattr(node, "dtype")
+
+
+def _joined(path: tuple[Any, ...]) -> str:
+    return ".".join(_name(key) for key in path)
 
 
 def _type(leaf: Any) -> str:

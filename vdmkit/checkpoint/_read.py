@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from vdmkit.checkpoint._checksums import what_is_damaged
-from vdmkit.checkpoint._fit import by_path, check_fit
+from vdmkit.checkpoint._fit import by_path, check_fit, with_leaves
 from vdmkit.errors import CheckpointError
 
 
@@ -85,7 +85,8 @@ def _read(folder: Path, metadata: PyTree, like: PyTree, data: grain.DatasetItera
     arrays, static = eqx.partition(like, _is_array_like)
     check_fit(str(folder), metadata, arrays)
     state_reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
-    state = state_reader.restore(folder / "state", args=ocp.args.StandardRestore(_on_one_device(arrays)))
+    stored = state_reader.restore(folder / "state", args=ocp.args.StandardRestore(_on_one_device(metadata, arrays)))
+    state = with_leaves(arrays, by_path(stored))
     if data is not None:
         handler: Any = grain.checkpoint.CheckpointHandler()  # a handler in all but its base class
         data_reader = ocp.Checkpointer(handler)
@@ -104,6 +105,8 @@ def _is_array_like(leaf: Any) -> bool:
     return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
 
 
-def _on_one_device(arrays: PyTree) -> PyTree:
+def _on_one_device(metadata: PyTree, arrays: PyTree) -> PyTree:
+    """What is stored, in its own structure, since parts without arrays come and go; in the types of `arrays`."""
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), arrays)
+    types = {path: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding) for path, a in by_path(arrays).items()}
+    return with_leaves(metadata, types)

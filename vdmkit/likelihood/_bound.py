@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The variational bound of a test set: every image once, each with the same number of stratified times."""
+"""The variational bound of a test set: every image once, each with the same number of stratified draws."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 from vdmkit.errors import DataError, NonFiniteError, RecipeError
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import AbstractSchedule, gammas_of
-from vdmkit.objective import Bound, diffusion_loss, prior_loss, reconstruction_loss, step_end
+from vdmkit.objective import Bound, diffusion_loss, eps_error, prior_loss, reconstruction_loss, step_end
 from vdmkit.randomness import fold_purpose
 
 _ROUNDING = 1e-3  # nats of a dimension
@@ -31,11 +31,11 @@ def bound_of_images(
 ) -> Bound:
     """Two independent unbiased estimates of each image's bound, nats: each term has shape (2, n).
 
-    Each estimate averages draws / 2 evenly spaced times behind one uniform draw, with fresh noise at each. The
-    draws belong to the image's index, so the result does not depend on the batch size.
+    Each estimate averages draws / 2 evenly spaced gammas, or steps, behind one uniform draw, with fresh noise at each.
+    The draws belong to the image's index, so the result does not depend on the batch size.
 
     Args:
-        draws: times per image, an even number.
+        draws: per image, an even number.
         steps: 0 for the continuous-time bound, else T.
         on_draw: called after every batch and draw, for a progress bar.
         stop: asked after every batch; when it says so, n is the number of images done by then, at least 2:
@@ -125,11 +125,22 @@ def _one_draw(
         key_0, key_eps = jax.random.split(jax.random.fold_in(of_replicate, k))
         x = model.observation.encode(image)
         eps_0, eps = (jax.random.normal(k, x.shape, x.dtype) for k in (key_0, key_eps))
-        t = step_end((u + k) / strata, steps)
-        diffusion, *_ = diffusion_loss(model, x, t, eps, {}, steps=steps)
+        diffusion = _diffusion(model, x, (u + k) / strata, eps, steps)
         return Bound(prior_loss(model, x), reconstruction_loss(model, image, eps_0), diffusion)
 
     return jax.vmap(one)(images, index)
+
+
+def _diffusion(model: DiffusionModel, x: Array, u: Array, eps: Array, steps: int) -> Float[Array, ""]:
+    """At the step, or the gamma, of u, uniform on [0, 1).
+
+    In continuous time evenly over gamma: between its ends a schedule changes the variance only, and draws even in t
+    would all but never meet the tails of one that passes them fast.
+    """
+    if steps:
+        return diffusion_loss(model, x, step_end(u, steps), eps, {}, steps=steps)[0]
+    gamma_0, gamma_1 = model.schedule(jnp.zeros_like(u)), model.schedule(jnp.ones_like(u))
+    return 0.5 * (gamma_1 - gamma_0) * eps_error(model, x, gamma_0 + (gamma_1 - gamma_0) * u, eps, {})
 
 
 def _check_finite(bound: Bound) -> None:

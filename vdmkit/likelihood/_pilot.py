@@ -16,6 +16,7 @@ from vdmkit.noise import ends_of
 from vdmkit.objective import eps_error, reconstruction_loss
 
 _IMAGES, _NODES = 48, 24
+_LEAST = 0.1  # size of a control variate against the loss's
 EVALUATIONS = 2 * _IMAGES * _NODES
 
 
@@ -76,7 +77,9 @@ def _fit(
     loss: Float[np.ndarray, " n"], controls: Float[np.ndarray, "n 3"], reconstruction: Float[np.ndarray, " n"]
 ) -> tuple[Float[np.ndarray, " 3"], float, float]:
     """From differences of two draws of each image: coefficients, remaining sd, variance of the reconstruction."""
-    scale = np.maximum(np.sqrt((controls**2).mean(0)), 1e-30)
+    scale, size = (np.sqrt((values**2).mean(0)) for values in (controls, loss))
+    # One that is nearly always 0 would be given a coefficient as large as its rare draws are small
+    scale = np.where(scale > _LEAST * size, scale, np.inf)
     coefficients = np.linalg.lstsq(controls / scale, loss, rcond=1e-6)[0] / scale
     left = loss - controls @ coefficients
     sd = np.sqrt((left**2).sum() / 2 / (len(loss) - COUNT))

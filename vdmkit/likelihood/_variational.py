@@ -11,6 +11,7 @@ import numpy as np
 from annotated_types import Ge, Le, MultipleOf
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
+from vdmkit.errors import RecipeError
 from vdmkit.likelihood._allocation import Allocation, cells_of, neyman, variance_of_curves
 from vdmkit.likelihood._bound import check_rounding, describe_bound
 from vdmkit.likelihood._controls import Controls, fit_controls
@@ -23,6 +24,7 @@ from vdmkit.randomness import fold_purpose
 from vdmkit.registry import register
 
 _QUANTILE = 1.96
+_MOST = 2**20  # draws of an estimate
 _MARGIN = 1.3  # the pilot knows the variance to some 10%, the pass its own to as much
 
 
@@ -145,10 +147,12 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
 
 
 def _fewest(enough: Callable[[int], bool]) -> int:
-    """The smallest number that is enough, where larger ones are too."""
+    """The smallest number that is enough, where larger ones are too. Raises RecipeError beyond all reason."""
     high = 1
     while not enough(high):
         high *= 2
+        if high > _MOST:
+            raise RecipeError(f"that precision would take more than {2 * _MOST:,} evaluations an image. Ask for less.")
     low = high // 2  # not enough
     while high - low > 1:
         middle = (low + high) // 2
