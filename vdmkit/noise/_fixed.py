@@ -25,7 +25,7 @@ Positive = Annotated[float, Gt(0)]
 
 
 def _between(low: float, high: float, t: Float[Array, ""]) -> Float[Array, ""]:
-    return low + (high - low) * t
+    return low * (1 - t) + high * t  # exact at both ends, however far apart in size
 
 
 @register("schedule", "cosine")
