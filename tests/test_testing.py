@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from vdmkit.choice import Choice
 from vdmkit.denoiser import Eps, Estimate
 from vdmkit.distribution import GaussianMixture
 from vdmkit.errors import ConformanceError, RecipeError
@@ -35,6 +36,7 @@ CONTEXT = {
     "levels": 17,
     "level_counts": jnp.ones((*SHAPE, 17), jnp.int32),
     "distribution": GaussianMixture(SHAPE, (1.0,), ((0.0,) * 64,), ((0.5,) * 64,)),
+    "classes": 10,
     "gamma_range": (-8.0, 5.0),
 }
 
@@ -93,7 +95,8 @@ def test_samplers(name):
 @pytest.mark.parametrize("name", sorted(set(registry("network").components) - {"translated"}))
 def test_networks(name):
     """A registered network would not give what its prediction asks for."""
-    small = {"vdm_unet": {"channels": 32, "blocks": 1}}.get(name, {})  # compiles in seconds
+    around = {"network": Choice("network", "small_unet", {"channels": 8})}
+    small = {"vdm_unet": {"channels": 32, "blocks": 1}, "labelled": around}.get(name, {})  # compile in seconds
     check_network(lambda outputs: build("network", name, outputs=outputs, **small), SHAPE)
 
 

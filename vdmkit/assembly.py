@@ -16,6 +16,7 @@ from vdmkit.objective import Objective
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import Recipe
 from vdmkit.registry import registry
+from vdmkit.sampling import Guidance
 from vdmkit.training import TrainState, Update, initial_state
 
 
@@ -38,6 +39,7 @@ def build_model(recipe: Recipe, level_counts: Int[Array, "h w c v"], *, key: PRN
         shape=(h, w, c),
         outputs=prediction.outputs,
         gamma_range=(schedule.gamma_min, schedule.gamma_max),
+        classes=recipe.data.build().classes,
         key=fold_purpose(key, "network"),
     )
     observation = choices.observation.build(levels=levels)
@@ -70,8 +72,24 @@ def build_objective(recipe: Recipe) -> Objective:
     return Objective(choices.times.build(), choices.weighting.build(), choices.steps)
 
 
+def build_guidance(recipe: Recipe) -> Guidance | None:
+    """The labels of samples, if they have any. Raises RecipeError if the network is not told labels."""
+    settings, network, classes = recipe.sampling, recipe.model.network, recipe.data.build().classes
+    if not settings.guidance:
+        return None
+    if "classes" not in network.component.injected:
+        raise RecipeError(
+            f"sampling.guidance = {settings.guidance:g}: network {network.name!r} is not told labels. "
+            "Put it into network labelled, or leave sampling.guidance out."
+        )
+    if settings.label is not None and settings.label >= classes:
+        raise RecipeError(f"sampling.label = {settings.label}: data {recipe.data.name!r} has labels below {classes}.")
+    return Guidance(settings.guidance, classes, settings.label)
+
+
 def build_state(recipe: Recipe, level_counts: Int[Array, "h w c v"]) -> TrainState:
     """The state that training starts from; a function of the recipe and the training set alone."""
+    build_guidance(recipe)  # a refusal should not come after training
     model = build_model(recipe, level_counts, key=fold_purpose(jax.random.key(recipe.seed), "init"))
     return initial_state(model, build_optimizer(recipe), build_objective(recipe))
 

@@ -140,5 +140,5 @@ def test_what_training_fixed_cannot_be_set_afterwards(program, whole):
     assert (result.code, result.out) == (2, "")
     assert result.err == (
         "--set model.schedule.gamma_max: cannot be changed after training. "
-        "Only seed, data, evaluation and likelihood can.\n"
+        "Only seed, data, evaluation, likelihood and sampling can.\n"
     )

@@ -62,7 +62,7 @@ def translated(trained: tuple[str, str], read: tuple[str, str]) -> Translated:
         "read_on": Choice("path", read[0]),
         "read_as": Choice("prediction", read[1]),
     }
-    built = Translated(SHAPE, 1, (-2.0, 4.0), jax.random.key(0), **choices)
+    built = Translated(SHAPE, 1, (-2.0, 4.0), 0, jax.random.key(0), **choices)
     return eqx.tree_at(lambda n: n.inner, built, _Bent())
 
 

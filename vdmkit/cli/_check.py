@@ -36,9 +36,12 @@ def _summary(recipe: "Recipe") -> str:
 
 
 def _describe(choice: "Choice") -> str:
-    from vdmkit.recipe import toml_text
+    from vdmkit.recipe import Choice, toml_text
 
-    return " ".join([choice.name, *(f"{key}={toml_text(value)}" for key, value in choice.params.items())])
+    def text(value: object) -> str:
+        return f"({_describe(value)})" if isinstance(value, Choice) else toml_text(value)
+
+    return " ".join([choice.name, *(f"{key}={text(value)}" for key, value in choice.params.items())])
 
 
 def _parameter_count(recipe: "Recipe") -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vdmkit.cli._options import Checkpoint, PluginFiles, Step
+from vdmkit.cli._options import Checkpoint, Overrides, PluginFiles, Step
 from vdmkit.errors import RecipeError
 
 Number = Annotated[int, typer.Option("-n", min=1, help="How many images.")]
@@ -17,6 +17,7 @@ Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Default: the re
 
 def sample(
     checkpoint: Checkpoint,
+    overrides: Overrides,
     plugins: PluginFiles,
     step: Step = None,
     number: Number = 64,
@@ -33,14 +34,14 @@ def sample(
 
     from vdmkit.files import whole_file
     from vdmkit.report import grid, write_png
-    from vdmkit.run import Plan, draw_samples, load_run
+    from vdmkit.run import Plan, draw_samples, load_run, procedure_of
 
-    run = load_run(checkpoint, plugins=plugins, step=step)
+    run = load_run(checkpoint, overrides, plugins, step)
     settings = run.recipe.sampling
     model = run.model(run.recipe.evaluation.weights)
     plan = Plan(number, steps or settings.steps)
     seed = run.recipe.seed if seed is None else seed
-    images = draw_samples(model, settings.sampler.build(), plan, seed=seed, grid=settings.grid.build())
+    images = draw_samples(model, procedure_of(run.recipe), plan, seed=seed)
     if output.suffix == ".npy":
         with whole_file(output) as part, part.open("wb") as file:
             np.save(file, images)

@@ -39,7 +39,8 @@ def batches(
     """An endless iterator over training batches, whose state grain saves and restores.
 
     Each element is {"image": uint8 (b, h, w, c), "augmented": float32 (b,), 1 where an augmentation's coin came
-    up}, with b = batch_size / process_count. A batch may be larger than the number of images.
+    up, "label": int32 (b,), if the images have labels}, with b = batch_size / process_count. A batch may be larger
+    than the number of images.
 
     Args:
         images: What to train on.
@@ -85,10 +86,12 @@ class BatchSource:
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         rows = self._rows()
-        pixels = self.images.pixels[self._image_numbers(index, rows)]
+        numbers = self._image_numbers(index, rows)
+        pixels, labels = self.images.pixels[numbers], self.images.labels
         rng = generator(self.seed, Purpose.AUGMENT, index)
         pixels, augmented = augment(pixels, self.augmentations, rng, n_global=self.batch_size, rows=rows)
-        return {"image": pixels, "augmented": augmented.astype(np.float32)}
+        known = {} if labels is None else {"label": labels[numbers].astype(np.int32)}
+        return {"image": pixels, "augmented": augmented.astype(np.float32), **known}
 
     def _rows(self) -> slice:
         size, n, p = self.batch_size, self.process_count, self.process_index

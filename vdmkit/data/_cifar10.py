@@ -4,9 +4,10 @@
 import hashlib
 import tarfile
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 
 from vdmkit.data._cache import cache_folder
 from vdmkit.data._download import download
@@ -18,6 +19,7 @@ from vdmkit.registry import register
 
 _URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 _SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+_CLASSES = 10
 _FILES: dict[Split, tuple[str, ...]] = {
     "train": ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"),
     "test": ("test_batch",),
@@ -57,6 +59,10 @@ class Cifar10(AbstractSource):
     def levels(self) -> int:
         return 256
 
+    @property
+    def classes(self) -> int:
+        return _CLASSES
+
     def load(self, split: Split) -> Images:
         path = Path(self.path).expanduser() if self.path else self._downloaded()
         if not path.exists():
@@ -64,8 +70,11 @@ class Cifar10(AbstractSource):
         known = self._check_hash(path) == _SHA256
         files = _read_folder(path, split) if path.is_dir() else _read_archive(path, split)
         known = known or all(_md5(data) == _MD5[name] for name, data in files.items())
-        pixels = np.concatenate([_pixels(data, f"{path}: {name}") for name, data in files.items()])
-        return identified(pixels, 256, name="cifar10", split=split, published="CIFAR-10" if known else None)
+        tables = {f"{path}: {name}": read_pickle(data, f"{path}: {name}") for name, data in files.items()}
+        pixels = np.concatenate([_pixels(table, where) for where, table in tables.items()])
+        labels = np.concatenate([_labels(table, where) for where, table in tables.items()])
+        published = "CIFAR-10" if known else None
+        return identified(pixels, 256, name="cifar10", split=split, published=published, labels=labels)
 
     def _downloaded(self) -> Path:
         path = cache_folder() / "cifar-10-python.tar.gz"
@@ -122,8 +131,15 @@ def _md5(data: bytes) -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
-def _pixels(data: bytes, where: str) -> UInt8[np.ndarray, "n 32 32 3"]:
-    rows = array_in(read_pickle(data, where), b"data", where)
+def _pixels(table: dict[bytes, Any], where: str) -> UInt8[np.ndarray, "n 32 32 3"]:
+    rows = array_in(table, b"data", where)
     if rows.ndim != 2 or rows.shape[1] != 3072:
         raise DataError(f"{where}: array of shape {rows.shape}, expected (n, 3072): fetch the file anew.")
     return rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # a row holds the R, G and B planes
+
+
+def _labels(table: dict[bytes, Any], where: str) -> Int[np.ndarray, " n"]:
+    labels = table.get(b"labels")
+    if not isinstance(labels, list) or not all(isinstance(label, int) and 0 <= label < _CLASSES for label in labels):
+        raise DataError(f"{where}: no list of labels 0 to 9 at key b'labels'. Fetch the file anew.")
+    return np.array(labels, np.int64)

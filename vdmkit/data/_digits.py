@@ -2,7 +2,7 @@
 """The 8x8 handwritten digits that come with scikit-learn: 17 grey levels, 1,797 images, no download."""
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 
 from vdmkit.data._source import AbstractSource, Images, Split, identified, pixel_sha256
 from vdmkit.registry import register
@@ -31,23 +31,27 @@ class Digits(AbstractSource):
     def levels(self) -> int:
         return 17
 
+    @property
+    def classes(self) -> int:
+        return 10
+
     def load(self, split: Split) -> Images:
-        pixels = _pixels()
+        pixels, labels = _images()
         known = pixel_sha256(pixels) == _SHA256
         order = np.random.RandomState(0).permutation(_COUNT)
         rows = order[self._range(split)]
         name = "digits-validation" if self.validation else "digits"
         # A validation part is nobody's test set, so a figure on it is not comparable with published ones.
         published = "scikit-learn digits" if known and not self.validation else None
-        return identified(pixels[rows], self.levels, name=name, split=split, published=published)
+        return identified(pixels[rows], self.levels, name=name, split=split, published=published, labels=labels[rows])
 
     def _range(self, split: Split) -> slice:
         first_test, end = (1200, 1500) if self.validation else (1500, _COUNT)
         return slice(0, first_test) if split == "train" else slice(first_test, end)
 
 
-def _pixels() -> UInt8[np.ndarray, "n 8 8 1"]:
+def _images() -> tuple[UInt8[np.ndarray, "n 8 8 1"], Int[np.ndarray, " n"]]:
     from sklearn.datasets import load_digits  # a second of import time, only when the data is read
 
-    rows, _ = load_digits(return_X_y=True)
-    return np.asarray(rows).reshape(-1, 8, 8, 1).astype(np.uint8)
+    rows, labels = load_digits(return_X_y=True)
+    return np.asarray(rows).reshape(-1, 8, 8, 1).astype(np.uint8), np.asarray(labels)

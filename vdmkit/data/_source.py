@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Real
+from jaxtyping import Int, Real
 
 from vdmkit.distribution import AbstractDistribution
 from vdmkit.errors import DataError
@@ -38,15 +38,25 @@ class Identity:
 
 @dataclass(frozen=True)
 class Images:
-    """One split, in its canonical order: uint8 levels 0..levels-1, or float32 where levels = 0: continuous data."""
+    """One split, in its canonical order: uint8 levels 0..levels-1, or float32 where levels = 0: continuous data.
+
+    `labels` says what each image shows, 0..classes-1.
+    """
 
     pixels: Real[np.ndarray, "n h w c"]
     levels: int
     identity: Identity
+    labels: Int[np.ndarray, " n"] | None = None
 
 
 def identified(
-    pixels: Real[np.ndarray, "n h w c"], levels: int, *, name: str, split: Split, published: str | None = None
+    pixels: Real[np.ndarray, "n h w c"],
+    levels: int,
+    *,
+    name: str,
+    split: Split,
+    published: str | None = None,
+    labels: Int[np.ndarray, " m"] | None = None,
 ) -> Images:
     """One split with its identity. Raises DataError if it holds no image, or a value that is none of the levels."""
     where = f"data {name}/{split}"
@@ -58,8 +68,10 @@ def identified(
         raise DataError(f"{where}: a value is not finite. Correct the data.")
     if 0 < levels < 256 and (highest := int(pixels.max())) >= levels:
         raise DataError(f"{where}: a pixel is {highest}, expected 0..{levels - 1}. Correct the data or data.levels.")
+    if labels is not None and len(labels) != len(pixels):
+        raise DataError(f"{where}: {len(labels):,} labels of {len(pixels):,} images. Fetch the data anew.")
     ends = float(pixels.min()), float(pixels.max())
-    return Images(pixels, levels, Identity(name, split, len(pixels), pixel_sha256(pixels), *ends, published))
+    return Images(pixels, levels, Identity(name, split, len(pixels), pixel_sha256(pixels), *ends, published), labels)
 
 
 def pixel_sha256(pixels: Real[np.ndarray, "n h w c"]) -> str:
@@ -83,6 +95,11 @@ class AbstractSource(abc.ABC):
     @abc.abstractmethod
     def levels(self) -> int:
         """Number of values a pixel can take, at most 256; 0 is continuous."""
+
+    @property
+    def classes(self) -> int:
+        """Number of labels; 0 where images have none."""
+        return 0
 
     @property
     def distribution(self) -> AbstractDistribution | None:

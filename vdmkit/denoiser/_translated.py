@@ -39,6 +39,7 @@ class Translated(AbstractNetwork):
         shape: tuple[int, int, int],
         outputs: int,
         gamma_range: tuple[float, float],
+        classes: int,
         key: PRNGKeyArray,
         *,
         network: Annotated[Choice, "network"],
@@ -51,7 +52,8 @@ class Translated(AbstractNetwork):
             raise RecipeError(f"a direction is one value a pixel and channel, and the prediction asks for {outputs}.")
         self.trained_as, self.read_as = _direction(trained_as), _direction(read_as)
         self.trained_on, self.read_on = trained_on.build(), read_on.build()
-        self.inner = network.build(shape=shape, outputs=outputs, gamma_range=gamma_range, key=key)
+        context = {"outputs": outputs, "gamma_range": gamma_range, "classes": classes, "key": key}
+        self.inner = network.build(shape=shape, **context)
 
     def __call__(
         self,

@@ -5,19 +5,20 @@ import abc
 from collections.abc import Mapping
 
 import equinox as eqx
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, Real
 
 from vdmkit.registry import define_kind
 
-Condition = Mapping[str, Float[Array, ""]]
-"""Side information on one image by name, such as "augmented" (0 or 1). A network reads what it knows."""
+Condition = Mapping[str, Real[Array, ""]]
+"""What is known of one image by name: "augmented" (0 or 1), "label" (from 0). A network reads what it understands."""
 
 
 class AbstractNetwork(eqx.Module):
     """What the denoiser calls. What the output means is the prediction's business.
 
     An implementer takes `shape` (h, w, c) and `outputs` (k values per pixel and channel) as
-    positional constructor parameters, and `key` and `gamma_range` where it needs them.
+    positional constructor parameters, and `key`, `gamma_range` and `classes`, the number of labels that images have
+    (0: none), where it needs them.
     Parameters named `bias` are exempt from weight decay.
     """
 
@@ -37,5 +38,5 @@ define_kind(
     "network",
     "from one latent z and gamma to k values per pixel and channel",
     AbstractNetwork,
-    ("shape", "outputs", "gamma_range", "key"),
+    ("shape", "outputs", "gamma_range", "classes", "key"),
 )

@@ -45,7 +45,7 @@ class Objective(eqx.Module):
         self,
         model: DiffusionModel,
         images: Real[Array, "b h w c"],
-        condition: Mapping[str, Float[Array, " b"]],
+        condition: Mapping[str, Real[Array, " b"]],
         draws: Draws,
         *,
         key: PRNGKeyArray | None = None,

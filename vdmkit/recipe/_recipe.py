@@ -87,11 +87,17 @@ class LikelihoodSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings:
-    """The samples that a run ends with; `minutes` is the longest that drawing them may take."""
+    """The samples that a run ends with; `minutes` is the longest that drawing them may take.
+
+    With a `guidance` above 0 they have labels: `label`, or each in turn. 1 is the model's own estimate given the label,
+    and more exaggerates what the label changes.
+    """
 
     sampler: Annotated[Choice, "sampler"] = Choice("sampler", "ancestral")
     grid: Annotated[Choice, "grid"] = Choice("grid", "uniform")
     steps: Positive = 250
+    guidance: Annotated[float, Ge(0)] = 0.0
+    label: Count | None = None
     count: Positive = 64
     minutes: Annotated[float, Gt(0)] = 2.0
 

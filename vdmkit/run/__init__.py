@@ -13,7 +13,7 @@ from vdmkit.run._likelihood_report import Likelihood
 from vdmkit.run._load import TrainedRun, load_run
 from vdmkit.run._manifest import manifest, session
 from vdmkit.run._run import run_recipe
-from vdmkit.run._sample import Plan, draw_samples, fit_into
+from vdmkit.run._sample import Plan, Procedure, draw_samples, fit_into, procedure_of
 from vdmkit.run._score import score as score_run
 from vdmkit.run._trained_on import image_hashes, read_hashes
 
@@ -21,6 +21,7 @@ __all__ = [
     "Evaluation",
     "Likelihood",
     "Plan",
+    "Procedure",
     "RunFolder",
     "TrainedRun",
     "as_json",
@@ -35,6 +36,7 @@ __all__ = [
     "load_run",
     "manifest",
     "measure_likelihood",
+    "procedure_of",
     "read_hashes",
     "run_recipe",
     "score_run",

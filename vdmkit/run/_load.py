@@ -18,7 +18,7 @@ from vdmkit.run._folder import RunFolder
 from vdmkit.run._origin import name_of_images, origin_of
 from vdmkit.training import TrainState
 
-_AFTER_TRAINING = ("evaluation.", "likelihood.", "data.", "seed")
+_AFTER_TRAINING = ("evaluation.", "likelihood.", "sampling.", "data.", "seed")
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ def _refuse_changes(trained: Recipe, recipe: Recipe) -> None:
     wrong = [key for key in differences(trained, recipe) if not key.startswith(_AFTER_TRAINING)]
     if wrong:
         raise RecipeError(
-            f"--set {', '.join(wrong)}: cannot be changed after training. Only seed, data, evaluation and likelihood "
-            "can."
+            f"--set {', '.join(wrong)}: cannot be changed after training. Only seed, data, evaluation, likelihood "
+            "and sampling can."
         )
 
 

@@ -10,20 +10,20 @@ from vdmkit.data import Images
 from vdmkit.model import DiffusionModel
 from vdmkit.recipe import Recipe
 from vdmkit.report import beside, grid
-from vdmkit.run._sample import Plan, draw_samples, fit_into
+from vdmkit.run._sample import Plan, draw_samples, fit_into, procedure_of
 
 
 def picture_beside_real(model: DiffusionModel, real: Images, recipe: Recipe) -> UInt8[np.ndarray, "H W c"]:
     """Samples on the left, the first images of `real` on the right. Says so when time allowed fewer than asked for."""
     settings = recipe.sampling
-    sampler = settings.sampler.build()
+    procedure = procedure_of(recipe)
     wanted = Plan(min(settings.count, len(real.pixels)), settings.steps)
-    plan = fit_into(model, sampler, wanted, seconds=60 * settings.minutes)
+    plan = fit_into(model, procedure, wanted, seconds=60 * settings.minutes)
     if plan != wanted:
         print(
             f"sampling: {wanted.count} images of {wanted.steps} steps would take more than sampling.minutes = "
             f"{settings.minutes:g} here; drawing {plan.count} of {plan.steps} steps.",
             file=sys.stderr,
         )
-    samples = draw_samples(model, sampler, plan, seed=recipe.seed, grid=settings.grid.build())
+    samples = draw_samples(model, procedure, plan, seed=recipe.seed)
     return beside(grid(samples, real.levels), grid(np.asarray(real.pixels[: plan.count]), real.levels))

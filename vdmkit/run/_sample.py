@@ -8,10 +8,12 @@ import jax
 import numpy as np
 from jaxtyping import Real
 
+from vdmkit.assembly import build_guidance
 from vdmkit.model import DiffusionModel
 from vdmkit.randomness import fold_purpose
+from vdmkit.recipe import Recipe
 from vdmkit.report import progress
-from vdmkit.sampling import AbstractGrid, AbstractSampler, UniformInTime, sample
+from vdmkit.sampling import AbstractGrid, AbstractSampler, Guidance, UniformInTime, sample
 
 _BATCH = 64
 _TIMED = 8
@@ -25,25 +27,47 @@ class Plan:
     steps: int
 
 
-def draw_samples(
-    model: DiffusionModel, sampler: AbstractSampler, plan: Plan, *, seed: int, grid: AbstractGrid | None = None
-) -> Real[np.ndarray, "n h w c"]:
+@dataclass(frozen=True)
+class Procedure:
+    """How samples are drawn."""
+
+    sampler: AbstractSampler
+    grid: AbstractGrid = UniformInTime()
+    guidance: Guidance | None = None
+
+
+def procedure_of(recipe: Recipe) -> Procedure:
+    """That of the recipe. Raises RecipeError if it gives labels to a network that is not told any."""
+    return Procedure(recipe.sampling.sampler.build(), recipe.sampling.grid.build(), build_guidance(recipe))
+
+
+def draw_samples(model: DiffusionModel, procedure: Procedure, plan: Plan, *, seed: int) -> Real[np.ndarray, "n h w c"]:
     """The first `plan.count` images of the sequence that `seed` defines.
 
     More of them change these by no more than the rounding of another batch, which a chaotic network can make visible.
     """
     key = fold_purpose(jax.random.key(seed), "sample")
-    gammas = (grid or UniformInTime())(model.schedule, plan.steps)
+    gammas = procedure.grid(model.schedule, plan.steps)
     starts = range(0, plan.count, _BATCH)
     drawn = []
     with progress("sampling", plan.steps * len(starts)) as advance:
         for first in starts:
             count = min(_BATCH, plan.count - first)
-            drawn.append(np.asarray(sample(model, sampler, gammas, count, key=key, first=first, on_step=advance)))
+            images = sample(
+                model,
+                procedure.sampler,
+                gammas,
+                count,
+                key=key,
+                first=first,
+                guidance=procedure.guidance,
+                on_step=advance,
+            )
+            drawn.append(np.asarray(images))
     return np.concatenate(drawn)
 
 
-def fit_into(model: DiffusionModel, sampler: AbstractSampler, wanted: Plan, *, seconds: float) -> Plan:
+def fit_into(model: DiffusionModel, procedure: Procedure, wanted: Plan, *, seconds: float) -> Plan:
     """The largest plan up to `wanted` that fits: fewer images first, then, of a single one, fewer steps.
 
     Timed on one step of a few images.
@@ -53,7 +77,9 @@ def fit_into(model: DiffusionModel, sampler: AbstractSampler, wanted: Plan, *, s
     times = []
     for _ in range(2):  # the first includes compilation
         start = time.monotonic()
-        sample(model, sampler, grid[:2], images, key=jax.random.key(0)).block_until_ready()
+        sample(
+            model, procedure.sampler, grid[:2], images, key=jax.random.key(0), guidance=procedure.guidance
+        ).block_until_ready()
         times.append(time.monotonic() - start)
     affordable = max(int(seconds / times[1] * images), 1)  # steps of single images
     count = min(wanted.count, max(affordable // wanted.steps, 1))

@@ -9,7 +9,7 @@ import numpy as np
 from vdmkit.errors import DataError
 from vdmkit.quality import FEATURES, Neighbours, features_of, frechet_distance, neighbours
 from vdmkit.run._load import TrainedRun
-from vdmkit.run._sample import Plan, draw_samples
+from vdmkit.run._sample import Plan, draw_samples, procedure_of
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def score(run: TrainedRun, count: int) -> Scores:
     if count > min(len(test.pixels), len(train.pixels)):
         raise DataError(f"-n {count}: the test set holds {len(test.pixels):,}, the training set {len(train.pixels):,}.")
     model, plan = run.model(run.recipe.evaluation.weights), Plan(count, settings.steps)
-    samples = draw_samples(model, settings.sampler.build(), plan, seed=run.recipe.seed, grid=settings.grid.build())
+    samples = draw_samples(model, procedure_of(run.recipe), plan, seed=run.recipe.seed)
     rng = np.random.default_rng(run.recipe.seed)
     real, other = (images.pixels[np.sort(rng.permutation(len(images.pixels))[:count])] for images in (test, train))
     sets = {kind: [features_of(kind, images, test.levels) for images in (real, samples, other)] for kind in FEATURES}

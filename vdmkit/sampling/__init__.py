@@ -2,6 +2,7 @@
 """Samplers, and the grids of gammas that they walk down."""
 
 from vdmkit.sampling._ancestral import Ancestral, Ddim
+from vdmkit.sampling._denoise import Denoise, Guidance, denoiser_of, guided
 from vdmkit.sampling._dpm_solver import DpmPlusPlus2M, DpmPlusPlus2SAncestral, DpmPlusPlus3MSde, EulerAncestral
 from vdmkit.sampling._edm import Dpm2, Euler, Heun, Lms
 from vdmkit.sampling._grid import (
@@ -12,7 +13,7 @@ from vdmkit.sampling._grid import (
     UniformInGamma,
     UniformInTime,
 )
-from vdmkit.sampling._sampler import AbstractSampler, Denoise, Past, denoiser_of, no_past, sample
+from vdmkit.sampling._sampler import AbstractSampler, Past, no_past, sample
 from vdmkit.sampling._solvers import Ode, Sde
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "DpmPlusPlus3MSde",
     "Euler",
     "EulerAncestral",
+    "Guidance",
     "Heun",
     "KarrasGrid",
     "Lms",
@@ -38,6 +40,7 @@ __all__ = [
     "UniformInGamma",
     "UniformInTime",
     "denoiser_of",
+    "guided",
     "no_past",
     "sample",
 ]

@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 from vdmkit.denoiser import Estimate
 from vdmkit.kernel import Variance, part_of_noise, step_variance
 from vdmkit.registry import register
-from vdmkit.sampling._sampler import AbstractSampler, Denoise, Past
+from vdmkit.sampling._denoise import Denoise
+from vdmkit.sampling._sampler import AbstractSampler, Past
 
 
 @register("sampler", "ancestral")

@@ -18,7 +18,8 @@ from jaxtyping import Array, Float
 from vdmkit.denoiser import Estimate
 from vdmkit.kernel import part_of_noise
 from vdmkit.registry import register
-from vdmkit.sampling._sampler import AbstractSampler, Denoise, Past
+from vdmkit.sampling._denoise import Denoise
+from vdmkit.sampling._sampler import AbstractSampler, Past
 
 NotNegative = Annotated[float, Ge(0)]
 

@@ -16,8 +16,8 @@ from vdmkit.denoiser import Estimate
 from vdmkit.model import DiffusionModel
 from vdmkit.randomness import fold_purpose
 from vdmkit.registry import define_kind
+from vdmkit.sampling._denoise import Denoise, Guidance, denoiser_of
 
-Denoise = Callable[[Float[Array, "h w c"], Float[Array, ""]], Estimate]
 MEMORY = 3
 
 
@@ -78,33 +78,31 @@ def sample(
     *,
     key: PRNGKeyArray,
     first: int = 0,
+    guidance: Guidance | None = None,
     on_step: Callable[[], object] = lambda: None,
 ) -> Real[Array, "count h w c"]:
     """Images number first, ..., first + count - 1 of the endless sequence that `key` defines.
 
     Args:
         grid: gammas from the noisiest to gamma_0; see `AbstractGrid`.
+        guidance: gives the images labels.
         on_step: called after every step, for a progress bar.
     """
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(count))
+    numbers = first + jnp.arange(count)
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers)
     chain = _start(model, grid[0], keys, jnp.asarray(len(grid) - 1))
     # A convolution inside lax.scan is 16 times slower on CPU: one dispatch per step.
     for i in range(len(grid) - 1):
-        chain = _step(model, sampler, chain, grid[i], grid[i + 1], keys)
+        chain = _step(model, sampler, chain, grid[i], grid[i + 1], keys, numbers, guidance)
         chain[0].block_until_ready()
         on_step()
-    return _decode(model, chain[0], grid[-1])
+    return _decode(model, chain[0], grid[-1], numbers, guidance)
 
 
 def no_past(shape: tuple[int, int, int], steps: Int[Array, ""]) -> Past:
     """At the start of a chain."""
     zeros = jnp.zeros((MEMORY, *shape))
     return Past(zeros, zeros, jnp.zeros(MEMORY), jnp.zeros((), int), steps)
-
-
-def denoiser_of(model: DiffusionModel) -> Denoise:
-    """What the model estimates from y."""
-    return lambda y, gamma: model.denoise(model.path.alpha(gamma) * y, gamma, {})
 
 
 @eqx.filter_jit
@@ -127,16 +125,25 @@ def _step(
     gamma_t: Array,
     gamma_s: Array,
     keys: Array,
+    numbers: Array,
+    guidance: Guidance | None,
 ) -> tuple[Array, Past]:
-    def one(y: Array, past: Past, key: PRNGKeyArray) -> tuple[Array, Past]:
+    def one(y: Array, past: Past, key: PRNGKeyArray, number: Array) -> tuple[Array, Past]:
         of_step = jax.random.fold_in(fold_purpose(key, "step"), past.count)
         noise = jax.random.normal(of_step, (sampler.noises, *y.shape), y.dtype)
-        y, estimate = sampler.step(denoiser_of(model), y, gamma_t, gamma_s, past, noise)
+        y, estimate = sampler.step(_denoiser(model, guidance, number), y, gamma_t, gamma_s, past, noise)
         return y, past.then(estimate, gamma_t)
 
-    return jax.vmap(one)(*chain, keys)
+    return jax.vmap(one)(*chain, keys, numbers)
 
 
 @eqx.filter_jit
-def _decode(model: DiffusionModel, y_0: Array, gamma_0: Array) -> Array:
-    return jax.vmap(lambda y: model.observation.decode(y, gamma_0, lambda: model.x_hat(y, gamma_0)))(y_0)
+def _decode(model: DiffusionModel, y_0: Array, gamma_0: Array, numbers: Array, guidance: Guidance | None) -> Array:
+    def one(y: Array, number: Array) -> Array:
+        return model.observation.decode(y, gamma_0, lambda: _denoiser(model, guidance, number)(y, gamma_0).x_hat)
+
+    return jax.vmap(one)(y_0, numbers)
+
+
+def _denoiser(model: DiffusionModel, guidance: Guidance | None, number: Array) -> Denoise:
+    return denoiser_of(model) if guidance is None else guidance.denoiser(model, number)

@@ -17,7 +17,8 @@ from jaxtyping import Array, Float
 from vdmkit.denoiser import Estimate
 from vdmkit.integrator import Integrator
 from vdmkit.registry import register
-from vdmkit.sampling._sampler import AbstractSampler, Denoise, Past
+from vdmkit.sampling._denoise import Denoise
+from vdmkit.sampling._sampler import AbstractSampler, Past
 
 
 @register("sampler", "ode")

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Any network, told the label of the image."""
+
+from typing import Annotated
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from annotated_types import Ge, Gt, Lt
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from vdmkit.choice import Choice
+from vdmkit.errors import RecipeError
+from vdmkit.networks._network import AbstractNetwork, Condition
+from vdmkit.registry import register
+
+
+@register("network", "labelled")
+class Labelled(AbstractNetwork):
+    """Another network, shown a learned picture of the label `condition["label"]` beside z.
+
+    There is one more picture for images without label. In training a share of the labels is withheld: likelihoods are
+    of images without labels, and guidance compares with them (Ho & Salimans 2022, arXiv 2207.12598).
+
+    Args:
+        network: The other one.
+        channels: Of the pictures.
+        withheld: The share of labels.
+    """
+
+    inner: AbstractNetwork
+    pictures: Float[Array, "classes_plus_1 h w e"]
+    withheld: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        outputs: int,
+        gamma_range: tuple[float, float],
+        classes: int,
+        key: PRNGKeyArray,
+        *,
+        network: Annotated[Choice, "network"],
+        channels: Annotated[int, Ge(1)] = 1,
+        withheld: Annotated[float, Gt(0), Lt(1)] = 0.1,
+    ):
+        if not classes:
+            raise RecipeError("the data have no labels: choose others, such as digits or cifar10, or another network.")
+        height, width, depth = shape
+        context = {"outputs": outputs, "gamma_range": gamma_range, "classes": classes, "key": key}
+        self.inner = network.build(shape=(height, width, depth + channels), **context)
+        self.pictures = jnp.zeros((classes + 1, height, width, channels))
+        self.withheld = withheld
+
+    def __call__(
+        self,
+        z: Float[Array, "h w c"],
+        gamma: Float[Array, ""],
+        condition: Condition,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "h w c k"]:
+        unknown = len(self.pictures) - 1
+        label = jnp.asarray(condition.get("label", unknown))
+        if key is not None:
+            key, key_label = jax.random.split(key)
+            label = jnp.where(jax.random.bernoulli(key_label, self.withheld), unknown, label)
+        shown = jnp.concatenate([z, self.pictures[label].astype(z.dtype)], axis=-1)
+        return self.inner(shown, gamma, condition, key=key)[..., : z.shape[-1], :]

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a sampler asks of a model: the estimate at y = z / alpha, with or without a label."""
+
+from collections.abc import Callable
+from types import MappingProxyType
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from vdmkit.denoiser import Estimate
+from vdmkit.model import DiffusionModel
+from vdmkit.networks import Condition
+
+Denoise = Callable[[Float[Array, "h w c"], Float[Array, ""]], Estimate]
+_NOTHING: Condition = MappingProxyType({})
+
+
+def denoiser_of(model: DiffusionModel, condition: Condition = _NOTHING) -> Denoise:
+    """What the model estimates from y, given what the condition says of the image."""
+    return lambda y, gamma: model.denoise(model.path.alpha(gamma) * y, gamma, condition)
+
+
+def guided(without: Denoise, given: Denoise, scale: float) -> Denoise:
+    """eps_hat = eps_hat without the label + scale (eps_hat given it - eps_hat without it).
+
+    Ho & Salimans 2022, arXiv 2207.12598, eq. 6, where scale is 1 + w. It is no distribution over levels.
+    """
+
+    def denoise(y: Float[Array, "h w c"], gamma: Float[Array, ""]) -> Estimate:
+        base = without(y, gamma).eps_hat
+        eps_hat = base + scale * (given(y, gamma).eps_hat - base)
+        return Estimate(y - jnp.exp(gamma / 2) * eps_hat, eps_hat)
+
+    return denoise
+
+
+class Guidance(eqx.Module):
+    """Labels for the images that are drawn: image i has `label`, or each of `classes` labels in turn.
+
+    `scale` is that of `guided`: 1 is the model's own estimate given the label.
+    """
+
+    scale: float = eqx.field(static=True)
+    classes: int = eqx.field(static=True)
+    label: int | None = eqx.field(static=True, default=None)
+
+    def denoiser(self, model: DiffusionModel, number: Int[Array, ""]) -> Denoise:
+        """For the image of this number."""
+        label = number % self.classes if self.label is None else jnp.asarray(self.label)
+        given = denoiser_of(model, {"label": label})
+        return given if self.scale == 1 else guided(denoiser_of(model), given, self.scale)
