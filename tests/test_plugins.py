@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Components from outside vdmkit: how they are found, and what happens when they are wrong."""
 
-from importlib.metadata import EntryPoint
-from types import SimpleNamespace
+import sys
 
 import pytest
 
 from vdmkit import plugins
-from vdmkit.errors import RegistryError
-from vdmkit.plugins import load_plugins, plugin_sources
-from vdmkit.registry import registry
+from vdmkit.choice import Choice
+from vdmkit.errors import PluginError, RecipeError, RegistryError
+from vdmkit.plugins import load_plugins, plugin_packages, plugin_sources
+from vdmkit.recipe import load_recipe
+from vdmkit.registry import kinds, registry
 
 SCHEDULE = """
 from dataclasses import KW_ONLY
@@ -31,14 +32,45 @@ class Straight(AbstractSchedule):
 
 
 @pytest.fixture(autouse=True)
-def _keep_registry():
-    """What a test registers is gone after it."""
+def _keep_registry(monkeypatch):
+    """What a test registers or imports is gone after it."""
     load_plugins()
+    monkeypatch.setattr(plugins, "_loads", dict(plugins._loads))
     schedules = registry("schedule").components
-    before = dict(schedules)
+    before, modules = dict(schedules), set(sys.modules)
     yield
     schedules.clear()
     schedules.update(before)
+    for module in sys.modules.keys() - modules:
+        if module.startswith(("plug_", "vdmkit_plugin_")):
+            del sys.modules[module]
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """`install("vdmkit-x", {"plug_x.py": text})`: as pip leaves a package, with an entry point for every module."""
+    folder = tmp_path / "site-packages"
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def install(name: str, files: dict[str, str]) -> None:
+        for file, text in files.items():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text(text)
+        entries = sorted({file.partition("/")[0].removesuffix(".py") for file in files})
+        about = folder / f"{name.replace('-', '_')}-1.0.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (about / "entry_points.txt").write_text(
+            "[vdmkit.plugins]\n" + "".join(f"{entry} = {entry}\n" for entry in entries)
+        )
+
+    return install
+
+
+def everything() -> dict[str, list[str]]:
+    """The names of all components."""
+    return {kind: sorted(registry(kind).components) for kind in kinds()}
 
 
 @pytest.fixture
@@ -97,6 +129,8 @@ def test_a_builtin_name_is_taken_by_vdmkit(write):
         ("(AbstractSchedule)", "(eqx.Module)", "Straight must subclass AbstractSchedule"),
         ("    _: KW_ONLY\n", "", r"\['gamma_min', 'gamma_max'\] are not supplied to a schedule.*keyword-only"),
         ("    _: KW_ONLY\n", "    _: KW_ONLY\n    name: str = 'x'\n", "Give this parameter another name"),
+        ("max: float", "max: 'Missing'", "signature cannot be read: NameError: name 'Missing' is not defined"),
+        ("import equinox", "raise SystemExit\nimport equinox", r"SystemExit \(.*mine.py:3\)"),
     ],
 )
 def test_a_broken_file_says_what_is_wrong(write, old, new, message):
@@ -117,16 +151,131 @@ def test_what_is_no_python_file(write, name):
         load_plugins([write("").parent / name])
 
 
-def test_a_broken_package_names_its_distribution(monkeypatch):
-    """The user would not know which installed package to repair or uninstall."""
+@pytest.mark.parametrize(
+    ("end", "found"),
+    [
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module' ("),
+        ("klass Broken", "SyntaxError: invalid syntax ("),
+        ("raise SystemExit(0)", "SystemExit: 0 ("),
+        ("raise ValueError('first\\nsecond')", "ValueError: first ("),
+        (SCHEDULE.format(name="fixed_linear"), "the name is taken by vdmkit. "),
+        (SCHEDULE.format(name="b").replace("_: KW_ONLY", "pass"), "are not supplied to a schedule"),
+        (SCHEDULE.format(name="b").replace("_: KW_ONLY", "x: 'Missing' = 1"), "NameError: name 'Missing'"),
+    ],
+)
+def test_a_broken_package_costs_one_line(install, capsys, end, found):
+    """One broken package would break every command, leave half of itself behind, or be warned of at every load."""
+    before = everything()
+    install("vdmkit-broken", {"plug_broken.py": SCHEDULE.format(name="half") + end})
+    install("vdmkit-good", {"plug_good.py": SCHEDULE.format(name="straight")})
+    load_plugins()
+    load_plugins()
+    out, err = capsys.readouterr()
+    assert (out, len(err.splitlines())) == ("", 1)
+    assert err.startswith("warning: plugin package 'vdmkit-broken' (plug_broken) does not load: ")
+    assert found in err
+    assert err.endswith(" Repair it, or uninstall it.\n")
+    assert everything() == before | {"schedule": sorted([*before["schedule"], "straight"])}
+    assert {"vdmkit-broken", "vdmkit-good"} & {*plugin_packages()} == {"vdmkit-good"}
 
-    def entry_points(group):
-        entry = EntryPoint("x", "no_such_module", group)
-        return [SimpleNamespace(dist=SimpleNamespace(name="vdmkit-broken"), value=entry.value, load=entry.load)]
 
-    monkeypatch.setattr(plugins.importlib.metadata, "entry_points", entry_points)
-    with pytest.raises(RegistryError, match=r"plugin package 'vdmkit-broken' \(no_such_module\) does not load: Module"):
-        load_plugins()
+def test_a_package_is_loaded_as_a_whole(install, capsys):
+    """Of a package with a broken module the others would stay: one half of what belongs together."""
+    before = everything()
+    files = {"plug_a.py": SCHEDULE.format(name="straight"), "plug_b/__init__.py": "from . import one, two"}
+    files |= {"plug_b/one.py": SCHEDULE.format(name="one"), "plug_b/two.py": "1 / 0"}
+    install("vdmkit-broken", files)
+    load_plugins()
+    assert "'vdmkit-broken' (plug_b) does not load: ZeroDivisionError: division by zero (" in capsys.readouterr().err
+    assert everything() == before
+    assert not [module for module in sys.modules if module.startswith(("plug_a", "plug_b"))]
+
+
+def test_what_a_broken_package_imported_loads_by_itself(install, capsys):
+    """A good package would be lost without a word because a broken one imports it."""
+    install("vdmkit-a", {"plug_a.py": "import plug_z\n1 / 0"})
+    install("vdmkit-z", {"plug_z.py": SCHEDULE.format(name="straight")})
+    load_plugins()
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert registry("schedule").get("straight").origin == "vdmkit-z"
+
+
+def test_of_two_packages_the_first_name_wins(install, capsys):
+    """Which of two plugins a recipe names would depend on the order of files on a disk."""
+    for name in ("z", "a", "k"):
+        install(f"vdmkit-{name}", {f"plug_{name}.py": SCHEDULE.format(name="straight")})
+    load_plugins()
+    assert registry("schedule").get("straight").origin == "vdmkit-a"
+    assert [line.split("'")[1] for line in capsys.readouterr().err.splitlines()] == ["vdmkit-k", "vdmkit-z"]
+
+
+def test_a_broken_file_registers_nothing(write):
+    """A component of a file that was refused could still be chosen, or be in the way of the repaired file."""
+    path = write(SCHEDULE.format(name="straight") + "1 / 0")
+    with pytest.raises(RegistryError, match="ZeroDivisionError"):
+        load_plugins([path])
+    assert "straight" not in registry("schedule").components
+    load_plugins([write(SCHEDULE.format(name="straight"))])
+    assert registry("schedule").get("straight").origin == str(path)
+
+
+def test_an_unknown_component_may_be_that_of_a_broken_package(install, digits_toml):
+    """Who made a run with a plugin would look for a typing mistake, when the plugin does not load."""
+    install("vdmkit-broken", {"plug_broken.py": "1 / 0"})
+    sets = ["model.schedule.name=bent", "model.path.name=bent"]
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(digits_toml, sets)
+    lines = str(caught.value).splitlines()
+    assert [line.count("'vdmkit-broken'") for line in lines] == [0, 0, 1]
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(digits_toml, ["training.steps=0"])
+    assert "vdmkit-broken" not in str(caught.value)
+
+
+@pytest.mark.parametrize("failure", ["1 / 0", "None + 1", "self.nothing", "raise SystemExit(0)", "open('none')"])
+def test_a_constructor_that_fails_names_its_package(install, failure):
+    """The user would see a defect of vdmkit, or the end of the program, and not know which package to repair."""
+    text = SCHEDULE.format(name="fails").replace(
+        "def __call__", f"def __check_init__(self):\n        {failure}\n\n    def __call__"
+    )
+    install("vdmkit-fails", {"plug_fails.py": text})
+    load_plugins()
+    with pytest.raises(PluginError, match=r"plug_fails\.py:16\)\. Repair") as caught:
+        Choice("schedule", "fails").build(key=None)
+    assert str(caught.value).startswith("schedule 'fails' of vdmkit-fails cannot be built: ")
+
+
+def test_a_constructor_that_refuses_names_its_package(install):
+    """A value that a plugin refuses would look like one that vdmkit refuses."""
+    text = SCHEDULE.format(name="refuses").replace(
+        "def __call__", "def __check_init__(self):\n        int('x')\n\n    def __call__"
+    )
+    install("vdmkit-refuses", {"plug_refuses.py": text})
+    load_plugins()
+    with pytest.raises(RecipeError, match=r"^schedule 'refuses' of vdmkit-refuses: invalid .*plug_refuses.py:16\)$"):
+        Choice("schedule", "refuses").build(key=None)
+
+
+def test_a_failure_of_vdmkit_stays_one(monkeypatch):
+    """A defect of vdmkit would be reported as a plugin's."""
+    component = registry("schedule").get("fixed_linear")
+    monkeypatch.setattr(component.target, "__check_init__", lambda _: 1 / 0, raising=False)
+    with pytest.raises(ZeroDivisionError):
+        Choice("schedule", "fixed_linear").build(key=None)
+
+
+def test_a_type_that_nobody_knows(write, digits_toml):
+    """A value for a key whose type holds an unknown name would end in a defect of vdmkit."""
+    text = SCHEDULE.format(name="straight").replace("max: float", "max: list['Missing']")
+    with pytest.raises(RecipeError, match=r"model\.schedule\.gamma_max: a recipe cannot give a value of type list"):
+        load_recipe(digits_toml, ["model.schedule={name='straight', gamma_max=[5]}"], [write(text)])
+
+
+def test_annotations_are_read_once(write):
+    """A name that a plugin deletes at its end would break `vdmkit list`, and every recipe with the component."""
+    text = SCHEDULE.format(name="straight").replace("min: float", "min: 'Real'")
+    load_plugins([write("Real = float\n" + text + "\ndel Real\n")])
+    assert registry("schedule").get("straight").parameters["gamma_min"].annotation is float
 
 
 def test_what_was_executed_is_what_is_kept(tmp_path):

@@ -4,8 +4,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from vdmkit.errors import RecipeError
-from vdmkit.registry import Component, registry
+from vdmkit.component import Component
+from vdmkit.registry import registry
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,6 @@ class Choice:
 
         Raises:
             RecipeError: the constructor refuses the values.
+            PluginError: it is a plugin's, and fails in another way.
         """
-        try:
-            return self.component.build(context, **self.params)
-        except (RecipeError, ValueError) as error:
-            raise RecipeError(f"{self.kind} {self.name!r}: {error}") from error
+        return self.component.build(context, **self.params)

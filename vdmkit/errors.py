@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can go wrong, in the user's words: where, what was found, what to do next."""
 
+import traceback
+from collections.abc import Callable
+
 
 class VdmkitError(Exception):
     """Base of every error that vdmkit raises for a mistake that is not its own.
@@ -22,6 +25,10 @@ class RegistryError(VdmkitError):
     """A component that cannot be registered or found, or a plugin that does not load."""
 
     exit_code = 2
+
+
+class PluginError(VdmkitError):
+    """A plugin's code that fails when a component is built."""
 
 
 class DataError(VdmkitError):
@@ -50,3 +57,15 @@ class Interrupted(VdmkitError):
     """The user stopped a run; it was saved and can be continued."""
 
     exit_code = 3
+
+
+def in_one_line(error: BaseException) -> str:
+    """The type and the first line of an error that is none of the above."""
+    text = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def place_of(error: BaseException, is_place: Callable[[str], bool] = lambda file: True) -> str:
+    """' (file:line)', the innermost in a file that `is_place` accepts, or nothing."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_place(frame.filename)]
+    return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""

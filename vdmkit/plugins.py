@@ -6,25 +6,29 @@ This module imports no JAX, but loading plugins does.
 
 import hashlib
 import importlib.metadata
+import re
 import sys
-import traceback
 import types
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
-from vdmkit.errors import RegistryError
+from vdmkit.errors import RegistryError, in_one_line, place_of
 from vdmkit.registry import load_builtins, registering_as
 
 ENTRY_POINT_GROUP = "vdmkit.plugins"
+_loads: dict[str, bool] = {}  # every installed package that was tried: once in a process, and warned of once
 _sources: dict[Path, bytes] = {}
 
 
 def load_plugins(files: Iterable[str | Path] = ()) -> None:
     """Make all components known: vdmkit's own, those of installed packages, and those of `files`.
 
+    An installed package that does not load brings nothing, and is warned of: its user may not even need it.
+
     Raises:
-        RegistryError: one of them does not load; the message names the package or the file.
+        RegistryError: one of `files` does not load.
     """
     load_builtins()
     _load_installed()
@@ -33,17 +37,45 @@ def load_plugins(files: Iterable[str | Path] = ()) -> None:
 
 
 def plugin_packages() -> list[str]:
-    """Names of the installed packages that bring plugins."""
-    entries = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
-    return sorted({entry.dist.name for entry in entries if entry.dist})
+    """Names of the installed packages that bring plugins, but for the broken ones."""
+    return sorted({entry.dist.name for entry in _entries() if entry.dist} - set(broken_packages()))
+
+
+def broken_packages() -> list[str]:
+    """Names of the installed packages that did not load."""
+    return [name for name, loads in _loads.items() if not loads]
+
+
+def _entries() -> list[EntryPoint]:
+    return list(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))
 
 
 def _load_installed() -> None:
-    """Import every module named by an installed package's `vdmkit.plugins` entry point."""
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-        distribution = entry.dist.name if entry.dist else entry.value
-        with _loading(distribution, f"plugin package {distribution!r} ({entry.value})", "Repair it, or uninstall it."):
-            entry.load()
+    """Load every package once, in the order of their names: which of two has a name must not depend on the disk."""
+    packages: dict[str, list[EntryPoint]] = {}
+    for entry in _entries():
+        packages.setdefault(entry.dist.name if entry.dist else entry.value, []).append(entry)
+    modules = {re.split(r"[.:]", entry.value)[0].strip() for entries in packages.values() for entry in entries}
+    for name in sorted(packages.keys() - _loads.keys()):
+        _loads[name] = _load_package(name, packages[name], modules)
+
+
+def _load_package(name: str, entries: list[EntryPoint], plugins: set[str]) -> bool:
+    """Import the modules that a package's entry points name: all of them or none. `plugins`: where plugins are."""
+    before = set(sys.modules)
+    try:
+        with registering_as(name):
+            for entry in entries:
+                with _one_message(f"plugin package {name!r} ({entry.value})", "Repair it, or uninstall it."):
+                    entry.load()
+    except RegistryError as error:
+        # Another plugin that this one imported registers again when its own turn comes.
+        for module in sys.modules.keys() - before:
+            if module.partition(".")[0] in plugins:
+                del sys.modules[module]
+        print("warning:", *str(error).split(), file=sys.stderr)  # one line, whatever the plugin raised
+        return False
+    return True
 
 
 def plugin_sources(files: Iterable[str | Path]) -> dict[str, bytes]:
@@ -69,7 +101,7 @@ def _load_file(path: Path) -> None:
     source = _sources[path] = path.read_bytes()
     module_name = f"vdmkit_plugin_{path.stem}_{hashlib.sha256(source).hexdigest()[:16]}"
     if module_name not in sys.modules:
-        with _loading(str(path), f"--plugin {path}", "Repair it."):
+        with registering_as(str(path)), _one_message(f"--plugin {path}", "Repair it."):
             _execute(source, path, module_name)
 
 
@@ -85,19 +117,20 @@ def _execute(source: bytes, path: Path, module_name: str) -> None:
 
 
 @contextmanager
-def _loading(owner: str, where: str, advice: str) -> Iterator[None]:
-    """Note who registers; turn whatever goes wrong in foreign code into one message."""
+def _one_message(where: str, advice: str) -> Iterator[None]:
+    """Turn whatever goes wrong in foreign code, even its leaving the program, into one line."""
     try:
-        with registering_as(owner):
-            yield
+        yield
+    except KeyboardInterrupt:
+        raise
     except RegistryError as error:
-        raise RegistryError(f"{where} does not load: {error}") from error
-    except Exception as error:
-        found = f"{type(error).__name__}: {error}{_location(error)}"
+        raise RegistryError(f"{where} does not load: {error} {advice}") from error
+    except BaseException as error:
+        found = in_one_line(error) + _place(error)
         raise RegistryError(f"{where} does not load: {found}. {advice}") from error
 
 
-def _location(error: Exception) -> str:
-    """File and line of the plugin's code that failed, if it came to run."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames[-1].filename != __file__ else ""
+def _place(error: BaseException) -> str:
+    """The line of the plugin's code that failed, if it came to run."""
+    place = place_of(error, lambda file: "importlib" not in file)
+    return "" if __file__ in place else place

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Components by kind and name. A constructor's signature is the component's schema.
+"""Components by kind and name.
 
 Keyword-only parameters are recipe keys; positional ones are injected by vdmkit by their name.
 This module imports no JAX, so that `vdmkit --help` stays fast.
@@ -7,12 +7,12 @@ This module imports no JAX, so that `vdmkit --help` stays fast.
 
 import difflib
 import importlib
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from vdmkit.component import Component
 from vdmkit.errors import RegistryError
 
 _ROOMS = ("noise", "networks", "denoiser", "distribution", "observation", "objective", "sampling", "likelihood")
@@ -20,38 +20,6 @@ _ROOMS += ("data", "optimizer")
 _registries: dict[str, "Registry"] = {}
 _owner: str | None = None  # the plugin that is being loaded
 T = TypeVar("T", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True)
-class Component:
-    """A registered class or function, and what its signature says."""
-
-    kind: str
-    name: str
-    target: Callable[..., Any]
-    origin: str
-
-    @property
-    def summary(self) -> str:
-        """First line of the docstring."""
-        return (inspect.getdoc(self.target) or "").partition("\n")[0]
-
-    @property
-    def parameters(self) -> dict[str, inspect.Parameter]:
-        """Keyword-only parameters: the recipe's keys, with resolved annotations."""
-        return {p.name: p for p in self._signature() if p.kind is p.KEYWORD_ONLY}
-
-    @property
-    def injected(self) -> tuple[str, ...]:
-        """Positional parameters, which vdmkit supplies by name."""
-        return tuple(p.name for p in self._signature() if p.kind is not p.KEYWORD_ONLY)
-
-    def build(self, context: dict[str, Any], **params: Any) -> Any:
-        """Call the target with what it wants of `context`, and `params` as recipe keys."""
-        return self.target(*(context[name] for name in self.injected), **params)
-
-    def _signature(self) -> list[inspect.Parameter]:
-        return list(inspect.signature(self.target, eval_str=True).parameters.values())
 
 
 @dataclass(frozen=True)
@@ -69,7 +37,7 @@ class Registry:
         component = Component(self.kind, name, target, _origin(target))
         problem = self._problem(component)
         if problem:
-            raise RegistryError(f"{self.kind} {name!r} of {component.origin}: {problem}")
+            raise RegistryError(f"{component}: {problem}")
         self.components[name] = component
 
     def get(self, name: str) -> Component:
@@ -81,6 +49,8 @@ class Registry:
 
     def _problem(self, new: Component) -> str:
         target = new.target
+        if not isinstance(new.name, str):
+            return "a name is a string."
         if new.name in self.components:
             return f"the name is taken by {self.components[new.name].origin}. Choose another name."
         if isinstance(target, type) and self.interface and not issubclass(target, self.interface):
@@ -147,13 +117,28 @@ def load_builtins() -> None:
 
 @contextmanager
 def registering_as(owner: str) -> Iterator[None]:
-    """Whatever is registered inside belongs to `owner`, a plugin, unless it is vdmkit's own."""
+    """Whatever is registered inside belongs to `owner`, a plugin, unless it is vdmkit's own.
+
+    All of it or nothing: where this is left by an error, the registry is as it was before.
+    """
     global _owner
     previous, _owner = _owner, owner
+    before = [(one, dict(one.components)) for one in _registries.values()]
     try:
         yield
+    except BaseException:
+        _restore(before)
+        raise
     finally:
         _owner = previous
+
+
+def _restore(before: list[tuple[Registry, dict[str, Component]]]) -> None:
+    _registries.clear()
+    for one, components in before:
+        _registries[one.kind] = one
+        one.components.clear()
+        one.components.update(components)
 
 
 def _origin(target: Callable[..., Any]) -> str:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stream of batches: complete, reproducible, and the same for any number of processes."""
 
+import dataclasses
 import itertools
 import json
 
@@ -32,6 +33,14 @@ def test_each_epoch_is_another_permutation(images: Images, batch_size: int) -> N
     epochs = np.concatenate([_numbers(batch["image"]) for batch in stream]).reshape(10, 10)
     np.testing.assert_array_equal(np.sort(epochs), np.tile(np.arange(10), (10, 1)))
     assert len(np.unique(epochs, axis=0)) == 10  # 10! orders: two of ten alike by chance in 1 of 80,000 seeds
+
+
+def test_labels_stay_with_their_images(images: Images) -> None:
+    """False if an image were trained on with the label of another."""
+    labelled = dataclasses.replace(images, labels=np.arange(10) % 3)
+    for batch in itertools.islice(batches(labelled, batch_size=4, seed=0), 5):
+        np.testing.assert_array_equal(batch["label"], _numbers(batch["image"]) % 3)
+    assert "label" not in next(batches(images, batch_size=4, seed=0))
 
 
 def test_resume_is_exact(images: Images) -> None:

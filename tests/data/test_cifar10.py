@@ -57,6 +57,21 @@ def test_published_set_is_known_by_its_hash(files: dict, write_archive: Write, m
     assert Cifar10(path=str(write_archive(files))).load("train").identity.published is None
 
 
+def test_labels_keep_the_order_of_their_images(rows: dict, files: dict, write_archive: Write) -> None:
+    """False if a label belonged to another image, or a file without labels, or with other things, gave some."""
+    for i in range(1, 6):
+        labels = [(i + j) % 10 for j in range(len(rows[f"data_batch_{i}"]))]
+        files[f"data_batch_{i}"] = pickle.dumps({b"data": rows[f"data_batch_{i}"], b"labels": labels}, protocol=2)
+    expected = [(i + j) % 10 for i in range(1, 6) for j in range(len(rows[f"data_batch_{i}"]))]
+    np.testing.assert_array_equal(Cifar10(path=str(write_archive(files))).load("train").labels, expected)
+    for labels, message in ((["cat"] * 7, "no list of labels 0 to 9"), ([3] * 6, "6 labels of 7 images")):
+        files["test_batch"] = pickle.dumps({b"data": rows["test_batch"], b"labels": labels}, protocol=2)
+        with pytest.raises(DataError, match=message):
+            Cifar10(path=str(write_archive(files))).load("test")
+    files["test_batch"] = pickle.dumps({b"data": rows["test_batch"]}, protocol=2)
+    assert Cifar10(path=str(write_archive(files))).load("test").labels is None
+
+
 def test_given_hash_must_match(files: dict, write_archive: Write) -> None:
     """False if a recipe that names its data by hash could run on other data."""
     path = write_archive(files)

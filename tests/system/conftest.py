@@ -51,10 +51,12 @@ class Program:
         flags: str = "",
         x64: bool = False,
         plugins: tuple[str, ...] = PLUGINS,
+        packages: Path | None = None,
         **options,
     ) -> subprocess.Popen:
-        """Start it, and do not wait. `flags` are XLA's."""
-        environment = os.environ | {"VDMKIT_FAULTS": faults, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+        """Start it, and do not wait. `flags` are XLA's; in `packages` more packages are installed."""
+        path = os.pathsep.join(str(folder) for folder in (ROOT, packages) if folder)
+        environment = os.environ | {"VDMKIT_FAULTS": faults, "XLA_FLAGS": flags, "PYTHONPATH": path}
         environment |= {"JAX_COMPILATION_CACHE_DIR": str(self.cache / "jax"), "PYTHONPYCACHEPREFIX": str(self.cache)}
         environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_ENABLE_X64": str(int(x64))}
         for name in ("PYTHONDONTWRITEBYTECODE", "UV_RUN_RECURSION_DEPTH"):  # the latter makes commands "uv run ..."
@@ -68,10 +70,10 @@ class Program:
         """Run it to its end. No mistake of a user is answered by a traceback."""
         return finish(self.start(*arguments, **options))
 
-    def together(self, *commands: tuple[str, ...]) -> list[Result]:
+    def together(self, *commands: tuple[str, ...], **options) -> list[Result]:
         """Run commands to their ends, two at a time."""
         with ThreadPoolExecutor(2) as pool:
-            return list(pool.map(lambda command: self(*command), commands))
+            return list(pool.map(lambda command: self(*command, **options), commands))
 
 
 def _hear_ctrl_c() -> None:

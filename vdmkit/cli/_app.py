@@ -3,7 +3,6 @@
 
 import os
 import sys
-import traceback
 from typing import Annotated
 
 import typer
@@ -19,7 +18,7 @@ from vdmkit.cli._new_plugin import new_plugin
 from vdmkit.cli._run import run
 from vdmkit.cli._sample import sample
 from vdmkit.cli._score import score
-from vdmkit.errors import VdmkitError
+from vdmkit.errors import PluginError, VdmkitError, in_one_line, place_of
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -43,6 +42,8 @@ def main() -> None:
     try:
         app(prog_name="vdmkit")
     except VdmkitError as error:
+        if isinstance(error, PluginError) and os.environ.get("VDMKIT_TRACEBACK"):
+            raise
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:  # a full disk, a folder that may not be written
@@ -56,9 +57,8 @@ def main() -> None:
 
 
 def _defect(error: Exception) -> str:
-    frame = traceback.extract_tb(error.__traceback__)[-1]
     return (
-        f"{type(error).__name__}: {str(error).partition(chr(10))[0]} ({frame.filename}:{frame.lineno})\n"
+        f"{in_one_line(error)}{place_of(error)}\n"
         "This is a defect of vdmkit or of a plugin. VDMKIT_TRACEBACK=1 before the command shows how it came to this."
     )
 

@@ -10,7 +10,8 @@ import typer
 from vdmkit.cli._options import AsJson, PluginFiles
 
 if TYPE_CHECKING:
-    from vdmkit.registry import Component, Registry
+    from vdmkit.component import Component
+    from vdmkit.registry import Registry
 
 
 def list_components(

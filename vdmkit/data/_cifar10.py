@@ -72,9 +72,9 @@ class Cifar10(AbstractSource):
         known = known or all(_md5(data) == _MD5[name] for name, data in files.items())
         tables = {f"{path}: {name}": read_pickle(data, f"{path}: {name}") for name, data in files.items()}
         pixels = np.concatenate([_pixels(table, where) for where, table in tables.items()])
-        labels = np.concatenate([_labels(table, where) for where, table in tables.items()])
+        labels = [_labels(table, where) for where, table in tables.items()]
         published = "CIFAR-10" if known else None
-        return identified(pixels, 256, name="cifar10", split=split, published=published, labels=labels)
+        return identified(pixels, 256, name="cifar10", split=split, published=published, labels=_joined(labels))
 
     def _downloaded(self) -> Path:
         path = cache_folder() / "cifar-10-python.tar.gz"
@@ -138,8 +138,15 @@ def _pixels(table: dict[bytes, Any], where: str) -> UInt8[np.ndarray, "n 32 32 3
     return rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # a row holds the R, G and B planes
 
 
-def _labels(table: dict[bytes, Any], where: str) -> Int[np.ndarray, " n"]:
-    labels = table.get(b"labels")
+def _labels(table: dict[bytes, Any], where: str) -> Int[np.ndarray, " n"] | None:
+    """None if the file has none."""
+    if (labels := table.get(b"labels")) is None:
+        return None
     if not isinstance(labels, list) or not all(isinstance(label, int) and 0 <= label < _CLASSES for label in labels):
         raise DataError(f"{where}: no list of labels 0 to 9 at key b'labels'. Fetch the file anew.")
     return np.array(labels, np.int64)
+
+
+def _joined(parts: list[Int[np.ndarray, " _"] | None]) -> Int[np.ndarray, " m"] | None:
+    known = [labels for labels in parts if labels is not None]
+    return np.concatenate(known) if len(known) == len(parts) else None

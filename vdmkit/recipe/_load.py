@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vdmkit.errors import RecipeError
-from vdmkit.plugins import load_plugins
+from vdmkit.plugins import broken_packages, load_plugins
 from vdmkit.recipe._document import read_document
 from vdmkit.recipe._reader import Reader
 from vdmkit.recipe._recipe import Recipe
@@ -21,12 +21,19 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), plugins: Iterab
 
     Raises:
         RecipeError: everything that is wrong with the recipe, one line each.
-        RegistryError: a plugin does not load.
+        RegistryError: a plugin file does not load.
     """
     document = read_document(Path(path), overrides)
     load_plugins(plugins)
     reader = Reader(document)
     recipe = reader.read(Recipe, (), document.values)
     if reader.problems:
-        raise RecipeError("\n".join(reader.problems))
+        raise RecipeError("\n".join([*reader.problems, *_reason(reader)]))
     return recipe
+
+
+def _reason(reader: Reader) -> list[str]:
+    """Why a component may be unknown."""
+    broken = broken_packages() if reader.misses_component else []
+    names = ", ".join(map(repr, broken))
+    return [f"What a plugin package brings is unknown while it does not load: {names}."] if broken else []

@@ -15,11 +15,15 @@ from vdmkit.registry import nearest, registry
 
 
 class Reader:
-    """Turns tables of `document` into objects. A result is usable only while `problems` is empty."""
+    """Turns tables of `document` into objects. A result is usable only while `problems` is empty.
+
+    `misses_component`: one of the problems is a name that is not registered.
+    """
 
     def __init__(self, document: Document):
         self._document = document
         self._problems: list[tuple[Place, str]] = []
+        self.misses_component = False
 
     @property
     def problems(self) -> list[str]:
@@ -79,6 +83,7 @@ class Reader:
         try:
             parameters = registry(kind).get(name).parameters
         except RegistryError as error:
+            self.misses_component = True
             return self._report((*keys, "name"), str(error))
         given = {key: inner for key, inner in table.items() if key != "name"}
         return Choice(kind, name, self._arguments(parameters, keys, given))

@@ -42,7 +42,7 @@ def check_value(annotation: Any, value: Any) -> Any:
     try:
         adapter = TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
         return adapter.validate_json(json.dumps(value, default=str))
-    except PydanticUserError as error:
+    except (PydanticUserError, NameError) as error:  # the latter: a name in quotes inside the annotation
         raise UnfitError(f"a recipe cannot give a value of type {type_name(annotation)}.") from error
     except ValidationError as error:
         raise UnfitError(_explain(error)) from error

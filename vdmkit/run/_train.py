@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, PyTree
 from vdmkit.assembly import build_optimizer, build_state, build_update, training_counts
 from vdmkit.checkpoint import CheckpointStore, Restored, steps_in
 from vdmkit.data import Images, batches
-from vdmkit.errors import CheckpointError, Interrupted, NonFiniteError
+from vdmkit.errors import CheckpointError, DataError, Interrupted, NonFiniteError
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import check_increasing
 from vdmkit.randomness import fold_purpose
@@ -144,6 +144,7 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, origin: Origin) -> S
 
     Raises:
         CheckpointError: the checkpoint is of another origin, or past the recipe's last step.
+        DataError: the network wants labels that the images do not have.
         RecipeError: the schedule does not rise.
     """
     settings = recipe.training
@@ -157,6 +158,8 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, origin: Origin) -> S
         process_count=jax.process_count(),
     )
     store = CheckpointStore(folder.checkpoints, keep_last=settings.keep_last, keep_best=settings.keep_best)
+    if "classes" in recipe.model.network.component.injected and train.labels is None:
+        raise DataError(f"network {recipe.model.network.name!r} is told labels, and {train.identity.name} has none.")
     state = build_state(recipe, training_counts(recipe, train))
     check_increasing(state.model.schedule)
 

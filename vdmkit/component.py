@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One component: a class or function that recipes name. Its signature is its schema."""
+
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from vdmkit.errors import PluginError, RecipeError, RegistryError, VdmkitError, in_one_line, place_of
+
+
+@dataclass(frozen=True)
+class Component:
+    """A registered class or function, and what its signature says."""
+
+    kind: str
+    name: str
+    target: Callable[..., Any]
+    origin: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name!r}" + (f" of {self.origin}" if self._is_foreign else "")
+
+    @property
+    def summary(self) -> str:
+        """First line of the docstring."""
+        return (inspect.getdoc(self.target) or "").partition("\n")[0]
+
+    @property
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """Keyword-only parameters: the recipe's keys, with resolved annotations."""
+        return {p.name: p for p in self._signature if p.kind is p.KEYWORD_ONLY}
+
+    @property
+    def injected(self) -> tuple[str, ...]:
+        """Positional parameters, which vdmkit supplies by name."""
+        return tuple(p.name for p in self._signature if p.kind is not p.KEYWORD_ONLY)
+
+    def build(self, context: dict[str, Any], **params: Any) -> Any:
+        """Call the target with what it wants of `context`, and `params` as recipe keys.
+
+        Raises:
+            RecipeError: the target refuses the values.
+            PluginError: it is a plugin's, and fails in another way.
+        """
+        arguments = [context[name] for name in self.injected]
+        try:
+            return self.target(*arguments, **params)
+        except RecipeError as error:
+            raise RecipeError(f"{self}: {error}") from error
+        except ValueError as error:
+            raise RecipeError(f"{self}: {error}{self._place(error)}") from error
+        except VdmkitError:
+            raise
+        except (Exception, SystemExit) as error:
+            if self._is_foreign:
+                raise PluginError(self._failure(error)) from error
+            raise
+
+    def _failure(self, error: BaseException) -> str:
+        return (
+            f"{self} cannot be built: {in_one_line(error)}{self._place(error)}. Repair the plugin. "
+            "VDMKIT_TRACEBACK=1 before the command shows how it came to this."
+        )
+
+    def _place(self, error: BaseException) -> str:
+        """The line of a plugin that failed; a message of vdmkit's own says enough without."""
+        file = getattr(sys.modules.get(self.target.__module__), "__file__", None)
+        return place_of(error, lambda other: other == file) if self._is_foreign else ""
+
+    @property
+    def _is_foreign(self) -> bool:
+        return self.origin != "vdmkit"
+
+    @cached_property
+    def _signature(self) -> list[inspect.Parameter]:
+        """Read when the component is registered, so that it surprises nobody later."""
+        try:
+            return _parameters(self.target)
+        except Exception as error:
+            raise RegistryError(
+                f"{self}: its signature cannot be read: {in_one_line(error)}. Its annotations must have a meaning "
+                "when it is registered."
+            ) from error
+
+
+def _parameters(target: Callable[..., Any]) -> list[inspect.Parameter]:
+    parameters = list(inspect.signature(target, eval_str=True).parameters.values())
+    if isinstance(target, type) and any(isinstance(one.annotation, str) for one in parameters):
+        # An Equinox class shows annotations as they were written, in quotes or after `from __future__`.
+        return list(inspect.signature(target.__init__, eval_str=True).parameters.values())[1:]
+    return parameters
