@@ -87,9 +87,16 @@ def build_guidance(recipe: Recipe) -> Guidance | None:
     return Guidance(settings.guidance, classes, settings.label)
 
 
+def check_rest(recipe: Recipe, levels: int) -> None:
+    """Build what is used after training, so that a refusal does not come after hours. Raises RecipeError."""
+    recipe.sampling.sampler.build()
+    recipe.sampling.grid.build()
+    build_guidance(recipe)
+    recipe.likelihood.estimator.build(trained_steps=recipe.objective.steps, levels=levels)
+
+
 def build_state(recipe: Recipe, level_counts: Int[Array, "h w c v"]) -> TrainState:
     """The state that training starts from; a function of the recipe and the training set alone."""
-    build_guidance(recipe)  # a refusal should not come after training
     model = build_model(recipe, level_counts, key=fold_purpose(jax.random.key(recipe.seed), "init"))
     return initial_state(model, build_optimizer(recipe), build_objective(recipe))
 

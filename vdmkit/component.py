@@ -71,6 +71,11 @@ class Component:
         return place_of(error, lambda other: other == file) if self._is_foreign else ""
 
     @property
+    def is_of_package(self) -> bool:
+        """Whether an installed plugin package brought it, and not vdmkit or a plugin file."""
+        return self._is_foreign and not self.origin.endswith(".py")
+
+    @property
     def _is_foreign(self) -> bool:
         return self.origin != "vdmkit"
 

@@ -55,7 +55,8 @@ def test_plugin_file(run, recipe, tmp_path):
     """A component of a file could not be used without installing a package."""
     plugin = tmp_path / "mine.py"
     plugin.write_text(
-        "import vdmkit\n@vdmkit.register('weighting', 'mine')\ndef mine(*, power: int = 2):\n    '''A weighting.'''\n"
+        "import vdmkit\nfrom vdmkit.objective import Snr\n@vdmkit.register('weighting', 'mine')\n"
+        "def mine(*, power: int = 2):\n    '''A weighting.'''\n    return Snr(power=float(power))\n"
     )
     arguments = ["check", str(recipe), "--set", "objective.weighting=mine"]
     assert run(*arguments).code == 2

@@ -84,8 +84,11 @@ def test_everything_else_works(program, packages, tiny):
     straight = ("--set", "model.schedule.name=straight")
     trained = program("run", tiny, "--out", "run", *straight, packages=packages)
     assert (trained.code, named(trained.err)) == (0, all_broken), trained.err
-    for name in ("a-good", "clash"):  # the other one has the name as soon as the first one does not load
-        install(packages, name, "1 / 0")
+    install(packages, "a-good", "1 / 0")  # now the other one has the name
+    evaluated = program("evaluate", "--ckpt", "run", plugins=(), packages=packages)
+    assert (evaluated.code, evaluated.out) == (1, ""), evaluated.err
+    assert "made with other packages of its components" in evaluated.err
+    install(packages, "clash", "1 / 0")
     evaluated = program("evaluate", "--ckpt", "run", plugins=(), packages=packages)
     assert (evaluated.code, evaluated.out) == (2, "")
     *_, unknown, reason = evaluated.err.splitlines()

@@ -46,10 +46,12 @@ def _describe(choice: "Choice") -> str:
 
 def _parameter_count(recipe: "Recipe") -> str:
     """Makes the model's shapes, and so finds values that no component can be built with."""
-    from vdmkit.assembly import count_parameters
+    from vdmkit.assembly import check_rest, count_parameters
     from vdmkit.errors import DataError
 
     try:
-        return f"{count_parameters(recipe, recipe.data.build()):,}"
+        source = recipe.data.build()
+        check_rest(recipe, source.levels)
+        return f"{count_parameters(recipe, source):,}"
     except DataError as error:  # the shape of the images comes from files that need not be here
         return f"unknown: {error}"
