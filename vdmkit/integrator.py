@@ -72,14 +72,18 @@ class Integrator(eqx.Module):
             SOLVERS[self.solver](),
             start,
             end,
-            (end - start) / self.steps if self.steps else jnp.copysign(_FIRST_STEP, end - start),
+            None if self.steps else jnp.copysign(_FIRST_STEP, end - start),
             state,
             args,
-            stepsize_controller=diffrax.ConstantStepSize() if self.steps else adaptive,
+            stepsize_controller=self._constant(start, end) if self.steps else adaptive,
             adjoint=diffrax.ForwardMode(),  # nothing is differentiated: plain loops
             max_steps=self.steps or self.max_steps,
             throw=False,
         )
+
+    def _constant(self, start: Float[Array, ""], end: Float[Array, ""]) -> diffrax.StepTo:
+        # Nodes, not a width: by rounding, a sum of widths may end before the end, one step too early.
+        return diffrax.StepTo(ts=jnp.linspace(start, end, self.steps + 1))
 
     def calls(self, steps: Int[Array, ""]) -> Int[Array, ""]:
         """How often `steps` steps evaluate the field; one more at each rejection of the very first step."""

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every registered sampler draws from the data, the faster the higher the order that its paper states, in float64."""
+
+import itertools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import brentq
+from scipy.stats import norm
+
+from vdmkit.denoiser import Estimate
+from vdmkit.distribution import GaussianMixture
+from vdmkit.noise import VarianceExploding
+from vdmkit.registry import registry
+from vdmkit.sampling import Ancestral, no_past
+
+PIXEL = (1, 1, 1)
+WEIGHTS, MEANS, SDS = (0.4, 0.6), (-0.8, 0.6), (0.3, 0.2)
+MIXTURE = GaussianMixture(PIXEL, WEIGHTS, tuple((m,) for m in MEANS), tuple((s,) for s in SDS))
+NOISY, CLEAN = 2.0, -4.0
+CHAINS = 2**15
+
+
+def sampler_of(name: str, **params):
+    return registry("sampler").get(name).build({}, **params)
+
+
+# what a paper states of a sampler, and of its settings; a sampler that is not here must be of order 1
+ORDERS = {
+    "heun": 2,
+    "dpm_2": 2,
+    "dpmpp_2m": 2,
+    "dpmpp_2s_ancestral": 2,
+    "dpmpp_3m_sde": 2,  # three steps' parabola, but the first step is of first order and the second of second
+    "lms": 2,  # of order 4 once there were four steps; the error of the first one, Euler's, stays
+    "ode": 4,
+}
+SETTINGS = {
+    "ancestral, large": ("ancestral", {"variance": "large"}, 1),
+    "ddim, eta = 1/2": ("ddim", {"eta": 0.5}, 1),
+    "ddim, eta = 1": ("ddim", {"eta": 1.0}, 1),
+    "euler in variance": ("euler", {"axis": "variance"}, 1),
+    "euler in vp_time": ("euler", {"axis": "vp_time"}, 1),
+    "euler_ancestral, eta = 0": ("euler_ancestral", {"eta": 0.0}, 1),
+    "heun, churn": ("heun", {"churn": 2.0}, 2),
+    "heun in vp_time": ("heun", {"axis": "vp_time"}, 2),
+    "dpmpp_2m, sde": ("dpmpp_2m", {"eta": 1.0}, 2),
+    "dpmpp_2s_ancestral, eta = 0": ("dpmpp_2s_ancestral", {"eta": 0.0}, 2),
+    "dpmpp_3m_sde, eta = 0": ("dpmpp_3m_sde", {"eta": 0.0}, 3),
+    "ode by Heun's method": ("ode", {"solver": "Heun", "steps": 1}, 2),
+    "sde by Heun's method": ("sde", {"solver": "Heun"}, 2),
+}
+CASES = {name: (name, {}, ORDERS.get(name, 1)) for name in sorted(registry("sampler").components)} | SETTINGS
+
+
+def quantiles(gamma: float) -> np.ndarray:
+    """Of y = x + exp(gamma / 2) eps, at the middles of as many equal parts as there are chains."""
+    y = np.linspace(-30, 30, 600_001)
+    parts = zip(WEIGHTS, MEANS, SDS, strict=True)
+    below = sum(w * norm.cdf(y, m, np.hypot(s, np.exp(gamma / 2))) for w, m, s in parts)
+    return np.interp((np.arange(CHAINS) + 0.5) / CHAINS, below, y)
+
+
+@eqx.filter_jit
+def all_chains(sampler, y, past, noise, gamma_t, gamma_s):
+    """A step of each chain; the chains in the order of their y, so that those side by side get noise that differs."""
+    y, past = jax.tree.map(lambda a: a[jnp.argsort(y.ravel())], (y, past))
+    denoise = lambda y, gamma: MIXTURE.estimate(y, gamma, VarianceExploding())  # noqa: E731
+
+    def step(y, past, noise):
+        y, estimate = sampler.step(denoise, y, gamma_t, gamma_s, past, noise)
+        return y, past.then(estimate, gamma_t)
+
+    return jax.vmap(step)(y, past, noise)
+
+
+def even_noise(n: int, rng: np.random.Generator) -> np.ndarray:
+    """n draws a chain that fill space evenly along the chains: a Kronecker sequence of Roberts' ratios, shifted."""
+    ratio = brentq(lambda r: r ** (max(n, 1) + 1) - r - 1, 1, 2)
+    u = np.outer(np.arange(CHAINS), ratio ** -(1.0 + np.arange(n))) + rng.uniform(size=n)
+    return norm.ppf(np.clip(u % 1, 1e-12, 1 - 1e-12)).reshape(CHAINS, n, *PIXEL)
+
+
+def distance(sampler, steps: int) -> float:
+    """Wasserstein-1 between where the chains end and the noisy data, by array-RQMC (L'Ecuyer et al. 2008).
+
+    Without noise a step keeps the order of the chains, so that it is their mean distance from the exact flow.
+    """
+    rng, gammas = np.random.default_rng(steps), jnp.linspace(NOISY, CLEAN, steps + 1)
+    y = jnp.asarray(quantiles(NOISY)).reshape(-1, *PIXEL)
+    past = jax.vmap(lambda _: no_past(PIXEL, jnp.asarray(steps)))(y)
+    for gamma_t, gamma_s in itertools.pairwise(gammas):
+        y, past = all_chains(sampler, y, past, jnp.asarray(even_noise(sampler.noises, rng)), gamma_t, gamma_s)
+    return float(abs(np.sort(np.asarray(y).ravel()) - quantiles(CLEAN)).mean())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_sampler_reaches_the_mixture_with_its_order(case: str) -> None:
+    """False if a sampler drew something else, however many its steps, or came near more slowly than it should."""
+    name, params, order = CASES[case]
+    steps = np.array([6, 12, 24])
+    distances = [max(distance(sampler_of(name, **params), n), 1e-4) for n in steps]  # what even noise leaves
+    slope = -np.polyfit(np.log(steps), np.log(distances), 1)[0]
+    assert distances[-1] < 0.03, distances  # of data whose parts are 1.4 apart
+    assert distances[0] < 1e-3 or slope > order - 0.35, (slope, distances)  # the next order is still seen at 6 steps
+
+
+def gaussian_chain(sampler, gammas, mean: float, variance: float) -> tuple[list[float], list[float]]:
+    """Means and variances of y along a chain with the exact denoiser of N(mean, variance), from the exact start.
+
+    There a step is a y + b + noise std: its three numbers follow from three calls.
+    """
+
+    @jax.jit
+    @jax.vmap
+    def numbers(gamma_t, gamma_s):
+        def denoise(y, gamma):
+            eps_hat = jnp.exp(gamma / 2) / (variance + jnp.exp(gamma)) * (y - mean)
+            return Estimate(y - jnp.exp(gamma / 2) * eps_hat, eps_hat)
+
+        past = no_past(PIXEL, jnp.asarray(1))
+
+        def step(y: float, noise: float):
+            n = jnp.full((sampler.noises, *PIXEL), noise)
+            return sampler.step(denoise, jnp.full(PIXEL, y), gamma_t, gamma_s, past, n)[0].squeeze()
+
+        b = step(0.0, 0.0)
+        return step(1.0, 0.0) - b, b, step(0.0, 1.0) - b
+
+    means, variances = [mean], [variance + np.exp(gammas[0])]
+    for a, b, std in zip(*map(np.asarray, numbers(gammas[:-1], gammas[1:])), strict=True):
+        means.append(a * means[-1] + b)
+        variances.append(a**2 * variances[-1] + std**2)
+    return means, variances
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10, 100])
+@pytest.mark.parametrize("kind", ["small", "large"])
+def test_ancestral_steps_have_the_exact_marginals(kind, steps: int) -> None:
+    """False if, at any T and after any step, a chain left q(z_t) where its variance is the right one.
+
+    Ho et al. 2020, arXiv 2006.11239, section 3.2: the small variance for x known, the large one for x ~ N(0, I).
+    """
+    gammas = jnp.linspace(4.0, -6.0, steps + 1)
+    mean, variance = {"small": (0.7, 0.0), "large": (0.0, 1.0)}[kind]
+    means, variances = gaussian_chain(Ancestral(variance=kind), gammas, mean, variance)
+    np.testing.assert_allclose(means, mean, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(variances, variance + np.exp(gammas), rtol=1e-10)  # rounding, over 100 steps
+
+
+@pytest.mark.parametrize("kind", ["small", "large"])
+def test_ancestral_marginals_become_exact_as_steps_grow(kind) -> None:
+    """False if, of any other Gaussian, the marginals after T steps were not exact up to 1 / T."""
+    steps, errors = np.array([50, 100, 200, 400]), []
+    for n in steps:
+        gammas = jnp.linspace(4.0, -6.0, n + 1)
+        means, variances = gaussian_chain(Ancestral(variance=kind), gammas, 0.7, 0.25)
+        errors.append(max(abs(np.log(variances / (0.25 + np.exp(gammas)))).max(), abs(np.asarray(means) - 0.7).max()))
+    slope = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
+    assert errors[-1] < 0.03
+    assert abs(slope - 1) < 0.05, (slope, errors)
