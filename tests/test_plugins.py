@@ -256,6 +256,15 @@ def test_a_constructor_that_refuses_names_its_package(install):
         Choice("schedule", "refuses").build(key=None)
 
 
+def test_a_function_that_gives_something_else_names_its_package(install):
+    """It would fail far from where it was made, as a defect of vdmkit."""
+    text = "import vdmkit\n\n@vdmkit.register('path', 'other')\ndef other():\n    return 'no path'\n"
+    install("vdmkit-other", {"plug_other.py": text})
+    load_plugins()
+    with pytest.raises(PluginError, match=r"^path 'other' of vdmkit-other gives a str, which is no AbstractPath\. "):
+        Choice("path", "other").build()
+
+
 def test_a_failure_of_vdmkit_stays_one(monkeypatch):
     """A defect of vdmkit would be reported as a plugin's."""
     component = registry("schedule").get("fixed_linear")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vdmkit.component import Component
+from vdmkit.errors import PluginError
 from vdmkit.registry import registry
 
 
@@ -31,4 +32,9 @@ class Choice:
             RecipeError: the constructor refuses the values.
             PluginError: it is a plugin's, and fails in another way.
         """
-        return self.component.build(context, **self.params)
+        built, interface = self.component.build(context, **self.params), registry(self.kind).interface
+        if interface and not isinstance(built, interface):
+            raise PluginError(
+                f"{self.component} gives a {type(built).__name__}, which is no {interface.__name__}. Repair the plugin."
+            )
+        return built
