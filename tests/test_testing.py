@@ -11,11 +11,11 @@ from vdmkit.denoiser import Eps, Estimate
 from vdmkit.distribution import GaussianMixture
 from vdmkit.errors import ConformanceError, RecipeError
 from vdmkit.networks import AbstractNetwork
-from vdmkit.noise import AbstractPath, AbstractSchedule, FixedLinear
+from vdmkit.noise import AbstractGrid, AbstractPath, AbstractSchedule, FixedLinear
 from vdmkit.objective import AbstractTimes, AbstractWeighting
 from vdmkit.plugins import load_plugins
 from vdmkit.registry import registry
-from vdmkit.sampling import AbstractGrid, Ancestral
+from vdmkit.sampling import Ancestral
 from vdmkit.testing import (
     check_grid,
     check_network,

@@ -25,6 +25,16 @@ class Choice:
         """What the name stands for."""
         return registry(self.kind).get(self.name)
 
+    def __str__(self) -> str:
+        """The name, and what is not the default, lists left out."""
+        defaults = {key: parameter.default for key, parameter in self.component.parameters.items()}
+        given = [
+            f"{key} = {value}"
+            for key, value in self.params.items()
+            if value != defaults.get(key) and not isinstance(value, tuple)
+        ]
+        return self.name + (f" ({', '.join(given)})" if given else "")
+
     def build(self, **context: Any) -> Any:
         """Make the component; its positional parameters are taken from `context` by name.
 

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 from vdmkit.component import Component
 from vdmkit.errors import RegistryError
 
-_ROOMS = ("noise", "networks", "denoiser", "distribution", "observation", "objective", "sampling", "likelihood")
-_ROOMS += ("data", "optimizer")
+_ROOMS = ("noise", "networks", "denoiser", "distribution", "observation", "kernel", "objective")
+_ROOMS += ("sampling", "likelihood", "data", "optimizer")
 _registries: dict[str, "Registry"] = {}
 _owner: str | None = None  # the plugin that is being loaded
 T = TypeVar("T", bound=Callable[..., Any])

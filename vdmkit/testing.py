@@ -15,6 +15,7 @@ from vdmkit.denoiser import AbstractPrediction, Estimate
 from vdmkit.errors import ConformanceError
 from vdmkit.networks import AbstractNetwork
 from vdmkit.noise import (
+    AbstractGrid,
     AbstractPath,
     AbstractSchedule,
     VarianceExploding,
@@ -25,7 +26,7 @@ from vdmkit.noise import (
 )
 from vdmkit.objective import AbstractTimes, AbstractWeighting
 from vdmkit.observation import AbstractObservation
-from vdmkit.sampling import AbstractGrid, AbstractSampler, no_past
+from vdmkit.sampling import AbstractSampler, no_past
 
 _GAMMAS = (-13.0, -5.0, 0.0, 5.0)
 

@@ -12,12 +12,12 @@ import pytest
 
 from vdmkit.distribution import Exact, GaussianMixture
 from vdmkit.integrator import Integrator
-from vdmkit.kernel import step_kl, step_variance
+from vdmkit.kernel import Gaussian, part_of_noise
 from vdmkit.likelihood._flow import transport
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import NoNetwork
 from vdmkit.noise import FixedLinear, Tabulated, VarianceExploding, VariancePreserving
-from vdmkit.objective import bits_per_dim, eps_error, prior_loss
+from vdmkit.objective import bits_per_dim, eps_error, prior_loss, step_loss
 from vdmkit.observation import DiscretisedGaussian, GaussianObservation
 
 
@@ -35,9 +35,9 @@ def test_bound_of_improved_diffusion(figures, mixture: GaussianMixture, table: s
     rows = {key.removeprefix(f"{table}/{variance}/"): value for key, value in found.items()}
     times = np.sort(rows["timesteps"])[::-1]
     gammas = jnp.asarray(Tabulated(table=table).gammas()[times])
-    kind = "large" if variance == "FIXED_LARGE" else "small"
+    kernel, key = Gaussian(variance="large" if variance == "FIXED_LARGE" else "small"), jax.random.key(0)
     # of z, at the second step: alpha_s^2 = 1 / (1 + e^gamma_s)
-    first = float(step_variance("small", gammas[-2], gammas[-1]) / (1 + jnp.exp(gammas[-1])))
+    first = float(part_of_noise(gammas[-2], gammas[-1]) / (1 + jnp.exp(-gammas[-1])))
     schedule = FixedLinear(gamma_min=float(gammas[-1]), gamma_max=float(gammas[0]))
     observation = DiscretisedGaussian(256, sd=float(np.sqrt(first)))
     model = DiffusionModel(schedule, VariancePreserving(), Exact(mixture), NoNetwork(1), observation, mixture.shape)
@@ -46,12 +46,13 @@ def test_bound_of_improved_diffusion(figures, mixture: GaussianMixture, table: s
 
     @jax.jit
     def bound(image, eps):
-        x, d = observation.encode(image), model.dimensions
+        x = observation.encode(image)
         errors = jax.vmap(lambda gamma, eps: eps_error(model, x, gamma, eps, {}))(gammas, eps)
-        steps = jax.vmap(lambda error, t, s: step_kl(kind, error, d, t, s))(errors[:-1], gammas[:-1], gammas[1:])
+        of_step = lambda eps, t, s: step_loss(model, kernel, x, eps, t, s, {}, key=key)  # noqa: E731
+        steps = jax.vmap(of_step)(eps[:-1], gammas[:-1], gammas[1:])
         z_0 = x + jnp.exp(gammas[-1] / 2) * eps[-1]
         decoder = -observation.log_prob(image, z_0, gammas[-1], lambda: model.x_hat(z_0, gammas[-1]))
-        return prior_loss(model, x), jnp.append(steps, decoder), errors / d
+        return prior_loss(model, x), jnp.append(steps, decoder), errors / model.dimensions
 
     prior, steps, errors = jax.vmap(bound, in_axes=(0, 1))(images, noise)
     prior, steps = (bits_per_dim(np.asarray(nats), model.dimensions) for nats in (prior, steps))

@@ -16,10 +16,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vdmkit.choice import Choice
 from vdmkit.distribution import Exact
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import NoNetwork
-from vdmkit.noise import FixedLinear, LinearBeta, Tabulated, VariancePreserving
+from vdmkit.noise import (
+    FixedLinear,
+    KarrasGrid,
+    LinearBeta,
+    Tabulated,
+    UniformInGamma,
+    UniformInTime,
+    VariancePreserving,
+)
 from vdmkit.observation import GaussianObservation
 from vdmkit.sampling import (
     Ancestral,
@@ -31,10 +40,7 @@ from vdmkit.sampling import (
     Euler,
     EulerAncestral,
     Heun,
-    KarrasGrid,
     Lms,
-    UniformInGamma,
-    UniformInTime,
     denoiser_of,
     no_past,
 )
@@ -166,7 +172,7 @@ def test_improved_diffusion(model, figures, table, variance: str, name: str) -> 
     gammas = np.append(schedule.gammas()[np.sort(times)[::-1]], -np.inf)
     large = variance == "FIXED_LARGE"
     samplers = {
-        "ancestral": Ancestral(variance="large" if large else "small"),
+        "ancestral": Ancestral(kernel=Choice("kernel", "gaussian", {"variance": "large" if large else "small"})),
         "ddim_eta0": Ddim(),
         "ddim_eta0.5": Ddim(eta=0.5),
     }

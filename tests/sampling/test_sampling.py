@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from vdmkit.networks import AbstractNetwork
-from vdmkit.noise import FixedLinear
-from vdmkit.sampling import AbstractSampler, Ancestral, UniformInTime, denoiser_of, no_past, sample
+from vdmkit.noise import FixedLinear, UniformInTime
+from vdmkit.sampling import AbstractSampler, Ancestral, denoiser_of, no_past, sample
 
 
 class _Formula(AbstractNetwork):

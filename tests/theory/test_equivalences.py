@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vdmkit.choice import Choice
 from vdmkit.denoiser import AbstractDirection, Estimate
 from vdmkit.distribution import GaussianMixture
-from vdmkit.kernel import part_of_noise, step_kl
+from vdmkit.kernel import Gaussian, part_of_noise
 from vdmkit.noise import (
     Cosine,
     FlowMatching,
@@ -56,6 +57,7 @@ DIRECTIONS = {
     if isinstance(c.target, type) and issubclass(c.target, AbstractDirection)
 }
 SHAPE = (2, 1, 1)
+LARGE = Choice("kernel", "gaussian", {"variance": "large"})
 MIXTURE = GaussianMixture(SHAPE, (0.4, 0.6), ((-0.5, 0.3), (0.4, 0.1)), ((0.2, 0.3), (0.4, 0.2)))
 
 
@@ -227,7 +229,7 @@ def test_samplers_that_are_the_same(claim: str) -> None:
 
 def test_samplers_that_are_not_the_same() -> None:
     """False if the comparison above could not tell methods apart."""
-    different = [Euler(), Heun(), Ancestral(), Ancestral(variance="large"), Euler(axis="variance"), Ddim(eta=0.5)]
+    different = [Euler(), Heun(), Ancestral(), Ancestral(kernel=LARGE), Euler(axis="variance"), Ddim(eta=0.5)]
     ends = [np.asarray(one_step(sampler)) for sampler in different]
     assert all(abs(a - b).max() > 1e-3 for a, b in itertools.combinations(ends, 2))
 
@@ -235,7 +237,9 @@ def test_samplers_that_are_not_the_same() -> None:
 def test_the_paths_kl_of_a_step_is_the_bounds() -> None:
     """False if the small variance's divergence were not expm1(gamma_t - gamma_s) / 2 (Kingma et al. 2021, eq. 13)."""
     for t, s in itertools.pairwise(jnp.asarray(GAMMAS[::-1])):
-        error = jnp.asarray(3.7)
-        np.testing.assert_allclose(step_kl("small", error, 5, t, s), jnp.expm1(t - s) / 2 * error, rtol=1e-12)
-        assert step_kl("large", jnp.zeros(()), 5, t, s) > 0  # a variance of its own costs where nothing is to be learnt
+        x, eps, key = jnp.zeros(SHAPE), jnp.full(SHAPE, 0.7), jax.random.key(0)
+        wrong, right = Estimate(x, eps - 0.3), Estimate(x, eps)
+        np.testing.assert_allclose(Gaussian().kl(wrong, x, eps, t, s, key=key), jnp.expm1(t - s) / 2 * 0.09, rtol=1e-12)
+        of_large = Gaussian(variance="large").kl(right, x, eps, t, s, key=key)
+        assert (of_large > 0).all()  # a variance of its own costs where nothing is to be learnt
         assert 0 < part_of_noise(t, s) < 1

@@ -11,6 +11,7 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
+from vdmkit.choice import Choice
 from vdmkit.denoiser import Estimate
 from vdmkit.distribution import GaussianMixture
 from vdmkit.noise import VarianceExploding
@@ -22,6 +23,7 @@ WEIGHTS, MEANS, SDS = (0.4, 0.6), (-0.8, 0.6), (0.3, 0.2)
 MIXTURE = GaussianMixture(PIXEL, WEIGHTS, tuple((m,) for m in MEANS), tuple((s,) for s in SDS))
 NOISY, CLEAN = 2.0, -4.0
 CHAINS = 2**15
+KERNELS = {variance: Choice("kernel", "gaussian", {"variance": variance}) for variance in ("small", "large")}
 
 
 def sampler_of(name: str, **params):
@@ -39,7 +41,7 @@ ORDERS = {
     "ode": 4,
 }
 SETTINGS = {
-    "ancestral, large": ("ancestral", {"variance": "large"}, 1),
+    "ancestral, large": ("ancestral", {"kernel": KERNELS["large"]}, 1),
     "ddim, eta = 1/2": ("ddim", {"eta": 0.5}, 1),
     "ddim, eta = 1": ("ddim", {"eta": 1.0}, 1),
     "euler in variance": ("euler", {"axis": "variance"}, 1),
@@ -146,7 +148,7 @@ def test_ancestral_steps_have_the_exact_marginals(kind, steps: int) -> None:
     """
     gammas = jnp.linspace(4.0, -6.0, steps + 1)
     mean, variance = {"small": (0.7, 0.0), "large": (0.0, 1.0)}[kind]
-    means, variances = gaussian_chain(Ancestral(variance=kind), gammas, mean, variance)
+    means, variances = gaussian_chain(Ancestral(kernel=KERNELS[kind]), gammas, mean, variance)
     np.testing.assert_allclose(means, mean, rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(variances, variance + np.exp(gammas), rtol=1e-10)  # rounding, over 100 steps
 
@@ -157,7 +159,7 @@ def test_ancestral_marginals_become_exact_as_steps_grow(kind) -> None:
     steps, errors = np.array([50, 100, 200, 400]), []
     for n in steps:
         gammas = jnp.linspace(4.0, -6.0, n + 1)
-        means, variances = gaussian_chain(Ancestral(variance=kind), gammas, 0.7, 0.25)
+        means, variances = gaussian_chain(Ancestral(kernel=KERNELS[kind]), gammas, 0.7, 0.25)
         errors.append(max(abs(np.log(variances / (0.25 + np.exp(gammas)))).max(), abs(np.asarray(means) - 0.7).max()))
     slope = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
     assert errors[-1] < 0.03

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.noise import FixedLinear, VariancePreserving, reverse
+from vdmkit.noise import FixedLinear, UniformInTime, VariancePreserving, reverse
 from vdmkit.observation import CategoricalObservation
-from vdmkit.sampling import Ancestral, UniformInTime, denoiser_of, no_past, sample
+from vdmkit.sampling import Ancestral, denoiser_of, no_past, sample
 
 
 def _last_variance(variance: float, steps: int) -> float:

@@ -11,10 +11,10 @@ from jaxtyping import Array
 
 from vdmkit.denoiser import AbstractPrediction, Categorical, Eps
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import FixedLinear
+from vdmkit.noise import FixedLinear, UniformInTime
 from vdmkit.objective import Draws, Elbo, LowDiscrepancy, Objective
 from vdmkit.observation import CategoricalObservation
-from vdmkit.sampling import Ancestral, UniformInTime, sample
+from vdmkit.sampling import Ancestral, sample
 
 SHAPE, LEVELS = (3, 2, 1), 5
 Pair = Callable[[AbstractPrediction], tuple[DiffusionModel, DiffusionModel]]

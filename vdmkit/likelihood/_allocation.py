@@ -17,8 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vdmkit.noise import AbstractSchedule, ends_of, gammas_of
-
 _CELLS = 128
 _PAD = 256
 _MANY, _SHIFTS = 256, 16
@@ -51,13 +49,15 @@ class Allocation(eqx.Module):
         return self.low[c] + self.width[c] * within, self.weight[c], self.mean[c]
 
 
-def cells_of(schedule: AbstractSchedule, steps: int) -> Cells:
-    """The cells of the T-step loss; or, for steps = 0, equal ones between the ends of the schedule."""
-    if steps:
-        gamma = np.asarray(gammas_of(schedule, steps), np.float64)
-        return Cells(gamma[1:], np.zeros(steps), np.expm1(np.diff(gamma)) / 2)
-    edges = np.linspace(*ends_of(schedule), _CELLS + 1)
+def cells_between(gamma_0: float, gamma_1: float) -> Cells:
+    """Equal cells, of the loss in continuous time."""
+    edges = np.linspace(gamma_0, gamma_1, _CELLS + 1)
     return Cells(edges[:-1], np.diff(edges), np.diff(edges) / 2)
+
+
+def cells_of_steps(gammas: Float[np.ndarray, " steps_plus_1"]) -> Cells:
+    """The cells of the T-step loss, whose gammas rise."""
+    return Cells(gammas[1:], np.zeros(len(gammas) - 1), np.expm1(np.diff(gammas)) / 2)
 
 
 def neyman(cells: Cells, mean: Float[np.ndarray, " c"], sd: Float[np.ndarray, " c"]) -> tuple[Allocation, float]:
@@ -65,7 +65,7 @@ def neyman(cells: Cells, mean: Float[np.ndarray, " c"], sd: Float[np.ndarray, " 
 
     For such means; those of one image differ, which adds to the variance of few draws: see `variance_of_curves`.
     """
-    share, even = cells.rate * sd, cells.rate / cells.rate.sum()
+    share, even = cells.rate * sd, (cells.rate / cells.rate.sum() + 1 / len(cells.rate)) / 2
     share = share / share.sum() if share.sum() > 0 else even
     ends = jnp.asarray(np.cumsum((1 - _EVEN_SHARE) * share + _EVEN_SHARE * even), float).at[-1].set(1.0)
     probability = np.diff(np.asarray(ends, np.float64), prepend=0)  # as rounded: those are the true ones

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
 from vdmkit.errors import DataError, NonFiniteError, RecipeError
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import AbstractSchedule, gammas_of
+from vdmkit.noise import gammas_of
 from vdmkit.objective import Bound, diffusion_loss, eps_error, prior_loss, reconstruction_loss, step_end
 from vdmkit.randomness import fold_purpose
 
@@ -49,7 +49,8 @@ def bound_of_images(
     if draws < 2 or draws % 2:
         raise RecipeError(f"evaluation.draws = {draws}: expected an even number, for two estimates of each image.")
     check_count(pixels)
-    check_rounding(model.schedule, steps)
+    if steps:
+        check_rounding(np.asarray(gammas_of(model.schedule, steps), np.float64))
     # In an order of chance, so that a pass that is stopped is a random sample even of a sorted test set.
     order = np.random.default_rng(0).permutation(len(pixels))
     parts, done = [], 0
@@ -69,15 +70,12 @@ def bound_of_images(
     return bound
 
 
-def check_rounding(schedule: AbstractSchedule, steps: int) -> None:
+def check_rounding(gamma: Float[np.ndarray, " steps_plus_1"]) -> None:
     """Raises RecipeError if in T steps the rounding of eps - eps_hat, times expm1(gamma_t - gamma_s), would be seen."""
-    if not steps:
-        return
-    gamma = np.asarray(gammas_of(schedule, steps), np.float64)
     nats = np.expm1(np.diff(gamma)).sum() / 2 * float(jnp.finfo(jnp.zeros(()).dtype).eps) ** 2  # of each dimension
     if not nats < _ROUNDING:
         raise RecipeError(
-            f"T = {steps} steps from gamma = {gamma[0]:g} to {gamma[-1]:g} cannot be told from rounding in "
+            f"T = {len(gamma) - 1} steps from gamma = {gamma[0]:g} to {gamma[-1]:g} cannot be told from rounding in "
             f"{jnp.zeros(()).dtype}. Take more steps, or JAX_ENABLE_X64=1."
         )
 

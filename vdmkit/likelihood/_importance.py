@@ -63,7 +63,7 @@ class ImportanceWeighted(AbstractEstimator[None]):
     def plan(
         self, model: DiffusionModel, images: Real[np.ndarray, "n h w c"], *, precision: float, key: PRNGKeyArray
     ) -> None:
-        check_rounding(model.schedule, self.steps)
+        check_rounding(np.asarray(gammas_of(model.schedule, self.steps), np.float64))
         if precision:
             raise RecipeError(
                 "the importance estimator cannot plan for a precision. "

@@ -10,14 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PRNGKeyArray, Real
 
+from vdmkit.likelihood._allocation import Cells
 from vdmkit.likelihood._controls import COUNT, Controls
+from vdmkit.likelihood._loss import AbstractLoss
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import ends_of
-from vdmkit.objective import eps_error, reconstruction_loss
+from vdmkit.objective import reconstruction_loss
 
 _IMAGES, _NODES = 48, 24
 _LEAST = 0.1  # size of a control variate against the loss's
-EVALUATIONS = 2 * _IMAGES * _NODES
+MOST_EVALUATIONS = 2 * _IMAGES * _NODES
 
 
 class Pilot(eqx.Module):
@@ -33,44 +34,61 @@ class Pilot(eqx.Module):
     curves: Float[np.ndarray, "2 g n"]
     reconstruction_variance: float
 
+    @property
+    def evaluations(self) -> int:
+        """Of the network."""
+        return 2 * _IMAGES * len(self.gamma)
+
 
 def run_pilot(
     model: DiffusionModel,
     images: Real[np.ndarray, "n h w c"],
     controls: Controls,
+    cells: Cells,
+    loss: AbstractLoss,
     *,
     key: PRNGKeyArray,
 ) -> Pilot:
-    """Two draws of the loss at each of some images and gammas between the schedule's ends."""
-    gamma_0, gamma_1 = ends_of(model.schedule)
+    """Two draws of the loss at each of some images, in some of the cells."""
     order = np.random.default_rng(0).permutation(len(images))
     chosen = jnp.asarray(images[np.resize(order, _IMAGES)])
-    gamma = gamma_0 + (gamma_1 - gamma_0) * (np.arange(_NODES) + 0.5) / _NODES
-    keys = jax.random.split(key, (_NODES, 2, _IMAGES))
+    gamma = _spread(cells.low + cells.width / 2)
+    keys = jax.random.split(key, (len(gamma), 2, _IMAGES))
     fits, curves = [], []
     for i, g in enumerate(gamma):
-        pair = [_draws(model, controls, chosen, jnp.asarray(g, float), keys[i, j]) for j in (0, 1)]
+        pair = [_draws(model, controls, loss, chosen, jnp.asarray(g, float), keys[i, j]) for j in (0, 1)]
         pair = jax.tree.map(lambda a: np.asarray(a, np.float64), pair)
         mean = (pair[0][0] + pair[1][0]).mean() / 2
         fits.append((mean, *_fit(*(first - second for first, second in zip(*pair, strict=True)))))
-        curves.append([loss - controlled @ fits[-1][1] for loss, controlled, _ in pair])
+        curves.append([of_draw - controlled @ fits[-1][1] for of_draw, controlled, _ in pair])
     mean, coefficients, sd, variance = (np.asarray(column) for column in zip(*fits, strict=True))
     return Pilot(gamma, mean, coefficients, sd, np.stack(curves, axis=1), float(variance.mean()))
 
 
 @eqx.filter_jit
 def _draws(
-    model: DiffusionModel, controls: Controls, images: Array, gamma: Array, keys: Key[Array, " b"]
+    model: DiffusionModel,
+    controls: Controls,
+    loss: AbstractLoss,
+    images: Array,
+    gamma: Array,
+    keys: Key[Array, " b"],
 ) -> tuple[Array, Array, Array]:
     def one(image: Array, key: PRNGKeyArray) -> tuple[Array, Array, Array]:
-        key_eps, key_0, key_controls = jax.random.split(key, 3)
+        key_eps, key_0, key_controls, key_loss = jax.random.split(key, 4)
         x = model.observation.encode(image)
         eps_0, eps = (jax.random.normal(k, x.shape, x.dtype) for k in (key_0, key_eps))
-        loss = eps_error(model, x, gamma, eps, {})
+        of_draw = loss(model, x, gamma, eps, key=key_loss)
         controlled = controls(model, x, gamma, eps, key=key_controls)
-        return loss, controlled, reconstruction_loss(model, image, eps_0)
+        return of_draw, controlled, reconstruction_loss(model, image, eps_0)
 
     return jax.vmap(one)(images, keys)
+
+
+def _spread(middles: Float[np.ndarray, " c"]) -> Float[np.ndarray, " g"]:
+    """At most 24 of them, as far apart as can be."""
+    count = min(_NODES, len(middles))
+    return middles[((np.arange(count) + 0.5) / count * len(middles)).astype(int)]
 
 
 def _fit(

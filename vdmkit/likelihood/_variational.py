@@ -11,18 +11,30 @@ import numpy as np
 from annotated_types import Ge, Le, MultipleOf
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
+from vdmkit.choice import Choice
 from vdmkit.errors import RecipeError
-from vdmkit.likelihood._allocation import Allocation, cells_of, neyman, variance_of_curves
+from vdmkit.kernel import AbstractKernel
+from vdmkit.likelihood._allocation import (
+    Allocation,
+    Cells,
+    cells_between,
+    cells_of_steps,
+    neyman,
+    variance_of_curves,
+)
 from vdmkit.likelihood._bound import check_rounding, describe_bound
 from vdmkit.likelihood._controls import Controls, fit_controls
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
-from vdmkit.likelihood._pilot import EVALUATIONS, run_pilot
+from vdmkit.likelihood._loss import AbstractLoss, ContinuousLoss, StepLoss
+from vdmkit.likelihood._pilot import MOST_EVALUATIONS, run_pilot
 from vdmkit.limits import MAX_STEPS
 from vdmkit.model import DiffusionModel
-from vdmkit.objective import eps_error, prior_loss, reconstruction_loss
+from vdmkit.noise import AbstractGrid, AbstractSchedule, UniformInTime
+from vdmkit.objective import prior_loss, reconstruction_loss
 from vdmkit.randomness import fold_purpose
 from vdmkit.registry import register
 
+PAPERS_KERNEL, EVEN_IN_TIME = Choice("kernel", "gaussian"), Choice("grid", "uniform")
 _QUANTILE = 1.96
 _MOST = 2**20  # draws of an estimate
 _MARGIN = 1.3  # the pilot knows the variance to some 10%, the pass its own to as much
@@ -50,11 +62,12 @@ class Explained(eqx.Module):
 
 
 class BoundPlan(eqx.Module):
-    """What the pilot settled: allocation, what control variates explain, draws a replicate.
+    """What is summed, and what the pilot settled: allocation, what control variates explain, draws a replicate.
 
     `variance` (nats^2) is that predicted of one estimate of one image; NaN without a pilot.
     """
 
+    loss: AbstractLoss
     allocation: Allocation
     explained: Explained | None
     draws: Int[np.ndarray, ""]
@@ -69,10 +82,15 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
     Args:
         draws: network evaluations an image, an even number; with a wanted precision, its pilot decides.
         steps: T; 0 is continuous time. Left out, what the model was trained on.
+        kernel: p(z_s | z_t) of a step;
+        grid: and the gammas of the steps.
     """
 
     draws: int = eqx.field(static=True)
     steps: int = eqx.field(static=True)
+    kernel: AbstractKernel
+    grid: AbstractGrid
+    words: str = eqx.field(static=True)
 
     def __init__(
         self,
@@ -80,33 +98,52 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         *,
         draws: Annotated[int, Ge(2), MultipleOf(2)] = 16,
         steps: Annotated[int, Ge(0), Le(MAX_STEPS)] | None = None,
+        kernel: Annotated[Choice, "kernel"] = PAPERS_KERNEL,
+        grid: Annotated[Choice, "grid"] = EVEN_IN_TIME,
     ):
         self.draws = draws
         self.steps = trained_steps if steps is None else steps
+        self.kernel, self.grid = kernel.build(), grid.build()
+        others = [f"{one.kind} {one}" for one in (kernel, grid) if str(one) not in ("gaussian", "uniform")]
+        if others and not self.steps:
+            raise RecipeError(f"{' and '.join(others)}: in continuous time there is none. Give a number of steps.")
+        self.words = ", ".join([describe_bound(self.steps), *others])
 
     def describe(self) -> str:
-        return describe_bound(self.steps)
+        return self.words
+
+    def gammas(self, schedule: AbstractSchedule) -> Float[np.ndarray, " steps_plus_1"]:
+        """Of the steps, rising; in continuous time the two ends."""
+        grid = self.grid if self.steps else UniformInTime()
+        return np.asarray(grid(schedule, self.steps or 1), np.float64)[::-1]
 
     def plan(
         self, model: DiffusionModel, images: Real[np.ndarray, "n h w c"], *, precision: float, key: PRNGKeyArray
     ) -> BoundPlan:
-        check_rounding(model.schedule, self.steps)
-        if not precision and self.draws * len(images) < EVALUATIONS:
+        if self.steps:
+            check_rounding(self.gammas(model.schedule))
+        if not precision and self.draws * len(images) < MOST_EVALUATIONS:
             return self.even_plan(model)
         return self.fitted_plan(model, images, precision=precision, key=key)
 
     def even_plan(self, model: DiffusionModel) -> BoundPlan:
         """Without a pilot, where that would cost more than all the draws."""
-        cells, strata = cells_of(model.schedule, self.steps), np.asarray(self.draws // 2)
+        cells, loss = self._parts(model.schedule)
         allocation, _ = neyman(cells, np.zeros_like(cells.rate), np.zeros_like(cells.rate))
-        return BoundPlan(allocation, None, strata, np.asarray(np.nan), 0)
+        return BoundPlan(loss, allocation, None, np.asarray(self.draws // 2), np.asarray(np.nan), 0)
+
+    def _parts(self, schedule: AbstractSchedule) -> tuple[Cells, AbstractLoss]:
+        gammas = self.gammas(schedule)
+        if not self.steps:
+            return cells_between(*gammas), ContinuousLoss()
+        return cells_of_steps(gammas), StepLoss(self.kernel, jnp.asarray(gammas, float))
 
     def fitted_plan(
         self, model: DiffusionModel, images: Real[np.ndarray, "n h w c"], *, precision: float, key: PRNGKeyArray
     ) -> BoundPlan:
         """With a pilot."""
-        cells, controls = cells_of(model.schedule, self.steps), fit_controls(model, images)
-        pilot = run_pilot(model, images, controls, key=key)
+        (cells, loss), controls = self._parts(model.schedule), fit_controls(model, images)
+        pilot = run_pilot(model, images, controls, cells, loss, key=key)
         middles = cells.low + cells.width / 2
         mean, sd = (np.interp(middles, pilot.gamma, values) for values in (pilot.mean, pilot.sd))
         allocation, variance = neyman(cells, mean, sd)
@@ -120,7 +157,8 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
             wanted = 2 * len(images) * (precision / _QUANTILE) ** 2  # two replicates of each image
             strata = _fewest(lambda strata: _MARGIN * of_estimate(strata) <= wanted)
         explained = Explained(controls, *(jnp.asarray(a, float) for a in (pilot.gamma, pilot.coefficients)))
-        return BoundPlan(allocation, explained, np.asarray(strata), np.asarray(of_estimate(strata)), EVALUATIONS)
+        expected = np.asarray(of_estimate(strata))
+        return BoundPlan(loss, allocation, explained, np.asarray(strata), expected, pilot.evaluations)
 
     def rounds(self, plan: BoundPlan) -> int:
         return int(plan.draws)
@@ -169,23 +207,29 @@ def _one_draw(
     def one(image: Array, index: Array) -> dict[str, Array]:
         of_replicate = jax.random.fold_in(jax.random.fold_in(fold_purpose(key, "bound"), index), replicate)
         u = jax.random.uniform(fold_purpose(of_replicate, "time"), dtype=float)
-        key_0, key_eps, key_controls = jax.random.split(jax.random.fold_in(of_replicate, k), 3)
+        key_0, key_eps, *keys = jax.random.split(jax.random.fold_in(of_replicate, k), 4)
         x = model.observation.encode(image)
         eps_0, eps = (jax.random.normal(k, x.shape, x.dtype) for k in (key_0, key_eps))
         return {
             "prior": prior_loss(model, x),
             "reconstruction": reconstruction_loss(model, image, eps_0),
-            "diffusion": _diffusion(model, plan, x, (u + k) / plan.draws, eps, key_controls),
+            "diffusion": _diffusion(model, plan, x, (u + k) / plan.draws, eps, *keys),
         }
 
     return jax.vmap(one)(images, index)
 
 
 def _diffusion(
-    model: DiffusionModel, plan: BoundPlan, x: Array, u: Array, eps: Array, key: PRNGKeyArray
+    model: DiffusionModel,
+    plan: BoundPlan,
+    x: Array,
+    u: Array,
+    eps: Array,
+    key_controls: PRNGKeyArray,
+    key_loss: PRNGKeyArray,
 ) -> Float[Array, ""]:
     gamma, weight, mean = plan.allocation(u)
-    loss = eps_error(model, x, gamma, eps, {})
+    loss = plan.loss(model, x, gamma, eps, key=key_loss)
     if plan.explained is not None:
-        loss = loss - plan.explained(model, x, gamma, eps, key=key)
+        loss = loss - plan.explained(model, x, gamma, eps, key=key_controls)
     return plan.allocation.total + weight * (loss - mean)

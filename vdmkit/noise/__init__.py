@@ -3,6 +3,14 @@
 
 from vdmkit.noise._beta import LinearBeta, SubVpLinearBeta
 from vdmkit.noise._fixed import Cosine, FlowMatching, Karras, LogLinear, LogNormal, ShiftedCosine, Sigmoid
+from vdmkit.noise._grid import (
+    AbstractGrid,
+    KarrasGrid,
+    Quadratic,
+    TabulatedGrid,
+    UniformInGamma,
+    UniformInTime,
+)
 from vdmkit.noise._linear import FixedLinear, LearnedLinear
 from vdmkit.noise._monotone import LearnedMonotone
 from vdmkit.noise._path import AbstractPath, VariancePreserving
@@ -12,23 +20,29 @@ from vdmkit.noise._schedule import AbstractSchedule, check_increasing, ends_of, 
 from vdmkit.noise._tabulated import Tabulated, cosine_betas, linear_betas
 
 __all__ = [
+    "AbstractGrid",
     "AbstractPath",
     "AbstractSchedule",
     "Cosine",
     "FixedLinear",
     "FlowMatching",
     "Karras",
+    "KarrasGrid",
     "LearnedLinear",
     "LearnedMonotone",
     "LinearBeta",
     "LogLinear",
     "LogNormal",
+    "Quadratic",
     "ShiftedCosine",
     "Sigmoid",
     "StraightLine",
     "SubVariancePreserving",
     "SubVpLinearBeta",
     "Tabulated",
+    "TabulatedGrid",
+    "UniformInGamma",
+    "UniformInTime",
     "VarianceExploding",
     "VariancePreserving",
     "check_increasing",

@@ -9,6 +9,7 @@ from jaxtyping import Int
 
 from vdmkit.data import Images
 from vdmkit.distribution import Exact, GaussianMixture, LevelMixture
+from vdmkit.kernel import Gaussian
 from vdmkit.likelihood import (
     AbstractEstimator,
     VariationalBound,
@@ -17,7 +18,6 @@ from vdmkit.likelihood import (
     has_known_ends,
     terms_of_images,
 )
-from vdmkit.noise import gammas_of
 from vdmkit.objective import bits_per_dim
 from vdmkit.run._load import TrainedRun
 
@@ -55,8 +55,9 @@ def exact_bound(
         return None
     if len(distribution.weights) > 1:
         return None
-    steps, images = estimator.steps or 1, test.pixels[index]
-    gammas = np.asarray(gammas_of(model.schedule, steps), np.float64)
+    if estimator.steps and estimator.kernel != Gaussian():
+        return None
+    images, gammas = test.pixels[index], estimator.gammas(model.schedule)
     match distribution:
         case GaussianMixture():
             bound = gaussian_terms(distribution, images, gammas, continuous=not estimator.steps)

@@ -10,10 +10,11 @@ from jaxtyping import Real
 
 from vdmkit.assembly import build_guidance
 from vdmkit.model import DiffusionModel
+from vdmkit.noise import AbstractGrid, UniformInTime
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import Recipe
 from vdmkit.report import progress
-from vdmkit.sampling import AbstractGrid, AbstractSampler, Guidance, UniformInTime, sample
+from vdmkit.sampling import AbstractSampler, Guidance, sample
 
 _BATCH = 64
 _TIMED = 8

@@ -1,23 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samplers, and the grids of gammas that they walk down."""
+"""Samplers."""
 
 from vdmkit.sampling._ancestral import Ancestral, Ddim
 from vdmkit.sampling._denoise import Denoise, Guidance, denoiser_of, guided
 from vdmkit.sampling._dpm_solver import DpmPlusPlus2M, DpmPlusPlus2SAncestral, DpmPlusPlus3MSde, EulerAncestral
 from vdmkit.sampling._edm import Dpm2, Euler, Heun, Lms
-from vdmkit.sampling._grid import (
-    AbstractGrid,
-    KarrasGrid,
-    Quadratic,
-    TabulatedGrid,
-    UniformInGamma,
-    UniformInTime,
-)
 from vdmkit.sampling._sampler import AbstractSampler, Past, no_past, sample
 from vdmkit.sampling._solvers import Ode, Sde
 
 __all__ = [
-    "AbstractGrid",
     "AbstractSampler",
     "Ancestral",
     "Ddim",
@@ -30,15 +21,10 @@ __all__ = [
     "EulerAncestral",
     "Guidance",
     "Heun",
-    "KarrasGrid",
     "Lms",
     "Ode",
     "Past",
-    "Quadratic",
     "Sde",
-    "TabulatedGrid",
-    "UniformInGamma",
-    "UniformInTime",
     "denoiser_of",
     "guided",
     "no_past",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samplers that draw from a Gaussian p(z_s | z_t): the ancestral ones, and DDIM."""
+"""Samplers that draw from p(z_s | z_t): the ancestral one, and DDIM."""
 
 from typing import Annotated
 
@@ -8,27 +8,30 @@ import jax.numpy as jnp
 from annotated_types import Ge, Le
 from jaxtyping import Array, Float
 
+from vdmkit.choice import Choice
 from vdmkit.denoiser import Estimate
-from vdmkit.kernel import Variance, part_of_noise, step_variance
+from vdmkit.kernel import AbstractKernel, part_of_noise
 from vdmkit.registry import register
 from vdmkit.sampling._denoise import Denoise
 from vdmkit.sampling._sampler import AbstractSampler, Past
 
+PAPERS = Choice("kernel", "gaussian")
+
 
 @register("sampler", "ancestral")
 class Ancestral(AbstractSampler):
-    """z_s ~ q(z_s | z_t, x = x_hat(z_t)), noise in the last step too (Kingma et al. 2021, section 3.2).
+    """z_s ~ p(z_s | z_t), noise in the last step too (Kingma et al. 2021, section 3.2).
 
     Args:
-        variance: "small" is that of q(z_s | z_t, x); "large" is beta, that of q(z_t | z_s) on the variance preserving
-            path (Ho et al. 2020, arXiv 2006.11239, section 3.2).
+        kernel: p(z_s | z_t); "gaussian" is q(z_s | z_t, x = x_hat(z_t)).
     """
 
-    variance: Variance = eqx.field(static=True)
+    kernel: AbstractKernel
     noises: int = eqx.field(static=True)
 
-    def __init__(self, *, variance: Variance = "small"):
-        self.variance, self.noises = variance, 1
+    def __init__(self, *, kernel: Annotated[Choice, "kernel"] = PAPERS):
+        self.kernel = kernel.build()
+        self.noises = self.kernel.noises
 
     def step(
         self,
@@ -39,10 +42,8 @@ class Ancestral(AbstractSampler):
         past: Past,
         noise: Float[Array, "n h w c"],
     ) -> tuple[Float[Array, "h w c"], Estimate]:
-        estimate, c = denoise(y_t, gamma_t), part_of_noise(gamma_t, gamma_s)
-        std = jnp.sqrt(step_variance(self.variance, gamma_t, gamma_s))
-        std = jnp.where(jnp.isneginf(gamma_s), 0.0, std)  # a step to the image itself draws nothing
-        return y_t - jnp.exp(gamma_t / 2) * c * estimate.eps_hat + std * noise[0], estimate
+        estimate = denoise(y_t, gamma_t)
+        return self.kernel(estimate, y_t, gamma_t, gamma_s).sample(noise), estimate
 
 
 @register("sampler", "ddim")

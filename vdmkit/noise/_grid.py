@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Grids of gammas, from the noisiest to the cleanest, that a sampler walks down."""
+"""Grids: the gammas of T steps, from the noisiest to the cleanest."""
 
 import abc
 import itertools
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vdmkit.errors import RecipeError
-from vdmkit.noise import AbstractSchedule, ends_of, gammas_of
+from vdmkit.noise._schedule import AbstractSchedule, gammas_of
 from vdmkit.registry import define_kind, register
 
 
@@ -22,7 +22,7 @@ class AbstractGrid(eqx.Module):
         """T + 1 gammas that fall from gamma_1 to gamma_0."""
 
 
-define_kind("grid", "the gammas of the steps of sampling", AbstractGrid)
+define_kind("grid", "the gammas of T steps, of sampling or of the bound", AbstractGrid)
 
 
 @register("grid", "uniform")
@@ -46,7 +46,7 @@ class UniformInGamma(AbstractGrid):
     """gamma in equal steps, so that log sigma / alpha falls evenly (k-diffusion's exponential)."""
 
     def __call__(self, schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_plus_1"]:
-        gamma_0, gamma_1 = ends_of(schedule)
+        gamma_0, gamma_1 = gammas_of(schedule, 1)
         return jnp.linspace(gamma_1, gamma_0, steps + 1)
 
 
@@ -62,8 +62,7 @@ class KarrasGrid(AbstractGrid):
         self.rho = rho
 
     def __call__(self, schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_plus_1"]:
-        gamma_0, gamma_1 = ends_of(schedule)
-        first, last = (jnp.exp(jnp.asarray(gamma / 2 / self.rho, float)) for gamma in (gamma_1, gamma_0))
+        last, first = jnp.exp(gammas_of(schedule, 1) / 2 / self.rho)
         return 2 * self.rho * jnp.log(jnp.linspace(first, last, steps + 1))
 
 

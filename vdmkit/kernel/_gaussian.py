@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Gaussian steps at x = x_hat, whose variance allows for an error of eps_hat.
+
+If x given y_t had mean x_hat and variance s_t^2 m in each value, then p(y_s | y_t) would have
+
+    mean  y_t - s_t c eps_hat        variance  c (s_s^2 + c s_t^2 m) = s_s^2 c [1 + m expm1(gamma_t - gamma_s)]
+
+m = 0 is the variance of q(y_s | y_t, x). m = alpha_t^2 is exact for x ~ N(0, I), and is beta on the variance preserving
+path. m = E(eps - eps_hat)^2 is the best that one number for all values can be. Whatever m,
+
+    KL(q || p) = 1/2 [ log(1 + u) - u / (1 + u) + expm1(gamma_t - gamma_s) (eps - eps_hat)^2 / (1 + u) ]
+
+for each value, with u = m expm1(gamma_t - gamma_s) (Kingma et al. 2021, arXiv 2107.00630v6, eq. 13, has u = 0).
+"""
+
+import abc
+import itertools
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from vdmkit.denoiser import Estimate
+from vdmkit.errors import RecipeError
+from vdmkit.kernel._kernel import AbstractKernel, AbstractStep, part_of_noise
+from vdmkit.registry import register
+
+
+class _GaussianStep(AbstractStep):
+    mean: Float[Array, "h w c"]
+    sd: Float[Array, ""]
+
+    def sample(self, noise: Float[Array, "n h w c"]) -> Float[Array, "h w c"]:
+        return self.mean + self.sd * noise[0]
+
+    def log_prob(self, y_s: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+        return jax.scipy.stats.norm.logpdf(y_s, self.mean, self.sd)
+
+    def cdf(self, y_s: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+        return jax.scipy.stats.norm.cdf(y_s, self.mean, self.sd)
+
+
+class AbstractGaussian(AbstractKernel):
+    """An implementer supplies m at gamma_t."""
+
+    @abc.abstractmethod
+    def error(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
+        """m >= 0: the mean squared error of a value of eps_hat."""
+
+    def __call__(
+        self, estimate: Estimate, y_t: Float[Array, "h w c"], gamma_t: Float[Array, ""], gamma_s: Float[Array, ""]
+    ) -> AbstractStep:
+        c, s_t = part_of_noise(gamma_t, gamma_s), jnp.exp(gamma_t / 2)
+        variance = c * (jnp.exp(gamma_s) + c * s_t**2 * self.error(gamma_t))
+        variance = jnp.where(jnp.isneginf(gamma_s), 0.0, variance)  # a step to the image itself draws nothing
+        return _GaussianStep(y_t - s_t * c * estimate.eps_hat, jnp.sqrt(variance))
+
+    def kl(
+        self,
+        estimate: Estimate,
+        x: Float[Array, "h w c"],
+        eps: Float[Array, "h w c"],
+        gamma_t: Float[Array, ""],
+        gamma_s: Float[Array, ""],
+        *,
+        key: PRNGKeyArray,
+    ) -> Float[Array, "h w c"]:
+        rate = jnp.expm1(gamma_t - gamma_s)
+        u = self.error(gamma_t) * rate
+        return 0.5 * (jnp.log1p(u) - u / (1 + u) + rate * (eps - estimate.eps_hat) ** 2 / (1 + u))
+
+
+@register("kernel", "gaussian")
+class Gaussian(AbstractGaussian):
+    """q(z_s | z_t, x = x_hat) (Kingma et al. 2021, section 3.2).
+
+    Args:
+        variance: "small" is that of q(z_s | z_t, x); "large" is beta, that of q(z_t | z_s) on the variance preserving
+            path (Ho et al. 2020, arXiv 2006.11239, section 3.2).
+    """
+
+    variance: Literal["small", "large"] = eqx.field(static=True)
+    noises: int = eqx.field(static=True)
+
+    def __init__(self, *, variance: Literal["small", "large"] = "small"):
+        self.variance, self.noises = variance, 1
+
+    def error(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
+        return jnp.zeros_like(gamma) if self.variance == "small" else jax.nn.sigmoid(-gamma)
+
+
+@register("kernel", "optimal_variance")
+class OptimalVariance(AbstractGaussian):
+    """The variance that makes the bound least: m measured (Analytic-DPM, Bao et al. 2022, arXiv 2201.06503, eq. 8).
+
+    `vdmkit schedule` measures it. Between the gammas log m is straight; beyond them it is constant.
+
+    Args:
+        gammas: that rise;
+        errors: and E(eps - eps_hat)^2 of a value there.
+    """
+
+    gammas: Float[Array, " n"]
+    log_errors: Float[Array, " n"]
+    noises: int = eqx.field(static=True)
+
+    def __init__(self, *, gammas: tuple[float, ...], errors: tuple[float, ...]):
+        if len(gammas) != len(errors) or len(gammas) < 2:
+            raise RecipeError(f"{len(gammas)} gammas and {len(errors)} errors: expected as many, at least 2.")
+        if any(a >= b for a, b in itertools.pairwise(gammas)) or min(errors) <= 0:
+            raise RecipeError("gammas must rise, and errors be above 0.")
+        self.gammas, self.log_errors = jnp.asarray(gammas, float), jnp.log(jnp.asarray(errors, float))
+        self.noises = 1
+
+    def error(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
+        return jnp.exp(jnp.interp(gamma, self.gammas, self.log_errors))

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""The step of a denoiser that knows more than a mean: p(x_k | y_t) for every value and level.
+
+    p(y_s | y_t) = sum_k p(x_k | y_t) q(y_s | y_t, x_k)
+
+It tends to the Gaussian one as steps shrink, and to the code length of p(x | y_t) as they grow: a step that goes all
+the way draws levels. With y_s = y_t + c (x - y_t) + s_s sqrt(c) n, and d_k = sqrt(c) (x - x_k) / s_s,
+
+    KL(q || p) = -E log sum_k p(x_k | y_t) exp(-n d_k - d_k^2 / 2),   n ~ N(0, 1)
+"""
+
+from typing import Annotated
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from annotated_types import Ge
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from vdmkit.denoiser import Estimate
+from vdmkit.errors import RecipeError
+from vdmkit.kernel._kernel import AbstractKernel, AbstractStep, part_of_noise
+from vdmkit.observation import level_values
+from vdmkit.registry import register
+
+_ndtr, _ndtri = jax.scipy.special.ndtr, jax.scipy.special.ndtri
+
+
+class _MixtureStep(AbstractStep):
+    log_probs: Float[Array, "h w c v"]
+    means: Float[Array, "h w c v"]
+    sd: Float[Array, ""]
+
+    def sample(self, noise: Float[Array, "n h w c"]) -> Float[Array, "h w c"]:
+        below = jnp.cumsum(jnp.exp(self.log_probs), axis=-1)[..., :-1]
+        level = (below < _ndtr(noise[0])[..., None]).sum(-1, keepdims=True)
+        return jnp.take_along_axis(self.means, level, axis=-1)[..., 0] + self.sd * noise[1]
+
+    def log_prob(self, y_s: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+        of_levels = jax.scipy.stats.norm.logpdf(y_s[..., None], self.means, self.sd)
+        return jax.nn.logsumexp(self.log_probs + of_levels, axis=-1)
+
+    def cdf(self, y_s: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+        of_levels = jax.scipy.stats.norm.cdf(y_s[..., None], self.means, self.sd)
+        return (jnp.exp(self.log_probs) * of_levels).sum(-1)
+
+
+@register("kernel", "mixture")
+class Mixture(AbstractKernel):
+    """The mixture of q(z_s | z_t, x_k) over levels k, for predictions that give their probabilities.
+
+    Args:
+        draws: of n, evenly spaced, for one estimate of the KL.
+    """
+
+    draws: int = eqx.field(static=True)
+    noises: int = eqx.field(static=True)
+
+    def __init__(self, *, draws: Annotated[int, Ge(1)] = 8):
+        self.draws, self.noises = draws, 2
+
+    def __call__(
+        self, estimate: Estimate, y_t: Float[Array, "h w c"], gamma_t: Float[Array, ""], gamma_s: Float[Array, ""]
+    ) -> AbstractStep:
+        log_probs, c = _log_probs(estimate), part_of_noise(gamma_t, gamma_s)
+        means = y_t[..., None] + c * (level_values(log_probs.shape[-1]) - y_t[..., None])
+        return _MixtureStep(log_probs, means, jnp.exp(gamma_s / 2) * jnp.sqrt(c))
+
+    def kl(
+        self,
+        estimate: Estimate,
+        x: Float[Array, "h w c"],
+        eps: Float[Array, "h w c"],
+        gamma_t: Float[Array, ""],
+        gamma_s: Float[Array, ""],
+        *,
+        key: PRNGKeyArray,
+    ) -> Float[Array, "h w c"]:
+        log_probs, c = _log_probs(estimate), part_of_noise(gamma_t, gamma_s)
+        d = jnp.sqrt(c) * jnp.exp(-gamma_s / 2) * (x[..., None] - level_values(log_probs.shape[-1]))
+        shift = jax.random.uniform(key, x.shape, x.dtype)
+
+        def of_draw(j: Float[Array, ""]) -> Float[Array, "h w c"]:
+            n = _ndtri(jnp.clip((j + shift) / self.draws, 1e-7, 1 - 1e-7))[..., None]
+            return -jax.nn.logsumexp(log_probs - n * d - d**2 / 2, axis=-1)
+
+        return jax.lax.map(of_draw, jnp.arange(self.draws, dtype=x.dtype)).mean(0)
+
+
+def _log_probs(estimate: Estimate) -> Float[Array, "h w c v"]:
+    if estimate.log_probs is None:
+        raise RecipeError(
+            "kernel mixture: the prediction gives no probabilities of levels. Use prediction categorical or lattice, "
+            "or kernel gaussian."
+        )
+    return estimate.log_probs

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""What the diffusion loss is a sum of, in units of half its rate: a draw of L in sum_c rate_c E[L].
+
+continuous:  L = |eps - eps_hat|^2
+T steps:     L = KL / rate,  rate = expm1(gamma_t - gamma_s) / 2,  which is the same for the paper's kernel
+"""
+
+import abc
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from vdmkit.kernel import AbstractKernel
+from vdmkit.model import DiffusionModel
+from vdmkit.objective import eps_error, step_loss
+
+
+class AbstractLoss(eqx.Module):
+    """A draw of L at gamma, of one image."""
+
+    @abc.abstractmethod
+    def __call__(
+        self,
+        model: DiffusionModel,
+        x: Float[Array, "h w c"],
+        gamma: Float[Array, ""],
+        eps: Float[Array, "h w c"],
+        *,
+        key: PRNGKeyArray,
+    ) -> Float[Array, ""]:
+        """nats, over those of the rate."""
+
+
+class ContinuousLoss(AbstractLoss):
+    """The squared error of eps_hat."""
+
+    def __call__(
+        self,
+        model: DiffusionModel,
+        x: Float[Array, "h w c"],
+        gamma: Float[Array, ""],
+        eps: Float[Array, "h w c"],
+        *,
+        key: PRNGKeyArray,
+    ) -> Float[Array, ""]:
+        return eps_error(model, x, gamma, eps, {})
+
+
+class StepLoss(AbstractLoss):
+    """The step of a kernel that starts at gamma, one of the rising `gammas`."""
+
+    kernel: AbstractKernel
+    gammas: Float[Array, " steps_plus_1"]
+
+    def __call__(
+        self,
+        model: DiffusionModel,
+        x: Float[Array, "h w c"],
+        gamma: Float[Array, ""],
+        eps: Float[Array, "h w c"],
+        *,
+        key: PRNGKeyArray,
+    ) -> Float[Array, ""]:
+        i = jnp.maximum(jnp.argmin(jnp.abs(self.gammas - gamma)), 1)
+        gamma_t, gamma_s = self.gammas[i], self.gammas[i - 1]
+        loss = step_loss(model, self.kernel, x, eps, gamma_t, gamma_s, {}, key=key)
+        return loss / (jnp.expm1(gamma_t - gamma_s) / 2)
