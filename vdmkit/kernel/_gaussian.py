@@ -114,5 +114,5 @@ class OptimalVariance(AbstractGaussian):
         self.gammas, self.log_errors = jnp.asarray(gammas, float), jnp.log(jnp.asarray(errors, float))
         self.noises = 1
 
-    def error(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
+    def error(self, gamma: Float[Array, "*n"]) -> Float[Array, "*n"]:
         return jnp.exp(jnp.interp(gamma, self.gammas, self.log_errors))

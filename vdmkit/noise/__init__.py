@@ -5,6 +5,7 @@ from vdmkit.noise._beta import LinearBeta, SubVpLinearBeta
 from vdmkit.noise._fixed import Cosine, FlowMatching, Karras, LogLinear, LogNormal, ShiftedCosine, Sigmoid
 from vdmkit.noise._grid import (
     AbstractGrid,
+    GivenGammas,
     KarrasGrid,
     Quadratic,
     TabulatedGrid,
@@ -26,6 +27,7 @@ __all__ = [
     "Cosine",
     "FixedLinear",
     "FlowMatching",
+    "GivenGammas",
     "Karras",
     "KarrasGrid",
     "LearnedLinear",

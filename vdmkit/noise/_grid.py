@@ -79,8 +79,33 @@ class TabulatedGrid(AbstractGrid):
         self.times = times
 
     def __call__(self, schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_plus_1"]:
-        if steps != len(self.times) - 1:
-            raise RecipeError(
-                f"grid tabulated: its times make {len(self.times) - 1} steps, and {steps} were asked for."
-            )
+        _check_steps("tabulated", len(self.times) - 1, steps)
         return jax.vmap(schedule)(jnp.asarray(self.times))
+
+
+@register("grid", "gammas")
+class GivenGammas(AbstractGrid):
+    """Given gammas, moved and stretched to the ends of the schedule: what `vdmkit schedule` saves.
+
+    Args:
+        gammas: That fall or rise; their number is that of the steps and one more.
+    """
+
+    gammas: tuple[float, ...] = eqx.field(static=True)
+
+    def __init__(self, *, gammas: tuple[float, ...]):
+        self.gammas = tuple(sorted(gammas, reverse=True))
+        if self.gammas not in (gammas, gammas[::-1]) or len(set(gammas)) != len(gammas) or len(gammas) < 2:
+            raise RecipeError(f"gammas = {list(gammas)}: expected at least two that rise or fall.")
+
+    def __call__(self, schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_plus_1"]:
+        _check_steps("gammas", len(self.gammas) - 1, steps)
+        gamma_0, gamma_1 = gammas_of(schedule, 1)
+        given = jnp.asarray(self.gammas)
+        share = (given - given[-1]) / (given[0] - given[-1])
+        return gamma_0 * (1 - share) + gamma_1 * share
+
+
+def _check_steps(name: str, given: int, steps: int) -> None:
+    if steps != given:
+        raise RecipeError(f"grid {name}: it is of {given} steps, and {steps} were asked for.")

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trained model's errors along gamma, and the schedules and step grids that follow from them."""
+
+from vdmkit.profile._curve import Curve, measure_curve
+from vdmkit.profile._grids import cheapest_paths, closed_form, cost_of, costs_of_gaussian
+from vdmkit.profile._pairs import measure_pairs
+from vdmkit.profile._variance import best_rate, fine, rate_of, variance, variance_with_error
+
+__all__ = [
+    "Curve",
+    "best_rate",
+    "cheapest_paths",
+    "closed_form",
+    "cost_of",
+    "costs_of_gaussian",
+    "fine",
+    "measure_curve",
+    "measure_pairs",
+    "rate_of",
+    "variance",
+    "variance_with_error",
+]
