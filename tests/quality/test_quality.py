@@ -29,6 +29,47 @@ def test_frechet_distance_of_a_shift_and_a_scale() -> None:
     np.testing.assert_allclose(frechet_distance(a, a), 0, atol=1e-9)
 
 
+def with_covariance(axes: np.ndarray, variances: np.ndarray) -> np.ndarray:
+    """One image more than there are axes, of mean 0 and of exactly this covariance."""
+    n = len(axes) + 1
+    centred, _ = np.linalg.qr(np.eye(n)[:, 1:] - 1 / n)  # columns of sum 0
+    return np.sqrt(n - 1) * centred * np.sqrt(variances) @ axes
+
+
+# Float64 rounding of a sum of at most 2048 products, with room for 10 such sums: 2048 * 1e-16 * 10.
+ROUNDING = 2e-12
+
+
+def test_frechet_distance_of_fewer_images_than_features() -> None:
+    """False if rounding in the 2000 directions that no image has were counted: roots of it would put 1e-6 here.
+
+    The covariances commute, so the distance is sum (sqrt s_a - sqrt s_b)^2 over their axes, and 1 between the means.
+    """
+    axes = np.linalg.qr(RNG.normal(size=(2048, 30)))[0].T
+    s_a, s_b = RNG.uniform(0.1, 4, (2, 20))
+    a, b = with_covariance(axes[:20], s_a), with_covariance(axes[10:], s_b) + axes[0]
+    expected = 1 + s_a[:10].sum() + ((np.sqrt(s_a[10:]) - np.sqrt(s_b[:10])) ** 2).sum() + s_b[10:].sum()
+    np.testing.assert_allclose(frechet_distance(a, b), expected, rtol=ROUNDING)
+    np.testing.assert_allclose(frechet_distance(a, a), 0, atol=ROUNDING * s_a.sum())
+
+
+def test_frechet_distance_of_covariances_of_rank_one() -> None:
+    """False if covariances that do not commute were wrong: of u u^T and v v^T the root's trace is |u.v|."""
+    u, v = RNG.normal(size=(2, 2048))
+    a, b = (np.stack([x, -x]) / np.sqrt(2) for x in (u, v))
+    np.testing.assert_allclose(frechet_distance(a, b), u @ u + v @ v - 2 * abs(u @ v), rtol=ROUNDING)
+
+
+def test_frechet_distance_of_few_against_many() -> None:
+    """False if sets on the two sides of n = d were treated apart: a set counted twice differs by n - 1 alone."""
+    a, b = RNG.normal(size=(30, 40)), RNG.normal(size=(30, 40)) + 0.3
+    twice = np.concatenate([b, b])  # 60 rows of rank 29, in 40 dimensions
+    r_a, r_b = ((x - x.mean(0)) / np.sqrt(n) for x, n in ((a, 29), (b, 29.5)))
+    cross = np.linalg.svd(r_a @ r_b.T, compute_uv=False).sum()
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + (r_a**2).sum() + (r_b**2).sum() - 2 * cross
+    np.testing.assert_allclose(frechet_distance(a, twice), expected, rtol=ROUNDING)
+
+
 def test_neighbours_of_extremes() -> None:
     """False if samples that are real ones were not among them, or those elsewhere were."""
     real = RNG.normal(size=(100, 2))

@@ -2,6 +2,7 @@
 """`vdmkit score`: samples of a run against real images."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,6 +10,10 @@ import typer
 from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step
 
 Number = Annotated[int, typer.Option("-n", min=6, help="How many samples, and test images.")]
+Inception = Annotated[
+    Path | None,
+    typer.Option("--inception", metavar="FILE", help="The weights of Inception as torch-fidelity has them: adds FID."),
+]
 
 
 def score(
@@ -17,10 +22,13 @@ def score(
     plugins: PluginFiles,
     step: Step = None,
     number: Number = 200,
+    inception: Inception = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare samples with test images by features that need no download, beside what real images score."""
+    from vdmkit.quality import load_inception
     from vdmkit.run import load_run, score_run
 
-    scores = score_run(load_run(checkpoint, overrides, plugins, step), number)
+    extractor = load_inception(inception) if inception else None
+    scores = score_run(load_run(checkpoint, overrides, plugins, step), number, extractor)
     typer.echo(json.dumps(scores.as_json(), indent=2) if as_json else str(scores))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Int, Real
 
 from vdmkit.errors import DataError
 from vdmkit.registry import define_kind, register
@@ -21,7 +21,7 @@ Move = Callable[[np.ndarray], np.ndarray]
 class AbstractAugmentation(abc.ABC):
     """A set of moves. Each image gets one, drawn uniformly, with probability 1/2.
 
-    An implementer supplies `moves`. A move takes uint8 images (n, h, w, c) to images of the same shape; it
+    An implementer supplies `moves`. A move takes images (n, h, w, c), uint8 or float32, to images of the same shape; it
     may be the identity, and the image still counts as augmented.
     """
 
@@ -67,8 +67,8 @@ def draw_choices(rng: np.random.Generator, n_images: int, n_moves: int) -> Int[n
 
 
 def apply_moves(
-    pixels: UInt8[np.ndarray, "n h w c"], moves: Sequence[Move], choices: Int[np.ndarray, " n"]
-) -> UInt8[np.ndarray, "n h w c"]:
+    pixels: Real[np.ndarray, "n h w c"], moves: Sequence[Move], choices: Int[np.ndarray, " n"]
+) -> Real[np.ndarray, "n h w c"]:
     """Each image after the move of its number."""
     moved = pixels.copy()
     for number, move in enumerate(moves):
@@ -78,13 +78,13 @@ def apply_moves(
 
 
 def augment(
-    pixels: UInt8[np.ndarray, "n h w c"],
+    pixels: Real[np.ndarray, "n h w c"],
     augmentations: Sequence[AbstractAugmentation],
     rng: np.random.Generator,
     *,
     n_global: int,
     rows: slice,
-) -> tuple[UInt8[np.ndarray, "n h w c"], Bool[np.ndarray, " n"]]:
+) -> tuple[Real[np.ndarray, "n h w c"], Bool[np.ndarray, " n"]]:
     """Some rows of a global batch augmented, the same whatever rows are asked for, and which had a coin come up.
 
     Args:

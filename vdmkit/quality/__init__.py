@@ -3,5 +3,15 @@
 
 from vdmkit.quality._distances import Neighbours, frechet_distance, neighbours
 from vdmkit.quality._features import FEATURES, features_of
+from vdmkit.quality._inception import Extractor, as_rgb, load_inception
 
-__all__ = ["FEATURES", "Neighbours", "features_of", "frechet_distance", "neighbours"]
+__all__ = [
+    "FEATURES",
+    "Extractor",
+    "Neighbours",
+    "as_rgb",
+    "features_of",
+    "frechet_distance",
+    "load_inception",
+    "neighbours",
+]

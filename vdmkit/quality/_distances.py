@@ -16,13 +16,21 @@ def frechet_distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) -
     """|mean_a - mean_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^1/2) of the Gaussians with their moments.
 
     Heusel et al. 2017, arXiv 1706.08500, eq. 6. It is never below 0, and falls with n: compare with as many real ones.
+
+    With S = R^T R, the last trace is the sum of the singular values of R_a R_b^T: S_a S_b and the square of this
+    matrix share their non-zero eigenvalues. So no root is taken of eigenvalues that are 0 but for rounding, which most
+    are where n < d.
     """
     offset = a.mean(0) - b.mean(0)
-    s_a, s_b = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
-    values, axes = np.linalg.eigh(s_a)
-    root = axes * np.sqrt(np.maximum(values, 0)) @ axes.T
-    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ s_b @ root), 0)).sum()
-    return max(float(offset @ offset + np.trace(s_a) + np.trace(s_b) - 2 * cross), 0.0)
+    r_a, r_b = _factor(a), _factor(b)
+    cross = np.linalg.norm(r_a @ r_b.T, ord="nuc")
+    return max(float(offset @ offset + (r_a**2).sum() + (r_b**2).sum() - 2 * cross), 0.0)
+
+
+def _factor(x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "r d"]:
+    """R of min(n, d) rows: R^T R is the covariance."""
+    centred = (x - x.mean(0)) / np.sqrt(len(x) - 1)
+    return np.asarray(np.linalg.qr(centred, mode="r"))  # asarray, since numpy's types say that it is a tuple
 
 
 @dataclass(frozen=True)

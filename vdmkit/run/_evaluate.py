@@ -95,5 +95,5 @@ def check_fits(model: DiffusionModel, test: Images) -> None:
     if found != expected:
         raise DataError(
             f"{test.identity.name}: images of (height, width, channels, levels) {found}; the model was trained on "
-            f"{expected}. A likelihood of one is not a likelihood of the other."
+            f"{expected}. What is measured of one says nothing of the other."
         )

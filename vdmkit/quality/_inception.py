@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inception's features, the only ones whose Frechet distance is FID. Its weights are a file that the user has."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Real, UInt8
+
+from vdmkit.errors import DataError, VdmkitError
+from vdmkit.files import file_sha256
+from vdmkit.report import progress
+
+Extractor = Callable[[UInt8[np.ndarray, "n h w 3"]], Float[np.ndarray, "n d"]]
+"""Features of 8-bit RGB images, a row for each."""
+_NAME = "weights-inception-2015-12-05-6726825d.pth"
+_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+_BATCH = 32
+
+
+def load_inception(path: Path) -> Extractor:
+    """The 2,048 pooled features of the network that FID is defined by, float64, computed by torch-fidelity.
+
+    Heusel et al. 2017, arXiv 1706.08500. On the CPU in float32, so that no accelerator's rounding is in the number: a
+    fraction of a second an image.
+
+    Raises:
+        DataError: the file is not the published one.
+        VdmkitError: torch-fidelity is not installed.
+    """
+    _check(path)  # first: torch runs what a file of weights tells it to
+    try:
+        import torch  # pyright: ignore[reportMissingImports]
+        from torch_fidelity import FeatureExtractorInceptionV3  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise VdmkitError(
+            f"Inception needs torch-fidelity, which cannot be imported ({error}). Install the extra `fid`: "
+            "`uv run --extra fid vdmkit score ...` in a checkout, or `uv pip install 'vdmkit[fid]'`."
+        ) from error
+    network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(path))
+
+    def features(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n d"]:
+        rows = []
+        with progress("inception", len(images)) as advance:
+            for first in range(0, len(images), _BATCH):
+                batch = images[first : first + _BATCH].transpose(0, 3, 1, 2).copy()
+                rows.append(network(torch.from_numpy(batch))[0].numpy())
+                advance(len(batch))
+        return np.concatenate(rows).astype(np.float64)
+
+    return features
+
+
+def as_rgb(images: Real[np.ndarray, "n h w c"], levels: int) -> UInt8[np.ndarray, "n h w 3"]:
+    """What Inception sees: levels 0..levels-1 scaled to 0..255 and rounded, gray in all three channels.
+
+    Raises:
+        DataError: continuous images, or ones that are neither gray nor RGB.
+    """
+    channels = images.shape[-1]
+    if levels == 0 or channels not in (1, 3):
+        found = f"{channels} channels" if levels else "continuous data (levels = 0)"
+        raise DataError(f"FID is of gray or RGB images with levels, found {found}. Score them without Inception.")
+    if levels != 256:
+        images = np.rint(images * (255 / (levels - 1)))
+    return np.repeat(images.astype(np.uint8), 3 // channels, axis=-1)
+
+
+def _check(path: Path) -> None:
+    found = f"SHA-256 {file_sha256(path)}" if path.is_file() else "no such file"
+    if found != f"SHA-256 {_SHA256}":
+        raise DataError(
+            f"{path}: {found}, expected SHA-256 {_SHA256}: only distances by these weights are FID. "
+            f"They are the file {_NAME} of torch-fidelity's release v0.2.0."
+        )
