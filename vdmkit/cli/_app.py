@@ -17,6 +17,7 @@ from vdmkit.cli._list import list_components
 from vdmkit.cli._new_plugin import new_plugin
 from vdmkit.cli._run import run
 from vdmkit.cli._sample import sample
+from vdmkit.cli._schedule import schedule
 from vdmkit.cli._score import score
 from vdmkit.errors import PluginError, VdmkitError, in_one_line, place_of
 
@@ -29,6 +30,7 @@ app.command()(run)
 app.command()(evaluate)
 app.command()(likelihood)
 app.command()(sample)
+app.command()(schedule)
 app.command()(score)
 app.command()(convert)
 app.command()(check)

@@ -14,6 +14,9 @@ from vdmkit.run._load import TrainedRun, load_run
 from vdmkit.run._manifest import manifest, session
 from vdmkit.run._run import run_recipe
 from vdmkit.run._sample import Plan, Procedure, draw_samples, fit_into, procedure_of
+from vdmkit.run._schedule import study_schedules
+from vdmkit.run._schedule_report import leave as leave_study
+from vdmkit.run._schedule_report import text_of as text_of_study
 from vdmkit.run._score import score as score_run
 from vdmkit.run._trained_on import image_hashes, read_hashes
 
@@ -33,6 +36,7 @@ __all__ = [
     "fit_into",
     "image_hashes",
     "import_official",
+    "leave_study",
     "load_run",
     "manifest",
     "measure_likelihood",
@@ -41,4 +45,6 @@ __all__ = [
     "run_recipe",
     "score_run",
     "session",
+    "study_schedules",
+    "text_of_study",
 ]

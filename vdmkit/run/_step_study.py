@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bounds of T steps, predicted for kernels and grids: the grids chosen on training images, the bounds of test images."""
+"""Bounds of T steps for kernels and grids, predicted: grids found on training images, bounds of test images."""
 
 import math
 from collections.abc import Iterable
@@ -39,9 +39,7 @@ def steps_of(kernel: str, grid: str, gammas: Float[np.ndarray, " t"], nats: Floa
     return Steps(kernel, grid, tuple(gammas.tolist()), found.value, found.half_width_monte_carlo)
 
 
-def of_gaussian(
-    schedule: AbstractSchedule, train: Curve, test: Curve, counts: Iterable[int], d: int
-) -> list[Steps]:
+def of_gaussian(schedule: AbstractSchedule, train: Curve, test: Curve, counts: Iterable[int], d: int) -> list[Steps]:
     """The paper's kernel on four grids for each T."""
     gamma = np.linspace(train.gamma[0], train.gamma[-1], _NODES)
     mean = train.mean(gamma)

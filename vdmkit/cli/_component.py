@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Components given by an option: their name, or a TOML file of their keys such as `vdmkit schedule` saves."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import tomlkit
+import typer
+
+from vdmkit.errors import RecipeError
+
+Kernel = Annotated[
+    str | None, typer.Option("--kernel", metavar="NAME|FILE.toml", help="Reverse kernel of T steps. Default: gaussian.")
+]
+Grid = Annotated[
+    str | None, typer.Option("--grid", metavar="NAME|FILE.toml", help="The gammas of T steps. Default: even in t.")
+]
+
+
+def component(option: str, given: str) -> dict[str, Any]:
+    """Its name and keys. Raises RecipeError if the file is none of a component."""
+    if not given.endswith(".toml"):
+        return {"name": given}
+    try:
+        table = tomllib.loads(Path(given).read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{option} {given}: cannot be read: {error}.") from error
+    if not isinstance(table.get("name"), str):
+        raise RecipeError(f"{option} {given}: without a name. Expected a component as `vdmkit schedule` saves it.")
+    return table
+
+
+def override(key: str, table: dict[str, Any]) -> str:
+    """A component as KEY=VALUE."""
+    inline = tomlkit.inline_table()
+    inline.update(table)
+    return f"{key}={inline.as_string()}"
+
+
+def steps_of(table: dict[str, Any]) -> int | None:
+    """How many steps a grid is of, where its keys say so."""
+    listed = table.get("gammas", table.get("times"))
+    return len(listed) - 1 if isinstance(listed, list) else None

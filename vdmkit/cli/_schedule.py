@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vdmkit schedule`: what a trained run says about schedules and step grids."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step
+from vdmkit.errors import RecipeError
+
+Counts = Annotated[str, typer.Option("--steps", metavar="T,T,...", help="Numbers of steps.")]
+Images = Annotated[int, typer.Option("--images", min=2, help="How many training, and test images.")]
+Nodes = Annotated[int, typer.Option("--nodes", min=11, help="How many gammas to measure at.")]
+
+
+def schedule(
+    checkpoint: Checkpoint,
+    overrides: Overrides,
+    plugins: PluginFiles,
+    step: Step = None,
+    counts: Counts = "1,2,5,10,20,25,50,100,250",
+    images: Images = 256,
+    nodes: Nodes = 61,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what schedules, step grids and reverse kernels are worth to a run, and save the best of them."""
+    from vdmkit.run import leave_study, load_run, study_schedules, text_of_study
+
+    run = load_run(checkpoint, overrides, plugins, step)
+    study = study_schedules(run, images=images, nodes=nodes, counts=_counts(counts))
+    left = leave_study(study, run.folder.path / "schedule")
+    typer.echo(json.dumps(study.as_json(), indent=2) if as_json else text_of_study(study))
+    for path in left:
+        typer.echo(f"written to {path}", err=True)
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    try:
+        counts = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        counts = ()
+    if not counts or not 1 <= counts[0] <= counts[-1] <= 999:
+        raise RecipeError(f"--steps {text}: expected numbers from 1 to 999, with commas between.")
+    return counts

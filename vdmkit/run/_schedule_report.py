@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A study of schedules and step grids: as text, as pictures, and as components that other commands take."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+
+from vdmkit.files import write_json, write_text
+from vdmkit.report import line_chart
+from vdmkit.run._schedule import Study
+from vdmkit.run._step_study import Steps
+
+_MADE = {"closed form", "dynamic"}  # grids that were found; the others have names of their own
+
+
+def text_of(study: Study) -> str:
+    """Two tables."""
+    return "\n".join(
+        [
+            f"{study.continuous:.4f} +/- {study.half_width:.4f} bits/dim in continuous time, {study.images} images",
+            "",
+            "Variance of its estimate from one image, t and eps, (bits/dim)^2, 95% by the bootstrap over images;",
+            "every schedule moved and stretched to the same ends, between which the bound is the same.",
+            f"{'schedule':20} {'variance':>10}   95%",
+            *(f"{v.schedule:20} {v.variance:10.4f}   {v.low:.4f} to {v.high:.4f}" for v in study.variances),
+            "",
+            "Bound of T steps, bits/dim, +/- 95% Monte Carlo on these images; grids found on training images.",
+            *_step_tables(study.steps),
+            *(f"left out: {reason}" for reason in study.left_out),
+        ]
+    )
+
+
+def _step_tables(steps: tuple[Steps, ...]) -> list[str]:
+    lines = []
+    for kernel in dict.fromkeys(row.kernel for row in steps):
+        rows = [row for row in steps if row.kernel == kernel]
+        grids = list(dict.fromkeys(row.grid for row in rows))
+        lines.append(f"kernel {kernel:>13} " + " ".join(f"{grid:>18}" for grid in grids))
+        for count in dict.fromkeys(row.count for row in rows):
+            cells = {row.grid: f"{row.bpd:.4f} +/- {row.half_width:.4f}" for row in rows if row.count == count}
+            lines.append(f"{f'T = {count}':>20} " + " ".join(f"{cells.get(grid, ''):>18}" for grid in grids))
+    return lines
+
+
+def leave(study: Study, folder: Path) -> list[Path]:
+    """Write everything into a folder; the names of the tables and pictures."""
+    folder.mkdir(exist_ok=True)
+    write_json(folder / "schedule.json", study.as_json())
+    write_text(folder / "schedule.txt", text_of(study) + "\n")
+    write_text(folder / "optimal_variance.toml", _component("optimal_variance", study.optimal_variance))
+    for row in study.steps:
+        if row.grid in _MADE:
+            name = f"{row.kernel}_{row.grid.replace(' ', '_')}_{row.count}.toml"
+            write_text(folder / name, _component("gammas", {"gammas": list(row.gammas)}))
+    return [folder / "schedule.txt", *_variance_chart(study, folder), *_step_chart(study, folder)]
+
+
+def _component(name: str, params: dict[str, Any]) -> str:
+    return tomli_w.dumps({"name": name, **params})
+
+
+def _variance_chart(study: Study, folder: Path) -> list[Path]:
+    gamma, second = study.curve.gamma, (study.curve.error**2).mean((0, 2))
+    best = np.sqrt(second) / np.trapezoid(np.sqrt(second), gamma)
+    lines = {"the best density of gamma": (gamma, best)}
+    return line_chart(
+        folder / "variance", lines, x="gamma = -log SNR", y="density of draws of gamma", title="Where draws should go"
+    )
+
+
+def _step_chart(study: Study, folder: Path) -> list[Path]:
+    lines = {}
+    for row in study.steps:
+        if row.grid != "closed form" and row.grid != "uniform in t":
+            of_line = lines.setdefault(f"{row.kernel}, {row.grid}", ([], []))
+            of_line[0].append(row.count)
+            of_line[1].append(row.bpd - study.continuous)
+    return line_chart(
+        folder / "steps",
+        lines,
+        x="steps T",
+        y="bits/dim above continuous time",
+        title="What few steps cost",
+        log=True,
+    )
