@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Step grids against brute force and calculus, and the variance under schedules against closed forms; float64."""
+
+import itertools
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vdmkit.errors import RecipeError
+from vdmkit.kernel import Gaussian
+from vdmkit.noise import Cosine, FixedLinear, GivenGammas, gammas_of
+from vdmkit.profile import (
+    Curve,
+    best_rate,
+    cheapest_paths,
+    closed_form,
+    cost_of,
+    costs_of_gaussian,
+    fine,
+    measure_curve,
+    measure_pairs,
+    rate_of,
+    variance,
+)
+
+LOW, HIGH = -8.0, 4.0
+
+
+def error_of(gamma, s2=0.25):
+    """E(eps - eps_hat)^2 of a value of x ~ N(0, s2) with its exact denoiser."""
+    return s2 / (s2 + np.exp(gamma))
+
+
+def curve_of(dimensions: int = 10_000) -> Curve:
+    """So many independent values that every image has the mean error."""
+    gamma = np.linspace(LOW, HIGH, 61)
+    error = np.broadcast_to(dimensions * error_of(gamma)[:, None], (2, 61, 3))
+    return Curve(gamma, error, np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+def test_the_cheapest_way_is_the_best_of_all(steps: int) -> None:
+    """False if dynamic programming missed a grid that costs less: all of them, for arbitrary costs."""
+    costs = np.random.default_rng(steps).uniform(size=(9, 9))
+    every = [np.array([0, *inner, 8]) for inner in itertools.combinations(range(1, 8), steps - 1)]
+    best = min(every, key=lambda path: cost_of(costs, path))
+    found = cheapest_paths(costs, steps)[steps - 1]
+    np.testing.assert_array_equal(found, best)
+    with pytest.raises(RecipeError, match="at most 8 fit"):
+        cheapest_paths(costs, 9)
+
+
+def test_costs_are_those_of_the_kernels() -> None:
+    """False if grids were found for other costs than T steps have: E KL in closed form, whose sum has a limit too."""
+    gamma, d = np.linspace(LOW, HIGH, 200), 3
+    mean = d * error_of(gamma)
+    # of x ~ N(0, s2) the best variance loses nothing: 1/2 log (1 + s2 SNR_0) / (1 + s2 SNR_1) a value
+    exact = d / 2 * np.log((1 + 0.25 * np.exp(-LOW)) / (1 + 0.25 * np.exp(-HIGH)))
+    for path in ([0, 199], [0, 50, 120, 199]):
+        found = cost_of(costs_of_gaussian(gamma, mean, d, optimal_variance=True), np.asarray(path))
+        np.testing.assert_allclose(found, exact, rtol=1e-12)
+        assert cost_of(costs_of_gaussian(gamma, mean, d), np.asarray(path)) > exact
+    many = cost_of(costs_of_gaussian(gamma, mean, d), np.arange(200))
+    np.testing.assert_allclose(many, exact, rtol=0.04)  # of first order in the step, 0.06
+
+
+@pytest.mark.parametrize("steps", [25, 100])
+def test_the_closed_form_is_as_good_as_dynamic_programming(steps: int) -> None:
+    """False if the density sqrt(M + M') were not the second-order optimum: both within 1% of the excess, evenly far off."""
+    gamma, mean = np.linspace(LOW, HIGH, 1000), error_of(np.linspace(LOW, HIGH, 1000))
+    path = cheapest_paths(costs_of_gaussian(gamma, mean, 1), steps)[-1]
+
+    def excess(grid) -> float:
+        rate = np.expm1(np.diff(grid)) / 2
+        return float(rate @ error_of(grid[1:]) - np.trapezoid(mean, gamma) / 2)
+
+    dynamic, closed = excess(gamma[path]), excess(closed_form(gamma, mean, steps))
+    uniform = excess(np.linspace(LOW, HIGH, steps + 1))
+    assert dynamic < closed * 1.001  # it has the optimum among 1,000 nodes
+    assert closed < dynamic * 1.03  # third order in 1/T is left out
+    assert closed < uniform * 0.95
+
+
+def test_dynamic_programming_is_quick() -> None:
+    """False if a thousand nodes and 250 steps could not be had in a blink: 10 s would be a loop in Python."""
+    gamma = np.linspace(LOW, HIGH, 1000)
+    costs, start = costs_of_gaussian(gamma, error_of(gamma), 1), time.monotonic()
+    assert len(cheapest_paths(costs, 250)) == 250
+    assert time.monotonic() - start < 10
+
+
+def test_variances_are_those_of_the_closed_forms() -> None:
+    """False if the table's variances were not E L^2 - (E L)^2: for constant error per image both integrals are known."""
+    curve = curve_of()
+    gamma, d = fine(curve), 10_000
+    linear = variance(curve, rate_of(FixedLinear(gamma_min=-3.0, gamma_max=9.0), gamma))
+    square = np.trapezoid(error_of(gamma) ** 2, gamma) * (HIGH - LOW) / 4
+    mean = np.trapezoid(error_of(gamma), gamma) / 2
+    np.testing.assert_allclose(linear, d**2 * (square - mean**2), rtol=1e-5)
+    # where errors concentrate the best schedule has none: L is the same at every t (PAPER section 8)
+    assert abs(variance(curve, best_rate(curve))) < 1e-6 * linear
+    assert variance(curve, rate_of(Cosine(), gamma)) > linear
+
+
+def test_a_schedule_is_stretched_to_the_ends() -> None:
+    """False if schedules of other ends were compared on other intervals: the time that they take is 1."""
+    gamma = np.linspace(LOW, HIGH, 20_001)
+    for schedule in (FixedLinear(), Cosine(), FixedLinear(gamma_min=0.0, gamma_max=1.0)):
+        np.testing.assert_allclose(np.trapezoid(1 / rate_of(schedule, gamma), gamma), 1, rtol=1e-4)
+
+
+def test_measured_errors_and_steps_are_the_exact_ones(gaussian) -> None:
+    """False if the curve or the costs between pairs were of another model, gamma or step; 4 standard errors."""
+    model, d = gaussian(0.25, shape=(16, 16, 1)), 256
+    gamma, n = np.linspace(LOW, HIGH, 5), 64
+    x = jax.random.choice(jax.random.key(1), jnp.array([0, 1], jnp.uint8), (n, 16, 16, 1))  # x = -1/2 or 1/2: s2 = 1/4
+    curve = measure_curve(model, np.asarray(x), gamma, key=jax.random.key(0))
+    samples = curve.error.mean(0)
+    np.testing.assert_array_less(abs(samples.mean(1) - d * error_of(gamma)), 4 * samples.std(1) / np.sqrt(n))
+    pairs = measure_pairs(model, Gaussian(), np.asarray(x), gamma, batch_size=32, key=jax.random.key(2))
+    expected = costs_of_gaussian(gamma, d * error_of(gamma), d)
+    for s, t in itertools.combinations(range(5), 2):
+        of_pair = pairs[:, s, t].mean(0)
+        assert abs(of_pair.mean() - expected[s, t]) < 4 * of_pair.std() / np.sqrt(n)
+    assert not pairs[:, *np.tril_indices(5)].any()
+
+
+def test_a_bound_of_a_curve_is_a_sum_of_steps() -> None:
+    """False if errors between the measured gammas were off: a cubic spline of this curve errs by 1e-6."""
+    curve = curve_of(dimensions=1)
+    at = np.linspace(LOW, HIGH, 37)
+    np.testing.assert_allclose(curve.bound(at, np.ones(37)), np.full((2, 3), error_of(at).sum()), rtol=1e-5)
+
+
+def test_saved_gammas_fit_the_schedule() -> None:
+    """False if a saved grid changed on its own schedule, missed the ends of another, or was of other steps."""
+    saved = (-13.3, -6.0, -1.0, 5.0)
+    np.testing.assert_allclose(GivenGammas(gammas=saved)(FixedLinear(), 3), saved[::-1], rtol=1e-12)
+    other = GivenGammas(gammas=saved)(FixedLinear(gamma_min=-10.0, gamma_max=2.0), 3)
+    np.testing.assert_allclose(other[[0, -1]], gammas_of(FixedLinear(gamma_min=-10.0, gamma_max=2.0), 1)[::-1])
+    with pytest.raises(RecipeError, match="is of 3 steps, and 4 were asked for"):
+        GivenGammas(gammas=saved)(FixedLinear(), 4)
+    for gammas in ((1.0,), (0.0, 2.0, 1.0), (1.0, 1.0)):
+        with pytest.raises(RecipeError, match="rise or fall"):
+            GivenGammas(gammas=gammas)
