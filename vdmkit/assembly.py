@@ -9,10 +9,13 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from vdmkit import data
 from vdmkit.data import AbstractSource, Images
+from vdmkit.denoiser import AbstractPrediction
 from vdmkit.distribution import AbstractDistribution
 from vdmkit.errors import RecipeError
 from vdmkit.model import DiffusionModel
+from vdmkit.noise import VariancePreserving
 from vdmkit.objective import Objective
+from vdmkit.observation import require_even_levels
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import Recipe
 from vdmkit.registry import registry
@@ -43,7 +46,17 @@ def build_model(recipe: Recipe, level_counts: Int[Array, "h w c v"], *, key: PRN
         key=fold_purpose(key, "network"),
     )
     observation = choices.observation.build(levels=levels)
+    if _knows_levels(prediction, (h, w, c)):
+        require_even_levels(observation, f"prediction {choices.prediction.name}")
     return DiffusionModel(schedule, choices.path.build(), prediction, network, observation, (h, w, c))
+
+
+def _knows_levels(prediction: AbstractPrediction, shape: tuple[int, int, int]) -> bool:
+    """Whether its estimates hold probabilities of levels."""
+    z, gamma = jnp.zeros(shape), jnp.zeros(())
+    output = jnp.zeros((*shape, prediction.outputs))
+    estimate = eqx.filter_eval_shape(prediction, output, z, gamma, VariancePreserving())
+    return estimate.log_probs is not None
 
 
 def _distribution(recipe: Recipe) -> dict[str, AbstractDistribution]:

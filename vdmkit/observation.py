@@ -22,6 +22,15 @@ def level_values(levels: int) -> Float[Array, " v"]:
     return 2 * (jnp.arange(levels) + 0.5) / levels - 1
 
 
+def require_even_levels(observation: "AbstractObservation", component: str) -> None:
+    """Raises RecipeError if the observation puts levels elsewhere than `level_values`, which `component` is about."""
+    if observation.spacing != 2 / observation.levels:
+        raise RecipeError(
+            f"{component} is about levels at the centres of even bins, and the observation puts them elsewhere. "
+            'Use observation "categorical".'
+        )
+
+
 def require_levels(levels: int, component: str) -> None:
     """Raises RecipeError if the data are continuous, which has no levels, and `component` is about levels."""
     if not levels:
@@ -36,6 +45,11 @@ class AbstractObservation(eqx.Module):
     """
 
     levels: eqx.AbstractVar[int]
+
+    @property
+    def spacing(self) -> float:
+        """Between the data of neighbouring levels: the width of bins that tile the axis."""
+        return 2 / self.levels
 
     def encode(self, image: Real[Array, "h w c"]) -> Float[Array, "h w c"]:
         """Levels 0..V-1 to data x in [-1 + 1/V, 1 - 1/V]."""
@@ -118,6 +132,10 @@ class DiscretisedGaussian(AbstractObservation):
     def __init__(self, levels: int, *, sd: Annotated[float, Gt(0)] = 0.0074):
         require_levels(levels, "the discretised Gaussian observation")
         self.levels, self.sd = levels, sd
+
+    @property
+    def spacing(self) -> float:
+        return 2 / (self.levels - 1)
 
     def encode(self, image: UInt8[Array, "h w c"]) -> Float[Array, "h w c"]:
         return 2 * image.astype(float) / (self.levels - 1) - 1

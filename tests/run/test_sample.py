@@ -1,13 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """Samples of a run: as many as asked for, and the same ones whatever else is asked."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import Array
 
-from vdmkit.run import Plan, Procedure, _sample, draw_samples, fit_into
+import vdmkit
+from vdmkit.denoiser import Eps
+from vdmkit.model import DiffusionModel
+from vdmkit.networks import AbstractNetwork
+from vdmkit.noise import AbstractPath, Karras, KarrasGrid, Tabulated
+from vdmkit.recipe import load_recipe
+from vdmkit.run import Plan, Procedure, _sample, draw_samples, fit_into, procedure_of
 from vdmkit.sampling import Ancestral
+
+RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
+
+
+class OnlyImage(AbstractNetwork):
+    """eps_hat where there is one image x."""
+
+    x: Array
+    path: AbstractPath
+
+    def __call__(self, z, gamma, condition, *, key=None):
+        y = z * self.path.scale(gamma) / self.path.alpha(gamma)
+        return ((y - self.x) * jnp.exp(-gamma / 2))[..., None]
 
 
 def test_the_first_images_do_not_depend_on_how_many(tiny_model):
@@ -28,3 +50,27 @@ def test_what_fits_into_the_time(tiny_model, monkeypatch, seconds, plan):
     ticks = iter([0.0, 50.0, 50.0, 51.0])  # compilation, then one second for a step of 8 images
     monkeypatch.setattr(_sample, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
     assert fit_into(tiny_model, Procedure(Ancestral()), Plan(16, 100), seconds=seconds) == plan
+
+
+def test_the_last_step_may_lead_to_an_image():
+    """EDM's 18 steps would not be its 18 sigmas and 0 (Karras et al. 2022, Table 1), or DDPM's not its 1,000 betas."""
+    edm = Procedure(Ancestral(), KarrasGrid(), end="image").gammas(Karras(), 18)
+    sigmas = np.exp(np.asarray(edm) / 2)
+    np.testing.assert_allclose(sigmas[[0, 1, 2, 16, 17, 18]], [80, 57.586, 40.786, 0.0075, 0.002, 0], atol=6e-4)
+    ddpm = Procedure(Ancestral(), end="image").gammas(Tabulated(), 1000)
+    np.testing.assert_allclose(ddpm[:-1], Tabulated().gammas()[::-1], atol=1e-4)
+    assert np.isneginf(ddpm[-1])
+    assert len(Procedure(Ancestral(), end="image").gammas(Karras(), 1)) == 2
+
+
+@pytest.mark.parametrize("name", ["digits/edm", "digits/score_sde_ve", "digits/ddpm"])
+def test_a_known_image_is_drawn(name):
+    """What a recipe's sampler, grid and last step draw would be another image than the only one there is."""
+    recipe = load_recipe(RECIPES / f"{name}.toml")
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 1)).astype(np.uint8)
+    path, schedule = recipe.model.path.build(), recipe.model.schedule.build()
+    observation = recipe.model.observation.build(levels=256)
+    network = OnlyImage(observation.encode(jnp.asarray(image)), path)
+    model = DiffusionModel(schedule, path, Eps(), network, observation, image.shape)
+    images = draw_samples(model, procedure_of(recipe), Plan(3, 30), seed=0)
+    np.testing.assert_array_equal(images, np.broadcast_to(image, (3, *image.shape)))

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""From a level to the real axis: z_0 drawn in the level's bin, and log q(z_0 | x) in nats.
 
-The bins, of width 2 alpha_0 / V around alpha_0 x, tile the axis. So P(x) = int p(z_0) dz_0 over the image's bin, and
-log P(x) >= E_q[log p(z_0) - log q(z_0 | x)] for any q that lives there. Continuous data are where they are.
+The bins, of width alpha_0 w around alpha_0 x, tile the axis; w is the spacing of levels, 2 / V. So
+P(x) = int p(z_0) dz_0 over the image's bin, and log P(x) >= E_q[log p(z_0) - log q(z_0 | x)] for any q that lives
+there. Continuous data are where they are.
 """
 
 import jax
@@ -15,11 +16,11 @@ from vdmkit.model import DiffusionModel
 def uniform(
     model: DiffusionModel, image: Real[Array, "h w c"], key: PRNGKeyArray
 ) -> tuple[Float[Array, "h w c"], Float[Array, ""]]:
-    """z_0 anywhere in the bin: log q = -d log(2 alpha_0 / V) (Theis et al. 2016, arXiv 1511.01844)."""
-    x, levels = model.observation.encode(image), model.observation.levels
+    """z_0 anywhere in the bin: log q = -d log(alpha_0 w) (Theis et al. 2016, arXiv 1511.01844)."""
+    x, width = model.observation.encode(image), model.observation.spacing
     log_alpha = model.path.log_alpha(model.schedule(jnp.zeros(())))
     u = jax.random.uniform(key, x.shape, x.dtype)
-    return jnp.exp(log_alpha) * (x + 2 / levels * (u - 0.5)), x.size * (jnp.log(levels / 2) - log_alpha)
+    return jnp.exp(log_alpha) * (x + width * (u - 0.5)), -x.size * (jnp.log(width) + log_alpha)
 
 
 def truncated_normal(
@@ -27,12 +28,12 @@ def truncated_normal(
 ) -> tuple[Float[Array, "h w c"], Float[Array, ""]]:
     r"""z_0 = alpha_0 x + sigma_0 eps, as in training, with eps ~ N(0, 1) cut off at the edges +-tau of the bin.
 
-    tau = alpha_0 / (V sigma_0) = exp(-gamma_0 / 2) / V; with Z = erf(tau / sqrt 2),
+    tau = alpha_0 w / (2 sigma_0) = exp(-gamma_0 / 2) w / 2; with Z = erf(tau / sqrt 2),
     log q = -sum eps^2 / 2 - d log(sqrt(2 pi) sigma_0 Z) (Zheng et al. 2023, arXiv 2305.03935).
     """
     x = model.observation.encode(image)
     gamma_0 = model.schedule(jnp.zeros(()))
-    tau = jnp.exp(-gamma_0 / 2) / model.observation.levels
+    tau = jnp.exp(-gamma_0 / 2) * model.observation.spacing / 2
     eps, log_density = _truncated_normal(tau, x, key)
     log_sigma = model.path.log_alpha(gamma_0) + gamma_0 / 2
     return model.path.alpha(gamma_0) * x + jnp.exp(log_sigma) * eps, log_density - x.size * log_sigma

@@ -5,7 +5,7 @@ from vdmkit.objective._bound import Bound, diffusion_loss, eps_error, prior_loss
 from vdmkit.objective._loss_adaptive import LossAdaptive
 from vdmkit.objective._objective import Draws, Objective
 from vdmkit.objective._step import step_loss
-from vdmkit.objective._times import AbstractTimes, DiscreteGrid, LogitNormal, LowDiscrepancy, Uniform
+from vdmkit.objective._times import AbstractTimes, DiscreteGrid, LogitNormal, LowDiscrepancy, Signal, Uniform
 from vdmkit.objective._units import bits_per_dim
 from vdmkit.objective._weighting import (
     P2,
@@ -38,6 +38,7 @@ __all__ = [
     "MinSnr",
     "Objective",
     "SigmoidWeighting",
+    "Signal",
     "Simple",
     "Snr",
     "TruncatedSnr",

@@ -89,6 +89,9 @@ class LikelihoodSettings:
 class SamplingSettings:
     """The samples that a run ends with; `minutes` is the longest that drawing them may take.
 
+    The last of the `steps` leads to z_0, from which the observation draws levels, or with `end` = "image" to no noise
+    at all: the estimate from z_0.
+
     With a `guidance` above 0 they have labels: `label`, or each in turn. 1 is the model's own estimate given the label,
     and more exaggerates what the label changes.
     """
@@ -96,6 +99,7 @@ class SamplingSettings:
     sampler: Annotated[Choice, "sampler"] = Choice("sampler", "ancestral")
     grid: Annotated[Choice, "grid"] = Choice("grid", "uniform")
     steps: Positive = 250
+    end: Literal["latent", "image"] = "latent"
     guidance: Annotated[float, Ge(0)] = 0.0
     label: Count | None = None
     count: Positive = 64

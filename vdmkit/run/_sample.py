@@ -3,14 +3,16 @@
 
 import time
 from dataclasses import dataclass
+from typing import Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Real
+from jaxtyping import Array, Float, Real
 
 from vdmkit.assembly import build_guidance
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import AbstractGrid, UniformInTime
+from vdmkit.noise import AbstractGrid, AbstractSchedule, UniformInTime, gammas_of
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import Recipe
 from vdmkit.report import progress
@@ -35,11 +37,20 @@ class Procedure:
     sampler: AbstractSampler
     grid: AbstractGrid = UniformInTime()
     guidance: Guidance | None = None
+    end: Literal["latent", "image"] = "latent"
+
+    def gammas(self, schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_plus_1"]:
+        """Of the steps, from the noisiest; to -inf where the last one leads to an image."""
+        if self.end == "latent":
+            return self.grid(schedule, steps)
+        latents = self.grid(schedule, steps - 1) if steps > 1 else gammas_of(schedule, 1)[-1:]
+        return jnp.append(latents, -jnp.inf)
 
 
 def procedure_of(recipe: Recipe) -> Procedure:
     """That of the recipe. Raises RecipeError if it gives labels to a network that is not told any."""
-    return Procedure(recipe.sampling.sampler.build(), recipe.sampling.grid.build(), build_guidance(recipe))
+    settings = recipe.sampling
+    return Procedure(settings.sampler.build(), settings.grid.build(), build_guidance(recipe), settings.end)
 
 
 def draw_samples(model: DiffusionModel, procedure: Procedure, plan: Plan, *, seed: int) -> Real[np.ndarray, "n h w c"]:
@@ -48,7 +59,7 @@ def draw_samples(model: DiffusionModel, procedure: Procedure, plan: Plan, *, see
     More of them change these by no more than the rounding of another batch, which a chaotic network can make visible.
     """
     key = fold_purpose(jax.random.key(seed), "sample")
-    gammas = procedure.grid(model.schedule, plan.steps)
+    gammas = procedure.gammas(model.schedule, plan.steps)
     starts = range(0, plan.count, _BATCH)
     drawn = []
     with progress("sampling", plan.steps * len(starts)) as advance:

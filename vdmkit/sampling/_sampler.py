@@ -84,7 +84,7 @@ def sample(
     """Images number first, ..., first + count - 1 of the endless sequence that `key` defines.
 
     Args:
-        grid: gammas from the noisiest to gamma_0; see `AbstractGrid`.
+        grid: gammas from the noisiest to gamma_0, or one more, to -inf: see `AbstractGrid`.
         guidance: gives the images labels.
         on_step: called after every step, for a progress bar.
     """
@@ -96,6 +96,8 @@ def sample(
         chain = _step(model, sampler, chain, grid[i], grid[i + 1], keys, numbers, guidance)
         chain[0].block_until_ready()
         on_step()
+    if jnp.isneginf(grid[-1]):
+        return _nearest(model, chain[0])
     return _decode(model, chain[0], grid[-1], numbers, guidance)
 
 
@@ -143,6 +145,12 @@ def _decode(model: DiffusionModel, y_0: Array, gamma_0: Array, numbers: Array, g
         return model.observation.decode(y, gamma_0, lambda: _denoiser(model, guidance, number)(y, gamma_0).x_hat)
 
     return jax.vmap(one)(y_0, numbers)
+
+
+@eqx.filter_jit
+def _nearest(model: DiffusionModel, x: Array) -> Array:
+    """Of values without noise the nearest image; gamma is then of no matter."""
+    return jax.vmap(lambda x: model.observation.decode(x, jnp.zeros(()), lambda: x))(x)
 
 
 def _denoiser(model: DiffusionModel, guidance: Guidance | None, number: Array) -> Denoise:
