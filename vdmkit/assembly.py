@@ -14,8 +14,9 @@ from vdmkit.distribution import AbstractDistribution
 from vdmkit.errors import RecipeError
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import VariancePreserving
-from vdmkit.objective import Objective
+from vdmkit.objective import Objective, check_variance
 from vdmkit.observation import require_even_levels
+from vdmkit.optimizer import interior_apart
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import Recipe
 from vdmkit.registry import registry
@@ -71,7 +72,8 @@ def _distribution(recipe: Recipe) -> dict[str, AbstractDistribution]:
 
 def build_optimizer(recipe: Recipe) -> optax.GradientTransformation:
     """The recipe's optimiser, told how many steps it will make."""
-    return recipe.optimizer.build(steps=recipe.training.steps)
+    optimizer = recipe.optimizer.build(steps=recipe.training.steps)
+    return interior_apart(optimizer) if recipe.objective.schedule == "variance" else optimizer
 
 
 def build_update(recipe: Recipe, optimizer: optax.GradientTransformation) -> Update:
@@ -82,7 +84,14 @@ def build_update(recipe: Recipe, optimizer: optax.GradientTransformation) -> Upd
 def build_objective(recipe: Recipe) -> Objective:
     """The recipe's objective, before its times have learned."""
     choices = recipe.objective
-    return Objective(choices.times.build(), choices.weighting.build(), choices.steps)
+    return Objective(choices.times.build(), choices.weighting.build(), choices.steps, choices.schedule)
+
+
+def check_objective(recipe: Recipe) -> None:
+    """Raises RecipeError if the schedule is to follow the variance, and would change more than that."""
+    if recipe.objective.schedule == "variance":
+        objective, schedule = build_objective(recipe), recipe.model.schedule.build(key=jax.random.key(0))
+        check_variance(schedule, objective.times, objective.weighting, steps=objective.steps)
 
 
 def build_guidance(recipe: Recipe) -> Guidance | None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Optimisers: optax transformations made from recipe keys."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import optax
@@ -38,6 +38,19 @@ def adamw(
     rate = optax.join_schedules([warmup, after_warmup], [warmup_steps])
     update = optax.adamw(rate, b1, b2, eps, weight_decay=weight_decay, mask=_decays)
     return optax.chain(optax.clip_by_global_norm(clip_norm), update) if clip_norm > 0 else update
+
+
+def interior_apart(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """One for the interior of the schedule and one for all else, so that a norm to clip at is of one objective."""
+    return optax.partition({"interior": optimizer, "rest": optimizer}, _objective_of)
+
+
+def _objective_of(params: PyTree) -> PyTree:
+    def label(path: tuple[Any, ...], _: Any) -> str:
+        names = [getattr(key, "name", "") for key in path[:2]]
+        return "interior" if names == ["schedule", "interior"] else "rest"
+
+    return jax.tree_util.tree_map_with_path(label, params)
 
 
 def _decays(params: PyTree) -> PyTree:

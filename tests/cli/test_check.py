@@ -73,6 +73,20 @@ def test_data_that_is_missing_does_not_make_a_recipe_wrong(run, recipe):
     assert re.search(r"parameters +unknown: .*no_such", result.out)
 
 
+@pytest.mark.parametrize("data", ["digits", "folder"])
+def test_a_schedule_that_may_not_follow_the_variance(run, recipe, data):
+    """Training on another loss than the bound would be found out after it, or where the data are not here."""
+    if data == "folder":
+        recipe.write_text(recipe.read_text().replace('"digits"', '"folder"\ntrain = "no_such"\ntest = "no_such"'))
+    overrides = ("objective.schedule=variance", "objective.steps=5", "objective.weighting=simple")
+    result = run("check", str(recipe), *(part for each in overrides for part in ("--set", each)))
+    assert result.code == 2
+    assert result.err.count('objective.schedule = "variance"') == 3
+    assert "Put it into schedule pinned" in result.err
+    accepted = ("objective.schedule=variance", "model.schedule.name=pinned")
+    assert run("check", str(recipe), *(part for each in accepted for part in ("--set", each))).code == 0
+
+
 def test_values_that_no_network_can_have(run, recipe):
     """A recipe that passes the check would fail when it is run."""
     result = run("check", str(recipe), "--set", "model.network.dropout=1.5")

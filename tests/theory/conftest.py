@@ -21,7 +21,7 @@ from vdmkit.denoiser import AbstractPrediction, Eps
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import AbstractNetwork
 from vdmkit.noise import AbstractPath, AbstractSchedule, FixedLinear, VarianceExploding, VariancePreserving
-from vdmkit.objective import diffusion_loss
+from vdmkit.objective import diffusion_loss, noise_level
 from vdmkit.observation import AbstractObservation, CategoricalObservation
 from vdmkit.registry import registry
 
@@ -148,6 +148,6 @@ def losses() -> Callable[..., Array]:
 
     @eqx.filter_jit
     def at(model: DiffusionModel, x: Array, eps: Array, t: Array, steps: int = 0) -> Array:
-        return jax.vmap(lambda t: diffusion_loss(model, x, t, eps, {}, steps=steps)[0])(t)
+        return jax.vmap(lambda t: diffusion_loss(model, x, noise_level(model.schedule, t, steps=steps), eps, {}))(t)
 
     return at

@@ -18,6 +18,7 @@ from vdmkit.objective import (
     Objective,
     bits_per_dim,
     diffusion_loss,
+    noise_level,
     prior_loss,
     reconstruction_loss,
 )
@@ -218,7 +219,7 @@ def test_terms_add_up_to_the_bound(model_of) -> None:
     @jax.vmap
     def terms(image, draws):
         x = model.observation.encode(image)
-        diffusion, *_ = diffusion_loss(model, x, draws.t, draws.eps, {}, steps=0)
+        diffusion = diffusion_loss(model, x, noise_level(model.schedule, draws.t, steps=0), draws.eps, {})
         return prior_loss(model, x), reconstruction_loss(model, image, draws.eps_0), draws.weight * diffusion
 
     prior, reconstruction, diffusion = terms(images, draws)

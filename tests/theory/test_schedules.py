@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from jaxtyping import Array
 
+from vdmkit.choice import Choice
 from vdmkit.errors import RecipeError
 from vdmkit.noise import (
     AbstractSchedule,
@@ -17,12 +18,18 @@ from vdmkit.noise import (
     LearnedLinear,
     LearnedMonotone,
     LinearBeta,
+    PiecewiseLinear,
+    Pinned,
     VariancePreserving,
     check_increasing,
+    ends_of,
     gamma_and_derivative,
 )
+from vdmkit.plugins import load_plugins
 from vdmkit.registry import registry
+from vdmkit.testing import check_schedule
 
+load_plugins()
 # Those whose ends a recipe gives; tests/test_testing.py looks at all.
 OWN = [
     c.name
@@ -89,6 +96,39 @@ def test_every_schedule_rises_from_end_to_end(name: str, times) -> None:
     # the monotone network starts off its ends by the mean of 1024 products of two |N(0, 0.01^2)|: 1e-4 at most
     np.testing.assert_allclose(ends, [schedule.gamma_min, schedule.gamma_max], rtol=0, atol=1e-3)
     np.testing.assert_allclose(weight @ _values(schedule, t)[1], ends[1] - ends[0], rtol=1e-13)
+
+
+@pytest.mark.parametrize("name", sorted(registry("schedule").components))
+def test_every_schedule_can_be_pinned(name: str) -> None:
+    """False if a shape, a plugin's included, moved the ends that it is given, in either precision, by any rounding."""
+    schedule = Pinned(jax.random.key(2), interior=Choice("schedule", name), gamma_min=-7.3, gamma_max=3.1)
+    check_schedule(schedule)
+    with jax.enable_x64(False):
+        narrow = Pinned(jax.random.key(2), interior=Choice("schedule", name), gamma_min=-7.3, gamma_max=3.1)
+        ends = ends_of(narrow)
+    assert ends == (np.float32(-7.3), np.float32(3.1))
+    assert ends_of(schedule) == (-7.3, 3.1)
+
+
+@pytest.mark.parametrize("ends", [(2.0, -4.0), (-4.0, 2.0)])
+def test_pinned_ends_stay_in_order(ends: tuple[float, float]) -> None:
+    """False if an end that training drives past the other turned time around."""
+    schedule = eqx.tree_at(lambda s: s.learned_ends, Pinned(jax.random.key(0)), jnp.array(ends))
+    assert ends_of(schedule) == (-4.0, 2.0)
+    check_increasing(schedule)
+
+
+@pytest.mark.parametrize("scale", [1.0, 300.0])
+def test_straight_pieces_rise_everywhere(scale: float) -> None:
+    """False if learning could flatten a piece, where the weight of a loss would be 0, or move an end."""
+    logits = jnp.asarray(scale * np.random.default_rng(0).normal(size=11))
+    schedule = eqx.tree_at(lambda s: s.logits, PiecewiseLinear(pieces=11, floor=0.02), logits)
+    _, slope = _values(schedule, (np.arange(1100) + 0.5) / 1100)
+    knots, _ = _values(schedule, np.arange(12) / 11)
+    assert slope.min() >= 0.02 * 18.3 * (1 - 1e-12)  # one rounding
+    np.testing.assert_allclose(slope[50::100], np.diff(knots) * 11, rtol=1e-10)  # straight from knot to knot
+    np.testing.assert_allclose(knots[[0, -1]], [-13.3, 5.0], rtol=1e-14)
+    check_schedule(schedule)
 
 
 @pytest.mark.parametrize("epsilon", [1e-5, 1e-3])

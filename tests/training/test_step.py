@@ -9,8 +9,9 @@ import optax
 import pytest
 
 from vdmkit.assembly import build_optimizer
+from vdmkit.noise import Pinned
 from vdmkit.objective import Draws, Elbo, LowDiscrepancy, Objective, bits_per_dim
-from vdmkit.optimizer import adamw
+from vdmkit.optimizer import adamw, interior_apart
 from vdmkit.recipe import load_recipe
 from vdmkit.training import TrainState, Update, initial_state, train_step, train_steps
 
@@ -129,6 +130,19 @@ def test_gradients_are_clipped_together_and_only_above_the_norm():
     found, expected = sizes_of_updates(clipped, [0.5, 10.0]), sizes_of_updates(free, [0.5, 1.0])
     np.testing.assert_allclose(found, expected, rtol=1e-5)  # float32 roundings
     assert not np.allclose(sizes_of_updates(free, [0.5, 10.0]), expected, rtol=0.01)
+
+
+def test_the_interior_of_a_schedule_is_clipped_apart(tiny_model):
+    """A large gradient of the variance, which is of other units, would take the network's learning rate away."""
+    model = eqx.tree_at(lambda model: model.schedule, tiny_model, Pinned(jax.random.key(0)))
+    clipped = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1.0))
+    gradient = constant(model, 1e-3)  # together well below the norm
+    large = eqx.tree_at(lambda of: of.schedule.interior, gradient, constant(model.schedule.interior, 50.0))
+    optimizer = interior_apart(clipped)
+    moved, _ = optimizer.update(large, optimizer.init(gradient))
+    np.testing.assert_allclose(moved.network.kernel, -1e-3, rtol=1e-6)  # one rounding
+    np.testing.assert_allclose(moved.schedule.learned_ends, -1e-3, rtol=1e-6)
+    np.testing.assert_allclose(optax.tree.norm(moved.schedule.interior), 1.0, rtol=1e-5)  # of 3,074 float32 numbers
 
 
 @pytest.mark.parametrize(

@@ -46,9 +46,10 @@ def _describe(choice: "Choice") -> str:
 
 def _parameter_count(recipe: "Recipe") -> str:
     """Makes the model's shapes, and so finds values that no component can be built with."""
-    from vdmkit.assembly import check_rest, count_parameters
+    from vdmkit.assembly import check_objective, check_rest, count_parameters
     from vdmkit.errors import DataError
 
+    check_objective(recipe)
     try:
         source = recipe.data.build()
         check_rest(recipe, source.levels)

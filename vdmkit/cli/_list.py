@@ -44,11 +44,11 @@ def _facts(component: "Component") -> dict[str, Any]:
 
 def _parameter_facts(parameter: inspect.Parameter) -> dict[str, Any]:
     """A parameter without a default has no key "default"."""
-    from vdmkit.recipe import type_name
+    from vdmkit.recipe import Choice, type_name
 
     facts = {"name": parameter.name, "type": type_name(parameter.annotation)}
     if parameter.default is not parameter.empty:
-        facts["default"] = parameter.default
+        facts["default"] = parameter.default.name if isinstance(parameter.default, Choice) else parameter.default
     return facts
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 from vdmkit.errors import DataError, NonFiniteError, RecipeError
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import gammas_of
-from vdmkit.objective import Bound, diffusion_loss, eps_error, prior_loss, reconstruction_loss, step_end
+from vdmkit.objective import Bound, diffusion_loss, eps_error, noise_level, prior_loss, reconstruction_loss, step_end
 from vdmkit.randomness import fold_purpose
 
 _ROUNDING = 1e-3  # nats of a dimension
@@ -136,7 +136,8 @@ def _diffusion(model: DiffusionModel, x: Array, u: Array, eps: Array, steps: int
     would all but never meet the tails of one that passes them fast.
     """
     if steps:
-        return diffusion_loss(model, x, step_end(u, steps), eps, {}, steps=steps)[0]
+        noise = noise_level(model.schedule, step_end(u, steps), steps=steps)
+        return diffusion_loss(model, x, noise, eps, {})
     gamma_0, gamma_1 = model.schedule(jnp.zeros_like(u)), model.schedule(jnp.ones_like(u))
     return 0.5 * (gamma_1 - gamma_0) * eps_error(model, x, gamma_0 + (gamma_1 - gamma_0) * u, eps, {})
 

@@ -16,6 +16,8 @@ from vdmkit.noise._linear import FixedLinear, LearnedLinear
 from vdmkit.noise._monotone import LearnedMonotone
 from vdmkit.noise._path import AbstractPath, VariancePreserving
 from vdmkit.noise._paths import StraightLine, SubVariancePreserving, VarianceExploding
+from vdmkit.noise._piecewise_linear import PiecewiseLinear
+from vdmkit.noise._pinned import Pinned
 from vdmkit.noise._process import diffuse, reverse
 from vdmkit.noise._schedule import AbstractSchedule, check_increasing, ends_of, gamma_and_derivative, gammas_of
 from vdmkit.noise._tabulated import Tabulated, cosine_betas, linear_betas
@@ -35,6 +37,8 @@ __all__ = [
     "LinearBeta",
     "LogLinear",
     "LogNormal",
+    "PiecewiseLinear",
+    "Pinned",
     "Quadratic",
     "ShiftedCosine",
     "Sigmoid",

@@ -1,9 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The variational bound, and what a training objective chooses: times, weighting, steps."""
 
-from vdmkit.objective._bound import Bound, diffusion_loss, eps_error, prior_loss, reconstruction_loss, step_end
+from vdmkit.objective._bound import (
+    Bound,
+    NoiseLevel,
+    diffusion_loss,
+    eps_error,
+    noise_level,
+    prior_loss,
+    reconstruction_loss,
+    step_end,
+)
 from vdmkit.objective._loss_adaptive import LossAdaptive
 from vdmkit.objective._objective import Draws, Objective
+from vdmkit.objective._schedule_gradient import check_variance
 from vdmkit.objective._step import step_loss
 from vdmkit.objective._times import AbstractTimes, DiscreteGrid, LogitNormal, LowDiscrepancy, Signal, Uniform
 from vdmkit.objective._units import bits_per_dim
@@ -36,6 +46,7 @@ __all__ = [
     "LossAdaptive",
     "LowDiscrepancy",
     "MinSnr",
+    "NoiseLevel",
     "Objective",
     "SigmoidWeighting",
     "Signal",
@@ -46,8 +57,10 @@ __all__ = [
     "VWeighting",
     "VelocityWeighting",
     "bits_per_dim",
+    "check_variance",
     "diffusion_loss",
     "eps_error",
+    "noise_level",
     "prior_loss",
     "reconstruction_loss",
     "step_end",

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, Real
 
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import Condition
-from vdmkit.noise import diffuse, gamma_and_derivative
+from vdmkit.noise import AbstractSchedule, diffuse, gamma_and_derivative
 
 
 class Bound(eqx.Module):
@@ -31,6 +31,13 @@ class Bound(eqx.Module):
     def total(self) -> Float[Array | np.ndarray, "*batch"]:
         """The bound on -log p(x), nats per image."""
         return self.prior + self.reconstruction + self.diffusion
+
+
+class NoiseLevel(eqx.Module):
+    """gamma_t, and the rate of the diffusion loss there: gamma'(t), or T expm1(gamma_t - gamma_s)."""
+
+    gamma: Float[Array, "*batch"]
+    rate: Float[Array, "*batch"]
 
 
 def prior_loss(model: DiffusionModel, x: Float[Array, "h w c"]) -> Float[Array, ""]:
@@ -49,28 +56,25 @@ def reconstruction_loss(
     return -model.observation.log_prob(image, z_0, gamma_0, lambda: model.x_hat(z_0, gamma_0))
 
 
+def noise_level(schedule: AbstractSchedule, t: Float[Array, ""], *, steps: int) -> NoiseLevel:
+    """At one time. steps = 0 is continuous time; with steps = T > 0, t is one of 1/T, 2/T, ..., 1: see `step_end`."""
+    if steps == 0:
+        return NoiseLevel(*gamma_and_derivative(schedule, t))
+    gamma_t = schedule(t)
+    return NoiseLevel(gamma_t, steps * jnp.expm1(gamma_t - schedule(t - 1 / steps)))
+
+
 def diffusion_loss(
     model: DiffusionModel,
     x: Float[Array, "h w c"],
-    t: Float[Array, ""],
+    noise: NoiseLevel,
     eps: Float[Array, "h w c"],
     condition: Condition,
     *,
-    steps: int,
     key: PRNGKeyArray | None = None,
-) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
-    """The diffusion loss at one time, gamma_t, and gamma' or T expm1(gamma_t - gamma_s).
-
-    steps = 0 is continuous time. `key` drives dropout.
-
-    With steps = T > 0, t is one of 1/T, 2/T, ..., 1: see `step_end`.
-    """
-    if steps == 0:
-        gamma_t, rate = gamma_and_derivative(model.schedule, t)
-    else:
-        gamma_t = model.schedule(t)
-        rate = steps * jnp.expm1(gamma_t - model.schedule(t - 1 / steps))
-    return 0.5 * rate * eps_error(model, x, gamma_t, eps, condition, key=key), gamma_t, rate
+) -> Float[Array, ""]:
+    """The diffusion loss at one noise level, 1/2 rate |eps - eps_hat|^2. `key` drives dropout."""
+    return 0.5 * noise.rate * eps_error(model, x, noise.gamma, eps, condition, key=key)
 
 
 def eps_error(

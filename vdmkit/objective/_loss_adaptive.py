@@ -16,7 +16,11 @@ from vdmkit.registry import register
 class LossAdaptive(AbstractTimes):
     """The density of t is as the loss that training met there (VDM++: Kingma & Gao 2023, arXiv 2303.00848).
 
-    Every draw then counts alike, whatever the schedule. The loss is an average by bins of t that forgets; a share of
+    Every draw then counts alike, whatever the schedule. That is a schedule learned in another place: with u the uniform
+    variable behind t, gamma(t(u)) has the density of gamma that the schedule gamma'(t) ~ 1 / (loss at gamma) has, the
+    one of least variance where losses at one gamma do not vary (objective.schedule = "variance" learns it in general).
+
+    The loss is an average by bins of t that forgets; a share of
     the draws is uniform, so that no weight is large.
 
     Args:

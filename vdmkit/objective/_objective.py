@@ -2,6 +2,7 @@
 """The training objective: the bound of a batch, with the recipe's times, weighting and number of steps."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -10,7 +11,17 @@ from jaxtyping import Array, Float, PRNGKeyArray, Real
 
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import Condition
-from vdmkit.objective._bound import Bound, diffusion_loss, prior_loss, reconstruction_loss, step_end
+from vdmkit.noise import AbstractSchedule
+from vdmkit.objective._bound import (
+    Bound,
+    NoiseLevel,
+    diffusion_loss,
+    noise_level,
+    prior_loss,
+    reconstruction_loss,
+    step_end,
+)
+from vdmkit.objective._schedule_gradient import Pull, bound_gradient, variance_gradient
 from vdmkit.objective._times import AbstractTimes
 from vdmkit.objective._weighting import AbstractWeighting
 
@@ -28,11 +39,15 @@ class Draws(eqx.Module):
 
 
 class Objective(eqx.Module):
-    """Bounds of a batch of images. `steps` = 0 is continuous time."""
+    """Bounds of a batch of images. `steps` = 0 is continuous time.
+
+    The interior of the schedule follows the bound as everything else does, or else the variance: see `check_variance`.
+    """
 
     times: AbstractTimes
     weighting: AbstractWeighting
     steps: int = eqx.field(static=True)
+    schedule: Literal["bound", "variance"] = eqx.field(static=True, default="bound")
 
     def draw(self, shape: tuple[int, int, int, int], *, key: PRNGKeyArray) -> Draws:
         """The draws for a batch of this shape (b, h, w, c)."""
@@ -51,17 +66,42 @@ class Objective(eqx.Module):
         key: PRNGKeyArray | None = None,
     ) -> Bound:
         """One unbiased draw of the (weighted) bound of each image, nats. `key` drives dropout."""
+        return self.at(self.noise_levels(model.schedule, draws), model, images, condition, draws, key=key)
+
+    def noise_levels(self, schedule: AbstractSchedule, draws: Draws) -> NoiseLevel:
+        """Of each draw of the diffusion loss."""
+        return jax.vmap(lambda t: noise_level(schedule, t, steps=self.steps))(draws.t)
+
+    def at(
+        self,
+        noise: NoiseLevel,
+        model: DiffusionModel,
+        images: Real[Array, "b h w c"],
+        condition: Mapping[str, Real[Array, " b"]],
+        draws: Draws,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> Bound:
+        """The same, with the diffusion loss at noise levels that are given."""
         keys = None if key is None else jax.random.split(key, images.shape[0])
 
-        def one(image: Array, condition: Condition, draws: Draws, key: PRNGKeyArray | None) -> Bound:
+        def one(noise: NoiseLevel, image: Array, condition: Condition, draws: Draws, key: PRNGKeyArray | None) -> Bound:
             x = model.observation.encode(image)
-            loss, gamma_t, rate = diffusion_loss(model, x, draws.t, draws.eps, condition, steps=self.steps, key=key)
-            diffusion = draws.weight * self.weighting(gamma_t, rate) * loss
+            loss = diffusion_loss(model, x, noise, draws.eps, condition, key=key)
+            diffusion = draws.weight * self.weighting(noise.gamma, noise.rate) * loss
             return Bound(prior_loss(model, x), reconstruction_loss(model, image, draws.eps_0), diffusion)
 
-        return jax.vmap(one, in_axes=(0, 0, 0, None if keys is None else 0))(images, condition, draws, keys)
+        return jax.vmap(one, in_axes=(0, 0, 0, 0, None if keys is None else 0))(noise, images, condition, draws, keys)
+
+    def schedule_gradient(
+        self, ends: AbstractSchedule, pull: Pull, sensitivity: NoiseLevel, loss: Float[Array, " b"]
+    ) -> AbstractSchedule:
+        """The gradient that the schedule is to follow, from that of the mean bound. `loss` is of each image."""
+        if self.schedule == "bound":
+            return bound_gradient(ends, pull, sensitivity)
+        return variance_gradient(ends, pull, sensitivity, loss)
 
     def after(self, draws: Draws, bound: Bound) -> "Objective":
         """The objective of the next batch: times may learn from the losses of this one."""
         loss = jnp.asarray(bound.diffusion) / draws.weight
-        return Objective(self.times.after(draws.t, loss), self.weighting, self.steps)
+        return Objective(self.times.after(draws.t, loss), self.weighting, self.steps, self.schedule)

@@ -27,11 +27,16 @@ class ModelChoices:
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveChoices:
-    """What is minimised. `steps` is T of the discrete-time bound; 0 means continuous time."""
+    """What is minimised. `steps` is T of the discrete-time bound; 0 means continuous time.
+
+    With `schedule` "variance" the interior of a `pinned` schedule, which does not change the bound, is trained to make
+    the estimate of the bound vary least.
+    """
 
     times: Annotated[Choice, "times"] = Choice("times", "low_discrepancy")
     weighting: Annotated[Choice, "weighting"] = Choice("weighting", "elbo")
     steps: StepCount = 0
+    schedule: Literal["bound", "variance"] = "bound"
 
 
 @dataclass(frozen=True, kw_only=True)

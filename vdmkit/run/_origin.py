@@ -64,6 +64,8 @@ _WORDS |= {"imported": "imported parameters", "components": "packages of its com
 def origin_of(recipe: Recipe, plugins: Iterable[str], images: str | None = None, imported: str | None = None) -> Origin:
     """From the recipe without what may change, and hashes of the rest; `images` stands for the recipe's data."""
     fixed = {key: value for key, value in flat(recipe).items() if not (may_change(key) or key.startswith("data."))}
+    if fixed["objective.schedule"] == "bound":  # as before there was this key
+        del fixed["objective.schedule"]
     digest = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
     foreign = {str(one.component) for one in _choices(recipe) if one.component.is_of_package}
     return Origin(digest, tuple(sorted(plugins)), images, imported, tuple(sorted(foreign)))

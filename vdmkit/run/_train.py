@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
-from vdmkit.assembly import build_optimizer, build_state, build_update, check_rest, training_counts
+from vdmkit.assembly import build_optimizer, build_state, build_update, check_objective, check_rest, training_counts
 from vdmkit.checkpoint import CheckpointStore, Restored, steps_in
 from vdmkit.data import Images, batches
 from vdmkit.errors import CheckpointError, DataError, Interrupted, NonFiniteError
@@ -145,7 +145,8 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, origin: Origin) -> S
     Raises:
         CheckpointError: the checkpoint is of another origin, or past the recipe's last step.
         DataError: the network wants labels that the images do not have.
-        RecipeError: the schedule does not rise, or something used after training cannot be built.
+        RecipeError: the schedule does not rise, or may not follow the variance, or something used after training
+            cannot be built.
     """
     settings = recipe.training
     augmentations = [choice.build() for choice in recipe.augmentations]
@@ -160,6 +161,7 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, origin: Origin) -> S
     store = CheckpointStore(folder.checkpoints, keep_last=settings.keep_last, keep_best=settings.keep_best)
     if "classes" in recipe.model.network.component.injected and train.labels is None:
         raise DataError(f"network {recipe.model.network.name!r} is told labels, and {train.identity.name} has none.")
+    check_objective(recipe)
     check_rest(recipe, train.levels)
     state = build_state(recipe, training_counts(recipe, train))
     check_increasing(state.model.schedule)

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vdmkit.model import DiffusionModel
-from vdmkit.objective import Objective, bits_per_dim
+from vdmkit.objective import Bound, Draws, NoiseLevel, Objective, bits_per_dim
 from vdmkit.training._state import TrainState
 
 Batch = Mapping[str, Array]
@@ -25,27 +25,37 @@ class Update(eqx.Module):
     ema: float = eqx.field(static=True)
     ema_warmup: bool = eqx.field(static=True)
 
-    def loss(
-        self, model: DiffusionModel, objective: Objective, batch: Batch, *, key: PRNGKeyArray
-    ) -> tuple[Float[Array, ""], tuple[Metrics, Objective]]:
-        """Mean bits per dimension of a batch, its three terms, and the objective of the next batch."""
-        images = batch["image"]
-        b, h, w, c = images.shape
+    def gradient(
+        self, model: DiffusionModel, objective: Objective, batch: Batch, draws: Draws, *, key: PRNGKeyArray | None
+    ) -> tuple[PyTree, tuple[Metrics, Bound]]:
+        """Gradient of the batch's mean bits per dimension, but for a schedule that follows the variance.
+
+        Also the mean and its three terms, and each image's bound in nats. `key` drives dropout.
+        """
         condition = {name: value for name, value in batch.items() if name != "image"}
-        key_draws, key_dropout = jax.random.split(key)
-        draws = objective.draw((b, h, w, c), key=key_draws)
-        bound = objective(model, images, condition, draws, key=key_dropout)
-        terms = {name: getattr(bound, name).mean() for name in ("prior", "reconstruction", "diffusion")}
-        metrics = {name: bits_per_dim(value, model.dimensions) for name, value in terms.items()}
-        return sum(metrics.values(), jnp.zeros(())), (metrics, objective.after(draws, bound))
+        noise, pull = eqx.filter_vjp(lambda schedule: objective.noise_levels(schedule, draws), model.schedule)
+
+        def mean_bpd(parts: tuple[DiffusionModel, NoiseLevel]) -> tuple[Float[Array, ""], tuple[Metrics, Bound]]:
+            model, noise = parts
+            bound = objective.at(noise, model, batch["image"], condition, draws, key=key)
+            terms = {name: getattr(bound, name).mean() for name in ("prior", "reconstruction", "diffusion")}
+            terms = {name: bits_per_dim(value, model.dimensions) for name, value in terms.items()}
+            bpd = sum(terms.values(), jnp.zeros(()))
+            return bpd, ({"bpd": bpd, **terms}, bound)
+
+        (gradient, sensitivity), aux = eqx.filter_grad(mean_bpd, has_aux=True)((model, noise))
+        loss = bits_per_dim(jnp.asarray(aux[1].diffusion), model.dimensions)
+        schedule = objective.schedule_gradient(gradient.schedule, pull, sensitivity, loss)
+        return eqx.tree_at(lambda of: of.schedule, gradient, schedule), aux
 
     def __call__(self, state: TrainState, batch: Batch, *, key: PRNGKeyArray) -> tuple[TrainState, Metrics]:
         """The state after one update. `key` is the run's; the step's own is folded from it."""
-        loss = eqx.filter_value_and_grad(self.loss, has_aux=True)
-        key = jax.random.fold_in(key, state.step)
-        (bpd, (metrics, objective)), gradient = loss(state.model, state.objective, batch, key=key)
-        state = self.apply(state, gradient, objective)
-        return state, {"bpd": bpd, **metrics, "gradient": optax.tree.norm(gradient)}
+        key_draws, key_dropout = jax.random.split(jax.random.fold_in(key, state.step))
+        b, h, w, c = batch["image"].shape
+        draws = state.objective.draw((b, h, w, c), key=key_draws)
+        gradient, (metrics, bound) = self.gradient(state.model, state.objective, batch, draws, key=key_dropout)
+        state = self.apply(state, gradient, state.objective.after(draws, bound))
+        return state, {**metrics, "gradient": optax.tree.norm(gradient)}
 
     def apply(self, state: TrainState, gradient: PyTree, objective: Objective) -> TrainState:
         """The optimiser's update, then the average: ema + (1 - decay) (params - ema). `objective` is the next one."""

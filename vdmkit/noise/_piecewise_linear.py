@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A learned schedule of straight pieces."""
+
+from typing import Annotated
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from annotated_types import Ge, Gt, Le, Lt
+from jaxtyping import Array, Float
+
+from vdmkit.noise._schedule import AbstractSchedule
+from vdmkit.registry import register
+
+
+@register("schedule", "piecewise_linear")
+class PiecewiseLinear(AbstractSchedule):
+    """gamma is linear between knots at t = 0, 1 / n, ..., 1; how much of its rise is in each piece is learned.
+
+        share_i of the rise = floor / n + (1 - floor) softmax(logits)_i
+
+    so that gamma' is nowhere below `floor` times its mean. It starts linear. The ends stay: schedule `pinned` around
+    it learns them as well.
+
+    Args:
+        gamma_min: At t = 0.
+        gamma_max: At t = 1.
+        pieces: n.
+        floor: The least slope, relative to the mean.
+    """
+
+    logits: Float[Array, " n"]
+    floor: float = eqx.field(static=True)
+    gamma_min: float = eqx.field(static=True)
+    gamma_max: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        *,
+        gamma_min: float = -13.3,
+        gamma_max: float = 5.0,
+        pieces: Annotated[int, Ge(1), Le(10_000)] = 32,
+        floor: Annotated[float, Gt(0), Lt(1)] = 0.01,
+    ):
+        self.logits = jnp.zeros(pieces)
+        self.floor, self.gamma_min, self.gamma_max = floor, gamma_min, gamma_max
+
+    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+        n = len(self.logits)
+        share = self.floor / n + (1 - self.floor) * jax.nn.softmax(self.logits)
+        after = jnp.cumsum(share)  # of the rise, at the end of each piece
+        i = jnp.clip(jnp.floor(t * n).astype(int), 0, n - 1)
+        risen = after[i] - (i + 1 - t * n) * share[i]
+        return self.gamma_min + (self.gamma_max - self.gamma_min) * risen

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A schedule whose ends and shape are learned apart."""
+
+from typing import Annotated, Literal
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from vdmkit.choice import Choice
+from vdmkit.noise._schedule import AbstractSchedule
+from vdmkit.registry import register
+
+_NETWORK = Choice("schedule", "learned_monotone")
+
+
+@register("schedule", "pinned")
+class Pinned(AbstractSchedule):
+    """The shape of any other schedule between ends of its own (Kingma et al. 2021, arXiv 2107.00630v6, eq. 59).
+
+        gamma(t) = gamma_0 + (gamma_1 - gamma_0) (raw(t) - raw(0)) / (raw(1) - raw(0))
+
+    The ends are exact whatever the shape, so `objective.schedule = "variance"` can train the two on different things.
+
+    Args:
+        interior: The other schedule, raw(t). Its own ends do not matter.
+        gamma_min: Where gamma_0 starts.
+        gamma_max: Where gamma_1 starts.
+        ends: Whether they are learned, on the bound.
+    """
+
+    interior: AbstractSchedule
+    learned_ends: Float[Array, "2"] | None
+    gamma_min: float = eqx.field(static=True)
+    gamma_max: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        key: PRNGKeyArray,
+        *,
+        interior: Annotated[Choice, "schedule"] = _NETWORK,
+        gamma_min: float = -13.3,
+        gamma_max: float = 5.0,
+        ends: Literal["learned", "fixed"] = "learned",
+    ):
+        self.interior = interior.build(key=key)
+        self.learned_ends = jnp.array([gamma_min, gamma_max], dtype=float) if ends == "learned" else None
+        self.gamma_min, self.gamma_max = gamma_min, gamma_max
+
+    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+        first, last = self.interior(jnp.zeros_like(t)), self.interior(jnp.ones_like(t))
+        share = (self.interior(t) - first) / (last - first)
+        gamma_0, gamma_1 = self._ends()
+        return gamma_0 * (1 - share) + gamma_1 * share  # exact at both ends
+
+    def _ends(self) -> tuple[Float[Array, ""] | float, Float[Array, ""] | float]:
+        """In order, even if training took one past the other."""
+        if self.learned_ends is None:
+            return self.gamma_min, self.gamma_max
+        return self.learned_ends.min(), self.learned_ends.max()

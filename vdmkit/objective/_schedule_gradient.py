@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""What a schedule is trained on (Kingma et al. 2021, arXiv 2107.00630v6, section 5.1.1 and App. I.2).
+
+Between its ends the schedule does not change the mean of the diffusion loss L, so what it does to E[L^2] it does to
+the variance. The backward pass of the mean loss of n images gives each one's sensitivity to its noise level,
+a_i = 1/n dL_i / dgamma(t_i) and b_i = 1/n dL_i / dgamma'(t_i). Then, by vector-Jacobian products of the schedule alone,
+
+    bound:     d/deta 1/n sum_i L_i   = sum_i       a_i dgamma(t_i)/deta + b_i dgamma'(t_i)/deta
+    variance:  d/deta 1/n sum_i L_i^2 = sum_i 2 L_i (a_i dgamma(t_i)/deta + b_i dgamma'(t_i)/deta)
+"""
+
+from collections.abc import Callable, Iterator
+from operator import attrgetter
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vdmkit.errors import RecipeError
+from vdmkit.noise import AbstractSchedule, Pinned
+from vdmkit.objective._bound import NoiseLevel
+from vdmkit.objective._times import AbstractTimes, DiscreteGrid
+from vdmkit.objective._weighting import AbstractWeighting
+
+Pull = Callable[[NoiseLevel], tuple[AbstractSchedule]]
+"""The vector-Jacobian product of the noise levels at t_1, ..., t_n."""
+
+
+def bound_gradient(ends: AbstractSchedule, pull: Pull, sensitivity: NoiseLevel) -> AbstractSchedule:
+    """Of the bound: through the noise levels, and through the `ends` in its prior and reconstruction."""
+    return jax.tree.map(jnp.add, ends, pull(sensitivity)[0])
+
+
+def variance_gradient(
+    ends: AbstractSchedule, pull: Pull, sensitivity: NoiseLevel, loss: Float[Array, " n"]
+) -> AbstractSchedule:
+    """Of the bound for the ends of a `Pinned`, and of the mean squared `loss` for its interior."""
+    (squared,) = pull(jax.tree.map(lambda of_mean: 2 * loss * of_mean, sensitivity))
+    interior = attrgetter("interior")
+    return eqx.tree_at(interior, bound_gradient(ends, pull, sensitivity), interior(squared))
+
+
+def check_variance(
+    schedule: AbstractSchedule, times: AbstractTimes, weighting: AbstractWeighting, *, steps: int
+) -> None:
+    """Raises RecipeError if the variance alone is not all that the interior of the schedule changes."""
+    if problems := list(_problems(schedule, times, weighting, steps)):
+        raise RecipeError("\n".join(f'objective.schedule = "variance": {problem}' for problem in problems))
+
+
+def _problems(
+    schedule: AbstractSchedule, times: AbstractTimes, weighting: AbstractWeighting, steps: int
+) -> Iterator[str]:
+    if not isinstance(schedule, Pinned):
+        yield "the ends of the schedule are not held. Put it into schedule pinned, as its `interior`."
+    elif not jax.tree.leaves(eqx.filter(schedule.interior, eqx.is_inexact_array)):
+        yield "the interior of the schedule has nothing to learn. Choose another, such as piecewise_linear."
+    if steps:
+        yield f"with objective.steps = {steps} the bound depends on the interior of the schedule. Leave steps out."
+    if isinstance(times, DiscreteGrid):
+        yield "with times discrete_grid the mean loss depends on the interior of the schedule. Choose other times."
+    if _depends_on_rate(weighting):
+        yield "this weighting depends on gamma'(t), and so the mean loss on the interior. Choose another, such as elbo."
+
+
+def _depends_on_rate(weighting: AbstractWeighting) -> bool:
+    gamma = jnp.linspace(-10, 10, 21)
+    slow, fast = (jax.vmap(weighting)(gamma, jnp.full_like(gamma, rate)) for rate in (1.0, 16.0))
+    return not bool(jnp.allclose(slow, fast))
