@@ -84,7 +84,8 @@ def build_update(recipe: Recipe, optimizer: optax.GradientTransformation) -> Upd
 def build_objective(recipe: Recipe) -> Objective:
     """The recipe's objective, before its times have learned."""
     choices = recipe.objective
-    return Objective(choices.times.build(), choices.weighting.build(), choices.steps, choices.schedule)
+    times, weighting = choices.times.build(), choices.weighting.build()
+    return Objective(times, weighting, choices.steps, choices.schedule, choices.kernel.build(), choices.grid.build())
 
 
 def check_objective(recipe: Recipe) -> None:

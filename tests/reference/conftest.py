@@ -75,7 +75,13 @@ class Case:
         return Objective(**parts, steps=self.tables["objective"]["steps"])
 
     def draws(self, eps_0: np.ndarray, eps: np.ndarray, t: np.ndarray) -> Draws:
-        return Draws(jnp.asarray(eps_0), jnp.asarray(eps), jnp.asarray(t), jnp.ones(len(t)))
+        return Draws(
+            jnp.asarray(eps_0),
+            jnp.asarray(eps),
+            jnp.asarray(t),
+            jnp.ones(len(t)),
+            jax.random.split(jax.random.key(0), len(t)),
+        )
 
     def times(self, t0: np.ndarray) -> jax.Array:
         """(t0 + i/n) mod 1, to the end of its step in discrete time. Compiled, as the authors' was: it rounds alike."""

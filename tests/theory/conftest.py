@@ -21,7 +21,7 @@ from vdmkit.denoiser import AbstractPrediction, Eps
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import AbstractNetwork
 from vdmkit.noise import AbstractPath, AbstractSchedule, FixedLinear, VarianceExploding, VariancePreserving
-from vdmkit.objective import diffusion_loss, noise_level
+from vdmkit.objective import Steps, diffusion_loss, noise_level
 from vdmkit.observation import AbstractObservation, CategoricalObservation
 from vdmkit.registry import registry
 
@@ -148,6 +148,10 @@ def losses() -> Callable[..., Array]:
 
     @eqx.filter_jit
     def at(model: DiffusionModel, x: Array, eps: Array, t: Array, steps: int = 0) -> Array:
-        return jax.vmap(lambda t: diffusion_loss(model, x, noise_level(model.schedule, t, steps=steps), eps, {}))(t)
+        if not steps:
+            return jax.vmap(lambda t: diffusion_loss(model, x, noise_level(model.schedule, t), eps, {}))(t)
+        cut, key = Steps(steps), jax.random.key(0)
+        levels = cut.noise_levels(model.schedule, t)
+        return jax.vmap(lambda noise: cut.loss(model, x, noise, eps, {}, key=key))(levels)
 
     return at

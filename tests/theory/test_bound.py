@@ -120,7 +120,13 @@ def test_objective_of_a_batch_is_the_closed_form_bound(gaussian, four_points, ti
 
     def mean_loss(t, weight, steps):
         same = jnp.broadcast_to
-        draws = Draws(same(eps, (len(t), *eps.shape)), same(eps, (len(t), *eps.shape)), t, weight)
+        draws = Draws(
+            same(eps, (len(t), *eps.shape)),
+            same(eps, (len(t), *eps.shape)),
+            t,
+            weight,
+            jax.random.split(jax.random.key(0), len(t)),
+        )
         bound = Objective(LowDiscrepancy(), Elbo(), steps)(model, same(image, (len(t), *image.shape)), {}, draws)
         return bound.diffusion.mean() / 4
 
@@ -212,14 +218,14 @@ def test_terms_add_up_to_the_bound(model_of) -> None:
     rng = np.random.default_rng(0)
     images = jnp.array([[0, 1, 1, 0], [1, 1, 0, 1]], jnp.uint8)[..., None, None]
     eps_0, eps = jnp.asarray(rng.normal(size=(2, *images.shape)))
-    draws = Draws(eps_0, eps, jnp.array([0.2, 0.7]), jnp.array([1.0, 3.0]))
+    draws = Draws(eps_0, eps, jnp.array([0.2, 0.7]), jnp.array([1.0, 3.0]), jax.random.split(jax.random.key(0), 2))
     bound = eqx.filter_jit(Objective(LowDiscrepancy(), Elbo(), 0))(model, images, {}, draws)
 
     @eqx.filter_jit
     @jax.vmap
     def terms(image, draws):
         x = model.observation.encode(image)
-        diffusion = diffusion_loss(model, x, noise_level(model.schedule, draws.t, steps=0), draws.eps, {})
+        diffusion = diffusion_loss(model, x, noise_level(model.schedule, draws.t), draws.eps, {})
         return prior_loss(model, x), reconstruction_loss(model, image, draws.eps_0), draws.weight * diffusion
 
     prior, reconstruction, diffusion = terms(images, draws)

@@ -105,7 +105,7 @@ def _gradient(objective: Objective, model: DiffusionModel, nodes, of_squares: bo
     """
     x, eps, t, weight = nodes
     weight = len(t) * weight
-    draws = Draws(eps, eps, t, jnp.sqrt(weight) if of_squares else weight)
+    draws = Draws(eps, eps, t, jnp.sqrt(weight) if of_squares else weight, jax.random.split(jax.random.key(0), len(t)))
     gradient, _ = UPDATE.gradient(model, objective, {"image": x}, draws, key=None)
     return gradient.schedule
 

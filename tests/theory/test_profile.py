@@ -69,7 +69,7 @@ def test_costs_are_those_of_the_kernels() -> None:
 
 @pytest.mark.parametrize("steps", [25, 100])
 def test_the_closed_form_is_as_good_as_dynamic_programming(steps: int) -> None:
-    """False if the density sqrt(M + M') were not the second-order optimum: both within 1% of the excess, evenly far off."""
+    """False if the density sqrt(M + M') were not the optimum of second order in 1 / T."""
     gamma, mean = np.linspace(LOW, HIGH, 1000), error_of(np.linspace(LOW, HIGH, 1000))
     path = cheapest_paths(costs_of_gaussian(gamma, mean, 1), steps)[-1]
 
@@ -79,7 +79,7 @@ def test_the_closed_form_is_as_good_as_dynamic_programming(steps: int) -> None:
 
     dynamic, closed = excess(gamma[path]), excess(closed_form(gamma, mean, steps))
     uniform = excess(np.linspace(LOW, HIGH, steps + 1))
-    assert dynamic < closed * 1.001  # it has the optimum among 1,000 nodes
+    assert dynamic < closed * 1.01  # it has the optimum among 1,000 nodes, which round 100 steps
     assert closed < dynamic * 1.03  # third order in 1/T is left out
     assert closed < uniform * 0.95
 
@@ -93,7 +93,7 @@ def test_dynamic_programming_is_quick() -> None:
 
 
 def test_variances_are_those_of_the_closed_forms() -> None:
-    """False if the table's variances were not E L^2 - (E L)^2: for constant error per image both integrals are known."""
+    """False if the table's variances were not E L^2 - (E L)^2: without spread among images both are integrals."""
     curve = curve_of()
     gamma, d = fine(curve), 10_000
     linear = variance(curve, rate_of(FixedLinear(gamma_min=-3.0, gamma_max=9.0), gamma))
@@ -140,7 +140,9 @@ def test_saved_gammas_fit_the_schedule() -> None:
     saved = (-13.3, -6.0, -1.0, 5.0)
     np.testing.assert_allclose(GivenGammas(gammas=saved)(FixedLinear(), 3), saved[::-1], rtol=1e-12)
     other = GivenGammas(gammas=saved)(FixedLinear(gamma_min=-10.0, gamma_max=2.0), 3)
-    np.testing.assert_allclose(other[[0, -1]], gammas_of(FixedLinear(gamma_min=-10.0, gamma_max=2.0), 1)[::-1])
+    np.testing.assert_allclose(
+        jnp.stack([other[0], other[-1]]), gammas_of(FixedLinear(gamma_min=-10.0, gamma_max=2.0), 1)[::-1]
+    )
     with pytest.raises(RecipeError, match="is of 3 steps, and 4 were asked for"):
         GivenGammas(gammas=saved)(FixedLinear(), 4)
     for gammas in ((1.0,), (0.0, 2.0, 1.0), (1.0, 1.0)):

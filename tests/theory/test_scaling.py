@@ -4,6 +4,7 @@
 from collections.abc import Callable
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def test_bound_is_the_same(pair: Pair, name: str, steps: int) -> None:
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.integers(0, LEVELS, (4, *SHAPE)).astype(np.uint8))
     eps_0, eps = jnp.asarray(rng.normal(size=(2, *images.shape)))
-    draws = Draws(eps_0, eps, jnp.array([1, 3, 5, 7]) / 7, jnp.ones(4))
+    draws = Draws(eps_0, eps, jnp.array([1, 3, 5, 7]) / 7, jnp.ones(4), jax.random.split(jax.random.key(0), 4))
     objective = eqx.filter_jit(Objective(LowDiscrepancy(), Elbo(), steps))
     here, there = (objective(model, images, {}, draws) for model in pair(prediction))
     for term in ("prior", "reconstruction", "diffusion"):

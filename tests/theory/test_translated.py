@@ -51,7 +51,9 @@ def batch():
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.integers(0, LEVELS, (4, *SHAPE)).astype(np.uint8))
     eps_0, eps = jnp.asarray(rng.normal(size=(2, *images.shape)))
-    return images, Draws(eps_0, eps, jnp.array([0.1, 0.4, 0.6, 0.95]), jnp.ones(4))
+    return images, Draws(
+        eps_0, eps, jnp.array([0.1, 0.4, 0.6, 0.95]), jnp.ones(4), jax.random.split(jax.random.key(0), 4)
+    )
 
 
 def translated(trained: tuple[str, str], read: tuple[str, str]) -> Translated:

@@ -76,7 +76,7 @@ def test_the_gradient_is_that_of_the_mean_bpd(float64, batches, key):
 def test_each_image_has_dropout_of_its_own(tiny_model, batches):
     """All images of a batch would lose the same inputs: here eight copies differ in nothing else."""
     copies, noise = jnp.repeat(batches["image"][0, :1], 8, axis=0), jnp.ones((8, *tiny_model.shape))
-    draws = Draws(noise, noise, jnp.full(8, 0.5), jnp.ones(8))
+    draws = Draws(noise, noise, jnp.full(8, 0.5), jnp.ones(8), jax.random.split(jax.random.key(0), 8))
     losses = eqx.filter_jit(OBJECTIVE)(tiny_model, copies, {}, draws, key=jax.random.key(0)).diffusion
     # Two of them lose the same of 17 inputs with chance 0.03. Rounded: equal losses of about 100 may differ by 1e-5.
     assert len(np.unique(np.round(losses, 3))) > 4

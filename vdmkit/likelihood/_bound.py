@@ -10,11 +10,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
 from vdmkit.errors import DataError, NonFiniteError, RecipeError
+from vdmkit.kernel import AbstractKernel, Gaussian
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import gammas_of
-from vdmkit.objective import Bound, diffusion_loss, eps_error, noise_level, prior_loss, reconstruction_loss, step_end
+from vdmkit.noise import AbstractGrid, UniformInTime
+from vdmkit.objective import Bound, Steps, eps_error, prior_loss, reconstruction_loss, step_end
 from vdmkit.randomness import fold_purpose
 
+PAPERS, EVEN = Gaussian(), UniformInTime()
 _ROUNDING = 1e-3  # nats of a dimension
 
 
@@ -24,6 +26,8 @@ def bound_of_images(
     *,
     draws: int,
     steps: int,
+    kernel: AbstractKernel = PAPERS,
+    grid: AbstractGrid = EVEN,
     batch_size: int,
     key: PRNGKeyArray,
     on_draw: Callable[[], object] = lambda: None,
@@ -36,7 +40,7 @@ def bound_of_images(
 
     Args:
         draws: per image, an even number.
-        steps: 0 for the continuous-time bound, else T.
+        steps: 0 for the continuous-time bound, else T, of this `kernel` and `grid`.
         on_draw: called after every batch and draw, for a progress bar.
         stop: asked after every batch; when it says so, n is the number of images done by then, at least 2:
             a random sample of the test set, in its order.
@@ -49,16 +53,16 @@ def bound_of_images(
     if draws < 2 or draws % 2:
         raise RecipeError(f"evaluation.draws = {draws}: expected an even number, for two estimates of each image.")
     check_count(pixels)
-    if steps:
-        check_rounding(np.asarray(gammas_of(model.schedule, steps), np.float64))
+    cut = Steps(steps, kernel, grid) if steps else None
+    if cut:
+        check_rounding(np.asarray(grid(model.schedule, steps), np.float64)[::-1])
     # In an order of chance, so that a pass that is stopped is a random sample even of a sorted test set.
     order = np.random.default_rng(0).permutation(len(pixels))
     parts, done = [], 0
     for start in range(0, len(pixels), batch_size):
         index = np.resize(order[start : start + batch_size], min(batch_size, len(pixels)))  # one shape, one compilation
         sums = [
-            _sum_of_draws(model, pixels[index], index, replicate, draws // 2, steps, key, on_draw)
-            for replicate in (0, 1)
+            _sum_of_draws(model, pixels[index], index, replicate, draws // 2, cut, key, on_draw) for replicate in (0, 1)
         ]
         parts.append(jax.tree.map(lambda *values: np.stack(values) / (draws // 2), *sums))
         done = min(start + batch_size, len(pixels))
@@ -97,15 +101,13 @@ def _sum_of_draws(
     index: Int[np.ndarray, " b"],
     replicate: int,
     strata: int,
-    steps: int,
+    cut: Steps | None,
     key: PRNGKeyArray,
     on_draw: Callable[[], object],
 ) -> Bound:
     total = Bound(*(np.zeros(len(images)) for _ in range(3)))
     for k in range(strata):
-        draw = _one_draw(
-            model, jnp.asarray(images), jnp.asarray(index), jnp.asarray([replicate, k]), key, strata, steps
-        )
+        draw = _one_draw(model, jnp.asarray(images), jnp.asarray(index), jnp.asarray([replicate, k]), key, strata, cut)
         total = jax.tree.map(lambda a, b: a + np.asarray(b, np.float64), total, draw)
         on_draw()
     return total
@@ -113,7 +115,7 @@ def _sum_of_draws(
 
 @eqx.filter_jit
 def _one_draw(
-    model: DiffusionModel, images: Array, index: Array, draw: Array, key: PRNGKeyArray, strata: int, steps: int
+    model: DiffusionModel, images: Array, index: Array, draw: Array, key: PRNGKeyArray, strata: int, cut: Steps | None
 ) -> Bound:
     replicate, k = draw
 
@@ -123,21 +125,25 @@ def _one_draw(
         key_0, key_eps = jax.random.split(jax.random.fold_in(of_replicate, k))
         x = model.observation.encode(image)
         eps_0, eps = (jax.random.normal(k, x.shape, x.dtype) for k in (key_0, key_eps))
-        diffusion = _diffusion(model, x, (u + k) / strata, eps, steps)
+        of_kernel = fold_purpose(jax.random.fold_in(of_replicate, k), "kernel")
+        diffusion = _diffusion(model, x, (u + k) / strata, eps, cut, of_kernel)
         return Bound(prior_loss(model, x), reconstruction_loss(model, image, eps_0), diffusion)
 
     return jax.vmap(one)(images, index)
 
 
-def _diffusion(model: DiffusionModel, x: Array, u: Array, eps: Array, steps: int) -> Float[Array, ""]:
+def _diffusion(
+    model: DiffusionModel, x: Array, u: Array, eps: Array, cut: Steps | None, key: PRNGKeyArray
+) -> Float[Array, ""]:
     """At the step, or the gamma, of u, uniform on [0, 1).
 
     In continuous time evenly over gamma: between its ends a schedule changes the variance only, and draws even in t
     would all but never meet the tails of one that passes them fast.
     """
-    if steps:
-        noise = noise_level(model.schedule, step_end(u, steps), steps=steps)
-        return diffusion_loss(model, x, noise, eps, {})
+    if cut:
+        levels = cut.noise_levels(model.schedule, step_end(u[None], cut.count))
+        noise = jax.tree.map(lambda a: a[0], levels)
+        return cut.loss(model, x, noise, eps, {}, key=key)
     gamma_0, gamma_1 = model.schedule(jnp.zeros_like(u)), model.schedule(jnp.ones_like(u))
     return 0.5 * (gamma_1 - gamma_0) * eps_error(model, x, gamma_0 + (gamma_1 - gamma_0) * u, eps, {})
 

@@ -21,6 +21,14 @@ class AbstractGrid(eqx.Module):
     def __call__(self, schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_plus_1"]:
         """T + 1 gammas that fall from gamma_1 to gamma_0."""
 
+    def ends_of_steps(
+        self, schedule: AbstractSchedule, t: Float[Array, " n"], steps: int
+    ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        """gamma_t and gamma_s of the steps number t T, where t is 1/T, 2/T, ..., 1."""
+        gammas = self(schedule, steps)[::-1]
+        i = jnp.round(t * steps).astype(int)
+        return gammas[i], gammas[i - 1]
+
 
 define_kind("grid", "the gammas of T steps, of sampling or of the bound", AbstractGrid)
 
@@ -31,6 +39,12 @@ class UniformInTime(AbstractGrid):
 
     def __call__(self, schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_plus_1"]:
         return gammas_of(schedule, steps)[::-1]
+
+    def ends_of_steps(
+        self, schedule: AbstractSchedule, t: Float[Array, " n"], steps: int
+    ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        """Without a look at all the other steps."""
+        return jax.vmap(schedule)(t), jax.vmap(schedule)(t - 1 / steps)
 
 
 @register("grid", "quadratic")

@@ -14,7 +14,7 @@ from vdmkit.objective._bound import (
 from vdmkit.objective._loss_adaptive import LossAdaptive
 from vdmkit.objective._objective import Draws, Objective
 from vdmkit.objective._schedule_gradient import check_variance
-from vdmkit.objective._step import step_loss
+from vdmkit.objective._step import Steps, step_loss
 from vdmkit.objective._times import AbstractTimes, DiscreteGrid, LogitNormal, LowDiscrepancy, Signal, Uniform
 from vdmkit.objective._units import bits_per_dim
 from vdmkit.objective._weighting import (
@@ -52,6 +52,7 @@ __all__ = [
     "Signal",
     "Simple",
     "Snr",
+    "Steps",
     "TruncatedSnr",
     "Uniform",
     "VWeighting",

@@ -34,10 +34,14 @@ class Bound(eqx.Module):
 
 
 class NoiseLevel(eqx.Module):
-    """gamma_t, and the rate of the diffusion loss there: gamma'(t), or T expm1(gamma_t - gamma_s)."""
+    """gamma_t, and the rate of the diffusion loss there: gamma'(t), or T expm1(gamma_t - gamma_s).
+
+    `gamma_s` is where a step leads; gamma_t itself in continuous time.
+    """
 
     gamma: Float[Array, "*batch"]
     rate: Float[Array, "*batch"]
+    gamma_s: Float[Array, "*batch"]
 
 
 def prior_loss(model: DiffusionModel, x: Float[Array, "h w c"]) -> Float[Array, ""]:
@@ -56,12 +60,10 @@ def reconstruction_loss(
     return -model.observation.log_prob(image, z_0, gamma_0, lambda: model.x_hat(z_0, gamma_0))
 
 
-def noise_level(schedule: AbstractSchedule, t: Float[Array, ""], *, steps: int) -> NoiseLevel:
-    """At one time. steps = 0 is continuous time; with steps = T > 0, t is one of 1/T, 2/T, ..., 1: see `step_end`."""
-    if steps == 0:
-        return NoiseLevel(*gamma_and_derivative(schedule, t))
-    gamma_t = schedule(t)
-    return NoiseLevel(gamma_t, steps * jnp.expm1(gamma_t - schedule(t - 1 / steps)))
+def noise_level(schedule: AbstractSchedule, t: Float[Array, ""]) -> NoiseLevel:
+    """At one time, in continuous time."""
+    gamma, rate = gamma_and_derivative(schedule, t)
+    return NoiseLevel(gamma, rate, gamma)
 
 
 def diffusion_loss(

@@ -7,11 +7,12 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, Real
+from jaxtyping import Array, Float, Key, PRNGKeyArray, Real
 
+from vdmkit.kernel import AbstractKernel, Gaussian
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import Condition
-from vdmkit.noise import AbstractSchedule
+from vdmkit.noise import AbstractGrid, AbstractSchedule, UniformInTime
 from vdmkit.objective._bound import (
     Bound,
     NoiseLevel,
@@ -22,12 +23,14 @@ from vdmkit.objective._bound import (
     step_end,
 )
 from vdmkit.objective._schedule_gradient import Pull, bound_gradient, variance_gradient
+from vdmkit.objective._step import Steps
 from vdmkit.objective._times import AbstractTimes
 from vdmkit.objective._weighting import AbstractWeighting
+from vdmkit.randomness import fold_purpose
 
 
 class Draws(eqx.Module):
-    """The random numbers of one batch: eps_0 for the reconstruction, eps and t for the diffusion loss.
+    """The random numbers of one batch: eps_0 for the reconstruction, eps, t and keys for the diffusion loss.
 
     With T steps, t is a multiple of 1/T.
     """
@@ -36,6 +39,7 @@ class Draws(eqx.Module):
     eps: Float[Array, "b h w c"]
     t: Float[Array, " b"]
     weight: Float[Array, " b"]
+    kernel: Key[Array, " b"]
 
 
 class Objective(eqx.Module):
@@ -48,13 +52,16 @@ class Objective(eqx.Module):
     weighting: AbstractWeighting
     steps: int = eqx.field(static=True)
     schedule: Literal["bound", "variance"] = eqx.field(static=True, default="bound")
+    kernel: AbstractKernel = Gaussian()
+    grid: AbstractGrid = UniformInTime()
 
     def draw(self, shape: tuple[int, int, int, int], *, key: PRNGKeyArray) -> Draws:
         """The draws for a batch of this shape (b, h, w, c)."""
         key_0, key_eps, key_t = jax.random.split(key, 3)
         eps_0, eps = (jax.random.normal(k, shape, dtype=float) for k in (key_0, key_eps))
         t, weight = self.times(shape[0], key=key_t)
-        return Draws(eps_0, eps, step_end(t, self.steps), weight)
+        keys = jax.random.split(fold_purpose(key, "kernel"), shape[0])
+        return Draws(eps_0, eps, step_end(t, self.steps), weight, keys)
 
     def __call__(
         self,
@@ -70,7 +77,13 @@ class Objective(eqx.Module):
 
     def noise_levels(self, schedule: AbstractSchedule, draws: Draws) -> NoiseLevel:
         """Of each draw of the diffusion loss."""
-        return jax.vmap(lambda t: noise_level(schedule, t, steps=self.steps))(draws.t)
+        if self.steps:
+            return self._steps.noise_levels(schedule, draws.t)
+        return jax.vmap(lambda t: noise_level(schedule, t))(draws.t)
+
+    @property
+    def _steps(self) -> Steps:
+        return Steps(self.steps, self.kernel, self.grid)
 
     def at(
         self,
@@ -87,11 +100,24 @@ class Objective(eqx.Module):
 
         def one(noise: NoiseLevel, image: Array, condition: Condition, draws: Draws, key: PRNGKeyArray | None) -> Bound:
             x = model.observation.encode(image)
-            loss = diffusion_loss(model, x, noise, draws.eps, condition, key=key)
+            loss = self._loss(model, x, noise, draws, condition, key)
             diffusion = draws.weight * self.weighting(noise.gamma, noise.rate) * loss
             return Bound(prior_loss(model, x), reconstruction_loss(model, image, draws.eps_0), diffusion)
 
         return jax.vmap(one, in_axes=(0, 0, 0, 0, None if keys is None else 0))(noise, images, condition, draws, keys)
+
+    def _loss(
+        self,
+        model: DiffusionModel,
+        x: Array,
+        noise: NoiseLevel,
+        draws: Draws,
+        condition: Condition,
+        key: PRNGKeyArray | None,
+    ) -> Float[Array, ""]:
+        if not self.steps:
+            return diffusion_loss(model, x, noise, draws.eps, condition, key=key)
+        return self._steps.loss(model, x, noise, draws.eps, condition, key=draws.kernel, key_dropout=key)
 
     def schedule_gradient(
         self, ends: AbstractSchedule, pull: Pull, sensitivity: NoiseLevel, loss: Float[Array, " b"]
@@ -104,4 +130,5 @@ class Objective(eqx.Module):
     def after(self, draws: Draws, bound: Bound) -> "Objective":
         """The objective of the next batch: times may learn from the losses of this one."""
         loss = jnp.asarray(bound.diffusion) / draws.weight
-        return Objective(self.times.after(draws.t, loss), self.weighting, self.steps, self.schedule)
+        times = self.times.after(draws.t, loss)
+        return Objective(times, self.weighting, self.steps, self.schedule, self.kernel, self.grid)

@@ -1,12 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One step of the bound of T steps, whatever the reverse kernel."""
+r"""The diffusion loss of T steps, whatever their kernel and their gammas:  T E_i KL(q(z_s | z_t, x) || p(z_s | z_t)).
 
+For the paper's kernel it is T / 2 E_i [expm1(gamma_t - gamma_s) |eps - eps_hat|^2] (Kingma et al. 2021, eq. 13).
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from vdmkit.kernel import AbstractKernel
+from vdmkit.kernel import AbstractKernel, Gaussian
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import Condition
-from vdmkit.noise import diffuse
+from vdmkit.noise import AbstractGrid, AbstractSchedule, UniformInTime, diffuse
+from vdmkit.objective._bound import NoiseLevel
+
+
+class Steps(eqx.Module):
+    """T = `count` steps."""
+
+    count: int = eqx.field(static=True)
+    kernel: AbstractKernel = Gaussian()
+    grid: AbstractGrid = UniformInTime()
+
+    def noise_levels(self, schedule: AbstractSchedule, t: Float[Array, " n"]) -> NoiseLevel:
+        """Of the steps that end at these t, multiples of 1/T: see `step_end`."""
+        gamma_t, gamma_s = self.grid.ends_of_steps(schedule, t, self.count)
+        return NoiseLevel(gamma_t, self.count * jnp.expm1(gamma_t - gamma_s), gamma_s)
+
+    def loss(
+        self,
+        model: DiffusionModel,
+        x: Float[Array, "h w c"],
+        noise: NoiseLevel,
+        eps: Float[Array, "h w c"],
+        condition: Condition,
+        *,
+        key: PRNGKeyArray,
+        key_dropout: PRNGKeyArray | None = None,
+    ) -> Float[Array, ""]:
+        """A draw of T KL of one step, nats."""
+        ends = noise.gamma, noise.gamma_s
+        return self.count * step_loss(model, self.kernel, x, eps, *ends, condition, key=key, key_dropout=key_dropout)
 
 
 def step_loss(
@@ -21,7 +55,7 @@ def step_loss(
     key: PRNGKeyArray,
     key_dropout: PRNGKeyArray | None = None,
 ) -> Float[Array, ""]:
-    """A draw of KL(q(z_s | z_t, x) || p(z_s | z_t)) at z_t = alpha_t x + sigma_t eps, nats. The loss is their sum.
+    """A draw of KL(q(z_s | z_t, x) || p(z_s | z_t)) at z_t = alpha_t x + sigma_t eps, nats.
 
     Raises:
         RecipeError: the prediction lacks what the kernel needs.

@@ -36,6 +36,8 @@ class ObjectiveChoices:
     times: Annotated[Choice, "times"] = Choice("times", "low_discrepancy")
     weighting: Annotated[Choice, "weighting"] = Choice("weighting", "elbo")
     steps: StepCount = 0
+    kernel: Annotated[Choice, "kernel"] = Choice("kernel", "gaussian")
+    grid: Annotated[Choice, "grid"] = Choice("grid", "uniform")
     schedule: Literal["bound", "variance"] = "bound"
 
 

@@ -52,6 +52,8 @@ def evaluate(
             test.pixels,
             draws=settings.draws,
             steps=recipe.evaluation_steps,
+            kernel=recipe.objective.kernel.build(),
+            grid=recipe.objective.grid.build(),
             batch_size=settings.batch_size,
             key=fold_purpose(jax.random.key(recipe.seed), "evaluate"),
             on_draw=advance,
