@@ -2,6 +2,7 @@
 """`vdmkit schedule`: what a trained run says about schedules and step grids."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +13,9 @@ from vdmkit.errors import RecipeError
 Counts = Annotated[str, typer.Option("--steps", metavar="T,T,...", help="Numbers of steps.")]
 Images = Annotated[int, typer.Option("--images", min=2, help="How many training, and test images.")]
 Nodes = Annotated[int, typer.Option("--nodes", min=11, help="How many gammas to measure at.")]
+Fit = Annotated[
+    Path | None, typer.Option("--fit", metavar="NEW", help="Make a run of the same model with a fitted schedule.")
+]
 
 
 def schedule(
@@ -22,17 +26,21 @@ def schedule(
     counts: Counts = "1,2,5,10,20,25,50,100,250",
     images: Images = 256,
     nodes: Nodes = 61,
+    fit: Fit = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure what schedules, step grids and reverse kernels are worth to a run, and save the best of them."""
-    from vdmkit.run import leave_study, load_run, study_schedules, text_of_study
+    from vdmkit.run import RunFolder, fit_schedule, leave_study, load_run, study_schedules, text_of_study
 
     run = load_run(checkpoint, overrides, plugins, step)
     study = study_schedules(run, images=images, nodes=nodes, counts=_counts(counts))
     left = leave_study(study, run.folder.path / "schedule")
+    fitted = fit_schedule(run, study.train, study.test, RunFolder(fit)) if fit else None
     typer.echo(json.dumps(study.as_json(), indent=2) if as_json else text_of_study(study))
     for path in left:
         typer.echo(f"written to {path}", err=True)
+    if fitted:
+        typer.echo(f"\n{fit}: the same model with a fitted schedule: {fitted}")
 
 
 def _counts(text: str) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ from vdmkit.run._comparable import check_comparable
 from vdmkit.run._convert import convert as convert_run
 from vdmkit.run._evaluate import evaluate
 from vdmkit.run._evaluation import Evaluation
+from vdmkit.run._fit import fit_schedule
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._import import import_official
 from vdmkit.run._likelihood import measure_likelihood
@@ -34,6 +35,7 @@ __all__ = [
     "draw_samples",
     "evaluate",
     "fit_into",
+    "fit_schedule",
     "image_hashes",
     "import_official",
     "leave_study",

@@ -68,7 +68,14 @@ def convert(run: TrainedRun, target: Recipe, folder: RunFolder) -> Conversion:
     template = build_state(recipe, training_counts(recipe, train)).model
     model, ema = (carry(old, template) for old in (run.state.model, run.state.ema_model))
     found = _compare(run.state.ema_model, ema, test, recipe)
-    _save(run, recipe, _started_anew(recipe, model, ema, run.state.step), train, folder)
+    save_as(
+        run,
+        recipe,
+        started_anew(recipe, model, ema, run.state.step),
+        train,
+        folder,
+        f"Converted from {run.folder.path.name}",
+    )
     return found
 
 
@@ -98,7 +105,7 @@ def _params(model: DiffusionModel) -> Any:
     return eqx.filter(model, eqx.is_inexact_array)
 
 
-def _started_anew(recipe: Recipe, model: DiffusionModel, ema: DiffusionModel, step: Array) -> TrainState:
+def started_anew(recipe: Recipe, model: DiffusionModel, ema: DiffusionModel, step: Array) -> TrainState:
     """With an optimiser and an objective that have seen nothing yet."""
     opt_state = build_optimizer(recipe).init(_params(model))
     return TrainState(model, _params(ema), opt_state, step, build_objective(recipe))
@@ -118,7 +125,8 @@ def _compare(before: DiffusionModel, after: DiffusionModel, test: Images, recipe
     return Conversion(first, second, len(images))
 
 
-def _save(run: TrainedRun, recipe: Recipe, state: TrainState, train: Images, folder: RunFolder) -> None:
+def save_as(run: TrainedRun, recipe: Recipe, state: TrainState, train: Images, folder: RunFolder, remark: str) -> None:
+    """Make `folder` a run of this recipe and state, whose past is that of `run`."""
     facts, settings = run.folder.facts(), recipe.training
     folder.path.mkdir(parents=True, exist_ok=True)
     data = batches(train, batch_size=settings.batch_size, seed=recipe.seed)
@@ -131,4 +139,4 @@ def _save(run: TrainedRun, recipe: Recipe, state: TrainState, train: Images, fol
     if (hashes := read_hashes(run.folder.trained_on)) is not None:
         write_hashes(folder.trained_on, hashes)
     write_json(folder.manifest, facts | {"sessions": [*facts["sessions"], session(run.step, run.step)]})
-    folder.write_recipe(recipe, f"# Converted from {run.folder.path.name}.\n{dump(recipe)}")  # last: it marks a run
+    folder.write_recipe(recipe, f"# {remark}.\n{dump(recipe)}")  # last: it marks a run

@@ -49,22 +49,24 @@ class Study:
     continuous: float
     half_width: float
     images: int
-    curve: Curve
+    train: Curve
+    test: Curve
     variances: tuple[Variance, ...]
     steps: tuple[Steps, ...]
     left_out: tuple[str, ...]
     optimal_variance: dict[str, tuple[float, ...]]
 
     def as_json(self) -> dict[str, Any]:
-        """Everything but the images' own curves."""
+        """Everything but the images' own curves: their means on test images."""
         curve = {
-            "gamma": self.curve.gamma.tolist(),
-            "squared_error": self.curve.error.mean((0, 2)).tolist(),
-            "fourth_moment": (self.curve.error**2).mean((0, 2)).tolist(),
-            **_standard_errors(self.curve),
+            "gamma": self.test.gamma.tolist(),
+            "squared_error": self.test.error.mean((0, 2)).tolist(),
+            "fourth_moment": (self.test.error**2).mean((0, 2)).tolist(),
+            **_standard_errors(self.test),
         }
-        rest = asdict(self)
-        return rest | {"curve": curve}
+        values = {name: getattr(self, name) for name in ("continuous", "half_width", "images", "left_out")}
+        rows = {name: [asdict(row) for row in getattr(self, name)] for name in ("variances", "steps")}
+        return {**values, **rows, "curve": curve, "optimal_variance": self.optimal_variance}
 
 
 def study_schedules(run: TrainedRun, *, images: int, nodes: int, counts: tuple[int, ...]) -> Study:
@@ -93,7 +95,7 @@ def study_schedules(run: TrainedRun, *, images: int, nodes: int, counts: tuple[i
             left_out.append(f"kernel {name}: {error}")
     found = _continuous(tested, d)
     variances = tuple(_variances(model.schedule, tested, d))
-    return Study(*found, len(chosen[1]), tested, variances, tuple(steps), tuple(left_out), measured)
+    return Study(*found, len(chosen[1]), curve, tested, variances, tuple(steps), tuple(left_out), measured)
 
 
 def _some(images: Images, count: int) -> Some:

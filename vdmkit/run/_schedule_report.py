@@ -63,7 +63,7 @@ def _component(name: str, params: dict[str, Any]) -> str:
 
 
 def _variance_chart(study: Study, folder: Path) -> list[Path]:
-    gamma, second = study.curve.gamma, (study.curve.error**2).mean((0, 2))
+    gamma, second = study.test.gamma, (study.test.error**2).mean((0, 2))
     best = np.sqrt(second) / np.trapezoid(np.sqrt(second), gamma)
     lines = {"the best density of gamma": (gamma, best)}
     return line_chart(
