@@ -11,7 +11,7 @@ from jaxtyping import Float
 from vdmkit.choice import Choice
 from vdmkit.errors import CheckpointError, RecipeError
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import PiecewiseLinear, Pinned
+from vdmkit.noise import Pinned
 from vdmkit.objective import bits_per_dim
 from vdmkit.profile import Curve, best_rate, fine, rate_of, variance
 from vdmkit.recipe import Recipe
@@ -62,12 +62,10 @@ def fitted(curve: Curve, gamma_min: float, gamma_max: float) -> Pinned:
     """The best schedule of straight pieces between the ends of the curve. Networks are told of the other two."""
     shares = np.diff(_knots(curve)) / (curve.gamma[-1] - curve.gamma[0])
     logits = np.log(np.maximum(shares - _FLOOR / _PIECES, 1e-6))
-    interior = eqx.tree_at(
-        lambda s: s.logits, PiecewiseLinear(pieces=_PIECES, floor=_FLOOR), jnp.asarray(logits, float)
-    )
-    ends = jnp.asarray(curve.gamma[[0, -1]], float)
     pinned = Choice("schedule", "pinned", _params(gamma_min, gamma_max)).build(key=None)
-    return eqx.tree_at(lambda p: (p.interior, p.learned_ends), pinned, (interior, ends))
+    ends = jnp.asarray(curve.gamma[[0, -1]], float)
+    where = lambda p: (p.interior.logits, p.learned_ends)  # noqa: E731
+    return eqx.tree_at(where, pinned, (jnp.asarray(logits, float), ends))
 
 
 def _knots(curve: Curve) -> Float[np.ndarray, " n_plus_1"]:

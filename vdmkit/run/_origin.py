@@ -60,10 +60,10 @@ class Origin:
 # Keys that there once were not, at what was then the case: older checkpoints are of the same recipe without them.
 _AS_BEFORE = [
     ("objective.schedule", "bound"),
-    ("objective.kernel.name", "gaussian"),
     ("objective.grid.name", "uniform"),
+    ("objective.kernel.name", "gaussian"),
+    ("objective.kernel.variance", "small"),
 ]
-_AS_BEFORE += [("objective.kernel.variance", "small")]
 _WORDS = {"recipe": "recipe settings", "plugins": "plugin files", "images": "training images"}
 _WORDS |= {"imported": "imported parameters", "components": "packages of its components"}
 

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vdmkit schedule`: what it prints is what its files say, and other commands take these."""
+
+import json
+
+import numpy as np
+
+QUICK = ("--images", "20", "--nodes", "25", "--steps", "2,3")  # all test images
+
+
+def test_grids_and_kernels_go_from_command_to_command(program, whole):
+    """A saved grid or kernel would not be taken, or be another one than it was measured as."""
+    studied = program("schedule", "--ckpt", str(whole), *QUICK, "--fit", "fitted")
+    assert studied.code == 0, studied.err
+    folder = whole / "schedule"
+    facts = json.loads((folder / "schedule.json").read_text())
+    assert (folder / "schedule.txt").read_text() in studied.out
+    for name in ("variance", "steps"):
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert b"<svg" in (folder / f"{name}.svg").read_bytes()
+    names = {row["schedule"] for row in facts["variances"]}
+    assert {"this run's", "the best there is", "fixed_linear", "cosine", "tabulated"} <= names
+    least = min(facts["variances"], key=lambda row: row["variance"])
+    assert least["schedule"] == "the best there is"
+    for kernel in ("gaussian", "mixture", "optimal_variance"):
+        grid = folder / f"{kernel}_dynamic_3.toml"
+        given = kernel if kernel != "optimal_variance" else str(folder / "optimal_variance.toml")
+        taken = ("--kernel", given, "--grid", str(grid))
+        found = program("likelihood", "--ckpt", str(whole), *taken, "--set", "likelihood.estimator.draws=48", "--json")
+        assert found.code == 0, found.err
+        (row,) = (r for r in facts["steps"] if (r["kernel"], r["grid"], len(r["gammas"])) == (kernel, "dynamic", 4))
+        measured = json.loads(found.out)
+        error = np.hypot(row["half_width"], measured["half_width_monte_carlo"])  # 95%, of draws that are independent
+        assert abs(measured["bpd"] - row["bpd"]) < 2 * error  # false once in 1e4 seeds, this one is fixed
+        drawn = program("sample", "--ckpt", str(whole), *taken, "-n", "2", "-o", f"{kernel}.npy")
+        assert drawn.code == 0, drawn.err
+        assert drawn.out.startswith("2 samples")
+    fitted = program("evaluate", "--ckpt", "fitted", "--json")
+    assert fitted.code == 0, fitted.err
+    same = json.loads(program("evaluate", "--ckpt", str(whole), "--json").out)
+    assert abs(json.loads(fitted.out)["bpd"] - same["bpd"]) < 1e-3  # the same gammas and noise, in float32
+
+
+def test_what_is_refused(program, whole, tmp_path):
+    """A user's mistake would be a traceback, or a number of something else."""
+    (tmp_path / "nameless.toml").write_text("gammas = [1.0, 0.0]\n")
+    (tmp_path / "three.toml").write_text('name = "gammas"\ngammas = [5.0, 1.0, -1.0, -8.0]\n')
+    likelihood = ("likelihood", "--ckpt", str(whole))
+    for arguments, code, message in (
+        (("schedule", "--ckpt", str(whole), "--steps", "2,x"), 2, "--steps 2,x: expected numbers from 1 to 999"),
+        ((*likelihood, "--kernel", "mixture"), 2, "kernel mixture: in continuous time there is none"),
+        ((*likelihood, "--grid", str(tmp_path / "nameless.toml")), 2, "without a name"),
+        ((*likelihood, "--grid", str(tmp_path / "absent.toml")), 2, "cannot be read"),
+        (
+            (*likelihood, "--steps", "5", "--grid", str(tmp_path / "three.toml")),
+            2,
+            "it is of 3 steps, and 5 were asked",
+        ),
+    ):
+        refused = program(*arguments)
+        assert (refused.code, refused.out) == (code, ""), refused.err
+        assert message in refused.err
