@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a checked recipe to the objects that it describes."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ from vdmkit.data import AbstractSource, Images
 from vdmkit.denoiser import AbstractPrediction
 from vdmkit.distribution import AbstractDistribution
 from vdmkit.errors import RecipeError
+from vdmkit.likelihood import AbstractEstimator
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import VariancePreserving
 from vdmkit.objective import Objective, check_variance
@@ -110,12 +113,19 @@ def build_guidance(recipe: Recipe) -> Guidance | None:
     return Guidance(settings.guidance, classes, settings.label)
 
 
+def build_estimator(recipe: Recipe, levels: int) -> AbstractEstimator[Any]:
+    """What `vdmkit likelihood` measures by; as the model was trained, where the recipe does not say otherwise."""
+    steps, kernel, grid = (getattr(recipe.objective, name) for name in ("steps", "kernel", "grid"))
+    choice = recipe.likelihood.estimator
+    return choice.build(trained_steps=steps, trained_kernel=kernel, trained_grid=grid, levels=levels)
+
+
 def check_rest(recipe: Recipe, levels: int) -> None:
     """Build what is used after training, so that a refusal does not come after hours. Raises RecipeError."""
     recipe.sampling.sampler.build()
     recipe.sampling.grid.build()
     build_guidance(recipe)
-    recipe.likelihood.estimator.build(trained_steps=recipe.objective.steps, levels=levels)
+    build_estimator(recipe, levels)
 
 
 def build_state(recipe: Recipe, level_counts: Int[Array, "h w c v"]) -> TrainState:

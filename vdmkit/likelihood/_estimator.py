@@ -37,8 +37,9 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
 
     All draws belong to the image's index in the test set: estimates do not depend on how it is cut into batches.
 
-    A constructor may take as positional parameters `trained_steps`, T of the training objective, 0 if continuous, and
-    `levels`, the number of values a pixel can take, 0 if continuous.
+    A constructor may take as positional parameters `trained_steps`, T of the training objective, 0 if continuous, its
+    `trained_kernel` and `trained_grid`, not yet built, and `levels`, the number of values a pixel can take, 0 if
+    continuous.
     """
 
     @abc.abstractmethod
@@ -78,4 +79,9 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
         """Estimates for images of these numbers in the test set. `replicate` is 0 or 1."""
 
 
-define_kind("estimator", "how -log P of an image is estimated", AbstractEstimator, ("trained_steps", "levels"))
+define_kind(
+    "estimator",
+    "how -log P of an image is estimated",
+    AbstractEstimator,
+    ("trained_steps", "trained_kernel", "trained_grid", "levels"),
+)

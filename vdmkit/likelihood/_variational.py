@@ -81,9 +81,9 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
 
     Args:
         draws: network evaluations an image, an even number; with a wanted precision, its pilot decides.
-        steps: T; 0 is continuous time. Left out, what the model was trained on.
-        kernel: p(z_s | z_t) of a step;
-        grid: and the gammas of the steps.
+        steps: T; 0 is continuous time. Left out, what the model was trained on; and where that is so,
+        kernel: also p(z_s | z_t) of a step,
+        grid: and the gammas of the steps; else they are the paper's.
     """
 
     draws: int = eqx.field(static=True)
@@ -95,14 +95,19 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
     def __init__(
         self,
         trained_steps: int,
+        trained_kernel: Choice = PAPERS_KERNEL,
+        trained_grid: Choice = EVEN_IN_TIME,
         *,
         draws: Annotated[int, Ge(2), MultipleOf(2)] = 16,
         steps: Annotated[int, Ge(0), Le(MAX_STEPS)] | None = None,
-        kernel: Annotated[Choice, "kernel"] = PAPERS_KERNEL,
-        grid: Annotated[Choice, "grid"] = EVEN_IN_TIME,
+        kernel: Annotated[Choice, "kernel"] | None = None,
+        grid: Annotated[Choice, "grid"] | None = None,
     ):
         self.draws = draws
         self.steps = trained_steps if steps is None else steps
+        as_trained = self.steps == trained_steps > 0
+        kernel = kernel or (trained_kernel if as_trained else PAPERS_KERNEL)
+        grid = grid or (trained_grid if as_trained else EVEN_IN_TIME)
         self.kernel, self.grid = kernel.build(), grid.build()
         others = [f"{one.kind} {one}" for one in (kernel, grid) if str(one) not in ("gaussian", "uniform")]
         if others and not self.steps:

@@ -104,7 +104,9 @@ def _parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def _component_kind(annotation: Any) -> str:
-    """The kind in `Annotated[Choice, kind]`, or an empty string."""
+    """The kind in `Annotated[Choice, kind]`, or `Annotated[Choice, kind] | None`; or an empty string."""
+    if type(None) in get_args(annotation):
+        annotation = get_args(annotation)[0]
     base, *metadata = get_args(annotation) or (None,)
     return metadata[0] if base is Choice else ""
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int, PRNGKeyArray
 
 from vdmkit import __version__
+from vdmkit.assembly import build_estimator
 from vdmkit.data import Images
 from vdmkit.errors import UntrustedError
 from vdmkit.files import whole_file, write_json
@@ -59,7 +60,7 @@ def measure_likelihood(run: TrainedRun, test: Images, *, allow_untrusted: bool =
     model, settings = run.model(run.recipe.likelihood.weights), run.recipe.likelihood
     check_fits(model, test)
     check_increasing(model.schedule)
-    estimator = settings.estimator.build(trained_steps=run.recipe.objective.steps, levels=test.levels)
+    estimator = build_estimator(run.recipe, test.levels)
     index = sample_of(len(test.pixels), settings.images or len(test.pixels))
     check_count(test.pixels[index])
     estimates, evaluations, kept = _passes(run, test, estimator, index)
