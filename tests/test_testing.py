@@ -13,7 +13,6 @@ from vdmkit.errors import ConformanceError, RecipeError
 from vdmkit.networks import AbstractNetwork
 from vdmkit.noise import AbstractPath, AbstractSchedule, FixedLinear
 from vdmkit.objective import AbstractTimes, AbstractWeighting
-from vdmkit.plugins import load_plugins
 from vdmkit.registry import registry
 from vdmkit.sampling import AbstractGrid, Ancestral
 from vdmkit.testing import (
@@ -28,7 +27,6 @@ from vdmkit.testing import (
     check_weighting,
 )
 
-load_plugins()
 SHAPE = (8, 8, 1)
 CONTEXT = {
     "key": jax.random.key(0, impl="rbg"),
