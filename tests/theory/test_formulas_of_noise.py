@@ -80,7 +80,10 @@ SCHEDULES: dict[str, list[tuple[dict, np.ndarray]]] = {
         ({"resolution": 32.0, "base": 32.0}, cosine()),
     ],
     # Lipman et al. 2023, arXiv 2210.02747: sigma = u = 1 - alpha
-    "flow_matching": [(ENDS, 2 * np.log((u := line(*expit([-3.5, 1.5]))) / (1 - u)))],
+    "flow_matching": [
+        ({}, 2 * np.log((u := line(*expit([-6.65, 6.65]))) / (1 - u))),
+        (ENDS, 2 * np.log((v := line(*expit([-3.5, 1.5]))) / (1 - v))),
+    ],
     # Song et al. 2021, arXiv 2011.13456, App. C: sigma_min (sigma_max / sigma_min)^t, from 0.01 to 50
     "log_linear": [({}, 2 * np.log(0.01 * (50 / 0.01) ** T))],
     "karras": [({}, karras(0.002, 80, 7)), ({"sigma_min": 0.1, "sigma_max": 9.0, "rho": 3.0}, karras(0.1, 9, 3))],
@@ -119,7 +122,7 @@ TIMES = (1.0, 0.7, 0.5, 0.2, 0.1, 0.0)
 GRIDS: dict[str, list[tuple[dict, np.ndarray]]] = {
     "uniform": [({}, -13.3 + 18.3 * LEFT)],
     "quadratic": [({}, -13.3 + 18.3 * LEFT**2)],  # Song et al. 2021, arXiv 2010.02502, App. D.2: t ~ i^2
-    "gamma": [({}, -13.3 + 18.3 * LEFT)],  # even in gamma, as this schedule is: reference/test_samplers.py tells apart
+    "gamma": [({}, -13.3 + 18.3 * LEFT)],  # even in gamma, as this schedule is; another is below
     "karras": [
         ({}, 14 * np.log((r := np.exp(np.array([5, -13.3]) / 14))[0] + np.arange(6) / 5 * (r[1] - r[0]))),
         ({"rho": 3.0}, 6 * np.log((q := np.exp(np.array([5, -13.3]) / 6))[0] + np.arange(6) / 5 * (q[1] - q[0]))),
