@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The conformance kit: vdmkit's own components pass it, and broken ones do not."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -87,6 +91,15 @@ def test_grids(name):
 def test_samplers(name):
     """A chain of a registered sampler would not end at what the denoiser knows."""
     check_sampler(build("sampler", name))
+
+
+def test_plugins_are_tested_whatever_is_run():
+    """Installed plugins would be left out of tests that run over a registry, unless some other file were run with them."""
+    files = [Path(__file__).parent / "theory" / name for name in ("test_orders.py", "test_schedules.py")]
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *map(str, files)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    registered = [name for kind in ("sampler", "schedule") for name in registry(kind).components]
+    assert all(f"[{name}]" in found for name in registered if name != "ode")  # which has a test of its own
 
 
 # One output is all that `translated` is about: tests/theory/test_translated.py.

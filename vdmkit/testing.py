@@ -121,15 +121,15 @@ def check_grid(grid: AbstractGrid, schedule: AbstractSchedule, steps: int) -> No
 def check_sampler(sampler: AbstractSampler) -> None:
     """With a denoiser that knows the image, chains that end at gamma = -inf give it, whatever the noise.
 
-    After every step on the way, each of 0.1 in gamma, what is left of the noise is as large as gamma says. A tenth more
-    or less is allowed: a method of first order is off by a part of each step.
+    After steps of 0.1 in gamma what is left of the noise is as large as gamma says. A quarter more or less is allowed:
+    a method of first order is off by a part of each step.
     """
-    gammas = jnp.append(jnp.linspace(3.0, -3.0, 61), -jnp.inf)
+    gammas = jnp.append(jnp.linspace(3.0, -12.0, 151), -jnp.inf)
     left = _noise_left(sampler, gammas)
     _expect(_near(left[-1], 0.0, 1e-2), f"the chain ends {float(abs(left[-1]).max()):g} away from the only image")
     for noise, gamma in zip(left[:-1], gammas[1:-1], strict=True):
         times = float(jnp.sqrt((noise**2).mean()) / jnp.exp(gamma / 2))
-        _expect(0.9 < times < 1.1, f"the noise is {times:.3g} times as large as it should be at gamma = {gamma:.1f}")
+        _expect(0.8 < times < 1.25, f"the noise is {times:.3g} times as large as it should be at gamma = {gamma:.1f}")
 
 
 def _noise_left(sampler: AbstractSampler, gammas: Float[Array, " n"]) -> list[Float[Array, "chains 2 2 1"]]:
