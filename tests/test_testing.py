@@ -94,7 +94,7 @@ def test_samplers(name):
 
 
 def test_plugins_are_tested_whatever_is_run():
-    """Installed plugins would be left out of tests that run over a registry, unless some other file were run with them."""
+    """Tests that run over a registry would leave out installed plugins, unless some other file were run with them."""
     files = [Path(__file__).parent / "theory" / name for name in ("test_orders.py", "test_schedules.py")]
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *map(str, files)]
     found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
