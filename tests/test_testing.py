@@ -17,6 +17,7 @@ from vdmkit.errors import ConformanceError, RecipeError
 from vdmkit.networks import AbstractNetwork
 from vdmkit.noise import AbstractPath, AbstractSchedule, FixedLinear
 from vdmkit.objective import AbstractTimes, AbstractWeighting
+from vdmkit.plugins import load_plugins
 from vdmkit.registry import registry
 from vdmkit.sampling import AbstractGrid, Ancestral
 from vdmkit.testing import (
@@ -95,6 +96,7 @@ def test_samplers(name):
 
 def test_plugins_are_tested_whatever_is_run():
     """Tests that run over a registry would leave out installed plugins, unless some other file were run with them."""
+    load_plugins()
     files = [Path(__file__).parent / "theory" / name for name in ("test_orders.py", "test_schedules.py")]
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *map(str, files)]
     found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
