@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from vdmkit.errors import RecipeError
 from vdmkit.registry import define_kind
 
-_PANELS = 2000
+_PANELS = 8000
 _PARTS = 20  # on each of which gamma must rise
 _SMALLEST_PANEL = 1e-8
 _TOLERANCE = 2e-3  # of gamma, which is worth at most 0.0015 bits/dim
@@ -61,7 +61,7 @@ def gammas_of(schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_pl
 def check_increasing(schedule: AbstractSchedule) -> None:
     """Raises RecipeError where gamma falls, or jumps: there the bound is none.
 
-    On each of 2,000 panels of [0, 1] the rise of gamma must be the integral of its derivative. A panel where it is not
+    On each of 8,000 panels of [0, 1] the rise of gamma must be the integral of its derivative. A panel where it is not
     is halved again and again: a steep end comes right, a jump stays. In float64, as float32 has steps of its own.
     """
     with jax.enable_x64(True):
