@@ -151,5 +151,6 @@ def new_plugin(name: Name) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(Template(text).substitute(words))
     typer.echo(
-        f"{folder}: {', '.join(files)}\n  next  pip install -e {folder} && vdmkit list schedule   (or: uv pip install -e {folder})"
+        f"{folder}: {', '.join(files)}\n  next  pip install -e {folder} && vdmkit list schedule"
+        f"\n        (or: uv pip install -e {folder})"
     )

@@ -54,7 +54,8 @@ class Conversion:
 def convert(run: TrainedRun, target: Recipe, folder: RunFolder, *, where: str = "--to") -> Conversion:
     """Make `folder` a run of the same model with the path and the prediction of `target`, and measure both.
 
-    The schedule, the parameters and the step are the run's; the optimiser starts anew. `where` is what messages call `target`.
+    The schedule, the parameters and the step are the run's; the optimiser starts anew. `where`: the name of
+    `target` in messages.
 
     Raises:
         CheckpointError: the folder is in use.
