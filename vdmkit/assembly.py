@@ -8,8 +8,9 @@ import optax
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from vdmkit import data
+from vdmkit.choice import Choice
 from vdmkit.data import AbstractSource, Images
-from vdmkit.denoiser import AbstractPrediction
+from vdmkit.denoiser import AbstractPrediction, Translated
 from vdmkit.distribution import AbstractDistribution
 from vdmkit.errors import RecipeError
 from vdmkit.model import DiffusionModel
@@ -98,7 +99,7 @@ def build_guidance(recipe: Recipe) -> Guidance | None:
     if not guidance and label is None:
         return None
     key, value = ("guidance", f"{guidance:g}") if guidance else ("label", label)
-    if "classes" not in network.component.injected:
+    if not is_told_labels(network):
         raise RecipeError(
             f"sampling.{key} = {value}: network {network.name!r} is not told labels. "
             f"Put it into network labelled, or leave sampling.{key} out."
@@ -113,6 +114,13 @@ def build_guidance(recipe: Recipe) -> Guidance | None:
             "Set sampling.guidance to 1 or more, or leave sampling.label out."
         )
     return Guidance(guidance, classes, label)
+
+
+def is_told_labels(network: Choice) -> bool:
+    """Whether this network, or one in it, reads labels."""
+    inner = (value for value in network.params.values() if isinstance(value, Choice) and value.kind == "network")
+    hands_on = network.component.target is Translated  # it reads none itself
+    return any(map(is_told_labels, inner)) or ("classes" in network.component.injected and not hands_on)
 
 
 def check_schedule(recipe: Recipe) -> None:

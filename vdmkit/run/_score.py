@@ -80,7 +80,7 @@ def score(run: TrainedRun, count: int, inception: Extractor | None = None) -> Sc
     model, plan = run.model(run.recipe.evaluation.weights), Plan(count, settings.steps)
     check_fits(model, test)
     sets = [_of_label(images, settings.label) for images in (test, train)]
-    _refuse_too_many(count, sets, settings.label)
+    _refuse_too_many(count, [len(images) for images in sets], settings.label)
     if inception:
         as_rgb(test.pixels[:1], test.levels)  # refused before the samples are drawn
     samples = draw_samples(model, procedure, plan, seed=run.recipe.seed)
@@ -108,8 +108,8 @@ def _of_label(images: Images, label: int | None) -> Real[np.ndarray, "n h w c"]:
     return images.pixels[images.labels == label]
 
 
-def _refuse_too_many(count: int, sets: list[Real[np.ndarray, "n h w c"]], label: int | None) -> None:
-    most, name = min((len(images), name) for images, name in zip(sets, ("test", "training"), strict=True))
+def _refuse_too_many(count: int, sizes: list[int], label: int | None) -> None:
+    most, name = min(zip(sizes, ("test", "training"), strict=True))
     if count > most:
         what = f"the size of the {name} set" if label is None else f"the {name} images{_words(label)}"
         raise DataError(f"-n {count}: at most {most:,}, {what}.")

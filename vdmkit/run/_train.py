@@ -19,6 +19,7 @@ from vdmkit.assembly import (
     check_estimator,
     check_rest,
     check_schedule,
+    is_told_labels,
     training_counts,
 )
 from vdmkit.checkpoint import CheckpointStore, Restored, steps_in
@@ -168,7 +169,7 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, origin: Origin) -> S
         process_count=jax.process_count(),
     )
     store = CheckpointStore(folder.checkpoints, keep_last=settings.keep_last, keep_best=settings.keep_best)
-    if "classes" in recipe.model.network.component.injected and train.labels is None:
+    if is_told_labels(recipe.model.network) and train.labels is None:
         raise DataError(f"network {recipe.model.network.name!r} is told labels, and {train.identity.name} has none.")
     check_schedule(recipe)
     check_rest(recipe)
