@@ -106,11 +106,12 @@ class _Reflected(AbstractSampler):
         return noise[0] - y_t, denoise(y_t, gamma_t)
 
 
-def test_the_images_that_are_not_finite_are_counted(tiny_model, key):
+@pytest.mark.parametrize("value", [jnp.nan, 1e30])  # whose square overflows
+def test_the_images_that_are_not_finite_are_counted(tiny_model, key, value):
     """Not a number would become black, or an image be blamed that is whole."""
 
     def fail(z, gamma):
-        return jnp.where(z[0, 0, 0] > limit, jnp.nan, z)
+        return jnp.where(z[0, 0, 0] > limit, value, z)
 
     start = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(4, 10))
     first = jax.vmap(lambda k: jax.random.normal(fold_purpose(k, "prior"), tiny_model.shape)[0, 0, 0])(start)

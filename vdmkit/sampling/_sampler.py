@@ -108,8 +108,9 @@ def sample(
 
 
 def _refuse_not_finite(y: Float[np.ndarray, "count h w c"], first: int) -> None:
-    """Before decoding, which makes levels of anything."""
-    bad = np.flatnonzero(~np.isfinite(y).all(axis=(1, 2, 3)))
+    """Before decoding, which makes levels of anything; it squares y, so that has to be finite too."""
+    with np.errstate(over="ignore"):
+        bad = np.flatnonzero(~np.isfinite(y**2).all(axis=(1, 2, 3)))
     if len(bad):
         raise NonFiniteError(
             f"{len(bad)} of {len(y)} samples are not finite, the first of them number {first + bad[0]}. Take more "
