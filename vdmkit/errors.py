@@ -40,7 +40,9 @@ class CheckpointError(VdmkitError):
 
 
 class NonFiniteError(VdmkitError):
-    """A number that is NaN or infinite where a likelihood or a gradient was expected."""
+    """A number that is NaN or infinite where a likelihood, a gradient or an image was expected."""
+
+    exit_code = 4
 
 
 class UntrustedError(VdmkitError):

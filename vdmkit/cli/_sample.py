@@ -6,12 +6,11 @@ from typing import Annotated
 
 import typer
 
-from vdmkit.cli._options import Checkpoint, Overrides, PluginFiles, Step
+from vdmkit.cli._options import Checkpoint, Overrides, PluginFiles, Step, Steps, with_steps
 from vdmkit.errors import RecipeError
 
 Number = Annotated[int, typer.Option("-n", min=1, help="How many images.")]
 Output = Annotated[Path, typer.Option("-o", help="A .png for a grid, or a .npy of uint8 levels (n, h, w, c).")]
-Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Sampling steps. Default: the recipe's.")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Default: the recipe's.")]
 
 
@@ -30,16 +29,16 @@ def sample(
         raise RecipeError(f"-o {output}: expected a name that ends in .png or .npy.")
     if not output.parent.is_dir():
         raise RecipeError(f"-o {output}: there is no folder {output.parent}. Make it, or choose another.")
+    overrides = with_steps(overrides, steps)
     import numpy as np
 
     from vdmkit.files import whole_file
     from vdmkit.report import grid, write_png
-    from vdmkit.run import Plan, draw_samples, load_run, procedure_of
+    from vdmkit.run import Plan, draw_samples, drawn_by, load_run, procedure_of
 
     run = load_run(checkpoint, overrides, plugins, step)
-    settings = run.recipe.sampling
     model = run.model(run.recipe.evaluation.weights)
-    plan = Plan(number, steps or settings.steps)
+    plan = Plan(number, run.recipe.sampling.steps)
     seed = run.recipe.seed if seed is None else seed
     images = draw_samples(model, procedure_of(run.recipe), plan, seed=seed)
     if output.suffix == ".npy":
@@ -47,4 +46,4 @@ def sample(
             np.save(file, images)
     else:
         write_png(grid(images, model.observation.levels), output)
-    typer.echo(f"{number} samples of {plan.steps} steps, step {run.step:,}: {output}")
+    typer.echo(f"{output}: {number} samples of the checkpoint of step {run.step:,}, by {drawn_by(run.recipe)}")

@@ -13,11 +13,12 @@ from vdmkit.run._likelihood_report import Likelihood
 from vdmkit.run._load import TrainedRun, load_run
 from vdmkit.run._manifest import manifest, session
 from vdmkit.run._run import run_recipe
-from vdmkit.run._sample import Plan, Procedure, draw_samples, fit_into, procedure_of
+from vdmkit.run._sample import Drawn, Plan, Procedure, draw_samples, drawn_by, fit_into, procedure_of
 from vdmkit.run._score import score as score_run
 from vdmkit.run._trained_on import image_hashes, read_hashes
 
 __all__ = [
+    "Drawn",
     "Evaluation",
     "Likelihood",
     "Plan",
@@ -29,6 +30,7 @@ __all__ = [
     "check_comparable",
     "convert_run",
     "draw_samples",
+    "drawn_by",
     "evaluate",
     "fit_into",
     "image_hashes",
