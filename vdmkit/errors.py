@@ -42,8 +42,6 @@ class CheckpointError(VdmkitError):
 class NonFiniteError(VdmkitError):
     """A number that is NaN or infinite where a likelihood, a gradient or an image was expected."""
 
-    exit_code = 4
-
 
 class UntrustedError(VdmkitError):
     """A number that is not a likelihood, such as that of a solver that did not reach its end."""
