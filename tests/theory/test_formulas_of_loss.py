@@ -74,6 +74,16 @@ def logit_normal(mean: float, std: float, uniform: float) -> tuple[Callable, Cal
     return below, density
 
 
+def signal(low: float, high: float) -> tuple[Callable, Callable]:
+    """~ alpha^2 of gamma = low + (high - low) t: Zheng et al. 2023, arXiv 2305.03935; alpha^2 has area log(1 + 1/e^g)."""
+    gamma = lambda t: low + (high - low) * t  # noqa: E731
+    beyond = lambda g: np.logaddexp(0, -g)  # noqa: E731
+    whole = beyond(low) - beyond(high)
+    below = lambda t: (beyond(low) - beyond(gamma(t))) / whole  # noqa: E731
+    density = lambda t: (high - low) / (1 + np.exp(gamma(t))) / whole  # noqa: E731
+    return below, density
+
+
 EVEN = lambda t: t, np.ones_like
 # by name: settings; the distribution function of t, and its density
 TIMES: dict[str, list[tuple[dict, Callable, Callable]]] = {
@@ -85,6 +95,7 @@ TIMES: dict[str, list[tuple[dict, Callable, Callable]]] = {
         ({}, *logit_normal(0.0, 1.0, 0.1)),
         ({"mean": 0.8, "std": 1.6, "uniform": 0.25}, *logit_normal(0.8, 1.6, 0.25)),
     ],
+    "signal": [({}, *signal(-13.3, 5.0)), ({"gamma_min": -8.0, "gamma_max": 4.0}, *signal(-8.0, 4.0))],
 }
 
 # What a network that knows x and eps gives, of (x, eps, alpha, sigma).
