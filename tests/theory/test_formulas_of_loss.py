@@ -75,7 +75,7 @@ def logit_normal(mean: float, std: float, uniform: float) -> tuple[Callable, Cal
 
 
 def signal(low: float, high: float) -> tuple[Callable, Callable]:
-    """~ alpha^2 of gamma = low + (high - low) t: Zheng et al. 2023, arXiv 2305.03935; alpha^2 has area log(1 + 1/e^g)."""
+    """~ alpha^2 of gamma = low + (high - low) t, of area log(1 + e^-gamma): Zheng et al. 2023, arXiv 2305.03935."""
     gamma = lambda t: low + (high - low) * t  # noqa: E731
     beyond = lambda g: np.logaddexp(0, -g)  # noqa: E731
     whole = beyond(low) - beyond(high)
