@@ -17,6 +17,10 @@ from vdmkit.model import DiffusionModel
 from vdmkit.networks import AbstractNetwork
 from vdmkit.noise import LearnedLinear, VariancePreserving
 from vdmkit.observation import CategoricalObservation
+from vdmkit.plugins import load_plugins
+
+# Here, before any module is collected: what is parametrised over a registry has the plugins whichever files are run.
+load_plugins()
 
 SHAPE, LEVELS = (4, 4, 1), 5
 

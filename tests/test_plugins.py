@@ -36,11 +36,11 @@ def _keep_registry(monkeypatch):
     """What a test registers or imports is gone after it."""
     load_plugins()
     monkeypatch.setattr(plugins, "_loads", dict(plugins._loads))
-    schedules = registry("schedule").components
-    before, modules = dict(schedules), set(sys.modules)
+    before, modules = {kind: dict(registry(kind).components) for kind in kinds()}, set(sys.modules)
     yield
-    schedules.clear()
-    schedules.update(before)
+    for kind, components in before.items():
+        registry(kind).components.clear()
+        registry(kind).components.update(components)
     for module in sys.modules.keys() - modules:
         if module.startswith(("plug_", "vdmkit_plugin_")):
             del sys.modules[module]

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The conformance kit: vdmkit's own components pass it, and broken ones do not."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
 
 from vdmkit.choice import Choice
-from vdmkit.denoiser import Eps, Estimate
+from vdmkit.denoiser import Eps, Estimate, X, solve_direction
 from vdmkit.distribution import GaussianMixture
 from vdmkit.errors import ConformanceError, RecipeError
 from vdmkit.networks import AbstractNetwork
@@ -28,7 +32,6 @@ from vdmkit.testing import (
     check_weighting,
 )
 
-load_plugins()
 SHAPE = (8, 8, 1)
 CONTEXT = {
     "key": jax.random.key(0, impl="rbg"),
@@ -91,6 +94,16 @@ def test_samplers(name):
     check_sampler(build("sampler", name))
 
 
+def test_plugins_are_tested_whatever_is_run():
+    """Tests that run over a registry would leave out installed plugins, unless some other file were run with them."""
+    load_plugins()
+    files = [Path(__file__).parent / "theory" / name for name in ("test_orders.py", "test_schedules.py")]
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *map(str, files)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    registered = [name for kind in ("sampler", "schedule") for name in registry(kind).components]
+    assert all(f"[{name}]" in found for name in registered if name != "ode")  # which has a test of its own
+
+
 # One output is all that `translated` is about: tests/theory/test_translated.py.
 @pytest.mark.parametrize("name", sorted(set(registry("network").components) - {"translated"}))
 def test_networks(name):
@@ -122,6 +135,16 @@ class _ElsewhereEnding(AbstractSchedule):
         return 2 * t - 1
 
 
+class _NearlyEnding(AbstractSchedule):
+    """Without parameters, and 0.009 off."""
+
+    gamma_min: float = -1.0
+    gamma_max: float = 1.009
+
+    def __call__(self, t):
+        return 2 * t - 1
+
+
 class _OtherSigma(AbstractPath):
     def log_alpha(self, gamma):
         return jnp.zeros_like(gamma)
@@ -136,6 +159,23 @@ class _Half(Eps):
     def __call__(self, output, z, gamma, path):
         estimate = super().__call__(output, z, gamma, path)
         return Estimate(estimate.x_hat, estimate.eps_hat / 2)
+
+
+class _Parallel(Eps):
+    """A direction that is z's own on the variance exploding path, from which nothing is learnt there."""
+
+    def direction(self, gamma, path):
+        return jnp.ones_like(gamma), jnp.exp(gamma / 2)
+
+
+class _Other(X):
+    """Reads its output as the data, and says that it is -x."""
+
+    def direction(self, gamma, path):
+        return -jnp.ones_like(gamma), jnp.zeros_like(gamma)
+
+    def __call__(self, output, z, gamma, path):
+        return solve_direction(output[..., 0], z, (jnp.ones(()), jnp.zeros(())), gamma, path)
 
 
 class _Negative(AbstractWeighting):
@@ -163,6 +203,21 @@ class _TooSmall(Ancestral):
         return (y_t + y_s) / 2, estimate
 
 
+class _Noise(Ancestral):
+    """Nothing but noise, until the last step."""
+
+    def step(self, denoise, y_t, gamma_t, gamma_s, past, noise):
+        estimate = denoise(y_t, gamma_t)
+        return jnp.where(jnp.isneginf(gamma_s), estimate.x_hat, 1000 * noise[0]), estimate
+
+
+class _Quiet(Ancestral):
+    """Half of the noise, which the last step hides."""
+
+    def step(self, denoise, y_t, gamma_t, gamma_s, past, noise):
+        return super().step(denoise, y_t, gamma_t, gamma_s, past, noise / 2)
+
+
 class _Flat(AbstractNetwork):
     outputs: int = eqx.field(static=True)
 
@@ -172,12 +227,17 @@ class _Flat(AbstractNetwork):
 
 BROKEN = {
     "_ElsewhereEnding": (lambda: check_schedule(_ElsewhereEnding()), "gamma_max = 2, but gamma is 1 there"),
+    "_NearlyEnding": (lambda: check_schedule(_NearlyEnding()), "gamma_max = 1.009, but gamma is 1 there"),
     "_OtherSigma": (lambda: check_path(_OtherSigma()), r"log sigma\^2 / alpha\^2"),
     "_Half": (lambda: check_prediction(_Half(), SHAPE), "alpha x_hat \\+ sigma eps_hat is not z"),
+    "_Parallel": (lambda: check_prediction(_Parallel(), SHAPE), "alpha x_hat \\+ sigma eps_hat is not z"),
+    "_Other": (lambda: check_prediction(_Other(), SHAPE), "of a x \\+ b eps it does not give x and eps back"),
     "_Negative": (lambda: check_weighting(_Negative()), "w = -1"),
     "_Early": (lambda: check_times(_Early()), r"the weighted mean of t\^1 is 0.33"),
     "_Short": (lambda: check_grid(_Short(), FixedLinear(), 7), r"7 steps give \(7,\) gammas: expected 8"),
     "_TooSmall": (lambda: check_sampler(_TooSmall()), "the chain ends .* away from the only image"),
+    "_Noise": (lambda: check_sampler(_Noise()), "the noise is .* times as large as it should be at gamma = 2.9"),
+    "_Quiet": (lambda: check_sampler(_Quiet()), "the noise is .* times as large as it should be"),
     "_Flat": (lambda: check_network(_Flat, SHAPE), r"output of shape \(8, 8, 1\): expected \(8, 8, 1, 1\)"),
 }
 

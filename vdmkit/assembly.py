@@ -10,13 +10,14 @@ import optax
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from vdmkit import data
+from vdmkit.choice import Choice
 from vdmkit.data import AbstractSource, Images
-from vdmkit.denoiser import AbstractPrediction
+from vdmkit.denoiser import AbstractPrediction, Translated
 from vdmkit.distribution import AbstractDistribution
 from vdmkit.errors import RecipeError
 from vdmkit.likelihood import AbstractEstimator
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import VariancePreserving
+from vdmkit.noise import VariancePreserving, check_increasing
 from vdmkit.objective import Objective, check_variance
 from vdmkit.observation import require_even_levels
 from vdmkit.optimizer import interior_apart
@@ -38,10 +39,9 @@ def training_counts(recipe: Recipe, train: Images) -> Int[Array, "h w c v"]:
 def build_model(recipe: Recipe, level_counts: Int[Array, "h w c v"], *, key: PRNGKeyArray) -> DiffusionModel:
     """The model before training. For `level_counts` see `training_counts`."""
     h, w, c, levels = level_counts.shape
-    context = {"shape": (h, w, c), "levels": levels, "level_counts": level_counts, **_distribution(recipe)}
     choices = recipe.model
     schedule = choices.schedule.build(key=fold_purpose(key, "schedule"))
-    prediction = choices.prediction.build(**context)
+    prediction = build_prediction(recipe, level_counts)
     network = choices.network.build(
         shape=(h, w, c),
         outputs=prediction.outputs,
@@ -53,6 +53,13 @@ def build_model(recipe: Recipe, level_counts: Int[Array, "h w c v"], *, key: PRN
     if _knows_levels(prediction, (h, w, c)):
         require_even_levels(observation, f"prediction {choices.prediction.name}")
     return DiffusionModel(schedule, choices.path.build(), prediction, network, observation, (h, w, c))
+
+
+def build_prediction(recipe: Recipe, level_counts: Int[Array, "h w c v"]) -> AbstractPrediction:
+    """The model's. For `level_counts` see `training_counts`."""
+    *shape, levels = level_counts.shape
+    context = {"shape": tuple(shape), "levels": levels, "level_counts": level_counts, **_distribution(recipe)}
+    return recipe.model.prediction.build(**context)
 
 
 def _knows_levels(prediction: AbstractPrediction, shape: tuple[int, int, int]) -> bool:
@@ -99,18 +106,41 @@ def check_objective(recipe: Recipe) -> None:
 
 
 def build_guidance(recipe: Recipe) -> Guidance | None:
-    """The labels of samples, if they have any. Raises RecipeError if the network is not told labels."""
-    settings, network, classes = recipe.sampling, recipe.model.network, recipe.data.build().classes
-    if not settings.guidance:
+    """The labels of samples, if they have any. Raises RecipeError for labels that would not be used."""
+    guidance, label = recipe.sampling.guidance, recipe.sampling.label
+    network, classes = recipe.model.network, recipe.data.build().classes
+    if not guidance and label is None:
         return None
-    if "classes" not in network.component.injected:
+    key, value = ("guidance", f"{guidance:g}") if guidance else ("label", label)
+    if not is_told_labels(network):
         raise RecipeError(
-            f"sampling.guidance = {settings.guidance:g}: network {network.name!r} is not told labels. "
-            "Put it into network labelled, or leave sampling.guidance out."
+            f"sampling.{key} = {value}: network {network.name!r} is not told labels. "
+            f"Put it into network labelled, or leave sampling.{key} out."
         )
-    if settings.label is not None and settings.label >= classes:
-        raise RecipeError(f"sampling.label = {settings.label}: data {recipe.data.name!r} has labels below {classes}.")
-    return Guidance(settings.guidance, classes, settings.label)
+    if not classes:
+        raise RecipeError(f"sampling.{key} = {value}: data {recipe.data.name!r} have no labels. Leave it out.")
+    if label is not None and label >= classes:
+        raise RecipeError(f"sampling.label = {label}: expected 0 to {classes - 1}.")
+    if not guidance:
+        raise RecipeError(
+            f"sampling.label = {label} with sampling.guidance = 0, by which samples have no labels. "
+            "Set sampling.guidance to 1 or more, or leave sampling.label out."
+        )
+    return Guidance(guidance, classes, label)
+
+
+def is_told_labels(network: Choice) -> bool:
+    """Whether this network, or one in it, reads labels."""
+    inner = (value for value in network.params.values() if isinstance(value, Choice) and value.kind == "network")
+    hands_on = network.component.target is Translated  # it reads none itself
+    return any(map(is_told_labels, inner)) or ("classes" in network.component.injected and not hands_on)
+
+
+def check_schedule(recipe: Recipe) -> None:
+    """Evaluate the schedule that training starts from. Raises RecipeError or PluginError, which names it."""
+    schedule = recipe.model.schedule.build(key=fold_purpose(_init_key(recipe), "schedule"))
+    with recipe.model.schedule.component.named("cannot be evaluated"):
+        check_increasing(schedule)
 
 
 def build_estimator(recipe: Recipe, levels: int) -> AbstractEstimator[Any]:
@@ -120,17 +150,20 @@ def build_estimator(recipe: Recipe, levels: int) -> AbstractEstimator[Any]:
     return choice.build(trained_steps=steps, trained_kernel=kernel, trained_grid=grid, levels=levels)
 
 
-def check_rest(recipe: Recipe, levels: int) -> None:
+def check_rest(recipe: Recipe) -> None:
     """Build what is used after training, so that a refusal does not come after hours. Raises RecipeError."""
     recipe.sampling.sampler.build()
     recipe.sampling.grid.build()
     build_guidance(recipe)
-    build_estimator(recipe, levels)
+
+
+def _init_key(recipe: Recipe) -> PRNGKeyArray:
+    return fold_purpose(jax.random.key(recipe.seed), "init")
 
 
 def build_state(recipe: Recipe, level_counts: Int[Array, "h w c v"]) -> TrainState:
     """The state that training starts from; a function of the recipe and the training set alone."""
-    model = build_model(recipe, level_counts, key=fold_purpose(jax.random.key(recipe.seed), "init"))
+    model = build_model(recipe, level_counts, key=_init_key(recipe))
     return initial_state(model, build_optimizer(recipe), build_objective(recipe))
 
 

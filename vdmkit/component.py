@@ -3,7 +3,8 @@
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -46,8 +47,19 @@ class Component:
             PluginError: it is a plugin's, and fails in another way.
         """
         arguments = [context[name] for name in self.injected]
-        try:
+        with self.named("cannot be built"):
             return self.target(*arguments, **params)
+
+    @contextmanager
+    def named(self, failing: str) -> Iterator[None]:
+        """Name this component in what is raised inside, where something of it is called.
+
+        Raises:
+            RecipeError: the code refuses values.
+            PluginError: it is a plugin's, and fails in another way: "schedule 'x' of y.py cannot be built: ...".
+        """
+        try:
+            yield
         except RecipeError as error:
             raise RecipeError(f"{self}: {error}") from error
         except ValueError as error:
@@ -56,12 +68,12 @@ class Component:
             raise
         except (Exception, SystemExit) as error:
             if self._is_foreign:
-                raise PluginError(self._failure(error)) from error
+                raise PluginError(self._failure(failing, error)) from error
             raise
 
-    def _failure(self, error: BaseException) -> str:
+    def _failure(self, failing: str, error: BaseException) -> str:
         return (
-            f"{self} cannot be built: {in_one_line(error)}{self._place(error)}. Repair the plugin. "
+            f"{self} {failing}: {in_one_line(error)}{self._place(error)}. Repair the plugin. "
             "VDMKIT_TRACEBACK=1 before the command shows how it came to this."
         )
 

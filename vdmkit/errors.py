@@ -40,7 +40,7 @@ class CheckpointError(VdmkitError):
 
 
 class NonFiniteError(VdmkitError):
-    """A number that is NaN or infinite where a likelihood or a gradient was expected."""
+    """A number that is NaN or infinite where a likelihood, a gradient or an image was expected."""
 
 
 class UntrustedError(VdmkitError):

@@ -11,14 +11,15 @@ from vdmkit.registry import registry
 
 
 @pytest.fixture
-def keep_weightings():
+def keep_components():
     """What a test registers is gone after it."""
     load_plugins()
-    weightings = registry("weighting").components
-    before = dict(weightings)
+    known = [registry(kind).components for kind in ("weighting", "schedule")]
+    before = [dict(components) for components in known]
     yield
-    weightings.clear()
-    weightings.update(before)
+    for components, old in zip(known, before, strict=True):
+        components.clear()
+        components.update(old)
 
 
 def test_a_valid_recipe(run, recipe):
@@ -28,6 +29,12 @@ def test_a_valid_recipe(run, recipe):
     assert f"{recipe} is valid." in result.out
     assert "adamw learning_rate=0.0002" in result.out
     assert "1,234 steps of 8 images" in result.out
+    facts = dict(line.split(maxsplit=1) for line in result.out.splitlines()[1:])
+    assert (facts["augmentation"], facts["objective"]) == ("none", "continuous time")
+    assert facts["evaluation"] == "16 draws an image, continuous time"
+    assert facts["estimator"].startswith("bound draws=16")
+    assert (facts["sampler"], facts["grid"]) == ('ancestral variance="small"', "uniform")
+    assert facts["sampling"] == "250 steps to z_0, guidance 0, no labels"
     assert re.search(r"parameters +\d+,\d{3}\n", result.out)
 
 
@@ -50,7 +57,7 @@ def test_all_problems_at_once(run, recipe):
     assert 'Did you mean "fixed_linear"?' in lines[0]
 
 
-@pytest.mark.usefixtures("keep_weightings")
+@pytest.mark.usefixtures("keep_components")
 def test_plugin_file(run, recipe, tmp_path):
     """A component of a file could not be used without installing a package."""
     plugin = tmp_path / "mine.py"
@@ -87,8 +94,92 @@ def test_a_schedule_that_may_not_follow_the_variance(run, recipe, data):
     assert run("check", str(recipe), *(part for each in accepted for part in ("--set", each))).code == 0
 
 
-def test_values_that_no_network_can_have(run, recipe):
-    """A recipe that passes the check would fail when it is run."""
-    result = run("check", str(recipe), "--set", "model.network.dropout=1.5")
-    assert result.code == 2
-    assert "dropout = 1.5" in result.err
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.network.dropout=1.5", "model.network.dropout: expected less than 1, found 1.5."),
+        (
+            "model.network.channels=0",
+            "network 'small_unet': channels = 0: expected a positive multiple of 8, such as 8.",
+        ),
+        ("model.network={name='vdm_unet', blocks=0}", "blocks: expected greater than or equal to 1, found 0."),
+        (
+            "model.schedule={name='tabulated', betas=[0.5]}",
+            "schedule 'tabulated': 1 betas: expected at least 2, all between 0 and 1.",
+        ),
+        ("sampling.grid={name='karras', rho=0}", "sampling.grid.rho: expected greater than 0, found 0."),
+        (
+            "sampling.grid={name='tabulated', times=[0.0]}",
+            "grid 'tabulated': times = [0.0]: expected at least two that fall from 1 to 0.",
+        ),
+        ("sampling.sampler={name='lms', order=5}", "sampler.order: expected less than or equal to 4, found 5."),
+        (
+            "sampling.label=3",
+            "sampling.label = 3: network 'small_unet' is not told labels. "
+            "Put it into network labelled, or leave sampling.label out.",
+        ),
+    ],
+)
+def test_values_that_no_component_can_have(run, recipe, override, message):
+    """A recipe that passes the check would fail when it is run, or be refused in words that say a name twice."""
+    result = run("check", str(recipe), "--set", override)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.endswith(f"{message}\n")
+
+
+def test_labels_that_would_not_be_used(run, recipe):
+    """Samples of a label that was asked for would be of any."""
+    labelled = ("check", str(recipe), "--set", "model.network={name='labelled', network='small_unet'}")
+    unused = run(*labelled, "--set", "sampling.label=3")
+    assert (unused.code, unused.out) == (2, "")
+    assert unused.err.startswith("sampling.label = 3 with sampling.guidance = 0, by which samples have no labels.")
+    guided = (*labelled, "--set", "sampling.guidance=2")
+    assert run(*guided, "--set", "sampling.label=10").err == "sampling.label = 10: expected 0 to 9.\n"
+    assert "steps to z_0, guidance 2, label 9\n" in run(*guided, "--set", "sampling.label=9").out
+    npz = ("--set", "data={name='npz', path='nowhere.npz'}")
+    assert run(*guided, *npz).err == "sampling.guidance = 2: data 'npz' have no labels. Leave it out.\n"
+
+
+SCHEDULES = '''
+import equinox as eqx
+import vdmkit
+from vdmkit.noise import AbstractSchedule
+
+
+class Schedule(AbstractSchedule):
+    what: str = eqx.field(static=True)
+    gamma_min: float = eqx.field(static=True, default=-8.0)
+    gamma_max: float = eqx.field(static=True, default=5.0)
+
+    def __call__(self, t):
+        if self.what == "raises":
+            return {}["gamma"]
+        straight = self.gamma_min + 13 * t
+        return {"falls": -straight, "pair": (straight, straight), "words": "5", "row": straight[None]}[self.what]
+
+
+@vdmkit.register("schedule", "odd")
+def odd(*, what: str):
+    """A schedule that is none."""
+    return Schedule(what)
+'''
+
+
+@pytest.mark.usefixtures("keep_components")
+def test_schedules_that_are_none(run, recipe, tmp_path):
+    """A plugin's schedule that fails, falls or gives something else would pass the check, or end in JAX's words."""
+    plugin = tmp_path / "odd.py"
+    plugin.write_text(SCHEDULES)
+    name, number = f"schedule 'odd' of {plugin}", "expected one floating-point number, of shape ()."
+    for what, message in {
+        "raises": f"{name} cannot be evaluated: KeyError: 'gamma'",
+        "falls": f"{name}: gamma does not rise: gamma(0.00) = 8, gamma(0.05) = 7.35.",
+        "pair": f"{name}: gamma(t) of one t is tuple: {number}",
+        "words": f"{name}: gamma(t) of one t is str: {number}",
+        "row": f"{name}: gamma(t) of one t is float64 of shape (1,): {number}",
+    }.items():
+        schedule = f"model.schedule={{name='odd', what='{what}'}}"
+        result = run("check", str(recipe), "--plugin", str(plugin), "--set", schedule)
+        assert (result.code, result.out) == (1 if what == "raises" else 2, "")
+        assert result.err.startswith(message)
+        assert result.err.count("\n") == 1

@@ -89,6 +89,21 @@ def test_samples_of_one_kind_only() -> None:
     assert found.recall < 0.55
 
 
+def test_the_edge_of_a_ball() -> None:
+    """False if precision and recall left it out, or density and coverage had it: copies have balls that are a point.
+
+    Kynkaanniemi et al. 2019, arXiv 1904.06991, eq. 2: at most the distance. Naeem et al. 2020, arXiv 2002.09797: less.
+    """
+    copies = np.repeat(RNG.normal(size=(10, 3)), 10, axis=0)
+    found = neighbours(copies, copies)
+    assert (found.precision, found.recall, found.density, found.coverage) == (1, 1, 0, 0)
+    # On a line of whole numbers the second neighbour of both ends is 2 away: two of these four are on an edge.
+    line, others = np.arange(10.0)[:, None], np.array([[-2.0], [-2.5], [11.0], [11.5]])
+    found = neighbours(line, others, k=2)
+    assert (found.precision, found.density, found.coverage) == (0.5, 0, 0)
+    assert neighbours(others, line, k=2).recall == 0.5
+
+
 def test_too_few_are_refused() -> None:
     """False if the k-th neighbour of fewer were looked for."""
     with pytest.raises(DataError, match="5 real images and 9 samples: expected more than 5 of each"):

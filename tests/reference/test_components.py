@@ -24,6 +24,7 @@ from vdmkit.noise import (
     VarianceExploding,
     VariancePreserving,
     cosine_betas,
+    diffuse,
     linear_betas,
     reverse,
 )
@@ -52,14 +53,19 @@ def error(found, expected) -> float:
 @pytest.mark.parametrize("table", ["linear", "cosine"])
 def test_schedules_of_improved_diffusion(figures, table) -> None:
     """Otherwise betas, the SNR that they give, or q(x_s | x_t, x_0) differ at some step."""
-    found, schedule = figures("improved_diffusion"), Tabulated(table=table)
-    betas = {"linear": linear_betas, "cosine": cosine_betas}[table](1000)
+    found = figures("improved_diffusion")
+    steps = len(found[f"{table}/betas"])
+    schedule, betas = (
+        Tabulated(table=table, steps=steps),
+        {"linear": linear_betas, "cosine": cosine_betas}[table](steps),
+    )
     np.testing.assert_allclose(betas, found[f"{table}/betas"], rtol=1e-10)  # 1 - cos^2 / cos^2 cancels 6 digits
     alpha2 = jax.nn.sigmoid(-jnp.asarray(schedule.gammas()))
     np.testing.assert_allclose(alpha2, found[f"{table}/alphas_cumprod"], rtol=1e-11)  # a thousand factors
-    times = jnp.arange(1000) / 999
+    times = jnp.arange(steps) / (steps - 1)
     np.testing.assert_allclose(jax.vmap(schedule)(times), schedule.gammas(), rtol=EXACT, atol=EXACT)
-    gammas, path, zero, one = jnp.asarray(schedule.gammas()), VariancePreserving(), jnp.zeros(()), jnp.ones(())
+    # The first step leads to the image itself, where gamma is -inf.
+    gammas, path, zero, one = np.append(-np.inf, schedule.gammas()), VariancePreserving(), jnp.zeros(()), jnp.ones(())
 
     def step(gamma_s, gamma_t):
         """Variance, and the mean's coefficients of x and z_t: eps = (z - alpha x) / sigma."""
@@ -67,10 +73,11 @@ def test_schedules_of_improved_diffusion(figures, table) -> None:
         of_x, _ = reverse(path, gamma_s, gamma_t, zero, -path.alpha(gamma_t) / path.sigma(gamma_t))
         return std**2, of_x, of_z
 
-    variance, of_x, of_z = jax.vmap(step)(gammas[:-1], gammas[1:])
-    np.testing.assert_allclose(variance, found[f"{table}/posterior_variance"][1:], rtol=1e-8)  # theirs: 1 - alpha2
-    np.testing.assert_allclose(of_x, found[f"{table}/posterior_mean_coef1"][1:], rtol=1e-8)
-    np.testing.assert_allclose(of_z, found[f"{table}/posterior_mean_coef2"][1:], rtol=1e-8)
+    coefficients = jax.vmap(step)(jnp.asarray(gammas[:-1]), jnp.asarray(gammas[1:]))
+    names = ("posterior_variance", "posterior_mean_coef1", "posterior_mean_coef2")
+    for name, found_here in zip(names, coefficients, strict=True):
+        # theirs has 1 - alpha2; the first of z_t is 0, in sums of terms of 1
+        np.testing.assert_allclose(found_here, found[f"{table}/{name}"], rtol=1e-8, atol=1e-15, err_msg=name)
 
 
 class _Wave(AbstractNetwork):
@@ -90,20 +97,35 @@ def _vp_noise(sigma: np.ndarray) -> np.ndarray:
     return 999 * (np.sqrt(0.1**2 + 2 * 19.9 * np.log1p(sigma**2)) - 0.1) / 19.9
 
 
-def _iddpm_noise(sigma: np.ndarray) -> np.ndarray:
-    u = np.zeros(1001)
-    alpha_bar = lambda j: np.sin(0.5 * np.pi * j / 1000 / (0.008 + 1)) ** 2  # noqa: E731
-    for j in range(1000, 0, -1):
-        u[j - 1] = np.sqrt((u[j] ** 2 + 1) / np.maximum(alpha_bar(j - 1) / alpha_bar(j), 0.001) - 1)
-    return 999 - abs(u[None] - sigma[:, None]).argmin(1)
+def _iddpm_index(sigma: np.ndarray) -> np.ndarray:
+    """The nearest of the noise levels of iDDPM's betas, whose number, from 0, the network is shown."""
+    return abs(_iddpm_levels()[None] - sigma[:, None]).argmin(1)
+
+
+def _iddpm_levels() -> np.ndarray:
+    return np.exp(Tabulated(table="cosine").gammas() / 2)
+
+
+def _as_given(sigma: np.ndarray) -> np.ndarray:
+    return sigma
 
 
 PRECONDITIONINGS = {
     "VPPrecond": (Eps(), 1.0, False, _vp_noise),
     "VEPrecond": (Eps(), -1.0, True, lambda sigma: np.log(sigma / 2)),  # F is -eps, and sees y itself
-    "iDDPMPrecond": (Eps(), 1.0, False, _iddpm_noise),
+    "iDDPMPrecond": (Eps(), 1.0, False, _iddpm_index),
     "EDMPrecond": (Edm(), 1.0, False, lambda sigma: np.log(sigma) / 4),
 }
+
+
+@pytest.mark.parametrize("name", PRECONDITIONINGS)
+def test_noise_levels_of_edms_preconditionings(figures, name: str) -> None:
+    """Otherwise what is compared below is not what was asked for, or iDDPM's levels are not those of its betas."""
+    found = figures("edm")
+    levels = {"iDDPMPrecond": lambda sigma: _iddpm_levels()[_iddpm_index(sigma)]}.get(name, _as_given)
+    # EDM adds up iDDPM's levels one after another in float32, a thousand roundings of 6e-8; 4e-6 was seen
+    rtol = 6e-5 if name == "iDDPMPrecond" else 0
+    np.testing.assert_allclose(levels(found["precond/sigma"]), found[f"precond/{name}/sigma"], rtol=rtol)
 
 
 @pytest.mark.parametrize("path", [VarianceExploding(), VariancePreserving()], ids=["ve", "vp"])
@@ -125,7 +147,7 @@ def test_preconditionings_of_edm(figures, name: str, path: AbstractPath) -> None
 def test_losses_of_edm(figures, mixture) -> None:
     """Otherwise a noise level is drawn from another distribution, or weighs otherwise.
 
-    EDM's losses are of single pixels, w(sigma) (D - y)^2; here they are summed.
+    EDM's losses are of single pixels, w(sigma) (D - y)^2, and vdmkit's of images.
     """
     found, data = figures("edm"), figures("mixture")
     model, x, n = model_on(VarianceExploding(), mixture), jnp.asarray(data["x"]), found["loss/noise"]
@@ -138,13 +160,19 @@ def test_losses_of_edm(figures, mixture) -> None:
     }
     weightings = {"VPLoss": Simple(), "VELoss": Simple(), "EDMLoss": EdmWeighting(sd=0.5)}
 
-    def loss(weighting: AbstractWeighting, x, gamma, eps):
-        return weighting(gamma, jnp.ones(())) / 2 * eps_error(model, x, gamma, eps, {})
+    def losses(weighting: AbstractWeighting, x, gamma, eps):
+        """Of each pixel, and of all as vdmkit sums them."""
+        half = weighting(gamma, jnp.ones(())) / 2
+        eps_hat = model.denoise(diffuse(model.path, gamma, x, eps), gamma, {}).eps_hat
+        return half * (eps - eps_hat) ** 2, half * eps_error(model, x, gamma, eps, {})
 
     for name, sigma in sigmas.items():
         gamma = 2 * jnp.log(jnp.asarray(sigma))
-        losses = jax.vmap(loss, in_axes=(None, 0, 0, 0))(weightings[name], x, gamma, jnp.asarray(n))
-        np.testing.assert_allclose(losses, found[f"loss/{name}"].sum((1, 2, 3)), rtol=1e-7, err_msg=name)
+        pixels, sums = jax.vmap(losses, in_axes=(None, 0, 0, 0))(weightings[name], x, gamma, jnp.asarray(n))
+        # D - y of small errors cancels digits, as many as those of the largest
+        size = found[f"loss/{name}"].max()
+        np.testing.assert_allclose(pixels, found[f"loss/{name}"], rtol=1e-7, atol=1e-12 * size, err_msg=name)
+        np.testing.assert_allclose(sums, found[f"loss/{name}"].sum((1, 2, 3)), rtol=1e-7, err_msg=name)
 
 
 SCHEDULERS = {
@@ -160,15 +188,17 @@ SCHEDULERS = {
 def test_paths_of_flow_matching(figures, name: str) -> None:
     """Otherwise alpha, sigma or a derivative differs: each scheduler is a gamma(t) on one of vdmkit's paths."""
     found, (path, gamma) = figures("flow_matching"), SCHEDULERS[name]
-    t = jnp.asarray(found["t"][1:-1])  # gamma is infinite at the ends
+    t = jnp.asarray(found["t"])
 
     def alpha_and_sigma(t):
-        return path.alpha(gamma(t)), path.sigma(gamma(t))
+        at = jnp.clip(gamma(t), -700, 700)  # an end of infinite gamma: alpha and sigma are 1 or 1e-152 there
+        return path.alpha(at), path.sigma(at)
 
     values, slopes = jax.vmap(lambda t: jax.jvp(alpha_and_sigma, (t,), (jnp.ones_like(t),)))(t)
+    inside = jnp.isfinite(gamma(t))  # gamma' is infinite where gamma is
     for value, slope, key in zip(values, slopes, ("alpha_t", "sigma_t"), strict=True):
-        np.testing.assert_allclose(value, found[f"{name}/{key}"][1:-1], rtol=1e-8, atol=1e-12)
-        np.testing.assert_allclose(slope, found[f"{name}/d_{key}"][1:-1], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(value, found[f"{name}/{key}"], rtol=1e-8, atol=1e-12)
+        np.testing.assert_allclose(slope[inside], found[f"{name}/d_{key}"][inside], rtol=1e-9, atol=1e-12)
 
 
 def test_velocity_of_flow_matching(figures, mixture) -> None:

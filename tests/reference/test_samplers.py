@@ -158,8 +158,9 @@ def test_edm_sampler_with_churn(model, figures) -> None:
 
 
 @pytest.fixture(params=["linear", "cosine"])
-def table(request) -> tuple[str, Tabulated]:
-    return request.param, Tabulated(table=request.param)
+def table(request, figures) -> tuple[str, Tabulated]:
+    steps = len(figures("improved_diffusion")[f"{request.param}/betas"])
+    return request.param, Tabulated(table=request.param, steps=steps)
 
 
 @pytest.mark.parametrize("variance", ["FIXED_SMALL", "FIXED_LARGE"])

@@ -160,6 +160,9 @@ def test_a_damaged_manifest_is_explained(folder, recipe, content):
 
 def test_what_is_no_run_is_not_loaded(folder, recipe):
     """A mistyped --ckpt would end in a traceback."""
+    with pytest.raises(CheckpointError, match=r"run: no such folder\."):
+        load_run(folder.path)
+    folder.path.mkdir()
     with pytest.raises(CheckpointError, match=r"not a run folder: it has no resolved\.toml"):
         load_run(folder.path)
     claim(folder, recipe, "")

@@ -75,6 +75,78 @@ def test_fid_of_samples_beside_that_of_real_images(gray, program, monkeypatch):
     assert "biased" not in str(_score.Fid(1.0, 1.0, 50_000))
 
 
+FAILING = ("--set", "sampling.sampler={name='ode', max_steps=2}")
+REFUSED = (
+    "are not finite, the first of them number 0. Take more sampling.steps, of sampler ode more "
+    "sampling.sampler.max_steps, or less sampling.guidance."
+)
+
+
+def test_samples_that_are_not_finite_are_refused(gray, program, tmp_path):
+    """Images of a solver that failed would be saved as black ones, or scored."""
+    output = tmp_path / "black.png"
+    sampled = program("sample", "--ckpt", str(gray), "-n", "4", "--steps", "1", "-o", str(output), *FAILING)
+    assert last_line(sampled) == (4, "", f"4 of 4 samples {REFUSED}")
+    assert list(tmp_path.iterdir()) == []
+    scored = program("score", "--ckpt", str(gray), "-n", "6", "--steps", "1", *FAILING)
+    assert last_line(scored) == (4, "", f"6 of 6 samples {REFUSED}")
+
+
+def test_a_run_whose_samples_are_not_finite_is_evaluated(program, tmp_path):
+    """Hours of training would be stopped, or their evaluation be hidden, by a picture."""
+    sets = ["evaluation.draws=2", "data.test_count=20", "sampling.count=2", "sampling.steps=1"]
+    sets += ["training.steps=2", "training.sample_every=1"]
+    words = [word for key in sets for word in ("--set", key)]
+    code, out, err = program(
+        "run", str(RECIPES / "oracle_gaussian.toml"), "--out", str(tmp_path / "run"), *words, *FAILING
+    )
+    assert code == 0
+    assert "test bpd" in out
+    assert "  samples      none: not finite\n" in out
+    assert [line for line in err.splitlines() if "finite" in line] == [
+        f"sampling: no picture. 2 of 2 samples {REFUSED}"
+    ] * 2
+    assert (tmp_path / "run" / "evaluation.json").exists()
+    assert not (tmp_path / "run" / "samples.png").exists()
+
+
+def test_samples_of_a_label_beside_images_of_it(program, tmp_path):
+    """Sevens would be scored against all digits, or how the samples were drawn not be said."""
+    labelled = run_of_digits(tmp_path)
+    seven = ("--steps", "2", "--set", "sampling.guidance=2", "--set", "sampling.label=7")
+    code, text, _ = program("score", "--ckpt", str(labelled), "-n", "10", *seven)
+    assert code == 0
+    lines = text.splitlines()
+    assert lines[0].startswith("10 samples against digits/test of label 7;")
+    assert lines[1] == 'drawn by sampler ancestral variance="small", grid uniform, 2 steps to z_0, guidance 2, label 7'
+    code, facts, err = program("score", "--ckpt", str(labelled), "-n", "10", *seven, "--json")
+    assert code == 0, err
+    drawn = {"sampler": 'ancestral variance="small"', "grid": "uniform", "steps": 2, "end": "latent"}
+    assert json.loads(facts)["drawn"] == drawn | {"guidance": 2.0, "label": 7}
+    of_seven = int((load_run(labelled).recipe.data.build().load("test").labels == 7).sum())
+    refused = program("score", "--ckpt", str(labelled), "-n", "100", *seven)
+    assert refused == (1, "", f"-n 100: at most {of_seven}, the test images of label 7.\n")
+    for command in ("score", "sample"):
+        twice = program(command, "--ckpt", str(labelled), "--steps", "2", "--set", "sampling.steps=3")
+        assert twice == (2, "", "--steps and --set sampling.steps say the same. Leave one of them out.\n")
+    folder = program("score", "--ckpt", str(labelled), "--inception", str(tmp_path))
+    assert folder == (2, "", f"--inception {tmp_path}: a folder. Give the file of the weights that is in it.\n")
+
+
+def last_line(result: tuple[int, str, str]) -> tuple[int, str, str]:
+    """Without progress on standard error."""
+    code, out, err = result
+    return code, out, err.splitlines()[-1]
+
+
+def run_of_digits(folder: Path) -> Path:
+    """A run of the digits whose network is told labels and ignores them."""
+    quick = ["evaluation.draws=2", "sampling.count=1", "sampling.steps=2", "training.steps=1", "training.batch_size=4"]
+    recipe = load_recipe(RECIPES / "digits.toml", [*quick, "model.network={name='labelled', network='none'}"])
+    run_recipe(recipe, "", RunFolder(folder / "labelled"), ())
+    return folder / "labelled"
+
+
 def test_without_inception_there_is_no_fid(gray):
     """A distance would be called FID, or null be left out of the JSON."""
     scores = score_run(load_run(gray), COUNT)

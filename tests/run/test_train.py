@@ -54,7 +54,7 @@ def test_the_model_counts_the_levels_of_the_training_images(idle, tmp_path):
 
 def test_a_schedule_that_falls_is_not_trained_on(idle, tmp_path):
     """All of the training would go by before the evaluation refuses the schedule."""
-    with pytest.raises(RecipeError, match="the schedule does not rise"):
+    with pytest.raises(RecipeError, match="schedule 'falling' of tests: gamma does not rise"):
         begin(idle("model.schedule.name=falling"), RunFolder(tmp_path), images(0), Origin("", (), None, None))
 
 

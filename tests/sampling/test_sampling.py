@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vdmkit.errors import NonFiniteError
 from vdmkit.networks import AbstractNetwork
 from vdmkit.noise import FixedLinear, UniformInTime
+from vdmkit.randomness import fold_purpose
 from vdmkit.sampling import AbstractSampler, Ancestral, denoiser_of, no_past, sample
 
 
@@ -102,6 +104,22 @@ class _Reflected(AbstractSampler):
 
     def step(self, denoise, y_t, gamma_t, gamma_s, past, noise):
         return noise[0] - y_t, denoise(y_t, gamma_t)
+
+
+@pytest.mark.parametrize("value", [jnp.nan, 1e30])  # whose square overflows
+def test_the_images_that_are_not_finite_are_counted(tiny_model, key, value):
+    """Not a number would become black, or an image be blamed that is whole."""
+
+    def fail(z, gamma):
+        return jnp.where(z[0, 0, 0] > limit, value, z)
+
+    start = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(4, 10))
+    first = jax.vmap(lambda k: jax.random.normal(fold_purpose(k, "prior"), tiny_model.shape)[0, 0, 0])(start)
+    limit = np.sort(first)[-2] - 1e-3  # two of the six latents are above it
+    model = eqx.tree_at(lambda m: m.network, tiny_model, _Formula(fail))
+    number = 4 + int(np.argmax(first > limit))
+    with pytest.raises(NonFiniteError, match=f"2 of 6 samples are not finite, the first of them number {number}"):
+        sample(model, Ancestral(), UniformInTime()(model.schedule, 1), 6, key=key, first=4)
 
 
 def test_every_step_draws_noise_of_its_own(tiny_model, key):

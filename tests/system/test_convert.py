@@ -37,6 +37,13 @@ def test_a_converted_run_has_the_same_bound_and_goes_on(program, tiny):
     more = program("run", "new/resolved.toml", "--out", "new", "--set", "training.steps=14")
     assert more.code == 0, more.err
     assert "continuing new from step 12" in more.err
+    labelled = program("sample", "--ckpt", "new", "--set", "sampling.guidance=2")
+    assert labelled.code == 2
+    assert labelled.err.startswith("sampling.guidance = 2: network 'translated' is not told labels.")
+    back = program("convert", "--ckpt", "run", "--to", tiny, "-o", "levels")
+    assert (back.code, back.out) == (2, "")
+    assert back.err.startswith(f"--to {tiny}: prediction 'categorical' has 17 outputs a pixel and channel; convert")
+    assert not (program.cwd / "levels").exists()
 
 
 def test_levels_are_not_converted_to_a_direction(program, tiny, whole):
@@ -44,5 +51,6 @@ def test_levels_are_not_converted_to_a_direction(program, tiny, whole):
     to = recipe(program, tiny, "variance_preserving", "v")
     refused = program("convert", "--ckpt", str(whole), "--to", to, "-o", "new")
     assert (refused.code, refused.out) == (2, "")
-    assert "prediction categorical is no direction in the plane of x and eps" in refused.err
+    known = "convert needs one of edm, eps, score, v, velocity, x."
+    assert refused.err == f"--ckpt {whole}: prediction 'categorical' has 17 outputs a pixel and channel; {known}\n"
     assert not (program.cwd / "new").exists()

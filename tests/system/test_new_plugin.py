@@ -30,9 +30,17 @@ def test_a_new_plugin_passes_its_tests_and_trains(program):
 
 
 def test_names_and_folders_that_will_not_do(program):
-    """A package would be written over another, or under a name that Python cannot import."""
-    for name, message in (("Bent!", "expected small letters"), ("there", "is there already")):
+    """A package would be written over another, or under a name that Python or a recipe knows as something else."""
+    for name, message in (
+        ("Bent!", "expected small letters"),
+        ("there", "there: is there already"),
+        ("vdmkit", "vdmkit is the name of a module that is there already"),
+        ("jax", "jax is the name of a module that is there already"),
+        ("class", "class is a word of Python"),
+        ("vdmkit-cosine", "the schedule 'cosine' is vdmkit's"),
+    ):
         (program.cwd / "there").mkdir(exist_ok=True)
         refused = program("new-plugin", name, plugins=())
         assert (refused.code, refused.out) == (2, "")
         assert message in refused.err
+        assert [path.name for path in program.cwd.iterdir()] == ["there"]

@@ -37,6 +37,8 @@ def test_a_finished_run_can_be_made_longer_but_not_shorter(program, tiny, whole,
     before = snapshot(folder)
     shorter = program("run", tiny, "--out", "run", "--set", "training.steps=6")
     assert (shorter.code, shorter.out) == (1, "")
+    assert shorter.err.startswith("run: this run is at step 12 already, past training.steps = 6.")
+    assert shorter.err.count("\n") == 1
     (folder / "checkpoints" / "12" / "checksums.json").unlink()
     before = snapshot(folder)
     damaged = program("run", tiny, "--out", "run", "--set", "training.steps=6")
@@ -44,11 +46,11 @@ def test_a_finished_run_can_be_made_longer_but_not_shorter(program, tiny, whole,
     assert snapshot(folder) == before
     shutil.copy(whole / "checkpoints" / "12" / "checksums.json", folder / "checkpoints" / "12")
     before = snapshot(folder)
-    assert "run: this run is at step 12 already, past training.steps = 6." in shorter.err
     assert snapshot(folder) == before
     longer = program("run", tiny, "--out", "run", "--set", "training.steps=14")
     assert longer.code == 0
     assert "continuing run from step 12" in longer.err
+    assert "run: training.steps was 12, from here on it is 14." in longer.err
     assert "step 14, ema weights" in longer.out
     assert steps_in(folder / "checkpoints") == [12, 14]
     sessions = json.loads((folder / "manifest.json").read_text())["sessions"]
@@ -97,7 +99,7 @@ def test_what_is_no_run(program):
     """A mistyped --ckpt would end in a traceback."""
     result = program("sample", "--ckpt", "nowhere", "-n", "1")
     assert (result.code, result.out) == (1, "")
-    assert result.err == "nowhere: not a run folder: it has no resolved.toml.\n"
+    assert result.err == "nowhere: no such folder. Give the folder of a run.\n"
 
 
 def test_a_changed_plugin(program, tiny, whole, snapshot):

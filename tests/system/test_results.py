@@ -92,7 +92,8 @@ def test_any_checkpoint_can_be_evaluated(program, whole, evaluation):
     facts = json.loads(result.out)
     assert facts["step"] == 9
     assert facts["bpd"] != evaluation["bpd"]
-    assert program("sample", "--ckpt", "run", "--step", "9", "-n", "1").out.endswith("step 9: samples.png\n")
+    sampled = program("sample", "--ckpt", "run", "--step", "9", "-n", "1")
+    assert sampled.out.startswith("samples.png: 1 samples of the checkpoint of step 9, by sampler ancestral")
     missing = program("evaluate", "--ckpt", "run", "--step", "10")
     assert (missing.code, missing.out) == (1, "")
     assert missing.err == "run/checkpoints: no checkpoint of step 10. Steps that are there: 9, 12.\n"
@@ -113,7 +114,8 @@ def test_training_images_are_no_test_set(program, tiny, whole):
 def test_samples_are_the_same_whatever_is_asked_for(program, tiny, whole):
     """`sample -n 3` would not be the first images that the run showed, or the grid show other images."""
     result = program("sample", "--ckpt", str(whole), "-n", "4", "-o", "four.npy")
-    assert (result.code, result.out) == (0, "4 samples of 2 steps, step 12: four.npy\n")
+    how = 'sampler ancestral variance="small", grid uniform, 2 steps to z_0, guidance 0, no labels'
+    assert (result.code, result.out) == (0, f"four.npy: 4 samples of the checkpoint of step 12, by {how}\n")
     four = np.load(program.cwd / "four.npy")
     assert (four.shape, four.dtype) == ((4, 8, 8, 1), np.uint8)
     assert four.max() <= 16

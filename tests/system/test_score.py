@@ -22,4 +22,4 @@ def test_more_than_there_are(program, whole):
     """A sample would be compared with images that there are not."""
     refused = program("score", "--ckpt", str(whole), "-n", "21")
     assert (refused.code, refused.out) == (1, "")
-    assert refused.err.startswith("-n 21: the test set holds 20, the training set")
+    assert refused.err == "-n 21: at most 20, the size of the test set.\n"

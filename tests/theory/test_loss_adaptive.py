@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vdmkit.objective import DiscreteGrid, LossAdaptive, LowDiscrepancy, Signal
+from vdmkit.objective import DiscreteGrid, LossAdaptive, LowDiscrepancy
 
 
 def _loss(t):
@@ -79,15 +79,3 @@ def test_a_discrete_grid_has_midpoints() -> None:
     t, weight = DiscreteGrid(steps=5)(500, key=jax.random.key(5))
     np.testing.assert_allclose(np.unique(np.round(t, 12)), [0.1, 0.3, 0.5, 0.7, 0.9])
     np.testing.assert_array_equal(weight, 1)
-
-
-def test_signal_times_have_the_density_of_alpha_squared() -> None:
-    """False if gamma were drawn otherwise than ~ alpha^2, or the weight were not 1 / density (arXiv 2305.03935)."""
-    times, n = Signal(gamma_min=-8.0, gamma_max=5.0), 4096
-    t, weight = times(n, key=jax.random.key(0))
-    gamma = -8 + 13 * np.sort(np.asarray(t))
-    area = lambda g: np.logaddexp(0, -g)  # noqa: E731  of alpha^2, from g on
-    share = (area(-8) - area(gamma)) / (area(-8) - area(5))
-    np.testing.assert_allclose(share, np.sort((share[0] + np.arange(n) / n) % 1), atol=1e-9)  # even in their quantile
-    alpha2 = 1 / (1 + np.exp(-8 + 13 * np.asarray(t)))
-    np.testing.assert_allclose(weight, (area(-8) - area(5)) / 13 / alpha2, rtol=1e-9)

@@ -8,7 +8,7 @@ import typer
 from vdmkit.cli._options import AsJson, Overrides, PluginFiles, RecipeFile
 
 if TYPE_CHECKING:
-    from vdmkit.recipe import Choice, Recipe
+    from vdmkit.recipe import Recipe
 
 
 def check(recipe: RecipeFile, overrides: Overrides, plugins: PluginFiles, as_json: AsJson = False) -> None:
@@ -25,34 +25,39 @@ def check(recipe: RecipeFile, overrides: Overrides, plugins: PluginFiles, as_jso
 
 
 def _summary(recipe: "Recipe") -> str:
-    model, training = recipe.model, recipe.training
+    from vdmkit.recipe import one_line
+    from vdmkit.run import drawn_by
+
+    model, training, drawn = recipe.model, recipe.training, drawn_by(recipe)
     choices = [recipe.data, *recipe.augmentations]
     choices += [model.schedule, model.path, model.prediction, model.network, model.observation]
-    choices += [recipe.objective.times, recipe.objective.weighting, recipe.optimizer, recipe.sampling.sampler]
-    facts = [(choice.kind, _describe(choice)) for choice in choices]
+    choices += [recipe.objective.times, recipe.objective.weighting, recipe.optimizer]
+    facts = [(choice.kind, one_line(choice)) for choice in choices]
+    facts += [] if recipe.augmentations else [("augmentation", "none")]
+    facts += [("objective", _bound(recipe.objective.steps))]
     facts += [("training", f"{training.steps:,} steps of {training.batch_size} images")]
+    facts += [("evaluation", f"{recipe.evaluation.draws} draws an image, {_bound(recipe.evaluation_steps)}")]
+    facts += [("estimator", one_line(recipe.likelihood.estimator))]
+    facts += [("sampler", drawn.sampler), ("grid", drawn.grid), ("sampling", drawn.settings)]
     facts += [("parameters", _parameter_count(recipe))]
     return "\n".join(f"  {name:12}  {text}" for name, text in facts)
 
 
-def _describe(choice: "Choice") -> str:
-    from vdmkit.recipe import Choice, toml_text
-
-    def text(value: object) -> str:
-        return f"({_describe(value)})" if isinstance(value, Choice) else toml_text(value)
-
-    return " ".join([choice.name, *(f"{key}={text(value)}" for key, value in choice.params.items())])
+def _bound(steps: int) -> str:
+    return f"T = {steps:,} steps" if steps else "continuous time"
 
 
 def _parameter_count(recipe: "Recipe") -> str:
     """Makes the model's shapes, and so finds values that no component can be built with."""
-    from vdmkit.assembly import check_objective, check_rest, count_parameters
+    from vdmkit.assembly import build_estimator, check_objective, check_rest, check_schedule, count_parameters
     from vdmkit.errors import DataError
 
+    check_schedule(recipe)
     check_objective(recipe)
+    check_rest(recipe)
     try:
         source = recipe.data.build()
-        check_rest(recipe, source.levels)
+        build_estimator(recipe, source.levels)
         return f"{count_parameters(recipe, source):,}"
     except DataError as error:  # the shape of the images comes from files that need not be here
         return f"unknown: {error}"

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`vdmkit new-plugin`: a package that adds a component, ready to be changed."""
 
+import importlib.util
+import keyword
 import re
 from pathlib import Path
 from string import Template
@@ -106,12 +108,25 @@ README = """# $name
 A plugin of vdmkit: the schedule `$component`.
 
 ```
-pip install -e .
+pip install -e .          # or: uv pip install -e .
 vdmkit list schedule
 vdmkit run digits.toml
 pytest
 ```
 """
+
+
+def _refuse_taken(name: str, module: str, component: str) -> None:
+    """Raises RegistryError if Python or a recipe would find something else by the name."""
+    from vdmkit.plugins import load_plugins
+    from vdmkit.registry import registry
+
+    if keyword.iskeyword(module) or importlib.util.find_spec(module):
+        what = "a word of Python" if keyword.iskeyword(module) else "the name of a module that is there already"
+        raise RegistryError(f"{name}: {module} is {what}. Choose another name.")
+    load_plugins()
+    if taken := registry("schedule").components.get(component):
+        raise RegistryError(f"{name}: the schedule {component!r} is {taken.origin}'s. Choose another name.")
 
 
 def new_plugin(name: Name) -> None:
@@ -122,6 +137,7 @@ def new_plugin(name: Name) -> None:
     if folder.exists():
         raise RegistryError(f"{folder}: is there already. Choose another name, or another folder to work in.")
     component = module.removeprefix("vdmkit_")
+    _refuse_taken(name, module, component)
     files = {
         "pyproject.toml": PYPROJECT,
         f"src/{module}/__init__.py": MODULE,
@@ -134,4 +150,7 @@ def new_plugin(name: Name) -> None:
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(Template(text).substitute(words))
-    typer.echo(f"{folder}: {', '.join(files)}\n  next  pip install -e {folder} && vdmkit list schedule")
+    typer.echo(
+        f"{folder}: {', '.join(files)}\n  next  pip install -e {folder} && vdmkit list schedule"
+        f"\n        (or: uv pip install -e {folder})"
+    )

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from vdmkit.errors import RecipeError
+
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML file.")]
 Overrides = Annotated[
     list[str],
@@ -28,9 +30,19 @@ PluginFiles = Annotated[
         help="A Python file that registers components. May be repeated.",
     ),
 ]
+Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Sampling steps. Default: the recipe's.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the same facts as JSON.")]
 Checkpoint = Annotated[Path, typer.Option("--ckpt", metavar="RUN", help="A run folder.")]
 Step = Annotated[int | None, typer.Option("--step", min=0, help="A checkpoint's step. Default: the newest.")]
+
+
+def with_steps(overrides: list[str], steps: int | None) -> list[str]:
+    """The overrides with sampling steps. Raises RecipeError if they have some already."""
+    if steps is None:
+        return overrides
+    if any(text.partition("=")[0].strip() == "sampling.steps" for text in overrides):
+        raise RecipeError("--steps and --set sampling.steps say the same. Leave one of them out.")
+    return [*overrides, f"sampling.steps={steps}"]
 
 
 def command(name: str) -> str:

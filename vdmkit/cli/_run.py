@@ -24,9 +24,10 @@ def run(recipe: RecipeFile, overrides: Overrides, plugins: PluginFiles, out: Out
         evaluation = run_recipe(checked, recipe.read_text(), folder, plugins)
     except KeyboardInterrupt:
         raise Interrupted("Stopped. What was saved is kept: to go on, run the same command again.") from None
+    samples = f"{folder.samples}  (left: samples, right: real)" if folder.samples.exists() else "none: not finite"
     typer.echo(
         f"\n{evaluation}\n\n"
-        f"  samples      {folder.samples}  (left: samples, right: real)\n"
+        f"  samples      {samples}\n"
         f"  checkpoints  {folder.checkpoints}\n"
         f"  evaluation   {folder.evaluation}\n"
         f"  next         {command('sample')} --ckpt {folder.path} -n 64 -o grid.png\n"

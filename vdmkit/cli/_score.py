@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step
+from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step, Steps, with_steps
+from vdmkit.errors import RecipeError
 
 Number = Annotated[int, typer.Option("-n", min=6, help="How many samples, and test images.")]
 Inception = Annotated[
@@ -22,10 +23,14 @@ def score(
     plugins: PluginFiles,
     step: Step = None,
     number: Number = 200,
+    steps: Steps = None,
     inception: Inception = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare samples with test images by features that need no download, beside what real images score."""
+    overrides = with_steps(overrides, steps)
+    if inception and inception.is_dir():
+        raise RecipeError(f"--inception {inception}: a folder. Give the file of the weights that is in it.")
     from vdmkit.quality import load_inception
     from vdmkit.run import load_run, score_run
 

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit.errors import RecipeError
 from vdmkit.networks._attention import Attention
-from vdmkit.networks._checks import check_channels, check_dropout
+from vdmkit.networks._checks import Dropout, check_channels
 from vdmkit.networks._conditioning import Conditioning
 from vdmkit.networks._conv import Conv
 from vdmkit.networks._dense import ZEROS, Dense
@@ -47,10 +47,9 @@ class SmallUNet(AbstractNetwork):
         key: PRNGKeyArray,
         *,
         channels: int = 32,
-        dropout: float = 0.1,
+        dropout: Dropout = 0.1,
     ):
-        check_channels("small_unet", channels, GROUPS)
-        check_dropout("small_unet", dropout)
+        check_channels(channels, GROUPS)
         _check_even(shape)
         depth, wide = shape[-1], 2 * channels
         keys = iter(jax.random.split(key, 10))
@@ -92,7 +91,7 @@ def _check_even(shape: tuple[int, int, int]) -> None:
     height, width, _ = shape
     if height % 2 or width % 2:
         raise RecipeError(
-            f"network small_unet: images of {height} x {width} pixels cannot be halved. "
+            f"images of {height} x {width} pixels cannot be halved. "
             "Use images of even height and width, or network vdm_unet."
         )
 

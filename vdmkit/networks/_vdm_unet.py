@@ -2,14 +2,15 @@
 """The U-Net of the paper, layer by layer as the authors' code (Kingma et al. 2021, arXiv 2107.00630v6, appendix B)."""
 
 from collections.abc import Iterator
+from typing import Annotated
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from annotated_types import Ge
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from vdmkit.errors import RecipeError
-from vdmkit.networks._checks import check_channels, check_dropout
+from vdmkit.networks._checks import Dropout, check_channels
 from vdmkit.networks._conditioning import Conditioning
 from vdmkit.networks._conv import Conv
 from vdmkit.networks._dense import ZEROS
@@ -46,15 +47,12 @@ class VDMUNet(AbstractNetwork):
         key: PRNGKeyArray,
         *,
         channels: int = 128,
-        blocks: int = 32,
+        blocks: Annotated[int, Ge(1)] = 32,
         attention: bool = False,
         fourier: bool = True,
-        dropout: float = 0.1,
+        dropout: Dropout = 0.1,
     ):
-        check_channels("vdm_unet", channels, GROUPS)
-        check_dropout("vdm_unet", dropout)
-        if blocks < 1:
-            raise RecipeError(f"network vdm_unet: blocks = {blocks}, but at least 1 is needed.")
+        check_channels(channels, GROUPS)
         width = 4 * channels
         depth = shape[-1]
         keys = iter(jax.random.split(key, 2 * blocks + 6))

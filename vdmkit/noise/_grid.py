@@ -3,10 +3,12 @@
 
 import abc
 import itertools
+from typing import Annotated
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from annotated_types import Gt
 from jaxtyping import Array, Float
 
 from vdmkit.errors import RecipeError
@@ -70,9 +72,7 @@ class KarrasGrid(AbstractGrid):
 
     rho: float = eqx.field(static=True)
 
-    def __init__(self, *, rho: float = 7.0):
-        if not rho > 0:
-            raise RecipeError(f"grid karras: rho = {rho:g}: expected a number above 0.")
+    def __init__(self, *, rho: Annotated[float, Gt(0)] = 7.0):
         self.rho = rho
 
     def __call__(self, schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_plus_1"]:
@@ -89,7 +89,7 @@ class TabulatedGrid(AbstractGrid):
     def __init__(self, *, times: tuple[float, ...] = (1.0, 0.0)):
         falls = all(a > b for a, b in itertools.pairwise(times))
         if len(times) < 2 or not falls or times[0] > 1 or times[-1] < 0:
-            raise RecipeError(f"grid tabulated: times = {list(times)}: expected at least two that fall from 1 to 0.")
+            raise RecipeError(f"times = {list(times)}: expected at least two that fall from 1 to 0.")
         self.times = times
 
     def __call__(self, schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_plus_1"]:

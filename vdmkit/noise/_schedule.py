@@ -2,6 +2,7 @@
 """The noise schedule gamma(t) = -log SNR(t), strictly increasing on [0, 1]: t = 0 is data, t = 1 is noise."""
 
 import abc
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,7 +13,7 @@ from jaxtyping import Array, Float
 from vdmkit.errors import RecipeError
 from vdmkit.registry import define_kind
 
-_PANELS = 2000
+_PANELS = 8000
 _PARTS = 20  # on each of which gamma must rise
 _SMALLEST_PANEL = 1e-8
 _TOLERANCE = 2e-3  # of gamma, which is worth at most 0.0015 bits/dim
@@ -59,20 +60,28 @@ def gammas_of(schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_pl
 
 
 def check_increasing(schedule: AbstractSchedule) -> None:
-    """Raises RecipeError where gamma falls, or jumps: there the bound is none.
+    """Raises RecipeError where gamma falls, jumps, or is no number: there the bound is none.
 
-    On each of 2,000 panels of [0, 1] the rise of gamma must be the integral of its derivative. A panel where it is not
+    On each of 8,000 panels of [0, 1] the rise of gamma must be the integral of its derivative. A panel where it is not
     is halved again and again: a steep end comes right, a jump stays. In float64, as float32 has steps of its own.
     """
     with jax.enable_x64(True):
+        _refuse_others(schedule)
         _refuse_rest(schedule)
         smooth, jumps, where = _unexplained(schedule, np.arange(_PANELS) / _PANELS, 1 / _PANELS)
     if not abs(smooth) + jumps < _TOLERANCE:
         near = f", near t = {where:.4f} it jumps" if jumps else ""
         raise RecipeError(
-            f"the schedule's rise is not the integral of its derivative{near}. "
-            "gamma must be differentiable, without jumps."
+            f"gamma's rise is not the integral of its derivative{near}. It must be differentiable, without jumps."
         )
+
+
+def _refuse_others(schedule: AbstractSchedule) -> None:
+    """What is not one floating-point number."""
+    gamma: Any = eqx.filter_eval_shape(schedule, jnp.zeros(()))
+    if getattr(gamma, "shape", None) != () or not jnp.issubdtype(gamma.dtype, jnp.floating):
+        found = f"{gamma.dtype} of shape {gamma.shape}" if hasattr(gamma, "shape") else type(gamma).__name__
+        raise RecipeError(f"gamma(t) of one t is {found}: expected one floating-point number, of shape ().")
 
 
 def _refuse_rest(schedule: AbstractSchedule) -> None:
@@ -82,7 +91,7 @@ def _refuse_rest(schedule: AbstractSchedule) -> None:
     if len(rests):
         i = rests[0]
         raise RecipeError(
-            f"the schedule does not rise: gamma({t[i]:.2f}) = {gamma[i]:g}, gamma({t[i + 1]:.2f}) = {gamma[i + 1]:g}. "
+            f"gamma does not rise: gamma({t[i]:.2f}) = {gamma[i]:g}, gamma({t[i + 1]:.2f}) = {gamma[i + 1]:g}. "
             "It must be strictly increasing on [0, 1]."
         )
 
@@ -120,6 +129,6 @@ def _refuse_fall(low: Float[np.ndarray, " n"], slope: Float[np.ndarray, " n"]) -
     falls = np.flatnonzero(~(slope >= -_SMALLEST_FALL))  # written so that a NaN is one
     if len(falls):
         raise RecipeError(
-            f"the schedule does not rise: its derivative is {slope[falls[0]]:g} near t = {low[falls[0]]:.4f}. "
-            "gamma must be increasing on [0, 1]."
+            f"gamma does not rise: its derivative is {slope[falls[0]]:g} near t = {low[falls[0]]:.4f}. "
+            "It must be increasing on [0, 1]."
         )

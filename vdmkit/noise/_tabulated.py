@@ -56,7 +56,7 @@ class Tabulated(AbstractSchedule):
     ):
         self.betas = betas or tuple(_TABLES[table](steps).tolist())
         if len(self.betas) < 2 or not all(0 < beta < 1 for beta in self.betas):
-            raise RecipeError(f"schedule tabulated: {len(self.betas)} betas: expected at least 2, all between 0 and 1.")
+            raise RecipeError(f"{len(self.betas)} betas: expected at least 2, all between 0 and 1.")
         self.gamma_min, self.gamma_max = self.gammas()[[0, -1]].tolist()
 
     def gammas(self) -> Float[np.ndarray, " steps"]:

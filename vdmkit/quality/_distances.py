@@ -46,8 +46,8 @@ class Neighbours:
 def neighbours(real: Float[np.ndarray, "n d"], samples: Float[np.ndarray, "m d"], k: int = _NEIGHBOURS) -> Neighbours:
     """By balls around each point that reach to its k-th neighbour of the same set.
 
-    Precision and recall: Kynkaanniemi et al. 2019, arXiv 1904.06991. Density and coverage: Naeem et al. 2020,
-    arXiv 2002.09797.
+    Precision and recall: Kynkaanniemi et al. 2019, arXiv 1904.06991, eq. 2, with the edge of a ball. Density and
+    coverage: Naeem et al. 2020, arXiv 2002.09797, without it, as in their code. It matters where images are repeated.
 
     Raises:
         DataError: fewer than k + 1 of either.
@@ -56,10 +56,9 @@ def neighbours(real: Float[np.ndarray, "n d"], samples: Float[np.ndarray, "m d"]
         raise DataError(f"{len(real)} real images and {len(samples)} samples: expected more than {k} of each.")
     distance = cdist(real, samples)
     reach_real, reach_samples = (np.sort(cdist(x, x), axis=1)[:, k] for x in (real, samples))
-    inside = distance < reach_real[:, None]
     return Neighbours(
-        precision=float(inside.any(0).mean()),
-        recall=float((distance < reach_samples[None]).any(1).mean()),
-        density=float(inside.sum(0).mean() / k),
+        precision=float((distance <= reach_real[:, None]).any(0).mean()),
+        recall=float((distance <= reach_samples[None]).any(1).mean()),
+        density=float((distance < reach_real[:, None]).sum(0).mean() / k),
         coverage=float((distance.min(1) < reach_real).mean()),
     )

@@ -2,7 +2,7 @@
 """Recipes: TOML files that say everything about a run. Importing this loads no JAX."""
 
 from vdmkit.choice import Choice
-from vdmkit.recipe._dump import differences, dump, flat, resolved
+from vdmkit.recipe._dump import differences, dump, flat, one_line, resolved
 from vdmkit.recipe._load import load_recipe
 from vdmkit.recipe._recipe import (
     EvaluationSettings,
@@ -28,6 +28,7 @@ __all__ = [
     "dump",
     "flat",
     "load_recipe",
+    "one_line",
     "resolved",
     "toml_text",
     "type_name",

@@ -9,6 +9,7 @@ import tomli_w
 
 from vdmkit.choice import Choice
 from vdmkit.recipe._recipe import Recipe
+from vdmkit.recipe._values import toml_text
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
@@ -19,6 +20,15 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
 def dump(recipe: Recipe) -> str:
     """TOML text that `load_recipe` reads back to an equal recipe."""
     return tomli_w.dumps(resolved(recipe))
+
+
+def one_line(choice: Choice) -> str:
+    """A component and its keys, such as `ddim eta=0.0`."""
+
+    def text(value: Any) -> str:
+        return f"({one_line(value)})" if isinstance(value, Choice) else toml_text(value)
+
+    return " ".join([choice.name, *(f"{key}={text(value)}" for key, value in choice.params.items())])
 
 
 def differences(a: Recipe, b: Recipe) -> list[str]:

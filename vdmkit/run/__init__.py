@@ -14,7 +14,7 @@ from vdmkit.run._likelihood_report import Likelihood
 from vdmkit.run._load import TrainedRun, load_run
 from vdmkit.run._manifest import manifest, session
 from vdmkit.run._run import run_recipe
-from vdmkit.run._sample import Plan, Procedure, draw_samples, fit_into, procedure_of
+from vdmkit.run._sample import Drawn, Plan, Procedure, draw_samples, drawn_by, fit_into, procedure_of
 from vdmkit.run._schedule import study_schedules
 from vdmkit.run._schedule_report import leave as leave_study
 from vdmkit.run._schedule_report import text_of as text_of_study
@@ -22,6 +22,7 @@ from vdmkit.run._score import score as score_run
 from vdmkit.run._trained_on import image_hashes, read_hashes
 
 __all__ = [
+    "Drawn",
     "Evaluation",
     "Likelihood",
     "Plan",
@@ -33,6 +34,7 @@ __all__ = [
     "check_comparable",
     "convert_run",
     "draw_samples",
+    "drawn_by",
     "evaluate",
     "fit_into",
     "fit_schedule",

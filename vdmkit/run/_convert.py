@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from vdmkit.assembly import build_objective, build_optimizer, build_state, training_counts
+from vdmkit.assembly import build_objective, build_optimizer, build_prediction, build_state, training_counts
 from vdmkit.checkpoint import CheckpointStore
 from vdmkit.choice import Choice
 from vdmkit.data import Images, batches
 from vdmkit.denoiser import Translated, is_direction
-from vdmkit.errors import CheckpointError, UntrustedError
+from vdmkit.errors import CheckpointError, RecipeError, UntrustedError
 from vdmkit.files import write_json
 from vdmkit.likelihood import bound_of_images
 from vdmkit.model import DiffusionModel
@@ -23,6 +23,7 @@ from vdmkit.objective import bits_per_dim
 from vdmkit.plugins import plugin_sources
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import Recipe, dump
+from vdmkit.registry import registry
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._load import TrainedRun
 from vdmkit.run._manifest import session
@@ -50,14 +51,16 @@ class Conversion:
         )
 
 
-def convert(run: TrainedRun, target: Recipe, folder: RunFolder) -> Conversion:
+def convert(run: TrainedRun, target: Recipe, folder: RunFolder, *, where: str = "--to") -> Conversion:
     """Make `folder` a run of the same model with the path and the prediction of `target`, and measure both.
 
-    The schedule, the parameters and the step are the run's; the optimiser starts anew.
+    The schedule, the parameters and the step are the run's; the optimiser starts anew. `where`: the name of
+    `target` in messages.
 
     Raises:
         CheckpointError: the folder is in use.
-        RecipeError: a prediction that is no direction in the plane of x and eps would have to become another.
+        RecipeError: a prediction that is no direction in the plane of x and eps would have to become another, or to be
+            made of one.
         UntrustedError: the bounds differ by more than rounding: nothing is written.
     """
     if folder.path.exists() and any(folder.path.iterdir()):
@@ -65,7 +68,11 @@ def convert(run: TrainedRun, target: Recipe, folder: RunFolder) -> Conversion:
     recipe = converted_recipe(run.recipe, target)
     source = recipe.data.build()
     train, test = source.load("train"), source.load("test")
-    template = build_state(recipe, training_counts(recipe, train)).model
+    counts = training_counts(recipe, train)
+    if recipe.model.prediction != run.recipe.model.prediction:
+        _refuse_others(run.recipe, counts, f"--ckpt {run.folder.path}")
+        _refuse_others(recipe, counts, where)
+    template = build_state(recipe, counts).model
     model, ema = (carry(old, template) for old in (run.state.model, run.state.ema_model))
     found = _compare(run.state.ema_model, ema, test, recipe)
     save_as(
@@ -89,6 +96,18 @@ def converted_recipe(trained: Recipe, target: Recipe) -> Recipe:
         network = Choice("network", "translated", {"network": before.network, **parts})
     model = replace(before, path=after.path, prediction=after.prediction, network=network)
     return replace(trained, model=model)
+
+
+def _refuse_others(recipe: Recipe, counts: Array, where: str) -> None:
+    """Predictions that nothing translates, such as those of levels."""
+    prediction = recipe.model.prediction
+    if is_direction(prediction):
+        return
+    outputs = build_prediction(recipe, counts).outputs
+    found = f"has {outputs} outputs a pixel and channel" if outputs > 1 else "is no direction in the plane of x and eps"
+    every = (Choice("prediction", name) for name in sorted(registry("prediction").components))
+    known = ", ".join(choice.name for choice in every if is_direction(choice))
+    raise RecipeError(f"{where}: prediction {prediction.name!r} {found}; convert needs one of {known}.")
 
 
 def carry(old: DiffusionModel, template: DiffusionModel) -> DiffusionModel:

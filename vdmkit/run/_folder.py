@@ -115,7 +115,12 @@ class RunFolder:
                 f"{self.path}: a run of another recipe. It differs in {', '.join(changed)}. "
                 "Choose another folder with --out, or the recipe of this one."
             )
-        steps_before, steps = before.training.steps, recipe.training.steps
+
+    def say_new_end(self, recipe: Recipe) -> None:
+        """A line on standard error where `recipe` makes the run that is here longer or shorter."""
+        if not self.resolved_recipe.exists():
+            return
+        steps_before, steps = load_recipe(self.resolved_recipe).training.steps, recipe.training.steps
         if steps_before != steps:
             print(
                 f"{self.path}: training.steps was {steps_before:,}, from here on it is {steps:,}. A learning rate "

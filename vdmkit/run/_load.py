@@ -52,6 +52,8 @@ def load_run(
         RecipeError: an override changes what was trained.
     """
     folder = RunFolder(path)
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such folder. Give the folder of a run.")
     if not folder.resolved_recipe.is_file():
         raise CheckpointError(f"{path}: not a run folder: it has no {folder.resolved_recipe.name}.")
     facts = folder.facts()

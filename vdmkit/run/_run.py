@@ -38,7 +38,8 @@ def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[P
         train, test = source.load("train"), source.load("test")
         check_count(test.pixels)
         start = begin(recipe, folder, train, _origin(recipe, sources, train, earlier["imported"]))
-        # Not before: a command that is refused leaves the folder as it was.
+        # Not before: a command that is refused leaves the folder as it was, and says no more than why.
+        folder.say_new_end(recipe)
         folder.write_recipe(recipe, text)
         folder.keep_plugins(sources)
         now = session(int(start.state.step), recipe.training.steps)
@@ -69,6 +70,9 @@ def _report(training: Training, state: TrainState) -> Evaluation:
     evaluation = evaluate(model, test, recipe, step=step, trained_on=trained_on, seconds=limit)
     write_json(folder.evaluation, evaluation.as_json())
     picture = picture_beside_real(model, test, recipe)
-    write_png(picture, folder.samples)
-    training.log.picture(step, "samples", picture)
+    if picture is None:
+        folder.samples.unlink(missing_ok=True)  # of an earlier end of this run
+    else:
+        write_png(picture, folder.samples)
+        training.log.picture(step, "samples", picture)
     return evaluation

@@ -2,6 +2,7 @@
 """Drawing samples of a model within a time limit."""
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,10 +12,11 @@ import numpy as np
 from jaxtyping import Array, Float, Real
 
 from vdmkit.assembly import build_guidance
+from vdmkit.errors import NonFiniteError
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import AbstractGrid, AbstractSchedule, UniformInTime, gammas_of
 from vdmkit.randomness import fold_purpose
-from vdmkit.recipe import Recipe
+from vdmkit.recipe import Recipe, one_line
 from vdmkit.report import progress
 from vdmkit.sampling import AbstractSampler, Guidance, sample
 
@@ -47,8 +49,37 @@ class Procedure:
         return jnp.append(latents, -jnp.inf)
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """How samples were drawn, for the record; `label` None is each in turn, where guidance is above 0."""
+
+    sampler: str
+    grid: str
+    steps: int
+    end: Literal["latent", "image"]
+    guidance: float
+    label: int | None
+
+    @property
+    def settings(self) -> str:
+        """All but the components."""
+        end = "z_0" if self.end == "latent" else "the image"
+        labels = "labels in turn" if self.label is None else f"label {self.label}"
+        return f"{self.steps:,} steps to {end}, guidance {self.guidance:g}, {labels if self.guidance else 'no labels'}"
+
+    def __str__(self) -> str:
+        return f"sampler {self.sampler}, grid {self.grid}, {self.settings}"
+
+
+def drawn_by(recipe: Recipe) -> Drawn:
+    """By the recipe's settings."""
+    settings = recipe.sampling
+    sampler, grid = one_line(settings.sampler), one_line(settings.grid)
+    return Drawn(sampler, grid, settings.steps, settings.end, settings.guidance, settings.label)
+
+
 def procedure_of(recipe: Recipe) -> Procedure:
-    """That of the recipe. Raises RecipeError if it gives labels to a network that is not told any."""
+    """That of the recipe. Raises RecipeError for labels that would not be used."""
     settings = recipe.sampling
     return Procedure(settings.sampler.build(), settings.grid.build(), build_guidance(recipe), settings.end)
 
@@ -57,6 +88,9 @@ def draw_samples(model: DiffusionModel, procedure: Procedure, plan: Plan, *, see
     """The first `plan.count` images of the sequence that `seed` defines.
 
     More of them change these by no more than the rounding of another batch, which a chaotic network can make visible.
+
+    Raises:
+        NonFiniteError: some are not finite.
     """
     key = fold_purpose(jax.random.key(seed), "sample")
     gammas = procedure.gammas(model.schedule, plan.steps)
@@ -82,16 +116,17 @@ def draw_samples(model: DiffusionModel, procedure: Procedure, plan: Plan, *, see
 def fit_into(model: DiffusionModel, procedure: Procedure, wanted: Plan, *, seconds: float) -> Plan:
     """The largest plan up to `wanted` that fits: fewer images first, then, of a single one, fewer steps.
 
-    Timed on one step of a few images.
+    Timed on one step of a few images, which need not come out finite.
     """
     grid = UniformInTime()(model.schedule, 2)
     images = min(wanted.count, _TIMED)
     times = []
     for _ in range(2):  # the first includes compilation
         start = time.monotonic()
-        sample(
-            model, procedure.sampler, grid[:2], images, key=jax.random.key(0), guidance=procedure.guidance
-        ).block_until_ready()
+        with suppress(NonFiniteError):
+            sample(
+                model, procedure.sampler, grid[:2], images, key=jax.random.key(0), guidance=procedure.guidance
+            ).block_until_ready()
         times.append(time.monotonic() - start)
     affordable = max(int(seconds / times[1] * images), 1)  # steps of single images
     count = min(wanted.count, max(affordable // wanted.steps, 1))

@@ -12,12 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
-from vdmkit.assembly import build_optimizer, build_state, build_update, check_objective, check_rest, training_counts
+from vdmkit.assembly import (
+    build_estimator,
+    build_optimizer,
+    build_state,
+    build_update,
+    check_objective,
+    check_rest,
+    check_schedule,
+    is_told_labels,
+    training_counts,
+)
 from vdmkit.checkpoint import CheckpointStore, Restored, steps_in
 from vdmkit.data import Images, batches
 from vdmkit.errors import CheckpointError, DataError, Interrupted, NonFiniteError
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import check_increasing
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import Recipe
 from vdmkit.report import MetricLog, progress
@@ -110,7 +119,9 @@ class Training:
         if at_end or _due(step, settings.checkpoint_every) or bpd < float("inf"):
             self._save(state, step, bpd)
         if _due(step, settings.sample_every) and step < settings.steps:
-            self.log.picture(step, "samples", picture_beside_real(self._reported(state), self.test, self.recipe))
+            picture = picture_beside_real(self._reported(state), self.test, self.recipe)
+            if picture is not None:
+                self.log.picture(step, "samples", picture)
 
     def _save(self, state: TrainState, step: int, bpd: float) -> None:
         if not _finite(state):
@@ -147,6 +158,7 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, origin: Origin) -> S
         DataError: the network wants labels that the images do not have.
         RecipeError: the schedule does not rise, or may not follow the variance, or something used after training
             cannot be built.
+        PluginError: the schedule cannot be evaluated.
     """
     settings = recipe.training
     augmentations = [choice.build() for choice in recipe.augmentations]
@@ -159,12 +171,13 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, origin: Origin) -> S
         process_count=jax.process_count(),
     )
     store = CheckpointStore(folder.checkpoints, keep_last=settings.keep_last, keep_best=settings.keep_best)
-    if "classes" in recipe.model.network.component.injected and train.labels is None:
+    if is_told_labels(recipe.model.network) and train.labels is None:
         raise DataError(f"network {recipe.model.network.name!r} is told labels, and {train.identity.name} has none.")
+    check_schedule(recipe)
     check_objective(recipe)
-    check_rest(recipe, train.levels)
+    check_rest(recipe)
+    build_estimator(recipe, train.levels)
     state = build_state(recipe, training_counts(recipe, train))
-    check_increasing(state.model.schedule)
 
     def check(restored: Restored) -> None:
         origin.check(folder.checkpoints, restored)

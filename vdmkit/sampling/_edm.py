@@ -5,7 +5,7 @@ from typing import Annotated
 
 import equinox as eqx
 import jax.numpy as jnp
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from jaxtyping import Array, Float
 
 from vdmkit.denoiser import Estimate
@@ -134,8 +134,8 @@ class Lms(AbstractSampler):
     order: int = eqx.field(static=True)
     noises: int = eqx.field(static=True)
 
-    def __init__(self, *, order: Annotated[int, Ge(1)] = 4):
-        self.order, self.noises = min(order, 4), 0
+    def __init__(self, *, order: Annotated[int, Ge(1), Le(4)] = 4):
+        self.order, self.noises = order, 0
 
     def step(
         self,

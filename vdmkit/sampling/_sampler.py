@@ -10,9 +10,11 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
 from vdmkit.denoiser import Estimate
+from vdmkit.errors import NonFiniteError
 from vdmkit.model import DiffusionModel
 from vdmkit.randomness import fold_purpose
 from vdmkit.registry import define_kind
@@ -87,6 +89,9 @@ def sample(
         grid: gammas from the noisiest to gamma_0, or one more, to -inf: see `AbstractGrid`.
         guidance: gives the images labels.
         on_step: called after every step, for a progress bar.
+
+    Raises:
+        NonFiniteError: an image came out as not a number, or infinite.
     """
     numbers = first + jnp.arange(count)
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers)
@@ -96,9 +101,21 @@ def sample(
         chain = _step(model, sampler, chain, grid[i], grid[i + 1], keys, numbers, guidance)
         chain[0].block_until_ready()
         on_step()
+    _refuse_not_finite(np.asarray(chain[0]), first)
     if jnp.isneginf(grid[-1]):
         return _nearest(model, chain[0])
     return _decode(model, chain[0], grid[-1], numbers, guidance)
+
+
+def _refuse_not_finite(y: Float[np.ndarray, "count h w c"], first: int) -> None:
+    """Before decoding, which makes levels of anything; it squares y, so that has to be finite too."""
+    with np.errstate(over="ignore"):
+        bad = np.flatnonzero(~np.isfinite(y**2).all(axis=(1, 2, 3)))
+    if len(bad):
+        raise NonFiniteError(
+            f"{len(bad)} of {len(y)} samples are not finite, the first of them number {first + bad[0]}. Take more "
+            "sampling.steps, of sampler ode more sampling.sampler.max_steps, or less sampling.guidance."
+        )
 
 
 def no_past(shape: tuple[int, int, int], steps: Int[Array, ""]) -> Past:
