@@ -16,10 +16,14 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from training import training
+
+from vdmkit.profile import cheapest_paths, costs_of_gaussian
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 PAIRS = 200
@@ -65,6 +69,14 @@ def steps_in_as_much_time() -> int:
     return round(one.recipe.training.steps / statistics.median(b / a for a, b in pairs))
 
 
+def seconds_of_dynamic_programming(nodes: int = 1000, steps: int = 250) -> float:
+    gamma = np.linspace(-8, 5, nodes)
+    costs = costs_of_gaussian(gamma, 1 / (1 + np.exp(gamma)), 64)
+    start = time.monotonic()
+    cheapest_paths(costs, steps)
+    return time.monotonic() - start
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs") / "few_steps")
@@ -83,6 +95,8 @@ def main() -> None:
         print(f"{f'T = {steps}':>20} {few(digits, digits, steps):>18}", flush=True)
     continuous = likelihood(digits)
     print(f"{'continuous':>20} {continuous:>18}")
+
+    print(f"\ndynamic programming, 1,000 nodes, T to 250: {seconds_of_dynamic_programming():.2f} s")
 
     count = steps_in_as_much_time()
     trained = run("digits_few_steps", out, "--set", f"training.steps={count}")

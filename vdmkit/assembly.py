@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a checked recipe to the objects that it describes."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import equinox as eqx
@@ -12,7 +13,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from vdmkit import data
 from vdmkit.choice import Choice
 from vdmkit.data import AbstractSource, Images
-from vdmkit.denoiser import AbstractPrediction, Translated
+from vdmkit.denoiser import AbstractPrediction, Estimate, Translated
 from vdmkit.distribution import AbstractDistribution
 from vdmkit.errors import RecipeError
 from vdmkit.likelihood import AbstractEstimator
@@ -50,8 +51,10 @@ def build_model(recipe: Recipe, level_counts: Int[Array, "h w c v"], *, key: PRN
         key=fold_purpose(key, "network"),
     )
     observation = choices.observation.build(levels=levels)
-    if _knows_levels(prediction, (h, w, c)):
+    estimate = _estimate(prediction, (h, w, c))
+    if estimate.log_probs is not None:
         require_even_levels(observation, f"prediction {choices.prediction.name}")
+    _check_kernels(recipe, estimate)
     return DiffusionModel(schedule, choices.path.build(), prediction, network, observation, (h, w, c))
 
 
@@ -62,12 +65,27 @@ def build_prediction(recipe: Recipe, level_counts: Int[Array, "h w c v"]) -> Abs
     return recipe.model.prediction.build(**context)
 
 
-def _knows_levels(prediction: AbstractPrediction, shape: tuple[int, int, int]) -> bool:
-    """Whether its estimates hold probabilities of levels."""
+def _estimate(prediction: AbstractPrediction, shape: tuple[int, int, int]) -> Estimate:
+    """The shapes of what it knows of a latent."""
     z, gamma = jnp.zeros(shape), jnp.zeros(())
     output = jnp.zeros((*shape, prediction.outputs))
-    estimate = eqx.filter_eval_shape(prediction, output, z, gamma, VariancePreserving())
-    return estimate.log_probs is not None
+    return eqx.filter_eval_shape(prediction, output, z, gamma, VariancePreserving())
+
+
+def _check_kernels(recipe: Recipe, estimate: Estimate) -> None:
+    """Raises RecipeError if a kernel of the recipe needs more than the estimate has."""
+    choices = (recipe.objective.kernel, recipe.sampling.sampler, recipe.likelihood.estimator)
+    for kernel in (found.build() for choice in choices for found in _of_kind("kernel", choice)):
+        eqx.filter_eval_shape(kernel, estimate, estimate.x_hat, jnp.zeros(()), -jnp.ones(()))
+
+
+def _of_kind(kind: str, choice: Choice) -> Iterator[Choice]:
+    """It and the choices inside it, where they are of this kind."""
+    if choice.kind == kind:
+        yield choice
+    for inner in choice.params.values():
+        if isinstance(inner, Choice):
+            yield from _of_kind(kind, inner)
 
 
 def _distribution(recipe: Recipe) -> dict[str, AbstractDistribution]:

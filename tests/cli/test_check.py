@@ -112,6 +112,11 @@ def test_a_schedule_that_may_not_follow_the_variance(run, recipe, data):
             "sampling.grid={name='tabulated', times=[0.0]}",
             "grid 'tabulated': times = [0.0]: expected at least two that fall from 1 to 0.",
         ),
+        (
+            "sampling.sampler.kernel=mixture",
+            "kernel mixture: the prediction gives no probabilities of levels. "
+            "Use prediction categorical or lattice, or kernel gaussian.",
+        ),
         ("sampling.sampler={name='lms', order=5}", "sampler.order: expected less than or equal to 4, found 5."),
         (
             "sampling.label=3",

@@ -2,7 +2,6 @@
 """Step grids against brute force and calculus, and the variance under schedules against closed forms; float64."""
 
 import itertools
-import time
 
 import jax
 import jax.numpy as jnp
@@ -82,14 +81,6 @@ def test_the_closed_form_is_as_good_as_dynamic_programming(steps: int) -> None:
     assert dynamic < closed * 1.01  # it has the optimum among 1,000 nodes, which round 100 steps
     assert closed < dynamic * 1.03  # third order in 1/T is left out
     assert closed < uniform * 0.95
-
-
-def test_dynamic_programming_is_quick() -> None:
-    """False if a thousand nodes and 250 steps could not be had in a blink: 10 s would be a loop in Python."""
-    gamma = np.linspace(LOW, HIGH, 1000)
-    costs, start = costs_of_gaussian(gamma, error_of(gamma), 1), time.monotonic()
-    assert len(cheapest_paths(costs, 250)) == 250
-    assert time.monotonic() - start < 10
 
 
 def test_variances_are_those_of_the_closed_forms() -> None:
