@@ -18,7 +18,7 @@ from vdmkit.likelihood import interval
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import AbstractSchedule, check_increasing, ends_of
 from vdmkit.objective import bits_per_dim
-from vdmkit.profile import Curve, fine, measure_curve, measure_pairs, rate_of, variance_with_error
+from vdmkit.profile import Curve, best_rate, fine, measure_curve, measure_pairs, rate_of, variance_with_error
 from vdmkit.randomness import fold_purpose
 from vdmkit.registry import registry
 from vdmkit.report import progress
@@ -34,12 +34,16 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Variance:
-    """Of the bound's estimate from one image, one t and one eps, (bits/dim)^2, with its 95% interval."""
+    """Of the bound's estimate from one image, one t and one eps, (bits/dim)^2, with its 95% interval.
+
+    `density` is that of gamma for a uniform t, at the gammas of the curve.
+    """
 
     schedule: str
     variance: float
     low: float
     high: float
+    density: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,9 @@ def _variances(own: AbstractSchedule, curve: Curve, d: int) -> Iterator[Variance
     unit = float(bits_per_dim(1.0, d)) ** 2
     for name, schedule in [(THIS_RUNS, own), *_registered(float(curve.gamma[0]), float(curve.gamma[-1])), (BEST, None)]:
         rate = schedule and rate_of(schedule, fine(curve))
-        yield Variance(name, *(unit * value for value in variance_with_error(curve, rate)))
+        value, low, high = variance_with_error(curve, rate)
+        density = 1 / np.interp(curve.gamma, fine(curve), best_rate(curve) if rate is None else rate)
+        yield Variance(name, unit * value, unit * low, unit * high, tuple(density.tolist()))
 
 
 def _registered(gamma_0: float, gamma_1: float) -> Iterator[tuple[str, AbstractSchedule]]:
