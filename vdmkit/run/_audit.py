@@ -22,13 +22,12 @@ from vdmkit.likelihood import (
     Measured,
     ProbabilityFlow,
     VariationalBound,
-    bound_of_images,
     has_known_ends,
     referee,
 )
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import AbstractSchedule, check_increasing, ends_of
-from vdmkit.objective import bits_per_dim
+from vdmkit.objective import Elbo, Objective, Uniform, bits_per_dim
 from vdmkit.randomness import fold_purpose
 from vdmkit.report import progress
 from vdmkit.run._comparable import check_comparable
@@ -141,12 +140,28 @@ def _decoder_excess(model: DiffusionModel, images: Real[np.ndarray, "n h w c"], 
 def _in_time(
     model: DiffusionModel, test: Images, index: Int[np.ndarray, " n"], batch_size: int, key: Array
 ) -> Measured:
-    bound = bound_of_images(model, test.pixels[index], draws=_DRAWS_IN_TIME, steps=0, batch_size=batch_size, key=key)
-    terms: dict[str, Array | np.ndarray] = {
-        name: np.asarray(getattr(bound, name)) for name in ("prior", "reconstruction", "diffusion")
-    }
-    n = len(index)
-    return _measured(Estimates(terms, np.full((2, n), _DRAWS_IN_TIME // 2), np.zeros((2, n), bool)), index, model)
+    """The loss as it is trained, with gamma' of the schedule: each estimate averages evenly spaced times."""
+    n, strata = len(index), _DRAWS_IN_TIME // 2
+    images, u = test.pixels[index], np.asarray(jax.random.uniform(fold_purpose(key, "u"), (2, n)))
+    nats = np.zeros((3, 2, n))
+    for replicate, k in np.ndindex(2, strata):
+        t, of_draw = (u[replicate] + k) / strata, jax.random.fold_in(jax.random.fold_in(key, replicate), k)
+        for start in range(0, n, batch_size):
+            some = np.resize(np.arange(start, min(start + batch_size, n)), min(batch_size, n))
+            batch = jnp.asarray(images[some]), jnp.asarray(t[some], float)
+            found = _trained_loss(model, *batch, jax.random.fold_in(of_draw, start))
+            nats[:, replicate, some] += np.asarray(found) / strata
+    terms: dict[str, Array | np.ndarray] = dict(zip(("prior", "reconstruction", "diffusion"), nats, strict=True))
+    return _measured(Estimates(terms, np.full((2, n), strata), np.zeros((2, n), bool)), index, model)
+
+
+@eqx.filter_jit
+def _trained_loss(model: DiffusionModel, images: Array, t: Float[Array, " b"], key: Array) -> Float[Array, "3 b"]:
+    objective = Objective(Uniform(), Elbo(), 0)
+    b, h, w, c = images.shape
+    draws = eqx.tree_at(lambda d: d.t, objective.draw((b, h, w, c), key=key), t)
+    bound = objective(model, images, {}, draws)
+    return jnp.stack([jnp.asarray(term) for term in (bound.prior, bound.reconstruction, bound.diffusion)])
 
 
 def _measured(estimates: Estimates, index: Int[np.ndarray, " n"], model: DiffusionModel) -> Measured:
