@@ -33,7 +33,7 @@ def test_a_valid_recipe(run, recipe):
     assert (facts["augmentation"], facts["objective"]) == ("none", "continuous time")
     assert facts["evaluation"] == "16 draws an image, continuous time"
     assert facts["estimator"].startswith("bound draws=16")
-    assert (facts["sampler"], facts["grid"]) == ('ancestral variance="small"', "uniform")
+    assert (facts["sampler"], facts["grid"]) == ('ancestral kernel=(gaussian variance="small")', "uniform")
     assert facts["sampling"] == "250 steps to z_0, guidance 0, no labels"
     assert re.search(r"parameters +\d+,\d{3}\n", result.out)
 

@@ -28,6 +28,7 @@ def stub_components(monkeypatch):
         "weighting",
         "sampler",
         "grid",
+        "kernel",
         "estimator",
     ):
         registry.define_kind(kind, f"of kind {kind}", None, ("shape",))
@@ -49,6 +50,7 @@ def _register_stubs() -> None:
         ("weighting", "elbo"),
         ("sampler", "ancestral"),
         ("grid", "uniform"),
+        ("kernel", "gaussian"),
         ("estimator", "bound"),
         ("augmentation", "flip"),
     ]:

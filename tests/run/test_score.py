@@ -18,6 +18,7 @@ from vdmkit.run import RunFolder, _score, load_run, run_recipe, score_run
 
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 COUNT = 8
+ANCESTRAL = 'sampler ancestral kernel=(gaussian variance="small")'
 
 
 def run_of(name: str, folder: Path) -> Path:
@@ -118,10 +119,10 @@ def test_samples_of_a_label_beside_images_of_it(program, tmp_path):
     assert code == 0
     lines = text.splitlines()
     assert lines[0].startswith("10 samples against digits/test of label 7;")
-    assert lines[1] == 'drawn by sampler ancestral variance="small", grid uniform, 2 steps to z_0, guidance 2, label 7'
+    assert lines[1] == f"drawn by {ANCESTRAL}, grid uniform, 2 steps to z_0, guidance 2, label 7"
     code, facts, err = program("score", "--ckpt", str(labelled), "-n", "10", *seven, "--json")
     assert code == 0, err
-    drawn = {"sampler": 'ancestral variance="small"', "grid": "uniform", "steps": 2, "end": "latent"}
+    drawn = {"sampler": 'ancestral kernel=(gaussian variance="small")', "grid": "uniform", "steps": 2, "end": "latent"}
     assert json.loads(facts)["drawn"] == drawn | {"guidance": 2.0, "label": 7}
     of_seven = int((load_run(labelled).recipe.data.build().load("test").labels == 7).sum())
     refused = program("score", "--ckpt", str(labelled), "-n", "100", *seven)

@@ -230,7 +230,10 @@ REFUSED = [
     (("--estimator", "nonsense"), "unknown estimator 'nonsense'. Known: bound, importance, ode."),
     (("--set", "likelihood.estimator.draws=3"), "likelihood.estimator.draws: expected a multiple of 2, found 3."),
     (("--set", "likelihood.estimator.draws=0"), "expected greater than or equal to 2, found 0."),
-    (("--set", "likelihood.estimator.samples=2"), "likelihood.estimator.samples: unknown key. Known: draws, steps."),
+    (
+        ("--set", "likelihood.estimator.samples=2"),
+        "samples: unknown key. Known: draws, steps, kernel, grid.",
+    ),
     (("--precision", "0.1", "--estimator", "ode"), "Leave the precision out and set likelihood.estimator.draws."),
     (("--precision", "0.1", "--estimator", "importance"), "the importance estimator cannot plan for a precision"),
     (("--steps", "4", "--estimator", "ode", *ADAPTIVE), 'likelihood.estimator.steps = 4 with step_size = "adaptive"'),

@@ -114,7 +114,7 @@ def test_training_images_are_no_test_set(program, tiny, whole):
 def test_samples_are_the_same_whatever_is_asked_for(program, tiny, whole):
     """`sample -n 3` would not be the first images that the run showed, or the grid show other images."""
     result = program("sample", "--ckpt", str(whole), "-n", "4", "-o", "four.npy")
-    how = 'sampler ancestral variance="small", grid uniform, 2 steps to z_0, guidance 0, no labels'
+    how = 'sampler ancestral kernel=(gaussian variance="small"), grid uniform, 2 steps to z_0, guidance 0, no labels'
     assert (result.code, result.out) == (0, f"four.npy: 4 samples of the checkpoint of step 12, by {how}\n")
     four = np.load(program.cwd / "four.npy")
     assert (four.shape, four.dtype) == ((4, 8, 8, 1), np.uint8)

@@ -34,7 +34,7 @@ def test_grids_and_kernels_go_from_command_to_command(program, whole):
         assert abs(measured["bpd"] - row["bpd"]) < 2 * error  # false once in 1e4 seeds, this one is fixed
         drawn = program("sample", "--ckpt", str(whole), *taken, "-n", "2", "-o", f"{kernel}.npy")
         assert drawn.code == 0, drawn.err
-        assert drawn.out.startswith("2 samples")
+        assert drawn.out.startswith(f"{kernel}.npy: 2 samples")
     fitted = program("evaluate", "--ckpt", "fitted", "--json")
     assert fitted.code == 0, fitted.err
     same = json.loads(program("evaluate", "--ckpt", str(whole), "--json").out)

@@ -13,6 +13,7 @@ import pytest
 from scipy.special import expit
 from scipy.stats import cauchy, laplace, norm
 
+from vdmkit.choice import Choice
 from vdmkit.noise import FixedLinear
 from vdmkit.registry import registry
 
@@ -103,6 +104,9 @@ SCHEDULES: dict[str, list[tuple[dict, np.ndarray]]] = {
         ({}, table(np.linspace(1e-4, 0.02, 1000))),
         ({"betas": (0.1, 0.3, 0.2, 0.6)}, table(np.array([0.1, 0.3, 0.2, 0.6]))),
     ],
+    "piecewise_linear": [({"pieces": 5}, -13.3 + 18.3 * T)],  # before it has learned
+    # Kingma et al. 2021, arXiv 2107.00630v6, eq. 59
+    "pinned": [(ENDS | {"interior": Choice("schedule", "cosine")}, -7 + 10 / 18.3 * (cosine(at=T) + 13.3))],
     # Hang et al. 2024, arXiv 2407.03297, Table 1; of plugins in this repository
     "laplace": [(ENDS | {"mean": -1.0, "width": 0.7}, quantiles(laplace(-1, 0.7), -7, 3))],
     "cauchy": [(ENDS | {"mean": -1.0, "width": 0.7}, quantiles(cauchy(-1, 0.7), -7, 3))],
@@ -128,6 +132,7 @@ GRIDS: dict[str, list[tuple[dict, np.ndarray]]] = {
         ({"rho": 3.0}, 6 * np.log((q := np.exp(np.array([5, -13.3]) / 6))[0] + np.arange(6) / 5 * (q[1] - q[0]))),
     ],
     "tabulated": [({"times": TIMES}, -13.3 + 18.3 * np.array(TIMES))],
+    "gammas": [({"gammas": (4.0, 2.0, 1.0, 0.5, -3.0, -4.0)}, 5 + 18.3 / 8 * np.array([0, -2, -3, -3.5, -7, -8.0]))],
 }
 FORMULAS = {"schedule": SCHEDULES, "path": PATHS, "grid": GRIDS}
 
