@@ -52,7 +52,7 @@ def run_pilot(
     """Two draws of the loss at each of some images, in some of the cells."""
     order = np.random.default_rng(0).permutation(len(images))
     chosen = jnp.asarray(images[np.resize(order, _IMAGES)])
-    gamma = _spread(cells.low + cells.width / 2)
+    gamma = _nodes(cells)
     keys = jax.random.split(key, (len(gamma), 2, _IMAGES))
     fits, curves = [], []
     for i, g in enumerate(gamma):
@@ -85,10 +85,14 @@ def _draws(
     return jax.vmap(one)(images, keys)
 
 
-def _spread(middles: Float[np.ndarray, " c"]) -> Float[np.ndarray, " g"]:
-    """At most 24 of them, as far apart as can be."""
-    count = min(_NODES, len(middles))
-    return middles[((np.arange(count) + 0.5) / count * len(middles)).astype(int)]
+def _nodes(cells: Cells) -> Float[np.ndarray, " g"]:
+    """At most 24 gammas, even among the cells; those of steps are where these start."""
+    count = min(_NODES, len(cells.low))
+    share = (np.arange(count) + 0.5) / count
+    if cells.width.any():
+        low, high = cells.low[0], cells.low[-1] + cells.width[-1]
+        return low + (high - low) * share
+    return cells.low[(share * len(cells.low)).astype(int)]
 
 
 def _fit(
