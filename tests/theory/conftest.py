@@ -151,7 +151,6 @@ def losses() -> Callable[..., Array]:
         if not steps:
             return jax.vmap(lambda t: diffusion_loss(model, x, noise_level(model.schedule, t), eps, {}))(t)
         cut, key = Steps(steps), jax.random.key(0)
-        levels = cut.noise_levels(model.schedule, t)
-        return jax.vmap(lambda noise: cut.loss(model, x, noise, eps, {}, key=key))(levels)
+        return jax.vmap(lambda t: cut.loss(model, x, cut.noise_level(model.schedule, t), eps, {}, key=key))(t)
 
     return at

@@ -141,8 +141,7 @@ def _diffusion(
     would all but never meet the tails of one that passes them fast.
     """
     if cut:
-        levels = cut.noise_levels(model.schedule, step_end(u[None], cut.count))
-        noise = jax.tree.map(lambda a: a[0], levels)
+        noise = cut.noise_level(model.schedule, step_end(u, cut.count))
         return cut.loss(model, x, noise, eps, {}, key=key)
     gamma_0, gamma_1 = model.schedule(jnp.zeros_like(u)), model.schedule(jnp.ones_like(u))
     return 0.5 * (gamma_1 - gamma_0) * eps_error(model, x, gamma_0 + (gamma_1 - gamma_0) * u, eps, {})

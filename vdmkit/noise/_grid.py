@@ -23,10 +23,10 @@ class AbstractGrid(eqx.Module):
     def __call__(self, schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_plus_1"]:
         """T + 1 gammas that fall from gamma_1 to gamma_0."""
 
-    def ends_of_steps(
-        self, schedule: AbstractSchedule, t: Float[Array, " n"], steps: int
-    ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-        """gamma_t and gamma_s of the steps number t T, where t is 1/T, 2/T, ..., 1."""
+    def ends_of_step(
+        self, schedule: AbstractSchedule, t: Float[Array, ""], steps: int
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """gamma_t and gamma_s of step number t T, where t is one of 1/T, 2/T, ..., 1."""
         gammas = self(schedule, steps)[::-1]
         i = jnp.round(t * steps).astype(int)
         return gammas[i], gammas[i - 1]
@@ -42,11 +42,11 @@ class UniformInTime(AbstractGrid):
     def __call__(self, schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_plus_1"]:
         return gammas_of(schedule, steps)[::-1]
 
-    def ends_of_steps(
-        self, schedule: AbstractSchedule, t: Float[Array, " n"], steps: int
-    ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    def ends_of_step(
+        self, schedule: AbstractSchedule, t: Float[Array, ""], steps: int
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """Without a look at all the other steps."""
-        return jax.vmap(schedule)(t), jax.vmap(schedule)(t - 1 / steps)
+        return schedule(t), schedule(t - 1 / steps)
 
 
 @register("grid", "quadratic")

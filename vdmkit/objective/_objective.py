@@ -77,9 +77,8 @@ class Objective(eqx.Module):
 
     def noise_levels(self, schedule: AbstractSchedule, draws: Draws) -> NoiseLevel:
         """Of each draw of the diffusion loss."""
-        if self.steps:
-            return self._steps.noise_levels(schedule, draws.t)
-        return jax.vmap(lambda t: noise_level(schedule, t))(draws.t)
+        of_time = self._steps.noise_level if self.steps else noise_level
+        return jax.vmap(lambda t: of_time(schedule, t))(draws.t)
 
     @property
     def _steps(self) -> Steps:

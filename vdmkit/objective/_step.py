@@ -22,9 +22,9 @@ class Steps(eqx.Module):
     kernel: AbstractKernel = Gaussian()
     grid: AbstractGrid = UniformInTime()
 
-    def noise_levels(self, schedule: AbstractSchedule, t: Float[Array, " n"]) -> NoiseLevel:
-        """Of the steps that end at these t, multiples of 1/T: see `step_end`."""
-        gamma_t, gamma_s = self.grid.ends_of_steps(schedule, t, self.count)
+    def noise_level(self, schedule: AbstractSchedule, t: Float[Array, ""]) -> NoiseLevel:
+        """Of the step that ends at t, a multiple of 1/T: see `step_end`."""
+        gamma_t, gamma_s = self.grid.ends_of_step(schedule, t, self.count)
         return NoiseLevel(gamma_t, self.count * jnp.expm1(gamma_t - gamma_s), gamma_s)
 
     def loss(
