@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a checked recipe to the objects that it describes."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import equinox as eqx
@@ -75,17 +74,8 @@ def _estimate(prediction: AbstractPrediction, shape: tuple[int, int, int]) -> Es
 def _check_kernels(recipe: Recipe, estimate: Estimate) -> None:
     """Raises RecipeError if a kernel of the recipe needs more than the estimate has."""
     choices = (recipe.objective.kernel, recipe.sampling.sampler, recipe.likelihood.estimator)
-    for kernel in (found.build() for choice in choices for found in _of_kind("kernel", choice)):
-        eqx.filter_eval_shape(kernel, estimate, estimate.x_hat, jnp.zeros(()), -jnp.ones(()))
-
-
-def _of_kind(kind: str, choice: Choice) -> Iterator[Choice]:
-    """It and the choices inside it, where they are of this kind."""
-    if choice.kind == kind:
-        yield choice
-    for inner in choice.params.values():
-        if isinstance(inner, Choice):
-            yield from _of_kind(kind, inner)
+    for kernel in (one for choice in choices for one in choice.nested() if one.kind == "kernel"):
+        eqx.filter_eval_shape(kernel.build(), estimate, estimate.x_hat, jnp.zeros(()), -jnp.ones(()))
 
 
 def _distribution(recipe: Recipe) -> dict[str, AbstractDistribution]:
@@ -149,9 +139,8 @@ def build_guidance(recipe: Recipe) -> Guidance | None:
 
 def is_told_labels(network: Choice) -> bool:
     """Whether this network, or one in it, reads labels."""
-    inner = (value for value in network.params.values() if isinstance(value, Choice) and value.kind == "network")
-    hands_on = network.component.target is Translated  # it reads none itself
-    return any(map(is_told_labels, inner)) or ("classes" in network.component.injected and not hands_on)
+    networks = (one.component for one in network.nested() if one.kind == "network")
+    return any("classes" in one.injected and one.target is not Translated for one in networks)  # which only hands on
 
 
 def check_schedule(recipe: Recipe) -> None:

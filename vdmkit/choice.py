@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A component that a recipe chose, not yet built."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,14 @@ class Choice:
     def component(self) -> Component:
         """What the name stands for."""
         return registry(self.kind).get(self.name)
+
+    def nested(self) -> Iterator["Choice"]:
+        """It, and those among its keys."""
+        yield self
+        for value in self.params.values():
+            for one in value if isinstance(value, tuple) else (value,):
+                if isinstance(one, Choice):
+                    yield from one.nested()
 
     def __str__(self) -> str:
         """The name, and what is not the default, lists left out."""

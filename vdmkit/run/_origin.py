@@ -80,9 +80,8 @@ def origin_of(recipe: Recipe, plugins: Iterable[str], images: str | None = None,
 def _choices(value: Any) -> Iterator[Choice]:
     """Of what was trained: all but what may change."""
     if isinstance(value, Choice):
-        yield value
-        value = tuple(value.params.values())
-    if is_dataclass(value):
+        yield from value.nested()
+    elif is_dataclass(value):
         value = tuple(getattr(value, field.name) for field in fields(value) if not may_change(field.name))
     if isinstance(value, tuple):
         for part in value:
