@@ -30,9 +30,11 @@ def schedule(
     as_json: AsJson = False,
 ) -> None:
     """Measure what schedules, step grids and reverse kernels are worth to a run, and save the best of them."""
-    from vdmkit.run import RunFolder, fit_schedule, leave_study, load_run, study_schedules, text_of_study
+    from vdmkit.run import RunFolder, check_fit, fit_schedule, leave_study, load_run, study_schedules, text_of_study
 
     run = load_run(checkpoint, overrides, plugins, step)
+    if fit:
+        check_fit(run, RunFolder(fit))
     study = study_schedules(run, images=images, nodes=nodes, counts=_counts(counts))
     left = leave_study(study, run.folder.path / "schedule")
     fitted = fit_schedule(run, study.train, study.test, RunFolder(fit)) if fit else None
@@ -40,7 +42,7 @@ def schedule(
     for path in left:
         typer.echo(f"written to {path}", err=True)
     if fitted:
-        typer.echo(f"\n{fit}: the same model with a fitted schedule: {fitted}")
+        typer.echo(f"\n{fit}: the same model with a fitted schedule: {fitted}", err=as_json)
 
 
 def _counts(text: str) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from vdmkit.run._comparable import check_comparable
 from vdmkit.run._convert import convert as convert_run
 from vdmkit.run._evaluate import evaluate
 from vdmkit.run._evaluation import Evaluation
-from vdmkit.run._fit import fit_schedule
+from vdmkit.run._fit import check_fit, fit_schedule
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._import import import_official
 from vdmkit.run._likelihood import measure_likelihood
@@ -32,6 +32,7 @@ __all__ = [
     "as_json",
     "audit",
     "check_comparable",
+    "check_fit",
     "convert_run",
     "draw_samples",
     "drawn_by",

@@ -15,7 +15,7 @@ from vdmkit.checkpoint import CheckpointStore
 from vdmkit.choice import Choice
 from vdmkit.data import Images, batches
 from vdmkit.denoiser import Translated, is_direction
-from vdmkit.errors import CheckpointError, RecipeError, UntrustedError
+from vdmkit.errors import RecipeError, UntrustedError
 from vdmkit.files import write_json
 from vdmkit.likelihood import bound_of_images
 from vdmkit.model import DiffusionModel
@@ -63,8 +63,7 @@ def convert(run: TrainedRun, target: Recipe, folder: RunFolder, *, where: str = 
             made of one.
         UntrustedError: the bounds differ by more than rounding: nothing is written.
     """
-    if folder.path.exists() and any(folder.path.iterdir()):
-        raise CheckpointError(f"{folder.path}: not empty. Choose another folder with -o.")
+    folder.check_new("-o")
     recipe = converted_recipe(run.recipe, target)
     source = recipe.data.build()
     train, test = source.load("train"), source.load("test")

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vdmkit.choice import Choice
-from vdmkit.errors import CheckpointError, RecipeError
+from vdmkit.errors import RecipeError
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import Pinned
 from vdmkit.objective import bits_per_dim
@@ -34,19 +34,27 @@ class Fit:
         return f"variance {self.before:.4f} before, {self.after:.4f} after, {self.least:.4f} at best, (bits/dim)^2"
 
 
+def check_fit(run: TrainedRun, folder: RunFolder) -> None:
+    """Before what takes minutes.
+
+    Raises:
+        CheckpointError: the folder is in use.
+        RecipeError: the run is of T steps, whose bound would change.
+    """
+    folder.check_new("--fit")
+    if run.recipe.objective.steps:
+        raise RecipeError(f"--fit: the run is of T = {run.recipe.objective.steps} steps, whose bound would change.")
+
+
 def fit_schedule(run: TrainedRun, train: Curve, test: Curve, folder: RunFolder) -> Fit:
     """Make `folder` a run of the same model with a schedule of straight pieces, fitted on training images.
 
     Between the same ends, gamma' ~ 1 / sqrt(M_2): see `vdmkit.profile`. The bound in continuous time is the same.
 
     Raises:
-        CheckpointError: the folder is in use.
-        RecipeError: the run is of T steps, whose bound would change.
+        CheckpointError, RecipeError: as `check_fit`.
     """
-    if folder.path.exists() and any(folder.path.iterdir()):
-        raise CheckpointError(f"{folder.path}: not empty. Choose another folder with --fit.")
-    if run.recipe.objective.steps:
-        raise RecipeError(f"--fit: the run is of T = {run.recipe.objective.steps} steps, whose bound would change.")
+    check_fit(run, folder)
     before = run.model("ema").schedule
     schedule = fitted(train, before.gamma_min, before.gamma_max)
     model, ema = (_with(old, schedule) for old in (run.state.model, run.state.ema_model))

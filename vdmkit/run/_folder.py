@@ -86,6 +86,11 @@ class RunFolder:
         elif self.path.exists() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
             raise CheckpointError(f"{self.path}: not empty, and not a run folder. Choose another with --out.")
 
+    def check_new(self, option: str) -> None:
+        """Raises CheckpointError if there is anything in it; `option` chose it."""
+        if self.path.exists() and any(self.path.iterdir()):
+            raise CheckpointError(f"{self.path}: not empty. Choose another folder with {option}.")
+
     def write_recipe(self, recipe: Recipe, text: str) -> None:
         """Make this the folder of `recipe`, whose file reads `text`."""
         self.path.mkdir(parents=True, exist_ok=True)

@@ -33,8 +33,7 @@ def import_official(checkpoint: Path, config: Path, folder: RunFolder, overrides
     Raises:
         CheckpointError: a file cannot be read, the config does not fit the checkpoint, or the folder is in use.
     """
-    if folder.path.exists() and any(folder.path.iterdir()):
-        raise CheckpointError(f"{folder.path}: not empty. Choose another folder with -o.")
+    folder.check_new("-o")
     text = _header(checkpoint) + tomli_w.dumps(official_recipe(_read_config(config)))
     recipe = _parse(text, overrides)
     state = _state(recipe, checkpoint)
