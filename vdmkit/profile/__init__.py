@@ -4,7 +4,7 @@
 from vdmkit.profile._curve import Curve, measure_curve
 from vdmkit.profile._grids import cheapest_paths, closed_form, cost_of, costs_of_gaussian
 from vdmkit.profile._pairs import measure_pairs
-from vdmkit.profile._variance import best_rate, fine, rate_of, variance, variance_with_error
+from vdmkit.profile._variance import best_rate, fine, rate_of, variance, variances_with_errors
 
 __all__ = [
     "Curve",
@@ -18,5 +18,5 @@ __all__ = [
     "measure_pairs",
     "rate_of",
     "variance",
-    "variance_with_error",
+    "variances_with_errors",
 ]

@@ -8,6 +8,8 @@ With L = gamma'(t) e / 2, e = |eps - eps_hat|^2, M = E e, M_2 = E e^2, and gamma
 which is reached by gamma' ~ 1 / sqrt(M_2) (Kingma et al. 2021, arXiv 2107.00630v6, section 5.1 and App. I.2).
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,23 +38,31 @@ def rate_of(schedule: AbstractSchedule, gamma: Float[np.ndarray, " m"]) -> Float
 
 def best_rate(curve: Curve) -> Float[np.ndarray, " m"]:
     """gamma' ~ 1 / sqrt(M_2) at the fine gammas, which takes unit time."""
-    root = np.sqrt(curve.second_moment(fine(curve)))
-    return np.trapezoid(root, fine(curve)) / root
+    return _best_rate(fine(curve), curve.second_moment(fine(curve)))
 
 
 def variance(curve: Curve, rate: Float[np.ndarray, " m"]) -> float:
     """Of L, over images, t and eps, for gamma' = `rate` at the fine gammas, nats^2."""
-    gamma = fine(curve)
-    first = np.trapezoid(curve.mean(gamma), gamma) / 2
-    return float(np.trapezoid(rate * curve.second_moment(gamma), gamma) / 4 - first**2)
+    return float(_variances(curve, [rate])[0])
 
 
-def variance_with_error(
-    curve: Curve, rate: Float[np.ndarray, " m"] | None, resamples: int = 200
-) -> tuple[float, float, float]:
-    """It, and the ends of its 95% interval by the bootstrap over images. Without a rate, that of the best one."""
+def variances_with_errors(
+    curve: Curve, rates: Sequence[Float[np.ndarray, " m"] | None], resamples: int = 200
+) -> Float[np.ndarray, "n 3"]:
+    """Of each rate, None being the best one: the variance, and its 95% interval by the bootstrap over images."""
     rng, n = np.random.default_rng(0), curve.error.shape[2]
-    of = lambda c: variance(c, best_rate(c) if rate is None else rate)  # noqa: E731
-    again = [of(curve.of_images(rng.integers(n, size=n))) for _ in range(resamples)]
-    low, high = np.percentile(again, [2.5, 97.5])
-    return of(curve), float(low), float(high)
+    again = [_variances(curve.of_images(rng.integers(n, size=n)), rates) for _ in range(resamples)]
+    return np.stack([_variances(curve, rates), *np.percentile(again, [2.5, 97.5], axis=0)], axis=1)
+
+
+def _variances(curve: Curve, rates: Sequence[Float[np.ndarray, " m"] | None]) -> Float[np.ndarray, " n"]:
+    """Of L for each rate, None being the best one, nats^2."""
+    gamma = fine(curve)
+    second, first = curve.second_moment(gamma), np.trapezoid(curve.mean(gamma), gamma) / 2
+    best = _best_rate(gamma, second)
+    squares = [np.trapezoid((best if rate is None else rate) * second, gamma) / 4 for rate in rates]
+    return np.asarray(squares) - first**2
+
+
+def _best_rate(gamma: Float[np.ndarray, " m"], second: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
+    return np.trapezoid(np.sqrt(second), gamma) / np.sqrt(second)

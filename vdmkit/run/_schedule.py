@@ -12,20 +12,20 @@ from jaxtyping import Float, PRNGKeyArray, Real
 
 from vdmkit.choice import Choice
 from vdmkit.data import Images
-from vdmkit.errors import RecipeError, VdmkitError
+from vdmkit.errors import VdmkitError
 from vdmkit.kernel import OptimalVariance
 from vdmkit.likelihood import interval
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import AbstractSchedule, check_increasing, ends_of
 from vdmkit.objective import bits_per_dim
-from vdmkit.profile import Curve, best_rate, fine, measure_curve, measure_pairs, rate_of, variance_with_error
+from vdmkit.profile import Curve, best_rate, fine, measure_curve, measure_pairs, rate_of, variances_with_errors
 from vdmkit.randomness import fold_purpose
 from vdmkit.registry import registry
 from vdmkit.report import progress
 from vdmkit.run._evaluate import check_fits
 from vdmkit.run._load import TrainedRun
 from vdmkit.run._pass import sample_of
-from vdmkit.run._step_study import Steps, of_gaussian, of_optimal_variance, of_pairs
+from vdmkit.run._step_study import Predicted, of_gaussian, of_optimal_variance, of_pairs
 
 THIS_RUNS, BEST = "this run's", "the best there is"
 Some = Real[np.ndarray, "_ h w c"]
@@ -56,7 +56,7 @@ class Study:
     train: Curve
     test: Curve
     variances: tuple[Variance, ...]
-    steps: tuple[Steps, ...]
+    steps: tuple[Predicted, ...]
     left_out: tuple[str, ...]
     optimal_variance: dict[str, tuple[float, ...]]
 
@@ -126,7 +126,7 @@ def _of_other(
     tested: Curve,
     counts: tuple[int, ...],
     key: PRNGKeyArray,
-) -> list[Steps]:
+) -> list[Predicted]:
     """A kernel whose steps have to be measured one by one."""
     kernel = Choice("kernel", name).build()
     with progress(f"steps of kernel {name}", 2 * len(gamma)) as advance:
@@ -148,12 +148,13 @@ def _continuous(curve: Curve, d: int) -> tuple[float, float]:
 
 
 def _variances(own: AbstractSchedule, curve: Curve, d: int) -> Iterator[Variance]:
-    unit = float(bits_per_dim(1.0, d)) ** 2
-    for name, schedule in [(THIS_RUNS, own), *_registered(float(curve.gamma[0]), float(curve.gamma[-1])), (BEST, None)]:
-        rate = schedule and rate_of(schedule, fine(curve))
-        value, low, high = variance_with_error(curve, rate)
-        density = 1 / np.interp(curve.gamma, fine(curve), best_rate(curve) if rate is None else rate)
-        yield Variance(name, unit * value, unit * low, unit * high, tuple(density.tolist()))
+    schedules = {THIS_RUNS: own, **dict(_registered(float(curve.gamma[0]), float(curve.gamma[-1])))}
+    rates = [rate_of(schedule, fine(curve)) for schedule in schedules.values()]
+    found = variances_with_errors(curve, [*rates, None]) * float(bits_per_dim(1.0, d)) ** 2
+    for name, rate, row in zip([*schedules, BEST], [*rates, best_rate(curve)], found, strict=True):
+        density = 1 / np.interp(curve.gamma, fine(curve), rate)
+        value, low, high = map(float, row)
+        yield Variance(name, value, low, high, tuple(density.tolist()))
 
 
 def _registered(gamma_0: float, gamma_1: float) -> Iterator[tuple[str, AbstractSchedule]]:
@@ -163,7 +164,7 @@ def _registered(gamma_0: float, gamma_1: float) -> Iterator[tuple[str, AbstractS
         given = {key: value for key, value in ends.items() if key in component.parameters}
         try:
             schedule = component.build({"key": jax.random.key(0)}, **given)
-        except (RecipeError, TypeError):
+        except (VdmkitError, TypeError):
             continue  # it needs keys that only its user knows
         if not _learns(schedule):
             yield name, schedule

@@ -9,7 +9,7 @@ import tomli_w
 from vdmkit.files import write_json, write_text
 from vdmkit.report import line_chart
 from vdmkit.run._schedule import Study
-from vdmkit.run._step_study import Steps
+from vdmkit.run._step_study import Predicted
 
 _LINES = 6  # of a chart
 _MADE = {"closed form", "dynamic"}  # grids that were found; the others have names of their own
@@ -33,7 +33,7 @@ def text_of(study: Study) -> str:
     )
 
 
-def _step_tables(steps: tuple[Steps, ...]) -> list[str]:
+def _step_tables(steps: tuple[Predicted, ...]) -> list[str]:
     lines = []
     for kernel in dict.fromkeys(row.kernel for row in steps):
         rows = [row for row in steps if row.kernel == kernel]

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bounds of T steps for kernels and grids, predicted: grids found on training images, bounds of test images."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,13 +11,14 @@ from jaxtyping import Float
 from vdmkit.kernel import OptimalVariance
 from vdmkit.likelihood import interval
 from vdmkit.noise import AbstractSchedule, UniformInTime
+from vdmkit.objective import bits_per_dim
 from vdmkit.profile import Curve, cheapest_paths, closed_form, costs_of_gaussian
 
 _NODES = 1000  # candidates of a step's end, where costs are known everywhere
 
 
 @dataclass(frozen=True)
-class Steps:
+class Predicted:
     """A grid of T steps for a kernel, and the bound that it gives, bits/dim, +/- the 95% Monte Carlo half-width."""
 
     kernel: str
@@ -33,13 +33,17 @@ class Steps:
         return len(self.gammas) - 1
 
 
-def steps_of(kernel: str, grid: str, gammas: Float[np.ndarray, " t"], nats: Float[np.ndarray, "2 n"], d: int) -> Steps:
+def steps_of(
+    kernel: str, grid: str, gammas: Float[np.ndarray, " t"], nats: Float[np.ndarray, "2 n"], d: int
+) -> Predicted:
     """From two estimates of the bound of each image."""
-    found = interval(nats / (d * math.log(2)))
-    return Steps(kernel, grid, tuple(gammas.tolist()), found.value, found.half_width_monte_carlo)
+    found = interval(bits_per_dim(nats, d))
+    return Predicted(kernel, grid, tuple(gammas.tolist()), found.value, found.half_width_monte_carlo)
 
 
-def of_gaussian(schedule: AbstractSchedule, train: Curve, test: Curve, counts: Iterable[int], d: int) -> list[Steps]:
+def of_gaussian(
+    schedule: AbstractSchedule, train: Curve, test: Curve, counts: Iterable[int], d: int
+) -> list[Predicted]:
     """The paper's kernel on four grids for each T."""
     gamma = np.linspace(train.gamma[0], train.gamma[-1], _NODES)
     mean = train.mean(gamma)
@@ -60,7 +64,7 @@ def of_gaussian(schedule: AbstractSchedule, train: Curve, test: Curve, counts: I
 
 def of_optimal_variance(
     kernel: OptimalVariance, train: Curve, test: Curve, counts: Iterable[int], d: int
-) -> list[Steps]:
+) -> list[Predicted]:
     """The Gaussian kernel of measured variance, on two grids for each T."""
     gamma = np.linspace(train.gamma[0], train.gamma[-1], _NODES)
     paths = cheapest_paths(costs_of_gaussian(gamma, train.mean(gamma), d, optimal_variance=True), max(counts))
@@ -83,7 +87,7 @@ def of_pairs(
     ends: Float[np.ndarray, "2 m"],
     counts: Iterable[int],
     d: int,
-) -> list[Steps]:
+) -> list[Predicted]:
     """Any other kernel, from what it costs between any two gammas; T that there are too few gammas for are left out."""
     last = len(gamma) - 1
     paths = cheapest_paths(train.mean((0, 3)), last)
