@@ -14,8 +14,8 @@ import vdmkit
 PACKAGE = Path(vdmkit.__file__).parent
 ROOMS = ["errors", "files", "limits", "component", "registry", "choice", "plugins", "randomness", "noise", "networks"]
 ROOMS += ["observation", "denoiser", "distribution", "kernel", "integrator", "model", "objective", "sampling"]
-ROOMS += ["likelihood", "profile", "optimizer", "data", "recipe", "training", "assembly", "checkpoint", "report"]
-ROOMS += ["quality", "run", "cli", "testing"]
+ROOMS += ["likelihood", "profile", "container", "compression", "optimizer", "data", "recipe", "training", "assembly"]
+ROOMS += ["checkpoint", "report", "quality", "run", "cli", "testing"]
 OUTSIDE_THE_ORDER = {"__init__", "__main__"}
 JAX_FREE = ["vdmkit", "vdmkit.errors", "vdmkit.registry", "vdmkit.plugins", "vdmkit.recipe", "vdmkit.cli"]
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -49,6 +49,10 @@ class UntrustedError(VdmkitError):
     exit_code = 4
 
 
+class CodecError(VdmkitError):
+    """A compressed file that is damaged, cut short, or of another model."""
+
+
 class ConformanceError(VdmkitError):
     """A component that does not do what every component of its kind must: see `vdmkit.testing`."""
 

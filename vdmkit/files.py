@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that are whole or absent, whatever kills the process, and their SHA-256."""
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +26,24 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, which becomes `path` when the block ends without an error, and else is deleted.
+
+    Raises:
+        OSError: there is something at `path`, other than an empty folder.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise FileExistsError(errno.EEXIST, "there already, and not an empty folder", str(path))
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    part.mkdir()
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

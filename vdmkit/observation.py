@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from annotated_types import Gt
-from jaxtyping import Array, Float, Real, UInt8
+from jaxtyping import Array, Float, Integer, Real, UInt8
 
 from vdmkit.errors import RecipeError
 from vdmkit.registry import define_kind, register
@@ -62,6 +62,14 @@ class AbstractObservation(eqx.Module):
         """log p(x | z_0) in nats, summed over pixels and channels."""
 
     @abc.abstractmethod
+    def log_probs(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy) -> Float[Array, "h w c v"]:
+        """log p(x = level k | z_0) of every value, nats.
+
+        Raises:
+            RecipeError: the data are continuous.
+        """
+
+    @abc.abstractmethod
     def decode(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy) -> Real[Array, "h w c"]:
         """The most probable image."""
 
@@ -79,8 +87,7 @@ class CategoricalObservation(AbstractObservation):
         require_levels(levels, "the categorical observation")
         self.levels = levels
 
-    def log_probs(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""]) -> Float[Array, "h w c v"]:
-        """log p(x = level k | z_0) for every pixel."""
+    def log_probs(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy) -> Float[Array, "h w c v"]:
         distance = (z_0[..., None] - level_values(self.levels)) * jnp.exp(-gamma_0 / 2)
         return jax.nn.log_softmax(-0.5 * distance**2)
 
@@ -88,10 +95,10 @@ class CategoricalObservation(AbstractObservation):
         self, image: UInt8[Array, "h w c"], z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy
     ) -> Float[Array, ""]:
         index = image[..., None].astype(int)
-        return jnp.take_along_axis(self.log_probs(z_0, gamma_0), index, axis=-1).sum()
+        return jnp.take_along_axis(self.log_probs(z_0, gamma_0, x_hat), index, axis=-1).sum()
 
     def decode(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy) -> UInt8[Array, "h w c"]:
-        return jnp.argmax(self.log_probs(z_0, gamma_0), axis=-1).astype(jnp.uint8)
+        return jnp.argmax(self.log_probs(z_0, gamma_0, x_hat), axis=-1).astype(jnp.uint8)
 
 
 @register("observation", "gaussian")
@@ -110,6 +117,9 @@ class GaussianObservation(AbstractObservation):
     ) -> Float[Array, ""]:
         distance = (self.encode(image) - z_0) * jnp.exp(-gamma_0 / 2)
         return -0.5 * (distance**2 + gamma_0 + jnp.log(2 * jnp.pi)).sum()
+
+    def log_probs(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy) -> Float[Array, "h w c v"]:
+        raise RecipeError("the gaussian observation is of continuous data, which have no levels.")
 
     def decode(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy) -> Float[Array, "h w c"]:
         return z_0
@@ -137,17 +147,24 @@ class DiscretisedGaussian(AbstractObservation):
     def spacing(self) -> float:
         return 2 / (self.levels - 1)
 
-    def encode(self, image: UInt8[Array, "h w c"]) -> Float[Array, "h w c"]:
+    def encode(self, image: Integer[Array, "*shape"]) -> Float[Array, "*shape"]:
         return 2 * image.astype(float) / (self.levels - 1) - 1
 
     def log_prob(
         self, image: UInt8[Array, "h w c"], z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy
     ) -> Float[Array, ""]:
-        distance, half = self.encode(image) - x_hat(), 1 / (self.levels - 1)
+        return self._log_mass(image, x_hat()).sum()
+
+    def log_probs(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy) -> Float[Array, "h w c v"]:
+        mean = x_hat()
+        return jax.vmap(lambda level: self._log_mass(level, mean), out_axes=-1)(jnp.arange(self.levels))
+
+    def _log_mass(self, level: Integer[Array, "*shape"], mean: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+        distance, half = self.encode(level) - mean, 1 / (self.levels - 1)
         above, below = (_tanh_argument((distance + side) / self.sd) for side in (half, -half))
         inner = jnp.log(jnp.maximum((jnp.tanh(above) - jnp.tanh(below)) / 2, 1e-12))
-        last = image == self.levels - 1
-        return jnp.where(image == 0, _log_cdf(above), jnp.where(last, _log_cdf(-below), inner)).sum()
+        last = level == self.levels - 1
+        return jnp.where(level == 0, _log_cdf(above), jnp.where(last, _log_cdf(-below), inner))
 
     def decode(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy) -> UInt8[Array, "h w c"]:
         nearest = jnp.round((x_hat() + 1) / 2 * (self.levels - 1))

@@ -9,9 +9,12 @@ import typer
 
 from vdmkit import __version__
 from vdmkit.cli._check import check
+from vdmkit.cli._compress import compress
 from vdmkit.cli._convert import convert
+from vdmkit.cli._decompress import decompress
 from vdmkit.cli._evaluate import evaluate
 from vdmkit.cli._import import import_checkpoint
+from vdmkit.cli._inspect import inspect
 from vdmkit.cli._likelihood import likelihood
 from vdmkit.cli._list import list_components
 from vdmkit.cli._new_plugin import new_plugin
@@ -32,6 +35,9 @@ app.command()(likelihood)
 app.command()(sample)
 app.command()(schedule)
 app.command()(score)
+app.command()(compress)
+app.command()(decompress)
+app.command()(inspect)
 app.command()(convert)
 app.command()(check)
 app.command("import")(import_checkpoint)

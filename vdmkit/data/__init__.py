@@ -7,6 +7,7 @@ from vdmkit.data._cifar10 import Cifar10
 from vdmkit.data._counts import level_counts
 from vdmkit.data._digits import Digits
 from vdmkit.data._folder import Folder
+from vdmkit.data._image_list import ImageList, list_images
 from vdmkit.data._imagenet import ImageNetNew, ImageNetOld
 from vdmkit.data._npz import Npz
 from vdmkit.data._oracle import Gaussian, Mixture
@@ -22,6 +23,7 @@ __all__ = [
     "Folder",
     "Gaussian",
     "Identity",
+    "ImageList",
     "ImageNetNew",
     "ImageNetOld",
     "Images",
@@ -33,4 +35,5 @@ __all__ = [
     "batches",
     "identified",
     "level_counts",
+    "list_images",
 ]

@@ -2,10 +2,14 @@
 """Runs: a recipe trained, evaluated and sampled in a folder of its own."""
 
 from vdmkit.run._audit import as_json, audit
+from vdmkit.run._codec import Coding, coding_of, with_steps_of_codec
 from vdmkit.run._comparable import check_comparable
+from vdmkit.run._compress import Compressed, compress
 from vdmkit.run._convert import convert as convert_run
+from vdmkit.run._decompress import Preview, codec_of_file, images_of_file, write_images
 from vdmkit.run._evaluate import evaluate
 from vdmkit.run._evaluation import Evaluation
+from vdmkit.run._expected_rate import ExpectedRate, expected_rate
 from vdmkit.run._fit import check_fit, fit_schedule
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._import import import_official
@@ -22,10 +26,14 @@ from vdmkit.run._score import score as score_run
 from vdmkit.run._trained_on import image_hashes, read_hashes
 
 __all__ = [
+    "Coding",
+    "Compressed",
     "Drawn",
     "Evaluation",
+    "ExpectedRate",
     "Likelihood",
     "Plan",
+    "Preview",
     "Procedure",
     "RunFolder",
     "TrainedRun",
@@ -33,13 +41,18 @@ __all__ = [
     "audit",
     "check_comparable",
     "check_fit",
+    "codec_of_file",
+    "coding_of",
+    "compress",
     "convert_run",
     "draw_samples",
     "drawn_by",
     "evaluate",
+    "expected_rate",
     "fit_into",
     "fit_schedule",
     "image_hashes",
+    "images_of_file",
     "import_official",
     "leave_study",
     "load_run",
@@ -52,4 +65,6 @@ __all__ = [
     "session",
     "study_schedules",
     "text_of_study",
+    "with_steps_of_codec",
+    "write_images",
 ]

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vdmkit compress`: images into a .vdmz file."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from vdmkit.cli._component import Grid, Kernel, component, override, steps_of
+from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step
+from vdmkit.errors import RecipeError
+
+Given = Annotated[
+    list[Path], typer.Argument(metavar="IMAGES...", help="Files, folders, or one .npy of uint8 levels (n, h, w, c).")
+]
+Output = Annotated[Path | None, typer.Option("-o", metavar="FILE.vdmz", help="The file to write.")]
+Steps = Annotated[
+    int | None,
+    typer.Option("--steps", min=1, help="T. Default: that of training, or 20 of the mixture, 250 of the Gaussian."),
+]
+ChosenProfile = Annotated[
+    Literal["portable", "host"],
+    typer.Option("--profile", help="portable: float64, for all machines. host: float32, for this machine alone."),
+]
+Batch = Annotated[int, typer.Option("--batch", min=1, max=4096, help="Most images that are coded together.")]
+ChunkSize = Annotated[
+    int, typer.Option("--chunk", min=1, max=65535, help="Images in a chunk, which is decoded as a whole.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a file whose writing was interrupted.")]
+NoVerify = Annotated[bool, typer.Option("--no-verify", help="Do not decode each chunk before it is written.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Write nothing; print the rate to expect from the bound.")]
+
+
+def compress(
+    given: Given,
+    checkpoint: Checkpoint,
+    overrides: Overrides,
+    plugins: PluginFiles,
+    output: Output = None,
+    step: Step = None,
+    steps: Steps = None,
+    kernel: Kernel = None,
+    grid: Grid = None,
+    profile: ChosenProfile = "portable",
+    batch: Batch = 64,
+    chunk: ChunkSize = 1024,
+    resume: Resume = False,
+    no_verify: NoVerify = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write images without loss, in the bits of the model's T-step bound. It takes the same model to read them."""
+    if output is None and not dry_run:
+        raise RecipeError("-o is missing: where to? Expected a name that ends in .vdmz.")
+    if output and (output.suffix != ".vdmz" or not output.parent.is_dir()):
+        raise RecipeError(f"-o {output}: expected a name that ends in .vdmz, in a folder that is there.")
+    parts = {key: component(f"--{key}", name) for key, name in (("kernel", kernel), ("grid", grid)) if name is not None}
+    steps = steps_of(parts.get("grid", {})) if steps is None else steps
+    shorthands = [f"likelihood.estimator.steps={steps}"] if steps else []
+    shorthands += [override(f"likelihood.estimator.{key}", table) for key, table in parts.items()]
+    from vdmkit.data import list_images
+    from vdmkit.run import coding_of, expected_rate, load_run, with_steps_of_codec
+    from vdmkit.run import compress as compress_images
+
+    overrides = [*shorthands, *overrides]
+    run = with_steps_of_codec(load_run(checkpoint, overrides, plugins, step), overrides)
+    coding = coding_of(run, profile=profile, group=batch)
+    images = list_images(given, coding.codec.model.shape)
+    if images.passed_over:
+        typer.echo(f"{images.passed_over} other files in these folders are passed over", err=True)
+    if dry_run or output is None:
+        report = expected_rate(coding, images, seed=run.recipe.seed)
+    else:
+        report = compress_images(coding, images, output, chunk=chunk, resume=resume, verify=not no_verify)
+    typer.echo(json.dumps(report.as_json(), indent=2) if as_json else str(report))

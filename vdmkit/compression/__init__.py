@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lossless compression: bits back through the model's own T steps, with integers only between network and bytes."""
+
+from vdmkit.compression._chunk import ChunkCode
+from vdmkit.compression._codec import Codec, Profile, codec_of, model_sha256
+from vdmkit.compression._layers import Layers, whole
+
+__all__ = ["ChunkCode", "Codec", "Layers", "Profile", "codec_of", "model_sha256", "whole"]

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many images on one stack, in groups that grow with it, so that the first bits are those of one image."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from jaxtyping import Bool, Integer, UInt8
+
+from vdmkit.compression._chain import Chain, Latents
+from vdmkit.compression._law import pop, push
+from vdmkit.compression._levels_law import even
+from vdmkit.compression._rans import Stack, first_heads, keystream, seed_words
+from vdmkit.container import Payload
+from vdmkit.errors import CodecError
+
+Images = UInt8[np.ndarray, "n h w c"]
+OnLatent = Callable[[Integer[np.ndarray, " n"], int, Latents], object]
+"""on_latent(which images of the chunk, t, their y_t in cells)"""
+
+
+@dataclass(frozen=True)
+class ChunkCode:
+    """How a chunk is coded.
+
+    Args:
+        lanes: of the stack.
+        group: most images that are coded together.
+        seed: of the bits that an empty stack is filled with.
+    """
+
+    chain: Chain
+    lanes: int
+    group: int
+    seed: int
+
+    def encode(self, images: Images, on_group: Callable[[int], object] = lambda count: None) -> tuple[Payload, float]:
+        """The payload, and the net bits: what is on the stack less what it began with."""
+        stack = Stack(first_heads(self.seed, self.lanes), seed=self.seed)
+        start, groups, stored = stack.bits, [], np.zeros(len(images), bool)
+        levels = self._stored_levels(images)
+        while (first := sum(groups)) < len(images):
+            size = self._size(stack, len(images) - first)
+            rows = slice(first, first + size)
+            stack, stored[rows] = self._encode_group(stack, images[rows], len(groups), levels)
+            groups.append(size)
+            on_group(size)
+        payload = Payload(tuple(groups), stored, levels, stack.seeded, stack.heads, stack.words)
+        return payload, stack.bits - start
+
+    def decode(
+        self,
+        payload: Payload,
+        on_group: Callable[[int], object] = lambda count: None,
+        on_latent: OnLatent = lambda which, t, k: None,
+    ) -> Images:
+        """Raises CodecError if the stack does not end as one begins: another model, or a defect."""
+        count = sum(payload.groups)
+        images = np.zeros((count, *self.chain.network.model.shape), np.uint8)
+        stack, first = Stack(payload.heads.copy(), payload.words.copy(), len(payload.words)), count
+        for number, size in reversed(list(enumerate(payload.groups))):
+            first -= size
+            stored = payload.stored[first : first + size]
+            told = partial(on_latent, np.flatnonzero(~stored) + first)
+            images[first : first + size] = self._decode_group(stack, stored, number, payload.stored_levels, told)
+            on_group(size)
+        self._check_end(stack)
+        return images
+
+    def _size(self, stack: Stack, left: int) -> int:
+        """Of the next group: as many images as there are bits for."""
+        owed = self.chain.layers.bits * np.prod(self.chain.network.model.shape)
+        return int(min(left, self.group, max(1, 32 * stack.length // owed)))
+
+    def _stored_levels(self, images: Images) -> int:
+        """Of images that are written out: those of the data, unless an image has more."""
+        most = int(images.max(initial=0)) + 1
+        return self.chain.layers.levels if most <= self.chain.layers.levels else 256
+
+    def _encode_group(
+        self, stack: Stack, images: Images, number: int, levels: int
+    ) -> tuple[Stack, Bool[np.ndarray, " n"]]:
+        """The stack with the images on it, and which of them are written out: those that cost less so."""
+        stored = images.reshape(len(images), -1).max(1, initial=0) >= self.chain.layers.levels
+        most = images[0].size * np.log2(levels)
+        while True:
+            tried, bits = stack.copy(), np.zeros(0)
+            if not stored.all():
+                bits = self.chain.encode(tried, images[~stored], self._seed(number))
+            if not (bits > most).any():
+                written = images[stored].astype(np.int64).ravel()
+                push(tried, even(len(written), levels), written)
+                return tried, stored
+            stored[np.flatnonzero(~stored)[bits > most]] = True
+
+    def _decode_group(
+        self,
+        stack: Stack,
+        stored: Bool[np.ndarray, " n"],
+        number: int,
+        levels: int,
+        on_latent: Callable[[int, Latents], object],
+    ) -> Images:
+        images = np.zeros((len(stored), *self.chain.network.model.shape), np.uint8)
+        size = images[stored].size
+        images[stored] = pop(stack, even(size, levels), size).reshape(images[stored].shape)
+        if not stored.all():
+            images[~stored] = self.chain.decode(stack, int((~stored).sum()), self._seed(number), on_latent)
+        return images
+
+    def _seed(self, group: int) -> int:
+        """Of a group's whitening."""
+        return int(keystream(self.seed, 2**40 + group, 1)[0])
+
+    def _check_end(self, stack: Stack) -> None:
+        heads, words = first_heads(self.seed, self.lanes), seed_words(self.seed, 0, stack.length)
+        if not (np.array_equal(stack.heads, heads) and np.array_equal(stack.words[::-1], words)):
+            raise CodecError("its bits do not end as they began: they are of another model, or were changed")

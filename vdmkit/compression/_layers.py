@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""The grids of the latents y_t = z_t / alpha_t = k_t d_t, and the normal laws between them, as integers.
+
+    q(y_0 | x) = N(x, s_0^2)    q(y_t | y_s) = N(y_s, s_t^2 - s_s^2)    p(y_T) = N(0, 1 + s_T^2)
+
+with s_t = exp(gamma_t / 2). Each grid is uniform and known to all neighbours, so that y_t can be drawn before y_s is
+put away (Bit-Swap: Kingma et al. 2019, arXiv 1905.06845). d_t is half the smaller standard deviation of the laws of y_t.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from vdmkit.compression._gaussian_law import FINE, GaussianTable
+from vdmkit.compression._mixture_law import MixtureTable
+from vdmkit.compression._normal import exact_exp
+
+GAMMA_BITS = 16  # gammas are multiples of 2^-16, which every machine agrees on
+_CELLS_PER_SD = 2
+
+
+def whole(values: Float[np.ndarray, "*n"]) -> tuple[int, ...]:
+    """In units of 2^-16."""
+    return tuple(int(value) for value in np.rint(np.asarray(values, np.float64) * 2**GAMMA_BITS))
+
+
+@dataclass(frozen=True)
+class Layers:
+    """T steps.
+
+    Args:
+        gammas: T + 1 that rise, in units of 2^-16.
+        levels: V.
+        spacing: between the data of neighbouring levels, which lie evenly around 0.
+        log_errors: log m of each step for the Gaussian kernel of that variance, in units of 2^-16; empty for m = 0.
+        mixture: whether the kernel is the mixture over levels.
+    """
+
+    gammas: tuple[int, ...]
+    levels: int
+    spacing: float
+    log_errors: tuple[int, ...] = ()
+    mixture: bool = False
+
+    @property
+    def steps(self) -> int:
+        return len(self.gammas) - 1
+
+    @cached_property
+    def gamma(self) -> Float[np.ndarray, " steps_plus_1"]:
+        return np.asarray(self.gammas) / 2**GAMMA_BITS
+
+    @cached_property
+    def s(self) -> Float[np.ndarray, " steps_plus_1"]:
+        """sigma / alpha."""
+        return exact_exp(self.gamma / 2)
+
+    @cached_property
+    def c(self) -> Float[np.ndarray, " steps"]:
+        """The share of the noise that each step takes away."""
+        return 1 - exact_exp(-np.diff(self.gamma))
+
+    @cached_property
+    def q_sd(self) -> Float[np.ndarray, " steps_plus_1"]:
+        """Of q(y_0 | x), and of y_t given the latent before it."""
+        return np.append(self.s[0], self.s[1:] * np.sqrt(self.c))
+
+    @cached_property
+    def p_sd(self) -> Float[np.ndarray, " steps_plus_1"]:
+        """Of p(y_s | y_t), for the mixture of each component; last of the prior."""
+        variance = self.s[:-1] ** 2
+        if self.log_errors:
+            errors = exact_exp(np.asarray(self.log_errors) / 2**GAMMA_BITS)
+            variance = variance + self.c * self.s[1:] ** 2 * errors
+        return np.sqrt(np.append(self.c * variance, 1 + self.s[-1:] ** 2))
+
+    @cached_property
+    def d(self) -> Float[np.ndarray, " steps_plus_1"]:
+        """Widths of the cells."""
+        return np.minimum(self.q_sd, self.p_sd) / _CELLS_PER_SD
+
+    @cached_property
+    def x(self) -> Float[np.ndarray, " v"]:
+        """The data of the levels."""
+        return (np.arange(self.levels) - (self.levels - 1) / 2) * self.spacing
+
+    @cached_property
+    def q(self) -> list[GaussianTable]:
+        return [GaussianTable(float(sd), escapes=False) for sd in self.q_sd / self.d]
+
+    @cached_property
+    def prior(self) -> GaussianTable:
+        return GaussianTable(float(self.p_sd[-1] / self.d[-1]), escapes=True)
+
+    @cached_property
+    def p(self) -> list[GaussianTable] | list[MixtureTable]:
+        """Of each step."""
+        ratios = [float(sd) for sd in self.p_sd[:-1] / self.d[:-1]]
+        if not self.mixture:
+            return [GaussianTable(sd, escapes=True) for sd in ratios]
+        means = [np.rint(c * self.x / d * FINE).astype(np.int64) for c, d in zip(self.c, self.d, strict=False)]
+        return [MixtureTable(sd, mean) for sd, mean in zip(ratios, means, strict=True)]
+
+    def parts(self, k: Int64[np.ndarray, "*n"], of: int, on: int, scale: float = 1.0) -> Int64[np.ndarray, "*n"]:
+        """scale times y_of = k d_of, in parts of the cells of y_on."""
+        return np.rint(k * (self.d[of] / self.d[on] * FINE * scale)).astype(np.int64)
+
+    def parts_of_level(self, level: Int64[np.ndarray, "*n"]) -> Int64[np.ndarray, "*n"]:
+        """x in parts of the cells of y_0."""
+        return np.rint(self.x / self.d[0] * FINE).astype(np.int64)[level]
+
+    @cached_property
+    def bits(self) -> float:
+        """That a value owes while its image is coded: two latents are on their way at a time."""
+        entropy = np.log2(self.q_sd / self.d * np.sqrt(2 * np.pi * np.e))
+        return float((entropy[:-1] + entropy[1:]).max())
+
+    def sha256(self) -> str:
+        """Of every table and constant, shortened."""
+        digest = hashlib.sha256()
+        tables = [self.prior.cumulative, *(table.cumulative for table in self.q)]
+        tables += [table.cumulative if isinstance(table, GaussianTable) else table.normal for table in self.p]
+        for array in (self.s, self.c, self.d, self.x, *tables):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:32]

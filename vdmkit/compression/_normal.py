@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""exp and the normal distribution function by + - * / alone, which IEEE 754 fixes to the last bit.
+
+Those of libm and numpy differ between processors, and one count of one table that differs undoes a whole file.
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+_HALVINGS = 10
+_TERMS = 14  # of exp on [-0.1, 0]: the rest is below 1e-24
+_SERIES = 200  # of the normal distribution function up to 8 standard deviations
+
+
+def exact_exp(x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    """exp(x) for |x| up to 100, to some 1e-13 of itself, the same bits everywhere."""
+    size = np.abs(x) / 2**_HALVINGS
+    total = np.ones_like(size)
+    for n in range(_TERMS, 0, -1):
+        total = 1 + size / n * total
+    for _ in range(_HALVINGS):
+        total = total * total
+    return np.where(x < 0, 1 / total, total)
+
+
+def exact_normal_cdf(x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    """Phi(x) for |x| up to 8, to some 1e-14, the same bits everywhere.
+
+    Phi(x) = 1/2 + phi(x) sum_n x^(2n+1) / (1 3 5 ... (2n+1)) (Marsaglia 2004, Journal of Statistical Software 11, 4).
+    """
+    term = total = np.asarray(x, np.float64)
+    for n in range(1, _SERIES):
+        term = term * x * x / (2 * n + 1)
+        total = total + term
+    return 0.5 + total * exact_exp(-x * x / 2) * 0.3989422804014327

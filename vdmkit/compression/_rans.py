@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A stack of bits: range asymmetric numeral systems (Duda 2013, arXiv 1311.2540) in lanes that share one tail of words.
+
+A symbol is an interval [start, start + frequency) of 2^26 slots. Only integers enter.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Integer, UInt32, UInt64
+
+from vdmkit.errors import CodecError
+
+PRECISION = 26
+SLOTS = 1 << PRECISION
+_MASK, _WORD, _LOW = np.uint64(SLOTS - 1), np.uint64(32), np.uint64(2**32 - 1)
+_ROOM = np.uint64(64 - PRECISION)
+_BITS = np.uint64(PRECISION)
+
+Symbols = Integer[np.ndarray, " n"]
+Find = Callable[[slice, UInt64[np.ndarray, " n"]], tuple[Symbols, Symbols, Symbols]]
+
+
+def keystream(seed: int, first: int, count: int) -> UInt64[np.ndarray, " count"]:
+    """Pseudo-random numbers first, first + 1, ... of a seed (splitmix64: Steele et al. 2014)."""
+    with np.errstate(over="ignore"):
+        x = (np.arange(first, first + count, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        x += np.uint64(seed) * np.uint64(0xD1342543DE82EF95)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def first_heads(seed: int, lanes: int) -> UInt64[np.ndarray, " lanes"]:
+    """What the heads begin with: random, because zeros would be symbols in the tails of what is popped first."""
+    return (keystream(seed, 0, lanes) & _LOW) | (np.uint64(1) << _WORD)
+
+
+def seed_words(seed: int, first: int, count: int) -> UInt32[np.ndarray, " count"]:
+    """Words that lie below the bottom of the stack, from the top down."""
+    return (keystream(seed ^ 0x5EED, first, count) >> _WORD).astype(np.uint32)
+
+
+@dataclass
+class Stack:
+    """Heads in [2^32, 2^64), one of each lane, above a tail of 32-bit words.
+
+    Values go through the lanes in rows. Pops take rows in order, pushes in the reverse, so that each undoes the other.
+
+    Args:
+        seed: of the words that an empty stack is filled with; None: it may not run empty.
+        seeded: how many of them were taken.
+    """
+
+    heads: UInt64[np.ndarray, " lanes"]
+    tail: UInt32[np.ndarray, " room"] = field(default_factory=lambda: np.zeros(1024, np.uint32))
+    length: int = 0
+    seed: int | None = None
+    seeded: int = 0
+
+    def copy(self) -> "Stack":
+        return Stack(self.heads.copy(), self.tail.copy(), self.length, self.seed, self.seeded)
+
+    @property
+    def words(self) -> UInt32[np.ndarray, " length"]:
+        return self.tail[: self.length]
+
+    @property
+    def bits(self) -> float:
+        """What is on the stack, less what it began with."""
+        return float(np.log2(self.heads.astype(float)).sum()) + 32 * (self.length - self.seeded)
+
+    def push(self, starts: Symbols, frequencies: Symbols, keys: UInt64[np.ndarray, " n"] | None = None) -> None:
+        """What `pop` takes off again, with the same `keys`."""
+        starts, frequencies = starts.astype(np.uint64), frequencies.astype(np.uint64)
+        for rows in reversed(self._rows(len(starts))):
+            self._push_row(starts[rows], frequencies[rows])
+            self._whiten(rows, keys)
+
+    def pop(self, count: int, find: Find, keys: UInt64[np.ndarray, " n"] | None = None) -> Symbols:
+        """So many symbols. `find` is given the rows and a slot of each, and says symbols, starts and frequencies.
+
+        Without `keys`, what is popped right after a push repeats where in its interval the pushed value lay.
+        """
+        symbols = np.zeros(count, np.int64)
+        for rows in self._rows(count):
+            self._whiten(rows, keys)
+            slots = self.heads[: rows.stop - rows.start] & _MASK
+            symbols[rows], starts, frequencies = find(rows, slots)
+            self._drop_row(slots, starts.astype(np.uint64), frequencies.astype(np.uint64))
+        return symbols
+
+    def _rows(self, count: int) -> list[slice]:
+        lanes = len(self.heads)
+        return [slice(first, min(first + lanes, count)) for first in range(0, count, lanes)]
+
+    def _whiten(self, rows: slice, keys: UInt64[np.ndarray, " n"] | None) -> None:
+        """Exchange the next slots for others; again, and they are as before."""
+        if keys is not None:
+            self.heads[: rows.stop - rows.start] ^= keys[rows] & _MASK
+
+    def _push_row(self, start: UInt64[np.ndarray, " n"], frequency: UInt64[np.ndarray, " n"]) -> None:
+        x = self.heads[: len(start)]
+        full = x >= frequency << _ROOM
+        self._put((x[full] & _LOW).astype(np.uint32))
+        x = np.where(full, x >> _WORD, x)
+        quotient = x // frequency
+        self.heads[: len(start)] = (quotient << _BITS) + (x - quotient * frequency) + start
+
+    def _drop_row(
+        self, slots: UInt64[np.ndarray, " n"], start: UInt64[np.ndarray, " n"], frequency: UInt64[np.ndarray, " n"]
+    ) -> None:
+        x = frequency * (self.heads[: len(slots)] >> _BITS) + slots - start
+        low = x < np.uint64(1) << _WORD
+        x[low] = (x[low] << _WORD) | self._take(int(low.sum())).astype(np.uint64)
+        self.heads[: len(slots)] = x
+
+    def _put(self, words: UInt32[np.ndarray, " n"]) -> None:
+        while self.length + len(words) > len(self.tail):
+            self.tail = np.concatenate([self.tail, np.zeros_like(self.tail)])
+        self.tail[self.length : self.length + len(words)] = words
+        self.length += len(words)
+
+    def _take(self, count: int) -> UInt32[np.ndarray, " count"]:
+        missing = max(count - self.length, 0)
+        self.length -= count - missing
+        there = self.tail[self.length : self.length + count - missing]
+        if not missing:
+            return there
+        if self.seed is None:
+            raise CodecError("it asks for more bits than it holds")
+        self.seeded += missing
+        below = seed_words(self.seed, self.seeded - missing, missing)
+        return np.concatenate([below[::-1], there])

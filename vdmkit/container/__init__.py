@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The file `.vdmz`: chunks of coded images that are written one by one and read in any order, and never wrongly.
+
+All integers are little-endian. Sizes in bytes:
+
+    head     VDMZ, version 2, flags 2 (none yet), length of the header 4, header: JSON compressed by zlib, CRC-32 4
+    chunk    VDMC, begin of the file's id 4, ordinal 4, first image 8, images 4, bytes of payload 4,
+             SHA-256 of the pixels 32, keyed digest 8, CRC-32 of the 68 bytes before it 4, payload
+    ...
+    names    VDMN, length 4, JSON compressed by zlib, keyed digest 8; it may be absent
+    index    VDMI, length 4, digest of the names 8 (zeros without), for each chunk: images 4, bytes of payload 4,
+             digest 8; keyed digest 8
+    head     once more, for `salvage`
+    footer   where the chunks end 8, bytes of names 4, of index 4, of head 4, keyed digest 8, ZMDV
+
+The file's id is the SHA-256 of its head, and a keyed digest is the first 8 bytes of the SHA-256 of the id and what it
+covers (of a chunk all but its CRC-32). So a chunk of another file is found, and a header that was edited and given
+a new CRC-32; and a chunk of another file with the same header is not the one that the index lists.
+
+A payload is one stack: numbers of groups 4, lanes 2, levels of stored images 2, words that it began with 4 and words 4;
+sizes of the groups 2 each, a bit for each image that is stored, heads 8 each, words 4 each.
+"""
+
+from vdmkit.container._chunk import Chunk, Entry
+from vdmkit.container._inspection import Inspection, inspect
+from vdmkit.container._payload import Payload, payload_of
+from vdmkit.container._reader import Reader, open_reader
+from vdmkit.container._writer import Writer, open_writer
+
+__all__ = [
+    "Chunk",
+    "Entry",
+    "Inspection",
+    "Payload",
+    "Reader",
+    "Writer",
+    "inspect",
+    "open_reader",
+    "open_writer",
+    "payload_of",
+]

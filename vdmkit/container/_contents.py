@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an undamaged .vdmz file holds, by its footer and index."""
+
+from dataclasses import dataclass, field
+
+from vdmkit.container._chunk import Entry, walk
+from vdmkit.container._footer import Footer, read_footer
+from vdmkit.container._head import Head
+from vdmkit.container._source import Source
+from vdmkit.container._tail import INDEX, NAMES, index_of, names_of, read_section
+from vdmkit.errors import CodecError
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All of a file but its header and payloads.
+
+    Attributes:
+        entries: Its chunks, by ordinal.
+        images: How many images it was written with.
+        names: One for each of them, or None.
+        damaged: What is damaged, in words.
+    """
+
+    entries: list[Entry]
+    images: int
+    names: list[str] | None
+    damaged: list[str] = field(default_factory=list)
+
+
+def read_contents(source: Source, head: Head) -> Contents:
+    """What the file holds; its chunks are not read.
+
+    Raises:
+        CodecError: Its footer, index, names or second header are damaged, its chunks are not in order, or it is not
+            finished.
+    """
+    try:
+        return _read(source, head, read_footer(source, head))
+    except CodecError:
+        for _ in walk(source, len(head.raw), head.file_id):  # chunks that are not in order are the better reason
+            pass
+        raise
+
+
+def _read(source: Source, head: Head, footer: Footer) -> Contents:
+    check_copy(source, head, footer)
+    section = read_section(source, INDEX, footer.index, head.file_id)
+    entries, names_digest = index_of(section, head) if section else ([], None)
+    if section is None or footer.names != (entries[-1].end if entries else len(head.raw)):
+        raise CodecError(f"{source.path}: its index is damaged. Fetch it anew, or try --salvage.")
+    images = entries[-1].next_image if entries else 0
+    return Contents(entries, images, _read_names(source, head, footer.names, names_digest, images))
+
+
+def check_copy(source: Source, head: Head, footer: Footer) -> None:
+    """Raises:
+    CodecError: The two copies of the header differ.
+    """
+    if source.read(footer.head, footer.footer - footer.head) != head.raw:
+        raise CodecError(f"{source.path}: one of its two copies of the header is damaged. Try --salvage.")
+
+
+def _read_names(source: Source, head: Head, start: int, digest: bytes | None, images: int) -> list[str] | None:
+    if digest is None:
+        return None
+    section = read_section(source, NAMES, start, head.file_id)
+    if section is None or section[-8:] != digest:
+        raise CodecError(f"{source.path}: its names are damaged. Fetch it anew, or try --salvage.")
+    try:
+        return names_of(section, images)
+    except ValueError as error:
+        raise CodecError(f"{source.path}: its names cannot be read: {error}. It was not written by vdmkit.") from error

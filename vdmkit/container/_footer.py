@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The last 32 bytes of a .vdmz file: that it is finished, and where its parts are."""
+
+import struct
+from dataclasses import dataclass
+
+from vdmkit.container._chunk import keyed_digest
+from vdmkit.container._head import Head
+from vdmkit.container._source import Source
+from vdmkit.errors import CodecError
+
+_END = b"ZMDV"
+_FIELDS = struct.Struct("<QIII")  # where the chunks end; bytes of names, index and second head
+_FOOTER_BYTES = _FIELDS.size + 8 + len(_END)
+
+
+@dataclass(frozen=True)
+class Footer:
+    """Where the parts after the chunks begin, in bytes; they follow each other."""
+
+    names: int
+    index: int
+    head: int
+    footer: int
+
+
+def pack_footer(fields: tuple[int, int, int, int], file_id: bytes) -> bytes:
+    """Where the chunks end, and the bytes of names, index and second head, with a keyed digest of them."""
+    packed = _FIELDS.pack(*fields)
+    return packed + keyed_digest(file_id, [packed]) + _END
+
+
+def read_footer(source: Source, head: Head) -> Footer:
+    """What the last bytes of the file say.
+
+    Raises:
+        CodecError: It has no footer (it was cut short, or bytes follow it), the footer is damaged, or the file has
+            another size than it was written with.
+    """
+    start = source.size - _FOOTER_BYTES
+    data = source.read(start, _FOOTER_BYTES) if start >= len(head.raw) else b""
+    if not data.endswith(_END) or not _holds(data, head):
+        raise CodecError(f"{source.path}: {_why_none(source, head, data)}")
+    chunks_end, names, index, copy = _FIELDS.unpack_from(data)
+    end = chunks_end + names + index + copy
+    if end != start:
+        raise CodecError(
+            f"{source.path}: has {source.size} bytes, but was written with {end + _FOOTER_BYTES}: some were taken out "
+            "or put in. Fetch it anew, or try --salvage."
+        )
+    return Footer(chunks_end, chunks_end + names, chunks_end + names + index, end)
+
+
+def _holds(data: bytes, head: Head) -> bool:
+    return keyed_digest(head.file_id, [data[: _FIELDS.size]]) == data[_FIELDS.size : -len(_END)]
+
+
+def _why_none(source: Source, head: Head, data: bytes) -> str:
+    if more := _bytes_after(source, head):
+        return f"{more} bytes follow its end. Cut them off, or fetch it anew."
+    if data.endswith(_END):
+        return (
+            "its footer is damaged, or its header was edited: the footer's checksum does not hold. "
+            "Fetch it anew, or try --salvage."
+        )
+    if source.path.suffix == ".part":
+        return "is not finished. `vdmkit compress --resume` goes on with it."
+    return (
+        f"was cut short, or its last bytes are damaged: it does not end with {_END!r}. "
+        "Fetch it anew, or decode what is there with --salvage."
+    )
+
+
+def _bytes_after(source: Source, head: Head) -> int:
+    """How many bytes follow a footer among the last 2^16 bytes; 0 if none is there."""
+    start = max(len(head.raw), source.size - (1 << 16))
+    last = source.read(start, max(0, source.size - start))
+    end = len(last)
+    while (at := last.rfind(_END, 0, end)) >= 0:
+        end = at + len(_END)
+        if end >= _FOOTER_BYTES and _holds(last[end - _FOOTER_BYTES : end], head):
+            return len(last) - end
+        end -= 1
+    return 0

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a .vdmz file says of itself, without the model that it takes to decode it."""
+
+from dataclasses import asdict, dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vdmkit.container._payload import payload_of
+from vdmkit.container._reader import Reader, open_reader
+from vdmkit.errors import CodecError
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """The header of a file, and its bytes by what they are of. Stacks are what was coded, less the first bits."""
+
+    file: str
+    images: int
+    stored: int
+    chunks: int
+    named: bool
+    header: dict[str, Any]
+    bytes: dict[str, int]
+    damaged: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        header, values = self.header, self.images * prod(self.header["shape"])
+        size = "x".join(map(str, header["shape"]))
+        lines = [
+            f"{self.file}: {self.images:,} images of {size}, {header['levels']} levels, in {self.chunks:,} chunks",
+            f"T = {len(header['gammas']) - 1} steps, kernel {header['kernel']}, profile {header['profile']}, "
+            f"model {header['model']}",
+            f"made with {_words(header['machine'])}",
+            *([f"{self.stored:,} images are written out as they are"] if self.stored else []),
+            *([] if self.named else ["without names"]),
+            f"{'':30}{'bytes':>12}{'bits/dim':>12}",
+        ]
+        for name, count in (self.bytes | {"all": sum(self.bytes.values())}).items():
+            lines.append(f"{name:30}{count:>12,}" + (f"{8 * count / values:>12.4f}" if values else ""))
+        return "\n".join([*lines, *self.damaged])
+
+
+def inspect(path: Path, *, salvage: bool) -> Inspection:
+    """Read all of a file.
+
+    Raises:
+        CodecError: it is damaged, unless `salvage`: then `damaged` says what is.
+    """
+    with open_reader(path, salvage=salvage) as reader:
+        parts, stored, damaged = _parts(reader, salvage)
+        sizes = {**parts, "header, names, index, checksums": path.stat().st_size - sum(parts.values())}
+        return Inspection(
+            str(path),
+            reader.images,
+            stored,
+            len(reader.chunks),
+            reader.names is not None,
+            reader.header,
+            sizes,
+            damaged,
+        )
+
+
+def _words(machine: str | dict[str, str]) -> str:
+    return machine if isinstance(machine, str) else ", ".join(filter(None, machine.values()))
+
+
+def _parts(reader: Reader, salvage: bool) -> tuple[dict[str, int], int, list[str]]:
+    """Bytes in chunks by what they are of, images that are stored, and what is damaged."""
+    parts = {"stacks": 0, "first bits of stacks": 0, "room in heads": 0, "chunk headers, groups": 0}
+    stored, damaged = 0, list(reader.damaged)
+    for i, entry in enumerate(reader.chunks):
+        try:
+            chunk = reader.chunk(i)
+            payload = payload_of(chunk.payload, chunk.images)
+        except CodecError as error:
+            if not salvage:
+                raise
+            damaged.append(str(error))
+            continue
+        unused = int((64 - np.log2(payload.heads.astype(float))).sum() / 8)
+        first, stack = payload.initial_bits // 8, 8 * len(payload.heads) + 4 * len(payload.words)
+        sizes = (stack - first - unused, first, unused, entry.length - stack)
+        parts = {name: total + size for (name, total), size in zip(parts.items(), sizes, strict=True)}
+        stored += int(payload.stored.sum())
+    return parts, stored, damaged

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is undamaged of a .vdmz file, searched for in all of it."""
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from vdmkit.container._chunk import HEADER_BYTES, TAG, Entry, is_whole, read_entry
+from vdmkit.container._contents import Contents, check_copy
+from vdmkit.container._footer import read_footer
+from vdmkit.container._head import MAGIC, Head, read_head
+from vdmkit.container._source import Source
+from vdmkit.container._tail import INDEX, NAMES, index_of, names_of, read_section
+from vdmkit.errors import CodecError
+
+_COMMON = b"VDM"  # what all tags begin with
+
+
+@dataclass
+class _Found:
+    """Chunks with an undamaged header of their own, in the order of the file, and sections."""
+
+    whole: list[Entry] = field(default_factory=list)
+    broken: list[Entry] = field(default_factory=list)
+    names: bytes | None = None
+    index: bytes | None = None
+
+
+def read_undamaged(source: Source) -> tuple[Head, Contents]:
+    """The header and what else is there, with what is damaged in words. Reads the whole file, a mebibyte at a time.
+
+    Raises:
+        CodecError: Neither copy of the header is whole.
+    """
+    damaged: list[str] = []
+    head = _any_head(source, damaged)
+    try:
+        check_copy(source, head, read_footer(source, head))
+    except CodecError as error:
+        damaged.append(str(error))
+    found = _search(source, head, damaged)
+    listed, names_digest = index_of(found.index, head) if found.index else (None, None)
+    if listed is None:
+        damaged.append(f"{source.path}: its index is damaged or missing.")
+        entries = _in_order(found, damaged)
+    else:
+        entries = _as_listed(listed, found, damaged)
+    images = entries[-1].next_image if entries else 0
+    names = _names(found.names, names_digest, None if listed is None else images, damaged)
+    images = max(images, len(names or []))
+    damaged.extend(_gaps(entries, images))
+    return head, Contents(entries, images, names, damaged)
+
+
+def _any_head(source: Source, damaged: list[str]) -> Head:
+    try:
+        return read_head(source)
+    except CodecError as error:
+        damaged.append(str(error))
+        reason = error
+    head, at = None, 1
+    while (at := source.find(MAGIC, at)) is not None:
+        with suppress(CodecError):
+            head = read_head(source, at)  # the last one: a payload may be of raw pixels, and hold anything
+        at += 1
+    if head is None:
+        raise CodecError(f"{reason} No whole copy of its header was found, so nothing of it can be decoded.")
+    return head
+
+
+def _search(source: Source, head: Head, damaged: list[str]) -> _Found:
+    found, at = _Found(), 0
+    while (at := source.find(_COMMON, at)) is not None:
+        at = _take(source, head, at, found, damaged)
+    return found
+
+
+def _take(source: Source, head: Head, at: int, found: _Found, damaged: list[str]) -> int:
+    """Add what is at `at`, if it is something; where to go on."""
+    try:
+        tag = source.read(at, len(TAG))
+        if tag == TAG and (entry := read_entry(source, at, head.file_id)):
+            if is_whole(source, entry, head.file_id):
+                found.whole.append(entry)
+                return entry.end
+            found.broken.append(entry)
+            return at + HEADER_BYTES
+        if tag == NAMES and (section := read_section(source, NAMES, at, head.file_id)):
+            found.names = section
+        if tag == INDEX and (section := read_section(source, INDEX, at, head.file_id)):
+            found.index = section
+    except CodecError as error:
+        damaged.append(str(error))
+    return at + 1
+
+
+def _as_listed(listed: list[Entry], found: _Found, damaged: list[str]) -> list[Entry]:
+    """Every chunk of the index, where it was found if it was."""
+    whole = {entry.listed: entry for entry in found.whole}
+    strangers = {entry.ordinal for entry in found.whole}
+    for entry in listed:
+        if entry.listed not in whole:
+            what = "not the one that the index lists" if entry.ordinal in strangers else "damaged or missing"
+            damaged.append(f"{entry.title} is {what}.")
+    return [whole.get(entry.listed, entry) for entry in listed]
+
+
+def _in_order(found: _Found, damaged: list[str]) -> list[Entry]:
+    """One chunk for an ordinal, a whole one before a damaged one, none that overlaps another."""
+    entries: list[Entry] = []
+    whole = {id(entry) for entry in found.whole}
+    for entry in sorted([*found.whole, *found.broken], key=lambda entry: entry.ordinal):
+        if entries and (entry.ordinal == entries[-1].ordinal or entry.first < entries[-1].next_image):
+            damaged.append(f"{entry.title} is there twice, or does not fit the chunk before it; it is left out.")
+            continue
+        entries.append(entry)
+        if id(entry) not in whole:
+            damaged.append(f"{entry.title} is damaged.")
+    return entries
+
+
+def _names(section: bytes | None, digest: bytes | None, images: int | None, damaged: list[str]) -> list[str] | None:
+    expected = digest is not None
+    try:
+        if section is not None and (not expected or section[-8:] == digest):
+            return names_of(section, images)
+    except ValueError as error:
+        damaged.append(f"the names cannot be read: {error}.")
+        return None
+    if expected:
+        damaged.append("the names are damaged or missing.")
+    return None
+
+
+def _gaps(entries: list[Entry], images: int) -> list[str]:
+    starts = [entry.first for entry in entries] + [images]
+    ends = [0] + [entry.next_image for entry in entries]
+    return [f"images {end} to {start - 1} are lost." for end, start in zip(ends, starts, strict=True) if start > end]

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes a .vdmz file chunk by chunk: killed at any moment it is absent, resumable or complete."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vdmkit.container._chunk import Chunk, Entry, pack_chunk, place_after
+from vdmkit.container._head import Head, make_head
+from vdmkit.container._part import hold, take_up
+from vdmkit.container._source import Source
+from vdmkit.container._tail import pack_tail
+
+
+class Writer:
+    """Appends chunks to an unfinished file, and finishes it. Made by `open_writer`."""
+
+    def __init__(self, path: Path, descriptor: int, head: Head, entries: list[Entry]) -> None:
+        self._path = path
+        self._descriptor = descriptor
+        self._head = head
+        self._entries = entries
+        self.finished = False
+
+    @property
+    def images(self) -> int:
+        """How many images are in the file, on the disk; after resuming, the caller goes on with the next."""
+        return self._entries[-1].next_image if self._entries else 0
+
+    def begin(self) -> None:
+        """Write the head, and cut off what follows the last whole chunk; `open_writer` has done so."""
+        _write(self._descriptor, self._head.raw, 0)
+        os.ftruncate(self._descriptor, self._end)
+        os.fsync(self._descriptor)
+        _sync_folder(self._path)
+
+    def append(self, chunk: Chunk) -> None:
+        """Write a chunk; it is on the disk when this returns.
+
+        Raises:
+            OSError: It cannot be written. The chunks before it are whole, and the same one may be tried again.
+        """
+        self._check_unfinished()
+        place = place_after(self._entries[-1] if self._entries else None, len(self._head.raw))
+        header, entry = pack_chunk(chunk, place, self._head.file_id)
+        _write(self._descriptor, header, entry.offset)
+        _write(self._descriptor, chunk.payload, entry.offset + len(header))
+        os.fsync(self._descriptor)
+        self._entries.append(entry)
+
+    def finish(self, names: list[str] | None) -> None:
+        """Write the names of all images in their order, or none, and what closes the file, and give it its name.
+
+        Raises:
+            ValueError: There is not one name for each image.
+            OSError: It cannot be written. It stays unfinished.
+        """
+        self._check_unfinished()
+        tail = pack_tail(self._head, self._entries, names)
+        _write(self._descriptor, tail, self._end)
+        os.ftruncate(self._descriptor, self._end + len(tail))
+        os.fsync(self._descriptor)
+        os.replace(part_of(self._path), self._path)
+        self.finished = True
+        _sync_folder(self._path)
+
+    @property
+    def _end(self) -> int:
+        return self._entries[-1].end if self._entries else len(self._head.raw)
+
+    def _check_unfinished(self) -> None:
+        if self.finished:
+            raise ValueError(f"{self._path} is finished")
+
+
+def part_of(path: Path) -> Path:
+    """Where a .vdmz file is written until it is finished."""
+    return path.with_name(f"{path.name}.part")
+
+
+@contextmanager
+def open_writer(path: Path, header: dict[str, Any], *, resume: bool) -> Iterator[Writer]:
+    """Begin a .vdmz file, or go on with one. It is `NAME.part` until it is finished, then replaces `path`.
+
+    A block that ends without `finish` leaves the `.part` to be resumed, if it holds a chunk.
+
+    Args:
+        path: The file to write.
+        header: A JSON object (lists, not tuples; no NaN). Its SHA-256 enters every checksum of the file.
+        resume: Go on with a `.part` from after its last whole chunk; without one, begin.
+
+    Raises:
+        CodecError: A `.part` is there and `resume` is false, another process writes it, it was begun with another
+            header, or its header is damaged.
+        ValueError: The header is not JSON.
+        OSError: The file cannot be written.
+    """
+    head, part = make_head(header), part_of(path)
+    with hold(part, resume=resume) as descriptor:
+        size = os.fstat(descriptor).st_size
+        taken_up = take_up(Source(part, descriptor, size), head) if size else None
+        writer = Writer(path, descriptor, *(taken_up or (head, [])))
+        try:
+            writer.begin()
+            yield writer
+        finally:
+            if not writer.images and not writer.finished:
+                part.unlink(missing_ok=True)  # nothing to resume
+
+
+def _write(descriptor: int, data: bytes, start: int) -> None:
+    left = memoryview(data)
+    while left:
+        written = os.pwrite(descriptor, left, start)
+        left, start = left[written:], start + written
+
+
+def _sync_folder(path: Path) -> None:
+    """A name is on the disk when its folder is."""
+    descriptor = os.open(path.absolute().parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

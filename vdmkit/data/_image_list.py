@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images that a user names: files, folders of them, or one array."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from vdmkit.data._image_file import SUFFIXES, read_image
+from vdmkit.errors import DataError
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """Images of one shape, read when they are asked for.
+
+    Args:
+        names: of their files; None for those of an array.
+        passed_over: files in the folders that are none of an image.
+    """
+
+    shape: tuple[int, int, int]
+    names: list[str] | None
+    paths: list[Path]
+    array: UInt8[np.ndarray, "n h w c"] | None = None
+    passed_over: int = 0
+
+    def __len__(self) -> int:
+        return len(self.paths) if self.array is None else len(self.array)
+
+    def read(self, start: int, stop: int) -> UInt8[np.ndarray, "n h w c"]:
+        """Raises DataError if a file is no image of this shape."""
+        if self.array is not None:
+            return np.asarray(self.array[start:stop])
+        images = [read_image(path, self.shape) for path in self.paths[start:stop]]
+        return np.asarray(images, np.uint8).reshape(-1, *self.shape)
+
+
+def list_images(given: Sequence[Path], shape: tuple[int, int, int]) -> ImageList:
+    """What the paths stand for: one .npy of uint8 (n, h, w, c), or files, and folders in the order of their names.
+
+    Raises:
+        DataError: a path that is none of these, an array of another shape, or two files of one name.
+    """
+    if len(given) == 1 and given[0].suffix == ".npy":
+        return ImageList(shape, None, [], _array(given[0], shape))
+    paths, names, passed_over = [], [], 0
+    for path in given:
+        found, others = _files(path)
+        passed_over += others
+        paths += found
+        names += [os.path.relpath(file, path if path.is_dir() else path.parent) for file in found]
+    doubled = [name for name, count in Counter(str(Path(name).with_suffix("")) for name in names).items() if count > 1]
+    if doubled:
+        raise DataError(f"{doubled[0]}: two images of this name. Compress them into two files.")
+    return ImageList(shape, names, paths, passed_over=passed_over)
+
+
+def _files(path: Path) -> tuple[list[Path], int]:
+    """Image files, and how many others there are."""
+    if path.is_dir():
+        found = sorted(Path(parent) / file for parent, _, files in os.walk(path) for file in files)
+    elif path.is_file() and path.suffix.lower() in SUFFIXES:
+        return [path], 0
+    else:
+        raise DataError(
+            f"{path}: expected a folder, a file that ends in {', '.join(SUFFIXES)}, or one .npy and nothing else."
+        )
+    images = [file for file in found if file.suffix.lower() in SUFFIXES]
+    return images, len(found) - len(images)
+
+
+def _array(path: Path, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "n h w c"]:
+    try:
+        array = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read as an array ({error}).") from error
+    if array.dtype != np.uint8 or array.shape[1:] != shape or array.ndim != 4:
+        expected = ", ".join(map(str, shape))
+        raise DataError(f"{path}: {array.dtype} {array.shape}; expected uint8 (n, {expected}), as the model's images.")
+    return array

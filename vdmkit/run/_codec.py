@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The codec of a trained run: which steps it takes, and what machine it runs on."""
+
+import hashlib
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vdmkit.assembly import build_estimator
+from vdmkit.compression import Codec, Layers, Profile, whole
+from vdmkit.errors import RecipeError
+from vdmkit.kernel import AbstractGaussian, Mixture
+from vdmkit.likelihood import VariationalBound
+from vdmkit.model import DiffusionModel
+from vdmkit.recipe import load_recipe
+from vdmkit.run._load import TrainedRun
+from vdmkit.run._manifest import device, packages
+
+_FEW, _MANY = 20, 250  # steps of the mixture, and of the Gaussian kernel
+
+
+@dataclass(frozen=True)
+class Coding:
+    """A codec, and the estimator of the bound that its rate follows."""
+
+    codec: Codec
+    bound: VariationalBound
+
+    def __str__(self) -> str:
+        return self.bound.describe().removeprefix("variational bound, ")
+
+
+def with_steps_of_codec(run: TrainedRun, overrides: Sequence[str]) -> TrainedRun:
+    """The run, whose recipe's likelihood is a bound of T steps. What `overrides` leave open is as in training; of a
+    model that was trained in continuous time even in gamma, of the mixture where it knows probabilities of levels."""
+    prefix = "likelihood.estimator."
+    filled = [f"{prefix}name=bound"]
+    if not run.recipe.objective.steps:
+        mixes = knows_levels(run.model("raw"))
+        choices = {"steps": _FEW if mixes else _MANY, "grid": "gamma", "kernel": "mixture" if mixes else "gaussian"}
+        filled += [f"{prefix}{key}={value}" for key, value in choices.items() if not _says(overrides, prefix + key)]
+    return replace(run, recipe=load_recipe(run.folder.resolved_recipe, [*filled, *overrides]))
+
+
+def knows_levels(model: DiffusionModel) -> bool:
+    """Whether its prediction gives p(x_k | z_t)."""
+    estimate = eqx.filter_eval_shape(lambda: model.denoise(jnp.zeros(model.shape), jnp.zeros(()), {}))
+    return estimate.log_probs is not None
+
+
+def _says(overrides: Sequence[str], key: str) -> bool:
+    return any(one.partition("=")[0].strip() in (key, f"{key}.name") for one in overrides)
+
+
+def coding_of(run: TrainedRun, *, profile: Profile, group: int) -> Coding:
+    """The codec that the recipe's bound of T steps becomes, with the parameters that likelihoods are measured with.
+
+    Raises:
+        RecipeError: there are no steps, no levels, or the kernel is neither Gaussian nor the mixture.
+    """
+    model = run.model(run.recipe.likelihood.weights)
+    if not model.observation.levels:
+        raise RecipeError("these data are continuous: only images of levels can be compressed.")
+    estimator = build_estimator(run.recipe, model.observation.levels)
+    if not isinstance(estimator, VariationalBound) or not estimator.steps:
+        raise RecipeError("a codec takes steps: the estimator must be the bound, with a number of steps.")
+    return Coding(Codec(model, layers_of(model, estimator), profile, group, seed=run.recipe.seed), estimator)
+
+
+def layers_of(model: DiffusionModel, bound: VariationalBound) -> Layers:
+    """The steps of a bound."""
+    gammas, kernel = whole(bound.gammas(model.schedule)), bound.kernel
+    of_levels = (model.observation.levels, model.observation.spacing)
+    if isinstance(kernel, Mixture):
+        return Layers(gammas, *of_levels, mixture=True)
+    if not isinstance(kernel, AbstractGaussian):
+        raise RecipeError(f"kernel {type(kernel).__name__}: a codec is made of a Gaussian kernel, or of the mixture.")
+    errors = np.asarray(jax.vmap(kernel.error)(jnp.asarray(bound.gammas(model.schedule)[1:], float)), np.float64)
+    return Layers(gammas, *of_levels, log_errors=whole(np.log(errors)) if (errors > 0).all() else ())
+
+
+def fingerprint() -> dict[str, str]:
+    """What decides the last bit of a network's outputs on this machine."""
+    made_with = packages()
+    versions = ", ".join(f"{name} {made_with[name]}" for name in ("jax", "jaxlib", "numpy"))
+    return {
+        "versions": versions,
+        "device": device(),
+        "processor": _processor(),
+        "flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def _processor() -> str:
+    """Its kind, and a hash of what it says it can do."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor()
+    lines = sorted({line for line in text.splitlines() if line.startswith(("model name", "flags", "Features"))})
+    return f"{platform.machine()} {hashlib.sha256(chr(10).join(lines).encode()).hexdigest()[:8]}"

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images into a .vdmz file, chunk by chunk."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vdmkit.compression import Codec
+from vdmkit.container import Chunk, open_writer
+from vdmkit.data import ImageList
+from vdmkit.errors import CodecError
+from vdmkit.report import progress
+from vdmkit.run._codec import Coding, fingerprint
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """What became of images, in bits per dimension.
+
+    `gross` counts the whole file; `net` what the stacks hold, less the `initial` bits that they began with and give
+    back at the end. These two are None of a file that was resumed, and all of one without images. `stored` images are
+    written out as they are.
+    """
+
+    images: int
+    stored: int
+    bytes: int
+    gross: float | None
+    net: float | None
+    initial: float | None
+    steps: str
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        rate = "" if self.gross is None else f": {self.gross:.4f} bits/dim"
+        lines = [f"{self.images:,} images in {self.bytes:,} bytes{rate}; {self.steps}"]
+        if self.gross is not None and self.net is not None and self.initial is not None:
+            rest = self.gross - self.net - self.initial
+            lines += [
+                f"{self.net:.4f} of the images, {self.initial:.4f} that chunks begin with, {rest:.4f} of the file"
+            ]
+        if self.stored:
+            lines += [f"{self.stored:,} images are written out: the model would take more"]
+        return "\n".join(lines)
+
+
+def compress(coding: Coding, images: ImageList, out: Path, *, chunk: int, resume: bool, verify: bool) -> Compressed:
+    """Write the images to `out`, so many in a chunk, each chunk decoded before it is written if it is to be verified.
+
+    Raises:
+        CodecError: an unfinished file is in the way, or a chunk does not decode to what it was made of.
+        DataError: a file is no image of the model's shape.
+    """
+    codec = coding.codec
+    code, other = codec.chunk_code(codec.group), codec.chunk_code(_other_batch(codec))
+    header, coded = codec.header(fingerprint()) | {"chunk": chunk}, []
+    with open_writer(out, header, resume=resume) as writer, progress("compressing", len(images)) as advance:
+        begun = writer.images
+        if begun:
+            advance(begun)
+        for first in range(begun, len(images), chunk):
+            pixels = images.read(first, min(first + chunk, len(images)))
+            payload, bits = code.encode(pixels, advance)
+            if verify and not np.array_equal(other.decode(payload), pixels):
+                raise CodecError("a chunk does not decode to its images: it was not written. Try --profile portable.")
+            writer.append(Chunk(len(pixels), payload.to_bytes(), hashlib.sha256(pixels.tobytes()).digest()))
+            coded.append((int(payload.stored.sum()), bits, payload.initial_bits))
+        writer.finish(images.names)
+    stored, net, initial = (sum(column) for column in zip((0, 0, 0), *coded, strict=True))
+    values = len(images) * codec.model.dimensions
+    rates = [bits / values if values else None for bits in (8 * out.stat().st_size, net, initial)]
+    gross, net, initial = rates if not begun else (rates[0], None, None)
+    return Compressed(len(images), stored, out.stat().st_size, gross, net, initial, str(coding))
+
+
+def _other_batch(codec: Codec) -> int:
+    """To verify with: another size than that of encoding, where the profile promises to bear it."""
+    return codec.group // 2 + 1 if codec.profile == "portable" else codec.group

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images out of a .vdmz file."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+import numpy as np
+from jaxtyping import Float, Integer, UInt8
+from numpy.lib.format import write_array_header_1_0
+
+from vdmkit.compression import ChunkCode, Codec, codec_of
+from vdmkit.container import Entry, Reader, payload_of
+from vdmkit.errors import CodecError, RecipeError
+from vdmkit.files import whole_file, whole_folder
+from vdmkit.report import progress, write_png
+from vdmkit.run._codec import fingerprint
+from vdmkit.run._load import TrainedRun
+
+Images = UInt8[np.ndarray, "n h w c"]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """x_hat(z_t) of every image at every so many steps, as PNG files in a folder."""
+
+    folder: Path
+    every: int
+
+    def on_latent(self, code: ChunkCode, first: int) -> Callable[..., None]:
+        """What a chunk, whose first image is number `first`, calls with latents."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+        def write(which: Integer[np.ndarray, " n"], t: int, k: Integer[np.ndarray, "n h w c"]) -> None:
+            if t and t % self.every == 0:
+                x_hat = code.chain.network.x_hat(k, t)
+                for i, picture in zip((which + first).tolist(), _picture(x_hat), strict=True):
+                    write_png(picture, self.folder / f"{i:06d}_step_{t:04d}.png")
+
+        return write
+
+
+def _picture(x_hat: Float[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n h w c"]:
+    return np.clip(np.rint((x_hat + 1) / 2 * 255), 0, 255).astype(np.uint8)
+
+
+def codec_of_file(run: TrainedRun, reader: Reader) -> Codec:
+    """Raises CodecError if the file is of another model, or cannot be decoded on this machine."""
+    return codec_of(reader.header, run.model(run.recipe.likelihood.weights), fingerprint())
+
+
+def images_of_file(
+    codec: Codec,
+    reader: Reader,
+    wanted: range,
+    *,
+    batch: int | None = None,
+    jobs: int = 1,
+    preview: Preview | None = None,
+    on_damage: Callable[[str], object] | None = None,
+) -> Iterator[tuple[int, Images]]:
+    """The wanted images, from one chunk at a time: the number of the first, and the images.
+
+    Args:
+        batch: images in a call of the network; as encoded if it is left out.
+        jobs: chunks that are decoded at once.
+        on_damage: told of a chunk that does not decode, which is then passed over.
+
+    Raises:
+        RecipeError: another batch than the encoder's, of profile host.
+        CodecError: a chunk is damaged, or does not decode to the images that it was made of.
+    """
+    if batch not in (None, codec.group) and codec.profile == "host":
+        raise RecipeError(f"--batch {batch}: profile host decodes in batches of {codec.group}, as it encoded.")
+    code = codec.chunk_code(batch or codec.group)
+    chunks = [
+        i for i, entry in enumerate(reader.chunks) if entry.first < wanted.stop and entry.next_image > wanted.start
+    ]
+    total = sum(reader.chunks[i].images for i in chunks)
+
+    def decode(i: int) -> Images | CodecError:
+        try:
+            return _decode(code, reader, i, preview, advance)
+        except CodecError as error:
+            return error
+
+    with progress("decompressing", total) as advance, ThreadPoolExecutor(jobs) as pool:
+        for first in range(0, len(chunks), jobs):
+            some = chunks[first : first + jobs]
+            for i, images in zip(some, pool.map(decode, some), strict=True):
+                if not isinstance(images, CodecError):
+                    yield _within(reader.chunks[i], images, wanted)
+                elif on_damage is None:
+                    raise images
+                else:
+                    on_damage(str(images))
+
+
+def _decode(
+    code: ChunkCode, reader: Reader, i: int, preview: Preview | None, advance: Callable[[int], object]
+) -> Images:
+    chunk, entry = reader.chunk(i), reader.chunks[i]
+    told = preview.on_latent(code, entry.first) if preview else lambda which, t, k: None
+    try:
+        images = code.decode(payload_of(chunk.payload, chunk.images), advance, told)
+    except CodecError as error:
+        raise CodecError(f"{entry.title}: {error}.") from error
+    if hashlib.sha256(images.tobytes()).digest() != chunk.pixels_sha256:
+        raise CodecError(f"{entry.title}: the decoded images are not those that were encoded.")
+    return images
+
+
+def _within(entry: Entry, images: Images, wanted: range) -> tuple[int, Images]:
+    low = max(wanted.start - entry.first, 0)
+    return entry.first + low, images[low : wanted.stop - entry.first]
+
+
+def write_images(
+    decoded: Iterator[tuple[int, Images]], out: Path, shape: tuple[int, int, int], names: list[str] | None
+) -> int:
+    """Into one .npy, or as PNG files into a new folder, whole or not at all. Returns how many.
+
+    Raises:
+        CodecError: a name leads out of the folder.
+        OSError: the folder is there and not empty, or cannot be written.
+    """
+    if out.suffix == ".npy":
+        return _write_array(decoded, out, shape)
+    count = 0
+    with whole_folder(out) as folder:
+        for first, images in decoded:
+            for i, image in enumerate(images, start=first):
+                path = folder / _file_name(names, i)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_png(image, path)
+            count += len(images)
+    return count
+
+
+def _write_array(decoded: Iterator[tuple[int, Images]], out: Path, shape: tuple[int, int, int]) -> int:
+    """Not through a memory map, where a full disk kills the process."""
+    count = 0
+    with whole_file(out) as part, part.open("wb") as file:
+        _write_header(file, (0, *shape))
+        for _, images in decoded:
+            file.write(images.tobytes())
+            count += len(images)
+        file.seek(0)
+        _write_header(file, (count, *shape))  # numpy leaves room for a longer first axis
+    return count
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+
+def _file_name(names: list[str] | None, i: int) -> PurePosixPath:
+    name = PurePosixPath(names[i] if names else f"{i:06d}").with_suffix(".png")
+    if name.is_absolute() or ".." in name.parts:
+        raise CodecError(f"{name}: a name that leads out of the folder. Use -o with a .npy.")
+    return name
