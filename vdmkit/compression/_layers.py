@@ -4,7 +4,8 @@ r"""The grids of the latents y_t = z_t / alpha_t = k_t d_t, and the normal laws 
     q(y_0 | x) = N(x, s_0^2)    q(y_t | y_s) = N(y_s, s_t^2 - s_s^2)    p(y_T) = N(0, 1 + s_T^2)
 
 with s_t = exp(gamma_t / 2). Each grid is uniform and known to all neighbours, so that y_t can be drawn before y_s is
-put away (Bit-Swap: Kingma et al. 2019, arXiv 1905.06845). d_t is half the smaller standard deviation of the laws of y_t.
+put away (Bit-Swap: Kingma et al. 2019, arXiv 1905.06845). d_t is half the
+smaller standard deviation of the two laws of y_t.
 """
 
 import hashlib
