@@ -44,7 +44,7 @@ def order0_bits(values: UInt8[np.ndarray, "n d"], levels: int) -> float:
     nats = (
         gammaln(counts + 0.5).sum(0) - levels * gammaln(0.5) + gammaln(levels / 2) - gammaln(len(values) + levels / 2)
     )
-    return -float(nats.sum()) / np.log(2)
+    return -float(nats.sum() / np.log(2))
 
 
 class Mixture:

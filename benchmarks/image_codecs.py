@@ -3,7 +3,8 @@
 
 Prints the table for the test images of digits, or for the first hundred of CIFAR-10; `rates` makes it for any images.
 Files are real ones. Code lengths are what an arithmetic coder would write, but for the last few bytes, of probabilities
-that a decoder can compute from values decoded before.
+that a decoder can compute from values decoded before. What the trained coder learned is no part of the file, as a
+checkpoint is none of ours.
 """
 
 import math
