@@ -33,5 +33,6 @@ def line_chart(
     paths = [name.with_suffix(suffix) for suffix in (".svg", ".png")]
     for path in paths:
         with whole_file(path) as part:
-            figure.savefig(part, format=path.suffix[1:], dpi=120)
+            metadata = {"Date": None} if path.suffix == ".svg" else None  # the same numbers, the same file
+            figure.savefig(part, format=path.suffix[1:], dpi=120, metadata=metadata)
     return paths
