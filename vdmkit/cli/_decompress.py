@@ -37,10 +37,19 @@ def decompress(
 ) -> None:
     """Give back the images of a file, every pixel as it was, with the run that it was compressed by."""
     from vdmkit.container import open_reader
-    from vdmkit.run import Preview, codec_of_file, images_of_file, load_run, write_images
+    from vdmkit.run import (
+        Preview,
+        RunFolder,
+        codec_of_file,
+        images_of_file,
+        load_run,
+        step_of_file,
+        write_images,
+    )
 
     with open_reader(file, salvage=salvage) as reader:
         chosen = _range(wanted, reader.images)
+        step = step_of_file(reader, RunFolder(checkpoint)) if step is None else step
         codec = codec_of_file(load_run(checkpoint, overrides, plugins, step), reader)
         preview = Preview(output.with_name(f"{output.stem}.previews"), preview_every) if preview_every else None
         damage = list(reader.damaged)

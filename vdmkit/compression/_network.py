@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Calls of the network for any number of images, in batches of two sizes, each compiled once."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -9,11 +10,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from vdmkit.compression._gaussian_law import FINE
 from vdmkit.compression._layers import Layers
-from vdmkit.compression._predict import OFFSETS, gaussian_shift, level_weights, mixture_weights
+from vdmkit.compression._predict import MARGIN, OFFSETS, gaussian_shift, level_weights, mixture_weights
 from vdmkit.model import DiffusionModel
 
 Precision = Literal["float64", "float32"]
@@ -28,11 +29,11 @@ def in_precision(model: DiffusionModel, dtype: Precision) -> DiffusionModel:
 
 
 @eqx.filter_jit
-def _call(
-    kind: str, model: DiffusionModel, y: Array, gamma: Array, scale: Array, offsets: Array
+def _integers(
+    kind: str, model: DiffusionModel, y: Array, gamma: Array, scale: Array, margin: Array, offsets: Array
 ) -> tuple[Array, Array]:
     function = partial(_FUNCTIONS[kind], model)
-    return jax.vmap(function, in_axes=(0, None, None, 0))(y, gamma, scale, offsets)
+    return jax.vmap(function, in_axes=(0, None, None, None, 0))(y, gamma, scale, margin, offsets)
 
 
 @eqx.filter_jit
@@ -70,29 +71,34 @@ class Network:
         self, k: Int[np.ndarray, "n h w c"], t: int, offsets: Int[np.ndarray, " n"]
     ) -> tuple[np.ndarray, Bool[np.ndarray, " n"]]:
         """The integers of each image at these offsets, of step t, or of the observation for t = 0; whether guarded."""
-        parts = []
-        size = self.batch if len(k) > _FEW else min(_FEW, self.batch)
-        for first in range(0, len(k), size):
-            rows = np.arange(first, min(first + size, len(k)))
-            padded = np.resize(rows, size)
-            parts.append([array[: len(rows)] for array in self._call(k[padded], t, offsets[padded])])
-        integers, clear = (np.concatenate(part) for part in zip(*parts, strict=True))
+        layers = self.layers
+        kind = ("mixture" if layers.mixture else "gaussian") if t else "levels"
+        scale = layers.s[t] * layers.c[t - 1] / layers.d[t - 1] * FINE
+        margin = MARGIN if self.dtype == "float64" else 0.0  # to the last bit, or not at all
+        y = k * layers.d[t]
+
+        def call(rows: Int[np.ndarray, " b"]) -> tuple[Array, ...]:
+            floats = self._floats(y[rows], layers.gamma[t], scale, margin)
+            return _integers(kind, self.model, *floats, jnp.asarray(offsets[rows]))
+
+        integers, clear = self._in_batches(len(k), call)
         return integers, clear
 
     def x_hat(self, k: Int[np.ndarray, "n h w c"], t: int) -> Float[np.ndarray, "n h w c"]:
         """What is known of images whose y_t = k d_t is: their mean."""
-        with jax.enable_x64(True):
-            y, gamma = self._inputs(k, t)
-            return np.asarray(_x_hat(self.model, y, gamma), np.float64)
+        y, gamma = k * self.layers.d[t], self.layers.gamma[t]
+        return self._in_batches(len(k), lambda rows: (_x_hat(self.model, *self._floats(y[rows], gamma)),))[0]
 
-    def _inputs(self, k: np.ndarray, t: int) -> tuple[Array, Array]:
-        return jnp.asarray(k * self.layers.d[t], self.dtype), jnp.asarray(self.layers.gamma[t], self.dtype)
+    def _in_batches(
+        self, count: int, call: Callable[[Int[np.ndarray, " b"]], tuple[Array, ...]]
+    ) -> list[Shaped[np.ndarray, "n ..."]]:
+        """The results of calls for so many images, each call for as many, some of them repeated in the last."""
+        size, parts = self.batch if count > _FEW else min(_FEW, self.batch), []
+        for first in range(0, count, size):
+            rows = np.resize(np.arange(first, min(first + size, count)), size)
+            with jax.enable_x64(True):  # for the integers, whatever the network's precision
+                parts.append([np.array(array)[: count - first] for array in call(rows)])
+        return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
-    def _call(self, k: np.ndarray, t: int, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        layers = self.layers
-        kind = ("mixture" if layers.mixture else "gaussian") if t else "levels"
-        scale = layers.s[t] * layers.c[t - 1] / layers.d[t - 1] * FINE
-        with jax.enable_x64(True):  # for the integers, whatever the network's precision
-            y, gamma = self._inputs(k, t)
-            found = _call(kind, self.model, y, gamma, jnp.asarray(scale, self.dtype), jnp.asarray(offsets))
-            return np.array(found[0]), np.array(found[1])
+    def _floats(self, *values: float | Float[np.ndarray, "..."]) -> list[Array]:
+        return [jnp.asarray(value, self.dtype) for value in values]

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from vdmkit.container._source import Source
-from vdmkit.errors import CodecError
 
 TAG = b"VDMC"
 # Tag, begin of the file's id, ordinal, first image, images, bytes of payload, SHA-256 of the pixels.
@@ -111,9 +110,9 @@ def read_entry(source: Source, offset: int, file_id: bytes) -> Entry | None:
     if tag != TAG or crc != zlib.crc32(header[:-4]) or not images or size > _MAX_PAYLOAD:
         return None
     if owner != file_id[:4]:
-        raise CodecError(
-            f"{source.path}: the chunk at byte {offset} (images {first} to {first + images - 1}) is of another file, "
-            "or the header was edited: its checksum is that of another header. Fetch the file anew."
+        raise source.fault(
+            f"the chunk at byte {offset} (images {first} to {first + images - 1}) is of another file, "
+            "or the header was edited: its checksum is that of another header"
         )
     return Entry(ordinal, first, images, offset, HEADER_BYTES + size, digest)
 
@@ -148,10 +147,9 @@ def walk(source: Source, start: int, file_id: bytes) -> Iterator[Entry]:
     while entry := read_entry(source, last.end if last else start, file_id):
         ordinal, first, _ = place_after(last, start)
         if (entry.ordinal, entry.first) != (ordinal, first):
-            raise CodecError(
-                f"{source.path}: chunks are out of order: chunk {entry.ordinal} (image {entry.first} is its first) "
-                f"where chunk {ordinal} (image {first}) belongs. Some were exchanged, taken out or doubled: "
-                "try --salvage."
+            raise source.fault(
+                f"chunks are out of order: chunk {entry.ordinal} (its first image is {entry.first}) where chunk "
+                f"{ordinal} (image {first}) belongs; some were exchanged, taken out or doubled"
             )
         yield entry
         last = entry

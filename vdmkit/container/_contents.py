@@ -38,8 +38,7 @@ def read_contents(source: Source, head: Head) -> Contents:
     try:
         return _read(source, head, read_footer(source, head))
     except CodecError:
-        for _ in walk(source, len(head.raw), head.file_id):  # chunks that are not in order are the better reason
-            pass
+        check_order(source, head)  # the better reason
         raise
 
 
@@ -48,17 +47,29 @@ def _read(source: Source, head: Head, footer: Footer) -> Contents:
     section = read_section(source, INDEX, footer.index, head.file_id)
     entries, names_digest = index_of(section, head) if section else ([], None)
     if section is None or footer.names != (entries[-1].end if entries else len(head.raw)):
-        raise CodecError(f"{source.path}: its index is damaged. Fetch it anew, or try --salvage.")
+        raise source.fault("its index is damaged")
     images = entries[-1].next_image if entries else 0
     return Contents(entries, images, _read_names(source, head, footer.names, names_digest, images))
 
 
+def check_order(source: Source, head: Head) -> None:
+    """Follow the chunks by their own headers, as far as these are undamaged.
+
+    Raises:
+        CodecError: One of them is of another file, or not in its place.
+    """
+    for _ in walk(source, len(head.raw), head.file_id):
+        pass
+
+
 def check_copy(source: Source, head: Head, footer: Footer) -> None:
-    """Raises:
-    CodecError: The two copies of the header differ.
+    """The header is there twice.
+
+    Raises:
+        CodecError: The second copy differs.
     """
     if source.read(footer.head, footer.footer - footer.head) != head.raw:
-        raise CodecError(f"{source.path}: one of its two copies of the header is damaged. Try --salvage.")
+        raise source.fault("the second of its two copies of the header is damaged")
 
 
 def _read_names(source: Source, head: Head, start: int, digest: bytes | None, images: int) -> list[str] | None:
@@ -66,8 +77,8 @@ def _read_names(source: Source, head: Head, start: int, digest: bytes | None, im
         return None
     section = read_section(source, NAMES, start, head.file_id)
     if section is None or section[-8:] != digest:
-        raise CodecError(f"{source.path}: its names are damaged. Fetch it anew, or try --salvage.")
+        raise source.fault("its names are damaged")
     try:
         return names_of(section, images)
     except ValueError as error:
-        raise CodecError(f"{source.path}: its names cannot be read: {error}. It was not written by vdmkit.") from error
+        raise source.fault(f"its names cannot be read: {error}") from error

@@ -40,13 +40,12 @@ def read_footer(source: Source, head: Head) -> Footer:
     start = source.size - _FOOTER_BYTES
     data = source.read(start, _FOOTER_BYTES) if start >= len(head.raw) else b""
     if not data.endswith(_END) or not _holds(data, head):
-        raise CodecError(f"{source.path}: {_why_none(source, head, data)}")
+        raise _why_none(source, head, data)
     chunks_end, names, index, copy = _FIELDS.unpack_from(data)
     end = chunks_end + names + index + copy
     if end != start:
-        raise CodecError(
-            f"{source.path}: has {source.size} bytes, but was written with {end + _FOOTER_BYTES}: some were taken out "
-            "or put in. Fetch it anew, or try --salvage."
+        raise source.fault(
+            f"has {source.size} bytes, but was written with {end + _FOOTER_BYTES}: some were taken out or put in"
         )
     return Footer(chunks_end, chunks_end + names, chunks_end + names + index, end)
 
@@ -55,20 +54,14 @@ def _holds(data: bytes, head: Head) -> bool:
     return keyed_digest(head.file_id, [data[: _FIELDS.size]]) == data[_FIELDS.size : -len(_END)]
 
 
-def _why_none(source: Source, head: Head, data: bytes) -> str:
+def _why_none(source: Source, head: Head, data: bytes) -> CodecError:
     if more := _bytes_after(source, head):
-        return f"{more} bytes follow its end. Cut them off, or fetch it anew."
+        return source.fault(f"{more} bytes follow its end")
     if data.endswith(_END):
-        return (
-            "its footer is damaged, or its header was edited: the footer's checksum does not hold. "
-            "Fetch it anew, or try --salvage."
-        )
+        return source.fault("its footer is damaged, or its header was edited: the footer's checksum does not hold")
     if source.path.suffix == ".part":
-        return "is not finished. `vdmkit compress --resume` goes on with it."
-    return (
-        f"was cut short, or its last bytes are damaged: it does not end with {_END!r}. "
-        "Fetch it anew, or decode what is there with --salvage."
-    )
+        return CodecError(f"{source.path}: is not finished. `vdmkit compress --resume` goes on with it.")
+    return source.fault(f"was cut short, or its last bytes are damaged: it does not end with {_END!r}")
 
 
 def _bytes_after(source: Source, head: Head) -> int:

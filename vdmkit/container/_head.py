@@ -58,7 +58,7 @@ def read_head(source: Source, start: int = 0) -> Head:
         found = f"begins with {prelude[:4]!r}, not with {MAGIC!r}" if prelude else "is empty"
         raise CodecError(f"{path}: is not a .vdmz file: it {found}. Give a file that `vdmkit compress` wrote.")
     if len(prelude) < _PRELUDE.size:
-        raise CodecError(f"{path}: was cut short within its header, to {source.size} bytes. Fetch it anew.")
+        raise source.fault(f"was cut short within its header, to {source.size} bytes")
     _, version, flags, length = _PRELUDE.unpack(prelude)
     if version > _VERSION or flags:
         raise CodecError(
@@ -66,16 +66,16 @@ def read_head(source: Source, start: int = 0) -> Head:
             "flags. A newer version wrote it: update vdmkit. (Or its first bytes are damaged: try --salvage.)"
         )
     if version < _VERSION or length > _MAX_HEADER:
-        raise CodecError(f"{path}: its header is damaged: version {version}, {length} bytes. Try --salvage.")
+        raise source.fault(f"its header is damaged: version {version}, {length} bytes")
     total = _PRELUDE.size + length + _CRC.size
     if start + total > source.size:
-        raise CodecError(
-            f"{path}: was cut short within its header, or that is damaged: {total} bytes are expected, "
-            f"{source.size - start} found. Fetch it anew."
+        raise source.fault(
+            f"was cut short within its header, or that is damaged: {total} bytes are expected, "
+            f"{source.size - start} found"
         )
     raw = source.read(start, total)
     if _CRC.unpack(raw[-_CRC.size :]) != (zlib.crc32(raw[: -_CRC.size]),):
-        raise CodecError(f"{path}: its header is damaged: its checksum does not hold. Try --salvage.")
+        raise source.fault("its header is damaged: its checksum does not hold")
     try:
         header = parse_json(raw[_PRELUDE.size : -_CRC.size], _MAX_HEADER)
     except ValueError as error:

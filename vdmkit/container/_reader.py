@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from vdmkit.container._chunk import Chunk, Entry, read_chunk, read_entry
-from vdmkit.container._contents import Contents, read_contents
+from vdmkit.container._contents import Contents, check_order, read_contents
 from vdmkit.container._head import Head, read_head
 from vdmkit.container._salvage import read_undamaged
 from vdmkit.container._source import Source, open_source
-from vdmkit.errors import CodecError
 
 
 class Reader:
@@ -27,7 +26,7 @@ class Reader:
 
     def __init__(self, source: Source, head: Head, contents: Contents) -> None:
         self._source = source
-        self._file_id = head.file_id
+        self._head = head
         self.header: dict[str, Any] = head.header
         self.chunks: list[Entry] = contents.entries
         self.images: int = contents.images
@@ -40,21 +39,19 @@ class Reader:
         Raises:
             CodecError: It is damaged, not the one that belongs there, or of another file.
         """
-        expected, path = self.chunks[i], self._source.path
-        entry = read_entry(self._source, expected.offset, self._file_id)
+        expected, source = self.chunks[i], self._source
+        entry = read_entry(source, expected.offset, self._head.file_id)
+        if entry is None:
+            check_order(source, self._head)
         if entry and entry.ordinal != expected.ordinal:
-            raise CodecError(
-                f"{path}: chunks are out of order: chunk {entry.ordinal} where chunk {expected.ordinal} belongs. "
-                "Try --salvage."
-            )
+            raise source.fault(f"chunks are out of order: chunk {entry.ordinal} where chunk {expected.ordinal} belongs")
         if entry and entry != expected:
-            raise CodecError(
-                f"{path}: {expected.title} is not the one that the index lists, but one of another file with the "
-                "same header. Fetch the file anew."
+            raise source.fault(
+                f"{expected.title} is not the one that the index lists, but one of another file with the same header"
             )
-        chunk = read_chunk(self._source, expected, self._file_id) if entry else None
+        chunk = read_chunk(source, expected, self._head.file_id) if entry else None
         if chunk is None:
-            raise CodecError(f"{path}: {expected.title} is damaged. Fetch the file anew, or try --salvage.")
+            raise source.fault(f"{expected.title} is damaged")
         return chunk
 
 

@@ -36,11 +36,11 @@ def read_undamaged(source: Source) -> tuple[Head, Contents]:
     try:
         check_copy(source, head, read_footer(source, head))
     except CodecError as error:
-        damaged.append(str(error))
+        damaged.append(source.said(error))
     found = _search(source, head, damaged)
     listed, names_digest = index_of(found.index, head) if found.index else (None, None)
     if listed is None:
-        damaged.append(f"{source.path}: its index is damaged or missing.")
+        damaged.append("its index is damaged or missing")
         entries = _in_order(found, damaged)
     else:
         entries = _as_listed(listed, found, damaged)
@@ -55,7 +55,7 @@ def _any_head(source: Source, damaged: list[str]) -> Head:
     try:
         return read_head(source)
     except CodecError as error:
-        damaged.append(str(error))
+        damaged.append(source.said(error))
         reason = error
     head, at = None, 1
     while (at := source.find(MAGIC, at)) is not None:
@@ -89,7 +89,7 @@ def _take(source: Source, head: Head, at: int, found: _Found, damaged: list[str]
         if tag == INDEX and (section := read_section(source, INDEX, at, head.file_id)):
             found.index = section
     except CodecError as error:
-        damaged.append(str(error))
+        damaged.append(source.said(error))
     return at + 1
 
 
@@ -100,7 +100,7 @@ def _as_listed(listed: list[Entry], found: _Found, damaged: list[str]) -> list[E
     for entry in listed:
         if entry.listed not in whole:
             what = "not the one that the index lists" if entry.ordinal in strangers else "damaged or missing"
-            damaged.append(f"{entry.title} is {what}.")
+            damaged.append(f"{entry.title} is {what}")
     return [whole.get(entry.listed, entry) for entry in listed]
 
 
@@ -110,11 +110,11 @@ def _in_order(found: _Found, damaged: list[str]) -> list[Entry]:
     whole = {id(entry) for entry in found.whole}
     for entry in sorted([*found.whole, *found.broken], key=lambda entry: entry.ordinal):
         if entries and (entry.ordinal == entries[-1].ordinal or entry.first < entries[-1].next_image):
-            damaged.append(f"{entry.title} is there twice, or does not fit the chunk before it; it is left out.")
+            damaged.append(f"{entry.title} is there twice, or does not fit the chunk before it; it is left out")
             continue
         entries.append(entry)
         if id(entry) not in whole:
-            damaged.append(f"{entry.title} is damaged.")
+            damaged.append(f"{entry.title} is damaged")
     return entries
 
 
@@ -124,14 +124,14 @@ def _names(section: bytes | None, digest: bytes | None, images: int | None, dama
         if section is not None and (not expected or section[-8:] == digest):
             return names_of(section, images)
     except ValueError as error:
-        damaged.append(f"the names cannot be read: {error}.")
+        damaged.append(f"its names cannot be read: {error}")
         return None
     if expected:
-        damaged.append("the names are damaged or missing.")
+        damaged.append("its names are damaged or missing")
     return None
 
 
 def _gaps(entries: list[Entry], images: int) -> list[str]:
     starts = [entry.first for entry in entries] + [images]
     ends = [0] + [entry.next_image for entry in entries]
-    return [f"images {end} to {start - 1} are lost." for end, start in zip(ends, starts, strict=True) if start > end]
+    return [f"images {end} to {start - 1} are lost" for end, start in zip(ends, starts, strict=True) if start > end]

@@ -10,6 +10,7 @@ from pathlib import Path
 from vdmkit.errors import CodecError
 
 _PIECE = 1 << 20
+_ADVICE = "Fetch the file anew, or try --salvage."
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,25 @@ class Source:
             CodecError: They are not all there (known before anything is allocated), or the disk fails.
         """
         if start + count > self.size:
-            raise CodecError(
-                f"{self.path}: bytes {start} to {start + count} are expected, but it ends at {self.size}: "
-                "it was cut short or is damaged. Fetch it anew."
+            raise self.fault(
+                f"bytes {start} to {start + count} are expected, but it ends at {self.size}: "
+                "it was cut short or is damaged"
             )
         try:
             data = os.pread(self.descriptor, count, start)
         except OSError as error:
-            raise CodecError(f"{self.path}: cannot be read at byte {start}: {error.strerror}.") from error
+            raise self.fault(f"cannot be read at byte {start}: {error.strerror}") from error
         if len(data) != count:
             raise CodecError(f"{self.path}: became shorter while it was read. Wait until nothing writes to it.")
         return data
+
+    def fault(self, what: str) -> CodecError:
+        """What is wrong with the file, where, and what to do."""
+        return CodecError(f"{self.path}: {what}. {_ADVICE}")
+
+    def said(self, error: CodecError) -> str:
+        """The middle of it alone."""
+        return str(error).removeprefix(f"{self.path}: ").removesuffix(f". {_ADVICE}")
 
     def pieces(self, start: int, count: int) -> Iterator[bytes]:
         """The same bytes, a mebibyte at a time."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vdmkit.container._chunk import Chunk, Entry, pack_chunk, place_after
+from vdmkit.container._chunk import Chunk, Entry, pack_chunk, place_after, read_chunk
 from vdmkit.container._head import Head, make_head
 from vdmkit.container._part import hold, take_up
 from vdmkit.container._source import Source
@@ -35,6 +35,14 @@ class Writer:
         os.ftruncate(self._descriptor, self._end)
         os.fsync(self._descriptor)
         _sync_folder(self._path)
+
+    def written(self) -> Iterator[Chunk]:
+        """The chunks that are in the file, for who resumes to see that they are of the same images."""
+        size = os.fstat(self._descriptor).st_size
+        for entry in self._entries:
+            chunk = read_chunk(Source(part_of(self._path), self._descriptor, size), entry, self._head.file_id)
+            if chunk is not None:  # it was whole when it was taken up
+                yield chunk
 
     def append(self, chunk: Chunk) -> None:
         """Write a chunk; it is on the disk when this returns.

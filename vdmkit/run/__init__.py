@@ -6,7 +6,7 @@ from vdmkit.run._codec import Coding, coding_of, with_steps_of_codec
 from vdmkit.run._comparable import check_comparable
 from vdmkit.run._compress import Compressed, compress
 from vdmkit.run._convert import convert as convert_run
-from vdmkit.run._decompress import Preview, codec_of_file, images_of_file, write_images
+from vdmkit.run._decompress import Preview, codec_of_file, images_of_file, step_of_file, write_images
 from vdmkit.run._evaluate import evaluate
 from vdmkit.run._evaluation import Evaluation
 from vdmkit.run._expected_rate import ExpectedRate, expected_rate
@@ -63,6 +63,7 @@ __all__ = [
     "run_recipe",
     "score_run",
     "session",
+    "step_of_file",
     "study_schedules",
     "text_of_study",
     "with_steps_of_codec",

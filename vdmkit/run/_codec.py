@@ -7,6 +7,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -28,10 +29,11 @@ _FEW, _MANY = 20, 250  # steps of the mixture, and of the Gaussian kernel
 
 @dataclass(frozen=True)
 class Coding:
-    """A codec, and the estimator of the bound that its rate follows."""
+    """A codec, the estimator of the bound that its rate follows, and which parameters of the run it is made of."""
 
     codec: Codec
     bound: VariationalBound
+    checkpoint: dict[str, Any]
 
     def __str__(self) -> str:
         return self.bound.describe().removeprefix("variational bound, ")
@@ -71,7 +73,8 @@ def coding_of(run: TrainedRun, *, profile: Profile, group: int) -> Coding:
     estimator = build_estimator(run.recipe, model.observation.levels)
     if not isinstance(estimator, VariationalBound) or not estimator.steps:
         raise RecipeError("a codec takes steps: the estimator must be the bound, with a number of steps.")
-    return Coding(Codec(model, layers_of(model, estimator), profile, group, seed=run.recipe.seed), estimator)
+    codec = Codec(model, layers_of(model, estimator), profile, group, seed=run.recipe.seed)
+    return Coding(codec, estimator, {"step": run.step, "weights": run.recipe.likelihood.weights})
 
 
 def layers_of(model: DiffusionModel, bound: VariationalBound) -> Layers:

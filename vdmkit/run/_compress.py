@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from vdmkit.compression import Codec
-from vdmkit.container import Chunk, open_writer
+from vdmkit.container import Chunk, Writer, open_writer
 from vdmkit.data import ImageList
 from vdmkit.errors import CodecError
 from vdmkit.report import progress
@@ -58,9 +59,11 @@ def compress(coding: Coding, images: ImageList, out: Path, *, chunk: int, resume
     """
     codec = coding.codec
     code, other = codec.chunk_code(codec.group), codec.chunk_code(_other_batch(codec))
-    header, coded = codec.header(fingerprint()) | {"chunk": chunk}, []
+    header = codec.header(fingerprint()) | {"chunk": chunk} | coding.checkpoint
+    coded = []
     with open_writer(out, header, resume=resume) as writer, progress("compressing", len(images)) as advance:
         begun = writer.images
+        _check_same(writer, images, out)
         if begun:
             advance(begun)
         for first in range(begun, len(images), chunk):
@@ -68,7 +71,7 @@ def compress(coding: Coding, images: ImageList, out: Path, *, chunk: int, resume
             payload, bits = code.encode(pixels, advance)
             if verify and not np.array_equal(other.decode(payload), pixels):
                 raise CodecError("a chunk does not decode to its images: it was not written. Try --profile portable.")
-            writer.append(Chunk(len(pixels), payload.to_bytes(), hashlib.sha256(pixels.tobytes()).digest()))
+            writer.append(Chunk(len(pixels), payload.to_bytes(), _sha256(pixels)))
             coded.append((int(payload.stored.sum()), bits, payload.initial_bits))
         writer.finish(images.names)
     stored, net, initial = (sum(column) for column in zip((0, 0, 0), *coded, strict=True))
@@ -76,6 +79,19 @@ def compress(coding: Coding, images: ImageList, out: Path, *, chunk: int, resume
     rates = [bits / values if values else None for bits in (8 * out.stat().st_size, net, initial)]
     gross, net, initial = rates if not begun else (rates[0], None, None)
     return Compressed(len(images), stored, out.stat().st_size, gross, net, initial, str(coding))
+
+
+def _check_same(writer: Writer, images: ImageList, out: Path) -> None:
+    """Raises CodecError if what is written already, by a process that was interrupted, is not of these images."""
+    first = 0
+    for chunk in writer.written():
+        if _sha256(images.read(first, first + chunk.images)) != chunk.pixels_sha256:
+            raise CodecError(f"{out}.part: begun with other images than these. Give the same ones, or delete it.")
+        first += chunk.images
+
+
+def _sha256(pixels: UInt8[np.ndarray, "n h w c"]) -> bytes:
+    return hashlib.sha256(pixels.tobytes()).digest()
 
 
 def _other_batch(codec: Codec) -> int:

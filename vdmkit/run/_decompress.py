@@ -18,6 +18,7 @@ from vdmkit.errors import CodecError, RecipeError
 from vdmkit.files import whole_file, whole_folder
 from vdmkit.report import progress, write_png
 from vdmkit.run._codec import fingerprint
+from vdmkit.run._folder import RunFolder
 from vdmkit.run._load import TrainedRun
 
 Images = UInt8[np.ndarray, "n h w c"]
@@ -49,7 +50,19 @@ def _picture(x_hat: Float[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n h w c"
 
 def codec_of_file(run: TrainedRun, reader: Reader) -> Codec:
     """Raises CodecError if the file is of another model, or cannot be decoded on this machine."""
-    return codec_of(reader.header, run.model(run.recipe.likelihood.weights), fingerprint())
+    try:
+        return codec_of(reader.header, run.model(reader.header["weights"]), fingerprint())
+    except CodecError as error:
+        words = f"{reader.header['weights']} parameters of step {reader.header['step']:,}"
+        raise CodecError(
+            f"{error}; it was made with the {words}, and this is step {run.step:,} of {run.folder.path}."
+        ) from None
+
+
+def step_of_file(reader: Reader, folder: RunFolder) -> int | None:
+    """The checkpoint that it was made with, where the run still has it."""
+    step = reader.header["step"]
+    return step if (folder.checkpoints / str(step)).is_dir() else None
 
 
 def images_of_file(
