@@ -18,14 +18,14 @@ FINE = 128
 WINDOW = 6.2  # standard deviations: a normal law leaves 6e-10 beyond
 
 
-def window(sd: float) -> int:
+def reach(sd: float) -> int:
     """Cells on either side of the mean, for a standard deviation of so many cells."""
     return int(np.ceil(WINDOW * sd))
 
 
 def counts(sd: float, total: int) -> Int64[np.ndarray, " parts"]:
     """Phi at every part of the window as a share of `total`, from 0 to `total`."""
-    half = window(sd) * FINE
+    half = reach(sd) * FINE
     values = np.floor(exact_normal_cdf(np.arange(-half, half + 1) / (sd * FINE)) * total).astype(np.int64)
     values[0], values[-1] = 0, total
     return values
@@ -44,7 +44,7 @@ class GaussianTable:
     cells: int = field(init=False)
 
     def __post_init__(self) -> None:
-        cells = 2 * window(self.sd)
+        cells = 2 * reach(self.sd)
         floor = np.arange(cells * FINE + 1) // FINE
         total = SLOTS - ESCAPE * self.escapes
         object.__setattr__(self, "cells", cells)

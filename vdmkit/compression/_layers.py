@@ -123,7 +123,7 @@ class Layers:
         """Of every table and constant, shortened."""
         digest = hashlib.sha256()
         tables = [self.prior.cumulative, *(table.cumulative for table in self.q)]
-        tables += [table.cumulative if isinstance(table, GaussianTable) else table.normal for table in self.p]
+        tables += [table.cumulative if isinstance(table, GaussianTable) else table.window.normal for table in self.p]
         for array in (self.s, self.c, self.d, self.x, *tables):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:32]

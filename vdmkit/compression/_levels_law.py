@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Integer, UInt64
 
 from vdmkit.compression._law import AbstractLaw
-from vdmkit.compression._mixture_law import WEIGHT_BITS
+from vdmkit.compression._mixture_cdf import WEIGHT_BITS
 from vdmkit.compression._rans import SLOTS, Symbols
 
 

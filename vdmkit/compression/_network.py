@@ -30,7 +30,7 @@ def in_precision(model: DiffusionModel, dtype: Precision) -> DiffusionModel:
 
 @eqx.filter_jit
 def _integers(
-    kind: str, model: DiffusionModel, y: Array, gamma: Array, scale: Array, margin: Array, offsets: Array
+    kind: str, model: DiffusionModel, offsets: Array, y: Array, gamma: Array, scale: Array, margin: Array
 ) -> tuple[Array, Array]:
     function = partial(_FUNCTIONS[kind], model)
     return jax.vmap(function, in_axes=(0, None, None, None, 0))(y, gamma, scale, margin, offsets)
@@ -79,15 +79,19 @@ class Network:
 
         def call(rows: Int[np.ndarray, " b"]) -> tuple[Array, ...]:
             floats = self._floats(y[rows], layers.gamma[t], scale, margin)
-            return _integers(kind, self.model, *floats, jnp.asarray(offsets[rows]))
+            return _integers(kind, self.model, jnp.asarray(offsets[rows]), *floats)
 
         integers, clear = self._in_batches(len(k), call)
         return integers, clear
 
     def x_hat(self, k: Int[np.ndarray, "n h w c"], t: int) -> Float[np.ndarray, "n h w c"]:
         """What is known of images whose y_t = k d_t is: their mean."""
-        y, gamma = k * self.layers.d[t], self.layers.gamma[t]
-        return self._in_batches(len(k), lambda rows: (_x_hat(self.model, *self._floats(y[rows], gamma)),))[0]
+        y = k * self.layers.d[t]
+
+        def call(rows: Int[np.ndarray, " b"]) -> tuple[Array, ...]:
+            return (_x_hat(self.model, *self._floats(y[rows], self.layers.gamma[t])),)
+
+        return self._in_batches(len(k), call)[0]
 
     def _in_batches(
         self, count: int, call: Callable[[Int[np.ndarray, " b"]], tuple[Array, ...]]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from vdmkit.compression._mixture_law import WEIGHT_BITS
+from vdmkit.compression._mixture_cdf import WEIGHT_BITS
 from vdmkit.compression._normal import exact_exp
 from vdmkit.model import DiffusionModel
 

@@ -17,6 +17,7 @@ class Reader:
     """An open .vdmz file. Made by `open_reader`. Threads may read at once.
 
     Attributes:
+        path: Where it is.
         header: The JSON object that it was written with.
         chunks: Its chunks in order; damaged ones that are known of are among them when it is salvaged.
         images: How many images it was written with; of a salvaged file as many as are known of.
@@ -26,6 +27,7 @@ class Reader:
 
     def __init__(self, source: Source, head: Head, contents: Contents) -> None:
         self._source = source
+        self.path: Path = source.path
         self._head = head
         self.header: dict[str, Any] = head.header
         self.chunks: list[Entry] = contents.entries

@@ -55,7 +55,7 @@ def codec_of_file(run: TrainedRun, reader: Reader) -> Codec:
     except CodecError as error:
         words = f"{reader.header['weights']} parameters of step {reader.header['step']:,}"
         raise CodecError(
-            f"{error}; it was made with the {words}, and this is step {run.step:,} of {run.folder.path}."
+            f"{reader.path}: {error}; it was made with the {words}, and this is step {run.step:,} of {run.folder.path}."
         ) from None
 
 
@@ -120,9 +120,9 @@ def _decode(
     try:
         images = code.decode(payload_of(chunk.payload, chunk.images), advance, told)
     except CodecError as error:
-        raise CodecError(f"{entry.title}: {error}.") from error
+        raise CodecError(f"{reader.path}: {entry.title}: {error}.") from error
     if hashlib.sha256(images.tobytes()).digest() != chunk.pixels_sha256:
-        raise CodecError(f"{entry.title}: the decoded images are not those that were encoded.")
+        raise CodecError(f"{reader.path}: {entry.title}: the decoded images are not those that were encoded.")
     return images
 
 
