@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vdmkit.compression import Codec
-from vdmkit.container import Chunk, open_writer
+from vdmkit.container import Chunk, open_writer, payload_of
 from vdmkit.data import ImageList
 from vdmkit.errors import CodecError
 from vdmkit.report import progress
@@ -66,9 +66,10 @@ def compress(coding: Coding, images: ImageList, out: Path, *, chunk: int, resume
         for first in range(begun, len(images), chunk):
             pixels = images.read(first, min(first + chunk, len(images)))
             payload, bits = code.encode(pixels, advance)
-            if verify and not np.array_equal(other.decode(payload), pixels):
+            written = payload.to_bytes()
+            if verify and not np.array_equal(other.decode(payload_of(written, len(pixels))), pixels):
                 raise CodecError("a chunk does not decode to its images: it was not written. Try --profile portable.")
-            writer.append(Chunk(len(pixels), payload.to_bytes(), hashlib.sha256(pixels.tobytes()).digest()))
+            writer.append(Chunk(len(pixels), written, hashlib.sha256(pixels.tobytes()).digest()))
             coded.append((int(payload.stored.sum()), bits, payload.initial_bits))
         writer.finish(images.names)
     stored, net, initial = (sum(column) for column in zip((0, 0, 0), *coded, strict=True))
