@@ -24,7 +24,7 @@ def exact_exp(x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
 
 
 def exact_normal_cdf(x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-    """Phi(x) for |x| up to 8, to some 1e-14, the same bits everywhere.
+    """Phi(x) for |x| up to 8, to some 1e-13, the same bits everywhere.
 
     Phi(x) = 1/2 + phi(x) sum_n x^(2n+1) / (1 3 5 ... (2n+1)) (Marsaglia 2004, Journal of Statistical Software 11, 4).
     """

@@ -117,8 +117,8 @@ class Stack:
         self.heads[: len(slots)] = x
 
     def _put(self, words: UInt32[np.ndarray, " n"]) -> None:
-        while self.length + len(words) > len(self.tail):
-            self.tail = np.concatenate([self.tail, np.zeros_like(self.tail)])
+        if self.length + len(words) > len(self.tail):
+            self.tail = np.append(self.tail, np.zeros(len(self.tail) + len(words), np.uint32))
         self.tail[self.length : self.length + len(words)] = words
         self.length += len(words)
 

@@ -20,7 +20,8 @@ class Payload:
         groups: how many images each group has, in the order of coding.
         stored: of each image, whether its levels are written out.
         stored_levels: of how many levels those are.
-        seeded: words that an empty stack was filled with, which are left when all is decoded.
+        seeded: words that an empty stack was filled with, which are left when all is decoded. Of a few small images
+            they may be more than `words`, as the heads hold some of them.
     """
 
     groups: tuple[int, ...]
@@ -48,7 +49,7 @@ def payload_of(data: bytes, images: int) -> Payload:
         raise CodecError("a chunk is too short")
     groups, lanes, levels, seeded, words = _FIXED.unpack_from(data)
     sizes = np.array([2 * groups, -(-images // 8), 8 * lanes, 4 * words])
-    if _FIXED.size + int(sizes.sum()) != len(data) or not 1 <= levels <= 256 or not lanes or seeded > words:
+    if _FIXED.size + int(sizes.sum()) != len(data) or not 1 <= levels <= 256 or not lanes:
         raise CodecError("a chunk's lengths do not fit it")
     ends = _FIXED.size + np.cumsum(sizes)
     parts = [data[end - size : end] for end, size in zip(ends.tolist(), sizes.tolist(), strict=True)]

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vdmkit.compression import Codec
-from vdmkit.container import Chunk, Writer, open_writer
+from vdmkit.container import Chunk, Writer, open_writer, payload_of
 from vdmkit.data import ImageList
 from vdmkit.errors import CodecError
 from vdmkit.report import progress
@@ -69,9 +69,10 @@ def compress(coding: Coding, images: ImageList, out: Path, *, chunk: int, resume
         for first in range(begun, len(images), chunk):
             pixels = images.read(first, min(first + chunk, len(images)))
             payload, bits = code.encode(pixels, advance)
-            if verify and not np.array_equal(other.decode(payload), pixels):
+            written = payload.to_bytes()
+            if verify and not np.array_equal(other.decode(payload_of(written, len(pixels))), pixels):
                 raise CodecError("a chunk does not decode to its images: it was not written. Try --profile portable.")
-            writer.append(Chunk(len(pixels), payload.to_bytes(), _sha256(pixels)))
+            writer.append(Chunk(len(pixels), written, _sha256(pixels)))
             coded.append((int(payload.stored.sum()), bits, payload.initial_bits))
         writer.finish(images.names)
     stored, net, initial = (sum(column) for column in zip((0, 0, 0), *coded, strict=True))
