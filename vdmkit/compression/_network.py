@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Calls of the network for any number of images, in batches of two sizes, each compiled once."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -58,12 +59,9 @@ class Network:
         """The integers of each image, the offsets that guard them, and whether there are such."""
         offsets = np.zeros(len(k), np.int64)
         integers, clear = self.decoded(k, t, offsets)
-        for offset in range(1, OFFSETS):
-            again = np.flatnonzero(~clear)
-            if not len(again):
-                break
-            offsets[again] = offset
-            integers[again], clear[again] = self.decoded(k[again], t, offsets[again])
+        while not clear.all() and offsets.max() < OFFSETS - 1:
+            offsets[~clear] += 1
+            integers, clear = self.decoded(k, t, offsets)  # all of them, as the decoder will: float32 asks for it
         return integers, offsets, clear
 
     def decoded(
@@ -71,9 +69,7 @@ class Network:
     ) -> tuple[np.ndarray, Bool[np.ndarray, " n"]]:
         """The integers of each image at these offsets, of step t, or of the observation for t = 0; whether guarded."""
         parts = []
-        size = self.batch if len(k) > _FEW else min(_FEW, self.batch)
-        for first in range(0, len(k), size):
-            rows = np.arange(first, min(first + size, len(k)))
+        for rows, size in self._pieces(len(k)):
             padded = np.resize(rows, size)
             parts.append([array[: len(rows)] for array in self._call(k[padded], t, offsets[padded])])
         integers, clear = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -84,6 +80,14 @@ class Network:
         with jax.enable_x64(True):
             y, gamma = self._inputs(k, t)
             return np.asarray(_x_hat(self.model, y, gamma), np.float64)
+
+    def _pieces(self, count: int) -> Iterator[tuple[Int[np.ndarray, " n"], int]]:
+        """Images, and the size that they are filled up to: a batch that would be half empty goes in small ones."""
+        few, first = min(_FEW, self.batch), 0
+        while first < count:
+            size = self.batch if count - first > self.batch // 2 else few
+            yield np.arange(first, min(first + size, count)), size
+            first += size
 
     def _inputs(self, k: np.ndarray, t: int) -> tuple[Array, Array]:
         return jnp.asarray(k * self.layers.d[t], self.dtype), jnp.asarray(self.layers.gamma[t], self.dtype)
