@@ -31,9 +31,9 @@ class LevelsLaw(AbstractLaw):
 
     def _edge(self, rows: slice, symbols: Integer[np.ndarray, "..."]) -> Integer[np.ndarray, "n m"]:
         """The first slot of symbols, given for each value or for all."""
-        weights = self.cumulative[rows].astype(np.int64)
+        weights = self.cumulative[rows]
         symbols = np.broadcast_to(symbols, (len(weights), symbols.shape[-1]))
-        at = np.take_along_axis(weights, symbols, axis=1)
+        at = np.take_along_axis(weights, symbols, axis=1).astype(np.int64)
         return (at * (SLOTS - weights.shape[1] + 1) >> WEIGHT_BITS) + symbols
 
 

@@ -4,25 +4,25 @@
     F(j) = (sum_k w_k G(edge_j - m_k)) / 2^24 + j
 
 is that at the lower edge of cell j of the window, in slots. G of the common standard deviation reaches 2^26 less the
-slots that j and the escape take; the w_k sum to 2^24. numpy and XLA agree on integers; the search is XLA's, which is
-ten times as fast.
+slots that j and the escape take; the w_k sum to 2^24. XLA does it, which is as exact with integers as numpy, and
+needs no arrays of all levels of all values.
 """
 
+from collections.abc import Callable
 from functools import partial
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int32, Int64, UInt64
+from jaxtyping import Int64, Shaped
 
 from vdmkit.compression._gaussian_law import FINE
 from vdmkit.compression._law import ESCAPE
 from vdmkit.compression._rans import SLOTS, Symbols
 
 WEIGHT_BITS = 24
-_FEWEST = 64  # values of a search: fewer are padded, so that few shapes are compiled
+_FEWEST, _MOST = 64, 1024  # values of a block
 
 
 class Window(NamedTuple):
@@ -40,11 +40,10 @@ class Window(NamedTuple):
     cells: Int64[np.ndarray, ""]
 
 
-def below(xp: ModuleType, window: Window, near: int, cumulative: Any, cell: Any, lead: Any) -> Any:
+def below(window: Window, near: int, cumulative: Any, cell: Any, lead: Any) -> Any:
     """F at the lower edges of cells, of which the outer ones reach to infinity.
 
     Args:
-        xp: numpy, or jax.numpy, whose arrays all the others are.
         near: levels, at most, whose windows hold one point.
         cumulative: weights of the levels of each value, (n, V + 1).
         cell: of each value, (n,);
@@ -52,37 +51,43 @@ def below(xp: ModuleType, window: Window, near: int, cumulative: Any, cell: Any,
     """
     normal, end, means, cells = window
     parts = cell * FINE + lead
-    begin = xp.clip(xp.searchsorted(means, parts - end, side="right"), 0, len(means) - near)
-    level = begin[:, None] + xp.arange(near + 1)  # levels before these count whole, those after them not at all
-    weights = xp.take_along_axis(cumulative, level, axis=1).astype(xp.int64)
-    at = normal[xp.clip(parts[:, None] - means[level[:, :-1]], 0, end)]
+    begin = jnp.clip(jnp.searchsorted(means, parts - end, side="right"), 0, len(means) - near)
+    level = begin[:, None] + jnp.arange(near + 1)  # levels before these count whole, those after them not at all
+    weights = jnp.take_along_axis(cumulative, level, axis=1).astype(jnp.int64)
+    at = normal[jnp.clip(parts[:, None] - means[level[:, :-1]], 0, end)]
     total = weights[:, 0] * normal[end] + ((weights[:, 1:] - weights[:, :-1]) * at).sum(1)
     inner = (total >> WEIGHT_BITS) + cell
-    return xp.where(cell <= 0, 0, xp.where(cell >= cells, SLOTS - ESCAPE, inner))
+    return jnp.where(cell <= 0, 0, jnp.where(cell >= cells, SLOTS - ESCAPE, inner))
 
 
-def search(
-    window: Window,
-    near: int,
-    cumulative: Int32[np.ndarray, "n v_plus_1"],
-    lead: Int64[np.ndarray, " n"],
-    slots: UInt64[np.ndarray, " n"],
-) -> tuple[Symbols, Symbols, Symbols]:
-    """The cell of each value with F(cell) <= slot < F(cell + 1), and these two; the last cell for higher slots."""
-    count = len(slots)
-    rows = np.resize(np.arange(count), max(_FEWEST, 1 << (count - 1).bit_length()))
-    with jax.enable_x64(True):
-        found = _search(window, near, cumulative[rows], lead[rows], slots.astype(np.int64)[rows])
-        cell, low, high = (np.array(array)[:count] for array in found)
-    return cell, low, high
+def in_blocks(
+    function: Callable[..., Any], window: Window, near: int, *of_values: Shaped[np.ndarray, "n ..."]
+) -> list[Symbols]:
+    """`ends_of` or `search` for any number of values, in blocks of few sizes, each compiled once."""
+    count, parts = len(of_values[0]), []
+    for first in range(0, count, _MOST):
+        rows = np.arange(first, min(first + _MOST, count))
+        padded = np.resize(rows, max(_FEWEST, 1 << (len(rows) - 1).bit_length()))
+        with jax.enable_x64(True):
+            found = function(window, near, *(values[padded] for values in of_values))
+            parts.append([np.array(array)[: len(rows)] for array in found])
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
 @partial(jax.jit, static_argnames="near")
-def _search(window: Window, near: int, cumulative: Any, lead: Any, slots: Any) -> Any:
+def ends_of(window: Window, near: int, cumulative: Any, lead: Any, cell: Any) -> tuple[Any, Any]:
+    """F(cell) and F(cell + 1)."""
+    return below(window, near, cumulative, cell, lead), below(window, near, cumulative, cell + 1, lead)
+
+
+@partial(jax.jit, static_argnames="near")
+def search(window: Window, near: int, cumulative: Any, lead: Any, slots: Any) -> tuple[Any, Any, Any]:
+    """The cell of each value with F(cell) <= slot < F(cell + 1), and these two; the last cell for higher slots."""
+
     def halve(bracket: Any) -> Any:
         low, high, at_low, at_high = bracket
         middle = (low + high) // 2
-        at = below(jnp, window, near, cumulative, middle, lead)
+        at = below(window, near, cumulative, middle, lead)
         left = slots < at
         return (
             jnp.where(left, low, middle),

@@ -8,7 +8,7 @@ from jaxtyping import Int32, Int64, Integer, UInt64
 
 from vdmkit.compression._gaussian_law import FINE, counts, reach
 from vdmkit.compression._law import ESCAPE, AbstractLaw, escape
-from vdmkit.compression._mixture_cdf import Window, below, search
+from vdmkit.compression._mixture_cdf import Window, ends_of, in_blocks, search
 from vdmkit.compression._rans import SLOTS, Symbols
 
 
@@ -47,14 +47,15 @@ class MixtureLaw(AbstractLaw):
     def intervals(self, symbols: Symbols) -> tuple[Symbols, Symbols]:
         first, lead = self._frame(slice(0, len(symbols)))
         cell = symbols - first
-        of_law = np, self.table.window, self.table.near, self.cumulative
-        starts, ends = below(*of_law, cell, lead), below(*of_law, cell + 1, lead)
+        starts, ends = in_blocks(ends_of, self.table.window, self.table.near, self.cumulative, lead, cell)
         return escape(symbols, starts, ends - starts, (cell < 0) | (cell >= self.table.window.cells))[1:]
 
     def find(self, rows: slice, slots: UInt64[np.ndarray, " n"]) -> tuple[Symbols, Symbols, Symbols]:
         first, lead = self._frame(rows)
-        cell, starts, ends = search(self.table.window, self.table.near, self.cumulative[rows], lead, slots)
-        return escape(first + cell, starts, ends - starts, slots.astype(np.int64) >= SLOTS - ESCAPE)
+        slots = slots.astype(np.int64)
+        found = in_blocks(search, self.table.window, self.table.near, self.cumulative[rows], lead, slots)
+        cell, starts, ends = found
+        return escape(first + cell, starts, ends - starts, slots >= SLOTS - ESCAPE)
 
     def _frame(self, rows: slice) -> tuple[Symbols, Symbols]:
         """The first cell of the window, and at which part of the window its lower edge lies."""

@@ -97,11 +97,14 @@ class Network:
         self, count: int, call: Callable[[Int[np.ndarray, " b"]], tuple[Array, ...]]
     ) -> list[Shaped[np.ndarray, "n ..."]]:
         """The results of calls for so many images, each call for as many, some of them repeated in the last."""
-        size, parts = self.batch if count > _FEW else min(_FEW, self.batch), []
-        for first in range(0, count, size):
+        parts, first = [], 0
+        while first < count:
+            # what would leave a batch half empty goes in small ones
+            size = self.batch if count - first > self.batch // 2 else min(_FEW, self.batch)
             rows = np.resize(np.arange(first, min(first + size, count)), size)
             with jax.enable_x64(True):  # for the integers, whatever the network's precision
                 parts.append([np.array(array)[: count - first] for array in call(rows)])
+            first += size
         return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
     def _floats(self, *values: float | Float[np.ndarray, "..."]) -> list[Array]:
