@@ -8,7 +8,8 @@ from scipy.special import ndtr
 from vdmkit.compression._gaussian_law import FINE, WINDOW, GaussianTable
 from vdmkit.compression._law import ESCAPE
 from vdmkit.compression._levels_law import LevelsLaw, even, mostly_zero
-from vdmkit.compression._mixture_law import WEIGHT_BITS, MixtureTable
+from vdmkit.compression._mixture_cdf import WEIGHT_BITS
+from vdmkit.compression._mixture_law import MixtureTable
 from vdmkit.compression._rans import SLOTS
 
 SDS = (1.99, 2.0, 2.7, 13.3, 200.1)  # cells; grids have at least 2
@@ -80,19 +81,19 @@ def test_mixture(sd: float, levels: int, gap: int) -> None:
         weights = rng.dirichlet(np.full(levels, 0.3))
         cumulative = np.append(0, np.rint(np.cumsum(weights) * 2**WEIGHT_BITS)).astype(np.int32)
         first = first_cell(place + int(offsets[0]), half)
-        k = first + np.arange(table.cells)
+        k = first + np.arange(int(table.window.cells))
         law = table.at(np.full(len(k), place), np.broadcast_to(cumulative, (len(k), levels + 1)))
         starts, frequencies = tiles(law, k, SLOTS - ESCAPE)
-        means, last = (place + offsets).tolist(), len(table.normal) - 1
+        means, last = (place + offsets).tolist(), int(table.window.end)
         edges = [int(cell) * FINE - FINE // 2 for cell in k[1:].tolist()]
         of_levels = np.diff(cumulative).tolist()
         for j in range(1, len(k), max(1, len(k) // 60)):
             at = [min(max(edges[j - 1] - mean + half * FINE, 0), last) for mean in means]
-            whole = sum(w * int(table.normal[i]) for w, i in zip(of_levels, at, strict=True))
+            whole = sum(w * int(table.window.normal[i]) for w, i in zip(of_levels, at, strict=True))
             assert starts[j] == (whole >> WEIGHT_BITS) + j
         scaled = (np.array([-np.inf, *edges, np.inf])[:, None] - means) / (sd * FINE)
         mass = np.diff(ndtr(scaled) @ (np.diff(cumulative) / 2**WEIGHT_BITS))
-        assert (np.abs(frequencies / SLOTS - mass) <= (mass * (table.cells + ESCAPE) + 3) / SLOTS + 6e-10).all()
+        assert (np.abs(frequencies / SLOTS - mass) <= (mass * (int(table.window.cells) + ESCAPE) + 3) / SLOTS + 6e-10).all()
         escapes(law, np.where(np.arange(len(k)) % 2, k[-1] + 1, k[0] - 1) + 0 * k)
 
 
