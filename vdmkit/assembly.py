@@ -17,7 +17,7 @@ from vdmkit.distribution import AbstractDistribution
 from vdmkit.errors import RecipeError
 from vdmkit.likelihood import AbstractEstimator
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import VariancePreserving, check_increasing
+from vdmkit.noise import VariancePreserving, check_increasing, steps_of_bound
 from vdmkit.objective import Objective, check_variance
 from vdmkit.observation import require_even_levels
 from vdmkit.optimizer import interior_apart
@@ -107,9 +107,11 @@ def build_objective(recipe: Recipe) -> Objective:
 
 
 def check_objective(recipe: Recipe) -> None:
-    """Raises RecipeError if the schedule is to follow the variance, and would change more than that."""
-    if recipe.objective.schedule == "variance":
-        objective, schedule = build_objective(recipe), recipe.model.schedule.build(key=jax.random.key(0))
+    """Raises RecipeError if the steps are of no bound, or the schedule's variance is not all that is to change."""
+    objective, schedule = build_objective(recipe), recipe.model.schedule.build(key=jax.random.key(0))
+    if objective.steps:
+        steps_of_bound(objective.grid, schedule, objective.steps)
+    if objective.schedule == "variance":
         check_variance(schedule, objective.times, objective.weighting, steps=objective.steps)
 
 
@@ -160,8 +162,16 @@ def build_estimator(recipe: Recipe, levels: int) -> AbstractEstimator[Any]:
 def check_rest(recipe: Recipe) -> None:
     """Build what is used after training, so that a refusal does not come after hours. Raises RecipeError."""
     recipe.sampling.sampler.build()
-    recipe.sampling.grid.build()
+    _check_sampling_grid(recipe)
     build_guidance(recipe)
+
+
+def _check_sampling_grid(recipe: Recipe) -> None:
+    """A grid of given steps is asked for others."""
+    grid, settings = recipe.sampling.grid.build(), recipe.sampling
+    latents = settings.steps - (settings.end == "image")  # whose last step is not of the grid
+    if latents:
+        grid(recipe.model.schedule.build(key=jax.random.key(0)), latents)
 
 
 def _init_key(recipe: Recipe) -> PRNGKeyArray:

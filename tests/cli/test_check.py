@@ -113,6 +113,10 @@ def test_a_schedule_that_may_not_follow_the_variance(run, recipe, data):
             "grid 'tabulated': times = [0.0]: expected at least two that fall from 1 to 0.",
         ),
         (
+            "sampling.grid={name='gammas', gammas=[-8.0, 0.0, 5.0]}",
+            "grid gammas: it is of 2 steps, and 250 were asked for.",
+        ),
+        (
             "sampling.sampler.kernel=mixture",
             "kernel mixture: the prediction gives no probabilities of levels. "
             "Use prediction categorical or lattice, or kernel gaussian.",
@@ -130,6 +134,14 @@ def test_values_that_no_component_can_have(run, recipe, override, message):
     result = run("check", str(recipe), "--set", override)
     assert (result.code, result.out) == (2, "")
     assert result.err.endswith(f"{message}\n")
+
+
+def test_a_grid_that_is_of_no_bound(run, recipe):
+    """A run of T steps would train on a part of the bound, or be evaluated on it after hours."""
+    grid = "objective.grid={name='tabulated', times=[0.5, 0.1]}"
+    result = run("check", str(recipe), "--set", grid, "--set", "objective.steps=1")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("grid TabulatedGrid: it goes from gamma = ")
 
 
 def test_labels_that_would_not_be_used(run, recipe):

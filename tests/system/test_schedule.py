@@ -32,9 +32,12 @@ def test_grids_and_kernels_go_from_command_to_command(program, whole):
         measured = json.loads(found.out)
         error = np.hypot(row["half_width"], measured["half_width_monte_carlo"])  # 95%, of draws that are independent
         assert abs(measured["bpd"] - row["bpd"]) < 2 * error  # false once in 1e4 seeds, this one is fixed
+        end, steps = ("image", "4 steps to the image") if kernel == "gaussian" else ("latent", "3 steps to z_0")
+        taken += ("--set", f"sampling.end={end}")
         drawn = program("sample", "--ckpt", str(whole), *taken, "-n", "2", "-o", f"{kernel}.npy")
         assert drawn.code == 0, drawn.err
         assert drawn.out.startswith(f"{kernel}.npy: 2 samples")
+        assert steps in drawn.out
     fitted = program("evaluate", "--ckpt", "fitted", "--json")
     assert fitted.code == 0, fitted.err
     same = json.loads(program("evaluate", "--ckpt", str(whole), "--json").out)

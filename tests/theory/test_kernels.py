@@ -190,12 +190,22 @@ def test_the_optimal_variance_is_exact_for_gaussian_data(variance: float, steps:
     np.testing.assert_allclose(total, expected, rtol=1e-12)
 
 
+def test_errors_below_the_range_of_floats() -> None:
+    """False if a variance were no number near the data, where an exact denoiser has errors of next to nothing."""
+    with jax.enable_x64(False):
+        kernel = OptimalVariance(gammas=(-13.0, 0.0), errors=(1e-300, 1e-3))
+        found = jax.vmap(kernel.error)(jnp.asarray([-13.0, -6.5, 0.0]))
+    np.testing.assert_allclose(found, [0, 0, 1e-3], rtol=1e-4)  # a logarithm of -690, rounded
+
+
 def test_what_a_kernel_refuses() -> None:
     """False if a kernel went on with what is no probability or no measurement."""
     gaussian = Estimate(jnp.zeros(PIXEL), jnp.zeros(PIXEL))
     with pytest.raises(RecipeError, match="gives no probabilities of levels"):
         Mixture()(gaussian, jnp.zeros(PIXEL), jnp.asarray(0.0), jnp.asarray(-1.0))
-    for gammas, errors in (((0.0,), (1.0,)), ((0.0, 1.0), (1.0,)), ((1.0, 0.0), (1.0, 1.0)), ((0.0, 1.0), (1.0, 0.0))):
+    two, nan = (0.0, 1.0), float("nan")
+    wrong = (((0.0,), (1.0,)), (two, (1.0,)), ((1.0, 0.0), (1.0, 1.0)), (two, (1.0, 0.0)), (two, (1.0, nan)))
+    for gammas, errors in (*wrong, ((0.0, nan), (1.0, 1.0))):
         with pytest.raises(RecipeError):
             OptimalVariance(gammas=gammas, errors=errors)
     assert Choice("kernel", "gaussian").build() == Gaussian()

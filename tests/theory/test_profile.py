@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.errors import RecipeError
+from vdmkit.choice import Choice
+from vdmkit.errors import NonFiniteError, RecipeError
 from vdmkit.kernel import Gaussian
-from vdmkit.noise import Cosine, FixedLinear, GivenGammas, gammas_of
+from vdmkit.likelihood import VariationalBound, bound_of_images
+from vdmkit.noise import AbstractGrid, Cosine, FixedLinear, GivenGammas, TabulatedGrid, gammas_of, steps_of_bound
 from vdmkit.profile import (
     Curve,
     best_rate,
@@ -124,6 +126,41 @@ def test_a_bound_of_a_curve_is_a_sum_of_steps() -> None:
     curve = curve_of(dimensions=1)
     at = np.linspace(LOW, HIGH, 37)
     np.testing.assert_allclose(curve.bound(at, np.ones(37)), np.full((2, 3), error_of(at).sum()), rtol=1e-5)
+
+
+def test_errors_of_nothing(gaussian) -> None:
+    """False if a denoiser that makes no error at one gamma, or is no number, ended in a traceback of SciPy."""
+    curve = curve_of()
+    exact_at_the_data = Curve(curve.gamma, np.where(np.arange(61)[:, None] == 0, 0.0, curve.error), curve.ends)
+    assert np.isfinite(variance(exact_at_the_data, best_rate(exact_at_the_data)))
+    assert (exact_at_the_data.mean(curve.gamma) > 0).all()
+    images = np.zeros((2, 4, 4, 1), np.uint8)
+    with pytest.raises(NonFiniteError, match="at gamma = 0 is not finite"):
+        measure_curve(gaussian(float("nan"), shape=(4, 4, 1)), images, np.linspace(0, 1, 2), key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("times", [(1.0, 0.5, 0.1), (0.9, 0.5, 0.0)])
+def test_a_grid_of_a_bound_has_both_ends(gaussian, times) -> None:
+    """False if steps that leave out a part of the bound gave a number below -log P: of digits 1.40, not 1.76."""
+    model, grid = gaussian(0.25, shape=(4, 4, 1)), TabulatedGrid(times=times)
+    with pytest.raises(RecipeError, match="A bound needs all of it"):
+        bound_of_images(
+            model, np.zeros((2, 4, 4, 1), np.uint8), draws=2, steps=2, grid=grid, batch_size=2, key=jax.random.key(0)
+        )
+    choice = Choice("grid", "tabulated", {"times": times})
+    with pytest.raises(RecipeError, match="A bound needs all of it"):
+        VariationalBound(0, steps=2, grid=choice).gammas(model.schedule)
+
+
+def test_a_grid_of_a_bound_falls() -> None:
+    """False if a plugin's grid that goes back and forth were summed as steps."""
+
+    class Odd(AbstractGrid):
+        def __call__(self, schedule, steps):
+            return gammas_of(schedule, steps)[jnp.array([3, 1, 2, 0])]
+
+    with pytest.raises(RecipeError, match="Odd: its gammas do not fall"):
+        steps_of_bound(Odd(), FixedLinear(), 3)
 
 
 def test_saved_gammas_fit_the_schedule() -> None:

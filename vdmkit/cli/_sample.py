@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`vdmkit sample`: images drawn from a trained run."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -44,6 +45,10 @@ def sample(
     from vdmkit.run import Plan, draw_samples, drawn_by, load_run, procedure_of
 
     run = load_run(checkpoint, overrides, plugins, step)
+    if not steps and steps_of(on_grid) and run.recipe.sampling.end == "image":
+        # the step to the image follows those of the grid
+        sampling = replace(run.recipe.sampling, steps=run.recipe.sampling.steps + 1)
+        run = replace(run, recipe=replace(run.recipe, sampling=sampling))
     model = run.model(run.recipe.evaluation.weights)
     plan = Plan(number, run.recipe.sampling.steps)
     seed = run.recipe.seed if seed is None else seed

@@ -20,6 +20,7 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit.denoiser import Estimate
@@ -109,9 +110,11 @@ class OptimalVariance(AbstractGaussian):
     def __init__(self, *, gammas: tuple[float, ...], errors: tuple[float, ...]):
         if len(gammas) != len(errors) or len(gammas) < 2:
             raise RecipeError(f"{len(gammas)} gammas and {len(errors)} errors: expected as many, at least 2.")
-        if any(a >= b for a, b in itertools.pairwise(gammas)) or min(errors) <= 0:
+        # written so that a NaN is refused
+        if not all(a < b for a, b in itertools.pairwise(gammas)) or not all(0 < error < np.inf for error in errors):
             raise RecipeError("gammas must rise, and errors be above 0.")
-        self.gammas, self.log_errors = jnp.asarray(gammas, float), jnp.log(jnp.asarray(errors, float))
+        # the logarithm in float64: float32 has no number as small as an error may be
+        self.gammas, self.log_errors = jnp.asarray(gammas, float), jnp.asarray(np.log(errors), float)
         self.noises = 1
 
     def error(self, gamma: Float[Array, "*n"]) -> Float[Array, "*n"]:

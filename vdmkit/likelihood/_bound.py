@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 from vdmkit.errors import DataError, NonFiniteError, RecipeError
 from vdmkit.kernel import AbstractKernel, Gaussian
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import AbstractGrid, UniformInTime
+from vdmkit.noise import AbstractGrid, UniformInTime, steps_of_bound
 from vdmkit.objective import Bound, Steps, eps_error, prior_loss, reconstruction_loss, step_end
 from vdmkit.randomness import fold_purpose
 
@@ -46,7 +46,7 @@ def bound_of_images(
             a random sample of the test set, in its order.
 
     Raises:
-        RecipeError: `draws` is odd, or the steps are too long for float32.
+        RecipeError: `draws` is odd, the steps are too long for float32, or they are not of all the bound.
         DataError: fewer than two images.
         NonFiniteError: names the image and the term.
     """
@@ -55,7 +55,7 @@ def bound_of_images(
     check_count(pixels)
     cut = Steps(steps, kernel, grid) if steps else None
     if cut:
-        check_rounding(np.asarray(grid(model.schedule, steps), np.float64)[::-1])
+        check_rounding(steps_of_bound(grid, model.schedule, steps))
     # In an order of chance, so that a pass that is stopped is a random sample even of a sorted test set.
     order = np.random.default_rng(0).permutation(len(pixels))
     parts, done = [], 0

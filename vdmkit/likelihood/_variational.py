@@ -29,7 +29,7 @@ from vdmkit.likelihood._loss import AbstractLoss, ContinuousLoss, StepLoss
 from vdmkit.likelihood._pilot import MOST_EVALUATIONS, run_pilot
 from vdmkit.limits import MAX_STEPS
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import AbstractGrid, AbstractSchedule, UniformInTime
+from vdmkit.noise import AbstractGrid, AbstractSchedule, UniformInTime, steps_of_bound
 from vdmkit.objective import prior_loss, reconstruction_loss
 from vdmkit.randomness import fold_purpose
 from vdmkit.registry import register
@@ -118,9 +118,8 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         return self.words
 
     def gammas(self, schedule: AbstractSchedule) -> Float[np.ndarray, " steps_plus_1"]:
-        """Of the steps, rising; in continuous time the two ends."""
-        grid = self.grid if self.steps else UniformInTime()
-        return np.asarray(grid(schedule, self.steps or 1), np.float64)[::-1]
+        """Of the steps, rising; in continuous time the two ends. Raises RecipeError as `steps_of_bound`."""
+        return steps_of_bound(self.grid if self.steps else UniformInTime(), schedule, self.steps or 1)
 
     def plan(
         self, model: DiffusionModel, images: Real[np.ndarray, "n h w c"], *, precision: float, key: PRNGKeyArray

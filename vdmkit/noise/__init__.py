@@ -11,6 +11,7 @@ from vdmkit.noise._grid import (
     TabulatedGrid,
     UniformInGamma,
     UniformInTime,
+    steps_of_bound,
 )
 from vdmkit.noise._linear import FixedLinear, LearnedLinear
 from vdmkit.noise._monotone import LearnedMonotone
@@ -59,4 +60,5 @@ __all__ = [
     "gammas_of",
     "linear_betas",
     "reverse",
+    "steps_of_bound",
 ]

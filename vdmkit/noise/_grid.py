@@ -8,12 +8,15 @@ from typing import Annotated
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from annotated_types import Gt
 from jaxtyping import Array, Float
 
 from vdmkit.errors import RecipeError
-from vdmkit.noise._schedule import AbstractSchedule, gammas_of
+from vdmkit.noise._schedule import AbstractSchedule, ends_of, gammas_of
 from vdmkit.registry import define_kind, register
+
+_OFF = 1e-3  # more than the rounding of gamma in float32
 
 
 class AbstractGrid(eqx.Module):
@@ -123,3 +126,16 @@ class GivenGammas(AbstractGrid):
 def _check_steps(name: str, given: int, steps: int) -> None:
     if steps != given:
         raise RecipeError(f"grid {name}: it is of {given} steps, and {steps} were asked for.")
+
+
+def steps_of_bound(grid: AbstractGrid, schedule: AbstractSchedule, steps: int) -> Float[np.ndarray, " steps_plus_1"]:
+    """The gammas, rising. Raises RecipeError where T steps of them leave out a part of the bound."""
+    gammas, ends = np.asarray(grid(schedule, steps), np.float64)[::-1], ends_of(schedule)
+    if not (np.diff(gammas) > -_OFF).all():  # written so that a NaN does not rise
+        raise RecipeError(f"grid {type(grid).__name__}: its gammas do not fall from step to step.")
+    if not np.allclose(gammas[[0, -1]], ends, rtol=0, atol=_OFF):
+        raise RecipeError(
+            f"grid {type(grid).__name__}: it goes from gamma = {gammas[-1]:g} to {gammas[0]:g}, and the schedule from "
+            f"{ends[1]:g} to {ends[0]:g}. A bound needs all of it."
+        )
+    return gammas

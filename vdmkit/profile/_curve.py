@@ -10,9 +10,12 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Real
 from scipy.interpolate import CubicSpline, PchipInterpolator
 
+from vdmkit.errors import NonFiniteError
 from vdmkit.model import DiffusionModel
 from vdmkit.objective import eps_error, prior_loss, reconstruction_loss
 from vdmkit.randomness import fold_purpose
+
+_LEAST = 1e-30  # of a mean, far below the rounding of an error
 
 
 class Curve(eqx.Module):
@@ -27,11 +30,11 @@ class Curve(eqx.Module):
 
     def mean(self, at: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
         """M = E |eps - eps_hat|^2 at other gammas."""
-        return np.exp(PchipInterpolator(self.gamma, np.log(self.error.mean((0, 2))))(at))
+        return _between(self.gamma, self.error.mean((0, 2)), at)
 
     def second_moment(self, at: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
         """M_2 = E |eps - eps_hat|^4 at other gammas."""
-        return np.exp(PchipInterpolator(self.gamma, np.log((self.error**2).mean((0, 2))))(at))
+        return _between(self.gamma, (self.error**2).mean((0, 2)), at)
 
     def bound(self, at: Float[np.ndarray, " t"], rate: Float[np.ndarray, " t"]) -> Float[np.ndarray, "2 n"]:
         """The bound whose diffusion loss is sum_i rate_i |eps - eps_hat|^2 at `at`_i, two estimates of each image."""
@@ -43,6 +46,13 @@ class Curve(eqx.Module):
         return Curve(self.gamma, self.error[:, :, index], self.ends[:, index])
 
 
+def _between(
+    gamma: Float[np.ndarray, " g"], moment: Float[np.ndarray, " g"], at: Float[np.ndarray, " m"]
+) -> Float[np.ndarray, " m"]:
+    """A moment at other gammas, which is nowhere 0."""
+    return np.exp(PchipInterpolator(gamma, np.log(np.maximum(moment, _LEAST)))(at))
+
+
 def measure_curve(
     model: DiffusionModel,
     images: Real[np.ndarray, "n h w c"],
@@ -51,7 +61,11 @@ def measure_curve(
     key: PRNGKeyArray,
     on_gamma: Callable[[], object] = lambda: None,
 ) -> Curve:
-    """2 g n evaluations of the network. The draws belong to an image's place among `images`."""
+    """2 g n evaluations of the network. The draws belong to an image's place among `images`.
+
+    Raises:
+        NonFiniteError: the network's estimate is not finite.
+    """
     batch = jnp.asarray(images)
     error, ends = np.empty((2, len(gamma), len(images))), np.empty((2, len(images)))
     for replicate in (0, 1):
@@ -59,6 +73,10 @@ def measure_curve(
         ends[replicate] = _ends(model, batch, of_replicate)
         for g, level in enumerate(gamma):
             error[replicate, g] = _errors(model, batch, jnp.asarray(level, float), jax.random.fold_in(of_replicate, g))
+            if not np.isfinite(error[replicate, g]).all():
+                raise NonFiniteError(
+                    f"the error of eps_hat at gamma = {level:.4g} is not finite: nothing follows from it."
+                )
             on_gamma()
     return Curve(np.asarray(gamma, np.float64), error, ends)
 
