@@ -36,14 +36,14 @@ _BATCH = 64
 class Variance:
     """Of the bound's estimate from one image, one t and one eps, (bits/dim)^2, with its 95% interval.
 
-    `density` is that of gamma for a uniform t, at the gammas of the curve.
+    `density` is that of gamma for a uniform t, at the gammas of the curve; None where gamma stands still.
     """
 
     schedule: str
     variance: float
     low: float
     high: float
-    density: tuple[float, ...]
+    density: tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def study_schedules(run: TrainedRun, *, images: int, nodes: int, counts: tuple[i
         try:
             steps += _of_other(name, model, gamma, chosen, tested, counts, key)
         except VdmkitError as error:
-            left_out.append(f"kernel {name}: {error}")
+            left_out.append(f"kernel {name}: " + str(error).removeprefix(f"kernel {name}: "))
     found = _continuous(tested, d)
     variances = tuple(_variances(model.schedule, tested, d))
     return Study(*found, len(chosen[1]), curve, tested, variances, tuple(steps), tuple(left_out), measured)
@@ -152,9 +152,9 @@ def _variances(own: AbstractSchedule, curve: Curve, d: int) -> Iterator[Variance
     rates = [rate_of(schedule, fine(curve)) for schedule in schedules.values()]
     found = variances_with_errors(curve, [*rates, None]) * float(bits_per_dim(1.0, d)) ** 2
     for name, rate, row in zip([*schedules, BEST], [*rates, best_rate(curve)], found, strict=True):
-        density = 1 / np.interp(curve.gamma, fine(curve), rate)
+        at = np.interp(curve.gamma, fine(curve), rate)
         value, low, high = map(float, row)
-        yield Variance(name, value, low, high, tuple(density.tolist()))
+        yield Variance(name, value, low, high, tuple(1 / r if r > 0 else None for r in at.tolist()))
 
 
 def _registered(gamma_0: float, gamma_1: float) -> Iterator[tuple[str, AbstractSchedule]]:

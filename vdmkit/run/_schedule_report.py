@@ -4,6 +4,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tomli_w
 
 from vdmkit.files import write_json, write_text
@@ -65,7 +66,7 @@ def _component(name: str, params: dict[str, Any]) -> str:
 def _variance_chart(study: Study, folder: Path) -> list[Path]:
     """Of the few schedules that vary least."""
     few = sorted(study.variances, key=lambda row: row.variance)[:_LINES]
-    lines = {f"{row.schedule}: {row.variance:.3g}": (study.test.gamma, row.density) for row in few}
+    lines = {f"{row.schedule}: {row.variance:.3g}": (study.test.gamma, np.array(row.density, float)) for row in few}
     return line_chart(
         folder / "variance",
         lines,
