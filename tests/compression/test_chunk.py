@@ -30,7 +30,9 @@ FOREIGN = {
 @pytest.mark.parametrize("grid", [Choice("grid", "uniform"), Choice("grid", "gamma"), GIVEN], ids=str)
 def test_kernels_and_grids(make_codec, learned, images, round_trip, kernel, grid) -> None:
     """False if images of some kernel or grid did not come back."""
-    payload, _ = round_trip(make_codec(learned, 16, kernel, grid), images, batch=5)  # raw is shorter than four Gaussian steps
+    payload, _ = round_trip(
+        make_codec(learned, 16, kernel, grid), images, batch=5
+    )  # raw is shorter than four Gaussian steps
     assert payload.stored.mean() < 0.7, "it is the model that is tested"
 
 

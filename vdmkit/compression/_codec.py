@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from vdmkit.compression._chain import Chain
 from vdmkit.compression._chunk import ChunkCode
+from vdmkit.compression._header import header_of
 from vdmkit.compression._layers import Layers
 from vdmkit.compression._network import Network, in_precision
 from vdmkit.compression._predict import MARGIN
@@ -92,19 +93,18 @@ def codec_of(header: Mapping[str, Any], model: DiffusionModel, fingerprint: Mapp
     """The codec that a header is of.
 
     Raises:
-        CodecError: the model is another, or the network's outputs, the tables or the machine are not the encoder's.
+        CodecError: it is no header, the model is another, or the network's outputs, the tables or the machine are not the encoder's.
     """
-    if (found := model_sha256(model)) != header["model"]:
-        raise CodecError(f"it is of the model {header['model']}, and this checkpoint holds {found}")
-    gammas = tuple(np.cumsum(header["gammas"]).tolist())
-    errors, mixture = tuple(header["log_errors"]), header["kernel"] == "mixture"
-    layers = Layers(gammas, header["levels"], header["spacing"], errors, mixture)
-    codec = Codec(model, layers, header["profile"], header["group"], header["seed"])
-    if header["profile"] == "host" and dict(fingerprint) != header["machine"]:
-        raise CodecError(f"profile host: it was made with {header['machine']}, and this is {dict(fingerprint)}")
-    if layers.sha256() != header["tables"]:
+    said = header_of(header, model)
+    if (found := model_sha256(model)) != said.model:
+        raise CodecError(f"it is of the model {said.model}, and this checkpoint holds {found}")
+    if said.profile == "host" and dict(fingerprint) != said.machine:
+        raise CodecError(f"profile host: it was made with {said.machine}, and this is {dict(fingerprint)}")
+    layers = said.layers()
+    codec = Codec(model, layers, said.profile, said.group, said.seed)
+    if layers.sha256() != said.tables:
         raise CodecError("the tables that this machine computes are not the encoder's")
-    _check_probe(header["probe"], codec.probe())
+    _check_probe(said.probe, codec.probe())
     return codec
 
 
@@ -124,6 +124,8 @@ def _check_probe(expected: list[float] | str, found: list[float] | str) -> None:
         if expected != found:
             raise CodecError("profile host: the network's outputs are not those of the encoder, to the last bit")
         return
+    if len(expected) != len(found):
+        raise CodecError(f"its probe holds {len(expected)} values, where {len(found)} are expected")
     difference: Float[np.ndarray, " n"] = np.abs(np.asarray(expected) - np.asarray(found))
     if not difference.max() <= MARGIN:
         raise CodecError(
