@@ -93,7 +93,8 @@ def codec_of(header: Mapping[str, Any], model: DiffusionModel, fingerprint: Mapp
     """The codec that a header is of.
 
     Raises:
-        CodecError: it is no header, the model is another, or the network's outputs, the tables or the machine are not the encoder's.
+        CodecError: it is no header, the model is another, or the network's outputs, the tables or the machine are not
+            the encoder's.
     """
     said = header_of(header, model)
     if (found := model_sha256(model)) != said.model:
