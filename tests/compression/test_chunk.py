@@ -30,9 +30,7 @@ FOREIGN = {
 @pytest.mark.parametrize("grid", [Choice("grid", "uniform"), Choice("grid", "gamma"), GIVEN], ids=str)
 def test_kernels_and_grids(make_codec, learned, images, round_trip, kernel, grid) -> None:
     """False if images of some kernel or grid did not come back."""
-    payload, _ = round_trip(
-        make_codec(learned, 16, kernel, grid), images, batch=5
-    )  # raw is shorter than four Gaussian steps
+    payload, _ = round_trip(make_codec(learned, 16, kernel, grid), images, batch=5)
     assert payload.stored.mean() < 0.7, "it is the model that is tested"
 
 
@@ -55,7 +53,7 @@ def test_counts(make_codec, learned, images, round_trip, count) -> None:
 
 
 def test_small_files_come_back(make_codec, oracle, images, round_trip) -> None:
-    """False if a file were refused whose heads hold some of the words that it began with: one in twelve of one image."""
+    """False if a file were refused whose heads hold some of the words it began with: one in twelve of one image."""
     more = 0
     for seed in range(40):
         code = make_codec(oracle, 2, seed=seed).chunk_code(8)
@@ -112,7 +110,7 @@ def test_observations(make_codec, model_of, dense, images, round_trip) -> None:
     model = model_of(Eps(), dense(1), observation=DiscretisedGaussian(5, sd=0.2))
     codec = make_codec(model, kernel=GAUSSIAN)
     assert codec.layers.x[-1] == pytest.approx(1), "the levels are those of this observation"
-    payload, _ = round_trip(codec, images)
+    round_trip(codec, images)
     np.testing.assert_allclose(codec.layers.x, jnp.asarray(model.observation.encode(jnp.arange(5)[None, None])).ravel())
 
 

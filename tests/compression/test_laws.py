@@ -93,7 +93,9 @@ def test_mixture(sd: float, levels: int, gap: int) -> None:
             assert starts[j] == (whole >> WEIGHT_BITS) + j
         scaled = (np.array([-np.inf, *edges, np.inf])[:, None] - means) / (sd * FINE)
         mass = np.diff(ndtr(scaled) @ (np.diff(cumulative) / 2**WEIGHT_BITS))
-        assert (np.abs(frequencies / SLOTS - mass) <= (mass * (int(table.window.cells) + ESCAPE) + 3) / SLOTS + 6e-10).all()
+        assert (
+            np.abs(frequencies / SLOTS - mass) <= (mass * (int(table.window.cells) + ESCAPE) + 3) / SLOTS + 6e-10
+        ).all()
         escapes(law, np.where(np.arange(len(k)) % 2, k[-1] + 1, k[0] - 1) + 0 * k)
 
 

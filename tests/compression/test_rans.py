@@ -89,7 +89,7 @@ def test_push_on_no_room() -> None:
 
 @pytest.mark.parametrize("lanes", [1, 5])
 def test_against_python(lanes: int) -> None:
-    """False if lanes, rows or words were in another order than documented: one value at a time, in Python's integers."""
+    """False if lanes, rows or words were in another order than documented: one value at a time, in Python."""
     rng = np.random.default_rng(4)
     law, symbols = random_law(rng, 123, 9), rng.integers(0, 9, 123)
     stack = Stack(first_heads(1, lanes))

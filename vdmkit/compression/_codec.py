@@ -12,6 +12,7 @@ import numpy as np
 
 from vdmkit.compression._chain import Chain
 from vdmkit.compression._chunk import ChunkCode
+from vdmkit.compression._header import PROBED, header_of
 from vdmkit.compression._layers import Layers
 from vdmkit.compression._network import Network, in_precision
 from vdmkit.compression._rans import keystream
@@ -19,7 +20,6 @@ from vdmkit.errors import CodecError
 from vdmkit.model import DiffusionModel
 
 Profile = Literal["portable", "host"]
-_PROBED = 4  # noise levels
 _LANES = (64, 1024)
 
 
@@ -76,7 +76,7 @@ class Codec:
         """A hash of what the network says of fixed latents at some noise levels, and the offsets that guard it."""
         network, found = self.network(self.group), []
         noise = (keystream(0, 0, self.model.dimensions) >> np.uint64(40)).astype(float) / 2**24 - 0.5
-        for i, t in enumerate(np.linspace(0, self.layers.steps, _PROBED).round().astype(int).tolist()):
+        for i, t in enumerate(np.linspace(0, self.layers.steps, PROBED).round().astype(int).tolist()):
             spread = np.sqrt(1 + self.layers.s[t] ** 2) / self.layers.d[t]
             k = np.rint(noise * spread).astype(np.int64).reshape(1, *self.model.shape)
             guard = network.encoded(k, t)[1] if offsets is None else np.asarray(offsets[i : i + 1])
@@ -89,19 +89,19 @@ def codec_of(header: Mapping[str, Any], model: DiffusionModel, fingerprint: Mapp
     """The codec that a header is of.
 
     Raises:
-        CodecError: the model is another, or the network's outputs, the tables or the machine are not the encoder's.
+        CodecError: it is no header, the model is another, or the network's outputs, the tables or the machine are not
+            the encoder's.
     """
-    if (found := model_sha256(model)) != header["model"]:
-        raise CodecError(f"it is of the model {header['model']}, and this checkpoint holds {found}")
-    gammas = tuple(np.cumsum(header["gammas"]).tolist())
-    errors, mixture = tuple(header["log_errors"]), header["kernel"] == "mixture"
-    layers = Layers(gammas, header["levels"], header["spacing"], errors, mixture)
-    codec = Codec(model, layers, header["profile"], header["group"], header["seed"])
-    if header["profile"] == "host" and dict(fingerprint) != header["machine"]:
-        raise CodecError(f"profile host: it was made with {header['machine']}, and this is {dict(fingerprint)}")
-    if layers.sha256() != header["tables"]:
+    said = header_of(header, model)
+    if (found := model_sha256(model)) != said.model:
+        raise CodecError(f"it is of the model {said.model}, and this checkpoint holds {found}")
+    if said.profile == "host" and dict(fingerprint) != said.machine:
+        raise CodecError(f"profile host: it was made with {said.machine}, and this is {dict(fingerprint)}")
+    layers = said.layers()
+    codec = Codec(model, layers, said.profile, said.group, said.seed)
+    if layers.sha256() != said.tables:
         raise CodecError("the tables that this machine computes are not the encoder's")
-    if codec.probe(header["probe"]["offsets"]) != header["probe"]:
+    if codec.probe(said.probe.offsets) != said.probe.model_dump():
         raise CodecError("the network's outputs are not those of the encoder, within what the profile allows")
     return codec
 

@@ -9,18 +9,22 @@ smaller standard deviation of the two laws of y_t.
 """
 
 import hashlib
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int64
 
-from vdmkit.compression._gaussian_law import FINE, GaussianTable
+from vdmkit.compression._gaussian_law import FINE, WINDOW, GaussianTable
 from vdmkit.compression._mixture_law import MixtureTable
 from vdmkit.compression._normal import exact_exp
+from vdmkit.errors import CodecError
 
 GAMMA_BITS = 16  # gammas are multiples of 2^-16, which every machine agrees on
+MOST_WHOLE = 80 << GAMMA_BITS  # exp of it is within reach of float64, squared too
 _CELLS_PER_SD = 2
+_MOST_CELLS = 1 << 14, 1 << 20  # of a table, and of all: 16 MiB and 1 GiB; of 10,000 even steps 600 and 2^19
 
 
 def whole(values: Float[np.ndarray, "*n"]) -> tuple[int, ...]:
@@ -38,6 +42,9 @@ class Layers:
         spacing: between the data of neighbouring levels, which lie evenly around 0.
         log_errors: log m of each step for the Gaussian kernel of that variance, in units of 2^-16; empty for m = 0.
         mixture: whether the kernel is the mixture over levels.
+
+    Raises:
+        CodecError: gammas do not rise, or steps of such unlike widths that their tables would not fit a memory.
     """
 
     gammas: tuple[int, ...]
@@ -45,6 +52,17 @@ class Layers:
     spacing: float
     log_errors: tuple[int, ...] = ()
     mixture: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.gammas) < 2 or not all(a < b for a, b in itertools.pairwise(self.gammas)):
+            raise CodecError("gammas do not rise from step to step, by 2^-16 at least")
+        if max(map(abs, (*self.gammas, *self.log_errors))) > MOST_WHOLE:
+            raise CodecError("gammas, or logs of errors, lie beyond -80 and 80")
+        if self.log_errors and (self.mixture or len(self.log_errors) != self.steps):
+            raise CodecError("errors are not those of the steps")
+        of_tables = 2 * WINDOW * np.append(self.q_sd / self.d, self.p_sd / self.d)
+        if of_tables.max() > _MOST_CELLS[0] or of_tables.sum() > _MOST_CELLS[1]:
+            raise CodecError("steps differ so much in width that their tables would fill the memory")
 
     @property
     def steps(self) -> int:

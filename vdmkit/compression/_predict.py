@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from vdmkit.compression._mixture_cdf import WEIGHT_BITS
 from vdmkit.compression._normal import exact_exp
+from vdmkit.errors import CodecError
 from vdmkit.model import DiffusionModel
 
 OFFSETS = 17
@@ -63,7 +64,8 @@ def mixture_weights(
 ) -> Guarded:
     """p(x_k | y_t)."""
     estimate = model.denoise(model.path.alpha(gamma) * y, gamma, {})
-    assert estimate.log_probs is not None
+    if estimate.log_probs is None:
+        raise CodecError("its kernel is the mixture, and this model gives no probabilities of levels")
     return weights(estimate.log_probs, offset, margin)
 
 

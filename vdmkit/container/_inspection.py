@@ -46,13 +46,22 @@ class Inspection:
         return "\n".join([*lines, *self.damaged])
 
 
+def _check_header(header: dict[str, Any]) -> None:
+    """Raises CodecError if what is shown of it is not there."""
+    kinds = {"shape": list, "levels": int, "kernel": str, "profile": str, "model": str, "machine": str | dict}
+    wrong = [key for key, kind in (kinds | {"gammas": list}).items() if not isinstance(header.get(key), kind)]
+    if wrong or not all(isinstance(size, int) and size > 0 for size in header["shape"]):
+        raise CodecError(f"the header is not one of vdmkit's: {', '.join(wrong) or 'shape'}.")
+
+
 def inspect(path: Path, *, salvage: bool) -> Inspection:
     """Read all of a file.
 
     Raises:
-        CodecError: it is damaged, unless `salvage`: then `damaged` says what is.
+        CodecError: its header is not one of vdmkit's; or it is damaged, unless `salvage`: then `damaged` says what is.
     """
     with open_reader(path, salvage=salvage) as reader:
+        _check_header(reader.header)
         parts, stored, damaged = _parts(reader, salvage)
         sizes = {**parts, "header, names, index, checksums": path.stat().st_size - sum(parts.values())}
         return Inspection(
@@ -67,8 +76,8 @@ def inspect(path: Path, *, salvage: bool) -> Inspection:
         )
 
 
-def _words(machine: str | dict[str, str]) -> str:
-    return machine if isinstance(machine, str) else ", ".join(filter(None, machine.values()))
+def _words(machine: str | dict[str, Any]) -> str:
+    return machine if isinstance(machine, str) else ", ".join(str(words) for words in machine.values() if words)
 
 
 def _parts(reader: Reader, salvage: bool) -> tuple[dict[str, int], int, list[str]]:

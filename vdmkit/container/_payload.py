@@ -58,4 +58,6 @@ def payload_of(data: bytes, images: int) -> Payload:
     if sum(of_groups) != images or 0 in of_groups:
         raise CodecError("a chunk's groups do not add up to its images")
     heads, tail = np.frombuffer(parts[2], "<u8").astype(np.uint64), np.frombuffer(parts[3], "<u4").astype(np.uint32)
+    if (heads < 1 << 32).any():
+        raise CodecError("a chunk's heads are none that a stack has")
     return Payload(of_groups, stored, levels, seeded, heads, tail)

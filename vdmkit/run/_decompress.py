@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Annotated, BinaryIO, Literal
 
 import numpy as np
+from annotated_types import Ge
 from jaxtyping import Float, Integer, UInt8
 from numpy.lib.format import write_array_header_1_0
+from pydantic import BaseModel, ValidationError
 
 from vdmkit.compression import ChunkCode, Codec, codec_of
 from vdmkit.container import Entry, Reader, payload_of
@@ -22,6 +24,13 @@ from vdmkit.run._folder import RunFolder
 from vdmkit.run._load import TrainedRun
 
 Images = UInt8[np.ndarray, "n h w c"]
+
+
+class MadeWith(BaseModel):
+    """What a file's header says of its checkpoint."""
+
+    step: Annotated[int, Ge(0)]
+    weights: Literal["ema", "raw"]
 
 
 @dataclass(frozen=True)
@@ -50,19 +59,27 @@ def _picture(x_hat: Float[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n h w c"
 
 def codec_of_file(run: TrainedRun, reader: Reader) -> Codec:
     """Raises CodecError if the file is of another model, or cannot be decoded on this machine."""
+    made = _made_with(reader)
     try:
-        return codec_of(reader.header, run.model(reader.header["weights"]), fingerprint())
+        return codec_of(reader.header, run.model(made.weights), fingerprint())
     except CodecError as error:
-        words = f"{reader.header['weights']} parameters of step {reader.header['step']:,}"
+        words = f"it was made with the {made.weights} parameters of step {made.step:,}"
         raise CodecError(
-            f"{reader.path}: {error}; it was made with the {words}, and this is step {run.step:,} of {run.folder.path}."
+            f"{reader.path}: {error}; {words}, and this is step {run.step:,} of {run.folder.path}."
         ) from None
 
 
 def step_of_file(reader: Reader, folder: RunFolder) -> int | None:
     """The checkpoint that it was made with, where the run still has it."""
-    step = reader.header["step"]
+    step = _made_with(reader).step
     return step if (folder.checkpoints / str(step)).is_dir() else None
+
+
+def _made_with(reader: Reader) -> MadeWith:
+    try:
+        return MadeWith.model_validate(reader.header)
+    except ValidationError as error:
+        raise CodecError(f"{reader.path}: its header does not say which checkpoint it was made with.") from error
 
 
 def images_of_file(

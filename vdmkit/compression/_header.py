@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The header of a compressed file: what it must hold before any of it is believed."""
+
+from collections.abc import Mapping
+from itertools import accumulate
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le, Len
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from vdmkit.compression._layers import MOST_WHOLE, Layers
+from vdmkit.compression._predict import OFFSETS
+from vdmkit.errors import CodecError
+from vdmkit.limits import MAX_STEPS
+from vdmkit.model import DiffusionModel
+
+PROBED = 4  # noise levels
+_Whole = Annotated[int, Ge(-2 * MOST_WHOLE), Le(2 * MOST_WHOLE)]  # a gamma, or the way to the next
+
+
+class Probe(BaseModel):
+    """As `Codec.probe` gives it."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    offsets: Annotated[list[Annotated[int, Ge(0), Le(OFFSETS - 1)]], Len(PROBED, PROBED)]
+    sha256: str
+
+
+class Header(BaseModel):
+    """Types and ranges. Whatever else a header holds is not looked at."""
+
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
+
+    shape: Annotated[list[int], Len(3, 3)]
+    levels: int
+    spacing: float
+    kernel: Literal["mixture", "gaussian"]
+    gammas: Annotated[list[_Whole], Len(2, MAX_STEPS + 1)]
+    log_errors: Annotated[list[_Whole], Len(0, MAX_STEPS)]
+    profile: Literal["portable", "host"]
+    group: Annotated[int, Ge(1), Le(65535)]
+    seed: Annotated[int, Ge(0), Le(2**64 - 1)]
+    model: str
+    tables: str
+    probe: Probe
+    machine: dict[str, str] | str
+
+    def layers(self) -> Layers:
+        """Raises CodecError if these are no steps."""
+        gammas, mixture = tuple(accumulate(self.gammas)), self.kernel == "mixture"
+        return Layers(gammas, self.levels, self.spacing, tuple(self.log_errors), mixture)
+
+
+def header_of(header: Mapping[str, Any], model: DiffusionModel) -> Header:
+    """The header, if it is one of this model's images.
+
+    Raises:
+        CodecError: something is missing, of another type, out of its range, or not as the model has it.
+    """
+    try:
+        found = Header.model_validate(dict(header))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise CodecError(f"its header is not one of vdmkit's: {where}: {first['msg'].lower()}") from error
+    data = {"shape": list(model.shape), "levels": model.observation.levels, "spacing": model.observation.spacing}
+    for key, expected in data.items():
+        if getattr(found, key) != expected:
+            raise CodecError(f"its header says {key} {getattr(found, key)}, and the model has {expected}")
+    return found
