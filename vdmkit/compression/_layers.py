@@ -108,16 +108,16 @@ class Layers:
 
     @cached_property
     def q(self) -> list[GaussianTable]:
-        return [GaussianTable(float(sd), escapes=False) for sd in self.q_sd / self.d]
+        return [GaussianTable(float(sd), escapes=False) for sd in _in_cells(self.q_sd, self.d)]
 
     @cached_property
     def prior(self) -> GaussianTable:
-        return GaussianTable(float(self.p_sd[-1] / self.d[-1]), escapes=True)
+        return GaussianTable(float(_in_cells(self.p_sd, self.d)[-1]), escapes=True)
 
     @cached_property
     def p(self) -> list[GaussianTable] | list[MixtureTable]:
         """Of each step."""
-        ratios = [float(sd) for sd in self.p_sd[:-1] / self.d[:-1]]
+        ratios = [float(sd) for sd in _in_cells(self.p_sd, self.d)[:-1]]
         if not self.mixture:
             return [GaussianTable(sd, escapes=True) for sd in ratios]
         means = [np.rint(c * self.x / d * FINE).astype(np.int64) for c, d in zip(self.c, self.d, strict=False)]
@@ -145,3 +145,11 @@ class Layers:
         for array in (self.s, self.c, self.d, self.x, *tables):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:32]
+
+
+def _in_cells(sd: Float[np.ndarray, " n"], d: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """The standard deviations of normal laws that have these when they are drawn in cells, which adds d^2 / 12.
+
+    Without Sheppard's correction the latents would hold 2% more noise than their gamma says: 3e-5 bits a step.
+    """
+    return np.sqrt((sd / d) ** 2 - 1 / 12)

@@ -44,6 +44,6 @@ def even(count: int, levels: int) -> LevelsLaw:
 
 
 def mostly_zero(count: int, symbols: int) -> LevelsLaw:
-    """So many values that are 0 but for a few in 10^4."""
-    row = np.append(0, (1 << WEIGHT_BITS) - 256 * np.arange(symbols - 1, -1, -1))
+    """So many values that are 0, all but: another takes 20 bits."""
+    row = np.append(0, (1 << WEIGHT_BITS) - 16 * np.arange(symbols - 1, -1, -1))
     return LevelsLaw(np.broadcast_to(row, (count, symbols + 1)))

@@ -17,7 +17,7 @@ from vdmkit.model import DiffusionModel
 
 OFFSETS = 17
 MARGIN = 1e-10  # of eps_hat, of x_hat and, twice, of log p(x_k | z_t): see `docs/compression.md`
-PER_NAT = 128  # log probabilities are rounded to 1/128 nats, which costs 3e-6 nats of a value and step
+PER_NAT = 64  # log probabilities are rounded to 1/64 nats, which costs 1e-5 nats of a value and step
 _NATS = 25  # a level less probable than this by so much has the weight of one that is
 _EXP = np.rint(exact_exp(-np.arange(_NATS * PER_NAT + 1) / PER_NAT) * 2**30).astype(np.int64)
 
