@@ -41,10 +41,14 @@ class Watch:
 
 @dataclass(frozen=True)
 class Measured:
-    """Bits per dimension, `net` of each image. To encode and decode: `milliseconds` an image, the coder's `shares`."""
+    """Bits per dimension. To encode and decode: `milliseconds` an image, the coder's `shares`.
+
+    `each`: net, of each image; None where some were stored.
+    """
 
     gross: float
-    net: Float[np.ndarray, " n"]
+    net: float
+    each: Float[np.ndarray, " n"] | None
     initial: float
     stored: int
     milliseconds: tuple[float, float]
@@ -57,17 +61,18 @@ def measure(coding: Coding, images: Images) -> Measured:
     code = coding.codec.chunk_code(coding.codec.group)
     _compile(code)
     timed = images[:TIMED]
-    (payload, _), encoding = watched(code, lambda: code.encode(timed))
+    (payload, bits), encoding = watched(code, lambda: code.encode(timed))
     back, decoding = watched(code, lambda: code.decode(payload))
     if not np.array_equal(back, timed):
         raise RuntimeError("other pixels came back")
-    (payload, _), whole = (
-        watched(code, lambda: code.encode(images)) if len(images) > TIMED else ((payload, 0), encoding)
-    )
+    whole = encoding
+    if len(images) > TIMED:
+        (payload, bits), whole = watched(code, lambda: code.encode(images))
     values = images.size
     return Measured(
         8 * _bytes_of_file(coding, images, payload) / values,
-        np.concatenate(whole.bits) / images[0].size,
+        bits / values,
+        None if payload.stored.any() else np.concatenate(whole.bits) / images[0].size,
         payload.initial_bits / values,
         int(payload.stored.sum()),
         (1e3 * encoding.seconds / len(timed), 1e3 * decoding.seconds / len(timed)),
