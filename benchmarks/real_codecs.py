@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-INSTALL = "not measured: needs imagecodecs. uv run --group benchmarks python benchmarks/compression.py"
+INSTALL = "not measured: needs imagecodecs. uv run --group benchmarks python benchmarks/lossless.py"
 # Axes of values (image, row, column, channel), from the one that changes last.
 ORDERS = {
     "by image": (0, 1, 2, 3),

@@ -2,7 +2,7 @@
 """Runs: a recipe trained, evaluated and sampled in a folder of its own."""
 
 from vdmkit.run._audit import as_json, audit
-from vdmkit.run._codec import Coding, coding_of, with_steps_of_codec
+from vdmkit.run._codec import Coding, coding_of, fingerprint, with_steps_of_codec
 from vdmkit.run._comparable import check_comparable
 from vdmkit.run._compress import Compressed, compress
 from vdmkit.run._convert import convert as convert_run
@@ -49,6 +49,7 @@ __all__ = [
     "drawn_by",
     "evaluate",
     "expected_rate",
+    "fingerprint",
     "fit_into",
     "fit_schedule",
     "image_hashes",
