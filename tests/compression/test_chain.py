@@ -109,8 +109,8 @@ def excess(codec, kernel, images, seeds: int) -> tuple[float, float]:
 
 
 GRIDS = pytest.mark.xfail(
-    reason="+0.0077 at T = 250 and +0.029 at T = 1000: rounding latents to cells of half a standard deviation adds 1/48 "
-    "to the variance of every step, which alone is +0.006 at T = 250 without any coder"
+    reason="+0.0077 at T = 250 and +0.029 at T = 1000: rounding latents to cells of half a standard deviation adds "
+    "1/48 to the variance of every step, which alone is +0.006 at T = 250 without any coder"
 )
 RATES = [
     (MIXTURE, 10, 0.01, 1),
