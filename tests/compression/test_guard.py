@@ -83,7 +83,7 @@ def test_noise_far_above_the_margin_is_refused(make_codec, learned, images, kern
 
 def test_a_wider_margin_takes_offsets_and_bears_more(make_codec, learned, images, monkeypatch) -> None:
     """False if values near halfway between integers were not moved, or the decoder moved them by another offset."""
-    monkeypatch.setattr("vdmkit.compression._predict.MARGIN", 2e-6)
+    monkeypatch.setattr("vdmkit.compression._network.MARGIN", 2e-6)
     codec = make_codec(learned, 16, KERNELS[1], group=7)  # a size that no other test compiles with its margin
     offsets = []
     real = _network.Network.encoded
@@ -97,7 +97,7 @@ def test_a_wider_margin_takes_offsets_and_bears_more(make_codec, learned, images
     payload, _ = codec.chunk_code(7).encode(images)
     assert max(offsets) > 0
     np.testing.assert_array_equal(Other(codec).decode(payload, 1.9e-6), images)
-    monkeypatch.setattr("vdmkit.compression._predict.MARGIN", 0.02)  # beyond every offset
+    monkeypatch.setattr("vdmkit.compression._network.MARGIN", 0.02)  # beyond every offset
     payload, bits = make_codec(learned, 16, KERNELS[1], group=6).chunk_code(6).encode(images)
     assert payload.stored.all()
     assert bits <= images.size * np.log2(5) + len(images)
@@ -108,11 +108,11 @@ def test_every_offset_is_tried() -> None:
     margin = 1e-3
     for offset in range(OFFSETS):
         v = jnp.asarray([[[0.5 - offset / OFFSETS, 7.0]]]) + 3
-        on_boundary = guarded_round(v, jnp.asarray(offset), margin)
+        on_boundary = guarded_round(v, jnp.asarray(offset), jnp.asarray(margin))
         assert not bool(on_boundary[1])
-        integers, clear = guarded_round(v, jnp.asarray((offset + 1) % OFFSETS), margin)
+        integers, clear = guarded_round(v, jnp.asarray((offset + 1) % OFFSETS), jnp.asarray(margin))
         assert bool(clear)
         for other in (v - 0.9 * margin, v + 0.9 * margin):
             np.testing.assert_array_equal(
-                guarded_round(other, jnp.asarray((offset + 1) % OFFSETS), margin)[0], integers
+                guarded_round(other, jnp.asarray((offset + 1) % OFFSETS), jnp.asarray(margin))[0], integers
             )
