@@ -17,7 +17,7 @@ Given = Annotated[
 Output = Annotated[Path | None, typer.Option("-o", metavar="FILE.vdmz", help="The file to write.")]
 Steps = Annotated[
     int | None,
-    typer.Option("--steps", min=1, help="T. Default: that of training, or 20 of the mixture, 250 of the Gaussian."),
+    typer.Option("--steps", min=1, help="T. Default: that of training, or 15 of the mixture, 250 of the Gaussian."),
 ]
 ChosenProfile = Annotated[
     Literal["portable", "host"],

@@ -24,7 +24,7 @@ from vdmkit.recipe import load_recipe
 from vdmkit.run._load import TrainedRun
 from vdmkit.run._manifest import device, packages
 
-_FEW, _MANY = 20, 250  # steps of the mixture, and of the Gaussian kernel
+_FEW, _MANY = 15, 250  # steps of the mixture, and of the Gaussian kernel
 
 
 @dataclass(frozen=True)
