@@ -47,8 +47,10 @@ def _step_tables(steps: tuple[Predicted, ...]) -> list[str]:
 
 
 def leave(study: Study, folder: Path) -> list[Path]:
-    """Write everything into a folder; the names of the tables and pictures."""
+    """Write everything into a folder; the names of the tables and pictures, and a pattern for those of the grids."""
     folder.mkdir(exist_ok=True)
+    for grid in folder.glob("*_[0-9]*.toml"):  # of an earlier study, which measured otherwise
+        grid.unlink()
     write_json(folder / "schedule.json", study.as_json())
     write_text(folder / "schedule.txt", text_of(study) + "\n")
     write_text(folder / "optimal_variance.toml", _component("optimal_variance", study.optimal_variance))
@@ -56,7 +58,8 @@ def leave(study: Study, folder: Path) -> list[Path]:
         if row.grid in _MADE:
             name = f"{row.kernel}_{row.grid.replace(' ', '_')}_{row.count}.toml"
             write_text(folder / name, _component("gammas", {"gammas": list(row.gammas)}))
-    return [folder / "schedule.txt", *_variance_chart(study, folder), *_step_chart(study, folder)]
+    charts = [*_variance_chart(study, folder), *_step_chart(study, folder)]
+    return [folder / "schedule.txt", *charts, folder / "optimal_variance.toml", folder / "KERNEL_GRID_STEPS.toml"]
 
 
 def _component(name: str, params: dict[str, Any]) -> str:

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `vdmkit schedule` makes of what it measured."""
+
+import json
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+
+from vdmkit.noise import AbstractSchedule
+from vdmkit.profile import Curve
+from vdmkit.run._schedule import _variances
+
+
+class _Standing(AbstractSchedule):
+    """gamma(t) = -6 + 11 t^2, whose derivative is 0 at t = 0."""
+
+    gamma_min: float = eqx.field(static=True, default=-6.0)
+    gamma_max: float = eqx.field(static=True, default=5.0)
+
+    def __call__(self, t):
+        return self.gamma_min + (self.gamma_max - self.gamma_min) * jnp.asarray(t) ** 2
+
+
+def test_a_schedule_that_stands_still_at_an_end():
+    """False if its density, which is infinite there, ended the study after all its measuring: it is no JSON."""
+    rng = np.random.default_rng(0)
+    curve = Curve(np.linspace(-6.0, 5.0, 31), rng.gamma(2.0, 1.0, (2, 31, 8)), np.zeros((2, 8)))
+    rows = {row.schedule: row for row in _variances(_Standing(), curve, 16)}
+    density = rows["this run's"].density
+    assert density[0] is None or density[0] > density[1] > 0
+    json.dumps([row.density for row in rows.values()], allow_nan=False)
