@@ -13,7 +13,7 @@ from vdmkit.errors import RecipeError
 Counts = Annotated[str, typer.Option("--steps", metavar="T,T,...", help="Numbers of steps.")]
 Images = Annotated[int, typer.Option("--images", min=2, help="How many training, and test images.")]
 Nodes = Annotated[
-    int, typer.Option("--nodes", min=11, help="How many gammas to measure at. Fewer than 61 err by more than +/- says.")
+    int, typer.Option("--nodes", min=11, help="How many gammas to measure at. Fewer err by more than +/- says.")
 ]
 Fit = Annotated[
     Path | None, typer.Option("--fit", metavar="NEW", help="Make a run of the same model with a fitted schedule.")

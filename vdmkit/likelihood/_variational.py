@@ -111,9 +111,7 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         self.kernel, self.grid = kernel.build(), grid.build()
         others = [f"{one.kind} {one}" for one in (kernel, grid) if str(one) not in ("gaussian", "uniform")]
         if others and not self.steps:
-            raise RecipeError(
-                f"{' and '.join(others)}: in continuous time there is none. Give a number of steps (--steps)."
-            )
+            raise RecipeError(f"{' and '.join(others)}: in continuous time there is none. Give --steps.")
         self.words = ", ".join([describe_bound(self.steps), *others])
 
     def describe(self) -> str:
