@@ -61,13 +61,13 @@ class AbstractObservation(eqx.Module):
     ) -> Float[Array, ""]:
         """log p(x | z_0) in nats, summed over pixels and channels."""
 
-    @abc.abstractmethod
     def log_probs(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy) -> Float[Array, "h w c v"]:
-        """log p(x = level k | z_0) of every value, nats.
+        """log p(x = level k | z_0) of every value, nats: what images are compressed with. Most others do without.
 
         Raises:
-            RecipeError: the data are continuous.
+            RecipeError: the observation does not give them.
         """
+        raise RecipeError(f"observation {type(self).__name__} gives no probabilities of levels, for a codec.")
 
     @abc.abstractmethod
     def decode(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy) -> Real[Array, "h w c"]:
@@ -117,9 +117,6 @@ class GaussianObservation(AbstractObservation):
     ) -> Float[Array, ""]:
         distance = (self.encode(image) - z_0) * jnp.exp(-gamma_0 / 2)
         return -0.5 * (distance**2 + gamma_0 + jnp.log(2 * jnp.pi)).sum()
-
-    def log_probs(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy) -> Float[Array, "h w c v"]:
-        raise RecipeError("the gaussian observation is of continuous data, which have no levels.")
 
     def decode(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy) -> Float[Array, "h w c"]:
         return z_0
