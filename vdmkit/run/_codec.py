@@ -65,11 +65,13 @@ def coding_of(run: TrainedRun, *, profile: Profile, group: int) -> Coding:
     """The codec that the recipe's bound of T steps becomes, with the parameters that likelihoods are measured with.
 
     Raises:
-        RecipeError: there are no steps, no levels, or the kernel is neither Gaussian nor the mixture.
+        RecipeError: there are no steps, no levels or no probabilities of them, or the kernel is neither Gaussian nor the mixture.
     """
     model = run.model(run.recipe.likelihood.weights)
     if not model.observation.levels:
         raise RecipeError("these data are continuous: only images of levels can be compressed.")
+    nothing = jnp.zeros(model.shape)
+    eqx.filter_eval_shape(lambda: model.observation.log_probs(nothing, jnp.zeros(()), lambda: nothing))
     estimator = build_estimator(run.recipe, model.observation.levels)
     if not isinstance(estimator, VariationalBound) or not estimator.steps:
         raise RecipeError("a codec takes steps: the estimator must be the bound, with a number of steps.")
