@@ -68,6 +68,7 @@ def named(err: str) -> list[str]:
     return [line.split("'")[1] for line in err.splitlines() if line.startswith("warning: plugin package '")]
 
 
+@pytest.mark.slow
 def test_everything_else_works(program, packages, tiny):
     """A broken package would break commands that do not need it, or the packages beside it."""
     all_broken = [f"vdmkit-{name}" for name in BROKEN]

@@ -6,6 +6,7 @@ import pytest
 NO_SPACE = "No space left on device"
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_again_and_again(program, tiny, same_as_whole):
     """A write that fails would end in a traceback, damage what was saved before, or end the run for good."""
     run = ("run", tiny, "--out", "run")

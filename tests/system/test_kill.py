@@ -30,7 +30,10 @@ TRAINING = [
 ]
 
 
-@pytest.mark.parametrize("moments", [BEGINNING, TRAINING], ids=["beginning", "training"])
+MOMENTS = [pytest.param(BEGINNING, id="beginning", marks=pytest.mark.slow), pytest.param(TRAINING, id="training")]
+
+
+@pytest.mark.parametrize("moments", MOMENTS)
 def test_a_run_that_was_killed_ends_as_one_that_was_not(program, tiny, same_as_whole, steps_logged, moments):
     """A kill at one of these moments would change the model, lose the run, or stop it for good."""
     run = ("run", tiny, "--out", "run")
