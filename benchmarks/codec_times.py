@@ -59,8 +59,10 @@ class Measured:
 def measure(coding: Coding, images: Images) -> Measured:
     """Raises RuntimeError if other pixels come back."""
     code = coding.codec.chunk_code(coding.codec.group)
-    _compile(code)
     timed = images[:TIMED]
+    _compile(code)
+    if coding.codec.layers.mixture:  # what searches in mixtures is compiled for the sizes that come
+        code.decode(code.encode(timed)[0])
     (payload, bits), encoding = watched(code, lambda: code.encode(timed))
     back, decoding = watched(code, lambda: code.decode(payload))
     if not np.array_equal(back, timed):
@@ -104,21 +106,24 @@ def watched(code: ChunkCode, action: Callable[[], Any]) -> tuple[Any, Watch]:
 
 @contextmanager
 def _watching(code: ChunkCode, watch: Watch) -> Iterator[None]:
-    call, encode = (getattr(type(of), name) for of, name in ((code.chain.network, "_call"), (code.chain, "encode")))
+    network, chain = type(code.chain.network), type(code.chain)
+    in_batches, encode = network._in_batches, chain.encode
 
-    def timed_call(*arguments: Any) -> Any:
+    def timed(of: Any, count: int, call: Callable[..., Any]) -> Any:
         start = time.perf_counter()
-        result = call(*arguments)
+        result = in_batches(of, count, lambda rows: counted(call, rows))
         watch.network += time.perf_counter() - start
-        watch.calls += 1
         return result
+
+    def counted(call: Callable[..., Any], rows: Any) -> Any:
+        watch.calls += 1
+        return call(rows)
 
     def kept_encode(*arguments: Any) -> Any:
         watch.bits.append(encode(*arguments))
         return watch.bits[-1]
 
-    chain = type(code.chain)
-    with patch.object(type(code.chain.network), "_call", timed_call), patch.object(chain, "encode", kept_encode):
+    with patch.object(network, "_in_batches", timed), patch.object(chain, "encode", kept_encode):
         yield
 
 

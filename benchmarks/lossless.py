@@ -38,6 +38,7 @@ from vdmkit.run import Coding, TrainedRun, coding_of, load_run, with_steps_of_co
 CIFAR = ["data.name=cifar10", "model.prediction.name=lattice", "model.schedule.gamma_min=-13.3"]
 CIFAR += ["model.network.channels=48", "training.batch_size=16", "evaluation.draws=2", "evaluation.minutes=1"]
 BATCH, CHUNK = 64, 1024  # the defaults of `vdmkit compress`
+LONG = 8  # images of CIFAR-10 that take hundreds of steps
 HEADER = "gross   net    initial  bound             net - bound         encode decode ms  coder        calls stored"
 
 
@@ -67,13 +68,17 @@ class Setting:
 def settings_of_digits(folder: Path) -> list[Setting]:
     grids = {steps: str(folder / "schedule" / f"mixture_dynamic_{steps}.toml") for steps in (10, 20)}
     mixtures = [Setting("mixture", steps, grid) for steps in (10, 20) for grid in ("gamma", grids[steps])]
+    mixtures += [Setting("mixture", 15)]
     gaussians = [Setting("gaussian", steps) for steps in (50, 100, 250)]
-    return [*mixtures, *gaussians, Setting("mixture", 20, profile="host")]
+    return [*mixtures, *gaussians, Setting("mixture", 15, profile="host")]
 
 
 def settings_of_cifar() -> list[Setting]:
-    few = [Setting("mixture", 20)]
-    return few + [Setting("gaussian", steps, profile=which) for steps in (100, 250) for which in ("portable", "host")]
+    return [Setting("mixture", 20), Setting("mixture", 20, profile="host")]
+
+
+def long_settings_of_cifar() -> list[Setting]:
+    return [Setting("gaussian", steps, profile=which) for steps in (100, 250) for which in ("portable", "host")]
 
 
 def line(measured: Measured, of_bound: np.ndarray, half_width: float) -> str:
@@ -153,7 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs") / "compression")
     parser.add_argument("--cifar", type=Path, metavar="ARCHIVE", help="CIFAR-10's Python archive, or a part of it")
-    parser.add_argument("--cifar-steps", type=int, default=4000, help="of training")
+    parser.add_argument("--cifar-steps", type=int, default=1500, help="of training")
     parser.add_argument("--cifar-images", type=int, default=100)
     given = parser.parse_args()
     digits = run("digits", given.out)
@@ -164,6 +169,9 @@ def main() -> None:
         cifar = run("cifar10_lattice", given.out, "--set", data, "--set", f"training.steps={given.cifar_steps}")
         print()
         report(cifar, settings_of_cifar(), given.cifar_images, draws=64, data=[data])
+        print(f"\nlong chains, of the first {LONG}")
+        images = load_run(cifar, [data]).recipe.data.build().load("test").pixels[:LONG]
+        table_of_rates(cifar, [data], images, long_settings_of_cifar(), draws=64)
 
 
 if __name__ == "__main__":
