@@ -60,7 +60,7 @@ def test_batch_equals_single_examples(build):
 
 
 def test_nothing_is_narrower_than_its_parameters(build):
-    """Otherwise a float64 network is one of float32 somewhere, and a portable file decodes in the batch of its encoder."""
+    """Otherwise float64 is float32 somewhere, and a portable file decodes only in the batch of its encoder."""
     with jax.enable_x64(True):
         network = jax.tree.map(lambda leaf: leaf.astype(float), at_random(build, 2))
         traced = str(eqx.filter_make_jaxpr(network)(jnp.zeros(SHAPE, float), jnp.zeros((), float), {})[0])
