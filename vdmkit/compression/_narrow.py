@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import ShapedArray
 from jax.extend.core import Jaxpr, JaxprEqn
 from jaxtyping import Array, Float
 
@@ -40,7 +41,7 @@ def _equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
 def _is_narrowing(equation: JaxprEqn) -> bool:
     wide = np.dtype(np.float64)
     given, made = (
-        {var.aval.dtype for var in some if isinstance(var.aval, jax.core.ShapedArray)}
+        {var.aval.dtype for var in some if isinstance(var.aval, ShapedArray)}
         for some in (equation.invars, equation.outvars)
     )
     return wide in given and any(jnp.issubdtype(kind, jnp.floating) and kind != wide for kind in made)
