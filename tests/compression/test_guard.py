@@ -3,6 +3,7 @@
 
 from dataclasses import dataclass
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 from jaxtyping import Array
 
 from vdmkit.choice import Choice
-from vdmkit.compression import _network
+from vdmkit.compression import _network, narrows
 from vdmkit.compression._predict import MARGIN, OFFSETS, guarded_round
-from vdmkit.denoiser import AbstractPrediction, Estimate
+from vdmkit.denoiser import AbstractPrediction, Eps, Estimate
 from vdmkit.errors import CodecError
+from vdmkit.networks import AbstractNetwork
 
 KERNELS = [Choice("kernel", "gaussian"), Choice("kernel", "mixture")]
 
@@ -116,3 +118,19 @@ def test_every_offset_is_tried() -> None:
             np.testing.assert_array_equal(
                 guarded_round(other, jnp.asarray((offset + 1) % OFFSETS), jnp.asarray(margin))[0], integers
             )
+
+
+class NarrowSoftmax(AbstractNetwork):
+    """A softmax in a type, in a function that is compiled, as that of jax.nn.dot_product_attention is in float32."""
+
+    kind: str = eqx.field(static=True)
+
+    def __call__(self, z, gamma, condition, *, key=None):
+        return z[..., None] * jax.jit(jax.nn.softmax)(z.astype(self.kind)).astype(z.dtype)[..., None]
+
+
+@pytest.mark.parametrize(("kind", "narrow"), [("float32", True), ("float64", False)])
+def test_a_network_that_narrows_float64_is_seen(model_of, kind, narrow) -> None:
+    """False if files of such a network were called portable: they decode only in the batch of their encoder."""
+    with jax.enable_x64(True):
+        assert narrows(model_of(Eps(), NarrowSoftmax(kind))) == narrow

@@ -59,6 +59,15 @@ def test_batch_equals_single_examples(build):
     np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
 
 
+def test_nothing_is_narrower_than_its_parameters(build):
+    """Otherwise float64 is float32 somewhere, and a portable file decodes only in the batch of its encoder."""
+    with jax.enable_x64(True):
+        network = jax.tree.map(lambda leaf: leaf.astype(float), at_random(build, 2))
+        traced = str(eqx.filter_make_jaxpr(network)(jnp.zeros(SHAPE, float), jnp.zeros((), float), {})[0])
+    assert "f64[" in traced
+    assert "f32[" not in traced
+
+
 def test_every_parameter_has_an_effect(build):
     """Otherwise some layer is not connected to the output, or gamma does not reach it.
 

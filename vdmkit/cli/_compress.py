@@ -55,6 +55,8 @@ def compress(
         raise RecipeError("-o is missing: where to? Expected a name that ends in .vdmz.")
     if output and (output.suffix != ".vdmz" or not output.parent.is_dir()):
         raise RecipeError(f"-o {output}: expected a name that ends in .vdmz, in a folder that is there.")
+    if output and output.is_dir():
+        raise RecipeError(f"-o {output}: is a folder. Expected the name of a file.")
     parts = {key: component(f"--{key}", name) for key, name in (("kernel", kernel), ("grid", grid)) if name is not None}
     steps = steps_of(parts.get("grid", {})) if steps is None else steps
     shorthands = [f"likelihood.estimator.steps={steps}"] if steps else []

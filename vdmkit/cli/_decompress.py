@@ -36,6 +36,8 @@ def decompress(
     salvage: Salvage = False,
 ) -> None:
     """Give back the images of a file, every pixel as it was, with the run that it was compressed by."""
+    if not output.name:
+        raise RecipeError(f"-o {output}: expected the name of a new folder, or of a .npy.")
     from vdmkit.container import open_reader
     from vdmkit.run import (
         Preview,

@@ -4,5 +4,6 @@
 from vdmkit.compression._chunk import ChunkCode
 from vdmkit.compression._codec import Codec, Profile, codec_of, model_sha256
 from vdmkit.compression._layers import Layers, whole
+from vdmkit.compression._narrow import narrows
 
-__all__ = ["ChunkCode", "Codec", "Layers", "Profile", "codec_of", "model_sha256", "whole"]
+__all__ = ["ChunkCode", "Codec", "Layers", "Profile", "codec_of", "model_sha256", "narrows", "whole"]

@@ -31,7 +31,7 @@ class Writer:
 
     def begin(self) -> None:
         """Write the head, and cut off what follows the last whole chunk; `open_writer` has done so."""
-        _write(self._descriptor, self._head.raw, 0)
+        _write(part_of(self._path), self._descriptor, self._head.raw, 0)
         os.ftruncate(self._descriptor, self._end)
         os.fsync(self._descriptor)
         _sync_folder(self._path)
@@ -53,8 +53,8 @@ class Writer:
         self._check_unfinished()
         place = place_after(self._entries[-1] if self._entries else None, len(self._head.raw))
         header, entry = pack_chunk(chunk, place, self._head.file_id)
-        _write(self._descriptor, header, entry.offset)
-        _write(self._descriptor, chunk.payload, entry.offset + len(header))
+        _write(part_of(self._path), self._descriptor, header, entry.offset)
+        _write(part_of(self._path), self._descriptor, chunk.payload, entry.offset + len(header))
         os.fsync(self._descriptor)
         self._entries.append(entry)
 
@@ -67,7 +67,7 @@ class Writer:
         """
         self._check_unfinished()
         tail = pack_tail(self._head, self._entries, names)
-        _write(self._descriptor, tail, self._end)
+        _write(part_of(self._path), self._descriptor, tail, self._end)
         os.ftruncate(self._descriptor, self._end + len(tail))
         os.fsync(self._descriptor)
         os.replace(part_of(self._path), self._path)
@@ -118,10 +118,14 @@ def open_writer(path: Path, header: dict[str, Any], *, resume: bool) -> Iterator
                 part.unlink(missing_ok=True)  # nothing to resume
 
 
-def _write(descriptor: int, data: bytes, start: int) -> None:
+def _write(path: Path, descriptor: int, data: bytes, start: int) -> None:
     left = memoryview(data)
     while left:
-        written = os.pwrite(descriptor, left, start)
+        try:
+            written = os.pwrite(descriptor, left, start)
+        except OSError as error:
+            error.filename = path  # which a descriptor does not say
+            raise
         left, start = left[written:], start + written
 
 

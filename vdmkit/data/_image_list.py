@@ -3,9 +3,10 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from jaxtyping import UInt8
@@ -20,7 +21,7 @@ class ImageList:
 
     Args:
         names: of their files; None for those of an array.
-        passed_over: files in the folders that are none of an image.
+        passed_over: files in the folders that are none of an image, and links to other folders.
     """
 
     shape: tuple[int, int, int]
@@ -45,6 +46,7 @@ def list_images(given: Sequence[Path], shape: tuple[int, int, int]) -> ImageList
 
     Raises:
         DataError: a path that is none of these, an array of another shape, or two files of one name.
+        OSError: a folder cannot be read.
     """
     if len(given) == 1 and given[0].suffix == ".npy":
         return ImageList(shape, None, [], _array(given[0], shape))
@@ -63,15 +65,26 @@ def list_images(given: Sequence[Path], shape: tuple[int, int, int]) -> ImageList
 def _files(path: Path) -> tuple[list[Path], int]:
     """Image files, and how many others there are."""
     if path.is_dir():
-        found = sorted(Path(parent) / file for parent, _, files in os.walk(path) for file in files)
+        found = sorted(_in_folder(path))
     elif path.is_file() and path.suffix.lower() in SUFFIXES:
         return [path], 0
     else:
         raise DataError(
             f"{path}: expected a folder, a file that ends in {', '.join(SUFFIXES)}, or one .npy and nothing else."
         )
-    images = [file for file in found if file.suffix.lower() in SUFFIXES]
+    images = [file for file in found if file.suffix.lower() in SUFFIXES and not file.is_dir()]
     return images, len(found) - len(images)
+
+
+def _in_folder(path: Path) -> Iterator[Path]:
+    """Files, and links to folders, which are not followed: they may lead round in circles."""
+    for parent, folders, files in os.walk(path, onerror=_unreadable):
+        yield from (Path(parent) / file for file in files)
+        yield from (link for folder in folders if (link := Path(parent) / folder).is_symlink())
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise error  # `os.walk` would pass over the folder
 
 
 def _array(path: Path, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "n h w c"]:

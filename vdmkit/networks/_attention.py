@@ -3,10 +3,13 @@
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit.networks._dense import ZEROS, Dense
 from vdmkit.networks._group_norm import GroupNorm
+
+Heads = Float[Array, "n heads size"]
 
 
 class Attention(eqx.Module):
@@ -31,5 +34,11 @@ class Attention(eqx.Module):
     def __call__(self, x: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
         n = self.norm(x).reshape(-1, x.shape[-1])
         q, k, v = (layer(n).reshape(len(n), self.heads, -1) for layer in (self.q, self.k, self.v))
-        mixed = jax.nn.dot_product_attention(q, k, v)
-        return x + self.proj_out(mixed.reshape(x.shape))
+        return x + self.proj_out(_attend(q, k, v).reshape(x.shape))
+
+
+def _attend(q: Heads, k: Heads, v: Heads) -> Heads:
+    """As jax.nn.dot_product_attention, whose softmax is in float32 even of float64."""
+    wide = jnp.promote_types(q.dtype, jnp.float32)
+    logits = jnp.einsum("tnh,snh->nts", q, k, preferred_element_type=wide) * (q.shape[-1] ** -0.5)
+    return jnp.einsum("nts,snh->tnh", jax.nn.softmax(logits).astype(v.dtype), v)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vdmkit.assembly import build_estimator
-from vdmkit.compression import Codec, Layers, Profile, whole
+from vdmkit.compression import Codec, Layers, Profile, narrows, whole
 from vdmkit.errors import RecipeError
 from vdmkit.kernel import AbstractGaussian, Mixture
 from vdmkit.likelihood import VariationalBound
@@ -65,14 +65,19 @@ def coding_of(run: TrainedRun, *, profile: Profile, group: int) -> Coding:
     """The codec that the recipe's bound of T steps becomes, with the parameters that likelihoods are measured with.
 
     Raises:
-        RecipeError: there are no steps, no levels or no probabilities of them, or the kernel is neither Gaussian nor
-            the mixture.
+        RecipeError: there are no steps, no levels or no probabilities of them, the kernel is neither Gaussian nor the
+            mixture, or a network that computes in less than float64 is to be portable.
     """
     model = run.model(run.recipe.likelihood.weights)
     if not model.observation.levels:
         raise RecipeError("these data are continuous: only images of levels can be compressed.")
     nothing = jnp.zeros(model.shape)
     eqx.filter_eval_shape(lambda: model.observation.log_probs(nothing, jnp.zeros(()), lambda: nothing))
+    if profile == "portable" and narrows(model):
+        raise RecipeError(
+            "this model computes in less than float64 where float64 goes in, as jax.nn.dot_product_attention does: "
+            "its files would not be portable. Use --profile host."
+        )
     estimator = build_estimator(run.recipe, model.observation.levels)
     if not isinstance(estimator, VariationalBound) or not estimator.steps:
         raise RecipeError("a codec takes steps: the estimator must be the bound, with a number of steps.")

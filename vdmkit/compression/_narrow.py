@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a model keeps the precision that it is given: a network of float64 may hold a softmax of float32."""
+
+from collections.abc import Iterator
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import ShapedArray
+from jax.extend.core import Jaxpr, JaxprEqn
+from jaxtyping import Array, Float
+
+from vdmkit.compression._network import in_precision
+from vdmkit.model import DiffusionModel
+
+
+def narrows(model: DiffusionModel) -> bool:
+    """Whether anything on the way from float64 latents to what is coded with them is a narrower float."""
+
+    def said(model: DiffusionModel, y: Float[Array, "h w c"], gamma: Float[Array, ""]) -> tuple:
+        observed = model.observation.log_probs(y, gamma, lambda: model.x_hat(y, gamma))
+        return observed, model.denoise(model.path.alpha(gamma) * y, gamma, {})
+
+    with jax.enable_x64(True):
+        wide = in_precision(model, "float64")
+        traced, *_ = eqx.filter_make_jaxpr(said)(wide, jnp.zeros(model.shape, float), jnp.zeros((), float))
+    return any(_is_narrowing(equation) for equation in _equations(traced.jaxpr))
+
+
+def _equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
+    """Those of functions that it calls too."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for leaf in jax.tree.leaves(list(equation.params.values())):
+            inner = getattr(leaf, "jaxpr", leaf)
+            if isinstance(inner, Jaxpr):
+                yield from _equations(inner)
+
+
+def _is_narrowing(equation: JaxprEqn) -> bool:
+    wide = np.dtype(np.float64)
+    given, made = (
+        {var.aval.dtype for var in some if isinstance(var.aval, ShapedArray)}
+        for some in (equation.invars, equation.outvars)
+    )
+    return wide in given and any(jnp.issubdtype(kind, jnp.floating) and kind != wide for kind in made)
