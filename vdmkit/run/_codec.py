@@ -65,7 +65,8 @@ def coding_of(run: TrainedRun, *, profile: Profile, group: int) -> Coding:
     """The codec that the recipe's bound of T steps becomes, with the parameters that likelihoods are measured with.
 
     Raises:
-        RecipeError: there are no steps, no levels or no probabilities of them, or the kernel is neither Gaussian nor the mixture.
+        RecipeError: there are no steps, no levels or no probabilities of them, or the kernel is neither Gaussian
+            nor the mixture.
     """
     model = run.model(run.recipe.likelihood.weights)
     if not model.observation.levels:
