@@ -38,7 +38,7 @@ from vdmkit.run import Coding, TrainedRun, coding_of, load_run, with_steps_of_co
 CIFAR = ["data.name=cifar10", "model.prediction.name=lattice", "model.schedule.gamma_min=-13.3"]
 CIFAR += ["model.network.channels=48", "training.batch_size=16", "evaluation.draws=2", "evaluation.minutes=1"]
 BATCH, CHUNK = 64, 1024  # the defaults of `vdmkit compress`
-LONG = 8  # images of CIFAR-10 that take hundreds of steps
+LONG = 4  # images of CIFAR-10 that take hundreds of steps
 HEADER = "gross   net    initial  bound             net - bound         encode decode ms  coder        calls stored"
 
 

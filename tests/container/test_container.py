@@ -297,7 +297,7 @@ def test_other_files_are_refused(vdmz, tmp_path, content, cause):
 
 def test_a_folder_is_refused(vdmz, tmp_path):
     """A folder's name would end in a traceback."""
-    with pytest.raises(CodecError, match="cannot be read"):
+    with pytest.raises(CodecError, match="is a folder"):
         vdmz.read(tmp_path)
 
 

@@ -11,10 +11,18 @@ import typer
 from vdmkit.errors import RecipeError
 
 Kernel = Annotated[
-    str | None, typer.Option("--kernel", metavar="NAME|FILE.toml", help="Reverse kernel of T steps.")
+    str | None,
+    typer.Option(
+        "--kernel",
+        metavar="NAME|FILE.toml",
+        help="Reverse kernel of T steps. Default: gaussian; of compress mixture, if it can.",
+    ),
 ]
 Grid = Annotated[
-    str | None, typer.Option("--grid", metavar="NAME|FILE.toml", help="The gammas of T steps.")
+    str | None,
+    typer.Option(
+        "--grid", metavar="NAME|FILE.toml", help="The gammas of T steps. Default: even in t; of compress in gamma."
+    ),
 ]
 
 

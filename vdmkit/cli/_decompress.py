@@ -17,7 +17,13 @@ Batch = Annotated[
 ]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Chunks that are decoded at once.")]
 Previews = Annotated[
-    int | None, typer.Option("--preview-every", min=1, metavar="K", help="Write what is known every K steps, as PNG.")
+    int | None,
+    typer.Option(
+        "--preview-every",
+        min=1,
+        metavar="K",
+        help="Write the model's estimate every K steps, as PNG, into FOLDER.previews.",
+    ),
 ]
 Salvage = Annotated[bool, typer.Option("--salvage", help="Decode what is undamaged of a damaged file.")]
 
@@ -54,13 +60,15 @@ def decompress(
         step = step_of_file(reader, RunFolder(checkpoint)) if step is None else step
         codec = codec_of_file(load_run(checkpoint, overrides, plugins, step), reader)
         preview = Preview(output.with_name(f"{output.stem}.previews"), preview_every) if preview_every else None
-        damage = list(reader.damaged)
+        damage = [f"{file}: {words}" for words in reader.damaged]
         decoded = images_of_file(
             codec, reader, chosen, batch=batch, jobs=jobs, preview=preview, on_damage=damage.append if salvage else None
         )
         count = write_images(decoded, output, codec.model.shape, reader.names)
     for words in damage:
         typer.echo(words, err=True)
+    if preview:
+        typer.echo(f"{preview.folder}: previews, NUMBER_step_t.png, t from {codec.layers.steps} (noise) down")
     typer.echo(f"{output}: {count:,} of {reader.images:,} images")
 
 

@@ -96,7 +96,9 @@ def codec_of(header: Mapping[str, Any], model: DiffusionModel, fingerprint: Mapp
     if (found := model_sha256(model)) != said.model:
         raise CodecError(f"it is of the model {said.model}, and this checkpoint holds {found}")
     if said.profile == "host" and dict(fingerprint) != said.machine:
-        raise CodecError(f"profile host: it was made with {said.machine}, and this is {dict(fingerprint)}")
+        raise CodecError(
+            f"profile host decodes on the encoder's machine alone: {_differences(said.machine, fingerprint)}"
+        )
     layers = said.layers()
     codec = Codec(model, layers, said.profile, said.group, said.seed)
     if layers.sha256() != said.tables:
@@ -114,3 +116,11 @@ def model_sha256(model: DiffusionModel) -> str:
         values = values.astype("<f8" if np.issubdtype(values.dtype, np.inexact) else "<i8")
         digest.update(f"{values.shape}".encode() + values.tobytes())
     return digest.hexdigest()[:32]
+
+
+def _differences(made: Mapping[str, str] | str, here: Mapping[str, str]) -> str:
+    """What of two machines differs, in words."""
+    if isinstance(made, str):
+        return f"made with {made}, here {', '.join(here.values())}"
+    unlike = [key for key in sorted({*made, *here}) if made.get(key) != here.get(key)]
+    return ", ".join(f"{key} was {made.get(key) or 'none'}, here {here.get(key) or 'none'}" for key in unlike)

@@ -33,17 +33,17 @@ class Inspection:
         header, values = self.header, self.images * prod(self.header["shape"])
         size = "x".join(map(str, header["shape"]))
         lines = [
-            f"{self.file}: {self.images:,} images of {size}, {header['levels']} levels, in {self.chunks:,} chunks",
+            f"{self.file}: {self.images:,} images of {size}, {header['levels']} levels; chunks: {self.chunks:,}",
             f"T = {len(header['gammas']) - 1} steps, kernel {header['kernel']}, profile {header['profile']}, "
             f"model {header['model']}",
             f"made with {_words(header['machine'])}",
-            *([f"{self.stored:,} images are written out as they are"] if self.stored else []),
-            *([] if self.named else ["without names"]),
+            *([f"stored as they are, since the model would make them larger: {self.stored:,}"] if self.stored else []),
+            *([] if self.named else ["names of files: none"]),
             f"{'':30}{'bytes':>12}{'bits/dim':>12}",
         ]
         for name, count in (self.bytes | {"all": sum(self.bytes.values())}).items():
             lines.append(f"{name:30}{count:>12,}" + (f"{8 * count / values:>12.4f}" if values else ""))
-        return "\n".join([*lines, *self.damaged])
+        return "\n".join([*lines, *(f"{self.file}: {words}" for words in self.damaged)])
 
 
 def _check_header(header: dict[str, Any]) -> None:
@@ -91,7 +91,8 @@ def _parts(reader: Reader, salvage: bool) -> tuple[dict[str, int], int, list[str
         except CodecError as error:
             if not salvage:
                 raise
-            damaged.append(str(error))
+            if not reader.tells(i):
+                damaged.append(f"{entry.title}: {error}")
             continue
         unused = int((64 - np.log2(payload.heads.astype(float))).sum() / 8)
         first, stack = payload.initial_bits // 8, 8 * len(payload.heads) + 4 * len(payload.words)

@@ -35,6 +35,10 @@ class Reader:
         self.names: list[str] | None = contents.names
         self.damaged: list[str] = contents.damaged
 
+    def tells(self, i: int) -> bool:
+        """Whether `damaged` says already that chunk `i` of `chunks` is damaged."""
+        return any(words.startswith(f"{self.chunks[i].title} is") for words in self.damaged)
+
     def chunk(self, i: int) -> Chunk:
         """Chunk `i` of `chunks`, verified.
 

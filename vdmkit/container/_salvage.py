@@ -56,14 +56,14 @@ def _any_head(source: Source, damaged: list[str]) -> Head:
         return read_head(source)
     except CodecError as error:
         damaged.append(source.said(error))
-        reason = error
+        reason = damaged[-1].removesuffix(".")
     head, at = None, 1
     while (at := source.find(MAGIC, at)) is not None:
         with suppress(CodecError):
             head = read_head(source, at)  # the last one: a payload may be of raw pixels, and hold anything
         at += 1
     if head is None:
-        raise CodecError(f"{reason} No whole copy of its header was found, so nothing of it can be decoded.")
+        raise CodecError(f"{source.path}: {reason}. No whole copy of its header was found: nothing can be decoded.")
     return head
 
 

@@ -2,6 +2,7 @@
 """A file that is read by position, and never beyond its end; threads may read at once."""
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -72,13 +73,15 @@ def open_source(path: Path) -> Iterator[Source]:
     """A file for reading.
 
     Raises:
-        CodecError: It cannot be opened.
+        CodecError: It cannot be opened, or is a folder.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError as error:
         raise CodecError(f"{path}: cannot be opened: {error.strerror}.") from error
     try:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise CodecError(f"{path}: is a folder. Give a file that `vdmkit compress` wrote.")
         yield Source(path, descriptor, os.fstat(descriptor).st_size)
     finally:
         os.close(descriptor)

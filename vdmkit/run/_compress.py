@@ -43,10 +43,11 @@ class Compressed:
         if self.gross is not None and self.net is not None and self.initial is not None:
             rest = self.gross - self.net - self.initial
             lines += [
-                f"{self.net:.4f} of the images, {self.initial:.4f} that chunks begin with, {rest:.4f} of the file"
+                f"= {self.net:.4f} the images + {self.initial:.4f} what chunks begin with "
+                f"+ {rest:.4f} headers, index, checksums"
             ]
         if self.stored:
-            lines += [f"{self.stored:,} images are written out: the model would take more"]
+            lines += [f"stored as they are, since the model would make them larger: {self.stored:,}"]
         return "\n".join(lines)
 
 

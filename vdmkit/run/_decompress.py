@@ -97,7 +97,7 @@ def images_of_file(
     Args:
         batch: images in a call of the network; as encoded if it is left out.
         jobs: chunks that are decoded at once.
-        on_damage: told of a chunk that does not decode, which is then passed over.
+        on_damage: told of a chunk that does not decode, unless the reader tells it; it is then passed over.
 
     Raises:
         RecipeError: another batch than the encoder's, of profile host.
@@ -125,7 +125,7 @@ def images_of_file(
                     yield _within(reader.chunks[i], images, wanted)
                 elif on_damage is None:
                     raise images
-                else:
+                elif not reader.tells(i):
                     on_damage(str(images))
 
 

@@ -42,7 +42,7 @@ class ExpectedRate:
             errors += f" +/- {self.half_width_sample:.4f} (a sample of {self.images_looked_at:,} images)"
         return (
             f"expected of {self.images:,} images: {self.net:.4f} {errors} bits/dim; {self.steps}\n"
-            f"and for each chunk some {self.initial:.1f} bits/dim of one image, which it begins with"
+            f"and what each chunk begins with, once: some {self.initial:.1f} bits/dim of one image; and headers"
         )
 
 
