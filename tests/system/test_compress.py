@@ -208,6 +208,6 @@ def test_inspect_without_jax(program_in, folder, monkeypatch) -> None:
     result = program_in(folder).start("inspect", "portable.vdmz", plugins=())
     out, err = result.communicate()
     assert result.returncode == 0, err
-    assert f"{COUNT} images of 8x8x1, 17 levels, in 3 chunks" in out
+    assert f"{COUNT} images of 8x8x1, 17 levels; chunks: 3" in out
     assert "jaxlib" not in err
     assert "| jax" not in err

@@ -68,7 +68,7 @@ def decompress(
     for words in damage:
         typer.echo(words, err=True)
     if preview:
-        typer.echo(f"{preview.folder}: previews, NUMBER_step_t.png, t from {codec.layers.steps} (noise) down")
+        typer.echo(f"{preview.folder}: previews, NUMBER_step_t.png, t from {codec.layers.steps} (noise) down", err=True)
     typer.echo(f"{output}: {count:,} of {reader.images:,} images")
 
 
