@@ -114,6 +114,6 @@ class ChunkCode:
         return int(keystream(self.seed, 2**40 + group, 1)[0])
 
     def _check_end(self, stack: Stack) -> None:
-        heads, words = first_heads(self.seed, self.lanes), seed_words(self.seed, 0, stack.length)
+        heads, words = first_heads(self.seed, len(stack.heads)), seed_words(self.seed, 0, stack.length)
         if not (np.array_equal(stack.heads, heads) and np.array_equal(stack.words[::-1], words)):
             raise CodecError("its bits do not end as they began: they are of another model, or were changed")

@@ -20,7 +20,7 @@ from vdmkit.errors import CodecError
 from vdmkit.model import DiffusionModel
 
 Profile = Literal["portable", "host"]
-_LANES = (64, 1024)
+_LANES = (64, 256)
 
 
 @dataclass(frozen=True)

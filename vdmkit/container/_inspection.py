@@ -37,7 +37,11 @@ class Inspection:
             f"T = {len(header['gammas']) - 1} steps, kernel {header['kernel']}, profile {header['profile']}, "
             f"model {header['model']}",
             f"made with {_words(header['machine'])}",
-            *([f"stored as they are, since the model would make them larger: {self.stored:,}"] if self.stored else []),
+            *(
+                [f"stored as they are, since the model does not know them or would make them larger: {self.stored:,}"]
+                if self.stored
+                else []
+            ),
             *([] if self.named else ["names of files: none"]),
             f"{'':30}{'bytes':>12}{'bits/dim':>12}",
         ]

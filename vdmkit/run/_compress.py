@@ -47,7 +47,9 @@ class Compressed:
                 f"+ {rest:.4f} headers, index, checksums"
             ]
         if self.stored:
-            lines += [f"stored as they are, since the model would make them larger: {self.stored:,}"]
+            lines += [
+                f"stored as they are, since the model does not know them or would make them larger: {self.stored:,}"
+            ]
         return "\n".join(lines)
 
 
@@ -62,6 +64,8 @@ def compress(coding: Coding, images: ImageList, out: Path, *, chunk: int, resume
     code, other = codec.chunk_code(codec.group), codec.chunk_code(_other_batch(codec))
     header = codec.header(fingerprint()) | {"chunk": chunk} | coding.checkpoint
     coded = []
+    if resume and out.exists() and not out.with_name(f"{out.name}.part").exists():
+        raise CodecError(f"{out}: finished already, there is nothing to resume. Leave --resume out to write it anew.")
     with open_writer(out, header, resume=resume) as writer, progress("compressing", len(images)) as advance:
         begun = writer.images
         _check_same(writer, images, out)
