@@ -5,7 +5,6 @@ SAVED = "Stopped at step {} of 12 and saved. To go on, run the same command agai
 KEPT = "Stopped. What was saved is kept: to go on, run the same command again."
 
 
-@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on(program, tiny, same_as_whole, steps_logged):
     """Ctrl-C at one of these moments would lose work, say nothing, look like success, or change the model."""
     run = ("run", tiny, "--out", "run")
