@@ -3,6 +3,8 @@
 
 import json
 
+import pytest
+
 TO = """extends = "{tiny}"
 
 [model.path]
@@ -19,6 +21,7 @@ def recipe(program, tiny: str, path: str, prediction: str) -> str:
     return name
 
 
+@pytest.mark.slow
 def test_a_converted_run_has_the_same_bound_and_goes_on(program, tiny):
     """A conversion would change the model, lose what it was trained on, or make a folder that no command reads."""
     eps = recipe(program, tiny, "variance_preserving", "eps")
