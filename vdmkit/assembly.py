@@ -50,7 +50,7 @@ def build_model(recipe: Recipe, level_counts: Int[Array, "h w c v"], *, key: PRN
         key=fold_purpose(key, "network"),
     )
     observation = choices.observation.build(levels=levels)
-    estimate = _estimate(prediction, (h, w, c))
+    estimate = shapes_of_estimate(prediction, (h, w, c))
     if estimate.log_probs is not None:
         require_even_levels(observation, f"prediction {choices.prediction.name}")
     _check_kernels(recipe, estimate)
@@ -64,7 +64,7 @@ def build_prediction(recipe: Recipe, level_counts: Int[Array, "h w c v"]) -> Abs
     return recipe.model.prediction.build(**context)
 
 
-def _estimate(prediction: AbstractPrediction, shape: tuple[int, int, int]) -> Estimate:
+def shapes_of_estimate(prediction: AbstractPrediction, shape: tuple[int, int, int]) -> Estimate:
     """The shapes of what it knows of a latent."""
     z, gamma = jnp.zeros(shape), jnp.zeros(())
     output = jnp.zeros((*shape, prediction.outputs))

@@ -46,6 +46,15 @@ def override(key: str, table: dict[str, Any]) -> str:
     return f"{key}={inline.as_string()}"
 
 
+def of_estimator(steps: int | None, kernel: str | None, grid: str | None) -> list[str]:
+    """The options that choose the steps of a bound, as overrides of the recipe."""
+    given = {"kernel": kernel, "grid": grid}
+    parts = {key: component(f"--{key}", name) for key, name in given.items() if name is not None}
+    steps = steps_of(parts.get("grid", {})) if steps is None else steps
+    chosen = [f"likelihood.estimator.steps={steps}"] if steps is not None else []
+    return chosen + [override(f"likelihood.estimator.{key}", table) for key, table in parts.items()]
+
+
 def steps_of(table: dict[str, Any]) -> int | None:
     """How many steps a grid is of, where its keys say so."""
     listed = table.get("gammas", table.get("times"))

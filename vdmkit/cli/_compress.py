@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vdmkit.cli._component import Grid, Kernel, component, override, steps_of
+from vdmkit.cli._component import Grid, Kernel, of_estimator
 from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step
 from vdmkit.errors import RecipeError
 
@@ -57,15 +57,11 @@ def compress(
         raise RecipeError(f"-o {output}: expected a name that ends in .vdmz, in a folder that is there.")
     if output and output.is_dir():
         raise RecipeError(f"-o {output}: is a folder. Expected the name of a file.")
-    parts = {key: component(f"--{key}", name) for key, name in (("kernel", kernel), ("grid", grid)) if name is not None}
-    steps = steps_of(parts.get("grid", {})) if steps is None else steps
-    shorthands = [f"likelihood.estimator.steps={steps}"] if steps else []
-    shorthands += [override(f"likelihood.estimator.{key}", table) for key, table in parts.items()]
+    overrides = [*of_estimator(steps, kernel, grid), *overrides]
     from vdmkit.data import list_images
     from vdmkit.run import coding_of, expected_rate, load_run, with_steps_of_codec
     from vdmkit.run import compress as compress_images
 
-    overrides = [*shorthands, *overrides]
     run = with_steps_of_codec(load_run(checkpoint, overrides, plugins, step), overrides)
     coding = coding_of(run, profile=profile, group=batch)
     images = list_images(given, coding.codec.model.shape)

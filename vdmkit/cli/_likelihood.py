@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vdmkit.cli._component import Grid, Kernel, component, override, steps_of
+from vdmkit.cli._component import Grid, Kernel, of_estimator
 from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step
 from vdmkit.errors import Interrupted, RecipeError, UntrustedError
 
@@ -45,11 +45,9 @@ def likelihood(
     """Measure -log2 P of the test images of a run: the estimator, its error, and what it was measured on."""
     from vdmkit.run import load_run, measure_likelihood
 
-    parts = {key: component(f"--{key}", name) for key, name in (("kernel", kernel), ("grid", grid)) if name is not None}
-    steps = steps_of(parts.get("grid", {})) if steps is None else steps
-    given = {"estimator.name": estimator, "estimator.steps": steps, "precision": precision}
+    given = {"estimator.name": estimator, "precision": precision}
     shorthands = [f"likelihood.{key}={value}" for key, value in given.items() if value is not None]
-    shorthands += [override(f"likelihood.estimator.{key}", table) for key, table in parts.items()]
+    shorthands += of_estimator(steps, kernel, grid)
     run = load_run(checkpoint, [*shorthands, *overrides], plugins, step)
     test = run.recipe.data.build().load("test")
     if audit:

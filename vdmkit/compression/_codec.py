@@ -4,6 +4,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import equinox as eqx
@@ -14,7 +15,7 @@ from vdmkit.compression._chain import Chain
 from vdmkit.compression._chunk import ChunkCode
 from vdmkit.compression._header import PROBED, header_of
 from vdmkit.compression._layers import Layers
-from vdmkit.compression._network import Network, in_precision
+from vdmkit.compression._network import Network, Precision, in_precision
 from vdmkit.compression._rans import keystream
 from vdmkit.errors import CodecError
 from vdmkit.model import DiffusionModel
@@ -45,8 +46,15 @@ class Codec:
         return ChunkCode(Chain(self.network(batch)), self.lanes, self.group, self.seed)
 
     def network(self, batch: int) -> Network:
-        dtype = "float64" if self.profile == "portable" else "float32"
-        return Network(in_precision(self.model, dtype), self.layers, batch, dtype)
+        return Network(self._model, self.layers, batch, self._dtype)
+
+    @property
+    def _dtype(self) -> Precision:
+        return "float64" if self.profile == "portable" else "float32"
+
+    @cached_property
+    def _model(self) -> DiffusionModel:
+        return in_precision(self.model, self._dtype)
 
     @property
     def lanes(self) -> int:
@@ -79,9 +87,13 @@ class Codec:
         for i, t in enumerate(np.linspace(0, self.layers.steps, PROBED).round().astype(int).tolist()):
             spread = np.sqrt(1 + self.layers.s[t] ** 2) / self.layers.d[t]
             k = np.rint(noise * spread).astype(np.int64).reshape(1, *self.model.shape)
-            guard = network.encoded(k, t)[1] if offsets is None else np.asarray(offsets[i : i + 1])
-            found.append((int(guard[0]), network.decoded(k, t, guard)[0]))
-        digest = hashlib.sha256(b"".join(integers.astype("<i8").tobytes() for _, integers in found))
+            if offsets is None:
+                integers, guard, _ = network.encoded(k, t)
+            else:
+                guard = np.asarray(offsets[i : i + 1])
+                integers, _ = network.decoded(k, t, guard)
+            found.append((int(guard[0]), integers.astype("<i8").tobytes()))
+        digest = hashlib.sha256(b"".join(integers for _, integers in found))
         return {"offsets": [offset for offset, _ in found], "sha256": digest.hexdigest()[:32]}
 
 

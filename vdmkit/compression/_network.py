@@ -3,7 +3,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import equinox as eqx
@@ -14,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from vdmkit.compression._gaussian_law import FINE
 from vdmkit.compression._layers import Layers
-from vdmkit.compression._predict import MARGIN, OFFSETS, gaussian_shift, level_weights, mixture_weights
+from vdmkit.compression._predict import MARGIN, OFFSETS, Latent, gaussian_shift, level_weights, mixture_weights
 from vdmkit.model import DiffusionModel
 
 Precision = Literal["float64", "float32"]
@@ -29,11 +28,13 @@ def in_precision(model: DiffusionModel, dtype: Precision) -> DiffusionModel:
 
 
 @eqx.filter_jit
-def _integers(
-    kind: str, model: DiffusionModel, offsets: Array, y: Array, gamma: Array, scale: Array, margin: Array
-) -> tuple[Array, Array]:
-    function = partial(_FUNCTIONS[kind], model)
-    return jax.vmap(function, in_axes=(0, None, None, None, 0))(y, gamma, scale, margin, offsets)
+def _integers(kind: str, model: DiffusionModel, at: Latent) -> tuple[Array, Array]:
+    """Of latents of several images at one noise level."""
+
+    def of_image(y: Array, offset: Array) -> tuple[Array, Array]:
+        return _FUNCTIONS[kind](model, at._replace(y=y, offset=offset))
+
+    return jax.vmap(of_image)(at.y, at.offset)
 
 
 @eqx.filter_jit
@@ -79,7 +80,7 @@ class Network:
 
         def call(rows: Int[np.ndarray, " b"]) -> tuple[Array, ...]:
             floats = self._floats(y[rows], layers.gamma[t], scale, margin)
-            return _integers(kind, self.model, jnp.asarray(offsets[rows]), *floats)
+            return _integers(kind, self.model, Latent(*floats, offset=jnp.asarray(offsets[rows])))
 
         integers, clear = self._in_batches(len(k), call)
         return integers, clear

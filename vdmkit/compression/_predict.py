@@ -6,6 +6,8 @@ between integers. The encoder says o. A decoder whose v differ by less than the 
 (the safeguard of arXiv 2410.09872); without it, one value in some 10^4 would fall on the other side even in float32.
 """
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -14,12 +16,30 @@ from vdmkit.compression._mixture_cdf import WEIGHT_BITS
 from vdmkit.compression._normal import exact_exp
 from vdmkit.errors import CodecError
 from vdmkit.model import DiffusionModel
+from vdmkit.sampling import denoiser_of
 
 OFFSETS = 17
 MARGIN = 1e-10  # of eps_hat, of x_hat and, twice, of log p(x_k | z_t): see `docs/compression.md`
 PER_NAT = 64  # log probabilities are rounded to 1/64 nats, which costs 1e-5 nats of a value and step
 _NATS = 25  # a level less probable than this by so much has the weight of one that is
 _EXP = np.rint(exact_exp(-np.arange(_NATS * PER_NAT + 1) / PER_NAT) * 2**30).astype(np.int64)
+
+
+class Latent(NamedTuple):
+    """y_t of an image, and what it takes to round what the network says of it.
+
+    Args:
+        scale: s_t c in parts of the cells of y_s.
+        margin: of the network's estimates.
+        offset: 0 .. 16.
+    """
+
+    y: Float[Array, "h w c"]
+    gamma: Float[Array, ""]
+    scale: Float[Array, ""]
+    margin: Float[Array, ""]
+    offset: Int[Array, ""]
+
 
 Guarded = tuple[Int[Array, "h w c *v"], Bool[Array, ""]]
 
@@ -40,42 +60,22 @@ def weights(log_probs: Float[Array, "h w c v"], offset: Int[Array, ""], margin: 
     return jnp.pad(cumulative, [(0, 0)] * 3 + [(1, 0)]).astype(jnp.int32), clear & jnp.isfinite(log_probs.max(-1)).all()
 
 
-def gaussian_shift(
-    model: DiffusionModel,
-    y: Float[Array, "h w c"],
-    gamma: Float[Array, ""],
-    scale: Float[Array, ""],
-    margin: Float[Array, ""],
-    offset: Int[Array, ""],
-) -> Guarded:
+def gaussian_shift(model: DiffusionModel, at: Latent) -> Guarded:
     """The mean of the Gaussian kernel less y_t, in parts: -s_t c eps_hat, of which s_t c is `scale` parts."""
-    estimate = model.denoise(model.path.alpha(gamma) * y, gamma, {})
-    of_x_hat = jnp.maximum(1, jnp.exp(-gamma / 2))  # s_t eps_hat = y_t - x_hat moves with either
-    return guarded_round(-scale * estimate.eps_hat, offset, margin * scale * of_x_hat)
+    eps_hat = denoiser_of(model)(at.y, at.gamma).eps_hat
+    of_x_hat = jnp.maximum(1, jnp.exp(-at.gamma / 2))  # s_t eps_hat = y_t - x_hat moves with either
+    return guarded_round(-at.scale * eps_hat, at.offset, at.margin * at.scale * of_x_hat)
 
 
-def mixture_weights(
-    model: DiffusionModel,
-    y: Float[Array, "h w c"],
-    gamma: Float[Array, ""],
-    scale: Float[Array, ""],
-    margin: Float[Array, ""],
-    offset: Int[Array, ""],
-) -> Guarded:
+def mixture_weights(model: DiffusionModel, at: Latent) -> Guarded:
     """p(x_k | y_t)."""
-    estimate = model.denoise(model.path.alpha(gamma) * y, gamma, {})
-    if estimate.log_probs is None:
+    log_probs = denoiser_of(model)(at.y, at.gamma).log_probs
+    if log_probs is None:
         raise CodecError("its kernel is the mixture, and this model gives no probabilities of levels")
-    return weights(estimate.log_probs, offset, margin)
+    return weights(log_probs, at.offset, at.margin)
 
 
-def level_weights(
-    model: DiffusionModel,
-    y: Float[Array, "h w c"],
-    gamma: Float[Array, ""],
-    scale: Float[Array, ""],
-    margin: Float[Array, ""],
-    offset: Int[Array, ""],
-) -> Guarded:
+def level_weights(model: DiffusionModel, at: Latent) -> Guarded:
     """p(x_k | y_0) of the observation."""
-    return weights(model.observation.log_probs(y, gamma, lambda: model.x_hat(y, gamma)), offset, margin)
+    log_probs = model.observation.log_probs(at.y, at.gamma, lambda: model.x_hat(at.y, at.gamma))
+    return weights(log_probs, at.offset, at.margin)

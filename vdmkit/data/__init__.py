@@ -11,7 +11,7 @@ from vdmkit.data._image_list import ImageList, list_images
 from vdmkit.data._imagenet import ImageNetNew, ImageNetOld
 from vdmkit.data._npz import Npz
 from vdmkit.data._oracle import Gaussian, Mixture
-from vdmkit.data._source import AbstractSource, Identity, Images, Split, identified
+from vdmkit.data._source import AbstractSource, Identity, Images, Split, identified, pixel_sha256
 
 __all__ = [
     "AbstractAugmentation",
@@ -36,4 +36,5 @@ __all__ = [
     "identified",
     "level_counts",
     "list_images",
+    "pixel_sha256",
 ]

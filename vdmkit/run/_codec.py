@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vdmkit.assembly import build_estimator
+from vdmkit.assembly import build_estimator, shapes_of_estimate
 from vdmkit.compression import Codec, Layers, Profile, narrows, whole
 from vdmkit.errors import RecipeError
 from vdmkit.kernel import AbstractGaussian, Mixture
@@ -45,16 +45,11 @@ def with_steps_of_codec(run: TrainedRun, overrides: Sequence[str]) -> TrainedRun
     prefix = "likelihood.estimator."
     filled = [f"{prefix}name=bound"]
     if not run.recipe.objective.steps:
-        mixes = knows_levels(run.model("raw"))
+        model = run.model("raw")
+        mixes = shapes_of_estimate(model.prediction, model.shape).log_probs is not None
         choices = {"steps": _FEW if mixes else _MANY, "grid": "gamma", "kernel": "mixture" if mixes else "gaussian"}
         filled += [f"{prefix}{key}={value}" for key, value in choices.items() if not _says(overrides, prefix + key)]
     return replace(run, recipe=load_recipe(run.folder.resolved_recipe, [*filled, *overrides]))
-
-
-def knows_levels(model: DiffusionModel) -> bool:
-    """Whether its prediction gives p(x_k | z_t)."""
-    estimate = eqx.filter_eval_shape(lambda: model.denoise(jnp.zeros(model.shape), jnp.zeros(()), {}))
-    return estimate.log_probs is not None
 
 
 def _says(overrides: Sequence[str], key: str) -> bool:

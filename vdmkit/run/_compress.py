@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images into a .vdmz file, chunk by chunk."""
 
-import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 
 from vdmkit.compression import Codec
 from vdmkit.container import Chunk, Writer, open_writer, payload_of
-from vdmkit.data import ImageList
+from vdmkit.data import ImageList, pixel_sha256
 from vdmkit.errors import CodecError
 from vdmkit.report import progress
 from vdmkit.run._codec import Coding, fingerprint
@@ -77,7 +75,7 @@ def compress(coding: Coding, images: ImageList, out: Path, *, chunk: int, resume
             written = payload.to_bytes()
             if verify and not np.array_equal(other.decode(payload_of(written, len(pixels))), pixels):
                 raise CodecError("a chunk does not decode to its images: it was not written. Try --profile portable.")
-            writer.append(Chunk(len(pixels), written, _sha256(pixels)))
+            writer.append(Chunk(len(pixels), written, bytes.fromhex(pixel_sha256(pixels))))
             coded.append((int(payload.stored.sum()), bits, payload.initial_bits))
         writer.finish(images.names)
     stored, net, initial = (sum(column) for column in zip((0, 0, 0), *coded, strict=True))
@@ -91,13 +89,9 @@ def _check_same(writer: Writer, images: ImageList, out: Path) -> None:
     """Raises CodecError if what is written already, by a process that was interrupted, is not of these images."""
     first = 0
     for chunk in writer.written():
-        if _sha256(images.read(first, first + chunk.images)) != chunk.pixels_sha256:
+        if pixel_sha256(images.read(first, first + chunk.images)) != chunk.pixels_sha256.hex():
             raise CodecError(f"{out}.part: begun with other images than these. Give the same ones, or delete it.")
         first += chunk.images
-
-
-def _sha256(pixels: UInt8[np.ndarray, "n h w c"]) -> bytes:
-    return hashlib.sha256(pixels.tobytes()).digest()
 
 
 def _other_batch(codec: Codec) -> int:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images out of a .vdmz file."""
 
-import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from vdmkit.compression import ChunkCode, Codec, codec_of
 from vdmkit.container import Entry, Reader, payload_of
+from vdmkit.data import pixel_sha256
 from vdmkit.errors import CodecError, RecipeError
 from vdmkit.files import whole_file, whole_folder
 from vdmkit.report import progress, write_png
@@ -138,7 +138,7 @@ def _decode(
         images = code.decode(payload_of(chunk.payload, chunk.images), advance, told)
     except CodecError as error:
         raise CodecError(f"{reader.path}: {entry.title}: {error}.") from error
-    if hashlib.sha256(images.tobytes()).digest() != chunk.pixels_sha256:
+    if pixel_sha256(images) != chunk.pixels_sha256.hex():
         raise CodecError(f"{reader.path}: {entry.title}: the decoded images are not those that were encoded.")
     return images
 
