@@ -22,7 +22,7 @@ _MOST_STEPS = 32  # of an image, each with two draws
 class ExpectedRate:
     """The T-step bound, bits per dimension, and the half-widths of its 95% intervals: of the draws, and of the sample.
 
-    `initial` bits per dimension are those of a chunk's first image, which are spent once for each chunk.
+    `initial` bits, of one image's dimensions, are what each chunk begins with: about `Codec.initial_bits`.
     """
 
     net: float
@@ -77,4 +77,4 @@ def expected_rate(coding: Coding, images: ImageList, *, seed: int) -> ExpectedRa
         bits_per_dim(value, model.dimensions)
         for value in (found.value, found.half_width_monte_carlo, found.half_width_test_set)
     )
-    return ExpectedRate(mean, draws, sample, coding.codec.layers.bits, len(images), len(pixels), str(coding))
+    return ExpectedRate(mean, draws, sample, coding.codec.initial_bits, len(images), len(pixels), str(coding))
