@@ -43,13 +43,13 @@ def likelihood(
     as_json: AsJson = False,
 ) -> None:
     """Measure -log2 P of the test images of a run: the estimator, its error, and what it was measured on."""
-    from vdmkit.run import load_run, measure_likelihood
+    from vdmkit.run import load_run, load_test, measure_likelihood
 
     given = {"estimator.name": estimator, "precision": precision}
     shorthands = [f"likelihood.{key}={value}" for key, value in given.items() if value is not None]
     shorthands += of_estimator(steps, kernel, grid)
     run = load_run(checkpoint, [*shorthands, *overrides], plugins, step)
-    test = run.recipe.data.build().load("test")
+    test = load_test(run)
     if audit:
         if shorthands or any(key.startswith(("likelihood.estimator", "likelihood.precision")) for key in overrides):
             raise RecipeError("--audit runs estimators of its own: leave the estimator, --steps and --precision out.")

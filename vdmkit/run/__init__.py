@@ -5,9 +5,10 @@ from vdmkit.run._audit import as_json, audit
 from vdmkit.run._codec import Coding, coding_of, fingerprint, with_steps_of_codec
 from vdmkit.run._comparable import check_comparable
 from vdmkit.run._compress import Compressed, compress
+from vdmkit.run._conformance import check_model_of_run, load_test
 from vdmkit.run._convert import convert as convert_run
 from vdmkit.run._decompress import Preview, codec_of_file, images_of_file, step_of_file, write_images
-from vdmkit.run._evaluate import evaluate
+from vdmkit.run._evaluate import check_fits, evaluate
 from vdmkit.run._evaluation import Evaluation
 from vdmkit.run._expected_rate import ExpectedRate, expected_rate
 from vdmkit.run._fit import check_fit, fit_schedule
@@ -41,6 +42,8 @@ __all__ = [
     "audit",
     "check_comparable",
     "check_fit",
+    "check_fits",
+    "check_model_of_run",
     "codec_of_file",
     "coding_of",
     "compress",
@@ -57,6 +60,7 @@ __all__ = [
     "import_official",
     "leave_study",
     "load_run",
+    "load_test",
     "manifest",
     "measure_likelihood",
     "procedure_of",

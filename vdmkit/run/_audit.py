@@ -31,6 +31,7 @@ from vdmkit.objective import Elbo, Objective, Uniform, bits_per_dim
 from vdmkit.randomness import fold_purpose
 from vdmkit.report import progress
 from vdmkit.run._comparable import check_comparable
+from vdmkit.run._conformance import check_model_of_run
 from vdmkit.run._evaluate import check_fits
 from vdmkit.run._load import TrainedRun
 from vdmkit.run._pass import pass_over, sample_of
@@ -57,6 +58,7 @@ def audit(run: TrainedRun, test: Images) -> list[Check]:
     check_fits(model, test)
     check_comparable(run.trained_on, test)
     check_increasing(model.schedule)
+    check_model_of_run(run.recipe, model, test.pixels, differentiated=True).refuse()
     index = sample_of(len(test.pixels), settings.images or _IMAGES)
     key = fold_purpose(jax.random.key(run.recipe.seed), "audit")
     checks = referee(gather(model, test, index, batch_size=settings.batch_size, key=key))

@@ -9,6 +9,7 @@ from typing import Any
 class Evaluation:
     """Bits per dimension of a test set, its terms, its 95% interval and where that comes from.
 
+    `unchecked` says of which components it could not be checked whether the number may be too low because of them.
     `test_images_trained_on` counts images of the test set that the model was trained on; None if that is not known.
     """
 
@@ -33,6 +34,7 @@ class Evaluation:
     step: int
     weights: str
     device: str
+    unchecked: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -56,7 +58,7 @@ class Evaluation:
         return _4(self.half_width_test_set) if self.half_width_test_set else "hidden by Monte Carlo"
 
     def _caveats(self) -> list[str]:
-        lines = []
+        lines = [f"Not checked, {one}." for one in self.unchecked]
         if self.images < self.images_in_test_set:
             count = f"{self.images:,} of {self.images_in_test_set:,}"
             lines.append(f"Only {count} test images, drawn at random, for lack of time: vdmkit evaluate does all.")

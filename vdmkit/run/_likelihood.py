@@ -26,12 +26,14 @@ from vdmkit.likelihood import (
     discretisation_error,
     interval,
 )
+from vdmkit.model import DiffusionModel
 from vdmkit.noise import check_increasing
 from vdmkit.objective import bits_per_dim
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import flat
 from vdmkit.report import progress
 from vdmkit.run._comparable import reasons_against
+from vdmkit.run._conformance import Findings, check_estimator_of_run, check_model_of_run, differentiates
 from vdmkit.run._evaluate import check_fits
 from vdmkit.run._exact import below_the_truth, exact_bound, exact_value
 from vdmkit.run._likelihood_report import Likelihood
@@ -63,8 +65,11 @@ def measure_likelihood(run: TrainedRun, test: Images, *, allow_untrusted: bool =
     estimator = build_estimator(run.recipe, test.levels)
     index = sample_of(len(test.pixels), settings.images or len(test.pixels))
     check_count(test.pixels[index])
+    findings = _findings(run, model, test)
+    if findings.problems and not allow_untrusted:
+        findings.refuse()
     estimates, evaluations, kept = _passes(run, test, estimator, index)
-    report = _report(run, test, estimator, index, estimates, evaluations)
+    report = _report(run, test, estimator, index, estimates, evaluations, findings)
     if report.reasons and not allow_untrusted:
         raise UntrustedError(
             f"not a likelihood: {' '.join(report.reasons)} --allow-untrusted prints the number, marked as none."
@@ -72,6 +77,13 @@ def measure_likelihood(run: TrainedRun, test: Images, *, allow_untrusted: bool =
     _leave(run, report, index, estimates)
     kept.clear()  # not before: --allow-untrusted after a refusal, or the same command after a kill, needs them
     return report
+
+
+def _findings(run: TrainedRun, model: DiffusionModel, test: Images) -> Findings:
+    """What does not hold of the components that the number comes from."""
+    recipe, differentiated = run.recipe, differentiates(run.recipe, test.levels)
+    of_model = check_model_of_run(recipe, model, test.pixels, differentiated=differentiated)
+    return of_model + check_estimator_of_run(recipe, test.levels)
 
 
 def _passes(
@@ -153,6 +165,7 @@ def _report(
     index: Int[np.ndarray, " m"],
     estimates: Estimates,
     evaluations: int,
+    findings: Findings,
 ) -> Likelihood:
     recipe, model = run.recipe, run.model(run.recipe.likelihood.weights)
     total = interval(bits_per_dim(np.asarray(estimates.nats), model.dimensions))
@@ -164,7 +177,7 @@ def _report(
     evaluations += solver.evaluations if solver else 0
     exact = exact_value(run, test, index)
     seen = count_trained_on(test.pixels, read_hashes(run.folder.trained_on))
-    reasons = [*reasons_against(run.trained_on, test), *_reasons(estimates)]
+    reasons = [*findings.problems, *reasons_against(run.trained_on, test), *_reasons(estimates)]
     if solver and not reasons:
         reasons += solver.reasons()
     if exact is not None and seen == 0:
@@ -196,6 +209,7 @@ def _report(
         device=device(),
         trusted=not reasons,
         reasons=tuple(reasons),
+        unchecked=findings.unchecked,
     )
 
 

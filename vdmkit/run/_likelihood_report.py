@@ -15,7 +15,8 @@ class Likelihood:
     much a solver's tolerance moved it (None: no solver; NaN: a solve failed). `bpd_low` and `bpd_high` allow for Monte
     Carlo and the solver, on these images. `exact` is -log2 P itself where the distribution is known, and `exact_bound`
     what infinitely many draws would give where that is known too. Where `levels` is 0, P is a density. A number that
-    is not a likelihood has `trusted` false, and the reasons.
+    is not a likelihood has `trusted` false, and the reasons. `unchecked` says of which
+    components it could not be checked whether the number may be too low because of them.
     """
 
     bpd: float
@@ -44,6 +45,7 @@ class Likelihood:
     device: str
     trusted: bool
     reasons: tuple[str, ...]
+    unchecked: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """By name; null stands for what is not finite, or hidden by Monte Carlo."""
@@ -65,6 +67,7 @@ class Likelihood:
             ("network", f"{self.evaluations:,} evaluations, {self.evaluations_per_image:,.1f} an image"),
             ("images", f"{self._count()} of {self.dataset}, {self.published or 'not the published data set'}"),
             ("model", f"step {self.step:,}, {self.weights} weights, {self.precision}, {self.device}"),
+            *(("not checked", one) for one in self.unchecked),
             *(("reason", reason) for reason in self.reasons),
         ]
         width = (self.bpd_high - self.bpd_low) / 2

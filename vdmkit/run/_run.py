@@ -5,6 +5,7 @@ import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from vdmkit.data import Images
@@ -13,6 +14,7 @@ from vdmkit.likelihood import check_count
 from vdmkit.plugins import plugin_sources
 from vdmkit.recipe import Recipe
 from vdmkit.report import MetricLog, write_png
+from vdmkit.run._conformance import check_data_of_run, check_model_of_run, check_training_of_run
 from vdmkit.run._evaluate import evaluate
 from vdmkit.run._evaluation import Evaluation
 from vdmkit.run._folder import RunFolder
@@ -28,6 +30,7 @@ def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[P
     """Train `recipe`, whose file reads `text`, in `folder`; a run that was cut short goes on where it was.
 
     Raises:
+        UntrustedError: a component does not do what its kind must.
         VdmkitError: the data, the folder, the training or the evaluation is not as it should be.
     """
     folder.check(recipe)
@@ -37,7 +40,10 @@ def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[P
         source = recipe.data.build()
         train, test = source.load("train"), source.load("test")
         check_count(test.pixels)
+        findings = check_data_of_run(recipe, source, train, test) + check_training_of_run(recipe, train)
+        findings.refuse()
         start = begin(recipe, folder, train, _origin(recipe, sources, train, earlier["imported"]))
+        check_model_of_run(recipe, start.state.ema_model, train.pixels).refuse()
         # Not before: a command that is refused leaves the folder as it was, and says no more than why.
         folder.say_new_end(recipe)
         folder.write_recipe(recipe, text)
@@ -66,8 +72,10 @@ def _report(training: Training, state: TrainState) -> Evaluation:
     """Evaluate and sample the trained model, and leave both in the run folder."""
     recipe, folder, test, step = training.recipe, training.folder, training.test, int(state.step)
     model = state.ema_model if recipe.evaluation.weights == "ema" else state.model
+    findings = check_model_of_run(recipe, model, test.pixels).refuse()
     limit, trained_on = 60 * recipe.evaluation.minutes, read_hashes(folder.trained_on)
     evaluation = evaluate(model, test, recipe, step=step, trained_on=trained_on, seconds=limit)
+    evaluation = replace(evaluation, unchecked=findings.unchecked)
     write_json(folder.evaluation, evaluation.as_json())
     picture = picture_beside_real(model, test, recipe)
     if picture is None:

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Before a number is called trusted: do the components that it comes from do what components of their kinds must?
+
+The checks are those of `vdmkit.testing`, on the run's own components, parameters and images.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jaxtyping import Real
+
+from vdmkit.assembly import build_estimator, build_optimizer
+from vdmkit.choice import Choice
+from vdmkit.component import Component
+from vdmkit.data import AbstractSource, Images
+from vdmkit.errors import ConformanceError, RecipeError, UntrustedError
+from vdmkit.likelihood import ImportanceWeighted, VariationalBound
+from vdmkit.model import DiffusionModel
+from vdmkit.recipe import Recipe
+from vdmkit.run._load import TrainedRun
+from vdmkit.testing import (
+    check_augmentation,
+    check_decoder_of_model,
+    check_derivative_of_model,
+    check_estimator,
+    check_grid,
+    check_images,
+    check_kernel_of_model,
+    check_loads_again,
+    check_optimizer,
+    check_sampler,
+    check_times,
+    check_weighting,
+    checks_of_model,
+    latents_of,
+)
+
+_FEW = 16  # training images that augmentations are tried on
+_NO_DERIVATIVE = (VariationalBound, ImportanceWeighted)  # estimators that never differentiate the network
+Checked = tuple[Component, Callable[[], object]]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is wrong with components, in sentences, and what of them could not be checked."""
+
+    problems: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
+
+    def refuse(self) -> "Findings":
+        """Raises UntrustedError if anything is wrong."""
+        if self.problems:
+            raise UntrustedError(
+                f"no number of this model can be trusted: {' '.join(self.problems)} "
+                "Correct the component, or choose another."
+            )
+        return self
+
+    def __add__(self, other: "Findings") -> "Findings":
+        return Findings(self.problems + other.problems, self.unchecked + other.unchecked)
+
+
+def check_model_of_run(
+    recipe: Recipe, model: DiffusionModel, pixels: Real[np.ndarray, "n h w c"], *, differentiated: bool = False
+) -> Findings:
+    """Schedule, path, prediction, network, observation and, with T steps, kernel of `model`, on latents of images.
+
+    `differentiated`: whether the number depends on derivatives of the network, as that of an ODE does.
+    """
+    choices, latents = recipe.model, latents_of(model, pixels)
+    checks = [(getattr(choices, kind).component, check) for kind, check in checks_of_model(model, latents).items()]
+    checks += [
+        (kernel.component, lambda kernel=kernel: check_kernel_of_model(kernel.build(), latents))
+        for kernel in _kernels(recipe)
+    ]
+    if differentiated:
+        checks.append((choices.network.component, lambda: check_derivative_of_model(model, latents)))
+    found = _run(checks)
+    if found.problems or check_decoder_of_model(model, latents):
+        return found
+    return found + Findings(unchecked=(f"{choices.observation.component}: whether its probabilities sum to 1",))
+
+
+def check_estimator_of_run(recipe: Recipe, levels: int) -> Findings:
+    """The recipe's estimator, on made-up data whose likelihood is known."""
+    choice = recipe.likelihood.estimator
+    return _run([(choice.component, lambda: check_estimator(build_estimator(recipe, levels), levels))])
+
+
+def differentiates(recipe: Recipe, levels: int) -> bool:
+    """Whether the recipe's estimator may differentiate the network."""
+    return not isinstance(build_estimator(recipe, levels), _NO_DERIVATIVE)
+
+
+def check_data_of_run(recipe: Recipe, source: AbstractSource, *splits: Images) -> Findings:
+    """Images are what their source and their identity say, and the last split loads with the same pixels again."""
+    component = recipe.data.component
+    checks = [(component, lambda images=images: check_images(source, images)) for images in splits]
+    return _run([*checks, (component, lambda: check_loads_again(source, splits[-1]))])
+
+
+def load_test(run: TrainedRun) -> Images:
+    """The test images of a run's recipe, which their source gives again when it is asked again.
+
+    Raises:
+        DataError: they are missing or damaged.
+        UntrustedError: they are not what their source or their identity says.
+    """
+    source = run.recipe.data.build()
+    test = source.load("test")
+    check_data_of_run(run.recipe, source, test).refuse()
+    return test
+
+
+def check_training_of_run(recipe: Recipe, train: Images) -> Findings:
+    """What training and sampling use besides the model."""
+    return _run(_checks_of_training(recipe, train))
+
+
+def _checks_of_training(recipe: Recipe, train: Images) -> Iterator[Checked]:
+    objective, sampling, few = recipe.objective, recipe.sampling, train.pixels[:_FEW]
+    yield objective.times.component, lambda: check_times(objective.times.build())
+    yield objective.weighting.component, lambda: check_weighting(objective.weighting.build())
+    yield recipe.optimizer.component, lambda: check_optimizer(build_optimizer(recipe))
+    yield sampling.sampler.component, lambda: check_sampler(sampling.sampler.build())
+    for choice in recipe.augmentations:
+        yield choice.component, lambda one=choice: check_augmentation(one.build(), few, train.levels)
+    schedule = recipe.model.schedule.build(key=jax.random.key(0))
+    for choice, steps in _grids(recipe):
+        yield choice.component, lambda one=choice, steps=steps: check_grid(one.build(), schedule, steps)
+
+
+def _grids(recipe: Recipe) -> Iterator[tuple[Choice, int]]:
+    """Those that are used, with their numbers of steps."""
+    objective, sampling = recipe.objective, recipe.sampling
+    if objective.steps:
+        yield objective.grid, objective.steps
+    latents = sampling.steps - (sampling.end == "image")  # whose last step is not of the grid
+    if latents:
+        yield sampling.grid, latents
+
+
+def _kernels(recipe: Recipe) -> list[Choice]:
+    """Those of T-step bounds that the recipe trains or measures, each once."""
+    trained = [recipe.objective.kernel] if recipe.objective.steps else []
+    measured = [one for one in recipe.likelihood.estimator.nested() if one.kind == "kernel"]
+    return trained + [one for one in measured if one not in trained]
+
+
+def _run(checks: Iterator[Checked] | list[Checked]) -> Findings:
+    problems = [problem for component, check in checks if (problem := _problem(component, check))]
+    return Findings(tuple(dict.fromkeys(problems)))
+
+
+def _problem(component: Component, check: Callable[[], object]) -> str:
+    """What is wrong with a component, or nothing. A recipe's own mistake is raised: the component is not to blame.
+
+    Raises:
+        RecipeError: a component of vdmkit refuses the recipe's values.
+        PluginError: a plugin fails.
+    """
+    try:
+        with component.named("cannot be checked"):
+            check()
+    except ConformanceError as error:
+        return f"{component}: {error}"
+    except RecipeError as error:
+        if component.origin == "vdmkit":
+            raise
+        return str(error)
+    return ""

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a component of each kind must do. The author of a new one runs these; vdmkit's own pass them.
+
+Each check raises ConformanceError with one sentence and the number that shows what is wrong. The same checks are run on
+the components of a run, with its own parameters, images and latents, before its numbers are called trusted.
+"""
+
+from vdmkit.testing._data import check_augmentation, check_data, check_images, check_loads_again
+from vdmkit.testing._denoiser import check_network, check_prediction
+from vdmkit.testing._derivative import check_derivative
+from vdmkit.testing._estimator import check_estimator
+from vdmkit.testing._kernel import check_kernel
+from vdmkit.testing._model import (
+    Latents,
+    check_decoder_of_model,
+    check_derivative_of_model,
+    check_kernel_of_model,
+    checks_of_model,
+    latents_of,
+)
+from vdmkit.testing._noise import check_grid, check_path, check_schedule
+from vdmkit.testing._objective import check_times, check_weighting
+from vdmkit.testing._observation import check_observation
+from vdmkit.testing._optimizer import check_optimizer
+from vdmkit.testing._sampling import check_sampler
+
+__all__ = [
+    "Latents",
+    "check_augmentation",
+    "check_data",
+    "check_decoder_of_model",
+    "check_derivative",
+    "check_derivative_of_model",
+    "check_estimator",
+    "check_grid",
+    "check_images",
+    "check_kernel",
+    "check_kernel_of_model",
+    "check_loads_again",
+    "check_network",
+    "check_observation",
+    "check_optimizer",
+    "check_path",
+    "check_prediction",
+    "check_sampler",
+    "check_schedule",
+    "check_times",
+    "check_weighting",
+    "checks_of_model",
+    "latents_of",
+]

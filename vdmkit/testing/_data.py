@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data sources and augmentations."""
+
+import numpy as np
+from jaxtyping import Real
+
+from vdmkit.data import AbstractAugmentation, AbstractSource, Images, pixel_sha256
+from vdmkit.testing._expect import expect
+
+
+def check_data(source: AbstractSource) -> None:
+    """Both splits have the shape and the levels that the source says, an identity that is theirs, and load alike twice.
+
+    Raises:
+        ConformanceError: one of these does not hold.
+        DataError: the data are missing or damaged.
+    """
+    for split in ("train", "test"):
+        check_images(source, source.load(split))
+    check_loads_again(source, source.load("test"))
+
+
+def check_images(source: AbstractSource, images: Images) -> None:
+    """Images that the source has loaded are what it, and their identity, say of them.
+
+    Raises:
+        ConformanceError: they are not.
+    """
+    pixels, identity, where = images.pixels, images.identity, images.identity.split
+    shape, levels = pixels.shape[1:], images.levels
+    expect(shape == tuple(source.shape), f"images of {where} have shape {shape}, and the source says {source.shape}")
+    expect(levels == source.levels, f"images of {where} have {levels} levels, and the source says {source.levels}")
+    expect(identity.count == len(pixels), f"identity of {where} counts {identity.count} images of {len(pixels)}")
+    named, found = identity.sha256, pixel_sha256(pixels)
+    expect(found == named, f"identity of {where} names pixels {named[:12]}, and these are {found[:12]}")
+    ends = float(pixels.min()), float(pixels.max())
+    expect(ends == (identity.low, identity.high), f"identity of {where} does not go from {ends[0]:g} to {ends[1]:g}")
+    if levels:
+        expect(ends[1] < levels, f"a value of {where} is {ends[1]:g}, and there are {levels} levels")
+    if images.labels is not None:
+        low, high = int(np.min(images.labels)), int(np.max(images.labels))
+        expect(low >= 0 and high < source.classes, f"labels of {where} go from {low} to {high} of {source.classes}")
+
+
+def check_loads_again(source: AbstractSource, images: Images) -> None:
+    """The split loads with the same pixels and labels in the same order again.
+
+    Raises:
+        ConformanceError: it does not.
+    """
+    again, split = source.load(images.identity.split), images.identity.split
+    found = pixel_sha256(again.pixels)
+    expect(found == images.identity.sha256, f"{split} loads with other pixels, or another order, a second time")
+    expect(bool(np.array_equal(again.labels, images.labels)), f"{split} loads with other labels a second time")
+
+
+def check_augmentation(augmentation: AbstractAugmentation, pixels: Real[np.ndarray, "n h w c"], levels: int) -> None:
+    """Every move takes images to images of the same shape, type and levels, each by itself, the same again.
+
+    Raises:
+        ConformanceError: one does not.
+        DataError: images of this shape have no moves.
+    """
+    for number, move in enumerate(augmentation.moves(pixels.shape[1:])):
+        before, moved = pixels.copy(), np.asarray(move(pixels))
+        name = f"move {number}"
+        expect(bool((pixels == before).all()), f"{name} changes the images that it is given")
+        expect(moved.shape == pixels.shape, f"{name} makes images of shape {moved.shape[1:]} of {pixels.shape[1:]}")
+        expect(moved.dtype == pixels.dtype, f"{name} makes {moved.dtype} of {pixels.dtype}")
+        highest = float(moved.max())
+        expect(not levels or highest < levels, f"{name} makes a value {highest:g} of images of {levels} levels")
+        expect(bool((np.asarray(move(pixels)) == moved).all()), f"{name} moves the same images otherwise a second time")
+        alone = np.concatenate([np.asarray(move(one[None])) for one in pixels])
+        expect(bool((alone == moved).all()), f"{name} moves an image otherwise by itself than among others")

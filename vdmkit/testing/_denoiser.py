@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks and predictions: what becomes an estimate of the data."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vdmkit.denoiser import AbstractDirection, AbstractPrediction, Estimate
+from vdmkit.networks import AbstractNetwork
+from vdmkit.noise import AbstractPath, StraightLine, VarianceExploding, VariancePreserving, diffuse
+from vdmkit.testing._derivative import check_derivative
+from vdmkit.testing._expect import expect, in_float64, near
+from vdmkit.testing._noise import GAMMAS, scales_of
+
+_ROUNDING = 1e-4  # of an output: of another order of sums in float32
+
+
+def check_network(build: Callable[[int], AbstractNetwork], shape: tuple[int, int, int]) -> None:
+    """`build(outputs)` gives a network whose outputs are finite, of shape (h, w, c, outputs), and of one image each.
+
+    Raises:
+        ConformanceError: it does not, gives others at a second call, or has another derivative than its outputs say.
+    """
+    for outputs in (1, 3):
+        z = np.random.default_rng(0).standard_normal((4, *shape)).astype(np.float32)
+        check_outputs(build(outputs), z, np.linspace(-5, 5, 4, dtype=np.float32), (*shape, outputs))
+    check_network_derivative(build(1), z[0], np.zeros((), np.float32))
+
+
+@eqx.filter_jit
+def outputs_of(
+    network: AbstractNetwork, z: Float[Array, "n h w c"], gamma: Float[Array, " n"]
+) -> Float[Array, "n *shape"]:
+    """What the network gives for a batch of latents, without dropout."""
+    return jax.vmap(lambda z, gamma: network(z, gamma, {}, key=None))(z, gamma)
+
+
+def check_outputs(
+    network: AbstractNetwork, z: Float[np.ndarray, "n h w c"], gamma: Float[np.ndarray, " n"], shape: tuple[int, ...]
+) -> None:
+    """Outputs for latents are finite, of `shape`, the same again, and do not depend on the other latents of a batch.
+
+    Raises:
+        ConformanceError: one of these does not hold.
+    """
+    others = np.concatenate([z[:1], 1 - 2 * z[1:]])
+    first, again, beside = (np.asarray(outputs_of(network, batch, gamma), np.float64) for batch in (z, z, others))
+    expect(first.shape[1:] == shape, f"output of shape {first.shape[1:]}: expected {shape}")
+    expect(bool(np.isfinite(first).all()), "the output is not finite")
+    rounding = _ROUNDING * abs(first).max()
+    off = abs(first - again).max()
+    expect(off <= rounding, f"without a key a second call gives other outputs, by up to {off:.3g}")
+    off = abs(first[0] - beside[0]).max()
+    expect(off <= rounding, f"the output for one image changes by up to {off:.3g} with the other images of its batch")
+
+
+def check_network_derivative(
+    network: AbstractNetwork, z: Float[np.ndarray, "h w c"], gamma: Float[np.ndarray, ""]
+) -> None:
+    """d output / dz by JAX is what the outputs say.
+
+    Raises:
+        ConformanceError: it is not, as where a gradient is stopped.
+    """
+    with jax.enable_x64(True):
+        wide, latent, at = in_float64((network, z, gamma))
+        check_derivative(_Output(wide, at), latent, what="the network's output")
+
+
+class _Output(eqx.Module):
+    """A network's output as a function of the latent."""
+
+    network: AbstractNetwork
+    gamma: Float[Array | np.ndarray, ""]
+
+    def __call__(self, z: Float[Array, "h w c"]) -> Float[Array, "h w c k"]:
+        return self.network(z, self.gamma, {}, key=None)
+
+
+def check_prediction(prediction: AbstractPrediction, shape: tuple[int, int, int]) -> None:
+    """alpha x_hat + sigma eps_hat = z on any path, and probabilities of levels sum to 1.
+
+    A direction, given a x + b eps, gives x and eps back, the same on any path.
+
+    Raises:
+        ConformanceError: one of these does not hold, or the derivative is not what the values say.
+    """
+    with jax.enable_x64(True):
+        gammas, wide = jnp.asarray(GAMMAS, float), in_float64(prediction)
+        key_output, *keys = jax.random.split(jax.random.key(0), 3)
+        output = jax.random.normal(key_output, (*shape, prediction.outputs), dtype=float)
+        x, eps = (jax.random.normal(key, shape, dtype=float) for key in keys)
+        for path in (VariancePreserving(), VarianceExploding(), StraightLine()):
+            z, estimates, directed = _estimates(wide, path, gammas, output, x, eps)
+            check_estimate(estimates, z, gammas, path, tolerance=1e-9)
+            if directed is not None:
+                _check_direction(directed, gammas, x, eps)
+        check_prediction_derivative(prediction, output, z[2], gammas[2], path)
+
+
+@eqx.filter_jit
+def _estimates(
+    prediction: AbstractPrediction, path: AbstractPath, gammas: Array, output: Array, x: Array, eps: Array
+) -> tuple[Array, Estimate, Estimate | None]:
+    """For every gamma the latent, the estimate from `output`, and for a direction that from a x + b eps."""
+
+    def at(gamma: Array) -> tuple[Array, Estimate, Estimate | None]:
+        z = diffuse(path, gamma, x, eps)
+        estimate, directed = prediction(output, z, gamma, path), None
+        if isinstance(prediction, AbstractDirection):
+            a, b = prediction.direction(gamma, path)
+            directed = prediction((a * x + b * eps)[..., None], z, gamma, path)
+        return z, estimate, directed
+
+    return jax.vmap(at)(gammas)
+
+
+def _check_direction(estimates: Estimate, gammas: Array, x: Array, eps: Array) -> None:
+    for gamma, x_hat, eps_hat in zip(np.asarray(gammas), estimates.x_hat, estimates.eps_hat, strict=True):
+        # Digits are lost where one of x and eps is a small part of z.
+        exact = near(x_hat, x, 1e-7) and near(eps_hat, eps, 1e-7)
+        expect(exact, f"given a x + b eps it does not give x and eps back at gamma = {gamma:g}")
+
+
+def check_estimate(
+    estimate: Estimate,
+    z: Float[Array | np.ndarray, "n h w c"],
+    gamma: Float[Array | np.ndarray, " n"],
+    path: AbstractPath,
+    *,
+    tolerance: float,
+) -> None:
+    """alpha x_hat + sigma eps_hat = z of n latents, to `tolerance` of their scale; probabilities of levels sum to 1.
+
+    Raises:
+        ConformanceError: one of these does not hold.
+    """
+    alpha, sigma, scale = (np.asarray(values, np.float64)[:, None, None, None] for values in scales_of(path, gamma))
+    x_hat, eps_hat, latent = (np.asarray(values, np.float64) for values in (estimate.x_hat, estimate.eps_hat, z))
+    off = (abs(alpha * x_hat + sigma * eps_hat - latent) / scale).max((1, 2, 3))
+    worst = int(np.nan_to_num(off, nan=np.inf).argmax())
+    expect(
+        off[worst] < tolerance * (1 + (abs(latent) / scale)[worst].max()),
+        f"alpha x_hat + sigma eps_hat is not z at gamma = {float(gamma[worst]):.4g}: they differ by {off[worst]:.3g} "
+        "of the latent's scale",
+    )
+    if estimate.log_probs is not None:
+        total = np.exp(np.asarray(estimate.log_probs, np.float64)).sum(-1)
+        expect(near(total, 1.0, max(tolerance, 1e-6)), f"p(x given z) sums to {total.flat[abs(total - 1).argmax()]:g}")
+
+
+def check_prediction_derivative(
+    prediction: AbstractPrediction,
+    output: Float[Array | np.ndarray, "h w c k"],
+    z: Float[Array | np.ndarray, "h w c"],
+    gamma: Float[Array | np.ndarray, ""],
+    path: AbstractPath,
+) -> None:
+    """d eps_hat / d(output, z) by JAX is what the values say.
+
+    Raises:
+        ConformanceError: it is not, as where the gradient of the network's output is stopped.
+    """
+    with jax.enable_x64(True):
+        wide, output, z, gamma, path = in_float64((prediction, output, z, gamma, path))
+        both = np.concatenate([output, z[..., None]], axis=-1)
+        check_derivative(_EpsHat(wide, gamma, path), both, what="eps_hat")
+
+
+class _EpsHat(eqx.Module):
+    """eps_hat as a function of the network's output and, after it, the latent."""
+
+    prediction: AbstractPrediction
+    gamma: Float[Array | np.ndarray, ""]
+    path: AbstractPath
+
+    def __call__(self, both: Float[Array, "h w c k_plus_1"]) -> Float[Array, "h w c"]:
+        return self.prediction(both[..., :-1], both[..., -1], self.gamma, self.path).eps_hat

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Derivatives against finite differences: what sees a gradient that is stopped, or replaced by another."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vdmkit.testing._expect import expect
+
+_STEPS = np.array([1e-2, 1e-3, 1e-4, 1e-5])
+_TOLERANCE = 1e-2  # of the derivative; a part of a network whose gradient is stopped is worth more
+_ROUNDING = 1e-6  # of outputs, over the step: what a difference quotient in float32 does not show
+
+
+def check_derivative(function: Callable[[Array], Array], at: Float[np.ndarray, "*n"], *, what: str) -> None:
+    """The gradient of `function` by JAX gives its difference quotient along a random direction.
+
+    The best of four step lengths counts, so that functions which compute in float32, or vary fast, are no worse off.
+    Reverse mode shows what forward mode does: it is its transpose, or the only one that there is.
+
+    Args:
+        function: a pytree, such as an Equinox module, is compiled once.
+        what: names the function in the message, as in "eps_hat".
+
+    Raises:
+        ConformanceError: the gradient is another.
+    """
+    rng, out = np.random.default_rng(0), eqx.filter_eval_shape(function, at)
+    v, w = (rng.standard_normal(shape).astype(at.dtype) for shape in (at.shape, out.shape))
+    values, norm, found = map(np.asarray, _derivatives(function, at, v, w))
+    wanted = (values[0] - values[1]) / (2 * _STEPS)
+    off = np.where(np.isfinite(wanted), abs(found - wanted), np.inf)
+    allowed = _TOLERANCE * np.maximum(norm, abs(wanted)) + _ROUNDING * abs(values).max()
+    best = int(np.argmin(off / (allowed + 1e-300)))
+    expect(
+        off[best] <= allowed[best],
+        f"the derivative of {what} by JAX is {float(found):.4g} along a direction where the difference quotient is "
+        f"{wanted[best]:.4g}: a gradient is stopped or replaced",
+    )
+
+
+@eqx.filter_jit
+def _derivatives(
+    function: Callable[[Array], Array], at: Array, v: Array, w: Array
+) -> tuple[Float[Array, "2 steps"], Float[Array, ""], Float[Array, ""]]:
+    """<w, f(at +- h v)> for every h, the norm of its gradient, and its gradient along v."""
+    gradient = jax.grad(lambda at: (w * function(at)).sum())(at)
+    sides = jnp.asarray([1.0, -1.0], at.dtype)[:, None] * jnp.asarray(_STEPS, at.dtype)
+    moved = at + sides.reshape(-1, *[1] * at.ndim) * v
+    values = jax.vmap(lambda point: (w * function(point)).sum())(moved)
+    return values.reshape(2, -1), jnp.sqrt((gradient**2).sum()), (gradient * v).sum()

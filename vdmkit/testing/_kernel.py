@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reverse kernels: a density, its samples, its distribution function and its KL are of one law."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from vdmkit.denoiser import Estimate
+from vdmkit.kernel import AbstractKernel, AbstractStep
+from vdmkit.testing._expect import expect, in_float64
+
+_VALUES = 48  # of an image: kernels treat values alike
+_GRID, _SAMPLES, _DRAWS, _NODES = 2001, 400, 64, 40
+
+
+def check_kernel(
+    kernel: AbstractKernel,
+    estimate: Estimate,
+    x: Float[Array | np.ndarray, "h w c"],
+    eps: Float[Array | np.ndarray, "h w c"],
+    gamma_t: Float[Array | np.ndarray, ""],
+    gamma_s: Float[Array | np.ndarray, ""],
+) -> None:
+    """p(y_s | y_t) integrates to 1, its samples and `cdf` follow it, and `kl` is KL(q || p) by quadrature, float64.
+
+    Args:
+        estimate: what a denoiser knows at y_t = x + exp(gamma_t / 2) eps.
+
+    Raises:
+        ConformanceError: one of these does not hold.
+        RecipeError: the estimate lacks what the kernel needs.
+    """
+    with jax.enable_x64(True):
+        given = in_float64((kernel, _patch(estimate), _patch(x), _patch(eps), gamma_t, gamma_s))
+        found = {name: np.asarray(values) for name, values in _evaluated(*given).items()}
+    _check_density(found["y"], found["log_prob"], found["cdf"])
+    _check_samples(found["ranks"])
+    _check_kl(found["kl"], found["kl_by_quadrature"])
+
+
+def _patch(tree: PyTree) -> PyTree:
+    """A corner of an image, of at most 48 values."""
+
+    def cut(leaf: Array | np.ndarray) -> Array | np.ndarray:
+        side = max(1, int((_VALUES / leaf.shape[2]) ** 0.5))
+        return leaf[:side, :side, :_VALUES]
+
+    return jax.tree.map(cut, tree)
+
+
+@eqx.filter_jit
+def _evaluated(
+    kernel: AbstractKernel, estimate: Estimate, x: Array, eps: Array, gamma_t: Array, gamma_s: Array
+) -> dict[str, Array]:
+    """All that is asked of the step: on a grid of y for each value, at its samples, and at the nodes of q."""
+    y_t = x + jnp.exp(gamma_t / 2) * eps
+    step = kernel(estimate, y_t, gamma_t, gamma_s)
+    c = -jnp.expm1(gamma_s - gamma_t)
+    mean, sd = y_t + c * (x - y_t), jnp.exp(gamma_s / 2) * jnp.sqrt(c)
+    key_samples, key_kl = jax.random.split(jax.random.key(4))
+    noise = jax.random.normal(key_samples, (_SAMPLES, kernel.noises, *x.shape), x.dtype)
+    samples = jax.vmap(step.sample)(noise)
+    y = jnp.linspace(samples.min(0) - 10 * sd, samples.max(0) + 10 * sd, _GRID)
+    kl = jax.vmap(lambda key: kernel.kl(estimate, x, eps, gamma_t, gamma_s, key=key).sum())
+    return {
+        "y": y,
+        "log_prob": jax.lax.map(step.log_prob, y, batch_size=64),
+        "cdf": jax.lax.map(step.cdf, y, batch_size=64),
+        "ranks": jax.vmap(step.cdf)(samples),
+        "kl": kl(jax.random.split(key_kl, _DRAWS)),
+        "kl_by_quadrature": _kl(step, mean, sd),
+    }
+
+
+def _kl(step: AbstractStep, mean: Array, sd: Array) -> Float[Array, ""]:
+    """E_q [log q - log p], summed over values, q = N(mean, sd^2)."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+    log_q = -0.5 * nodes**2 - 0.5 * np.log(2 * np.pi)
+    log_p = jax.vmap(lambda node: step.log_prob(mean + sd * node).sum())(jnp.asarray(nodes))
+    per_node = mean.size * (jnp.asarray(log_q) - jnp.log(sd)) - log_p
+    return (jnp.asarray(weights / weights.sum()) * per_node).sum()
+
+
+def _check_density(
+    y: Float[np.ndarray, "g h w c"], log_prob: Float[np.ndarray, "g h w c"], cdf: Float[np.ndarray, "g h w c"]
+) -> None:
+    """The trapezoidal rule is exact to many digits for what is smooth at the scale of its grid.
+
+    The grid may leave out a level that was never drawn, so that only its distribution function shows a missing part.
+    """
+    density = np.exp(log_prob)
+    pieces = (density[1:] + density[:-1]) / 2 * np.diff(y, axis=0)
+    total = pieces.sum(0)
+    most = total.flat[np.nan_to_num(total, nan=np.inf).argmax()]
+    expect(most < 1 + 1e-3, f"p(z_s given z_t) integrates to {most:.5g} for one of the values")
+    off = abs(cdf[1:] - cdf[0] - pieces.cumsum(0)).max()
+    expect(off < 1e-2, f"its distribution function is off the integral of its density by {off:.3g}")
+
+
+def _check_samples(ranks: Float[np.ndarray, "n h w c"]) -> None:
+    """Kolmogorov's test; sqrt(n) D > 3 has probability 3e-8."""
+    values = np.sort(ranks.ravel())
+    off = abs(values - (np.arange(len(values)) + 0.5) / len(values)).max()
+    expect(off * np.sqrt(len(values)) < 3, f"samples are not drawn from its distribution function: off by {off:.3g}")
+
+
+def _check_kl(kl: Float[np.ndarray, " n"], wanted: Float[np.ndarray, ""]) -> None:
+    """The mean of its draws, within 5 standard errors and rounding."""
+    limit = 5 * kl.std() / np.sqrt(len(kl)) + 1e-3 * abs(wanted) + 1e-8
+    expect(
+        abs(kl.mean() - wanted) < limit,
+        f"its KL(q || p) is {kl.mean():.5g} nats, and by quadrature of its density {float(wanted):.5g}",
+    )

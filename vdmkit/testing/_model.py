@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of one model, with its own parameters, on latents of images that it is about to measure."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Real
+
+from vdmkit.denoiser import AbstractPrediction, Estimate
+from vdmkit.kernel import AbstractKernel
+from vdmkit.model import DiffusionModel
+from vdmkit.noise import AbstractPath, check_increasing, diffuse, ends_of
+from vdmkit.observation import AbstractObservation
+from vdmkit.testing._denoiser import (
+    check_estimate,
+    check_network_derivative,
+    check_outputs,
+    check_prediction_derivative,
+    outputs_of,
+)
+from vdmkit.testing._kernel import check_kernel
+from vdmkit.testing._noise import check_scales
+from vdmkit.testing._observation import Latent, check_decoder
+
+_IMAGES, _LEVELS_OF_NOISE = 2, 4
+_MIDDLE = 1  # the latent whose derivatives are checked
+_ROUNDING = 1e-3  # of a latent's scale, in float32
+
+
+class Latents(eqx.Module):
+    """n latents z = alpha x + sigma eps of images, from gamma_1 to gamma_0, and what a model makes of them."""
+
+    image: Real[np.ndarray, "n h w c"]
+    x: Float[np.ndarray, "n h w c"]
+    eps: Float[np.ndarray, "n h w c"]
+    gamma: Float[np.ndarray, " n"]
+    z: Float[np.ndarray, "n h w c"]
+    shown: Float[np.ndarray, "n h w c"]
+    output: Float[np.ndarray, "n h w c k"]
+    estimate: Estimate
+
+
+def latents_of(model: DiffusionModel, images: Real[np.ndarray, "m h w c"]) -> Latents:
+    """Latents of the first two images, each at four noise levels between the ends of the schedule."""
+    dtype, (gamma_0, gamma_1) = jnp.zeros(()).dtype, ends_of(model.schedule)
+    image = np.repeat(images[:_IMAGES], _LEVELS_OF_NOISE, axis=0)
+    gamma = np.tile(np.linspace(gamma_1, gamma_0, _LEVELS_OF_NOISE, dtype=dtype), len(image) // _LEVELS_OF_NOISE)
+    eps = np.random.default_rng(0).standard_normal(image.shape).astype(dtype)
+    # The network is compiled by itself, so that its own check compiles nothing more.
+    x, z, shown = _diffused(model.observation, model.path, model.prediction, image, gamma, eps)
+    output = outputs_of(model.network, shown, gamma)
+    estimate = _read(model.prediction, model.path, output, z, gamma)
+    x, z, shown, output, estimate = jax.tree.map(np.asarray, (x, z, shown, output, estimate))
+    return Latents(image, x, eps, gamma, z, shown, output, estimate)
+
+
+@eqx.filter_jit
+def _diffused(
+    observation: AbstractObservation,
+    path: AbstractPath,
+    prediction: AbstractPrediction,
+    images: Array,
+    gammas: Array,
+    eps: Array,
+) -> tuple[Array, Array, Array]:
+    def one(image: Array, gamma: Array, eps: Array) -> tuple[Array, Array, Array]:
+        x = observation.encode(image)
+        z = diffuse(path, gamma, x, eps)
+        return x, z, prediction.network_input(z, gamma, path)
+
+    return jax.vmap(one)(images, gammas, eps)
+
+
+@eqx.filter_jit
+def _read(prediction: AbstractPrediction, path: AbstractPath, output: Array, z: Array, gamma: Array) -> Estimate:
+    return jax.vmap(lambda output, z, gamma: prediction(output, z, gamma, path))(output, z, gamma)
+
+
+def checks_of_model(model: DiffusionModel, latents: Latents) -> dict[str, Callable[[], object]]:
+    """By kind of component, the check of the model's own one. Each raises ConformanceError or RecipeError."""
+    outputs = (*model.shape, model.prediction.outputs)
+
+    def prediction() -> None:
+        check_estimate(latents.estimate, latents.z, latents.gamma, model.path, tolerance=_ROUNDING)
+        check_prediction_derivative(
+            model.prediction, latents.output[_MIDDLE], latents.z[_MIDDLE], latents.gamma[_MIDDLE], model.path
+        )
+
+    return {
+        "schedule": lambda: check_increasing(model.schedule),
+        "path": lambda: check_scales(model.path, _gammas(model), tolerance=_ROUNDING),
+        "prediction": prediction,
+        "network": lambda: check_outputs(model.network, latents.shown, latents.gamma, outputs),
+        "observation": lambda: check_decoder_of_model(model, latents),
+    }
+
+
+def check_derivative_of_model(model: DiffusionModel, latents: Latents) -> None:
+    """What `check_network_derivative` says of the model's network: likelihoods by an ODE depend on it, bounds do not.
+
+    Raises:
+        ConformanceError: it does not hold.
+    """
+    check_network_derivative(model.network, latents.shown[_MIDDLE], latents.gamma[_MIDDLE])
+
+
+def check_decoder_of_model(model: DiffusionModel, latents: Latents) -> bool:
+    """What `check_decoder` says, at an image's latent z_0; and whether the sum over all images could be checked.
+
+    Raises:
+        ConformanceError: it does not hold.
+    """
+    if not model.observation.levels:
+        return False  # a density
+    last = _LEVELS_OF_NOISE - 1
+    gamma_0 = latents.gamma[last]
+    y = latents.x[last] + np.exp(gamma_0 / 2) * latents.eps[last]
+    return check_decoder(model.observation, Latent(latents.image[last], y, gamma_0, latents.estimate.x_hat[last]))
+
+
+def check_kernel_of_model(kernel: AbstractKernel, latents: Latents) -> None:
+    """What `check_kernel` says, of steps of several sizes from latents of a model.
+
+    Raises:
+        ConformanceError: it does not hold.
+        RecipeError: the estimate lacks what the kernel needs.
+    """
+    rise = latents.gamma[0] - latents.gamma[_LEVELS_OF_NOISE - 1]
+    for number, steps in ((0, 10), (1, 100), (2, 10)):
+        estimate, x, eps, gamma_t = jax.tree.map(
+            lambda leaf, i=number: leaf[i], (latents.estimate, latents.x, latents.eps, latents.gamma)
+        )
+        check_kernel(kernel, estimate, x, eps, gamma_t, gamma_t - rise / steps)
+
+
+def _gammas(model: DiffusionModel) -> tuple[float, ...]:
+    """From end to end, and none of them a number that one would think of."""
+    gamma_0, gamma_1 = ends_of(model.schedule)
+    inner = gamma_0 + (gamma_1 - gamma_0) * (np.arange(64) + np.random.default_rng(2).random(64)) / 64
+    return (gamma_0, *map(float, inner), gamma_1)

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weightings and times of the training loss."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from vdmkit.objective import AbstractTimes, AbstractWeighting
+from vdmkit.testing._expect import expect
+from vdmkit.testing._noise import GAMMAS
+
+_DRAWS, _BATCH = 400, 64
+_ROUNDING = 1e-6
+
+
+def check_weighting(weighting: AbstractWeighting, gammas: tuple[float, ...] = GAMMAS) -> None:
+    """w >= 0 is finite.
+
+    Raises:
+        ConformanceError: it is not, at one of `gammas`.
+    """
+    for gamma, weight in zip(gammas, np.asarray(_weights(weighting, jnp.asarray(gammas, float))), strict=True):
+        expect(0 <= weight < np.inf, f"w = {weight:g} at gamma = {gamma:g}")
+
+
+@eqx.filter_jit
+def _weights(weighting: AbstractWeighting, gammas: Float[Array, " n"]) -> Float[Array, " n"]:
+    return jax.vmap(lambda gamma: weighting(gamma, jnp.asarray(10.0, gamma.dtype)))(gammas)
+
+
+def check_times(times: AbstractTimes) -> None:
+    """Times lie in [0, 1), and weighted means of 1, t and t^2 are integrals, within 5 standard errors of 400 draws.
+
+    Also after losses that are uneven: times may learn, but not become biased.
+
+    Raises:
+        ConformanceError: they do not.
+    """
+    _check_unbiased(times)
+    t = _draws(times, jax.random.key(1))[0][0]
+    for _ in range(3):
+        times = times.after(t, 1 + 100 * t**4)
+    _check_unbiased(times)
+
+
+def _check_unbiased(times: AbstractTimes) -> None:
+    t, weight = (np.asarray(part, np.float64) for part in _draws(times, jax.random.key(0)))
+    expect(bool((t >= 0).all() and (t < 1).all()), f"times from {t.min():g} to {t.max():g}: expected [0, 1)")
+    expect(bool((weight >= 0).all()), f"a weight is {weight.min():g}: expected 0 or more")
+    midpoints = 1 / (12 * len(np.unique(t)) ** 2)  # what the midpoint rule misses the mean of t^2 by
+    for power in range(3):
+        means = (weight * t**power).mean(1)
+        off = abs(means.mean() - 1 / (power + 1))
+        limit = 5 * means.std() / np.sqrt(len(means)) + midpoints + _ROUNDING
+        expect(off < limit, f"the weighted mean of t^{power} is {means.mean():g}: expected {1 / (power + 1):g}")
+
+
+@eqx.filter_jit
+def _draws(times: AbstractTimes, key: PRNGKeyArray) -> tuple[Float[Array, "draws n"], Float[Array, "draws n"]]:
+    return jax.vmap(lambda key: times(_BATCH, key=key))(jax.random.split(key, _DRAWS))

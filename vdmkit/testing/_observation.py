@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Observations: the probabilities that p(x | z_0) gives to all images sum to 1, or to less.
+
+Where the values of an image are independent given z_0, that is a sum over the levels of each. An observation shows the
+terms by `log_probs`; else, with log p(x) = sum_i f_i(x_i), the sum over the levels of value i with the others held is
+S_i = log Z_i + log p - f_i, so that sum_i log Z_i = sum_i S_i - (d - 1) log p, without knowing any f_i.
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Integer
+
+from vdmkit.errors import RecipeError
+from vdmkit.observation import AbstractObservation
+from vdmkit.testing._expect import expect
+
+_EXCESS = 1e-4  # nats of a value: 1.4e-4 bits/dim, more than float32 rounding of a sum over 256 levels
+_ROUNDING = 1e-5  # of log_prob, per value
+_MOST_IMAGES = 70_000  # whose probabilities are summed one by one: 2 values of 256 levels
+_MOST_CHANGES = 30_000  # of one value, for an observation without `log_probs`
+_SWAPS = 8
+
+
+class Latent(eqx.Module):
+    """An image, its latent z_0 / alpha_0, gamma_0, and a model's estimate of the data there."""
+
+    image: Integer[Array | np.ndarray, "h w c"]
+    z_0: Float[Array | np.ndarray, "h w c"]
+    gamma_0: Float[Array | np.ndarray, ""]
+    x_hat: Float[Array | np.ndarray, "h w c"]
+
+
+def check_observation(observation: AbstractObservation) -> None:
+    """Probabilities of all images of one and of two values sum to at most 1, and the decoder gives an image back.
+
+    Raises:
+        ConformanceError: they do not, or the data are continuous, whose densities are not integrated here.
+    """
+    levels = observation.levels
+    expect(levels > 0, "continuous: nothing to check here")
+    image = jnp.full((1, 2, 1), levels // 2, jnp.uint8)
+    latent = Latent(image, observation.encode(image), jnp.asarray(-9.0), observation.encode(image))
+    check_decoder(observation, latent)
+    for width in (1, 2):
+        if levels**width <= _MOST_IMAGES:
+            total = float(_log_sum_of_all(observation, latent, width))
+            _refuse_excess(total / width, f"the probabilities of all images of {width} value{'s' * (width > 1)}")
+
+
+def check_decoder(observation: AbstractObservation, latent: Latent) -> bool:
+    """Of the images at one latent the probabilities sum to at most 1, and an encoded image is decoded again.
+
+    Returns:
+        Whether that sum could be checked: the values are independent given z_0, and `log_probs` shows their terms or
+        they are few enough to go through.
+
+    Raises:
+        ConformanceError: a sum is above 1, `log_prob` is not that of `log_probs`, levels are not evenly spaced as
+            `spacing` says, or an encoded image is not decoded again.
+    """
+    levels = observation.levels
+    others = _other_image(latent.image, levels)
+    swapped = np.random.default_rng(0).random((_SWAPS, *latent.image.shape)) < 0.5
+    images = np.stack([latent.image, others, *_halves(latent.image, others, swapped)])
+    found = _evaluated(observation, latent, images, has_log_probs(observation, latent))
+    again, lattice, log_prob, log_probs = (None if part is None else np.asarray(part) for part in found)
+    expect(bool((again == np.asarray(latent.image)).all()), "an image that is encoded is not decoded again")
+    _check_spacing(lattice, observation.spacing)
+    if log_probs is not None:
+        _check_every_value(log_probs, images, log_prob)
+        return True
+    if latent.image.size * levels > _MOST_CHANGES or not _is_sum_over_values(log_prob, latent.image.size):
+        return False
+    total = float(np.asarray(_sums(observation, latent), np.float64).sum() - (latent.image.size - 1) * log_prob[0])
+    _refuse_excess(total / latent.image.size, "the probabilities of its levels, over all values,")
+    return True
+
+
+def has_log_probs(observation: AbstractObservation, latent: Latent) -> bool:
+    """Whether the observation shows the probabilities of the levels of each value."""
+    try:
+        eqx.filter_eval_shape(lambda o, at: o.log_probs(at.z_0, at.gamma_0, lambda: at.x_hat), observation, latent)
+    except RecipeError:
+        return False
+    return True
+
+
+@eqx.filter_jit
+def _evaluated(
+    observation: AbstractObservation, latent: Latent, images: Array, shows: bool
+) -> tuple[Array, Array, Array, Array | None]:
+    """The image after encoding and decoding; where levels lie; log p of the images; and log_probs if there are."""
+    x = observation.encode(latent.image)
+    again = observation.decode(x, latent.gamma_0, lambda: x)
+    lattice = observation.encode(jnp.arange(observation.levels).astype(jnp.uint8).reshape(-1, 1, 1))
+    at = latent.z_0, latent.gamma_0, lambda: latent.x_hat
+    log_probs = observation.log_probs(*at) if shows else None
+    return again, lattice, jax.vmap(lambda image: observation.log_prob(image, *at))(images), log_probs
+
+
+@eqx.filter_jit
+def _sums(observation: AbstractObservation, latent: Latent) -> Float[Array, " d"]:
+    """S_i of every value i."""
+    levels = jnp.arange(observation.levels).astype(latent.image.dtype)
+
+    def of_value(place: Array) -> Array:
+        changed = jax.vmap(lambda level: jnp.asarray(latent.image).at[tuple(place)].set(level))(levels)
+        at = latent.z_0, latent.gamma_0, lambda: latent.x_hat
+        return jax.nn.logsumexp(jax.vmap(lambda image: observation.log_prob(image, *at))(changed))
+
+    return jax.lax.map(of_value, jnp.asarray(np.indices(latent.image.shape).reshape(3, -1).T))
+
+
+@eqx.filter_jit
+def _log_sum_of_all(observation: AbstractObservation, latent: Latent, width: int) -> Float[Array, ""]:
+    """log of the sum of p over all images of `width` values."""
+    every = np.stack(np.meshgrid(*[np.arange(observation.levels)] * width), -1).reshape(-1, 1, width, 1)
+    y, mean = latent.z_0[:, :width], latent.x_hat[:, :width]
+    of_image: Callable[[Array], Array] = lambda image: observation.log_prob(image, y, latent.gamma_0, lambda: mean)  # noqa: E731
+    return jax.nn.logsumexp(jax.vmap(of_image)(jnp.asarray(every, jnp.uint8)))
+
+
+def _other_image(image: Integer[Array | np.ndarray, "h w c"], levels: int) -> Integer[np.ndarray, "h w c"]:
+    """Half of the values a level off: near enough that float32 still tells log p of both."""
+    given = np.asarray(image)
+    changed = np.random.default_rng(1).random(given.shape) < 0.5
+    beside = np.where(given > 0, given - 1, min(1, levels - 1))
+    return np.where(changed, beside, given).astype(given.dtype)
+
+
+def _halves(image: Array | np.ndarray, others: np.ndarray, swapped: np.ndarray) -> list[np.ndarray]:
+    """Pairs of images between which some of the values are swapped."""
+    pairs = [(np.where(half, image, others), np.where(half, others, image)) for half in swapped]
+    return [one for pair in pairs for one in pair]
+
+
+def _is_sum_over_values(log_prob: Float[np.ndarray, " n"], values: int) -> bool:
+    """Whether values can be swapped between two images: f(A, B) + f(A', B') = f(A, B') + f(A', B)."""
+    pairs = np.asarray(log_prob, np.float64).reshape(-1, 2).sum(1)
+    return bool((abs(pairs - pairs[0]) < _ROUNDING * (values + abs(log_prob).max())).all())
+
+
+def _check_every_value(
+    log_probs: Float[np.ndarray, "h w c v"], images: Integer[np.ndarray, "n h w c"], log_prob: Float[np.ndarray, " n"]
+) -> None:
+    most = float(np.logaddexp.reduce(log_probs.astype(np.float64), axis=-1).max())
+    _refuse_excess(most, "the probabilities of the levels of one value")
+    index = images[..., None].astype(int)
+    wanted = np.take_along_axis(log_probs[None], index, axis=-1).astype(np.float64).sum((1, 2, 3, 4))
+    off = abs(log_prob - wanted)
+    worst = int(np.nan_to_num(off, nan=np.inf).argmax())
+    expect(
+        off[worst] <= 10 * _ROUNDING * (images[0].size + abs(wanted[worst])),
+        f"log_prob of an image is {log_prob[worst]:.6g} nats, and by its log_probs {wanted[worst]:.6g}",
+    )
+
+
+def _refuse_excess(log_sum: float, what: str) -> None:
+    """`log_sum` is in nats of a value."""
+    too_low = log_sum / np.log(2)
+    expect(log_sum < _EXCESS, f"{what} sum to more than 1: what it gives is {too_low:.4f} bits/dim too low")
+
+
+def _check_spacing(lattice: Float[np.ndarray, "v 1 1"], spacing: float) -> None:
+    steps = np.diff(lattice.ravel().astype(np.float64))
+    off, found = abs(steps - spacing).max(initial=0.0), abs(steps).max(initial=0.0)
+    expect(off < 1e-5, f"neighbouring levels lie up to {found:g} apart, and its spacing says {spacing:g}")
