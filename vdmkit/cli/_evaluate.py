@@ -13,14 +13,14 @@ def evaluate(
 ) -> None:
     """Report the test bpd of a run, with its error bar and its terms."""
     from vdmkit.files import write_json
-    from vdmkit.run import check_comparable, load_run, read_hashes
+    from vdmkit.run import check_comparable, load_run, read_trained_on
     from vdmkit.run import evaluate as evaluate_model
 
     run = load_run(checkpoint, overrides, plugins, step)
-    test = run.recipe.data.build().load("test")
-    check_comparable(run.trained_on, test)
-    model, trained_on = run.model(run.recipe.evaluation.weights), read_hashes(run.folder.trained_on)
-    evaluation = evaluate_model(model, test, run.recipe, step=run.step, trained_on=trained_on)
+    test, model = run.recipe.data.build().load("test"), run.model(run.recipe.evaluation.weights)
+    known = read_trained_on(run.folder)
+    remarks = check_comparable(run.trained_on, test, known.statistics)
+    evaluation = evaluate_model(model, test, run.recipe, step=run.step, trained_on=known.prints, remarks=remarks)
     typer.echo(json.dumps(evaluation.as_json(), indent=2) if as_json else str(evaluation))
     write_json(run.folder.evaluation, evaluation.as_json())  # last: the folder may be read-only
     typer.echo(f"written to {run.folder.evaluation}", err=True)
