@@ -51,13 +51,9 @@ def test_the_genuine_test_images(whole):
 
 def test_other_levels_are_refused(program, tiny, run):
     """Test images whose levels are halved would give a number without a remark."""
-    reason = r"the test images are unlike the training images: the median of the "
-    commands = (
-        ("likelihood", "--ckpt", "run"),
-        ("evaluate", "--ckpt", "run"),
-        ("likelihood", "--ckpt", "run", "--audit"),
-    )
-    measured, evaluated, audited = program.together(*((*command, *on("half")) for command in commands))
+    reason = "the test images are unlike the training images: the median of the "
+    commands = ("likelihood", *QUICK), ("evaluate",), ("likelihood", "--audit")
+    measured, evaluated, audited = program.together(*((*one, "--ckpt", "run", *on("half")) for one in commands))
     assert (measured.code, evaluated.code, audited.code) == (4, 1, 1)
     for result in (measured, evaluated, audited):
         assert result.out == ""
