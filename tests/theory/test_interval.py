@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 
+from vdmkit.errors import DataError
 from vdmkit.likelihood import interval
 from vdmkit.objective import bits_per_dim
 
@@ -53,6 +54,54 @@ def test_parts_add_up_in_quadrature() -> None:
     result = interval(_replicates(np.random.default_rng(0), 50, 1.0, 1.0))
     parts = np.hypot(result.half_width_test_set, result.half_width_monte_carlo)
     np.testing.assert_allclose(parts, result.half_width, rtol=1e-13)
+
+
+def test_copies_tell_nothing_new() -> None:
+    """False if 20 images, 15 times each, gave an error bar of 300 images: 3.9 times too short."""
+    once = np.tile(np.random.default_rng(0).normal(size=20), (2, 1))
+    copies = interval(once.repeat(15, axis=1), np.arange(20).repeat(15))
+    expected = interval(once)
+    # float64 sums of 300 terms
+    assert copies.value == pytest.approx(expected.value, rel=1e-12)
+    assert copies.half_width == pytest.approx(expected.half_width, rel=1e-12)
+    assert copies.half_width_test_set == pytest.approx(expected.half_width_test_set, rel=1e-12)
+    # sqrt(15), 14 / 15 of the squares' divisor and Student's quantiles 2.0930 and 1.9679: 3.9 in all
+    assert copies.half_width / interval(once.repeat(15, axis=1)).half_width > 3.9
+
+
+def test_groups_of_one_change_nothing() -> None:
+    """False if images without copies got another interval for being looked at."""
+    found = _replicates(np.random.default_rng(0), 30, 1.0, 1.0)
+    assert interval(found, np.random.default_rng(1).permutation(30)) == interval(found)
+
+
+@pytest.mark.parametrize("sizes", [(15,) * 20, (281,) + (1,) * 19, (1,) * 10 + (5,) * 10])
+@pytest.mark.parametrize("of_draws", [0.1, 1.0])
+def test_95_percent_hold_the_truth_with_copies(sizes: tuple[int, ...], of_draws: float) -> None:
+    """False if error bars were too short for test sets with copies, however unequally images are repeated."""
+    rng, repeats, groups = np.random.default_rng(0), 1000, np.arange(20).repeat(sizes)
+    images = 5 + rng.normal(size=(repeats, 1, 20)).repeat(sizes, axis=2)
+    replicates = images + of_draws * rng.normal(size=(repeats, 2, len(groups)))
+    intervals = [interval(pair, groups) for pair in replicates]
+    coverage = np.mean([each.low <= 5 <= each.high for each in intervals])
+    # 4 standard errors of a share. The draws' error averages out over copies, so with unequal numbers the spread of the
+    # images' means is that of a single image's draws: too long at most.
+    assert coverage > 0.95 - 4 * np.sqrt(0.95 * 0.05 / repeats)
+    if len(set(sizes)) == 1:
+        assert coverage < 0.95 + 4 * np.sqrt(0.95 * 0.05 / repeats)
+
+
+def test_draws_are_independent_in_copies_too() -> None:
+    """False if the Monte Carlo part depended on which images are equal."""
+    found = _replicates(np.random.default_rng(0), 300, 1.0, 1.0)
+    of_copies = interval(found, np.arange(20).repeat(15))
+    assert of_copies.half_width_monte_carlo == interval(found).half_width_monte_carlo
+
+
+def test_copies_of_one_image_have_no_interval() -> None:
+    """False if one image, many times, gave an interval, or NaN."""
+    with pytest.raises(DataError, match=r"3 image\(s\), all the same: an interval needs at least 2 that differ"):
+        interval(np.zeros((2, 3)), np.zeros(3, int))
 
 
 def test_bits_per_dimension() -> None:

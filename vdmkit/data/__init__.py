@@ -4,6 +4,7 @@
 from vdmkit.data._augmentation import AbstractAugmentation, Flip, PermuteChannels, Rotate90
 from vdmkit.data._batches import BatchSource, batches
 from vdmkit.data._cifar10 import Cifar10
+from vdmkit.data._copies import Copies, Prints, copies_of, groups_of, image_hashes, prints_of
 from vdmkit.data._counts import level_counts
 from vdmkit.data._digits import Digits
 from vdmkit.data._folder import Folder
@@ -12,12 +13,15 @@ from vdmkit.data._imagenet import ImageNetNew, ImageNetOld
 from vdmkit.data._npz import Npz
 from vdmkit.data._oracle import Gaussian, Mixture
 from vdmkit.data._source import AbstractSource, Identity, Images, Split, identified, pixel_sha256
+from vdmkit.data._statistics import Difference, Statistics, differences, statistics_of
 
 __all__ = [
     "AbstractAugmentation",
     "AbstractSource",
     "BatchSource",
     "Cifar10",
+    "Copies",
+    "Difference",
     "Digits",
     "Flip",
     "Folder",
@@ -30,11 +34,19 @@ __all__ = [
     "Mixture",
     "Npz",
     "PermuteChannels",
+    "Prints",
     "Rotate90",
     "Split",
+    "Statistics",
     "batches",
+    "copies_of",
+    "differences",
+    "groups_of",
     "identified",
+    "image_hashes",
     "level_counts",
     "list_images",
     "pixel_sha256",
+    "prints_of",
+    "statistics_of",
 ]

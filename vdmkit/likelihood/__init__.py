@@ -5,7 +5,7 @@ from vdmkit.likelihood._bound import bound_of_images, check_count, describe_boun
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
 from vdmkit.likelihood._gaussian import gaussian_terms
 from vdmkit.likelihood._importance import ImportanceWeighted
-from vdmkit.likelihood._interval import Interval, interval
+from vdmkit.likelihood._interval import Interval, check_distinct, interval
 from vdmkit.likelihood._ode import ProbabilityFlow, discretisation_error
 from vdmkit.likelihood._quadrature import exact_terms, has_known_ends, terms_of_images
 from vdmkit.likelihood._referee import FEW_STEPS, Check, Evidence, Measured, referee
@@ -24,6 +24,7 @@ __all__ = [
     "VariationalBound",
     "bound_of_images",
     "check_count",
+    "check_distinct",
     "describe_bound",
     "discretisation_error",
     "exact_terms",

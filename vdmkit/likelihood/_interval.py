@@ -4,8 +4,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.special import stdtrit
+
+from vdmkit.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -26,20 +28,39 @@ class Interval:
         return self.value + self.half_width
 
 
-def interval(replicates: Float[np.ndarray, "2 n"]) -> Interval:
-    """The mean over n >= 2 images, each estimated twice with independent draws.
+def interval(replicates: Float[np.ndarray, "2 n"], groups: Int[np.ndarray, " n"] | None = None) -> Interval:
+    """The mean over n images, each estimated twice with independent draws.
 
     The spread of the images' means holds both errors; half the squared difference of an image's two estimates
     measures the Monte Carlo part alone. What is left of the first after the second is the finite test set's: nothing,
     where by chance the second comes out larger.
+
+    Copies of one image tell of the test set what the image tells once. If image g is there n_g times, the mean over
+    all images has the variance s^2 sum_g (n_g / n)^2, where s^2 is the variance among the different images' means;
+    that is s^2 / n without copies. Student's quantile is that of the number of different images less one.
+
+    Args:
+        groups: A number for every image, the same for copies of one image. Without it all images are different.
+
+    Raises:
+        DataError: There are fewer than two groups.
     """
     first, second = replicates
     means = (first + second) / 2
     n = len(means)
-    both = means.var(ddof=1) / n
+    groups = np.arange(n) if groups is None else groups
+    check_distinct(groups)
+    _, place, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    of_groups = np.bincount(place.reshape(-1), means) / sizes
+    both = of_groups.var(ddof=1) * float((sizes**2).sum()) / n**2
     monte_carlo = ((first - second) ** 2 / 4).mean() / n
-    quantile = float(stdtrit(n - 1, 0.975))
-    test_set, monte_carlo, both = (
-        quantile * float(np.sqrt(v)) for v in (max(both - monte_carlo, 0.0), monte_carlo, both)
-    )
-    return Interval(float(means.mean()), both, test_set, monte_carlo)
+    test_set = max(both - monte_carlo, 0.0)
+    of_images, of_draws = (float(stdtrit(count - 1, 0.975)) for count in (len(sizes), n))
+    half_widths = of_images * np.sqrt(both), of_images * np.sqrt(test_set), of_draws * np.sqrt(monte_carlo)
+    return Interval(float(means.mean()), *(float(width) for width in half_widths))
+
+
+def check_distinct(groups: Int[np.ndarray, " n"]) -> None:
+    """Raises DataError if there are fewer than two groups of equal images, too few for an interval."""
+    if len(np.unique(groups)) < 2:
+        raise DataError(f"{len(groups)} image(s), all the same: an interval needs at least 2 that differ. Give more.")

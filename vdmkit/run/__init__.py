@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs: a recipe trained, evaluated and sampled in a folder of its own."""
 
+from vdmkit.data import image_hashes
 from vdmkit.run._audit import as_json, audit
 from vdmkit.run._codec import Coding, coding_of, fingerprint, with_steps_of_codec
 from vdmkit.run._comparable import check_comparable
@@ -24,7 +25,7 @@ from vdmkit.run._schedule import study_schedules
 from vdmkit.run._schedule_report import leave as leave_study
 from vdmkit.run._schedule_report import text_of as text_of_study
 from vdmkit.run._score import score as score_run
-from vdmkit.run._trained_on import image_hashes, read_hashes
+from vdmkit.run._trained_on import TrainedOn, read_trained_on, trained_on
 
 __all__ = [
     "Coding",
@@ -37,6 +38,7 @@ __all__ = [
     "Preview",
     "Procedure",
     "RunFolder",
+    "TrainedOn",
     "TrainedRun",
     "as_json",
     "audit",
@@ -64,13 +66,14 @@ __all__ = [
     "manifest",
     "measure_likelihood",
     "procedure_of",
-    "read_hashes",
+    "read_trained_on",
     "run_recipe",
     "score_run",
     "session",
     "step_of_file",
     "study_schedules",
     "text_of_study",
+    "trained_on",
     "with_steps_of_codec",
     "write_images",
 ]

@@ -2,6 +2,7 @@
 """The audit of a model: all estimators on the same few images, and what the referee says of them."""
 
 import math
+import sys
 from typing import Any
 
 import equinox as eqx
@@ -35,6 +36,7 @@ from vdmkit.run._conformance import check_model_of_run
 from vdmkit.run._evaluate import check_fits
 from vdmkit.run._load import TrainedRun
 from vdmkit.run._pass import pass_over, sample_of
+from vdmkit.run._trained_on import read_trained_on
 
 _IMAGES, _DRAWS, _DRAWS_IN_TIME = 64, 64, 512
 _STEPS = (FEW_STEPS, 64, 128, 256)
@@ -56,7 +58,8 @@ def audit(run: TrainedRun, test: Images) -> list[Check]:
     """Measure 64 images, or as many as the recipe's `likelihood.images`, drawn at random; leave RUN/audit.json."""
     model, settings = run.model(run.recipe.likelihood.weights), run.recipe.likelihood
     check_fits(model, test)
-    check_comparable(run.trained_on, test)
+    for remark in check_comparable(run.trained_on, test, read_trained_on(run.folder).statistics):
+        print(remark, file=sys.stderr)
     check_increasing(model.schedule)
     check_model_of_run(run.recipe, model, test.pixels, differentiated=True).refuse()
     index = sample_of(len(test.pixels), settings.images or _IMAGES)

@@ -5,24 +5,39 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from vdmkit.data import Images
+from vdmkit.data import Images, Statistics, differences, statistics_of
 from vdmkit.errors import DataError
 
 _RELEASE = re.compile(r"imagenet\d+_(old|new)")
 _NARROW = 8
 
 
-def reasons_against(trained: Mapping[str, Any] | None, test: Images) -> list[str]:
-    """Why a likelihood of `test` says nothing of a model whose training images a manifest calls `trained`."""
+def reasons_against(
+    trained: Mapping[str, Any] | None, test: Images, statistics: Statistics | None = None
+) -> tuple[list[str], list[str]]:
+    """Why a likelihood of `test` says nothing of a model, in sentences; and what to say beside it if it does.
+
+    Args:
+        trained: The identity of the training images, as in a manifest; None if it is not known.
+        statistics: Statistics of their levels; None if they are not known.
+    """
     if trained is None:
-        return []
-    return [*_of_release(trained["name"], test.identity.name), *_of_scale(trained["low"], trained["high"], test)]
+        return [], []
+    reasons = [*_of_release(trained["name"], test.identity.name), *_of_scale(trained["low"], trained["high"], test)]
+    found = [] if statistics is None else differences(statistics, statistics_of(test.pixels))
+    large = [f"the test images are unlike the training images: {one}." for one in found[:1] if one.large]
+    small = [f"The test images differ a little from the training images: {one}." for one in found[:1] if not one.large]
+    return [*reasons, *large], small
 
 
-def check_comparable(trained: Mapping[str, Any] | None, test: Images) -> None:
-    """Raises DataError with those reasons."""
-    if reasons := reasons_against(trained, test):
+def check_comparable(
+    trained: Mapping[str, Any] | None, test: Images, statistics: Statistics | None = None
+) -> tuple[str, ...]:
+    """Raises DataError with those reasons; returns what is to be said beside a likelihood."""
+    reasons, remarks = reasons_against(trained, test, statistics)
+    if reasons:
         raise DataError(f"{test.identity.name}: {' '.join(reasons)}")
+    return tuple(remarks)
 
 
 def _of_release(trained: str, tested: str) -> list[str]:

@@ -44,10 +44,10 @@ Checked = tuple[Component, Callable[[], object]]
 
 @dataclass(frozen=True)
 class Findings:
-    """What is wrong with components, in sentences, and what of them could not be checked."""
+    """What is wrong with components, in sentences, and what is to be said beside the number."""
 
     problems: tuple[str, ...] = ()
-    unchecked: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def refuse(self) -> "Findings":
         """Raises UntrustedError if anything is wrong."""
@@ -59,7 +59,7 @@ class Findings:
         return self
 
     def __add__(self, other: "Findings") -> "Findings":
-        return Findings(self.problems + other.problems, self.unchecked + other.unchecked)
+        return Findings(self.problems + other.problems, self.remarks + other.remarks)
 
 
 def check_model_of_run(
@@ -80,7 +80,9 @@ def check_model_of_run(
     found = _run(checks)
     if found.problems or check_decoder_of_model(model, latents):
         return found
-    return found + Findings(unchecked=(f"{choices.observation.component}: whether its probabilities sum to 1",))
+    return found + Findings(
+        remarks=(f"It was not checked whether the probabilities of {choices.observation.component} sum to 1.",)
+    )
 
 
 def check_estimator_of_run(recipe: Recipe, levels: int) -> Findings:

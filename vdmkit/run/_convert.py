@@ -29,7 +29,7 @@ from vdmkit.run._load import TrainedRun
 from vdmkit.run._manifest import session
 from vdmkit.run._origin import name_of_images, origin_of
 from vdmkit.run._pass import sample_of
-from vdmkit.run._trained_on import read_hashes, write_hashes
+from vdmkit.run._trained_on import keep, read_trained_on
 from vdmkit.training import TrainState
 
 _IMAGES, _DRAWS = 64, 32
@@ -154,7 +154,6 @@ def save_as(run: TrainedRun, recipe: Recipe, state: TrainState, train: Images, f
     store = CheckpointStore(folder.checkpoints, keep_last=settings.keep_last, keep_best=settings.keep_best)
     store.save(run.step, jax.tree.map(jnp.asarray, state), data, origin.as_json())
     folder.keep_plugins(plugin_sources(run.folder.kept_plugins()))
-    if (hashes := read_hashes(run.folder.trained_on)) is not None:
-        write_hashes(folder.trained_on, hashes)
-    write_json(folder.manifest, facts | {"sessions": [*facts["sessions"], session(run.step, run.step)]})
+    sessions = [*facts["sessions"], session(run.step, run.step)]
+    write_json(folder.manifest, facts | {"sessions": sessions, "kept": keep(folder, read_trained_on(run.folder))})
     folder.write_recipe(recipe, f"# {remark}.\n{dump(recipe)}")  # last: it marks a run

@@ -2,11 +2,12 @@
 """Measuring the test bound of a model."""
 
 import time
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
-from vdmkit.data import Images
+from vdmkit.data import Images, Prints, copies_of, groups_of, prints_of
 from vdmkit.errors import DataError
 from vdmkit.likelihood import bound_of_images, describe_bound, interval
 from vdmkit.model import DiffusionModel
@@ -17,7 +18,8 @@ from vdmkit.recipe import Recipe
 from vdmkit.report import progress
 from vdmkit.run._evaluation import Evaluation
 from vdmkit.run._manifest import device
-from vdmkit.run._trained_on import Hashes, count_trained_on
+from vdmkit.run._pass import sample_of
+from vdmkit.run._remarks import on_copies
 
 
 def evaluate(
@@ -26,18 +28,20 @@ def evaluate(
     recipe: Recipe,
     *,
     step: int,
-    trained_on: Hashes | None = None,
+    trained_on: Prints | None = None,
+    remarks: Sequence[str] = (),
     seconds: float = float("inf"),
 ) -> Evaluation:
     """Estimate the bound of every test image once, by the recipe's evaluation settings and seed.
 
     Args:
         step: the checkpoint's, for the record.
-        trained_on: hashes of the training images; see `image_hashes`.
+        trained_on: what is known of each training image: `prints_of` them, or their `image_hashes`.
+        remarks: sentences to print beside the result, which `check_comparable` returns.
         seconds: after them, the images done so far are reported.
 
     Raises:
-        DataError: the images are not of the model's shape or number of levels.
+        DataError: the images are not of the model's shape or number of levels, or all the same.
         RecipeError: the schedule does not rise.
         NonFiniteError: a term of the bound is not finite.
     """
@@ -60,12 +64,17 @@ def evaluate(
             stop=lambda: time.monotonic() > end,
         )
     bound = jax.tree.map(lambda nats: bits_per_dim(nats, model.dimensions), bound)
-    return _evaluation(bound, test, recipe, step, trained_on)
+    return _evaluation(bound, test, recipe, step, trained_on, remarks)
 
 
-def _evaluation(bound: Bound, test: Images, recipe: Recipe, step: int, trained_on: Hashes | None) -> Evaluation:
+def _evaluation(
+    bound: Bound, test: Images, recipe: Recipe, step: int, trained_on: Prints | None, remarks: Sequence[str]
+) -> Evaluation:
     """What to report of a bound in bits per dimension, two estimates an image."""
-    total = interval(np.asarray(bound.total))
+    prints = prints_of(test)
+    copies = copies_of(prints, trained_on)
+    groups = groups_of(prints, trained_on)[sample_of(len(prints), bound.total.shape[-1])]  # those that were done
+    total = interval(np.asarray(bound.total), groups)
     return Evaluation(
         bpd=total.value,
         bpd_low=total.low,
@@ -78,7 +87,10 @@ def _evaluation(bound: Bound, test: Images, recipe: Recipe, step: int, trained_o
         levels=test.levels,
         images=bound.total.shape[-1],
         images_in_test_set=len(test.pixels),
-        test_images_trained_on=count_trained_on(test.pixels, trained_on),
+        distinct_images=len(np.unique(groups)),
+        test_images_trained_on=copies.exact,
+        test_images_near_trained_on=copies.near,
+        held_out=copies.held_out,
         dataset=f"{test.identity.name}/{test.identity.split}",
         sha256=test.identity.sha256,
         published=test.identity.published,
@@ -88,6 +100,7 @@ def _evaluation(bound: Bound, test: Images, recipe: Recipe, step: int, trained_o
         step=step,
         weights=recipe.evaluation.weights,
         device=device(),
+        remarks=(*on_copies(copies, groups, len(prints)), *remarks),
     )
 
 

@@ -9,8 +9,9 @@ from typing import Any
 class Evaluation:
     """Bits per dimension of a test set, its terms, its 95% interval and where that comes from.
 
-    `unchecked` says of which components it could not be checked whether the number may be too low because of them.
-    `test_images_trained_on` counts images of the test set that the model was trained on; None if that is not known.
+    `test_images_trained_on` counts images of the test set that the model was trained on, and
+    `test_images_near_trained_on` near copies of training images; None: not known. `held_out` is false if there are any
+    of the first, or more of the second than training images are near copies of each other.
     """
 
     bpd: float
@@ -24,7 +25,10 @@ class Evaluation:
     levels: int
     images: int
     images_in_test_set: int
+    distinct_images: int
     test_images_trained_on: int | None
+    test_images_near_trained_on: int | None
+    held_out: bool | None
     dataset: str
     sha256: str
     published: str | None
@@ -34,14 +38,14 @@ class Evaluation:
     step: int
     weights: str
     device: str
-    unchecked: tuple[str, ...] = ()
+    remarks: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | {"remarks": list(self.remarks)}
 
     def __str__(self) -> str:
         width = (self.bpd_high - self.bpd_low) / 2
-        what = "bpd" if self.test_images_trained_on == self.images_in_test_set else "test bpd"
+        what = "bpd" if self._is_training_set() else "test bpd"
         units = "bits/dim" if self.levels else "bits/dim of a density"
         lines = [
             f"{what} {_4(self.bpd)} +/- {_4(width)} {units} (95%: finite test set {self._test_set_part()}, "
@@ -53,12 +57,16 @@ class Evaluation:
         ]
         return "\n  ".join(lines)
 
+    def _is_training_set(self) -> bool:
+        copies = (self.test_images_trained_on or 0) + (self.test_images_near_trained_on or 0)
+        return self.held_out is False and copies == self.images_in_test_set
+
     def _test_set_part(self) -> str:
         """Zero only says that Monte Carlo hides it."""
         return _4(self.half_width_test_set) if self.half_width_test_set else "hidden by Monte Carlo"
 
     def _caveats(self) -> list[str]:
-        lines = [f"Not checked, {one}." for one in self.unchecked]
+        lines = []
         if self.images < self.images_in_test_set:
             count = f"{self.images:,} of {self.images_in_test_set:,}"
             lines.append(f"Only {count} test images, drawn at random, for lack of time: vdmkit evaluate does all.")
@@ -70,6 +78,7 @@ class Evaluation:
             lines.append(
                 f"It was trained on {self.test_images_trained_on:,} of the {self.images_in_test_set:,} images."
             )
+        lines += self.remarks
         if not self.published:
             lines.append("Not the published data set: do not compare with published figures.")
         return lines

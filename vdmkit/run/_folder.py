@@ -76,8 +76,13 @@ class RunFolder:
 
     @property
     def trained_on(self) -> Path:
-        """A hash of every training image."""
+        """A hash and a sketch of every training image."""
         return self.path / "trained_on.npy"
+
+    @property
+    def trained_levels(self) -> Path:
+        """Statistics of the levels of training images."""
+        return self.path / "trained_levels.npy"
 
     def check(self, recipe: Recipe) -> None:
         """Raises CheckpointError if this is another recipe's folder, or holds something else. Changes nothing."""
@@ -111,6 +116,18 @@ class RunFolder:
             if not path.is_file() or file_sha256(path) != sha256:
                 raise CheckpointError(f"{path}: missing, or changed since the run. Restore it.")
         return [self.plugins / name for name in self.facts()["plugins"]]
+
+    def kept(self, path: Path) -> Path | None:
+        """A file that the manifest keeps the SHA-256 of, or that an older run wrote; None if there is none.
+
+        Raises CheckpointError if it is not as it was written.
+        """
+        sha256 = self.facts().get("kept", {}).get(path.name)
+        if sha256 and not (path.is_file() and file_sha256(path) == sha256):
+            raise CheckpointError(
+                f"{path}: missing, or changed since the run wrote it. Run the recipe again to write it anew."
+            )
+        return path if path.is_file() else None
 
     def _refuse_other(self, recipe: Recipe) -> None:
         before = load_recipe(self.resolved_recipe)

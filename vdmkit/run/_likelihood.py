@@ -15,7 +15,7 @@ from jaxtyping import Int, PRNGKeyArray
 
 from vdmkit import __version__
 from vdmkit.assembly import build_estimator
-from vdmkit.data import Images
+from vdmkit.data import Images, copies_of, groups_of, prints_of
 from vdmkit.errors import UntrustedError
 from vdmkit.files import whole_file, write_json
 from vdmkit.likelihood import (
@@ -40,8 +40,9 @@ from vdmkit.run._likelihood_report import Likelihood
 from vdmkit.run._load import TrainedRun
 from vdmkit.run._manifest import device, packages
 from vdmkit.run._pass import Kept, as_arrays, batch_of, pass_over, sample_of
+from vdmkit.run._remarks import on_copies
 from vdmkit.run._solver_error import SolverError
-from vdmkit.run._trained_on import count_trained_on, read_hashes
+from vdmkit.run._trained_on import read_trained_on
 
 _TERMS = ("prior", "reconstruction", "diffusion", "volume", "dequantisation")  # printed first, in this order
 _REFINED = 4  # images that are solved again
@@ -168,7 +169,9 @@ def _report(
     findings: Findings,
 ) -> Likelihood:
     recipe, model = run.recipe, run.model(run.recipe.likelihood.weights)
-    total = interval(bits_per_dim(np.asarray(estimates.nats), model.dimensions))
+    known, prints = read_trained_on(run.folder), prints_of(test)
+    copies, groups = copies_of(prints, known.prints), groups_of(prints, known.prints)[index]
+    total = interval(bits_per_dim(np.asarray(estimates.nats), model.dimensions), groups)
     terms = {
         name: estimates.terms[name] for name in dict.fromkeys([*_TERMS, *estimates.terms]) if name in estimates.terms
     }
@@ -176,11 +179,11 @@ def _report(
     width = total.half_width_monte_carlo + (solver.half_width if solver else 0.0)
     evaluations += solver.evaluations if solver else 0
     exact = exact_value(run, test, index)
-    seen = count_trained_on(test.pixels, read_hashes(run.folder.trained_on))
-    reasons = [*findings.problems, *reasons_against(run.trained_on, test), *_reasons(estimates)]
+    reasons, remarks = reasons_against(run.trained_on, test, known.statistics)
+    reasons = [*findings.problems, *reasons, *_reasons(estimates)]
     if solver and not reasons:
         reasons += solver.reasons()
-    if exact is not None and seen == 0:
+    if exact is not None and copies.exact == 0 and copies.held_out is not False:
         reasons += below_the_truth(exact, total.value + width, len(index) * model.dimensions)
     return Likelihood(
         bpd=total.value,
@@ -198,7 +201,10 @@ def _report(
         levels=test.levels,
         images=len(index),
         images_in_test_set=len(test.pixels),
-        test_images_trained_on=seen,
+        distinct_images=len(np.unique(groups)),
+        test_images_trained_on=copies.exact,
+        test_images_near_trained_on=copies.near,
+        held_out=copies.held_out,
         dataset=f"{test.identity.name}/{test.identity.split}",
         sha256=test.identity.sha256,
         published=test.identity.published,
@@ -209,7 +215,7 @@ def _report(
         device=device(),
         trusted=not reasons,
         reasons=tuple(reasons),
-        unchecked=findings.unchecked,
+        remarks=(*on_copies(copies, groups, len(prints)), *remarks, *findings.remarks),
     )
 
 

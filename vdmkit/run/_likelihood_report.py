@@ -15,8 +15,8 @@ class Likelihood:
     much a solver's tolerance moved it (None: no solver; NaN: a solve failed). `bpd_low` and `bpd_high` allow for Monte
     Carlo and the solver, on these images. `exact` is -log2 P itself where the distribution is known, and `exact_bound`
     what infinitely many draws would give where that is known too. Where `levels` is 0, P is a density. A number that
-    is not a likelihood has `trusted` false, and the reasons. `unchecked` says of which
-    components it could not be checked whether the number may be too low because of them.
+    is not a likelihood has `trusted` false, and the reasons; `held_out` is false for images that are copies of training
+    images, exactly or nearly.
     """
 
     bpd: float
@@ -34,7 +34,10 @@ class Likelihood:
     levels: int
     images: int
     images_in_test_set: int
+    distinct_images: int
     test_images_trained_on: int | None
+    test_images_near_trained_on: int | None
+    held_out: bool | None
     dataset: str
     sha256: str
     published: str | None
@@ -45,7 +48,7 @@ class Likelihood:
     device: str
     trusted: bool
     reasons: tuple[str, ...]
-    unchecked: tuple[str, ...] = ()
+    remarks: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
         """By name; null stands for what is not finite, or hidden by Monte Carlo."""
@@ -54,7 +57,7 @@ class Likelihood:
 
     def __str__(self) -> str:
         what = f"{'bits/dim' if self.levels else 'bits/dim of a density'} on these {self.images:,} images"
-        what += ", NOT A TEST LIKELIHOOD" if self.test_images_trained_on else ""
+        what += ", NOT A TEST LIKELIHOOD" if self.held_out is False else ""
         what += "" if self.trusted else ", NOT A LIKELIHOOD"
         rows = [
             ("Monte Carlo", f"+/- {self.half_width_monte_carlo:.4f} (95%: what more draws would change)"),
@@ -67,7 +70,6 @@ class Likelihood:
             ("network", f"{self.evaluations:,} evaluations, {self.evaluations_per_image:,.1f} an image"),
             ("images", f"{self._count()} of {self.dataset}, {self.published or 'not the published data set'}"),
             ("model", f"step {self.step:,}, {self.weights} weights, {self.precision}, {self.device}"),
-            *(("not checked", one) for one in self.unchecked),
             *(("reason", reason) for reason in self.reasons),
         ]
         width = (self.bpd_high - self.bpd_low) / 2
@@ -95,12 +97,13 @@ class Likelihood:
         return f"all {self.images:,}"
 
     def _caveats(self) -> list[str]:
+        lines = list(self.remarks)
         if self.test_images_trained_on is None:
-            return ["  It is not known which images this model was trained on."]
+            lines.insert(0, "It is not known which images this model was trained on.")
         if self.test_images_trained_on:
             count = f"{self.test_images_trained_on:,} of the {self.images_in_test_set:,}"
-            return [f"  The model was trained on {count} images: not a test likelihood."]
-        return []
+            lines.insert(0, f"The model was trained on {count} images: not a test likelihood.")
+        return [f"  {line}" for line in lines]
 
 
 def _finite(value: Any) -> Any:

@@ -25,14 +25,17 @@ def manifest(
     plugins: Mapping[str, str],
     sessions: Sequence[dict[str, Any]],
     imported: str | None = None,
+    kept: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The data of a run, SHA-256 of its plugin files and of an imported one, and each session of training, as JSON."""
+    """The data of a run, each session of training, and SHA-256 of its plugin files, of an imported file and of the
+    files that it keeps of its training images, as JSON."""
     return {
         "shape": list(train.pixels.shape[1:]),
         "levels": train.levels,
         "data": {"train": asdict(train.identity), "test": asdict(test.identity)},
         "plugins": dict(plugins),
         "imported": imported,
+        "kept": dict(kept or {}),
         "sessions": list(sessions),
     }
 

@@ -5,15 +5,16 @@ import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 
-from vdmkit.data import Images
+from vdmkit.data import Images, groups_of, prints_of
 from vdmkit.files import write_json
-from vdmkit.likelihood import check_count
+from vdmkit.likelihood import check_count, check_distinct
 from vdmkit.plugins import plugin_sources
 from vdmkit.recipe import Recipe
 from vdmkit.report import MetricLog, write_png
+from vdmkit.run._comparable import check_comparable
 from vdmkit.run._conformance import check_data_of_run, check_model_of_run, check_training_of_run
 from vdmkit.run._evaluate import evaluate
 from vdmkit.run._evaluation import Evaluation
@@ -22,7 +23,7 @@ from vdmkit.run._manifest import manifest, session
 from vdmkit.run._origin import Origin, name_of_images, origin_of
 from vdmkit.run._pictures import picture_beside_real
 from vdmkit.run._train import Training, begin
-from vdmkit.run._trained_on import image_hashes, read_hashes, write_hashes
+from vdmkit.run._trained_on import TrainedOn, keep, trained_on
 from vdmkit.training import TrainState
 
 
@@ -42,6 +43,9 @@ def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[P
         check_count(test.pixels)
         findings = check_data_of_run(recipe, source, train, test) + check_training_of_run(recipe, train)
         findings.refuse()
+        known = trained_on(train)
+        check_distinct(groups_of(prints_of(test), known.prints))
+        remarks = check_comparable(asdict(train.identity), test, known.statistics)
         start = begin(recipe, folder, train, _origin(recipe, sources, train, earlier["imported"]))
         check_model_of_run(recipe, start.state.ema_model, train.pixels).refuse()
         # Not before: a command that is refused leaves the folder as it was, and says no more than why.
@@ -49,14 +53,13 @@ def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[P
         folder.write_recipe(recipe, text)
         folder.keep_plugins(sources)
         now = session(int(start.state.step), recipe.training.steps)
-        facts = manifest(train, test, _hashes(sources), [*earlier["sessions"], now], start.origin.imported)
-        write_json(folder.manifest, facts)
-        if not start.origin.imported:  # what that was trained on before is not known
-            write_hashes(folder.trained_on, image_hashes(train.pixels))
+        known = TrainedOn() if start.origin.imported else known  # what that was trained on before is not known
+        sessions, kept = [*earlier["sessions"], now], keep(folder, known)
+        write_json(folder.manifest, manifest(train, test, _hashes(sources), sessions, start.origin.imported, kept))
         print(f"train  {train.identity}\ntest   {test.identity}", file=sys.stderr)
         with closing(MetricLog(folder.path, step=int(start.state.step))) as log:
             training = Training(recipe, folder, test, start, log)
-            return _report(training, training.run())
+            return _report(training, training.run(), known, remarks)
 
 
 def _origin(recipe: Recipe, sources: Mapping[str, bytes], train: Images, imported: str | None) -> Origin:
@@ -68,14 +71,13 @@ def _hashes(sources: Mapping[str, bytes]) -> dict[str, str]:
     return {name: hashlib.sha256(source).hexdigest() for name, source in sources.items()}
 
 
-def _report(training: Training, state: TrainState) -> Evaluation:
+def _report(training: Training, state: TrainState, known: TrainedOn, remarks: Sequence[str]) -> Evaluation:
     """Evaluate and sample the trained model, and leave both in the run folder."""
     recipe, folder, test, step = training.recipe, training.folder, training.test, int(state.step)
     model = state.ema_model if recipe.evaluation.weights == "ema" else state.model
-    findings = check_model_of_run(recipe, model, test.pixels).refuse()
-    limit, trained_on = 60 * recipe.evaluation.minutes, read_hashes(folder.trained_on)
-    evaluation = evaluate(model, test, recipe, step=step, trained_on=trained_on, seconds=limit)
-    evaluation = replace(evaluation, unchecked=findings.unchecked)
+    remarks = (*remarks, *check_model_of_run(recipe, model, test.pixels).refuse().remarks)
+    limit = 60 * recipe.evaluation.minutes
+    evaluation = evaluate(model, test, recipe, step=step, trained_on=known.prints, remarks=remarks, seconds=limit)
     write_json(folder.evaluation, evaluation.as_json())
     picture = picture_beside_real(model, test, recipe)
     if picture is None:

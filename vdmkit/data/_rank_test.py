@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two tests of whether two groups of images are alike, exact under exchangeability: no distribution is assumed."""
+
+import numpy as np
+from jaxtyping import Real
+from scipy.special import gammaln, logsumexp
+
+
+def apart(first: Real[np.ndarray, " n"], second: Real[np.ndarray, " m"]) -> tuple[float, float]:
+    """Returns the Kolmogorov-Smirnov distance of two samples, and the chance of one as large.
+
+    The chance is that of samples of one continuous distribution, by counting the orders in which their values can lie
+    (Hodges 1958, "The significance probability of the Smirnov two-sample test"). Equal values only make it smaller.
+    """
+    n, m = len(first), len(second)
+    values = np.concatenate([first, second])
+    below = [np.searchsorted(np.sort(sample), values, side="right") for sample in (first, second)]
+    gap = int(np.abs(m * below[0] - n * below[1]).max())
+    return gap / (n * m), 1 - _chance_of_less(gap, n, m)
+
+
+def _chance_of_less(gap: int, n: int, m: int) -> float:
+    """Share of the lattice paths from (0, 0) to (n, m) on which |m i - n j| < gap at every point (i, j)."""
+    j = np.arange(m + 1)
+    paths, scale = (n * j < gap).astype(float).cumprod(), 0.0
+    for i in range(1, n + 1):
+        # A point is reached from the left or from below; its row is rescaled, since the counts overflow.
+        paths = np.where(np.abs(m * i - n * j) < gap, paths, 0.0).cumsum() * (np.abs(m * i - n * j) < gap)
+        if not (largest := paths.max()):
+            return 0.0
+        paths, scale = paths / largest, scale + np.log(largest)
+    if not paths[m]:
+        return 0.0
+    all_paths = gammaln(n + m + 1) - gammaln(n + 1) - gammaln(m + 1)
+    return float(np.exp(np.log(paths[m]) + scale - all_paths))
+
+
+def chance_of_as_many(marked: int, count: int, marked_others: int, others: int) -> float:
+    """Returns the chance that of `count` drawn from all images at random, `marked` or more are among the marked ones.
+
+    That is Fisher's exact test, on the upper side, of `marked` of `count` against `marked_others` of `others`.
+    """
+    all_marked, unmarked = marked + marked_others, count + others - marked - marked_others
+    k = np.arange(marked, min(count, all_marked) + 1)
+    k = k[count - k <= unmarked]
+    all_choices = _log_choose(count + others, np.array([count]))
+    logs = _log_choose(all_marked, k) + _log_choose(unmarked, count - k) - all_choices
+    return float(min(np.exp(logsumexp(logs)), 1.0))
+
+
+def _log_choose(n: int, k: Real[np.ndarray, " j"]) -> Real[np.ndarray, " j"]:
+    return gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the levels of two sets of images are alike, where the image and not the pixel is the independent unit."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Real
+
+from vdmkit.data._rank_test import apart
+
+CHANCE = 1e-6  # of a difference between images of one distribution, whatever that is
+_NAMES = ("mean level", "spread of levels", "step between neighbouring pixels", "first channel less the last")
+_MOST = 2000  # images of a set, drawn at random
+_DISTANCE, _SHIFT = 0.75, 0.25
+
+Statistics = Float32[np.ndarray, "_ 4"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One statistic of an image that differs between two sets by more than chance.
+
+    `distance` is that of Kolmogorov and Smirnov. A `large` one is of at least 0.75, between medians at least a quarter
+    of the spread of all levels apart: few images of the two sets could be told from each other's by chance.
+    """
+
+    name: str
+    distance: float
+    median: float
+    other_median: float
+    large: bool
+
+    def __str__(self) -> str:
+        return (
+            f"the median of the {self.name} is {self.other_median:.4g}, and {self.median:.4g} of the training images "
+            f"(Kolmogorov-Smirnov distance {self.distance:.2f}; one this large by chance: less than {CHANCE:g})"
+        )
+
+
+def statistics_of(pixels: Real[np.ndarray, "n h w c"]) -> Statistics:
+    """Returns four numbers of an image, for all images or for 2,000 drawn at random.
+
+    The mean and the standard deviation of its values, the mean absolute difference of neighbours in a row, and the
+    mean of the first channel less that of the last: the scale, the contrast, the sharpness and the colour.
+    """
+    rows = np.sort(np.random.RandomState(0).permutation(len(pixels))[:_MOST])
+    return np.stack([_of_image(pixels[row].astype(np.float64)) for row in rows]).astype(np.float32)
+
+
+def _of_image(image: Real[np.ndarray, "h w c"]) -> list[float]:
+    step = np.abs(np.diff(image, axis=1)).mean() if image.shape[1] > 1 else 0.0
+    channels = image.mean((0, 1))
+    return [image.mean(), image.std(), step, channels[0] - channels[-1]]
+
+
+def differences(statistics: Statistics, others: Statistics) -> list[Difference]:
+    """Returns the statistics in which `others` differ from the first, large differences first.
+
+    Of sets of one distribution it returns any with probability at most `CHANCE`: each of the four statistics is
+    tested at a quarter of that (Bonferroni). Of 2 images it never does, since no order of so few is that rare.
+    """
+    spread = np.sqrt((statistics[:, 1] ** 2).mean() + statistics[:, 0].var())
+    found = []
+    for name, ours, theirs in zip(_NAMES, statistics.T, others.T, strict=True):
+        distance, chance = apart(ours, theirs)
+        if chance < CHANCE / len(_NAMES):
+            medians = float(np.median(ours)), float(np.median(theirs))
+            large = distance >= _DISTANCE and abs(medians[0] - medians[1]) >= _SHIFT * spread
+            found.append(Difference(name, distance, *medians, bool(large)))
+    return sorted(found, key=lambda one: (one.large, one.distance), reverse=True)
