@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from vdmkit.cli._options import Overrides, PluginFiles, RecipeFile, command
-from vdmkit.errors import Interrupted
 
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run folder. Default: runs/RECIPE.")]
 
@@ -20,10 +19,7 @@ def run(recipe: RecipeFile, overrides: Overrides, plugins: PluginFiles, out: Out
     from vdmkit.run import RunFolder, run_recipe
 
     folder = RunFolder(out or Path("runs") / recipe.stem)
-    try:
-        evaluation = run_recipe(checked, recipe.read_text(), folder, plugins)
-    except KeyboardInterrupt:
-        raise Interrupted("Stopped. What was saved is kept: to go on, run the same command again.") from None
+    evaluation = run_recipe(checked, recipe.read_text(), folder, plugins)
     samples = f"{folder.samples}  (left: samples, right: real)" if folder.samples.exists() else "none: not finite"
     typer.echo(
         f"\n{evaluation}\n\n"

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from vdmkit.data import Images
+from vdmkit.errors import Interrupted
 from vdmkit.files import write_json
 from vdmkit.likelihood import check_count
 from vdmkit.plugins import plugin_sources
@@ -28,6 +29,7 @@ def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[P
     """Train `recipe`, whose file reads `text`, in `folder`; a run that was cut short goes on where it was.
 
     Raises:
+        Interrupted: the user asked to stop; what was trained is saved.
         VdmkitError: the data, the folder, the training or the evaluation is not as it should be.
     """
     folder.check(recipe)
@@ -50,7 +52,7 @@ def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[P
         print(f"train  {train.identity}\ntest   {test.identity}", file=sys.stderr)
         with closing(MetricLog(folder.path, step=int(start.state.step))) as log:
             training = Training(recipe, folder, test, start, log)
-            return _report(training, training.run())
+            return _close(training, training.run())
 
 
 def _origin(recipe: Recipe, sources: Mapping[str, bytes], train: Images, imported: str | None) -> Origin:
@@ -60,6 +62,16 @@ def _origin(recipe: Recipe, sources: Mapping[str, bytes], train: Images, importe
 
 def _hashes(sources: Mapping[str, bytes]) -> dict[str, str]:
     return {name: hashlib.sha256(source).hexdigest() for name, source in sources.items()}
+
+
+def _close(training: Training, state: TrainState) -> Evaluation:
+    try:
+        return _report(training, state)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"Stopped after training: its last step, {int(state.step):,}, is saved in {training.folder.checkpoints}. "
+            "To evaluate and sample, run the same command again."
+        ) from None
 
 
 def _report(training: Training, state: TrainState) -> Evaluation:
