@@ -156,5 +156,6 @@ def save_as(run: TrainedRun, recipe: Recipe, state: TrainState, train: Images, f
     folder.keep_plugins(plugin_sources(run.folder.kept_plugins()))
     if (hashes := read_hashes(run.folder.trained_on)) is not None:
         write_hashes(folder.trained_on, hashes)
-    write_json(folder.manifest, facts | {"sessions": [*facts["sessions"], session(run.step, run.step)]})
+    sessions = [*facts["sessions"], session(run.step, run.step)]
+    write_json(folder.manifest, facts | {"sessions": sessions, "newest_checkpoint": run.step})
     folder.write_recipe(recipe, f"# {remark}.\n{dump(recipe)}")  # last: it marks a run

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vdmkit.errors import CheckpointError
-from vdmkit.files import file_sha256, whole_file, write_text
+from vdmkit.files import file_sha256, whole_file, write_json, write_text
 from vdmkit.recipe import Recipe, differences, dump, load_recipe
 from vdmkit.run._origin import may_change
 
@@ -50,14 +50,9 @@ class RunFolder:
         return self.path / "evaluation.json"
 
     @property
-    def likelihood(self) -> Path:
-        """The last likelihood, as JSON."""
-        return self.path / "likelihood.json"
-
-    @property
-    def likelihood_of_images(self) -> Path:
-        """Every image's estimates."""
-        return self.path / "likelihood.npz"
+    def likelihoods(self) -> Path:
+        """A JSON file and every image's estimates for each likelihood that was measured."""
+        return self.path / "likelihood"
 
     @property
     def unfinished_likelihood(self) -> Path:
@@ -145,6 +140,15 @@ class RunFolder:
         if missing:
             raise CheckpointError(f"{self.manifest}: without {', '.join(missing)}. Delete it and run the recipe again.")
         return facts
+
+    def note_saved(self, step: int) -> None:
+        """Note in the manifest that the checkpoint of `step` is the newest. After it was written: never before."""
+        write_json(self.manifest, self.facts() | {"newest_checkpoint": step})
+
+    def missing_checkpoint(self) -> int | None:
+        """Returns the step of the newest checkpoint by the manifest, if its folder is missing."""
+        step = self.facts().get("newest_checkpoint") if self.manifest.exists() else None
+        return None if step is None or (self.checkpoints / str(step)).is_dir() else step
 
     @contextmanager
     def locked(self) -> Iterator[None]:

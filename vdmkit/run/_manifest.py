@@ -25,8 +25,18 @@ def manifest(
     plugins: Mapping[str, str],
     sessions: Sequence[dict[str, Any]],
     imported: str | None = None,
+    newest_checkpoint: int | None = None,
 ) -> dict[str, Any]:
-    """The data of a run, SHA-256 of its plugin files and of an imported one, and each session of training, as JSON."""
+    """Returns what a run was made with and from, as JSON.
+
+    Args:
+        train: Training images, whose identity is noted.
+        test: Test images, whose identity is noted.
+        plugins: SHA-256 of every plugin file, by the file's name.
+        sessions: What each process set out to train: see `session`.
+        imported: SHA-256 of the file that the parameters were imported from.
+        newest_checkpoint: Step of the checkpoint that was saved last.
+    """
     return {
         "shape": list(train.pixels.shape[1:]),
         "levels": train.levels,
@@ -34,6 +44,7 @@ def manifest(
         "plugins": dict(plugins),
         "imported": imported,
         "sessions": list(sessions),
+        "newest_checkpoint": newest_checkpoint,
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from vdmkit.checkpoint import steps_in
 from vdmkit.data import Images
 from vdmkit.errors import Interrupted
 from vdmkit.files import write_json
@@ -39,13 +40,22 @@ def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[P
         source = recipe.data.build()
         train, test = source.load("train"), source.load("test")
         check_count(test.pixels)
+        missing = folder.missing_checkpoint()
         start = begin(recipe, folder, train, _origin(recipe, sources, train, earlier["imported"]))
         # Not before: a command that is refused leaves the folder as it was, and says no more than why.
         folder.say_new_end(recipe)
+        if missing is not None:
+            print(
+                f"{folder.checkpoints / str(missing)}: this checkpoint, the last that was saved, is missing. "
+                f"Training goes on from step {int(start.state.step):,}.",
+                file=sys.stderr,
+            )
         folder.write_recipe(recipe, text)
         folder.keep_plugins(sources)
         now = session(int(start.state.step), recipe.training.steps)
-        facts = manifest(train, test, _hashes(sources), [*earlier["sessions"], now], start.origin.imported)
+        newest = max(steps_in(folder.checkpoints), default=None)  # of whole ones: the others are set aside
+        sessions = [*earlier["sessions"], now]
+        facts = manifest(train, test, _hashes(sources), sessions, start.origin.imported, newest)
         write_json(folder.manifest, facts)
         if not start.origin.imported:  # what that was trained on before is not known
             write_hashes(folder.trained_on, image_hashes(train.pixels))
