@@ -5,7 +5,7 @@ import fcntl
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 from vdmkit.errors import CheckpointError
 from vdmkit.files import file_sha256, whole_file, write_json, write_text
+from vdmkit.plugins import copies_in
 from vdmkit.recipe import Recipe, differences, dump, load_recipe
 from vdmkit.run._origin import may_change
 
@@ -74,10 +75,15 @@ class RunFolder:
         """A hash of every training image."""
         return self.path / "trained_on.npy"
 
-    def check(self, recipe: Recipe) -> None:
-        """Raises CheckpointError if this is another recipe's folder, or holds something else. Changes nothing."""
+    def check(self, recipe: Recipe, plugins: Sequence[Path] = ()) -> None:
+        """Raises CheckpointError if this is another recipe's folder, or holds something else. Changes nothing.
+
+        Args:
+            recipe: What is to be trained here.
+            plugins: Plugin files that were loaded for it.
+        """
         if self.resolved_recipe.exists():
-            self._refuse_other(recipe)
+            self._refuse_other(recipe, plugins)
         elif self.path.exists() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
             raise CheckpointError(f"{self.path}: not empty, and not a run folder. Choose another with --out.")
 
@@ -107,8 +113,11 @@ class RunFolder:
                 raise CheckpointError(f"{path}: missing, or changed since the run. Restore it.")
         return [self.plugins / name for name in self.facts()["plugins"]]
 
-    def _refuse_other(self, recipe: Recipe) -> None:
-        before = load_recipe(self.resolved_recipe)
+    def _recipe_before(self, plugins: Sequence[Path]) -> Recipe:
+        return load_recipe(self.resolved_recipe, kept=copies_in(self.plugins, plugins))
+
+    def _refuse_other(self, recipe: Recipe, plugins: Sequence[Path]) -> None:
+        before = self._recipe_before(plugins)
         changed = [key for key in differences(before, recipe) if not may_change(key)]
         if changed:
             raise CheckpointError(
@@ -116,11 +125,11 @@ class RunFolder:
                 "Choose another folder with --out, or the recipe of this one."
             )
 
-    def say_new_end(self, recipe: Recipe) -> None:
+    def say_new_end(self, recipe: Recipe, plugins: Sequence[Path]) -> None:
         """A line on standard error where `recipe` makes the run that is here longer or shorter."""
         if not self.resolved_recipe.exists():
             return
-        steps_before, steps = load_recipe(self.resolved_recipe).training.steps, recipe.training.steps
+        steps_before, steps = self._recipe_before(plugins).training.steps, recipe.training.steps
         if steps_before != steps:
             print(
                 f"{self.path}: training.steps was {steps_before:,}, from here on it is {steps:,}. A learning rate "

@@ -144,7 +144,7 @@ def _fingerprint(run: TrainedRun, test: Images, stage: int) -> str:
         stage,
         device(),
         str(jnp.zeros(()).dtype),
-        jax.config.jax_default_matmul_precision,
+        jax.config.jax_default_matmul_precision,  # pyright: ignore[reportAttributeAccessIssue]
         __version__,
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

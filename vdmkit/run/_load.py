@@ -36,6 +36,10 @@ class TrainedRun:
         data = self.folder.facts()["data"]
         return data and data["train"]
 
+    def read_recipe(self, overrides: Sequence[str]) -> Recipe:
+        """Returns the recipe of the run with overrides, by its own plugin files."""
+        return load_recipe(self.folder.resolved_recipe, overrides, kept=self.folder.kept_plugins())
+
     def model(self, weights: Literal["ema", "raw"]) -> DiffusionModel:
         """The model with averaged or with raw parameters."""
         return self.state.ema_model if weights == "ema" else self.state.model
@@ -56,15 +60,15 @@ def load_run(
     if not folder.resolved_recipe.is_file():
         raise CheckpointError(f"{path}: not a run folder: it has no {folder.resolved_recipe.name}.")
     facts = folder.facts()
-    files = [*folder.kept_plugins(), *plugins]
-    trained = load_recipe(folder.resolved_recipe, plugins=files)
-    recipe = load_recipe(folder.resolved_recipe, overrides)
+    kept = folder.kept_plugins()
+    trained = load_recipe(folder.resolved_recipe, plugins=plugins, kept=kept)
+    recipe = load_recipe(folder.resolved_recipe, overrides, kept=kept)
     _refuse_changes(trained, recipe)
     restored = _read(folder, trained, facts, step)
     images = facts["data"] and name_of_images(facts["data"]["train"]["sha256"], facts["shape"], facts["levels"])
     origin = origin_of(trained, facts["plugins"].values(), images, facts["imported"])
     origin.check(folder.checkpoints, restored)
-    sources = {source for file in files for source in plugin_sources([file]).values()}
+    sources = {source for file in (*kept, *plugins) for source in plugin_sources([file]).values()}
     hashes = sorted(hashlib.sha256(source).hexdigest() for source in sources)
     return TrainedRun(folder, recipe, restored.state, restored.step, tuple(hashes))
 

@@ -33,7 +33,7 @@ def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[P
         Interrupted: the user asked to stop; what was trained is saved.
         VdmkitError: the data, the folder, the training or the evaluation is not as it should be.
     """
-    folder.check(recipe)
+    folder.check(recipe, plugins)
     sources = plugin_sources(plugins)
     with folder.locked():
         earlier = folder.facts() if folder.manifest.exists() else {"sessions": [], "imported": None}
@@ -43,7 +43,7 @@ def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[P
         missing = folder.missing_checkpoint()
         start = begin(recipe, folder, train, _origin(recipe, sources, train, earlier["imported"]))
         # Not before: a command that is refused leaves the folder as it was, and says no more than why.
-        folder.say_new_end(recipe)
+        folder.say_new_end(recipe, plugins)
         if missing is not None:
             print(
                 f"{folder.checkpoints / str(missing)}: this checkpoint, the last that was saved, is missing. "
