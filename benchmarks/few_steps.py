@@ -31,9 +31,11 @@ MEASURED = (5, 10, 20)
 
 
 def vdmkit(*arguments: str) -> str:
-    """Returns what a command printed."""
+    """Returns what a command printed; it goes to standard error besides."""
     command = [sys.executable, "-m", "vdmkit", *arguments]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    print(printed, file=sys.stderr)
+    return printed
 
 
 def run(name: str, out: Path, *overrides: str) -> Path:

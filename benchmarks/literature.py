@@ -19,9 +19,11 @@ HEADER = f"{'recipe':16} {'bound, bits/dim':>18} {'test set':>9}   {'ODE, bits/d
 
 
 def vdmkit(*arguments: str) -> str:
-    """Returns what a command printed."""
+    """Returns what a command printed; it goes to standard error besides."""
     command = [sys.executable, "-m", "vdmkit", *arguments]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    print(printed, file=sys.stderr)
+    return printed
 
 
 def measure(run: Path, *arguments: str) -> dict:
