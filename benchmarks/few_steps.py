@@ -30,9 +30,12 @@ PAIRS = 200
 MEASURED = (5, 10, 20)
 
 
-def vdmkit(*arguments: str) -> None:
-    """A command, whose output goes to standard error."""
-    subprocess.run([sys.executable, "-m", "vdmkit", *arguments], stdout=sys.stderr, check=True)
+def vdmkit(*arguments: str) -> str:
+    """Returns what a command printed; it goes to standard error besides."""
+    command = [sys.executable, "-m", "vdmkit", *arguments]
+    printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    print(printed, file=sys.stderr)
+    return printed
 
 
 def run(name: str, out: Path, *overrides: str) -> Path:
@@ -50,8 +53,7 @@ def study(folder: Path) -> dict[str, Any]:
 
 
 def likelihood(folder: Path, *arguments: str) -> str:
-    vdmkit("likelihood", "--ckpt", str(folder), "--precision", "0.005", *arguments)
-    found = json.loads((folder / "likelihood.json").read_text())
+    found = json.loads(vdmkit("likelihood", "--json", "--ckpt", str(folder), "--precision", "0.005", *arguments))
     return f"{found['bpd']:.4f} +/- {found['half_width_monte_carlo']:.4f}"
 
 

@@ -18,15 +18,17 @@ SAME_MODEL = {"ddim"}  # another way of sampling ddpm
 HEADER = f"{'recipe':16} {'bound, bits/dim':>18} {'test set':>9}   {'ODE, bits/dim':>18}   what was measured"
 
 
-def vdmkit(*arguments: str) -> None:
-    """A command, whose output goes to standard error."""
-    subprocess.run([sys.executable, "-m", "vdmkit", *arguments], stdout=sys.stderr, check=True)
+def vdmkit(*arguments: str) -> str:
+    """Returns what a command printed; it goes to standard error besides."""
+    command = [sys.executable, "-m", "vdmkit", *arguments]
+    printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    print(printed, file=sys.stderr)
+    return printed
 
 
 def measure(run: Path, *arguments: str) -> dict:
-    """What `vdmkit likelihood` left."""
-    vdmkit("likelihood", "--ckpt", str(run), *arguments)
-    return json.loads((run / "likelihood.json").read_text())
+    """Returns what `vdmkit likelihood` reports."""
+    return json.loads(vdmkit("likelihood", "--json", "--ckpt", str(run), *arguments))
 
 
 def row(name: str, out: Path) -> str:

@@ -117,6 +117,63 @@ def test_a_builtin_name_is_taken_by_vdmkit(write):
         load_plugins([write(SCHEDULE.format(name="fixed_linear"))])
 
 
+@pytest.fixture
+def both(install, write):
+    """A package and a file that both have the schedule "straight", from -13.3 and from -7; the file has "own" too."""
+    install("vdmkit-straight", {"plug_straight.py": SCHEDULE.format(name="straight")})
+    text = SCHEDULE.replace("-13.3", "-7.0")
+    return write(text.format(name="own") + text.format(name="straight"))
+
+
+def test_a_file_does_not_replace_a_package(both):
+    """Which of two components a recipe names would depend on an option; or the user not know whose they are."""
+    before = everything()
+    with pytest.raises(RegistryError) as caught:
+        load_plugins([both])
+    assert str(caught.value) == (
+        f"--plugin {both} does not load: schedule 'straight' of {both}: the name is taken by vdmkit-straight, which is "
+        "installed. Leave --plugin out to use that, uninstall it, or choose another name."
+    )
+    added = {kind: {*names} - {*before[kind]} for kind, names in everything().items()}
+    assert {kind: names for kind, names in added.items() if names} == {"schedule": {"straight"}}
+
+
+def test_what_a_run_kept_goes_before_a_package(both, digits_toml):
+    """A run would be unreadable once a package has the name of its plugin file, or be read by other code."""
+    chosen = ["model.schedule={name='straight', gamma_max=1.0}"]
+    own = load_recipe(digits_toml, chosen, kept=[both]).model.schedule
+    installed = load_recipe(digits_toml, chosen).model.schedule
+    again = load_recipe(digits_toml, chosen, [both], kept=[both]).model.schedule
+    for choice, origin, lowest in (
+        (own, str(both), -7.0),
+        (again, str(both), -7.0),
+        (installed, "vdmkit-straight", -13.3),
+    ):
+        assert choice.component.origin == origin
+        assert choice.build(key=None)(0.0) == lowest
+    assert own.component is again.component
+    assert not own.component.is_of_package
+    assert registry("schedule").get("straight") is installed.component
+    with pytest.raises(RegistryError, match="the name is taken by vdmkit-straight"):
+        load_recipe(digits_toml, chosen, [both])
+
+
+def test_what_two_runs_kept(write, digits_toml):
+    """Of two runs whose plugin files have one name, a program could read only one, or read one by the other's."""
+    files = [write(SCHEDULE.format(name="straight").replace("-13.3", low), f"{low}.py") for low in ("-7.0", "-6.0")]
+    chosen = ["model.schedule={name='straight', gamma_max=1.0}"]
+    first, second = (load_recipe(digits_toml, chosen, kept=[file]).model.schedule for file in files)
+    assert [one.build(key=None)(0.0) for one in (first, second)] == [-7.0, -6.0]
+
+
+def test_what_a_run_kept_does_not_replace_vdmkit(write, digits_toml):
+    """A file in a run folder could replace a component of vdmkit without a word."""
+    file = write(SCHEDULE.format(name="fixed_linear"))
+    with pytest.raises(RegistryError, match=r"fixed_linear.*: the name is taken by vdmkit"):
+        load_recipe(digits_toml, kept=[file])
+    assert registry("schedule").get("fixed_linear").origin == "vdmkit"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

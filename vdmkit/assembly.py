@@ -23,7 +23,6 @@ from vdmkit.observation import require_even_levels
 from vdmkit.optimizer import interior_apart
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import Recipe
-from vdmkit.registry import registry
 from vdmkit.sampling import Guidance
 from vdmkit.training import TrainState, Update, initial_state
 
@@ -31,7 +30,7 @@ from vdmkit.training import TrainState, Update, initial_state
 def training_counts(recipe: Recipe, train: Images) -> Int[Array, "h w c v"]:
     """How often each level occurs at each pixel of the training set; zeros where the prediction does not ask."""
     choice = recipe.model.prediction
-    if train.levels and "level_counts" in registry("prediction").get(choice.name).injected:
+    if train.levels and "level_counts" in choice.component.injected:
         return jnp.asarray(data.level_counts(train))
     return jnp.zeros((*train.pixels.shape[1:], train.levels), jnp.int32)
 
@@ -80,11 +79,13 @@ def _check_kernels(recipe: Recipe, estimate: Estimate) -> None:
 
 def _distribution(recipe: Recipe) -> dict[str, AbstractDistribution]:
     """What the images are drawn from, by the name of the parameter; nothing where the prediction does not ask."""
-    name = recipe.model.prediction.name
-    if "distribution" not in registry("prediction").get(name).injected:
+    prediction = recipe.model.prediction
+    if "distribution" not in prediction.component.injected:
         return {}
     if (found := recipe.data.build().distribution) is None:
-        raise RecipeError(f"prediction {name}: the data's distribution is not known; use data gaussian or mixture.")
+        raise RecipeError(
+            f"prediction {prediction.name}: the data's distribution is not known; use data gaussian or mixture."
+        )
     return {"distribution": found}
 
 

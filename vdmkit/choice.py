@@ -15,16 +15,18 @@ class Choice:
     """One registered component and its recipe keys, all of them: defaults are filled in when a recipe is read.
 
     A field annotated `Annotated[Choice, "sampler"]` is, in a recipe, a component of kind "sampler".
+    `found` is what the name stood for when the recipe was read: a run may have a plugin file of its own for it.
     """
 
     kind: str
     name: str
     params: dict[str, Any] = field(default_factory=dict)
+    found: Component | None = field(default=None, compare=False, repr=False)
 
     @property
     def component(self) -> Component:
         """What the name stands for."""
-        return registry(self.kind).get(self.name)
+        return self.found or registry(self.kind).get(self.name)
 
     def nested(self) -> Iterator["Choice"]:
         """It, and those among its keys."""

@@ -14,12 +14,14 @@ from contextlib import contextmanager
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+from vdmkit.component import Component
 from vdmkit.errors import RegistryError, in_one_line, place_of
-from vdmkit.registry import load_builtins, registering_as
+from vdmkit.registry import collecting, in_front, load_builtins, registering_as, registry
 
 ENTRY_POINT_GROUP = "vdmkit.plugins"
 _loads: dict[str, bool] = {}  # every installed package that was tried: once in a process, and warned of once
 _sources: dict[Path, bytes] = {}
+_registered: dict[str, list[Component]] = {}  # by the module's name: what a plugin file that was executed registers
 
 
 def load_plugins(files: Iterable[str | Path] = ()) -> None:
@@ -28,12 +30,31 @@ def load_plugins(files: Iterable[str | Path] = ()) -> None:
     An installed package that does not load brings nothing, and is warned of: its user may not even need it.
 
     Raises:
-        RegistryError: one of `files` does not load.
+        RegistryError: one of `files` does not load, or a name of it is taken.
     """
     load_builtins()
     _load_installed()
     for file in files:
         _load_file(Path(file))
+
+
+@contextmanager
+def kept_plugins(files: Iterable[str | Path]) -> Iterator[None]:
+    """Inside, a run is read by the plugin files that it kept, whatever was installed or loaded by those names since.
+
+    Raises:
+        RegistryError: one of `files` does not load, or has a name of vdmkit.
+    """
+    load_plugins()
+    components = [component for file in files for component in _components_of(Path(file))]
+    with in_front(components):
+        yield
+
+
+def copies_in(folder: Path, files: Iterable[Path]) -> list[Path]:
+    """Returns those of plugin files that `folder`, such as that of a run's plugins, holds a copy of."""
+    both = [file for file in files if file.is_file() and (folder / file.name).is_file()]
+    return [file for file in both if (folder / file.name).read_bytes() == file.read_bytes()]
 
 
 def plugin_packages() -> list[str]:
@@ -92,7 +113,18 @@ def plugin_sources(files: Iterable[str | Path]) -> dict[str, bytes]:
 
 
 def _load_file(path: Path) -> None:
-    """Execute one Python file that registers components. Doing it, or a copy of it, twice does nothing."""
+    """Make available what a Python file registers: all of it or nothing. A copy of it has the same components."""
+    components = _components_of(path)
+    try:
+        with registering_as(str(path)):
+            for component in components:
+                registry(component.kind).place(component)
+    except RegistryError as error:
+        raise RegistryError(f"--plugin {path} does not load: {error}") from error
+
+
+def _components_of(path: Path) -> list[Component]:
+    """Execute the file, unless it, or a copy of it, was executed before in this process. Returns what it registers."""
     path = path.resolve()
     if not path.is_file():
         raise RegistryError(f"--plugin {path}: no such file.")
@@ -101,8 +133,11 @@ def _load_file(path: Path) -> None:
     source = _sources[path] = path.read_bytes()
     module_name = f"vdmkit_plugin_{path.stem}_{hashlib.sha256(source).hexdigest()[:16]}"
     if module_name not in sys.modules:
-        with registering_as(str(path)), _one_message(f"--plugin {path}", "Repair it."):
+        message = _one_message(f"--plugin {path}", "Repair it.")
+        with registering_as(str(path)), collecting() as components, message:
             _execute(source, path, module_name)
+        _registered[module_name] = components
+    return _registered[module_name]
 
 
 def _execute(source: bytes, path: Path, module_name: str) -> None:

@@ -7,7 +7,7 @@ This module imports no JAX, so that `vdmkit --help` stays fast.
 
 import difflib
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ _ROOMS = ("noise", "networks", "denoiser", "distribution", "observation", "kerne
 _ROOMS += ("sampling", "likelihood", "data", "optimizer")
 _registries: dict[str, "Registry"] = {}
 _owner: str | None = None  # the plugin that is being loaded
+_collected: list[Component] | None = None  # what the plugin file that is being executed registers
 T = TypeVar("T", bound=Callable[..., Any])
 
 
@@ -38,7 +39,16 @@ class Registry:
         problem = self._problem(component)
         if problem:
             raise RegistryError(f"{component}: {problem}")
-        self.components[name] = component
+        if _collected is None:
+            self.place(component)
+        else:
+            _collected.append(component)
+
+    def place(self, component: Component) -> None:
+        """Make it available by its name; twice does nothing. Raises RegistryError: the name is another's."""
+        other = self.components.setdefault(component.name, component)
+        if other is not component:
+            raise RegistryError(f"{component}: {_taken(component, other)}")
 
     def get(self, name: str) -> Component:
         """Raises RegistryError with the known names and the nearest one."""
@@ -51,8 +61,6 @@ class Registry:
         target = new.target
         if not isinstance(new.name, str):
             return "a name is a string."
-        if new.name in self.components:
-            return f"the name is taken by {self.components[new.name].origin}. Choose another name."
         if isinstance(target, type) and self.interface and not issubclass(target, self.interface):
             return f"{target.__name__} must subclass {self.interface.__name__}."
         abstract = {*getattr(target, "__abstractmethods__", ()), *getattr(target, "__abstractvars__", ())}
@@ -67,6 +75,13 @@ class Registry:
                 f"(supplied: {list(self.injectable)}). Make recipe keys keyword-only: put '*' before them."
             )
         return ""
+
+
+def _taken(new: Component, other: Component) -> str:
+    found = f"the name is taken by {other.origin}"
+    if other.is_of_package and not new.is_of_package:
+        return f"{found}, which is installed. Leave --plugin out to use that, uninstall it, or choose another name."
+    return f"{found}. Choose another name."
 
 
 def nearest(name: str, known: list[str]) -> str:
@@ -131,6 +146,39 @@ def registering_as(owner: str) -> Iterator[None]:
         raise
     finally:
         _owner = previous
+
+
+@contextmanager
+def collecting() -> Iterator[list[Component]]:
+    """Gives a list of what is registered inside, which is not available by its names yet: see `Registry.place`."""
+    global _collected
+    previous, _collected = _collected, []
+    try:
+        yield _collected
+    finally:
+        _collected = previous
+
+
+@contextmanager
+def in_front(components: Iterable[Component]) -> Iterator[None]:
+    """Inside, these stand for their names, also where those of other plugins did, which are back afterwards.
+
+    Raises:
+        RegistryError: a name is that of a component of vdmkit.
+    """
+    behind: list[Component] = []
+    try:
+        for component in components:
+            known = registry(component.kind).components
+            other = known.get(component.name, component)
+            if other.origin == "vdmkit":
+                raise RegistryError(f"{component}: {_taken(component, other)}")
+            behind += [other] if other is not component else []
+            known[component.name] = component
+        yield
+    finally:
+        for other in reversed(behind):
+            registry(other.kind).components[other.name] = other
 
 
 def _restore(before: list[tuple[Registry, dict[str, Component]]]) -> None:

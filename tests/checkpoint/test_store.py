@@ -119,14 +119,45 @@ def test_damaged_twice_at_the_same_step(filled, like, stream):
         store.save(3, like, stream(), {})
 
 
-def test_a_reader_changes_nothing(filled, like):
-    """`vdmkit evaluate` during training would move or repair the trainer's checkpoints."""
-    cut(filled / "3" / "checksums.json")
-    before = sorted(filled.rglob("*"))
-    warnings: list[str] = []
-    assert read_newest(filled, like, warn=warnings.append).step == 2
-    assert warnings == ["checkpoint 3 cannot be used: checksums.json is damaged."]
-    assert sorted(filled.rglob("*")) == before
+@pytest.mark.parametrize("damage", [cut, flip, Path.unlink], ids=["cut", "flipped", "missing"])
+def test_a_reader_refuses_a_damaged_newest_checkpoint(filled, like, damage, tmp_path):
+    """An older model would be reported as the newest, or a reader move or repair the checkpoints of a trainer."""
+    names = [path.relative_to(filled / "3") for path in sorted((filled / "3").rglob("*")) if path.is_file()]
+    for i, name in enumerate(names):
+        directory = tmp_path / str(i) / "checkpoints"
+        shutil.copytree(filled, directory)
+        damage(directory / "3" / name)
+        before = sorted(directory.rglob("*"))
+        with pytest.raises(CheckpointError) as caught:
+            read_newest(directory, like, saved=3)
+        found, _, advice = str(caught.value).partition(" Choose ")
+        named = "it was not finished" if (name.name, damage) == ("checksums.json", Path.unlink) else str(name)
+        assert found.startswith(f"{directory / '3'}: this checkpoint, the last that was saved, is damaged: {named}")
+        assert advice == "an earlier one (--step 2, --step 1), or run the recipe again, which goes on from step 2."
+        assert sorted(directory.rglob("*")) == before
+
+
+def test_a_reader_refuses_where_the_newest_checkpoint_is_missing(filled, like):
+    """An older model would be reported as the newest, because the folder of that was deleted."""
+    shutil.rmtree(filled / "3")
+    with pytest.raises(CheckpointError, match=r"checkpoints/3: .* is missing\. Choose an earlier one \(--step 2, "):
+        read_newest(filled, like, saved=3)
+    cut(filled / "2" / "checksums.json")
+    with pytest.raises(CheckpointError, match=r"is missing\. Choose an earlier one \(--step 1\), or run"):
+        read_newest(filled, like, saved=3)
+    shutil.rmtree(filled / "1")
+    with pytest.raises(CheckpointError, match=r"is missing\. No other is whole\. To train again, run the recipe"):
+        read_newest(filled, like, saved=3)
+
+
+def test_a_kill_while_saving_leaves_a_readable_run(filled, like):
+    """A run that is being saved, or whose process was killed meanwhile, would be refused as damaged."""
+    assert read_newest(filled, like, saved=2).step == 3  # whole, and not noted yet
+    (filled / "3" / "checksums.json").unlink()
+    assert read_newest(filled, like, saved=2).step == 2  # not finished
+    shutil.rmtree(filled / "1")
+    shutil.rmtree(filled / "2")
+    assert read_newest(filled, like, saved=None) is None  # the first, not finished
 
 
 def test_what_a_kill_leaves_behind_is_no_checkpoint(filled, like, stream):

@@ -169,7 +169,7 @@ def test_what_is_no_run_is_not_loaded(folder, recipe):
     with pytest.raises(CheckpointError, match=r"manifest\.json: cannot be read.*No such file"):
         load_run(folder.path)
     write_json(folder.manifest, FACTS)
-    with pytest.raises(CheckpointError, match=r"checkpoints: no usable checkpoint\. Run the recipe"):
+    with pytest.raises(CheckpointError, match=r"checkpoints: no checkpoint yet\. Run the recipe"):
         load_run(folder.path)
 
 

@@ -10,7 +10,7 @@ import pytest
 from vdmkit.assembly import state_like
 from vdmkit.component import Component
 from vdmkit.data import Images, identified
-from vdmkit.errors import RecipeError
+from vdmkit.errors import CheckpointError, RecipeError
 from vdmkit.noise import AbstractSchedule
 from vdmkit.recipe import load_recipe
 from vdmkit.registry import registry
@@ -56,6 +56,15 @@ def test_a_schedule_that_falls_is_not_trained_on(idle, tmp_path):
     """All of the training would go by before the evaluation refuses the schedule."""
     with pytest.raises(RecipeError, match="schedule 'falling' of tests: gamma does not rise"):
         begin(idle("model.schedule.name=falling"), RunFolder(tmp_path), images(0), Origin("", (), None, None))
+
+
+def test_an_imported_model_is_not_trained_from_the_beginning(idle, tmp_path):
+    """A model that was never imported would pass for the imported one, whose last checkpoint is damaged."""
+    damaged = tmp_path / "checkpoints" / "7"
+    damaged.mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="no whole checkpoint is left of this imported model"):
+        begin(idle(), RunFolder(tmp_path), images(0), Origin("", (), None, "sha256"))
+    assert damaged.is_dir()
 
 
 def test_the_network_knows_the_range_of_the_schedule(digits_toml):

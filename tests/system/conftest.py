@@ -36,6 +36,14 @@ class Result:
     out: str
     err: str
 
+    @property
+    def written(self) -> Path:
+        """Where `vdmkit likelihood` says that its result is; every image's is beside it."""
+        (line,) = (line for line in self.err.splitlines() if line.startswith("written to "))
+        path = Path(line.removeprefix("written to ").partition(",")[0])
+        assert line == f"written to {path}, every image's to {path.with_suffix('.npz')}"
+        return path
+
 
 @dataclass(frozen=True)
 class Program:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Installed plugin packages that are broken, beside one that is not."""
+"""Installed plugin packages: broken ones beside one that is not, and one with the name of a run's own plugin file."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 SCHEDULE = """
@@ -95,3 +97,32 @@ def test_everything_else_works(program, packages, tiny):
     *_, unknown, reason = evaluated.err.splitlines()
     assert "unknown schedule 'straight'" in unknown
     assert "'vdmkit-a-good'" in reason
+
+
+def test_a_package_that_takes_the_name_of_a_run_s_file(program, tiny):
+    """A run made with a plugin file would be unreadable, or read by other code, once a package has its name."""
+    file = program.cwd / "straight.py"
+    file.write_text(SCHEDULE.format(name="'straight'"))
+    plugins = ("--plugin", str(Path(__file__).parent / "tiny.py"), "--plugin", "straight.py")
+    run = ("run", tiny, "--out", "run", "--set", "model.schedule={name='straight', gamma_max=4.0}")
+    assert program(*run, plugins=plugins).code == 0
+    own = json.loads((program.cwd / "run" / "evaluation.json").read_text())
+    folder = program.cwd / "site-packages"
+    folder.mkdir()
+    install(folder, "straight", SCHEDULE.format(name="'straight'").replace("* t", "* t**2"))
+    np.save(program.cwd / "two.npy", np.zeros((2, 8, 8, 1), np.uint8))
+    evaluate, dry = ("evaluate", "--ckpt", "run", "--json"), ("compress", "two.npy", "--dry-run", "--ckpt", "run")
+    read, coded = program.together(evaluate, dry, plugins=(), packages=folder)
+    assert (read.code, json.loads(read.out)) == (0, own), read.err
+    assert coded.code == 0, coded.err
+    again = program(*run, "--set", "training.steps=14", plugins=plugins, packages=folder)
+    assert (again.code, "continuing run from step 12" in again.err) == (0, True), again.err
+
+    new = program("run", tiny, "--out", "new", plugins=plugins, packages=folder)
+    assert (new.code, new.out) == (2, "")
+    assert "straight.py: the name is taken by vdmkit-straight, which is installed. Leave --plugin out" in new.err
+    file.write_text(file.read_text() + "\n# edited\n")
+    edited = program(*evaluate, plugins=("--plugin", "straight.py"), packages=folder)
+    assert (edited.code, edited.out) == (2, "")
+    assert "--plugin straight.py does not load: schedule 'straight' of " in edited.err
+    assert f"the name is taken by {program.cwd.resolve() / 'run' / 'plugins' / 'straight.py'}. " in edited.err

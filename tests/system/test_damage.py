@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run folders with damaged files: what can be used is used, and what happened is said."""
+"""Run folders with damaged files: training goes on from what is whole, and no number is of another checkpoint."""
 
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+ADVICE = "Choose an earlier one (--step 9), or run the recipe again, which goes on from step 9."
 
 
 @pytest.fixture
@@ -21,11 +25,18 @@ def cut_largest(checkpoint: Path) -> str:
 
 
 def test_a_truncated_newest_checkpoint(program, tiny, copy, same_as_whole):
-    """The run would stop, start from nothing, go on from damaged numbers, or not say that it went back."""
+    """A number would be that of an older model; or the run stop, go on from damaged numbers, or not say so."""
     name = cut_largest(copy / "checkpoints" / "12")
-    read = program("evaluate", "--ckpt", "run")
-    assert (read.code, "step 9, ema weights" in read.out) == (0, True)
-    assert f"checkpoint 12 cannot be used: {name} has changed since it was written" in read.err
+    np.save(program.cwd / "one.npy", np.zeros((1, 8, 8, 1), np.uint8))
+    options = dict.fromkeys(("evaluate", "sample", "likelihood", "schedule", "score"), ())
+    options |= {"compress": ("one.npy", "--dry-run"), "convert": ("--to", "run/resolved.toml", "-o", "new")}
+    for read in program.together(*((command, "--ckpt", "run", *more) for command, more in options.items())):
+        assert (read.code, read.out) == (1, "")
+        damaged = f"run/checkpoints/12: this checkpoint, the last that was saved, is damaged: {name} has changed since"
+        assert read.err.startswith(damaged)
+        assert read.err.endswith(f". {ADVICE}\n")
+    chosen = program("evaluate", "--ckpt", "run", "--step", "9")
+    assert (chosen.code, "step 9, ema weights" in chosen.out) == (0, True)
     assert not (copy / "damaged_checkpoints").exists(), "reading moves nothing"
     again = program("run", tiny, "--out", "run")
     assert again.code == 0
@@ -36,13 +47,47 @@ def test_a_truncated_newest_checkpoint(program, tiny, copy, same_as_whole):
     assert (copy / "damaged_checkpoints" / "12").is_dir()
 
 
+def test_a_missing_newest_checkpoint(program, tiny, copy, same_as_whole):
+    """A number would be that of an older model, or training go back to it, without a word."""
+    assert json.loads((copy / "manifest.json").read_text())["newest_checkpoint"] == 12
+    shutil.rmtree(copy / "checkpoints" / "12")
+    read = program("evaluate", "--ckpt", "run")
+    assert (read.code, read.out) == (1, "")
+    missing = "run/checkpoints/12: this checkpoint, the last that was saved, is missing."
+    assert read.err == f"{missing} {ADVICE}\n"
+    again = program("run", tiny, "--out", "run")
+    assert again.code == 0
+    assert f"{missing} Training goes on from step 9.\n" in again.err
+    assert program("evaluate", "--ckpt", "run").code == 0
+    same_as_whole(copy)
+
+
+def test_a_kill_between_a_checkpoint_and_its_note(program, tiny, same_as_whole):
+    """A run that was killed at the wrong moment would be refused as damaged, although it is sound."""
+    run = program.cwd / "run"
+    for moment, noted, read in (
+        (r"SIGKILL os.rename checkpoints/3/\.checksums", None, None),
+        (r"SIGCONT vdmkit.step ^5$; SIGKILL os.rename /\.manifest\.json", 3, 6),  # SIGCONT does nothing: from there on
+        (r"SIGKILL os.rename checkpoints/9/\.checksums", 6, 6),
+    ):
+        assert program("run", tiny, "--out", "run", faults=moment).code == -9
+        assert json.loads((run / "manifest.json").read_text())["newest_checkpoint"] == noted
+        evaluated = program("evaluate", "--ckpt", "run")
+        if read is None:
+            assert (evaluated.code, "no checkpoint yet" in evaluated.err) == (1, True)
+        else:
+            assert (evaluated.code, f"step {read}, ema weights" in evaluated.out) == (0, True), evaluated.err
+    assert program("run", tiny, "--out", "run").code == 0
+    same_as_whole(run)
+
+
 def test_all_checkpoints_truncated(program, tiny, copy, same_as_whole):
     """A run without a usable checkpoint would stop for good, or begin again without a word."""
     for step in ("9", "12"):
         cut_largest(copy / "checkpoints" / step)
     read = program("evaluate", "--ckpt", "run")
     assert (read.code, read.out) == (1, "")
-    assert "no usable checkpoint. Run the recipe until it has saved one." in read.err
+    assert "No other is whole. To train again, run the recipe again.\n" in read.err
     again = program("run", tiny, "--out", "run")
     assert again.code == 0
     assert "No usable checkpoint is left: training starts again from the beginning." in again.err

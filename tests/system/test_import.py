@@ -63,7 +63,7 @@ def test_the_likelihood_of_an_imported_checkpoint(program, imported):
     """The likelihood of an official checkpoint could not be measured, or its unknown training set pass for disjoint."""
     result = program("likelihood", "--ckpt", imported, "--set", "likelihood.estimator.draws=2")
     assert result.code == 0, result.err
-    facts = json.loads((program.cwd / imported / "likelihood.json").read_text())
+    facts = json.loads((program.cwd / result.written).read_text())
     assert result.out.startswith(f"{facts['bpd']:.4f} bits/dim\n")
     assert "\n  It is not known which images this model was trained on.\n" in result.out
     assert (facts["images"], facts["dataset"], facts["test_images_trained_on"]) == (3, "mine/test", None)

@@ -38,14 +38,15 @@ class Measured:
     run: Path
     out: str
     err: str
+    written: Path | None
 
     @property
     def facts(self) -> dict:
-        return json.loads((self.run / "likelihood.json").read_text())
+        return json.loads(self.written.read_text())
 
     @property
     def images(self) -> dict[str, np.ndarray]:
-        with np.load(self.run / "likelihood.npz") as file:
+        with np.load(self.written.with_suffix(".npz")) as file:
             return dict(file)
 
     def row(self, name: str) -> str:
@@ -61,7 +62,13 @@ def measure(program, whole: Path, *arguments: str, code: int = 0, **options) -> 
         shutil.copytree(whole, run)
     result = program("likelihood", "--ckpt", "run", *arguments, **options)
     assert result.code == code, result.err
-    return Measured(run, result.out, result.err)
+    return measured_by(program, run, result)
+
+
+def measured_by(program, run: Path, result) -> Measured:
+    """What a command said of `run`."""
+    written = program.cwd / result.written if result.code == 0 else None
+    return Measured(run, result.out, result.err, written)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +81,7 @@ def measured(program_in, tmp_path_factory, whole) -> dict[str, Measured]:
     for result in results:
         assert result.code == 0, result.err
     by_name = zip(ASKED, results, strict=True)
-    return {name: Measured(program.cwd / name, result.out, result.err) for name, result in by_name}
+    return {name: measured_by(program, program.cwd / name, result) for name, result in by_name}
 
 
 def test_the_json(measured):
@@ -154,10 +161,38 @@ def test_killed_it_goes_on_where_it_was(program, whole, measured):
     again = measure(program, whole, *BY_SEVENS, faults=f"SIGKILL {done}")
     undisturbed = measured["by sevens"]
     assert again.out == undisturbed.out
-    assert (again.run / "likelihood.json").read_bytes() == (undisturbed.run / "likelihood.json").read_bytes()
+    assert again.written.name == undisturbed.written.name
+    assert again.written.read_bytes() == undisturbed.written.read_bytes()
     for name, values in undisturbed.images.items():
         np.testing.assert_array_equal(again.images[name], values, err_msg=name)
     assert not unfinished.exists()
+
+
+def test_results_are_named_by_what_was_measured(measured):
+    """A user would not find the result of an estimator among the others, or two estimators share a file."""
+    words = {
+        "json": "noise-test_bound-draws-4",
+        "steps": "noise-test_bound-draws-4-steps-4",
+        "importance": "noise-test_importance-samples-2-steps-5",
+        "ode": "noise-test_ode-rtol-0.0001-atol-0.0001-divergence-exact",
+    }
+    assert {name: measured[name].written.stem.rpartition("_")[0] for name in words} == words
+    assert len({one.written.name for one in measured.values()}) == len(measured)
+
+
+def test_every_result_is_kept(program, whole):
+    """Other images would overwrite the likelihood of the run's own test set; or the same, asked twice, pile up."""
+    own = measure(program, whole, *FEW)
+    before = own.written.read_bytes()
+    images = np.random.default_rng(1).integers(0, 17, (20, 8, 8, 1)).astype(np.uint8)
+    np.savez(program.cwd / "noise.npz", train=images, test=images)  # which has the name of the run's own
+    other = measure(program, whole, *FEW, "--set", "data.path=noise.npz")
+    assert other.facts["bpd"] != own.facts["bpd"]
+    assert own.written.read_bytes() == before
+    again = measure(program, whole, *FEW, "--set", "sampling.steps=3", plugins=())  # of no concern
+    assert (again.written, again.written.read_bytes()) == (own.written, before)
+    kept = {path.stem for path in (own.run / "likelihood").iterdir()}
+    assert kept == {own.written.stem, other.written.stem}
 
 
 IN_WORDS = {
@@ -213,7 +248,7 @@ def test_what_is_no_likelihood(program, whole):
     assert refused.out == ""
     message = f"not a likelihood: {reason} --allow-untrusted prints the number, marked as none."
     assert refused.err.splitlines()[-1] == message
-    assert not list(refused.run.glob("likelihood.[jn]*"))
+    assert not (refused.run / "likelihood").exists()
     again = r"os.rename likelihood\.unfinished/.*/0\.npz "
     marked = measure(program, whole, *fails, "--allow-untrusted", faults=f"SIGKILL {again}")
     facts = marked.facts
@@ -254,7 +289,7 @@ def test_refusals(program, whole, snapshot):
 
 def test_data_of_another_scale(program, whole):
     """Images of 0 and 1 could be measured by a model of 17 levels, without a word."""
-    run = shutil.copytree(whole, program.cwd / "run")
+    shutil.copytree(whole, program.cwd / "run")
     binary = np.random.default_rng(0).integers(0, 2, (4, 8, 8, 1)).astype(np.uint8)
     np.savez(program.cwd / "binary.npz", train=binary, test=binary)
     likelihood = ("likelihood", "--ckpt", "run", *FEW, "--set", "data.path=binary.npz")
@@ -266,7 +301,7 @@ def test_data_of_another_scale(program, whole):
     assert (evaluated.code, evaluated.out, evaluated.err) == (1, "", f"binary: {reason}\n")
     marked = program(*likelihood, "--allow-untrusted")
     assert "NOT A LIKELIHOOD" in marked.out
-    facts = json.loads((run / "likelihood.json").read_text())
+    facts = json.loads((program.cwd / marked.written).read_text())
     assert (facts["trusted"], facts["reasons"]) == (False, [reason])
 
 

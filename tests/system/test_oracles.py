@@ -27,7 +27,7 @@ def likelihood(program, *arguments: str, **options) -> tuple[str, dict]:
     """Of the folder `run`: the text, and the facts."""
     result = program("likelihood", "--ckpt", "run", *arguments, **options)
     assert result.code == 0, result.err
-    return result.out, json.loads((program.cwd / "run" / "likelihood.json").read_text())
+    return result.out, json.loads((program.cwd / result.written).read_text())
 
 
 EXACT = ("--estimator", "ode", "--json", "--set", "likelihood.images=20", "--set", "likelihood.batch_size=20")

@@ -1,8 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ctrl-C: what there is is saved, the user learns how to go on, and nothing is different afterwards."""
+"""Ctrl-C and SIGTERM: what there is is saved, the user learns how to go on, and nothing is different afterwards."""
+
+import pytest
 
 SAVED = "Stopped at step {} of 12 and saved. To go on, run the same command again."
 KEPT = "Stopped. What was saved is kept: to go on, run the same command again."
+TRAINED = (
+    "Stopped after training: its last step, 12, is saved in run/checkpoints. To evaluate and sample, run the same "
+)
+TRAINED += "command again."
+ANEW = "Run the same command again to begin anew."
 
 
 def test_a_run_that_was_stopped_goes_on(program, tiny, same_as_whole, steps_logged):
@@ -13,7 +20,9 @@ def test_a_run_that_was_stopped_goes_on(program, tiny, same_as_whole, steps_logg
         r"SIGINT vdmkit.step ^1$": SAVED.format(2),
         r"SIGINT vdmkit.step ^4$; SIGINT open checkpoints/5.*/data/": KEPT,  # a second time, while it is saved
         r"SIGINT vdmkit.step ^12$": SAVED.format(12),  # too late for a step more
-        r"SIGINT os.rename /\.evaluation\.json": KEPT,  # after training
+        r"SIGINT os.rename /\.evaluation\.json": TRAINED,
+        r"SIGTERM os.rename /\.evaluation\.json": TRAINED,  # as a scheduler stops a job
+        r"SIGTERM open /\.samples\.png": TRAINED,
     }
     for faults, message in stops.items():
         stopped = program(*run, faults=faults)
@@ -22,3 +31,28 @@ def test_a_run_that_was_stopped_goes_on(program, tiny, same_as_whole, steps_logg
     assert program(*run).code == 0
     same_as_whole(program.cwd / "run")
     assert steps_logged(program.cwd / "run") == list(range(1, 13))
+
+
+STOPPED = [
+    (("evaluate",), r"open noise\.npz", f"Stopped. No result was written. {ANEW}"),
+    (
+        ("likelihood",),
+        r"open noise\.npz",
+        "Stopped. Batches that were done are kept: to go on, run the same command again.",
+    ),
+    (("sample", "-n", "1"), r"open \.samples\.png", f"Stopped. No samples were written. {ANEW}"),
+    (("schedule",), r"open noise\.npz", f"Stopped. {ANEW}"),
+]
+
+
+@pytest.mark.parametrize("signal", ["SIGINT", "SIGTERM"])
+def test_a_command_that_was_stopped_says_so(program, whole, snapshot, signal):
+    """SIGTERM or Ctrl-C would end a command without a word, as a failure, or with half of a result written."""
+    before = snapshot(whole)
+    for command, moment, message in STOPPED:
+        name, *options = command
+        stopped = program(name, "--ckpt", str(whole), *options, faults=f"{signal} {moment}")
+        assert (stopped.code, stopped.out) == (3, ""), command
+        assert stopped.err.splitlines()[-1] == message, command
+    assert snapshot(whole) == before
+    assert not list(program.cwd.iterdir())

@@ -15,6 +15,11 @@ def write_checksums(folder: Path) -> None:
     write_json(folder / _NAME, sums)
 
 
+def is_finished(folder: Path) -> bool:
+    """Returns whether the list of the folder's files was written."""
+    return (folder / _NAME).exists()
+
+
 def what_is_damaged(folder: Path) -> str | None:
     """The first file that is not as it was written, in words, or None."""
     try:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading checkpoints without touching them, so that a run can be evaluated while it trains."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import jax
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
-from vdmkit.checkpoint._checksums import what_is_damaged
+from vdmkit.checkpoint._checksums import is_finished, what_is_damaged
 from vdmkit.checkpoint._fit import by_path, check_fit, with_leaves
 from vdmkit.errors import CheckpointError
 
@@ -31,14 +30,40 @@ def steps_in(directory: Path) -> list[int]:
     return sorted(int(path.name) for path in directory.glob("*") if path.name.isdigit())
 
 
-def read_newest(directory: Path, like: PyTree, *, warn: Callable[[str], None]) -> Restored | None:
-    """The newest whole checkpoint, or None. Damaged ones are stepped over with a warning."""
-    for step in reversed(steps_in(directory)):
-        damage = what_is_damaged(directory / str(step))
-        if damage is None:
-            return _read_widened(directory / str(step), like)
-        warn(f"checkpoint {step} cannot be used: {damage}.")
-    return None
+def read_newest(directory: Path, like: PyTree, *, saved: int | None) -> Restored | None:
+    """Returns the newest checkpoint; None if there never was one.
+
+    Args:
+        saved: Step that the run noted as saved last, None before the first. A later checkpoint without checksums is
+            passed over: it is being written, or its process was killed while it was.
+
+    Raises:
+        CheckpointError: the newest checkpoint is damaged, or its folder is missing.
+    """
+    noted = -1 if saved is None else saved
+    newest = max([noted, *(step for step in steps_in(directory) if is_finished(directory / str(step)))])
+    if newest < 0:
+        return None
+    if damage := _damage(directory / str(newest)):
+        raise CheckpointError(f"{directory / str(newest)}: {damage}. {_other_than(newest, directory)}")
+    return _read_widened(directory / str(newest), like)
+
+
+def _damage(folder: Path) -> str | None:
+    """In words; None of a whole checkpoint."""
+    if not folder.is_dir():
+        return "this checkpoint, the last that was saved, is missing"
+    damage = what_is_damaged(folder)
+    return damage and f"this checkpoint, the last that was saved, is damaged: {damage}"
+
+
+def _other_than(newest: int, directory: Path) -> str:
+    """What to do without the newest checkpoint."""
+    whole = [s for s in steps_in(directory) if s != newest and what_is_damaged(directory / str(s)) is None]
+    if not whole:
+        return "No other is whole. To train again, run the recipe again."
+    others = ", ".join(f"--step {step}" for step in reversed(whole))
+    return f"Choose an earlier one ({others}), or run the recipe again, which goes on from step {whole[-1]:,}."
 
 
 def read_chosen(directory: Path, step: int, like: PyTree) -> Restored:

@@ -42,19 +42,18 @@ class CheckpointStore:
         data: grain.DatasetIterator,
         *,
         warn: Callable[[str], None],
-        check: Callable[[Restored], object] = lambda restored: None,
+        check: Callable[[Restored | None], object] = lambda restored: None,
     ) -> Restored | None:
         """The newest whole checkpoint, `data` continued where it was; None if there is none.
 
         Damaged checkpoints are moved to damaged_checkpoints/, with a warning, so that training can come by
-        their steps again; but not before `check`, which may refuse the checkpoint, has passed.
+        their steps again; but not before `check`, which may refuse what was found, has passed.
         """
         steps = steps_in(self._directory)
         damage = {step: what_is_damaged(self._directory / str(step)) for step in steps}
         whole = [step for step in steps if not damage[step]]
         restored = read_step(self._directory / str(whole[-1]), like, data) if whole else None
-        if restored:
-            check(restored)
+        check(restored)
         for step in reversed(steps):
             if damage[step]:
                 warn(f"checkpoint {step} cannot be used: {damage[step]}. Moved to {self._set_aside(step)}.")

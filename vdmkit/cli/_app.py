@@ -2,6 +2,7 @@
 """The `vdmkit` program. A command is a function in its own file, added below; it imports JAX only when called."""
 
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -22,31 +23,35 @@ from vdmkit.cli._run import run
 from vdmkit.cli._sample import sample
 from vdmkit.cli._schedule import schedule
 from vdmkit.cli._score import score
+from vdmkit.cli._stoppable import stoppable
 from vdmkit.errors import PluginError, VdmkitError, in_one_line, place_of
+
+_NEW_FOLDER = "Delete the new folder, if it is there, and run the same command again."
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich would cost --help a tenth of a second
 )
-app.command()(run)
-app.command()(evaluate)
-app.command()(likelihood)
-app.command()(sample)
-app.command()(schedule)
-app.command()(score)
-app.command()(compress)
-app.command()(decompress)
-app.command()(inspect)
-app.command()(convert)
-app.command()(check)
-app.command("import")(import_checkpoint)
-app.command("list")(list_components)
-app.command()(new_plugin)
+app.command()(stoppable(run, "What was saved is kept: to go on, run the same command again."))
+app.command()(stoppable(evaluate, "No result was written. Run the same command again to begin anew."))
+app.command()(stoppable(likelihood, "Batches that were done are kept: to go on, run the same command again."))
+app.command()(stoppable(sample, "No samples were written. Run the same command again to begin anew."))
+app.command()(stoppable(schedule, "Run the same command again to begin anew."))
+app.command()(stoppable(score, "No score was computed. Run the same command again to begin anew."))
+app.command()(stoppable(compress, "Chunks that were done are kept: to go on, add --resume to the same command."))
+app.command()(stoppable(decompress, "No images were written. Run the same command again to begin anew."))
+app.command()(stoppable(inspect))
+app.command()(stoppable(convert, _NEW_FOLDER))
+app.command()(stoppable(check))
+app.command("import")(stoppable(import_checkpoint, _NEW_FOLDER))
+app.command("list")(stoppable(list_components))
+app.command()(stoppable(new_plugin))
 
 
 def main() -> None:
     """Run the program: a user's mistake ends as one message and an exit code, never a traceback."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's request to stop is answered as Ctrl-C is
     try:
         app(prog_name="vdmkit")
     except VdmkitError as error:

@@ -8,7 +8,8 @@ import typer
 
 from vdmkit.cli._component import Grid, Kernel, of_estimator
 from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step
-from vdmkit.errors import Interrupted, RecipeError, UntrustedError
+from vdmkit.cli._stoppable import stoppable
+from vdmkit.errors import RecipeError, UntrustedError
 
 if TYPE_CHECKING:
     from vdmkit.data import Images
@@ -54,10 +55,7 @@ def likelihood(
         if shorthands or any(key.startswith(("likelihood.estimator", "likelihood.precision")) for key in overrides):
             raise RecipeError("--audit runs estimators of its own: leave the estimator, --steps and --precision out.")
         return _audit(run, test, as_json)
-    try:
-        report = measure_likelihood(run, test, allow_untrusted=allow_untrusted)
-    except KeyboardInterrupt:
-        raise Interrupted("Stopped. Batches that were done are kept: to go on, run the same command again.") from None
+    report = measure_likelihood(run, test, allow_untrusted=allow_untrusted)
     typer.echo(json.dumps(report.as_json(), indent=2) if as_json else str(report))
 
 
@@ -66,7 +64,7 @@ def _audit(run: "TrainedRun", test: "Images", as_json: bool) -> None:
     from vdmkit.run import as_json as facts
     from vdmkit.run import audit
 
-    checks = audit(run, test)
+    checks = stoppable(audit, "An audit keeps nothing: run the same command again to begin anew.")(run, test)
     if as_json:
         typer.echo(json.dumps([facts(check) for check in checks], indent=2))
     else:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vdmkit.cli._options import Overrides, PluginFiles, RecipeFile, command
-from vdmkit.errors import Interrupted
+from vdmkit.plugins import copies_in
 
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run folder. Default: runs/RECIPE.")]
 
@@ -16,14 +16,13 @@ def run(recipe: RecipeFile, overrides: Overrides, plugins: PluginFiles, out: Out
     """Train a recipe, report its test bpd, draw samples. Run again to continue."""
     from vdmkit.recipe import load_recipe
 
-    checked = load_recipe(recipe, overrides, plugins)
+    out = out or Path("runs") / recipe.stem
+    kept = copies_in(out / "plugins", plugins)
+    checked = load_recipe(recipe, overrides, [file for file in plugins if file not in kept], kept)
     from vdmkit.run import RunFolder, run_recipe
 
-    folder = RunFolder(out or Path("runs") / recipe.stem)
-    try:
-        evaluation = run_recipe(checked, recipe.read_text(), folder, plugins)
-    except KeyboardInterrupt:
-        raise Interrupted("Stopped. What was saved is kept: to go on, run the same command again.") from None
+    folder = RunFolder(out)
+    evaluation = run_recipe(checked, recipe.read_text(), folder, plugins)
     samples = f"{folder.samples}  (left: samples, right: real)" if folder.samples.exists() else "none: not finite"
     typer.echo(
         f"\n{evaluation}\n\n"

@@ -5,28 +5,35 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vdmkit.errors import RecipeError
-from vdmkit.plugins import broken_packages, load_plugins
+from vdmkit.plugins import broken_packages, kept_plugins, load_plugins
 from vdmkit.recipe._document import read_document
 from vdmkit.recipe._reader import Reader
 from vdmkit.recipe._recipe import Recipe
 
 
-def load_recipe(path: str | Path, overrides: Iterable[str] = (), plugins: Iterable[str | Path] = ()) -> Recipe:
+def load_recipe(
+    path: str | Path,
+    overrides: Iterable[str] = (),
+    plugins: Iterable[str | Path] = (),
+    kept: Iterable[str | Path] = (),
+) -> Recipe:
     """Read and check a recipe. No array is made, and JAX is not loaded until all files have parsed.
 
     Args:
         path: A TOML file; what it `extends` is relative to it.
         overrides: `key=value` with a dotted key and a TOML value (or a plain string); they win over the file.
         plugins: Python files that register components.
+        kept: Plugin files of the run whose recipe it is. Their names win over those of installed packages.
 
     Raises:
         RecipeError: everything that is wrong with the recipe, one line each.
-        RegistryError: a plugin file does not load.
+        RegistryError: a plugin file does not load, or a name of it is taken.
     """
     document = read_document(Path(path), overrides)
-    load_plugins(plugins)
-    reader = Reader(document)
-    recipe = reader.read(Recipe, (), document.values)
+    with kept_plugins(kept):
+        load_plugins(plugins)
+        reader = Reader(document)
+        recipe = reader.read(Recipe, (), document.values)
     if reader.problems:
         raise RecipeError("\n".join([*reader.problems, *_reason(reader)]))
     return recipe

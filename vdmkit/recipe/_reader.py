@@ -81,12 +81,12 @@ class Reader:
             found = "missing key." if name is None else f"expected a string, found {describe(name)}."
             return self._report((*keys, "name"), f"{found} {_known('', sorted(registry(kind).components))}")
         try:
-            parameters = registry(kind).get(name).parameters
+            component = registry(kind).get(name)
         except RegistryError as error:
             self.misses_component = True
             return self._report((*keys, "name"), str(error))
         given = {key: inner for key, inner in table.items() if key != "name"}
-        return Choice(kind, name, self._arguments(parameters, keys, given))
+        return Choice(kind, name, self._arguments(component.parameters, keys, given), component)
 
     def _plain(self, annotation: Any, keys: Keys, value: Any) -> Any:
         try:

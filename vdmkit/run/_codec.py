@@ -20,7 +20,6 @@ from vdmkit.errors import RecipeError
 from vdmkit.kernel import AbstractGaussian, Mixture
 from vdmkit.likelihood import VariationalBound
 from vdmkit.model import DiffusionModel
-from vdmkit.recipe import load_recipe
 from vdmkit.run._load import TrainedRun
 from vdmkit.run._manifest import device, packages
 
@@ -49,7 +48,7 @@ def with_steps_of_codec(run: TrainedRun, overrides: Sequence[str]) -> TrainedRun
         mixes = shapes_of_estimate(model.prediction, model.shape).log_probs is not None
         choices = {"steps": _FEW if mixes else _MANY, "grid": "gamma", "kernel": "mixture" if mixes else "gaussian"}
         filled += [f"{prefix}{key}={value}" for key, value in choices.items() if not _says(overrides, prefix + key)]
-    return replace(run, recipe=load_recipe(run.folder.resolved_recipe, [*filled, *overrides]))
+    return replace(run, recipe=run.read_recipe([*filled, *overrides]))
 
 
 def _says(overrides: Sequence[str], key: str) -> bool:

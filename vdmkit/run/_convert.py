@@ -155,5 +155,6 @@ def save_as(run: TrainedRun, recipe: Recipe, state: TrainState, train: Images, f
     store.save(run.step, jax.tree.map(jnp.asarray, state), data, origin.as_json())
     folder.keep_plugins(plugin_sources(run.folder.kept_plugins()))
     sessions = [*facts["sessions"], session(run.step, run.step)]
-    write_json(folder.manifest, facts | {"sessions": sessions, "kept": keep(folder, read_trained_on(run.folder))})
+    kept = keep(folder, read_trained_on(run.folder))
+    write_json(folder.manifest, facts | {"sessions": sessions, "kept": kept, "newest_checkpoint": run.step})
     folder.write_recipe(recipe, f"# {remark}.\n{dump(recipe)}")  # last: it marks a run

@@ -5,14 +5,15 @@ import fcntl
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vdmkit.errors import CheckpointError
-from vdmkit.files import file_sha256, whole_file, write_text
+from vdmkit.files import file_sha256, whole_file, write_json, write_text
+from vdmkit.plugins import copies_in
 from vdmkit.recipe import Recipe, differences, dump, load_recipe
 from vdmkit.run._origin import may_change
 
@@ -50,14 +51,9 @@ class RunFolder:
         return self.path / "evaluation.json"
 
     @property
-    def likelihood(self) -> Path:
-        """The last likelihood, as JSON."""
-        return self.path / "likelihood.json"
-
-    @property
-    def likelihood_of_images(self) -> Path:
-        """Every image's estimates."""
-        return self.path / "likelihood.npz"
+    def likelihoods(self) -> Path:
+        """A JSON file and every image's estimates for each likelihood that was measured."""
+        return self.path / "likelihood"
 
     @property
     def unfinished_likelihood(self) -> Path:
@@ -84,10 +80,15 @@ class RunFolder:
         """Statistics of the levels of training images."""
         return self.path / "trained_levels.npy"
 
-    def check(self, recipe: Recipe) -> None:
-        """Raises CheckpointError if this is another recipe's folder, or holds something else. Changes nothing."""
+    def check(self, recipe: Recipe, plugins: Sequence[Path] = ()) -> None:
+        """Raises CheckpointError if this is another recipe's folder, or holds something else. Changes nothing.
+
+        Args:
+            recipe: What is to be trained here.
+            plugins: Plugin files that were loaded for it.
+        """
         if self.resolved_recipe.exists():
-            self._refuse_other(recipe)
+            self._refuse_other(recipe, plugins)
         elif self.path.exists() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
             raise CheckpointError(f"{self.path}: not empty, and not a run folder. Choose another with --out.")
 
@@ -129,8 +130,11 @@ class RunFolder:
             )
         return path if path.is_file() else None
 
-    def _refuse_other(self, recipe: Recipe) -> None:
-        before = load_recipe(self.resolved_recipe)
+    def _recipe_before(self, plugins: Sequence[Path]) -> Recipe:
+        return load_recipe(self.resolved_recipe, kept=copies_in(self.plugins, plugins))
+
+    def _refuse_other(self, recipe: Recipe, plugins: Sequence[Path]) -> None:
+        before = self._recipe_before(plugins)
         changed = [key for key in differences(before, recipe) if not may_change(key)]
         if changed:
             raise CheckpointError(
@@ -138,11 +142,11 @@ class RunFolder:
                 "Choose another folder with --out, or the recipe of this one."
             )
 
-    def say_new_end(self, recipe: Recipe) -> None:
+    def say_new_end(self, recipe: Recipe, plugins: Sequence[Path]) -> None:
         """A line on standard error where `recipe` makes the run that is here longer or shorter."""
         if not self.resolved_recipe.exists():
             return
-        steps_before, steps = load_recipe(self.resolved_recipe).training.steps, recipe.training.steps
+        steps_before, steps = self._recipe_before(plugins).training.steps, recipe.training.steps
         if steps_before != steps:
             print(
                 f"{self.path}: training.steps was {steps_before:,}, from here on it is {steps:,}. A learning rate "
@@ -162,6 +166,15 @@ class RunFolder:
         if missing:
             raise CheckpointError(f"{self.manifest}: without {', '.join(missing)}. Delete it and run the recipe again.")
         return facts
+
+    def note_saved(self, step: int) -> None:
+        """Note in the manifest that the checkpoint of `step` is the newest. After it was written: never before."""
+        write_json(self.manifest, self.facts() | {"newest_checkpoint": step})
+
+    def missing_checkpoint(self) -> int | None:
+        """Returns the step of the newest checkpoint by the manifest, if its folder is missing."""
+        step = self.facts().get("newest_checkpoint") if self.manifest.exists() else None
+        return None if step is None or (self.checkpoints / str(step)).is_dir() else step
 
     @contextmanager
     def locked(self) -> Iterator[None]:

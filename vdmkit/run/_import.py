@@ -45,7 +45,7 @@ def import_official(checkpoint: Path, config: Path, folder: RunFolder, overrides
     imported = file_sha256(checkpoint)
     store.save(step, state, _data_at(step, recipe), origin_of(recipe, (), imported=imported).as_json())
     facts = {"shape": list(_SHAPE), "levels": _LEVELS, "data": None, "plugins": {}, "imported": imported}
-    write_json(folder.manifest, facts | {"sessions": [session(step, step)]})
+    write_json(folder.manifest, facts | {"sessions": [session(step, step)], "newest_checkpoint": step})
     folder.write_recipe(recipe, text)  # last: it marks a run folder
     return step
 

@@ -4,7 +4,6 @@
 import hashlib
 import json
 import math
-import os
 import sys
 from typing import Any
 
@@ -17,7 +16,6 @@ from vdmkit import __version__
 from vdmkit.assembly import build_estimator
 from vdmkit.data import Images, copies_of, groups_of, prints_of
 from vdmkit.errors import UntrustedError
-from vdmkit.files import whole_file, write_json
 from vdmkit.likelihood import (
     AbstractEstimator,
     Estimates,
@@ -36,21 +34,25 @@ from vdmkit.run._comparable import reasons_against
 from vdmkit.run._conformance import Findings, check_estimator_of_run, check_model_of_run, differentiates
 from vdmkit.run._evaluate import check_fits
 from vdmkit.run._exact import below_the_truth, exact_bound, exact_value
+from vdmkit.run._likelihood_files import leave, name_of_result
 from vdmkit.run._likelihood_report import Likelihood
 from vdmkit.run._load import TrainedRun
 from vdmkit.run._manifest import device, packages
-from vdmkit.run._pass import Kept, as_arrays, batch_of, pass_over, sample_of
+from vdmkit.run._pass import Kept, batch_of, pass_over, sample_of
 from vdmkit.run._remarks import on_copies
 from vdmkit.run._solver_error import SolverError
 from vdmkit.run._trained_on import read_trained_on
 
 _TERMS = ("prior", "reconstruction", "diffusion", "volume", "dequantisation")  # printed first, in this order
 _REFINED = 4  # images that are solved again
+_MEASURED_BY = ("seed", "model.", "objective.", "likelihood.")  # keys of the recipe
 _ASK_FOR_MORE = 0.9  # of the precision that missed: the next pass should not miss again
 
 
 def measure_likelihood(run: TrainedRun, test: Images, *, allow_untrusted: bool = False) -> Likelihood:
     """Estimate -log P of the test images by the recipe's estimator, and leave the result in the run folder.
+
+    What was measured otherwise, or of other images, stays there beside it: see `name_of_result`.
 
     The interval stays valid when a precision is asked for: the number of draws is planned on a pilot whose draws
     are not used, and a pass that misses the precision is thrown away whole, so no pass knows when it will end.
@@ -75,7 +77,8 @@ def measure_likelihood(run: TrainedRun, test: Images, *, allow_untrusted: bool =
         raise UntrustedError(
             f"not a likelihood: {' '.join(report.reasons)} --allow-untrusted prints the number, marked as none."
         )
-    _leave(run, report, index, estimates)
+    name = name_of_result(test.identity, settings.estimator, _fingerprint(run, test, 0))
+    leave(run.folder, name, report, index, estimates)
     kept.clear()  # not before: --allow-untrusted after a refusal, or the same command after a kill, needs them
     return report
 
@@ -144,16 +147,17 @@ def _key(run: TrainedRun, stage: int) -> PRNGKeyArray:
 
 
 def _fingerprint(run: TrainedRun, test: Images, stage: int) -> str:
-    """Of all that the numbers of a pass depend on."""
+    """Returns 16 hexadecimal digits that stand for all that the numbers of a pass depend on."""
     facts = [
-        flat(run.recipe),
+        {key: value for key, value in flat(run.recipe).items() if key.startswith(_MEASURED_BY)},
         run.plugins,
         packages(),
         run.step,
-        test.identity.sha256,
+        [test.identity.sha256, test.pixels.shape, test.levels],
         stage,
         device(),
         str(jnp.zeros(()).dtype),
+        jax.config.jax_default_matmul_precision,  # pyright: ignore[reportAttributeAccessIssue]
         __version__,
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
@@ -243,15 +247,3 @@ def _reasons(estimates: Estimates) -> list[str]:
             image = int(np.argwhere(~np.isfinite(values))[0, 1])
             reasons.append(f"the {name} term is not finite, first for image {image} of those measured.")
     return reasons
-
-
-def _leave(run: TrainedRun, report: Likelihood, index: Int[np.ndarray, " m"], estimates: Estimates) -> None:
-    if not os.access(run.folder.path, os.W_OK):
-        print(f"{run.folder.path}: may not be written, so nothing is kept there.", file=sys.stderr)
-        return
-    nats = np.asarray(estimates.nats)
-    facts = {"index": index, "nats": nats.mean(0), "standard_error": abs(nats[0] - nats[1]) / 2}
-    with whole_file(run.folder.likelihood_of_images) as part, part.open("wb") as file:
-        np.savez(file, **facts, **as_arrays(estimates))
-    write_json(run.folder.likelihood, report.as_json())
-    print(f"written to {run.folder.likelihood}, every image's to {run.folder.likelihood_of_images}", file=sys.stderr)

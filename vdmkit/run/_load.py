@@ -2,14 +2,13 @@
 """A trained model from its run folder."""
 
 import hashlib
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from vdmkit.assembly import state_like
-from vdmkit.checkpoint import Restored, read_chosen, read_newest
+from vdmkit.checkpoint import Restored, read_chosen, read_newest, steps_in
 from vdmkit.errors import CheckpointError, RecipeError
 from vdmkit.model import DiffusionModel
 from vdmkit.plugins import plugin_sources
@@ -37,6 +36,10 @@ class TrainedRun:
         data = self.folder.facts()["data"]
         return data and data["train"]
 
+    def read_recipe(self, overrides: Sequence[str]) -> Recipe:
+        """Returns the recipe of the run with overrides, by its own plugin files."""
+        return load_recipe(self.folder.resolved_recipe, overrides, kept=self.folder.kept_plugins())
+
     def model(self, weights: Literal["ema", "raw"]) -> DiffusionModel:
         """The model with averaged or with raw parameters."""
         return self.state.ema_model if weights == "ema" else self.state.model
@@ -48,7 +51,7 @@ def load_run(
     """Read a run folder, its newest checkpoint or that of `step`. Its plugin files are loaded; `plugins` are more.
 
     Raises:
-        CheckpointError: not a run folder, no usable checkpoint, or one of another run.
+        CheckpointError: not a run folder; no checkpoint, a damaged or missing one, or one of another run.
         RecipeError: an override changes what was trained.
     """
     folder = RunFolder(path)
@@ -57,15 +60,15 @@ def load_run(
     if not folder.resolved_recipe.is_file():
         raise CheckpointError(f"{path}: not a run folder: it has no {folder.resolved_recipe.name}.")
     facts = folder.facts()
-    files = [*folder.kept_plugins(), *plugins]
-    trained = load_recipe(folder.resolved_recipe, plugins=files)
-    recipe = load_recipe(folder.resolved_recipe, overrides)
+    kept = folder.kept_plugins()
+    trained = load_recipe(folder.resolved_recipe, plugins=plugins, kept=kept)
+    recipe = load_recipe(folder.resolved_recipe, overrides, kept=kept)
     _refuse_changes(trained, recipe)
     restored = _read(folder, trained, facts, step)
     images = facts["data"] and name_of_images(facts["data"]["train"]["sha256"], facts["shape"], facts["levels"])
     origin = origin_of(trained, facts["plugins"].values(), images, facts["imported"])
     origin.check(folder.checkpoints, restored)
-    sources = (source for file in files for source in plugin_sources([file]).values())
+    sources = {source for file in (*kept, *plugins) for source in plugin_sources([file]).values()}
     hashes = sorted(hashlib.sha256(source).hexdigest() for source in sources)
     return TrainedRun(folder, recipe, restored.state, restored.step, tuple(hashes))
 
@@ -83,7 +86,8 @@ def _read(folder: RunFolder, recipe: Recipe, facts: dict[str, Any], step: int | 
     like = state_like(recipe, tuple(facts["shape"]), facts["levels"])
     if step is not None:
         return read_chosen(folder.checkpoints, step, like)
-    restored = read_newest(folder.checkpoints, like, warn=lambda message: print(message, file=sys.stderr))
+    there = max(steps_in(folder.checkpoints), default=None)
+    restored = read_newest(folder.checkpoints, like, saved=facts.get("newest_checkpoint", there))  # older: not noted
     if restored is None:
-        raise CheckpointError(f"{folder.checkpoints}: no usable checkpoint. Run the recipe until it has saved one.")
+        raise CheckpointError(f"{folder.checkpoints}: no checkpoint yet. Run the recipe until it has saved one.")
     return restored

@@ -26,9 +26,19 @@ def manifest(
     sessions: Sequence[dict[str, Any]],
     imported: str | None = None,
     kept: Mapping[str, str] | None = None,
+    newest_checkpoint: int | None = None,
 ) -> dict[str, Any]:
-    """The data of a run, each session of training, and SHA-256 of its plugin files, of an imported file and of the
-    files that it keeps of its training images, as JSON."""
+    """Returns what a run was made with and from, as JSON.
+
+    Args:
+        train: Training images, whose identity is noted.
+        test: Test images, whose identity is noted.
+        plugins: SHA-256 of every plugin file, by the file's name.
+        sessions: What each process set out to train: see `session`.
+        imported: SHA-256 of the file that the parameters were imported from.
+        kept: SHA-256 of what the run keeps of its training images, by the file's name.
+        newest_checkpoint: Step of the checkpoint that was saved last.
+    """
     return {
         "shape": list(train.pixels.shape[1:]),
         "levels": train.levels,
@@ -37,6 +47,7 @@ def manifest(
         "imported": imported,
         "kept": dict(kept or {}),
         "sessions": list(sessions),
+        "newest_checkpoint": newest_checkpoint,
     }
 
 

@@ -8,7 +8,9 @@ from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
+from vdmkit.checkpoint import steps_in
 from vdmkit.data import Images, groups_of, prints_of
+from vdmkit.errors import Interrupted
 from vdmkit.files import write_json
 from vdmkit.likelihood import check_count, check_distinct
 from vdmkit.plugins import plugin_sources
@@ -31,10 +33,11 @@ def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[P
     """Train `recipe`, whose file reads `text`, in `folder`; a run that was cut short goes on where it was.
 
     Raises:
+        Interrupted: the user asked to stop; what was trained is saved.
         UntrustedError: a component does not do what its kind must.
         VdmkitError: the data, the folder, the training or the evaluation is not as it should be.
     """
-    folder.check(recipe)
+    folder.check(recipe, plugins)
     sources = plugin_sources(plugins)
     with folder.locked():
         earlier = folder.facts() if folder.manifest.exists() else {"sessions": [], "imported": None}
@@ -46,20 +49,29 @@ def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[P
         known = trained_on(train)
         check_distinct(groups_of(prints_of(test), known.prints))
         remarks = check_comparable(asdict(train.identity), test, known.statistics)
+        missing = folder.missing_checkpoint()
         start = begin(recipe, folder, train, _origin(recipe, sources, train, earlier["imported"]))
         check_model_of_run(recipe, start.state.ema_model, train.pixels).refuse()
         # Not before: a command that is refused leaves the folder as it was, and says no more than why.
-        folder.say_new_end(recipe)
+        folder.say_new_end(recipe, plugins)
+        if missing is not None:
+            print(
+                f"{folder.checkpoints / str(missing)}: this checkpoint, the last that was saved, is missing. "
+                f"Training goes on from step {int(start.state.step):,}.",
+                file=sys.stderr,
+            )
         folder.write_recipe(recipe, text)
         folder.keep_plugins(sources)
         now = session(int(start.state.step), recipe.training.steps)
         known = TrainedOn() if start.origin.imported else known  # what that was trained on before is not known
+        newest = max(steps_in(folder.checkpoints), default=None)  # of whole ones: the others are set aside
         sessions, kept = [*earlier["sessions"], now], keep(folder, known)
-        write_json(folder.manifest, manifest(train, test, _hashes(sources), sessions, start.origin.imported, kept))
+        facts = manifest(train, test, _hashes(sources), sessions, start.origin.imported, kept, newest)
+        write_json(folder.manifest, facts)
         print(f"train  {train.identity}\ntest   {test.identity}", file=sys.stderr)
         with closing(MetricLog(folder.path, step=int(start.state.step))) as log:
             training = Training(recipe, folder, test, start, log)
-            return _report(training, training.run(), known, remarks)
+            return _close(training, training.run(), known, remarks)
 
 
 def _origin(recipe: Recipe, sources: Mapping[str, bytes], train: Images, imported: str | None) -> Origin:
@@ -69,6 +81,16 @@ def _origin(recipe: Recipe, sources: Mapping[str, bytes], train: Images, importe
 
 def _hashes(sources: Mapping[str, bytes]) -> dict[str, str]:
     return {name: hashlib.sha256(source).hexdigest() for name, source in sources.items()}
+
+
+def _close(training: Training, state: TrainState, known: TrainedOn, remarks: Sequence[str]) -> Evaluation:
+    try:
+        return _report(training, state, known, remarks)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"Stopped after training: its last step, {int(state.step):,}, is saved in {training.folder.checkpoints}. "
+            "To evaluate and sample, run the same command again."
+        ) from None
 
 
 def _report(training: Training, state: TrainState, known: TrainedOn, remarks: Sequence[str]) -> Evaluation:

@@ -127,6 +127,7 @@ class Training:
         if not _finite(state):
             raise NonFiniteError(f"training stopped: a parameter was not finite after step {step}. {self._advice()}")
         self.start.store.save(step, state, self.start.data, self.start.origin.as_json(), bpd=bpd)
+        self.folder.note_saved(step)
 
     def _advice(self) -> str:
         saved = steps_in(self.folder.checkpoints)
@@ -154,7 +155,8 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, origin: Origin) -> S
     """The newest whole checkpoint, or the beginning.
 
     Raises:
-        CheckpointError: the checkpoint is of another origin, or past the recipe's last step.
+        CheckpointError: the checkpoint is of another origin, or past the recipe's last step; or none is left of an
+            imported model.
         DataError: the network wants labels that the images do not have.
         RecipeError: the schedule does not rise, or may not follow the variance, or something used after training
             cannot be built.
@@ -179,7 +181,9 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, origin: Origin) -> S
     build_estimator(recipe, train.levels)
     state = build_state(recipe, training_counts(recipe, train))
 
-    def check(restored: Restored) -> None:
+    def check(restored: Restored | None) -> None:
+        if restored is None:
+            return _refuse_beginning(folder, origin)
         origin.check(folder.checkpoints, restored)
         if restored.step > settings.steps:
             raise CheckpointError(
@@ -192,6 +196,14 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, origin: Origin) -> S
         return Start(state, data, store, origin)
     print(f"continuing {folder.path} from step {restored.step:,}", file=sys.stderr)
     return Start(restored.state, data, store, origin)
+
+
+def _refuse_beginning(folder: RunFolder, origin: Origin) -> None:
+    if origin.imported:
+        raise CheckpointError(
+            f"{folder.checkpoints}: no whole checkpoint is left of this imported model, and training from the "
+            "beginning would make another. Import it again, into another folder."
+        )
 
 
 @eqx.filter_jit

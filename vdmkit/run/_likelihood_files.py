@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files of a measured likelihood, one pair for every way of measuring: no result replaces another's."""
+
+import os
+import re
+import sys
+
+import numpy as np
+from jaxtyping import Int
+
+from vdmkit.choice import Choice
+from vdmkit.data import Identity
+from vdmkit.files import whole_file, write_json
+from vdmkit.likelihood import Estimates
+from vdmkit.run._folder import RunFolder
+from vdmkit.run._likelihood_report import Likelihood
+from vdmkit.run._pass import as_arrays
+
+_LONGEST = 80  # of what describes the estimator; the fingerprint tells apart what is cut
+
+
+def name_of_result(data: Identity, estimator: Choice, fingerprint: str) -> str:
+    """Returns what was measured and how, such as `digits-test_bound-steps-10_3f9a1c20`.
+
+    Args:
+        data: Identity of the images.
+        estimator: The recipe's choice; what is not its default is in the name.
+        fingerprint: Hexadecimal digits that stand for everything that the number depends on.
+    """
+    return "_".join([_words(f"{data.name} {data.split}"), _words(str(estimator))[:_LONGEST], fingerprint[:8]])
+
+
+def _words(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-")
+
+
+def leave(folder: RunFolder, name: str, report: Likelihood, index: Int[np.ndarray, " m"], estimates: Estimates) -> None:
+    """Write the report as NAME.json and every image's estimates as NAME.npz, and say where.
+
+    Args:
+        folder: The run. Where it may not be written, nothing is kept, which is said.
+        name: See `name_of_result`.
+        report: What was measured.
+        index: Numbers of the images that were measured.
+        estimates: Two estimates of each image, in nats.
+    """
+    if not os.access(folder.path, os.W_OK):
+        print(f"{folder.path}: may not be written, so nothing is kept there.", file=sys.stderr)
+        return
+    folder.likelihoods.mkdir(exist_ok=True)
+    of_images, summary = (folder.likelihoods / f"{name}.{suffix}" for suffix in ("npz", "json"))
+    nats = np.asarray(estimates.nats)
+    facts = {"index": index, "nats": nats.mean(0), "standard_error": abs(nats[0] - nats[1]) / 2}
+    with whole_file(of_images) as part, part.open("wb") as file:
+        np.savez(file, **facts, **as_arrays(estimates))
+    write_json(summary, report.as_json())
+    print(f"written to {summary}, every image's to {of_images}", file=sys.stderr)
