@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs: a recipe trained, evaluated and sampled in a folder of its own."""
 
-from vdmkit.run._audit import as_json, audit
+from vdmkit.run._arithmetic import Arithmetic, arithmetic
+from vdmkit.run._audit import audit, audit_as_json
 from vdmkit.run._codec import Coding, coding_of, fingerprint, with_steps_of_codec
 from vdmkit.run._comparable import check_comparable
 from vdmkit.run._compress import Compressed, compress
@@ -26,6 +27,7 @@ from vdmkit.run._score import score as score_run
 from vdmkit.run._trained_on import image_hashes, read_hashes
 
 __all__ = [
+    "Arithmetic",
     "Coding",
     "Compressed",
     "Drawn",
@@ -37,8 +39,9 @@ __all__ = [
     "Procedure",
     "RunFolder",
     "TrainedRun",
-    "as_json",
+    "arithmetic",
     "audit",
+    "audit_as_json",
     "check_comparable",
     "check_fit",
     "codec_of_file",

@@ -15,8 +15,8 @@ from vdmkit.objective import Bound, bits_per_dim
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import Recipe
 from vdmkit.report import progress
+from vdmkit.run._arithmetic import arithmetic
 from vdmkit.run._evaluation import Evaluation
-from vdmkit.run._manifest import device
 from vdmkit.run._trained_on import Hashes, count_trained_on
 
 
@@ -82,12 +82,12 @@ def _evaluation(bound: Bound, test: Images, recipe: Recipe, step: int, trained_o
         dataset=f"{test.identity.name}/{test.identity.split}",
         sha256=test.identity.sha256,
         published=test.identity.published,
-        estimator=describe_bound(recipe.evaluation_steps),
+        estimator=describe_bound(recipe.evaluation_steps, recipe.objective.kernel, recipe.objective.grid),
         draws=recipe.evaluation.draws,
         seed=recipe.seed,
         step=step,
         weights=recipe.evaluation.weights,
-        device=device(),
+        arithmetic=arithmetic(),
     )
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sys
+from dataclasses import asdict
 from typing import Any
 
 import jax
@@ -31,12 +32,13 @@ from vdmkit.objective import bits_per_dim
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import flat
 from vdmkit.report import progress
+from vdmkit.run._arithmetic import arithmetic
 from vdmkit.run._comparable import reasons_against
 from vdmkit.run._evaluate import check_fits
 from vdmkit.run._exact import below_the_truth, exact_bound, exact_value
 from vdmkit.run._likelihood_report import Likelihood
 from vdmkit.run._load import TrainedRun
-from vdmkit.run._manifest import device, packages
+from vdmkit.run._manifest import packages
 from vdmkit.run._pass import Kept, as_arrays, batch_of, pass_over, sample_of
 from vdmkit.run._solver_error import SolverError
 from vdmkit.run._trained_on import count_trained_on, read_hashes
@@ -139,8 +141,7 @@ def _fingerprint(run: TrainedRun, test: Images, stage: int) -> str:
         run.step,
         test.identity.sha256,
         stage,
-        device(),
-        str(jnp.zeros(()).dtype),
+        asdict(arithmetic()),
         __version__,
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
@@ -192,8 +193,7 @@ def _report(
         seed=recipe.seed,
         step=run.step,
         weights=recipe.likelihood.weights,
-        precision=str(jnp.zeros(()).dtype),
-        device=device(),
+        arithmetic=arithmetic(),
         trusted=not reasons,
         reasons=tuple(reasons),
     )

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every number says what it was computed in and on, as the environment had it."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from vdmkit.run import arithmetic, audit_as_json, fingerprint, session
+
+KEYS = ("precision", "matmul_precision", "device")
+DRAWS = ("--set", "likelihood.estimator.draws=2")
+FEW = ("--set", "likelihood.images=4", *DRAWS)
+MEASURED = {
+    "evaluation.json": ("evaluate",),
+    "likelihood.json": ("likelihood", *FEW),
+    "schedule/schedule.json": ("schedule", "--images", "2", "--nodes", "11", "--steps", "2"),
+    "score": ("score", "-n", "6", "--steps", "1"),
+    "compress": ("compress", "images.npy", "--dry-run", "--steps", "2"),
+}
+
+
+@pytest.fixture(scope="module")
+def highest(program_in, tmp_path_factory, whole):
+    """Every command that measures, twice where it leaves no file: as text, and as JSON; with the highest precision."""
+    program = program_in(tmp_path_factory.mktemp("highest"))
+    shutil.copytree(whole, program.cwd / "run")
+    np.save(program.cwd / "images.npy", np.zeros((3, 8, 8, 1), np.uint8))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DEFAULT_MATMUL_PRECISION", "highest")
+        texts = [program(*command, "--ckpt", "run") for command in MEASURED.values()]
+        others = [program(*MEASURED[name], "--ckpt", "run", "--json") for name in ("score", "compress")]
+    for result in (*texts, *others):
+        assert result.code == 0, result.err
+    facts = {name: json.loads((program.cwd / "run" / name).read_text()) for name in list(MEASURED)[:3]}
+    facts |= {name: json.loads(result.out) for name, result in zip(("score", "compress"), others, strict=True)}
+    return {name: (facts[name], text.out) for name, text in zip(MEASURED, texts, strict=True)}
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_what_a_number_was_computed_in(highest, name: str) -> None:
+    """Two numbers of different precision would look alike, in a file or on the screen."""
+    facts, text = highest[name]
+    found = tuple(facts[key] for key in KEYS)
+    assert found[:2] == ("float32", "highest")
+    assert f"{found[0]}, matmul precision {found[1]}, {found[2]}" in text
+    assert found[2].startswith("1 x ")
+
+
+def test_an_audit_says_it_too() -> None:
+    """Checks would be read as if they had been made in another precision."""
+    with jax.default_matmul_precision("highest"):
+        facts = audit_as_json([])
+    assert facts == {"checks": [], "precision": "float32", "matmul_precision": "highest", "device": facts["device"]}
+
+
+def test_what_this_process_computes_in() -> None:
+    """The default would have no name, or training, and files for one machine alone, not know another precision."""
+    assert arithmetic().matmul_precision == session(0, 1)["matmul_precision"] == "default"
+    before = fingerprint()
+    with jax.enable_x64(True), jax.default_matmul_precision("tensorfloat32"):
+        assert str(arithmetic()).startswith("float64, matmul precision tensorfloat32, ")
+        assert fingerprint() == before | {"flags": f"{before['flags']} matmul_precision=tensorfloat32".strip()}
+
+
+def test_a_likelihood_goes_on_in_the_same_precision_alone(program, whole, monkeypatch) -> None:
+    """Batches of two precisions would be averaged, under the name of one."""
+    shutil.copytree(whole, program.cwd / "run")
+    arguments = ("likelihood", "--ckpt", "run", *DRAWS, "--set", "likelihood.batch_size=7")
+    last = r"SIGKILL os.rename likelihood\.unfinished/.*/14\.npz "
+    for count, precision in enumerate(("default", "highest", "highest"), start=1):
+        monkeypatch.setenv("JAX_DEFAULT_MATMUL_PRECISION", precision)
+        assert program(*arguments, faults=last).code == -9
+        assert len(list((program.cwd / "run" / "likelihood.unfinished").iterdir())) == min(count, 2)
