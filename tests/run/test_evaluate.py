@@ -108,9 +108,13 @@ def test_images_trained_on_are_said(evaluation, tiny_model, tiny_images, recipe)
     ("overrides", "estimator"),
     [
         ((), "continuous time"),
-        (("objective.steps=3",), "T = 3 steps"),
+        (("objective.steps=3",), "T = 3 steps, kernel gaussian, grid uniform"),
+        (
+            ("objective.steps=3", "objective.kernel={name = 'gaussian', variance = 'large'}", "objective.grid=gamma"),
+            "T = 3 steps, kernel gaussian (variance = large), grid gamma",
+        ),
         (("objective.steps=3", "evaluation.steps=0"), "continuous time"),
-        (("evaluation.steps=5",), "T = 5 steps"),
+        (("evaluation.steps=5",), "T = 5 steps, kernel gaussian, grid uniform"),
     ],
 )
 def test_the_bound_is_the_one_trained_on_unless_the_recipe_says_otherwise(

@@ -120,6 +120,7 @@ def test_samples_of_a_label_beside_images_of_it(program, tmp_path):
     lines = text.splitlines()
     assert lines[0].startswith("10 samples against digits/test of label 7;")
     assert lines[1] == f"drawn by {ANCESTRAL}, grid uniform, 2 steps to z_0, guidance 2, label 7"
+    assert lines[2].startswith("computed in float32, matmul precision default, ")
     code, facts, err = program("score", "--ckpt", str(labelled), "-n", "10", *seven, "--json")
     assert code == 0, err
     drawn = {"sampler": 'ancestral kernel=(gaussian variance="small")', "grid": "uniform", "steps": 2, "end": "latent"}

@@ -14,6 +14,7 @@ FEW = ("--set", "likelihood.estimator.draws=4")
 SEVEN = ("--set", "likelihood.images=7")  # "by sevens" compiled their batch
 ADAPTIVE = ("--set", "likelihood.estimator.step_size=adaptive")
 FOUR = ("--set", "likelihood.images=4")  # as many as are solved again: one compilation
+FIVE = ("--steps", "5", "--grid", "gamma")
 LOOSE = ("--set", "likelihood.estimator.rtol=1e-4", "--set", "likelihood.estimator.atol=1e-4")
 DEVICES = "--xla_force_host_platform_device_count=4"
 BY_SEVENS = ("--json", *FEW, "--set", "likelihood.batch_size=7")
@@ -26,7 +27,7 @@ ASKED = {
     "sub-sample": (*FEW, *SEVEN),
     "precise": ("--precision", "0.05"),
     "steps": ("--steps", "4", *FEW, *SEVEN),
-    "importance": ("--estimator", "importance", "--set", "likelihood.estimator.samples=2", "--steps", "5", *SEVEN),
+    "importance": ("--estimator", "importance", "--set", "likelihood.estimator.samples=2", *FIVE, *SEVEN),
     "ode": ("--estimator", "ode", "--set", "likelihood.estimator.divergence=exact", *LOOSE, *FOUR),
 }
 
@@ -95,6 +96,7 @@ def test_the_json(measured):
     assert 0 <= facts["half_width_test_set"] < facts["bpd"]
     evaluation = json.loads((whole_set.run / "evaluation.json").read_text())
     same = ("dataset", "sha256", "published", "images", "test_images_trained_on", "step", "weights", "seed", "device")
+    same += ("precision", "matmul_precision", "estimator")
     assert {name: facts[name] for name in same} == {name: evaluation[name] for name in same}
     assert (facts["step"], facts["weights"], facts["images_in_test_set"]) == (12, "ema", 20)
     assert facts["estimator"] == "variational bound, continuous time"
@@ -135,7 +137,7 @@ def test_the_text(measured):
         text.row("network") == f"{facts['evaluations']:,} evaluations, {facts['evaluations_per_image']:,.1f} an image"
     )
     assert text.row("images") == "all 20 of noise/test, not the published data set"
-    assert text.row("model") == f"step 12, ema weights, float32, {facts['device']}"
+    assert text.row("model") == f"step 12, ema weights, float32, matmul precision default, {facts['device']}"
 
 
 def test_batches_and_devices_change_nothing(program, whole, measured):
@@ -196,8 +198,11 @@ def test_every_result_is_kept(program, whole):
 
 
 IN_WORDS = {
-    "steps": ("variational bound, T = 4 steps", ["prior", "reconstruction", "diffusion"]),
-    "importance": ("importance-weighted bound, 2 samples, T = 5 steps", ["importance"]),
+    "steps": (
+        "variational bound, T = 4 steps, kernel gaussian, grid uniform",
+        ["prior", "reconstruction", "diffusion"],
+    ),
+    "importance": ("importance-weighted bound, 2 samples, T = 5 steps, kernel gaussian, grid gamma", ["importance"]),
     "ode": (
         "probability-flow ODE, Tsit5, rtol 1e-04, atol 1e-04, exact divergence, truncated normal dequantisation: "
         "a bound on -log P",

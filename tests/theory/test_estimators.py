@@ -179,6 +179,14 @@ def test_one_importance_sample_is_the_bound_of_t_steps(model, exact) -> None:
     assert (run(estimator, model).evaluations == STEPS).all()
 
 
+def test_importance_samples_of_the_papers_steps_are_what_they_were(model) -> None:
+    """False if the same seed gave other numbers than it did before there were other kernels."""
+    estimator, key = ImportanceWeighted(0, samples=4, steps=STEPS), jax.random.key(3)
+    found = estimator(model, jnp.asarray(IMAGES[:3]), jnp.arange(3), None, replicate=0, key=key).nats
+    before = [18.015267112234778, 23.42299192169728, 20.886978635769356]
+    np.testing.assert_allclose(found, before, rtol=1e-10)  # float64, in sums of some 100
+
+
 def test_more_importance_samples_are_tighter(model) -> None:
     """False if log K were forgotten or weights were not averaged: the bound falls in K."""
     mean = {
@@ -218,7 +226,9 @@ def test_the_bound_is_the_one_trained_on_by_default() -> None:
     """False if a model of 250 steps were measured in continuous time without being asked to."""
     assert (VariationalBound(250).steps, VariationalBound(250, steps=0).steps, VariationalBound(0).steps) == (250, 0, 0)
     assert (ImportanceWeighted(250).steps, ImportanceWeighted(0).steps) == (250, 100)
-    assert VariationalBound(250).describe() == "variational bound, T = 250 steps"
+    words = "variational bound, T = 250 steps, kernel gaussian, grid uniform"
+    assert VariationalBound(250).describe() == words
+    assert VariationalBound(250, steps=0).describe() == "variational bound, continuous time"
 
 
 def test_steps_too_long_for_float32_are_refused(model) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`vdmkit check`: is this recipe valid, and what does it say?"""
 
+import functools
 from typing import TYPE_CHECKING
 
 import typer
@@ -25,6 +26,7 @@ def check(recipe: RecipeFile, overrides: Overrides, plugins: PluginFiles, as_jso
 
 
 def _summary(recipe: "Recipe") -> str:
+    from vdmkit.likelihood import describe_steps
     from vdmkit.recipe import one_line
     from vdmkit.run import drawn_by
 
@@ -34,17 +36,14 @@ def _summary(recipe: "Recipe") -> str:
     choices += [recipe.objective.times, recipe.objective.weighting, recipe.optimizer]
     facts = [(choice.kind, one_line(choice)) for choice in choices]
     facts += [] if recipe.augmentations else [("augmentation", "none")]
-    facts += [("objective", _bound(recipe.objective.steps))]
+    steps_of = functools.partial(describe_steps, kernel=recipe.objective.kernel, grid=recipe.objective.grid)
+    facts += [("objective", steps_of(recipe.objective.steps))]
     facts += [("training", f"{training.steps:,} steps of {training.batch_size} images")]
-    facts += [("evaluation", f"{recipe.evaluation.draws} draws an image, {_bound(recipe.evaluation_steps)}")]
+    facts += [("evaluation", f"{recipe.evaluation.draws} draws an image, {steps_of(recipe.evaluation_steps)}")]
     facts += [("estimator", one_line(recipe.likelihood.estimator))]
     facts += [("sampler", drawn.sampler), ("grid", drawn.grid), ("sampling", drawn.settings)]
     facts += [("parameters", _parameter_count(recipe))]
     return "\n".join(f"  {name:12}  {text}" for name, text in facts)
-
-
-def _bound(steps: int) -> str:
-    return f"T = {steps:,} steps" if steps else "continuous time"
 
 
 def _parameter_count(recipe: "Recipe") -> str:

@@ -15,13 +15,15 @@ Kernel = Annotated[
     typer.Option(
         "--kernel",
         metavar="NAME|FILE.toml",
-        help="Reverse kernel of T steps. Default: gaussian; of compress mixture, if it can.",
+        help="Reverse kernel of T steps. Default: as trained, or gaussian; of compress mixture, if it can.",
     ),
 ]
 Grid = Annotated[
     str | None,
     typer.Option(
-        "--grid", metavar="NAME|FILE.toml", help="The gammas of T steps. Default: even in t; of compress in gamma."
+        "--grid",
+        metavar="NAME|FILE.toml",
+        help="The gammas of T steps. Default: as trained, or even in t; of compress in gamma.",
     ),
 ]
 

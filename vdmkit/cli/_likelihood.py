@@ -61,14 +61,13 @@ def likelihood(
 
 def _audit(run: "TrainedRun", test: "Images", as_json: bool) -> None:
     """Print every check; failing ones make the exit code 4."""
-    from vdmkit.run import as_json as facts
-    from vdmkit.run import audit
+    from vdmkit.run import arithmetic, audit, audit_as_json
 
     checks = stoppable(audit, "An audit keeps nothing: run the same command again to begin anew.")(run, test)
     if as_json:
-        typer.echo(json.dumps([facts(check) for check in checks], indent=2))
+        typer.echo(json.dumps(audit_as_json(checks), indent=2))
     else:
-        typer.echo(_table(checks))
+        typer.echo(f"{_table(checks)}\nmeasured in {arithmetic()}")
     failed = sum(check.verdict == "fails" for check in checks)
     if failed:
         raise UntrustedError(f"the audit failed: {failed} of {len(checks)} checks. These numbers are no likelihoods.")

@@ -10,7 +10,10 @@ path. m = E(eps - eps_hat)^2 is the best that one number for all values can be. 
 
     KL(q || p) = 1/2 [ log(1 + u) - u / (1 + u) + expm1(gamma_t - gamma_s) (eps - eps_hat)^2 / (1 + u) ]
 
-for each value, with u = m expm1(gamma_t - gamma_s) (Kingma et al. 2021, arXiv 2107.00630v6, eq. 13, has u = 0).
+for each value, with u = m expm1(gamma_t - gamma_s) (Kingma et al. 2021, arXiv 2107.00630v6, eq. 13, has u = 0). At one
+y_s = y_t - s_t c eps + s_s sqrt(c) n, with delta = sqrt(expm1(gamma_t - gamma_s)) (eps_hat - eps),
+
+    log p / q = -1/2 log(1 + u) + [ u n^2 / 2 - n delta - delta^2 / 2 ] / (1 + u)
 """
 
 import abc
@@ -71,6 +74,19 @@ class AbstractGaussian(AbstractKernel):
         rate = jnp.expm1(gamma_t - gamma_s)
         u = self.error(gamma_t) * rate
         return 0.5 * (jnp.log1p(u) - u / (1 + u) + rate * (eps - estimate.eps_hat) ** 2 / (1 + u))
+
+    def log_ratio(
+        self,
+        estimate: Estimate,
+        x: Float[Array, "h w c"],
+        eps: Float[Array, "h w c"],
+        n: Float[Array, "h w c"],
+        gamma_t: Float[Array, ""],
+        gamma_s: Float[Array, ""],
+    ) -> Float[Array, "h w c"]:
+        rate = jnp.expm1(gamma_t - gamma_s)
+        u, delta = self.error(gamma_t) * rate, jnp.sqrt(rate) * (estimate.eps_hat - eps)
+        return -0.5 * jnp.log1p(u) + (0.5 * u * n**2 - n * delta - 0.5 * delta**2) / (1 + u)
 
 
 @register("kernel", "gaussian")

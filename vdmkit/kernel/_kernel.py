@@ -9,6 +9,7 @@ With c = 1 - SNR(t) / SNR(s), the true step given the data is, on every path (Ki
 import abc
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -63,6 +64,30 @@ class AbstractKernel(eqx.Module):
         Raises:
             RecipeError: the estimate lacks what the kernel needs.
         """
+
+    def log_ratio(
+        self,
+        estimate: Estimate,
+        x: Float[Array, "h w c"],
+        eps: Float[Array, "h w c"],
+        n: Float[Array, "h w c"],
+        gamma_t: Float[Array, ""],
+        gamma_s: Float[Array, ""],
+    ) -> Float[Array, "h w c"]:
+        """log p(y_s | y_t) - log q(y_s | y_t, x) of each value, nats, where y_t = x + s_t eps and n draws y_s from q.
+
+        The mean of its negative over n ~ N(0, I) is the KL. This is by the density of the step, which rounding of y_s
+        moves by eps |y_s| / (s_s sqrt(c)), 3e-4 at gamma_s = -13 and T = 1000 in float32. vdmkit's own kernels write
+        it without y_s, where nothing cancels.
+
+        Raises:
+            RecipeError: the estimate lacks what the kernel needs.
+        """
+        c, s_s = part_of_noise(gamma_t, gamma_s), jnp.exp(gamma_s / 2)
+        sd, y_t = s_s * jnp.sqrt(c), x + jnp.exp(gamma_t / 2) * eps
+        y_s = x + s_s * jnp.exp((gamma_s - gamma_t) / 2) * eps + sd * n  # y_t + c (x - y_t) is the mean of q
+        step = self(estimate, y_t, gamma_t, gamma_s)
+        return step.log_prob(y_s) - (jax.scipy.stats.norm.logpdf(n) - jnp.log(sd))
 
 
 define_kind("kernel", "p(z_s | z_t), the reverse step when steps are finite", AbstractKernel)

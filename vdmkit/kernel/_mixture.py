@@ -4,9 +4,11 @@ r"""The step of a denoiser that knows more than a mean: p(x_k | y_t) for every v
     p(y_s | y_t) = sum_k p(x_k | y_t) q(y_s | y_t, x_k)
 
 It tends to the Gaussian one as steps shrink, and to the code length of p(x | y_t) as they grow: a step that goes all
-the way draws levels. With y_s = y_t + c (x - y_t) + s_s sqrt(c) n, and d_k = sqrt(c) (x - x_k) / s_s,
+the way draws levels. At y_s = y_t + c (x - y_t) + s_s sqrt(c) n, with d_k = sqrt(c) (x - x_k) / s_s,
 
-    KL(q || p) = -E log sum_k p(x_k | y_t) exp(-n d_k - d_k^2 / 2),   n ~ N(0, 1)
+    log p / q = log sum_k p(x_k | y_t) exp(-n d_k - d_k^2 / 2)
+
+and KL(q || p) is the mean of its negative over n ~ N(0, 1).
 """
 
 from typing import Annotated
@@ -76,15 +78,42 @@ class Mixture(AbstractKernel):
         *,
         key: PRNGKeyArray,
     ) -> Float[Array, "h w c"]:
-        log_probs, c = _log_probs(estimate), part_of_noise(gamma_t, gamma_s)
-        d = jnp.sqrt(c) * jnp.exp(-gamma_s / 2) * (x[..., None] - level_values(log_probs.shape[-1]))
+        log_probs = _log_probs(estimate)
+        d = _distances(x, log_probs.shape[-1], gamma_t, gamma_s)
         shift = jax.random.uniform(key, x.shape, x.dtype)
 
         def of_draw(j: Float[Array, ""]) -> Float[Array, "h w c"]:
-            n = _ndtri(jnp.clip((j + shift) / self.draws, 1e-7, 1 - 1e-7))[..., None]
-            return -jax.nn.logsumexp(log_probs - n * d - d**2 / 2, axis=-1)
+            n = _ndtri(jnp.clip((j + shift) / self.draws, 1e-7, 1 - 1e-7))
+            return -_log_mean(log_probs, d, n)
 
         return jax.lax.map(of_draw, jnp.arange(self.draws, dtype=x.dtype)).mean(0)
+
+    def log_ratio(
+        self,
+        estimate: Estimate,
+        x: Float[Array, "h w c"],
+        eps: Float[Array, "h w c"],
+        n: Float[Array, "h w c"],
+        gamma_t: Float[Array, ""],
+        gamma_s: Float[Array, ""],
+    ) -> Float[Array, "h w c"]:
+        log_probs = _log_probs(estimate)
+        return _log_mean(log_probs, _distances(x, log_probs.shape[-1], gamma_t, gamma_s), n)
+
+
+def _distances(
+    x: Float[Array, "h w c"], levels: int, gamma_t: Float[Array, ""], gamma_s: Float[Array, ""]
+) -> Float[Array, "h w c v"]:
+    """d_k: how far the means of q given x and given level k are apart, in standard deviations."""
+    c = part_of_noise(gamma_t, gamma_s)
+    return jnp.sqrt(c) * jnp.exp(-gamma_s / 2) * (x[..., None] - level_values(levels))
+
+
+def _log_mean(
+    log_probs: Float[Array, "h w c v"], d: Float[Array, "h w c v"], n: Float[Array, "h w c"]
+) -> Float[Array, "h w c"]:
+    """The log of the mean of q given x_k over q given x, over levels."""
+    return jax.nn.logsumexp(log_probs - n[..., None] * d - d**2 / 2, axis=-1)
 
 
 def _log_probs(estimate: Estimate) -> Float[Array, "h w c v"]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Likelihoods of a test set: estimators of a bound on -log P for every image, and the interval of their mean."""
 
-from vdmkit.likelihood._bound import bound_of_images, check_count, describe_bound
+from vdmkit.likelihood._bound import bound_of_images, check_count
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
 from vdmkit.likelihood._gaussian import gaussian_terms
 from vdmkit.likelihood._importance import ImportanceWeighted
@@ -9,6 +9,7 @@ from vdmkit.likelihood._interval import Interval, check_distinct, interval
 from vdmkit.likelihood._ode import ProbabilityFlow, discretisation_error
 from vdmkit.likelihood._quadrature import exact_terms, has_known_ends, terms_of_images
 from vdmkit.likelihood._referee import FEW_STEPS, Check, Evidence, Measured, referee
+from vdmkit.likelihood._steps import describe_bound, describe_steps
 from vdmkit.likelihood._variational import VariationalBound
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "check_count",
     "check_distinct",
     "describe_bound",
+    "describe_steps",
     "discretisation_error",
     "exact_terms",
     "gaussian_terms",

@@ -84,11 +84,6 @@ def check_rounding(gamma: Float[np.ndarray, " steps_plus_1"]) -> None:
         )
 
 
-def describe_bound(steps: int) -> str:
-    """The bound of T = `steps` steps, or for 0 in continuous time, in words."""
-    return "variational bound, " + (f"T = {steps} steps" if steps else "continuous time")
-
-
 def check_count(pixels: Real[np.ndarray, "n h w c"]) -> None:
     """Raises DataError if there are too few test images for an interval."""
     if len(pixels) < 2:

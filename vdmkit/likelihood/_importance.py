@@ -3,10 +3,9 @@ r"""The importance-weighted bound of the T-step model: -log P(x) <= E[-log 1/K s
 
     w = p(x | z_0) p(z_1) / q(z_1 | x) prod p(z_s | z_t) / q(z_s | z_t, x),   z_1, ..., z_0 drawn from q
 
-Along such a chain z_t = alpha_t x + sigma_t eps_t, and with n ~ N(0, I) and Delta = gamma_t - gamma_s
+p(z_s | z_t) is that of the kernel. Along such a chain z_t = alpha_t x + sigma_t eps_t, and with n ~ N(0, I)
 
-    eps_s                                = exp(-Delta / 2) eps_t + sqrt(1 - exp(-Delta)) n
-    log p(z_s | z_t) / q(z_s | z_t, x)   = -n . delta - |delta|^2 / 2,   delta = sqrt(expm1(Delta)) (eps_hat - eps_t)
+    eps_s = exp((gamma_s - gamma_t) / 2) eps_t + sqrt(c) n,   c = 1 - exp(gamma_s - gamma_t)
 """
 
 from collections.abc import Callable
@@ -20,12 +19,15 @@ from annotated_types import Ge, Le
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, Real
 from scipy.special import logsumexp
 
+from vdmkit.choice import Choice
 from vdmkit.errors import RecipeError
+from vdmkit.kernel import AbstractKernel, part_of_noise
 from vdmkit.likelihood._bound import check_rounding
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
+from vdmkit.likelihood._steps import EVEN_IN_TIME, PAPERS_KERNEL, describe_steps, kernel_and_grid
 from vdmkit.limits import MAX_STEPS
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import diffuse, gammas_of
+from vdmkit.noise import AbstractGrid, AbstractSchedule, diffuse, steps_of_bound
 from vdmkit.randomness import fold_purpose
 from vdmkit.registry import register
 
@@ -39,31 +41,47 @@ class ImportanceWeighted(AbstractEstimator[None]):
     Args:
         samples: K.
         draws: how many such bounds are averaged for an estimate.
-        steps: T. Left out, what the model was trained on, or 100 if that is continuous time.
+        steps: T. Left out, what the model was trained on, or 100 if that is continuous time; and as of the bound
+        kernel: p(z_s | z_t) of a step,
+        grid: and the gammas of the steps are those of training, where it was of as many steps; else the paper's.
     """
 
     samples: int = eqx.field(static=True)
     draws: int = eqx.field(static=True)
     steps: int = eqx.field(static=True)
+    kernel: AbstractKernel
+    grid: AbstractGrid
+    words: str = eqx.field(static=True)
 
     def __init__(
         self,
         trained_steps: int,
+        trained_kernel: Choice = PAPERS_KERNEL,
+        trained_grid: Choice = EVEN_IN_TIME,
         *,
         samples: Annotated[int, Ge(1)] = 8,
         draws: Annotated[int, Ge(1)] = 1,
         steps: Annotated[int, Ge(1), Le(MAX_STEPS)] | None = None,
+        kernel: Annotated[Choice, "kernel"] | None = None,
+        grid: Annotated[Choice, "grid"] | None = None,
     ):
         self.samples, self.draws = samples, draws
         self.steps = steps or trained_steps or _STEPS_OF_A_CONTINUOUS_MODEL
+        kernel, grid = kernel_and_grid(self.steps, (kernel, grid), trained_steps, (trained_kernel, trained_grid))
+        self.kernel, self.grid = kernel.build(), grid.build()
+        self.words = f"importance-weighted bound, {samples} samples, {describe_steps(self.steps, kernel, grid)}"
 
     def describe(self) -> str:
-        return f"importance-weighted bound, {self.samples} samples, T = {self.steps} steps"
+        return self.words
+
+    def gammas(self, schedule: AbstractSchedule) -> Float[np.ndarray, " steps_plus_1"]:
+        """Of the steps, rising. Raises RecipeError as `steps_of_bound`."""
+        return steps_of_bound(self.grid, schedule, self.steps)
 
     def plan(
         self, model: DiffusionModel, images: Real[np.ndarray, "n h w c"], *, precision: float, key: PRNGKeyArray
     ) -> None:
-        check_rounding(np.asarray(gammas_of(model.schedule, self.steps), np.float64))
+        check_rounding(self.gammas(model.schedule))
         if precision:
             raise RecipeError(
                 "the importance estimator cannot plan for a precision. "
@@ -85,14 +103,14 @@ class ImportanceWeighted(AbstractEstimator[None]):
         on_round: Callable[[], object] = lambda: None,
     ) -> Estimates:
         keys = _chain_keys(index, jnp.asarray(replicate), self.draws * self.samples, key)
-        gamma = gammas_of(model.schedule, self.steps)[::-1]
+        gamma = jnp.asarray(self.gammas(model.schedule)[::-1], float)
         eps, log_weight = _start(model, images, gamma[0], keys)
         total = np.asarray(log_weight, np.float64)
         for i in range(self.steps):
-            eps, log_weight = _step(model, images, gamma[i], gamma[i + 1], eps, keys, jnp.asarray(i))
+            eps, log_weight = _step(model, self.kernel, images, gamma[i], gamma[i + 1], eps, keys, jnp.asarray(i))
             total = total + np.asarray(log_weight, np.float64)
             on_round()
-        total = total + np.asarray(_end(model, images, eps), np.float64)
+        total = total + np.asarray(_end(model, images, gamma[-1], eps), np.float64)
         bounds = np.log(self.samples) - logsumexp(total.reshape(-1, self.draws, self.samples), axis=2)
         evaluations = np.full(len(images), self.draws * self.samples * self.steps)
         return Estimates({"importance": bounds.mean(1)}, evaluations, np.zeros(len(images), bool))
@@ -126,24 +144,30 @@ def _start(
 
 @eqx.filter_jit
 def _step(
-    model: DiffusionModel, images: Array, gamma_t: Array, gamma_s: Array, eps: Array, keys: Key[Array, "b k"], i: Array
+    model: DiffusionModel,
+    kernel: AbstractKernel,
+    images: Array,
+    gamma_t: Array,
+    gamma_s: Array,
+    eps: Array,
+    keys: Key[Array, "b k"],
+    i: Array,
 ) -> tuple[Float[Array, "b k h w c"], Float[Array, "b k"]]:
     """eps of z_s, and log p(z_s | z_t) - log q(z_s | z_t, x)."""
 
     def one(image: Array, eps_t: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
-        z_t = diffuse(model.path, gamma_t, model.observation.encode(image), eps_t)
+        x = model.observation.encode(image)
+        estimate = model.denoise(diffuse(model.path, gamma_t, x, eps_t), gamma_t, {})
         n = jax.random.normal(jax.random.fold_in(fold_purpose(key, "step"), i), eps_t.shape, eps_t.dtype)
-        delta = jnp.sqrt(jnp.expm1(gamma_t - gamma_s)) * (model.denoise(z_t, gamma_t, {}).eps_hat - eps_t)
-        eps_s = jnp.exp((gamma_s - gamma_t) / 2) * eps_t + jnp.sqrt(-jnp.expm1(gamma_s - gamma_t)) * n
-        return eps_s, -(n * delta + delta**2 / 2).sum()
+        eps_s = jnp.exp((gamma_s - gamma_t) / 2) * eps_t + jnp.sqrt(part_of_noise(gamma_t, gamma_s)) * n
+        return eps_s, kernel.log_ratio(estimate, x, eps_t, n, gamma_t, gamma_s).sum()
 
     return jax.vmap(lambda image, e, k: jax.vmap(lambda e, k: one(image, e, k))(e, k))(images, eps, keys)
 
 
 @eqx.filter_jit
-def _end(model: DiffusionModel, images: Array, eps: Array) -> Float[Array, "b k"]:
+def _end(model: DiffusionModel, images: Array, gamma_0: Array, eps: Array) -> Float[Array, "b k"]:
     """log p(x | z_0), where z_0 / alpha_0 = x + exp(gamma_0 / 2) eps."""
-    gamma_0 = model.schedule(jnp.zeros(()))
 
     def one(image: Array, eps_0: Array) -> Array:
         x = model.observation.encode(image)

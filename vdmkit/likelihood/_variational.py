@@ -22,11 +22,12 @@ from vdmkit.likelihood._allocation import (
     neyman,
     variance_of_curves,
 )
-from vdmkit.likelihood._bound import check_rounding, describe_bound
+from vdmkit.likelihood._bound import check_rounding
 from vdmkit.likelihood._controls import Controls, fit_controls
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
 from vdmkit.likelihood._loss import AbstractLoss, ContinuousLoss, StepLoss
 from vdmkit.likelihood._pilot import MOST_EVALUATIONS, run_pilot
+from vdmkit.likelihood._steps import EVEN_IN_TIME, PAPERS_KERNEL, describe_bound, kernel_and_grid
 from vdmkit.limits import MAX_STEPS
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import AbstractGrid, AbstractSchedule, UniformInTime, steps_of_bound
@@ -34,7 +35,6 @@ from vdmkit.objective import prior_loss, reconstruction_loss
 from vdmkit.randomness import fold_purpose
 from vdmkit.registry import register
 
-PAPERS_KERNEL, EVEN_IN_TIME = Choice("kernel", "gaussian"), Choice("grid", "uniform")
 _QUANTILE = 1.96
 _MOST = 2**20  # draws of an estimate
 _MARGIN = 1.3  # the pilot knows the variance to some 10%, the pass its own to as much
@@ -105,14 +105,12 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
     ):
         self.draws = draws
         self.steps = trained_steps if steps is None else steps
-        as_trained = self.steps == trained_steps > 0
-        kernel = kernel or (trained_kernel if as_trained else PAPERS_KERNEL)
-        grid = grid or (trained_grid if as_trained else EVEN_IN_TIME)
+        kernel, grid = kernel_and_grid(self.steps, (kernel, grid), trained_steps, (trained_kernel, trained_grid))
         self.kernel, self.grid = kernel.build(), grid.build()
         others = [f"{one.kind} {one}" for one in (kernel, grid) if str(one) not in ("gaussian", "uniform")]
         if others and not self.steps:
             raise RecipeError(f"{' and '.join(others)}: in continuous time there is none. Give --steps.")
-        self.words = ", ".join([describe_bound(self.steps), *others])
+        self.words = describe_bound(self.steps, kernel, grid)
 
     def describe(self) -> str:
         return self.words

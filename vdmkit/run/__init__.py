@@ -2,7 +2,8 @@
 """Runs: a recipe trained, evaluated and sampled in a folder of its own."""
 
 from vdmkit.data import image_hashes
-from vdmkit.run._audit import as_json, audit
+from vdmkit.run._arithmetic import Arithmetic, arithmetic
+from vdmkit.run._audit import audit, audit_as_json
 from vdmkit.run._codec import Coding, coding_of, fingerprint, with_steps_of_codec
 from vdmkit.run._comparable import check_comparable
 from vdmkit.run._compress import Compressed, compress
@@ -28,6 +29,7 @@ from vdmkit.run._score import score as score_run
 from vdmkit.run._trained_on import TrainedOn, read_trained_on, trained_on
 
 __all__ = [
+    "Arithmetic",
     "Coding",
     "Compressed",
     "Drawn",
@@ -40,8 +42,9 @@ __all__ = [
     "RunFolder",
     "TrainedOn",
     "TrainedRun",
-    "as_json",
+    "arithmetic",
     "audit",
+    "audit_as_json",
     "check_comparable",
     "check_fit",
     "check_fits",

@@ -3,6 +3,7 @@
 
 import math
 import sys
+from dataclasses import asdict
 from typing import Any
 
 import equinox as eqx
@@ -31,6 +32,7 @@ from vdmkit.noise import AbstractSchedule, check_increasing, ends_of
 from vdmkit.objective import Elbo, Objective, Uniform, bits_per_dim
 from vdmkit.randomness import fold_purpose
 from vdmkit.report import progress
+from vdmkit.run._arithmetic import arithmetic
 from vdmkit.run._comparable import check_comparable
 from vdmkit.run._conformance import check_model_of_run
 from vdmkit.run._evaluate import check_fits
@@ -65,7 +67,7 @@ def audit(run: TrainedRun, test: Images) -> list[Check]:
     index = sample_of(len(test.pixels), settings.images or _IMAGES)
     key = fold_purpose(jax.random.key(run.recipe.seed), "audit")
     checks = referee(gather(model, test, index, batch_size=settings.batch_size, key=key))
-    write_json(run.folder.path / "audit.json", {"checks": [as_json(check) for check in checks]})
+    write_json(run.folder.path / "audit.json", audit_as_json(checks))
     return checks
 
 
@@ -171,6 +173,11 @@ def _trained_loss(model: DiffusionModel, images: Array, t: Float[Array, " b"], k
 
 def _measured(estimates: Estimates, index: Int[np.ndarray, " n"], model: DiffusionModel) -> Measured:
     return Measured(estimates, index, bits_per_dim(float(np.mean(estimates.nats)), model.dimensions))
+
+
+def audit_as_json(checks: list[Check]) -> dict[str, Any]:
+    """Every check, and what this process computes in and on."""
+    return {"checks": [as_json(check) for check in checks], **asdict(arithmetic())}
 
 
 def as_json(check: Check) -> dict[str, Any]:

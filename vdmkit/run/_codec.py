@@ -20,8 +20,9 @@ from vdmkit.errors import RecipeError
 from vdmkit.kernel import AbstractGaussian, Mixture
 from vdmkit.likelihood import VariationalBound
 from vdmkit.model import DiffusionModel
+from vdmkit.run._arithmetic import arithmetic
 from vdmkit.run._load import TrainedRun
-from vdmkit.run._manifest import device, packages
+from vdmkit.run._manifest import packages
 
 _FEW, _MANY = 15, 250  # steps of the mixture, and of the Gaussian kernel
 
@@ -93,13 +94,15 @@ def layers_of(model: DiffusionModel, bound: VariationalBound) -> Layers:
 
 def fingerprint() -> dict[str, str]:
     """What decides the last bit of a network's outputs on this machine."""
-    made_with = packages()
+    made_with, computed = packages(), arithmetic()
+    flags = [os.environ.get("XLA_FLAGS", "")]
+    flags += [f"matmul_precision={computed.matmul_precision}"] if computed.matmul_precision != "default" else []
     versions = ", ".join(f"{name} {made_with[name]}" for name in ("jax", "jaxlib", "numpy"))
     return {
         "versions": versions,
-        "device": device(),
+        "device": computed.device,
         "processor": _processor(),
-        "flags": os.environ.get("XLA_FLAGS", ""),
+        "flags": " ".join(filter(None, flags)),
     }
 
 

@@ -16,8 +16,8 @@ from vdmkit.objective import Bound, bits_per_dim
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import Recipe
 from vdmkit.report import progress
+from vdmkit.run._arithmetic import arithmetic
 from vdmkit.run._evaluation import Evaluation
-from vdmkit.run._manifest import device
 from vdmkit.run._pass import sample_of
 from vdmkit.run._remarks import on_copies
 
@@ -94,12 +94,12 @@ def _evaluation(
         dataset=f"{test.identity.name}/{test.identity.split}",
         sha256=test.identity.sha256,
         published=test.identity.published,
-        estimator=describe_bound(recipe.evaluation_steps),
+        estimator=describe_bound(recipe.evaluation_steps, recipe.objective.kernel, recipe.objective.grid),
         draws=recipe.evaluation.draws,
         seed=recipe.seed,
         step=step,
         weights=recipe.evaluation.weights,
-        device=device(),
+        arithmetic=arithmetic(),
         remarks=(*on_copies(copies, groups, len(prints)), *remarks),
     )
 

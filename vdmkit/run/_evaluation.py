@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A reported bound, with everything that a reader needs to trust it."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
+
+from vdmkit.run._arithmetic import Arithmetic, facts_of
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,11 @@ class Evaluation:
     seed: int
     step: int
     weights: str
-    device: str
+    arithmetic: Arithmetic
     remarks: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"remarks": list(self.remarks)}
+        return facts_of(self) | {"remarks": list(self.remarks)}
 
     def __str__(self) -> str:
         width = (self.bpd_high - self.bpd_low) / 2
@@ -52,7 +54,7 @@ class Evaluation:
             f"Monte Carlo {_4(self.half_width_monte_carlo)})",
             f"prior {_4(self.prior)} + reconstruction {_4(self.reconstruction)} + diffusion {_4(self.diffusion)}",
             f"{self.estimator}, {self.draws} draws per image",
-            f"{self.images:,} images of {self.dataset}, step {self.step:,}, {self.weights} weights",
+            f"{self.images:,} images of {self.dataset}, step {self.step:,}, {self.weights} weights, {self.arithmetic}",
             *self._caveats(),
         ]
         return "\n  ".join(lines)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a file of images would take, from the bound."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ from vdmkit.errors import DataError
 from vdmkit.likelihood import bound_of_images, interval
 from vdmkit.objective import bits_per_dim
 from vdmkit.report import progress
+from vdmkit.run._arithmetic import Arithmetic, arithmetic, facts_of
 from vdmkit.run._codec import Coding
 
 _MOST = 256  # images that are looked at
@@ -32,9 +33,10 @@ class ExpectedRate:
     images: int
     images_looked_at: int
     steps: str
+    arithmetic: Arithmetic
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return facts_of(self)
 
     def __str__(self) -> str:
         errors = f"+/- {self.half_width_monte_carlo:.4f} (draws)"
@@ -42,7 +44,8 @@ class ExpectedRate:
             errors += f" +/- {self.half_width_sample:.4f} (a sample of {self.images_looked_at:,} images)"
         return (
             f"expected of {self.images:,} images: {self.net:.4f} {errors} bits/dim; {self.steps}\n"
-            f"and what each chunk begins with, once: some {self.initial:.1f} bits/dim of one image; and headers"
+            f"and what each chunk begins with, once: some {self.initial:.1f} bits/dim of one image; and headers\n"
+            f"the bound in {self.arithmetic}"
         )
 
 
@@ -77,4 +80,6 @@ def expected_rate(coding: Coding, images: ImageList, *, seed: int) -> ExpectedRa
         bits_per_dim(value, model.dimensions)
         for value in (found.value, found.half_width_monte_carlo, found.half_width_test_set)
     )
-    return ExpectedRate(mean, draws, sample, coding.codec.initial_bits, len(images), len(pixels), str(coding))
+    return ExpectedRate(
+        mean, draws, sample, coding.codec.initial_bits, len(images), len(pixels), str(coding), arithmetic()
+    )

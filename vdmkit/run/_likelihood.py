@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import sys
+from dataclasses import asdict
 from typing import Any
 
 import jax
@@ -30,6 +31,7 @@ from vdmkit.objective import bits_per_dim
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import flat
 from vdmkit.report import progress
+from vdmkit.run._arithmetic import arithmetic
 from vdmkit.run._comparable import reasons_against
 from vdmkit.run._conformance import Findings, check_estimator_of_run, check_model_of_run, differentiates
 from vdmkit.run._evaluate import check_fits
@@ -37,7 +39,7 @@ from vdmkit.run._exact import below_the_truth, exact_bound, exact_value
 from vdmkit.run._likelihood_files import leave, name_of_result
 from vdmkit.run._likelihood_report import Likelihood
 from vdmkit.run._load import TrainedRun
-from vdmkit.run._manifest import device, packages
+from vdmkit.run._manifest import packages
 from vdmkit.run._pass import Kept, batch_of, pass_over, sample_of
 from vdmkit.run._remarks import on_copies
 from vdmkit.run._solver_error import SolverError
@@ -155,9 +157,7 @@ def _fingerprint(run: TrainedRun, test: Images, stage: int) -> str:
         run.step,
         [test.identity.sha256, test.pixels.shape, test.levels],
         stage,
-        device(),
-        str(jnp.zeros(()).dtype),
-        jax.config.jax_default_matmul_precision,  # pyright: ignore[reportAttributeAccessIssue]
+        asdict(arithmetic()),
         __version__,
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
@@ -215,8 +215,7 @@ def _report(
         seed=recipe.seed,
         step=run.step,
         weights=recipe.likelihood.weights,
-        precision=str(jnp.zeros(()).dtype),
-        device=device(),
+        arithmetic=arithmetic(),
         trusted=not reasons,
         reasons=tuple(reasons),
         remarks=(*on_copies(copies, groups, len(prints)), *remarks, *findings.remarks),

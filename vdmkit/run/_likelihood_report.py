@@ -2,8 +2,10 @@
 """A likelihood as it is reported: the number, its two errors, and everything that a reader needs to trust it."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
+
+from vdmkit.run._arithmetic import Arithmetic, facts_of
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,7 @@ class Likelihood:
     seed: int
     step: int
     weights: str
-    precision: str
-    device: str
+    arithmetic: Arithmetic
     trusted: bool
     reasons: tuple[str, ...]
     remarks: tuple[str, ...]
@@ -53,7 +54,7 @@ class Likelihood:
     def as_json(self) -> dict[str, Any]:
         """By name; null stands for what is not finite, or hidden by Monte Carlo."""
         hidden = {} if self.half_width_test_set else {"half_width_test_set": None}
-        return {name: _finite(value) for name, value in asdict(self).items()} | hidden
+        return {name: _finite(value) for name, value in facts_of(self).items()} | hidden
 
     def __str__(self) -> str:
         what = f"{'bits/dim' if self.levels else 'bits/dim of a density'} on these {self.images:,} images"
@@ -69,7 +70,7 @@ class Likelihood:
             ("estimator", self.estimator),
             ("network", f"{self.evaluations:,} evaluations, {self.evaluations_per_image:,.1f} an image"),
             ("images", f"{self._count()} of {self.dataset}, {self.published or 'not the published data set'}"),
-            ("model", f"step {self.step:,}, {self.weights} weights, {self.precision}, {self.device}"),
+            ("model", f"step {self.step:,}, {self.weights} weights, {self.arithmetic}"),
             *(("reason", reason) for reason in self.reasons),
         ]
         width = (self.bpd_high - self.bpd_low) / 2

@@ -15,6 +15,7 @@ import jax
 from vdmkit import __version__
 from vdmkit.data import Images
 from vdmkit.plugins import plugin_packages
+from vdmkit.run._arithmetic import arithmetic
 
 _PACKAGES = ("jax", "jaxlib", "equinox", "optax", "diffrax", "orbax-checkpoint", "grain", "numpy")
 
@@ -60,7 +61,7 @@ def session(from_step: int, goal_step: int) -> dict[str, Any]:
         "git": _git(),
         "python": platform.python_version(),
         "packages": packages(),
-        "device": device(),
+        **asdict(arithmetic()),
         "processes": jax.process_count(),
         "command": sys.argv,
     }
@@ -69,11 +70,6 @@ def session(from_step: int, goal_step: int) -> dict[str, Any]:
 def packages() -> dict[str, str]:
     """Versions of what numbers depend on, plugins included."""
     return {name: importlib.metadata.version(name) for name in (*_PACKAGES, *plugin_packages())}
-
-
-def device() -> str:
-    """The kind and number of devices, such as '1 x cpu'."""
-    return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
 
 
 def _git() -> str | None:

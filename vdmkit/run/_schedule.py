@@ -22,6 +22,7 @@ from vdmkit.profile import Curve, best_rate, fine, measure_curve, measure_pairs,
 from vdmkit.randomness import fold_purpose
 from vdmkit.registry import registry
 from vdmkit.report import progress
+from vdmkit.run._arithmetic import Arithmetic, arithmetic
 from vdmkit.run._evaluate import check_fits
 from vdmkit.run._load import TrainedRun
 from vdmkit.run._pass import sample_of
@@ -59,6 +60,7 @@ class Study:
     steps: tuple[Predicted, ...]
     left_out: tuple[str, ...]
     optimal_variance: dict[str, tuple[float, ...]]
+    arithmetic: Arithmetic
 
     def as_json(self) -> dict[str, Any]:
         """Everything but the images' own curves: their means on test images."""
@@ -70,7 +72,8 @@ class Study:
         }
         values = {name: getattr(self, name) for name in ("continuous", "half_width", "images", "left_out")}
         rows = {name: [asdict(row) for row in getattr(self, name)] for name in ("variances", "steps")}
-        return {**values, **rows, "curve": curve, "optimal_variance": self.optimal_variance}
+        measured = {"curve": curve, "optimal_variance": self.optimal_variance}
+        return {**values, **rows, **measured, **asdict(self.arithmetic)}
 
 
 def study_schedules(run: TrainedRun, *, images: int, nodes: int, counts: tuple[int, ...]) -> Study:
@@ -99,7 +102,8 @@ def study_schedules(run: TrainedRun, *, images: int, nodes: int, counts: tuple[i
             left_out.append(f"kernel {name}: " + str(error).removeprefix(f"kernel {name}: "))
     found = _continuous(tested, d)
     variances = tuple(_variances(model.schedule, tested, d))
-    return Study(*found, len(chosen[1]), curve, tested, variances, tuple(steps), tuple(left_out), measured)
+    tables = variances, tuple(steps), tuple(left_out)
+    return Study(*found, len(chosen[1]), curve, tested, *tables, measured, arithmetic())
 
 
 def _some(images: Images, count: int) -> Some:

@@ -21,6 +21,7 @@ def text_of(study: Study) -> str:
     return "\n".join(
         [
             f"{study.continuous:.4f} +/- {study.half_width:.4f} bits/dim in continuous time, {study.images} images",
+            f"measured in {study.arithmetic}",
             "",
             "Variance of its estimate from one image, t and eps, (bits/dim)^2, 95% by the bootstrap over images;",
             "every schedule moved and stretched to the same ends, between which the bound is the same.",

@@ -10,6 +10,7 @@ from jaxtyping import Float, Real
 from vdmkit.data import Images
 from vdmkit.errors import DataError
 from vdmkit.quality import FEATURES, Extractor, Neighbours, as_rgb, features_of, frechet_distance, neighbours
+from vdmkit.run._arithmetic import Arithmetic, arithmetic, facts_of
 from vdmkit.run._evaluate import check_fits
 from vdmkit.run._load import TrainedRun
 from vdmkit.run._sample import Drawn, Plan, draw_samples, drawn_by, procedure_of
@@ -44,15 +45,16 @@ class Scores:
     distance_of_real: dict[str, float]
     neighbours: dict[str, Neighbours]
     neighbours_of_real: dict[str, Neighbours]
+    arithmetic: Arithmetic
     fid: Fid | None = None
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return facts_of(self)
 
     def __str__(self) -> str:
         names = ("Frechet distance", "precision", "recall", "density", "coverage")
         lines = [f"{self.count} samples against {self.reference}; in brackets as many real images of the training set"]
-        lines.append(f"drawn by {self.drawn}")
+        lines += [f"drawn by {self.drawn}", f"computed in {self.arithmetic}"]
         lines.append(f"{'features':10} " + " ".join(f"{name:>20}" for name in names))
         for kind in self.distance:
             ours, theirs = (asdict(n[kind]) for n in (self.neighbours, self.neighbours_of_real))
@@ -96,6 +98,7 @@ def score(run: TrainedRun, count: int, inception: Extractor | None = None) -> Sc
         distance_of_real={kind: frechet_distance(a, c) for kind, (a, _, c) in seen.items()},
         neighbours={kind: neighbours(a, b) for kind, (a, b, _) in few.items()},
         neighbours_of_real={kind: neighbours(a, c) for kind, (a, _, c) in few.items()},
+        arithmetic=arithmetic(),
         fid=_fid([inception(as_rgb(images, test.levels)) for images in (real, samples, other)]) if inception else None,
     )
 

@@ -1,5 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The improved pseudo numerical methods of Zhang & Chen 2023, added to vdmkit from outside."""
+r"""The improved pseudo numerical methods of Zhang & Chen 2023, added to vdmkit from outside.
+
+    y_s = y_t + (s_s - s_t) sum_j w_j eps_hat_j,   s = sigma / alpha,   w of Adams and Bashforth for even steps
+
+On even steps of s this is Adams and Bashforth's method, of the order of the weights. Elsewhere these stay the same: on
+a grid s(u), even in u, they give the mean of eps_hat over u in the place of that over s. The two differ by
+h^2 / 12 (d eps_hat / du) s'' / s' to leading order, so that the method is of second order, however many the weights.
+"""
 
 from typing import Annotated
 
@@ -24,6 +31,10 @@ _WEIGHTS = (
 @vdmkit.register("sampler", "ipndm")
 class Ipndm(AbstractSampler):
     """DDIM's step along a mixture of the last four eps_hat (Zhang & Chen 2023, arXiv 2204.13902).
+
+    Of order `order` on even steps of sigma / alpha, and of order 2 at most on other grids, such as those of sampling:
+    `lms`, whose weights follow the steps, is of order 4 there. The first steps have fewer eps_hat, and Euler's error of
+    the very first one, small where the noise is large, falls as 1 / steps^2.
 
     Args:
         order: How many eps_hat, once there were as many steps.

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every number says what it was computed in and on, as the environment had it."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from vdmkit.run import Arithmetic, ExpectedRate, arithmetic, audit_as_json, fingerprint, session
+
+KEYS = ("precision", "matmul_precision", "device")
+DRAWS = ("--set", "likelihood.estimator.draws=2")
+FEW = ("--set", "likelihood.images=4", *DRAWS)
+LEFT = {
+    "evaluation.json": ("evaluate",),
+    "likelihood.json": ("likelihood", *FEW),
+    "schedule/schedule.json": ("schedule", "--images", "2", "--nodes", "11", "--steps", "2"),
+}
+PRINTED = {
+    "score": ("score", "-n", "6", "--steps", "1", "--json"),
+    "compress": ("compress", "images.npy", "--dry-run", "--steps", "2", "--json"),
+}
+
+
+@pytest.fixture(scope="module")
+def highest(program_in, tmp_path_factory, whole):
+    """The JSON of every command that measures, and the text of those that leave it in a file, at highest precision."""
+    program = program_in(tmp_path_factory.mktemp("highest"))
+    shutil.copytree(whole, program.cwd / "run")
+    np.save(program.cwd / "images.npy", np.zeros((3, 8, 8, 1), np.uint8))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DEFAULT_MATMUL_PRECISION", "highest")
+        results = [program(*command, "--ckpt", "run") for command in (LEFT | PRINTED).values()]
+    for result in results:
+        assert result.code == 0, result.err
+    said = dict(zip(LEFT | PRINTED, (result.out for result in results), strict=True))
+    return {name: ((program.cwd / "run" / name).read_text(), said[name]) for name in LEFT} | {
+        name: (said[name], None) for name in PRINTED
+    }
+
+
+@pytest.mark.parametrize("name", LEFT | PRINTED)
+def test_what_a_number_was_computed_in(highest, name: str) -> None:
+    """Two numbers of different precision would look alike, in a file or on the screen."""
+    file, text = highest[name]
+    found = tuple(json.loads(file)[key] for key in KEYS)
+    assert found[:2] == ("float32", "highest")
+    assert found[2].startswith("1 x ")
+    assert text is None or ", ".join([found[0], f"matmul precision {found[1]}", found[2]]) in text
+
+
+def test_the_expected_rate_says_it() -> None:
+    """A rate would be read as if it had been predicted in another precision."""
+    rate = ExpectedRate(2.0, 0.1, 0.1, 3.0, 4, 4, "T = 2 steps", Arithmetic("float32", "high", "2 x gpu"))
+    assert str(rate).endswith("the bound in float32, matmul precision high, 2 x gpu")
+
+
+def test_an_audit_says_it_too() -> None:
+    """Checks would be read as if they had been made in another precision."""
+    with jax.default_matmul_precision("highest"):
+        facts = audit_as_json([])
+    assert facts == {"checks": [], "precision": "float32", "matmul_precision": "highest", "device": facts["device"]}
+
+
+def test_what_this_process_computes_in() -> None:
+    """The default would have no name, or training, and files for one machine alone, not know another precision."""
+    assert arithmetic().matmul_precision == session(0, 1)["matmul_precision"] == "default"
+    before = fingerprint()
+    with jax.enable_x64(True), jax.default_matmul_precision("tensorfloat32"):
+        assert str(arithmetic()).startswith("float64, matmul precision tensorfloat32, ")
+        assert fingerprint() == before | {"flags": f"{before['flags']} matmul_precision=tensorfloat32".strip()}
+
+
+def test_a_likelihood_goes_on_in_the_same_precision_alone(program, whole, monkeypatch) -> None:
+    """Batches of two precisions would be averaged, under the name of one."""
+    shutil.copytree(whole, program.cwd / "run")
+    arguments = ("likelihood", "--ckpt", "run", *DRAWS, "--set", "likelihood.batch_size=7")
+    last = r"SIGKILL os.rename likelihood\.unfinished/.*/14\.npz "
+    for count, precision in enumerate(("default", "highest"), start=1):
+        monkeypatch.setenv("JAX_DEFAULT_MATMUL_PRECISION", precision)
+        assert program(*arguments, faults=last).code == -9
+        assert len(list((program.cwd / "run" / "likelihood.unfinished").iterdir())) == count
