@@ -104,7 +104,7 @@ def test_float32_changes_nothing(continuous) -> None:
 
 
 def test_pixels_share_their_exponentials(monkeypatch) -> None:
-    """False if every pixel took its own exponentials, with which the likelihood of an oracle took 11 s and not 0.4 s."""
+    """False if every pixel took its own exponentials, with which an oracle's likelihood took 11 s and not 0.4 s."""
     exp, count = np.exp, []
     monkeypatch.setattr(np, "exp", lambda x: count.append(np.size(x)) or exp(x))
 
