@@ -133,5 +133,4 @@ def test_2000_seeds(oracle, name, count, draws) -> None:
     assert refused == 0
     assert was_refused > repeats / 200
     error = (np.mean(values) - oracle.nats.mean(), np.std(values) / np.sqrt(repeats))
-    print(name, was_refused, [bits_per_dim(e, 16) for e in error])
     assert abs(error[0]) < 4 * error[1]  # false alarm 6e-5; the ends of the schedule add 1e-3 nats, a 40th of this
