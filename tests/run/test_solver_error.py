@@ -4,7 +4,6 @@
 import numpy as np
 import pytest
 
-from vdmkit.run._exact import below_the_truth
 from vdmkit.run._solver_error import SolverError
 
 
@@ -35,11 +34,3 @@ def test_a_solver_that_did_not_converge_is_a_reason(differences, reason):
 def test_an_unknown_error_is_no_small_one():
     """A failed solve would count as one without error."""
     assert SolverError(np.array([np.nan, 0.0]), 1).half_width == np.inf
-
-
-def test_a_code_below_the_truth_is_no_likelihood():
-    """Probabilities that sum to more than 1 would pass where the truth is known."""
-    assert below_the_truth(2.5, 2.45, 400) == []  # 14 nats: e^-14 of sound models
-    (reason,) = below_the_truth(2.5, 2.4, 400)  # 28 nats
-    assert reason == "no model gives images of exactly 2.5000 bits/dim so little: its probabilities do not sum to 1."
-    assert below_the_truth(2.5, 3.0, 400) == []

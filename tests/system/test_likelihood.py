@@ -224,13 +224,12 @@ def test_every_estimator_says_what_it_is(measured, name):
 
 
 def test_a_precision_is_reached(measured):
-    """`--precision` would not be kept, or the network evaluations of the passes that missed it not be counted."""
+    """`--precision` would not be kept, or network evaluations of the pilot or of a pass not be counted."""
     assert measured["json"].facts["half_width_monte_carlo"] > 0.05
     precise = measured["precise"]
     assert 0 < precise.facts["half_width_monte_carlo"] <= 0.05
-    passes = precise.err.count("planned for")
-    assert passes >= 1
-    draws = precise.facts["evaluations"] - passes * PILOT
+    assert precise.err.count("planned for") == 1
+    draws = precise.facts["evaluations"] - PILOT
     assert draws > 20 * 4
     assert draws % 20 == 0
     assert not (precise.run / "likelihood.unfinished").exists()

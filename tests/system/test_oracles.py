@@ -51,6 +51,11 @@ def test_the_likelihood_is_the_exact_one(program, name, exact):
     text, bound = likelihood(program)
     assert f"\n  exact         {exact}, the truth on these images\n" in text
     assert abs(bound["exact"] - exact) < 5e-5  # as rounded
+    assert exact - 0.4 < bound["impossible_below"] < exact
+    assert f"\n                less than {bound['impossible_below']:.4f} is impossible, and would be refused\n" in text
+    coarse, few = likelihood(program, "--set", "likelihood.images=2", "--set", "likelihood.estimator.draws=2")
+    assert "\n                Monte Carlo is too coarse to judge the number against it\n" in coarse
+    assert few["impossible_below"] is None
     assert abs(bound["bpd"] - bound["exact"]) < 2 * bound["half_width_monte_carlo"] < 0.1
     # Of independent pixels the bound itself is known, by quadrature.
     assert (bound["exact_bound"] is not None) == name.startswith("gaussian")

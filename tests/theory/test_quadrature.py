@@ -8,7 +8,7 @@ import pytest
 from vdmkit.data import Gaussian, Mixture
 from vdmkit.distribution import Exact
 from vdmkit.errors import RecipeError
-from vdmkit.likelihood import bound_of_images, exact_terms, terms_of_images
+from vdmkit.likelihood import _quadrature, bound_of_images, exact_terms, terms_of_images
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import NoNetwork
 from vdmkit.noise import FixedLinear, VariancePreserving
@@ -101,3 +101,28 @@ def test_float32_changes_nothing(continuous) -> None:
     with jax.enable_x64(False):
         again = exact_terms(DISTRIBUTION, WIDE, continuous=True)
     jax.tree.map(np.testing.assert_array_equal, again, continuous)
+
+
+def test_pixels_share_their_exponentials(monkeypatch) -> None:
+    """False if every pixel took its own exponentials, with which an oracle's likelihood took 11 s and not 0.4 s."""
+    exp, count = np.exp, []
+    monkeypatch.setattr(np, "exp", lambda x: count.append(np.size(x)) or exp(x))
+
+    def exponentials(shape: tuple[int, int, int]) -> int:
+        count.clear()
+        exact_terms(Gaussian(shape=shape, levels=9).distribution, np.linspace(-5, 5, 5))
+        return sum(count)
+
+    # 16 times the pixels; what is left to grow, P(l) itself, is one of the 181 values of eps
+    assert exponentials((4, 4, 1)) < 1.1 * exponentials((1, 1, 1))
+
+
+def test_improbable_levels_are_as_exact(monkeypatch) -> None:
+    """False if the two ways to the same sums differed, or that for levels of 1e-300 and less gave 0 / 0."""
+    source = Gaussian(shape=(1, 2, 1), levels=5, sd_max=0.5, sd_min=0.012)
+    log_probs, grid = source.distribution.log_probs()[0], np.linspace(-9, 9, 40)
+    assert log_probs.min(-1).ravel()[0] > -600 > log_probs.min() > -2000
+    found = exact_terms(source.distribution, grid).diffusion
+    monkeypatch.setattr(_quadrature, "_STEEP", 0.0)
+    np.testing.assert_allclose(found, exact_terms(source.distribution, grid).diffusion, rtol=1e-12)  # float64
+    assert np.isfinite(found).all()

@@ -26,6 +26,7 @@ _WEIGHT = np.exp(-(_EPS**2) / 2) / np.exp(-(_EPS**2) / 2).sum()
 # The loss is analytic in gamma within about pi / 2: Gauss-Legendre errs by 1e-13 on such panels. Less so where a level
 # is improbable: the posterior then switches in a fraction of a panel, and 1e-5 of hundreds of nats are lost.
 _PANEL, _NODES = 0.5, 8
+_STEEP = -600.0  # log P of a level: below, exp(-745) being the least number above 0, a product of two may underflow
 
 
 def exact_terms(
@@ -97,18 +98,29 @@ def _reconstruction(levels: int, gamma_0: float) -> Float[np.ndarray, " v"]:
 
 def _error(log_probs: Float[np.ndarray, "pixels v"], gamma: float) -> Float[np.ndarray, "pixels v"]:
     """E (eps - eps_hat)^2 at gamma for every pixel and level."""
-    levels = log_probs.shape[-1]
-    distances = _distances(levels, gamma)
+    levels, steep = log_probs.shape[-1], log_probs.min(1) < _STEEP
     x = _values(levels)
-    offsets = (x[:, None] - x) * np.exp(-gamma / 2)  # d_l - d_k, free of the cancellation of eps
+    offsets = ((x[:, None] - x) * np.exp(-gamma / 2))[..., None]  # d_l - d_k, free of the cancellation of eps
+    log_density = -0.5 * _distances(levels, gamma) ** 2
+    error = np.empty_like(log_probs)
+    error[~steep] = _error_of_pixels(np.exp(log_probs[~steep]), _scaled_exp(log_density), offsets)
+    for pixel in np.flatnonzero(steep):
+        joint = _scaled_exp(log_probs[pixel][:, None] + log_density)
+        error[pixel] = _error_of_pixels(np.ones((1, levels)), joint, offsets)[0]
+    return error
 
-    def of_pixel(log_prob: Float[np.ndarray, " v"]) -> Float[np.ndarray, " v"]:
-        logits = log_prob[:, None] - 0.5 * distances**2
-        probs = np.exp(logits - logits.max(1, keepdims=True))
-        miss = np.einsum("kl,kln->kn", offsets, probs) / probs.sum(1)
-        return miss**2 @ _WEIGHT
 
-    return np.stack([of_pixel(log_prob) for log_prob in log_probs])
+def _error_of_pixels(
+    probs: Float[np.ndarray, "pixels l"], likelihood: Float[np.ndarray, "k l n"], offsets: Float[np.ndarray, "k l 1"]
+) -> Float[np.ndarray, "pixels k"]:
+    """The same of pixels with these P(l), given p(z | l) for every level k behind z and every eps."""
+    miss = (probs @ (offsets * likelihood)) / (probs @ likelihood)
+    return (miss**2 @ _WEIGHT).T
+
+
+def _scaled_exp(exponents: Float[np.ndarray, "k l n"]) -> Float[np.ndarray, "k l n"]:
+    """The exponentials, divided by the largest over l."""
+    return np.exp(exponents - exponents.max(1, keepdims=True))
 
 
 def _distances(levels: int, gamma: float) -> Float[np.ndarray, "k l n"]:

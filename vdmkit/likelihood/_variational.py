@@ -25,6 +25,7 @@ from vdmkit.likelihood._allocation import (
 from vdmkit.likelihood._bound import check_rounding
 from vdmkit.likelihood._controls import Controls, fit_controls
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
+from vdmkit.likelihood._interval import quantile_of
 from vdmkit.likelihood._loss import AbstractLoss, ContinuousLoss, StepLoss
 from vdmkit.likelihood._pilot import MOST_EVALUATIONS, run_pilot
 from vdmkit.likelihood._steps import EVEN_IN_TIME, PAPERS_KERNEL, describe_bound, kernel_and_grid
@@ -35,9 +36,8 @@ from vdmkit.objective import prior_loss, reconstruction_loss
 from vdmkit.randomness import fold_purpose
 from vdmkit.registry import register
 
-_QUANTILE = 1.96
 _MOST = 2**20  # draws of an estimate
-_MARGIN = 1.3  # the pilot knows the variance to some 10%, the pass its own to as much
+_MARGIN = 1.3  # the pilot knows the variance to some 10%, a pass of many images its own to as much
 
 
 class Explained(eqx.Module):
@@ -156,7 +156,7 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
 
         strata = self.draws // 2
         if precision:
-            wanted = 2 * len(images) * (precision / _QUANTILE) ** 2  # two replicates of each image
+            wanted = 2 * len(images) * (precision / quantile_of(len(images))) ** 2  # two replicates of each image
             strata = _fewest(lambda strata: _MARGIN * of_estimate(strata) <= wanted)
         explained = Explained(controls, *(jnp.asarray(a, float) for a in (pilot.gamma, pilot.coefficients)))
         expected = np.asarray(of_estimate(strata))

@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a likelihood should come out at, where the distribution of the images is known; bits per dimension."""
 
-import math
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from vdmkit.data import Images
 from vdmkit.distribution import Exact, GaussianMixture, LevelMixture
 from vdmkit.kernel import Gaussian
 from vdmkit.likelihood import (
     AbstractEstimator,
+    ImportanceWeighted,
     VariationalBound,
+    depth_beyond_doubt,
     exact_terms,
     gaussian_terms,
     has_known_ends,
@@ -22,25 +23,45 @@ from vdmkit.objective import bits_per_dim
 from vdmkit.run._load import TrainedRun
 
 _NATS = 20.0
+_FALSE_ALARM = 9e-7  # of Monte Carlo; with exp(-20) for the images it is one in a million
 
 
-def exact_value(run: TrainedRun, test: Images, index: Int[np.ndarray, " m"]) -> float | None:
-    """Mean -log2 P of these images, or None."""
+def exact_nats(run: TrainedRun, test: Images, index: Int[np.ndarray, " m"]) -> Float[np.ndarray, " m"] | None:
+    """Returns -log P of these images, nats, or None where P is not known."""
     distribution = run.recipe.data.build().distribution
-    if distribution is None:
-        return None
-    return bits_per_dim(float(distribution.nats(test.pixels[index]).mean()), test.pixels[0].size)
+    return None if distribution is None else distribution.nats(test.pixels[index])
 
 
-def below_the_truth(exact: float, highest: float, dimensions: int) -> list[str]:
-    """A reason not to trust bits/dim of which `highest` is an upper limit, if they are too low to be a likelihood.
+def impossible_below(
+    exact: Float[np.ndarray, " m"], nats: Float[np.ndarray, "2 m"], estimator: AbstractEstimator[Any]
+) -> float:
+    """Returns the mean, nats an image, below which these estimates belong to no likelihood.
 
-    Of images drawn from P, sum log(p / P) exceeds a nats with probability exp(-a) at most, for any normalised p that
-    does not know the images (Markov's inequality). Here a = 20: 2e-9.
+    Minus infinity if Monte Carlo is too coarse to tell.
+
+    Of images drawn from P, sum log(p / P) exceeds 20 nats with probability exp(-20) at most, for any normalised p that
+    does not know the images (Markov's inequality). The estimates bound -log p in expectation only, and their errors are
+    skewed: see `depth_beyond_doubt`. An importance-weighted bound needs no allowance, for exp(-nats) has at most the
+    expectation p, to which Markov's inequality applies as it stands; nor do estimates without Monte Carlo error.
+
+    Args:
+        exact: -log P of each image.
+        nats: two independent estimates of a bound on -log p for each.
     """
-    if (exact - highest) * dimensions * math.log(2) < _NATS:
+    without_allowance = isinstance(estimator, ImportanceWeighted) or bool((nats[0] == nats[1]).all())
+    depth = 0.0 if without_allowance else depth_beyond_doubt((nats - exact).ravel(), _FALSE_ALARM)
+    return float(exact.mean()) - _NATS / len(exact) - depth
+
+
+def below_the_truth(value: float, exact: float, lowest: float, levels: int) -> list[str]:
+    """Returns a reason not to trust these bits/dim, if they are less than the `lowest` that are possible."""
+    if not value < lowest:
         return []
-    return [f"no model gives images of exactly {exact:.4f} bits/dim so little: its probabilities do not sum to 1."]
+    failure = "these probabilities do not sum to 1" if levels else "this density does not integrate to 1"
+    return [
+        f"{value:.4f} bits/dim is impossible: the distribution that these images were drawn from gives them "
+        f"{exact:.4f}, so {failure}."
+    ]
 
 
 def exact_bound(

@@ -1,19 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measuring a likelihood: plan, passes until the wanted precision is reached, and the reasons not to trust it."""
 
-import hashlib
-import json
-import math
-import sys
-from dataclasses import asdict
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, PRNGKeyArray
+from jaxtyping import Int
 
-from vdmkit import __version__
 from vdmkit.assembly import build_estimator
 from vdmkit.data import Images, copies_of, groups_of, prints_of
 from vdmkit.errors import UntrustedError
@@ -28,36 +21,29 @@ from vdmkit.likelihood import (
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import check_increasing
 from vdmkit.objective import bits_per_dim
-from vdmkit.randomness import fold_purpose
-from vdmkit.recipe import flat
-from vdmkit.report import progress
 from vdmkit.run._arithmetic import arithmetic
 from vdmkit.run._comparable import reasons_against
 from vdmkit.run._conformance import Findings, check_estimator_of_run, check_model_of_run, differentiates
 from vdmkit.run._evaluate import check_fits
-from vdmkit.run._exact import below_the_truth, exact_bound, exact_value
+from vdmkit.run._exact import below_the_truth, exact_bound, exact_nats, impossible_below
 from vdmkit.run._likelihood_files import leave, name_of_result
 from vdmkit.run._likelihood_report import Likelihood
 from vdmkit.run._load import TrainedRun
-from vdmkit.run._manifest import packages
-from vdmkit.run._pass import Kept, batch_of, pass_over, sample_of
+from vdmkit.run._pass import sample_of
+from vdmkit.run._passes import Passes, fingerprint_of, key_of, measure_passes
 from vdmkit.run._remarks import on_copies
 from vdmkit.run._solver_error import SolverError
 from vdmkit.run._trained_on import read_trained_on
 
 _TERMS = ("prior", "reconstruction", "diffusion", "volume", "dequantisation")  # printed first, in this order
 _REFINED = 4  # images that are solved again
-_MEASURED_BY = ("seed", "model.", "objective.", "likelihood.")  # keys of the recipe
-_ASK_FOR_MORE = 0.9  # of the precision that missed: the next pass should not miss again
 
 
 def measure_likelihood(run: TrainedRun, test: Images, *, allow_untrusted: bool = False) -> Likelihood:
     """Estimate -log P of the test images by the recipe's estimator, and leave the result in the run folder.
 
     What was measured otherwise, or of other images, stays there beside it: see `name_of_result`.
-
-    The interval stays valid when a precision is asked for: the number of draws is planned on a pilot whose draws
-    are not used, and a pass that misses the precision is thrown away whole, so no pass knows when it will end.
+    The interval stays valid when a precision is asked for: see `vdmkit.likelihood.passes_for`.
 
     Raises:
         DataError: the images are not of the model's shape or number of levels, or fewer than 2.
@@ -73,15 +59,15 @@ def measure_likelihood(run: TrainedRun, test: Images, *, allow_untrusted: bool =
     findings = _findings(run, model, test)
     if findings.problems and not allow_untrusted:
         findings.refuse()
-    estimates, evaluations, kept = _passes(run, test, estimator, index)
-    report = _report(run, test, estimator, index, estimates, evaluations, findings)
+    passes = measure_passes(run, test, estimator, index)
+    report = _report(run, test, estimator, index, passes, findings)
     if report.reasons and not allow_untrusted:
         raise UntrustedError(
             f"not a likelihood: {' '.join(report.reasons)} --allow-untrusted prints the number, marked as none."
         )
-    name = name_of_result(test.identity, settings.estimator, _fingerprint(run, test, 0))
-    leave(run.folder, name, report, index, estimates)
-    kept.clear()  # not before: --allow-untrusted after a refusal, or the same command after a kill, needs them
+    name = name_of_result(test.identity, settings.estimator, fingerprint_of(run, test))
+    leave(run.folder, name, report, index, passes.estimates)
+    passes.kept.clear()  # not before: --allow-untrusted after a refusal, or the same command after a kill, needs them
     return report
 
 
@@ -92,86 +78,15 @@ def _findings(run: TrainedRun, model: DiffusionModel, test: Images) -> Findings:
     return of_model + check_estimator_of_run(recipe, test.levels)
 
 
-def _passes(
-    run: TrainedRun, test: Images, estimator: AbstractEstimator[Any], index: Int[np.ndarray, " m"]
-) -> tuple[Estimates, int, Kept]:
-    """The pass that reached the precision, the network evaluations of all of them and their pilots, its batches."""
-    settings, evaluations, stage = run.recipe.likelihood, 0, 0
-    wanted = settings.precision
-    while True:
-        estimates, spent, kept = _pass(run, test, estimator, index, wanted, stage)
-        evaluations += spent
-        reached = bits_per_dim(
-            interval(np.asarray(estimates.nats)).half_width_monte_carlo, math.prod(test.pixels.shape[1:])
-        )
-        if not settings.precision or not reached > settings.precision:
-            return estimates, evaluations, kept
-        print(f"+/- {reached:.4g} with this pass, +/- {settings.precision:g} wanted: once more", file=sys.stderr)
-        wanted *= _ASK_FOR_MORE * settings.precision / reached
-        stage += 1
-
-
-def _pass(
-    run: TrainedRun,
-    test: Images,
-    estimator: AbstractEstimator[Any],
-    index: Int[np.ndarray, " m"],
-    precision: float,
-    stage: int,
-) -> tuple[Estimates, int, Kept]:
-    """One pass planned for `precision` (bits/dim), and the network evaluations that it and its pilot took."""
-    settings, model = run.recipe.likelihood, run.model(run.recipe.likelihood.weights)
-    key = _key(run, stage)
-    nats = precision * model.dimensions * math.log(2)
-    plan = estimator.plan(model, test.pixels[index], precision=nats, key=fold_purpose(key, "plan"))
-    rounds = estimator.rounds(plan)
-    if precision:
-        print(f"planned for +/- {precision:.4g}: {2 * rounds:,} evaluations an image", file=sys.stderr)
-    kept = Kept(run.folder.unfinished_likelihood / _fingerprint(run, test, stage))
-    batches = -(-len(index) // batch_of(settings.batch_size, len(index)))
-    with progress("likelihood", 2 * rounds * batches) as advance:
-        estimates = pass_over(
-            estimator,
-            model,
-            test.pixels,
-            index,
-            plan,
-            batch_size=settings.batch_size,
-            key=key,
-            kept=kept,
-            on_round=advance,
-        )
-    return estimates, int(np.sum(estimates.evaluations)) + getattr(plan, "evaluations", 0), kept
-
-
-def _key(run: TrainedRun, stage: int) -> PRNGKeyArray:
-    return jax.random.fold_in(fold_purpose(jax.random.key(run.recipe.seed), "likelihood"), stage)
-
-
-def _fingerprint(run: TrainedRun, test: Images, stage: int) -> str:
-    """Returns 16 hexadecimal digits that stand for all that the numbers of a pass depend on."""
-    facts = [
-        {key: value for key, value in flat(run.recipe).items() if key.startswith(_MEASURED_BY)},
-        run.plugins,
-        packages(),
-        run.step,
-        [test.identity.sha256, test.pixels.shape, test.levels],
-        stage,
-        asdict(arithmetic()),
-        __version__,
-    ]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def _report(
     run: TrainedRun,
     test: Images,
     estimator: AbstractEstimator[Any],
     index: Int[np.ndarray, " m"],
-    estimates: Estimates,
-    evaluations: int,
+    passes: Passes,
     findings: Findings,
 ) -> Likelihood:
+    estimates, evaluations = passes.estimates, passes.evaluations
     recipe, model = run.recipe, run.model(run.recipe.likelihood.weights)
     known, prints = read_trained_on(run.folder), prints_of(test)
     copies, groups = copies_of(prints, known.prints), groups_of(prints, known.prints)[index]
@@ -180,23 +95,29 @@ def _report(
         name: estimates.terms[name] for name in dict.fromkeys([*_TERMS, *estimates.terms]) if name in estimates.terms
     }
     solver = _solver_error(run, test, estimator, index)
-    width = total.half_width_monte_carlo + (solver.half_width if solver else 0.0)
+    monte_carlo = bits_per_dim(passes.half_width, model.dimensions)
+    width = monte_carlo + (solver.half_width if solver else 0.0)
     evaluations += solver.evaluations if solver else 0
-    exact = exact_value(run, test, index)
+    true_nats = exact_nats(run, test, index)
+    exact = None if true_nats is None else bits_per_dim(float(true_nats.mean()), model.dimensions)
     reasons, remarks = reasons_against(run.trained_on, test, known.statistics)
     reasons = [*findings.problems, *reasons, *_reasons(estimates)]
     if solver and not reasons:
         reasons += solver.reasons()
-    if exact is not None and copies.exact == 0 and copies.held_out is not False:
-        reasons += below_the_truth(exact, total.value + width, len(index) * model.dimensions)
+    lowest = None
+    if true_nats is not None and exact is not None and copies.exact == 0 and copies.held_out is not False:
+        lowest = impossible_below(true_nats, np.asarray(estimates.nats), estimator)
+        lowest = bits_per_dim(lowest, model.dimensions) - (solver.half_width if solver else 0.0)
+        reasons += below_the_truth(total.value, exact, lowest, test.levels)
     return Likelihood(
         bpd=total.value,
         bpd_low=total.value - width,
         bpd_high=total.value + width,
-        half_width_monte_carlo=total.half_width_monte_carlo,
+        half_width_monte_carlo=monte_carlo,
         half_width_test_set=total.half_width_test_set,
         terms={name: bits_per_dim(float(nats.mean()), model.dimensions) for name, nats in terms.items()},
         exact=exact,
+        impossible_below=lowest,
         exact_bound=exact_bound(run, test, estimator, index),
         discretisation=solver and solver.value,
         estimator=estimator.describe(),
@@ -230,7 +151,7 @@ def _solver_error(
         return None
     model, few = run.model(run.recipe.likelihood.weights), index[sample_of(len(index), _REFINED)]
     images, numbers = jnp.asarray(test.pixels[few]), jnp.asarray(few, jnp.int32)
-    differences, evaluations = discretisation_error(estimator, model, images, numbers, key=_key(run, 0))
+    differences, evaluations = discretisation_error(estimator, model, images, numbers, key=key_of(run))
     return SolverError(bits_per_dim(differences, model.dimensions), evaluations)
 
 

@@ -16,9 +16,10 @@ class Likelihood:
     give; that of the test set, how far these images' mean may be from that of all images. `discretisation` is how
     much a solver's tolerance moved it (None: no solver; NaN: a solve failed). `bpd_low` and `bpd_high` allow for Monte
     Carlo and the solver, on these images. `exact` is -log2 P itself where the distribution is known, and `exact_bound`
-    what infinitely many draws would give where that is known too. Where `levels` is 0, P is a density. A number that
-    is not a likelihood has `trusted` false, and the reasons; `held_out` is false for images that are copies of training
-    images, exactly or nearly.
+    what infinitely many draws would give where that is known too. No model reaches less than `impossible_below`, but
+    for one false alarm in a million: minus infinity if Monte Carlo is too coarse to tell, None if P is not known. Where
+    `levels` is 0, P is a density. A number that is not a likelihood has `trusted` false, and the reasons; `held_out` is
+    false for images that are copies of training images, exactly or nearly.
     """
 
     bpd: float
@@ -28,6 +29,7 @@ class Likelihood:
     half_width_test_set: float
     terms: dict[str, float]
     exact: float | None
+    impossible_below: float | None
     exact_bound: float | None
     discretisation: float | None
     estimator: str
@@ -65,6 +67,7 @@ class Likelihood:
             ("test set", self._test_set()),
             ("terms", " + ".join(f"{name} {value:.4f}" for name, value in self.terms.items())),
             *_row("exact", self.exact, "{:.4f}, the truth on these images"),
+            *self._judged(),
             *_row("exact bound", self.exact_bound, "{:.4f}, from infinitely many draws"),
             *_row("solver", self.discretisation, self._solver()),
             ("estimator", self.estimator),
@@ -86,6 +89,14 @@ class Likelihood:
         if not self.half_width_test_set:
             return "hidden by Monte Carlo: ask for more draws, or a --precision"
         return f"+/- {self.half_width_test_set:.4f} (95%: what other images would change; not in the line above)"
+
+    def _judged(self) -> list[tuple[str, str]]:
+        """Whatever the number is, so that it does not depend on the side to which Monte Carlo errs."""
+        if self.impossible_below is None:
+            return []
+        if self.impossible_below == -math.inf:
+            return [("", "Monte Carlo is too coarse to judge the number against it")]
+        return [("", f"less than {self.impossible_below:.4f} is impossible, and would be refused")]
 
     def _solver(self) -> str:
         if self.discretisation is not None and math.isnan(self.discretisation):
