@@ -18,6 +18,7 @@ from vdmkit.data import AbstractSource, Images
 from vdmkit.errors import ConformanceError, RecipeError, UntrustedError
 from vdmkit.likelihood import ImportanceWeighted, VariationalBound
 from vdmkit.model import DiffusionModel
+from vdmkit.noise import check_increasing
 from vdmkit.recipe import Recipe
 from vdmkit.run._load import TrainedRun
 from vdmkit.testing import (
@@ -130,6 +131,7 @@ def _checks_of_training(recipe: Recipe, train: Images) -> Iterator[Checked]:
     for choice in recipe.augmentations:
         yield choice.component, lambda one=choice: check_augmentation(one.build(), few, train.levels)
     schedule = recipe.model.schedule.build(key=jax.random.key(0))
+    yield recipe.model.schedule.component, lambda: check_increasing(schedule)
     for choice, steps in _grids(recipe):
         yield choice.component, lambda one=choice, steps=steps: check_grid(one.build(), schedule, steps)
 

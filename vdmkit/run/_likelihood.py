@@ -19,7 +19,6 @@ from vdmkit.likelihood import (
     interval,
 )
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import check_increasing
 from vdmkit.objective import bits_per_dim
 from vdmkit.run._arithmetic import arithmetic
 from vdmkit.run._comparable import reasons_against
@@ -52,7 +51,6 @@ def measure_likelihood(run: TrainedRun, test: Images, *, allow_untrusted: bool =
     """
     model, settings = run.model(run.recipe.likelihood.weights), run.recipe.likelihood
     check_fits(model, test)
-    check_increasing(model.schedule)
     estimator = build_estimator(run.recipe, test.levels)
     index = sample_of(len(test.pixels), settings.images or len(test.pixels))
     check_count(test.pixels[index])
