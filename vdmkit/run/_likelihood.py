@@ -109,7 +109,7 @@ def _pass(
     rounds = estimator.rounds(plan)
     if precision:
         print(f"planned for +/- {precision:.4g}: {2 * rounds:,} evaluations an image", file=sys.stderr)
-    kept = Kept(run.folder.unfinished_likelihood / _fingerprint(run, test, stage))
+    kept = Kept(run.folder.unfinished_likelihood / fingerprint(run, test, stage))
     batches = -(-len(index) // batch_of(settings.batch_size, len(index)))
     with progress("likelihood", 2 * rounds * batches) as advance:
         estimates = pass_over(
@@ -130,15 +130,15 @@ def _key(run: TrainedRun, stage: int) -> PRNGKeyArray:
     return jax.random.fold_in(fold_purpose(jax.random.key(run.recipe.seed), "likelihood"), stage)
 
 
-def _fingerprint(run: TrainedRun, test: Images, stage: int) -> str:
-    """Of all that the numbers of a pass depend on."""
+def fingerprint(run: TrainedRun, test: Images, of_pass: object) -> str:
+    """Of all that the numbers of a pass depend on; `of_pass` tells it from others, as JSON does."""
     facts = [
         flat(run.recipe),
         run.plugins,
         packages(),
         run.step,
         test.identity.sha256,
-        stage,
+        of_pass,
         device(),
         str(jnp.zeros(()).dtype),
         __version__,
