@@ -20,7 +20,7 @@ from vdmkit.model import DiffusionModel
 from vdmkit.noise import VariancePreserving, check_increasing, steps_of_bound
 from vdmkit.objective import Objective, check_variance
 from vdmkit.observation import require_even_levels
-from vdmkit.optimizer import interior_apart
+from vdmkit.optimizer import adamw, interior_apart, learning_rates
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import Recipe
 from vdmkit.sampling import Guidance
@@ -93,6 +93,14 @@ def build_optimizer(recipe: Recipe) -> optax.GradientTransformation:
     """The recipe's optimiser, told how many steps it will make."""
     optimizer = recipe.optimizer.build(steps=recipe.training.steps)
     return interior_apart(optimizer) if recipe.objective.schedule == "variance" else optimizer
+
+
+def build_learning_rate(recipe: Recipe) -> optax.Schedule | None:
+    """The learning rate by the number of updates made before; None for a plugin's optimiser, which alone knows."""
+    if recipe.optimizer.component.target is not adamw:
+        return None
+    keys = {key: recipe.optimizer.params[key] for key in ("learning_rate", "warmup_steps", "decay")}
+    return learning_rates(recipe.training.steps, **keys)
 
 
 def build_update(recipe: Recipe, optimizer: optax.GradientTransformation) -> Update:

@@ -30,14 +30,19 @@ def adamw(
     decay = "cosine" takes the learning rate to 0 at the end of training. The rate is that of the count before
     the update, so with a warm-up the first update changes nothing.
     """
+    rate = learning_rates(steps, learning_rate, warmup_steps, decay)
+    update = optax.adamw(rate, b1, b2, eps, weight_decay=weight_decay, mask=_decays)
+    return optax.chain(optax.clip_by_global_norm(clip_norm), update) if clip_norm > 0 else update
+
+
+def learning_rates(steps: int, learning_rate: float, warmup_steps: int, decay: str) -> optax.Schedule:
+    """The learning rate by the number of updates made before."""
     if decay == "cosine":
         after_warmup = optax.cosine_decay_schedule(learning_rate, max(steps - warmup_steps, 1))
     else:
         after_warmup = optax.constant_schedule(learning_rate)
     warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
-    rate = optax.join_schedules([warmup, after_warmup], [warmup_steps])
-    update = optax.adamw(rate, b1, b2, eps, weight_decay=weight_decay, mask=_decays)
-    return optax.chain(optax.clip_by_global_norm(clip_norm), update) if clip_norm > 0 else update
+    return optax.join_schedules([warmup, after_warmup], [warmup_steps])
 
 
 def interior_apart(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:

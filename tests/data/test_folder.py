@@ -151,3 +151,13 @@ def test_a_damaged_cache_is_named(tmp_path: Path, cache: Path) -> None:
     cached.write_bytes(cached.read_bytes()[:-1])
     with pytest.raises(DataError, match=f"{cached.name}.*Delete this file"):
         _source(folder).load("train")
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"), [("mine/test", "mine"), ("mine/train", "mine[train]"), ("flowers", "flowers")]
+)
+def test_a_folder_s_images_are_called_so_that_one_knows_which(tmp_path, folder, name):
+    """A report would say "test/test", which could be any images."""
+    _write(tmp_path / folder, _pixels(2))
+    identity = _source(tmp_path / folder).load("test").identity
+    assert (identity.name, identity.split) == (name, "test")

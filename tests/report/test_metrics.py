@@ -60,6 +60,13 @@ def test_a_resumed_run_repeats_no_step(tmp_path):
     assert [line["step"] for line in lines(tmp_path)] == [10]
 
 
+def test_a_line_that_is_there_is_not_repeated(tmp_path):
+    """Every repetition of a finished run would log its result once more."""
+    log(tmp_path, 0, 10)
+    log(tmp_path, 10, 10, 20)
+    assert [line["step"] for line in lines(tmp_path)] == [10, 20]
+
+
 def test_what_a_kill_or_a_full_disk_left_is_dropped(tmp_path):
     """A half line would stop the run for good, or make the file unreadable."""
     log(tmp_path, 0, 10)

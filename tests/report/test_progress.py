@@ -30,8 +30,16 @@ def test_lines_come_now_and_then_and_at_the_end(clock, capsys):
             clock[0] += 1.0
             advance(1, lambda step=step: f"bpd {step}")
     first, *_, last = capsys.readouterr().err.splitlines()
-    assert first.split() == ["training:", "56/100", "bpd", "56", "16", "s,", "44", "s", "left"]
-    assert last.split() == ["training:", "100/100", "bpd", "100", "60", "s,", "0", "s", "left"]
+    assert first == "training: 56/100  bpd 56  0:00:16 elapsed, 0:00:44 left"
+    assert last == "training: 100/100  bpd 100  0:01:00 elapsed, 0:00:00 left"
+
+
+def test_what_takes_no_time_gets_no_line(clock, capsys):
+    """A run that is evaluated now and then would fill its log with lines that say nothing."""
+    with progress("evaluating", 4) as advance:
+        clock[0] += 0.5
+        advance(4)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_bar_on_a_terminal(monkeypatch):
@@ -44,6 +52,37 @@ def test_a_bar_on_a_terminal(monkeypatch):
     shown = terminal.getvalue()
     assert "10/10" in shown
     assert "bpd 1.234" in shown
+
+
+def test_a_bar_says_which_time_is_which(clock, monkeypatch):
+    """A user would take the time that went by for the time left; or the pace be that of compilation."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "200")
+    with progress("training", 100) as advance:
+        clock[0] += 20.0  # compilation
+        advance()
+        for _ in range(10):
+            clock[0] += 2.0
+            advance()
+        clock[0] += 1.0
+    assert "0:00:41 elapsed, 0:02:57 left" in terminal.getvalue()  # 89 steps of 2 s, one second ago
+
+
+def test_a_bar_within_a_bar(monkeypatch):
+    """Two displays would overwrite each other, or what is done stay on the screen beside what is not."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with progress("training", 10) as advance:
+        advance()
+        with progress("evaluating", 4) as evaluated:
+            evaluated(4)
+        before = len(terminal.getvalue())
+        advance(9)
+    shown = terminal.getvalue()
+    assert "evaluating" in shown[:before]
+    assert "10/10" in shown[before:]
+    assert "evaluating" not in shown[before:]
 
 
 @pytest.mark.parametrize("terminal", [False, True])

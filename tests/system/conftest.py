@@ -157,8 +157,13 @@ def arrays() -> Callable[[Path], dict[str, np.ndarray]]:
 
 @pytest.fixture(scope="session")
 def steps_logged() -> Callable[[Path], list[int]]:
-    """`steps_logged(run)`: the steps in its metrics.jsonl, every line of which is JSON."""
-    return lambda run: [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    """`steps_logged(run)`: the steps of training in its metrics.jsonl, every line of which is JSON."""
+
+    def steps_logged(run: Path) -> list[int]:
+        lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+        return [line["step"] for line in lines if "train/bpd" in line]
+
+    return steps_logged
 
 
 @pytest.fixture(scope="session")

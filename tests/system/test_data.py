@@ -74,7 +74,7 @@ def test_a_folder_of_images(program, images, recipe):
     # The paper's prediction, as it compiles fast with 256 levels.
     result = program("run", folder_recipe(recipe), "--out", "run", "--set", "model.prediction.name=eps")
     assert result.code == 0, result.err
-    assert "10 images of test/test, step 2, ema weights" in result.out
+    assert f"10 images of {program.cwd.name}/test, step 2, ema weights" in result.out
     with Image.open(program.cwd / "run" / "samples.png") as picture:
         assert picture.mode == "RGB"
 

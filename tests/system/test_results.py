@@ -51,10 +51,18 @@ def test_the_evaluation(evaluation):
     assert evaluation["estimator"] == "variational bound, continuous time"
 
 
-def test_the_metrics(whole):
-    """A step would be missing or logged twice, or a line not be JSON."""
-    lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+def test_the_metrics(whole, evaluation):
+    """A step would be missing or logged twice, or a line not be JSON; or the result or the learning rate be absent.
+
+    The learning rate, 0.01, warms up in two steps: the first update changes nothing, so that gamma_0 is still -8.
+    """
+    *lines, last = (json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines())
+    assert last == {"step": 12, **{f"test/{name}": evaluation[name] for name in ("bpd", "bpd_low", "bpd_high")}}
     assert [line["step"] for line in lines] == list(range(1, 13))
+    assert [line["learning_rate"] for line in lines] == pytest.approx([0, 0.005, *10 * [0.01]], rel=1e-6)  # float32
+    assert (lines[0]["schedule/gamma_0"], lines[0]["schedule/gamma_1"]) == (-8, 5)
+    assert lines[1]["schedule/gamma_0"] != -8
+    assert lines[1]["schedule/gamma_1"] != 5
     for line in lines:
         terms = (line[f"train/{name}"] for name in ("prior", "reconstruction", "diffusion"))
         assert line["train/bpd"] == pytest.approx(sum(terms), rel=1e-6)  # three float32 roundings
@@ -134,9 +142,36 @@ def test_looking_on_changes_nothing(program, tiny, arrays, whole):
     expected, found = arrays(whole), arrays(run)
     assert {name: array.tobytes() for name, array in found.items()} == {n: a.tobytes() for n, a in expected.items()}
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    bpds = {line["step"]: line["test/bpd"] for line in lines if "test/bpd" in line}
+    bpds = {line["step"]: line["test/bpd"] for line in lines if "test/bpd" in line and line["step"] < 12}
     assert list(bpds) == [4, 8]
     assert steps_in(run / "checkpoints") == sorted({min(bpds, key=bpds.__getitem__), 9, 12})
+
+
+def test_a_curve_of_few_draws(program, tiny, arrays, whole):
+    """The curve would cost what the reported bound does, be noise, be taken for it, or choose what is kept."""
+    curve = (
+        "--set",
+        "training.evaluate_every=4",
+        "--set",
+        "training.evaluate_draws=4",
+        "--set",
+        "training.keep_best=0",
+    )
+    assert program("run", tiny, "--out", "run", *curve).code == 0
+    run = program.cwd / "run"
+    expected, found = arrays(whole), arrays(run)
+    assert {name: array.tobytes() for name, array in found.items()} == {n: a.tobytes() for n, a in expected.items()}
+    assert (run / "evaluation.json").read_bytes() == (whole / "evaluation.json").read_bytes()
+    assert steps_in(run / "checkpoints") == [9, 12]
+    metrics = (run / "metrics.jsonl").read_bytes()
+    lines = [json.loads(line) for line in metrics.splitlines()]
+    bpds = {line["step"]: line["test/bpd_of_4_draws"] for line in lines if "test/bpd_of_4_draws" in line}
+    assert list(bpds) == [4, 8, 12]
+    draws = ("--set", "evaluation.draws=4")  # the same ones, which fix the last point
+    alone = program("evaluate", "--ckpt", str(shutil.copytree(whole, program.cwd / "whole")), *draws, "--json")
+    assert json.loads(alone.out)["bpd"] == bpds[12]
+    assert program("run", tiny, "--out", "run", *curve).code == 0
+    assert (run / "metrics.jsonl").read_bytes() == metrics, "a finished run that is run again has nothing to add"
 
 
 def test_a_file_of_another_kind_is_refused_at_once(program, whole):

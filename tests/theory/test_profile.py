@@ -20,10 +20,10 @@ from vdmkit.profile import (
     closed_form,
     cost_of,
     costs_of_gaussian,
+    errors_at,
     fine,
-    measure_curve,
-    measure_pairs,
     rate_of,
+    steps_from,
     variance,
 )
 
@@ -110,10 +110,13 @@ def test_measured_errors_and_steps_are_the_exact_ones(gaussian) -> None:
     model, d = gaussian(0.25, shape=(16, 16, 1)), 256
     gamma, n = np.linspace(LOW, HIGH, 5), 64
     x = jax.random.choice(jax.random.key(1), jnp.array([0, 1], jnp.uint8), (n, 16, 16, 1))  # x = -1/2 or 1/2: s2 = 1/4
-    curve = measure_curve(model, np.asarray(x), gamma, key=jax.random.key(0))
-    samples = curve.error.mean(0)
+    errors = [errors_at(model, np.asarray(x), gamma, t, key=jax.random.key(0)) for t in range(5)]
+    samples = np.stack(errors).mean(1)
     np.testing.assert_array_less(abs(samples.mean(1) - d * error_of(gamma)), 4 * samples.std(1) / np.sqrt(n))
-    pairs = measure_pairs(model, Gaussian(), np.asarray(x), gamma, batch_size=32, key=jax.random.key(2))
+    each = [
+        steps_from(model, Gaussian(), np.asarray(x), gamma, t, batch_size=32, key=jax.random.key(2)) for t in range(5)
+    ]
+    pairs = np.stack(each, axis=2)
     expected = costs_of_gaussian(gamma, d * error_of(gamma), d)
     for s, t in itertools.combinations(range(5), 2):
         of_pair = pairs[:, s, t].mean(0)
@@ -136,7 +139,7 @@ def test_errors_of_nothing(gaussian) -> None:
     assert (exact_at_the_data.mean(curve.gamma) > 0).all()
     images = np.zeros((2, 4, 4, 1), np.uint8)
     with pytest.raises(NonFiniteError, match="at gamma = 0 is not finite"):
-        measure_curve(gaussian(float("nan"), shape=(4, 4, 1)), images, np.linspace(0, 1, 2), key=jax.random.key(0))
+        errors_at(gaussian(float("nan"), shape=(4, 4, 1)), images, np.linspace(0, 1, 2), 0, key=jax.random.key(0))
 
 
 @pytest.mark.parametrize("times", [(1.0, 0.5, 0.1), (0.9, 0.5, 0.0)])

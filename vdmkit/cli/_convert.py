@@ -20,4 +20,4 @@ def convert(checkpoint: Checkpoint, to: To, out: Out, plugins: PluginFiles, step
     run = load_run(checkpoint, plugins=plugins, step=step)
     target = load_recipe(to, plugins=plugins, kept=run.folder.kept_plugins())
     found = convert_run(run, target, RunFolder(out), where=f"--to {to}")
-    typer.echo(f"{found}\n  next  {command('likelihood')} --ckpt {out}")
+    typer.echo(f"{found}\n  next  {command('likelihood', '--ckpt', out)}")

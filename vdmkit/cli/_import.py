@@ -20,6 +20,6 @@ def import_checkpoint(checkpoint: Checkpoint, config: Config, out: Out, override
     step = import_official(checkpoint, config, RunFolder(out), overrides)
     typer.echo(
         f"{out}: the authors' model at step {step:,}, raw and averaged parameters.\n"
-        f"  next  {command('evaluate')} --ckpt {out}\n"
-        f"        {command('run')} {out}/resolved.toml --out {out}   (to train on)"
+        f"  next  {command('evaluate', '--ckpt', out)}\n"
+        f"        {command('run', out / 'resolved.toml', '--out', out)}   (to train on)"
     )

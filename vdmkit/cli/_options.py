@@ -2,6 +2,7 @@
 """Arguments and options that several commands share, and how to name a command to the user."""
 
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -45,6 +46,7 @@ def with_steps(overrides: list[str], steps: int | None) -> list[str]:
     return [*overrides, f"sampling.steps={steps}"]
 
 
-def command(name: str) -> str:
-    """How this user calls a command: `uv run` leaves no `vdmkit` on the shell's path."""
-    return f"uv run vdmkit {name}" if "UV_RUN_RECURSION_DEPTH" in os.environ else f"vdmkit {name}"
+def command(*words: str | Path) -> str:
+    """How this user calls a command, as a shell takes it: `uv run` leaves no `vdmkit` on the shell's path."""
+    program = ("uv", "run", "vdmkit") if "UV_RUN_RECURSION_DEPTH" in os.environ else ("vdmkit",)
+    return shlex.join([*program, *map(str, words)])

@@ -29,6 +29,6 @@ def run(recipe: RecipeFile, overrides: Overrides, plugins: PluginFiles, out: Out
         f"  samples      {samples}\n"
         f"  checkpoints  {folder.checkpoints}\n"
         f"  evaluation   {folder.evaluation}\n"
-        f"  next         {command('sample')} --ckpt {folder.path} -n 64 -o grid.png\n"
-        f"               {command('likelihood')} --ckpt {folder.path}"
+        f"  next         {command('sample', '--ckpt', folder.path, '-n', '64', '-o', 'grid.png')}\n"
+        f"               {command('likelihood', '--ckpt', folder.path)}"
     )

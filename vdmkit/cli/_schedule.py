@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step
-from vdmkit.errors import RecipeError
+from vdmkit.errors import Interrupted, RecipeError
 
 Counts = Annotated[str, typer.Option("--steps", metavar="T,T,...", help="Numbers of steps.")]
 Images = Annotated[int, typer.Option("--images", min=2, help="How many training, and test images.")]
@@ -37,9 +37,13 @@ def schedule(
     run = load_run(checkpoint, overrides, plugins, step)
     if fit:
         check_fit(run, RunFolder(fit))
-    study = study_schedules(run, images=images, nodes=nodes, counts=_counts(counts))
-    left = leave_study(study, run.folder.path / "schedule")
-    fitted = fit_schedule(run, study.train, study.test, RunFolder(fit)) if fit else None
+    try:
+        study = study_schedules(run, images=images, nodes=nodes, counts=_counts(counts))
+        left = leave_study(study, run.folder.schedule)
+        fitted = fit_schedule(run, study.train, study.test, RunFolder(fit)) if fit else None
+        study.kept.clear()
+    except KeyboardInterrupt:
+        raise Interrupted("Stopped. What was measured is kept: to go on, run the same command again.") from None
     typer.echo(json.dumps(study.as_json(), indent=2) if as_json else text_of_study(study))
     for path in left:
         typer.echo(f"written to {path}", err=True)

@@ -51,12 +51,20 @@ class Folder(AbstractSource):
         cached = cache_folder() / f"images-{_fingerprint(folder, names, shape)}.npy"
         if not cached.exists():
             _decode(folder, names, shape, cached)
-        return identified(_mapped(cached), self.levels, name=folder.name, split=split)
+        return identified(_mapped(cached), self.levels, name=_name(folder, split), split=split)
 
     @functools.cached_property
     def _shape_of_first(self) -> tuple[int, int, int]:
         folder = self.folders["train"]
         return read_image(folder / _names(folder)[0]).shape
+
+
+def _name(folder: Path, split: Split) -> str:
+    """What to call its images: the folder, or the one around it where it is called by a split."""
+    around = folder.absolute().parent.name
+    if folder.name not in ("train", "test") or not around:
+        return folder.name
+    return around if folder.name == split else f"{around}[{folder.name}]"
 
 
 def _names(folder: Path) -> list[str]:

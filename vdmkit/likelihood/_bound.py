@@ -102,7 +102,8 @@ def _sum_of_draws(
 ) -> Bound:
     total = Bound(*(np.zeros(len(images)) for _ in range(3)))
     for k in range(strata):
-        draw = _one_draw(model, jnp.asarray(images), jnp.asarray(index), jnp.asarray([replicate, k]), key, strata, cut)
+        place = jnp.asarray([replicate, k]), jnp.asarray(strata, float)  # an array: one compilation for all numbers
+        draw = _one_draw(model, jnp.asarray(images), jnp.asarray(index), *place, key, cut)
         total = jax.tree.map(lambda a, b: a + np.asarray(b, np.float64), total, draw)
         on_draw()
     return total
@@ -110,7 +111,13 @@ def _sum_of_draws(
 
 @eqx.filter_jit
 def _one_draw(
-    model: DiffusionModel, images: Array, index: Array, draw: Array, key: PRNGKeyArray, strata: int, cut: Steps | None
+    model: DiffusionModel,
+    images: Array,
+    index: Array,
+    draw: Array,
+    strata: Float[Array, ""],
+    key: PRNGKeyArray,
+    cut: Steps | None,
 ) -> Bound:
     replicate, k = draw
 

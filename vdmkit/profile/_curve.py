@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The error of eps_hat along gamma, measured: every bound between the same ends follows from it, and its variance."""
 
-from collections.abc import Callable
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -53,32 +51,39 @@ def _between(
     return np.exp(PchipInterpolator(gamma, np.log(np.maximum(moment, _LEAST)))(at))
 
 
-def measure_curve(
+def errors_at(
     model: DiffusionModel,
     images: Real[np.ndarray, "n h w c"],
     gamma: Float[np.ndarray, " g"],
+    number: int,
     *,
     key: PRNGKeyArray,
-    on_gamma: Callable[[], object] = lambda: None,
-) -> Curve:
-    """2 g n evaluations of the network. The draws belong to an image's place among `images`.
+) -> Float[np.ndarray, "2 n"]:
+    """|eps - eps_hat|^2 of every image at gamma[number], drawn twice: 2 n evaluations of the network.
+
+    The draws belong to that number and to an image's place among `images`.
 
     Raises:
         NonFiniteError: the network's estimate is not finite.
     """
-    batch = jnp.asarray(images)
-    error, ends = np.empty((2, len(gamma), len(images))), np.empty((2, len(images)))
-    for replicate in (0, 1):
-        of_replicate = jax.random.fold_in(fold_purpose(key, "curve"), replicate)
-        ends[replicate] = _ends(model, batch, of_replicate)
-        for g, level in enumerate(gamma):
-            error[replicate, g] = _errors(model, batch, jnp.asarray(level, float), jax.random.fold_in(of_replicate, g))
-            if not np.isfinite(error[replicate, g]).all():
-                raise NonFiniteError(
-                    f"the error of eps_hat at gamma = {level:.4g} is not finite: nothing follows from it."
-                )
-            on_gamma()
-    return Curve(np.asarray(gamma, np.float64), error, ends)
+    level = jnp.asarray(gamma[number], float)
+    keys = (jax.random.fold_in(_of_replicate(key, replicate), number) for replicate in (0, 1))
+    error = np.stack([np.asarray(_errors(model, jnp.asarray(images), level, of_draw), np.float64) for of_draw in keys])
+    if not np.isfinite(error).all():
+        raise NonFiniteError(f"the error of eps_hat at gamma = {level:.4g} is not finite: nothing follows from it.")
+    return error
+
+
+def loss_at_ends(
+    model: DiffusionModel, images: Real[np.ndarray, "n h w c"], *, key: PRNGKeyArray
+) -> Float[np.ndarray, "2 n"]:
+    """The prior and the reconstruction loss of every image, nats, drawn twice."""
+    ends = (_ends(model, jnp.asarray(images), _of_replicate(key, replicate)) for replicate in (0, 1))
+    return np.stack([np.asarray(values, np.float64) for values in ends])
+
+
+def _of_replicate(key: PRNGKeyArray, replicate: int) -> PRNGKeyArray:
+    return jax.random.fold_in(fold_purpose(key, "curve"), replicate)
 
 
 @eqx.filter_jit

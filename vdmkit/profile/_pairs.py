@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a step of any kernel costs between any two gammas, measured: one evaluation of the network serves all ends s."""
 
-from collections.abc import Callable
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -15,34 +13,34 @@ from vdmkit.noise import diffuse
 from vdmkit.randomness import fold_purpose
 
 
-def measure_pairs(
+def steps_from(
     model: DiffusionModel,
     kernel: AbstractKernel,
     images: Real[np.ndarray, "n h w c"],
     gamma: Float[np.ndarray, " g"],
+    number: int,
     *,
     batch_size: int,
     key: PRNGKeyArray,
-    on_gamma: Callable[[], object] = lambda: None,
-) -> Float[np.ndarray, "2 g g n"]:
-    """KL of the step from gamma[t] to gamma[s], of each image with two independent draws, nats: at [:, s, t].
+) -> Float[np.ndarray, "2 g n"]:
+    """KL of the steps from gamma[number] to each gamma[s] below it, of each image with two independent draws, nats.
 
-    0 where s >= t. 2 (g - 1) n evaluations of the network.
+    0 where s >= number. 2 n evaluations of the network, none for number 0. The draws belong to that number and to an
+    image's place among `images`.
 
     Raises:
         RecipeError: the prediction lacks what the kernel needs.
     """
-    nodes = jnp.asarray(gamma, float)
-    found = np.zeros((2, len(gamma), len(gamma), len(images)))
-    for t, replicate in np.ndindex(len(gamma), 2):
-        of_draw = jax.random.fold_in(fold_purpose(key, "pairs"), 2 * t + replicate)
-        for start in range(0, len(images) if t else 0, batch_size):
-            index = np.resize(np.arange(start, min(start + batch_size, len(images))), min(batch_size, len(images)))
+    nodes, n = jnp.asarray(gamma, float), len(images)
+    found = np.zeros((2, len(gamma), n))
+    for replicate in (0, 1):
+        of_draw = jax.random.fold_in(fold_purpose(key, "pairs"), 2 * number + replicate)
+        for start in range(0, n if number else 0, batch_size):
+            index = np.resize(np.arange(start, min(start + batch_size, n)), min(batch_size, n))
             batch = jnp.asarray(images[index]), jnp.asarray(index)
-            of_batch = _steps(model, kernel, *batch, nodes, jnp.asarray(t), of_draw)
-            found[replicate, :t, t, index] = np.asarray(of_batch)[:, :t]
-        if replicate:
-            on_gamma()
+            found[replicate][:, index] = np.asarray(
+                _steps(model, kernel, *batch, nodes, jnp.asarray(number), of_draw)
+            ).T
     return found
 
 
@@ -64,10 +62,9 @@ def _steps(
         eps = jax.random.normal(key_eps, x.shape, x.dtype)
         estimate = model.denoise(diffuse(model.path, gamma_t, x, eps), gamma_t, {})
 
-        def to(gamma_s: Array) -> Float[Array, ""]:
-            safe = jnp.minimum(gamma_s, gamma_t - 1e-3)  # steps that go up are not looked at
-            return kernel.kl(estimate, x, eps, gamma_t, safe, key=key_kernel).sum()
+        def with_step(s: Array, found: Float[Array, " g"]) -> Float[Array, " g"]:
+            return found.at[s].set(kernel.kl(estimate, x, eps, gamma_t, nodes[s], key=key_kernel).sum())
 
-        return jax.lax.map(to, nodes)
+        return jax.lax.fori_loop(0, t, with_step, jnp.zeros_like(nodes))  # those below only, which are half of them
 
     return jax.vmap(one)(images, index)

@@ -45,6 +45,9 @@ class ObjectiveChoices:
 class TrainingSettings:
     """How long, on how much, and what is kept. Intervals are in steps; `evaluate_every` 0 means only at the end.
 
+    With `evaluate_draws` (even) the evaluations during training, and one more at its end, make a curve of so many draws
+    per image: the same draws every time, so that it is smooth. Left out, they have the draws of the reported bound.
+
     At least two checkpoints are kept: the newest can be damaged by whatever stopped the run. `keep_best` keeps those
     of lowest test bpd at `evaluate_every` besides: a choice among them is a choice made on the test set.
     """
@@ -55,6 +58,7 @@ class TrainingSettings:
     ema_warmup: bool = False
     log_every: Positive = 100
     evaluate_every: Count = 0
+    evaluate_draws: Annotated[int, Ge(2), MultipleOf(2)] | None = None
     sample_every: Count = 0
     checkpoint_every: Positive = 1000
     keep_last: Annotated[int, Ge(2)] = 2

@@ -18,12 +18,16 @@ class MetricLog:
         path = folder / "metrics.jsonl"
         kept = [line for line in _whole_lines(path) if _step_of(line) <= step]
         write_text(path, "".join(kept))
+        self._kept = set(kept)
         self._file = path.open("a")
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """One line, on disk at once."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        """One line, on disk at once. One that is there is not repeated, such as when a finished run is run again."""
+        line = json.dumps({"step": step, **values}) + "\n"
+        if line in self._kept:
+            return
+        self._file.write(line)
         self._file.flush()
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)

@@ -61,6 +61,16 @@ class RunFolder:
         return self.path / "likelihood.unfinished"
 
     @property
+    def schedule(self) -> Path:
+        """What the last study of schedules left."""
+        return self.path / "schedule"
+
+    @property
+    def unfinished_schedule(self) -> Path:
+        """What was measured in a study of schedules that was interrupted."""
+        return self.path / "schedule.unfinished"
+
+    @property
     def samples(self) -> Path:
         """Samples of the trained model beside real images."""
         return self.path / "samples.png"

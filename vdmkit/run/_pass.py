@@ -21,28 +21,27 @@ from vdmkit.training import data_mesh, place_batch, replicate
 
 @dataclass(frozen=True)
 class Kept:
-    """Batches of a pass in a folder of its own, named by everything that the numbers depend on."""
+    """Parts of a measurement in a folder of its own, named by everything that the numbers depend on."""
 
     folder: Path
 
-    def read(self, start: int) -> Estimates | None:
-        """The batch that starts at this image, if it was done before."""
-        path = self.folder / f"{start}.npz"
+    def read(self, number: int) -> dict[str, np.ndarray] | None:
+        """The arrays of a part by name, if it was done before."""
+        path = self.folder / f"{number}.npz"
         if not path.exists():
             return None
         with np.load(path) as file:
-            terms = {name.removeprefix("term_"): file[name] for name in file.files if name.startswith("term_")}
-            return Estimates(terms, file["evaluations"], file["failed"])
+            return {name: file[name] for name in file.files}
 
-    def write(self, start: int, estimates: Estimates) -> None:
-        """Keep a batch; in a folder that may not be written nothing is kept."""
+    def write(self, number: int, arrays: dict[str, Any]) -> None:
+        """Keep a part; in a folder that may not be written nothing is kept."""
         if os.access(self.folder.parent.parent, os.W_OK):
             self.folder.mkdir(parents=True, exist_ok=True)
-            with whole_file(self.folder / f"{start}.npz") as part, part.open("wb") as file:
-                np.savez(file, **as_arrays(estimates))
+            with whole_file(self.folder / f"{number}.npz") as part, part.open("wb") as file:
+                np.savez(file, **arrays)
 
     def clear(self) -> None:
-        """Delete them, and those of other passes that never ended."""
+        """Delete them, and those of other measurements that never ended."""
         shutil.rmtree(self.folder.parent, ignore_errors=True)
 
 
@@ -50,6 +49,11 @@ def as_arrays(estimates: Estimates) -> dict[str, Any]:
     """By name, as an .npz file holds them."""
     terms = {f"term_{name}": np.asarray(values) for name, values in estimates.terms.items()}
     return {**terms, "evaluations": estimates.evaluations, "failed": estimates.failed}
+
+
+def _of_arrays(arrays: dict[str, Any]) -> Estimates:
+    terms = {name.removeprefix("term_"): values for name, values in arrays.items() if name.startswith("term_")}
+    return Estimates(terms, arrays["evaluations"], arrays["failed"])
 
 
 def sample_of(count: int, wanted: int) -> Int[np.ndarray, " m"]:
@@ -81,15 +85,16 @@ def pass_over(
     model, plan = replicate_arrays((model, plan), mesh)
     parts = []
     for start in range(0, len(index), size):
-        part = kept and kept.read(start)
-        if part is None:
+        found = kept and kept.read(start)
+        if found is None:
             rows = np.resize(index[start : start + size], size)  # one shape, one compilation
             images, numbers = place_batch((np.ascontiguousarray(pixels[rows]), rows.astype(np.int32)), mesh)
             pair = [estimator(model, images, numbers, plan, replicate=r, key=key, on_round=on_round) for r in (0, 1)]
             part = jax.tree.map(lambda *both: np.stack([np.asarray(one) for one in both]), *pair)
             if kept:
-                kept.write(start, part)
+                kept.write(start, as_arrays(part))
         else:
+            part = _of_arrays(found)
             for _ in range(2 * estimator.rounds(plan)):
                 on_round()
         parts.append(part)

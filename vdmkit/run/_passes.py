@@ -112,8 +112,12 @@ def _kept(run: TrainedRun, test: Images, stage: int) -> Kept:
     return Kept(run.folder.unfinished_likelihood / fingerprint_of(run, test, stage))
 
 
-def fingerprint_of(run: TrainedRun, test: Images, stage: int = 0) -> str:
-    """Returns 16 hexadecimal digits that stand for all that the numbers of a pass depend on."""
+def fingerprint_of(run: TrainedRun, test: Images, stage: object = 0) -> str:
+    """Returns 16 hexadecimal digits that stand for all that the numbers of a pass depend on.
+
+    Args:
+        stage: tells the pass from others of the run, as JSON does.
+    """
     facts = [
         {key: value for key, value in flat(run.recipe).items() if key.startswith(_MEASURED_BY)},
         run.plugins,

@@ -101,6 +101,7 @@ def _report(training: Training, state: TrainState, known: TrainedOn, remarks: Se
     limit = 60 * recipe.evaluation.minutes
     evaluation = evaluate(model, test, recipe, step=step, trained_on=known.prints, remarks=remarks, seconds=limit)
     write_json(folder.evaluation, evaluation.as_json())
+    training.log.scalars(step, {f"test/{name}": getattr(evaluation, name) for name in ("bpd", "bpd_low", "bpd_high")})
     picture = picture_beside_real(model, test, recipe)
     if picture is None:
         folder.samples.unlink(missing_ok=True)  # of an earlier end of this run

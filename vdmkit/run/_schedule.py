@@ -7,30 +7,32 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, PRNGKeyArray, Real
+from jaxtyping import Real
 
+from vdmkit.assembly import shapes_of_estimate
 from vdmkit.choice import Choice
 from vdmkit.data import Images
 from vdmkit.errors import VdmkitError
-from vdmkit.kernel import OptimalVariance
+from vdmkit.kernel import AbstractKernel, OptimalVariance
 from vdmkit.likelihood import interval
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import AbstractSchedule, check_increasing, ends_of
 from vdmkit.objective import bits_per_dim
-from vdmkit.profile import Curve, best_rate, fine, measure_curve, measure_pairs, rate_of, variances_with_errors
+from vdmkit.profile import Curve, best_rate, fine, rate_of, variances_with_errors
 from vdmkit.randomness import fold_purpose
 from vdmkit.registry import registry
-from vdmkit.report import progress
 from vdmkit.run._arithmetic import Arithmetic, arithmetic
 from vdmkit.run._evaluate import check_fits
 from vdmkit.run._load import TrainedRun
-from vdmkit.run._pass import sample_of
+from vdmkit.run._measured import Measurement
+from vdmkit.run._pass import Kept, sample_of
+from vdmkit.run._passes import fingerprint_of
 from vdmkit.run._step_study import Predicted, of_gaussian, of_optimal_variance, of_pairs
 
 THIS_RUNS, BEST = "this run's", "the best there is"
 Some = Real[np.ndarray, "_ h w c"]
-_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,10 @@ class Variance:
 
 @dataclass(frozen=True)
 class Study:
-    """`continuous` is the bound of `images` test images in continuous time, bits/dim, +/- 95% of Monte Carlo."""
+    """`continuous` is the bound of `images` test images in continuous time, bits/dim, +/- 95% of Monte Carlo.
+
+    `kept` is what was measured, on disk until its user clears it: when all that follows from it is written.
+    """
 
     continuous: float
     half_width: float
@@ -61,6 +66,7 @@ class Study:
     left_out: tuple[str, ...]
     optimal_variance: dict[str, tuple[float, ...]]
     arithmetic: Arithmetic
+    kept: Kept
 
     def as_json(self) -> dict[str, Any]:
         """Everything but the images' own curves: their means on test images."""
@@ -87,60 +93,46 @@ def study_schedules(run: TrainedRun, *, images: int, nodes: int, counts: tuple[i
     test, train = source.load("test"), source.load("train")
     check_fits(model, test)
     check_increasing(model.schedule)
-    chosen = _some(train, images), _some(test, images)
     gamma, d = np.linspace(*ends_of(model.schedule), nodes), model.dimensions
     key = fold_purpose(jax.random.key(run.recipe.seed), "schedule")
-    curve, tested = _curves(model, chosen, gamma, key)
-    measured = {"gammas": tuple(gamma.tolist()), "errors": tuple((curve.mean(gamma) / d).tolist())}
+    kernels, left_out = _kernels(model)
+    chosen = {"train": _some(train, images), "test": _some(test, images)}
+    kept = Kept(run.folder.unfinished_schedule / fingerprint_of(run, test, [train.identity.sha256, images, nodes]))
+    measured = Measurement(model, chosen, gamma, kernels, key).measure(kept)
+    curve, tested = measured.curves["train"], measured.curves["test"]
+    optimal = {"gammas": tuple(gamma.tolist()), "errors": tuple((curve.mean(gamma) / d).tolist())}
     steps = of_gaussian(model.schedule, curve, tested, counts, d)
-    steps += of_optimal_variance(OptimalVariance(**measured), curve, tested, counts, d)
-    left_out = []
-    for name in sorted(set(registry("kernel").components) - {"gaussian", "optimal_variance"}):
-        try:
-            steps += _of_other(name, model, gamma, chosen, tested, counts, key)
-        except VdmkitError as error:
-            left_out.append(f"kernel {name}: " + str(error).removeprefix(f"kernel {name}: "))
+    steps += of_optimal_variance(OptimalVariance(**optimal), curve, tested, counts, d)
+    for name, of_kernel in measured.steps.items():
+        steps += of_pairs(name, gamma, of_kernel["train"], of_kernel["test"], tested.ends, counts, d)
     found = _continuous(tested, d)
     variances = tuple(_variances(model.schedule, tested, d))
     tables = variances, tuple(steps), tuple(left_out)
-    return Study(*found, len(chosen[1]), curve, tested, *tables, measured, arithmetic())
+    return Study(*found, len(chosen["test"]), curve, tested, *tables, optimal, arithmetic(), kept)
 
 
 def _some(images: Images, count: int) -> Some:
     return images.pixels[sample_of(len(images.pixels), min(count, len(images.pixels)))]
 
 
-def _curves(
-    model: DiffusionModel, chosen: tuple[Some, Some], gamma: Float[np.ndarray, " g"], key: PRNGKeyArray
-) -> tuple[Curve, Curve]:
-    """Of training and of test images."""
-    with progress("errors along gamma", 4 * len(gamma)) as advance:
-        train, test = (
-            measure_curve(model, some, gamma, key=jax.random.fold_in(key, i), on_gamma=advance)
-            for i, some in enumerate(chosen)
-        )
-    return train, test
+def _kernels(model: DiffusionModel) -> tuple[dict[str, AbstractKernel], list[str]]:
+    """Those whose steps have to be measured one by one, and why others cannot be."""
+    kernels, left_out = {}, []
+    for name in sorted(set(registry("kernel").components) - {"gaussian", "optimal_variance"}):
+        try:
+            kernel = Choice("kernel", name).build()
+            _check_kernel(kernel, model)
+            kernels[name] = kernel
+        except VdmkitError as error:
+            left_out.append(f"kernel {name}: " + str(error).removeprefix(f"kernel {name}: "))
+    return kernels, left_out
 
 
-def _of_other(
-    name: str,
-    model: DiffusionModel,
-    gamma: Float[np.ndarray, " g"],
-    chosen: tuple[Some, Some],
-    tested: Curve,
-    counts: tuple[int, ...],
-    key: PRNGKeyArray,
-) -> list[Predicted]:
-    """A kernel whose steps have to be measured one by one."""
-    kernel = Choice("kernel", name).build()
-    with progress(f"steps of kernel {name}", 2 * len(gamma)) as advance:
-        train, test = (
-            measure_pairs(
-                model, kernel, some, gamma, batch_size=_BATCH, key=jax.random.fold_in(key, i), on_gamma=advance
-            )
-            for i, some in enumerate(chosen)
-        )
-    return of_pairs(name, gamma, train, test, tested.ends, counts, model.dimensions)
+def _check_kernel(kernel: AbstractKernel, model: DiffusionModel) -> None:
+    """Raises VdmkitError if the model's estimates lack what it needs."""
+    estimate = shapes_of_estimate(model.prediction, model.shape)
+    ends = jnp.ones(()), jnp.zeros(())
+    eqx.filter_eval_shape(kernel.kl, estimate, estimate.x_hat, estimate.x_hat, *ends, key=jax.random.key(0))
 
 
 def _continuous(curve: Curve, d: int) -> tuple[float, float]:

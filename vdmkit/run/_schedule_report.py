@@ -47,20 +47,31 @@ def _step_tables(steps: tuple[Predicted, ...]) -> list[str]:
     return lines
 
 
-def leave(study: Study, folder: Path) -> list[Path]:
-    """Write everything into a folder; the names of the tables and pictures, and a pattern for those of the grids."""
+def leave(study: Study, folder: Path) -> list[str]:
+    """Write everything into a folder. Names all files; those of a grid for several T as a shell does, with braces."""
     folder.mkdir(exist_ok=True)
     for grid in folder.glob("*_[0-9]*.toml"):  # of an earlier study, which measured otherwise
         grid.unlink()
-    write_json(folder / "schedule.json", study.as_json())
-    write_text(folder / "schedule.txt", text_of(study) + "\n")
-    write_text(folder / "optimal_variance.toml", _component("optimal_variance", study.optimal_variance))
+    table, facts, kernel = (folder / name for name in ("schedule.txt", "schedule.json", "optimal_variance.toml"))
+    write_json(facts, study.as_json())
+    write_text(table, text_of(study) + "\n")
+    write_text(kernel, _component("optimal_variance", study.optimal_variance))
+    charts = [*_variance_chart(study, folder), *_step_chart(study, folder)]
+    return [*map(str, (table, facts, *charts, kernel)), *_leave_grids(study, folder)]
+
+
+def _leave_grids(study: Study, folder: Path) -> list[str]:
+    counts: dict[str, list[str]] = {}
     for row in study.steps:
         if row.grid in _MADE:
-            name = f"{row.kernel}_{row.grid.replace(' ', '_')}_{row.count}.toml"
-            write_text(folder / name, _component("gammas", {"gammas": list(row.gammas)}))
-    charts = [*_variance_chart(study, folder), *_step_chart(study, folder)]
-    return [folder / "schedule.txt", *charts, folder / "optimal_variance.toml", folder / "KERNEL_GRID_STEPS.toml"]
+            name = f"{row.kernel}_{row.grid.replace(' ', '_')}"
+            write_text(folder / f"{name}_{row.count}.toml", _component("gammas", {"gammas": list(row.gammas)}))
+            counts.setdefault(name, []).append(str(row.count))
+    return [f"{folder / name}_{_one_of(of_grid)}.toml" for name, of_grid in counts.items()]
+
+
+def _one_of(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else "{" + ",".join(words) + "}"
 
 
 def _component(name: str, params: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import equinox as eqx
 import grain
@@ -35,6 +35,7 @@ from vdmkit.run._folder import RunFolder
 from vdmkit.run._loop import Loop, means
 from vdmkit.run._origin import Origin
 from vdmkit.run._pictures import picture_beside_real
+from vdmkit.run._scalars import scalars_of
 from vdmkit.run._stop import stop_requests
 from vdmkit.training import Metrics, TrainState
 
@@ -71,7 +72,7 @@ class Training:
                 stop = stopping()
                 at_end = stop or step == settings.steps
                 if at_end or any(_due(step, interval) for interval in intervals):
-                    self._log(collected, step, time.monotonic() - start)
+                    self._log(collected, state, step, time.monotonic() - start)
                     self._act(state, step, at_end=at_end)
                     collected, start = [], time.monotonic()
                 if stop:
@@ -91,15 +92,14 @@ class Training:
             recipe.training.steps_per_dispatch,
         )
 
-    def _log(self, collected: list[Metrics], step: int, seconds: float) -> None:
+    def _log(self, collected: list[Metrics], state: TrainState, step: int, seconds: float) -> None:
         try:
             values = means(collected, step)
         except NonFiniteError as error:
             raise NonFiniteError(f"{error} {self._advice()}") from None
         rate = sum(len(m["bpd"]) for m in collected) / seconds
-        self.log.scalars(
-            step, {f"train/{self._name(name)}": value for name, value in values.items()} | {"steps_per_second": rate}
-        )
+        trained = {f"train/{self._name(name)}": value for name, value in values.items()}
+        self.log.scalars(step, {**trained, "steps_per_second": rate, **scalars_of(self.recipe, state)})
 
     def _name(self, metric: str) -> str:
         """What is minimised is bits/dim for the bound only."""
@@ -113,15 +113,25 @@ class Training:
         """Evaluate, save and sample, whichever the recipe asks for at this step."""
         settings = self.recipe.training
         bpd = float("inf")
-        if _due(step, settings.evaluate_every) and step < settings.steps:
-            bpd = evaluate(self._reported(state), self.test, self.recipe, step=step).bpd
-            self.log.scalars(step, {"test/bpd": bpd})
-        if at_end or _due(step, settings.checkpoint_every) or bpd < float("inf"):
+        if _due(step, settings.evaluate_every) and (step < settings.steps or settings.evaluate_draws):
+            bpd = self._evaluate(state, step)
+        best = bpd < float("inf") and settings.keep_best > 0  # perhaps
+        if at_end or _due(step, settings.checkpoint_every) or best:
             self._save(state, step, bpd)
         if _due(step, settings.sample_every) and step < settings.steps:
             picture = picture_beside_real(self._reported(state), self.test, self.recipe)
             if picture is not None:
                 self.log.picture(step, "samples", picture)
+
+    def _evaluate(self, state: TrainState, step: int) -> float:
+        """A point of the curve, under a name that says what it is of: few draws err by more than the reported bound."""
+        draws = self.recipe.training.evaluate_draws
+        name = f"test/bpd_of_{draws}_draws" if draws else "test/bpd"
+        settings = replace(self.recipe.evaluation, draws=draws or self.recipe.evaluation.draws)
+        recipe = replace(self.recipe, evaluation=settings)
+        bpd = evaluate(self._reported(state), self.test, recipe, step=step).bpd
+        self.log.scalars(step, {name: bpd})
+        return bpd
 
     def _save(self, state: TrainState, step: int, bpd: float) -> None:
         if not _finite(state):

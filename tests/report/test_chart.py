@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Line charts show every line, and say which it is."""
+
+import numpy as np
+import pytest
+
+from vdmkit.report import line_chart
+from vdmkit.report._chart import _distinct, _figure
+
+XS = np.linspace(0.0, 1.0, 50)
+
+
+def test_names_hide_no_line():
+    """The names of the lines would cover them, or stand outside of the picture."""
+    figure = _figure({"a long name of a line": (XS, XS), "another": (XS, 1 - XS)}, log=False)
+    figure.draw_without_rendering()
+    names, axes, all_of_it = figure.legends[0].get_window_extent(), figure.axes[0].get_window_extent(), figure.bbox
+    assert names.x0 > axes.x1
+    assert names.x1 <= all_of_it.x1
+
+
+def test_lines_that_coincide_are_one_with_all_names():
+    """A line would lie unseen under another, or a line of its own be taken for another's."""
+    lines = {"best": (XS, XS), "own": (XS, XS**2), "same": (XS, XS**2 * (1 + 1e-4)), "near": (XS, XS**2 + 0.01)}
+    assert list(_distinct(lines, log=False)) == ["best", "own\nsame", "near"]
+    gaps = {"own": (XS, np.where(XS < 0.5, np.nan, XS)), "whole": (XS, XS), "short": (XS[:9], XS[:9])}
+    assert list(_distinct(gaps, log=False)) == list(gaps)
+    small = {"low": (XS + 1, 1e-6 + XS), "lower": (XS + 1, 1e-8 + XS)}
+    assert len(_distinct(small, log=True)) == 2, "far apart on a log"
+    assert len(_distinct(small, log=False)) == 1
+    drawn = _figure(lines, log=False).axes[0].lines
+    assert len({line.get_linestyle() + str(line._dash_pattern) for line in drawn}) == len(lines)
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_the_same_numbers_give_the_same_file(tmp_path, log):
+    """A chart in the documentation would change though no number did."""
+    chart = {"a": (XS, XS), "b": ([1, 2, 3], [0.0, 1.0, 2.0])}
+    for name in ("one", "two"):
+        line_chart(tmp_path / name, chart, x="x", y="y", title="t", log=log)
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `vdmkit schedule` says it has written is what it has written."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from vdmkit.profile import Curve
+from vdmkit.run._pass import Kept
+from vdmkit.run._schedule import Study, Variance
+from vdmkit.run._schedule_report import leave
+from vdmkit.run._step_study import Predicted
+
+
+def _study() -> Study:
+    """Three T of one grid, one of another, and a grid that has a name of its own."""
+    gamma = np.linspace(-6.0, 5.0, 11)
+    curve = Curve(gamma, np.ones((2, 11, 4)), np.zeros((2, 4)))
+    rows = [("mixture", "dynamic", T) for T in (1, 2, 5)] + [("gaussian", "closed form", 2), ("gaussian", "uniform", 2)]
+    steps = tuple(Predicted(kernel, grid, tuple(np.linspace(-6, 5, T + 1)), 2.1, 0.1) for kernel, grid, T in rows)
+    variances = (Variance("this run's", 2.0, 1.0, 3.0, (1.0,) * 11),)
+    optimal = {"gammas": tuple(gamma), "errors": (1.0,) * 11}
+    return Study(2.0, 0.1, 4, curve, curve, variances, steps, (), optimal, Kept(Path()))
+
+
+def _expanded(name: str) -> list[str]:
+    """The names that a shell makes of one with braces."""
+    braces = re.search(r"\{(.*)\}", name)
+    return [name.replace(braces[0], word) for word in braces[1].split(",")] if braces else [name]
+
+
+def test_every_file_is_named(tmp_path):
+    """A user would be told a pattern that is no file, such as KERNEL_GRID_STEPS.toml, or not of one that is there."""
+    named = leave(_study(), tmp_path / "schedule")
+    assert f"{tmp_path}/schedule/mixture_dynamic_{{1,2,5}}.toml" in named
+    assert f"{tmp_path}/schedule/gaussian_closed_form_2.toml" in named
+    files = sorted(path for name in named for path in _expanded(name))
+    assert files == sorted(map(str, (tmp_path / "schedule").iterdir()))
