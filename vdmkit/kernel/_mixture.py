@@ -9,17 +9,15 @@ the way draws levels. With y_s = y_t + c (x - y_t) + s_s sqrt(c) n, and d_k = sq
     KL(q || p) = -E log sum_k p(x_k | y_t) exp(-n d_k - d_k^2 / 2),   n ~ N(0, 1)
 """
 
-from typing import Annotated
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit.denoiser import Estimate
 from vdmkit.errors import RecipeError
 from vdmkit.kernel._kernel import AbstractKernel, AbstractStep, part_of_noise
+from vdmkit.limits import Draws
 from vdmkit.observation import level_values
 from vdmkit.registry import register
 
@@ -56,7 +54,7 @@ class Mixture(AbstractKernel):
     draws: int = eqx.field(static=True)
     noises: int = eqx.field(static=True)
 
-    def __init__(self, *, draws: Annotated[int, Ge(1)] = 8):
+    def __init__(self, *, draws: Draws = 8):
         self.draws, self.noises = draws, 2
 
     def __call__(

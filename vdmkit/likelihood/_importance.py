@@ -10,20 +10,18 @@ Along such a chain z_t = alpha_t x + sigma_t eps_t, and with n ~ N(0, I) and Del
 """
 
 from collections.abc import Callable
-from typing import Annotated
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from annotated_types import Ge, Le
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, Real
 from scipy.special import logsumexp
 
 from vdmkit.errors import RecipeError
 from vdmkit.likelihood._bound import check_rounding
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
-from vdmkit.limits import MAX_STEPS
+from vdmkit.limits import Draws, Steps
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import diffuse, gammas_of
 from vdmkit.randomness import fold_purpose
@@ -50,9 +48,9 @@ class ImportanceWeighted(AbstractEstimator[None]):
         self,
         trained_steps: int,
         *,
-        samples: Annotated[int, Ge(1)] = 8,
-        draws: Annotated[int, Ge(1)] = 1,
-        steps: Annotated[int, Ge(1), Le(MAX_STEPS)] | None = None,
+        samples: Draws = 8,
+        draws: Draws = 1,
+        steps: Steps | None = None,
     ):
         self.samples, self.draws = samples, draws
         self.steps = steps or trained_steps or _STEPS_OF_A_CONTINUOUS_MODEL
