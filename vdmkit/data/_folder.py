@@ -5,7 +5,7 @@ import functools
 import hashlib
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 from annotated_types import Ge, Le
@@ -19,6 +19,7 @@ from vdmkit.errors import DataError
 from vdmkit.registry import register
 
 Side = Annotated[int, Ge(1), Le(16_384)]
+Channels = Annotated[int, Ge(1), Le(3)]
 
 
 @register("data", "folder")
@@ -35,7 +36,7 @@ class Folder(AbstractSource):
             of `train` decides; with it, a recipe can be checked without the data.
     """
 
-    def __init__(self, *, train: str, test: str, shape: tuple[Side, Side, Literal[1, 3]] | None = None) -> None:
+    def __init__(self, *, train: str, test: str, shape: tuple[Side, Side, Channels] | None = None) -> None:
         if shape is not None and (min(shape) < 1 or shape[2] not in (1, 3)):
             raise DataError(f"data.shape = {list(shape)}: expected [height, width, channels], channels 1 or 3.")
         self.folders: dict[Split, Path] = {"train": Path(train).expanduser(), "test": Path(test).expanduser()}
