@@ -94,6 +94,58 @@ def test_a_file_adds_a_component(write):
     assert component.build({}, gamma_max=2.0)(1.0) == 2.0
 
 
+RANGES = """
+from dataclasses import KW_ONLY
+from typing import Annotated
+import equinox as eqx
+import vdmkit
+from annotated_types import Ge
+from vdmkit.noise import AbstractSchedule
+
+class Straight(AbstractSchedule):
+    def __call__(self, t):
+        return self.gamma_min + (self.gamma_max - self.gamma_min) * t
+
+@vdmkit.register("schedule", "of_fields")
+class OfFields(Straight):
+    '''States the range of a field that is a key.'''
+
+    _: KW_ONLY
+    gamma_min: float = eqx.field(static=True, default=-13.3)
+    gamma_max: float = eqx.field(static=True, default=5.0)
+    power: Annotated[float, Ge(1)] = eqx.field(static=True, default=1.5)
+    free: float = eqx.field(static=True, default=1.0)
+
+@vdmkit.register("schedule", "of_constructor")
+class OfConstructor(Straight):
+    '''States the range of a field that the constructor sets.'''
+
+    gamma_min: float = eqx.field(static=True)
+    gamma_max: float = eqx.field(static=True)
+    power: Annotated[float, Ge(1)] | None = eqx.field(static=True)
+    free: float = eqx.field(static=True)
+
+    def __init__(self, *, power: float | None = None, free: float = 1.0):
+        self.gamma_min, self.gamma_max, self.power, self.free = -13.3, 5.0, power, free
+"""
+
+
+@pytest.mark.parametrize("name", ["of_fields", "of_constructor"])
+def test_ranges_of_fields(write, digits_toml, name):
+    """A range that an author states with a field would be passed over, or a number without a range refused."""
+    path = write(RANGES)
+
+    def schedule(keys: str):
+        return load_recipe(digits_toml, [f"model.schedule={{name='{name}', {keys}}}"], [path]).model.schedule
+
+    assert schedule("power = 2, free = -1e30").params["free"] == -1e30
+    with pytest.raises(RecipeError, match=r"model\.schedule\.power: expected greater than or equal to 1, found 0\.5\."):
+        schedule("power = 0.5")
+    for value in ("inf", "-inf", "nan"):
+        with pytest.raises(RecipeError, match=rf"model\.schedule\.free: expected a finite number, found {value}\."):
+            schedule(f"free = {value}")
+
+
 def test_a_file_given_twice_is_loaded_once(write):
     """Giving `--plugin` twice would be an error about a name that is taken."""
     path = write(SCHEDULE.format(name="straight"))

@@ -14,10 +14,10 @@ from vdmkit.choice import Choice
 from vdmkit.data import AbstractSource, Images
 from vdmkit.denoiser import AbstractPrediction, Estimate, Translated
 from vdmkit.distribution import AbstractDistribution
-from vdmkit.errors import RecipeError
+from vdmkit.errors import RecipeError, VdmkitError
 from vdmkit.likelihood import AbstractEstimator
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import VariancePreserving, check_increasing, steps_of_bound
+from vdmkit.noise import VariancePreserving, check_ends, check_increasing, steps_of_bound
 from vdmkit.objective import Objective, check_variance
 from vdmkit.observation import require_even_levels
 from vdmkit.optimizer import adamw, interior_apart, learning_rates
@@ -25,6 +25,8 @@ from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import Recipe
 from vdmkit.sampling import Guidance
 from vdmkit.training import TrainState, Update, initial_state
+
+_MADE_UP_SHAPES = ((64, 64, 3), (120, 120, 3))
 
 
 def training_counts(recipe: Recipe, train: Images) -> Int[Array, "h w c v"]:
@@ -159,6 +161,7 @@ def check_schedule(recipe: Recipe) -> None:
     schedule = recipe.model.schedule.build(key=fold_purpose(_init_key(recipe), "schedule"))
     with recipe.model.schedule.component.named("cannot be evaluated"):
         check_increasing(schedule)
+        check_ends(schedule)
 
 
 def build_estimator(recipe: Recipe, levels: int) -> AbstractEstimator[Any]:
@@ -197,6 +200,25 @@ def state_like(recipe: Recipe, shape: tuple[int, int, int], levels: int) -> Trai
     """The shapes and types of the recipe's state, without allocating it: what a checkpoint is read into."""
     counts = jax.ShapeDtypeStruct((*shape, levels), jnp.int32)
     return eqx.filter_eval_shape(build_state, recipe, counts)
+
+
+def check_without_data(recipe: Recipe, levels: int) -> None:
+    """Build the model for images of two made-up sizes, without allocating it.
+
+    Raises:
+        VdmkitError: both are refused in the same words, which therefore are not about the size of the images.
+    """
+    refusals = [_refusal(recipe, shape, levels) for shape in _MADE_UP_SHAPES]
+    if refusals[0] and str(refusals[0]) == str(refusals[1]):
+        raise refusals[0]
+
+
+def _refusal(recipe: Recipe, shape: tuple[int, int, int], levels: int) -> VdmkitError | None:
+    try:
+        state_like(recipe, shape, levels)
+    except VdmkitError as error:
+        return error
+    return None
 
 
 def count_parameters(recipe: Recipe, source: AbstractSource) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, get_type_hints
 
 from vdmkit.errors import PluginError, RecipeError, RegistryError, VdmkitError, in_one_line, place_of
 
@@ -107,5 +107,14 @@ def _parameters(target: Callable[..., Any]) -> list[inspect.Parameter]:
     parameters = list(inspect.signature(target, eval_str=True).parameters.values())
     if isinstance(target, type) and any(isinstance(one.annotation, str) for one in parameters):
         # An Equinox class shows annotations as they were written, in quotes or after `from __future__`.
-        return list(inspect.signature(target.__init__, eval_str=True).parameters.values())[1:]
-    return parameters
+        parameters = list(inspect.signature(target.__init__, eval_str=True).parameters.values())[1:]
+    return [_with_range_of_field(one, target) for one in parameters] if isinstance(target, type) else parameters
+
+
+def _with_range_of_field(parameter: inspect.Parameter, target: type) -> inspect.Parameter:
+    """A class may state a range where it declares the field, and only the type in its constructor."""
+    try:
+        plain, full = (get_type_hints(target, include_extras=extras).get(parameter.name) for extras in (False, True))
+    except Exception:  # an annotation that has no meaning at run time states nothing
+        return parameter
+    return parameter.replace(annotation=full) if plain == parameter.annotation else parameter

@@ -8,7 +8,7 @@ from typing import Annotated
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from annotated_types import Gt
+from annotated_types import Ge, Le
 from jaxtyping import Array, Float, Integer, Real, UInt8
 
 from vdmkit.errors import RecipeError
@@ -136,7 +136,7 @@ class DiscretisedGaussian(AbstractObservation):
     levels: int = eqx.field(static=True)
     sd: float = eqx.field(static=True)
 
-    def __init__(self, levels: int, *, sd: Annotated[float, Gt(0)] = 0.0074):
+    def __init__(self, levels: int, *, sd: Annotated[float, Ge(1e-5), Le(10)] = 0.0074):
         require_levels(levels, "the discretised Gaussian observation")
         self.levels, self.sd = levels, sd
 

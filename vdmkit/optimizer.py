@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Optimisers: optax transformations made from recipe keys."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import optax
+from annotated_types import Ge, Gt, Le
 from jaxtyping import PyTree
 
+from vdmkit.limits import Count, Decay
 from vdmkit.registry import define_kind, register
 
 define_kind("optimizer", "an optax gradient transformation", None, ("steps",))
@@ -16,14 +18,14 @@ define_kind("optimizer", "an optax gradient transformation", None, ("steps",))
 def adamw(
     steps: int,
     *,
-    learning_rate: float = 2e-4,
-    b1: float = 0.9,
-    b2: float = 0.99,
-    eps: float = 1e-8,
-    weight_decay: float = 0.01,
-    warmup_steps: int = 100,
+    learning_rate: Annotated[float, Gt(0), Le(10)] = 2e-4,
+    b1: Decay = 0.9,
+    b2: Decay = 0.99,
+    eps: Annotated[float, Ge(1e-30), Le(1)] = 1e-8,
+    weight_decay: Annotated[float, Ge(0), Le(100)] = 0.01,
+    warmup_steps: Count = 100,
     decay: Literal["none", "cosine"] = "none",
-    clip_norm: float = 0.0,
+    clip_norm: Annotated[float, Ge(0), Le(1e6)] = 0.0,
 ) -> optax.GradientTransformation:
     """AdamW as the authors run it: everything but `bias` decays, warm-up from 0. clip_norm = 0 clips nothing.
 

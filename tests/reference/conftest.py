@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every folder of reference figures of the authors' code is a case; `--reference DIR` names another set.
 
-DIR/literature, where there is one, holds other implementations' figures (test_literature.py).
+DIR/literature, where there is one, holds other implementations' figures, and DIR/networks/idode-* those of the authors'
+network with 64 channels (test_networks.py).
 
 The authors' figures are in float32 at the highest matmul precision, and so is what is compared with them.
 """
@@ -20,8 +21,12 @@ import numpy as np
 import pytest
 
 from vdmkit.checkpoint import OfficialCheckpoint, load_official, official_recipe
+from vdmkit.checkpoint._official_names import with_official_parameters
+from vdmkit.denoiser import V, Velocity
 from vdmkit.distribution import GaussianMixture
 from vdmkit.model import DiffusionModel
+from vdmkit.networks import VDMUNet
+from vdmkit.noise import StraightLine, VariancePreserving
 from vdmkit.objective import Draws, Objective, bits_per_dim, step_end
 from vdmkit.registry import registry
 
@@ -106,6 +111,50 @@ class Case:
         )
 
 
+@dataclass(frozen=True)
+class ScoreUNet:
+    """i-DODE's copy of the authors' network, with 64 channels: see networks/README.md."""
+
+    folder: Path
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        return json.loads((self.folder / "config.json").read_text())
+
+    @cached_property
+    def golden(self) -> dict[str, np.ndarray]:
+        with np.load(self.folder / "golden.npz") as file:
+            return dict(file)
+
+    def network(self) -> VDMUNet:
+        """With the folder's weights, in the precision that is on."""
+        config, shape = self.config, self.golden["z"].shape[1:]
+        sizes = {"channels": config["sm_n_embd"], "blocks": config["sm_n_layer"]}
+        parts = {"attention": config["with_attention"], "fourier": config["with_fourier_features"]}
+        gamma_range = config["gamma_min"], config["gamma_max"]
+        network = eqx.filter_eval_shape(
+            lambda key: VDMUNet(shape, 1, gamma_range, key, **sizes, **parts), jax.random.key(0)
+        )
+        with np.load(self.folder / "weights.npz") as file:
+            return with_official_parameters({"network": network}, dict(file))["network"]
+
+    def out(self, network: VDMUNet, gamma: jax.Array, conditioning: jax.Array, z: jax.Array) -> jax.Array:
+        """F of a batch. The network adds z, their base measure, to what its last layer gives."""
+        return jax.vmap(lambda z, gamma, c: network(z, gamma, {"augmented": c})[..., 0])(z, gamma, conditioning)
+
+    def eps_hat(self, out: jax.Array, gamma: jax.Array, z: jax.Array) -> jax.Array:
+        """What F says of the noise: F is v on the path VP, and on SP, the straight line, velocity / sqrt 2."""
+        vp = self.config["schedule"] == "VP"
+        prediction, path = (V(), VariancePreserving()) if vp else (Velocity(), StraightLine())
+        output = (out if vp else jnp.sqrt(jnp.asarray(2, float)) * out)[..., None]
+        return jax.vmap(lambda output, z, gamma: prediction(output, z, gamma, path).eps_hat)(output, z, gamma)
+
+    def inputs(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """gamma, conditioning and z."""
+        gamma, conditioning, z = (jnp.asarray(self.golden[name], float) for name in ("g_t", "conditioning", "z"))
+        return gamma, conditioning, z
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--reference", type=Path, default=HERE, help="a folder of reference folders")
 
@@ -121,6 +170,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def case(request: pytest.FixtureRequest) -> Case:
     return Case(request.param)
+
+
+@pytest.fixture(scope="session")
+def unet(request: pytest.FixtureRequest) -> ScoreUNet:
+    return ScoreUNet(request.param)
 
 
 @pytest.fixture(scope="session")
@@ -157,14 +211,16 @@ def _highest_precision():
 
 
 def _folders(root: Path) -> dict[str, list[Path]]:
-    """What each of the two fixtures runs over."""
+    """What each of the three fixtures runs over."""
     cases = [path.parent for path in sorted(root.glob("*/golden.npz")) if (path.parent / "config.json").is_file()]
     literature = [path for path in (root / "literature",) if path.is_dir()]
-    if not cases and not literature:
+    unets = [path.parent for path in sorted(root.glob("networks/idode-*/golden.npz"))]
+    if not cases and not literature and not unets:
         raise pytest.UsageError(
-            f"--reference {root}: no folder in it has a config.json and a golden.npz, or is called literature"
+            f"--reference {root}: no folder in it has a config.json and a golden.npz, or is called literature, or is "
+            "networks/idode-*"
         )
-    return {"case": cases, "literature": literature}
+    return {"case": cases, "literature": literature, "unet": unets}
 
 
 def _shapes(tables: dict[str, Any], shape: tuple[int, ...]) -> DiffusionModel:

@@ -1,31 +1,78 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit check`: is this recipe valid, and what does it say?"""
+"""`vdmkit check`: is this recipe valid, are its data there, and what does it say?"""
 
 import functools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import typer
 
 from vdmkit.cli._options import AsJson, Overrides, PluginFiles, RecipeFile
+from vdmkit.errors import DataError
 
 if TYPE_CHECKING:
     from vdmkit.recipe import Recipe
 
 
 def check(recipe: RecipeFile, overrides: Overrides, plugins: PluginFiles, as_json: AsJson = False) -> None:
-    """Check a recipe without training, and show what it resolves to."""
+    """Check a recipe without training, look whether its data are there, and show what it resolves to."""
     from vdmkit.recipe import load_recipe, resolved
 
     checked = load_recipe(recipe, overrides, plugins)
+    findings = _examine(checked)
     if as_json:
         import json
 
         typer.echo(json.dumps(resolved(checked), indent=2))
     else:
-        typer.echo(f"{recipe} is valid.\n" + _summary(checked))
+        typer.echo(f"{recipe} {findings.verdict}\n" + _summary(checked, findings.parameters))
+    if findings.missing:
+        raise DataError(f"{recipe} is valid, but its data cannot be read: {findings.missing}")
 
 
-def _summary(recipe: "Recipe") -> str:
+@dataclass(frozen=True)
+class _Findings:
+    """Number of parameters, what the first run will download, and why the data cannot be read; "" for nothing."""
+
+    parameters: str
+    download: str = ""
+    missing: str = ""
+
+    @property
+    def verdict(self) -> str:
+        if self.missing:
+            return "is valid, but its data cannot be read."
+        return f"is valid. Its first run downloads the data: {self.download}" if self.download else "is valid."
+
+
+def _examine(recipe: "Recipe") -> _Findings:
+    """Makes the model's shapes, and so finds values that no component can be built with."""
+    from vdmkit.assembly import (
+        build_estimator,
+        check_objective,
+        check_rest,
+        check_schedule,
+        check_without_data,
+        count_parameters,
+    )
+
+    check_schedule(recipe)
+    check_objective(recipe)
+    check_rest(recipe)
+    source = recipe.data.build()
+    try:
+        build_estimator(recipe, source.levels)
+        parameters = f"{count_parameters(recipe, source):,}"
+    except DataError as error:  # the shape of the images comes from files that are not here
+        check_without_data(recipe, source.levels)
+        return _Findings("unknown without the data", missing=str(error))
+    try:
+        return _Findings(parameters, download=source.locate())
+    except DataError as error:
+        return _Findings(parameters, missing=str(error))
+
+
+def _summary(recipe: "Recipe", parameters: str) -> str:
     from vdmkit.likelihood import describe_steps
     from vdmkit.recipe import one_line
     from vdmkit.run import drawn_by
@@ -42,21 +89,5 @@ def _summary(recipe: "Recipe") -> str:
     facts += [("evaluation", f"{recipe.evaluation.draws} draws an image, {steps_of(recipe.evaluation_steps)}")]
     facts += [("estimator", one_line(recipe.likelihood.estimator))]
     facts += [("sampler", drawn.sampler), ("grid", drawn.grid), ("sampling", drawn.settings)]
-    facts += [("parameters", _parameter_count(recipe))]
+    facts += [("parameters", parameters)]
     return "\n".join(f"  {name:12}  {text}" for name, text in facts)
-
-
-def _parameter_count(recipe: "Recipe") -> str:
-    """Makes the model's shapes, and so finds values that no component can be built with."""
-    from vdmkit.assembly import build_estimator, check_objective, check_rest, check_schedule, count_parameters
-    from vdmkit.errors import DataError
-
-    check_schedule(recipe)
-    check_objective(recipe)
-    check_rest(recipe)
-    try:
-        source = recipe.data.build()
-        build_estimator(recipe, source.levels)
-        return f"{count_parameters(recipe, source):,}"
-    except DataError as error:  # the shape of the images comes from files that need not be here
-        return f"unknown: {error}"

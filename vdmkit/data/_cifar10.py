@@ -19,6 +19,7 @@ from vdmkit.registry import register
 
 _URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 _SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+_MEGABYTES = 170
 _CLASSES = 10
 _FILES: dict[Split, tuple[str, ...]] = {
     "train": ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"),
@@ -63,10 +64,19 @@ class Cifar10(AbstractSource):
     def classes(self) -> int:
         return _CLASSES
 
+    def locate(self) -> str:
+        path = self._path()
+        if not self.path and not path.exists():
+            return f"{_MEGABYTES} MB from {self.url}" if self.url == _URL else self.url
+        _require(path)
+        if path.is_dir():
+            for split in _FILES:
+                _read_folder(path, split)
+        return ""
+
     def load(self, split: Split) -> Images:
-        path = Path(self.path).expanduser() if self.path else self._downloaded()
-        if not path.exists():
-            raise DataError(f"{path}: no such file. Give data.path = the CIFAR-10 python archive, or leave it empty.")
+        path = self._path() if self.path else self._downloaded()
+        _require(path)
         known = self._check_hash(path) == _SHA256
         files = _read_folder(path, split) if path.is_dir() else _read_archive(path, split)
         known = known or all(_md5(data) == _MD5[name] for name, data in files.items())
@@ -76,8 +86,11 @@ class Cifar10(AbstractSource):
         published = "CIFAR-10" if known else None
         return identified(pixels, 256, name="cifar10", split=split, published=published, labels=_joined(labels))
 
+    def _path(self) -> Path:
+        return Path(self.path).expanduser() if self.path else cache_folder() / "cifar-10-python.tar.gz"
+
     def _downloaded(self) -> Path:
-        path = cache_folder() / "cifar-10-python.tar.gz"
+        path = self._path()
         if not path.exists():
             download(self.url, path, self.sha256 or _SHA256)
         return path
@@ -92,6 +105,11 @@ class Cifar10(AbstractSource):
                 "It is damaged or another file: delete it and fetch it anew, or correct data.sha256."
             )
         return found
+
+
+def _require(path: Path) -> None:
+    if not path.exists():
+        raise DataError(f"{path}: no such file. Give data.path = the CIFAR-10 python archive, or leave it empty.")
 
 
 def _read_archive(path: Path, split: Split) -> dict[str, bytes]:

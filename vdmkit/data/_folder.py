@@ -5,8 +5,10 @@ import functools
 import hashlib
 import os
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge, Le
 from jaxtyping import UInt8
 from numpy.lib.format import write_array_header_1_0
 
@@ -15,6 +17,9 @@ from vdmkit.data._image_file import SUFFIXES, read_image
 from vdmkit.data._source import AbstractSource, Images, Split, identified
 from vdmkit.errors import DataError
 from vdmkit.registry import register
+
+Side = Annotated[int, Ge(1), Le(16_384)]
+Channels = Annotated[int, Ge(1), Le(3)]
 
 
 @register("data", "folder")
@@ -31,7 +36,7 @@ class Folder(AbstractSource):
             of `train` decides; with it, a recipe can be checked without the data.
     """
 
-    def __init__(self, *, train: str, test: str, shape: tuple[int, int, int] | None = None) -> None:
+    def __init__(self, *, train: str, test: str, shape: tuple[Side, Side, Channels] | None = None) -> None:
         if shape is not None and (min(shape) < 1 or shape[2] not in (1, 3)):
             raise DataError(f"data.shape = {list(shape)}: expected [height, width, channels], channels 1 or 3.")
         self.folders: dict[Split, Path] = {"train": Path(train).expanduser(), "test": Path(test).expanduser()}
@@ -44,6 +49,11 @@ class Folder(AbstractSource):
     @property
     def levels(self) -> int:
         return 256
+
+    def locate(self) -> str:
+        for folder in self.folders.values():
+            _names(folder)
+        return ""
 
     def load(self, split: Split) -> Images:
         folder, shape = self.folders[split], self.shape

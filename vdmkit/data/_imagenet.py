@@ -2,7 +2,7 @@
 """Down-sampled ImageNet, of which there are two: figures on one are not comparable with figures on the other."""
 
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from jaxtyping import UInt8
@@ -47,6 +47,9 @@ class ImageNetOld(AbstractSource):
     def levels(self) -> int:
         return 256
 
+    def locate(self) -> str:
+        return self.files.locate()
+
     def load(self, split: Split) -> Images:
         return _identified(self.files.load(split).pixels, "old", self.size, split, self.files.folders[split])
 
@@ -72,22 +75,32 @@ class ImageNetNew(AbstractSource):
     def levels(self) -> int:
         return 256
 
+    def locate(self) -> str:
+        for name in (*_FILES["train"], *_FILES["test"]):
+            _open(self.path / name).close()
+        return ""
+
     def load(self, split: Split) -> Images:
         pixels = np.concatenate([self._pixels(self.path / name) for name in _FILES[split]])
         return _identified(pixels, "new", self.size, split, self.path)
 
     def _pixels(self, path: Path) -> UInt8[np.ndarray, "n h w 3"]:
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DataError(
-                f"{path}: cannot be read ({error}). Set data.path to the folder of {', '.join(_FILES['test'])} and the "
-                "training batches; PNG files are the old release, data imagenet_old."
-            ) from error
+        with _open(path) as file:
+            data = file.read()
         rows, size = array_in(read_pickle(data, str(path)), b"data", str(path)), self.size
         if rows.ndim != 2 or rows.shape[1] != 3 * size * size:
             raise DataError(f"{path}: array of shape {rows.shape}, expected (n, {3 * size * size}). Set data.size.")
         return rows.reshape(-1, 3, size, size).transpose(0, 2, 3, 1)  # a row holds the R, G and B planes
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error}). Set data.path to the folder of {', '.join(_FILES['test'])} and the "
+            "training batches; PNG files are the old release, data imagenet_old."
+        ) from error
 
 
 def _identified(

@@ -41,6 +41,11 @@ class Npz(AbstractSource):
     def levels(self) -> int:
         return self._levels
 
+    def locate(self) -> str:
+        for name in self.arrays.values():
+            _array(self.path, name)
+        return ""
+
     def load(self, split: Split) -> Images:
         pixels = _read(self.path, self.arrays[split])
         if pixels.shape[1:] != self.shape:

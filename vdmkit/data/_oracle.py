@@ -6,14 +6,20 @@ import math
 from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le, Lt
 
 from vdmkit.data._source import AbstractSource, Images, Split, identified
 from vdmkit.distribution import AbstractDistribution, Basis, GaussianMixture, LevelMixture
 from vdmkit.errors import RecipeError
+from vdmkit.limits import AtOnce, Seed
 from vdmkit.registry import register
 
 Levels = Annotated[int, Ge(0), Le(256)]
+Side = Annotated[int, Ge(1), Le(128)]
+Channels = Annotated[int, Ge(1), Le(4)]
+Mean = Annotated[float, Gt(-10), Lt(10)]
+Sd = Annotated[float, Ge(1e-4), Le(100)]
+Weight = Annotated[float, Ge(1e-6), Le(1e6)]
 
 
 class AbstractDrawn(AbstractSource):
@@ -63,16 +69,16 @@ class Gaussian(AbstractDrawn):
     def __init__(
         self,
         *,
-        shape: tuple[int, int, int] = (4, 4, 1),
+        shape: tuple[Side, Side, Channels] = (4, 4, 1),
         levels: Levels = 17,
-        mean: float = 0.0,
-        sds: tuple[float, ...] | None = None,
-        sd_max: float = 0.5,
-        sd_min: float = 0.05,
+        mean: Mean = 0.0,
+        sds: tuple[Sd, ...] | None = None,
+        sd_max: Sd = 0.5,
+        sd_min: Sd = 0.05,
         basis: Basis = "pixels",
-        train_count: int = 1000,
-        test_count: int = 300,
-        seed: int = 0,
+        train_count: AtOnce = 1000,
+        test_count: AtOnce = 300,
+        seed: Seed = 0,
     ) -> None:
         if not 0 < sd_min <= sd_max:
             raise RecipeError(f"sd_min = {sd_min:g}, sd_max = {sd_max:g}: expected 0 < sd_min <= sd_max.")
@@ -109,14 +115,14 @@ class Mixture(AbstractDrawn):
     def __init__(
         self,
         *,
-        shape: tuple[int, int, int] = (4, 4, 1),
+        shape: tuple[Side, Side, Channels] = (4, 4, 1),
         levels: Levels = 9,
-        weights: tuple[float, ...] = (0.5, 0.3, 0.2),
-        means: tuple[float, ...] = (0.3, -0.3, 0.0),
-        sds: tuple[float, ...] = (0.3, 0.3, 0.6),
-        train_count: int = 1000,
-        test_count: int = 300,
-        seed: int = 0,
+        weights: tuple[Weight, ...] = (0.5, 0.3, 0.2),
+        means: tuple[Mean, ...] = (0.3, -0.3, 0.0),
+        sds: tuple[Sd, ...] = (0.3, 0.3, 0.6),
+        train_count: AtOnce = 1000,
+        test_count: AtOnce = 300,
+        seed: Seed = 0,
     ) -> None:
         if not len(weights) == len(means) == len(sds):
             raise RecipeError(f"{len(weights)} weights, {len(means)} means, {len(sds)} sds: expected as many of each.")

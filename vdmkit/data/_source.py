@@ -106,6 +106,13 @@ class AbstractSource(abc.ABC):
         """The distribution that the images are drawn from, where it is known."""
         return None
 
+    def locate(self) -> str:
+        """Find what `load` will read, as far as that can be told without reading an image.
+
+        Returns what `load` downloads first, such as "170 MB from URL", or "". Raises DataError if something is missing.
+        """
+        return ""
+
     @abc.abstractmethod
     def load(self, split: Split) -> Images:
         """Read one split. Raises DataError if the data is missing, damaged or not what was asked for."""

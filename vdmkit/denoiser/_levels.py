@@ -5,9 +5,12 @@ Both contain the exact evidence of the latent, log N(z; alpha x_k, sigma^2), so 
 has to supply what the neighbours say about the pixel.
 """
 
+from typing import Annotated
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from annotated_types import Ge, Le
 from jaxtyping import Array, Float, Int
 
 from vdmkit.denoiser._prediction import AbstractPrediction, Estimate
@@ -28,7 +31,7 @@ class Categorical(AbstractPrediction):
     outputs: int = eqx.field(static=True)
     smoothing: float = eqx.field(static=True)
 
-    def __init__(self, level_counts: Int[Array, "h w c v"], *, smoothing: float = 0.5):
+    def __init__(self, level_counts: Int[Array, "h w c v"], *, smoothing: Annotated[float, Ge(1e-6), Le(1e6)] = 0.5):
         require_levels(level_counts.shape[-1], "the categorical prediction")
         self.level_counts = level_counts
         self.outputs = level_counts.shape[-1]

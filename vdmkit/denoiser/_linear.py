@@ -2,14 +2,13 @@
 """Predictions of a direction a x + b eps. With z = alpha x + sigma eps, one 2x2 solve reads all of them."""
 
 import abc
-from typing import Annotated
 
 import equinox as eqx
 import jax.numpy as jnp
-from annotated_types import Gt
 from jaxtyping import Array, Float
 
 from vdmkit.denoiser._prediction import AbstractPrediction, Estimate
+from vdmkit.limits import DataScale
 from vdmkit.noise import AbstractPath
 from vdmkit.registry import register
 
@@ -107,7 +106,7 @@ class Edm(AbstractDirection):
     sd: float = eqx.field(static=True)
     outputs: int = eqx.field(static=True)
 
-    def __init__(self, *, sd: Annotated[float, Gt(0)] = 0.5):
+    def __init__(self, *, sd: DataScale = 0.5):
         self.sd, self.outputs = sd, 1
 
     def direction(self, gamma: Float[Array, ""], path: AbstractPath) -> Direction:

@@ -18,18 +18,22 @@ y_s = y_t - s_t c eps + s_s sqrt(c) n, with delta = sqrt(expm1(gamma_t - gamma_s
 
 import abc
 import itertools
-from typing import Literal
+from typing import Annotated, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Ge, Gt, Le
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit.denoiser import Estimate
 from vdmkit.errors import RecipeError
 from vdmkit.kernel._kernel import AbstractKernel, AbstractStep, part_of_noise
 from vdmkit.registry import register
+
+Measured = Annotated[float, Ge(-100), Le(100)]  # a gamma
+Error = Annotated[float, Gt(0), Le(1e12)]
 
 
 class _GaussianStep(AbstractStep):
@@ -123,7 +127,7 @@ class OptimalVariance(AbstractGaussian):
     log_errors: Float[Array, " n"]
     noises: int = eqx.field(static=True)
 
-    def __init__(self, *, gammas: tuple[float, ...], errors: tuple[float, ...]):
+    def __init__(self, *, gammas: tuple[Measured, ...], errors: tuple[Error, ...]):
         if len(gammas) != len(errors) or len(gammas) < 2:
             raise RecipeError(f"{len(gammas)} gammas and {len(errors)} errors: expected as many, at least 2.")
         # written so that a NaN is refused

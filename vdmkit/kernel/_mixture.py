@@ -11,17 +11,15 @@ the way draws levels. At y_s = y_t + c (x - y_t) + s_s sqrt(c) n, with d_k = sqr
 and KL(q || p) is the mean of its negative over n ~ N(0, 1).
 """
 
-from typing import Annotated
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit.denoiser import Estimate
 from vdmkit.errors import RecipeError
 from vdmkit.kernel._kernel import AbstractKernel, AbstractStep, part_of_noise
+from vdmkit.limits import Draws
 from vdmkit.observation import level_values
 from vdmkit.registry import register
 
@@ -58,7 +56,7 @@ class Mixture(AbstractKernel):
     draws: int = eqx.field(static=True)
     noises: int = eqx.field(static=True)
 
-    def __init__(self, *, draws: Annotated[int, Ge(1)] = 8):
+    def __init__(self, *, draws: Draws = 8):
         self.draws, self.noises = draws, 2
 
     def __call__(

@@ -9,13 +9,11 @@ p(z_s | z_t) is that of the kernel. Along such a chain z_t = alpha_t x + sigma_t
 """
 
 from collections.abc import Callable
-from typing import Annotated
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from annotated_types import Ge, Le
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, Real
 from scipy.special import logsumexp
 
@@ -25,7 +23,7 @@ from vdmkit.kernel import AbstractKernel, part_of_noise
 from vdmkit.likelihood._bound import check_rounding
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
 from vdmkit.likelihood._steps import EVEN_IN_TIME, PAPERS_KERNEL, describe_steps, kernel_and_grid
-from vdmkit.limits import MAX_STEPS
+from vdmkit.limits import Draws, Steps
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import AbstractGrid, AbstractSchedule, diffuse, steps_of_bound
 from vdmkit.randomness import fold_purpose
@@ -59,9 +57,9 @@ class ImportanceWeighted(AbstractEstimator[None]):
         trained_kernel: Choice = PAPERS_KERNEL,
         trained_grid: Choice = EVEN_IN_TIME,
         *,
-        samples: Annotated[int, Ge(1)] = 8,
-        draws: Annotated[int, Ge(1)] = 1,
-        steps: Annotated[int, Ge(1), Le(MAX_STEPS)] | None = None,
+        samples: Draws = 8,
+        draws: Draws = 1,
+        steps: Steps | None = None,
         kernel: Annotated[Choice, "kernel"] | None = None,
         grid: Annotated[Choice, "grid"] | None = None,
     ):

@@ -2,13 +2,12 @@
 """-log P of an image by the probability-flow ODE of the model, and how far its discretisation may be off."""
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from annotated_types import Ge, Gt, Le
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
 from vdmkit.errors import RecipeError
@@ -17,12 +16,11 @@ from vdmkit.likelihood._dequantisation import DEQUANTISATIONS
 from vdmkit.likelihood._divergence import Probes
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
 from vdmkit.likelihood._flow import log_prior, transport
+from vdmkit.limits import Draws, SolverSteps, Steps, Tolerance
 from vdmkit.model import DiffusionModel
 from vdmkit.randomness import fold_purpose
 from vdmkit.registry import register
 
-Positive = Annotated[int, Ge(1)]
-Tolerance = Annotated[float, Gt(0), Le(0.1)]
 _CONSTANT_STEPS = 100
 
 
@@ -57,14 +55,14 @@ class ProbabilityFlow(AbstractEstimator[None]):
         step_size: Literal["adaptive", "constant"] | None = None,
         rtol: Tolerance = 1e-5,
         atol: Tolerance = 1e-5,
-        steps: Positive | None = None,
-        max_steps: Positive = 4096,
+        steps: Steps | None = None,
+        max_steps: SolverSteps = 4096,
         divergence: Literal["exact", "hutchinson"] = "hutchinson",
         probe: Literal["rademacher", "gaussian"] = "rademacher",
-        probes: Positive = 1,
+        probes: Draws = 1,
         dequantisation: Literal["uniform", "truncated_normal", "none"] | None = None,
-        samples: Positive = 1,
-        draws: Positive = 1,
+        samples: Draws = 1,
+        draws: Draws = 1,
     ):
         if steps and step_size == "adaptive":
             raise RecipeError(

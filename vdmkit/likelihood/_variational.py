@@ -8,7 +8,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from annotated_types import Ge, Le, MultipleOf
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
 from vdmkit.choice import Choice
@@ -29,7 +28,7 @@ from vdmkit.likelihood._interval import quantile_of
 from vdmkit.likelihood._loss import AbstractLoss, ContinuousLoss, StepLoss
 from vdmkit.likelihood._pilot import MOST_EVALUATIONS, run_pilot
 from vdmkit.likelihood._steps import EVEN_IN_TIME, PAPERS_KERNEL, describe_bound, kernel_and_grid
-from vdmkit.limits import MAX_STEPS
+from vdmkit.limits import EvenDraws, StepsOrZero
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import AbstractGrid, AbstractSchedule, UniformInTime, steps_of_bound
 from vdmkit.objective import prior_loss, reconstruction_loss
@@ -98,8 +97,8 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         trained_kernel: Choice = PAPERS_KERNEL,
         trained_grid: Choice = EVEN_IN_TIME,
         *,
-        draws: Annotated[int, Ge(2), MultipleOf(2)] = 16,
-        steps: Annotated[int, Ge(0), Le(MAX_STEPS)] | None = None,
+        draws: EvenDraws = 16,
+        steps: StepsOrZero | None = None,
         kernel: Annotated[Choice, "kernel"] | None = None,
         grid: Annotated[Choice, "grid"] | None = None,
     ):

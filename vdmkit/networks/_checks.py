@@ -3,11 +3,13 @@
 
 from typing import Annotated
 
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Le, Lt
 
 from vdmkit.errors import RecipeError
 
 Dropout = Annotated[float, Ge(0), Lt(1)]
+MOST_CHANNELS = 16_384
+Blocks = Annotated[int, Ge(1), Le(256)]
 
 
 def check_channels(channels: int, groups: int) -> None:

@@ -6,11 +6,12 @@ from typing import Annotated
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Le
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit.choice import Choice
 from vdmkit.errors import RecipeError
+from vdmkit.limits import PartialShare
 from vdmkit.networks._network import AbstractNetwork, Condition
 from vdmkit.registry import register
 
@@ -41,8 +42,8 @@ class Labelled(AbstractNetwork):
         key: PRNGKeyArray,
         *,
         network: Annotated[Choice, "network"],
-        channels: Annotated[int, Ge(1)] = 1,
-        withheld: Annotated[float, Gt(0), Lt(1)] = 0.1,
+        channels: Annotated[int, Ge(1), Le(1024)] = 1,
+        withheld: PartialShare = 0.1,
     ):
         if not classes:
             raise RecipeError("the data have no labels: choose others, such as digits or cifar10, or another network.")

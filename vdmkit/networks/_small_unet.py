@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small U-Net with one halving of the resolution, made for small images on a CPU."""
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
+from annotated_types import Ge, Le, MultipleOf
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit.errors import RecipeError
 from vdmkit.networks._attention import Attention
-from vdmkit.networks._checks import Dropout, check_channels
+from vdmkit.networks._checks import MOST_CHANNELS, Dropout, check_channels
 from vdmkit.networks._conditioning import Conditioning
 from vdmkit.networks._conv import Conv
 from vdmkit.networks._dense import ZEROS, Dense
@@ -46,7 +49,7 @@ class SmallUNet(AbstractNetwork):
         gamma_range: tuple[float, float],
         key: PRNGKeyArray,
         *,
-        channels: int = 32,
+        channels: Annotated[int, Ge(GROUPS), Le(MOST_CHANNELS), MultipleOf(GROUPS)] = 32,
         dropout: Dropout = 0.1,
     ):
         check_channels(channels, GROUPS)

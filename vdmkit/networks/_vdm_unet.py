@@ -7,10 +7,10 @@ from typing import Annotated
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge
+from annotated_types import Ge, Le, MultipleOf
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from vdmkit.networks._checks import Dropout, check_channels
+from vdmkit.networks._checks import MOST_CHANNELS, Blocks, Dropout, check_channels
 from vdmkit.networks._conditioning import Conditioning
 from vdmkit.networks._conv import Conv
 from vdmkit.networks._dense import ZEROS
@@ -46,8 +46,8 @@ class VDMUNet(AbstractNetwork):
         gamma_range: tuple[float, float],
         key: PRNGKeyArray,
         *,
-        channels: int = 128,
-        blocks: Annotated[int, Ge(1)] = 32,
+        channels: Annotated[int, Ge(GROUPS), Le(MOST_CHANNELS), MultipleOf(GROUPS)] = 128,
+        blocks: Blocks = 32,
         attention: bool = False,
         fourier: bool = True,
         dropout: Dropout = 0.1,

@@ -20,7 +20,14 @@ from vdmkit.noise._paths import StraightLine, SubVariancePreserving, VarianceExp
 from vdmkit.noise._piecewise_linear import PiecewiseLinear
 from vdmkit.noise._pinned import Pinned
 from vdmkit.noise._process import diffuse, reverse
-from vdmkit.noise._schedule import AbstractSchedule, check_increasing, ends_of, gamma_and_derivative, gammas_of
+from vdmkit.noise._schedule import (
+    AbstractSchedule,
+    check_ends,
+    check_increasing,
+    ends_of,
+    gamma_and_derivative,
+    gammas_of,
+)
 from vdmkit.noise._tabulated import Tabulated, cosine_betas, linear_betas
 
 __all__ = [
@@ -52,6 +59,7 @@ __all__ = [
     "UniformInTime",
     "VarianceExploding",
     "VariancePreserving",
+    "check_ends",
     "check_increasing",
     "cosine_betas",
     "diffuse",

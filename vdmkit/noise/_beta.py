@@ -8,13 +8,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from annotated_types import Gt, Lt
+from annotated_types import Ge, Le, Lt
 from jaxtyping import Array, Float
 
 from vdmkit.noise._schedule import AbstractSchedule
 from vdmkit.registry import register
 
-Positive = Annotated[float, Gt(0)]
+Rate = Annotated[float, Ge(1e-4), Le(60)]  # gamma_1 is about the mean of both ends
+Start = Annotated[float, Ge(1e-8), Lt(1)]
 Time = TypeVar("Time", float, Array)
 
 
@@ -41,9 +42,9 @@ class LinearBeta(AbstractSchedule):
     def __init__(
         self,
         *,
-        beta_min: Positive = 0.1,
-        beta_max: Positive = 20.0,
-        epsilon: Annotated[float, Gt(0), Lt(1)] = 1e-5,
+        beta_min: Rate = 0.1,
+        beta_max: Rate = 20.0,
+        epsilon: Start = 1e-5,
     ):
         self.beta_min, self.beta_max, self.epsilon = beta_min, beta_max, epsilon
         start, end = self._integral(epsilon), self._integral(1.0)
@@ -72,9 +73,9 @@ class SubVpLinearBeta(AbstractSchedule):
     def __init__(
         self,
         *,
-        beta_min: Positive = 0.1,
-        beta_max: Positive = 20.0,
-        epsilon: Annotated[float, Gt(0), Lt(1)] = 1e-5,
+        beta_min: Rate = 0.1,
+        beta_max: Rate = 20.0,
+        epsilon: Start = 1e-5,
     ):
         self.vp = LinearBeta(beta_min=beta_min, beta_max=beta_max, epsilon=epsilon)
         ends = self.vp.gamma_min, self.vp.gamma_max

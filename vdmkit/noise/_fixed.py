@@ -13,15 +13,18 @@ from typing import Annotated
 
 import equinox as eqx
 import jax.numpy as jnp
-from annotated_types import Gt
+from annotated_types import Ge, Le
 from jax.scipy.special import logit, ndtri
 from jaxtyping import Array, Float
 from scipy.special import expit, ndtr
 
+from vdmkit.limits import MAX_GAMMA, Gamma, LogSigma, Sigma, Width
 from vdmkit.noise._schedule import AbstractSchedule
 from vdmkit.registry import register
 
-Positive = Annotated[float, Gt(0)]
+Argument = Annotated[float, Ge(-MAX_GAMMA), Le(MAX_GAMMA)]
+Rho = Annotated[float, Ge(0.5), Le(100)]
+Resolution = Annotated[float, Ge(1), Le(65_536)]
 
 
 def _between(low: float, high: float, t: Float[Array, ""]) -> Float[Array, ""]:
@@ -35,7 +38,7 @@ class Cosine(AbstractSchedule):
     gamma_min: float = eqx.field(static=True)
     gamma_max: float = eqx.field(static=True)
 
-    def __init__(self, *, gamma_min: float = -13.3, gamma_max: float = 5.0):
+    def __init__(self, *, gamma_min: Gamma = -13.3, gamma_max: Gamma = 5.0):
         self.gamma_min, self.gamma_max = gamma_min, gamma_max
 
     def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
@@ -50,7 +53,7 @@ class FlowMatching(AbstractSchedule):
     gamma_min: float = eqx.field(static=True)
     gamma_max: float = eqx.field(static=True)
 
-    def __init__(self, *, gamma_min: float = -13.3, gamma_max: float = 13.3):
+    def __init__(self, *, gamma_min: Gamma = -13.3, gamma_max: Gamma = 13.3):
         self.gamma_min, self.gamma_max = gamma_min, gamma_max
 
     def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
@@ -65,7 +68,7 @@ class LogLinear(AbstractSchedule):
     gamma_min: float = eqx.field(static=True)
     gamma_max: float = eqx.field(static=True)
 
-    def __init__(self, *, sigma_min: Positive = 0.01, sigma_max: Positive = 50.0):
+    def __init__(self, *, sigma_min: Sigma = 0.01, sigma_max: Sigma = 50.0):
         self.gamma_min, self.gamma_max = 2 * math.log(sigma_min), 2 * math.log(sigma_max)
 
     def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
@@ -80,7 +83,9 @@ class Karras(AbstractSchedule):
     gamma_min: float = eqx.field(static=True)
     gamma_max: float = eqx.field(static=True)
 
-    def __init__(self, *, sigma_min: Positive = 0.002, sigma_max: Positive = 80.0, rho: Positive = 7.0):
+    def __init__(
+        self, *, sigma_min: Sigma = 0.002, sigma_max: Sigma = 80.0, rho: Annotated[float, Ge(0.5), Le(100)] = 7.0
+    ):
         self.rho = rho
         self.gamma_min, self.gamma_max = 2 * math.log(sigma_min), 2 * math.log(sigma_max)
 
@@ -101,9 +106,7 @@ class LogNormal(AbstractSchedule):
     gamma_min: float = eqx.field(static=True)
     gamma_max: float = eqx.field(static=True)
 
-    def __init__(
-        self, *, mean: float = -1.2, std: Positive = 1.2, sigma_min: Positive = 0.002, sigma_max: Positive = 80.0
-    ):
+    def __init__(self, *, mean: LogSigma = -1.2, std: Width = 1.2, sigma_min: Sigma = 0.002, sigma_max: Sigma = 80.0):
         self.mean, self.std = mean, std
         self.gamma_min, self.gamma_max = 2 * math.log(sigma_min), 2 * math.log(sigma_max)
 
@@ -138,11 +141,11 @@ class Sigmoid(AbstractSchedule):
     def __init__(
         self,
         *,
-        gamma_min: float = -13.3,
-        gamma_max: float = 5.0,
-        start: float = -3.0,
-        end: float = 3.0,
-        tau: Positive = 1.0,
+        gamma_min: Gamma = -13.3,
+        gamma_max: Gamma = 5.0,
+        start: Argument = -3.0,
+        end: Argument = 3.0,
+        tau: Width = 1.0,
     ):
         self.gamma_min, self.gamma_max, self.start, self.end, self.tau = gamma_min, gamma_max, start, end, tau
 
@@ -176,10 +179,10 @@ class ShiftedCosine(AbstractSchedule):
     def __init__(
         self,
         *,
-        gamma_min: float = -13.3,
-        gamma_max: float = 5.0,
-        resolution: Positive = 128.0,
-        base: Positive = 64.0,
+        gamma_min: Gamma = -13.3,
+        gamma_max: Gamma = 5.0,
+        resolution: Resolution = 128.0,
+        base: Resolution = 64.0,
     ):
         self.shift = 2 * math.log(resolution / base)
         self.cosine = Cosine(gamma_min=gamma_min, gamma_max=gamma_max)

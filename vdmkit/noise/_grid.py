@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from annotated_types import Gt
+from annotated_types import Ge, Le
 from jaxtyping import Array, Float
 
 from vdmkit.errors import RecipeError
@@ -75,7 +75,7 @@ class KarrasGrid(AbstractGrid):
 
     rho: float = eqx.field(static=True)
 
-    def __init__(self, *, rho: Annotated[float, Gt(0)] = 7.0):
+    def __init__(self, *, rho: Annotated[float, Ge(0.5), Le(100)] = 7.0):
         self.rho = rho
 
     def __call__(self, schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_plus_1"]:
@@ -89,7 +89,7 @@ class TabulatedGrid(AbstractGrid):
 
     times: tuple[float, ...] = eqx.field(static=True)
 
-    def __init__(self, *, times: tuple[float, ...] = (1.0, 0.0)):
+    def __init__(self, *, times: tuple[Annotated[float, Ge(0), Le(1)], ...] = (1.0, 0.0)):
         falls = all(a > b for a, b in itertools.pairwise(times))
         if len(times) < 2 or not falls or times[0] > 1 or times[-1] < 0:
             raise RecipeError(f"times = {list(times)}: expected at least two that fall from 1 to 0.")
@@ -110,7 +110,7 @@ class GivenGammas(AbstractGrid):
 
     gammas: tuple[float, ...] = eqx.field(static=True)
 
-    def __init__(self, *, gammas: tuple[float, ...]):
+    def __init__(self, *, gammas: tuple[Annotated[float, Ge(-100), Le(100)], ...]):
         self.gammas = tuple(sorted(gammas, reverse=True))
         if self.gammas not in (gammas, gammas[::-1]) or len(set(gammas)) != len(gammas) or len(gammas) < 2:
             raise RecipeError(f"gammas = {list(gammas)}: expected at least two that rise or fall.")

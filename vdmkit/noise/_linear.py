@@ -5,6 +5,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vdmkit.limits import Gamma
 from vdmkit.noise._schedule import AbstractSchedule
 from vdmkit.registry import register
 
@@ -16,7 +17,7 @@ class FixedLinear(AbstractSchedule):
     gamma_min: float = eqx.field(static=True)
     gamma_max: float = eqx.field(static=True)
 
-    def __init__(self, *, gamma_min: float = -13.3, gamma_max: float = 5.0):
+    def __init__(self, *, gamma_min: Gamma = -13.3, gamma_max: Gamma = 5.0):
         self.gamma_min = gamma_min
         self.gamma_max = gamma_max
 
@@ -33,7 +34,7 @@ class LearnedLinear(AbstractSchedule):
     gamma_min: float = eqx.field(static=True)
     gamma_max: float = eqx.field(static=True)
 
-    def __init__(self, *, gamma_min: float = -13.3, gamma_max: float = 5.0):
+    def __init__(self, *, gamma_min: Gamma = -13.3, gamma_max: Gamma = 5.0):
         self.w = jnp.array([gamma_max - gamma_min], dtype=float)
         self.b = jnp.array([gamma_min], dtype=float)
         self.gamma_min = gamma_min

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The authors' monotone network as a schedule."""
 
+from typing import Annotated
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from annotated_types import Ge, Le
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from vdmkit.limits import Gamma
 from vdmkit.noise._schedule import AbstractSchedule
 from vdmkit.registry import register
 
@@ -36,7 +40,14 @@ class LearnedMonotone(AbstractSchedule):
     gamma_min: float = eqx.field(static=True)
     gamma_max: float = eqx.field(static=True)
 
-    def __init__(self, key: PRNGKeyArray, *, gamma_min: float = -13.3, gamma_max: float = 5.0, width: int = 1024):
+    def __init__(
+        self,
+        key: PRNGKeyArray,
+        *,
+        gamma_min: Gamma = -13.3,
+        gamma_max: Gamma = 5.0,
+        width: Annotated[int, Ge(1), Le(65_536)] = 1024,
+    ):
         key_2, key_3 = jax.random.split(key)
         self.l1 = _Positive(jnp.array([[gamma_max - gamma_min]], dtype=float), jnp.array([gamma_min], dtype=float))
         self.l2 = _Positive(0.01 * jax.random.normal(key_2, (1, width)), jnp.zeros(width))

@@ -6,9 +6,10 @@ from typing import Annotated
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Le
 from jaxtyping import Array, Float
 
+from vdmkit.limits import Gamma, PartialShare
 from vdmkit.noise._schedule import AbstractSchedule
 from vdmkit.registry import register
 
@@ -37,10 +38,10 @@ class PiecewiseLinear(AbstractSchedule):
     def __init__(
         self,
         *,
-        gamma_min: float = -13.3,
-        gamma_max: float = 5.0,
+        gamma_min: Gamma = -13.3,
+        gamma_max: Gamma = 5.0,
         pieces: Annotated[int, Ge(1), Le(10_000)] = 32,
-        floor: Annotated[float, Gt(0), Lt(1)] = 0.01,
+        floor: PartialShare = 0.01,
     ):
         self.logits = jnp.zeros(pieces)
         self.floor, self.gamma_min, self.gamma_max = floor, gamma_min, gamma_max

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit.choice import Choice
+from vdmkit.limits import Gamma
 from vdmkit.noise._schedule import AbstractSchedule
 from vdmkit.registry import register
 
@@ -39,8 +40,8 @@ class Pinned(AbstractSchedule):
         key: PRNGKeyArray,
         *,
         interior: Annotated[Choice, "schedule"] = _NETWORK,
-        gamma_min: float = -13.3,
-        gamma_max: float = 5.0,
+        gamma_min: Gamma = -13.3,
+        gamma_max: Gamma = 5.0,
         ends: Literal["learned", "fixed"] = "learned",
     ):
         self.interior = interior.build(key=key)

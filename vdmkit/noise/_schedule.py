@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vdmkit.errors import RecipeError
+from vdmkit.limits import MAX_GAMMA
 from vdmkit.registry import define_kind
 
 _PANELS = 8000
@@ -73,6 +74,17 @@ def check_increasing(schedule: AbstractSchedule) -> None:
         near = f", near t = {where:.4f} it jumps" if jumps else ""
         raise RecipeError(
             f"gamma's rise is not the integral of its derivative{near}. It must be differentiable, without jumps."
+        )
+
+
+def check_ends(schedule: AbstractSchedule) -> None:
+    """Raises RecipeError if gamma goes where z_t in float32 has lost its noise or its image: see `limits.MAX_GAMMA`."""
+    ends = ends_of(schedule)
+    # 1: what float32 makes of the ends of a schedule that computes alpha^2 or sigma^2
+    if not all(abs(gamma) <= MAX_GAMMA + 1 for gamma in ends):  # written so that a NaN is refused
+        raise RecipeError(
+            f"gamma goes from {ends[0]:g} to {ends[1]:g}: expected {-MAX_GAMMA:g} to {MAX_GAMMA:g}. "
+            "Below, z_t has lost its noise in float32, and above its image."
         )
 
 

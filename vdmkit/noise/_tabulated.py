@@ -4,14 +4,16 @@ r"""Schedules of discrete time: betas, with beta_i = 1 - alpha_i^2 / alpha_{i-1}
 alpha_i^2 = prod_{j <= i} (1 - beta_j),   gamma_i = log((1 - alpha_i^2) / alpha_i^2),   i = 1, ..., T
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Ge, Gt, Le, Lt
 from jaxtyping import Array, Float
 
 from vdmkit.errors import RecipeError
+from vdmkit.limits import MAX_STEPS
 from vdmkit.noise._schedule import AbstractSchedule
 from vdmkit.registry import register
 
@@ -51,8 +53,8 @@ class Tabulated(AbstractSchedule):
         self,
         *,
         table: Literal["linear", "cosine"] = "linear",
-        steps: int = 1000,
-        betas: tuple[float, ...] | None = None,
+        steps: Annotated[int, Ge(2), Le(MAX_STEPS)] = 1000,
+        betas: tuple[Annotated[float, Gt(0), Lt(1)], ...] | None = None,
     ):
         self.betas = betas or tuple(_TABLES[table](steps).tolist())
         if len(self.betas) < 2 or not all(0 < beta < 1 for beta in self.betas):

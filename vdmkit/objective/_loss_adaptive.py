@@ -5,9 +5,10 @@ from typing import Annotated
 
 import equinox as eqx
 import jax.numpy as jnp
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Le
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from vdmkit.limits import Decay, Share
 from vdmkit.objective._times import AbstractTimes, even
 from vdmkit.registry import register
 
@@ -38,8 +39,8 @@ class LossAdaptive(AbstractTimes):
         self,
         *,
         bins: Annotated[int, Ge(1), Le(10_000)] = 100,
-        decay: Annotated[float, Ge(0), Lt(1)] = 0.999,
-        uniform: Annotated[float, Gt(0), Le(1)] = 0.1,
+        decay: Decay = 0.999,
+        uniform: Share = 0.1,
     ):
         self.total, self.count = jnp.zeros(bins), jnp.zeros(bins)
         self.decay, self.uniform = decay, uniform

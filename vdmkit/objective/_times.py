@@ -7,11 +7,11 @@ from typing import Annotated
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Le
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit.errors import RecipeError
-from vdmkit.limits import MAX_STEPS
+from vdmkit.limits import Gamma, Share, Steps, Width
 from vdmkit.registry import define_kind, register
 
 
@@ -61,7 +61,7 @@ class DiscreteGrid(AbstractTimes):
 
     steps: int = eqx.field(static=True)
 
-    def __init__(self, *, steps: Annotated[int, Ge(1), Le(MAX_STEPS)] = 1000):
+    def __init__(self, *, steps: Steps = 1000):
         self.steps = steps
 
     def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
@@ -88,9 +88,9 @@ class LogitNormal(AbstractTimes):
     def __init__(
         self,
         *,
-        mean: float = 0.0,
-        std: Annotated[float, Gt(0)] = 1.0,
-        uniform: Annotated[float, Gt(0), Le(1)] = 0.1,
+        mean: Annotated[float, Ge(-20), Le(20)] = 0.0,
+        std: Width = 1.0,
+        uniform: Share = 0.1,
     ):
         self.mean, self.std, self.uniform = mean, std, uniform
 
@@ -99,7 +99,7 @@ class LogitNormal(AbstractTimes):
         # u below `uniform` is a uniform draw, and the rest the quantile of a logit-normal one.
         quantile = jnp.clip((u - self.uniform) / (1 - self.uniform + 1e-7), 1e-6, 1 - 1e-6)
         middle = jax.nn.sigmoid(self.mean + self.std * jax.scipy.special.ndtri(quantile))
-        t = jnp.where(u < self.uniform, u / self.uniform, middle)
+        t = jnp.minimum(jnp.where(u < self.uniform, u / self.uniform, middle), 1 - 1e-7)
         return t, 1 / self._density(t)
 
     def _density(self, t: Float[Array, " n"]) -> Float[Array, " n"]:
@@ -124,7 +124,7 @@ class Signal(AbstractTimes):
     gamma_min: float = eqx.field(static=True)
     gamma_max: float = eqx.field(static=True)
 
-    def __init__(self, *, gamma_min: float = -13.3, gamma_max: float = 5.0):
+    def __init__(self, *, gamma_min: Gamma = -13.3, gamma_max: Gamma = 5.0):
         if not gamma_min < gamma_max:
             raise RecipeError(f"gamma_min = {gamma_min:g} must be below gamma_max = {gamma_max:g}.")
         self.gamma_min, self.gamma_max = gamma_min, gamma_max

@@ -15,12 +15,13 @@ from typing import Annotated
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Le
 from jaxtyping import Array, Float
 
+from vdmkit.limits import DataScale, LogSigma
 from vdmkit.registry import define_kind, register
 
-Positive = Annotated[float, Gt(0)]
+Positive = Annotated[float, Ge(1e-6), Le(1e6)]
 
 
 class AbstractWeighting(eqx.Module):
@@ -48,7 +49,7 @@ class SigmoidWeighting(AbstractWeighting):
 
     bias: float = eqx.field(static=True)
 
-    def __init__(self, *, bias: float = 2.0):
+    def __init__(self, *, bias: Annotated[float, Ge(-30), Le(30)] = 2.0):
         self.bias = bias
 
     def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
@@ -71,7 +72,7 @@ class EdmMonotonic(AbstractWeighting):
     std: float = eqx.field(static=True)
     sd: float = eqx.field(static=True)
 
-    def __init__(self, *, mean: float = -1.2, std: Positive = 1.2, sd: Positive = 0.5):
+    def __init__(self, *, mean: LogSigma = -1.2, std: Annotated[float, Ge(0.01), Le(10)] = 1.2, sd: DataScale = 0.5):
         self.mean, self.std, self.sd = mean, std, sd
 
     def log_weight(self, gamma: Float[Array, "*n"]) -> Float[Array, "*n"]:
@@ -99,7 +100,7 @@ class Snr(AbstractWeighting):
 
     power: float = eqx.field(static=True)
 
-    def __init__(self, *, power: float = 1.0):
+    def __init__(self, *, power: Annotated[float, Ge(-1), Le(3)] = 1.0):
         self.power = power
 
     def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
@@ -134,7 +135,7 @@ class P2(AbstractWeighting):
     k: float = eqx.field(static=True)
     power: float = eqx.field(static=True)
 
-    def __init__(self, *, k: Positive = 1.0, power: Annotated[float, Ge(0)] = 1.0):
+    def __init__(self, *, k: Positive = 1.0, power: Annotated[float, Ge(0), Le(2)] = 1.0):
         self.k, self.power = k, power
 
     def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
@@ -163,7 +164,7 @@ class EdmWeighting(AbstractWeighting):
 
     sd: float = eqx.field(static=True)
 
-    def __init__(self, *, sd: Positive = 0.5):
+    def __init__(self, *, sd: DataScale = 0.5):
         self.sd = sd
 
     def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:

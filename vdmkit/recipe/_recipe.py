@@ -4,14 +4,10 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le, Lt, MultipleOf
+from annotated_types import Ge, Le
 
 from vdmkit.choice import Choice
-from vdmkit.limits import MAX_STEPS
-
-Positive = Annotated[int, Gt(0)]
-Count = Annotated[int, Ge(0)]
-StepCount = Annotated[int, Ge(0), Le(MAX_STEPS)]
+from vdmkit.limits import MAX_COUNT, AtOnce, Count, Decay, EvenDraws, Minutes, Positive, Seed, Steps, StepsOrZero
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +31,7 @@ class ObjectiveChoices:
 
     times: Annotated[Choice, "times"] = Choice("times", "low_discrepancy")
     weighting: Annotated[Choice, "weighting"] = Choice("weighting", "elbo")
-    steps: StepCount = 0
+    steps: StepsOrZero = 0
     kernel: Annotated[Choice, "kernel"] = Choice("kernel", "gaussian")
     grid: Annotated[Choice, "grid"] = Choice("grid", "uniform")
     schedule: Literal["bound", "variance"] = "bound"
@@ -53,17 +49,17 @@ class TrainingSettings:
     """
 
     steps: Positive
-    batch_size: Positive
-    ema: Annotated[float, Ge(0), Lt(1)] = 0.9999
+    batch_size: AtOnce
+    ema: Decay = 0.9999
     ema_warmup: bool = False
     log_every: Positive = 100
     evaluate_every: Count = 0
     evaluate_draws: Annotated[int, Ge(2), MultipleOf(2)] | None = None
     sample_every: Count = 0
     checkpoint_every: Positive = 1000
-    keep_last: Annotated[int, Ge(2)] = 2
+    keep_last: Annotated[int, Ge(2), Le(MAX_COUNT)] = 2
     keep_best: Count = 1
-    steps_per_dispatch: Count = 0
+    steps_per_dispatch: StepsOrZero = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +71,11 @@ class EvaluationSettings:
     A run whose pass over the test set takes longer than `minutes` reports the images done by then, and says so.
     """
 
-    draws: Annotated[int, Ge(2), MultipleOf(2)] = 16
-    batch_size: Positive = 128
+    draws: EvenDraws = 16
+    batch_size: AtOnce = 128
     weights: Literal["ema", "raw"] = "ema"
-    steps: StepCount | None = None
-    minutes: Annotated[float, Gt(0)] = 10.0
+    steps: StepsOrZero | None = None
+    minutes: Minutes = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +86,9 @@ class LikelihoodSettings:
     """
 
     estimator: Annotated[Choice, "estimator"] = Choice("estimator", "bound")
-    precision: Annotated[float, Ge(0)] = 0.0
+    precision: Annotated[float, Ge(0), Le(100)] = 0.0
     images: Count = 0
-    batch_size: Positive = 64
+    batch_size: AtOnce = 64
     weights: Literal["ema", "raw"] = "ema"
 
 
@@ -109,19 +105,19 @@ class SamplingSettings:
 
     sampler: Annotated[Choice, "sampler"] = Choice("sampler", "ancestral")
     grid: Annotated[Choice, "grid"] = Choice("grid", "uniform")
-    steps: Positive = 250
+    steps: Steps = 250
     end: Literal["latent", "image"] = "latent"
-    guidance: Annotated[float, Ge(0)] = 0.0
+    guidance: Annotated[float, Ge(0), Le(1000)] = 0.0
     label: Count | None = None
-    count: Positive = 64
-    minutes: Annotated[float, Gt(0)] = 2.0
+    count: AtOnce = 64
+    minutes: Minutes = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A checked recipe: everything that a run needs, with all defaults filled in."""
 
-    seed: Annotated[int, Ge(0), Lt(2**32)] = 0
+    seed: Seed = 0
     data: Annotated[Choice, "data"]
     augmentations: tuple[Annotated[Choice, "augmentation"], ...] = ()
     model: ModelChoices

@@ -3,6 +3,7 @@
 
 import inspect
 import json
+import math
 import re
 import types
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -32,11 +33,12 @@ def check_value(annotation: Any, value: Any) -> Any:
     """`value` from TOML as the type that `annotation` asks for.
 
     Strict JSON rules: a list may become a tuple, an integer a float, a string a path; "5" is no
-    integer, and no float is infinite or NaN.
+    integer, and no float is infinite or NaN, whatever the annotation.
 
     Raises:
         UnfitError: it does not fit, or no TOML value can.
     """
+    _refuse_infinite(value)
     if annotation is inspect.Parameter.empty:
         return value
     try:
@@ -46,6 +48,14 @@ def check_value(annotation: Any, value: Any) -> Any:
         raise UnfitError(f"a recipe cannot give a value of type {type_name(annotation)}.") from error
     except ValidationError as error:
         raise UnfitError(_explain(error)) from error
+
+
+def _refuse_infinite(value: Any) -> None:
+    """Looks into lists and tables too, which an annotation may leave open."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UnfitError(f"expected a finite number, found {describe(value)}.")
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _refuse_infinite(inner)
 
 
 def _explain(error: ValidationError) -> str:
@@ -58,6 +68,7 @@ def _explain(error: ValidationError) -> str:
 
 def _expectation(message: str) -> str:
     expected = message.removeprefix("Input should be ").partition(", ")[0]
+    expected = re.sub(r"\b0\.000+\d+", lambda digits: f"{float(digits[0]):g}", expected)
     return _PLAIN_WORDS.get(expected, expected)
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import equinox as eqx
 import jax.numpy as jnp
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from jaxtyping import Array, Float
 
 from vdmkit.denoiser import Estimate
@@ -21,7 +21,7 @@ from vdmkit.registry import register
 from vdmkit.sampling._denoise import Denoise
 from vdmkit.sampling._sampler import AbstractSampler, Past
 
-NotNegative = Annotated[float, Ge(0)]
+Eta = Annotated[float, Ge(0), Le(10)]
 
 
 def _fresh_noise(gamma_s: Float[Array, ""], eta_h: Float[Array, ""]) -> Float[Array, ""]:
@@ -39,7 +39,7 @@ class DpmPlusPlus2M(AbstractSampler):
     eta: float = eqx.field(static=True)
     noises: int = eqx.field(static=True)
 
-    def __init__(self, *, eta: NotNegative = 0.0):
+    def __init__(self, *, eta: Eta = 0.0):
         self.eta, self.noises = eta, 1
 
     def step(
@@ -71,7 +71,7 @@ class DpmPlusPlus3MSde(AbstractSampler):
     eta: float = eqx.field(static=True)
     noises: int = eqx.field(static=True)
 
-    def __init__(self, *, eta: NotNegative = 1.0):
+    def __init__(self, *, eta: Eta = 1.0):
         self.eta, self.noises = eta, 1
 
     def step(
@@ -127,7 +127,7 @@ class EulerAncestral(AbstractSampler):
     eta: float = eqx.field(static=True)
     noises: int = eqx.field(static=True)
 
-    def __init__(self, *, eta: NotNegative = 1.0):
+    def __init__(self, *, eta: Eta = 1.0):
         self.eta, self.noises = eta, 1
 
     def step(
@@ -155,7 +155,7 @@ class DpmPlusPlus2SAncestral(AbstractSampler):
     eta: float = eqx.field(static=True)
     noises: int = eqx.field(static=True)
 
-    def __init__(self, *, eta: NotNegative = 1.0):
+    def __init__(self, *, eta: Eta = 1.0):
         self.eta, self.noises = eta, 1
 
     def step(

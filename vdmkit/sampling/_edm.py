@@ -14,7 +14,7 @@ from vdmkit.sampling._axis import AXES, AxisName
 from vdmkit.sampling._denoise import Denoise
 from vdmkit.sampling._sampler import AbstractSampler, Past
 
-NotNegative = Annotated[float, Ge(0)]
+NotNegative = Annotated[float, Ge(0), Le(1e6)]
 
 
 @register("sampler", "euler")
@@ -70,7 +70,7 @@ class Heun(AbstractSampler):
         churn: NotNegative = 0.0,
         s_min: NotNegative = 0.0,
         s_max: NotNegative = 1e6,
-        s_noise: NotNegative = 1.0,
+        s_noise: Annotated[float, Ge(0), Le(10)] = 1.0,
         axis: AxisName = "sigma",
     ):
         self.churn, self.s_min, self.s_max, self.s_noise = churn, s_min, s_max, s_noise

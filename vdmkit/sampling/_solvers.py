@@ -5,17 +5,17 @@ ODE   dy = s/2 eps_hat dgamma
 SDE   dy = s eps_hat dgamma + s dw,   gamma falling,   s = sigma / alpha = exp(gamma / 2)
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import diffrax
 import equinox as eqx
 import jax.numpy as jnp
 import lineax
-from annotated_types import Ge, Gt
 from jaxtyping import Array, Float
 
 from vdmkit.denoiser import Estimate
 from vdmkit.integrator import Integrator
+from vdmkit.limits import SolverSteps, StepsOrZero, Tolerance
 from vdmkit.registry import register
 from vdmkit.sampling._denoise import Denoise
 from vdmkit.sampling._sampler import AbstractSampler, Past
@@ -42,10 +42,10 @@ class Ode(AbstractSampler):
         self,
         *,
         solver: str = "Tsit5",
-        rtol: Annotated[float, Gt(0)] = 1e-4,
-        atol: Annotated[float, Gt(0)] = 1e-4,
-        steps: Annotated[int, Ge(0)] = 0,
-        max_steps: Annotated[int, Ge(1)] = 4096,
+        rtol: Tolerance = 1e-4,
+        atol: Tolerance = 1e-4,
+        steps: StepsOrZero = 0,
+        max_steps: SolverSteps = 4096,
     ):
         self.integrator = Integrator(solver, jnp.asarray(rtol, float), jnp.asarray(atol, float), steps, max_steps)
         self.noises = 0

@@ -6,14 +6,15 @@ from typing import Annotated
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from jaxtyping import Array, Float, PRNGKeyArray
 
 import vdmkit
 from vdmkit import VdmkitError
 from vdmkit.networks import AbstractNetwork, Condition
 
-Positive = Annotated[int, Ge(1)]
+Size = Annotated[int, Ge(1), Le(16_384)]
+Blocks = Annotated[int, Ge(1), Le(256)]
 _FREQUENCIES = 64
 
 
@@ -71,15 +72,18 @@ class Dit(AbstractNetwork):
         gamma_range: tuple[float, float],
         key: PRNGKeyArray,
         *,
-        width: Positive = 96,
-        blocks: Positive = 4,
-        heads: Positive = 4,
-        patch: Positive = 2,
+        width: Size = 96,
+        blocks: Blocks = 4,
+        heads: Size = 4,
+        patch: Size = 2,
     ):
         height, wide, channels = shape
-        if height % patch or wide % patch or width % heads:
-            sizes = f"{height}x{wide} pixels in patches of {patch}, width {width}, {heads} heads"
-            raise DitError(f"network dit: {sizes}: the sizes do not fit each other.")
+        if width % heads:
+            raise DitError(f"network dit: width = {width}, heads = {heads}: expected a width that the heads divide.")
+        if height % patch or wide % patch:
+            raise DitError(
+                f"network dit: {height}x{wide} pixels in patches of {patch}: the sizes do not fit each other."
+            )
         keys = jax.random.split(key, blocks + 5)
         self.embed = eqx.nn.Linear(channels * patch**2, width, key=keys[0])
         self.place = 0.02 * jax.random.normal(keys[1], (height // patch * (wide // patch), width))

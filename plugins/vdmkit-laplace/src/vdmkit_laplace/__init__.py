@@ -10,13 +10,14 @@ from typing import Annotated
 
 import equinox as eqx
 import jax.numpy as jnp
-from annotated_types import Gt
+from annotated_types import Ge, Le
 from jaxtyping import Array, Float
 
 import vdmkit
 from vdmkit.noise import AbstractSchedule
 
-Positive = Annotated[float, Gt(0)]
+Gamma = Annotated[float, Ge(-30), Le(30)]
+Width = Annotated[float, Ge(0.01), Le(100)]
 
 
 @vdmkit.register("schedule", "laplace")
@@ -35,7 +36,7 @@ class Laplace(AbstractSchedule):
     mean: float = eqx.field(static=True)
     width: float = eqx.field(static=True)
 
-    def __init__(self, *, gamma_min: float = -13.3, gamma_max: float = 5.0, mean: float = 0.0, width: Positive = 2.0):
+    def __init__(self, *, gamma_min: Gamma = -13.3, gamma_max: Gamma = 5.0, mean: Gamma = 0.0, width: Width = 2.0):
         self.gamma_min, self.gamma_max, self.mean, self.width = gamma_min, gamma_max, mean, width
 
     def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
@@ -67,7 +68,7 @@ class Cauchy(AbstractSchedule):
     mean: float = eqx.field(static=True)
     width: float = eqx.field(static=True)
 
-    def __init__(self, *, gamma_min: float = -13.3, gamma_max: float = 5.0, mean: float = 0.0, width: Positive = 2.0):
+    def __init__(self, *, gamma_min: Gamma = -13.3, gamma_max: Gamma = 5.0, mean: Gamma = 0.0, width: Width = 2.0):
         self.gamma_min, self.gamma_max, self.mean, self.width = gamma_min, gamma_max, mean, width
 
     def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
