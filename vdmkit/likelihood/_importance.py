@@ -9,6 +9,7 @@ p(z_s | z_t) is that of the kernel. Along such a chain z_t = alpha_t x + sigma_t
 """
 
 from collections.abc import Callable
+from typing import Annotated
 
 import equinox as eqx
 import jax

@@ -54,7 +54,7 @@ class TrainingSettings:
     ema_warmup: bool = False
     log_every: Positive = 100
     evaluate_every: Count = 0
-    evaluate_draws: Annotated[int, Ge(2), MultipleOf(2)] | None = None
+    evaluate_draws: EvenDraws | None = None
     sample_every: Count = 0
     checkpoint_every: Positive = 1000
     keep_last: Annotated[int, Ge(2), Le(MAX_COUNT)] = 2

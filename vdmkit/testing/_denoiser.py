@@ -2,6 +2,7 @@
 """Networks and predictions: what becomes an estimate of the data."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -32,9 +33,7 @@ def check_network(build: Callable[[int], AbstractNetwork], shape: tuple[int, int
 
 
 @eqx.filter_jit
-def outputs_of(
-    network: AbstractNetwork, z: Float[Array, "n h w c"], gamma: Float[Array, " n"]
-) -> Float[Array, "n *shape"]:
+def outputs_of(network: AbstractNetwork, z: Float[Any, "n h w c"], gamma: Float[Any, " n"]) -> Float[Array, "n *shape"]:
     """What the network gives for a batch of latents, without dropout."""
     return jax.vmap(lambda z, gamma: network(z, gamma, {}, key=None))(z, gamma)
 
@@ -75,7 +74,7 @@ class _Output(eqx.Module):
     """A network's output as a function of the latent."""
 
     network: AbstractNetwork
-    gamma: Float[Array | np.ndarray, ""]
+    gamma: Float[Any, ""]
 
     def __call__(self, z: Float[Array, "h w c"]) -> Float[Array, "h w c k"]:
         return self.network(z, self.gamma, {}, key=None)
@@ -128,8 +127,8 @@ def _check_direction(estimates: Estimate, gammas: Array, x: Array, eps: Array) -
 
 def check_estimate(
     estimate: Estimate,
-    z: Float[Array | np.ndarray, "n h w c"],
-    gamma: Float[Array | np.ndarray, " n"],
+    z: Float[Any, "n h w c"],
+    gamma: Float[Any, " n"],
     path: AbstractPath,
     *,
     tolerance: float,
@@ -155,9 +154,9 @@ def check_estimate(
 
 def check_prediction_derivative(
     prediction: AbstractPrediction,
-    output: Float[Array | np.ndarray, "h w c k"],
-    z: Float[Array | np.ndarray, "h w c"],
-    gamma: Float[Array | np.ndarray, ""],
+    output: Float[Any, "h w c k"],
+    z: Float[Any, "h w c"],
+    gamma: Float[Any, ""],
     path: AbstractPath,
 ) -> None:
     """d eps_hat / d(output, z) by JAX is what the values say.
@@ -175,7 +174,7 @@ class _EpsHat(eqx.Module):
     """eps_hat as a function of the network's output and, after it, the latent."""
 
     prediction: AbstractPrediction
-    gamma: Float[Array | np.ndarray, ""]
+    gamma: Float[Any, ""]
     path: AbstractPath
 
     def __call__(self, both: Float[Array, "h w c k_plus_1"]) -> Float[Array, "h w c"]:

@@ -2,6 +2,7 @@
 """Derivatives against finite differences: what sees a gradient that is stopped, or replaced by another."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -45,7 +46,7 @@ def check_derivative(function: Callable[[Array], Array], at: Float[np.ndarray, "
 
 @eqx.filter_jit
 def _derivatives(
-    function: Callable[[Array], Array], at: Array, v: Array, w: Array
+    function: Callable[[Array], Array], at: Any, v: Any, w: Any
 ) -> tuple[Float[Array, "2 steps"], Float[Array, ""], Float[Array, ""]]:
     """<w, f(at +- h v)> for every h, the norm of its gradient, and its gradient along v."""
     gradient = jax.grad(lambda at: (w * function(at)).sum())(at)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reverse kernels: a density, its samples, its distribution function and its KL are of one law."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -18,10 +20,10 @@ _GRID, _SAMPLES, _DRAWS, _NODES = 2001, 400, 64, 40
 def check_kernel(
     kernel: AbstractKernel,
     estimate: Estimate,
-    x: Float[Array | np.ndarray, "h w c"],
-    eps: Float[Array | np.ndarray, "h w c"],
-    gamma_t: Float[Array | np.ndarray, ""],
-    gamma_s: Float[Array | np.ndarray, ""],
+    x: Float[Any, "h w c"],
+    eps: Float[Any, "h w c"],
+    gamma_t: Float[Any, ""],
+    gamma_s: Float[Any, ""],
 ) -> None:
     """p(y_s | y_t) integrates to 1, its samples and `cdf` follow it, and `kl` is KL(q || p) by quadrature, float64.
 

@@ -2,6 +2,7 @@
 """The parts of one model, with its own parameters, on latents of images that it is about to measure."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -33,17 +34,17 @@ _ROUNDING = 1e-3  # of a latent's scale, in float32
 class Latents(eqx.Module):
     """n latents z = alpha x + sigma eps of images, from gamma_1 to gamma_0, and what a model makes of them."""
 
-    image: Real[np.ndarray, "n h w c"]
-    x: Float[np.ndarray, "n h w c"]
-    eps: Float[np.ndarray, "n h w c"]
-    gamma: Float[np.ndarray, " n"]
-    z: Float[np.ndarray, "n h w c"]
-    shown: Float[np.ndarray, "n h w c"]
-    output: Float[np.ndarray, "n h w c k"]
+    image: Real[Any, "n h w c"]
+    x: Float[Any, "n h w c"]
+    eps: Float[Any, "n h w c"]
+    gamma: Float[Any, " n"]
+    z: Float[Any, "n h w c"]
+    shown: Float[Any, "n h w c"]
+    output: Float[Any, "n h w c k"]
     estimate: Estimate
 
 
-def latents_of(model: DiffusionModel, images: Real[np.ndarray, "m h w c"]) -> Latents:
+def latents_of(model: DiffusionModel, images: Real[Any, "m h w c"]) -> Latents:
     """Latents of the first two images, each at four noise levels between the ends of the schedule."""
     dtype, (gamma_0, gamma_1) = jnp.zeros(()).dtype, ends_of(model.schedule)
     image = np.repeat(images[:_IMAGES], _LEVELS_OF_NOISE, axis=0)
@@ -62,9 +63,9 @@ def _diffused(
     observation: AbstractObservation,
     path: AbstractPath,
     prediction: AbstractPrediction,
-    images: Array,
-    gammas: Array,
-    eps: Array,
+    images: Any,
+    gammas: Any,
+    eps: Any,
 ) -> tuple[Array, Array, Array]:
     def one(image: Array, gamma: Array, eps: Array) -> tuple[Array, Array, Array]:
         x = observation.encode(image)
@@ -75,7 +76,7 @@ def _diffused(
 
 
 @eqx.filter_jit
-def _read(prediction: AbstractPrediction, path: AbstractPath, output: Array, z: Array, gamma: Array) -> Estimate:
+def _read(prediction: AbstractPrediction, path: AbstractPath, output: Array, z: Array, gamma: Any) -> Estimate:
     return jax.vmap(lambda output, z, gamma: prediction(output, z, gamma, path))(output, z, gamma)
 
 

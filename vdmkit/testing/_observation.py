@@ -7,6 +7,7 @@ S_i = log Z_i + log p - f_i, so that sum_i log Z_i = sum_i S_i - (d - 1) log p, 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -28,10 +29,10 @@ _SWAPS = 8
 class Latent(eqx.Module):
     """An image, its latent z_0 / alpha_0, gamma_0, and a model's estimate of the data there."""
 
-    image: Integer[Array | np.ndarray, "h w c"]
-    z_0: Float[Array | np.ndarray, "h w c"]
-    gamma_0: Float[Array | np.ndarray, ""]
-    x_hat: Float[Array | np.ndarray, "h w c"]
+    image: Integer[Any, "h w c"]
+    z_0: Float[Any, "h w c"]
+    gamma_0: Float[Any, ""]
+    x_hat: Float[Any, "h w c"]
 
 
 def check_observation(observation: AbstractObservation) -> None:
@@ -67,11 +68,11 @@ def check_decoder(observation: AbstractObservation, latent: Latent) -> bool:
     swapped = np.random.default_rng(0).random((_SWAPS, *latent.image.shape)) < 0.5
     images = np.stack([latent.image, others, *_halves(latent.image, others, swapped)])
     found = _evaluated(observation, latent, images, has_log_probs(observation, latent))
-    again, lattice, log_prob, log_probs = (None if part is None else np.asarray(part) for part in found)
+    again, lattice, log_prob = map(np.asarray, found[:3])
     expect(bool((again == np.asarray(latent.image)).all()), "an image that is encoded is not decoded again")
     _check_spacing(lattice, observation.spacing)
-    if log_probs is not None:
-        _check_every_value(log_probs, images, log_prob)
+    if found[3] is not None:
+        _check_every_value(np.asarray(found[3]), images, log_prob)
         return True
     if latent.image.size * levels > _MOST_CHANGES or not _is_sum_over_values(log_prob, latent.image.size):
         return False
@@ -91,7 +92,7 @@ def has_log_probs(observation: AbstractObservation, latent: Latent) -> bool:
 
 @eqx.filter_jit
 def _evaluated(
-    observation: AbstractObservation, latent: Latent, images: Array, shows: bool
+    observation: AbstractObservation, latent: Latent, images: Any, shows: bool
 ) -> tuple[Array, Array, Array, Array | None]:
     """The image after encoding and decoding; where levels lie; log p of the images; and log_probs if there are."""
     x = observation.encode(latent.image)
@@ -124,7 +125,7 @@ def _log_sum_of_all(observation: AbstractObservation, latent: Latent, width: int
     return jax.nn.logsumexp(jax.vmap(of_image)(jnp.asarray(every, jnp.uint8)))
 
 
-def _other_image(image: Integer[Array | np.ndarray, "h w c"], levels: int) -> Integer[np.ndarray, "h w c"]:
+def _other_image(image: Integer[Any, "h w c"], levels: int) -> Integer[np.ndarray, "h w c"]:
     """Half of the values a level off: near enough that float32 still tells log p of both."""
     given = np.asarray(image)
     changed = np.random.default_rng(1).random(given.shape) < 0.5

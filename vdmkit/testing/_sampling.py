@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Samplers, on a denoiser that knows the image."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -49,18 +51,14 @@ def _image() -> Float[Array, "2 2 1"]:
 
 
 @jax.jit
-def _start(gamma_1: Array, steps: Array, key: PRNGKeyArray) -> tuple[Array, Past]:
+def _start(gamma_1: Any, steps: Any, key: PRNGKeyArray) -> tuple[Array, Past]:
     y = _image() + jnp.exp(gamma_1 / 2) * jax.random.normal(fold_purpose(key, "start"), (_CHAINS, *_SHAPE))
     return y, jax.vmap(lambda _: no_past(_SHAPE, steps))(y)
 
 
 @eqx.filter_jit
 def _step(
-    sampler: AbstractSampler,
-    chain: tuple[Array, Past],
-    key: PRNGKeyArray,
-    gamma_t: Array | np.floating,
-    gamma_s: Array | np.floating,
+    sampler: AbstractSampler, chain: tuple[Array, Past], key: PRNGKeyArray, gamma_t: Any, gamma_s: Any
 ) -> tuple[Array, Past]:
     image = _image()
 
