@@ -12,8 +12,18 @@ import pytest
 import vdmkit
 
 PACKAGE = Path(vdmkit.__file__).parent
-ROOMS = ["errors", "files", "limits", "component", "registry", "choice", "plugins", "randomness", "noise", "networks"]
-ROOMS += ["observation", "denoiser", "distribution", "kernel", "integrator", "model", "objective", "sampling"]
+ROOMS = ["errors", "paths", "files", "limits", "component", "registry", "choice", "plugins", "randomness", "noise"]
+ROOMS += [
+    "networks",
+    "observation",
+    "denoiser",
+    "distribution",
+    "kernel",
+    "integrator",
+    "model",
+    "objective",
+    "sampling",
+]
 ROOMS += ["likelihood", "profile", "container", "compression", "optimizer", "data", "recipe", "training", "assembly"]
 ROOMS += ["checkpoint", "report", "quality", "testing", "run", "cli"]
 OUTSIDE_THE_ORDER = {"__init__", "__main__"}

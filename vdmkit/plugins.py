@@ -16,6 +16,7 @@ from pathlib import Path
 
 from vdmkit.component import Component
 from vdmkit.errors import RegistryError, in_one_line, place_of
+from vdmkit.paths import not_a_file
 from vdmkit.registry import collecting, in_front, load_builtins, registering_as, registry
 
 ENTRY_POINT_GROUP = "vdmkit.plugins"
@@ -126,8 +127,8 @@ def _load_file(path: Path) -> None:
 def _components_of(path: Path) -> list[Component]:
     """Execute the file, unless it, or a copy of it, was executed before in this process. Returns what it registers."""
     path = path.resolve()
-    if not path.is_file():
-        raise RegistryError(f"--plugin {path}: no such file.")
+    if reason := not_a_file(path):
+        raise RegistryError(f"--plugin {path}: {reason}. Give a Python file that registers components.")
     if path.suffix != ".py":
         raise RegistryError(f"--plugin {path} does not load: the name of a Python file ends in .py.")
     source = _sources[path] = path.read_bytes()

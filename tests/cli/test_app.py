@@ -35,7 +35,7 @@ def test_a_user_mistake_is_one_message(run_process):
     """The user would see a traceback, on the wrong stream, or exit code 0."""
     result = run_process("check", "no_such.toml")
     assert (result.code, result.out) == (2, "")
-    assert result.err == "no_such.toml: cannot read the recipe: No such file or directory.\n"
+    assert result.err == "no_such.toml: cannot read the recipe: no such file.\n"
 
 
 def test_a_defect_is_one_message_unless_the_traceback_is_asked_for(tmp_path):

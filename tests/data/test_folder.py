@@ -61,6 +61,8 @@ ODD_FILES: dict[str, Callable[[Path], object]] = {
     "text": lambda path: path.write_text("hello"),
     "truncated": lambda path: path.write_bytes(path.with_name("000.png").read_bytes()[:60]),
     "broken link": lambda path: path.symlink_to("nowhere"),
+    "FIFO": os.mkfifo,
+    "device": lambda path: path.symlink_to("/dev/zero"),
 }
 
 
@@ -112,6 +114,24 @@ def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
         _source(tmp_path / "nowhere").load("train")
     with pytest.raises(DataError, match="empty: no images"):
         _source(tmp_path / "empty", (6, 5, 3)).load("train")
+
+
+@pytest.mark.parametrize("target", [".", "../images", "a"])
+def test_a_folder_is_not_taken_twice(tmp_path: Path, target: str) -> None:
+    """False if a link back up, or to a folder beside it, made 82 images, or four, of two."""
+    folder = tmp_path / "images"
+    _write(folder / "a", _pixels(2))
+    (folder / "link").symlink_to(target)
+    with pytest.raises(DataError, match=r"the same folder as .*each of its images would count twice"):
+        _source(folder).load("train")
+
+
+def test_links_to_other_folders_are_followed(tmp_path: Path) -> None:
+    """False if images that a link alone leads to were left out."""
+    _write(tmp_path / "elsewhere", _pixels(2))
+    folder = _write(tmp_path / "images", _pixels(1))
+    (folder / "link").symlink_to("../elsewhere")
+    assert len(_source(folder).load("train").pixels) == 3
 
 
 def test_images_are_decoded_once_until_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

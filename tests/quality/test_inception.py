@@ -26,12 +26,14 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     assert str(refused.value) == f"{other}: SHA-256 {hashlib.sha256(b'other').hexdigest()}, {NAMED}"
 
 
-@pytest.mark.parametrize("name", ["", "absent.pth"])
-def test_no_file_is_refused(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "found"), [("", "a folder, where a file is expected"), ("absent.pth", "no such file")]
+)
+def test_no_file_is_refused(tmp_path: Path, name: str, found: str) -> None:
     """False if a folder or a mistyped name ended in a traceback, or in torch-fidelity's own download."""
     with pytest.raises(DataError) as refused:
         load_inception(tmp_path / name)
-    assert str(refused.value) == f"{tmp_path / name}: no such file, {NAMED}"
+    assert str(refused.value) == f"{tmp_path / name}: {found}, {NAMED}"
 
 
 def test_without_torch_fidelity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

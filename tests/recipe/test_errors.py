@@ -147,7 +147,7 @@ def test_overrides_that_are_none(write, override):
 
 def test_missing_file_and_binary_file(write):
     """A wrong path would be a traceback."""
-    assert problems("none.toml") == ["none.toml: cannot read the recipe: No such file or directory."]
+    assert problems("none.toml") == ["none.toml: cannot read the recipe: no such file."]
     Path("b.toml").write_bytes(b"\xff\xfe\x00")
     assert problems("b.toml") == ["b.toml: not UTF-8 text (byte 0). A recipe is a TOML file."]
 

@@ -68,7 +68,8 @@ def test_an_output_that_is_a_file(program, tiny):
     """A file in the way would end in a traceback, or be lost."""
     (program.cwd / "mine").write_text("years of work")
     result = program("run", tiny, "--out", "mine")
-    assert (result.code, result.out, result.err) == (1, "", "mine: Not a directory.\n")
+    assert (result.code, result.out) == (1, "")
+    assert result.err == "mine: a file, where a folder is expected. Choose another with --out.\n"
     assert (program.cwd / "mine").read_text() == "years of work"
 
 

@@ -81,7 +81,7 @@ def test_what_is_refused(program, whole, tmp_path):
         (("schedule", "--ckpt", str(whole), "--steps", "2,x"), 2, "--steps 2,x: expected numbers from 1 to 999"),
         ((*likelihood, "--kernel", "mixture"), 2, "kernel mixture: in continuous time there is none"),
         ((*likelihood, "--grid", str(tmp_path / "nameless.toml")), 2, "without a name"),
-        ((*likelihood, "--grid", str(tmp_path / "absent.toml")), 2, "cannot be read"),
+        ((*likelihood, "--grid", str(tmp_path / "absent.toml")), 2, "absent.toml: no such file."),
         (
             (*likelihood, "--steps", "5", "--grid", str(tmp_path / "three.toml")),
             2,

@@ -9,6 +9,7 @@ import msgpack
 import numpy as np
 
 from vdmkit.errors import CheckpointError
+from vdmkit.paths import not_a_file
 
 NDARRAY, COMPLEX, SCALAR = 1, 2, 3
 _CHUNKED = "__msgpack_chunked_array__"
@@ -20,6 +21,8 @@ def read_flax(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: there is no such file, or it is truncated or of another kind.
     """
+    if reason := not_a_file(path):
+        raise CheckpointError(f"{path}: {reason}. Give the ckpt-<n>.flax file.")
     try:
         content = _merge_chunks(msgpack.unpackb(path.read_bytes(), ext_hook=_decode))
     except OSError as error:

@@ -9,6 +9,7 @@ import tomlkit
 import typer
 
 from vdmkit.errors import RecipeError
+from vdmkit.paths import not_a_file
 
 Kernel = Annotated[
     str | None,
@@ -32,6 +33,8 @@ def component(option: str, given: str) -> dict[str, Any]:
     """Its name and keys. Raises RecipeError if the file is none of a component."""
     if not given.endswith(".toml"):
         return {"name": given}
+    if reason := not_a_file(Path(given)):
+        raise RecipeError(f"{option} {given}: {reason}. Expected a component as `vdmkit schedule` saves it.")
     try:
         table = tomllib.loads(Path(given).read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

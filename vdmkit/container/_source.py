@@ -2,13 +2,13 @@
 """A file that is read by position, and never beyond its end; threads may read at once."""
 
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from vdmkit.errors import CodecError
+from vdmkit.paths import not_a_file
 
 _PIECE = 1 << 20
 _ADVICE = "Fetch the file anew, or try --salvage."
@@ -73,15 +73,15 @@ def open_source(path: Path) -> Iterator[Source]:
     """A file for reading.
 
     Raises:
-        CodecError: It cannot be opened, or is a folder.
+        CodecError: It is not a file, or cannot be opened.
     """
+    if reason := not_a_file(path):
+        raise CodecError(f"{path}: {reason}. Give a file that `vdmkit compress` wrote.")
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError as error:
         raise CodecError(f"{path}: cannot be opened: {error.strerror}.") from error
     try:
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            raise CodecError(f"{path}: is a folder. Give a file that `vdmkit compress` wrote.")
         yield Source(path, descriptor, os.fstat(descriptor).st_size)
     finally:
         os.close(descriptor)

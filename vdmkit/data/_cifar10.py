@@ -15,6 +15,7 @@ from vdmkit.data._pickle import array_in, read_pickle
 from vdmkit.data._source import AbstractSource, Images, Split, identified
 from vdmkit.errors import DataError
 from vdmkit.files import file_sha256
+from vdmkit.paths import not_a_file
 from vdmkit.registry import register
 
 _URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
@@ -108,8 +109,8 @@ class Cifar10(AbstractSource):
 
 
 def _require(path: Path) -> None:
-    if not path.exists():
-        raise DataError(f"{path}: no such file. Give data.path = the CIFAR-10 python archive, or leave it empty.")
+    if not path.is_dir() and (reason := not_a_file(path)):
+        raise DataError(f"{path}: {reason}. Give data.path = the CIFAR-10 python archive, or leave it empty.")
 
 
 def _read_archive(path: Path, split: Split) -> dict[str, bytes]:
@@ -132,7 +133,11 @@ def _read_archive(path: Path, split: Split) -> dict[str, bytes]:
 
 
 def _read_folder(path: Path, split: Split) -> dict[str, bytes]:
-    return _in_order({n: (path / n).read_bytes() for n in _FILES[split] if (path / n).is_file()}, path, split)
+    there = [path / name for name in _FILES[split] if (path / name).exists()]
+    for file in there:
+        if reason := not_a_file(file):
+            raise DataError(f"{file}: {reason}. Extract the CIFAR-10 python archive anew.")
+    return _in_order({file.name: file.read_bytes() for file in there}, path, split)
 
 
 def _in_order(files: dict[str, bytes], path: Path, split: Split) -> dict[str, bytes]:

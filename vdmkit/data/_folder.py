@@ -4,8 +4,9 @@
 import functools
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import numpy as np
 from annotated_types import Ge, Le
@@ -16,6 +17,7 @@ from vdmkit.data._cache import cache_folder, cached_file
 from vdmkit.data._image_file import SUFFIXES, read_image
 from vdmkit.data._source import AbstractSource, Images, Split, identified
 from vdmkit.errors import DataError
+from vdmkit.paths import not_a_file, not_a_folder
 from vdmkit.registry import register
 
 Side = Annotated[int, Ge(1), Le(16_384)]
@@ -79,17 +81,30 @@ def _name(folder: Path, split: Split) -> str:
 
 def _names(folder: Path) -> list[str]:
     """Paths of all image files relative to `folder`, sorted; at least one."""
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder. Set data.train and data.test to folders of images.")
-    names = sorted(
-        os.path.relpath(os.path.join(parent, file), folder)
-        for parent, _, files in os.walk(folder, followlinks=True)
-        for file in files
-        if file.lower().endswith(SUFFIXES)
-    )
+    if reason := not_a_folder(folder):
+        raise DataError(f"{folder}: {reason}. Set data.train and data.test to folders of images.")
+    names = sorted(os.path.relpath(file, folder) for file in _files(folder) if file.lower().endswith(SUFFIXES))
     if not names:
         raise DataError(f"{folder}: no images in it, expected files ending in {', '.join(SUFFIXES)}.")
     return names
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """All files in a folder and those below it. Links to folders are followed, but to none twice: not in circles."""
+    seen: dict[tuple[int, int], str] = {}
+    for parent, _, files in os.walk(folder, followlinks=True, onerror=_unreadable):
+        stat = os.stat(parent)
+        first = seen.setdefault((stat.st_dev, stat.st_ino), parent)
+        if first != parent:
+            raise DataError(
+                f"{parent}: the same folder as {first}, by a link: each of its images would count twice. "
+                "Remove the link."
+            )
+        yield from (os.path.join(parent, file) for file in files)
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise DataError(f"{error.filename}: cannot be read ({error.strerror}). Its images would be missing.") from error
 
 
 def _fingerprint(folder: Path, names: list[str], shape: tuple[int, int, int]) -> str:
@@ -99,10 +114,9 @@ def _fingerprint(folder: Path, names: list[str], shape: tuple[int, int, int]) ->
     """
     digest = hashlib.sha256(f"{folder.resolve()}\0{shape}".encode(errors="surrogateescape"))
     for name in names:
-        try:
-            stat = (folder / name).stat()
-        except OSError as error:
-            raise DataError(f"{folder / name}: cannot be read ({error}). Replace or remove the file.") from error
+        if reason := not_a_file(folder / name):
+            raise DataError(f"{folder / name}: {reason}. Replace or remove it.")
+        stat = (folder / name).stat()
         facts = f"\0{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
         digest.update(facts.encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vdmkit.errors import DataError
+from vdmkit.paths import not_a_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _CHANNELS = {"L": 1, "RGB": 3}
@@ -27,6 +28,8 @@ def read_image(path: Path, shape: tuple[int, int, int] | None = None) -> UInt8[n
     """
     from PIL import Image
 
+    if reason := not_a_file(path):
+        raise DataError(f"{path}: {reason}. Replace or remove it.")
     try:
         data = path.read_bytes()
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:

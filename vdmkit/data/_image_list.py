@@ -13,6 +13,9 @@ from jaxtyping import UInt8
 
 from vdmkit.data._image_file import SUFFIXES, read_image
 from vdmkit.errors import DataError
+from vdmkit.paths import not_a_file
+
+_EXPECTED = f"Expected a folder, a file that ends in {', '.join(SUFFIXES)}, or one .npy and nothing else."
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,12 @@ def _files(path: Path) -> tuple[list[Path], int]:
     """Image files, and how many others there are."""
     if path.is_dir():
         found = sorted(_in_folder(path))
-    elif path.is_file() and path.suffix.lower() in SUFFIXES:
+    elif reason := not_a_file(path):
+        raise DataError(f"{path}: {reason}. {_EXPECTED}")
+    elif path.suffix.lower() in SUFFIXES:
         return [path], 0
     else:
-        raise DataError(
-            f"{path}: expected a folder, a file that ends in {', '.join(SUFFIXES)}, or one .npy and nothing else."
-        )
+        raise DataError(f"{path}: not a file of an image. {_EXPECTED}")
     images = [file for file in found if file.suffix.lower() in SUFFIXES and not file.is_dir()]
     return images, len(found) - len(images)
 
@@ -88,6 +91,8 @@ def _unreadable(error: OSError) -> NoReturn:
 
 
 def _array(path: Path, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "n h w c"]:
+    if reason := not_a_file(path):
+        raise DataError(f"{path}: {reason}. {_EXPECTED}")
     try:
         array = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:

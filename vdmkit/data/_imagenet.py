@@ -11,6 +11,7 @@ from vdmkit.data._folder import Folder
 from vdmkit.data._pickle import array_in, read_pickle
 from vdmkit.data._source import AbstractSource, Images, Split, identified
 from vdmkit.errors import DataError
+from vdmkit.paths import not_a_file
 from vdmkit.registry import register
 
 Size = Literal[32, 64]
@@ -94,13 +95,12 @@ class ImageNetNew(AbstractSource):
 
 
 def _open(path: Path) -> BinaryIO:
-    try:
-        return path.open("rb")
-    except OSError as error:
+    if reason := not_a_file(path):
         raise DataError(
-            f"{path}: cannot be read ({error}). Set data.path to the folder of {', '.join(_FILES['test'])} and the "
+            f"{path}: {reason}. Set data.path to the folder of {', '.join(_FILES['test'])} and the "
             "training batches; PNG files are the old release, data imagenet_old."
-        ) from error
+        )
+    return path.open("rb")
 
 
 def _identified(

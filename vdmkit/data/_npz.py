@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 
 from vdmkit.data._source import AbstractSource, Images, Split, identified
 from vdmkit.errors import DataError
+from vdmkit.paths import not_a_file
 from vdmkit.registry import register
 
 Levels = Annotated[int, Ge(2), Le(256)]
@@ -73,8 +74,8 @@ def _read(path: Path, name: str) -> UInt8[np.ndarray, "n h w c"]:
 
 
 def _array(path: Path, name: str) -> np.ndarray:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file. Set data.path to a numpy .npz file.")
+    if reason := not_a_file(path):
+        raise DataError(f"{path}: {reason}. Set data.path to a numpy .npz file.")
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path}: not a .npz file, or a truncated one. Save it again with numpy.savez.")
     try:

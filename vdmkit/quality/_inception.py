@@ -9,6 +9,7 @@ from jaxtyping import Float, Real, UInt8
 
 from vdmkit.errors import DataError, VdmkitError
 from vdmkit.files import file_sha256
+from vdmkit.paths import not_a_file
 from vdmkit.report import progress
 
 Extractor = Callable[[UInt8[np.ndarray, "n h w 3"]], Float[np.ndarray, "n d"]]
@@ -67,7 +68,7 @@ def as_rgb(images: Real[np.ndarray, "n h w c"], levels: int) -> UInt8[np.ndarray
 
 
 def _check(path: Path) -> None:
-    found = f"SHA-256 {file_sha256(path)}" if path.is_file() else "no such file"
+    found = not_a_file(path) or f"SHA-256 {file_sha256(path)}"
     if found != f"SHA-256 {_SHA256}":
         raise DataError(
             f"{path}: {found}, expected SHA-256 {_SHA256}: only distances by these weights are FID. "

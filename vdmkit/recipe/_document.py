@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vdmkit.errors import RecipeError
+from vdmkit.paths import not_a_file
 from vdmkit.recipe._lines import Keys, line_map
 
 
@@ -100,12 +101,14 @@ def _read_file(path: Path, children: tuple[Path, ...]) -> Document:
 def _parent(path: Path, extends: Any, place: Place) -> Path:
     if not isinstance(extends, str):
         raise RecipeError(f"{place}: extends: expected the path of a recipe, found {extends!r}.")
-    if not (path.parent / extends).is_file():
-        raise RecipeError(f"{place}: extends: {path.parent / extends}: no such file. The path is relative to {path}.")
+    if reason := not_a_file(path.parent / extends):
+        raise RecipeError(f"{place}: extends: {path.parent / extends}: {reason}. The path is relative to {path}.")
     return path.parent / extends
 
 
 def _read_text(path: Path) -> str:
+    if reason := not_a_file(path):
+        raise RecipeError(f"{path}: cannot read the recipe: {reason}.")
     try:
         return path.read_bytes().decode().replace("\r\n", "\n")
     except UnicodeDecodeError as error:

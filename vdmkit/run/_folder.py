@@ -13,6 +13,7 @@ from typing import Any
 
 from vdmkit.errors import CheckpointError
 from vdmkit.files import file_sha256, whole_file, write_json, write_text
+from vdmkit.paths import not_a_file, not_a_folder
 from vdmkit.plugins import copies_in
 from vdmkit.recipe import Recipe, differences, dump, load_recipe
 from vdmkit.run._origin import may_change
@@ -97,13 +98,17 @@ class RunFolder:
             recipe: What is to be trained here.
             plugins: Plugin files that were loaded for it.
         """
+        if self.path.exists() and (reason := not_a_folder(self.path)):
+            raise CheckpointError(f"{self.path}: {reason}. Choose another with --out.")
         if self.resolved_recipe.exists():
             self._refuse_other(recipe, plugins)
         elif self.path.exists() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
             raise CheckpointError(f"{self.path}: not empty, and not a run folder. Choose another with --out.")
 
     def check_new(self, option: str) -> None:
-        """Raises CheckpointError if there is anything in it; `option` chose it."""
+        """Raises CheckpointError if there is anything in it, or it is a file; `option` chose it."""
+        if self.path.exists() and (reason := not_a_folder(self.path)):
+            raise CheckpointError(f"{self.path}: {reason}. Choose another with {option}.")
         if self.path.exists() and any(self.path.iterdir()):
             raise CheckpointError(f"{self.path}: not empty. Choose another folder with {option}.")
 
@@ -166,12 +171,19 @@ class RunFolder:
 
     def facts(self) -> dict[str, Any]:
         """What the manifest says. Raises CheckpointError if it is missing or damaged."""
+        if reason := not_a_file(self.manifest):
+            raise CheckpointError(
+                f"{self.manifest}: {reason}. It records the data, plugins, versions and sessions that this run was "
+                "made with; no number is given without them. Put a copy of it back, or run the recipe again with "
+                f"--out {self.path}: that goes on from the newest checkpoint, and records the sessions from then on."
+            )
         try:
             facts = json.loads(self.manifest.read_text())
             missing = sorted(_FACTS - facts.keys())
         except (OSError, ValueError, AttributeError) as error:
             raise CheckpointError(
-                f"{self.manifest}: cannot be read ({error}). Restore it, or delete it and run the recipe again."
+                f"{self.manifest}: cannot be read ({error}). It records what this run was made with. "
+                "Put a copy of it back, or delete it and run the recipe again."
             ) from error
         if missing:
             raise CheckpointError(f"{self.manifest}: without {', '.join(missing)}. Delete it and run the recipe again.")

@@ -18,6 +18,7 @@ from vdmkit.checkpoint import CheckpointStore, load_official, official_recipe
 from vdmkit.data import Identity, Images, batches
 from vdmkit.errors import CheckpointError
 from vdmkit.files import file_sha256, write_json
+from vdmkit.paths import not_a_file
 from vdmkit.recipe import Recipe, load_recipe
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._manifest import session
@@ -76,6 +77,8 @@ def _data_at(step: int, recipe: Recipe) -> Any:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
+    if reason := not_a_file(path):
+        raise CheckpointError(f"{path}: {reason}. Give the JSON of the authors' VDMConfig.")
     try:
         config = json.loads(path.read_text())
     except (OSError, ValueError) as error:

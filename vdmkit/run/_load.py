@@ -11,6 +11,7 @@ from vdmkit.assembly import state_like
 from vdmkit.checkpoint import Restored, read_chosen, read_newest, steps_in
 from vdmkit.errors import CheckpointError, RecipeError
 from vdmkit.model import DiffusionModel
+from vdmkit.paths import not_a_folder
 from vdmkit.plugins import plugin_sources
 from vdmkit.recipe import Recipe, differences, load_recipe
 from vdmkit.run._folder import RunFolder
@@ -55,8 +56,8 @@ def load_run(
         RecipeError: an override changes what was trained.
     """
     folder = RunFolder(path)
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such folder. Give the folder of a run.")
+    if reason := not_a_folder(path):
+        raise CheckpointError(f"{path}: {reason}. Give the folder of a run.")
     if not folder.resolved_recipe.is_file():
         raise CheckpointError(f"{path}: not a run folder: it has no {folder.resolved_recipe.name}.")
     facts = folder.facts()

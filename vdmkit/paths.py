@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a path leads to, in words, before anything is read from it: a FIFO would be waited for without end."""
+
+import stat
+from pathlib import Path
+from typing import Literal
+
+_KINDS = {
+    stat.S_IFREG: "a file",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO (named pipe)",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def not_a_file(path: Path) -> str | None:
+    """Returns None for a regular file, links followed, and else says what the path leads to.
+
+    The words go between the path and the advice of a message: f"{path}: {not_a_file(path)}. Set data.path to ..."
+    """
+    return _other_than("file", path)
+
+
+def not_a_folder(path: Path) -> str | None:
+    """Returns None for a folder, links followed, and else says what the path leads to."""
+    return _other_than("folder", path)
+
+
+def _other_than(wanted: Literal["file", "folder"], path: Path) -> str | None:
+    try:
+        found = _KINDS.get(stat.S_IFMT(path.stat().st_mode), "something unknown")
+    except FileNotFoundError:
+        return "a link that leads nowhere" if path.is_symlink() else f"no such {wanted}"
+    except OSError as error:  # a loop of links, a file where a folder should be, a folder that may not be entered
+        return f"cannot be reached ({error.strerror})"
+    except ValueError as error:  # a null byte
+        return f"not a path ({error})"
+    return None if found == f"a {wanted}" else f"{found}, where a {wanted} is expected"
