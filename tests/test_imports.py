@@ -13,19 +13,9 @@ import vdmkit
 
 PACKAGE = Path(vdmkit.__file__).parent
 ROOMS = ["errors", "paths", "files", "limits", "component", "registry", "choice", "plugins", "randomness", "noise"]
-ROOMS += [
-    "networks",
-    "observation",
-    "denoiser",
-    "distribution",
-    "kernel",
-    "integrator",
-    "model",
-    "objective",
-    "sampling",
-]
-ROOMS += ["likelihood", "profile", "container", "compression", "optimizer", "data", "recipe", "training", "assembly"]
-ROOMS += ["checkpoint", "report", "quality", "testing", "run", "cli"]
+ROOMS += ["networks", "observation", "denoiser", "distribution", "kernel", "integrator", "model", "objective"]
+ROOMS += ["sampling", "likelihood", "profile", "container", "compression", "optimizer", "data", "recipe", "training"]
+ROOMS += ["assembly", "checkpoint", "report", "quality", "testing", "run", "cli"]
 OUTSIDE_THE_ORDER = {"__init__", "__main__"}
 JAX_FREE = ["vdmkit", "vdmkit.errors", "vdmkit.registry", "vdmkit.plugins", "vdmkit.recipe", "vdmkit.cli"]
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can go wrong, in the user's words: where, what was found, what to do next."""
 
+import errno
 import traceback
 from collections.abc import Callable
 
@@ -61,6 +62,20 @@ class Interrupted(VdmkitError):
     """The user stopped a run; it was saved and can be continued."""
 
     exit_code = 3
+
+
+_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_RIGHTS = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def words_of(error: OSError) -> str:
+    """The file, what the system says of it, and what to do. Writes name their file: see `vdmkit.files.writing`."""
+    advice = ""
+    if error.errno in _ROOM:
+        advice = " Free space there, and run the same command again."
+    elif error.errno in _RIGHTS:
+        advice = " Change its permissions, or choose another place."
+    return f"{error.filename or 'standard output, or a file without a name'}: {error.strerror or error}.{advice}"
 
 
 def in_one_line(error: BaseException) -> str:

@@ -12,17 +12,41 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from vdmkit.paths import not_a_file
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Has the OSErrors of a block that writes `path` name it: of a failed write the system does not say where it was.
+
+    The program prints them with what to do: see `vdmkit.errors.words_of`.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # numpy says how much it wrote, and not why
+            raise OSError(errno.ENOSPC, f"written in part only ({error})", str(path)) from error
+        if error.filename is None or f".{path.name}." in str(error.filename):  # nobody knows the temporary name
+            error.filename, error.filename2 = str(path), None
+        raise
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`, which becomes `path` when the block ends without an error, and else is deleted.
 
     Several processes may write the same file at once: the last one to end wins.
+
+    Raises:
+        OSError: it cannot be written, or there is something at `path` that is not a file, such as a device.
     """
+    if path.exists() and (reason := not_a_file(path)):
+        raise FileExistsError(errno.EEXIST, reason, str(path))
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
-        yield part
-        os.replace(part, path)
+        with writing(path):
+            yield part
+            os.replace(part, path)
     finally:
         with suppress(OSError):
             part.unlink()
@@ -33,15 +57,16 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path`, which becomes `path` when the block ends without an error, and else is deleted.
 
     Raises:
-        OSError: there is something at `path`, other than an empty folder.
+        OSError: it cannot be written, or there is something at `path` other than an empty folder.
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise FileExistsError(errno.EEXIST, "there already, and not an empty folder", str(path))
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    part.mkdir()
     try:
-        yield part
-        os.replace(part, path)
+        with writing(path):
+            part.mkdir()
+            yield part
+            os.replace(part, path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

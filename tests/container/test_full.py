@@ -18,4 +18,4 @@ def test_a_full_disk_says_which_file(tmp_path, monkeypatch):
     path = tmp_path / "a.vdmz"
     with pytest.raises(OSError, match="No space left") as raised, open_writer(path, {}, resume=False):
         pass
-    assert raised.value.filename == tmp_path / "a.vdmz.part"
+    assert raised.value.filename == str(tmp_path / "a.vdmz.part")

@@ -10,15 +10,16 @@ NO_SPACE = "No space left on device"
 def test_a_disk_that_is_full_again_and_again(program, tiny, same_as_whole):
     """A write that fails would end in a traceback, damage what was saved before, or end the run for good."""
     run = ("run", tiny, "--out", "run")
-    checkpoint = "checkpoint 6 could not be written to {}: [Errno 28] " + NO_SPACE
+    checkpoint = "checkpoint 6 could not be written to {}: " + NO_SPACE
     kept = "The last good checkpoint is that of step 3. Free space and run the same command again."
+    again = ". Free space there, and run the same command again."
     faults = {
-        r"full open /\.resolved\.toml": NO_SPACE,
-        r"full os.mkdir run/tensorboard": NO_SPACE,
+        r"full open /\.resolved\.toml": f"run/resolved.toml: {NO_SPACE}{again}",
+        r"full os.mkdir run/tensorboard": f"run/tensorboard: {NO_SPACE}{again}",
         r"full open checkpoints/6.*/data/": checkpoint,
         r"limit vdmkit.step ^5$": "checkpoint 6 could not be written",  # as TensorStore, which is no Python, meets it
         r"full open checkpoints/6/\.checksums": checkpoint,
-        r"full open /\.samples\.png": NO_SPACE,
+        r"full open /\.samples\.png": f"run/samples.png: {NO_SPACE}{again}",
     }
     for fault, message in faults.items():
         result = program(*run, faults=fault)
@@ -37,5 +38,6 @@ def test_a_folder_that_cannot_be_written(program, whole, command):
     output = () if command == "evaluate" else ("-n", "1", "-o", "grid.png")
     result = program(command, "--ckpt", str(whole), *output, faults=target)
     assert result.code == 1
-    assert NO_SPACE in result.err
+    name = "grid.png" if command == "sample" else str(whole / "evaluation.json")
+    assert result.err.splitlines()[-1] == f"{name}: {NO_SPACE}. Free space there, and run the same command again."
     assert result.out.startswith("test bpd ") == (command == "evaluate")

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The checkpoints of a run that is training, by Orbax: each is written aside and renamed when whole."""
 
+import errno
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +20,8 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 from vdmkit.checkpoint._checksums import what_is_damaged, write_checksums
 from vdmkit.checkpoint._read import Restored, read_step, steps_in
 from vdmkit.errors import CheckpointError
+
+_NO_SPACE = os.strerror(errno.ENOSPC)
 
 
 class CheckpointStore:
@@ -94,7 +98,8 @@ class CheckpointStore:
     def _not_written(self, step: int, reason: object) -> str:
         whole = [s for s in steps_in(self._directory) if what_is_damaged(self._directory / str(s)) is None]
         kept = f"The last good checkpoint is that of step {whole[-1]}" if whole else "There is no earlier checkpoint"
-        reason = str(reason).strip().partition("\n")[0]
+        # TensorStore repeats all its settings.
+        reason = _NO_SPACE if _NO_SPACE in str(reason) else str(reason).strip().partition("\n")[0]
         return (
             f"checkpoint {step} could not be written to {self._directory}: {reason}. {kept}. "
             "Free space and run the same command again."

@@ -24,7 +24,7 @@ from vdmkit.cli._sample import sample
 from vdmkit.cli._schedule import schedule
 from vdmkit.cli._score import score
 from vdmkit.cli._stoppable import stoppable
-from vdmkit.errors import PluginError, VdmkitError, in_one_line, place_of
+from vdmkit.errors import PluginError, VdmkitError, in_one_line, place_of, words_of
 
 _NEW_FOLDER = "Delete the new folder, if it is there, and run the same command again."
 
@@ -60,7 +60,7 @@ def main() -> None:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:  # a full disk, a folder that may not be written
-        print(f"{error.filename or 'vdmkit'}: {error.strerror or error}.", file=sys.stderr)
+        print(words_of(error), file=sys.stderr)
         sys.exit(1)
     except Exception as error:
         if os.environ.get("VDMKIT_TRACEBACK"):

@@ -12,6 +12,7 @@ import typer
 
 from vdmkit import __version__
 from vdmkit.errors import RegistryError
+from vdmkit.files import whole_folder
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the package, such as vdmkit-bent.")]
 
@@ -146,10 +147,11 @@ def new_plugin(name: Name) -> None:
         "README.md": README,
     }
     words = {"name": name, "module": module, "component": component, "version": __version__}
-    for path, text in files.items():
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(Template(text).substitute(words))
+    with whole_folder(folder) as part:
+        for path, text in files.items():
+            target = part / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(Template(text).substitute(words))
     typer.echo(
         f"{folder}: {', '.join(files)}\n  next  pip install -e {folder} && vdmkit list schedule"
         f"\n        (or: uv pip install -e {folder})"

@@ -12,6 +12,7 @@ from vdmkit.container._head import Head, make_head
 from vdmkit.container._part import hold, take_up
 from vdmkit.container._source import Source
 from vdmkit.container._tail import pack_tail
+from vdmkit.files import writing
 
 
 class Writer:
@@ -31,10 +32,11 @@ class Writer:
 
     def begin(self) -> None:
         """Write the head, and cut off what follows the last whole chunk; `open_writer` has done so."""
-        _write(part_of(self._path), self._descriptor, self._head.raw, 0)
-        os.ftruncate(self._descriptor, self._end)
-        os.fsync(self._descriptor)
-        _sync_folder(self._path)
+        with writing(part_of(self._path)):
+            _write(self._descriptor, self._head.raw, 0)
+            os.ftruncate(self._descriptor, self._end)
+            os.fsync(self._descriptor)
+            _sync_folder(self._path)
 
     def written(self) -> Iterator[Chunk]:
         """The chunks that are in the file, for who resumes to see that they are of the same images."""
@@ -53,9 +55,9 @@ class Writer:
         self._check_unfinished()
         place = place_after(self._entries[-1] if self._entries else None, len(self._head.raw))
         header, entry = pack_chunk(chunk, place, self._head.file_id)
-        _write(part_of(self._path), self._descriptor, header, entry.offset)
-        _write(part_of(self._path), self._descriptor, chunk.payload, entry.offset + len(header))
-        os.fsync(self._descriptor)
+        with writing(part_of(self._path)):
+            _write(self._descriptor, header + chunk.payload, entry.offset)
+            os.fsync(self._descriptor)
         self._entries.append(entry)
 
     def finish(self, names: list[str] | None) -> None:
@@ -67,10 +69,11 @@ class Writer:
         """
         self._check_unfinished()
         tail = pack_tail(self._head, self._entries, names)
-        _write(part_of(self._path), self._descriptor, tail, self._end)
-        os.ftruncate(self._descriptor, self._end + len(tail))
-        os.fsync(self._descriptor)
-        os.replace(part_of(self._path), self._path)
+        with writing(part_of(self._path)):
+            _write(self._descriptor, tail, self._end)
+            os.ftruncate(self._descriptor, self._end + len(tail))
+            os.fsync(self._descriptor)
+            os.replace(part_of(self._path), self._path)
         self.finished = True
         _sync_folder(self._path)
 
@@ -118,14 +121,10 @@ def open_writer(path: Path, header: dict[str, Any], *, resume: bool) -> Iterator
                 part.unlink(missing_ok=True)  # nothing to resume
 
 
-def _write(path: Path, descriptor: int, data: bytes, start: int) -> None:
+def _write(descriptor: int, data: bytes, start: int) -> None:
     left = memoryview(data)
     while left:
-        try:
-            written = os.pwrite(descriptor, left, start)
-        except OSError as error:
-            error.filename = path  # which a descriptor does not say
-            raise
+        written = os.pwrite(descriptor, left, start)
         left, start = left[written:], start + written
 
 

@@ -2,13 +2,14 @@
 """Metrics of a run: JSON lines, which a resumed run continues without a seam, and TensorBoard events."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from tensorboardX import SummaryWriter
 
-from vdmkit.files import write_text
+from vdmkit.files import write_text, writing
+from vdmkit.report._events import EventFile
 
 
 class MetricLog:
@@ -18,28 +19,30 @@ class MetricLog:
         path = folder / "metrics.jsonl"
         kept = [line for line in _whole_lines(path) if _step_of(line) <= step]
         write_text(path, "".join(kept))
-        self._kept = set(kept)
-        self._file = path.open("a")
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self._path, self._kept = path, set(kept)
+        with writing(path):
+            self._file = path.open("a")
+        self._events = EventFile(folder / "tensorboard", purge_step=step + 1)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """One line, on disk at once. One that is there is not repeated, such as when a finished run is run again."""
         line = json.dumps({"step": step, **values}) + "\n"
         if line in self._kept:
             return
-        self._file.write(line)
-        self._file.flush()
+        with writing(self._path):
+            self._file.write(line)
+            self._file.flush()
         for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+            self._events.add_scalar(name, value, step)
 
     def picture(self, step: int, name: str, picture: UInt8[np.ndarray, "H W c"]) -> None:
         """A picture, to TensorBoard alone."""
-        self._writer.add_image(name, picture, step, dataformats="HWC")
+        self._events.add_image(name, picture, step)
 
     def close(self) -> None:
         """Write out what is left."""
-        self._file.close()
-        self._writer.close()
+        with closing(self._events), writing(self._path):
+            self._file.close()
 
 
 def _step_of(line: str) -> int | float:

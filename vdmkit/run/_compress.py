@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images into a .vdmz file, chunk by chunk."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +66,11 @@ def compress(coding: Coding, images: ImageList, out: Path, *, chunk: int, resume
     coded = []
     if resume and out.exists() and not out.with_name(f"{out.name}.part").exists():
         raise CodecError(f"{out}: finished already, there is nothing to resume. Leave --resume out to write it anew.")
-    with open_writer(out, header, resume=resume) as writer, progress("compressing", len(images)) as advance:
+    with (
+        _resumable(out),
+        open_writer(out, header, resume=resume) as writer,
+        progress("compressing", len(images)) as advance,
+    ):
         begun = writer.images
         _check_same(writer, images, out)
         if begun:
@@ -83,6 +89,19 @@ def compress(coding: Coding, images: ImageList, out: Path, *, chunk: int, resume
     rates = [bits / values if values else None for bits in (8 * out.stat().st_size, net, initial)]
     gross, net, initial = rates if not begun else (rates[0], None, None)
     return Compressed(len(images), stored, out.stat().st_size, gross, net, initial, str(coding))
+
+
+@contextmanager
+def _resumable(out: Path) -> Iterator[None]:
+    """Has a write that failed, as on a full disk, say how to go on with what was written."""
+    try:
+        yield
+    except OSError as error:
+        if not out.with_name(f"{out.name}.part").exists():
+            raise
+        raise CodecError(
+            f"{error.filename}: {error.strerror}. Free space there, and run the same command again with --resume."
+        ) from error
 
 
 def _check_same(writer: Writer, images: ImageList, out: Path) -> None:

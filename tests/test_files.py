@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes that fail, as on a full disk: whatever is written, the error names the file and says what to do."""
+
+import errno
+import gc
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import matplotlib.font_manager  # noqa: F401  (which writes a cache of its own when it is imported)
+import numpy as np
+import pytest
+
+from vdmkit.container import Chunk, open_writer
+from vdmkit.errors import CodecError, words_of
+from vdmkit.files import whole_file, whole_folder, write_json
+from vdmkit.likelihood import Estimates
+from vdmkit.report import MetricLog, line_chart, write_png
+from vdmkit.run._compress import _resumable
+from vdmkit.run._pass import Kept
+
+MOST = 8192  # bytes of a file
+NOISE = np.random.default_rng(0).integers(0, 256, (100, 100, 3)).astype(np.uint8)
+
+
+@contextmanager
+def little_room() -> Iterator[None]:
+    """No file may grow beyond 8192 bytes: a write beyond fails as on a full disk, and says no file either."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MOST, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def _array(folder: Path) -> None:
+    with whole_file(folder / "a") as part, part.open("wb") as file:
+        np.save(file, NOISE)
+
+
+def _kept(folder: Path) -> None:
+    Kept(folder).write(7, Estimates({"a": np.zeros(MOST)}, np.zeros(MOST, int), np.zeros(MOST, bool)))
+
+
+def _metrics(folder: Path) -> None:
+    with closing(MetricLog(folder, step=0)) as log:
+        log.scalars(1, {f"metric/{i}": i / 7 for i in range(1000)})
+
+
+def _events(folder: Path) -> None:
+    with closing(MetricLog(folder, step=0)) as log:
+        log.picture(1, "samples", NOISE)
+
+
+def _compressed(folder: Path) -> None:
+    with open_writer(folder / "a", {}, resume=False) as writer:
+        writer.append(Chunk(1, NOISE.tobytes(), bytes(32)))
+
+
+def _folder(folder: Path) -> None:
+    with whole_folder(folder / "a") as part:
+        (part / "inside").write_bytes(NOISE.tobytes())
+
+
+WRITERS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "json": (lambda folder: write_json(folder / "a", {"b": "c" * MOST}), "a"),
+    "npy": (_array, "a"),
+    "npz": (_kept, "7.npz"),
+    "png": (lambda folder: write_png(NOISE, folder / "a"), "a"),
+    "chart": (lambda folder: line_chart(folder / "a", {"b": ([1, 2], [3, 4])}, x="", y="", title=""), "a.svg"),
+    "metrics": (_metrics, "metrics.jsonl"),
+    "events": (_events, "tensorboard/events.out.tfevents"),
+    "vdmz": (_compressed, "a.part"),
+    "folder": (_folder, "a"),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_write_that_fails_names_its_file(tmp_path: Path, name: str, capfd: pytest.CaptureFixture) -> None:
+    """False if a user were told `No space left on device`, or shown a traceback, and not which disk or what to do."""
+    write, file = WRITERS[name]
+    with pytest.raises(OSError, match=r"File too large|written in part only") as failed, little_room():
+        write(tmp_path)
+    words = words_of(failed.value)
+    assert words.startswith(str(tmp_path / file))
+    assert words.endswith("Free space there, and run the same command again.")
+    del failed
+    gc.collect()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_file_that_may_not_be_written(tmp_path: Path) -> None:
+    """False if the temporary name, which nobody gave, were in the message, or free space were advised."""
+    with pytest.raises(PermissionError) as failed, whole_file(tmp_path / "a") as part:
+        raise OSError(errno.EACCES, "Permission denied", str(part))
+    expected = f"{tmp_path / 'a'}: Permission denied. Change its permissions, or choose another place."
+    assert words_of(failed.value) == expected
+
+
+def test_a_device_is_not_replaced(tmp_path: Path) -> None:
+    """False if root could turn /dev/null, or a FIFO that a program reads, into a file."""
+    path = tmp_path / "null"
+    path.symlink_to("/dev/null")
+    with pytest.raises(FileExistsError, match="a device, where a file is expected"), whole_file(path):
+        pass
+    assert path.is_char_device()
+
+
+def test_what_was_compressed_is_gone_on_with(tmp_path: Path) -> None:
+    """False if the advice led to a refusal: with chunks on the disk it takes --resume."""
+    out = tmp_path / "a.vdmz"
+    with (  # noqa: PT012
+        pytest.raises(CodecError, match=r"a\.vdmz\.part: File too large\. Free space there, .* with --resume"),
+        _resumable(out),
+        open_writer(out, {}, resume=False) as writer,
+    ):
+        writer.append(Chunk(1, b"1", bytes(32)))
+        with little_room():
+            writer.append(Chunk(1, NOISE.tobytes(), bytes(32)))

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Events for TensorBoard, written when they are added.
+
+tensorboardX's own writer hands them to a thread: on a full disk that dies with a traceback, and the run then waits
+for it without end.
+"""
+
+import socket
+import struct
+import time
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from tensorboardX import summary
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.record_writer import masked_crc32c
+
+from vdmkit.files import writing
+
+
+class EventFile:
+    """One file of events in a folder. TensorBoard hides what earlier files have from `purge_step` on.
+
+    Raises:
+        OSError: it cannot be written; so do its methods.
+    """
+
+    def __init__(self, folder: Path, *, purge_step: int):
+        self._path = folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
+        with writing(self._path):
+            self._file = self._path.open("wb")
+        self._add(Event(file_version="brain.Event:2"))
+        self._add(Event(step=purge_step, session_log=SessionLog(status=SessionLog.START)))
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        """Write a number."""
+        self._add(Event(step=step, summary=summary.scalar(name, value)))
+
+    def add_image(self, name: str, picture: UInt8[np.ndarray, "H W c"], step: int) -> None:
+        """Write a picture."""
+        self._add(Event(step=step, summary=summary.image(name, picture, dataformats="HWC")))
+
+    def close(self) -> None:
+        """Close the file."""
+        with writing(self._path):
+            self._file.close()
+
+    def _add(self, event: Event) -> None:
+        event.wall_time = time.time()
+        data = event.SerializeToString()
+        length = struct.pack("<Q", len(data))
+        with writing(self._path):
+            self._file.write(length + _checksum(length) + data + _checksum(data))
+            self._file.flush()
+
+
+def _checksum(data: bytes) -> bytes:
+    return struct.pack("<I", masked_crc32c(data))
