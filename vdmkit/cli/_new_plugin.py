@@ -26,7 +26,7 @@ version = "0.1.0"
 description = "A noise schedule as a plugin of vdmkit"
 readme = "README.md"
 requires-python = ">=3.11"
-dependencies = ["vdmkit>=$version", "equinox", "jax", "jaxtyping"]
+dependencies = ["vdmkit>=$version", "annotated-types", "equinox", "jax", "jaxtyping"]
 
 [project.entry-points."vdmkit.plugins"]
 $component = "$module"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One value against one annotation, and both in plain words. pydantic is used here and nowhere else."""
+"""One value against one annotation, and both in plain words. It is pydantic that checks."""
 
 import inspect
 import json
