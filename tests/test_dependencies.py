@@ -7,6 +7,7 @@ import sys
 import tomllib
 from collections.abc import Iterable
 from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 from string import Template
 
@@ -33,7 +34,7 @@ def imported(text: str) -> set[str]:
 
 def declared(project: dict) -> set[str]:
     """Distributions that a project asks for, in its extras too."""
-    listed = [*project["dependencies"], *sum(project.get("optional-dependencies", {}).values(), [])]
+    listed = chain(project["dependencies"], *project.get("optional-dependencies", {}).values())
     return {normal(re.split(r"[^\w.-]", one)[0]) for one in listed} | {normal(project["name"])}
 
 

@@ -162,7 +162,7 @@ def test_doubled_names_and_a_dry_run(program_in, folder, whole, tmp_path) -> Non
     doubled = program("compress", *files, "-o", "b.vdmz", "--ckpt", str(whole))
     refuses(doubled)
     assert "a: two images of this name" in doubled.err
-    dry = program("compress", "images.npy", "--dry-run", "--ckpt", str(whole), "--json", *QUICK)
+    dry = program("compress", "images.npy", "--dry-run", "--ckpt", str(whole), "--json", *SIZES)
     assert dry.code == 0, dry.err
     assert not (folder / "b.vdmz").exists()
     shown = program("inspect", "portable.vdmz", "--json", plugins=())
@@ -171,6 +171,10 @@ def test_doubled_names_and_a_dry_run(program_in, folder, whole, tmp_path) -> Non
     # The black image is stored, and lanes round: 0.1; its draws' and its sample's intervals beside.
     slack = expected["half_width_monte_carlo"] + 0.1
     assert abs(stacks - expected["net"]) < 2 * slack, (stacks, expected)
+    # Three chunks, in which a first image that is stored saves a word of each of 64 lanes.
+    written = (folder / "portable.vdmz").stat().st_size
+    net_bytes = (expected["net"] - stacks) * COUNT * 8
+    assert abs(expected["bytes"] - net_bytes - written) < 3 * 64 * 4, (written, expected)
 
 
 def test_resumed_after_a_kill(program, tiny, whole, folder) -> None:

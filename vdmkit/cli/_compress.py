@@ -29,7 +29,7 @@ ChunkSize = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a file whose writing was interrupted.")]
 NoVerify = Annotated[bool, typer.Option("--no-verify", help="Do not decode each chunk before it is written.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Write nothing; print the rate to expect from the bound.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Write nothing; print what to expect from the bound.")]
 
 
 def compress(
@@ -69,7 +69,7 @@ def compress(
     if images.passed_over:
         typer.echo(f"{images.passed_over} other files in these folders are passed over", err=True)
     if dry_run or output is None:
-        report = expected_rate(coding, images, seed=run.recipe.seed)
+        report = expected_rate(coding, images, chunk=chunk, seed=run.recipe.seed)
     else:
         report = compress_images(coding, images, output, chunk=chunk, resume=resume, verify=not no_verify)
     typer.echo(json.dumps(report.as_json(), indent=2) if as_json else str(report))

@@ -3,7 +3,21 @@
 
 from vdmkit.compression._chunk import ChunkCode
 from vdmkit.compression._codec import Codec, Profile, codec_of, model_sha256
+from vdmkit.compression._forecast import Forecast, Rate, forecast, shares_of_pixels
 from vdmkit.compression._layers import Layers, whole
 from vdmkit.compression._narrow import narrows
 
-__all__ = ["ChunkCode", "Codec", "Layers", "Profile", "codec_of", "model_sha256", "narrows", "whole"]
+__all__ = [
+    "ChunkCode",
+    "Codec",
+    "Forecast",
+    "Layers",
+    "Profile",
+    "Rate",
+    "codec_of",
+    "forecast",
+    "model_sha256",
+    "narrows",
+    "shares_of_pixels",
+    "whole",
+]

@@ -41,7 +41,7 @@ class ChunkCode:
         start, groups, stored = stack.bits, [], np.zeros(len(images), bool)
         levels = self._stored_levels(images)
         while (first := sum(groups)) < len(images):
-            size = self._size(stack, len(images) - first)
+            size = self.size_of_group(stack.length, len(images) - first)
             rows = slice(first, first + size)
             stack, stored[rows] = self._encode_group(stack, images[rows], len(groups), levels)
             groups.append(size)
@@ -68,10 +68,10 @@ class ChunkCode:
         self._check_end(stack)
         return images
 
-    def _size(self, stack: Stack, left: int) -> int:
-        """Of the next group: as many images as there are bits for."""
+    def size_of_group(self, words: int, left: int) -> int:
+        """Returns the size of the next group: as many of the images that are left as these words have bits for."""
         owed = self.chain.layers.bits * np.prod(self.chain.network.model.shape)
-        return int(min(left, self.group, max(1, 32 * stack.length // owed)))
+        return int(min(left, self.group, max(1, 32 * words // owed)))
 
     def _stored_levels(self, images: Images) -> int:
         """Of images that are written out: those of the data, unless an image has more."""

@@ -61,11 +61,6 @@ class Codec:
         """A power of two: as many as an image has values, within limits."""
         return int(np.clip(2 ** int(np.log2(self.model.dimensions)), *_LANES))
 
-    @property
-    def initial_bits(self) -> float:
-        """What a chunk begins with, about, per dimension of one image: its latents, and two words of each lane."""
-        return self.layers.bits + 64 * self.lanes / self.model.dimensions
-
     def header(self, fingerprint: Mapping[str, str]) -> dict[str, Any]:
         """All that a decoder needs besides the model, and what it knows the model by. `fingerprint`: of the machine."""
         layers = self.layers

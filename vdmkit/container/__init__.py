@@ -21,6 +21,7 @@ A payload is one stack: numbers of groups 4, lanes 2, levels of stored images 2,
 sizes of the groups 2 each, a bit for each image that is stored, heads 8 each, words 4 each.
 """
 
+from vdmkit.container._around import bytes_around
 from vdmkit.container._chunk import Chunk, Entry
 from vdmkit.container._inspection import Inspection, inspect
 from vdmkit.container._payload import Payload, payload_of
@@ -34,6 +35,7 @@ __all__ = [
     "Payload",
     "Reader",
     "Writer",
+    "bytes_around",
     "inspect",
     "open_reader",
     "open_writer",

@@ -35,6 +35,10 @@ class Coding:
     bound: VariationalBound
     checkpoint: dict[str, Any]
 
+    def header(self, chunk: int) -> dict[str, Any]:
+        """Of a file with so many images in a chunk."""
+        return self.codec.header(fingerprint()) | {"chunk": chunk} | self.checkpoint
+
     def __str__(self) -> str:
         return self.bound.describe().removeprefix("variational bound, ")
 

@@ -14,7 +14,7 @@ from vdmkit.container import Chunk, Writer, open_writer, payload_of
 from vdmkit.data import ImageList, pixel_sha256
 from vdmkit.errors import CodecError
 from vdmkit.report import progress
-from vdmkit.run._codec import Coding, fingerprint
+from vdmkit.run._codec import Coding
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def compress(coding: Coding, images: ImageList, out: Path, *, chunk: int, resume
     """
     codec = coding.codec
     code, other = codec.chunk_code(codec.group), codec.chunk_code(_other_batch(codec))
-    header = codec.header(fingerprint()) | {"chunk": chunk} | coding.checkpoint
+    header = coding.header(chunk)
     coded = []
     if resume and out.exists() and not out.with_name(f"{out.name}.part").exists():
         raise CodecError(f"{out}: finished already, there is nothing to resume. Leave --resume out to write it anew.")

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a file of images would take, from the bound."""
+"""What a file of images would take: the bound of its images, and all that a file holds besides."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float, UInt8
 
+from vdmkit.compression import Rate, forecast, shares_of_pixels
+from vdmkit.container import bytes_around
 from vdmkit.data import ImageList
 from vdmkit.errors import DataError
 from vdmkit.likelihood import bound_of_images, interval
-from vdmkit.objective import bits_per_dim
+from vdmkit.objective import Bound
 from vdmkit.report import progress
 from vdmkit.run._arithmetic import Arithmetic, arithmetic, facts_of
 from vdmkit.run._codec import Coding
@@ -21,17 +24,20 @@ _MOST_STEPS = 32  # of an image, each with two draws
 
 @dataclass(frozen=True)
 class ExpectedRate:
-    """The T-step bound, bits per dimension, and the half-widths of its 95% intervals: of the draws, and of the sample.
+    """What `Compressed` would say, in bits per dimension; `net` is the T-step bound, at most the raw size of an image.
 
-    `initial` bits, of one image's dimensions, are what each chunk begins with: about `Codec.initial_bits`.
+    Its half-widths are those of its 95% intervals: of the draws, and of the sample where not every image was looked at.
     """
 
+    images: int
+    images_looked_at: int
+    stored: int
+    bytes: int
+    gross: float
     net: float
     half_width_monte_carlo: float
     half_width_sample: float
     initial: float
-    images: int
-    images_looked_at: int
     steps: str
     arithmetic: Arithmetic
 
@@ -42,44 +48,97 @@ class ExpectedRate:
         errors = f"+/- {self.half_width_monte_carlo:.4f} (draws)"
         if self.images_looked_at < self.images:
             errors += f" +/- {self.half_width_sample:.4f} (a sample of {self.images_looked_at:,} images)"
-        return (
-            f"expected of {self.images:,} images: {self.net:.4f} {errors} bits/dim; {self.steps}\n"
-            f"and what each chunk begins with, once: some {self.initial:.1f} bits/dim of one image; and headers\n"
-            f"the bound in {self.arithmetic}"
-        )
+        rest = self.gross - self.net - self.initial
+        lines = [
+            f"expected: {self.images:,} images in {self.bytes:,} bytes: {self.gross:.4f} bits/dim; {self.steps}",
+            f"= {self.net:.4f} {errors} the images + {self.initial:.4f} what chunks begin with "
+            f"+ {rest:.4f} headers, index, checksums",
+        ]
+        if self.stored:
+            lines += [f"stored as they are, since the model would make them larger: about {self.stored:,}"]
+        return "\n".join([*lines, f"the bound in {self.arithmetic}"])
 
 
-def expected_rate(coding: Coding, images: ImageList, *, seed: int) -> ExpectedRate:
-    """From at most 256 images, evenly spaced.
+def expected_rate(coding: Coding, images: ImageList, *, chunk: int, seed: int) -> ExpectedRate:
+    """From at most 256 images, evenly spaced. What is no image is built and measured, or counted lane by lane.
 
     Raises:
-        DataError: fewer than two images, or one with values that the model does not know.
+        DataError: there are no images.
     """
-    model, bound = coding.codec.model, coding.bound
-    chosen = (
-        np.linspace(0, len(images) - 1, min(len(images), _MOST)).round().astype(int).tolist() if len(images) else []
+    codec, dimensions = coding.codec, coding.codec.model.dimensions
+    pixels = _sample(images)
+    rate, bits = _rate(coding, pixels, seed)
+    sizes = [min(chunk, len(images) - first) for first in range(0, len(images), chunk)]
+    chunks = {size: forecast(codec.chunk_code(codec.group), rate, size) for size in set(sizes)}
+    around = bytes_around(coding.header(chunk), sizes, images.names)
+    file = round(around + sum(chunks[size].bytes for size in sizes))
+    initial = sum(chunks[size].initial_bits for size in sizes)
+    found, values = interval(bits), len(images) * dimensions
+    return ExpectedRate(
+        images=len(images),
+        images_looked_at=min(len(images), len(pixels)),
+        stored=round(len(images) * rate.stored),
+        bytes=file,
+        gross=8 * file / values,
+        net=found.value / dimensions,
+        half_width_monte_carlo=found.half_width_monte_carlo / dimensions,
+        half_width_sample=found.half_width_test_set / dimensions,
+        initial=initial / values,
+        steps=str(coding),
+        arithmetic=arithmetic(),
     )
-    pixels = np.concatenate([np.zeros((0, *model.shape), np.uint8), *(images.read(i, i + 1) for i in chosen)])
-    if len(pixels) and pixels.max() >= model.observation.levels:
-        raise DataError(f"values up to {pixels.max()}, and the model knows {model.observation.levels} levels.")
+
+
+def _sample(images: ImageList) -> UInt8[np.ndarray, "n h w c"]:
+    """Evenly spaced; one image twice, since a single estimate has no error."""
+    if not len(images):
+        raise DataError("there are no images. Give some.")
+    chosen = np.linspace(0, len(images) - 1, min(max(len(images), 2), _MOST)).round().astype(int)
+    return np.concatenate([images.read(i, i + 1) for i in chosen.tolist()])
+
+
+def _rate(coding: Coding, pixels: UInt8[np.ndarray, "n h w c"], seed: int) -> tuple[Rate, Float[np.ndarray, "2 n"]]:
+    """The mean bits of an image, and two estimates of each: of the bound, or of the raw size where that is less."""
+    model, levels = coding.codec.model, coding.codec.model.observation.levels
+    known = pixels.reshape(len(pixels), -1).max(1) < levels
+    terms = _bound(coding, pixels[known], seed)
+    total = np.full((2, len(pixels)), np.inf)
+    total[:, known] = terms.total
+    raw = model.dimensions * np.where(known, np.log2(levels), 8.0)
+    stored = total.mean(0) >= raw
+    kept = ~stored[known]
+    means = [float(term[:, kept].mean()) if kept.any() else 0.0 for term in _of(terms)]
+    rate = Rate(
+        *means,
+        raw=float(raw[stored].mean()) if stored.any() else 0.0,
+        stored=float(stored.mean()),
+        variance=float(coding.codec.layers.x[np.minimum(pixels, levels - 1)].var(0).mean()),
+        pixels=shares_of_pixels(pixels),
+    )
+    return rate, np.where(stored, raw, total)
+
+
+def _of(terms: Bound) -> tuple[Any, Any, Any]:
+    return terms.reconstruction, terms.diffusion, terms.prior
+
+
+def _bound(coding: Coding, pixels: UInt8[np.ndarray, "n h w c"], seed: int) -> Bound:
+    """Two estimates of each image, in bits."""
+    count, bound, group = len(pixels), coding.bound, coding.codec.group
+    if not count:
+        return Bound(*(np.zeros((2, 0)) for _ in range(3)))
+    pixels = np.resize(pixels, (max(count, 2), *pixels.shape[1:]))
     draws = 2 * min(bound.steps, _MOST_STEPS)
-    with progress("bound", draws * -(-len(pixels) // coding.codec.group)) as advance:
+    with progress("bound", draws * -(-len(pixels) // group)) as advance:
         terms = bound_of_images(
-            model,
+            coding.codec.model,
             pixels,
             draws=draws,
             steps=bound.steps,
             kernel=bound.kernel,
             grid=bound.grid,
-            batch_size=coding.codec.group,
+            batch_size=group,
             key=jax.random.key(seed),
             on_draw=advance,
         )
-    found = interval(np.asarray(terms.total, np.float64))
-    mean, draws, sample = (
-        bits_per_dim(value, model.dimensions)
-        for value in (found.value, found.half_width_monte_carlo, found.half_width_test_set)
-    )
-    return ExpectedRate(
-        mean, draws, sample, coding.codec.initial_bits, len(images), len(pixels), str(coding), arithmetic()
-    )
+    return jax.tree.map(lambda nats: np.asarray(nats, np.float64)[:, :count] / np.log(2), terms)
