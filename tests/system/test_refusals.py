@@ -5,6 +5,8 @@ import json
 import shutil
 import signal
 
+import pytest
+
 from vdmkit.checkpoint import steps_in
 
 
@@ -73,9 +75,27 @@ def test_an_output_that_is_a_file(program, tiny):
     assert (program.cwd / "mine").read_text() == "years of work"
 
 
-def test_a_loss_that_is_not_finite(program, tiny):
+STEEP = """
+import vdmkit
+from vdmkit.optimizer import adamw
+
+@vdmkit.register("optimizer", "steep")
+def steep(steps, *, rate: float):
+    '''AdamW at a learning rate that a recipe's may not have.'''
+    return adamw(steps, learning_rate=rate, warmup_steps=5)
+"""
+
+
+@pytest.fixture
+def steep(program):
+    """`steep("1e30")`: the arguments for an optimizer with that learning rate."""
+    (program.cwd / "steep.py").write_text(STEEP)
+    return lambda rate: ("--plugin", "steep.py", "--set", f"optimizer={{name='steep', rate={rate}}}")
+
+
+def test_a_loss_that_is_not_finite(program, tiny, steep):
     """Training would go on with NaN, save it over the last good checkpoint, or not say where it began."""
-    diverges = ("--set", "optimizer.learning_rate=1e30", "--set", "optimizer.warmup_steps=5")
+    diverges = steep("1e30")
     # The rate rises after step 1; the checkpoint of step 1 is the last before the parameters leave float32.
     result = program("run", tiny, "--out", "run", *diverges, "--set", "training.checkpoint_every=1")
     assert (result.code, result.out) == (1, "")
@@ -86,9 +106,9 @@ def test_a_loss_that_is_not_finite(program, tiny):
     assert steps_in(program.cwd / "run" / "checkpoints") == [1, 2]
 
 
-def test_parameters_that_are_not_finite(program, tiny):
+def test_parameters_that_are_not_finite(program, tiny, steep):
     """A step whose loss was finite could leave infinite parameters, and they would be saved as a good checkpoint."""
-    overflows = ("--set", "optimizer.learning_rate=1e39", "--set", "optimizer.warmup_steps=5")
+    overflows = steep("1e39")
     result = program("run", tiny, "--out", "run", *overflows, "--set", "training.checkpoint_every=1")
     assert (result.code, result.out) == (1, "")
     last = result.err.splitlines()[-1]
