@@ -140,7 +140,8 @@ def check_estimate(
     """
     alpha, sigma, scale = (np.asarray(values, np.float64)[:, None, None, None] for values in scales_of(path, gamma))
     x_hat, eps_hat, latent = (np.asarray(values, np.float64) for values in (estimate.x_hat, estimate.eps_hat, z))
-    off = (abs(alpha * x_hat + sigma * eps_hat - latent) / scale).max((1, 2, 3))
+    with np.errstate(invalid="ignore"):
+        off = (abs(alpha * x_hat + sigma * eps_hat - latent) / scale).max((1, 2, 3))
     worst = int(np.nan_to_num(off, nan=np.inf).argmax())
     expect(
         off[worst] < tolerance * (1 + (abs(latent) / scale)[worst].max()),

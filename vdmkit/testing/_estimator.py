@@ -18,18 +18,18 @@ from vdmkit.randomness import fold_purpose
 from vdmkit.testing._expect import expect
 
 _SHAPE = (2, 2, 1)
-_IMAGES, _COPIES, _KEYS = 16, 8, 8  # few enough images that no pilot is worth its cost
+_IMAGES, _COPIES, _KEYS = 64, 2, 8  # few enough images that no pilot is worth its cost
 _ENDS = -4.5, 0.0
-_SD = 0.5
+_SD = 0.58
 _SIGMAS = 5
 _ROUNDING = 1e-3  # nats of an image
-_CORRELATION = _SIGMAS / np.sqrt(_KEYS * _IMAGES * (_COPIES - 1))
+_CORRELATION = _SIGMAS / np.sqrt(_IMAGES * (_KEYS * _COPIES - 1))
 
 
 def check_estimator(estimator: AbstractEstimator[Any], levels: int) -> None:
     """On the exact denoiser of made-up data: finite terms, independent replicates, and no mean below -log P.
 
-    The data have `levels`, as those of the run do (0: continuous). Each of 16 images is there 8 times, with numbers of
+    The data have `levels`, as those of the run do (0: continuous). Each of 64 images is there twice, with numbers of
     its own, so that estimates of one image that differ show their Monte Carlo error.
 
     Raises:
