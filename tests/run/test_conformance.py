@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Before a number is trusted the run's own components are checked; these are the checks of a whole recipe."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import vdmkit
+from vdmkit.assembly import build_state, training_counts
+from vdmkit.errors import UntrustedError
+from vdmkit.recipe import load_recipe
+from vdmkit.run._conformance import (
+    check_data_of_run,
+    check_estimator_of_run,
+    check_model_of_run,
+    check_training_of_run,
+    differentiates,
+)
+
+ROOT = Path(vdmkit.__file__).parents[1]
+SYSTEM = ROOT / "tests" / "system"
+LIES = {
+    "model.observation.name=fat": "observation 'fat' of .*lying.py: .* sum to more than 1: .* 0.20.. bits/dim too low",
+    "model.observation.name=upper_half": "observation 'upper_half' of .*: .* sum to more than 1: .* bits/dim too low",
+    "model.path.name=half_the_noise": "path 'half_the_noise' of .*: log sigma.2 / alpha.2 = -9.38629 at gamma = -8",
+    "model.prediction.name=stopped": "prediction 'stopped' of .*: the derivative of eps_hat by JAX is .* stopped",
+    "model.network.name=sociable": "network 'sociable' of .*: the output for one image changes by up to .* its batch",
+    "model.schedule.name=jumps": "schedule 'jumps' of .*: gamma's rise is not the integral of its derivative",
+    "objective.kernel.name=half_kl": r"kernel 'half_kl' of .*: its KL\(q \|\| p\) is .* nats, and by quadrature",
+    "objective.grid.name=cut_short": "grid 'cut_short' of .*: the ends are not the schedule's: they go from",
+    "objective.times.name=early": "times 'early' of .*: the weighted mean of t.1 is 0.3",
+    "objective.weighting.name=negative": "weighting 'negative' of .*: w = -1 at gamma",
+    "likelihood.estimator.name=without_prior": "estimator 'without_prior' of .*: .* it does not bound -log P",
+    "data.name=changing": "data 'changing' of .*: test loads with other pixels",
+}
+
+
+def findings_of(path: Path, *overrides: str, plugins: tuple[Path, ...] = ()):
+    """All that `vdmkit run` and `vdmkit likelihood` ask of a recipe's components, before training."""
+    recipe = load_recipe(path, overrides, plugins)
+    source = recipe.data.build()
+    train, test = source.load("train"), source.load("test")
+    model = build_state(recipe, training_counts(recipe, train)).ema_model
+    differentiated = differentiates(recipe, test.levels)
+    found = check_data_of_run(recipe, source, train, test) + check_training_of_run(recipe, train)
+    found += check_model_of_run(recipe, model, test.pixels, differentiated=differentiated)
+    return found + check_estimator_of_run(recipe, test.levels)
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_component_that_lies_is_refused(lie):
+    """A plugin could make a number too low, and nothing would notice."""
+    overrides = ["data.name=digits", "model.network.name=none", "objective.times.name=uniform", "sampling.steps=4"]
+    if lie.startswith(("objective.kernel", "objective.grid")):
+        overrides.append("objective.steps=4")
+    if "stopped" in lie or "sociable" in lie:
+        overrides.append("model.prediction.name=eps")
+    if "stopped" in lie:
+        overrides.append("model.network.name=tiny")
+    plugins = (SYSTEM / "tiny.py", SYSTEM / "lying.py")
+    found = findings_of(SYSTEM / "tiny.toml", *overrides, lie, plugins=plugins)
+    assert len(found.problems) == 1
+    assert re.search(LIES[lie], found.problems[0]), found.problems
+    with pytest.raises(UntrustedError, match="no number of this model can be trusted") as refused:
+        found.refuse()
+    assert refused.value.exit_code == 4
+
+
+QUICK = ["digits.toml", "digits_few_steps.toml", "oracle_gaussian.toml", "oracle_mixture_continuous.toml"]
+OTHERS = sorted(
+    str(path.relative_to(ROOT / "recipes"))
+    for folder in ("recipes", "recipes/digits")
+    for path in (ROOT / folder).glob("*.toml")
+    if not path.name.startswith(("vdm_", "cifar10")) and path.name not in QUICK
+)
+
+
+@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
+def test_the_components_of_a_recipe_are_not_refused(name):
+    """A correct model would be called a liar."""
+    network = () if name.startswith("oracle") else ("model.network.channels=8",)
+    if "classifier_free" in name:
+        network = ("model.network.network.channels=8",)
+    assert findings_of(ROOT / "recipes" / name, *network).problems == ()
+
+
+def test_what_cannot_be_checked_is_said():
+    """A density whose integral nobody knows would be trusted without a word."""
+    assert findings_of(ROOT / "recipes" / "oracle_mixture_continuous.toml").remarks == (
+        "It was not checked whether the probabilities of observation 'gaussian' sum to 1.",
+    )
+    assert findings_of(ROOT / "recipes" / "oracle_gaussian.toml").remarks == ()
+
+
+def test_which_estimators_differentiate_the_network():
+    """A plugin's ODE would be trusted with a network whose gradient is stopped."""
+    recipe = load_recipe(ROOT / "recipes" / "digits.toml")
+    assert not differentiates(recipe, 17)
+    assert differentiates(load_recipe(ROOT / "recipes" / "digits.toml", ["likelihood.estimator.name=ode"]), 17)
