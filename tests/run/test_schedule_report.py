@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from vdmkit.profile import Curve
+from vdmkit.run._arithmetic import arithmetic
 from vdmkit.run._pass import Kept
 from vdmkit.run._schedule import Study, Variance
 from vdmkit.run._schedule_report import leave
@@ -21,7 +22,7 @@ def _study() -> Study:
     steps = tuple(Predicted(kernel, grid, tuple(np.linspace(-6, 5, T + 1)), 2.1, 0.1) for kernel, grid, T in rows)
     variances = (Variance("this run's", 2.0, 1.0, 3.0, (1.0,) * 11),)
     optimal = {"gammas": tuple(gamma), "errors": (1.0,) * 11}
-    return Study(2.0, 0.1, 4, curve, curve, variances, steps, (), optimal, Kept(Path()))
+    return Study(2.0, 0.1, 4, curve, curve, variances, steps, (), optimal, arithmetic(), Kept(Path()))
 
 
 def _expanded(name: str) -> list[str]:
