@@ -387,6 +387,13 @@ class _WiderSamples(_Heavy):
         return self.step.log_prob(y_s)
 
 
+class _Heavier(Gaussian):
+    """Weights that are larger than those of its density."""
+
+    def log_ratio(self, estimate, x, eps, n, gamma_t, gamma_s):
+        return super().log_ratio(estimate, x, eps, n, gamma_t, gamma_s) + 0.01
+
+
 class _WiderKernel(Gaussian):
     def __call__(self, *args):
         return _WiderSamples(super().__call__(*args))
@@ -503,6 +510,7 @@ BROKEN = {
     "_Hidden": (lambda: check_observation(_Hidden(5)), "sum to more than 1: what it gives is 1.1610 bits/dim too low"),
     "_WiderBins": (lambda: check_observation(_WiderBins(5)), "levels lie up to 0.4 apart, and its spacing says 0.5"),
     "_HalfKl": (lambda: check_steps(_HalfKl()), r"its KL\(q \|\| p\) is .* nats, and by quadrature of its density"),
+    "_Heavier": (lambda: check_steps(_Heavier()), "its log p / q is 0.01 nats off that of its density"),
     "_HeavyKernel": (lambda: check_steps(_HeavyKernel()), "integrates to 1.1 "),
     "_WiderKernel": (lambda: check_steps(_WiderKernel()), "samples are not drawn from its distribution function"),
     "_NoPrior": (lambda: check_estimator(_NoPrior(), 17), "it does not bound -log P"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reverse kernels: a density, its samples, its distribution function and its KL are of one law."""
+"""Reverse kernels: a density, its samples, its distribution function, its KL and its weights are of one law."""
 
 from typing import Any
 
@@ -15,6 +15,7 @@ from vdmkit.testing._expect import expect, in_float64
 
 _VALUES = 48  # of an image: kernels treat values alike
 _GRID, _SAMPLES, _DRAWS, _NODES = 2001, 400, 64, 40
+_NOISES = (-1.7, 0.3, 2.1)  # of y_s, for the ratio of densities
 
 
 def check_kernel(
@@ -26,6 +27,8 @@ def check_kernel(
     gamma_s: Float[Any, ""],
 ) -> None:
     """p(y_s | y_t) integrates to 1, its samples and `cdf` follow it, and `kl` is KL(q || p) by quadrature, float64.
+
+    `log_ratio` is log p - log q by the density.
 
     Args:
         estimate: what a denoiser knows at y_t = x + exp(gamma_t / 2) eps.
@@ -40,6 +43,7 @@ def check_kernel(
     _check_density(found["y"], found["log_prob"], found["cdf"])
     _check_samples(found["ranks"])
     _check_kl(found["kl"], found["kl_by_quadrature"])
+    _check_ratio(found["log_ratio"], found["log_ratio_by_density"])
 
 
 def _patch(tree: PyTree) -> PyTree:
@@ -66,6 +70,7 @@ def _evaluated(
     samples = jax.vmap(step.sample)(noise)
     y = jnp.linspace(samples.min(0) - 10 * sd, samples.max(0) + 10 * sd, _GRID)
     kl = jax.vmap(lambda key: kernel.kl(estimate, x, eps, gamma_t, gamma_s, key=key).sum())
+    n = jnp.asarray(_NOISES)[:, None, None, None] * jnp.ones_like(x)
     return {
         "y": y,
         "log_prob": jax.lax.map(step.log_prob, y, batch_size=64),
@@ -73,6 +78,8 @@ def _evaluated(
         "ranks": jax.vmap(step.cdf)(samples),
         "kl": kl(jax.random.split(key_kl, _DRAWS)),
         "kl_by_quadrature": _kl(step, mean, sd),
+        "log_ratio": jax.vmap(lambda n: kernel.log_ratio(estimate, x, eps, n, gamma_t, gamma_s))(n),
+        "log_ratio_by_density": jax.vmap(step.log_prob)(mean + sd * n) - jax.scipy.stats.norm.logpdf(n) + jnp.log(sd),
     }
 
 
@@ -114,4 +121,13 @@ def _check_kl(kl: Float[np.ndarray, " n"], wanted: Float[np.ndarray, ""]) -> Non
     expect(
         abs(kl.mean() - wanted) < limit,
         f"its KL(q || p) is {kl.mean():.5g} nats, and by quadrature of its density {float(wanted):.5g}",
+    )
+
+
+def _check_ratio(found: Float[np.ndarray, "n h w c"], wanted: Float[np.ndarray, "n h w c"]) -> None:
+    """Exact but for the rounding of y_s, which is 1e5 of its standard deviations at most."""
+    off = abs(found - wanted).max()
+    expect(
+        off < 1e-6 * (1 + abs(wanted).max()),
+        f"its log p / q is {off:.3g} nats off that of its density for one of the values",
     )
