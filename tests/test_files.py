@@ -15,7 +15,6 @@ import pytest
 from vdmkit.container import Chunk, open_writer
 from vdmkit.errors import CodecError, words_of
 from vdmkit.files import whole_file, whole_folder, write_json
-from vdmkit.likelihood import Estimates
 from vdmkit.report import MetricLog, line_chart, write_png
 from vdmkit.run._compress import _resumable
 from vdmkit.run._pass import Kept
@@ -41,7 +40,7 @@ def _array(folder: Path) -> None:
 
 
 def _kept(folder: Path) -> None:
-    Kept(folder).write(7, Estimates({"a": np.zeros(MOST)}, np.zeros(MOST, int), np.zeros(MOST, bool)))
+    Kept(folder).write(7, {"a": np.zeros(MOST)})
 
 
 def _metrics(folder: Path) -> None:

@@ -81,7 +81,7 @@ MISSING = {
     "data={name='cifar10', path='no_such.tar.gz'}": "no_such.tar.gz: no such file. Give data.path",
     "data={name='cifar10', path='.'}": ".: holds no data_batch_1, data_batch_2,",
     "data={name='imagenet_old', train='no_such', test='no_such'}": "no_such: no such folder. Set data.train",
-    "data={name='imagenet_new', path='no_such'}": "no_such/train_data_batch_1: cannot be read",
+    "data={name='imagenet_new', path='no_such'}": "no_such/train_data_batch_1: no such file",
 }
 
 

@@ -17,7 +17,7 @@ from vdmkit.assembly import build_objective, build_optimizer, state_like
 from vdmkit.checkpoint import CheckpointStore, load_official, official_recipe
 from vdmkit.data import Identity, Images, batches
 from vdmkit.errors import CheckpointError
-from vdmkit.files import file_sha256, write_json
+from vdmkit.files import file_sha256, write_json, writing
 from vdmkit.paths import not_a_file
 from vdmkit.recipe import Recipe, load_recipe
 from vdmkit.run._folder import RunFolder
@@ -54,7 +54,8 @@ def import_official(checkpoint: Path, config: Path, folder: RunFolder, overrides
 def _parse(text: str, overrides: Sequence[str]) -> Recipe:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "recipe.toml"
-        path.write_text(text)
+        with writing(path):
+            path.write_text(text)
         return load_recipe(path, overrides)
 
 
