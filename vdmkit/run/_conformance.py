@@ -86,15 +86,27 @@ def check_model_of_run(
     )
 
 
+def check_measurement_of_run(recipe: Recipe, model: DiffusionModel, test: Images) -> Findings:
+    """What the recipe's likelihood comes from: the model, the grids of its steps, and the estimator.
+
+    Each is asked only if those before it have no fault, which would be put down to it.
+    """
+    differentiated = not isinstance(build_estimator(recipe, test.levels), _NO_DERIVATIVE)
+    found = check_model_of_run(recipe, model, test.pixels, differentiated=differentiated)
+    if not found.problems:
+        found += _run(
+            [
+                (choice.component, lambda one=choice, steps=steps: check_grid(one.build(), model.schedule, steps))
+                for choice, steps in _grids_of_measurement(recipe)
+            ]
+        )
+    return found if found.problems else found + check_estimator_of_run(recipe, test.levels)
+
+
 def check_estimator_of_run(recipe: Recipe, levels: int) -> Findings:
     """The recipe's estimator, on made-up data whose likelihood is known."""
     choice = recipe.likelihood.estimator
     return _run([(choice.component, lambda: check_estimator(build_estimator(recipe, levels), levels))])
-
-
-def differentiates(recipe: Recipe, levels: int) -> bool:
-    """Whether the recipe's estimator may differentiate the network."""
-    return not isinstance(build_estimator(recipe, levels), _NO_DERIVATIVE)
 
 
 def check_data_of_run(recipe: Recipe, source: AbstractSource, *splits: Images) -> Findings:
@@ -144,6 +156,15 @@ def _grids(recipe: Recipe) -> Iterator[tuple[Choice, int]]:
     latents = sampling.steps - (sampling.end == "image")  # whose last step is not of the grid
     if latents:
         yield sampling.grid, latents
+
+
+def _grids_of_measurement(recipe: Recipe) -> Iterator[tuple[Choice, int]]:
+    """Those of a T-step bound, of training and given by the estimator, with their numbers of steps."""
+    estimator, objective = recipe.likelihood.estimator, recipe.objective
+    if objective.steps:
+        yield objective.grid, objective.steps
+    if steps := estimator.params.get("steps") or objective.steps:
+        yield from ((one, steps) for one in estimator.nested() if one.kind == "grid")
 
 
 def _kernels(recipe: Recipe) -> list[Choice]:

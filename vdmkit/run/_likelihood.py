@@ -18,11 +18,10 @@ from vdmkit.likelihood import (
     discretisation_error,
     interval,
 )
-from vdmkit.model import DiffusionModel
 from vdmkit.objective import bits_per_dim
 from vdmkit.run._arithmetic import arithmetic
 from vdmkit.run._comparable import reasons_against
-from vdmkit.run._conformance import Findings, check_estimator_of_run, check_model_of_run, differentiates
+from vdmkit.run._conformance import Findings, check_measurement_of_run
 from vdmkit.run._evaluate import check_fits
 from vdmkit.run._exact import below_the_truth, exact_bound, exact_nats, impossible_below
 from vdmkit.run._likelihood_files import leave, name_of_result
@@ -51,12 +50,12 @@ def measure_likelihood(run: TrainedRun, test: Images, *, allow_untrusted: bool =
     """
     model, settings = run.model(run.recipe.likelihood.weights), run.recipe.likelihood
     check_fits(model, test)
-    estimator = build_estimator(run.recipe, test.levels)
     index = sample_of(len(test.pixels), settings.images or len(test.pixels))
     check_count(test.pixels[index])
-    findings = _findings(run, model, test)
+    findings = check_measurement_of_run(run.recipe, model, test)
     if findings.problems and not allow_untrusted:
         findings.refuse()
+    estimator = build_estimator(run.recipe, test.levels)
     passes = measure_passes(run, test, estimator, index)
     report = _report(run, test, estimator, index, passes, findings)
     if report.reasons and not allow_untrusted:
@@ -67,13 +66,6 @@ def measure_likelihood(run: TrainedRun, test: Images, *, allow_untrusted: bool =
     leave(run.folder, name, report, index, passes.estimates)
     passes.kept.clear()  # not before: --allow-untrusted after a refusal, or the same command after a kill, needs them
     return report
-
-
-def _findings(run: TrainedRun, model: DiffusionModel, test: Images) -> Findings:
-    """What does not hold of the components that the number comes from."""
-    recipe, differentiated = run.recipe, differentiates(run.recipe, test.levels)
-    of_model = check_model_of_run(recipe, model, test.pixels, differentiated=differentiated)
-    return of_model + check_estimator_of_run(recipe, test.levels)
 
 
 def _report(
