@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from vdmkit.data import Images, identified
+from vdmkit.data import Images, identified, statistics_of
 from vdmkit.errors import DataError
 from vdmkit.run import check_comparable
 
@@ -37,3 +37,15 @@ def test_another_scale_is_refused(trained, highest) -> None:
     message = f"from 0 to {highest}, and those that the model was trained on from 0 to {trained:g}: they are of another"
     with pytest.raises(DataError, match=message):
         check_comparable({"name": "a", "low": 0.0, "high": trained}, images("a", highest))
+
+
+def test_copies_are_no_more_evidence_than_one_image() -> None:
+    """False if few images, many times each, could be called unlike the training images because of their number."""
+    rng = np.random.default_rng(0)
+    trained = rng.integers(0, 17, (300, 8, 8, 1)).astype(np.uint8)
+    few = rng.integers(0, 17, (20, 8, 8, 1)).astype(np.uint8)
+    few[:7] = few[:7] // 2 + 4  # a third of the images is of less contrast: no evidence at 20, much at 300
+    identity = identified(trained, 17, name="mine", split="train").identity
+    facts = {"name": identity.name, "low": identity.low, "high": identity.high}
+    many = identified(np.repeat(few, 15, axis=0), 17, name="mine", split="test")
+    assert check_comparable(facts, many, statistics_of(trained)) == ()

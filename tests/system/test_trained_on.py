@@ -51,7 +51,7 @@ def test_the_genuine_test_images(whole):
 
 def test_other_levels_are_refused(program, tiny, run):
     """Test images whose levels are halved would give a number without a remark."""
-    reason = "the test images are unlike the training images: the median of the "
+    reason = "the test images are unlike the training images: the "
     commands = ("likelihood", *QUICK), ("evaluate",), ("likelihood", "--audit")
     measured, evaluated, audited = program.together(*((*one, "--ckpt", "run", *on("half")) for one in commands))
     assert (measured.code, evaluated.code, audited.code) == (4, 1, 1)
@@ -73,8 +73,8 @@ def test_near_copies_are_marked(program, run):
     assert said in measured.out
     assert evaluated.out.startswith("bpd ")
     assert said in evaluated.out
-    for name in ("likelihood.json", "evaluation.json"):
-        facts = json.loads((run / name).read_text())
+    for path in (*(run / "likelihood").glob("*.json"), run / "evaluation.json"):
+        facts = json.loads(path.read_text())
         assert [facts[key] for key in ("test_images_trained_on", "test_images_near_trained_on")] == [0, 20]
         assert facts["held_out"] is False
 
@@ -101,9 +101,10 @@ def test_a_flipped_byte_is_noticed(program, run, name):
     (run / name).write_bytes(data)
     damaged = program("evaluate", "--ckpt", "run")
     (run / name).unlink()
-    for result in (damaged, program("evaluate", "--ckpt", "run")):
+    missing = program("evaluate", "--ckpt", "run")
+    for result, found in ((damaged, "changed since the run wrote it"), (missing, "missing")):
         assert (result.code, result.out) == (1, "")
-        assert f"run/{name}: missing, or changed since the run wrote it. Run the recipe again" in result.err
+        assert f"run/{name}: {found}. Run the recipe again, which writes it anew" in result.err
 
 
 def test_the_advice_helps(program, tiny, run, same_as_whole, snapshot, whole):

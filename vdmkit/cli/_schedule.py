@@ -43,7 +43,7 @@ def schedule(
         fitted = fit_schedule(run, study.train, study.test, RunFolder(fit)) if fit else None
         study.kept.clear()
     except KeyboardInterrupt:
-        raise Interrupted("Stopped. What was measured is kept: to go on, run the same command again.") from None
+        raise Interrupted("Stopped. What was measured so far is kept: to go on, run the same command again.") from None
     typer.echo(json.dumps(study.as_json(), indent=2) if as_json else text_of_study(study))
     for path in left:
         typer.echo(f"written to {path}", err=True)

@@ -31,8 +31,10 @@ class Difference:
     large: bool
 
     def __str__(self) -> str:
+        same = f"around the same median, {self.median:.4g}"
+        medians = f"with median {self.other_median:.4g}, that of the training images {self.median:.4g}"
         return (
-            f"the median of the {self.name} is {self.other_median:.4g}, and {self.median:.4g} of the training images "
+            f"the {self.name} is distributed otherwise, {same if self.median == self.other_median else medians} "
             f"(Kolmogorov-Smirnov distance {self.distance:.2f}; one this large by chance: less than {CHANCE:g})"
         )
 

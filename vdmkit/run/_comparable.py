@@ -5,7 +5,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from vdmkit.data import Images, Statistics, differences, statistics_of
+import numpy as np
+
+from vdmkit.data import Images, Statistics, differences, image_hashes, statistics_of
 from vdmkit.errors import DataError
 
 _RELEASE = re.compile(r"imagenet\d+_(old|new)")
@@ -24,7 +26,9 @@ def reasons_against(
     if trained is None:
         return [], []
     reasons = [*_of_release(trained["name"], test.identity.name), *_of_scale(trained["low"], trained["high"], test)]
-    found = [] if statistics is None else differences(statistics, statistics_of(test.pixels))
+    # Copies are no more evidence than one image, and the test takes images for independent.
+    distinct = np.unique(image_hashes(test.pixels), return_index=True)[1]
+    found = [] if statistics is None else differences(statistics, statistics_of(test.pixels[np.sort(distinct)]))
     large = [f"the test images are unlike the training images: {one}." for one in found[:1] if one.large]
     small = [f"The test images differ a little from the training images: {one}." for one in found[:1] if not one.large]
     return [*reasons, *large], small

@@ -140,8 +140,9 @@ class RunFolder:
         """
         sha256 = self.facts().get("kept", {}).get(path.name)
         if sha256 and not (path.is_file() and file_sha256(path) == sha256):
+            found = "changed since the run wrote it" if path.is_file() else "missing"
             raise CheckpointError(
-                f"{path}: missing, or changed since the run wrote it. Run the recipe again to write it anew."
+                f"{path}: {found}. Run the recipe again, which writes it anew; what was trained is not trained again."
             )
         return path if path.is_file() else None
 
