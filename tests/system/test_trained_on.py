@@ -85,8 +85,8 @@ def test_copies_count_once(program, tiny, run):
     for result in program.together(*commands):
         assert result.code == 0, result.err
         assert "Only 4 of the 20 images are distinct" in result.out
-    for name in ("likelihood.json", "evaluation.json"):
-        facts = json.loads((run / name).read_text())
+    for path in (*(run / "likelihood").glob("*.json"), run / "evaluation.json"):
+        facts = json.loads(path.read_text())
         assert (facts["images"], facts["distinct_images"], facts["held_out"]) == (20, 4, True)
     same = program("run", tiny, "--out", "other", *on("same"))
     assert same.code == 1
