@@ -23,7 +23,7 @@ LIES = {
     "model.schedule.name=jumps": "schedule 'jumps' of .*: gamma's rise is not the integral of its derivative",
     "objective.kernel.name=half_kl": r"kernel 'half_kl' of .*: its KL\(q \|\| p\) is .* nats, and by quadrature",
     "objective.grid.name=cut_short": "grid 'cut_short' of .*: the ends are not the schedule's: they go from",
-    "objective.times.name=early": "times 'early' of .*: the weighted mean of t.1 is 0.3",
+    "objective.times.name=early": "times 'early' of .*: the weighted share of times from 0 to 0.1 is 0.3",
     "objective.weighting.name=negative": "weighting 'negative' of .*: w = -1 at gamma",
     "likelihood.estimator.name=without_prior": "estimator 'without_prior' of .*: .* it does not bound -log P",
     "data.name=changing": "data 'changing' of .*: test loads with other pixels",

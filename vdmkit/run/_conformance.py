@@ -5,6 +5,7 @@ The checks are those of `vdmkit.testing`, on the run's own components, parameter
 """
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import jax
@@ -18,7 +19,7 @@ from vdmkit.data import AbstractSource, Images
 from vdmkit.errors import ConformanceError, RecipeError, UntrustedError
 from vdmkit.likelihood import ImportanceWeighted, VariationalBound
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import check_increasing
+from vdmkit.noise import check_increasing, ends_of
 from vdmkit.recipe import Recipe
 from vdmkit.run._load import TrainedRun
 from vdmkit.testing import (
@@ -35,10 +36,12 @@ from vdmkit.testing import (
     check_times,
     check_weighting,
     checks_of_model,
+    gammas_between,
     latents_of,
 )
 
 _FEW = 16  # training images that augmentations are tried on
+_SIDE = 3  # of the made-up images that estimators are tried on
 _NO_DERIVATIVE = (VariationalBound, ImportanceWeighted)  # estimators that never differentiate the network
 Checked = tuple[Component, Callable[[], object]]
 
@@ -89,24 +92,26 @@ def check_model_of_run(
 def check_measurement_of_run(recipe: Recipe, model: DiffusionModel, test: Images) -> Findings:
     """What the recipe's likelihood comes from: the model, the grids of its steps, and the estimator.
 
-    Each is asked only if those before it have no fault, which would be put down to it.
+    What is wrong with the estimator is said only if the others have no fault, which would be put down to it.
     """
     differentiated = not isinstance(build_estimator(recipe, test.levels), _NO_DERIVATIVE)
-    found = check_model_of_run(recipe, model, test.pixels, differentiated=differentiated)
-    if not found.problems:
-        found += _run(
-            [
-                (choice.component, lambda one=choice, steps=steps: check_grid(one.build(), model.schedule, steps))
-                for choice, steps in _grids_of_measurement(recipe)
-            ]
-        )
-    return found if found.problems else found + check_estimator_of_run(recipe, test.levels)
+    grids = [
+        (choice.component, lambda one=choice, steps=steps: check_grid(one.build(), model.schedule, steps))
+        for choice, steps in _grids_of_measurement(recipe)
+    ]
+    with ThreadPoolExecutor(1) as aside:  # most of the time goes into compilation, which another core can do
+        estimator = aside.submit(check_estimator_of_run, recipe, model)
+        found = check_model_of_run(recipe, model, test.pixels, differentiated=differentiated) + _run(grids)
+        return found if found.problems else found + estimator.result()
 
 
-def check_estimator_of_run(recipe: Recipe, levels: int) -> Findings:
-    """The recipe's estimator, on made-up data whose likelihood is known."""
-    choice = recipe.likelihood.estimator
-    return _run([(choice.component, lambda: check_estimator(build_estimator(recipe, levels), levels))])
+def check_estimator_of_run(recipe: Recipe, model: DiffusionModel) -> Findings:
+    """The recipe's estimator, on made-up data whose likelihood is known, of the run's levels and noise levels."""
+    choice, levels, ends = recipe.likelihood.estimator, model.observation.levels, ends_of(model.schedule)
+    height, width, channels = model.shape
+    shape = min(height, _SIDE), min(width, _SIDE), min(channels, _SIDE)
+    check = lambda: check_estimator(build_estimator(recipe, levels), levels, shape, ends)  # noqa: E731
+    return _run([(choice.component, check)])
 
 
 def check_data_of_run(recipe: Recipe, source: AbstractSource, *splits: Images) -> Findings:
@@ -137,12 +142,13 @@ def check_training_of_run(recipe: Recipe, train: Images) -> Findings:
 def _checks_of_training(recipe: Recipe, train: Images) -> Iterator[Checked]:
     objective, sampling, few = recipe.objective, recipe.sampling, train.pixels[:_FEW]
     yield objective.times.component, lambda: check_times(objective.times.build())
-    yield objective.weighting.component, lambda: check_weighting(objective.weighting.build())
+    schedule = recipe.model.schedule.build(key=jax.random.key(0))
+    gammas = gammas_between(schedule)
+    yield objective.weighting.component, lambda: check_weighting(objective.weighting.build(), gammas)
     yield recipe.optimizer.component, lambda: check_optimizer(build_optimizer(recipe))
     yield sampling.sampler.component, lambda: check_sampler(sampling.sampler.build())
     for choice in recipe.augmentations:
         yield choice.component, lambda one=choice: check_augmentation(one.build(), few, train.levels)
-    schedule = recipe.model.schedule.build(key=jax.random.key(0))
     yield recipe.model.schedule.component, lambda: check_increasing(schedule)
     for choice, steps in _grids(recipe):
         yield choice.component, lambda one=choice, steps=steps: check_grid(one.build(), schedule, steps)
@@ -175,8 +181,9 @@ def _kernels(recipe: Recipe) -> list[Choice]:
 
 
 def _run(checks: Iterator[Checked] | list[Checked]) -> Findings:
-    problems = [problem for component, check in checks if (problem := _problem(component, check))]
-    return Findings(tuple(dict.fromkeys(problems)))
+    with ThreadPoolExecutor(2) as pool:
+        problems = list(pool.map(lambda checked: _problem(*checked), checks))
+    return Findings(tuple(dict.fromkeys(filter(None, problems))))
 
 
 def _problem(component: Component, check: Callable[[], object]) -> str:

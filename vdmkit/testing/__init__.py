@@ -18,7 +18,7 @@ from vdmkit.testing._model import (
     checks_of_model,
     latents_of,
 )
-from vdmkit.testing._noise import check_grid, check_path, check_schedule
+from vdmkit.testing._noise import check_grid, check_path, check_schedule, gammas_between
 from vdmkit.testing._objective import check_times, check_weighting
 from vdmkit.testing._observation import check_observation
 from vdmkit.testing._optimizer import check_optimizer
@@ -47,5 +47,6 @@ __all__ = [
     "check_times",
     "check_weighting",
     "checks_of_model",
+    "gammas_between",
     "latents_of",
 ]

@@ -17,17 +17,17 @@ from vdmkit.noise import AbstractPath, check_increasing, diffuse, ends_of
 from vdmkit.observation import AbstractObservation
 from vdmkit.testing._denoiser import (
     check_estimate,
-    check_network_derivative,
     check_outputs,
     check_prediction_derivative,
     outputs_of,
 )
+from vdmkit.testing._derivative import check_derivative
+from vdmkit.testing._expect import in_float64
 from vdmkit.testing._kernel import check_kernel
-from vdmkit.testing._noise import check_scales
+from vdmkit.testing._noise import check_scales, gammas_between
 from vdmkit.testing._observation import Latent, check_decoder
 
 _IMAGES, _LEVELS_OF_NOISE = 2, 4
-_MIDDLE = 1  # the latent whose derivatives are checked
 _ROUNDING = 1e-3  # of a latent's scale, in float32
 
 
@@ -86,13 +86,13 @@ def checks_of_model(model: DiffusionModel, latents: Latents) -> dict[str, Callab
 
     def prediction() -> None:
         check_estimate(latents.estimate, latents.z, latents.gamma, model.path, tolerance=_ROUNDING)
-        check_prediction_derivative(
-            model.prediction, latents.output[_MIDDLE], latents.z[_MIDDLE], latents.gamma[_MIDDLE], model.path
-        )
+        for at in range(_LEVELS_OF_NOISE):
+            given = latents.output[at], latents.z[at], latents.gamma[at]
+            check_prediction_derivative(model.prediction, *given, model.path)
 
     return {
         "schedule": lambda: check_increasing(model.schedule),
-        "path": lambda: check_scales(model.path, _gammas(model), tolerance=_ROUNDING),
+        "path": lambda: check_scales(model.path, gammas_between(model.schedule)),
         "prediction": prediction,
         "network": lambda: check_outputs(model.network, latents.shown, latents.gamma, outputs),
         "observation": lambda: check_decoder_of_model(model, latents),
@@ -100,12 +100,27 @@ def checks_of_model(model: DiffusionModel, latents: Latents) -> dict[str, Callab
 
 
 def check_derivative_of_model(model: DiffusionModel, latents: Latents) -> None:
-    """What `check_network_derivative` says of the model's network: likelihoods by an ODE depend on it, bounds do not.
+    """d eps_hat / dz by JAX, of the network as the model reads it, is what the values say at every noise level.
+
+    Likelihoods by an ODE depend on it, bounds do not.
 
     Raises:
-        ConformanceError: it does not hold.
+        ConformanceError: it is not.
     """
-    check_network_derivative(model.network, latents.shown[_MIDDLE], latents.gamma[_MIDDLE])
+    with jax.enable_x64(True):
+        for at in range(_LEVELS_OF_NOISE):
+            wide, z, gamma = in_float64((model, latents.z[at], latents.gamma[at]))
+            check_derivative(_EpsHat(wide, gamma), z, what="eps_hat by the network")
+
+
+class _EpsHat(eqx.Module):
+    """eps_hat of a model as a function of the latent."""
+
+    model: DiffusionModel
+    gamma: Float[Any, ""]
+
+    def __call__(self, z: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+        return self.model.denoise(z, jnp.asarray(self.gamma), {}).eps_hat
 
 
 def check_decoder_of_model(model: DiffusionModel, latents: Latents) -> bool:
@@ -135,10 +150,3 @@ def check_kernel_of_model(kernel: AbstractKernel, latents: Latents) -> None:
             lambda leaf, i=number: leaf[i], (latents.estimate, latents.x, latents.eps, latents.gamma)
         )
         check_kernel(kernel, estimate, x, eps, gamma_t, gamma_t - rise / steps)
-
-
-def _gammas(model: DiffusionModel) -> tuple[float, ...]:
-    """From end to end, and none of them a number that one would think of."""
-    gamma_0, gamma_1 = ends_of(model.schedule)
-    inner = gamma_0 + (gamma_1 - gamma_0) * (np.arange(64) + np.random.default_rng(2).random(64)) / 64
-    return (gamma_0, *map(float, inner), gamma_1)

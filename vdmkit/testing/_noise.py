@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Schedules, paths and grids."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,10 +10,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vdmkit.noise import AbstractGrid, AbstractPath, AbstractSchedule, check_increasing, ends_of, gamma_and_derivative
-from vdmkit.testing._expect import expect, near
+from vdmkit.testing._expect import expect, in_float64, near
 
 GAMMAS = (-13.0, -5.0, 0.0, 5.0)
 _END = 1e-3  # of gamma at an end: more than float32 rounding
+_ROUNDING = 1e-8  # of gamma in float64
 
 
 def check_schedule(schedule: AbstractSchedule) -> None:
@@ -35,51 +38,81 @@ def check_schedule(schedule: AbstractSchedule) -> None:
 
 
 def check_path(path: AbstractPath) -> None:
-    """alpha > 0, sigma / alpha = exp(gamma / 2), and scale^2 = alpha^2 + sigma^2, in float32 and in float64.
+    """alpha > 0, sigma / alpha = exp(gamma / 2), scale^2 = alpha^2 + sigma^2, and log_alpha is that of alpha.
 
     Raises:
         ConformanceError: one of these does not hold.
     """
-    check_scales(path, GAMMAS, tolerance=1e-5)
-    with jax.enable_x64(True):
-        check_scales(path, GAMMAS, tolerance=1e-9)
+    check_scales(path, GAMMAS)
 
 
-def check_scales(path: AbstractPath, gammas: tuple[float, ...], *, tolerance: float) -> None:
-    """What `check_path` says, at these gammas.
+def check_scales(path: AbstractPath, gammas: tuple[float, ...]) -> None:
+    """What `check_path` says, at these gammas, in float32 and in float64, and of the derivative of log_alpha.
 
     Raises:
         ConformanceError: it does not hold at one of them.
     """
-    scales = scales_of(path, jnp.asarray(gammas, float))
-    for gamma, a, s, both in zip(gammas, *(np.asarray(values, np.float64) for values in scales), strict=True):
+    _check_scales(path, gammas, tolerance=1e-4)
+    with jax.enable_x64(True):
+        _check_scales(path, gammas, tolerance=1e-8)
+        slope, quotient = (np.asarray(values) for values in _slopes(path, jnp.asarray(gammas, float)))
+    worst = int(abs(slope - quotient).argmax())
+    expect(
+        near(slope, quotient, 1e-6),
+        f"the derivative of log alpha by JAX is {slope[worst]:.4g} at gamma = {gammas[worst]:.4g}, and its difference "
+        f"quotient {quotient[worst]:.4g}",
+    )
+
+
+def _check_scales(path: AbstractPath, gammas: tuple[float, ...], *, tolerance: float) -> None:
+    scales = (np.asarray(values, np.float64) for values in (*scales_of(path, jnp.asarray(gammas, float)),))
+    for gamma, a, s, both, log_a in zip(gammas, *scales, strict=True):
         expect(0 < a < np.inf, f"alpha = {a:g} at gamma = {gamma:g}")
         found = 2 * np.log(s / a) if s > 0 else np.nan
         expect(near(found, gamma, tolerance), f"log sigma^2 / alpha^2 = {found:g} at gamma = {gamma:g}")
         expect(near(both / np.hypot(a, s), 1.0, tolerance), "scale is not sqrt(alpha^2 + sigma^2)")
+        expect(near(log_a, np.log(a), tolerance), f"log alpha is {log_a:g}, and alpha {a:g}, at gamma = {gamma:g}")
 
 
 @eqx.filter_jit
-def scales_of(path: AbstractPath, gammas: Float[Array, " n"]) -> tuple[Float[Array, " n"], ...]:
-    """alpha, sigma and scale at each gamma."""
-    return jax.vmap(lambda gamma: (path.alpha(gamma), path.sigma(gamma), path.scale(gamma)))(gammas)
+def scales_of(path: AbstractPath, gammas: Float[Any, " n"]) -> tuple[Float[Array, " n"], ...]:
+    """alpha, sigma, scale and log_alpha at each gamma."""
+    return jax.vmap(lambda g: (path.alpha(g), path.sigma(g), path.scale(g), path.log_alpha(g)))(gammas)
+
+
+@eqx.filter_jit
+def _slopes(path: AbstractPath, gammas: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    """d log_alpha / dgamma by JAX, and by central differences."""
+    h = 1e-4
+    quotient = jax.vmap(lambda g: (path.log_alpha(g + h) - path.log_alpha(g - h)) / (2 * h))
+    return jax.vmap(jax.grad(path.log_alpha))(gammas), quotient(gammas)
 
 
 def check_grid(grid: AbstractGrid, schedule: AbstractSchedule, steps: int) -> None:
     """steps + 1 gammas fall from gamma_1 to gamma_0, and a step asked for by its time has the gammas of the grid.
 
+    In float64, where one of ten thousand steps is far larger than rounding: a bound adds up what each leaves out.
+
     Raises:
         ConformanceError: they do not.
     """
-    gammas, ends = np.asarray(eqx.filter_jit(grid)(schedule, steps), np.float64), ends_of(schedule)
-    expect(gammas.shape == (steps + 1,), f"{steps} steps give {gammas.shape} gammas: expected {steps + 1}")
-    rounding = 1e-6 * (1 + abs(gammas).max())
-    expect(bool((np.diff(gammas) < rounding).all()), "the gammas do not fall")
+    with jax.enable_x64(True):
+        wide, of_time = in_float64((grid, schedule))
+        gammas, ends = np.asarray(eqx.filter_jit(wide)(of_time, steps), np.float64), ends_of(of_time)
+        expect(gammas.shape == (steps + 1,), f"{steps} steps give {gammas.shape} gammas: expected {steps + 1}")
+        found = np.asarray(_ends_of_steps(wide, of_time, steps), np.float64)
+    widths = -np.diff(gammas)
+    expect(bool((widths > -_ROUNDING).all()), "the gammas do not fall")
+    off = abs(gammas[[-1, 0]] - ends).max()
     reach = f"they go from {gammas[0]:g} to {gammas[-1]:g}, and the schedule from {ends[1]:g} to {ends[0]:g}"
-    expect(near(gammas[[-1, 0]], np.asarray(ends), _END), f"the ends are not the schedule's: {reach}")
-    found = np.asarray(_ends_of_steps(grid, schedule, steps), np.float64)
-    off = abs(found - np.stack([gammas[-2::-1], gammas[:0:-1]])).max()
-    expect(off < _END * (1 + abs(gammas).max()), f"a step asked for by its time has gammas {off:g} off the grid's")
+    expect(off < 1e-4, f"the ends are not the schedule's: {reach}")
+    off = abs(found - np.stack([gammas[-2::-1], gammas[:0:-1]])).max(0)
+    worst = int((off / (widths[::-1] + _ROUNDING)).argmax())
+    width = widths[::-1][worst]
+    expect(
+        off[worst] <= 1e-3 * width + _ROUNDING,
+        f"a step asked for by its time has gammas {off[worst]:.3g} off the grid's, where the step is of {width:.3g}",
+    )
 
 
 @eqx.filter_jit
@@ -87,3 +120,10 @@ def _ends_of_steps(grid: AbstractGrid, schedule: AbstractSchedule, steps: int) -
     """gamma_t and gamma_s of every step, from the cleanest to the noisiest."""
     of_time = jax.vmap(lambda t: jnp.stack(grid.ends_of_step(schedule, t, steps)), out_axes=1)
     return of_time(jnp.arange(1, steps + 1) / steps)
+
+
+def gammas_between(schedule: AbstractSchedule) -> tuple[float, ...]:
+    """Gammas from end to end, and none of the inner ones a number that one would think of."""
+    gamma_0, gamma_1 = ends_of(schedule)
+    inner = gamma_0 + (gamma_1 - gamma_0) * (np.arange(64) + np.random.default_rng(2).random(64)) / 64
+    return (gamma_0, *map(float, inner), gamma_1)

@@ -11,7 +11,7 @@ from vdmkit.objective import AbstractTimes, AbstractWeighting
 from vdmkit.testing._expect import expect
 from vdmkit.testing._noise import GAMMAS
 
-_DRAWS, _BATCH = 400, 64
+_DRAWS, _BATCH, _PARTS = 400, 64, 10
 _ROUNDING = 1e-6
 
 
@@ -49,12 +49,32 @@ def _check_unbiased(times: AbstractTimes) -> None:
     t, weight = (np.asarray(part, np.float64) for part in _draws(times, jax.random.key(0)))
     expect(bool((t >= 0).all() and (t < 1).all()), f"times from {t.min():g} to {t.max():g}: expected [0, 1)")
     expect(bool((weight >= 0).all()), f"a weight is {weight.min():g}: expected 0 or more")
+    _check_spread(t, weight)
     midpoints = 1 / (12 * len(np.unique(t)) ** 2)  # what the midpoint rule misses the mean of t^2 by
     for power in range(3):
         means = (weight * t**power).mean(1)
         off = abs(means.mean() - 1 / (power + 1))
         limit = 5 * means.std() / np.sqrt(len(means)) + midpoints + _ROUNDING
         expect(off < limit, f"the weighted mean of t^{power} is {means.mean():g}: expected {1 / (power + 1):g}")
+
+
+def _check_spread(t: Float[np.ndarray, "draws n"], weight: Float[np.ndarray, "draws n"]) -> None:
+    """Every part of [0, 1] has its share; where times are few, they are the midpoints of equal parts."""
+    distinct = np.unique(t)
+    if len(distinct) < _PARTS**2:
+        midpoints = (np.arange(len(distinct)) + 0.5) / len(distinct)
+        off = abs(distinct - midpoints).max()
+        expect(off < 1e-5, f"only {len(distinct)} times are drawn, {off:.3g} off the midpoints of equal parts")
+        return
+    shares = np.stack([(weight * ((t * _PARTS).astype(int) == part)).mean(1) for part in range(_PARTS)])
+    off = abs(shares.mean(1) - 1 / _PARTS)
+    limit = 5 * shares.std(1) / np.sqrt(shares.shape[1]) + 1e-2 / _PARTS
+    worst = int((off / limit).argmax())
+    expect(
+        off[worst] < limit[worst],
+        f"the weighted share of times from {worst / _PARTS:g} to {(worst + 1) / _PARTS:g} is "
+        f"{shares[worst].mean():.4g}: expected {1 / _PARTS:g}",
+    )
 
 
 @eqx.filter_jit
