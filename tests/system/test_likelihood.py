@@ -175,7 +175,7 @@ def test_results_are_named_by_what_was_measured(measured):
     words = {
         "json": "noise-test_bound-draws-4",
         "steps": "noise-test_bound-draws-4-steps-4",
-        "importance": "noise-test_importance-samples-2-steps-5",
+        "importance": "noise-test_importance-samples-2-steps-5-grid-gamma",
         "ode": "noise-test_ode-rtol-0.0001-atol-0.0001-divergence-exact",
     }
     assert {name: measured[name].written.stem.rpartition("_")[0] for name in words} == words
