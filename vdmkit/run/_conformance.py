@@ -4,7 +4,7 @@
 The checks are those of `vdmkit.testing`, on the run's own components, parameters and images.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -180,7 +180,7 @@ def _kernels(recipe: Recipe) -> list[Choice]:
     return trained + [one for one in measured if one not in trained]
 
 
-def _run(checks: Iterator[Checked] | list[Checked]) -> Findings:
+def _run(checks: Iterable[Checked]) -> Findings:
     with ThreadPoolExecutor(2) as pool:
         problems = list(pool.map(lambda checked: _problem(*checked), checks))
     return Findings(tuple(dict.fromkeys(filter(None, problems))))
