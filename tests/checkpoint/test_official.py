@@ -180,7 +180,7 @@ def test_another_kind_of_file(tmp_path, content):
 
 def test_no_such_file(tmp_path):
     """Otherwise a mistyped name gives a traceback."""
-    with pytest.raises(CheckpointError, match="No such file"):
+    with pytest.raises(CheckpointError, match="no such file"):
         load_official(tmp_path / "missing.flax", model_like())
 
 

@@ -21,7 +21,7 @@ def test_likelihoods_by_what_lies_are_refused(program, tiny):
     trained = program("run", tiny, "--out", "run", *LYING, *chosen)
     assert trained.code == 0, trained.err  # its bound is right: nothing differentiates the network
     for options, reason in {
-        ("--estimator", "ode"): "network 'stopped_network' of .*lying.py: the derivative of the network's output",
+        ("--estimator", "ode"): "network 'stopped_network' of .*lying.py: the derivative of eps_hat by the network",
         ("--estimator", "without_prior"): "estimator 'without_prior' of .*: .* it does not bound -log P",
     }.items():
         result = program("likelihood", "--ckpt", "run", *options)

@@ -41,7 +41,11 @@ STOPPED = [
         "Stopped. Batches that were done are kept: to go on, run the same command again.",
     ),
     (("sample", "-n", "1"), r"open \.samples\.png", f"Stopped. No samples were written. {ANEW}"),
-    (("schedule",), r"open noise\.npz", f"Stopped. {ANEW}"),
+    (
+        ("schedule",),
+        r"open noise\.npz",
+        "Stopped. What was measured so far is kept: to go on, run the same command again.",
+    ),
 ]
 
 
