@@ -4,6 +4,7 @@
 from vdmkit.choice import Choice
 from vdmkit.recipe._dump import differences, dump, flat, one_line, resolved
 from vdmkit.recipe._load import load_recipe
+from vdmkit.recipe._names import find_recipe, recipe_summary, shipped_recipes
 from vdmkit.recipe._recipe import (
     EvaluationSettings,
     LikelihoodSettings,
@@ -26,10 +27,13 @@ __all__ = [
     "TrainingSettings",
     "differences",
     "dump",
+    "find_recipe",
     "flat",
     "load_recipe",
     "one_line",
+    "recipe_summary",
     "resolved",
+    "shipped_recipes",
     "toml_text",
     "type_name",
 ]
