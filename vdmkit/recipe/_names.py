@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recipes that come with vdmkit go by name: `digits` for recipes/digits.toml, `digits/edm` for recipes/digits/edm.toml."""
+"""Recipes that come with vdmkit go by name: `digits` is recipes/digits.toml, `digits/edm` the one in that folder."""
 
 import difflib
 import os
