@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""README and CITATION.cff say what is so."""
+"""README, CITATION.cff and CHANGELOG.md say what is so."""
 
 import json
 import re
@@ -43,3 +43,10 @@ def test_recipes_named_come_with_vdmkit():
 def test_citation_has_this_version():
     """False if a citation pointed to another version than the one at hand."""
     assert f"version: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_changelog_has_this_version():
+    """False if a version were released of which nobody can read what changed, or changes since had no place."""
+    headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == "[Unreleased]"
+    assert re.fullmatch(rf"\[{re.escape(__version__)}\] - \d{{4}}-\d\d-\d\d", headings[1])

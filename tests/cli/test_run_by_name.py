@@ -9,13 +9,11 @@ from vdmkit.recipe import load_recipe, shipped_recipes
 from vdmkit.run import RunFolder
 
 
-@pytest.mark.parametrize("name", ["digits", "cifar10/edm"])
-def test_check_takes_a_name(run, name, monkeypatch, tmp_path):
+def test_check_takes_a_name(run):
     """False if a recipe could be checked from the checkout alone."""
-    monkeypatch.setenv("VDMKIT_CACHE", str(tmp_path))
-    result = run("check", name)
+    result = run("check", "digits/edm")
     assert result.code == 0, result.err
-    assert result.out.startswith(f"{name} is valid.")
+    assert result.out.startswith("digits/edm is valid.")
 
 
 def test_a_typing_mistake_is_one_message(run):
