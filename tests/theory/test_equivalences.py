@@ -45,7 +45,7 @@ from vdmkit.sampling import (
     EulerAncestral,
     Heun,
     Lms,
-    no_past,
+    no_history,
 )
 
 GAMMAS = np.array([-9.0, -3.0, 0.0, 2.0, 4.5])
@@ -206,7 +206,7 @@ def one_step(sampler):
     y = jnp.array([0.8, -1.7]).reshape(SHAPE)
     noise = jnp.array([0.3, 0.9]).reshape(1, *SHAPE)[: sampler.noises]
     denoise = lambda y, gamma: MIXTURE.estimate(y, gamma, PATHS["variance_exploding"])  # noqa: E731
-    return sampler.step(denoise, y, gamma_t, gamma_s, no_past(SHAPE, jnp.asarray(1)), noise)[0]
+    return sampler.step(denoise, y, gamma_t, gamma_s, no_history(SHAPE, jnp.asarray(1)), noise)[0]
 
 
 SAME = {

@@ -5,7 +5,7 @@ from vdmkit.sampling._ancestral import Ancestral, Ddim
 from vdmkit.sampling._denoise import Denoise, Guidance, denoiser_of, guided
 from vdmkit.sampling._dpm_solver import DpmPlusPlus2M, DpmPlusPlus2SAncestral, DpmPlusPlus3MSde, EulerAncestral
 from vdmkit.sampling._edm import Dpm2, Euler, Heun, Lms
-from vdmkit.sampling._sampler import AbstractSampler, Past, no_past, sample
+from vdmkit.sampling._sampler import AbstractSampler, History, no_history, sample
 from vdmkit.sampling._solvers import Ode, Sde
 
 __all__ = [
@@ -21,12 +21,12 @@ __all__ = [
     "EulerAncestral",
     "Guidance",
     "Heun",
+    "History",
     "Lms",
     "Ode",
-    "Past",
     "Sde",
     "denoiser_of",
     "guided",
-    "no_past",
+    "no_history",
     "sample",
 ]

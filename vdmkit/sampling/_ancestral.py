@@ -13,7 +13,7 @@ from vdmkit.denoiser import Estimate
 from vdmkit.kernel import AbstractKernel, part_of_noise
 from vdmkit.registry import register
 from vdmkit.sampling._denoise import Denoise
-from vdmkit.sampling._sampler import AbstractSampler, Past
+from vdmkit.sampling._sampler import AbstractSampler, History
 
 PAPERS = Choice("kernel", "gaussian")
 
@@ -39,7 +39,7 @@ class Ancestral(AbstractSampler):
         y_t: Float[Array, "h w c"],
         gamma_t: Float[Array, ""],
         gamma_s: Float[Array, ""],
-        past: Past,
+        history: History,
         noise: Float[Array, "n h w c"],
     ) -> tuple[Float[Array, "h w c"], Estimate]:
         estimate = denoise(y_t, gamma_t)
@@ -65,7 +65,7 @@ class Ddim(AbstractSampler):
         y_t: Float[Array, "h w c"],
         gamma_t: Float[Array, ""],
         gamma_s: Float[Array, ""],
-        past: Past,
+        history: History,
         noise: Float[Array, "n h w c"],
     ) -> tuple[Float[Array, "h w c"], Estimate]:
         estimate, c = denoise(y_t, gamma_t), part_of_noise(gamma_t, gamma_s)

@@ -12,7 +12,7 @@ from vdmkit.denoiser import Estimate
 from vdmkit.registry import register
 from vdmkit.sampling._axis import AXES, AxisName
 from vdmkit.sampling._denoise import Denoise
-from vdmkit.sampling._sampler import AbstractSampler, Past
+from vdmkit.sampling._sampler import AbstractSampler, History
 
 NotNegative = Annotated[float, Ge(0), Le(1e6)]
 
@@ -38,7 +38,7 @@ class Euler(AbstractSampler):
         y_t: Float[Array, "h w c"],
         gamma_t: Float[Array, ""],
         gamma_s: Float[Array, ""],
-        past: Past,
+        history: History,
         noise: Float[Array, "n h w c"],
     ) -> tuple[Float[Array, "h w c"], Estimate]:
         estimate, axis = denoise(y_t, gamma_t), AXES[self.axis]
@@ -82,11 +82,11 @@ class Heun(AbstractSampler):
         y_t: Float[Array, "h w c"],
         gamma_t: Float[Array, ""],
         gamma_s: Float[Array, ""],
-        past: Past,
+        history: History,
         noise: Float[Array, "n h w c"],
     ) -> tuple[Float[Array, "h w c"], Estimate]:
         s_t, axis = jnp.exp(gamma_t / 2), AXES[self.axis]
-        churn = self._churn(s_t, past)
+        churn = self._churn(s_t, history)
         gamma_hat = gamma_t + 2 * jnp.log1p(churn)
         y_hat = y_t + s_t * jnp.sqrt(churn * (2 + churn)) * self.s_noise * noise[0]  # s_hat^2 - s_t^2, without rounding
         estimate = denoise(y_hat, gamma_hat)
@@ -96,8 +96,8 @@ class Heun(AbstractSampler):
         # Without noise there is no slope: the last step of a grid that goes to the end is Euler's.
         return jnp.where(jnp.isneginf(gamma_s), euler, axis.move(y_hat, gamma_hat, gamma_s, slope)), estimate
 
-    def _churn(self, s_t: Float[Array, ""], past: Past) -> Float[Array, ""]:
-        share = jnp.minimum(self.churn / past.steps, jnp.sqrt(2.0) - 1)
+    def _churn(self, s_t: Float[Array, ""], history: History) -> Float[Array, ""]:
+        share = jnp.minimum(self.churn / history.steps, jnp.sqrt(2.0) - 1)
         return jnp.where((s_t >= self.s_min) & (s_t <= self.s_max), share, 0.0)
 
 
@@ -113,7 +113,7 @@ class Dpm2(AbstractSampler):
         y_t: Float[Array, "h w c"],
         gamma_t: Float[Array, ""],
         gamma_s: Float[Array, ""],
-        past: Past,
+        history: History,
         noise: Float[Array, "n h w c"],
     ) -> tuple[Float[Array, "h w c"], Estimate]:
         estimate, gamma = denoise(y_t, gamma_t), (gamma_t + gamma_s) / 2
@@ -143,15 +143,15 @@ class Lms(AbstractSampler):
         y_t: Float[Array, "h w c"],
         gamma_t: Float[Array, ""],
         gamma_s: Float[Array, ""],
-        past: Past,
+        history: History,
         noise: Float[Array, "n h w c"],
     ) -> tuple[Float[Array, "h w c"], Estimate]:
         estimate = denoise(y_t, gamma_t)
-        slopes = jnp.concatenate([estimate.eps_hat[None], past.eps_hat])
-        nodes = jnp.exp(jnp.concatenate([gamma_t[None], past.gamma]) / 2)
+        slopes = jnp.concatenate([estimate.eps_hat[None], history.eps_hat])
+        nodes = jnp.exp(jnp.concatenate([gamma_t[None], history.gamma]) / 2)
         ends = jnp.exp(gamma_t / 2), jnp.exp(gamma_s / 2)
         table = jnp.stack([_adams_weights(nodes, n, *ends) for n in range(1, self.order + 1)])
-        weights = table[jnp.minimum(past.count, self.order - 1)]
+        weights = table[jnp.minimum(history.count, self.order - 1)]
         return y_t + jnp.tensordot(weights, slopes, axes=1), estimate
 
 

@@ -18,7 +18,7 @@ from vdmkit.integrator import Integrator
 from vdmkit.limits import SolverSteps, StepsOrZero, Tolerance
 from vdmkit.registry import register
 from vdmkit.sampling._denoise import Denoise
-from vdmkit.sampling._sampler import AbstractSampler, Past
+from vdmkit.sampling._sampler import AbstractSampler, History
 
 
 @register("sampler", "ode")
@@ -56,7 +56,7 @@ class Ode(AbstractSampler):
         y_t: Float[Array, "h w c"],
         gamma_t: Float[Array, ""],
         gamma_s: Float[Array, ""],
-        past: Past,
+        history: History,
         noise: Float[Array, "n h w c"],
     ) -> tuple[Float[Array, "h w c"], Estimate]:
         def field(gamma, state, args):
@@ -92,7 +92,7 @@ class Sde(AbstractSampler):
         y_t: Float[Array, "h w c"],
         gamma_t: Float[Array, ""],
         gamma_s: Float[Array, ""],
-        past: Past,
+        history: History,
         noise: Float[Array, "n h w c"],
     ) -> tuple[Float[Array, "h w c"], Estimate]:
         def drift(gamma, y, args):

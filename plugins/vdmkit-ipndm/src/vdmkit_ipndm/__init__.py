@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 import vdmkit
 from vdmkit.denoiser import Estimate
-from vdmkit.sampling import AbstractSampler, Denoise, Past
+from vdmkit.sampling import AbstractSampler, Denoise, History
 
 # Adams and Bashforth's, of even steps: by order, for eps_hat now and at the three steps before.
 _WEIGHTS = (
@@ -52,10 +52,10 @@ class Ipndm(AbstractSampler):
         y_t: Float[Array, "h w c"],
         gamma_t: Float[Array, ""],
         gamma_s: Float[Array, ""],
-        past: Past,
+        history: History,
         noise: Float[Array, "n h w c"],
     ) -> tuple[Float[Array, "h w c"], Estimate]:
         estimate = denoise(y_t, gamma_t)
-        weights = jnp.asarray(_WEIGHTS, float)[jnp.minimum(past.count, self.order - 1)]
-        eps = jnp.tensordot(weights, jnp.concatenate([estimate.eps_hat[None], past.eps_hat]), axes=1)
+        weights = jnp.asarray(_WEIGHTS, float)[jnp.minimum(history.count, self.order - 1)]
+        eps = jnp.tensordot(weights, jnp.concatenate([estimate.eps_hat[None], history.eps_hat]), axes=1)
         return y_t + (jnp.exp(gamma_s / 2) - jnp.exp(gamma_t / 2)) * eps, estimate
