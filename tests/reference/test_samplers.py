@@ -77,7 +77,7 @@ def chain(model, sampler, start, gammas, noise=None):
     history = jax.vmap(lambda _: no_history(model.shape, jnp.asarray(steps)))(y)
     noise = np.zeros((steps, *y.shape)) if noise is None else noise
     for i in range(steps):
-        draws = jnp.asarray(noise[i])[:, None][:, : sampler.noises]
+        draws = jnp.asarray(noise[i])[:, None][:, : sampler.noise_draws]
         y, history = one_step(model, sampler, y, history, gammas[i], gammas[i + 1], draws)
     return y
 

@@ -82,7 +82,7 @@ def test_images_are_numbered(tiny_model, key):
 class _Counted(AbstractSampler):
     """Draws nothing: y_s = gamma_s - 1/2, so that the chain can be followed."""
 
-    noises: int = 0
+    noise_draws: int = 0
 
     def step(self, denoise, y_t, gamma_t, gamma_s, history, noise):
         return y_t * 0 + gamma_s - 0.5, denoise(y_t, gamma_t)
@@ -100,7 +100,7 @@ def test_the_chain_ends_at_the_last_gamma(tiny_model, key):
 class _Reflected(AbstractSampler):
     """y_s = noise - y_t: two steps of the same noise lead back."""
 
-    noises: int = 1
+    noise_draws: int = 1
 
     def step(self, denoise, y_t, gamma_t, gamma_s, history, noise):
         return noise[0] - y_t, denoise(y_t, gamma_t)

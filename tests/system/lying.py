@@ -119,7 +119,7 @@ class Jumps(AbstractSchedule):
 class HalfKl(AbstractKernel):
     """Half of the KL."""
 
-    noises: int = eqx.field(static=True, default=1, init=False)
+    noise_draws: int = eqx.field(static=True, default=1, init=False)
 
     def __call__(self, *args):
         return Gaussian()(*args)

@@ -204,7 +204,7 @@ def test_many_betas_are_the_sde() -> None:
 def one_step(sampler):
     gamma_t, gamma_s = jnp.asarray(2.0), jnp.asarray(0.5)
     y = jnp.array([0.8, -1.7]).reshape(SHAPE)
-    noise = jnp.array([0.3, 0.9]).reshape(1, *SHAPE)[: sampler.noises]
+    noise = jnp.array([0.3, 0.9]).reshape(1, *SHAPE)[: sampler.noise_draws]
     denoise = lambda y, gamma: MIXTURE.estimate(y, gamma, PATHS["variance_exploding"])  # noqa: E731
     return sampler.step(denoise, y, gamma_t, gamma_s, no_history(SHAPE, jnp.asarray(1)), noise)[0]
 

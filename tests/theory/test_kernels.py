@@ -114,7 +114,7 @@ def test_a_step_is_one_distribution(kernels, name: str) -> None:
     y_s = jnp.linspace(-1.5, 1.5, 13).reshape(-1, *PIXEL)
     slope = jax.vmap(jax.grad(lambda y: step.cdf(y).squeeze()))(y_s)
     np.testing.assert_allclose(slope, jnp.exp(jax.vmap(step.log_prob)(y_s)), rtol=1e-9, atol=1e-12)
-    drawn = jax.vmap(step.sample)(jax.random.normal(jax.random.key(0), (20_000, kernel.noises, *PIXEL)))
+    drawn = jax.vmap(step.sample)(jax.random.normal(jax.random.key(0), (20_000, kernel.noise_draws, *PIXEL)))
     u = np.sort(np.asarray(jax.vmap(step.cdf)(drawn)).ravel())
     assert (
         abs(u - (np.arange(len(u)) + 0.5) / len(u)).max() < 0.0122

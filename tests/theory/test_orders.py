@@ -104,7 +104,9 @@ def errors(sampler, steps: int) -> np.ndarray:
     y = jnp.asarray(quantiles(NOISY)).reshape(-1, *PIXEL)
     history = jax.vmap(lambda _: no_history(PIXEL, jnp.asarray(steps)))(y)
     for gamma_t, gamma_s in itertools.pairwise(gammas):
-        y, history = all_chains(sampler, y, history, jnp.asarray(even_noise(sampler.noises, rng)), gamma_t, gamma_s)
+        y, history = all_chains(
+            sampler, y, history, jnp.asarray(even_noise(sampler.noise_draws, rng)), gamma_t, gamma_s
+        )
     return np.sort(np.asarray(y).ravel()) - quantiles(CLEAN)
 
 
@@ -128,7 +130,7 @@ def test_a_sampler_reaches_the_mixture_with_its_order(case: str) -> None:
     # What is left of T^-(p + 2), below 3e-4, and of even noise, magnified by the extrapolation: 1.5e-3 was seen. Noise
     # whose standard deviation is 2% off leaves 3.7e-3 or more, with a slope that may be right.
     off = abs(limit(found, steps, order or 1)).mean()
-    assert off < (2.5e-3 if sampler.noises else 5e-4), (off, distances)
+    assert off < (2.5e-3 if sampler.noise_draws else 5e-4), (off, distances)
 
 
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-5, 1e-7])
@@ -155,7 +157,7 @@ def gaussian_chain(sampler, gammas, mean: float, variance: float) -> tuple[list[
         history = no_history(PIXEL, jnp.asarray(1))
 
         def step(y: float, noise: float):
-            n = jnp.full((sampler.noises, *PIXEL), noise)
+            n = jnp.full((sampler.noise_draws, *PIXEL), noise)
             return sampler.step(denoise, jnp.full(PIXEL, y), gamma_t, gamma_s, history, n)[0].squeeze()
 
         b = step(0.0, 0.0)

@@ -103,10 +103,10 @@ class Gaussian(AbstractGaussian):
     """
 
     variance: Literal["small", "large"] = eqx.field(static=True)
-    noises: int = eqx.field(static=True)
+    noise_draws: int = eqx.field(static=True)
 
     def __init__(self, *, variance: Literal["small", "large"] = "small"):
-        self.variance, self.noises = variance, 1
+        self.variance, self.noise_draws = variance, 1
 
     def error(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
         return jnp.zeros_like(gamma) if self.variance == "small" else jax.nn.sigmoid(-gamma)
@@ -125,7 +125,7 @@ class OptimalVariance(AbstractGaussian):
 
     gammas: Float[Array, " n"]
     log_errors: Float[Array, " n"]
-    noises: int = eqx.field(static=True)
+    noise_draws: int = eqx.field(static=True)
 
     def __init__(self, *, gammas: tuple[Measured, ...], errors: tuple[Error, ...]):
         if len(gammas) != len(errors) or len(gammas) < 2:
@@ -135,7 +135,7 @@ class OptimalVariance(AbstractGaussian):
             raise RecipeError("gammas must rise, and errors be above 0.")
         # the logarithm in float64: float32 has no number as small as an error may be
         self.gammas, self.log_errors = jnp.asarray(gammas, float), jnp.asarray(np.log(errors), float)
-        self.noises = 1
+        self.noise_draws = 1
 
     def error(self, gamma: Float[Array, "*n"]) -> Float[Array, "*n"]:
         return jnp.exp(jnp.interp(gamma, self.gammas, self.log_errors))

@@ -54,10 +54,10 @@ class Mixture(AbstractKernel):
     """
 
     draws: int = eqx.field(static=True)
-    noises: int = eqx.field(static=True)
+    noise_draws: int = eqx.field(static=True)
 
     def __init__(self, *, draws: Draws = 8):
-        self.draws, self.noises = draws, 2
+        self.draws, self.noise_draws = draws, 2
 
     def __call__(
         self, estimate: Estimate, y_t: Float[Array, "h w c"], gamma_t: Float[Array, ""], gamma_s: Float[Array, ""]

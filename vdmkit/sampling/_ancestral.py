@@ -27,11 +27,11 @@ class Ancestral(AbstractSampler):
     """
 
     kernel: AbstractKernel
-    noises: int = eqx.field(static=True)
+    noise_draws: int = eqx.field(static=True)
 
     def __init__(self, *, kernel: Annotated[Choice, "kernel"] = PAPERS):
         self.kernel = kernel.build()
-        self.noises = self.kernel.noises
+        self.noise_draws = self.kernel.noise_draws
 
     def step(
         self,
@@ -54,10 +54,10 @@ class Ddim(AbstractSampler):
     """
 
     eta: float = eqx.field(static=True)
-    noises: int = eqx.field(static=True)
+    noise_draws: int = eqx.field(static=True)
 
     def __init__(self, *, eta: Annotated[float, Ge(0), Le(1)] = 0.0):
-        self.eta, self.noises = eta, 1
+        self.eta, self.noise_draws = eta, 1
 
     def step(
         self,

@@ -37,10 +37,10 @@ class DpmPlusPlus2M(AbstractSampler):
     """
 
     eta: float = eqx.field(static=True)
-    noises: int = eqx.field(static=True)
+    noise_draws: int = eqx.field(static=True)
 
     def __init__(self, *, eta: Eta = 0.0):
-        self.eta, self.noises = eta, 1
+        self.eta, self.noise_draws = eta, 1
 
     def step(
         self,
@@ -69,10 +69,10 @@ class DpmPlusPlus3MSde(AbstractSampler):
     """
 
     eta: float = eqx.field(static=True)
-    noises: int = eqx.field(static=True)
+    noise_draws: int = eqx.field(static=True)
 
     def __init__(self, *, eta: Eta = 1.0):
-        self.eta, self.noises = eta, 1
+        self.eta, self.noise_draws = eta, 1
 
     def step(
         self,
@@ -125,10 +125,10 @@ class EulerAncestral(AbstractSampler):
     """
 
     eta: float = eqx.field(static=True)
-    noises: int = eqx.field(static=True)
+    noise_draws: int = eqx.field(static=True)
 
     def __init__(self, *, eta: Eta = 1.0):
-        self.eta, self.noises = eta, 1
+        self.eta, self.noise_draws = eta, 1
 
     def step(
         self,
@@ -153,10 +153,10 @@ class DpmPlusPlus2SAncestral(AbstractSampler):
     """
 
     eta: float = eqx.field(static=True)
-    noises: int = eqx.field(static=True)
+    noise_draws: int = eqx.field(static=True)
 
     def __init__(self, *, eta: Eta = 1.0):
-        self.eta, self.noises = eta, 1
+        self.eta, self.noise_draws = eta, 1
 
     def step(
         self,

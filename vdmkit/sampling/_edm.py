@@ -27,10 +27,10 @@ class Euler(AbstractSampler):
     """
 
     axis: AxisName = eqx.field(static=True)
-    noises: int = eqx.field(static=True)
+    noise_draws: int = eqx.field(static=True)
 
     def __init__(self, *, axis: AxisName = "sigma"):
-        self.axis, self.noises = axis, 0
+        self.axis, self.noise_draws = axis, 0
 
     def step(
         self,
@@ -62,7 +62,7 @@ class Heun(AbstractSampler):
     s_max: float = eqx.field(static=True)
     s_noise: float = eqx.field(static=True)
     axis: AxisName = eqx.field(static=True)
-    noises: int = eqx.field(static=True)
+    noise_draws: int = eqx.field(static=True)
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Heun(AbstractSampler):
         axis: AxisName = "sigma",
     ):
         self.churn, self.s_min, self.s_max, self.s_noise = churn, s_min, s_max, s_noise
-        self.axis, self.noises = axis, 1
+        self.axis, self.noise_draws = axis, 1
 
     def step(
         self,
@@ -105,7 +105,7 @@ class Heun(AbstractSampler):
 class Dpm2(AbstractSampler):
     """The midpoint method, at the middle of log sigma (Lu et al. 2022, arXiv 2206.00927; k-diffusion's dpm_2)."""
 
-    noises: int = eqx.field(static=True, default=0, init=False)
+    noise_draws: int = eqx.field(static=True, default=0, init=False)
 
     def step(
         self,
@@ -132,10 +132,10 @@ class Lms(AbstractSampler):
     """
 
     order: int = eqx.field(static=True)
-    noises: int = eqx.field(static=True)
+    noise_draws: int = eqx.field(static=True)
 
     def __init__(self, *, order: Annotated[int, Ge(1), Le(4)] = 4):
-        self.order, self.noises = order, 0
+        self.order, self.noise_draws = order, 0
 
     def step(
         self,

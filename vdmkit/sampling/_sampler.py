@@ -49,9 +49,9 @@ class History(eqx.Module):
 
 
 class AbstractSampler(eqx.Module):
-    """An implementer supplies one step; `sample` runs it down a grid. `noises`: how many draws a step takes."""
+    """An implementer supplies one step; `sample` runs it down a grid. `noise_draws`: how many draws a step takes."""
 
-    noises: eqx.AbstractVar[int]
+    noise_draws: eqx.AbstractVar[int]
 
     @abc.abstractmethod
     def step(
@@ -149,7 +149,7 @@ def _step(
 ) -> tuple[Array, History]:
     def one(y: Array, history: History, key: PRNGKeyArray, number: Array) -> tuple[Array, History]:
         of_step = jax.random.fold_in(fold_purpose(key, "step"), history.count)
-        noise = jax.random.normal(of_step, (sampler.noises, *y.shape), y.dtype)
+        noise = jax.random.normal(of_step, (sampler.noise_draws, *y.shape), y.dtype)
         y, estimate = sampler.step(_denoiser(model, guidance, number), y, gamma_t, gamma_s, history, noise)
         return y, history.then(estimate, gamma_t)
 

@@ -36,7 +36,7 @@ class Ode(AbstractSampler):
     """
 
     integrator: Integrator
-    noises: int = eqx.field(static=True)
+    noise_draws: int = eqx.field(static=True)
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Ode(AbstractSampler):
         max_steps: SolverSteps = 4096,
     ):
         self.integrator = Integrator(solver, jnp.asarray(rtol, float), jnp.asarray(atol, float), steps, max_steps)
-        self.noises = 0
+        self.noise_draws = 0
 
     def step(
         self,
@@ -81,10 +81,10 @@ class Sde(AbstractSampler):
     """
 
     solver: str = eqx.field(static=True)
-    noises: int = eqx.field(static=True)
+    noise_draws: int = eqx.field(static=True)
 
     def __init__(self, *, solver: Literal["Euler", "Heun"] = "Euler"):
-        self.solver, self.noises = solver, 1
+        self.solver, self.noise_draws = solver, 1
 
     def step(
         self,

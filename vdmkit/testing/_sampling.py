@@ -70,4 +70,4 @@ def _step(
         return y, history.then(estimate, gamma_t)
 
     of_step = jax.random.fold_in(key, chain[1].count[0])
-    return jax.vmap(one)(*chain, jax.random.normal(of_step, (_CHAINS, sampler.noises, *_SHAPE)))
+    return jax.vmap(one)(*chain, jax.random.normal(of_step, (_CHAINS, sampler.noise_draws, *_SHAPE)))

@@ -41,10 +41,10 @@ class Ipndm(AbstractSampler):
     """
 
     order: int = eqx.field(static=True)
-    noises: int = eqx.field(static=True)
+    noise_draws: int = eqx.field(static=True)
 
     def __init__(self, *, order: Annotated[int, Ge(1), Le(4)] = 4):
-        self.order, self.noises = order, 0
+        self.order, self.noise_draws = order, 0
 
     def step(
         self,
