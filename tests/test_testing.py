@@ -18,7 +18,7 @@ from vdmkit.data import AbstractAugmentation, AbstractSource, Images, identified
 from vdmkit.denoiser import Eps, Estimate, X, solve_direction
 from vdmkit.distribution import GaussianMixture
 from vdmkit.errors import ConformanceError, RecipeError
-from vdmkit.kernel import AbstractKernel, AbstractStep, Gaussian, Mixture
+from vdmkit.kernel import AbstractKernel, AbstractStep, GaussianKernel, MixtureKernel
 from vdmkit.likelihood import AbstractEstimator, Estimates, VariationalBound
 from vdmkit.networks import AbstractNetwork
 from vdmkit.noise import AbstractGrid, AbstractPath, AbstractSchedule, FixedLinear
@@ -354,7 +354,7 @@ class _WiderBins(CategoricalObservation):
         return 2.5 / self.levels
 
 
-class _HalfKl(Gaussian):
+class _HalfKl(GaussianKernel):
     def kl(self, *args, key):
         return super().kl(*args, key=key) / 2
 
@@ -374,7 +374,7 @@ class _Heavy(AbstractStep):
         return self.step.cdf(y_s)
 
 
-class _HeavyKernel(Mixture):
+class _HeavyKernel(MixtureKernel):
     def __call__(self, *args):
         return _Heavy(super().__call__(*args))
 
@@ -387,14 +387,14 @@ class _WiderSamples(_Heavy):
         return self.step.log_prob(y_s)
 
 
-class _Heavier(Gaussian):
+class _Heavier(GaussianKernel):
     """Weights that are larger than those of its density."""
 
     def log_ratio(self, estimate, x, eps, n, gamma_t, gamma_s):
         return super().log_ratio(estimate, x, eps, n, gamma_t, gamma_s) + 0.01
 
 
-class _WiderKernel(Gaussian):
+class _WiderKernel(GaussianKernel):
     def __call__(self, *args):
         return _WiderSamples(super().__call__(*args))
 

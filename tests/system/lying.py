@@ -9,7 +9,7 @@ import numpy as np
 import vdmkit
 from vdmkit.data import AbstractSource, identified
 from vdmkit.denoiser import AbstractPrediction, Estimate
-from vdmkit.kernel import AbstractKernel, Gaussian
+from vdmkit.kernel import AbstractKernel, GaussianKernel
 from vdmkit.likelihood import AbstractEstimator, Estimates, VariationalBound
 from vdmkit.networks import AbstractNetwork
 from vdmkit.noise import AbstractGrid, AbstractPath, AbstractSchedule
@@ -122,10 +122,10 @@ class HalfKl(AbstractKernel):
     noise_draws: int = eqx.field(static=True, default=1, init=False)
 
     def __call__(self, *args):
-        return Gaussian()(*args)
+        return GaussianKernel()(*args)
 
     def kl(self, *args, key):
-        return Gaussian().kl(*args, key=key) / 2
+        return GaussianKernel().kl(*args, key=key) / 2
 
 
 @vdmkit.register("grid", "cut_short")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vdmkit.data import Gaussian, Mixture
+from vdmkit.data import GaussianData, MixtureData
 from vdmkit.distribution import Exact, GaussianMixture
 from vdmkit.errors import RecipeError
 from vdmkit.likelihood import ProbabilityFlow, gaussian_terms
@@ -17,8 +17,8 @@ from vdmkit.noise import FixedLinear, VariancePreserving
 from vdmkit.observation import CategoricalObservation, GaussianObservation
 
 SHAPE = (3, 2, 2)
-WAVES = Gaussian(shape=SHAPE, levels=0, mean=0.2, sd_max=0.6, sd_min=0.1, basis="cosine", test_count=4000)
-BLOTS = Mixture(shape=SHAPE, levels=0, test_count=200)
+WAVES = GaussianData(shape=SHAPE, levels=0, mean=0.2, sd_max=0.6, sd_min=0.1, basis="cosine", test_count=4000)
+BLOTS = MixtureData(shape=SHAPE, levels=0, test_count=200)
 SOURCES = pytest.mark.parametrize("source", [WAVES, BLOTS], ids=["gaussian", "mixture"])
 ENDS = (-24.0, 40.0)  # the data in z_1: alpha_1 |m . z_1| = 2e-9
 
@@ -143,6 +143,6 @@ def test_levels_and_continuous_data_are_not_mixed_up() -> None:
     with pytest.raises(RecipeError, match="continuous data have nothing to sample"):
         ProbabilityFlow(0, samples=4, divergence="exact")
     with pytest.raises(RecipeError, match="known for independent pixels only"):
-        Gaussian(basis="cosine")
+        GaussianData(basis="cosine")
     with pytest.raises(RecipeError, match="3 components"):
         gaussian_terms(BLOTS.distribution, BLOTS.load("test").pixels, np.array(ENDS), continuous=True)

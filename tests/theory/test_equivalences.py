@@ -11,7 +11,7 @@ import pytest
 from vdmkit.choice import Choice
 from vdmkit.denoiser import AbstractDirection, Estimate
 from vdmkit.distribution import GaussianMixture
-from vdmkit.kernel import Gaussian, part_of_noise
+from vdmkit.kernel import GaussianKernel, part_of_noise
 from vdmkit.noise import (
     Cosine,
     FlowMatching,
@@ -239,7 +239,9 @@ def test_the_paths_kl_of_a_step_is_the_bounds() -> None:
     for t, s in itertools.pairwise(jnp.asarray(GAMMAS[::-1])):
         x, eps, key = jnp.zeros(SHAPE), jnp.full(SHAPE, 0.7), jax.random.key(0)
         wrong, right = Estimate(x, eps - 0.3), Estimate(x, eps)
-        np.testing.assert_allclose(Gaussian().kl(wrong, x, eps, t, s, key=key), jnp.expm1(t - s) / 2 * 0.09, rtol=1e-12)
-        of_large = Gaussian(variance="large").kl(right, x, eps, t, s, key=key)
+        np.testing.assert_allclose(
+            GaussianKernel().kl(wrong, x, eps, t, s, key=key), jnp.expm1(t - s) / 2 * 0.09, rtol=1e-12
+        )
+        of_large = GaussianKernel(variance="large").kl(right, x, eps, t, s, key=key)
         assert (of_large > 0).all()  # a variance of its own costs where nothing is to be learnt
         assert 0 < part_of_noise(t, s) < 1

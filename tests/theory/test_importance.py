@@ -13,7 +13,7 @@ from vdmkit.assembly import build_estimator, build_state, training_counts
 from vdmkit.choice import Choice
 from vdmkit.denoiser import Estimate, estimate_from_logits
 from vdmkit.errors import RecipeError
-from vdmkit.kernel import AbstractKernel, Mixture
+from vdmkit.kernel import AbstractKernel, MixtureKernel
 from vdmkit.likelihood import ImportanceWeighted, VariationalBound
 from vdmkit.noise import VarianceExploding
 from vdmkit.observation import level_values
@@ -165,7 +165,7 @@ def test_it_is_of_the_steps_of_training() -> None:
         f"importance-weighted bound, 4 samples, {steps}",
     )
     assert (bound.kernel, bound.grid) == (weighted.kernel, weighted.grid)
-    assert isinstance(weighted.kernel, Mixture)
+    assert isinstance(weighted.kernel, MixtureKernel)
     schedule = recipe.model.schedule.build(key=jax.random.key(0))
     np.testing.assert_array_equal(weighted.gammas(schedule), bound.gammas(schedule))
     assert len(set(np.diff(weighted.gammas(schedule)).round(3))) > 1  # not even

@@ -19,7 +19,7 @@ from vdmkit.assembly import build_state, training_counts
 from vdmkit.choice import Choice
 from vdmkit.denoiser import Estimate, estimate_from_logits
 from vdmkit.errors import RecipeError
-from vdmkit.kernel import AbstractKernel, Gaussian, Mixture, OptimalVariance
+from vdmkit.kernel import AbstractKernel, GaussianKernel, MixtureKernel, OptimalVariance
 from vdmkit.likelihood import VariationalBound, interval
 from vdmkit.noise import VarianceExploding, ends_of
 from vdmkit.profile import errors_at
@@ -54,7 +54,7 @@ def kernels(noise) -> dict[str, AbstractKernel]:
     measured = {"gammas": gammas, "errors": tuple(mean_error(gamma, *noise) for gamma in gammas)}
     params = {"optimal_variance": measured, "mixture": {"draws": 1024}}
     return {name: c.build({}, **params.get(name, {})) for name, c in registry("kernel").components.items()} | {
-        "large": Gaussian(variance="large")
+        "large": GaussianKernel(variance="large")
     }
 
 
@@ -202,13 +202,13 @@ def test_what_a_kernel_refuses() -> None:
     """False if a kernel went on with what is no probability or no measurement."""
     gaussian = Estimate(jnp.zeros(PIXEL), jnp.zeros(PIXEL))
     with pytest.raises(RecipeError, match="gives no probabilities of levels"):
-        Mixture()(gaussian, jnp.zeros(PIXEL), jnp.asarray(0.0), jnp.asarray(-1.0))
+        MixtureKernel()(gaussian, jnp.zeros(PIXEL), jnp.asarray(0.0), jnp.asarray(-1.0))
     two, nan = (0.0, 1.0), float("nan")
     wrong = (((0.0,), (1.0,)), (two, (1.0,)), ((1.0, 0.0), (1.0, 1.0)), (two, (1.0, 0.0)), (two, (1.0, nan)))
     for gammas, errors in (*wrong, ((0.0, nan), (1.0, 1.0))):
         with pytest.raises(RecipeError):
             OptimalVariance(gammas=gammas, errors=errors)
-    assert Choice("kernel", "gaussian").build() == Gaussian()
+    assert Choice("kernel", "gaussian").build() == GaussianKernel()
 
 
 @pytest.mark.parametrize("oracle", ["mixture", "gaussian", pytest.param("gaussian_continuous", marks=pytest.mark.slow)])

@@ -10,7 +10,7 @@ import pytest
 
 from vdmkit.choice import Choice
 from vdmkit.errors import NonFiniteError, RecipeError
-from vdmkit.kernel import Gaussian
+from vdmkit.kernel import GaussianKernel
 from vdmkit.likelihood import VariationalBound, bound_of_images
 from vdmkit.noise import AbstractGrid, Cosine, FixedLinear, GivenGammas, TabulatedGrid, gammas_of, steps_of_bound
 from vdmkit.profile import (
@@ -114,7 +114,8 @@ def test_measured_errors_and_steps_are_the_exact_ones(gaussian) -> None:
     samples = np.stack(errors).mean(1)
     np.testing.assert_array_less(abs(samples.mean(1) - d * error_of(gamma)), 4 * samples.std(1) / np.sqrt(n))
     each = [
-        steps_from(model, Gaussian(), np.asarray(x), gamma, t, batch_size=32, key=jax.random.key(2)) for t in range(5)
+        steps_from(model, GaussianKernel(), np.asarray(x), gamma, t, batch_size=32, key=jax.random.key(2))
+        for t in range(5)
     ]
     pairs = np.stack(each, axis=2)
     expected = costs_of_gaussian(gamma, d * error_of(gamma), d)

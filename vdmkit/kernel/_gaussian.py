@@ -50,7 +50,7 @@ class _GaussianStep(AbstractStep):
         return jax.scipy.stats.norm.cdf(y_s, self.mean, self.sd)
 
 
-class AbstractGaussian(AbstractKernel):
+class AbstractGaussianKernel(AbstractKernel):
     """An implementer supplies m at gamma_t."""
 
     @abc.abstractmethod
@@ -94,7 +94,7 @@ class AbstractGaussian(AbstractKernel):
 
 
 @register("kernel", "gaussian")
-class Gaussian(AbstractGaussian):
+class GaussianKernel(AbstractGaussianKernel):
     """q(z_s | z_t, x = x_hat) (Kingma et al. 2021, section 3.2).
 
     Args:
@@ -113,7 +113,7 @@ class Gaussian(AbstractGaussian):
 
 
 @register("kernel", "optimal_variance")
-class OptimalVariance(AbstractGaussian):
+class OptimalVariance(AbstractGaussianKernel):
     """The variance that makes the bound least: m measured (Analytic-DPM, Bao et al. 2022, arXiv 2201.06503, eq. 8).
 
     `vdmkit schedule` measures it. Between the gammas log m is straight; beyond them it is constant.

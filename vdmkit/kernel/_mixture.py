@@ -46,7 +46,7 @@ class _MixtureStep(AbstractStep):
 
 
 @register("kernel", "mixture")
-class Mixture(AbstractKernel):
+class MixtureKernel(AbstractKernel):
     """The mixture of q(z_s | z_t, x_k) over levels k, for predictions that give their probabilities.
 
     Args:

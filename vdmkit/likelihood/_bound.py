@@ -10,13 +10,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
 from vdmkit.errors import DataError, NonFiniteError, RecipeError
-from vdmkit.kernel import AbstractKernel, Gaussian
+from vdmkit.kernel import AbstractKernel, GaussianKernel
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import AbstractGrid, UniformInTime, steps_of_bound
 from vdmkit.objective import Bound, Steps, eps_error, prior_loss, reconstruction_loss, step_end
 from vdmkit.randomness import fold_purpose
 
-PAPERS, EVEN = Gaussian(), UniformInTime()
+PAPERS, EVEN = GaussianKernel(), UniformInTime()
 _ROUNDING = 1e-3  # nats of a dimension
 
 

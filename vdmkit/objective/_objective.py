@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PRNGKeyArray, Real
 
-from vdmkit.kernel import AbstractKernel, Gaussian
+from vdmkit.kernel import AbstractKernel, GaussianKernel
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import Condition
 from vdmkit.noise import AbstractGrid, AbstractSchedule, UniformInTime
@@ -52,7 +52,7 @@ class Objective(eqx.Module):
     weighting: AbstractWeighting
     steps: int = eqx.field(static=True)
     schedule: Literal["bound", "variance"] = eqx.field(static=True, default="bound")
-    kernel: AbstractKernel = Gaussian()
+    kernel: AbstractKernel = GaussianKernel()
     grid: AbstractGrid = UniformInTime()
 
     def draw(self, shape: tuple[int, int, int, int], *, key: PRNGKeyArray) -> Draws:

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from vdmkit.data import Images
 from vdmkit.distribution import Exact, GaussianMixture, LevelMixture
-from vdmkit.kernel import Gaussian
+from vdmkit.kernel import GaussianKernel
 from vdmkit.likelihood import (
     AbstractEstimator,
     ImportanceWeighted,
@@ -76,7 +76,7 @@ def exact_bound(
         return None
     if len(distribution.weights) > 1:
         return None
-    if estimator.steps and estimator.kernel != Gaussian():
+    if estimator.steps and estimator.kernel != GaussianKernel():
         return None
     images, gammas = test.pixels[index], estimator.gammas(model.schedule)
     match distribution:
