@@ -22,7 +22,7 @@ from vdmkit.objective._bound import (
     reconstruction_loss,
     step_end,
 )
-from vdmkit.objective._schedule_gradient import Pull, bound_gradient, variance_gradient
+from vdmkit.objective._schedule_gradient import Vjp, bound_gradient, variance_gradient
 from vdmkit.objective._step import Steps
 from vdmkit.objective._times import AbstractTimes
 from vdmkit.objective._weighting import AbstractWeighting
@@ -39,7 +39,7 @@ class Draws(eqx.Module):
     eps: Float[Array, "b h w c"]
     t: Float[Array, " b"]
     weight: Float[Array, " b"]
-    kernel: Key[Array, " b"]
+    keys: Key[Array, " b"]
 
 
 class Objective(eqx.Module):
@@ -116,15 +116,15 @@ class Objective(eqx.Module):
     ) -> Float[Array, ""]:
         if not self.steps:
             return diffusion_loss(model, x, noise, draws.eps, condition, key=key)
-        return self._steps.loss(model, x, noise, draws.eps, condition, key=draws.kernel, key_dropout=key)
+        return self._steps.loss(model, x, noise, draws.eps, condition, key=draws.keys, key_dropout=key)
 
     def schedule_gradient(
-        self, ends: AbstractSchedule, pull: Pull, sensitivity: NoiseLevel, loss: Float[Array, " b"]
+        self, ends: AbstractSchedule, vjp: Vjp, sensitivity: NoiseLevel, loss: Float[Array, " b"]
     ) -> AbstractSchedule:
         """The gradient that the schedule is to follow, from that of the mean bound. `loss` is of each image."""
         if self.schedule == "bound":
-            return bound_gradient(ends, pull, sensitivity)
-        return variance_gradient(ends, pull, sensitivity, loss)
+            return bound_gradient(ends, vjp, sensitivity)
+        return variance_gradient(ends, vjp, sensitivity, loss)
 
     def after(self, draws: Draws, bound: Bound) -> "Objective":
         """The objective of the next batch: times may learn from the losses of this one."""

@@ -23,22 +23,22 @@ from vdmkit.objective._bound import NoiseLevel
 from vdmkit.objective._times import AbstractTimes, DiscreteGrid
 from vdmkit.objective._weighting import AbstractWeighting
 
-Pull = Callable[[NoiseLevel], tuple[AbstractSchedule]]
+Vjp = Callable[[NoiseLevel], tuple[AbstractSchedule]]
 """The vector-Jacobian product of the noise levels at t_1, ..., t_n."""
 
 
-def bound_gradient(ends: AbstractSchedule, pull: Pull, sensitivity: NoiseLevel) -> AbstractSchedule:
+def bound_gradient(ends: AbstractSchedule, vjp: Vjp, sensitivity: NoiseLevel) -> AbstractSchedule:
     """Of the bound: through the noise levels, and through the `ends` in its prior and reconstruction."""
-    return jax.tree.map(jnp.add, ends, pull(sensitivity)[0])
+    return jax.tree.map(jnp.add, ends, vjp(sensitivity)[0])
 
 
 def variance_gradient(
-    ends: AbstractSchedule, pull: Pull, sensitivity: NoiseLevel, loss: Float[Array, " n"]
+    ends: AbstractSchedule, vjp: Vjp, sensitivity: NoiseLevel, loss: Float[Array, " n"]
 ) -> AbstractSchedule:
     """Of the bound for the ends of a `Pinned`, and of the mean squared `loss` for its interior."""
-    (squared,) = pull(jax.tree.map(lambda of_mean: 2 * loss * of_mean, sensitivity))
+    (squared,) = vjp(jax.tree.map(lambda of_mean: 2 * loss * of_mean, sensitivity))
     interior = attrgetter("interior")
-    return eqx.tree_at(interior, bound_gradient(ends, pull, sensitivity), interior(squared))
+    return eqx.tree_at(interior, bound_gradient(ends, vjp, sensitivity), interior(squared))
 
 
 def check_variance(
