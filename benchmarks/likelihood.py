@@ -34,7 +34,7 @@ from scipy.stats import chi2
 from vdmkit.likelihood import VariationalBound, bound_of_images, interval
 from vdmkit.likelihood._controls import Controls, fit_controls
 from vdmkit.model import DiffusionModel
-from vdmkit.objective import AbstractTimes, Elbo, LowDiscrepancy, Objective, Uniform, bits_per_dim
+from vdmkit.objective import AbstractTimeSampler, Elbo, LowDiscrepancy, Objective, Uniform, bits_per_dim
 from vdmkit.run import load_run
 
 HALF_WIDTH = 0.005
@@ -122,7 +122,7 @@ def ways(model: DiffusionModel, pixels: np.ndarray) -> Iterator[Way]:
     yield planned("    + all three: the estimator `bound`", model, pixels, (0, 1, 2))
 
 
-def single(name: str, times: AbstractTimes, model: DiffusionModel, pixels: np.ndarray) -> Way:
+def single(name: str, times: AbstractTimeSampler, model: DiffusionModel, pixels: np.ndarray) -> Way:
     """One evaluation an image, as in training."""
     objective, images = Objective(times, Elbo(), steps=0), jnp.asarray(pixels)
 

@@ -22,7 +22,7 @@ from vdmkit.kernel import AbstractKernel, AbstractStep, GaussianKernel, MixtureK
 from vdmkit.likelihood import AbstractEstimator, Estimates, VariationalBound
 from vdmkit.networks import AbstractNetwork
 from vdmkit.noise import AbstractGrid, AbstractPath, AbstractSchedule, FixedLinear
-from vdmkit.objective import AbstractTimes, AbstractWeighting
+from vdmkit.objective import AbstractTimeSampler, AbstractWeighting
 from vdmkit.observation import AbstractObservation, CategoricalObservation, level_values
 from vdmkit.plugins import load_plugins
 from vdmkit.registry import kinds, registry
@@ -40,7 +40,7 @@ from vdmkit.testing import (
     check_prediction,
     check_sampler,
     check_schedule,
-    check_times,
+    check_time_sampler,
     check_weighting,
 )
 
@@ -94,10 +94,10 @@ def test_weightings(name):
     check_weighting(build("weighting", name))
 
 
-@every("times")
+@every("time_sampler")
 def test_times(name):
     """Registered times would bias the loss."""
-    check_times(build("times", name))
+    check_time_sampler(build("time_sampler", name))
 
 
 @every("grid")
@@ -252,7 +252,7 @@ class _Negative(AbstractWeighting):
         return -jnp.ones_like(gamma)
 
 
-class _Early(AbstractTimes):
+class _Early(AbstractTimeSampler):
     """Twice as often in the first half, and without weights."""
 
     def __call__(self, n, *, key):
@@ -530,7 +530,7 @@ BROKEN = {
     "_Parallel": (lambda: check_prediction(_Parallel(), SHAPE), "alpha x_hat \\+ sigma eps_hat is not z"),
     "_Other": (lambda: check_prediction(_Other(), SHAPE), "given a x \\+ b eps it does not give x and eps back"),
     "_Negative": (lambda: check_weighting(_Negative()), "w = -1"),
-    "_Early": (lambda: check_times(_Early()), "the weighted share of times from 0 to 0.1 is 0.3"),
+    "_Early": (lambda: check_time_sampler(_Early()), "the weighted share of times from 0 to 0.1 is 0.3"),
     "_Short": (lambda: check_grid(_Short(), FixedLinear(), 7), r"7 steps give \(7,\) gammas: expected 8"),
     "_TooSmall": (lambda: check_sampler(_TooSmall()), "the chain ends .* away from the only image"),
     "_Noise": (lambda: check_sampler(_Noise()), "the noise is .* times as large as it should be at gamma = 2.9"),

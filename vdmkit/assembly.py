@@ -111,10 +111,12 @@ def build_update(recipe: Recipe, optimizer: optax.GradientTransformation) -> Upd
 
 
 def build_objective(recipe: Recipe) -> Objective:
-    """The recipe's objective, before its times have learned."""
+    """The recipe's objective, before its time sampler has learned."""
     choices = recipe.objective
-    times, weighting = choices.times.build(), choices.weighting.build()
-    return Objective(times, weighting, choices.steps, choices.schedule, choices.kernel.build(), choices.grid.build())
+    time_sampler, weighting = choices.time_sampler.build(), choices.weighting.build()
+    return Objective(
+        time_sampler, weighting, choices.steps, choices.schedule, choices.kernel.build(), choices.grid.build()
+    )
 
 
 def check_objective(recipe: Recipe) -> None:
@@ -123,7 +125,7 @@ def check_objective(recipe: Recipe) -> None:
     if objective.steps:
         steps_of_bound(objective.grid, schedule, objective.steps)
     if objective.schedule == "variance":
-        check_variance(schedule, objective.times, objective.weighting, steps=objective.steps)
+        check_variance(schedule, objective.time_sampler, objective.weighting, steps=objective.steps)
 
 
 def build_guidance(recipe: Recipe) -> Guidance | None:

@@ -13,7 +13,7 @@ from vdmkit.kernel import AbstractKernel, GaussianKernel
 from vdmkit.likelihood import AbstractEstimator, Estimates, VariationalBound
 from vdmkit.networks import AbstractNetwork
 from vdmkit.noise import AbstractGrid, AbstractPath, AbstractSchedule
-from vdmkit.objective import AbstractTimes, AbstractWeighting
+from vdmkit.objective import AbstractTimeSampler, AbstractWeighting
 from vdmkit.observation import AbstractObservation, level_values
 
 
@@ -160,8 +160,8 @@ class WithoutPrior(AbstractEstimator):
         return Estimates(terms, found.evaluations, found.failed)
 
 
-@vdmkit.register("times", "early")
-class Early(AbstractTimes):
+@vdmkit.register("time_sampler", "early")
+class Early(AbstractTimeSampler):
     """Twice as often early, and without weights."""
 
     def __call__(self, n, *, key):

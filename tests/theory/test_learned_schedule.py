@@ -210,7 +210,7 @@ REFUSED = {
     "ends": ("model.schedule.name=learned_monotone", "the ends of the schedule are not held. Put it into .* pinned"),
     "shape": ("model.schedule.interior=fixed_linear", "nothing to learn"),
     "steps": ("objective.steps=10", r"with objective.steps = 10 the bound depends on the interior"),
-    "times": ("objective.times=discrete_grid", "discrete_grid the mean loss depends on the interior"),
+    "times": ("objective.time_sampler=discrete_grid", "discrete_grid the mean loss depends on the interior"),
     "weighting": ("objective.weighting=v", "this weighting depends on gamma'"),
 }
 
@@ -224,7 +224,7 @@ def test_what_the_variance_may_not_be_of(digits_toml, name: str) -> None:
         check_objective(load_recipe(digits_toml, overrides))
 
 
-@pytest.mark.parametrize("override", ["objective.weighting=sigmoid", "objective.times=loss_adaptive"])
+@pytest.mark.parametrize("override", ["objective.weighting=sigmoid", "objective.time_sampler=loss_adaptive"])
 def test_what_the_variance_may_be_of(digits_toml, override: str) -> None:
     """False if weightings of gamma alone, or times with weights, which leave the mean alone, were refused."""
     check_objective(load_recipe(digits_toml, ["objective.schedule=variance", "model.schedule.name=pinned", override]))

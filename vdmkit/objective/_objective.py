@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training objective: the bound of a batch, with the recipe's times, weighting and number of steps."""
+"""The training objective: the bound of a batch, with the recipe's time sampler, weighting and number of steps."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -24,7 +24,7 @@ from vdmkit.objective._bound import (
 )
 from vdmkit.objective._schedule_gradient import Vjp, bound_gradient, variance_gradient
 from vdmkit.objective._step import Steps
-from vdmkit.objective._times import AbstractTimes
+from vdmkit.objective._time_sampler import AbstractTimeSampler
 from vdmkit.objective._weighting import AbstractWeighting
 from vdmkit.randomness import fold_purpose
 
@@ -48,7 +48,7 @@ class Objective(eqx.Module):
     The interior of the schedule follows the bound as everything else does, or else the variance: see `check_variance`.
     """
 
-    times: AbstractTimes
+    time_sampler: AbstractTimeSampler
     weighting: AbstractWeighting
     steps: int = eqx.field(static=True)
     schedule: Literal["bound", "variance"] = eqx.field(static=True, default="bound")
@@ -59,7 +59,7 @@ class Objective(eqx.Module):
         """The draws for a batch of this shape (b, h, w, c)."""
         key_0, key_eps, key_t = jax.random.split(key, 3)
         eps_0, eps = (jax.random.normal(k, shape, dtype=float) for k in (key_0, key_eps))
-        t, weight = self.times(shape[0], key=key_t)
+        t, weight = self.time_sampler(shape[0], key=key_t)
         keys = jax.random.split(fold_purpose(key, "kernel"), shape[0])
         return Draws(eps_0, eps, step_end(t, self.steps), weight, keys)
 
@@ -127,7 +127,7 @@ class Objective(eqx.Module):
         return variance_gradient(ends, vjp, sensitivity, loss)
 
     def after(self, draws: Draws, bound: Bound) -> "Objective":
-        """The objective of the next batch: times may learn from the losses of this one."""
+        """The objective of the next batch: the time sampler may learn from the losses of this one."""
         loss = jnp.asarray(bound.diffusion) / draws.weight
-        times = self.times.after(draws.t, loss)
-        return Objective(times, self.weighting, self.steps, self.schedule, self.kernel, self.grid)
+        time_sampler = self.time_sampler.after(draws.t, loss)
+        return Objective(time_sampler, self.weighting, self.steps, self.schedule, self.kernel, self.grid)

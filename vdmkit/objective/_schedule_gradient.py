@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from vdmkit.errors import RecipeError
 from vdmkit.noise import AbstractSchedule, Pinned
 from vdmkit.objective._bound import NoiseLevel
-from vdmkit.objective._times import AbstractTimes, DiscreteGrid
+from vdmkit.objective._time_sampler import AbstractTimeSampler, DiscreteGrid
 from vdmkit.objective._weighting import AbstractWeighting
 
 Vjp = Callable[[NoiseLevel], tuple[AbstractSchedule]]
@@ -42,15 +42,15 @@ def variance_gradient(
 
 
 def check_variance(
-    schedule: AbstractSchedule, times: AbstractTimes, weighting: AbstractWeighting, *, steps: int
+    schedule: AbstractSchedule, time_sampler: AbstractTimeSampler, weighting: AbstractWeighting, *, steps: int
 ) -> None:
     """Raises RecipeError if the variance alone is not all that the interior of the schedule changes."""
-    if problems := list(_problems(schedule, times, weighting, steps)):
+    if problems := list(_problems(schedule, time_sampler, weighting, steps)):
         raise RecipeError("\n".join(f'objective.schedule = "variance": {problem}' for problem in problems))
 
 
 def _problems(
-    schedule: AbstractSchedule, times: AbstractTimes, weighting: AbstractWeighting, steps: int
+    schedule: AbstractSchedule, time_sampler: AbstractTimeSampler, weighting: AbstractWeighting, steps: int
 ) -> Iterator[str]:
     if not isinstance(schedule, Pinned):
         yield "the ends of the schedule are not held. Put it into schedule pinned, as its `interior`."
@@ -58,8 +58,8 @@ def _problems(
         yield "the interior of the schedule has nothing to learn. Choose another, such as piecewise_linear."
     if steps:
         yield f"with objective.steps = {steps} the bound depends on the interior of the schedule. Leave steps out."
-    if isinstance(times, DiscreteGrid):
-        yield "with times discrete_grid the mean loss depends on the interior of the schedule. Choose other times."
+    if isinstance(time_sampler, DiscreteGrid):
+        yield "with time_sampler discrete_grid the mean loss depends on the interior of the schedule. Choose another."
     if _depends_on_rate(weighting):
         yield "this weighting depends on gamma'(t), and so the mean loss on the interior. Choose another, such as elbo."
 

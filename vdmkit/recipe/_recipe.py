@@ -29,7 +29,7 @@ class ObjectiveChoices:
     the estimate of the bound vary least.
     """
 
-    times: Annotated[Choice, "times"] = Choice("times", "low_discrepancy")
+    time_sampler: Annotated[Choice, "time_sampler"] = Choice("time_sampler", "low_discrepancy")
     weighting: Annotated[Choice, "weighting"] = Choice("weighting", "elbo")
     steps: StepsOrZero = 0
     kernel: Annotated[Choice, "kernel"] = Choice("kernel", "gaussian")

@@ -33,7 +33,7 @@ from vdmkit.testing import (
     check_loads_again,
     check_optimizer,
     check_sampler,
-    check_times,
+    check_time_sampler,
     check_weighting,
     checks_of_model,
     gammas_between,
@@ -141,7 +141,7 @@ def check_training_of_run(recipe: Recipe, train: Images) -> Findings:
 
 def _checks_of_training(recipe: Recipe, train: Images) -> Iterator[Checked]:
     objective, sampling, few = recipe.objective, recipe.sampling, train.pixels[:_FEW]
-    yield objective.times.component, lambda: check_times(objective.times.build())
+    yield objective.time_sampler.component, lambda: check_time_sampler(objective.time_sampler.build())
     schedule = recipe.model.schedule.build(key=jax.random.key(0))
     gammas = gammas_between(schedule)
     yield objective.weighting.component, lambda: check_weighting(objective.weighting.build(), gammas)

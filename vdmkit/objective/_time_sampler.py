@@ -15,19 +15,19 @@ from vdmkit.limits import Gamma, Share, Steps, Width
 from vdmkit.registry import define_kind, register
 
 
-class AbstractTimes(eqx.Module):
+class AbstractTimeSampler(eqx.Module):
     """Times for a batch. An implementer returns with each its weight, 1 / density, so that the loss stays unbiased."""
 
     @abc.abstractmethod
     def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         """n times in [0, 1) and their weights."""
 
-    def after(self, t: Float[Array, " n"], loss: Float[Array, " n"]) -> "AbstractTimes":
+    def after(self, t: Float[Array, " n"], loss: Float[Array, " n"]) -> "AbstractTimeSampler":
         """The times of the next batch, where the last one had these losses (nats, without the weight of t)."""
         return self
 
 
-define_kind("times", "the times at which the loss is evaluated", AbstractTimes)
+define_kind("time_sampler", "the times at which the loss is evaluated", AbstractTimeSampler)
 
 
 def even(n: int, key: PRNGKeyArray) -> Float[Array, " n"]:
@@ -35,24 +35,24 @@ def even(n: int, key: PRNGKeyArray) -> Float[Array, " n"]:
     return (jax.random.uniform(key, dtype=float) + jnp.arange(n) / n) % 1
 
 
-@register("times", "uniform")
-class Uniform(AbstractTimes):
+@register("time_sampler", "uniform")
+class Uniform(AbstractTimeSampler):
     """Independent uniform times."""
 
     def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         return jax.random.uniform(key, (n,), dtype=float), jnp.ones(n)
 
 
-@register("times", "low_discrepancy")
-class LowDiscrepancy(AbstractTimes):
+@register("time_sampler", "low_discrepancy")
+class LowDiscrepancy(AbstractTimeSampler):
     """One uniform draw shifted by i / n: each is uniform, together they are even (Kingma et al. 2021, App. I.1)."""
 
     def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         return even(n, key), jnp.ones(n)
 
 
-@register("times", "discrete_grid")
-class DiscreteGrid(AbstractTimes):
+@register("time_sampler", "discrete_grid")
+class DiscreteGrid(AbstractTimeSampler):
     """The midpoints of T equal intervals: the mean of the loss is that of the midpoint rule.
 
     Args:
@@ -68,8 +68,8 @@ class DiscreteGrid(AbstractTimes):
         return (jnp.floor(even(n, key) * self.steps) + 0.5) / self.steps, jnp.ones(n)
 
 
-@register("times", "logit_normal")
-class LogitNormal(AbstractTimes):
+@register("time_sampler", "logit_normal")
+class LogitNormal(AbstractTimeSampler):
     """logit t ~ N(mean, std^2), behind one uniform draw: more of the middle (Esser et al. 2024, arXiv 2403.03206).
 
     The weight of each draw, the inverse of its density, leaves the loss's mean as it is. A share of the draws is
@@ -109,8 +109,8 @@ class LogitNormal(AbstractTimes):
         return self.uniform + (1 - self.uniform) * normal
 
 
-@register("times", "signal")
-class Signal(AbstractTimes):
+@register("time_sampler", "signal")
+class Signal(AbstractTimeSampler):
     """Density ~ alpha^2 = sigmoid(-gamma) of a straight gamma(t), behind one uniform draw.
 
     For predictions of v: with the ELBO's weights every draw then counts alike where the error of v is constant
