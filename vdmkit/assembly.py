@@ -94,7 +94,7 @@ def _distribution(recipe: Recipe) -> dict[str, AbstractDistribution]:
 def build_optimizer(recipe: Recipe) -> optax.GradientTransformation:
     """The recipe's optimiser, told how many steps it will make."""
     optimizer = recipe.optimizer.build(steps=recipe.training.steps)
-    return interior_apart(optimizer) if recipe.objective.schedule == "variance" else optimizer
+    return interior_apart(optimizer) if recipe.objective.schedule_loss == "variance" else optimizer
 
 
 def build_learning_rate(recipe: Recipe) -> optax.Schedule | None:
@@ -115,7 +115,7 @@ def build_objective(recipe: Recipe) -> Objective:
     choices = recipe.objective
     time_sampler, weighting = choices.time_sampler.build(), choices.weighting.build()
     return Objective(
-        time_sampler, weighting, choices.steps, choices.schedule, choices.kernel.build(), choices.grid.build()
+        time_sampler, weighting, choices.steps, choices.schedule_loss, choices.kernel.build(), choices.grid.build()
     )
 
 
@@ -124,7 +124,7 @@ def check_objective(recipe: Recipe) -> None:
     objective, schedule = build_objective(recipe), recipe.model.schedule.build(key=jax.random.key(0))
     if objective.steps:
         steps_of_bound(objective.grid, schedule, objective.steps)
-    if objective.schedule == "variance":
+    if objective.schedule_loss == "variance":
         check_variance(schedule, objective.time_sampler, objective.weighting, steps=objective.steps)
 
 

@@ -219,7 +219,7 @@ REFUSED = {
 def test_what_the_variance_may_not_be_of(digits_toml, name: str) -> None:
     """False if a schedule were trained to make a loss vary less by making it another loss."""
     override, message = REFUSED[name]
-    overrides = ["objective.schedule=variance", "model.schedule.name=pinned", override]
+    overrides = ["objective.schedule_loss=variance", "model.schedule.name=pinned", override]
     with pytest.raises(RecipeError, match=message):
         check_objective(load_recipe(digits_toml, overrides))
 
@@ -227,4 +227,6 @@ def test_what_the_variance_may_not_be_of(digits_toml, name: str) -> None:
 @pytest.mark.parametrize("override", ["objective.weighting=sigmoid", "objective.time_sampler=loss_adaptive"])
 def test_what_the_variance_may_be_of(digits_toml, override: str) -> None:
     """False if weightings of gamma alone, or times with weights, which leave the mean alone, were refused."""
-    check_objective(load_recipe(digits_toml, ["objective.schedule=variance", "model.schedule.name=pinned", override]))
+    check_objective(
+        load_recipe(digits_toml, ["objective.schedule_loss=variance", "model.schedule.name=pinned", override])
+    )

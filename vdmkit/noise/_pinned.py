@@ -21,7 +21,8 @@ class Pinned(AbstractSchedule):
 
         gamma(t) = gamma_0 + (gamma_1 - gamma_0) (raw(t) - raw(0)) / (raw(1) - raw(0))
 
-    The ends are exact whatever the shape, so `objective.schedule = "variance"` can train the two on different things.
+    The ends are exact whatever the shape, so `objective.schedule_loss = "variance"` can train the two on
+    different things.
 
     Args:
         interior: The other schedule, raw(t). Its own ends do not matter.

@@ -19,10 +19,10 @@ class LossAdaptive(AbstractTimeSampler):
 
     Every draw then counts alike, whatever the schedule. That is a schedule learned in another place: with u the uniform
     variable behind t, gamma(t(u)) has the density of gamma that the schedule gamma'(t) ~ 1 / (loss at gamma) has, the
-    one of least variance where losses at one gamma do not vary (objective.schedule = "variance" learns it in general).
+    one of least variance where losses at one gamma do not vary (objective.schedule_loss = "variance" learns it in
+    general).
 
-    The loss is an average by bins of t that forgets; a share of
-    the draws is uniform, so that no weight is large.
+    The loss is an average by bins of t that forgets; a share of the draws is uniform, so that no weight is large.
 
     Args:
         bins: Of equal width.

@@ -51,7 +51,7 @@ class Objective(eqx.Module):
     time_sampler: AbstractTimeSampler
     weighting: AbstractWeighting
     steps: int = eqx.field(static=True)
-    schedule: Literal["bound", "variance"] = eqx.field(static=True, default="bound")
+    schedule_loss: Literal["bound", "variance"] = eqx.field(static=True, default="bound")
     kernel: AbstractKernel = GaussianKernel()
     grid: AbstractGrid = UniformInTime()
 
@@ -122,7 +122,7 @@ class Objective(eqx.Module):
         self, ends: AbstractSchedule, vjp: Vjp, sensitivity: NoiseLevel, loss: Float[Array, " b"]
     ) -> AbstractSchedule:
         """The gradient that the schedule is to follow, from that of the mean bound. `loss` is of each image."""
-        if self.schedule == "bound":
+        if self.schedule_loss == "bound":
             return bound_gradient(ends, vjp, sensitivity)
         return variance_gradient(ends, vjp, sensitivity, loss)
 
@@ -130,4 +130,4 @@ class Objective(eqx.Module):
         """The objective of the next batch: the time sampler may learn from the losses of this one."""
         loss = jnp.asarray(bound.diffusion) / draws.weight
         time_sampler = self.time_sampler.after(draws.t, loss)
-        return Objective(time_sampler, self.weighting, self.steps, self.schedule, self.kernel, self.grid)
+        return Objective(time_sampler, self.weighting, self.steps, self.schedule_loss, self.kernel, self.grid)

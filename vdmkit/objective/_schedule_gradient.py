@@ -46,7 +46,7 @@ def check_variance(
 ) -> None:
     """Raises RecipeError if the variance alone is not all that the interior of the schedule changes."""
     if problems := list(_problems(schedule, time_sampler, weighting, steps)):
-        raise RecipeError("\n".join(f'objective.schedule = "variance": {problem}' for problem in problems))
+        raise RecipeError("\n".join(f'objective.schedule_loss = "variance": {problem}' for problem in problems))
 
 
 def _problems(

@@ -25,8 +25,8 @@ class ModelChoices:
 class ObjectiveChoices:
     """What is minimised. `steps` is T of the discrete-time bound; 0 means continuous time.
 
-    With `schedule` "variance" the interior of a `pinned` schedule, which does not change the bound, is trained to make
-    the estimate of the bound vary least.
+    With `schedule_loss` "variance" the interior of a `pinned` schedule, which does not change the bound, is trained to
+    make the estimate of the bound vary least.
     """
 
     time_sampler: Annotated[Choice, "time_sampler"] = Choice("time_sampler", "low_discrepancy")
@@ -34,7 +34,7 @@ class ObjectiveChoices:
     steps: StepsOrZero = 0
     kernel: Annotated[Choice, "kernel"] = Choice("kernel", "gaussian")
     grid: Annotated[Choice, "grid"] = Choice("grid", "uniform")
-    schedule: Literal["bound", "variance"] = "bound"
+    schedule_loss: Literal["bound", "variance"] = "bound"
 
 
 @dataclass(frozen=True, kw_only=True)
