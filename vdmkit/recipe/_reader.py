@@ -10,6 +10,7 @@ from vdmkit.choice import Choice
 from vdmkit.errors import RegistryError
 from vdmkit.recipe._document import Document, Place
 from vdmkit.recipe._lines import Keys
+from vdmkit.recipe._renamed import RENAMED
 from vdmkit.recipe._values import UnfitError, check_value, describe, type_name
 from vdmkit.registry import nearest, registry
 
@@ -41,7 +42,7 @@ class Reader:
             self._report(keys, f"expected a table, found {describe(table)}.")
             return {}
         for key in table.keys() - parameters.keys():
-            self._report((*keys, key), f"unknown key. {_known(key, list(parameters))}")
+            self._report((*keys, key), _unknown((*keys, key), list(parameters)))
         return {name: self._argument(parameter, keys, table) for name, parameter in parameters.items()}
 
     def _argument(self, parameter: inspect.Parameter, keys: Keys, table: dict[str, Any]) -> Any:
@@ -122,6 +123,12 @@ def _missing(parameter: inspect.Parameter, table: Keys) -> str:
         return f"missing key ({type_name(parameter.annotation)})" + (f" in [{header}]." if header else ".")
     known = ", ".join(sorted(registry(kind).components))
     return f"missing table. Add [{header}{'.' if header else ''}{parameter.name}] with name = one of: {known}."
+
+
+def _unknown(keys: Keys, known: list[str]) -> str:
+    if new := RENAMED.get(".".join(map(str, keys))):
+        return f"was renamed: {new}."
+    return f"unknown key. {_known(str(keys[-1]), known)}"
 
 
 def _known(key: str, known: list[str]) -> str:
