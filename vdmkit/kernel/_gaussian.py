@@ -18,6 +18,7 @@ y_s = y_t - s_t c eps + s_s sqrt(c) n, with delta = sqrt(expm1(gamma_t - gamma_s
 
 import abc
 import itertools
+from dataclasses import KW_ONLY
 from typing import Annotated, Literal
 
 import equinox as eqx
@@ -102,11 +103,9 @@ class GaussianKernel(AbstractGaussianKernel):
             path (Ho et al. 2020, arXiv 2006.11239, section 3.2).
     """
 
-    variance: Literal["small", "large"] = eqx.field(static=True)
-    noise_draws: int = eqx.field(static=True)
-
-    def __init__(self, *, variance: Literal["small", "large"] = "small"):
-        self.variance, self.noise_draws = variance, 1
+    _: KW_ONLY
+    variance: Literal["small", "large"] = eqx.field(static=True, default="small")
+    noise_draws: int = eqx.field(static=True, default=1, init=False)
 
     def error(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
         return jnp.zeros_like(gamma) if self.variance == "small" else jax.nn.sigmoid(-gamma)

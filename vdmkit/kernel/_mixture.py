@@ -11,6 +11,8 @@ the way draws levels. At y_s = y_t + c (x - y_t) + s_s sqrt(c) n, with d_k = sqr
 and KL(q || p) is the mean of its negative over n ~ N(0, 1).
 """
 
+from dataclasses import KW_ONLY
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -53,11 +55,9 @@ class MixtureKernel(AbstractKernel):
         draws: of n, evenly spaced, for one estimate of the KL.
     """
 
-    draws: int = eqx.field(static=True)
-    noise_draws: int = eqx.field(static=True)
-
-    def __init__(self, *, draws: Draws = 8):
-        self.draws, self.noise_draws = draws, 2
+    _: KW_ONLY
+    draws: Draws = eqx.field(static=True, default=8)
+    noise_draws: int = eqx.field(static=True, default=2, init=False)
 
     def __call__(
         self, estimate: Estimate, y_t: Float[Array, "h w c"], gamma_t: Float[Array, ""], gamma_s: Float[Array, ""]

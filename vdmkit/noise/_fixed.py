@@ -9,6 +9,7 @@ log normal        gamma = 2 (mean + std Phi^-1(u))
 """
 
 import math
+from dataclasses import KW_ONLY
 from typing import Annotated
 
 import equinox as eqx
@@ -35,11 +36,9 @@ def _between(low: float, high: float, t: Float[Array, ""]) -> Float[Array, ""]:
 class Cosine(AbstractSchedule):
     """gamma = 2 log tan u (Nichol & Dhariwal 2021, arXiv 2102.09672, eq. 17, with ends in place of their offset)."""
 
-    gamma_min: float = eqx.field(static=True)
-    gamma_max: float = eqx.field(static=True)
-
-    def __init__(self, *, gamma_min: Gamma = -13.3, gamma_max: Gamma = 5.0):
-        self.gamma_min, self.gamma_max = gamma_min, gamma_max
+    _: KW_ONLY
+    gamma_min: Gamma = eqx.field(static=True, default=-13.3)
+    gamma_max: Gamma = eqx.field(static=True, default=5.0)
 
     def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
         first, last = (math.atan(math.exp(gamma / 2)) for gamma in (self.gamma_min, self.gamma_max))
@@ -50,11 +49,9 @@ class Cosine(AbstractSchedule):
 class FlowMatching(AbstractSchedule):
     """gamma = 2 logit u: sigma = u on the straight line (Lipman et al. 2023, arXiv 2210.02747)."""
 
-    gamma_min: float = eqx.field(static=True)
-    gamma_max: float = eqx.field(static=True)
-
-    def __init__(self, *, gamma_min: Gamma = -13.3, gamma_max: Gamma = 13.3):
-        self.gamma_min, self.gamma_max = gamma_min, gamma_max
+    _: KW_ONLY
+    gamma_min: Gamma = eqx.field(static=True, default=-13.3)
+    gamma_max: Gamma = eqx.field(static=True, default=13.3)
 
     def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
         first, last = (float(expit(gamma / 2)) for gamma in (self.gamma_min, self.gamma_max))
@@ -132,22 +129,12 @@ class Sigmoid(AbstractSchedule):
         tau: in units of its width.
     """
 
-    start: float = eqx.field(static=True)
-    end: float = eqx.field(static=True)
-    tau: float = eqx.field(static=True)
-    gamma_min: float = eqx.field(static=True)
-    gamma_max: float = eqx.field(static=True)
-
-    def __init__(
-        self,
-        *,
-        gamma_min: Gamma = -13.3,
-        gamma_max: Gamma = 5.0,
-        start: Argument = -3.0,
-        end: Argument = 3.0,
-        tau: Width = 1.0,
-    ):
-        self.gamma_min, self.gamma_max, self.start, self.end, self.tau = gamma_min, gamma_max, start, end, tau
+    _: KW_ONLY
+    gamma_min: Gamma = eqx.field(static=True, default=-13.3)
+    gamma_max: Gamma = eqx.field(static=True, default=5.0)
+    start: Argument = eqx.field(static=True, default=-3.0)
+    end: Argument = eqx.field(static=True, default=3.0)
+    tau: Width = eqx.field(static=True, default=1.0)
 
     def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
         first, last = (float(expit(u / self.tau)) for u in (self.start, self.end))

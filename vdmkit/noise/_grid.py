@@ -3,6 +3,7 @@
 
 import abc
 import itertools
+from dataclasses import KW_ONLY
 from typing import Annotated
 
 import equinox as eqx
@@ -73,10 +74,8 @@ class UniformInGamma(AbstractGrid):
 class KarrasGrid(AbstractGrid):
     """(sigma / alpha)^(1 / rho) in equal steps (Karras et al. 2022, arXiv 2206.00364, eq. 5)."""
 
-    rho: float = eqx.field(static=True)
-
-    def __init__(self, *, rho: Annotated[float, Ge(0.5), Le(100)] = 7.0):
-        self.rho = rho
+    _: KW_ONLY
+    rho: Annotated[float, Ge(0.5), Le(100)] = eqx.field(static=True, default=7.0)
 
     def __call__(self, schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_plus_1"]:
         last, first = jnp.exp(gammas_of(schedule, 1) / 2 / self.rho)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Schedules linear in t, with fixed or learned ends."""
 
+from dataclasses import KW_ONLY
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -14,12 +16,9 @@ from vdmkit.registry import register
 class FixedLinear(AbstractSchedule):
     """gamma rises linearly from gamma_min to gamma_max; nothing is learned."""
 
-    gamma_min: float = eqx.field(static=True)
-    gamma_max: float = eqx.field(static=True)
-
-    def __init__(self, *, gamma_min: Gamma = -13.3, gamma_max: Gamma = 5.0):
-        self.gamma_min = gamma_min
-        self.gamma_max = gamma_max
+    _: KW_ONLY
+    gamma_min: Gamma = eqx.field(static=True, default=-13.3)
+    gamma_max: Gamma = eqx.field(static=True, default=5.0)
 
     def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
         return self.gamma_min + (self.gamma_max - self.gamma_min) * t

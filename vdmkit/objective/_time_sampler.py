@@ -2,6 +2,7 @@
 """At which times the diffusion loss of a batch is evaluated."""
 
 import abc
+from dataclasses import KW_ONLY
 from typing import Annotated
 
 import equinox as eqx
@@ -59,10 +60,8 @@ class DiscreteGrid(AbstractTimeSampler):
         steps: T.
     """
 
-    steps: int = eqx.field(static=True)
-
-    def __init__(self, *, steps: Steps = 1000):
-        self.steps = steps
+    _: KW_ONLY
+    steps: Steps = eqx.field(static=True, default=1000)
 
     def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         return (jnp.floor(even(n, key) * self.steps) + 0.5) / self.steps, jnp.ones(n)
@@ -81,18 +80,10 @@ class LogitNormal(AbstractTimeSampler):
         uniform: The share of uniform draws.
     """
 
-    mean: float = eqx.field(static=True)
-    std: float = eqx.field(static=True)
-    uniform: float = eqx.field(static=True)
-
-    def __init__(
-        self,
-        *,
-        mean: Annotated[float, Ge(-20), Le(20)] = 0.0,
-        std: Width = 1.0,
-        uniform: Share = 0.1,
-    ):
-        self.mean, self.std, self.uniform = mean, std, uniform
+    _: KW_ONLY
+    mean: Annotated[float, Ge(-20), Le(20)] = eqx.field(static=True, default=0.0)
+    std: Width = eqx.field(static=True, default=1.0)
+    uniform: Share = eqx.field(static=True, default=0.1)
 
     def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         u = even(n, key)

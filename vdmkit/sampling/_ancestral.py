@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Samplers that draw from p(z_s | z_t): the ancestral one, and DDIM."""
 
+from dataclasses import KW_ONLY
 from typing import Annotated
 
 import equinox as eqx
@@ -53,11 +54,9 @@ class Ddim(AbstractSampler):
     Song et al. 2021, arXiv 2010.02502, eq. 12. eta = 0 is Euler's method of the probability-flow ODE in sigma / alpha.
     """
 
-    eta: float = eqx.field(static=True)
-    noise_draws: int = eqx.field(static=True)
-
-    def __init__(self, *, eta: Annotated[float, Ge(0), Le(1)] = 0.0):
-        self.eta, self.noise_draws = eta, 1
+    _: KW_ONLY
+    eta: Annotated[float, Ge(0), Le(1)] = eqx.field(static=True, default=0.0)
+    noise_draws: int = eqx.field(static=True, default=1, init=False)
 
     def step(
         self,

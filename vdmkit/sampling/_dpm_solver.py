@@ -8,6 +8,7 @@ With h = (gamma_t - gamma_s) / 2, the step of log(alpha / sigma), and eta = 0 fo
 and the methods differ in what they take x_hat to be in between, from its values at earlier steps.
 """
 
+from dataclasses import KW_ONLY
 from typing import Annotated
 
 import equinox as eqx
@@ -36,11 +37,9 @@ class DpmPlusPlus2M(AbstractSampler):
         eta: 0 is the ODE; 1 the SDE, k-diffusion's dpmpp_2m_sde with the midpoint rule.
     """
 
-    eta: float = eqx.field(static=True)
-    noise_draws: int = eqx.field(static=True)
-
-    def __init__(self, *, eta: Eta = 0.0):
-        self.eta, self.noise_draws = eta, 1
+    _: KW_ONLY
+    eta: Eta = eqx.field(static=True, default=0.0)
+    noise_draws: int = eqx.field(static=True, default=1, init=False)
 
     def step(
         self,
@@ -68,11 +67,9 @@ class DpmPlusPlus3MSde(AbstractSampler):
         eta: 0 is the ODE, 1 the SDE.
     """
 
-    eta: float = eqx.field(static=True)
-    noise_draws: int = eqx.field(static=True)
-
-    def __init__(self, *, eta: Eta = 1.0):
-        self.eta, self.noise_draws = eta, 1
+    _: KW_ONLY
+    eta: Eta = eqx.field(static=True, default=1.0)
+    noise_draws: int = eqx.field(static=True, default=1, init=False)
 
     def step(
         self,
@@ -124,11 +121,9 @@ class EulerAncestral(AbstractSampler):
         eta: 0 is Euler's method; 1 adds the ancestral noise.
     """
 
-    eta: float = eqx.field(static=True)
-    noise_draws: int = eqx.field(static=True)
-
-    def __init__(self, *, eta: Eta = 1.0):
-        self.eta, self.noise_draws = eta, 1
+    _: KW_ONLY
+    eta: Eta = eqx.field(static=True, default=1.0)
+    noise_draws: int = eqx.field(static=True, default=1, init=False)
 
     def step(
         self,
@@ -152,11 +147,9 @@ class DpmPlusPlus2SAncestral(AbstractSampler):
         eta: 0 is the ODE; 1 adds the ancestral noise.
     """
 
-    eta: float = eqx.field(static=True)
-    noise_draws: int = eqx.field(static=True)
-
-    def __init__(self, *, eta: Eta = 1.0):
-        self.eta, self.noise_draws = eta, 1
+    _: KW_ONLY
+    eta: Eta = eqx.field(static=True, default=1.0)
+    noise_draws: int = eqx.field(static=True, default=1, init=False)
 
     def step(
         self,

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The probability-flow ODE dy / ds = eps_hat, s = sigma / alpha, by Euler's, Heun's and multistep methods."""
 
+from dataclasses import KW_ONLY
 from typing import Annotated
 
 import equinox as eqx
@@ -26,11 +27,9 @@ class Euler(AbstractSampler):
             the variance preserving SDE in its own scaling.
     """
 
-    axis: AxisName = eqx.field(static=True)
-    noise_draws: int = eqx.field(static=True)
-
-    def __init__(self, *, axis: AxisName = "sigma"):
-        self.axis, self.noise_draws = axis, 0
+    _: KW_ONLY
+    axis: AxisName = eqx.field(static=True, default="sigma")
+    noise_draws: int = eqx.field(static=True, default=0, init=False)
 
     def step(
         self,
@@ -57,24 +56,13 @@ class Heun(AbstractSampler):
         axis: Where a step is straight, as in Euler's method.
     """
 
-    churn: float = eqx.field(static=True)
-    s_min: float = eqx.field(static=True)
-    s_max: float = eqx.field(static=True)
-    s_noise: float = eqx.field(static=True)
-    axis: AxisName = eqx.field(static=True)
-    noise_draws: int = eqx.field(static=True)
-
-    def __init__(
-        self,
-        *,
-        churn: NotNegative = 0.0,
-        s_min: NotNegative = 0.0,
-        s_max: NotNegative = 1e6,
-        s_noise: Annotated[float, Ge(0), Le(10)] = 1.0,
-        axis: AxisName = "sigma",
-    ):
-        self.churn, self.s_min, self.s_max, self.s_noise = churn, s_min, s_max, s_noise
-        self.axis, self.noise_draws = axis, 1
+    _: KW_ONLY
+    churn: NotNegative = eqx.field(static=True, default=0.0)
+    s_min: NotNegative = eqx.field(static=True, default=0.0)
+    s_max: NotNegative = eqx.field(static=True, default=1e6)
+    s_noise: Annotated[float, Ge(0), Le(10)] = eqx.field(static=True, default=1.0)
+    axis: AxisName = eqx.field(static=True, default="sigma")
+    noise_draws: int = eqx.field(static=True, default=1, init=False)
 
     def step(
         self,
@@ -131,11 +119,9 @@ class Lms(AbstractSampler):
         order: How many slopes, once there were as many steps.
     """
 
-    order: int = eqx.field(static=True)
-    noise_draws: int = eqx.field(static=True)
-
-    def __init__(self, *, order: Annotated[int, Ge(1), Le(4)] = 4):
-        self.order, self.noise_draws = order, 0
+    _: KW_ONLY
+    order: Annotated[int, Ge(1), Le(4)] = eqx.field(static=True, default=4)
+    noise_draws: int = eqx.field(static=True, default=0, init=False)
 
     def step(
         self,

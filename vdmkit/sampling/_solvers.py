@@ -5,6 +5,7 @@ ODE   dy = s/2 eps_hat dgamma
 SDE   dy = s eps_hat dgamma + s dw,   gamma falling,   s = sigma / alpha = exp(gamma / 2)
 """
 
+from dataclasses import KW_ONLY
 from typing import Literal
 
 import diffrax
@@ -80,11 +81,9 @@ class Sde(AbstractSampler):
         solver: Of diffrax, for Ito's equations with noise that does not depend on the state.
     """
 
-    solver: str = eqx.field(static=True)
-    noise_draws: int = eqx.field(static=True)
-
-    def __init__(self, *, solver: Literal["Euler", "Heun"] = "Euler"):
-        self.solver, self.noise_draws = solver, 1
+    _: KW_ONLY
+    solver: Literal["Euler", "Heun"] = eqx.field(static=True, default="Euler")
+    noise_draws: int = eqx.field(static=True, default=1, init=False)
 
     def step(
         self,

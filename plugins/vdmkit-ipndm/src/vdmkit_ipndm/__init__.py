@@ -8,6 +8,7 @@ a grid s(u), even in u, they give the mean of eps_hat over u in the place of tha
 h^2 / 12 (d eps_hat / du) s'' / s' to leading order, so that the method is of second order, however many the weights.
 """
 
+from dataclasses import KW_ONLY
 from typing import Annotated
 
 import equinox as eqx
@@ -40,11 +41,9 @@ class Ipndm(AbstractSampler):
         order: How many eps_hat, once there were as many steps.
     """
 
-    order: int = eqx.field(static=True)
-    noise_draws: int = eqx.field(static=True)
-
-    def __init__(self, *, order: Annotated[int, Ge(1), Le(4)] = 4):
-        self.order, self.noise_draws = order, 0
+    _: KW_ONLY
+    order: Annotated[int, Ge(1), Le(4)] = eqx.field(static=True, default=4)
+    noise_draws: int = eqx.field(static=True, default=0, init=False)
 
     def step(
         self,
