@@ -112,13 +112,13 @@ class Signal(AbstractTimeSampler):
         gamma_max: and where it ends.
     """
 
-    gamma_min: float = eqx.field(static=True)
-    gamma_max: float = eqx.field(static=True)
+    _: KW_ONLY
+    gamma_min: Gamma = eqx.field(static=True, default=-13.3)
+    gamma_max: Gamma = eqx.field(static=True, default=5.0)
 
-    def __init__(self, *, gamma_min: Gamma = -13.3, gamma_max: Gamma = 5.0):
-        if not gamma_min < gamma_max:
-            raise RecipeError(f"gamma_min = {gamma_min:g} must be below gamma_max = {gamma_max:g}.")
-        self.gamma_min, self.gamma_max = gamma_min, gamma_max
+    def __check_init__(self) -> None:
+        if not self.gamma_min < self.gamma_max:
+            raise RecipeError(f"gamma_min = {self.gamma_min:g} must be below gamma_max = {self.gamma_max:g}.")
 
     def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         first, last = jax.nn.softplus(-self.gamma_min), jax.nn.softplus(-self.gamma_max)  # integrals of alpha^2
