@@ -136,7 +136,7 @@ def single(name: str, times: AbstractTimeSampler, model: DiffusionModel, pixels:
 
 def planned(name: str, model: DiffusionModel, pixels: np.ndarray, kept: tuple[int, ...]) -> Way:
     """The estimator with some of its control variates, planned for these."""
-    estimator = VariationalBound(0, draws=2 * STRATA)
+    estimator = VariationalBound(draws=2 * STRATA)
     with controls(kept):
         plan = estimator.fitted_plan(model, pixels, precision=0.0, key=jax.random.key(0))
     variance = STRATA * float(plan.variance)
@@ -190,7 +190,7 @@ def check(model: DiffusionModel, pixels: np.ndarray) -> None:
     pixels = pixels[:CHECK_IMAGES]
     low, high = (CHECKS - 1) / chi2.ppf([0.975, 0.025], CHECKS - 1)
     for draws in CHECK_DRAWS:
-        estimator = VariationalBound(0, draws=draws)
+        estimator = VariationalBound(draws=draws)
         plan = estimator.fitted_plan(model, pixels, precision=0.0, key=jax.random.key(0))
         estimate = estimates(estimator, model, pixels, plan)
         intervals = []

@@ -4,6 +4,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -165,7 +166,7 @@ def test_kernels(name):
 def test_estimators(name, levels):
     """A registered estimator would not bound -log P, or its replicates share their draws."""
     few = {"importance": {"steps": 8}}
-    context = {"trained_steps": 0, "trained_kernel": Choice("kernel", "gaussian"), "levels": levels}
+    context: dict[str, Any] = {"trained_steps": 0, "trained_kernel": Choice("kernel", "gaussian")}
     context["trained_grid"] = Choice("grid", "uniform")
     check_estimator(registry("estimator").get(name).build(context, **few.get(name, {})), levels)
 
@@ -402,9 +403,9 @@ class _WiderKernel(GaussianKernel):
 class _Estimator(AbstractEstimator[None]):
     """Another estimator, whose estimates a liar changes."""
 
-    honest: AbstractEstimator = VariationalBound(0)
+    honest: AbstractEstimator = VariationalBound()
 
-    def describe(self):
+    def describe(self, levels):
         return "a lie"
 
     def plan(self, *args, **options):

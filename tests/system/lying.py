@@ -143,9 +143,9 @@ class WithoutPrior(AbstractEstimator):
     bound: VariationalBound
 
     def __init__(self):
-        self.bound = VariationalBound(0)
+        self.bound = VariationalBound()
 
-    def describe(self):
+    def describe(self, levels):
         return "variational bound"
 
     def plan(self, *args, **options):

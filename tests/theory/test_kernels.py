@@ -228,7 +228,7 @@ def test_no_bound_of_an_oracle_is_below_the_truth(oracle: str) -> None:
             continue  # it has no levels
         kernel = Choice("kernel", name, measured if name == "optimal_variance" else {})
         for steps in (1, 8):
-            estimator = VariationalBound(0, steps=steps, kernel=kernel, grid=Choice("grid", "gamma"), draws=16)
+            estimator = VariationalBound(steps=steps, kernel=kernel, grid=Choice("grid", "gamma"), draws=16)
             plan = estimator.even_plan(model)
             nats = np.stack(
                 [

@@ -153,7 +153,7 @@ def test_a_grid_of_a_bound_has_both_ends(gaussian, times) -> None:
         )
     choice = Choice("grid", "tabulated", {"times": times})
     with pytest.raises(RecipeError, match="A bound needs all of it"):
-        VariationalBound(0, steps=2, grid=choice).gammas(model.schedule)
+        VariationalBound(steps=2, grid=choice).gammas(model.schedule)
 
 
 def test_a_grid_of_a_bound_falls() -> None:

@@ -24,8 +24,8 @@ from vdmkit.objective._bound import (
 )
 from vdmkit.objective._schedule_gradient import Vjp, bound_gradient, variance_gradient
 from vdmkit.objective._step import Steps
-from vdmkit.objective._time_sampler import AbstractTimeSampler
-from vdmkit.objective._weighting import AbstractWeighting
+from vdmkit.objective._time_sampler import AbstractTimeSampler, LowDiscrepancy
+from vdmkit.objective._weighting import AbstractWeighting, Elbo
 from vdmkit.randomness import fold_purpose
 
 
@@ -43,14 +43,14 @@ class Draws(eqx.Module):
 
 
 class Objective(eqx.Module):
-    """Bounds of a batch of images. `steps` = 0 is continuous time.
+    """Bounds of a batch of images. `steps` = 0 is continuous time. The defaults are the paper's.
 
     The interior of the schedule follows the bound as everything else does, or else the variance: see `check_variance`.
     """
 
-    time_sampler: AbstractTimeSampler
-    weighting: AbstractWeighting
-    steps: int = eqx.field(static=True)
+    time_sampler: AbstractTimeSampler = LowDiscrepancy()
+    weighting: AbstractWeighting = Elbo()
+    steps: int = eqx.field(static=True, default=0)
     schedule_loss: Literal["bound", "variance"] = eqx.field(static=True, default="bound")
     kernel: AbstractKernel = GaussianKernel()
     grid: AbstractGrid = UniformInTime()

@@ -4,7 +4,7 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import is_dataclass
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from vdmkit.choice import Choice
 from vdmkit.errors import RegistryError
@@ -105,11 +105,16 @@ def _parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def _component_kind(annotation: Any) -> str:
-    """The kind in `Annotated[Choice, kind]`, or `Annotated[Choice, kind] | None`; or an empty string."""
+    """The kind in `Annotated[Choice, kind]`, or `Annotated[Choice, kind] | None`; or an empty string.
+
+    A component in Python may be given as an object, too: `Annotated[Choice | AbstractKernel, "kernel"]`.
+    """
     if type(None) in get_args(annotation):
         annotation = get_args(annotation)[0]
-    base, *metadata = get_args(annotation) or (None,)
-    return metadata[0] if base is Choice else ""
+    if get_origin(annotation) is not Annotated:
+        return ""
+    base, *metadata = get_args(annotation)
+    return metadata[0] if Choice in (base, *get_args(base)) else ""
 
 
 def _is_settings(annotation: Any) -> bool:

@@ -40,7 +40,7 @@ class Coding:
         return self.codec.header(fingerprint()) | {"chunk": chunk} | self.checkpoint
 
     def __str__(self) -> str:
-        return self.bound.describe().removeprefix("variational bound, ")
+        return self.bound.describe(self.codec.layers.levels).removeprefix("variational bound, ")
 
 
 def with_steps_of_codec(run: TrainedRun, overrides: Sequence[str]) -> TrainedRun:

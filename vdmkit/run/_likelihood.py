@@ -110,7 +110,7 @@ def _report(
         impossible_below=lowest,
         exact_bound=exact_bound(run, test, estimator, index),
         discretisation=solver and solver.value,
-        estimator=estimator.describe(),
+        estimator=estimator.describe(test.levels),
         evaluations=evaluations,
         evaluations_per_image=evaluations / len(index),
         levels=test.levels,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from annotated_types import Ge, Le
 from jaxtyping import Array, Float
 
-from vdmkit.choice import Choice
+from vdmkit.choice import Choice, built
 from vdmkit.denoiser import Estimate
 from vdmkit.kernel import AbstractKernel, part_of_noise
 from vdmkit.registry import register
@@ -30,8 +30,8 @@ class Ancestral(AbstractSampler):
     kernel: AbstractKernel
     noise_draws: int = eqx.field(static=True)
 
-    def __init__(self, *, kernel: Annotated[Choice, "kernel"] = PAPERS):
-        self.kernel = kernel.build()
+    def __init__(self, *, kernel: Annotated[Choice | AbstractKernel, "kernel"] = PAPERS):
+        self.kernel = built(kernel)
         self.noise_draws = self.kernel.noise_draws
 
     def step(
