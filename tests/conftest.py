@@ -17,7 +17,7 @@ from vdmkit.model import DiffusionModel
 from vdmkit.networks import AbstractNetwork
 from vdmkit.noise import LearnedLinear, VariancePreserving
 from vdmkit.observation import CategoricalObservation
-from vdmkit.plugins import load_plugins
+from vdmkit.registry import load_plugins
 
 # Here, before any module is collected: what is parametrised over a registry has the plugins whichever files are run.
 load_plugins()
@@ -45,7 +45,14 @@ def tiny_model() -> DiffusionModel:
     kernel, bias = rng.normal(size=(pixels + 1, pixels)), rng.normal(size=pixels)
     network = _Tiny(jnp.asarray(kernel / 8, jnp.float32), jnp.asarray(bias, jnp.float32))
     schedule = LearnedLinear(gamma_min=-6.0, gamma_max=5.0)
-    return DiffusionModel(schedule, VariancePreserving(), Eps(), network, CategoricalObservation(LEVELS), SHAPE)
+    return DiffusionModel(
+        schedule=schedule,
+        path=VariancePreserving(),
+        prediction=Eps(),
+        network=network,
+        observation=CategoricalObservation(LEVELS),
+        shape=SHAPE,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vdmkit.choice import Choice
 from vdmkit.data import MixtureData
 from vdmkit.denoiser import V
 from vdmkit.errors import RecipeError
@@ -18,7 +17,7 @@ from vdmkit.kernel import AbstractGaussianKernel, GaussianKernel, MixtureKernel
 from vdmkit.likelihood import ImportanceWeighted, ProbabilityFlow, VariationalBound
 from vdmkit.noise import FixedLinear, LearnedLinear, Pinned, UniformInGamma
 from vdmkit.objective import Elbo, LowDiscrepancy, Objective
-from vdmkit.registry import registry
+from vdmkit.registry import Choice, registry
 from vdmkit.sampling import Ancestral, Heun
 from vdmkit.testing import check_estimator
 

@@ -5,8 +5,7 @@ import json
 
 import pytest
 
-from vdmkit.plugins import load_plugins
-from vdmkit.registry import kinds, registry
+from vdmkit.registry import kinds, load_plugins, registry
 
 load_plugins()
 ALL = [component for kind in kinds() for component in registry(kind).components.values()]

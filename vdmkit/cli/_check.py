@@ -74,8 +74,7 @@ def _examine(recipe: "Recipe") -> _Findings:
 
 def _summary(recipe: "Recipe", parameters: str) -> str:
     from vdmkit.likelihood import describe_steps
-    from vdmkit.recipe import one_line
-    from vdmkit.run import drawn_by
+    from vdmkit.recipe import drawn_by, one_line
 
     model, training, drawn = recipe.model, recipe.training, drawn_by(recipe)
     choices = [recipe.data, *recipe.augmentations]

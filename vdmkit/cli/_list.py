@@ -10,8 +10,7 @@ import typer
 from vdmkit.cli._options import AsJson, PluginFiles
 
 if TYPE_CHECKING:
-    from vdmkit.component import Component
-    from vdmkit.registry import Registry
+    from vdmkit.registry import Component, Registry
 
 
 def list_components(
@@ -20,8 +19,7 @@ def list_components(
     as_json: AsJson = False,
 ) -> None:
     """List what a recipe can choose from."""
-    from vdmkit.plugins import load_plugins
-    from vdmkit.registry import kinds, registry
+    from vdmkit.registry import kinds, load_plugins, registry
 
     load_plugins(plugins)
     registries = [registry(name) for name in ([kind] if kind else kinds())]
@@ -44,7 +42,8 @@ def _facts(component: "Component") -> dict[str, Any]:
 
 def _parameter_facts(parameter: inspect.Parameter) -> dict[str, Any]:
     """A parameter without a default has no key "default"."""
-    from vdmkit.recipe import Choice, type_name
+    from vdmkit.recipe import type_name
+    from vdmkit.registry import Choice
 
     facts = {"name": parameter.name, "type": type_name(parameter.annotation)}
     if parameter.default is not parameter.empty:

@@ -118,8 +118,7 @@ pytest
 
 def _refuse_taken(name: str, module: str, component: str) -> None:
     """Raises RegistryError if Python or a recipe would find something else by the name."""
-    from vdmkit.plugins import load_plugins
-    from vdmkit.registry import registry
+    from vdmkit.registry import load_plugins, registry
 
     if keyword.iskeyword(module) or importlib.util.find_spec(module):
         what = "a word of Python" if keyword.iskeyword(module) else "the name of a module that is there already"

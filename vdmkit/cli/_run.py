@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vdmkit.cli._options import Overrides, PluginFiles, RecipeFile, command
-from vdmkit.plugins import copies_in
+from vdmkit.registry import copies_in
 
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run folder. Default: runs/RECIPE.")]
 

@@ -7,11 +7,10 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from vdmkit.choice import Choice, built
 from vdmkit.errors import RecipeError
 from vdmkit.limits import Gamma
 from vdmkit.noise._schedule import AbstractSchedule
-from vdmkit.registry import register
+from vdmkit.registry import Choice, built, register
 
 _NETWORK = Choice("schedule", "learned_monotone")
 

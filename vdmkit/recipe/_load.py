@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vdmkit.errors import RecipeError
-from vdmkit.plugins import broken_packages, kept_plugins, load_plugins
 from vdmkit.recipe._document import read_document
 from vdmkit.recipe._reader import Reader
 from vdmkit.recipe._recipe import Recipe
+from vdmkit.registry import broken_packages, kept_plugins, load_plugins
 
 
 def load_recipe(

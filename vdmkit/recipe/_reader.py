@@ -6,13 +6,12 @@ from collections.abc import Callable
 from dataclasses import is_dataclass
 from typing import Annotated, Any, get_args, get_origin
 
-from vdmkit.choice import Choice
 from vdmkit.errors import RegistryError
 from vdmkit.recipe._document import Document, Place
 from vdmkit.recipe._lines import Keys
 from vdmkit.recipe._renamed import RENAMED
 from vdmkit.recipe._values import UnfitError, check_value, describe, type_name
-from vdmkit.registry import nearest, registry
+from vdmkit.registry import Choice, nearest, registry
 
 
 class Reader:

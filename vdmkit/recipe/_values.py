@@ -11,8 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from vdmkit.choice import Choice
-from vdmkit.registry import nearest
+from vdmkit.registry import Choice, nearest
 
 _PLAIN_WORDS = {
     "a valid integer": "an integer",

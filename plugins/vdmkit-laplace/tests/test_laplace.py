@@ -11,9 +11,8 @@ import pytest
 from scipy import stats
 from vdmkit_laplace import Cauchy, Laplace
 
-from vdmkit.plugins import load_plugins
 from vdmkit.recipe import load_recipe
-from vdmkit.registry import registry
+from vdmkit.registry import load_plugins, registry
 from vdmkit.testing import check_schedule
 
 SCHEDULES = {"laplace": (Laplace, stats.laplace), "cauchy": (Cauchy, stats.cauchy)}
