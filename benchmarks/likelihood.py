@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Network evaluations that a test likelihood costs: `uv run python benchmarks/likelihood.py [--ckpt runs/digits]`.
 
-The bound of all test images in continuous time, on a run of `uv run vdmkit run recipes/digits.toml`. Every row is one
+The bound of all test images in continuous time, on a run of `uv run vdmkit run digits`. Every row is one
 way of estimating it. Its variance is measured, by the spread of each image's estimates under different keys: the
 test set is fixed, so that differences between images do not count. The second row is how google-research/vdm
 evaluates: one batch behind one uniform time. A row's

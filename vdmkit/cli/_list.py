@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit list`: what a recipe can choose from."""
+"""`vdmkit list`: what a recipe can choose from, and the recipes that come with vdmkit."""
 
 import inspect
 import json
@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
 def list_components(
     plugins: PluginFiles,
-    kind: Annotated[str | None, typer.Argument(help="Only this kind, such as schedule.")] = None,
+    kind: Annotated[str | None, typer.Argument(help="Only this kind, such as schedule; or `recipe`.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List what a recipe can choose from."""
+    """List what a recipe can choose from; `list recipe` lists the recipes that come with vdmkit."""
+    if kind == "recipe":
+        return _list_recipes(as_json)
     from vdmkit.registry import kinds, load_plugins, registry
 
     load_plugins(plugins)
@@ -28,6 +30,19 @@ def list_components(
         typer.echo(json.dumps([_facts(component) for component in components], indent=2, default=str))
     else:
         typer.echo("\n\n".join(_describe(one) for one in registries))
+
+
+def _list_recipes(as_json: bool) -> None:
+    from vdmkit.recipe import recipe_summary, shipped_recipes
+
+    recipes = {name: recipe_summary(path) for name, path in shipped_recipes().items()}
+    if as_json:
+        facts = [{"kind": "recipe", "name": name, "summary": summary} for name, summary in recipes.items()]
+        typer.echo(json.dumps(facts, indent=2))
+    else:
+        width = max(map(len, recipes), default=0)
+        lines = [f"  {name:{width}}  {summary}" for name, summary in recipes.items()]
+        typer.echo("\n".join(["recipe: trained by name: `vdmkit run digits`", "", *lines]))
 
 
 def _facts(component: "Component") -> dict[str, Any]:

@@ -4,6 +4,7 @@
 from vdmkit.recipe._drawn import Drawn, drawn_by
 from vdmkit.recipe._dump import differences, dump, flat, one_line, resolved
 from vdmkit.recipe._load import load_recipe
+from vdmkit.recipe._names import find_recipe, recipe_summary, shipped_recipes
 from vdmkit.recipe._recipe import (
     EvaluationSettings,
     LikelihoodSettings,
@@ -27,10 +28,13 @@ __all__ = [
     "differences",
     "drawn_by",
     "dump",
+    "find_recipe",
     "flat",
     "load_recipe",
     "one_line",
+    "recipe_summary",
     "resolved",
+    "shipped_recipes",
     "toml_text",
     "type_name",
 ]

@@ -48,5 +48,5 @@ def test_the_recipe_uses_it():
     recipe = load_recipe(Path(__file__).parents[1] / "digits_laplace.toml")
     schedule = recipe.model.schedule.build()
     assert isinstance(schedule, Laplace)
-    parent = load_recipe(Path(__file__).parents[3] / "recipes" / "digits.toml").model.schedule.params
+    parent = load_recipe("digits").model.schedule.params
     assert (schedule.gamma_min, schedule.gamma_max) == (parent["gamma_min"], parent["gamma_max"])
