@@ -230,6 +230,7 @@ def test_what_a_run_kept_does_not_replace_vdmkit(write, digits_toml):
         ("import equinox as eqx", "import no_such_module", r"No module named 'no_such_module' \(.*mine.py:3\)"),
         ("class Straight", "klass Straight", r"SyntaxError: invalid syntax \(mine.py, line 8\)\. "),
         ('"schedule"', '"schedul"', 'unknown kind of component.*Did you mean "schedule"'),
+        ('"schedule"', '"times"', "kind of component 'times' was renamed: 'time_sampler'"),
         ("def __call__", "def call", "Straight does not define __call__"),
         ("gamma_min: float", "lowest: float", "Straight does not define gamma_min"),
         ("(AbstractSchedule)", "(eqx.Module)", "Straight must subclass AbstractSchedule"),
