@@ -332,7 +332,7 @@ def test_an_unknown_component_may_be_that_of_a_broken_package(install, digits_to
     """Who made a run with a plugin would look for a typing mistake, when the plugin does not load."""
     install("vdmkit-broken", {"plug_broken.py": "1 / 0"})
     sets = ["model.schedule.name=bent", "model.path.name=bent"]
-    with pytest.raises(RecipeError) as caught:
+    with pytest.warns(PluginWarning), pytest.raises(RecipeError) as caught:
         load_recipe(digits_toml, sets)
     lines = str(caught.value).splitlines()
     assert [line.count("'vdmkit-broken'") for line in lines] == [0, 0, 1]
