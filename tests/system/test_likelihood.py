@@ -140,9 +140,10 @@ def test_the_text(measured):
     assert text.row("model") == f"step 12, ema weights, float32, matmul precision default, {facts['device']}"
 
 
-def test_batches_and_devices_change_nothing(program, whole, measured):
+@pytest.mark.system
+def test_batches_and_devices_change_nothing(processes, whole, measured):
     """The likelihood of an image would depend on its batch, on padding, or on the number of devices."""
-    four = measure(program, whole, *FEW, "--set", "likelihood.batch_size=6", flags=DEVICES)  # 8 images at a time
+    four = measure(processes, whole, *FEW, "--set", "likelihood.batch_size=6", flags=DEVICES)  # 8 images at a time
     assert four.facts["device"].startswith("4 x ")
     for other in (measured["one by one"], measured["by sevens"], four):
         for name, values in measured["json"].images.items():
@@ -152,15 +153,16 @@ def test_batches_and_devices_change_nothing(program, whole, measured):
         assert other.facts["bpd"] == pytest.approx(measured["json"].facts["bpd"], rel=2e-6)
 
 
-def test_killed_it_goes_on_where_it_was(program, whole, measured):
+@pytest.mark.system
+def test_killed_it_goes_on_where_it_was(processes, whole, measured):
     """A pass of hours would begin anew, end with another number than undisturbed, or leave its parts behind."""
     last = r"os.rename likelihood\.unfinished/.*/14\.npz "
-    killed = measure(program, whole, *BY_SEVENS, faults=f"SIGKILL {last}", code=-9)
+    killed = measure(processes, whole, *BY_SEVENS, faults=f"SIGKILL {last}", code=-9)
     assert killed.out == ""
     unfinished = killed.run / "likelihood.unfinished"
     assert sorted(path.name for path in unfinished.glob("*/[0-9]*")) == ["0.npz", "7.npz"]
     done = r"os.rename likelihood\.unfinished/.*/(0|7)\.npz "  # what is computed is written
-    again = measure(program, whole, *BY_SEVENS, faults=f"SIGKILL {done}")
+    again = measure(processes, whole, *BY_SEVENS, faults=f"SIGKILL {done}")
     undisturbed = measured["by sevens"]
     assert again.out == undisturbed.out
     assert again.written.name == undisturbed.written.name
@@ -244,17 +246,18 @@ def test_a_sub_sample(measured):
     assert seven.images["nats"].shape == (7,)
 
 
-def test_what_is_no_likelihood(program, whole):
+@pytest.mark.system
+def test_what_is_no_likelihood(processes, whole):
     """A solve that stopped halfway would be reported as a likelihood, or hours of solving be lost by the refusal."""
     fails = ("--estimator", "ode", "--set", "likelihood.estimator.max_steps=2", *FOUR)
     reason = "the solver did not reach its end for 4 of 4 images: give it more likelihood.estimator.max_steps."
-    refused = measure(program, whole, *fails, code=4)
+    refused = measure(processes, whole, *fails, code=4)
     assert refused.out == ""
     message = f"not a likelihood: {reason} --allow-untrusted prints the number, marked as none."
     assert refused.err.splitlines()[-1] == message
     assert not (refused.run / "likelihood").exists()
     again = r"os.rename likelihood\.unfinished/.*/0\.npz "
-    marked = measure(program, whole, *fails, "--allow-untrusted", faults=f"SIGKILL {again}")
+    marked = measure(processes, whole, *fails, "--allow-untrusted", faults=f"SIGKILL {again}")
     facts = marked.facts
     assert (facts["trusted"], facts["reasons"], facts["discretisation"]) == (False, [reason], None)
     assert marked.out.splitlines()[0].startswith(f"{facts['bpd']:.4f} +/- ")
