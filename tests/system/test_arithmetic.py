@@ -39,6 +39,7 @@ def highest(program_in, tmp_path_factory, whole):
     return {name: (left[name], said[name]) for name in LEFT} | {name: (said[name], None) for name in PRINTED}
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", LEFT | PRINTED)
 def test_what_a_number_was_computed_in(highest, name: str) -> None:
     """Two numbers of different precision would look alike, in a file or on the screen."""

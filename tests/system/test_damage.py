@@ -82,6 +82,7 @@ def test_a_kill_between_a_checkpoint_and_its_note(processes, tiny, same_as_whole
     same_as_whole(run)
 
 
+@pytest.mark.system
 def test_all_checkpoints_truncated(program, tiny, copy, same_as_whole):
     """A run without a usable checkpoint would stop for good, or begin again without a word."""
     for step in ("9", "12"):
@@ -95,6 +96,7 @@ def test_all_checkpoints_truncated(program, tiny, copy, same_as_whole):
     same_as_whole(copy)
 
 
+@pytest.mark.system
 def test_a_damaged_manifest(program, tiny, copy, same_as_whole):
     """A damaged manifest.json would end in a traceback, or following the advice would not help."""
     (copy / "manifest.json").write_text('{"shape": [8')

@@ -107,6 +107,7 @@ def test_a_loss_that_is_not_finite(program, tiny, steep):
     assert steps_in(program.cwd / "run" / "checkpoints") == [1, 2]
 
 
+@pytest.mark.system
 def test_parameters_that_are_not_finite(program, tiny, steep):
     """A step whose loss was finite could leave infinite parameters, and they would be saved as a good checkpoint."""
     overflows = steep("1e39")

@@ -5,10 +5,12 @@ import json
 import shutil
 
 import numpy as np
+import pytest
 
 QUICK = ("--images", "20", "--nodes", "25", "--steps", "2,3")  # all test images
 
 
+@pytest.mark.system
 def test_grids_and_kernels_go_from_command_to_command(program, whole):
     """A saved grid or kernel would not be taken, or be another one than it was measured as."""
     studied = program("schedule", "--ckpt", str(whole), *QUICK, "--fit", "fitted")
