@@ -28,11 +28,9 @@ from vdmkit.observation import CategoricalObservation
 from vdmkit.plugins import load_plugins
 from vdmkit.registry import kinds, registry
 
-# Compiled once, whatever runs the tests again, or beside this process: half of the time of a first run.
-ROOT = Path(vdmkit.__file__).parents[1]
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+# Compiled functions are kept for the next run of the tests, for the other worker, and for the modules after this one.
+CACHE = Path(__file__).parents[1] / ".pytest_cache" / "jax"
+jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(CACHE)))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 # Here, before any module is collected: what is parametrised over a registry has the plugins whichever files are run.
@@ -81,7 +79,7 @@ def tiny_images() -> Images:
 @pytest.fixture(scope="session")
 def digits_toml() -> Path:
     """The default recipe: categorical prediction, small U-Net, gamma from -8 to 5, 8x8 images of 17 levels."""
-    return ROOT / "recipes" / "digits.toml"
+    return Path(vdmkit.__file__).parents[1] / "recipes" / "digits.toml"
 
 
 @pytest.fixture(scope="session")

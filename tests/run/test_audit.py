@@ -32,6 +32,7 @@ from vdmkit.recipe import load_recipe
 from vdmkit.run._audit import _Curved, _decoder_excess, _in_time, as_json, gather
 from vdmkit.run._pass import pass_over
 
+pytestmark = pytest.mark.statistical
 ORACLE = Path(vdmkit.__file__).parents[1] / "recipes" / "oracle_gaussian.toml"
 SMALL = ["data.shape=[2, 3, 1]", "data.levels=5", "model.schedule.gamma_min=-4.0", "model.schedule.gamma_max=6.0"]
 

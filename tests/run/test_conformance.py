@@ -61,7 +61,7 @@ def test_a_component_that_lies_is_refused(lie):
     assert refused.value.exit_code == 4
 
 
-QUICK = ["digits.toml", "digits_few_steps.toml", "oracle_gaussian.toml", "oracle_mixture_continuous.toml"]
+QUICK = ["oracle_gaussian.toml", "digits.toml", "digits_few_steps.toml", "oracle_mixture_continuous.toml"]
 OTHERS = sorted(
     str(path.relative_to(ROOT / "recipes"))
     for folder in ("recipes", "recipes/digits")
@@ -70,7 +70,11 @@ OTHERS = sorted(
 )
 
 
-@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
+RECIPES = [QUICK[0], *(pytest.param(name, marks=pytest.mark.system) for name in QUICK[1:])]
+RECIPES += [pytest.param(name, marks=pytest.mark.slow) for name in OTHERS]
+
+
+@pytest.mark.parametrize("name", RECIPES)
 def test_the_components_of_a_recipe_are_not_refused(name):
     """A correct model would be called a liar."""
     network = () if name.startswith("oracle") else ("model.network.channels=8",)
