@@ -278,7 +278,7 @@ def test_what_is_no_likelihood(processes, whole):
     assert not (marked.run / "likelihood.unfinished").exists()
 
 
-REFUSED = [
+REFUSED = [  # by the recipe alone
     (("--estimator", "nonsense"), "unknown estimator 'nonsense'. Known: bound, importance, ode."),
     (("--set", "likelihood.estimator.draws=3"), "likelihood.estimator.draws: expected a multiple of 2, found 3."),
     (("--set", "likelihood.estimator.draws=0"), "expected greater than or equal to 2, found 0."),
@@ -286,18 +286,21 @@ REFUSED = [
         ("--set", "likelihood.estimator.samples=2"),
         "samples: unknown key. Known: draws, steps, kernel, grid.",
     ),
+]
+REFUSED_LATER = [  # when the model is there, and was checked
     (("--precision", "0.1", "--estimator", "ode"), "Leave the precision out and set likelihood.estimator.draws."),
     (("--precision", "0.1", "--estimator", "importance"), "the importance estimator cannot plan for a precision"),
     (("--steps", "4", "--estimator", "ode", *ADAPTIVE), 'likelihood.estimator.steps = 4 with step_size = "adaptive"'),
 ]
 
 
-def test_refusals(program, whole, snapshot):
+@pytest.mark.parametrize("refused", [REFUSED, pytest.param(REFUSED_LATER, marks=pytest.mark.system)], ids=["", "later"])
+def test_refusals(program, whole, snapshot, refused):
     """A mistyped estimator or setting would be passed over in silence, or end without the names that are known."""
     run = shutil.copytree(whole, program.cwd / "run")
     before = snapshot(run)
-    results = program.together(*(("likelihood", "--ckpt", "run", *arguments) for arguments, _ in REFUSED))
-    for (arguments, message), result in zip(REFUSED, results, strict=True):
+    results = program.together(*(("likelihood", "--ckpt", "run", *arguments) for arguments, _ in refused))
+    for (arguments, message), result in zip(refused, results, strict=True):
         assert (result.code, result.out) == (2, ""), arguments
         assert message in result.err, arguments
         assert len(result.err.splitlines()) == 1, result.err
