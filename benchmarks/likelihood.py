@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Network evaluations that a test likelihood costs: `uv run python benchmarks/likelihood.py [--ckpt runs/digits]`.
 
-The bound of all test images in continuous time, on a run of `uv run vdmkit run recipes/digits.toml`. Every row is one
+The bound of all test images in continuous time, on a run of `uv run vdmkit run digits`. Every row is one
 way of estimating it. Its variance is measured, by the spread of each image's estimates under different keys: the
 test set is fixed, so that differences between images do not count. The second row is how google-research/vdm
 evaluates: one batch behind one uniform time. A row's
@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.stats import chi2
 
-from vdmkit.likelihood import VariationalBound, bound_of_images, interval
+from vdmkit.likelihood import VariationalBound, interval, pass_over
 from vdmkit.likelihood._controls import Controls, fit_controls
 from vdmkit.model import DiffusionModel
 from vdmkit.objective import AbstractTimes, Elbo, LowDiscrepancy, Objective, Uniform, bits_per_dim
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
     run = load_run(arguments.ckpt)
-    model, pixels = run.model(run.recipe.likelihood.weights), run.recipe.data.build().load("test").pixels
+    model, pixels = run.weighted(run.recipe.likelihood.weights), run.recipe.data.build().load("test").pixels
     (check if arguments.check else table)(model, pixels)
 
 
@@ -111,8 +111,11 @@ def ways(model: DiffusionModel, pixels: np.ndarray) -> Iterator[Way]:
     yield single("i.i.d. times", Uniform(), model, pixels)
     yield single("times even over the images", LowDiscrepancy(), model, pixels)
 
+    even = VariationalBound(0, draws=2 * STRATA)
+
     def stratified(key: jax.Array) -> np.ndarray:
-        return bound_of_images(model, pixels, draws=2 * STRATA, steps=0, batch_size=len(pixels), key=key).total
+        plan, index = even.even_plan(model), np.arange(len(pixels))
+        return np.asarray(pass_over(even, model, pixels, index, plan, batch_size=len(pixels), key=key).nats)
 
     yield Way("times even in each image", stratified, STRATA, REPEATS_STRATIFIED)
     yield planned("  + Neyman allocation", model, pixels, ())

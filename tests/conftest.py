@@ -25,8 +25,7 @@ from vdmkit.model import DiffusionModel
 from vdmkit.networks import AbstractNetwork
 from vdmkit.noise import LearnedLinear, VariancePreserving
 from vdmkit.observation import CategoricalObservation
-from vdmkit.plugins import load_plugins
-from vdmkit.registry import kinds, registry
+from vdmkit.registry import kinds, load_plugins, registry
 
 # Compiled functions are kept for the next run of the tests, for the other worker, and for the modules after this one.
 CACHE = Path(__file__).parents[1] / ".pytest_cache" / "jax"
@@ -66,7 +65,14 @@ def tiny_model() -> DiffusionModel:
     kernel, bias = rng.normal(size=(pixels + 1, pixels)), rng.normal(size=pixels)
     network = _Tiny(jnp.asarray(kernel / 8, jnp.float32), jnp.asarray(bias, jnp.float32))
     schedule = LearnedLinear(gamma_min=-6.0, gamma_max=5.0)
-    return DiffusionModel(schedule, VariancePreserving(), Eps(), network, CategoricalObservation(LEVELS), SHAPE)
+    return DiffusionModel(
+        schedule=schedule,
+        path=VariancePreserving(),
+        prediction=Eps(),
+        network=network,
+        observation=CategoricalObservation(LEVELS),
+        shape=SHAPE,
+    )
 
 
 @pytest.fixture(scope="session")

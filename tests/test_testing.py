@@ -13,7 +13,6 @@ import optax
 import pytest
 
 from vdmkit import testing
-from vdmkit.choice import Choice
 from vdmkit.data import AbstractAugmentation, AbstractSource, Images, identified
 from vdmkit.denoiser import Eps, Estimate, X, solve_direction
 from vdmkit.distribution import GaussianMixture
@@ -24,8 +23,7 @@ from vdmkit.networks import AbstractNetwork
 from vdmkit.noise import AbstractGrid, AbstractPath, AbstractSchedule, FixedLinear
 from vdmkit.objective import AbstractTimes, AbstractWeighting
 from vdmkit.observation import AbstractObservation, CategoricalObservation, level_values
-from vdmkit.plugins import load_plugins
-from vdmkit.registry import kinds, registry
+from vdmkit.registry import Choice, kinds, load_plugins, registry
 from vdmkit.sampling import Ancestral
 from vdmkit.testing import (
     check_augmentation,

@@ -23,7 +23,7 @@ def test_its_code_and_commands_run(tmp_path):
     assert len(commands) == 5
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     for program, arguments in commands:
-        words = arguments.replace("recipes/", f"{ROOT}/recipes/").split()
+        words = arguments.split()
         if words[0] == "run":
             words += [word for key in QUICK.split() for word in ("--set", key)]
         if words[0] == "likelihood":

@@ -7,8 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from vdmkit.plugins import load_plugins
-from vdmkit.registry import registry
+from vdmkit.registry import load_plugins, registry
 
 
 @pytest.fixture

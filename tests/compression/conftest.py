@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from jaxtyping import Array
 
-from vdmkit.choice import Choice
 from vdmkit.compression import Codec
 from vdmkit.container import payload_of
 from vdmkit.denoiser import Categorical
@@ -18,6 +17,7 @@ from vdmkit.model import DiffusionModel
 from vdmkit.networks import AbstractNetwork, NoNetwork
 from vdmkit.noise import FixedLinear, VariancePreserving
 from vdmkit.observation import CategoricalObservation
+from vdmkit.registry import Choice
 from vdmkit.run._codec import layers_of
 
 SHAPE, LEVELS, PIXELS = (4, 4, 1), 5, 16
@@ -54,12 +54,12 @@ def model_of() -> Callable[..., DiffusionModel]:
 
     def build(prediction, network=None, schedule=None, path=None, observation=None) -> DiffusionModel:
         return DiffusionModel(
-            schedule or FixedLinear(gamma_min=-6.0, gamma_max=5.0),
-            path or VariancePreserving(),
-            prediction,
-            network or NoNetwork(outputs=prediction.outputs),
-            observation or CategoricalObservation(LEVELS),
-            SHAPE,
+            schedule=schedule or FixedLinear(gamma_min=-6.0, gamma_max=5.0),
+            path=path or VariancePreserving(),
+            prediction=prediction,
+            network=network or NoNetwork(outputs=prediction.outputs),
+            observation=observation or CategoricalObservation(LEVELS),
+            shape=SHAPE,
         )
 
     return build

@@ -5,12 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.choice import Choice
 from vdmkit.container import payload_of
 from vdmkit.denoiser import Categorical, Eps
 from vdmkit.noise import FlowMatching, LearnedLinear
 from vdmkit.observation import DiscretisedGaussian
-from vdmkit.registry import registry
+from vdmkit.registry import Choice, registry
 
 GAUSSIAN = Choice("kernel", "gaussian", {"variance": "small"})
 LARGE = Choice("kernel", "gaussian", {"variance": "large"})

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import pytest
 from annotated_types import Gt
 
-from vdmkit import plugins, registry
+from vdmkit.registry import _kinds as registry
+from vdmkit.registry import _plugins as plugins
 
 
 @pytest.fixture(autouse=True)

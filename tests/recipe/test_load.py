@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from vdmkit.errors import RecipeError
-from vdmkit.recipe import Choice, differences, dump, load_recipe, resolved
+from vdmkit.recipe import differences, dump, load_recipe, resolved
+from vdmkit.registry import Choice
 
 
 def test_defaults_are_filled_in(write):

@@ -40,7 +40,14 @@ def test_bound_of_improved_diffusion(figures, mixture: GaussianMixture, table: s
     first = float(part_of_noise(gammas[-2], gammas[-1]) / (1 + jnp.exp(-gammas[-1])))
     schedule = FixedLinear(gamma_min=float(gammas[-1]), gamma_max=float(gammas[0]))
     observation = DiscretisedGaussian(256, sd=float(np.sqrt(first)))
-    model = DiffusionModel(schedule, VariancePreserving(), Exact(mixture), NoNetwork(1), observation, mixture.shape)
+    model = DiffusionModel(
+        schedule=schedule,
+        path=VariancePreserving(),
+        prediction=Exact(mixture),
+        network=NoNetwork(1),
+        observation=observation,
+        shape=mixture.shape,
+    )
     images, noise = jnp.asarray(data["x_uint8"]), jnp.asarray(rows["noise"])
     np.testing.assert_allclose(jax.vmap(observation.encode)(images), data["x"], atol=1e-15)
 
@@ -68,7 +75,12 @@ def test_log_likelihood_of_k_diffusion(figures, mixture: GaussianMixture) -> Non
     low, high = found["log_likelihood/sigma"].tolist()
     schedule = FixedLinear(gamma_min=2 * float(np.log(low)), gamma_max=2 * float(np.log(high)))
     model = DiffusionModel(
-        schedule, VarianceExploding(), Exact(mixture), NoNetwork(1), GaussianObservation(0), mixture.shape
+        schedule=schedule,
+        path=VarianceExploding(),
+        prediction=Exact(mixture),
+        network=NoNetwork(1),
+        observation=GaussianObservation(0),
+        shape=mixture.shape,
     )
     integrator = Integrator("Dopri8", jnp.asarray(1e-11), jnp.asarray(1e-11), 0, 4096)
     end = jax.jit(jax.vmap(lambda x, v: transport(model, x, v[None], integrator)))(

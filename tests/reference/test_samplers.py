@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.choice import Choice
 from vdmkit.distribution import Exact
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import NoNetwork
@@ -30,6 +29,7 @@ from vdmkit.noise import (
     VariancePreserving,
 )
 from vdmkit.observation import GaussianObservation
+from vdmkit.registry import Choice
 from vdmkit.sampling import (
     Ancestral,
     Ddim,
@@ -57,7 +57,12 @@ def float64():
 @pytest.fixture(scope="module")
 def model(mixture) -> DiffusionModel:
     return DiffusionModel(
-        FixedLinear(), VariancePreserving(), Exact(mixture), NoNetwork(1), GaussianObservation(0), mixture.shape
+        schedule=FixedLinear(),
+        path=VariancePreserving(),
+        prediction=Exact(mixture),
+        network=NoNetwork(1),
+        observation=GaussianObservation(0),
+        shape=mixture.shape,
     )
 
 

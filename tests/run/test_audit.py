@@ -23,14 +23,16 @@ from vdmkit.likelihood import (
     ProbabilityFlow,
     VariationalBound,
     _dequantisation,
+    gather,
+    pass_over,
     referee,
 )
+from vdmkit.likelihood._audit import _Curved, _decoder_excess, _in_time
 from vdmkit.likelihood._flow import Integrator
 from vdmkit.noise import AbstractSchedule, FixedLinear
 from vdmkit.observation import CategoricalObservation
 from vdmkit.recipe import load_recipe
-from vdmkit.run._audit import _Curved, _decoder_excess, _in_time, as_json, gather
-from vdmkit.run._pass import pass_over
+from vdmkit.run._audit import as_json
 
 pytestmark = pytest.mark.statistical
 ORACLE = Path(vdmkit.__file__).parents[1] / "recipes" / "oracle_gaussian.toml"

@@ -10,7 +10,7 @@ import vdmkit
 from vdmkit.assembly import build_state, training_counts
 from vdmkit.errors import UntrustedError
 from vdmkit.recipe import load_recipe
-from vdmkit.run._conformance import Findings, check_data_of_run, check_measurement_of_run, check_training_of_run
+from vdmkit.testing import Findings, check_data_of_recipe, check_measurement_of_recipe, check_training_of_recipe
 
 ROOT = Path(vdmkit.__file__).parents[1]
 SYSTEM = ROOT / "tests" / "system"
@@ -35,11 +35,11 @@ def findings_of(path: Path, *overrides: str, plugins: tuple[Path, ...] = ()) -> 
     recipe = load_recipe(path, overrides, plugins)
     source = recipe.data.build()
     train, test = source.load("train"), source.load("test")
-    found = check_data_of_run(recipe, source, train, test) + check_training_of_run(recipe, train)
+    found = check_data_of_recipe(recipe, source, train, test) + check_training_of_recipe(recipe, train)
     if found.problems:
         return found
     model = build_state(recipe, training_counts(recipe, train)).ema_model
-    return found + check_measurement_of_run(recipe, model, test)
+    return found + check_measurement_of_recipe(recipe, model, test)
 
 
 FIRST = ["model.observation.name=fat", "data.name=changing"]  # the others compile as much again

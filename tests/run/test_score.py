@@ -12,9 +12,9 @@ import vdmkit
 from vdmkit import quality
 from vdmkit.cli import main
 from vdmkit.errors import DataError
-from vdmkit.quality import as_rgb, frechet_distance
+from vdmkit.quality import _score, as_rgb, frechet_distance
 from vdmkit.recipe import load_recipe
-from vdmkit.run import RunFolder, _score, load_run, run_recipe, score_run
+from vdmkit.run import RunFolder, load_run, run_recipe, score_run
 
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 COUNT = 8

@@ -13,12 +13,12 @@ import pytest
 import vdmkit
 from vdmkit.assembly import build_state, training_counts
 from vdmkit.likelihood import ImportanceWeighted, VariationalBound, interval
+from vdmkit.likelihood._exact import below_the_truth, impossible_below
+from vdmkit.likelihood._pass import pass_over, sample_of
 from vdmkit.model import DiffusionModel
 from vdmkit.objective import bits_per_dim
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import load_recipe
-from vdmkit.run._exact import below_the_truth, impossible_below
-from vdmkit.run._pass import pass_over, sample_of
 
 SEEDS = (15, 288)  # 2 of the 10 up to 345
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from vdmkit.run import Arithmetic, ExpectedRate, arithmetic, audit_as_json, fingerprint, session
+from vdmkit.devices import Arithmetic, arithmetic
+from vdmkit.run import ExpectedRate, audit_as_json, fingerprint, session
 
 KEYS = ("precision", "matmul_precision", "device")
 DRAWS = ("--set", "likelihood.estimator.draws=2")

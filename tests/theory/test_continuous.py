@@ -35,7 +35,12 @@ def moments(distribution: GaussianMixture) -> list[tuple[np.ndarray, np.ndarray]
 def model(distribution: GaussianMixture, gamma_0: float, gamma_1: float) -> DiffusionModel:
     schedule = FixedLinear(gamma_min=gamma_0, gamma_max=gamma_1)
     return DiffusionModel(
-        schedule, VariancePreserving(), Exact(distribution), NoNetwork(1), GaussianObservation(0), distribution.shape
+        schedule=schedule,
+        path=VariancePreserving(),
+        prediction=Exact(distribution),
+        network=NoNetwork(1),
+        observation=GaussianObservation(0),
+        shape=distribution.shape,
     )
 
 

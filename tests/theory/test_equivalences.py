@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.choice import Choice
 from vdmkit.denoiser import AbstractDirection, Estimate
 from vdmkit.distribution import GaussianMixture
 from vdmkit.kernel import Gaussian, part_of_noise
@@ -35,7 +34,7 @@ from vdmkit.objective import (
     VelocityWeighting,
     VWeighting,
 )
-from vdmkit.registry import registry
+from vdmkit.registry import Choice, registry
 from vdmkit.sampling import (
     Ancestral,
     Ddim,

@@ -10,7 +10,6 @@ import pytest
 
 import vdmkit
 from vdmkit.assembly import build_estimator, build_state, training_counts
-from vdmkit.choice import Choice
 from vdmkit.denoiser import Estimate, estimate_from_logits
 from vdmkit.errors import RecipeError
 from vdmkit.kernel import AbstractKernel, Mixture
@@ -18,7 +17,7 @@ from vdmkit.likelihood import ImportanceWeighted, VariationalBound
 from vdmkit.noise import VarianceExploding
 from vdmkit.observation import level_values
 from vdmkit.recipe import load_recipe
-from vdmkit.registry import registry
+from vdmkit.registry import Choice, registry
 
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 MEASURED = {"optimal_variance": {"gammas": (-13.0, 0.0, 5.0), "errors": (1e-4, 0.3, 0.9)}}

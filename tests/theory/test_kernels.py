@@ -16,15 +16,14 @@ import pytest
 
 import vdmkit
 from vdmkit.assembly import build_state, training_counts
-from vdmkit.choice import Choice
 from vdmkit.denoiser import Estimate, estimate_from_logits
 from vdmkit.errors import RecipeError
 from vdmkit.kernel import AbstractKernel, Gaussian, Mixture, OptimalVariance
 from vdmkit.likelihood import VariationalBound, interval
 from vdmkit.noise import VarianceExploding, ends_of
-from vdmkit.profile import errors_at
 from vdmkit.recipe import load_recipe
-from vdmkit.registry import registry
+from vdmkit.registry import Choice, registry
+from vdmkit.study import errors_at
 
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 PIXEL = (1, 1, 1)

@@ -21,7 +21,6 @@ from jaxtyping import Array
 from scipy.special import expit
 
 from vdmkit.assembly import check_objective
-from vdmkit.choice import Choice
 from vdmkit.errors import RecipeError
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import AbstractSchedule, LearnedMonotone, PiecewiseLinear, Pinned, ends_of, gamma_and_derivative
@@ -29,6 +28,7 @@ from vdmkit.objective import Draws, Elbo, LowDiscrepancy, Objective, Uniform, bi
 from vdmkit.observation import GaussianObservation
 from vdmkit.optimizer import interior_apart
 from vdmkit.recipe import load_recipe
+from vdmkit.registry import Choice
 from vdmkit.training import Update, initial_state, train_steps
 
 VARIANCE = 0.25

@@ -17,7 +17,7 @@ from scipy import stats
 
 from vdmkit.denoiser import Categorical
 from vdmkit.errors import RecipeError
-from vdmkit.likelihood import Estimates, ProbabilityFlow, discretisation_error
+from vdmkit.likelihood import Estimates, ProbabilityFlow
 from vdmkit.likelihood._dequantisation import truncated_normal, uniform
 from vdmkit.likelihood._divergence import Probes, value_and_divergence
 from vdmkit.likelihood._flow import Integrator, log_prior, transport
@@ -366,7 +366,7 @@ def test_discretisation_error_is_that_of_the_coarse_solve(pixels, settings) -> N
     """False if the check compared other draws, or did not see an error that is there."""
     estimator = ProbabilityFlow(LEVELS, **settings, divergence="exact")
     true = np.asarray(estimator(pixels, IMAGES, INDEX, None, **FIRST).nats) - code_length(IMAGES)
-    estimated, evaluations = discretisation_error(estimator, pixels, IMAGES, INDEX, key=FIRST["key"])
+    estimated, evaluations = estimator.discretisation_error(pixels, IMAGES, INDEX, key=FIRST["key"])
     assert abs(true).max() > 1e-4
     # the finer solve keeps about a tenth, or what a tolerance of 1e-5 leaves
     np.testing.assert_allclose(estimated, true, rtol=0, atol=0.2 * abs(true).max())
@@ -379,14 +379,14 @@ def test_a_useless_tolerance_is_found_out(pixels) -> None:
     object.__setattr__(loose.integrator, "rtol", jnp.asarray(10.0))
     object.__setattr__(loose.integrator, "atol", jnp.asarray(10.0))
     true = np.asarray(loose(pixels, IMAGES, INDEX, None, **FIRST).nats) - code_length(IMAGES)
-    estimated, _ = discretisation_error(loose, pixels, IMAGES, INDEX, key=FIRST["key"])
+    estimated, _ = loose.discretisation_error(pixels, IMAGES, INDEX, key=FIRST["key"])
     assert abs(true).min() > 0.01
     np.testing.assert_allclose(estimated, true, rtol=0.1)
 
 
 def test_discretisation_error_of_a_failure_is_none(pixels) -> None:
     """False if the difference of two numbers that are no likelihoods were reported."""
-    error, _ = discretisation_error(ProbabilityFlow(LEVELS, **SHORT), pixels, IMAGES, INDEX, key=FIRST["key"])
+    error, _ = ProbabilityFlow(LEVELS, **SHORT).discretisation_error(pixels, IMAGES, INDEX, key=FIRST["key"])
     assert np.isnan(error).all()
 
 

@@ -12,7 +12,6 @@ from scipy import stats
 from vdmkit.data import Gaussian, Mixture
 from vdmkit.distribution import Exact, LevelMixture
 from vdmkit.errors import RecipeError
-from vdmkit.likelihood import bound_of_images
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import NoNetwork
 from vdmkit.noise import FixedLinear, VariancePreserving
@@ -124,17 +123,17 @@ def test_components_are_told_apart_in_float32() -> None:
 def _model(distribution: LevelMixture) -> DiffusionModel:
     """With ends so wide that the prior costs 16 pixels of x^2 SNR_1 / 2 < 1e-3 nats, and no level is mistaken."""
     return DiffusionModel(
-        FixedLinear(gamma_min=-9.0, gamma_max=9.0),
-        VariancePreserving(),
-        Exact(distribution),
-        NoNetwork(1),
-        CategoricalObservation(distribution.levels),
-        distribution.shape,
+        schedule=FixedLinear(gamma_min=-9.0, gamma_max=9.0),
+        path=VariancePreserving(),
+        prediction=Exact(distribution),
+        network=NoNetwork(1),
+        observation=CategoricalObservation(distribution.levels),
+        shape=distribution.shape,
     )
 
 
 @pytest.mark.parametrize("oracle", ORACLES)
-def test_bound_of_the_exact_denoiser_is_minus_log_p(oracle: str, quick_key) -> None:
+def test_bound_of_the_exact_denoiser_is_minus_log_p(oracle: str, quick_key, bound_of_images) -> None:
     """False if the bound were biased, image by image, where pixels are independent and where they are not."""
     distribution, images = ORACLES[oracle].distribution, ORACLES[oracle].load("test").pixels
     bound = bound_of_images(_model(distribution), images, draws=16, steps=0, batch_size=300, key=quick_key)

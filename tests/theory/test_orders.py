@@ -11,11 +11,10 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from vdmkit.choice import Choice
 from vdmkit.denoiser import Estimate
 from vdmkit.distribution import GaussianMixture
 from vdmkit.noise import VarianceExploding
-from vdmkit.registry import registry
+from vdmkit.registry import Choice, registry
 from vdmkit.sampling import Ancestral, no_past
 
 pytestmark = pytest.mark.statistical

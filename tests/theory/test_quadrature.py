@@ -8,7 +8,7 @@ import pytest
 from vdmkit.data import Gaussian, Mixture
 from vdmkit.distribution import Exact
 from vdmkit.errors import RecipeError
-from vdmkit.likelihood import _quadrature, bound_of_images, exact_terms, terms_of_images
+from vdmkit.likelihood import _quadrature, exact_terms, terms_of_images
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import NoNetwork
 from vdmkit.noise import FixedLinear, VariancePreserving
@@ -66,16 +66,16 @@ def test_more_steps_are_a_tighter_bound_that_never_crosses_minus_log_p() -> None
 
 
 @pytest.mark.parametrize("steps", [0, 10])
-def test_monte_carlo_agrees_term_by_term(steps: int, quick_key) -> None:
+def test_monte_carlo_agrees_term_by_term(steps: int, quick_key, bound_of_images) -> None:
     """False if a term of the reported bound, in continuous time or of T steps, had another expectation."""
     ends = (-4.0, 2.0)
     model = DiffusionModel(
-        FixedLinear(gamma_min=ends[0], gamma_max=ends[1]),
-        VariancePreserving(),
-        Exact(DISTRIBUTION),
-        NoNetwork(1),
-        CategoricalObservation(DISTRIBUTION.levels),
-        DISTRIBUTION.shape,
+        schedule=FixedLinear(gamma_min=ends[0], gamma_max=ends[1]),
+        path=VariancePreserving(),
+        prediction=Exact(DISTRIBUTION),
+        network=NoNetwork(1),
+        observation=CategoricalObservation(DISTRIBUTION.levels),
+        shape=DISTRIBUTION.shape,
     )
     found = bound_of_images(model, IMAGES, draws=20, steps=steps, batch_size=len(IMAGES), key=quick_key)
     table = exact_terms(DISTRIBUTION, np.linspace(*ends, max(steps, 1) + 1), continuous=not steps)

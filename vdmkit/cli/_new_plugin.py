@@ -76,32 +76,13 @@ def test_conforms():
     check_schedule(Schedule(gamma_min=-4.0, gamma_max=9.0, power=2.0))
 '''
 
-RECIPE = """# The digits of scikit-learn, with this package's schedule.
-seed = 1
-
-[data]
-name = "digits"
+RECIPE = """# The default model of digits, which comes with vdmkit, with this package's schedule.
+extends = "digits"
 
 [model.schedule]
 name = "$component"
 gamma_min = -8.0
 gamma_max = 5.0
-
-[model.prediction]
-name = "categorical"
-
-[model.network]
-name = "small_unet"
-
-[optimizer]
-name = "adamw"
-learning_rate = 3e-3
-
-[training]
-steps = 1600
-batch_size = 64
-ema = 0.999
-ema_warmup = true
 """
 
 README = """# $name
@@ -119,8 +100,7 @@ pytest
 
 def _refuse_taken(name: str, module: str, component: str) -> None:
     """Raises RegistryError if Python or a recipe would find something else by the name."""
-    from vdmkit.plugins import load_plugins
-    from vdmkit.registry import registry
+    from vdmkit.registry import load_plugins, registry
 
     if keyword.iskeyword(module) or importlib.util.find_spec(module):
         what = "a word of Python" if keyword.iskeyword(module) else "the name of a module that is there already"

@@ -64,6 +64,25 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
     def rounds(self, plan: Plan) -> int:
         """How often a call will say `on_round`, for a progress bar."""
 
+    def evaluations_of(self, plan: Plan) -> int:
+        """How often the network was evaluated to make the plan; 0, unless an estimator says otherwise."""
+        return 0
+
+    def discretisation_error(
+        self,
+        model: DiffusionModel,
+        images: Real[Array, "b h w c"],
+        index: Int[Array, " b"],
+        *,
+        key: PRNGKeyArray,
+    ) -> tuple[Float[np.ndarray, " b"], int] | None:
+        """How far the estimates of a few images are off by the steps of a solver, nats, and the evaluations it took.
+
+        NaN where a solve failed. None without a solver, unless an estimator says otherwise. It enters the interval, and
+        a number whose error is large is not trusted.
+        """
+        return None
+
     @abc.abstractmethod
     def __call__(
         self,

@@ -18,17 +18,15 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, Real
 from scipy.special import logsumexp
 
-from vdmkit.choice import Choice
 from vdmkit.errors import RecipeError
 from vdmkit.kernel import AbstractKernel, part_of_noise
-from vdmkit.likelihood._bound import check_rounding
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
-from vdmkit.likelihood._steps import EVEN_IN_TIME, PAPERS_KERNEL, describe_steps, kernel_and_grid
+from vdmkit.likelihood._steps import EVEN_IN_TIME, PAPERS_KERNEL, check_rounding, describe_steps, kernel_and_grid
 from vdmkit.limits import Draws, Steps
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import AbstractGrid, AbstractSchedule, diffuse, steps_of_bound
 from vdmkit.randomness import fold_purpose
-from vdmkit.registry import register
+from vdmkit.registry import Choice, register
 
 _STEPS_OF_A_CONTINUOUS_MODEL = 100
 

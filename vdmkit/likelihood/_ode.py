@@ -30,7 +30,7 @@ class ProbabilityFlow(AbstractEstimator[None]):
 
     log P(x) >= E log 1/K sum_k p(z_0^k) / q(z_0^k | x), with K = `samples` (Burda et al. 2016, arXiv 1509.00519). An
     estimate is the mean of `draws` such values, each with its own z_0 and probes. It bounds up to the error of the
-    solver, see `discretisation_error`, and P is the flow's: the variational bound is of another distribution. Of
+    solver, see its `discretisation_error`, and P is the flow's: the variational bound is of another distribution. Of
     continuous data it is -log p(x) itself.
 
     Left out, `step_size` is constant where `steps` are given, and adaptive where not; `dequantisation` is truncated
@@ -113,6 +113,21 @@ class ProbabilityFlow(AbstractEstimator[None]):
     def rounds(self, plan: None) -> int:
         return self.draws * self.samples
 
+    def discretisation_error(
+        self,
+        model: DiffusionModel,
+        images: Real[Array, "b h w c"],
+        index: Int[Array, " b"],
+        *,
+        key: PRNGKeyArray,
+    ) -> tuple[Float[np.ndarray, " b"], int]:
+        """The estimate minus a finer one with the same draws: see `Integrator.refined`."""
+        finer = eqx.tree_at(lambda e: e.integrator, self, self.integrator.refined())
+        coarse, fine = (e(model, images, index, None, replicate=0, key=key) for e in (self, finer))
+        failed = np.asarray(coarse.failed) | np.asarray(fine.failed)
+        differences = np.where(failed, np.nan, np.asarray(coarse.nats) - np.asarray(fine.nats))
+        return differences, int(np.sum(coarse.evaluations) + np.sum(fine.evaluations))
+
     def __call__(
         self,
         model: DiffusionModel,
@@ -176,23 +191,3 @@ def _importance_weighted(samples: list[Estimates]) -> Estimates:
     log_weights = jnp.stack([-sample.nats for sample in samples])
     total = jnp.log(len(samples)) - jax.nn.logsumexp(log_weights, axis=0)
     return Estimates({"total": total}, samples[0].evaluations, samples[0].failed)
-
-
-def discretisation_error(
-    estimator: ProbabilityFlow,
-    model: DiffusionModel,
-    images: Real[Array, "b h w c"],
-    index: Int[Array, " b"],
-    *,
-    replicate: int = 0,
-    key: PRNGKeyArray,
-) -> tuple[Float[np.ndarray, " b"], int]:
-    """The estimate minus a finer one with the same draws, nats per image, and the evaluations of the network for both.
-
-    For the finer one see `Integrator.refined`. NaN where either solve failed.
-    """
-    finer = eqx.tree_at(lambda e: e.integrator, estimator, estimator.integrator.refined())
-    coarse, fine = (e(model, images, index, None, replicate=replicate, key=key) for e in (estimator, finer))
-    failed = np.asarray(coarse.failed) | np.asarray(fine.failed)
-    differences = np.where(failed, np.nan, np.asarray(coarse.nats) - np.asarray(fine.nats))
-    return differences, int(np.sum(coarse.evaluations) + np.sum(fine.evaluations))

@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which steps a bound is of: those that were asked for, else those of training, else the paper's; and their words."""
 
-from vdmkit.choice import Choice
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
 
+from vdmkit.errors import RecipeError
+from vdmkit.registry import Choice
+
+_ROUNDING = 1e-3  # nats of a dimension
 PAPERS_KERNEL, EVEN_IN_TIME = Choice("kernel", "gaussian"), Choice("grid", "uniform")
 
 
@@ -22,3 +28,13 @@ def describe_steps(steps: int, kernel: Choice, grid: Choice) -> str:
 def describe_bound(steps: int, kernel: Choice, grid: Choice) -> str:
     """The variational bound of these steps in words, the same wherever one is reported."""
     return f"variational bound, {describe_steps(steps, kernel, grid)}"
+
+
+def check_rounding(gamma: Float[np.ndarray, " steps_plus_1"]) -> None:
+    """Raises RecipeError if in T steps the rounding of eps - eps_hat, times expm1(gamma_t - gamma_s), would be seen."""
+    nats = np.expm1(np.diff(gamma)).sum() / 2 * float(jnp.finfo(jnp.zeros(()).dtype).eps) ** 2  # of each dimension
+    if not nats < _ROUNDING:
+        raise RecipeError(
+            f"T = {len(gamma) - 1} steps from gamma = {gamma[0]:g} to {gamma[-1]:g} cannot be told from rounding in "
+            f"{jnp.zeros(()).dtype}. Take more steps, or JAX_ENABLE_X64=1."
+        )

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
-from vdmkit.choice import Choice
 from vdmkit.errors import RecipeError
 from vdmkit.kernel import AbstractKernel
 from vdmkit.likelihood._allocation import (
@@ -21,19 +20,18 @@ from vdmkit.likelihood._allocation import (
     neyman,
     variance_of_curves,
 )
-from vdmkit.likelihood._bound import check_rounding
 from vdmkit.likelihood._controls import Controls, fit_controls
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
 from vdmkit.likelihood._interval import quantile_of
 from vdmkit.likelihood._loss import AbstractLoss, ContinuousLoss, StepLoss
 from vdmkit.likelihood._pilot import MOST_EVALUATIONS, run_pilot
-from vdmkit.likelihood._steps import EVEN_IN_TIME, PAPERS_KERNEL, describe_bound, kernel_and_grid
+from vdmkit.likelihood._steps import EVEN_IN_TIME, PAPERS_KERNEL, check_rounding, describe_bound, kernel_and_grid
 from vdmkit.limits import EvenDraws, StepsOrZero
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import AbstractGrid, AbstractSchedule, UniformInTime, steps_of_bound
 from vdmkit.objective import prior_loss, reconstruction_loss
 from vdmkit.randomness import fold_purpose
-from vdmkit.registry import register
+from vdmkit.registry import Choice, register
 
 _MOST = 2**20  # draws of an estimate
 _MARGIN = 1.3  # the pilot knows the variance to some 10%, a pass of many images its own to as much
@@ -163,6 +161,9 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
 
     def rounds(self, plan: BoundPlan) -> int:
         return int(plan.draws)
+
+    def evaluations_of(self, plan: BoundPlan) -> int:
+        return plan.evaluations
 
     def __call__(
         self,

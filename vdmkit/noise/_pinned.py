@@ -7,10 +7,9 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from vdmkit.choice import Choice
 from vdmkit.limits import Gamma
 from vdmkit.noise._schedule import AbstractSchedule
-from vdmkit.registry import register
+from vdmkit.registry import Choice, register
 
 _NETWORK = Choice("schedule", "learned_monotone")
 

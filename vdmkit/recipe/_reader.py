@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import is_dataclass
 from typing import Any, get_args, get_origin
 
-from vdmkit.choice import Choice
 from vdmkit.errors import RegistryError
 from vdmkit.recipe._document import Document, Place
 from vdmkit.recipe._lines import Keys
 from vdmkit.recipe._values import UnfitError, check_value, describe, type_name
-from vdmkit.registry import nearest, registry
+from vdmkit.registry import Choice, nearest, registry
 
 
 class Reader:

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
-from vdmkit.choice import Choice
 from vdmkit.limits import MAX_COUNT, AtOnce, Count, Decay, EvenDraws, Minutes, Positive, Seed, Steps, StepsOrZero
+from vdmkit.registry import Choice
 
 
 @dataclass(frozen=True, kw_only=True)

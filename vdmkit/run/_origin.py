@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from vdmkit.checkpoint import Restored
-from vdmkit.choice import Choice
 from vdmkit.errors import CheckpointError
 from vdmkit.recipe import Recipe, flat
+from vdmkit.registry import Choice
 
 # These may change when a run is continued: they do not touch what was trained so far.
 _MAY_CHANGE = {"data.path", "data.train", "data.test", "evaluation", "likelihood", "sampling"}

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 from annotated_types import Ge, Le
 from jaxtyping import Array, Float
 
-from vdmkit.choice import Choice
 from vdmkit.denoiser import Estimate
 from vdmkit.kernel import AbstractKernel, part_of_noise
-from vdmkit.registry import register
+from vdmkit.registry import Choice, register
 from vdmkit.sampling._denoise import Denoise
 from vdmkit.sampling._sampler import AbstractSampler, Past
 

@@ -49,7 +49,7 @@ class Past(eqx.Module):
 
 
 class AbstractSampler(eqx.Module):
-    """An implementer supplies one step; `sample` runs it down a grid. `noises`: how many draws a step takes."""
+    """An implementer supplies one step; `draw` runs it down a grid. `noises`: how many draws a step takes."""
 
     noises: eqx.AbstractVar[int]
 
@@ -72,7 +72,7 @@ class AbstractSampler(eqx.Module):
 define_kind("sampler", "from noise to images along a grid of gammas", AbstractSampler)
 
 
-def sample(
+def draw(
     model: DiffusionModel,
     sampler: AbstractSampler,
     grid: Float[Array, " n"],
@@ -81,14 +81,14 @@ def sample(
     key: PRNGKeyArray,
     first: int = 0,
     guidance: Guidance | None = None,
-    on_step: Callable[[], object] = lambda: None,
+    on_step: Callable[[Estimate], object] = lambda estimate: None,
 ) -> Real[Array, "count h w c"]:
     """Images number first, ..., first + count - 1 of the endless sequence that `key` defines.
 
     Args:
         grid: gammas from the noisiest to gamma_0, or one more, to -inf: see `AbstractGrid`.
         guidance: gives the images labels.
-        on_step: called after every step, for a progress bar.
+        on_step: called after every step with the estimate, (count, ...), that it started from.
 
     Raises:
         NonFiniteError: an image came out as not a number, or infinite.
@@ -98,9 +98,9 @@ def sample(
     chain = _start(model, grid[0], keys, jnp.asarray(len(grid) - 1))
     # A convolution inside lax.scan is 16 times slower on CPU: one dispatch per step.
     for i in range(len(grid) - 1):
-        chain = _step(model, sampler, chain, grid[i], grid[i + 1], keys, numbers, guidance)
+        chain, estimate = _step(model, sampler, chain, grid[i], grid[i + 1], keys, numbers, guidance)
         chain[0].block_until_ready()
-        on_step()
+        on_step(estimate)
     _refuse_not_finite(np.asarray(chain[0]), first)
     if jnp.isneginf(grid[-1]):
         return _nearest(model, chain[0])
@@ -146,12 +146,12 @@ def _step(
     keys: Array,
     numbers: Array,
     guidance: Guidance | None,
-) -> tuple[Array, Past]:
-    def one(y: Array, past: Past, key: PRNGKeyArray, number: Array) -> tuple[Array, Past]:
+) -> tuple[tuple[Array, Past], Estimate]:
+    def one(y: Array, past: Past, key: PRNGKeyArray, number: Array) -> tuple[tuple[Array, Past], Estimate]:
         of_step = jax.random.fold_in(fold_purpose(key, "step"), past.count)
         noise = jax.random.normal(of_step, (sampler.noises, *y.shape), y.dtype)
         y, estimate = sampler.step(_denoiser(model, guidance, number), y, gamma_t, gamma_s, past, noise)
-        return y, past.then(estimate, gamma_t)
+        return (y, past.then(estimate, gamma_t)), estimate
 
     return jax.vmap(one)(*chain, keys, numbers)
 
