@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from vdmkit import __version__
 from vdmkit.recipe import shipped_recipes
 
@@ -14,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
+@pytest.mark.system
 def test_the_component_shown_trains(tmp_path):
     """False if the one-file schedule of the README, copied as it stands, did not train by the command below it."""
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

@@ -118,6 +118,7 @@ RATES = [
 ]
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize(("kernel", "steps", "most", "seeds"), RATES)
 def test_net_rate_is_the_bound(make_codec, independent, of_levels, kernel, steps, most, seeds) -> None:
     """False if bits were lost on the way back: by rounding, tables, tails, or bits that are not noise."""

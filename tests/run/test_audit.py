@@ -34,6 +34,7 @@ from vdmkit.observation import CategoricalObservation
 from vdmkit.recipe import load_recipe
 from vdmkit.run._audit import as_json
 
+pytestmark = pytest.mark.statistical
 ORACLE = Path(vdmkit.__file__).parents[1] / "recipes" / "oracle_gaussian.toml"
 SMALL = ["data.shape=[2, 3, 1]", "data.levels=5", "model.schedule.gamma_min=-4.0", "model.schedule.gamma_max=6.0"]
 

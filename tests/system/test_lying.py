@@ -4,6 +4,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 LYING = ("--plugin", str(Path(__file__).with_name("lying.py")))
 
 
@@ -15,6 +17,7 @@ def test_a_run_of_a_component_that_lies_is_refused(program, tiny):
     assert not (program.cwd / "run").exists()
 
 
+@pytest.mark.system
 def test_likelihoods_by_what_lies_are_refused(program, tiny):
     """An estimator that leaves out a term, or an ODE of a network whose gradient is stopped, would be trusted."""
     chosen = ("--set", "model.network.name=stopped_network", "--set", "model.prediction.name=eps")

@@ -65,7 +65,9 @@ def run(estimator, model, plan=None, seed=0, index=INDEX, key=None) -> Estimates
     return jax.tree.map(lambda *both: np.stack(both), *pair)
 
 
-@pytest.fixture(scope="module", params=[0, STEPS], ids=["continuous", "steps"])
+@pytest.fixture(
+    scope="module", params=[0, pytest.param(STEPS, marks=pytest.mark.statistical)], ids=["continuous", "steps"]
+)
 def bound(request) -> VariationalBound:
     return VariationalBound(draws=8, steps=request.param)
 
@@ -110,6 +112,7 @@ def test_a_wrong_pilot_biases_nothing(model, exact, bound, plan) -> None:
     assert abs(means.mean()) < 4 * means.std(ddof=1) / np.sqrt(40)
 
 
+@pytest.mark.statistical
 def test_the_bound_without_a_pilot_is_unbiased(model, exact, bound) -> None:
     """False if a pass too small for a pilot measured something else; or a pilot cost more than what it is for."""
     plan = bound.plan(model, IMAGES, precision=0.0, key=jax.random.key(0))
@@ -140,9 +143,10 @@ def test_a_control_variate_that_is_nearly_always_zero_is_left_out() -> None:
 def test_a_precision_beyond_reach_is_refused(model, bound) -> None:
     """False if a command began that would take longer than anyone lives."""
     with pytest.raises(RecipeError, match="would take more than 2,097,152 evaluations an image"):
-        bound.plan(model, IMAGES, precision=1e-12, key=jax.random.key(0))
+        bound.plan(model, IMAGES, precision=1e-12, key=jax.random.key(0, impl="rbg"))
 
 
+@pytest.mark.statistical
 def test_a_precision_is_planned_for(model, bound) -> None:
     """False if --precision asked for a number of draws that does not reach it."""
     plan = bound.plan(model, IMAGES, precision=0.05, key=jax.random.key(4, impl="rbg"))
@@ -168,6 +172,7 @@ def test_terms_add_up(bound, model, plan) -> None:
     np.testing.assert_allclose(estimates.terms["prior"][0], jax.vmap(lambda x: prior_loss(model, x))(x), rtol=1e-12)
 
 
+@pytest.mark.statistical
 def test_one_importance_sample_is_the_bound_of_t_steps(model, exact) -> None:
     """False if a log weight of the chain were wrong: its mean is the T-step bound."""
     estimator = ImportanceWeighted(samples=1, steps=STEPS)
@@ -187,6 +192,7 @@ def test_importance_samples_of_the_papers_steps_are_what_they_were(model) -> Non
     np.testing.assert_allclose(found, before, rtol=1e-10)  # float64, in sums of some 100
 
 
+@pytest.mark.statistical
 def test_more_importance_samples_are_tighter(model) -> None:
     """False if log K were forgotten or weights were not averaged: the bound falls in K."""
     mean = {

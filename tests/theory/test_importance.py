@@ -129,6 +129,7 @@ def dependent():
 @pytest.mark.parametrize(
     ("kernel", "grid"), [("mixture", "quadratic"), pytest.param("large", "gamma", marks=pytest.mark.slow)]
 )
+@pytest.mark.statistical
 def test_one_sample_is_the_bound_of_its_kernel_and_grid(dependent, kernel: str, grid: str) -> None:
     """False if the chain went over other gammas, or with another step, than those it is said to be of."""
     model, images, truth = dependent
@@ -142,6 +143,7 @@ def test_one_sample_is_the_bound_of_its_kernel_and_grid(dependent, kernel: str, 
     assert pairs[:, 0].mean() > truth.mean()
 
 
+@pytest.mark.statistical
 def test_more_samples_of_any_kernel_are_lower(dependent) -> None:
     """False if weights of the mixture were not averaged: the bound falls with K, and never below -log P."""
     model, images, truth = dependent

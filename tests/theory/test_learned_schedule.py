@@ -170,6 +170,7 @@ def before_and_after(gaussian) -> tuple[DiffusionModel, DiffusionModel]:
     return before, train_steps(inputs, state)[0].model
 
 
+@pytest.mark.statistical
 def test_training_finds_the_optimal_density(before_and_after, times) -> None:
     """False if the gradient, its noise and the optimiser did not lead to p(gamma) ~ sqrt(m), nor to the least variance.
 
@@ -188,6 +189,7 @@ def test_training_finds_the_optimal_density(before_and_after, times) -> None:
     assert 1 <= last < 1.015
 
 
+@pytest.mark.statistical
 def test_training_leaves_the_bound(before_and_after) -> None:
     """False if the bound paid for what its estimate gains: intervals of 8,192 draws would not hold the difference.
 

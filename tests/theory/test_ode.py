@@ -118,6 +118,7 @@ def test_density_of_a_gaussian_mixture_is_the_closed_form(model_of) -> None:
     np.testing.assert_allclose(log_p(model, z_0), expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.statistical
 def test_another_path_gives_the_same_estimate(other_path, model_of) -> None:
     """False if a likelihood depended on how the latent is scaled: z / alpha is the same on both paths."""
 
@@ -148,6 +149,7 @@ def test_estimate_of_independent_pixels_is_their_code_length(pixels) -> None:
     np.testing.assert_allclose(result.nats, code_length(IMAGES), rtol=0, atol=2e-6)
 
 
+@pytest.mark.statistical
 def test_noise_of_the_divergence_does_not_bias_the_estimate(many, pixels) -> None:
     """False if random probes biased the likelihood, or `draws` were summed or not independent.
 
@@ -271,6 +273,7 @@ def test_equal_weights_give_the_same_bound_for_any_number_of_samples(pixels) -> 
     assert set(result.terms) == {"total"}
 
 
+@pytest.mark.statistical
 def test_more_samples_give_a_tighter_bound(pixels) -> None:
     """False if samples shared draws, or the bound went below the code length: uniform z_0 cost much where a level's
     density is 4 times as narrow as its bin."""

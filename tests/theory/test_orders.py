@@ -17,6 +17,7 @@ from vdmkit.noise import VarianceExploding
 from vdmkit.registry import Choice, registry
 from vdmkit.sampling import Ancestral, no_history
 
+pytestmark = pytest.mark.statistical
 PIXEL = (1, 1, 1)
 WEIGHTS, MEANS, SDS = (0.4, 0.6), (-0.8, 0.6), (0.3, 0.2)
 MIXTURE = GaussianMixture(PIXEL, WEIGHTS, tuple((m,) for m in MEANS), tuple((s,) for s in SDS))
