@@ -181,7 +181,7 @@ def test_a_file_does_not_replace_a_package(both):
         load_plugins([both])
     assert str(caught.value) == (
         f"--plugin {both} does not load: schedule 'straight' of {both}: the name is taken by vdmkit-straight, which is "
-        "installed. Leave --plugin out to use that, uninstall it, or choose another name."
+        "installed. Omit --plugin to use that, uninstall it, or choose another name."
     )
     added = {kind: {*names} - {*before[kind]} for kind, names in everything().items()}
     assert {kind: names for kind, names in added.items() if names} == {"schedule": {"straight"}}

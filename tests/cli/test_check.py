@@ -180,7 +180,7 @@ def test_a_schedule_that_may_not_follow_the_variance(run, recipe, data):
         (
             "model.schedule={name='shifted_cosine', gamma_max=20, resolution=65536}",
             "schedule 'shifted_cosine': gamma goes from 0.562943 to 33.864: expected -30 to 30. "
-            "Below, z_t has lost its noise in float32, and above its image.",
+            "In float32, z_t loses its noise below this range, and its image above it.",
         ),
         ("model.network={name='vdm_unet', blocks=0}", "blocks: expected greater than or equal to 1, found 0."),
         (
@@ -194,7 +194,7 @@ def test_a_schedule_that_may_not_follow_the_variance(run, recipe, data):
         ),
         (
             "sampling.grid={name='gammas', gammas=[-8.0, 0.0, 5.0]}",
-            "grid gammas: it is of 2 steps, and 250 were asked for.",
+            "grid gammas: it has 2 steps, but 250 were asked for.",
         ),
         (
             "sampling.sampler.kernel=mixture",
