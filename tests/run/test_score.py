@@ -153,7 +153,7 @@ def test_without_inception_there_is_no_fid(gray):
     """A distance would be called FID, or null be left out of the JSON."""
     scores = score_run(load_run(gray), COUNT)
     assert scores.as_json()["fid"] is None
-    assert str(scores).endswith("these distances are no FID.")
+    assert str(scores).endswith("these distances are not FID.")
 
 
 @pytest.mark.parametrize("missing", ["weights", "package"])
@@ -176,7 +176,7 @@ def test_continuous_images_are_refused_before_sampling(tmp_path, monkeypatch):
     """Densities would be forced into bytes, or refused when the samples are drawn."""
     run = load_run(run_of("oracle_gaussian_continuous", tmp_path))
     monkeypatch.setattr(_score, "draw_samples", None)
-    with pytest.raises(DataError, match="FID is of gray or RGB images with levels, found continuous data"):
+    with pytest.raises(DataError, match="FID needs gray or RGB images with levels, found continuous data"):
         score_run(run, COUNT, stand_in)
 
 

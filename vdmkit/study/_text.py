@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A study of schedules and step grids as two tables."""
+"""Formats a study of schedules and step grids as two tables."""
 
 from vdmkit.study._predicted import Predicted
 from vdmkit.study._study import Study
 
 
 def text_of_study(study: Study) -> str:
-    """Returns both tables."""
+    """Returns the tables of variances and of bounds."""
     return "\n".join(
         [
             f"{study.continuous:.4f} +/- {study.half_width:.4f} bits/dim in continuous time, {study.images} images",
