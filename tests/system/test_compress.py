@@ -195,7 +195,7 @@ def test_resumed_after_a_kill(processes, tiny, whole, folder) -> None:
     assert not (processes.cwd / "a.vdmz").exists()
     stopped = processes(*command)
     refuses(stopped)
-    assert "--resume goes on with it" in stopped.err
+    assert "Use --resume to go on with it" in stopped.err
     resumed = processes(*command, "--resume")
     assert resumed.code == 0, resumed.err
     result, found = decoded(processes, whole, "a.vdmz")

@@ -64,11 +64,10 @@ class TrainingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """The reported bound: `draws` (even) per image, `batch_size` images per dispatch, T = `steps`.
+    """Settings of the reported bound: `draws` (even) per image, `batch_size` images per dispatch, T = `steps`.
 
-    `steps` 0 is continuous time; left out, the bound is the one that the model was trained on.
-
-    A run whose pass over the test set takes longer than `minutes` reports the images done by then, and says so.
+    `steps` 0 is continuous time; by default it is the bound that the model was trained on. If the pass over the test
+    set takes longer than `minutes`, the run reports the images done by then, with a note.
     """
 
     draws: EvenDraws = 16
