@@ -209,7 +209,7 @@ def test_another_run_is_refused(program, tiny, whole, folder) -> None:
     assert program("run", tiny, "--out", "other", "--set", "seed=2").code == 0
     result, _ = decoded(program, Path("other"), str(folder / "portable.vdmz"))
     refuses(result)
-    assert "it is of the model" in result.err
+    assert "it was made with the model" in result.err
 
 
 @pytest.mark.system

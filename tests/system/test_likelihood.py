@@ -288,7 +288,7 @@ REFUSED = [  # by the recipe alone
     ),
 ]
 REFUSED_LATER = [  # when the model is there, and was checked
-    (("--precision", "0.1", "--estimator", "ode"), "Leave the precision out and set likelihood.estimator.draws."),
+    (("--precision", "0.1", "--estimator", "ode"), "Omit the precision and set likelihood.estimator.draws."),
     (("--precision", "0.1", "--estimator", "importance"), "the importance estimator cannot plan for a precision"),
     (("--steps", "4", "--estimator", "ode", *ADAPTIVE), 'likelihood.estimator.steps = 4 with step_size = "adaptive"'),
 ]

@@ -82,7 +82,7 @@ def test_what_is_refused(program, whole, tmp_path):
     likelihood = ("likelihood", "--ckpt", str(whole))
     for arguments, code, message in (
         (("schedule", "--ckpt", str(whole), "--steps", "2,x"), 2, "--steps 2,x: expected numbers from 1 to 999"),
-        ((*likelihood, "--kernel", "mixture"), 2, "kernel mixture: in continuous time there is none"),
+        ((*likelihood, "--kernel", "mixture"), 2, "kernel mixture: continuous time has no kernel"),
         ((*likelihood, "--grid", str(tmp_path / "nameless.toml")), 2, "without a name"),
         ((*likelihood, "--grid", str(tmp_path / "absent.toml")), 2, "absent.toml: no such file."),
         (
