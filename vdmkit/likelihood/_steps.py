@@ -21,7 +21,7 @@ PAPERS_KERNEL, EVEN_IN_TIME = Choice("kernel", "gaussian"), Choice("grid", "unif
 def kernel_and_grid(
     steps: int, given: tuple[Kernel | None, Grid | None], trained_steps: int, trained: tuple[Kernel, Grid]
 ) -> tuple[Kernel, Grid]:
-    """Returns kernel and grid of T = `steps`: the given ones, else those of training if it has this T, else the paper's."""
+    """Returns kernel and grid of T = `steps`: the given ones, else those of training with this T, else the paper's."""
     kernel, grid = trained if steps == trained_steps > 0 else (PAPERS_KERNEL, EVEN_IN_TIME)
     return given[0] or kernel, given[1] or grid
 
