@@ -25,6 +25,20 @@ def test_an_ode_of_a_network_that_stops_its_gradient_is_refused(program, tiny):
     assert re.search("network 'stopped_network' of .*lying.py: the derivative of eps_hat by the network", result.err)
 
 
+def test_test_images_that_change_from_process_to_process_are_refused(program, tiny):
+    """Whoever runs commands until the images suit the model would choose the number."""
+    trained = program("run", tiny, "--out", "run", *LYING, "--set", "data={name='of_process'}")
+    assert trained.code == 0, trained.err
+    refused = program.together(("evaluate", "--ckpt", "run"), ("likelihood", "--ckpt", "run"))
+    for result in refused:
+        assert (result.code, result.out) == (4, "")
+        assert re.search(
+            "data 'of_process' of .*: its test images, sha256 .{12}, are not those that run/manifest.json records, "
+            "sha256 .{12}, although no setting of the data was changed",
+            result.err,
+        )
+
+
 def test_an_estimator_that_leaves_out_a_term_is_refused(program, whole):
     """A bound less its prior term would be trusted."""
     result = program("likelihood", "--ckpt", str(whole), *LYING, "--estimator", "without_prior")

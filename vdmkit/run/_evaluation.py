@@ -50,8 +50,7 @@ class Evaluation:
         what = "bpd" if self._is_training_set() else "test bpd"
         units = "bits/dim" if self.levels else "bits/dim of a density"
         lines = [
-            f"{what} {_4(self.bpd)} +/- {_4(width)} {units} (95%: finite test set {self._test_set_part()}, "
-            f"Monte Carlo {_4(self.half_width_monte_carlo)})",
+            f"{what} {_4(self.bpd)} +/- {_4(width)} {units} (95%: {self._parts()})",
             f"prior {_4(self.prior)} + reconstruction {_4(self.reconstruction)} + diffusion {_4(self.diffusion)}",
             f"{self.estimator}, {self.draws} draws per image",
             f"{self.images:,} images of {self.dataset}, step {self.step:,}, {self.weights} weights, {self.arithmetic}",
@@ -63,9 +62,12 @@ class Evaluation:
         copies = (self.test_images_trained_on or 0) + (self.test_images_near_trained_on or 0)
         return self.held_out is False and copies == self.images_in_test_set
 
-    def _test_set_part(self) -> str:
-        """Zero only says that Monte Carlo hides it."""
-        return _4(self.half_width_test_set) if self.half_width_test_set else "hidden by Monte Carlo"
+    def _parts(self) -> str:
+        """Of the interval. A part of zero only says that the other hides it."""
+        monte_carlo = f"Monte Carlo {_4(self.half_width_monte_carlo)}"
+        if not self.half_width_test_set:
+            return f"{monte_carlo}, too much to tell what other test images would change: take more evaluation.draws"
+        return f"finite test set {_4(self.half_width_test_set)}, {monte_carlo}"
 
     def _caveats(self) -> list[str]:
         lines = []

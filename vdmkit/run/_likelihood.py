@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measuring a likelihood: plan, passes until the wanted precision is reached, and the reasons not to trust it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ from vdmkit.run._comparable import reasons_against
 from vdmkit.run._conformance import Findings, check_measurement_of_run
 from vdmkit.run._evaluate import check_fits
 from vdmkit.run._exact import below_the_truth, exact_bound, exact_nats, impossible_below
+from vdmkit.run._folder import RunFolder
 from vdmkit.run._likelihood_files import leave, name_of_result
 from vdmkit.run._likelihood_report import Likelihood
 from vdmkit.run._load import TrainedRun
@@ -31,7 +33,7 @@ from vdmkit.run._pass import sample_of
 from vdmkit.run._passes import Passes, fingerprint_of, key_of, measure_passes
 from vdmkit.run._remarks import on_copies
 from vdmkit.run._solver_error import SolverError
-from vdmkit.run._trained_on import read_trained_on
+from vdmkit.run._trained_on import TrainedOn, read_trained_on
 
 _TERMS = ("prior", "reconstruction", "diffusion", "volume", "dequantisation")  # printed first, in this order
 _REFINED = 4  # images that are solved again
@@ -52,20 +54,32 @@ def measure_likelihood(run: TrainedRun, test: Images, *, allow_untrusted: bool =
     check_fits(model, test)
     index = sample_of(len(test.pixels), settings.images or len(test.pixels))
     check_count(test.pixels[index])
+    known = read_trained_on(run.folder)
+    against = Findings(*map(tuple, reasons_against(run.trained_on, test, known.statistics)))
+    if not allow_untrusted:
+        _refuse(against.problems, run.folder)
     findings = check_measurement_of_run(run.recipe, model, test)
-    if findings.problems and not allow_untrusted:
+    if not allow_untrusted:
         findings.refuse()
     estimator = build_estimator(run.recipe, test.levels)
     passes = measure_passes(run, test, estimator, index)
-    report = _report(run, test, estimator, index, passes, findings)
-    if report.reasons and not allow_untrusted:
-        raise UntrustedError(
-            f"not a likelihood: {' '.join(report.reasons)} --allow-untrusted prints the number, marked as none."
-        )
+    report = _report(run, test, estimator, index, passes, known, findings + against)
+    if not allow_untrusted:
+        _refuse(report.reasons, run.folder)
     name = name_of_result(test.identity, settings.estimator, fingerprint_of(run, test))
     leave(run.folder, name, report, index, passes.estimates)
     passes.kept.clear()  # not before: --allow-untrusted after a refusal, or the same command after a kill, needs them
     return report
+
+
+def _refuse(reasons: Sequence[str], folder: RunFolder) -> None:
+    """Raises UntrustedError with the reasons, if there are any."""
+    if reasons:
+        kept = folder.unfinished_likelihood
+        by = f", from what {kept} keeps of this measurement; else delete that folder" if kept.exists() else ""
+        raise UntrustedError(
+            f"not a likelihood: {' '.join(reasons)} --allow-untrusted prints the number, marked as none{by}."
+        )
 
 
 def _report(
@@ -74,11 +88,12 @@ def _report(
     estimator: AbstractEstimator[Any],
     index: Int[np.ndarray, " m"],
     passes: Passes,
+    known: TrainedOn,
     findings: Findings,
 ) -> Likelihood:
     estimates, evaluations = passes.estimates, passes.evaluations
     recipe, model = run.recipe, run.model(run.recipe.likelihood.weights)
-    known, prints = read_trained_on(run.folder), prints_of(test)
+    prints = prints_of(test)
     copies, groups = copies_of(prints, known.prints), groups_of(prints, known.prints)[index]
     total = interval(bits_per_dim(np.asarray(estimates.nats), model.dimensions), groups)
     terms = {
@@ -90,8 +105,7 @@ def _report(
     evaluations += solver.evaluations if solver else 0
     true_nats = exact_nats(run, test, index)
     exact = None if true_nats is None else bits_per_dim(float(true_nats.mean()), model.dimensions)
-    reasons, remarks = reasons_against(run.trained_on, test, known.statistics)
-    reasons = [*findings.problems, *reasons, *_reasons(estimates)]
+    reasons = [*findings.problems, *_reasons(estimates)]
     if solver and not reasons:
         reasons += solver.reasons()
     lowest = None
@@ -129,7 +143,7 @@ def _report(
         arithmetic=arithmetic(),
         trusted=not reasons,
         reasons=tuple(reasons),
-        remarks=(*on_copies(copies, groups, len(prints)), *remarks, *findings.remarks),
+        remarks=(*on_copies(copies, groups, len(prints)), *findings.remarks),
     )
 
 

@@ -18,9 +18,9 @@ from vdmkit.observation import CategoricalObservation, GaussianObservation
 from vdmkit.randomness import fold_purpose
 from vdmkit.testing._expect import expect
 
-_SHAPE = (2, 2, 1)
+_SHAPE = (3, 3, 1)
 _IMAGES, _COPIES, _KEYS = 64, 2, 8  # few enough images that no pilot is worth its cost
-_ENDS = -4.5, 0.0
+_ENDS, _FAR_ENDS = (-4.5, 0.0), (-8.0, 5.0)
 _SD = 0.58
 _SIGMAS = 5
 _ROUNDING = 1e-3  # nats of an image
@@ -31,7 +31,7 @@ def check_estimator(
     estimator: AbstractEstimator[Any],
     levels: int,
     shape: tuple[int, int, int] = _SHAPE,
-    ends: tuple[float, float] = _ENDS,
+    ends: tuple[float, float] = _FAR_ENDS,
 ) -> None:
     """On the exact denoiser of made-up data: finite terms, independent draws, and no mean below -log P.
 
