@@ -35,7 +35,6 @@ from vdmkit.testing import (
     check_times,
     check_weighting,
     checks_of_model,
-    compiled_fast,
     gammas_between,
     latents_of,
 )
@@ -69,7 +68,6 @@ class Findings:
         return Findings(*(tuple(dict.fromkeys(mine + others)) for mine, others in pairs))
 
 
-@compiled_fast()
 def check_model_of_run(
     recipe: Recipe, model: DiffusionModel, pixels: Real[np.ndarray, "n h w c"], *, differentiated: bool = False
 ) -> Findings:
@@ -90,7 +88,6 @@ def check_model_of_run(
     return _run(checks)
 
 
-@compiled_fast()
 def check_measurement_of_run(recipe: Recipe, model: DiffusionModel, test: Images) -> Findings:
     """What the recipe's likelihood comes from: the model, the grids of its steps, and the estimator.
 
@@ -146,7 +143,6 @@ def _refuse_unrecorded(run: TrainedRun, test: Images) -> None:
         )
 
 
-@compiled_fast()
 def check_training_of_run(recipe: Recipe, train: Images) -> Findings:
     """What training and sampling use besides the model."""
     return _run(_checks_of_training(recipe, train))

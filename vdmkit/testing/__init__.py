@@ -5,7 +5,6 @@ Each check raises ConformanceError with one sentence and the number that shows w
 the components of a run, with its own parameters, images and latents, before its numbers are called trusted.
 """
 
-from vdmkit.testing._compile import compiled_fast
 from vdmkit.testing._data import check_augmentation, check_data, check_images, check_loads_again
 from vdmkit.testing._denoiser import check_network, check_prediction
 from vdmkit.testing._derivative import check_derivative
@@ -48,7 +47,6 @@ __all__ = [
     "check_times",
     "check_weighting",
     "checks_of_model",
-    "compiled_fast",
     "gammas_between",
     "latents_of",
 ]

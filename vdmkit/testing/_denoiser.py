@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from vdmkit.denoiser import AbstractDirection, AbstractPrediction, Estimate
 from vdmkit.networks import AbstractNetwork
 from vdmkit.noise import AbstractPath, StraightLine, VarianceExploding, VariancePreserving, diffuse
+from vdmkit.testing._compile import compiled_fast
 from vdmkit.testing._derivative import Quotients, check_derivative, check_quotients, quotients
 from vdmkit.testing._expect import expect, in_float64, near
 from vdmkit.testing._noise import GAMMAS, Scales, scales_at
@@ -35,7 +36,7 @@ def check_network(build: Callable[[int], AbstractNetwork], shape: tuple[int, int
         check_network_derivative(network, z[at], gamma[at])
 
 
-@eqx.filter_jit
+@compiled_fast
 def outputs_of(network: AbstractNetwork, z: Float[Any, "n h w c"], gamma: Float[Any, " n"]) -> Float[Array, "n *shape"]:
     """What the network gives for a batch of latents, without dropout."""
     return jax.vmap(lambda z, gamma: network(z, gamma, {}, key=None))(z, gamma)
@@ -104,7 +105,7 @@ def check_prediction(prediction: AbstractPrediction, shape: tuple[int, int, int]
             check_prediction_derivative(prediction, output, z[at], gammas[at], path)
 
 
-@eqx.filter_jit
+@compiled_fast
 def _estimates(
     prediction: AbstractPrediction, path: AbstractPath, gammas: Array, output: Array, x: Array, eps: Array
 ) -> tuple[Array, Estimate, Estimate | None, Scales]:
@@ -178,7 +179,7 @@ def check_prediction_derivative(
         expect(near(total, 1.0, 1e-9), f"p(x given z) sums to {total.flat[abs(total - 1).argmax()]:.9g}")
 
 
-@eqx.filter_jit
+@compiled_fast
 def _measured(
     prediction: AbstractPrediction, output: Any, z: Any, gamma: Any, path: AbstractPath
 ) -> tuple[Quotients, Quotients, Array | None]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vdmkit.testing._compile import compiled_fast
 from vdmkit.testing._expect import expect
 
 _STEPS = np.array([1e-2, 1e-3, 1e-4, 1e-5])
@@ -35,7 +36,7 @@ def check_derivative(function: Callable[[Array], Array], at: Float[np.ndarray, "
     Raises:
         ConformanceError: the gradient is another.
     """
-    check_quotients(eqx.filter_jit(quotients)(function, at), what=what)
+    check_quotients(compiled_fast(quotients)(function, at), what=what)
 
 
 def quotients(function: Callable[[Array], Array], at: Float[Any, "*n"]) -> Quotients:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vdmkit.denoiser import Estimate
 from vdmkit.kernel import AbstractKernel, AbstractStep
+from vdmkit.testing._compile import compiled_fast, fast_key
 from vdmkit.testing._expect import expect, in_float64
 
 _VALUES = 48  # of an image: kernels treat values alike
@@ -68,7 +69,7 @@ def _patch(tree: PyTree) -> PyTree:
     return jax.tree.map(cut, tree)
 
 
-@eqx.filter_jit
+@compiled_fast
 def _evaluated(
     kernel: AbstractKernel, estimate: Estimate, x: Array, eps: Array, gamma_t: Array, gamma_s: Array, noise: Any
 ) -> dict[str, Array]:
@@ -89,7 +90,7 @@ def _evaluated(
         "log_prob": jax.lax.map(step.log_prob, y, batch_size=64),
         "cdf": jax.lax.map(step.cdf, y, batch_size=64),
         "ranks": jax.vmap(step.cdf)(samples),
-        "kl": jax.lax.map(kl, jax.random.split(jax.random.key(4), _DRAWS), batch_size=128),
+        "kl": jax.lax.map(kl, jax.random.split(fast_key(4), _DRAWS), batch_size=128),
         "kl_by_quadrature": _kl(step, mean, sd),
         "log_ratio": jax.vmap(lambda n: kernel.log_ratio(estimate, x, eps, n, gamma_t, gamma_s))(n),
         "log_ratio_by_density": jax.vmap(step.log_prob)(mean + sd * n) - jax.scipy.stats.norm.logpdf(n) + jnp.log(sd),

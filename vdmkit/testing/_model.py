@@ -16,6 +16,7 @@ from vdmkit.kernel import AbstractKernel
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import AbstractPath, check_increasing, diffuse, ends_of
 from vdmkit.observation import AbstractObservation
+from vdmkit.testing._compile import compiled_fast
 from vdmkit.testing._denoiser import (
     check_estimate,
     check_outputs,
@@ -60,7 +61,7 @@ def latents_of(model: DiffusionModel, images: Real[Any, "m h w c"]) -> Latents:
     return Latents(image, x, eps, gamma, z, shown, output, estimate, scales)
 
 
-@eqx.filter_jit
+@compiled_fast
 def _diffused(
     observation: AbstractObservation,
     path: AbstractPath,
@@ -77,7 +78,7 @@ def _diffused(
     return jax.vmap(one)(images, gammas, eps)
 
 
-@eqx.filter_jit
+@compiled_fast
 def _read(
     prediction: AbstractPrediction, path: AbstractPath, output: Array, z: Array, gamma: Any
 ) -> tuple[Estimate, Scales]:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vdmkit.noise import AbstractGrid, AbstractPath, AbstractSchedule, check_increasing, ends_of, gamma_and_derivative
+from vdmkit.testing._compile import compiled_fast
 from vdmkit.testing._expect import expect, in_float64, near
 
 Scales = tuple[Float[Any, "*n"], Float[Any, "*n"], Float[Any, "*n"], Float[Any, "*n"]]
@@ -81,7 +82,7 @@ def scales_at(path: AbstractPath, gamma: Float[Array, ""]) -> Scales:
     return path.alpha(gamma), path.sigma(gamma), path.scale(gamma), path.log_alpha(gamma)
 
 
-@eqx.filter_jit
+@compiled_fast
 def _scales_and_slopes(path: AbstractPath, gammas: Float[Array, " n"]) -> tuple[Scales, Array, Array]:
     """At each gamma: scales, and d log_alpha / dgamma by JAX, and by central differences."""
     h = 1e-4
@@ -99,7 +100,7 @@ def check_grid(grid: AbstractGrid, schedule: AbstractSchedule, steps: int) -> No
     """
     with jax.enable_x64(True):
         wide, of_time = in_float64((grid, schedule))
-        gammas, ends = np.asarray(eqx.filter_jit(wide)(of_time, steps), np.float64), ends_of(of_time)
+        gammas, ends = np.asarray(compiled_fast(wide)(of_time, steps), np.float64), ends_of(of_time)
         expect(gammas.shape == (steps + 1,), f"{steps} steps give {gammas.shape} gammas: expected {steps + 1}")
         found = np.asarray(_ends_of_steps(wide, of_time, steps), np.float64)
     widths = -np.diff(gammas)
@@ -116,7 +117,7 @@ def check_grid(grid: AbstractGrid, schedule: AbstractSchedule, steps: int) -> No
     )
 
 
-@eqx.filter_jit
+@compiled_fast
 def _ends_of_steps(grid: AbstractGrid, schedule: AbstractSchedule, steps: int) -> Float[Array, "2 steps"]:
     """gamma_t and gamma_s of every step, from the cleanest to the noisiest."""
     of_time = jax.vmap(lambda t: jnp.stack(grid.ends_of_step(schedule, t, steps)), out_axes=1)

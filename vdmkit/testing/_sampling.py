@@ -4,7 +4,6 @@
 from itertools import pairwise
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +11,7 @@ from jaxtyping import Array, Float
 
 from vdmkit.denoiser import Estimate
 from vdmkit.sampling import AbstractSampler, Past, no_past
+from vdmkit.testing._compile import compiled_fast
 from vdmkit.testing._expect import expect, near
 
 _SHAPE, _CHAINS = (2, 2, 1), 1024
@@ -49,12 +49,12 @@ def _noise_left(sampler: AbstractSampler, gammas: Float[np.ndarray, " n"]) -> li
     return left
 
 
-@jax.jit
+@compiled_fast
 def _start(steps: Any) -> Past:
     return jax.vmap(lambda steps: no_past(_SHAPE, steps))(steps)
 
 
-@eqx.filter_jit
+@compiled_fast
 def _step(sampler: AbstractSampler, y: Any, past: Past, gamma_t: Any, gamma_s: Any, noise: Any) -> tuple[Array, Past]:
     image = jnp.asarray(_IMAGE, float)
 
