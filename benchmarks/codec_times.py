@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from vdmkit.compression import ChunkCode
 from vdmkit.container import Chunk, Payload, open_writer
-from vdmkit.likelihood import bound_of_images, interval
+from vdmkit.likelihood import interval, pass_over
 from vdmkit.run import Coding, fingerprint
 
 TIMED = 256  # images
@@ -86,11 +87,10 @@ def measure(coding: Coding, images: Images) -> Measured:
 def bound(coding: Coding, images: Images, draws: int) -> tuple[Float[np.ndarray, " n"], float]:
     """The T-step bound of each image, in bits per dimension, and the half-width of the 95% interval of its draws."""
     per_nat = 1 / np.log(2) / images[0].size
-    steps = {"steps": coding.bound.steps, "kernel": coding.bound.kernel, "grid": coding.bound.grid}
-    batch = min(TIMED, len(images))
-    key = jax.random.key(1)
-    terms = bound_of_images(coding.codec.model, images, draws=draws, batch_size=batch, key=key, **steps)
-    nats = np.asarray(terms.total, np.float64)
+    model = coding.codec.model
+    plan = eqx.tree_at(lambda plan: plan.draws, coding.bound.even_plan(model), np.asarray(draws // 2))
+    how = {"batch_size": min(TIMED, len(images)), "key": jax.random.key(1)}
+    nats = np.asarray(pass_over(coding.bound, model, images, np.arange(len(images)), plan, **how).nats, np.float64)
     return nats.mean(0) * per_nat, interval(nats).half_width_monte_carlo * per_nat
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Network evaluations that a test likelihood costs: `uv run python benchmarks/likelihood.py [--ckpt runs/digits]`.
 
-The bound of all test images in continuous time, on a run of `uv run vdmkit run recipes/digits.toml`. Every row is one
+The bound of all test images in continuous time, on a run of `uv run vdmkit run digits`. Every row is one
 way of estimating it. Its variance is measured, by the spread of each image's estimates under different keys: the
 test set is fixed, so that differences between images do not count. The second row is how google-research/vdm
 evaluates: one batch behind one uniform time. A row's
@@ -31,10 +31,10 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.stats import chi2
 
-from vdmkit.likelihood import VariationalBound, bound_of_images, interval
+from vdmkit.likelihood import VariationalBound, interval, pass_over
 from vdmkit.likelihood._controls import Controls, fit_controls
 from vdmkit.model import DiffusionModel
-from vdmkit.objective import AbstractTimes, Elbo, LowDiscrepancy, Objective, Uniform, bits_per_dim
+from vdmkit.objective import AbstractTimeSampler, Elbo, LowDiscrepancy, Objective, Uniform, bits_per_dim
 from vdmkit.run import load_run
 
 HALF_WIDTH = 0.005
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
     run = load_run(arguments.ckpt)
-    model, pixels = run.model(run.recipe.likelihood.weights), run.recipe.data.build().load("test").pixels
+    model, pixels = run.weighted(run.recipe.likelihood.weights), run.recipe.data.build().load("test").pixels
     (check if arguments.check else table)(model, pixels)
 
 
@@ -111,8 +111,11 @@ def ways(model: DiffusionModel, pixels: np.ndarray) -> Iterator[Way]:
     yield single("i.i.d. times", Uniform(), model, pixels)
     yield single("times even over the images", LowDiscrepancy(), model, pixels)
 
+    even = VariationalBound(draws=2 * STRATA)
+
     def stratified(key: jax.Array) -> np.ndarray:
-        return bound_of_images(model, pixels, draws=2 * STRATA, steps=0, batch_size=len(pixels), key=key).total
+        plan, index = even.even_plan(model), np.arange(len(pixels))
+        return np.asarray(pass_over(even, model, pixels, index, plan, batch_size=len(pixels), key=key).nats)
 
     yield Way("times even in each image", stratified, STRATA, REPEATS_STRATIFIED)
     yield planned("  + Neyman allocation", model, pixels, ())
@@ -122,7 +125,7 @@ def ways(model: DiffusionModel, pixels: np.ndarray) -> Iterator[Way]:
     yield planned("    + all three: the estimator `bound`", model, pixels, (0, 1, 2))
 
 
-def single(name: str, times: AbstractTimes, model: DiffusionModel, pixels: np.ndarray) -> Way:
+def single(name: str, times: AbstractTimeSampler, model: DiffusionModel, pixels: np.ndarray) -> Way:
     """One evaluation an image, as in training."""
     objective, images = Objective(times, Elbo(), steps=0), jnp.asarray(pixels)
 
@@ -136,7 +139,7 @@ def single(name: str, times: AbstractTimes, model: DiffusionModel, pixels: np.nd
 
 def planned(name: str, model: DiffusionModel, pixels: np.ndarray, kept: tuple[int, ...]) -> Way:
     """The estimator with some of its control variates, planned for these."""
-    estimator = VariationalBound(0, draws=2 * STRATA)
+    estimator = VariationalBound(draws=2 * STRATA)
     with controls(kept):
         plan = estimator.fitted_plan(model, pixels, precision=0.0, key=jax.random.key(0))
     variance = STRATA * float(plan.variance)
@@ -190,7 +193,7 @@ def check(model: DiffusionModel, pixels: np.ndarray) -> None:
     pixels = pixels[:CHECK_IMAGES]
     low, high = (CHECKS - 1) / chi2.ppf([0.975, 0.025], CHECKS - 1)
     for draws in CHECK_DRAWS:
-        estimator = VariationalBound(0, draws=draws)
+        estimator = VariationalBound(draws=draws)
         plan = estimator.fitted_plan(model, pixels, precision=0.0, key=jax.random.key(0))
         estimate = estimates(estimator, model, pixels, plan)
         intervals = []

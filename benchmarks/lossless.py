@@ -33,7 +33,7 @@ from real_codecs import Row
 
 from vdmkit.compression import Profile
 from vdmkit.data import Images as Split
-from vdmkit.run import Coding, TrainedRun, coding_of, load_run, with_steps_of_codec
+from vdmkit.run import Coding, Run, coding_of, load_run, with_steps_of_codec
 
 CIFAR = ["data.name=cifar10", "model.prediction.name=lattice", "model.schedule.gamma_min=-13.3"]
 CIFAR += ["model.network.channels=48", "training.batch_size=16", "evaluation.draws=2", "evaluation.minutes=1"]
@@ -115,8 +115,8 @@ def table_of_codecs(images: Images, test: Split, train: Split) -> list[Row]:
     return found
 
 
-def table_of_break_even(trained: TrainedRun, ours: float, others: list[Row]) -> None:
-    model = trained.model(trained.recipe.likelihood.weights)
+def table_of_break_even(trained: Run, ours: float, others: list[Row]) -> None:
+    model = trained.weighted(trained.recipe.likelihood.weights)
     parameters = 4 * sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
     checkpoint = trained.folder.checkpoints / str(trained.step)
     folder = sum(path.stat().st_size for path in checkpoint.rglob("*") if path.is_file())

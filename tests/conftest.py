@@ -1,6 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model that compiles in a second, for whatever needs one without caring which."""
+"""A model that compiles in a second, for whatever needs one without caring which, and the program in this process."""
 
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import equinox as eqx
@@ -11,13 +18,19 @@ import pytest
 from jaxtyping import Array
 
 import vdmkit
+from vdmkit.cli import main
 from vdmkit.data import Images, identified
 from vdmkit.denoiser import Eps
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import AbstractNetwork
 from vdmkit.noise import LearnedLinear, VariancePreserving
 from vdmkit.observation import CategoricalObservation
-from vdmkit.plugins import load_plugins
+from vdmkit.registry import kinds, load_plugins, registry
+
+# Compiled functions are kept for the next run of the tests, for the other worker, and for the modules after this one.
+CACHE = Path(__file__).parents[1] / ".pytest_cache" / "jax"
+jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(CACHE)))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 # Here, before any module is collected: what is parametrised over a registry has the plugins whichever files are run.
 load_plugins()
@@ -37,6 +50,13 @@ class _Tiny(AbstractNetwork):
         return (jnp.tanh(kept * inputs @ self.kernel) + self.bias).reshape(*z.shape, 1)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def forget_compiled() -> Iterator[None]:
+    """Compiled functions of a module are not kept for the next one: all of them take 5 GB."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def tiny_model() -> DiffusionModel:
     """Learned linear schedule, eps prediction, 4x4 images of 5 levels; no parameter is zero."""
@@ -45,7 +65,14 @@ def tiny_model() -> DiffusionModel:
     kernel, bias = rng.normal(size=(pixels + 1, pixels)), rng.normal(size=pixels)
     network = _Tiny(jnp.asarray(kernel / 8, jnp.float32), jnp.asarray(bias, jnp.float32))
     schedule = LearnedLinear(gamma_min=-6.0, gamma_max=5.0)
-    return DiffusionModel(schedule, VariancePreserving(), Eps(), network, CategoricalObservation(LEVELS), SHAPE)
+    return DiffusionModel(
+        schedule=schedule,
+        path=VariancePreserving(),
+        prediction=Eps(),
+        network=network,
+        observation=CategoricalObservation(LEVELS),
+        shape=SHAPE,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -67,3 +94,75 @@ def as_float64():
     return lambda tree: jax.tree.map(
         lambda leaf: leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf, tree
     )
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a user sees of a command that came to its end."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def written(self) -> Path:
+        """Where `vdmkit likelihood` says that its result is; every image's is beside it."""
+        (line,) = (line for line in self.err.splitlines() if line.startswith("written to "))
+        path = Path(line.removeprefix("written to ").partition(",")[0])
+        assert line == f"written to {path}, every image's to {path.with_suffix('.npz')}"
+        return path
+
+
+@dataclass(frozen=True)
+class Program:
+    """`vdmkit` in a folder, in this process: compiled functions and imports serve every command.
+
+    A process of its own is in tests/system, for what only that can show.
+    """
+
+    cwd: Path
+    plugins: tuple[str, ...] = ()
+
+    def __call__(self, *arguments: str, plugins: tuple[str, ...] | None = None) -> Result:
+        """Run it to its end. No mistake of a user is answered by a traceback."""
+        plugins = () if arguments[0] == "import" else self.plugins if plugins is None else plugins
+        out, err = io.StringIO(), io.StringIO()
+        with _as_it_was(), pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.chdir(self.cwd)
+            patch.setattr(sys, "argv", ["vdmkit", *arguments, *plugins])
+            patch.delenv("UV_RUN_RECURSION_DEPTH", raising=False)  # it makes commands "uv run ..."
+            with pytest.raises(SystemExit) as exited:
+                main()
+        assert "Traceback" not in err.getvalue(), err.getvalue()
+        return Result(int(exited.value.code or 0), out.getvalue(), err.getvalue())
+
+    def together(self, *commands: tuple[str, ...], **options) -> list[Result]:
+        """Run commands to their ends."""
+        return [self(*command, **options) for command in commands]
+
+
+@contextmanager
+def _as_it_was() -> Iterator[None]:
+    """Take back what a command leaves in its process: the components of its plugins, and how it hears SIGTERM."""
+    before = {kind: dict(registry(kind).components) for kind in kinds()}
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        for kind, components in before.items():
+            known = registry(kind).components
+            known.clear()
+            known.update(components)
+
+
+@pytest.fixture(scope="session")
+def result_of() -> type[Result]:
+    """`result_of(code, out, err)`: what a user sees."""
+    return Result
+
+
+@pytest.fixture(scope="session")
+def vdmkit_in() -> Callable[..., Program]:
+    """`vdmkit_in(folder)("check", "a.toml")`: the program in a folder; `vdmkit_in(folder, plugins)`: with these."""
+    return Program

@@ -15,9 +15,10 @@ import pytest
 from vdmkit.container import Chunk, open_writer
 from vdmkit.errors import CodecError, words_of
 from vdmkit.files import whole_file, whole_folder, write_json
-from vdmkit.report import MetricLog, line_chart, write_png
+from vdmkit.report import line_chart, write_png
+from vdmkit.run import Kept
 from vdmkit.run._compress import _resumable
-from vdmkit.run._pass import Kept
+from vdmkit.run._metrics import MetricLog
 
 MOST = 8192  # bytes of a file
 NOISE = np.random.default_rng(0).integers(0, 256, (100, 100, 3)).astype(np.uint8)

@@ -12,12 +12,12 @@ import pytest
 import vdmkit
 
 PACKAGE = Path(vdmkit.__file__).parent
-ROOMS = ["errors", "paths", "files", "limits", "component", "registry", "choice", "plugins", "randomness", "noise"]
-ROOMS += ["networks", "observation", "denoiser", "distribution", "kernel", "integrator", "model", "objective"]
-ROOMS += ["sampling", "likelihood", "profile", "container", "compression", "optimizer", "data", "recipe", "training"]
-ROOMS += ["assembly", "checkpoint", "report", "quality", "testing", "run", "cli"]
+ROOMS = ["errors", "paths", "files", "limits", "registry", "randomness", "progress", "devices"]  # the ground
+ROOMS += ["noise", "networks", "observation", "denoiser", "distribution", "kernel", "integrator", "model"]
+ROOMS += ["data", "objective", "sampling", "likelihood", "container", "compression", "optimizer", "recipe"]
+ROOMS += ["training", "assembly", "study", "quality", "checkpoint", "importers", "report", "testing", "run", "cli"]
 OUTSIDE_THE_ORDER = {"__init__", "__main__"}
-JAX_FREE = ["vdmkit", "vdmkit.errors", "vdmkit.registry", "vdmkit.plugins", "vdmkit.recipe", "vdmkit.cli"]
+JAX_FREE = ["vdmkit", "vdmkit.errors", "vdmkit.registry", "vdmkit.recipe", "vdmkit.cli"]
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -60,6 +60,20 @@ def test_imports_respect_private_files(path):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vdmkit."):
             _, other, *inside = node.module.split(".")
             assert other == room or not inside, f"{path}:{node.lineno}: import it from vdmkit.{other}"
+
+
+LIBRARY = [path for path in FILES if room_of(path) not in {"run", "cli", "__init__", "__main__"}]
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_the_library_prints_nothing(path):
+    """A notebook would fill with lines that its author did not ask for. `progress="auto"` is what they may ask for."""
+    calls = {node.func.id for node in ast.walk(ast.parse(path.read_text())) if _is_call_of_name(node)}
+    assert "print" not in calls or room_of(path) == "progress"
+
+
+def _is_call_of_name(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
 
 
 @pytest.mark.parametrize("module", JAX_FREE)

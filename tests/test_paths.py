@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from vdmkit.checkpoint._official_file import read_flax
 from vdmkit.cli._app import app
 from vdmkit.cli._component import component
 from vdmkit.container import open_reader
 from vdmkit.data import Cifar10, Folder, ImageNetNew, Npz, list_images
 from vdmkit.errors import VdmkitError
+from vdmkit.importers._vdm_file import read_flax
 from vdmkit.paths import not_a_file, not_a_folder
-from vdmkit.plugins import load_plugins
 from vdmkit.quality import load_inception
 from vdmkit.recipe import load_recipe
+from vdmkit.registry import load_plugins
 from vdmkit.run import RunFolder, import_official, load_run
 
 OF_A_FILE = {

@@ -13,13 +13,11 @@ import jax.numpy as jnp
 import pytest
 from annotated_types import Ge, Gt, Interval, Le, Lt, MultipleOf
 
-from vdmkit.choice import Choice
-from vdmkit.component import Component
 from vdmkit.errors import VdmkitError
 from vdmkit.noise import FixedLinear, check_ends, gamma_and_derivative
 from vdmkit.recipe import Recipe
 from vdmkit.recipe._values import UnfitError, check_value
-from vdmkit.registry import kinds, registry
+from vdmkit.registry import Choice, Component, kinds, registry
 
 PLUGINS = {"vdmkit-dit", "vdmkit-ipndm", "vdmkit-laplace"}
 
@@ -203,7 +201,7 @@ def _optimizer(optimizer) -> Any:
 USES = {
     "schedule": _schedule,
     "grid": lambda grid: (grid(FixedLinear(), 4),),
-    "times": _times,
+    "time_sampler": _times,
     "weighting": lambda weighting: [weighting(jnp.asarray(gamma), jnp.ones(())) for gamma in (-13.3, 5.0)],
     "optimizer": _optimizer,
     "data": lambda source: (source.shape, source.levels) if source.distribution else (),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""README and CITATION.cff say what is so."""
+"""README, CITATION.cff and CHANGELOG.md say what is so."""
 
 import json
 import re
@@ -7,20 +7,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from vdmkit import __version__
+from vdmkit.recipe import shipped_recipes
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
+@pytest.mark.system
 def test_the_component_shown_trains(tmp_path):
     """False if the one-file schedule of the README, copied as it stands, did not train by the command below it."""
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     (tmp_path / "bent.py").write_text(code)
     (command,) = re.findall(r"^uv run vdmkit (run .*--plugin.*)$", README, re.MULTILINE)
     quick = "training.steps=3 training.batch_size=4 model.network.channels=8 evaluation.draws=2 sampling.steps=1"
-    words = command.replace("recipes/", f"{ROOT}/recipes/").split()
-    words += [word for key in quick.split() for word in ("--set", key)]
+    words = command.split() + [word for key in quick.split() for word in ("--set", key)]
     done = subprocess.run([sys.executable, "-m", "vdmkit", *words], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "runs/bent/evaluation.json").read_text())["step"] == 3
@@ -29,10 +32,24 @@ def test_the_component_shown_trains(tmp_path):
 def test_files_named_exist():
     """False if the README named a recipe, folder or document that is not there."""
     named = re.findall(r"\]\(([^)#]+)\)", README) + re.findall(r"\brecipes/\w+\.toml", README)
-    assert len(named) > 8
+    assert len(named) > 4
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_recipes_named_come_with_vdmkit():
+    """False if a command of the README named a recipe that is not there."""
+    named = re.findall(r"vdmkit (?:run|check) ([\w/]+)", README) + re.findall(r"--to ([\w/]+)", README)
+    assert len(named) > 6
+    assert set(named) - {"RECIPE"} <= set(shipped_recipes())
 
 
 def test_citation_has_this_version():
     """False if a citation pointed to another version than the one at hand."""
     assert f"version: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_changelog_has_this_version():
+    """False if a version were released of which nobody can read what changed, or changes since had no place."""
+    headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == "[Unreleased]"
+    assert re.fullmatch(rf"\[{re.escape(__version__)}\] - \d{{4}}-\d\d-\d\d", headings[1])

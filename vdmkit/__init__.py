@@ -1,8 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vdmkit: variational diffusion models whose every number is right. Importing it loads no JAX."""
+"""vdmkit: variational diffusion models whose every number is right.
 
-from vdmkit.errors import VdmkitError
-from vdmkit.registry import register
+Importing it loads no JAX: names are found when they are first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vdmkit.errors import VdmkitError
+    from vdmkit.likelihood import compare, log_likelihood
+    from vdmkit.model import DiffusionModel
+    from vdmkit.objective import loss
+    from vdmkit.registry import register
+    from vdmkit.run import Run, load, train
+    from vdmkit.sampling import sample
 
 __version__ = "0.1.0"
-__all__ = ["VdmkitError", "__version__", "register"]
+__all__ = [
+    "DiffusionModel",
+    "Run",
+    "VdmkitError",
+    "__version__",
+    "compare",
+    "load",
+    "log_likelihood",
+    "loss",
+    "register",
+    "sample",
+    "train",
+]
+
+_FROM = {
+    "errors": ("VdmkitError",),
+    "likelihood": ("compare", "log_likelihood"),
+    "model": ("DiffusionModel",),
+    "objective": ("loss",),
+    "registry": ("register",),
+    "run": ("Run", "load", "train"),
+    "sampling": ("sample",),
+}
+_ROOM_OF = {name: room for room, names in _FROM.items() for name in names}
+_ROOMS = {"data", "denoiser", "devices", "distribution", "importers", "kernel", "networks", "noise", "observation"}
+_ROOMS |= {"optimizer", "quality", "recipe", "report", "study", "testing", "training", *_FROM}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOM_OF:
+        return getattr(importlib.import_module(f"vdmkit.{_ROOM_OF[name]}"), name)
+    if name in _ROOMS:
+        return importlib.import_module(f"vdmkit.{name}")
+    raise AttributeError(f"module 'vdmkit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_ROOMS})

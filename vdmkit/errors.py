@@ -54,6 +54,10 @@ class CodecError(VdmkitError):
     """A compressed file that is damaged, cut short, or of another model."""
 
 
+class PluginWarning(UserWarning):
+    """An installed plugin package that does not load, and so brings nothing."""
+
+
 class ConformanceError(VdmkitError):
     """A component that does not do what every component of its kind must: see `vdmkit.testing`."""
 

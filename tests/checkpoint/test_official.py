@@ -12,10 +12,10 @@ import msgpack
 import numpy as np
 import pytest
 
-from vdmkit.checkpoint import load_official, official_parameters, official_recipe
-from vdmkit.checkpoint._official_file import read_flax
 from vdmkit.denoiser import Eps
 from vdmkit.errors import CheckpointError
+from vdmkit.importers import load_official, official_parameters, official_recipe
+from vdmkit.importers._vdm_file import read_flax
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import VDMUNet
 from vdmkit.noise import FixedLinear, LearnedLinear, LearnedMonotone, VariancePreserving
@@ -43,7 +43,12 @@ def model_like(schedule="scalar", *, blocks=1, **network) -> DiffusionModel:
     """An untrained model of the authors' kind, every parameter another random number."""
     unet = VDMUNet((4, 4, 3), 1, (-13.3, 5.0), jax.random.key(0), channels=32, blocks=blocks, **network)
     model = DiffusionModel(
-        SCHEDULES[schedule](), VariancePreserving(), Eps(), unet, CategoricalObservation(256), (4, 4, 3)
+        schedule=SCHEDULES[schedule](),
+        path=VariancePreserving(),
+        prediction=Eps(),
+        network=unet,
+        observation=CategoricalObservation(256),
+        shape=(4, 4, 3),
     )
     leaves, structure = jax.tree.flatten(model)
     rng = np.random.default_rng(0)
@@ -196,7 +201,7 @@ def test_recipe_of_a_configuration():
         "fourier": True,
         "dropout": 0.1,
     }
-    assert tables["objective"] == {"times": "low_discrepancy", "weighting": "elbo", "steps": 250}
+    assert tables["objective"] == {"time_sampler": "low_discrepancy", "weighting": "elbo", "steps": 250}
 
 
 def test_every_wrong_field_is_named():

@@ -3,13 +3,11 @@
 
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 import vdmkit
-from vdmkit.cli import main
 
 RECIPE = """\
 [data]
@@ -28,39 +26,22 @@ batch_size = 8
 """
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a user sees."""
-
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
+def run(vdmkit_in, monkeypatch, tmp_path):
     """`run("check", "a.toml")` in an empty folder."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["vdmkit", *arguments])
-        with pytest.raises(SystemExit) as exited:
-            main()
-        captured = capsys.readouterr()
-        return Result(int(exited.value.code or 0), captured.out, captured.err)
-
-    return run
+    return vdmkit_in(tmp_path)
 
 
 @pytest.fixture
-def run_process(tmp_path):
+def run_process(result_of):
     """`run_process("check", "a.toml")` as a process of its own."""
 
-    def run_process(*arguments: str) -> Result:
+    def run_process(*arguments: str):
         root = Path(vdmkit.__file__).parents[1]
         command = [sys.executable, "-m", "vdmkit", *arguments]
         done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-        return Result(done.returncode, done.stdout, done.stderr)
+        return result_of(done.returncode, done.stdout, done.stderr)
 
     return run_process
 

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import vdmkit
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +40,7 @@ def test_a_user_mistake_is_one_message(run_process):
     assert result.err == "no_such.toml: cannot read the recipe: no such file.\n"
 
 
+@pytest.mark.system
 def test_a_defect_is_one_message_unless_the_traceback_is_asked_for(tmp_path):
     """A plugin's mistake would bury its own line under frames of JAX, or could not be traced at all."""
     plugin = tmp_path / "broken.py"

@@ -2,11 +2,12 @@
 """`vdmkit list` shows every component with what a recipe can say about it."""
 
 import json
+import re
 
 import pytest
 
-from vdmkit.plugins import load_plugins
-from vdmkit.registry import kinds, registry
+from vdmkit.recipe import shipped_recipes
+from vdmkit.registry import kinds, load_plugins, registry
 
 load_plugins()
 ALL = [component for kind in kinds() for component in registry(kind).components.values()]
@@ -49,3 +50,12 @@ def test_every_component_has_a_summary(component):
     """The list would show a name without saying what it is."""
     assert component.summary.endswith(".")
     assert "(*" not in component.summary, "this is the signature that dataclasses write, not a docstring"
+
+
+def test_recipes(run):
+    """A recipe that comes with vdmkit could be trained by its name but not found."""
+    out = run("list", "recipe").out
+    facts = json.loads(run("list", "recipe", "--json").out)
+    assert [one["name"] for one in facts] == list(shipped_recipes())
+    for one in facts:
+        assert re.search(rf"^  {one['name']}  +{re.escape(one['summary'])}$", out, re.MULTILINE)

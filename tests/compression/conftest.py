@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from jaxtyping import Array
 
-from vdmkit.choice import Choice
 from vdmkit.compression import Codec
 from vdmkit.container import payload_of
 from vdmkit.denoiser import Categorical
@@ -18,6 +17,7 @@ from vdmkit.model import DiffusionModel
 from vdmkit.networks import AbstractNetwork, NoNetwork
 from vdmkit.noise import FixedLinear, VariancePreserving
 from vdmkit.observation import CategoricalObservation
+from vdmkit.registry import Choice
 from vdmkit.run._codec import layers_of
 
 SHAPE, LEVELS, PIXELS = (4, 4, 1), 5, 16
@@ -54,12 +54,12 @@ def model_of() -> Callable[..., DiffusionModel]:
 
     def build(prediction, network=None, schedule=None, path=None, observation=None) -> DiffusionModel:
         return DiffusionModel(
-            schedule or FixedLinear(gamma_min=-6.0, gamma_max=5.0),
-            path or VariancePreserving(),
-            prediction,
-            network or NoNetwork(outputs=prediction.outputs),
-            observation or CategoricalObservation(LEVELS),
-            SHAPE,
+            schedule=schedule or FixedLinear(gamma_min=-6.0, gamma_max=5.0),
+            path=path or VariancePreserving(),
+            prediction=prediction,
+            network=network or NoNetwork(outputs=prediction.outputs),
+            observation=observation or CategoricalObservation(LEVELS),
+            shape=SHAPE,
         )
 
     return build
@@ -95,7 +95,7 @@ def make_codec() -> Callable[..., Codec]:
     """The codec of a bound of T steps."""
 
     def make(model, steps=4, kernel=MIXTURE, grid=IN_GAMMA, profile="portable", group=8, seed=3) -> Codec:
-        bound = VariationalBound(0, steps=steps, kernel=kernel, grid=grid)
+        bound = VariationalBound(steps=steps, kernel=kernel, grid=grid)
         return Codec(model, layers_of(model, bound), profile, group, seed)
 
     return make

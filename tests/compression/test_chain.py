@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, logsumexp
 
-from vdmkit.choice import Choice
 from vdmkit.compression import _chain
 from vdmkit.compression._chain import Chain
 from vdmkit.compression._network import Network
 from vdmkit.compression._rans import Stack, first_heads
 from vdmkit.denoiser import Categorical
 from vdmkit.distribution import Exact, LevelMixture
+from vdmkit.registry import Choice
 
 GAUSSIAN, MIXTURE = Choice("kernel", "gaussian"), Choice("kernel", "mixture")
 LARGE = Choice("kernel", "gaussian", {"variance": "large"})
@@ -118,6 +118,7 @@ RATES = [
 ]
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize(("kernel", "steps", "most", "seeds"), RATES)
 def test_net_rate_is_the_bound(make_codec, independent, of_levels, kernel, steps, most, seeds) -> None:
     """False if bits were lost on the way back: by rounding, tables, tails, or bits that are not noise."""

@@ -5,17 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.choice import Choice
 from vdmkit.container import payload_of
 from vdmkit.denoiser import Categorical, Eps
 from vdmkit.noise import FlowMatching, LearnedLinear
 from vdmkit.observation import DiscretisedGaussian
-from vdmkit.registry import registry
+from vdmkit.registry import Choice, registry
 
 GAUSSIAN = Choice("kernel", "gaussian", {"variance": "small"})
 LARGE = Choice("kernel", "gaussian", {"variance": "large"})
 MEASURED = Choice("kernel", "optimal_variance", {"gammas": (-6.0, 0.0, 5.0), "errors": (0.9, 0.5, 0.2)})
 GIVEN = Choice("grid", "gammas", {"gammas": tuple(np.append(np.linspace(-6, 4, 16), 5.0).tolist())})
+UNIFORM = Choice("grid", "uniform")
+IN_CI = [pytest.param(one, marks=pytest.mark.system) for one in (LARGE, MEASURED, UNIFORM, GIVEN)]  # each compiles anew
 FOREIGN = {
     "noise": np.random.default_rng(0).integers(0, 5, (19, 4, 4, 1)),
     "black": np.zeros((7, 4, 4, 1)),
@@ -26,8 +27,8 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize("kernel", [Choice("kernel", "mixture"), GAUSSIAN, LARGE, MEASURED], ids=str)
-@pytest.mark.parametrize("grid", [Choice("grid", "uniform"), Choice("grid", "gamma"), GIVEN], ids=str)
+@pytest.mark.parametrize("kernel", [Choice("kernel", "mixture"), GAUSSIAN, *IN_CI[:2]], ids=str)
+@pytest.mark.parametrize("grid", [Choice("grid", "gamma"), *IN_CI[2:]], ids=str)
 def test_kernels_and_grids(make_codec, learned, images, round_trip, kernel, grid) -> None:
     """False if images of some kernel or grid did not come back."""
     payload, _ = round_trip(make_codec(learned, 16, kernel, grid), images, batch=5)

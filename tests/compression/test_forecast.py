@@ -6,12 +6,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from vdmkit.choice import Choice
 from vdmkit.compression import Rate, forecast, shares_of_pixels
 from vdmkit.container import Chunk, bytes_around, open_writer
 from vdmkit.data import ImageList
 from vdmkit.errors import DataError
 from vdmkit.likelihood import VariationalBound
+from vdmkit.registry import Choice
 from vdmkit.run import Coding, compress, expected_rate
 
 COUNTS = (1, 10, 100, 297)
@@ -37,7 +37,7 @@ def coding_of(learned, make_codec) -> Callable[[int], Coding]:
 
     def build(group: int) -> Coding:
         kernel, grid = Choice("kernel", "mixture"), Choice("grid", "gamma")
-        bound = VariationalBound(0, steps=4, kernel=kernel, grid=grid)
+        bound = VariationalBound(steps=4, kernel=kernel, grid=grid)
         codec = make_codec(learned, 4, kernel, grid, group=group)
         return Coding(codec, bound, {"step": 7, "weights": "raw"})
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from jaxtyping import Array
 
-from vdmkit.choice import Choice
 from vdmkit.compression import _network, narrows
 from vdmkit.compression._predict import MARGIN, OFFSETS, guarded_round
 from vdmkit.denoiser import AbstractPrediction, Eps, Estimate
 from vdmkit.errors import CodecError
 from vdmkit.networks import AbstractNetwork
+from vdmkit.registry import Choice
 
 KERNELS = [Choice("kernel", "gaussian"), Choice("kernel", "mixture")]
 

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.choice import Choice
 from vdmkit.denoiser import Estimate
 from vdmkit.errors import RecipeError
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import Labelled
-from vdmkit.sampling import Ancestral, Guidance, guided, sample
+from vdmkit.registry import Choice
+from vdmkit.sampling import Ancestral, Guidance, draw, guided
 
 SHAPE, CLASSES = (4, 4, 1), 3
 INNER = Choice("network", "small_unet", {"channels": 8, "dropout": 0.0})
@@ -86,7 +86,7 @@ def model(network, tiny_model) -> DiffusionModel:
 
 def drawn(model, guidance, count=6, first=0):
     grid = jnp.linspace(5.0, -6.0, 4)
-    return sample(model, Ancestral(), grid, count, key=jax.random.key(3), first=first, guidance=guidance)
+    return draw(model, Ancestral(), grid, count, key=jax.random.key(3), first=first, guidance=guidance)
 
 
 def test_samples_have_the_labels_in_turn_or_the_one_asked_for(model):

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import pytest
 from annotated_types import Gt
 
-from vdmkit import plugins, registry
+from vdmkit.registry import _kinds as registry
+from vdmkit.registry import _plugins as plugins
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +25,7 @@ def stub_components(monkeypatch):
         "prediction",
         "network",
         "observation",
-        "times",
+        "time_sampler",
         "weighting",
         "sampler",
         "grid",
@@ -45,8 +46,8 @@ def _register_stubs() -> None:
         ("path", "variance_preserving"),
         ("prediction", "eps"),
         ("observation", "categorical"),
-        ("times", "low_discrepancy"),
-        ("times", "independent"),
+        ("time_sampler", "low_discrepancy"),
+        ("time_sampler", "independent"),
         ("weighting", "elbo"),
         ("sampler", "ancestral"),
         ("grid", "uniform"),

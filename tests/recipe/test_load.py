@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from vdmkit.errors import RecipeError
-from vdmkit.recipe import Choice, differences, dump, load_recipe, resolved
+from vdmkit.recipe import differences, dump, load_recipe, resolved
+from vdmkit.registry import Choice
 
 
 def test_defaults_are_filled_in(write):
@@ -35,7 +36,7 @@ def test_build_injects_context_and_passes_keys(write):
 
 def test_round_trip(write):
     """A run could not be continued from the resolved recipe in its folder."""
-    recipe = load_recipe(write(), ["data.limit=5", "sampling.minutes=0.5", 'objective.times="independent"'])
+    recipe = load_recipe(write(), ["data.limit=5", "sampling.minutes=0.5", 'objective.time_sampler="independent"'])
     text = dump(recipe)
     again = load_recipe(write(text=text, name="resolved.toml"))
     assert again == recipe

@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.checkpoint import OfficialCheckpoint, load_official, official_recipe
-from vdmkit.checkpoint._official_names import with_official_parameters
 from vdmkit.denoiser import V, Velocity
 from vdmkit.distribution import GaussianMixture
+from vdmkit.importers import OfficialCheckpoint, load_official, official_recipe
+from vdmkit.importers._vdm_names import with_official_parameters
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import VDMUNet
 from vdmkit.noise import StraightLine, VariancePreserving
@@ -76,7 +76,9 @@ class Case:
 
     @cached_property
     def objective(self) -> Objective:
-        parts = {name: registry(name).get(self.tables["objective"][name]).build({}) for name in ("times", "weighting")}
+        parts = {
+            name: registry(name).get(self.tables["objective"][name]).build({}) for name in ("time_sampler", "weighting")
+        }
         return Objective(**parts, steps=self.tables["objective"]["steps"])
 
     def draws(self, eps_0: np.ndarray, eps: np.ndarray, t: np.ndarray) -> Draws:
@@ -237,4 +239,11 @@ def _build(tables: dict[str, Any], shape: tuple[int, ...], key: jax.Array) -> Di
 
     schedule, path, prediction = (component(kind) for kind in ("schedule", "path", "prediction"))
     context |= {"gamma_range": (schedule.gamma_min, schedule.gamma_max), "outputs": prediction.outputs}
-    return DiffusionModel(schedule, path, prediction, component("network"), component("observation"), shape)
+    return DiffusionModel(
+        schedule=schedule,
+        path=path,
+        prediction=prediction,
+        network=component("network"),
+        observation=component("observation"),
+        shape=shape,
+    )

@@ -42,7 +42,12 @@ def float64():
 
 def model_on(path: AbstractPath, distribution: GaussianMixture) -> DiffusionModel:
     return DiffusionModel(
-        FixedLinear(), path, Exact(distribution), NoNetwork(1), GaussianObservation(0), distribution.shape
+        schedule=FixedLinear(),
+        path=path,
+        prediction=Exact(distribution),
+        network=NoNetwork(1),
+        observation=GaussianObservation(0),
+        shape=distribution.shape,
     )
 
 
@@ -137,7 +142,14 @@ def test_preconditionings_of_edm(figures, name: str, path: AbstractPath) -> None
     sigma, y = found[f"precond/{name}/sigma"], jnp.asarray(found["precond/x"])
     for i, (s, c_noise) in enumerate(zip(sigma, noise(sigma), strict=True)):
         network = _Wave(sign, unscale, float(c_noise))
-        model = DiffusionModel(FixedLinear(), path, prediction, network, GaussianObservation(0), y.shape[1:])
+        model = DiffusionModel(
+            schedule=FixedLinear(),
+            path=path,
+            prediction=prediction,
+            network=network,
+            observation=GaussianObservation(0),
+            shape=y.shape[1:],
+        )
         gamma = jnp.asarray(2 * np.log(s))
         x_hat = model.denoise(path.alpha(gamma) * y[i], gamma, {}).x_hat
         # EDM's code rounds the input of the network to float32, whatever its own precision; sigma times that is in D

@@ -10,9 +10,10 @@ import optax
 import pytest
 import tomli_w
 
-from vdmkit.checkpoint import load_official, official_parameters, read_step
+from vdmkit.checkpoint import read_step
 from vdmkit.data import batches
 from vdmkit.errors import CheckpointError
+from vdmkit.importers import load_official, official_parameters
 from vdmkit.recipe import load_recipe
 from vdmkit.run import RunFolder, import_official, load_run
 

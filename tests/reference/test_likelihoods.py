@@ -12,7 +12,7 @@ import pytest
 
 from vdmkit.distribution import Exact, GaussianMixture
 from vdmkit.integrator import Integrator
-from vdmkit.kernel import Gaussian, part_of_noise
+from vdmkit.kernel import GaussianKernel, part_of_noise
 from vdmkit.likelihood._flow import transport
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import NoNetwork
@@ -35,12 +35,19 @@ def test_bound_of_improved_diffusion(figures, mixture: GaussianMixture, table: s
     rows = {key.removeprefix(f"{table}/{variance}/"): value for key, value in found.items()}
     times = np.sort(rows["timesteps"])[::-1]
     gammas = jnp.asarray(Tabulated(table=table).gammas()[times])
-    kernel, key = Gaussian(variance="large" if variance == "FIXED_LARGE" else "small"), jax.random.key(0)
+    kernel, key = GaussianKernel(variance="large" if variance == "FIXED_LARGE" else "small"), jax.random.key(0)
     # of z, at the second step: alpha_s^2 = 1 / (1 + e^gamma_s)
     first = float(part_of_noise(gammas[-2], gammas[-1]) / (1 + jnp.exp(-gammas[-1])))
     schedule = FixedLinear(gamma_min=float(gammas[-1]), gamma_max=float(gammas[0]))
     observation = DiscretisedGaussian(256, sd=float(np.sqrt(first)))
-    model = DiffusionModel(schedule, VariancePreserving(), Exact(mixture), NoNetwork(1), observation, mixture.shape)
+    model = DiffusionModel(
+        schedule=schedule,
+        path=VariancePreserving(),
+        prediction=Exact(mixture),
+        network=NoNetwork(1),
+        observation=observation,
+        shape=mixture.shape,
+    )
     images, noise = jnp.asarray(data["x_uint8"]), jnp.asarray(rows["noise"])
     np.testing.assert_allclose(jax.vmap(observation.encode)(images), data["x"], atol=1e-15)
 
@@ -68,7 +75,12 @@ def test_log_likelihood_of_k_diffusion(figures, mixture: GaussianMixture) -> Non
     low, high = found["log_likelihood/sigma"].tolist()
     schedule = FixedLinear(gamma_min=2 * float(np.log(low)), gamma_max=2 * float(np.log(high)))
     model = DiffusionModel(
-        schedule, VarianceExploding(), Exact(mixture), NoNetwork(1), GaussianObservation(0), mixture.shape
+        schedule=schedule,
+        path=VarianceExploding(),
+        prediction=Exact(mixture),
+        network=NoNetwork(1),
+        observation=GaussianObservation(0),
+        shape=mixture.shape,
     )
     integrator = Integrator("Dopri8", jnp.asarray(1e-11), jnp.asarray(1e-11), 0, 4096)
     end = jax.jit(jax.vmap(lambda x, v: transport(model, x, v[None], integrator)))(

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.checkpoint import official_parameters
+from vdmkit.importers import official_parameters
 
 EXACT = 1e-9
 CONDITIONING = ("dense0/", "dense1/", "cond_proj/")

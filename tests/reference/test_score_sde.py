@@ -82,7 +82,14 @@ class Sde:
             "ve": (LogLinear(sigma_min=sigma_start, sigma_max=50.0), VarianceExploding()),
         }[self.name]
         exact, observation = Exact(self.mixture), GaussianObservation(0)
-        return DiffusionModel(schedule, path, exact, NoNetwork(1), observation, self.mixture.shape)
+        return DiffusionModel(
+            schedule=schedule,
+            path=path,
+            prediction=exact,
+            network=NoNetwork(1),
+            observation=observation,
+            shape=self.mixture.shape,
+        )
 
     @property
     def gamma(self) -> tuple[Array, Array]:

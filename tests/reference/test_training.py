@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.checkpoint import official_parameters
+from vdmkit.importers import official_parameters
 from vdmkit.noise import diffuse, gamma_and_derivative
 from vdmkit.objective import bits_per_dim
 from vdmkit.optimizer import adamw

@@ -8,7 +8,7 @@ import sys
 import jax
 import pytest
 
-from vdmkit.report import progress
+from vdmkit.progress import track
 
 
 class Terminal(io.StringIO):
@@ -26,7 +26,7 @@ def clock(monkeypatch):
 
 def test_lines_come_now_and_then_and_at_the_end(clock, capsys):
     """A log file would fill with a line per step, or not say how it ended, or a resumed run's time left be wrong."""
-    with progress("training", 100, 40) as advance:
+    with track("auto", "training", 100, 40) as advance:
         for step in range(41, 101):
             clock[0] += 1.0
             advance(1, lambda step=step: f"bpd {step}")
@@ -37,7 +37,7 @@ def test_lines_come_now_and_then_and_at_the_end(clock, capsys):
 
 def test_what_takes_no_time_gets_no_line(clock, capsys):
     """A run that is evaluated now and then would fill its log with lines that say nothing."""
-    with progress("evaluating", 4) as advance:
+    with track("auto", "evaluating", 4) as advance:
         clock[0] += 0.5
         advance(4)
     assert capsys.readouterr().err == ""
@@ -47,7 +47,7 @@ def test_a_bar_on_a_terminal(monkeypatch):
     """A user at a terminal would not see how far the run is."""
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    with progress("training", 10, 3) as advance:
+    with track("auto", "training", 10, 3) as advance:
         for _ in range(7):
             advance(1, lambda: "bpd 1.234")
     shown = terminal.getvalue()
@@ -60,7 +60,7 @@ def test_a_bar_says_which_time_is_which(clock, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("COLUMNS", "200")
-    with progress("training", 100) as advance:
+    with track("auto", "training", 100) as advance:
         clock[0] += 20.0  # compilation
         advance()
         for _ in range(10):
@@ -89,9 +89,9 @@ def test_a_bar_within_a_bar(monkeypatch):
     """Two displays would overwrite each other, or what is done stay on the screen beside what is not."""
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    with progress("training", 10) as advance:
+    with track("auto", "training", 10) as advance:
         advance()
-        with progress("evaluating", 4) as evaluated:
+        with track("auto", "evaluating", 4) as evaluated:
             evaluated(4)
         before = len(terminal.getvalue())
         advance(9)
@@ -106,7 +106,7 @@ def test_nothing_to_do(terminal, monkeypatch, capsys):
     """Continuing a finished run would divide by zero."""
     if terminal:
         monkeypatch.setattr(sys, "stderr", Terminal())
-    with progress("training", 10, 10):
+    with track("auto", "training", 10, 10):
         pass
     assert capsys.readouterr().out == ""
 
@@ -114,6 +114,6 @@ def test_nothing_to_do(terminal, monkeypatch, capsys):
 def test_only_the_first_process_speaks(monkeypatch, capsys):
     """Every process of a run on several machines would print the same lines."""
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    with progress("training", 1) as advance:
+    with track("auto", "training", 1) as advance:
         advance(1, lambda: pytest.fail("the note is not needed"))
     assert capsys.readouterr() == ("", "")

@@ -4,9 +4,8 @@
 import numpy as np
 import pytest
 
-from vdmkit.data import Images, identified, statistics_of
+from vdmkit.data import Images, TrainedOn, check_comparable, identified, statistics_of
 from vdmkit.errors import DataError
-from vdmkit.run import check_comparable
 
 
 def images(name: str, highest: int) -> Images:
@@ -22,13 +21,13 @@ TRAINED = {"name": "imagenet32_old", "low": 0.0, "high": 255.0}
 )
 def test_other_images_of_the_same_kind_are_measured(trained, name, highest) -> None:
     """False if a model could not be asked about data that it was not trained on."""
-    check_comparable(trained, images(name, highest))
+    check_comparable(TrainedOn(trained), images(name, highest))
 
 
 def test_the_other_imagenet_is_refused() -> None:
     """False if a model of the old release could report a figure on the new one, which is easier."""
     with pytest.raises(DataError, match="trained on imagenet32_old, and these images are imagenet32_new"):
-        check_comparable(TRAINED, images("imagenet32_new", 255))
+        check_comparable(TrainedOn(TRAINED), images("imagenet32_new", 255))
 
 
 @pytest.mark.parametrize(("trained", "highest"), [(255.0, 1), (1.0, 255), (100.0, 151)])
@@ -36,7 +35,7 @@ def test_another_scale_is_refused(trained, highest) -> None:
     """False if images of 0 and 1 could be measured by a model of 0..255, or the other way round."""
     message = f"from 0 to {highest}, and those that the model was trained on from 0 to {trained:g}: they are of another"
     with pytest.raises(DataError, match=message):
-        check_comparable({"name": "a", "low": 0.0, "high": trained}, images("a", highest))
+        check_comparable(TrainedOn({"name": "a", "low": 0.0, "high": trained}), images("a", highest))
 
 
 def test_copies_are_no_more_evidence_than_one_image() -> None:
@@ -48,4 +47,4 @@ def test_copies_are_no_more_evidence_than_one_image() -> None:
     identity = identified(trained, 17, name="mine", split="train").identity
     facts = {"name": identity.name, "low": identity.low, "high": identity.high}
     many = identified(np.repeat(few, 15, axis=0), 17, name="mine", split="test")
-    assert check_comparable(facts, many, statistics_of(trained)) == ()
+    assert check_comparable(TrainedOn(facts, statistics=statistics_of(trained)), many) == ()

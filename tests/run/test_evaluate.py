@@ -11,14 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.data import identified
-from vdmkit.errors import DataError, NonFiniteError, RecipeError
-from vdmkit.likelihood import bound_of_images
+from vdmkit.data import TrainedOn, identified, image_hashes
+from vdmkit.errors import DataError, RecipeError, UntrustedError
+from vdmkit.likelihood import VariationalBound, log_likelihood
 from vdmkit.noise import AbstractSchedule
-from vdmkit.objective import bits_per_dim
-from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import load_recipe
-from vdmkit.run import evaluate, image_hashes
+from vdmkit.run import evaluate
 
 
 @pytest.fixture(scope="session")
@@ -31,13 +29,12 @@ def recipe(digits_toml):
 @pytest.fixture(scope="module")
 def evaluation(tiny_model, tiny_images, recipe):
     others = np.full((3, 4, 4, 1), 4, np.uint8)
-    return evaluate(tiny_model, tiny_images, recipe(), step=7, trained_on=image_hashes(others))
+    return evaluate(recipe(), tiny_model, tiny_images, TrainedOn(prints=image_hashes(others)), step=7)
 
 
 def test_the_numbers_agree(evaluation):
     """The report would contradict itself."""
-    terms = evaluation.prior + evaluation.reconstruction + evaluation.diffusion
-    assert evaluation.bpd == pytest.approx(terms, rel=1e-12)  # float64 sums of a dozen numbers
+    assert evaluation.bpd == pytest.approx(sum(evaluation.terms.values()), rel=1e-12)  # float64 sums of a dozen numbers
     assert evaluation.bpd_low < evaluation.bpd < evaluation.bpd_high
     assert (evaluation.images, evaluation.images_in_test_set) == (12, 12)
     assert (evaluation.step, evaluation.weights, evaluation.dataset) == (7, "ema", "tiny/test")
@@ -46,10 +43,8 @@ def test_the_numbers_agree(evaluation):
 
 def test_the_numbers_can_be_computed_again_from_the_library(evaluation, tiny_model, tiny_images):
     """The report would be of other draws than the seed's for evaluation, which no training step has seen."""
-    key = fold_purpose(jax.random.key(1), "evaluate")
-    bound = bound_of_images(tiny_model, tiny_images.pixels, draws=2, steps=0, batch_size=5, key=key)
-    # float64 means in another order
-    assert evaluation.bpd == pytest.approx(bits_per_dim(bound.total.mean(), 16), rel=1e-12)
+    found = log_likelihood(tiny_model, tiny_images.pixels, estimator=VariationalBound(draws=2), key=jax.random.key(1))
+    assert evaluation.bpd == found.bits_per_dim.value
     assert evaluation.seed == 1
 
 
@@ -57,18 +52,16 @@ def test_the_text_says_it_all(evaluation):
     """A reader could not tell on what, how and how exactly the number was measured."""
     text = str(evaluation)
     width = (evaluation.bpd_high - evaluation.bpd_low) / 2
-    assert text.startswith(f"test bpd {evaluation.bpd:.4f} +/- {width:.4f} bits/dim (95%: finite test set ")
-    terms = ("prior", "reconstruction", "diffusion")
-    assert " + ".join(f"{name} {getattr(evaluation, name):.4f}" for name in terms) in text
-    assert "variational bound, continuous time, 2 draws per image" in text
-    assert "12 images of tiny/test, step 7, ema weights" in text
-    assert "Not the published data set" in text
-    assert len(text.splitlines()) == 5, "nothing else to warn of"
+    assert text.startswith(f"{evaluation.bpd:.4f} +/- {width:.4f} bits/dim on these 12 images\n")
+    assert " + ".join(f"{name} {value:.4f}" for name, value in evaluation.terms.items()) in text
+    for row in ("estimator     variational bound, continuous time", "model         step 7, ema weights, float"):
+        assert row in text
+    assert "images        all 12 of tiny/test, not the published data set" in text
 
 
 def test_the_batch_size_does_not_matter(evaluation, tiny_model, tiny_images, recipe):
     """An image would get other draws, or count twice, when batches are cut elsewhere."""
-    other = evaluate(tiny_model, tiny_images, recipe("evaluation.batch_size=100"), step=7)
+    other = evaluate(recipe("evaluation.batch_size=100"), tiny_model, tiny_images, TrainedOn(), step=7)
     # float32 sums over 16 pixels in another order; then means in float64
     assert other.bpd == pytest.approx(evaluation.bpd, rel=1e-5)
     assert other.images == 12
@@ -76,29 +69,29 @@ def test_the_batch_size_does_not_matter(evaluation, tiny_model, tiny_images, rec
 
 def test_another_seed_gives_another_estimate(evaluation, tiny_model, tiny_images, recipe):
     """The Monte Carlo error would not be what two runs differ by."""
-    assert evaluate(tiny_model, tiny_images, recipe("seed=2"), step=7).bpd != evaluation.bpd
+    assert evaluate(recipe("seed=2"), tiny_model, tiny_images, TrainedOn(), step=7).bpd != evaluation.bpd
 
 
 def test_too_little_time_is_said(tiny_model, tiny_images, recipe):
     """Part of the test set would be reported as all of it."""
-    evaluation = evaluate(tiny_model, tiny_images, recipe(), step=7, seconds=0.0)
+    evaluation = evaluate(recipe(), tiny_model, tiny_images, TrainedOn(), step=7, seconds=0.0)
     assert (evaluation.images, evaluation.images_in_test_set) == (5, 12)
-    assert "Only 5 of 12 test images, drawn at random" in str(evaluation)
+    assert "images        5 (drawn at random from 12) of tiny/test" in str(evaluation)
 
 
 def test_images_trained_on_are_said(evaluation, tiny_model, tiny_images, recipe):
     """A bound on training images would be reported as a test bound, or unknown ones pass for unseen."""
-    of = functools.partial(evaluate, tiny_model, tiny_images, recipe(), step=7)
-    trained, some = (of(trained_on=image_hashes(tiny_images.pixels[:n])) for n in (12, 5))
+    of = functools.partial(evaluate, recipe(), tiny_model, tiny_images, step=7)
+    trained, some = (of(TrainedOn(prints=image_hashes(tiny_images.pixels[:n]))) for n in (12, 5))
     assert (trained.test_images_trained_on, some.test_images_trained_on, evaluation.test_images_trained_on) == (
         12,
         5,
         0,
     )
-    assert str(trained).startswith("bpd ")
-    assert "trained on all of these images: not a test bound" in str(trained)
+    assert "NOT A TEST LIKELIHOOD" in str(trained)
+    assert "trained on 12 of the 12 images: not a test likelihood" in str(trained)
     assert "trained on 5 of the 12 images" in str(some)
-    unknown = of()
+    unknown = of(TrainedOn())
     assert unknown.test_images_trained_on is None
     assert "not known which images" in str(unknown)
     assert trained.bpd == unknown.bpd == evaluation.bpd
@@ -121,7 +114,7 @@ def test_the_bound_is_the_one_trained_on_unless_the_recipe_says_otherwise(
     tiny_model, tiny_images, evaluation, overrides, estimator, recipe
 ):
     """A model of T steps would be reported in continuous time, or the other way, and the record would not say."""
-    found = evaluate(tiny_model, tiny_images, recipe(*overrides), step=7)
+    found = evaluate(recipe(*overrides), tiny_model, tiny_images, TrainedOn(), step=7)
     assert found.estimator == f"variational bound, {estimator}"
     assert (found.bpd == evaluation.bpd) == (estimator == "continuous time")
 
@@ -143,25 +136,25 @@ def test_a_schedule_without_a_bound_is_refused(tiny_model, tiny_images, jump, re
     """A schedule that falls, or jumps over noise levels, would be given a bound that is too low."""
     model = eqx.tree_at(lambda m: m.schedule, tiny_model, _Bent(jump))
     with pytest.raises(RecipeError, match=reason):
-        evaluate(model, tiny_images, recipe(), step=0)
+        evaluate(recipe(), model, tiny_images, TrainedOn(), step=0)
 
 
 def test_images_of_another_kind_are_refused(tiny_model, tiny_images, recipe):
     """A likelihood over 17 levels would be reported as one over 5, or a wrong shape end in a traceback."""
     for images in (replace(tiny_images, levels=17), replace(tiny_images, pixels=tiny_images.pixels[:, :2])):
         with pytest.raises(DataError, match="the model was trained on"):
-            evaluate(tiny_model, images, recipe(), step=0)
+            evaluate(recipe(), tiny_model, images, TrainedOn(), step=0)
 
 
 def test_one_image_has_no_interval(tiny_model, tiny_images, recipe):
     """An interval of a single image would be reported as NaN."""
     one = identified(tiny_images.pixels[:1], tiny_images.levels, name="one", split="test")
     with pytest.raises(DataError, match="an interval needs at least 2"):
-        evaluate(tiny_model, one, recipe(), step=0)
+        evaluate(recipe(), tiny_model, one, TrainedOn(), step=0)
 
 
 def test_a_bound_that_is_not_finite_is_no_bound(tiny_model, tiny_images, recipe):
     """NaN would be reported as a likelihood."""
     spoiled = eqx.tree_at(lambda m: m.network.bias, tiny_model, jnp.full(16, np.nan))
-    with pytest.raises(NonFiniteError, match="the diffusion term of test image 0 is not finite"):
-        evaluate(spoiled, tiny_images, recipe(), step=0)
+    with pytest.raises(UntrustedError, match="the diffusion term is not finite, first for image 0"):
+        evaluate(recipe(), spoiled, tiny_images, TrainedOn(), step=0)

@@ -16,7 +16,7 @@ from vdmkit.errors import CheckpointError, RecipeError
 from vdmkit.files import write_json, write_text
 from vdmkit.objective import Elbo, LowDiscrepancy, Objective
 from vdmkit.recipe import Recipe, load_recipe
-from vdmkit.run import RunFolder, TrainedRun, load_run
+from vdmkit.run import Run, RunFolder, load_run
 from vdmkit.training import initial_state
 
 FACTS = {"plugins": {}, "shape": [8, 8, 1], "levels": 17, "data": None, "imported": None, "sessions": []}
@@ -53,6 +53,16 @@ def killed_before(monkeypatch) -> Callable:
             yield
 
     return killed_before
+
+
+def test_a_run_of_an_older_version_is_refused_by_the_new_name(folder, recipe):
+    """False if a kept recipe with an old key were read as if the key said nothing, or a traceback came of it."""
+    claim(folder, recipe)
+    write_json(folder.manifest, FACTS)
+    kept = folder.resolved_recipe.read_text()
+    write_text(folder.resolved_recipe, kept.replace("[objective.time_sampler]", "[objective.times]"))
+    with pytest.raises(RecipeError, match=r"objective\.times: was renamed: objective\.time_sampler\."):
+        load_run(folder.path)
 
 
 def test_a_new_folder_says_what_it_is(folder, recipe):
@@ -191,6 +201,6 @@ def test_weights_are_the_ones_asked_for(folder, recipe, tiny_model):
     """Raw parameters would be reported as averaged ones."""
     state = initial_state(tiny_model, optax.sgd(0.1), Objective(LowDiscrepancy(), Elbo(), 0))
     state = eqx.tree_at(lambda s: s.ema, state, jax.tree.map(lambda a: a + 1, state.ema))
-    run = TrainedRun(folder, recipe, state, 0, ())
-    assert eqx.tree_equal(run.model("raw"), tiny_model)
-    assert eqx.tree_equal(eqx.filter(run.model("ema"), eqx.is_inexact_array), state.ema)
+    run = Run(folder, recipe, state, 0, ())
+    assert eqx.tree_equal(run.weighted("raw"), tiny_model)
+    assert eqx.tree_equal(eqx.filter(run.weighted("ema"), eqx.is_inexact_array), state.ema)

@@ -10,9 +10,8 @@ import pytest
 from vdmkit.data import batches
 from vdmkit.errors import DataError, NonFiniteError
 from vdmkit.objective import Elbo, LowDiscrepancy, Objective
-from vdmkit.run import _loop
-from vdmkit.run._loop import Loop, means, next_multiple
-from vdmkit.training import TrainState, Update, initial_state
+from vdmkit.training import TrainState, Update, _loop, initial_state
+from vdmkit.training._loop import Loop, means, next_multiple
 
 
 @pytest.fixture

@@ -5,13 +5,10 @@ import jax
 import numpy as np
 import pytest
 
-from vdmkit.data import Images, identified
-from vdmkit.likelihood import AbstractEstimator, Estimates, interval
+from vdmkit.likelihood import AbstractEstimator, Estimates, LogLikelihood, interval, log_likelihood, pass_over
 from vdmkit.objective import bits_per_dim
-from vdmkit.recipe import load_recipe
-from vdmkit.run import RunFolder, TrainedRun
-from vdmkit.run._pass import pass_over
-from vdmkit.run._passes import key_of, measure_passes
+from vdmkit.randomness import fold_purpose
+from vdmkit.run import Kept
 
 COUNT, DIMENSIONS = 5, 16
 INDEX = np.arange(COUNT)
@@ -20,7 +17,7 @@ INDEX = np.arange(COUNT)
 class Noisy(AbstractEstimator[None]):
     """One standard normal draw, whatever the precision asked for."""
 
-    def describe(self):
+    def describe(self, levels):
         return "noise"
 
     def plan(self, model, images, *, precision, key):
@@ -36,49 +33,71 @@ class Noisy(AbstractEstimator[None]):
         return Estimates({"noise": np.asarray(draws, np.float64)}, np.ones(COUNT, int), np.zeros(COUNT, bool))
 
 
-@pytest.fixture
-def images(tiny_images) -> Images:
-    return identified(tiny_images.pixels[:COUNT], tiny_images.levels, name="few", split="test")
+@pytest.fixture(scope="module")
+def pixels(tiny_images) -> np.ndarray:
+    return tiny_images.pixels[:COUNT]
 
 
-@pytest.fixture
-def run(digits_toml, tmp_path, tiny_model):
-    """`run(precision)`: what a measurement needs of a run."""
-
-    class Untrained(TrainedRun):
-        def model(self, weights):
-            return tiny_model
-
-    def run(precision: float) -> TrainedRun:
-        untrained = object.__new__(Untrained)
-        recipe = load_recipe(digits_toml, [f"likelihood.precision={precision}"])
-        untrained.__dict__.update(recipe=recipe, folder=RunFolder(tmp_path), plugins=(), step=1)
-        return untrained
-
-    return run
+def measured(model, pixels, precision: float = 0.0, **how) -> LogLikelihood:
+    return log_likelihood(model, pixels, key=jax.random.key(0), estimator=Noisy(), precision=precision, **how)
 
 
-def pass_of(run: TrainedRun, images: Images, stage: int) -> np.ndarray:
-    found = pass_over(Noisy(), run.model("ema"), images.pixels, INDEX, None, batch_size=COUNT, key=key_of(run, stage))
-    return np.asarray(found.nats)
+def pass_of(model, pixels, stage: int) -> np.ndarray:
+    key = jax.random.fold_in(fold_purpose(jax.random.key(0), "likelihood"), stage)
+    return np.asarray(pass_over(Noisy(), model, pixels, INDEX, None, batch_size=COUNT, key=key).nats)
 
 
-def test_without_a_precision_there_is_one_pass(run, images) -> None:
+def test_without_a_precision_there_is_one_pass(tiny_model, pixels) -> None:
     """False if a recipe's number of draws were not what is drawn."""
-    passes = measure_passes(run(0.0), images, Noisy(), INDEX)
-    np.testing.assert_array_equal(passes.estimates.nats, pass_of(run(0.0), images, 0))
-    assert passes.half_width == interval(np.asarray(passes.estimates.nats)).half_width_monte_carlo
-    assert passes.evaluations == 2 * COUNT
+    found = measured(tiny_model, pixels)
+    np.testing.assert_array_equal(found.nats, pass_of(tiny_model, pixels, 0))
+    assert found.half_width == interval(found.nats).half_width_monte_carlo
+    assert found.total_evaluations == 2 * COUNT
 
 
-def test_a_pass_that_misses_is_averaged_with_more_and_none_is_thrown_away(run, images, capsys) -> None:
+def test_a_pass_that_misses_is_averaged_with_more_and_none_is_thrown_away(tiny_model, pixels, tmp_path) -> None:
     """False if passes were chosen by how good they look: then 0.93 of 95% intervals of few images hold the truth."""
-    first = interval(pass_of(run(0.0), images, 0)).half_width_monte_carlo
-    wanted = run(bits_per_dim(first, DIMENSIONS) / 2.5)  # 2.5^2 = 6.25
-    passes = measure_passes(wanted, images, Noisy(), INDEX)
-    mean = np.mean([pass_of(wanted, images, stage) for stage in range(7)], axis=0)
-    np.testing.assert_allclose(passes.estimates.nats, mean, rtol=1e-12)  # float64
-    assert passes.half_width == pytest.approx(first / np.sqrt(7), rel=1e-12)
-    assert passes.evaluations == 7 * 2 * COUNT
-    assert "with this pass: 6 more of the same, and their mean" in capsys.readouterr().err
-    assert len(list(passes.kept.folder.parent.iterdir())) == 7  # what is on disk goes on after a kill
+    first = interval(pass_of(tiny_model, pixels, 0)).half_width_monte_carlo
+    wanted = bits_per_dim(first, DIMENSIONS) / 2.5  # 2.5^2 = 6.25
+    found = measured(tiny_model, pixels, wanted, kept=lambda stage: Kept(tmp_path / "run" / "kept" / str(stage)))
+    mean = np.mean([pass_of(tiny_model, pixels, stage) for stage in range(7)], axis=0)
+    np.testing.assert_allclose(found.nats, mean, rtol=1e-12)  # float64
+    assert found.half_width == pytest.approx(first / np.sqrt(7), rel=1e-12)
+    assert found.total_evaluations == 7 * 2 * COUNT
+
+
+def test_what_was_kept_is_read(tiny_model, pixels, tmp_path) -> None:
+    """False if a measurement that was killed began anew, or went on with other numbers."""
+    kept = lambda stage: Kept(tmp_path / "kept" / str(stage))  # noqa: E731
+    (tmp_path / "kept").mkdir()
+    first = measured(tiny_model, pixels, kept=kept)
+    path = tmp_path / "kept" / "0" / "0.npz"
+    arrays = dict(np.load(path))
+    np.savez(path, **arrays | {"term_noise": arrays["term_noise"] + 1})
+    again = measured(tiny_model, pixels, kept=kept)
+    np.testing.assert_allclose(again.nats, first.nats + 1, rtol=1e-12)
+
+
+class Counted:
+    """A progress meter that notes what it is told."""
+
+    def __init__(self):
+        self.said = []
+
+    def start(self, what, total, done):
+        self.said.append((what, total, done))
+
+    def advance(self, n=1, note=None):
+        self.said.append(n)
+
+    def stop(self):
+        self.said.append("stop")
+
+
+def test_a_meter_of_ones_own_is_told(tiny_model, pixels, capsys) -> None:
+    """False if a notebook could not show how far a measurement is, or the library printed."""
+    meter = Counted()
+    measured(tiny_model, pixels, progress=meter)
+    measured(tiny_model, pixels)
+    assert meter.said == [("likelihood", 2, 0), 1, 1, "stop"]
+    assert capsys.readouterr() == ("", "")

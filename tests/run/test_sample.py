@@ -1,22 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Samples of a run: as many as asked for, and the same ones whatever else is asked."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxtyping import Array
 
 import vdmkit
+from vdmkit.assembly import build_sampling
 from vdmkit.denoiser import Eps
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import AbstractNetwork
 from vdmkit.noise import AbstractPath, Karras, KarrasGrid, Tabulated
 from vdmkit.recipe import load_recipe
-from vdmkit.run import Plan, Procedure, _sample, draw_samples, fit_into, procedure_of
-from vdmkit.sampling import Ancestral
+from vdmkit.sampling import Ancestral, SamplingConfig, _sample, draw_samples, fit_into, sample
 
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 
@@ -32,35 +34,40 @@ class OnlyImage(AbstractNetwork):
         return ((y - self.x) * jnp.exp(-gamma / 2))[..., None]
 
 
+def drawn(model, count, seed):
+    return sample(model, count=count, steps=2, key=jax.random.key(seed))
+
+
 def test_the_first_images_do_not_depend_on_how_many(tiny_model):
     """`sample -n 70` would not begin with the images of `sample -n 3`; 70 take more than one batch."""
-    many = draw_samples(tiny_model, Procedure(Ancestral()), Plan(70, 2), seed=0)
+    many = drawn(tiny_model, 70, 0)
     assert many.shape == (70, *tiny_model.shape)
-    np.testing.assert_array_equal(draw_samples(tiny_model, Procedure(Ancestral()), Plan(3, 2), seed=0), many[:3])
+    np.testing.assert_array_equal(drawn(tiny_model, 3, 0), many[:3])
     assert not np.array_equal(many[64:], many[:6])
-    assert not np.array_equal(draw_samples(tiny_model, Procedure(Ancestral()), Plan(3, 2), seed=1), many[:3])
+    assert not np.array_equal(drawn(tiny_model, 3, 1), many[:3])
 
 
 @pytest.mark.parametrize(
-    ("seconds", "plan"),
-    [(1000.0, Plan(16, 100)), (100.0, Plan(8, 100)), (20.0, Plan(1, 100)), (2.5, Plan(1, 20)), (0.0, Plan(1, 1))],
+    ("seconds", "fitting"),
+    [(1000.0, (16, 100)), (100.0, (8, 100)), (20.0, (1, 100)), (2.5, (1, 20)), (0.0, (1, 1))],
 )
-def test_what_fits_into_the_time(tiny_model, monkeypatch, seconds, plan):
+def test_what_fits_into_the_time(tiny_model, monkeypatch, seconds, fitting):
     """A slow machine would sample for hours, or a fast one draw less than it could."""
     ticks = iter([0.0, 50.0, 50.0, 51.0])  # compilation, then one second for a step of 8 images
     monkeypatch.setattr(_sample, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
-    assert fit_into(tiny_model, Procedure(Ancestral()), Plan(16, 100), seconds=seconds) == plan
+    config = SamplingConfig(sampler=Ancestral(), steps=100)
+    assert fit_into(tiny_model, config, 16, seconds=seconds) == fitting
 
 
 def test_the_last_step_may_lead_to_an_image():
     """EDM's 18 steps would not be its 18 sigmas and 0 (Karras et al. 2022, Table 1), or DDPM's not its 1,000 betas."""
-    edm = Procedure(Ancestral(), KarrasGrid(), end="image").gammas(Karras(), 18)
+    edm = SamplingConfig(sampler=Ancestral(), steps=18, grid=KarrasGrid(), end="image").gammas(Karras())
     sigmas = np.exp(np.asarray(edm) / 2)
     np.testing.assert_allclose(sigmas[[0, 1, 2, 16, 17, 18]], [80, 57.586, 40.786, 0.0075, 0.002, 0], atol=6e-4)
-    ddpm = Procedure(Ancestral(), end="image").gammas(Tabulated(), 1000)
+    ddpm = SamplingConfig(sampler=Ancestral(), steps=1000, end="image").gammas(Tabulated())
     np.testing.assert_allclose(ddpm[:-1], Tabulated().gammas()[::-1], atol=1e-4)
     assert np.isneginf(ddpm[-1])
-    assert len(Procedure(Ancestral(), end="image").gammas(Karras(), 1)) == 2
+    assert len(SamplingConfig(sampler=Ancestral(), steps=1, end="image").gammas(Karras())) == 2
 
 
 @pytest.mark.parametrize("name", ["digits/edm", "digits/score_sde_ve", "digits/ddpm"])
@@ -71,6 +78,8 @@ def test_a_known_image_is_drawn(name):
     path, schedule = recipe.model.path.build(), recipe.model.schedule.build()
     observation = recipe.model.observation.build(levels=256)
     network = OnlyImage(observation.encode(jnp.asarray(image)), path)
-    model = DiffusionModel(schedule, path, Eps(), network, observation, image.shape)
-    images = draw_samples(model, procedure_of(recipe), Plan(3, 30), seed=0)
+    model = DiffusionModel(
+        schedule=schedule, path=path, prediction=Eps(), network=network, observation=observation, shape=image.shape
+    )
+    images = draw_samples(model, replace(build_sampling(recipe), steps=30), 3, key=jax.random.key(0))
     np.testing.assert_array_equal(images, np.broadcast_to(image, (3, *image.shape)))

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vdmkit.noise import AbstractSchedule
-from vdmkit.profile import Curve
-from vdmkit.run._schedule import _variances
+from vdmkit.study import Curve
+from vdmkit.study._study import _variances
 
 
 class _Standing(AbstractSchedule):

@@ -2,16 +2,12 @@
 """What `vdmkit schedule` says it has written is what it has written."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 
-from vdmkit.profile import Curve
-from vdmkit.run._arithmetic import arithmetic
-from vdmkit.run._pass import Kept
-from vdmkit.run._schedule import Study, Variance
-from vdmkit.run._schedule_report import leave
-from vdmkit.run._step_study import Predicted
+from vdmkit.devices import arithmetic
+from vdmkit.run import leave_study
+from vdmkit.study import Curve, Predicted, Study, Variance
 
 
 def _study() -> Study:
@@ -22,7 +18,7 @@ def _study() -> Study:
     steps = tuple(Predicted(kernel, grid, tuple(np.linspace(-6, 5, T + 1)), 2.1, 0.1) for kernel, grid, T in rows)
     variances = (Variance("this run's", 2.0, 1.0, 3.0, (1.0,) * 11),)
     optimal = {"gammas": tuple(gamma), "errors": (1.0,) * 11}
-    return Study(2.0, 0.1, 4, curve, curve, variances, steps, (), optimal, arithmetic(), Kept(Path()))
+    return Study(2.0, 0.1, 4, curve, curve, variances, steps, (), optimal, arithmetic())
 
 
 def _expanded(name: str) -> list[str]:
@@ -33,7 +29,7 @@ def _expanded(name: str) -> list[str]:
 
 def test_every_file_is_named(tmp_path):
     """A user would be told a pattern that is no file, such as KERNEL_GRID_STEPS.toml, or not of one that is there."""
-    named = leave(_study(), tmp_path / "schedule")
+    named = leave_study(_study(), tmp_path / "schedule")
     assert f"{tmp_path}/schedule/mixture_dynamic_{{1,2,5}}.toml" in named
     assert f"{tmp_path}/schedule/gaussian_closed_form_2.toml" in named
     files = sorted(path for name in named for path in _expanded(name))

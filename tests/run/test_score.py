@@ -12,9 +12,9 @@ import vdmkit
 from vdmkit import quality
 from vdmkit.cli import main
 from vdmkit.errors import DataError
-from vdmkit.quality import as_rgb, frechet_distance
+from vdmkit.quality import _score, as_rgb, frechet_distance
 from vdmkit.recipe import load_recipe
-from vdmkit.run import RunFolder, _score, load_run, run_recipe, score_run
+from vdmkit.run import RunFolder, load_run, run_recipe, score_run
 
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 COUNT = 8
@@ -102,7 +102,7 @@ def test_a_run_whose_samples_are_not_finite_is_evaluated(program, tmp_path):
         "run", str(RECIPES / "oracle_gaussian.toml"), "--out", str(tmp_path / "run"), *words, *FAILING
     )
     assert code == 0
-    assert "test bpd" in out
+    assert "bits/dim on these 20 images" in out
     assert "  samples      none: not finite\n" in out
     assert [line for line in err.splitlines() if "finite" in line] == [
         f"sampling: no picture. 2 of 2 samples {REFUSED}"

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from vdmkit.run._solver_error import SolverError
+from vdmkit.likelihood._solver_error import SolverError
 
 
 def test_the_error_allows_for_the_images_that_were_not_solved_again():

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from vdmkit.assembly import state_like
-from vdmkit.component import Component
 from vdmkit.data import Images, identified
 from vdmkit.errors import CheckpointError, RecipeError
 from vdmkit.noise import AbstractSchedule
 from vdmkit.recipe import load_recipe
-from vdmkit.registry import registry
+from vdmkit.registry import Component, registry
 from vdmkit.run import RunFolder
 from vdmkit.run._origin import Origin
 from vdmkit.run._train import begin

@@ -13,7 +13,7 @@ from vdmkit.errors import NonFiniteError
 from vdmkit.networks import AbstractNetwork
 from vdmkit.noise import FixedLinear, UniformInTime
 from vdmkit.randomness import fold_purpose
-from vdmkit.sampling import AbstractSampler, Ancestral, denoiser_of, no_past, sample
+from vdmkit.sampling import AbstractSampler, Ancestral, denoiser_of, draw, no_history
 
 
 class _Formula(AbstractNetwork):
@@ -42,8 +42,8 @@ def test_a_step_draws_from_the_reverse_process(tiny_model, as_float64, key):
         z = jax.random.normal(key, model.shape, dtype=float)
         g_t, g_s = jnp.asarray(2.0), jnp.asarray(-1.0)
         noise = jax.random.normal(key, z.shape, z.dtype)
-        alpha, past = model.path.alpha, no_past(model.shape, jnp.asarray(1))
-        y_s, _ = Ancestral().step(denoiser_of(model), z / alpha(g_t), g_t, g_s, past, noise[None])
+        alpha, history = model.path.alpha, no_history(model.shape, jnp.asarray(1))
+        y_s, _ = Ancestral().step(denoiser_of(model), z / alpha(g_t), g_t, g_s, history, noise[None])
         z_s = alpha(g_s) * y_s
         # Bayes' rule: precisions add, with x_hat in the place of x and z_t = a z_s + N(0, v), a = alpha_t / alpha_s.
         (alpha_t, var_t), (alpha_s, var_s) = ((jnp.sqrt(jax.nn.sigmoid(-g)), jax.nn.sigmoid(g)) for g in (g_t, g_s))
@@ -65,33 +65,35 @@ def test_a_denoiser_that_knows_the_image_draws_it(tiny_model, tiny_images, key):
 
     model = eqx.tree_at(lambda m: m.network, tiny_model, _Formula(eps))
     # At gamma_0 = -6 z_0 / alpha_0 lies 0.05 from x, and half way to a level is 0.2: 4 sigma, 64 values, chance 4e-3.
-    drawn = sample(model, Ancestral(), UniformInTime()(model.schedule, 3), 4, key=key)
+    drawn = draw(model, Ancestral(), UniformInTime()(model.schedule, 3), 4, key=key)
     np.testing.assert_array_equal(drawn, np.broadcast_to(image, drawn.shape))
 
 
 def test_images_are_numbered(tiny_model, key):
     """Asking for more images would change the first ones, or a second batch would repeat the first."""
     grid = UniformInTime()(tiny_model.schedule, 3)
-    five = np.asarray(sample(tiny_model, Ancestral(), grid, 5, key=key))
-    np.testing.assert_array_equal(sample(tiny_model, Ancestral(), grid, 3, key=key), five[:3])
-    np.testing.assert_array_equal(sample(tiny_model, Ancestral(), grid, 3, key=key, first=2), five[2:])
+    five = np.asarray(draw(tiny_model, Ancestral(), grid, 5, key=key))
+    np.testing.assert_array_equal(draw(tiny_model, Ancestral(), grid, 3, key=key), five[:3])
+    np.testing.assert_array_equal(draw(tiny_model, Ancestral(), grid, 3, key=key, first=2), five[2:])
     assert len(np.unique(five, axis=0)) == 5
-    assert not np.array_equal(sample(tiny_model, Ancestral(), grid, 5, key=jax.random.key(4)), five)
+    assert not np.array_equal(draw(tiny_model, Ancestral(), grid, 5, key=jax.random.key(4)), five)
 
 
 class _Counted(AbstractSampler):
     """Draws nothing: y_s = gamma_s - 1/2, so that the chain can be followed."""
 
-    noises: int = 0
+    noise_draws: int = 0
 
-    def step(self, denoise, y_t, gamma_t, gamma_s, past, noise):
+    def step(self, denoise, y_t, gamma_t, gamma_s, history, noise):
         return y_t * 0 + gamma_s - 0.5, denoise(y_t, gamma_t)
 
 
 def test_the_chain_ends_at_the_last_gamma(tiny_model, key):
     """A grid value would be left out, the latent not be divided by alpha, or other steps be counted than are made."""
     steps: list[int] = []
-    drawn = sample(tiny_model, _Counted(), jnp.asarray([5.0, 1.0, 0.0]), 2, key=key, on_step=lambda: steps.append(1))
+    drawn = draw(
+        tiny_model, _Counted(), jnp.asarray([5.0, 1.0, 0.0]), 2, key=key, on_step=lambda estimate: steps.append(1)
+    )
     assert len(steps) == 2
     # z_0 / alpha_0 = -0.5, next to the second level, -0.4.
     np.testing.assert_array_equal(drawn, np.ones((2, *tiny_model.shape)))
@@ -100,9 +102,9 @@ def test_the_chain_ends_at_the_last_gamma(tiny_model, key):
 class _Reflected(AbstractSampler):
     """y_s = noise - y_t: two steps of the same noise lead back."""
 
-    noises: int = 1
+    noise_draws: int = 1
 
-    def step(self, denoise, y_t, gamma_t, gamma_s, past, noise):
+    def step(self, denoise, y_t, gamma_t, gamma_s, history, noise):
         return noise[0] - y_t, denoise(y_t, gamma_t)
 
 
@@ -119,11 +121,11 @@ def test_the_images_that_are_not_finite_are_counted(tiny_model, key, value):
     model = eqx.tree_at(lambda m: m.network, tiny_model, _Formula(fail))
     number = 4 + int(np.argmax(first > limit))
     with pytest.raises(NonFiniteError, match=f"2 of 6 samples are not finite, the first of them number {number}"):
-        sample(model, Ancestral(), UniformInTime()(model.schedule, 1), 6, key=key, first=4)
+        draw(model, Ancestral(), UniformInTime()(model.schedule, 1), 6, key=key, first=4)
 
 
 def test_every_step_draws_noise_of_its_own(tiny_model, key):
     """Each step would add the same noise: the samples would not be those of the model."""
     steps = jnp.zeros(3)
-    start = sample(tiny_model, _Reflected(), steps[:1], 2, key=key)
-    assert not np.array_equal(sample(tiny_model, _Reflected(), steps, 2, key=key), start)
+    start = draw(tiny_model, _Reflected(), steps[:1], 2, key=key)
+    assert not np.array_equal(draw(tiny_model, _Reflected(), steps, 2, key=key), start)

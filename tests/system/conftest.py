@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The program as a user runs it, in processes of its own, and what it leaves behind.
+"""The program as a user runs it, and what it leaves behind.
 
-Processes share compiled programs and byte code through folders, which makes a run of the tiny recipe five
-times faster.
+`program` runs it in this process; `processes` in processes of its own, for what only they can show: signals, kills, a
+full disk, devices, flags of XLA, an environment. Tests of these are marked `system`. Processes share compiled programs
+and byte code through folders, which makes a run of the tiny recipe five times faster.
 """
 
 import json
@@ -29,28 +30,15 @@ PLUGINS = ("--plugin", str(HERE / "tiny.py"), "--plugin", str(HERE / "faults.py"
 
 
 @dataclass(frozen=True)
-class Result:
-    """What a user sees."""
+class Processes:
+    """`vdmkit` with the tiny network and the faults, in a folder, each time in a process of its own.
 
-    code: int
-    out: str
-    err: str
-
-    @property
-    def written(self) -> Path:
-        """Where `vdmkit likelihood` says that its result is; every image's is beside it."""
-        (line,) = (line for line in self.err.splitlines() if line.startswith("written to "))
-        path = Path(line.removeprefix("written to ").partition(",")[0])
-        assert line == f"written to {path}, every image's to {path.with_suffix('.npz')}"
-        return path
-
-
-@dataclass(frozen=True)
-class Program:
-    """`vdmkit` with the tiny network and the faults, in a folder. `cache` is shared by processes."""
+    `cache` is shared by them. `result` makes what a user sees.
+    """
 
     cwd: Path
     cache: Path
+    result: Callable
 
     def start(
         self,
@@ -74,11 +62,14 @@ class Program:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, cwd=self.cwd, env=environment, preexec_fn=_hear_ctrl_c, **pipes, **options)
 
-    def __call__(self, *arguments: str, **options) -> Result:
+    def __call__(self, *arguments: str, **options):
         """Run it to its end. No mistake of a user is answered by a traceback."""
-        return finish(self.start(*arguments, **options))
+        process = self.start(*arguments, **options)
+        out, err = process.communicate()
+        assert "Traceback" not in err, err
+        return self.result(process.returncode, out, err)
 
-    def together(self, *commands: tuple[str, ...], **options) -> list[Result]:
+    def together(self, *commands: tuple[str, ...], **options) -> list:
         """Run commands to their ends, two at a time."""
         with ThreadPoolExecutor(2) as pool:
             return list(pool.map(lambda command: self(*command, **options), commands))
@@ -89,29 +80,34 @@ def _hear_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def finish(process: subprocess.Popen) -> Result:
-    """Wait for the end of a process."""
-    out, err = process.communicate()
-    assert "Traceback" not in err, err
-    return Result(process.returncode, out, err)
-
-
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The cache of this session alone: tests kill processes that write to it."""
+    """The cache of the processes of this session alone: tests kill processes that write to it."""
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture
-def program(tmp_path: Path, shared: Path) -> Program:
-    """`program("run", tiny, ...)` in an empty folder."""
-    return Program(tmp_path, shared)
+@pytest.fixture(scope="session")
+def program_in(vdmkit_in) -> Callable:
+    """`program_in(folder)`: the program with the tiny network and the faults, in a folder that tests look at."""
+    return lambda folder: vdmkit_in(folder, PLUGINS)
 
 
 @pytest.fixture(scope="session")
-def program_in(shared: Path) -> Callable[[Path], Program]:
-    """`program_in(folder)`: the program in a folder that several tests look at."""
-    return lambda folder: Program(folder, shared)
+def processes_in(shared: Path, result_of) -> Callable[[Path], Processes]:
+    """`processes_in(folder)`: the same in processes of its own."""
+    return lambda folder: Processes(folder, shared, result_of)
+
+
+@pytest.fixture
+def program(tmp_path: Path, program_in):
+    """`program("run", tiny, ...)` in an empty folder."""
+    return program_in(tmp_path)
+
+
+@pytest.fixture
+def processes(tmp_path: Path, processes_in) -> Processes:
+    """`processes("run", tiny, ...)` in an empty folder."""
+    return processes_in(tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -127,10 +123,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory: pytest.TempPathFactory, tiny: str, shared: Path) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny: str, program_in) -> Path:
     """A run of the tiny recipe that nothing disturbed. Not to be changed."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    result = Program(folder.parent, shared)("run", tiny, "--out", str(folder))
+    result = program_in(folder.parent)("run", tiny, "--out", str(folder))
     assert result.code == 0, result.err
     (folder / "stdout.txt").write_text(result.out)
     return folder

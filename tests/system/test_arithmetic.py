@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from vdmkit.run import Arithmetic, ExpectedRate, arithmetic, audit_as_json, fingerprint, session
+from vdmkit.devices import Arithmetic, arithmetic
+from vdmkit.run import ExpectedRate, audit_as_json, fingerprint, session
 
 KEYS = ("precision", "matmul_precision", "device")
 DRAWS = ("--set", "likelihood.estimator.draws=2")
@@ -30,8 +31,7 @@ def highest(program_in, tmp_path_factory, whole):
     program = program_in(tmp_path_factory.mktemp("highest"))
     shutil.copytree(whole, program.cwd / "run")
     np.save(program.cwd / "images.npy", np.zeros((3, 8, 8, 1), np.uint8))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_DEFAULT_MATMUL_PRECISION", "highest")
+    with jax.default_matmul_precision("highest"):
         results = [program(*command, "--ckpt", "run") for command in (LEFT | PRINTED).values()]
     for result in results:
         assert result.code == 0, result.err
@@ -40,6 +40,7 @@ def highest(program_in, tmp_path_factory, whole):
     return {name: (left[name], said[name]) for name in LEFT} | {name: (said[name], None) for name in PRINTED}
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", LEFT | PRINTED)
 def test_what_a_number_was_computed_in(highest, name: str) -> None:
     """Two numbers of different precision would look alike, in a file or on the screen."""
@@ -72,12 +73,13 @@ def test_what_this_process_computes_in() -> None:
         assert fingerprint() == before | {"flags": f"{before['flags']} matmul_precision=tensorfloat32".strip()}
 
 
-def test_a_likelihood_goes_on_in_the_same_precision_alone(program, whole, monkeypatch) -> None:
+@pytest.mark.system
+def test_a_likelihood_goes_on_in_the_same_precision_alone(processes, whole, monkeypatch) -> None:
     """Batches of two precisions would be averaged, under the name of one."""
-    shutil.copytree(whole, program.cwd / "run")
+    shutil.copytree(whole, processes.cwd / "run")
     arguments = ("likelihood", "--ckpt", "run", *DRAWS, "--set", "likelihood.batch_size=7")
     last = r"SIGKILL os.rename likelihood\.unfinished/.*/14\.npz "
     for count, precision in enumerate(("default", "highest"), start=1):
         monkeypatch.setenv("JAX_DEFAULT_MATMUL_PRECISION", precision)
-        assert program(*arguments, faults=last).code == -9
-        assert len(list((program.cwd / "run" / "likelihood.unfinished").iterdir())) == count
+        assert processes(*arguments, faults=last).code == -9
+        assert len(list((processes.cwd / "run" / "likelihood.unfinished").iterdir())) == count

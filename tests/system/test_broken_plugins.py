@@ -41,6 +41,7 @@ BROKEN = {
     "syntax": HALF + "klass Broken",
     "taken": HALF + SCHEDULE.format(name="'fixed_linear'"),
 }
+pytestmark = pytest.mark.system
 DIGITS = str(Path(__file__).parents[2] / "recipes" / "digits.toml")
 
 
@@ -71,11 +72,11 @@ def named(err: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_everything_else_works(program, packages, tiny):
+def test_everything_else_works(processes, packages, tiny):
     """A broken package would break commands that do not need it, or the packages beside it."""
     all_broken = [f"vdmkit-{name}" for name in BROKEN]
     commands = (("list", "schedule"), ("check", DIGITS), ("check", DIGITS, "--set", "model.path.name=fails"))
-    listed, checked, failed = program.together(*commands, plugins=(), packages=packages)
+    listed, checked, failed = processes.together(*commands, plugins=(), packages=packages)
     assert (listed.code, named(listed.err), len(listed.err.splitlines())) == (0, all_broken, len(BROKEN)), listed.err
     assert "straight  [vdmkit-a-good]" in listed.out
     assert "half" not in listed.out
@@ -85,44 +86,44 @@ def test_everything_else_works(program, packages, tiny):
     assert last.startswith("path 'fails' of vdmkit-a-good cannot be built: AttributeError: 'NoneType' object")
     assert f"({packages / 'plug_a_good.py'}:21)" in last
     straight = ("--set", "model.schedule.name=straight")
-    trained = program("run", tiny, "--out", "run", *straight, packages=packages)
+    trained = processes("run", tiny, "--out", "run", *straight, packages=packages)
     assert (trained.code, named(trained.err)) == (0, all_broken), trained.err
     install(packages, "a-good", "1 / 0")  # now the other one has the name
-    evaluated = program("evaluate", "--ckpt", "run", plugins=(), packages=packages)
+    evaluated = processes("evaluate", "--ckpt", "run", plugins=(), packages=packages)
     assert (evaluated.code, evaluated.out) == (1, ""), evaluated.err
     assert "made with other packages of its components" in evaluated.err
     install(packages, "clash", "1 / 0")
-    evaluated = program("evaluate", "--ckpt", "run", plugins=(), packages=packages)
+    evaluated = processes("evaluate", "--ckpt", "run", plugins=(), packages=packages)
     assert (evaluated.code, evaluated.out) == (2, "")
     *_, unknown, reason = evaluated.err.splitlines()
     assert "unknown schedule 'straight'" in unknown
     assert "'vdmkit-a-good'" in reason
 
 
-def test_a_package_that_takes_the_name_of_a_run_s_file(program, tiny):
+def test_a_package_that_takes_the_name_of_a_run_s_file(processes, tiny):
     """A run made with a plugin file would be unreadable, or read by other code, once a package has its name."""
-    file = program.cwd / "straight.py"
+    file = processes.cwd / "straight.py"
     file.write_text(SCHEDULE.format(name="'straight'"))
     plugins = ("--plugin", str(Path(__file__).parent / "tiny.py"), "--plugin", "straight.py")
     run = ("run", tiny, "--out", "run", "--set", "model.schedule={name='straight', gamma_max=4.0}")
-    assert program(*run, plugins=plugins).code == 0
-    own = json.loads((program.cwd / "run" / "evaluation.json").read_text())
-    folder = program.cwd / "site-packages"
+    assert processes(*run, plugins=plugins).code == 0
+    own = json.loads((processes.cwd / "run" / "evaluation.json").read_text())
+    folder = processes.cwd / "site-packages"
     folder.mkdir()
     install(folder, "straight", SCHEDULE.format(name="'straight'").replace("* t", "* t**2"))
-    np.save(program.cwd / "two.npy", np.zeros((2, 8, 8, 1), np.uint8))
+    np.save(processes.cwd / "two.npy", np.zeros((2, 8, 8, 1), np.uint8))
     evaluate, dry = ("evaluate", "--ckpt", "run", "--json"), ("compress", "two.npy", "--dry-run", "--ckpt", "run")
-    read, coded = program.together(evaluate, dry, plugins=(), packages=folder)
+    read, coded = processes.together(evaluate, dry, plugins=(), packages=folder)
     assert (read.code, json.loads(read.out)) == (0, own), read.err
     assert coded.code == 0, coded.err
-    again = program(*run, "--set", "training.steps=14", plugins=plugins, packages=folder)
+    again = processes(*run, "--set", "training.steps=14", plugins=plugins, packages=folder)
     assert (again.code, "continuing run from step 12" in again.err) == (0, True), again.err
 
-    new = program("run", tiny, "--out", "new", plugins=plugins, packages=folder)
+    new = processes("run", tiny, "--out", "new", plugins=plugins, packages=folder)
     assert (new.code, new.out) == (2, "")
     assert "straight.py: the name is taken by vdmkit-straight, which is installed. Leave --plugin out" in new.err
     file.write_text(file.read_text() + "\n# edited\n")
-    edited = program(*evaluate, plugins=("--plugin", "straight.py"), packages=folder)
+    edited = processes(*evaluate, plugins=("--plugin", "straight.py"), packages=folder)
     assert (edited.code, edited.out) == (2, "")
     assert "--plugin straight.py does not load: schedule 'straight' of " in edited.err
-    assert f"the name is taken by {program.cwd.resolve() / 'run' / 'plugins' / 'straight.py'}. " in edited.err
+    assert f"the name is taken by {processes.cwd.resolve() / 'run' / 'plugins' / 'straight.py'}. " in edited.err

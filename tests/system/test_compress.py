@@ -63,28 +63,30 @@ def dispatched() -> str:
     return " ".join(name for name in __cpu_dispatch__ if __cpu_features__.get(name))
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("batch", "flags", "variable"),
     [pytest.param(*values[:3], marks=values[3], id=name) for name, values in SETTINGS.items()],
 )
 def test_portable_decodes_everywhere_and_host_or_refuses(
-    program_in, folder, whole, monkeypatch, batch, flags, variable
+    processes_in, folder, whole, monkeypatch, batch, flags, variable
 ) -> None:
     """Images would be lost on another machine, or come back changed."""
     values = {"NPY_DISABLE_CPU_FEATURES": dispatched(), "OMP_NUM_THREADS": "1", "JAX_DISABLE_JIT": "1"}
     if variable:
         monkeypatch.setenv(variable, values[variable])
-    program, images = program_in(folder), np.load(folder / "images.npy")
-    result, found = decoded(program, whole, "portable.vdmz", *batch, flags=flags)
+    processes, images = processes_in(folder), np.load(folder / "images.npy")
+    result, found = decoded(processes, whole, "portable.vdmz", *batch, flags=flags)
     assert result.code == 0, result.err
     np.testing.assert_array_equal(found, images)
-    result, found = decoded(program, whole, "host.vdmz", flags=flags)
+    result, found = decoded(processes, whole, "host.vdmz", flags=flags)
     if result.code == 0:
         np.testing.assert_array_equal(found, images)
     else:
         refuses(result)
 
 
+@pytest.mark.system
 def test_host_refuses_another_batch(program_in, folder, whole) -> None:
     """Float32 in another batch would fail in the middle of a file."""
     result, _ = decoded(program_in(folder), whole, "host.vdmz", "--batch", "7")
@@ -92,6 +94,7 @@ def test_host_refuses_another_batch(program_in, folder, whole) -> None:
     assert "--batch 7: profile host decodes in batches of 64" in result.err
 
 
+@pytest.mark.system
 def test_range_jobs_and_previews(program_in, folder, whole) -> None:
     """A part of a file would be another part; or what is known on the way would not be shown."""
     program = program_in(folder)
@@ -152,6 +155,7 @@ def _order(names) -> list[str]:
     return [str(path) for path in sorted(Path(name) for name in names)]
 
 
+@pytest.mark.system
 def test_doubled_names_and_a_dry_run(program_in, folder, whole, tmp_path) -> None:
     """Of two files of one name one would be lost; or a rate would be printed that is far from the file's."""
     program = program_in(folder)
@@ -177,27 +181,29 @@ def test_doubled_names_and_a_dry_run(program_in, folder, whole, tmp_path) -> Non
     assert abs(expected["bytes"] - net_bytes - written) < 3 * 64 * 4, (written, expected)
 
 
-def test_resumed_after_a_kill(program, tiny, whole, folder) -> None:
+@pytest.mark.system
+def test_resumed_after_a_kill(processes, tiny, whole, folder) -> None:
     """A file that was being written would be lost, or end as another one."""
-    shutil.copy(folder / "images.npy", program.cwd)
+    shutil.copy(folder / "images.npy", processes.cwd)
     command = ("compress", "images.npy", "-o", "a.vdmz", "--ckpt", str(whole), "--chunk", "5", *QUICK)
-    process = program.start(*command)
-    part, deadline = program.cwd / "a.vdmz.part", time.monotonic() + 60
+    process = processes.start(*command)
+    part, deadline = processes.cwd / "a.vdmz.part", time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline and not (part.exists() and part.stat().st_size > 3000):
         time.sleep(0.01)  # until a chunk is there: what is killed is the process, whenever that is
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert not (program.cwd / "a.vdmz").exists()
-    stopped = program(*command)
+    assert not (processes.cwd / "a.vdmz").exists()
+    stopped = processes(*command)
     refuses(stopped)
     assert "--resume goes on with it" in stopped.err
-    resumed = program(*command, "--resume")
+    resumed = processes(*command, "--resume")
     assert resumed.code == 0, resumed.err
-    result, found = decoded(program, whole, "a.vdmz")
+    result, found = decoded(processes, whole, "a.vdmz")
     assert result.code == 0, result.err
     np.testing.assert_array_equal(found, np.load(folder / "images.npy"))
 
 
+@pytest.mark.system
 def test_another_run_is_refused(program, tiny, whole, folder) -> None:
     """Pixels would be decoded by a model that did not encode them."""
     assert program("run", tiny, "--out", "other", "--set", "seed=2").code == 0
@@ -206,10 +212,11 @@ def test_another_run_is_refused(program, tiny, whole, folder) -> None:
     assert "it is of the model" in result.err
 
 
-def test_inspect_without_jax(program_in, folder, monkeypatch) -> None:
+@pytest.mark.system
+def test_inspect_without_jax(processes_in, folder, monkeypatch) -> None:
     """`inspect` would wait for JAX, or need the run."""
     monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
-    result = program_in(folder).start("inspect", "portable.vdmz", plugins=())
+    result = processes_in(folder).start("inspect", "portable.vdmz", plugins=())
     out, err = result.communicate()
     assert result.returncode == 0, err
     assert f"{COUNT} images of 8x8x1, 17 levels; chunks: 3" in out

@@ -62,25 +62,27 @@ def test_a_missing_newest_checkpoint(program, tiny, copy, same_as_whole):
     same_as_whole(copy)
 
 
-def test_a_kill_between_a_checkpoint_and_its_note(program, tiny, same_as_whole):
+@pytest.mark.system
+def test_a_kill_between_a_checkpoint_and_its_note(processes, tiny, same_as_whole):
     """A run that was killed at the wrong moment would be refused as damaged, although it is sound."""
-    run = program.cwd / "run"
+    run = processes.cwd / "run"
     for moment, noted, read in (
         (r"SIGKILL os.rename checkpoints/3/\.checksums", None, None),
         (r"SIGCONT vdmkit.step ^5$; SIGKILL os.rename /\.manifest\.json", 3, 6),  # SIGCONT does nothing: from there on
         (r"SIGKILL os.rename checkpoints/9/\.checksums", 6, 6),
     ):
-        assert program("run", tiny, "--out", "run", faults=moment).code == -9
+        assert processes("run", tiny, "--out", "run", faults=moment).code == -9
         assert json.loads((run / "manifest.json").read_text())["newest_checkpoint"] == noted
-        evaluated = program("evaluate", "--ckpt", "run")
+        evaluated = processes("evaluate", "--ckpt", "run")
         if read is None:
             assert (evaluated.code, "no checkpoint yet" in evaluated.err) == (1, True)
         else:
             assert (evaluated.code, f"step {read}, ema weights" in evaluated.out) == (0, True), evaluated.err
-    assert program("run", tiny, "--out", "run").code == 0
+    assert processes("run", tiny, "--out", "run").code == 0
     same_as_whole(run)
 
 
+@pytest.mark.system
 def test_all_checkpoints_truncated(program, tiny, copy, same_as_whole):
     """A run without a usable checkpoint would stop for good, or begin again without a word."""
     for step in ("9", "12"):
@@ -94,6 +96,7 @@ def test_all_checkpoints_truncated(program, tiny, copy, same_as_whole):
     same_as_whole(copy)
 
 
+@pytest.mark.system
 def test_a_damaged_manifest(program, tiny, copy, same_as_whole):
     """A damaged manifest.json would end in a traceback, or following the advice would not help."""
     (copy / "manifest.json").write_text('{"shape": [8')

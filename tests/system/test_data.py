@@ -69,6 +69,7 @@ def test_an_npz_file(program, recipe):
     assert program("run", mine, "--out", "run", "--set", "data.path=moved.npz").code == 0
 
 
+@pytest.mark.system
 def test_a_folder_of_images(program, images, recipe):
     """A user's PNG files could not be trained on, or samples of them would lose their colours."""
     # The paper's prediction, as it compiles fast with 256 levels.

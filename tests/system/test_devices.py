@@ -2,20 +2,22 @@
 """Several devices train the same model as one."""
 
 import numpy as np
+import pytest
 
+pytestmark = pytest.mark.system
 FOUR = "--xla_force_host_platform_device_count=4"
 
 
 # Times that learn are left out: by rounding, a draw may count for the next bin, and then more than rounding follows.
-EVEN = ("--set", "objective.times=low_discrepancy")
+EVEN = ("--set", "objective.time_sampler=low_discrepancy")
 
 
-def test_four_devices_train_the_model_of_one(program, tiny, arrays):
+def test_four_devices_train_the_model_of_one(processes, tiny, arrays):
     """Each device would see the same images, or weigh its gradient otherwise than by its share of the batch."""
     for name, flags in (("one", ""), ("four", FOUR)):
-        result = program("run", tiny, "--out", name, *EVEN, flags=flags)
+        result = processes("run", tiny, "--out", name, *EVEN, flags=flags)
         assert result.code == 0, result.err
-    one, four = (arrays(program.cwd / name) for name in ("one", "four"))
+    one, four = (arrays(processes.cwd / name) for name in ("one", "four"))
     assert one.keys() == four.keys()
     for name, array in one.items():
         # Sums over the batch in another order: 1e-7 relative in a gradient. Adam divides it by its own size, so an
@@ -24,9 +26,9 @@ def test_four_devices_train_the_model_of_one(program, tiny, arrays):
         np.testing.assert_allclose(four[name], array, rtol=1e-4, atol=2e-5, err_msg=name)
 
 
-def test_devices_that_cannot_share_a_batch(program, tiny):
+def test_devices_that_cannot_share_a_batch(processes, tiny):
     """A batch that does not divide would end in JAX's traceback."""
-    result = program("run", tiny, "--out", "run", flags=FOUR.replace("4", "3"))
+    result = processes("run", tiny, "--out", "run", flags=FOUR.replace("4", "3"))
     assert (result.code, result.out) == (1, "")
     expected = "training.batch_size = 8 does not divide over 3 devices. Choose a multiple of 3."
     assert result.err.splitlines()[-1] == expected

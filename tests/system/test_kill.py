@@ -9,6 +9,7 @@ import pytest
 
 import vdmkit
 
+pytestmark = pytest.mark.system
 ROOT = Path(vdmkit.__file__).parents[1]
 BEGINNING = [
     r"os.rename /\.resolved\.toml",
@@ -34,33 +35,33 @@ MOMENTS = [pytest.param(BEGINNING, id="beginning", marks=pytest.mark.slow), pyte
 
 
 @pytest.mark.parametrize("moments", MOMENTS)
-def test_a_run_that_was_killed_ends_as_one_that_was_not(program, tiny, same_as_whole, steps_logged, moments):
+def test_a_run_that_was_killed_ends_as_one_that_was_not(processes, tiny, same_as_whole, steps_logged, moments):
     """A kill at one of these moments would change the model, lose the run, or stop it for good."""
     run = ("run", tiny, "--out", "run")
     for moment in moments:
-        assert program(*run, faults=f"SIGKILL {moment}").code == -9, f"nothing happened at {moment}"
-    result = program(*run)
+        assert processes(*run, faults=f"SIGKILL {moment}").code == -9, f"nothing happened at {moment}"
+    result = processes(*run)
     assert result.code == 0, result.err
-    folder = program.cwd / "run"
+    folder = processes.cwd / "run"
     same_as_whole(folder)
     assert steps_logged(folder) == list(range(1, 13))
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["12", "9"], "nothing is left behind"
 
 
 @pytest.mark.slow
-def test_kills_at_random_moments(program, arrays, tmp_path):
+def test_kills_at_random_moments(processes, arrays, tmp_path):
     """The default model, killed from outside at a moment that nobody chose, would end as another model."""
     run = ("run", str(ROOT / "recipes" / "digits.toml"), "--set", "evaluation.draws=2", "--set", "sampling.steps=2")
     for setting in ("steps=60", "checkpoint_every=5", "log_every=1"):
         run += ("--set", f"training.{setting}")
-    assert program(*run, "--out", "never").code == 0  # first: it fills the cache, which a kill may damage
+    assert processes(*run, "--out", "never").code == 0  # first: it fills the cache, which a kill may damage
     rng = random.Random(0)
     for _ in range(8):
-        process = program.start(*run, "--out", "killed")
+        process = processes.start(*run, "--out", "killed")
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(timeout=rng.uniform(3, 9))
         process.kill()
         process.communicate()
-    assert program(*run, "--out", "killed").code == 0
+    assert processes(*run, "--out", "killed").code == 0
     killed, never = arrays(tmp_path / "killed"), arrays(tmp_path / "never")
     assert {name: array.tobytes() for name, array in killed.items()} == {n: a.tobytes() for n, a in never.items()}

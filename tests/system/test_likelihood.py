@@ -72,17 +72,23 @@ def measured_by(program, run: Path, result) -> Measured:
     return Measured(run, result.out, result.err, written)
 
 
-@pytest.fixture(scope="module")
-def measured(program_in, tmp_path_factory, whole) -> dict[str, Measured]:
-    """A measurement for each entry of `ASKED`, each in a copy of the run. Not to be changed."""
-    program = program_in(tmp_path_factory.mktemp("measured"))
-    for name in ASKED:
-        shutil.copytree(whole, program.cwd / name)
-    results = program.together(*(("likelihood", "--ckpt", name, *arguments) for name, arguments in ASKED.items()))
-    for result in results:
+class Measurements(dict):
+    """A measurement for each entry of `ASKED` that a test asks for, each in a copy of the run. Not to be changed."""
+
+    def __init__(self, program, whole: Path) -> None:
+        self.program, self.whole = program, whole
+
+    def __missing__(self, name: str) -> Measured:
+        run = shutil.copytree(self.whole, self.program.cwd / name)
+        result = self.program("likelihood", "--ckpt", name, *ASKED[name])
         assert result.code == 0, result.err
-    by_name = zip(ASKED, results, strict=True)
-    return {name: measured_by(program, program.cwd / name, result) for name, result in by_name}
+        return self.setdefault(name, measured_by(self.program, run, result))
+
+
+@pytest.fixture(scope="module")
+def measured(program_in, tmp_path_factory, whole) -> Measurements:
+    """`measured["json"]`, and so on."""
+    return Measurements(program_in(tmp_path_factory.mktemp("measured")), whole)
 
 
 def test_the_json(measured):
@@ -140,9 +146,10 @@ def test_the_text(measured):
     assert text.row("model") == f"step 12, ema weights, float32, matmul precision default, {facts['device']}"
 
 
-def test_batches_and_devices_change_nothing(program, whole, measured):
+@pytest.mark.system
+def test_batches_and_devices_change_nothing(processes, whole, measured):
     """The likelihood of an image would depend on its batch, on padding, or on the number of devices."""
-    four = measure(program, whole, *FEW, "--set", "likelihood.batch_size=6", flags=DEVICES)  # 8 images at a time
+    four = measure(processes, whole, *FEW, "--set", "likelihood.batch_size=6", flags=DEVICES)  # 8 images at a time
     assert four.facts["device"].startswith("4 x ")
     for other in (measured["one by one"], measured["by sevens"], four):
         for name, values in measured["json"].images.items():
@@ -152,15 +159,16 @@ def test_batches_and_devices_change_nothing(program, whole, measured):
         assert other.facts["bpd"] == pytest.approx(measured["json"].facts["bpd"], rel=2e-6)
 
 
-def test_killed_it_goes_on_where_it_was(program, whole, measured):
+@pytest.mark.system
+def test_killed_it_goes_on_where_it_was(processes, whole, measured):
     """A pass of hours would begin anew, end with another number than undisturbed, or leave its parts behind."""
     last = r"os.rename likelihood\.unfinished/.*/14\.npz "
-    killed = measure(program, whole, *BY_SEVENS, faults=f"SIGKILL {last}", code=-9)
+    killed = measure(processes, whole, *BY_SEVENS, faults=f"SIGKILL {last}", code=-9)
     assert killed.out == ""
     unfinished = killed.run / "likelihood.unfinished"
     assert sorted(path.name for path in unfinished.glob("*/[0-9]*")) == ["0.npz", "7.npz"]
     done = r"os.rename likelihood\.unfinished/.*/(0|7)\.npz "  # what is computed is written
-    again = measure(program, whole, *BY_SEVENS, faults=f"SIGKILL {done}")
+    again = measure(processes, whole, *BY_SEVENS, faults=f"SIGKILL {done}")
     undisturbed = measured["by sevens"]
     assert again.out == undisturbed.out
     assert again.written.name == undisturbed.written.name
@@ -170,6 +178,7 @@ def test_killed_it_goes_on_where_it_was(program, whole, measured):
     assert not unfinished.exists()
 
 
+@pytest.mark.system
 def test_results_are_named_by_what_was_measured(measured):
     """A user would not find the result of an estimator among the others, or two estimators share a file."""
     words = {
@@ -179,7 +188,7 @@ def test_results_are_named_by_what_was_measured(measured):
         "ode": "noise-test_ode-rtol-0.0001-atol-0.0001-divergence-exact",
     }
     assert {name: measured[name].written.stem.rpartition("_")[0] for name in words} == words
-    assert len({one.written.name for one in measured.values()}) == len(measured)
+    assert len({measured[name].written.name for name in ASKED}) == len(ASKED)
 
 
 def test_every_result_is_kept(program, whole):
@@ -211,6 +220,7 @@ IN_WORDS = {
 }
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", IN_WORDS)
 def test_every_estimator_says_what_it_is(measured, name):
     """A number would be reported as another estimator's, or an option not reach that estimator."""
@@ -223,6 +233,7 @@ def test_every_estimator_says_what_it_is(measured, name):
     assert facts["trusted"]
 
 
+@pytest.mark.system
 def test_a_precision_is_reached(measured):
     """`--precision` would not be kept, or network evaluations of the pilot or of a pass not be counted."""
     assert measured["json"].facts["half_width_monte_carlo"] > 0.05
@@ -235,6 +246,7 @@ def test_a_precision_is_reached(measured):
     assert not (precise.run / "likelihood.unfinished").exists()
 
 
+@pytest.mark.system
 def test_a_sub_sample(measured):
     """Some of the images would pass for all of them, be the first ones, or not be known."""
     seven = measured["sub-sample"]
@@ -244,18 +256,19 @@ def test_a_sub_sample(measured):
     assert seven.images["nats"].shape == (7,)
 
 
-def test_what_is_no_likelihood(program, whole):
+@pytest.mark.system
+def test_what_is_no_likelihood(processes, whole):
     """A solve that stopped halfway would be reported as a likelihood, or hours of solving be lost by the refusal."""
     fails = ("--estimator", "ode", "--set", "likelihood.estimator.max_steps=2", *FOUR)
     reason = "the solver did not reach its end for 4 of 4 images: give it more likelihood.estimator.max_steps."
-    refused = measure(program, whole, *fails, code=4)
+    refused = measure(processes, whole, *fails, code=4)
     assert refused.out == ""
-    message = f"not a likelihood: {reason} --allow-untrusted prints the number, marked as none, from what "
-    message += "run/likelihood.unfinished keeps of this measurement; else delete that folder."
+    message = f"not a likelihood: {reason} --allow-untrusted prints the number, marked as none. "
+    message += "What was measured is kept for that in run/likelihood.unfinished; or delete it."
     assert refused.err.splitlines()[-1] == message
     assert not (refused.run / "likelihood").exists()
     again = r"os.rename likelihood\.unfinished/.*/0\.npz "
-    marked = measure(program, whole, *fails, "--allow-untrusted", faults=f"SIGKILL {again}")
+    marked = measure(processes, whole, *fails, "--allow-untrusted", faults=f"SIGKILL {again}")
     facts = marked.facts
     assert (facts["trusted"], facts["reasons"], facts["discretisation"]) == (False, [reason], None)
     assert marked.out.splitlines()[0].startswith(f"{facts['bpd']:.4f} +/- ")
@@ -266,7 +279,7 @@ def test_what_is_no_likelihood(program, whole):
     assert not (marked.run / "likelihood.unfinished").exists()
 
 
-REFUSED = [
+REFUSED = [  # by the recipe alone
     (("--estimator", "nonsense"), "unknown estimator 'nonsense'. Known: bound, importance, ode."),
     (("--set", "likelihood.estimator.draws=3"), "likelihood.estimator.draws: expected a multiple of 2, found 3."),
     (("--set", "likelihood.estimator.draws=0"), "expected greater than or equal to 2, found 0."),
@@ -274,18 +287,21 @@ REFUSED = [
         ("--set", "likelihood.estimator.samples=2"),
         "samples: unknown key. Known: draws, steps, kernel, grid.",
     ),
+]
+REFUSED_LATER = [  # when the model is there, and was checked
     (("--precision", "0.1", "--estimator", "ode"), "Leave the precision out and set likelihood.estimator.draws."),
     (("--precision", "0.1", "--estimator", "importance"), "the importance estimator cannot plan for a precision"),
     (("--steps", "4", "--estimator", "ode", *ADAPTIVE), 'likelihood.estimator.steps = 4 with step_size = "adaptive"'),
 ]
 
 
-def test_refusals(program, whole, snapshot):
+@pytest.mark.parametrize("refused", [REFUSED, pytest.param(REFUSED_LATER, marks=pytest.mark.system)], ids=["", "later"])
+def test_refusals(program, whole, snapshot, refused):
     """A mistyped estimator or setting would be passed over in silence, or end without the names that are known."""
     run = shutil.copytree(whole, program.cwd / "run")
     before = snapshot(run)
-    results = program.together(*(("likelihood", "--ckpt", "run", *arguments) for arguments, _ in REFUSED))
-    for (arguments, message), result in zip(REFUSED, results, strict=True):
+    results = program.together(*(("likelihood", "--ckpt", "run", *arguments) for arguments, _ in refused))
+    for (arguments, message), result in zip(refused, results, strict=True):
         assert (result.code, result.out) == (2, ""), arguments
         assert message in result.err, arguments
         assert len(result.err.splitlines()) == 1, result.err

@@ -71,11 +71,12 @@ def test_the_likelihood_is_the_exact_one(program, name, exact):
 
 
 @pytest.mark.slow
+@pytest.mark.system
 @pytest.mark.parametrize("name", ["gaussian_continuous", "mixture_continuous"])
-def test_in_float64_the_flow_is_exact(program, name):
+def test_in_float64_the_flow_is_exact(processes, name):
     """A float32 checkpoint could not be read in float64, or the flow be off by more than 1e-6 of the truth."""
-    assert program("run", str(RECIPES / f"oracle_{name}.toml"), "--out", "run", *QUICK).code == 0
-    text, _ = likelihood(program, *EXACT, x64=True)
+    assert processes("run", str(RECIPES / f"oracle_{name}.toml"), "--out", "run", *QUICK).code == 0
+    text, _ = likelihood(processes, *EXACT, x64=True)
     found = json.loads(text)
     assert found["precision"] == "float64"
     assert found["bpd"] == pytest.approx(found["exact"], rel=1e-6)

@@ -21,11 +21,12 @@ def test_a_folder_of_another_recipe(program, tiny, whole, same_as_whole):
     same_as_whole(whole)
 
 
-def test_two_processes_in_one_folder(program, tiny):
+@pytest.mark.system
+def test_two_processes_in_one_folder(processes, tiny):
     """Two runs would write the same checkpoints."""
-    first = program.start("run", tiny, "--out", "run", faults="wait vdmkit.step ^4$")
+    first = processes.start("run", tiny, "--out", "run", faults="wait vdmkit.step ^4$")
     assert first.stdout.readline() == "waiting\n"
-    second = program("run", tiny, "--out", "run")
+    second = processes("run", tiny, "--out", "run")
     assert second.code == 1
     assert second.err == "run: another vdmkit is training here. Wait for it, or choose another --out.\n"
     first.send_signal(signal.SIGTERM)
@@ -106,6 +107,7 @@ def test_a_loss_that_is_not_finite(program, tiny, steep):
     assert steps_in(program.cwd / "run" / "checkpoints") == [1, 2]
 
 
+@pytest.mark.system
 def test_parameters_that_are_not_finite(program, tiny, steep):
     """A step whose loss was finite could leave infinite parameters, and they would be saved as a good checkpoint."""
     overflows = steep("1e39")

@@ -5,10 +5,12 @@ import json
 import shutil
 
 import numpy as np
+import pytest
 
 QUICK = ("--images", "20", "--nodes", "25", "--steps", "2,3")  # all test images
 
 
+@pytest.mark.system
 def test_grids_and_kernels_go_from_command_to_command(program, whole):
     """A saved grid or kernel would not be taken, or be another one than it was measured as."""
     studied = program("schedule", "--ckpt", str(whole), *QUICK, "--fit", "fitted")
@@ -45,22 +47,23 @@ def test_grids_and_kernels_go_from_command_to_command(program, whole):
     assert abs(json.loads(fitted.out)["bpd"] - same["bpd"]) < 1e-3  # the same gammas and noise, in float32
 
 
-def test_killed_it_goes_on_where_it_was(program, whole):
+@pytest.mark.system
+def test_killed_it_goes_on_where_it_was(processes, whole):
     """Minutes of measuring would begin anew, end with other numbers, or come without a word of how long they take."""
-    runs = {name: shutil.copytree(whole, program.cwd / name) for name in ("undisturbed", "killed")}
+    runs = {name: shutil.copytree(whole, processes.cwd / name) for name in ("undisturbed", "killed")}
     few = ("--images", "6", "--nodes", "11", "--steps", "2")
-    alone = program("schedule", "--ckpt", "undisturbed", *few)
+    alone = processes("schedule", "--ckpt", "undisturbed", *few)
     assert alone.code == 0, alone.err
     # two draws of 6 + 6 images: errors at 11 gammas, steps from the upper 10
     assert "at 11 gammas on 6 train images and 6 test images: 504 evaluations of the network.\n" in alone.err
     assert "kept in undisturbed/schedule.unfinished: if this is stopped, the same command goes on." in alone.err
     counted = r"os.rename schedule\.unfinished/.*/"
     order = np.random.default_rng(0).permutation(11).tolist()
-    killed = program("schedule", "--ckpt", "killed", *few, faults=rf"SIGKILL {counted}{order[2]}\.npz ")
+    killed = processes("schedule", "--ckpt", "killed", *few, faults=rf"SIGKILL {counted}{order[2]}\.npz ")
     assert (killed.code, killed.out) == (-9, "")
     unfinished = runs["killed"] / "schedule.unfinished"
     assert {path.name for path in unfinished.glob("*/[0-9]*")} == {f"{number}.npz" for number in order[:2]}
-    again = program("schedule", "--ckpt", "killed", *few, faults=rf"SIGKILL {counted}({order[0]}|{order[1]})\.npz ")
+    again = processes("schedule", "--ckpt", "killed", *few, faults=rf"SIGKILL {counted}({order[0]}|{order[1]})\.npz ")
     assert again.code == 0, again.err  # what is done is not written again
     done = sum(24 if number == 0 else 48 for number in order[:2])
     assert f"504 evaluations of the network, {done} of them done before." in again.err

@@ -3,7 +3,10 @@
 
 import json
 
+import pytest
 
+
+@pytest.mark.system
 def test_scores(program, whole):
     """A distance would be called FID, come without what real images score, or change from call to call."""
     score = ("score", "--ckpt", str(whole), "-n", "12")

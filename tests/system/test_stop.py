@@ -3,6 +3,7 @@
 
 import pytest
 
+pytestmark = pytest.mark.system
 SAVED = "Stopped at step {} of 12 and saved. To go on, run the same command again."
 KEPT = "Stopped. What was saved is kept: to go on, run the same command again."
 TRAINED = (
@@ -12,7 +13,7 @@ TRAINED += "command again."
 ANEW = "Run the same command again to begin anew."
 
 
-def test_a_run_that_was_stopped_goes_on(program, tiny, same_as_whole, steps_logged):
+def test_a_run_that_was_stopped_goes_on(processes, tiny, same_as_whole, steps_logged):
     """Ctrl-C at one of these moments would lose work, say nothing, look like success, or change the model."""
     run = ("run", tiny, "--out", "run")
     stops = {
@@ -25,12 +26,12 @@ def test_a_run_that_was_stopped_goes_on(program, tiny, same_as_whole, steps_logg
         r"SIGTERM open /\.samples\.png": TRAINED,
     }
     for faults, message in stops.items():
-        stopped = program(*run, faults=faults)
+        stopped = processes(*run, faults=faults)
         assert (stopped.code, stopped.out) == (3, ""), faults
         assert stopped.err.splitlines()[-1] == message, faults
-    assert program(*run).code == 0
-    same_as_whole(program.cwd / "run")
-    assert steps_logged(program.cwd / "run") == list(range(1, 13))
+    assert processes(*run).code == 0
+    same_as_whole(processes.cwd / "run")
+    assert steps_logged(processes.cwd / "run") == list(range(1, 13))
 
 
 STOPPED = [
@@ -50,13 +51,13 @@ STOPPED = [
 
 
 @pytest.mark.parametrize("signal", ["SIGINT", "SIGTERM"])
-def test_a_command_that_was_stopped_says_so(program, whole, snapshot, signal):
+def test_a_command_that_was_stopped_says_so(processes, whole, snapshot, signal):
     """SIGTERM or Ctrl-C would end a command without a word, as a failure, or with half of a result written."""
     before = snapshot(whole)
     for command, moment, message in STOPPED:
         name, *options = command
-        stopped = program(name, "--ckpt", str(whole), *options, faults=f"{signal} {moment}")
+        stopped = processes(name, "--ckpt", str(whole), *options, faults=f"{signal} {moment}")
         assert (stopped.code, stopped.out) == (3, ""), command
         assert stopped.err.splitlines()[-1] == message, command
     assert snapshot(whole) == before
-    assert not list(program.cwd.iterdir())
+    assert not list(processes.cwd.iterdir())

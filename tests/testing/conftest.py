@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vdmkit.choice import Choice
 from vdmkit.distribution import GaussianMixture
-from vdmkit.registry import registry
+from vdmkit.registry import Choice, registry
 
 SHAPE = (8, 8, 1)
 CONTEXT = {
@@ -31,7 +30,7 @@ CONTEXT = {
 
 @pytest.fixture(scope="session")
 def build() -> Callable[..., Any]:
-    """`build(kind, name, {"levels": 0}, **params)`, where vdmkit supplies other levels than `CONTEXT`."""
+    """`build(kind, name, {"outputs": 3}, **params)`, where vdmkit supplies other outputs than `CONTEXT`."""
 
     def build(kind: str, name: str, supplied: dict[str, Any] | None = None, **params: Any) -> Any:
         return registry(kind).get(name).build(CONTEXT | (supplied or {}), **params)

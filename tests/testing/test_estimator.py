@@ -17,7 +17,7 @@ from vdmkit.testing import check_estimator
 def test_estimators(build, name, levels):
     """A registered estimator would not bound -log P, or its replicates share their draws."""
     params = {"importance": {"steps": 8}}
-    check_estimator(build("estimator", name, {"levels": levels}, **params.get(name, {})), levels)
+    check_estimator(build("estimator", name, **params.get(name, {})), levels)
 
 
 class _Changed(VariationalBound):
@@ -92,4 +92,4 @@ WRONG = {
 def test_wrong_estimators(wrong):
     """A likelihood would be too high, or its error bar too small."""
     with pytest.raises(ConformanceError, match=WRONG[wrong]):
-        check_estimator(wrong(0), 17)
+        check_estimator(wrong(), 17)

@@ -8,7 +8,7 @@ import pytest
 
 from vdmkit.denoiser import Estimate
 from vdmkit.errors import ConformanceError
-from vdmkit.kernel import AbstractKernel, AbstractStep, Gaussian
+from vdmkit.kernel import AbstractKernel, AbstractStep, GaussianKernel
 from vdmkit.observation import level_values
 from vdmkit.registry import registry
 from vdmkit.testing import check_kernel
@@ -53,7 +53,7 @@ class _Step(AbstractStep):
         return self.step.cdf(y_s)
 
 
-class _Heavy(Gaussian):
+class _Heavy(GaussianKernel):
     """A mass of 1.0009, which a thousand steps make 2.5, and all else in keeping with it."""
 
     def __call__(self, *args):
@@ -66,19 +66,19 @@ class _Heavy(Gaussian):
         return super().log_ratio(*args) + 9e-4
 
 
-class _WiderSamples(Gaussian):
+class _WiderSamples(GaussianKernel):
     def __call__(self, *args):
         return _Step(super().__call__(*args), wider=1.2)
 
 
-class _NoisyHalfKl(Gaussian):
+class _NoisyHalfKl(GaussianKernel):
     """Half of the KL, and so much noise that its mean over draws does not show it."""
 
     def kl(self, estimate, x, *args, key):
         return super().kl(estimate, x, *args, key=key) / 2 + 9 * jax.random.normal(key, x.shape, x.dtype)
 
 
-class _RatioLies(Gaussian):
+class _RatioLies(GaussianKernel):
     """Weights too high where there is much noise."""
 
     def log_ratio(self, estimate, x, eps, n, gamma_t, gamma_s):

@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 
 from vdmkit import testing
-from vdmkit.plugins import load_plugins
-from vdmkit.registry import kinds, registry
+from vdmkit.registry import kinds, load_plugins, registry
 
 
 def test_every_kind_has_its_check():

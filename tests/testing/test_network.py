@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import pytest
 from jax.custom_batching import custom_vmap
 
-from vdmkit.choice import Choice
 from vdmkit.errors import ConformanceError
 from vdmkit.networks import AbstractNetwork
-from vdmkit.registry import registry
+from vdmkit.registry import Choice, registry
 from vdmkit.testing import check_network
 
 SHAPE = (8, 8, 1)

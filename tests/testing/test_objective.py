@@ -8,7 +8,7 @@ from vdmkit.errors import ConformanceError
 from vdmkit.noise import FixedLinear
 from vdmkit.objective import Elbo, Uniform
 from vdmkit.registry import registry
-from vdmkit.testing import check_times, check_weighting, gammas_between
+from vdmkit.testing import check_time_sampler, check_weighting, gammas_between
 
 
 @pytest.mark.parametrize("name", sorted(registry("weighting").components))
@@ -17,10 +17,10 @@ def test_weightings(build, name):
     check_weighting(build("weighting", name))
 
 
-@pytest.mark.parametrize("name", sorted(registry("times").components))
+@pytest.mark.parametrize("name", sorted(registry("time_sampler").components))
 def test_times(build, name):
     """Registered times would bias the loss."""
-    check_times(build("times", name))
+    check_time_sampler(build("time_sampler", name))
 
 
 class _NegativeBetween(Elbo):
@@ -47,4 +47,4 @@ class _TwoPoints(Uniform):
 def test_times_that_are_two_points():
     """A model would be trained at two noise levels only."""
     with pytest.raises(ConformanceError, match=r"only 2 times are drawn, .* off the midpoints of equal parts"):
-        check_times(_TwoPoints())
+        check_time_sampler(_TwoPoints())

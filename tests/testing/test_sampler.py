@@ -19,15 +19,15 @@ def test_samplers(build, name):
 class _TooSmall(Ancestral):
     """Steps of half the size."""
 
-    def step(self, denoise, y_t, gamma_t, gamma_s, past, noise):
-        y_s, estimate = super().step(denoise, y_t, gamma_t, gamma_s, past, noise)
+    def step(self, denoise, y_t, gamma_t, gamma_s, history, noise):
+        y_s, estimate = super().step(denoise, y_t, gamma_t, gamma_s, history, noise)
         return (y_t + y_s) / 2, estimate
 
 
 class _Noise(Ancestral):
     """Nothing but noise, until the last step."""
 
-    def step(self, denoise, y_t, gamma_t, gamma_s, past, noise):
+    def step(self, denoise, y_t, gamma_t, gamma_s, history, noise):
         estimate = denoise(y_t, gamma_t)
         return jnp.where(jnp.isneginf(gamma_s), estimate.x_hat, 1000 * noise[0]), estimate
 
@@ -35,8 +35,8 @@ class _Noise(Ancestral):
 class _Quiet(Ancestral):
     """Half of the noise, which the last step hides."""
 
-    def step(self, denoise, y_t, gamma_t, gamma_s, past, noise):
-        return super().step(denoise, y_t, gamma_t, gamma_s, past, noise / 2)
+    def step(self, denoise, y_t, gamma_t, gamma_s, history, noise):
+        return super().step(denoise, y_t, gamma_t, gamma_s, history, noise / 2)
 
 
 WRONG = {

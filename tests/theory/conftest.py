@@ -18,10 +18,11 @@ import pytest
 from jaxtyping import Array
 
 from vdmkit.denoiser import AbstractPrediction, Eps
+from vdmkit.likelihood import VariationalBound, pass_over
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import AbstractNetwork
 from vdmkit.noise import AbstractPath, AbstractSchedule, FixedLinear, VarianceExploding, VariancePreserving
-from vdmkit.objective import Steps, diffusion_loss, noise_level
+from vdmkit.objective import Bound, Steps, diffusion_loss, noise_level
 from vdmkit.observation import AbstractObservation, CategoricalObservation
 from vdmkit.registry import registry
 
@@ -79,12 +80,12 @@ def model_of() -> Callable[..., DiffusionModel]:
     ) -> DiffusionModel:
         prediction, path = prediction or Eps(), path or VariancePreserving()
         return DiffusionModel(
-            schedule or FixedLinear(),
-            path,
-            prediction,
-            _Formula(formula, path, prediction.outputs),
-            observation or CategoricalObservation(2),
-            shape,
+            schedule=schedule or FixedLinear(),
+            path=path,
+            prediction=prediction,
+            network=_Formula(formula, path, prediction.outputs),
+            observation=observation or CategoricalObservation(2),
+            shape=shape,
         )
 
     return build
@@ -154,3 +155,16 @@ def losses() -> Callable[..., Array]:
         return jax.vmap(lambda t: cut.loss(model, x, cut.noise_level(model.schedule, t), eps, {}, key=key))(t)
 
     return at
+
+
+@pytest.fixture(scope="session")
+def bound_of_images() -> Callable[..., Bound]:
+    """A function: two estimates of each image's bound, every term (2, n), by draws that are even over gamma."""
+
+    def bound_of_images(model, images, *, draws, steps, batch_size, key, seconds=np.inf, index=None) -> Bound:
+        estimator = VariationalBound(steps, draws=draws)
+        index = np.arange(len(images)) if index is None else index
+        how = {"batch_size": batch_size, "key": key, "seconds": seconds}
+        return Bound(**pass_over(estimator, model, images, index, estimator.even_plan(model), **how).terms)
+
+    return bound_of_images

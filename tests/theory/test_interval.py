@@ -25,6 +25,7 @@ def test_95_percent_of_intervals_hold_the_truth(of_images: float, of_draws: floa
 
 
 @pytest.mark.parametrize("images", [3, 5, 8, 16])
+@pytest.mark.statistical
 def test_95_percent_of_intervals_of_a_wanted_width_hold_the_truth(images: int) -> None:
     """False if a precision selected passes that look better than they are: 0.93 where passes that miss are drawn anew.
 

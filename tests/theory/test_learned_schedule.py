@@ -21,7 +21,6 @@ from jaxtyping import Array
 from scipy.special import expit
 
 from vdmkit.assembly import check_objective
-from vdmkit.choice import Choice
 from vdmkit.errors import RecipeError
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import AbstractSchedule, LearnedMonotone, PiecewiseLinear, Pinned, ends_of, gamma_and_derivative
@@ -29,6 +28,7 @@ from vdmkit.objective import Draws, Elbo, LowDiscrepancy, Objective, Uniform, bi
 from vdmkit.observation import GaussianObservation
 from vdmkit.optimizer import interior_apart
 from vdmkit.recipe import load_recipe
+from vdmkit.registry import Choice
 from vdmkit.training import Update, initial_state, train_steps
 
 VARIANCE = 0.25
@@ -170,6 +170,7 @@ def before_and_after(gaussian) -> tuple[DiffusionModel, DiffusionModel]:
     return before, train_steps(inputs, state)[0].model
 
 
+@pytest.mark.statistical
 def test_training_finds_the_optimal_density(before_and_after, times) -> None:
     """False if the gradient, its noise and the optimiser did not lead to p(gamma) ~ sqrt(m), nor to the least variance.
 
@@ -188,6 +189,7 @@ def test_training_finds_the_optimal_density(before_and_after, times) -> None:
     assert 1 <= last < 1.015
 
 
+@pytest.mark.statistical
 def test_training_leaves_the_bound(before_and_after) -> None:
     """False if the bound paid for what its estimate gains: intervals of 8,192 draws would not hold the difference.
 
@@ -210,7 +212,7 @@ REFUSED = {
     "ends": ("model.schedule.name=learned_monotone", "the ends of the schedule are not held. Put it into .* pinned"),
     "shape": ("model.schedule.interior=fixed_linear", "nothing to learn"),
     "steps": ("objective.steps=10", r"with objective.steps = 10 the bound depends on the interior"),
-    "times": ("objective.times=discrete_grid", "discrete_grid the mean loss depends on the interior"),
+    "times": ("objective.time_sampler=discrete_grid", "discrete_grid the mean loss depends on the interior"),
     "weighting": ("objective.weighting=v", "this weighting depends on gamma'"),
 }
 
@@ -219,12 +221,14 @@ REFUSED = {
 def test_what_the_variance_may_not_be_of(digits_toml, name: str) -> None:
     """False if a schedule were trained to make a loss vary less by making it another loss."""
     override, message = REFUSED[name]
-    overrides = ["objective.schedule=variance", "model.schedule.name=pinned", override]
+    overrides = ["objective.schedule_loss=variance", "model.schedule.name=pinned", override]
     with pytest.raises(RecipeError, match=message):
         check_objective(load_recipe(digits_toml, overrides))
 
 
-@pytest.mark.parametrize("override", ["objective.weighting=sigmoid", "objective.times=loss_adaptive"])
+@pytest.mark.parametrize("override", ["objective.weighting=sigmoid", "objective.time_sampler=loss_adaptive"])
 def test_what_the_variance_may_be_of(digits_toml, override: str) -> None:
     """False if weightings of gamma alone, or times with weights, which leave the mean alone, were refused."""
-    check_objective(load_recipe(digits_toml, ["objective.schedule=variance", "model.schedule.name=pinned", override]))
+    check_objective(
+        load_recipe(digits_toml, ["objective.schedule_loss=variance", "model.schedule.name=pinned", override])
+    )

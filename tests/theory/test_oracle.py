@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vdmkit.data import Gaussian, Mixture
+from vdmkit.data import GaussianData, MixtureData
 from vdmkit.distribution import Exact, LevelMixture
 from vdmkit.errors import RecipeError
-from vdmkit.likelihood import bound_of_images
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import NoNetwork
 from vdmkit.noise import FixedLinear, VariancePreserving
@@ -21,7 +20,7 @@ from vdmkit.observation import CategoricalObservation
 # Two pixels, three levels, two components, nothing symmetric: nine images.
 TINY = LevelMixture((1, 2, 1), 3, (0.3, 0.7), ((-0.6, 0.1), (0.5, 0.4)), ((0.4, 0.8), (0.3, 0.5)))
 ALL_IMAGES = np.array(list(itertools.product(range(3), repeat=2)), np.uint8).reshape(9, 1, 2, 1)
-ORACLES = {"gaussian": Gaussian(), "mixture": Mixture()}
+ORACLES = {"gaussian": GaussianData(), "mixture": MixtureData()}
 
 
 @pytest.mark.parametrize("oracle", ORACLES)
@@ -79,7 +78,7 @@ def test_images_are_drawn_as_often_as_they_are_probable() -> None:
 
 def test_every_pixel_is_drawn_by_its_own_probabilities() -> None:
     """False if pixels were transposed between `sample` and `log_probs`: here their spreads fall tenfold."""
-    source = Gaussian(shape=(2, 3, 2), levels=5)
+    source = GaussianData(shape=(2, 3, 2), levels=5)
     drawn, probs = source.distribution.sample(20_000, seed=4), np.exp(source.distribution.log_probs()[0])
     counts = (drawn[..., None] == np.arange(5)).sum(0)
     pooled = [
@@ -124,17 +123,17 @@ def test_components_are_told_apart_in_float32() -> None:
 def _model(distribution: LevelMixture) -> DiffusionModel:
     """With ends so wide that the prior costs 16 pixels of x^2 SNR_1 / 2 < 1e-3 nats, and no level is mistaken."""
     return DiffusionModel(
-        FixedLinear(gamma_min=-9.0, gamma_max=9.0),
-        VariancePreserving(),
-        Exact(distribution),
-        NoNetwork(1),
-        CategoricalObservation(distribution.levels),
-        distribution.shape,
+        schedule=FixedLinear(gamma_min=-9.0, gamma_max=9.0),
+        path=VariancePreserving(),
+        prediction=Exact(distribution),
+        network=NoNetwork(1),
+        observation=CategoricalObservation(distribution.levels),
+        shape=distribution.shape,
     )
 
 
 @pytest.mark.parametrize("oracle", ORACLES)
-def test_bound_of_the_exact_denoiser_is_minus_log_p(oracle: str, quick_key) -> None:
+def test_bound_of_the_exact_denoiser_is_minus_log_p(oracle: str, quick_key, bound_of_images) -> None:
     """False if the bound were biased, image by image, where pixels are independent and where they are not."""
     distribution, images = ORACLES[oracle].distribution, ORACLES[oracle].load("test").pixels
     bound = bound_of_images(_model(distribution), images, draws=16, steps=0, batch_size=300, key=quick_key)

@@ -8,7 +8,7 @@ import pytest
 
 from vdmkit.noise import FixedLinear, UniformInTime, VariancePreserving, reverse
 from vdmkit.observation import CategoricalObservation
-from vdmkit.sampling import Ancestral, denoiser_of, no_past, sample
+from vdmkit.sampling import Ancestral, denoiser_of, draw, no_history
 
 
 def _last_variance(variance: float, steps: int) -> float:
@@ -34,10 +34,10 @@ def test_a_chain_of_steps_has_the_variance_of_the_recursion(gaussian, quick_key,
     @jax.vmap
     def one_step(gamma_t, gamma_s):
         """z_s = a z_t + std n: a by the sampler itself."""
-        past, alpha = no_past(model.shape, jnp.asarray(1)), model.path.alpha
+        history, alpha = no_history(model.shape, jnp.asarray(1)), model.path.alpha
 
         def step(z):
-            y, _ = Ancestral().step(denoiser_of(model), z / alpha(gamma_t), gamma_t, gamma_s, past, zeros[None])
+            y, _ = Ancestral().step(denoiser_of(model), z / alpha(gamma_t), gamma_t, gamma_s, history, zeros[None])
             return alpha(gamma_s) * y
 
         return (step(ones) - step(zeros))[0, 0, 0], reverse(model.path, gamma_s, gamma_t, zeros, zeros)[1]
@@ -57,7 +57,7 @@ def test_a_chain_of_steps_has_the_variance_of_the_recursion(gaussian, quick_key,
 def test_samples_have_the_variance_of_the_recursion(gaussian, quick_key) -> None:
     """False if `sample` added other noise than its steps say: T = 10 keeps 46% of the variance 0.04."""
     model = gaussian(0.04, observation=CategoricalObservation(256), shape=(64, 64, 1))
-    images = sample(model, Ancestral(), UniformInTime()(model.schedule, 10), 8, key=quick_key)
+    images = draw(model, Ancestral(), UniformInTime()(model.schedule, 10), 8, key=quick_key)
     x = np.asarray(jax.vmap(model.observation.encode)(images))
     expected = _last_variance(0.04, 10) + (2 / 256) ** 2 / 12  # rounding to levels; the ends are 7 sd away
     n = x.size
@@ -77,7 +77,7 @@ def test_a_denoiser_that_knows_the_image_draws_it(model_of, quick_key) -> None:
 
     model = model_of(eps_hat, observation=observation, shape=image.shape)
     for steps in (1, 20):
-        images = sample(model, Ancestral(), UniformInTime()(model.schedule, steps), 3, key=quick_key)
+        images = draw(model, Ancestral(), UniformInTime()(model.schedule, steps), 3, key=quick_key)
         np.testing.assert_array_equal(images, np.broadcast_to(image, (3, *image.shape)))
 
 

@@ -15,7 +15,7 @@ from vdmkit.model import DiffusionModel
 from vdmkit.noise import FixedLinear, UniformInTime
 from vdmkit.objective import Draws, Elbo, LowDiscrepancy, Objective
 from vdmkit.observation import CategoricalObservation
-from vdmkit.sampling import Ancestral, sample
+from vdmkit.sampling import Ancestral, draw
 
 SHAPE, LEVELS = (3, 2, 1), 5
 Pair = Callable[[AbstractPrediction], tuple[DiffusionModel, DiffusionModel]]
@@ -61,7 +61,7 @@ def test_bound_is_the_same(pair: Pair, name: str, steps: int) -> None:
 def test_samples_are_the_same(pair: Pair, quick_key) -> None:
     """False if p(x) depended on the scaling: the same noise must give the same images, the prior's included."""
     here, there = (
-        sample(model, Ancestral(), UniformInTime()(model.schedule, 10), 8, key=quick_key) for model in pair(Eps())
+        draw(model, Ancestral(), UniformInTime()(model.schedule, 10), 8, key=quick_key) for model in pair(Eps())
     )
     np.testing.assert_array_equal(there, here)
     assert len(np.unique(here)) == LEVELS  # no accident: all levels occur

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from jaxtyping import Array
 
-from vdmkit.choice import Choice
 from vdmkit.errors import RecipeError
 from vdmkit.noise import (
     AbstractSchedule,
@@ -25,7 +24,7 @@ from vdmkit.noise import (
     ends_of,
     gamma_and_derivative,
 )
-from vdmkit.registry import registry
+from vdmkit.registry import Choice, registry
 from vdmkit.testing import check_schedule
 
 ENDS = {"gamma_min": -7.0, "gamma_max": 3.0}

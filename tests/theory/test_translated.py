@@ -9,15 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.choice import Choice
 from vdmkit.denoiser import AbstractDirection, Translated
 from vdmkit.errors import RecipeError
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import AbstractNetwork
 from vdmkit.noise import FixedLinear
 from vdmkit.objective import Draws, Elbo, LowDiscrepancy, Objective
-from vdmkit.observation import CategoricalObservation
-from vdmkit.registry import registry
+from vdmkit.registry import Choice, registry
 
 SHAPE, LEVELS = (3, 2, 1), 5
 PATHS = sorted(registry("path").components)
@@ -37,8 +35,11 @@ class _Bent(AbstractNetwork):
 
 def model(path: str, prediction: str, network: AbstractNetwork) -> DiffusionModel:
     schedule = FixedLinear(gamma_min=-2.0, gamma_max=4.0)  # at -2 the paths differ: alpha_0 is 0.94 or 1
-    parts = (registry("path").get(path).build({}), registry("prediction").get(prediction).build({}))
-    return DiffusionModel(schedule, *parts, network, CategoricalObservation(LEVELS), SHAPE)
+    parts = {
+        "path": registry("path").get(path).build({}),
+        "prediction": registry("prediction").get(prediction).build({}),
+    }
+    return DiffusionModel(schedule=schedule, network=network, levels=LEVELS, shape=SHAPE, **parts)
 
 
 @eqx.filter_jit

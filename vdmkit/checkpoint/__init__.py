@@ -1,19 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints on disk: a run's own, and those of the authors' released code."""
+"""Checkpoints on disk."""
 
-from vdmkit.checkpoint._official import OfficialCheckpoint, load_official
-from vdmkit.checkpoint._official_config import official_recipe
-from vdmkit.checkpoint._official_names import official_parameters
+from absl import logging
+
 from vdmkit.checkpoint._read import Restored, read_chosen, read_newest, read_step, steps_in
 from vdmkit.checkpoint._store import CheckpointStore
 
+# Orbax logs what our own messages say, and tracebacks.
+logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
+
 __all__ = [
     "CheckpointStore",
-    "OfficialCheckpoint",
     "Restored",
-    "load_official",
-    "official_parameters",
-    "official_recipe",
     "read_chosen",
     "read_newest",
     "read_step",

@@ -4,6 +4,7 @@
 import os
 import signal
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -24,7 +25,7 @@ from vdmkit.cli._sample import sample
 from vdmkit.cli._schedule import schedule
 from vdmkit.cli._score import score
 from vdmkit.cli._stoppable import stoppable
-from vdmkit.errors import PluginError, VdmkitError, in_one_line, place_of, words_of
+from vdmkit.errors import PluginError, PluginWarning, VdmkitError, in_one_line, place_of, words_of
 
 _NEW_FOLDER = "Delete the new folder, if it is there, and run the same command again."
 
@@ -52,6 +53,7 @@ app.command()(stoppable(new_plugin))
 def main() -> None:
     """Run the program: a user's mistake ends as one message and an exit code, never a traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's request to stop is answered as Ctrl-C is
+    warnings.showwarning = _show_warning
     try:
         app(prog_name="vdmkit")
     except VdmkitError as error:
@@ -67,6 +69,12 @@ def main() -> None:
             raise
         print(_defect(error), file=sys.stderr)
         sys.exit(1)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: object) -> None:
+    """One line for what a user can act on. Where in the code another warning comes from is part of it."""
+    where = "" if issubclass(category, PluginWarning) else f" ({':'.join(map(str, place[:2]))})"
+    print(f"warning: {message}{where}", file=sys.stderr)
 
 
 def _defect(error: Exception) -> str:
@@ -90,6 +98,3 @@ def vdmkit(
     ] = False,
 ) -> None:
     """Variational diffusion models: train, evaluate and sample from one recipe."""
-    from absl import logging  # not above: --help does without
-
-    logging.set_verbosity(logging.FATAL)  # Orbax logs what our own messages say, and tracebacks

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from vdmkit.cli._options import AsJson, Overrides, PluginFiles, RecipeFile
+from vdmkit.cli._options import AsJson, Overrides, PluginFiles, RecipeName
 from vdmkit.errors import DataError
 
 if TYPE_CHECKING:
     from vdmkit.recipe import Recipe
 
 
-def check(recipe: RecipeFile, overrides: Overrides, plugins: PluginFiles, as_json: AsJson = False) -> None:
+def check(recipe: RecipeName, overrides: Overrides, plugins: PluginFiles, as_json: AsJson = False) -> None:
     """Check a recipe without training, look whether its data are there, and show what it resolves to."""
     from vdmkit.recipe import load_recipe, resolved
 
@@ -74,13 +74,12 @@ def _examine(recipe: "Recipe") -> _Findings:
 
 def _summary(recipe: "Recipe", parameters: str) -> str:
     from vdmkit.likelihood import describe_steps
-    from vdmkit.recipe import one_line
-    from vdmkit.run import drawn_by
+    from vdmkit.recipe import drawn_by, one_line
 
     model, training, drawn = recipe.model, recipe.training, drawn_by(recipe)
     choices = [recipe.data, *recipe.augmentations]
     choices += [model.schedule, model.path, model.prediction, model.network, model.observation]
-    choices += [recipe.objective.times, recipe.objective.weighting, recipe.optimizer]
+    choices += [recipe.objective.time_sampler, recipe.objective.weighting, recipe.optimizer]
     facts = [(choice.kind, one_line(choice)) for choice in choices]
     facts += [] if recipe.augmentations else [("augmentation", "none")]
     steps_of = functools.partial(describe_steps, kernel=recipe.objective.kernel, grid=recipe.objective.grid)

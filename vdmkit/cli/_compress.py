@@ -59,13 +59,14 @@ def compress(
         raise RecipeError(f"-o {output}: is a folder. Expected the name of a file.")
     overrides = [*of_estimator(steps, kernel, grid), *overrides]
     from vdmkit.data import list_images
-    from vdmkit.run import check_model_of_run, coding_of, expected_rate, load_run, with_steps_of_codec
+    from vdmkit.run import coding_of, expected_rate, load_run, with_steps_of_codec
     from vdmkit.run import compress as compress_images
+    from vdmkit.testing import check_model_of_recipe
 
     run = with_steps_of_codec(load_run(checkpoint, overrides, plugins, step), overrides)
     coding = coding_of(run, profile=profile, group=batch)
     images = list_images(given, coding.codec.model.shape)
-    check_model_of_run(run.recipe, coding.codec.model, images.read(0, min(2, len(images)))).refuse()
+    check_model_of_recipe(run.recipe, coding.codec.model, images.read(0, min(2, len(images)))).refuse()
     if images.passed_over:
         typer.echo(f"{images.passed_over} other files in these folders are passed over", err=True)
     if dry_run or output is None:

@@ -8,7 +8,9 @@ import typer
 
 from vdmkit.cli._options import Checkpoint, PluginFiles, Step, command
 
-To = Annotated[Path, typer.Option("--to", metavar="RECIPE", help="Whose path and prediction it gets.")]
+To = Annotated[
+    str, typer.Option("--to", metavar="RECIPE", help="Whose path and prediction it gets: a file, or a name.")
+]
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="NEW", help="The run folder to make.")]
 
 

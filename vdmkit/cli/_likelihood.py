@@ -14,7 +14,7 @@ from vdmkit.errors import RecipeError, UntrustedError
 if TYPE_CHECKING:
     from vdmkit.data import Images
     from vdmkit.likelihood import Check
-    from vdmkit.run import TrainedRun
+    from vdmkit.run import Run
 
 Estimator = Annotated[str | None, typer.Option("--estimator", help="bound, ode or importance. Default: the recipe's.")]
 Steps = Annotated[
@@ -59,9 +59,10 @@ def likelihood(
     typer.echo(json.dumps(report.as_json(), indent=2) if as_json else str(report))
 
 
-def _audit(run: "TrainedRun", test: "Images", as_json: bool) -> None:
+def _audit(run: "Run", test: "Images", as_json: bool) -> None:
     """Print every check; failing ones make the exit code 4."""
-    from vdmkit.run import arithmetic, audit, audit_as_json
+    from vdmkit.devices import arithmetic
+    from vdmkit.run import audit, audit_as_json
 
     checks = stoppable(audit, "An audit keeps nothing: run the same command again to begin anew.")(run, test)
     if as_json:

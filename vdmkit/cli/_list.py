@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit list`: what a recipe can choose from."""
+"""`vdmkit list`: what a recipe can choose from, and the recipes that come with vdmkit."""
 
 import inspect
 import json
@@ -10,18 +10,18 @@ import typer
 from vdmkit.cli._options import AsJson, PluginFiles
 
 if TYPE_CHECKING:
-    from vdmkit.component import Component
-    from vdmkit.registry import Registry
+    from vdmkit.registry import Component, Registry
 
 
 def list_components(
     plugins: PluginFiles,
-    kind: Annotated[str | None, typer.Argument(help="Only this kind, such as schedule.")] = None,
+    kind: Annotated[str | None, typer.Argument(help="Only this kind, such as schedule; or `recipe`.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List what a recipe can choose from."""
-    from vdmkit.plugins import load_plugins
-    from vdmkit.registry import kinds, registry
+    """List what a recipe can choose from; `list recipe` lists the recipes that come with vdmkit."""
+    if kind == "recipe":
+        return _list_recipes(as_json)
+    from vdmkit.registry import kinds, load_plugins, registry
 
     load_plugins(plugins)
     registries = [registry(name) for name in ([kind] if kind else kinds())]
@@ -30,6 +30,19 @@ def list_components(
         typer.echo(json.dumps([_facts(component) for component in components], indent=2, default=str))
     else:
         typer.echo("\n\n".join(_describe(one) for one in registries))
+
+
+def _list_recipes(as_json: bool) -> None:
+    from vdmkit.recipe import recipe_summary, shipped_recipes
+
+    recipes = {name: recipe_summary(path) for name, path in shipped_recipes().items()}
+    if as_json:
+        facts = [{"kind": "recipe", "name": name, "summary": summary} for name, summary in recipes.items()]
+        typer.echo(json.dumps(facts, indent=2))
+    else:
+        width = max(map(len, recipes), default=0)
+        lines = [f"  {name:{width}}  {summary}" for name, summary in recipes.items()]
+        typer.echo("\n".join(["recipe: trained by name: `vdmkit run digits`", "", *lines]))
 
 
 def _facts(component: "Component") -> dict[str, Any]:
@@ -44,7 +57,8 @@ def _facts(component: "Component") -> dict[str, Any]:
 
 def _parameter_facts(parameter: inspect.Parameter) -> dict[str, Any]:
     """A parameter without a default has no key "default"."""
-    from vdmkit.recipe import Choice, type_name
+    from vdmkit.recipe import type_name
+    from vdmkit.registry import Choice
 
     facts = {"name": parameter.name, "type": type_name(parameter.annotation)}
     if parameter.default is not parameter.empty:

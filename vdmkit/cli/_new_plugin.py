@@ -34,6 +34,7 @@ $component = "$module"
 
 MODULE = '''"""A schedule whose gamma is a power of t."""
 
+from dataclasses import KW_ONLY
 from typing import Annotated
 
 import equinox as eqx
@@ -53,12 +54,10 @@ class Schedule(AbstractSchedule):
         power: 1 is the linear schedule.
     """
 
-    gamma_min: float = eqx.field(static=True)
-    gamma_max: float = eqx.field(static=True)
-    power: float = eqx.field(static=True)
-
-    def __init__(self, *, gamma_min: float = -13.3, gamma_max: float = 5.0, power: Annotated[float, Ge(1)] = 1.5):
-        self.gamma_min, self.gamma_max, self.power = gamma_min, gamma_max, power
+    _: KW_ONLY
+    gamma_min: float = eqx.field(static=True, default=-13.3)
+    gamma_max: float = eqx.field(static=True, default=5.0)
+    power: Annotated[float, Ge(1)] = eqx.field(static=True, default=1.5)
 
     def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
         return self.gamma_min + (self.gamma_max - self.gamma_min) * t**self.power
@@ -76,32 +75,13 @@ def test_conforms():
     check_schedule(Schedule(gamma_min=-4.0, gamma_max=9.0, power=2.0))
 '''
 
-RECIPE = """# The digits of scikit-learn, with this package's schedule.
-seed = 1
-
-[data]
-name = "digits"
+RECIPE = """# The default model of digits, which comes with vdmkit, with this package's schedule.
+extends = "digits"
 
 [model.schedule]
 name = "$component"
 gamma_min = -8.0
 gamma_max = 5.0
-
-[model.prediction]
-name = "categorical"
-
-[model.network]
-name = "small_unet"
-
-[optimizer]
-name = "adamw"
-learning_rate = 3e-3
-
-[training]
-steps = 1600
-batch_size = 64
-ema = 0.999
-ema_warmup = true
 """
 
 README = """# $name
@@ -119,8 +99,7 @@ pytest
 
 def _refuse_taken(name: str, module: str, component: str) -> None:
     """Raises RegistryError if Python or a recipe would find something else by the name."""
-    from vdmkit.plugins import load_plugins
-    from vdmkit.registry import registry
+    from vdmkit.registry import load_plugins, registry
 
     if keyword.iskeyword(module) or importlib.util.find_spec(module):
         what = "a word of Python" if keyword.iskeyword(module) else "the name of a module that is there already"

@@ -10,7 +10,9 @@ import typer
 
 from vdmkit.errors import RecipeError
 
-RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML file.")]
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A TOML file, or a name that `vdmkit list recipe` shows. A file wins.")
+]
 Overrides = Annotated[
     list[str],
     typer.Option(

@@ -6,23 +6,25 @@ from typing import Annotated
 
 import typer
 
-from vdmkit.cli._options import Overrides, PluginFiles, RecipeFile, command
-from vdmkit.plugins import copies_in
+from vdmkit.cli._options import Overrides, PluginFiles, RecipeName, command
+from vdmkit.registry import copies_in
 
-Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run folder. Default: runs/RECIPE.")]
+_DEFAULT = "The run folder. Default: runs/ and the last part of RECIPE: runs/edm for cifar10/edm."
+Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help=_DEFAULT)]
 
 
-def run(recipe: RecipeFile, overrides: Overrides, plugins: PluginFiles, out: Out = None) -> None:
+def run(recipe: RecipeName, overrides: Overrides, plugins: PluginFiles, out: Out = None) -> None:
     """Train a recipe, report its test bpd, draw samples. Run again to continue."""
-    from vdmkit.recipe import load_recipe
+    from vdmkit.recipe import find_recipe, load_recipe
 
-    out = out or Path("runs") / recipe.stem
+    file = find_recipe(recipe)
+    out = out or Path("runs") / file.stem
     kept = copies_in(out / "plugins", plugins)
-    checked = load_recipe(recipe, overrides, [file for file in plugins if file not in kept], kept)
+    checked = load_recipe(file, overrides, [plugin for plugin in plugins if plugin not in kept], kept)
     from vdmkit.run import RunFolder, run_recipe
 
     folder = RunFolder(out)
-    evaluation = run_recipe(checked, recipe.read_text(), folder, plugins)
+    evaluation = run_recipe(checked, file.read_text(), folder, plugins)
     samples = f"{folder.samples}  (left: samples, right: real)" if folder.samples.exists() else "none: not finite"
     typer.echo(
         f"\n{evaluation}\n\n"

@@ -37,22 +37,25 @@ def sample(
     overrides = with_steps(overrides, steps or steps_of(on_grid))
     overrides += [override("sampling.grid", on_grid)] if on_grid else []
     overrides += [override("sampling.sampler.kernel", component("--kernel", kernel))] if kernel else []
+    import jax
     import numpy as np
 
+    from vdmkit.assembly import build_sampling
     from vdmkit.files import whole_file
+    from vdmkit.recipe import drawn_by
     from vdmkit.report import grid as grid_of
     from vdmkit.report import write_png
-    from vdmkit.run import Plan, draw_samples, drawn_by, load_run, procedure_of
+    from vdmkit.run import load_run
+    from vdmkit.sampling import draw_samples
 
     run = load_run(checkpoint, overrides, plugins, step)
     if not steps and steps_of(on_grid) and run.recipe.sampling.end == "image":
         # the step to the image follows those of the grid
         sampling = replace(run.recipe.sampling, steps=run.recipe.sampling.steps + 1)
         run = replace(run, recipe=replace(run.recipe, sampling=sampling))
-    model = run.model(run.recipe.evaluation.weights)
-    plan = Plan(number, run.recipe.sampling.steps)
-    seed = run.recipe.seed if seed is None else seed
-    images = draw_samples(model, procedure_of(run.recipe), plan, seed=seed)
+    model = run.weighted(run.recipe.evaluation.weights)
+    key = jax.random.key(run.recipe.seed if seed is None else seed)
+    images = draw_samples(model, build_sampling(run.recipe), number, key=key, progress="auto")
     if output.suffix == ".npy":
         with whole_file(output) as part, part.open("wb") as file:
             np.save(file, images)

@@ -32,16 +32,17 @@ def schedule(
     as_json: AsJson = False,
 ) -> None:
     """Measure what schedules, step grids and reverse kernels are worth to a run, and save the best of them."""
-    from vdmkit.run import RunFolder, check_fit, fit_schedule, leave_study, load_run, study_schedules, text_of_study
+    from vdmkit.run import RunFolder, check_fit, fit_schedule, leave_study, load_run, study_run
+    from vdmkit.study import text_of_study
 
     run = load_run(checkpoint, overrides, plugins, step)
     if fit:
         check_fit(run, RunFolder(fit))
     try:
-        study = study_schedules(run, images=images, nodes=nodes, counts=_counts(counts))
+        study, kept = study_run(run, images=images, nodes=nodes, counts=_counts(counts))
         left = leave_study(study, run.folder.schedule)
         fitted = fit_schedule(run, study.train, study.test, RunFolder(fit)) if fit else None
-        study.kept.clear()
+        kept.clear()
     except KeyboardInterrupt:
         raise Interrupted("Stopped. What was measured so far is kept: to go on, run the same command again.") from None
     typer.echo(json.dumps(study.as_json(), indent=2) if as_json else text_of_study(study))

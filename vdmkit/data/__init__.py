@@ -4,6 +4,7 @@
 from vdmkit.data._augmentation import AbstractAugmentation, Flip, PermuteChannels, Rotate90
 from vdmkit.data._batches import BatchSource, batches
 from vdmkit.data._cifar10 import Cifar10
+from vdmkit.data._comparable import check_comparable, check_fits, check_pixels, reasons_against
 from vdmkit.data._copies import Copies, Prints, copies_of, groups_of, image_hashes, prints_of
 from vdmkit.data._counts import level_counts
 from vdmkit.data._digits import Digits
@@ -11,9 +12,11 @@ from vdmkit.data._folder import Folder
 from vdmkit.data._image_list import ImageList, list_images
 from vdmkit.data._imagenet import ImageNetNew, ImageNetOld
 from vdmkit.data._npz import Npz
-from vdmkit.data._oracle import Gaussian, Mixture
+from vdmkit.data._oracle import GaussianData, MixtureData
+from vdmkit.data._remarks import on_copies
 from vdmkit.data._source import AbstractSource, Identity, Images, Split, identified, pixel_sha256
 from vdmkit.data._statistics import Difference, Statistics, differences, statistics_of
+from vdmkit.data._trained_on import TrainedOn, trained_on
 
 __all__ = [
     "AbstractAugmentation",
@@ -25,20 +28,24 @@ __all__ = [
     "Digits",
     "Flip",
     "Folder",
-    "Gaussian",
+    "GaussianData",
     "Identity",
     "ImageList",
     "ImageNetNew",
     "ImageNetOld",
     "Images",
-    "Mixture",
+    "MixtureData",
     "Npz",
     "PermuteChannels",
     "Prints",
     "Rotate90",
     "Split",
     "Statistics",
+    "TrainedOn",
     "batches",
+    "check_comparable",
+    "check_fits",
+    "check_pixels",
     "copies_of",
     "differences",
     "groups_of",
@@ -46,7 +53,10 @@ __all__ = [
     "image_hashes",
     "level_counts",
     "list_images",
+    "on_copies",
     "pixel_sha256",
     "prints_of",
+    "reasons_against",
     "statistics_of",
+    "trained_on",
 ]

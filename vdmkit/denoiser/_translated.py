@@ -6,12 +6,11 @@ from typing import Annotated
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from vdmkit.choice import Choice
 from vdmkit.denoiser._linear import AbstractDirection
 from vdmkit.errors import RecipeError
 from vdmkit.networks import AbstractNetwork, Condition
 from vdmkit.noise import AbstractPath
-from vdmkit.registry import register
+from vdmkit.registry import Choice, register
 
 
 @register("network", "translated")

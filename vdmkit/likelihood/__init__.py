@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Likelihoods of a test set: estimators of a bound on -log P for every image, and the interval of their mean."""
+"""Likelihoods of images: estimators of a bound on -log P, the interval of their mean, and what speaks against it."""
 
-from vdmkit.likelihood._bound import bound_of_images, check_count
+from vdmkit.likelihood._audit import gather
+from vdmkit.likelihood._compare import compare
 from vdmkit.likelihood._doubt import depth_beyond_doubt
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
+from vdmkit.likelihood._exact import below_the_truth, exact_bound, impossible_below
 from vdmkit.likelihood._gaussian import gaussian_terms
 from vdmkit.likelihood._importance import ImportanceWeighted
-from vdmkit.likelihood._interval import Interval, check_distinct, interval, passes_for
-from vdmkit.likelihood._ode import ProbabilityFlow, discretisation_error
+from vdmkit.likelihood._interval import Interval, check_count, check_distinct, interval, passes_for
+from vdmkit.likelihood._judge import Subject, report_on
+from vdmkit.likelihood._log_likelihood import LogLikelihood, log_likelihood
+from vdmkit.likelihood._ode import ProbabilityFlow
+from vdmkit.likelihood._pass import Parts, as_arrays, pass_over, sample_of
 from vdmkit.likelihood._quadrature import exact_terms, has_known_ends, terms_of_images
 from vdmkit.likelihood._referee import FEW_STEPS, Check, Evidence, Measured, referee
+from vdmkit.likelihood._report import LikelihoodReport
+from vdmkit.likelihood._solver_error import SolverError
 from vdmkit.likelihood._steps import describe_bound, describe_steps
 from vdmkit.likelihood._variational import VariationalBound
 
@@ -21,21 +28,34 @@ __all__ = [
     "Evidence",
     "ImportanceWeighted",
     "Interval",
+    "LikelihoodReport",
+    "LogLikelihood",
     "Measured",
+    "Parts",
     "ProbabilityFlow",
+    "SolverError",
+    "Subject",
     "VariationalBound",
-    "bound_of_images",
+    "as_arrays",
+    "below_the_truth",
     "check_count",
     "check_distinct",
+    "compare",
     "depth_beyond_doubt",
     "describe_bound",
     "describe_steps",
-    "discretisation_error",
+    "exact_bound",
     "exact_terms",
+    "gather",
     "gaussian_terms",
     "has_known_ends",
+    "impossible_below",
     "interval",
+    "log_likelihood",
+    "pass_over",
     "passes_for",
     "referee",
+    "report_on",
+    "sample_of",
     "terms_of_images",
 ]

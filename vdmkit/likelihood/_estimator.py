@@ -37,14 +37,16 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
 
     All draws belong to the image's index in the test set: estimates do not depend on how it is cut into batches.
 
-    A constructor may take as positional parameters `trained_steps`, T of the training objective, 0 if continuous, its
-    `trained_kernel` and `trained_grid`, not yet built, and `levels`, the number of values a pixel can take, 0 if
-    continuous.
+    A constructor may take as positional parameters `trained_steps`, T of the training objective, 0 if continuous, and
+    its `trained_kernel` and `trained_grid`, not yet built. Without a recipe there are none: give them defaults.
     """
 
     @abc.abstractmethod
-    def describe(self) -> str:
-        """The estimator in words, with its number of steps or tolerances, and what it bounds."""
+    def describe(self, levels: int) -> str:
+        """Returns what it measures of images of so many levels, with its steps or tolerances; 0 is continuous data."""
+
+    def check_levels(self, levels: int) -> None:
+        """Raises RecipeError if it cannot measure images of so many levels; 0 is continuous data."""
 
     @abc.abstractmethod
     def plan(
@@ -63,6 +65,25 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
     @abc.abstractmethod
     def rounds(self, plan: Plan) -> int:
         """How often a call will say `on_round`, for a progress bar."""
+
+    def evaluations_of(self, plan: Plan) -> int:
+        """How often the network was evaluated to make the plan; 0, unless an estimator says otherwise."""
+        return 0
+
+    def discretisation_error(
+        self,
+        model: DiffusionModel,
+        images: Real[Array, "b h w c"],
+        index: Int[Array, " b"],
+        *,
+        key: PRNGKeyArray,
+    ) -> tuple[Float[np.ndarray, " b"], int] | None:
+        """How far the estimates of a few images are off by the steps of a solver, nats, and the evaluations it took.
+
+        NaN where a solve failed. None without a solver, unless an estimator says otherwise. It enters the interval, and
+        a number whose error is large is not trusted.
+        """
+        return None
 
     @abc.abstractmethod
     def __call__(
@@ -83,5 +104,5 @@ define_kind(
     "estimator",
     "how -log P of an image is estimated",
     AbstractEstimator,
-    ("trained_steps", "trained_kernel", "trained_grid", "levels"),
+    ("trained_steps", "trained_kernel", "trained_grid"),
 )

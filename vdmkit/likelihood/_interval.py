@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 from scipy.special import stdtrit
 
 from vdmkit.errors import DataError
@@ -13,12 +13,13 @@ from vdmkit.errors import DataError
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95% half-widths: from the finite test set, from Monte Carlo, and both together."""
+    """A mean with its 95% half-widths: of all errors together, of the finite test set, of Monte Carlo, of a solver."""
 
     value: float
     half_width: float
     half_width_test_set: float
     half_width_monte_carlo: float
+    half_width_solver: float = 0.0
 
     @property
     def low(self) -> float:
@@ -27,6 +28,12 @@ class Interval:
     @property
     def high(self) -> float:
         return self.value + self.half_width
+
+    def __str__(self) -> str:
+        parts = {"test set": self.half_width_test_set, "Monte Carlo": self.half_width_monte_carlo}
+        parts |= {"solver": self.half_width_solver} if self.half_width_solver else {}
+        of = ", ".join(f"{name} {width:.4f}" for name, width in parts.items())
+        return f"{self.value:.4f} +/- {self.half_width:.4f} (95%: {of})"
 
 
 def interval(replicates: Float[np.ndarray, "2 n"], groups: Int[np.ndarray, " n"] | None = None) -> Interval:
@@ -59,6 +66,12 @@ def interval(replicates: Float[np.ndarray, "2 n"], groups: Int[np.ndarray, " n"]
     of_images, of_draws = quantile_of(len(sizes)), quantile_of(n)
     half_widths = of_images * np.sqrt(both), of_images * np.sqrt(test_set), of_draws * np.sqrt(monte_carlo)
     return Interval(float(means.mean()), *(float(width) for width in half_widths))
+
+
+def check_count(pixels: Real[np.ndarray, "n h w c"]) -> None:
+    """Raises DataError if there are too few test images for an interval."""
+    if len(pixels) < 2:
+        raise DataError(f"{len(pixels)} image(s) to test on: an interval needs at least 2. Give more.")
 
 
 def check_distinct(groups: Int[np.ndarray, " n"]) -> None:

@@ -30,7 +30,7 @@ class ProbabilityFlow(AbstractEstimator[None]):
 
     log P(x) >= E log 1/K sum_k p(z_0^k) / q(z_0^k | x), with K = `samples` (Burda et al. 2016, arXiv 1509.00519). An
     estimate is the mean of `draws` such values, each with its own z_0 and probes. It bounds up to the error of the
-    solver, see `discretisation_error`, and P is the flow's: the variational bound is of another distribution. Of
+    solver, see its `discretisation_error`, and P is the flow's: the variational bound is of another distribution. Of
     continuous data it is -log p(x) itself.
 
     Left out, `step_size` is constant where `steps` are given, and adaptive where not; `dequantisation` is truncated
@@ -43,13 +43,12 @@ class ProbabilityFlow(AbstractEstimator[None]):
 
     integrator: Integrator
     probes: Probes
-    dequantisation: str = eqx.field(static=True)
+    dequantisation: str | None = eqx.field(static=True)
     samples: int = eqx.field(static=True)
     draws: int = eqx.field(static=True)
 
     def __init__(
         self,
-        levels: int,
         *,
         solver: str = "Tsit5",
         step_size: Literal["adaptive", "constant"] | None = None,
@@ -72,17 +71,9 @@ class ProbabilityFlow(AbstractEstimator[None]):
         fixed = (steps or _CONSTANT_STEPS) if steps or step_size == "constant" else 0
         self.integrator = Integrator(solver, jnp.asarray(rtol, float), jnp.asarray(atol, float), fixed, max_steps)
         self.probes = Probes("exact" if divergence == "exact" else probe, probes)
-        self.dequantisation = dequantisation or ("truncated_normal" if levels else "none")
-        self.samples, self.draws = samples, draws
-        if bool(levels) == (self.dequantisation == "none"):
-            raise RecipeError(
-                f'likelihood.estimator.dequantisation = "{self.dequantisation}" with {levels} levels: data with levels '
-                'need "uniform" or "truncated_normal", and continuous data (0 levels) "none". Or leave it out.'
-            )
+        self.dequantisation, self.samples, self.draws = dequantisation, samples, draws
 
     def __check_init__(self) -> None:
-        if self.samples > 1 and self.dequantisation == "none":
-            raise RecipeError(f"likelihood.estimator.samples = {self.samples}: continuous data have nothing to sample.")
         if self.samples > 1 and self.probes.kind != "exact":
             raise RecipeError(
                 f'likelihood.estimator.samples = {self.samples} with divergence = "hutchinson": the noise of the '
@@ -90,12 +81,27 @@ class ProbabilityFlow(AbstractEstimator[None]):
                 'Set divergence = "exact", or samples = 1 and draws.'
             )
 
-    def describe(self) -> str:
+    def check_levels(self, levels: int) -> None:
+        if self.dequantisation and bool(levels) == (self.dequantisation == "none"):
+            raise RecipeError(
+                f'likelihood.estimator.dequantisation = "{self.dequantisation}" with {levels} levels: data with levels '
+                'need "uniform" or "truncated_normal", and continuous data (0 levels) "none". Or leave it out.'
+            )
+        if self.samples > 1 and not levels:
+            raise RecipeError(f"likelihood.estimator.samples = {self.samples}: continuous data have nothing to sample.")
+
+    def _dequantisation(self, levels: int) -> str:
+        """Raises RecipeError as `check_levels`."""
+        self.check_levels(levels)
+        return self.dequantisation or ("truncated_normal" if levels else "none")
+
+    def describe(self, levels: int) -> str:
         solved = f"probability-flow ODE, {self.integrator.describe()}, {self.probes.describe()}"
-        if self.dequantisation == "none":
+        dequantisation = self._dequantisation(levels)
+        if dequantisation == "none":
             return f"{solved}, at the data: -log p of the flow{self._draws()}"
         samples = f" with {self.samples} importance samples" if self.samples > 1 else ""
-        how = f"{self.dequantisation.replace('_', ' ')} dequantisation{samples}"
+        how = f"{dequantisation.replace('_', ' ')} dequantisation{samples}"
         return f"{solved}, {how}{self._draws()}: a bound on -log P"
 
     def _draws(self) -> str:
@@ -113,6 +119,21 @@ class ProbabilityFlow(AbstractEstimator[None]):
     def rounds(self, plan: None) -> int:
         return self.draws * self.samples
 
+    def discretisation_error(
+        self,
+        model: DiffusionModel,
+        images: Real[Array, "b h w c"],
+        index: Int[Array, " b"],
+        *,
+        key: PRNGKeyArray,
+    ) -> tuple[Float[np.ndarray, " b"], int]:
+        """The estimate minus a finer one with the same draws: see `Integrator.refined`."""
+        finer = eqx.tree_at(lambda e: e.integrator, self, self.integrator.refined())
+        coarse, fine = (e(model, images, index, None, replicate=0, key=key) for e in (self, finer))
+        failed = np.asarray(coarse.failed) | np.asarray(fine.failed)
+        differences = np.where(failed, np.nan, np.asarray(coarse.nats) - np.asarray(fine.nats))
+        return differences, int(np.sum(coarse.evaluations) + np.sum(fine.evaluations))
+
     def __call__(
         self,
         model: DiffusionModel,
@@ -125,7 +146,7 @@ class ProbabilityFlow(AbstractEstimator[None]):
         on_round: Callable[[], object] = lambda: None,
     ) -> Estimates:
         # Not `self`: other numbers of samples and draws are the same program.
-        how = (self.integrator, self.probes, self.dequantisation)
+        how = (self.integrator, self.probes, self._dequantisation(model.observation.levels))
 
         def solve(*draw: int) -> Estimates:
             solved = _solve(*how, model, images, index, jnp.asarray(draw), key)
@@ -176,23 +197,3 @@ def _importance_weighted(samples: list[Estimates]) -> Estimates:
     log_weights = jnp.stack([-sample.nats for sample in samples])
     total = jnp.log(len(samples)) - jax.nn.logsumexp(log_weights, axis=0)
     return Estimates({"total": total}, samples[0].evaluations, samples[0].failed)
-
-
-def discretisation_error(
-    estimator: ProbabilityFlow,
-    model: DiffusionModel,
-    images: Real[Array, "b h w c"],
-    index: Int[Array, " b"],
-    *,
-    replicate: int = 0,
-    key: PRNGKeyArray,
-) -> tuple[Float[np.ndarray, " b"], int]:
-    """The estimate minus a finer one with the same draws, nats per image, and the evaluations of the network for both.
-
-    For the finer one see `Integrator.refined`. NaN where either solve failed.
-    """
-    finer = eqx.tree_at(lambda e: e.integrator, estimator, estimator.integrator.refined())
-    coarse, fine = (e(model, images, index, None, replicate=replicate, key=key) for e in (estimator, finer))
-    failed = np.asarray(coarse.failed) | np.asarray(fine.failed)
-    differences = np.where(failed, np.nan, np.asarray(coarse.nats) - np.asarray(fine.nats))
-    return differences, int(np.sum(coarse.evaluations) + np.sum(fine.evaluations))

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 from annotated_types import Ge, Le
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from vdmkit.choice import Choice
 from vdmkit.errors import RecipeError
 from vdmkit.limits import PartialShare
 from vdmkit.networks._network import AbstractNetwork, Condition
-from vdmkit.registry import register
+from vdmkit.registry import Choice, register
 
 
 @register("network", "labelled")

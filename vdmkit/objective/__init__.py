@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The variational bound, and what a training objective chooses: times, weighting, steps."""
+"""The variational bound, and what a training objective chooses: time sampler, weighting, steps."""
 
 from vdmkit.objective._bound import (
     Bound,
@@ -11,11 +11,19 @@ from vdmkit.objective._bound import (
     reconstruction_loss,
     step_end,
 )
+from vdmkit.objective._loss import loss
 from vdmkit.objective._loss_adaptive import LossAdaptive
 from vdmkit.objective._objective import Draws, Objective
 from vdmkit.objective._schedule_gradient import check_variance
 from vdmkit.objective._step import Steps, step_loss
-from vdmkit.objective._times import AbstractTimes, DiscreteGrid, LogitNormal, LowDiscrepancy, Signal, Uniform
+from vdmkit.objective._time_sampler import (
+    AbstractTimeSampler,
+    DiscreteGrid,
+    LogitNormal,
+    LowDiscrepancy,
+    Signal,
+    Uniform,
+)
 from vdmkit.objective._units import bits_per_dim
 from vdmkit.objective._weighting import (
     P2,
@@ -34,7 +42,7 @@ from vdmkit.objective._weighting import (
 
 __all__ = [
     "P2",
-    "AbstractTimes",
+    "AbstractTimeSampler",
     "AbstractWeighting",
     "Bound",
     "DiscreteGrid",
@@ -61,6 +69,7 @@ __all__ = [
     "check_variance",
     "diffusion_loss",
     "eps_error",
+    "loss",
     "noise_level",
     "prior_loss",
     "reconstruction_loss",

@@ -10,7 +10,7 @@ from jaxtyping import Float, Real, UInt8
 from vdmkit.errors import DataError, VdmkitError
 from vdmkit.files import file_sha256
 from vdmkit.paths import not_a_file
-from vdmkit.report import progress
+from vdmkit.progress import Progress, track
 
 Extractor = Callable[[UInt8[np.ndarray, "n h w 3"]], Float[np.ndarray, "n d"]]
 """Features of 8-bit RGB images, a row for each."""
@@ -19,7 +19,7 @@ _SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 _BATCH = 32
 
 
-def load_inception(path: Path) -> Extractor:
+def load_inception(path: Path, progress: Progress = None) -> Extractor:
     """The 2,048 pooled features of the network that FID is defined by, float64, computed by torch-fidelity.
 
     Heusel et al. 2017, arXiv 1706.08500. On the CPU in float32, so that no accelerator's rounding is in the number: a
@@ -42,7 +42,7 @@ def load_inception(path: Path) -> Extractor:
 
     def features(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n d"]:
         rows = []
-        with progress("inception", len(images)) as advance:
+        with track(progress, "inception", len(images)) as advance:
             for first in range(0, len(images), _BATCH):
                 batch = images[first : first + _BATCH].transpose(0, 3, 1, 2).copy()
                 rows.append(network(torch.from_numpy(batch))[0].numpy())

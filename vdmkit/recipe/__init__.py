@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recipes: TOML files that say everything about a run. Importing this loads no JAX."""
 
-from vdmkit.choice import Choice
+from vdmkit.recipe._drawn import Drawn, drawn_by
 from vdmkit.recipe._dump import differences, dump, flat, one_line, resolved
 from vdmkit.recipe._load import load_recipe
+from vdmkit.recipe._names import find_recipe, recipe_summary, shipped_recipes
 from vdmkit.recipe._recipe import (
     EvaluationSettings,
     LikelihoodSettings,
@@ -16,7 +17,7 @@ from vdmkit.recipe._recipe import (
 from vdmkit.recipe._values import toml_text, type_name
 
 __all__ = [
-    "Choice",
+    "Drawn",
     "EvaluationSettings",
     "LikelihoodSettings",
     "ModelChoices",
@@ -25,11 +26,15 @@ __all__ = [
     "SamplingSettings",
     "TrainingSettings",
     "differences",
+    "drawn_by",
     "dump",
+    "find_recipe",
     "flat",
     "load_recipe",
     "one_line",
+    "recipe_summary",
     "resolved",
+    "shipped_recipes",
     "toml_text",
     "type_name",
 ]

@@ -2,6 +2,7 @@
 """TOML text to plain values, each of which remembers the file and line, or the `--set`, that it came from."""
 
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 from vdmkit.errors import RecipeError
 from vdmkit.paths import not_a_file
 from vdmkit.recipe._lines import Keys, line_map
+from vdmkit.recipe._names import find_recipe, locate_recipe
 
 
 @dataclass(frozen=True, order=True)
@@ -39,14 +41,14 @@ class Document:
         return self.places[keys]
 
 
-def read_document(path: Path, overrides: Iterable[str] = ()) -> Document:
-    """Read a recipe file, what it extends, and `key=value` overrides, the later ones winning.
+def read_document(name: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Document:
+    """Read a recipe by its path or name, what it extends, and `key=value` overrides, the later ones winning.
 
     Raises:
         RecipeError: a file is missing or not TOML (file:line:column), `extends` goes in a circle,
             or an override is not KEY=VALUE.
     """
-    document = _read_file(path, ())
+    document = _read_file(find_recipe(name), ())
     changes = Document({}, {})
     for text in overrides:
         changes = merge(changes, _read_override(text))
@@ -101,14 +103,13 @@ def _read_file(path: Path, children: tuple[Path, ...]) -> Document:
 def _parent(path: Path, extends: Any, place: Place) -> Path:
     if not isinstance(extends, str):
         raise RecipeError(f"{place}: extends: expected the path of a recipe, found {extends!r}.")
-    if reason := not_a_file(path.parent / extends):
-        raise RecipeError(f"{place}: extends: {path.parent / extends}: {reason}. The path is relative to {path}.")
-    return path.parent / extends
+    parent, advice = locate_recipe(extends, path.parent)
+    if reason := not_a_file(parent):
+        raise RecipeError(f"{place}: extends: {parent}: {reason}. The path is relative to {path}.{advice}")
+    return parent
 
 
 def _read_text(path: Path) -> str:
-    if reason := not_a_file(path):
-        raise RecipeError(f"{path}: cannot read the recipe: {reason}.")
     try:
         return path.read_bytes().decode().replace("\r\n", "\n")
     except UnicodeDecodeError as error:

@@ -7,9 +7,9 @@ from typing import Any
 
 import tomli_w
 
-from vdmkit.choice import Choice
 from vdmkit.recipe._recipe import Recipe
 from vdmkit.recipe._values import toml_text
+from vdmkit.registry import Choice
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:

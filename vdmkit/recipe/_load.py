@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a TOML file to a checked Recipe."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from vdmkit.errors import RecipeError
-from vdmkit.plugins import broken_packages, kept_plugins, load_plugins
 from vdmkit.recipe._document import read_document
 from vdmkit.recipe._reader import Reader
 from vdmkit.recipe._recipe import Recipe
+from vdmkit.registry import broken_packages, kept_plugins, load_plugins
 
 
 def load_recipe(
-    path: str | Path,
+    name: str | os.PathLike[str],
     overrides: Iterable[str] = (),
     plugins: Iterable[str | Path] = (),
     kept: Iterable[str | Path] = (),
@@ -20,7 +21,8 @@ def load_recipe(
     """Read and check a recipe. No array is made, and JAX is not loaded until all files have parsed.
 
     Args:
-        path: A TOML file; what it `extends` is relative to it.
+        name: The path of a TOML file, or the name of a recipe that comes with vdmkit, such as "digits". A path wins.
+            What the recipe `extends` is a path relative to it, or such a name.
         overrides: `key=value` with a dotted key and a TOML value (or a plain string); they win over the file.
         plugins: Python files that register components.
         kept: Plugin files of the run whose recipe it is. Their names win over those of installed packages.
@@ -29,7 +31,7 @@ def load_recipe(
         RecipeError: everything that is wrong with the recipe, one line each.
         RegistryError: a plugin file does not load, or a name of it is taken.
     """
-    document = read_document(Path(path), overrides)
+    document = read_document(name, overrides)
     with kept_plugins(kept):
         load_plugins(plugins)
         reader = Reader(document)

@@ -1,178 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The audit of a model: all estimators on the same few images, and what the referee says of them."""
+"""The audit of a run: all estimators on the same few images, and what the referee says of them."""
 
 import math
 import sys
 from dataclasses import asdict
 from typing import Any
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Int, Real
 
-from vdmkit.data import Images
+from vdmkit.data import Images, check_comparable, check_fits
+from vdmkit.devices import arithmetic
 from vdmkit.files import write_json
-from vdmkit.likelihood import (
-    FEW_STEPS,
-    AbstractEstimator,
-    Check,
-    Estimates,
-    Evidence,
-    ImportanceWeighted,
-    Measured,
-    ProbabilityFlow,
-    VariationalBound,
-    has_known_ends,
-    referee,
-)
-from vdmkit.model import DiffusionModel
-from vdmkit.noise import AbstractSchedule, check_increasing, ends_of
-from vdmkit.objective import Elbo, Objective, Uniform, bits_per_dim
+from vdmkit.likelihood import Check, gather, referee, sample_of
+from vdmkit.noise import check_increasing
 from vdmkit.randomness import fold_purpose
-from vdmkit.report import progress
-from vdmkit.run._arithmetic import arithmetic
-from vdmkit.run._comparable import check_comparable
-from vdmkit.run._conformance import check_model_of_run
-from vdmkit.run._evaluate import check_fits
-from vdmkit.run._load import TrainedRun
-from vdmkit.run._pass import pass_over, sample_of
+from vdmkit.run._load import Run
 from vdmkit.run._trained_on import read_trained_on
+from vdmkit.testing import check_model_of_recipe
 
-_IMAGES, _DRAWS, _DRAWS_IN_TIME = 64, 64, 512
-_STEPS = (FEW_STEPS, 64, 128, 256)
-_DECODED = 8
-_DRAWS_OF_SAMPLES = {1: 32, 8: 4}  # by K
+_IMAGES = 64
 
 
-class _Curved(AbstractSchedule):
-    """From gamma_min to gamma_max, slowly first."""
-
-    gamma_min: float
-    gamma_max: float
-
-    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
-        return self.gamma_min + (self.gamma_max - self.gamma_min) * (t + t**2) / 2
-
-
-def audit(run: TrainedRun, test: Images) -> list[Check]:
+def audit(run: Run, test: Images) -> list[Check]:
     """Measure 64 images, or as many as the recipe's `likelihood.images`, drawn at random; leave RUN/audit.json."""
-    model, settings = run.model(run.recipe.likelihood.weights), run.recipe.likelihood
+    settings = run.recipe.likelihood
+    model = run.weighted(settings.weights)
     check_fits(model, test)
-    for remark in check_comparable(run.trained_on, test, read_trained_on(run.folder).statistics):
+    for remark in check_comparable(read_trained_on(run), test):
         print(remark, file=sys.stderr)
     check_increasing(model.schedule)
-    check_model_of_run(run.recipe, model, test.pixels, differentiated=True).refuse()
+    check_model_of_recipe(run.recipe, model, test.pixels, differentiated=True).refuse()
     index = sample_of(len(test.pixels), settings.images or _IMAGES)
     key = fold_purpose(jax.random.key(run.recipe.seed), "audit")
-    checks = referee(gather(model, test, index, batch_size=settings.batch_size, key=key))
+    checks = referee(gather(model, test, index, batch_size=settings.batch_size, key=key, progress="auto"))
     write_json(run.folder.path / "audit.json", audit_as_json(checks))
     return checks
-
-
-def gather(
-    model: DiffusionModel, test: Images, index: Int[np.ndarray, " n"], *, batch_size: int, key: Array
-) -> Evidence:
-    """All measurements of these images."""
-    estimators = _estimators(test.levels)
-    gamma_0, gamma_1 = ends_of(model.schedule)
-    curved = eqx.tree_at(lambda m: m.schedule, model, _Curved(gamma_0, gamma_1))
-    with progress("audit", len(estimators) + 2) as advance:
-        found, covered = {}, 0.0
-        for number, (name, estimator) in enumerate(estimators.items()):
-            of_estimator = jax.random.fold_in(key, number)
-            plan = estimator.plan(model, test.pixels[index], precision=0.0, key=fold_purpose(of_estimator, "plan"))
-            estimates = pass_over(estimator, model, test.pixels, index, plan, batch_size=batch_size, key=of_estimator)
-            found[name] = _measured(estimates, index, model)
-            covered = _covered(plan) if name == "bound" else covered
-            advance()
-        in_time = [_in_time(m, test, index, batch_size, fold_purpose(key, "time")) for m in (model, curved)]
-        advance(2)
-    return Evidence(
-        pixels=test.pixels[index],
-        index=index,
-        levels=model.observation.levels,
-        known_decoder=has_known_ends(model.observation),
-        decoder_excess=_decoder_excess(model, test.pixels[index[:_DECODED]], fold_purpose(key, "decoder")),
-        gamma_0=gamma_0,
-        gamma_1=gamma_1,
-        covered=covered,
-        bound=found["bound"],
-        in_time=in_time[0],
-        other_schedule=in_time[1],
-        steps={t: found[t] for t in _STEPS},
-        weighted={k: found["weighted", k] for k in _DRAWS_OF_SAMPLES},
-        flow=found["flow"],
-    )
-
-
-def _estimators(levels: int) -> dict[Any, AbstractEstimator[Any]]:
-    flow, bound = ProbabilityFlow(levels), VariationalBound(0, draws=_DRAWS)
-    steps = {t: VariationalBound(t, draws=_DRAWS) for t in _STEPS}
-    weighted = {
-        ("weighted", k): ImportanceWeighted(0, samples=k, draws=draws, steps=FEW_STEPS)
-        for k, draws in _DRAWS_OF_SAMPLES.items()
-    }
-    return {"bound": bound, "flow": flow, **steps, **weighted}
-
-
-def _covered(plan: Any) -> float:
-    """How much of the gamma axis the draws of a continuous bound stand for: each counts for gamma / 2."""
-    probability = np.diff(np.asarray(plan.allocation.ends, np.float64), prepend=0)
-    return float(2 * (probability * np.asarray(plan.allocation.weight)).sum())
-
-
-def _decoder_excess(model: DiffusionModel, images: Real[np.ndarray, "n h w c"], key: Array) -> float:
-    """log of the largest sum of p(x | z_0) over the levels of one pixel, the others as they are; z_0 ~ q(z_0 | x)."""
-    levels = model.observation.levels
-    if not levels:
-        return 0.0
-    gamma_0 = model.schedule(jnp.zeros(()))
-
-    def log_sum(image: Array, key: Array) -> Float[Array, ""]:
-        eps = jax.random.normal(key, image.shape, dtype=float)
-        z_0 = model.observation.encode(image) + jnp.exp(gamma_0 / 2) * eps
-
-        def log_prob(level: Array) -> Float[Array, ""]:
-            return model.observation.log_prob(
-                image.at[0, 0, 0].set(level), z_0, gamma_0, lambda: model.x_hat(z_0, gamma_0)
-            )
-
-        return jax.nn.logsumexp(jax.lax.map(log_prob, jnp.arange(levels).astype(image.dtype)))
-
-    return float(jax.vmap(log_sum)(jnp.asarray(images), jax.random.split(key, len(images))).max())
-
-
-def _in_time(
-    model: DiffusionModel, test: Images, index: Int[np.ndarray, " n"], batch_size: int, key: Array
-) -> Measured:
-    """The loss as it is trained, with gamma' of the schedule: each estimate averages evenly spaced times."""
-    n, strata = len(index), _DRAWS_IN_TIME // 2
-    images, u = test.pixels[index], np.asarray(jax.random.uniform(fold_purpose(key, "u"), (2, n)))
-    nats = np.zeros((3, 2, n))
-    for replicate, k in np.ndindex(2, strata):
-        t, of_draw = (u[replicate] + k) / strata, jax.random.fold_in(jax.random.fold_in(key, replicate), k)
-        for start in range(0, n, batch_size):
-            some = np.resize(np.arange(start, min(start + batch_size, n)), min(batch_size, n))
-            batch = jnp.asarray(images[some]), jnp.asarray(t[some], float)
-            found = _trained_loss(model, *batch, jax.random.fold_in(of_draw, start))
-            nats[:, replicate, some] += np.asarray(found) / strata
-    terms: dict[str, Array | np.ndarray] = dict(zip(("prior", "reconstruction", "diffusion"), nats, strict=True))
-    return _measured(Estimates(terms, np.full((2, n), strata), np.zeros((2, n), bool)), index, model)
-
-
-@eqx.filter_jit
-def _trained_loss(model: DiffusionModel, images: Array, t: Float[Array, " b"], key: Array) -> Float[Array, "3 b"]:
-    objective = Objective(Uniform(), Elbo(), 0)
-    b, h, w, c = images.shape
-    draws = eqx.tree_at(lambda d: d.t, objective.draw((b, h, w, c), key=key), t)
-    bound = objective(model, images, {}, draws)
-    return jnp.stack([jnp.asarray(term) for term in (bound.prior, bound.reconstruction, bound.diffusion)])
-
-
-def _measured(estimates: Estimates, index: Int[np.ndarray, " n"], model: DiffusionModel) -> Measured:
-    return Measured(estimates, index, bits_per_dim(float(np.mean(estimates.nats)), model.dimensions))
 
 
 def audit_as_json(checks: list[Check]) -> dict[str, Any]:

@@ -16,12 +16,12 @@ import numpy as np
 
 from vdmkit.assembly import build_estimator, shapes_of_estimate
 from vdmkit.compression import Codec, Layers, Profile, narrows, whole
+from vdmkit.devices import arithmetic
 from vdmkit.errors import RecipeError
-from vdmkit.kernel import AbstractGaussian, Mixture
+from vdmkit.kernel import AbstractGaussianKernel, MixtureKernel
 from vdmkit.likelihood import VariationalBound
 from vdmkit.model import DiffusionModel
-from vdmkit.run._arithmetic import arithmetic
-from vdmkit.run._load import TrainedRun
+from vdmkit.run._load import Run
 from vdmkit.run._manifest import packages
 
 _FEW, _MANY = 15, 250  # steps of the mixture, and of the Gaussian kernel
@@ -40,16 +40,16 @@ class Coding:
         return self.codec.header(fingerprint()) | {"chunk": chunk} | self.checkpoint
 
     def __str__(self) -> str:
-        return self.bound.describe().removeprefix("variational bound, ")
+        return self.bound.describe(self.codec.layers.levels).removeprefix("variational bound, ")
 
 
-def with_steps_of_codec(run: TrainedRun, overrides: Sequence[str]) -> TrainedRun:
+def with_steps_of_codec(run: Run, overrides: Sequence[str]) -> Run:
     """The run, whose recipe's likelihood is a bound of T steps. What `overrides` leave open is as in training; of a
     model that was trained in continuous time even in gamma, of the mixture where it knows probabilities of levels."""
     prefix = "likelihood.estimator."
     filled = [f"{prefix}name=bound"]
     if not run.recipe.objective.steps:
-        model = run.model("raw")
+        model = run.weighted("raw")
         mixes = shapes_of_estimate(model.prediction, model.shape).log_probs is not None
         choices = {"steps": _FEW if mixes else _MANY, "grid": "gamma", "kernel": "mixture" if mixes else "gaussian"}
         filled += [f"{prefix}{key}={value}" for key, value in choices.items() if not _says(overrides, prefix + key)]
@@ -60,14 +60,14 @@ def _says(overrides: Sequence[str], key: str) -> bool:
     return any(one.partition("=")[0].strip() in (key, f"{key}.name") for one in overrides)
 
 
-def coding_of(run: TrainedRun, *, profile: Profile, group: int) -> Coding:
+def coding_of(run: Run, *, profile: Profile, group: int) -> Coding:
     """The codec that the recipe's bound of T steps becomes, with the parameters that likelihoods are measured with.
 
     Raises:
         RecipeError: there are no steps, no levels or no probabilities of them, the kernel is neither Gaussian nor the
             mixture, or a network that computes in less than float64 is to be portable.
     """
-    model = run.model(run.recipe.likelihood.weights)
+    model = run.weighted(run.recipe.likelihood.weights)
     if not model.observation.levels:
         raise RecipeError("these data are continuous: only images of levels can be compressed.")
     nothing = jnp.zeros(model.shape)
@@ -88,9 +88,9 @@ def layers_of(model: DiffusionModel, bound: VariationalBound) -> Layers:
     """The steps of a bound."""
     gammas, kernel = whole(bound.gammas(model.schedule)), bound.kernel
     of_levels = (model.observation.levels, model.observation.spacing)
-    if isinstance(kernel, Mixture):
+    if isinstance(kernel, MixtureKernel):
         return Layers(gammas, *of_levels, mixture=True)
-    if not isinstance(kernel, AbstractGaussian):
+    if not isinstance(kernel, AbstractGaussianKernel):
         raise RecipeError(f"kernel {type(kernel).__name__}: a codec is made of a Gaussian kernel, or of the mixture.")
     errors = np.asarray(jax.vmap(kernel.error)(jnp.asarray(bound.gammas(model.schedule)[1:], float)), np.float64)
     return Layers(gammas, *of_levels, log_errors=whole(np.log(errors)) if (errors > 0).all() else ())

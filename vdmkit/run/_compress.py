@@ -13,7 +13,7 @@ from vdmkit.compression import Codec
 from vdmkit.container import Chunk, Writer, open_writer, payload_of
 from vdmkit.data import ImageList, pixel_sha256
 from vdmkit.errors import CodecError
-from vdmkit.report import progress
+from vdmkit.progress import track
 from vdmkit.run._codec import Coding
 
 
@@ -69,7 +69,7 @@ def compress(coding: Coding, images: ImageList, out: Path, *, chunk: int, resume
     with (
         _resumable(out),
         open_writer(out, header, resume=resume) as writer,
-        progress("compressing", len(images)) as advance,
+        track("auto", "compressing", len(images)) as advance,
     ):
         begun = writer.images
         _check_same(writer, images, out)

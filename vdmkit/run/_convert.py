@@ -7,28 +7,23 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from vdmkit.assembly import build_objective, build_optimizer, build_prediction, build_state, training_counts
 from vdmkit.checkpoint import CheckpointStore
-from vdmkit.choice import Choice
 from vdmkit.data import Images, batches
 from vdmkit.denoiser import Translated, is_direction
 from vdmkit.errors import RecipeError, UntrustedError
 from vdmkit.files import write_json
-from vdmkit.likelihood import bound_of_images
+from vdmkit.likelihood import VariationalBound, log_likelihood, sample_of
 from vdmkit.model import DiffusionModel
-from vdmkit.objective import bits_per_dim
-from vdmkit.plugins import plugin_sources
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import Recipe, dump
-from vdmkit.registry import registry
+from vdmkit.registry import Choice, plugin_sources, registry
 from vdmkit.run._folder import RunFolder
-from vdmkit.run._load import TrainedRun
+from vdmkit.run._load import Run
 from vdmkit.run._manifest import session
 from vdmkit.run._origin import name_of_images, origin_of
-from vdmkit.run._pass import sample_of
 from vdmkit.run._trained_on import keep, read_trained_on
 from vdmkit.training import TrainState
 
@@ -51,7 +46,7 @@ class Conversion:
         )
 
 
-def convert(run: TrainedRun, target: Recipe, folder: RunFolder, *, where: str = "--to") -> Conversion:
+def convert(run: Run, target: Recipe, folder: RunFolder, *, where: str = "--to") -> Conversion:
     """Make `folder` a run of the same model with the path and the prediction of `target`, and measure both.
 
     The schedule, the parameters and the step are the run's; the optimiser starts anew. `where`: the name of
@@ -116,7 +111,8 @@ def carry(old: DiffusionModel, template: DiffusionModel) -> DiffusionModel:
         network, prediction = eqx.tree_at(lambda n: n.inner, network, old.network), template.prediction
     else:
         network, prediction = old.network, old.prediction
-    return DiffusionModel(old.schedule, template.path, prediction, network, old.observation, old.shape)
+    parts = {"path": template.path, "prediction": prediction, "network": network}
+    return DiffusionModel(schedule=old.schedule, observation=old.observation, shape=old.shape, **parts)
 
 
 def _params(model: DiffusionModel) -> Any:
@@ -134,8 +130,8 @@ def _compare(before: DiffusionModel, after: DiffusionModel, test: Images, recipe
     key, steps = fold_purpose(jax.random.key(recipe.seed), "convert"), recipe.evaluation_steps
 
     def bound(model: DiffusionModel) -> float:
-        found = bound_of_images(model, images, draws=_DRAWS, steps=steps, batch_size=_IMAGES, key=key)
-        return bits_per_dim(float(np.mean(found.total)), model.dimensions)
+        found = log_likelihood(model, images, estimator=VariationalBound(steps, draws=_DRAWS), key=key)
+        return found.bits_per_dim.value
 
     first, second = bound(before), bound(after)
     if not abs(first - second) < _ROUNDING:
@@ -143,7 +139,7 @@ def _compare(before: DiffusionModel, after: DiffusionModel, test: Images, recipe
     return Conversion(first, second, len(images))
 
 
-def save_as(run: TrainedRun, recipe: Recipe, state: TrainState, train: Images, folder: RunFolder, remark: str) -> None:
+def save_as(run: Run, recipe: Recipe, state: TrainState, train: Images, folder: RunFolder, remark: str) -> None:
     """Make `folder` a run of this recipe and state, whose past is that of `run`."""
     facts, settings = run.folder.facts(), recipe.training
     folder.path.mkdir(parents=True, exist_ok=True)
@@ -155,6 +151,6 @@ def save_as(run: TrainedRun, recipe: Recipe, state: TrainState, train: Images, f
     store.save(run.step, jax.tree.map(jnp.asarray, state), data, origin.as_json())
     folder.keep_plugins(plugin_sources(run.folder.kept_plugins()))
     sessions = [*facts["sessions"], session(run.step, run.step)]
-    kept = keep(folder, read_trained_on(run.folder))
+    kept = keep(folder, read_trained_on(run))
     write_json(folder.manifest, facts | {"sessions": sessions, "kept": kept, "newest_checkpoint": run.step})
     folder.write_recipe(recipe, f"# {remark}.\n{dump(recipe)}")  # last: it marks a run

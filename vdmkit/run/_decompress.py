@@ -18,10 +18,11 @@ from vdmkit.container import Entry, Reader, payload_of
 from vdmkit.data import pixel_sha256
 from vdmkit.errors import CodecError, RecipeError
 from vdmkit.files import whole_file, whole_folder
-from vdmkit.report import progress, write_png
+from vdmkit.progress import track
+from vdmkit.report import write_png
 from vdmkit.run._codec import fingerprint
 from vdmkit.run._folder import RunFolder
-from vdmkit.run._load import TrainedRun
+from vdmkit.run._load import Run
 
 Images = UInt8[np.ndarray, "n h w c"]
 
@@ -57,11 +58,11 @@ def _picture(x_hat: Float[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n h w c"
     return np.clip(np.rint((x_hat + 1) / 2 * 255), 0, 255).astype(np.uint8)
 
 
-def codec_of_file(run: TrainedRun, reader: Reader) -> Codec:
+def codec_of_file(run: Run, reader: Reader) -> Codec:
     """Raises CodecError if the file is of another model, or cannot be decoded on this machine."""
     made = _made_with(reader)
     try:
-        return codec_of(reader.header, run.model(made.weights), fingerprint())
+        return codec_of(reader.header, run.weighted(made.weights), fingerprint())
     except CodecError as error:
         words = f"it was made with the {made.weights} parameters of step {made.step:,}"
         raise CodecError(
@@ -117,7 +118,7 @@ def images_of_file(
         except CodecError as error:
             return error
 
-    with progress("decompressing", total) as advance, ThreadPoolExecutor(jobs) as pool:
+    with track("auto", "decompressing", total) as advance, ThreadPoolExecutor(jobs) as pool:
         for first in range(0, len(chunks), jobs):
             some = chunks[first : first + jobs]
             for i, images in zip(some, pool.map(decode, some), strict=True):

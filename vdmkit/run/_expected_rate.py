@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -11,11 +12,10 @@ from jaxtyping import Float, UInt8
 from vdmkit.compression import Rate, forecast, shares_of_pixels
 from vdmkit.container import bytes_around
 from vdmkit.data import ImageList
+from vdmkit.devices import Arithmetic, arithmetic, facts_of
 from vdmkit.errors import DataError
-from vdmkit.likelihood import bound_of_images, interval
-from vdmkit.objective import Bound
-from vdmkit.report import progress
-from vdmkit.run._arithmetic import Arithmetic, arithmetic, facts_of
+from vdmkit.likelihood import interval, pass_over
+from vdmkit.progress import track
 from vdmkit.run._codec import Coding
 
 _MOST = 256  # images that are looked at
@@ -103,11 +103,12 @@ def _rate(coding: Coding, pixels: UInt8[np.ndarray, "n h w c"], seed: int) -> tu
     known = pixels.reshape(len(pixels), -1).max(1) < levels
     terms = _bound(coding, pixels[known], seed)
     total = np.full((2, len(pixels)), np.inf)
-    total[:, known] = terms.total
+    total[:, known] = sum(terms.values())
     raw = model.dimensions * np.where(known, np.log2(levels), 8.0)
     stored = total.mean(0) >= raw
     kept = ~stored[known]
-    means = [float(term[:, kept].mean()) if kept.any() else 0.0 for term in _of(terms)]
+    of = ("reconstruction", "diffusion", "prior")
+    means = [float(terms[name][:, kept].mean()) if kept.any() else 0.0 for name in of]
     rate = Rate(
         *means,
         raw=float(raw[stored].mean()) if stored.any() else 0.0,
@@ -118,27 +119,15 @@ def _rate(coding: Coding, pixels: UInt8[np.ndarray, "n h w c"], seed: int) -> tu
     return rate, np.where(stored, raw, total)
 
 
-def _of(terms: Bound) -> tuple[Any, Any, Any]:
-    return terms.reconstruction, terms.diffusion, terms.prior
-
-
-def _bound(coding: Coding, pixels: UInt8[np.ndarray, "n h w c"], seed: int) -> Bound:
-    """Two estimates of each image, in bits."""
-    count, bound, group = len(pixels), coding.bound, coding.codec.group
-    if not count:
-        return Bound(*(np.zeros((2, 0)) for _ in range(3)))
-    pixels = np.resize(pixels, (max(count, 2), *pixels.shape[1:]))
-    draws = 2 * min(bound.steps, _MOST_STEPS)
-    with progress("bound", draws * -(-len(pixels) // group)) as advance:
-        terms = bound_of_images(
-            coding.codec.model,
-            pixels,
-            draws=draws,
-            steps=bound.steps,
-            kernel=bound.kernel,
-            grid=bound.grid,
-            batch_size=group,
-            key=jax.random.key(seed),
-            on_draw=advance,
-        )
-    return jax.tree.map(lambda nats: np.asarray(nats, np.float64)[:, :count] / np.log(2), terms)
+def _bound(coding: Coding, pixels: UInt8[np.ndarray, "n h w c"], seed: int) -> dict[str, Float[np.ndarray, "2 n"]]:
+    """Two estimates of each image by term, in bits."""
+    model, bound = coding.codec.model, coding.bound
+    if not len(pixels):
+        return {name: np.zeros((2, 0)) for name in ("reconstruction", "diffusion", "prior")}
+    strata = min(bound.steps, _MOST_STEPS)
+    plan = eqx.tree_at(lambda plan: plan.draws, bound.even_plan(model), np.asarray(strata))
+    index, group = np.arange(len(pixels)), coding.codec.group
+    with track("auto", "bound", 2 * strata * -(-len(pixels) // group)) as advance:
+        how = {"batch_size": group, "key": jax.random.key(seed), "on_round": advance}
+        found = pass_over(bound, model, pixels, index, plan, **how)
+    return {name: np.asarray(nats, np.float64) / np.log(2) for name, nats in found.terms.items()}

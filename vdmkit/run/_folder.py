@@ -14,8 +14,8 @@ from typing import Any
 from vdmkit.errors import CheckpointError
 from vdmkit.files import file_sha256, whole_file, write_json, write_text
 from vdmkit.paths import not_a_file, not_a_folder
-from vdmkit.plugins import copies_in
 from vdmkit.recipe import Recipe, differences, dump, load_recipe
+from vdmkit.registry import copies_in
 from vdmkit.run._origin import may_change
 
 _FACTS = {"plugins", "shape", "levels", "data", "imported", "sessions"}

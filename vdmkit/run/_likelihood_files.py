@@ -6,15 +6,12 @@ import re
 import sys
 
 import numpy as np
-from jaxtyping import Int
 
-from vdmkit.choice import Choice
 from vdmkit.data import Identity
 from vdmkit.files import whole_file, write_json
-from vdmkit.likelihood import Estimates
+from vdmkit.likelihood import LikelihoodReport, LogLikelihood, as_arrays
+from vdmkit.registry import Choice
 from vdmkit.run._folder import RunFolder
-from vdmkit.run._likelihood_report import Likelihood
-from vdmkit.run._pass import as_arrays
 
 _LONGEST = 80  # of what describes the estimator; the fingerprint tells apart what is cut
 
@@ -34,24 +31,22 @@ def _words(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-")
 
 
-def leave(folder: RunFolder, name: str, report: Likelihood, index: Int[np.ndarray, " m"], estimates: Estimates) -> None:
+def leave(folder: RunFolder, name: str, report: LikelihoodReport, estimate: LogLikelihood) -> None:
     """Write the report as NAME.json and every image's estimates as NAME.npz, and say where.
 
     Args:
         folder: The run. Where it may not be written, nothing is kept, which is said.
         name: See `name_of_result`.
         report: What was measured.
-        index: Numbers of the images that were measured.
-        estimates: Two estimates of each image, in nats.
+        estimate: Two estimates of each image.
     """
     if not os.access(folder.path, os.W_OK):
         print(f"{folder.path}: may not be written, so nothing is kept there.", file=sys.stderr)
         return
     folder.likelihoods.mkdir(exist_ok=True)
     of_images, summary = (folder.likelihoods / f"{name}.{suffix}" for suffix in ("npz", "json"))
-    nats = np.asarray(estimates.nats)
-    facts = {"index": index, "nats": nats.mean(0), "standard_error": abs(nats[0] - nats[1]) / 2}
+    facts = {"index": estimate.index, "nats": -estimate.log_prob, "standard_error": estimate.standard_error}
     with whole_file(of_images) as part, part.open("wb") as file:
-        np.savez(file, **facts, **as_arrays(estimates))
+        np.savez(file, **facts, **as_arrays(estimate.estimates))
     write_json(summary, report.as_json())
     print(f"written to {summary}, every image's to {of_images}", file=sys.stderr)

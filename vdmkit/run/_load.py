@@ -2,27 +2,35 @@
 """A trained model from its run folder."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
+import numpy as np
+from jaxtyping import Float, Int, PRNGKeyArray
+
 from vdmkit.assembly import state_like
 from vdmkit.checkpoint import Restored, read_chosen, read_newest, steps_in
+from vdmkit.data import AbstractSource, Images, Split
 from vdmkit.errors import CheckpointError, RecipeError
 from vdmkit.model import DiffusionModel
 from vdmkit.paths import not_a_folder
-from vdmkit.plugins import plugin_sources
 from vdmkit.recipe import Recipe, differences, load_recipe
+from vdmkit.registry import plugin_sources
 from vdmkit.run._folder import RunFolder
+from vdmkit.run._metrics import read_metrics
 from vdmkit.run._origin import name_of_images, origin_of
 from vdmkit.training import TrainState
 
+Weights = Literal["ema", "raw"]
 _AFTER_TRAINING = ("evaluation.", "likelihood.", "sampling.", "data.", "seed")
 
 
-@dataclass(frozen=True)
-class TrainedRun:
+@dataclass(frozen=True, repr=False)
+class Run:
     """A checkpoint of a run, the recipe that made it, and SHA-256 of all plugin files that are loaded."""
 
     folder: RunFolder
@@ -30,12 +38,34 @@ class TrainedRun:
     state: TrainState
     step: int
     plugins: tuple[str, ...]
+    weights: Weights = "ema"
 
     @property
-    def trained_on(self) -> dict[str, Any] | None:
-        """The identity of the training images, as in the manifest; None if it is not known."""
-        data = self.folder.facts()["data"]
-        return data and data["train"]
+    def model(self) -> DiffusionModel:
+        """The model with the `weights` that were asked for: averaged ("ema") or raw."""
+        return self.weighted(self.weights)
+
+    def weighted(self, weights: Weights) -> DiffusionModel:
+        """The model with averaged or with raw parameters."""
+        return self.state.ema_model if weights == "ema" else self.state.model
+
+    @property
+    def key(self) -> PRNGKeyArray:
+        """The key of the recipe's seed: with it `vdmkit.log_likelihood` and `vdmkit.sample` do what commands do."""
+        return jax.random.key(self.recipe.seed)
+
+    @property
+    def source(self) -> AbstractSource:
+        """Where the images of the recipe come from."""
+        return self.recipe.data.build()
+
+    def data(self, split: Split) -> Images:
+        """The training or the test images of the recipe. Raises DataError if they are missing or damaged."""
+        return self.source.load(split)
+
+    def metrics(self) -> dict[str, tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]]:
+        """By name, the steps and the values that training logged."""
+        return read_metrics(self.folder.path)
 
     @property
     def tested_on(self) -> dict[str, Any] | None:
@@ -47,20 +77,24 @@ class TrainedRun:
         """Returns the recipe of the run with overrides, by its own plugin files."""
         return load_recipe(self.folder.resolved_recipe, overrides, kept=self.folder.kept_plugins())
 
-    def model(self, weights: Literal["ema", "raw"]) -> DiffusionModel:
-        """The model with averaged or with raw parameters."""
-        return self.state.ema_model if weights == "ema" else self.state.model
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder.path)!r}, step {self.step:,}, {self.weights} weights)"
 
 
 def load_run(
-    path: Path, overrides: Sequence[str] = (), plugins: Sequence[Path] = (), step: int | None = None
-) -> TrainedRun:
+    path: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    plugins: Sequence[Path] = (),
+    step: int | None = None,
+    weights: Weights = "ema",
+) -> Run:
     """Read a run folder, its newest checkpoint or that of `step`. Its plugin files are loaded; `plugins` are more.
 
     Raises:
         CheckpointError: not a run folder; no checkpoint, a damaged or missing one, or one of another run.
         RecipeError: an override changes what was trained.
     """
+    path = Path(path)
     folder = RunFolder(path)
     if reason := not_a_folder(path):
         raise CheckpointError(f"{path}: {reason}. Give the folder of a run.")
@@ -77,7 +111,7 @@ def load_run(
     origin.check(folder.checkpoints, restored)
     sources = {source for file in (*kept, *plugins) for source in plugin_sources([file]).values()}
     hashes = sorted(hashlib.sha256(source).hexdigest() for source in sources)
-    return TrainedRun(folder, recipe, restored.state, restored.step, tuple(hashes))
+    return Run(folder, recipe, restored.state, restored.step, tuple(hashes), weights)
 
 
 def _refuse_changes(trained: Recipe, recipe: Recipe) -> None:

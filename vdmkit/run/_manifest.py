@@ -14,8 +14,8 @@ import jax
 
 from vdmkit import __version__
 from vdmkit.data import Images
-from vdmkit.plugins import plugin_packages
-from vdmkit.run._arithmetic import arithmetic
+from vdmkit.devices import arithmetic
+from vdmkit.registry import plugin_packages
 
 _PACKAGES = ("jax", "jaxlib", "equinox", "optax", "diffrax", "orbax-checkpoint", "grain", "numpy")
 

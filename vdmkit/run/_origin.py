@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from vdmkit.checkpoint import Restored
-from vdmkit.choice import Choice
 from vdmkit.errors import CheckpointError
 from vdmkit.recipe import Recipe, flat
+from vdmkit.registry import Choice
 
 # These may change when a run is continued: they do not touch what was trained so far.
 _MAY_CHANGE = {"data.path", "data.train", "data.test", "evaluation", "likelihood", "sampling"}
@@ -59,7 +59,7 @@ class Origin:
 
 # Keys that there once were not, at what was then the case: older checkpoints are of the same recipe without them.
 _AS_BEFORE = [
-    ("objective.schedule", "bound"),
+    ("objective.schedule_loss", "bound"),
     ("objective.grid.name", "uniform"),
     ("objective.kernel.name", "gaussian"),
     ("objective.kernel.variance", "small"),

@@ -2,16 +2,19 @@
 """The picture that a run ends with: samples, and as many real images beside them."""
 
 import sys
+from dataclasses import replace
 
+import jax
 import numpy as np
 from jaxtyping import UInt8
 
+from vdmkit.assembly import build_sampling
 from vdmkit.data import Images
 from vdmkit.errors import NonFiniteError
 from vdmkit.model import DiffusionModel
 from vdmkit.recipe import Recipe
 from vdmkit.report import beside, grid
-from vdmkit.run._sample import Plan, draw_samples, fit_into, procedure_of
+from vdmkit.sampling import draw_samples, fit_into
 
 
 def picture_beside_real(model: DiffusionModel, real: Images, recipe: Recipe) -> UInt8[np.ndarray, "H W c"] | None:
@@ -19,19 +22,19 @@ def picture_beside_real(model: DiffusionModel, real: Images, recipe: Recipe) -> 
 
     None, and a line on standard error, where samples are not finite: neither training nor its evaluation is lost by it.
     """
-    settings = recipe.sampling
-    procedure = procedure_of(recipe)
-    wanted = Plan(min(settings.count, len(real.pixels)), settings.steps)
-    plan = fit_into(model, procedure, wanted, seconds=60 * settings.minutes)
-    if plan != wanted:
+    settings, config = recipe.sampling, build_sampling(recipe)
+    wanted = min(settings.count, len(real.pixels))
+    count, steps = fit_into(model, config, wanted, seconds=60 * settings.minutes)
+    if (count, steps) != (wanted, config.steps):
         print(
-            f"sampling: {wanted.count} images of {wanted.steps} steps would take more than sampling.minutes = "
-            f"{settings.minutes:g} here; drawing {plan.count} of {plan.steps} steps.",
+            f"sampling: {wanted} images of {config.steps} steps would take more than sampling.minutes = "
+            f"{settings.minutes:g} here; drawing {count} of {steps} steps.",
             file=sys.stderr,
         )
     try:
-        samples = draw_samples(model, procedure, plan, seed=recipe.seed)
+        key = jax.random.key(recipe.seed)
+        samples = draw_samples(model, replace(config, steps=steps), count, key=key, progress="auto")
     except NonFiniteError as error:
         print(f"sampling: no picture. {error}", file=sys.stderr)
         return None
-    return beside(grid(samples, real.levels), grid(np.asarray(real.pixels[: plan.count]), real.levels))
+    return beside(grid(samples, real.levels), grid(np.asarray(real.pixels[:count]), real.levels))

@@ -5,31 +5,29 @@ import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 
 from vdmkit.checkpoint import steps_in
-from vdmkit.data import Images, groups_of, prints_of
+from vdmkit.data import Images, TrainedOn, check_comparable, groups_of, prints_of, trained_on
 from vdmkit.errors import Interrupted
 from vdmkit.files import write_json
-from vdmkit.likelihood import check_count, check_distinct
-from vdmkit.plugins import plugin_sources
+from vdmkit.likelihood import LikelihoodReport, check_count, check_distinct
 from vdmkit.recipe import Recipe
-from vdmkit.report import MetricLog, write_png
-from vdmkit.run._comparable import check_comparable
-from vdmkit.run._conformance import check_data_of_run, check_model_of_run, check_training_of_run
-from vdmkit.run._evaluate import evaluate
-from vdmkit.run._evaluation import Evaluation
+from vdmkit.registry import plugin_sources
+from vdmkit.report import write_png
 from vdmkit.run._folder import RunFolder
+from vdmkit.run._likelihood import evaluate
 from vdmkit.run._manifest import manifest, session
+from vdmkit.run._metrics import MetricLog
 from vdmkit.run._origin import Origin, name_of_images, origin_of
 from vdmkit.run._pictures import picture_beside_real
 from vdmkit.run._train import Training, begin
-from vdmkit.run._trained_on import TrainedOn, keep, trained_on
+from vdmkit.run._trained_on import keep
+from vdmkit.testing import check_data_of_recipe, check_model_of_recipe, check_training_of_recipe
 from vdmkit.training import TrainState
 
 
-def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[Path]) -> Evaluation:
+def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[Path]) -> LikelihoodReport:
     """Train `recipe`, whose file reads `text`, in `folder`; a run that was cut short goes on where it was.
 
     Raises:
@@ -44,14 +42,14 @@ def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[P
         source = recipe.data.build()
         train, test = source.load("train"), source.load("test")
         check_count(test.pixels)
-        findings = check_data_of_run(recipe, source, train, test) + check_training_of_run(recipe, train)
+        findings = check_data_of_recipe(recipe, source, train, test) + check_training_of_recipe(recipe, train)
         findings.refuse()
         known = trained_on(train)
         check_distinct(groups_of(prints_of(test), known.prints))
-        remarks = check_comparable(asdict(train.identity), test, known.statistics)
+        check_comparable(known, test)
         missing = folder.missing_checkpoint()
         start = begin(recipe, folder, train, _origin(recipe, sources, train, earlier["imported"]))
-        check_model_of_run(recipe, start.state.ema_model, train.pixels).refuse()
+        check_model_of_recipe(recipe, start.state.ema_model, train.pixels).refuse()
         # Not before: a command that is refused leaves the folder as it was, and says no more than why.
         folder.say_new_end(recipe, plugins)
         if missing is not None:
@@ -71,7 +69,7 @@ def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[P
         print(f"train  {train.identity}\ntest   {test.identity}", file=sys.stderr)
         with closing(MetricLog(folder.path, step=int(start.state.step))) as log:
             training = Training(recipe, folder, test, start, log)
-            return _close(training, training.run(), known, remarks)
+            return _close(training, training.run(), known)
 
 
 def _origin(recipe: Recipe, sources: Mapping[str, bytes], train: Images, imported: str | None) -> Origin:
@@ -83,9 +81,9 @@ def _hashes(sources: Mapping[str, bytes]) -> dict[str, str]:
     return {name: hashlib.sha256(source).hexdigest() for name, source in sources.items()}
 
 
-def _close(training: Training, state: TrainState, known: TrainedOn, remarks: Sequence[str]) -> Evaluation:
+def _close(training: Training, state: TrainState, known: TrainedOn) -> LikelihoodReport:
     try:
-        return _report(training, state, known, remarks)
+        return _report(training, state, known)
     except KeyboardInterrupt:
         raise Interrupted(
             f"Stopped after training: its last step, {int(state.step):,}, is saved in {training.folder.checkpoints}. "
@@ -93,13 +91,13 @@ def _close(training: Training, state: TrainState, known: TrainedOn, remarks: Seq
         ) from None
 
 
-def _report(training: Training, state: TrainState, known: TrainedOn, remarks: Sequence[str]) -> Evaluation:
+def _report(training: Training, state: TrainState, known: TrainedOn) -> LikelihoodReport:
     """Evaluate and sample the trained model, and leave both in the run folder."""
     recipe, folder, test, step = training.recipe, training.folder, training.test, int(state.step)
     model = state.ema_model if recipe.evaluation.weights == "ema" else state.model
-    remarks = (*remarks, *check_model_of_run(recipe, model, test.pixels).refuse().remarks)
+    findings = check_model_of_recipe(recipe, model, test.pixels).refuse()
     limit = 60 * recipe.evaluation.minutes
-    evaluation = evaluate(model, test, recipe, step=step, trained_on=known.prints, remarks=remarks, seconds=limit)
+    evaluation = evaluate(recipe, model, test, known, step=step, findings=findings, seconds=limit)
     write_json(folder.evaluation, evaluation.as_json())
     training.log.scalars(step, {f"test/{name}": getattr(evaluation, name) for name in ("bpd", "bpd_low", "bpd_high")})
     picture = picture_beside_real(model, test, recipe)

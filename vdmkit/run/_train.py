@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, PyTree
 
 from vdmkit.assembly import (
     build_estimator,
+    build_evaluator,
     build_optimizer,
     build_state,
     build_update,
@@ -26,18 +27,17 @@ from vdmkit.assembly import (
 from vdmkit.checkpoint import CheckpointStore, Restored, steps_in
 from vdmkit.data import Images, batches
 from vdmkit.errors import CheckpointError, DataError, Interrupted, NonFiniteError
+from vdmkit.likelihood import log_likelihood
 from vdmkit.model import DiffusionModel
+from vdmkit.progress import track
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import Recipe
-from vdmkit.report import MetricLog, progress
-from vdmkit.run._evaluate import evaluate
 from vdmkit.run._folder import RunFolder
-from vdmkit.run._loop import Loop, means
+from vdmkit.run._metrics import MetricLog
 from vdmkit.run._origin import Origin
 from vdmkit.run._pictures import picture_beside_real
 from vdmkit.run._scalars import scalars_of
-from vdmkit.run._stop import stop_requests
-from vdmkit.training import Metrics, TrainState
+from vdmkit.training import Loop, Metrics, TrainState, means, stop_requests
 
 _RECENT = 50  # dispatches in the running bpd that the progress bar shows
 
@@ -64,7 +64,7 @@ class Training:
         state = self.start.state
         collected: list[Metrics] = []
         start = time.monotonic()
-        with stop_requests() as stopping, progress("training", settings.steps, int(state.step)) as advance:
+        with stop_requests() as stopping, track("auto", "training", settings.steps, int(state.step)) as advance:
             updates = self._loop().updates(state, settings.steps, intervals)
             for state, step, metrics in updates:
                 collected.append(metrics)
@@ -128,8 +128,10 @@ class Training:
         draws = self.recipe.training.evaluate_draws
         name = f"test/bpd_of_{draws}_draws" if draws else "test/bpd"
         settings = replace(self.recipe.evaluation, draws=draws or self.recipe.evaluation.draws)
-        recipe = replace(self.recipe, evaluation=settings)
-        bpd = evaluate(self._reported(state), self.test, recipe, step=step).bpd
+        estimator = build_evaluator(replace(self.recipe, evaluation=settings))
+        how = {"estimator": estimator, "batch_size": settings.batch_size, "progress": "auto"}
+        key = jax.random.key(self.recipe.seed)
+        bpd = log_likelihood(self._reported(state), self.test.pixels, key=key, **how).bits_per_dim.value
         self.log.scalars(step, {name: bpd})
         return bpd
 

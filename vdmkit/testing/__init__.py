@@ -19,24 +19,37 @@ from vdmkit.testing._model import (
     latents_of,
 )
 from vdmkit.testing._noise import check_grid, check_path, check_schedule, gammas_between
-from vdmkit.testing._objective import check_times, check_weighting
+from vdmkit.testing._objective import check_time_sampler, check_weighting
 from vdmkit.testing._observation import check_observation
 from vdmkit.testing._optimizer import check_optimizer
+from vdmkit.testing._recipe import (
+    Findings,
+    check_data_of_recipe,
+    check_estimator_of_recipe,
+    check_measurement_of_recipe,
+    check_model_of_recipe,
+    check_training_of_recipe,
+)
 from vdmkit.testing._sampling import check_sampler
 
 __all__ = [
+    "Findings",
     "Latents",
     "check_augmentation",
     "check_data",
+    "check_data_of_recipe",
     "check_decoder_of_model",
     "check_derivative",
     "check_derivative_of_model",
     "check_estimator",
+    "check_estimator_of_recipe",
     "check_grid",
     "check_images",
     "check_kernel",
     "check_kernel_of_model",
     "check_loads_again",
+    "check_measurement_of_recipe",
+    "check_model_of_recipe",
     "check_network",
     "check_observation",
     "check_optimizer",
@@ -44,7 +57,8 @@ __all__ = [
     "check_prediction",
     "check_sampler",
     "check_schedule",
-    "check_times",
+    "check_time_sampler",
+    "check_training_of_recipe",
     "check_weighting",
     "checks_of_model",
     "gammas_between",

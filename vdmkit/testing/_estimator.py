@@ -12,7 +12,7 @@ from vdmkit.distribution import AbstractDistribution, Exact, GaussianMixture, Le
 from vdmkit.likelihood import AbstractEstimator, Estimates
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import NoNetwork
-from vdmkit.noise import LearnedLinear, VariancePreserving
+from vdmkit.noise import LearnedLinear
 from vdmkit.observation import CategoricalObservation, GaussianObservation
 from vdmkit.testing._compile import fast_key
 from vdmkit.testing._expect import expect
@@ -126,5 +126,5 @@ def _oracle(
     start, rise = jnp.asarray([ends[0]], float), jnp.asarray([ends[1] - ends[0]], float)
     schedule = LearnedLinear(gamma_min=_ENDS[0], gamma_max=_ENDS[1])  # whose parameters compile once for all ends
     schedule = eqx.tree_at(lambda s: (s.w, s.b), schedule, (rise, start))
-    parts = schedule, VariancePreserving(), Exact(distribution), NoNetwork(outputs=1), observation
-    return DiffusionModel(*parts, shape), distribution
+    parts = {"schedule": schedule, "prediction": Exact(distribution), "network": NoNetwork(outputs=1)}
+    return DiffusionModel(**parts, observation=observation, shape=shape), distribution

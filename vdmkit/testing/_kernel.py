@@ -40,7 +40,7 @@ def check_kernel(
         RecipeError: the estimate lacks what the kernel needs.
     """
     estimate, x, eps = _patch((_normalised(estimate), x, eps))
-    noise = np.random.default_rng(4).standard_normal((_SAMPLES, kernel.noises, *x.shape))
+    noise = np.random.default_rng(4).standard_normal((_SAMPLES, kernel.noise_draws, *x.shape))
     with jax.enable_x64(True):
         given = in_float64((kernel, estimate, x, eps, gamma_t, gamma_s, noise))
         found = {name: np.asarray(values) for name, values in _evaluated(*given).items()}

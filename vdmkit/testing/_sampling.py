@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vdmkit.denoiser import Estimate
-from vdmkit.sampling import AbstractSampler, Past, no_past
+from vdmkit.sampling import AbstractSampler, History, no_history
 from vdmkit.testing._compile import compiled_fast
 from vdmkit.testing._expect import expect, near
 
@@ -42,27 +42,29 @@ def _noise_left(sampler: AbstractSampler, gammas: Float[np.ndarray, " n"]) -> li
     draw = lambda *shape: rng.standard_normal((_CHAINS, *shape, *_SHAPE)).astype(dtype)  # noqa: E731
     gammas, left = gammas.astype(dtype, copy=False), []
     y = _IMAGE.astype(dtype) + np.exp(gammas[0] / 2) * draw()
-    past = _start(np.full(_CHAINS, len(gammas) - 1, np.int32))
+    history = _start(np.full(_CHAINS, len(gammas) - 1, np.int32))
     for gamma_t, gamma_s in pairwise(gammas):
-        y, past = _step(sampler, y, past, gamma_t, gamma_s, draw(sampler.noises))
+        y, history = _step(sampler, y, history, gamma_t, gamma_s, draw(sampler.noise_draws))
         left.append(np.asarray(y, np.float64) - _IMAGE)
     return left
 
 
 @compiled_fast
-def _start(steps: Any) -> Past:
-    return jax.vmap(lambda steps: no_past(_SHAPE, steps))(steps)
+def _start(steps: Any) -> History:
+    return jax.vmap(lambda steps: no_history(_SHAPE, steps))(steps)
 
 
 @compiled_fast
-def _step(sampler: AbstractSampler, y: Any, past: Past, gamma_t: Any, gamma_s: Any, noise: Any) -> tuple[Array, Past]:
+def _step(
+    sampler: AbstractSampler, y: Any, history: History, gamma_t: Any, gamma_s: Any, noise: Any
+) -> tuple[Array, History]:
     image = jnp.asarray(_IMAGE, float)
 
     def denoise(y: Float[Array, "h w c"], gamma: Float[Array, ""]) -> Estimate:
         return Estimate(image, (y - image) / jnp.exp(gamma / 2))
 
-    def one(y: Array, past: Past, noise: Array) -> tuple[Array, Past]:
-        y, estimate = sampler.step(denoise, y, gamma_t, gamma_s, past, noise)
-        return y, past.then(estimate, gamma_t)
+    def one(y: Array, history: History, noise: Array) -> tuple[Array, History]:
+        y, estimate = sampler.step(denoise, y, gamma_t, gamma_s, history, noise)
+        return y, history.then(estimate, gamma_t)
 
-    return jax.vmap(one)(y, past, noise)
+    return jax.vmap(one)(y, history, noise)

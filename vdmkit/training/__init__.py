@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training step: state, update, and where arrays live."""
+"""Training: state, update, and the loop of updates."""
 
-from vdmkit.training._placement import data_mesh, place_batch, replicate
+from vdmkit.training._loop import Loop, default_steps_per_dispatch, means, next_multiple
 from vdmkit.training._state import TrainState, initial_state
 from vdmkit.training._step import Batch, Metrics, Update, train_step, train_steps
+from vdmkit.training._stop import stop_requests
 
 __all__ = [
     "Batch",
+    "Loop",
     "Metrics",
     "TrainState",
     "Update",
-    "data_mesh",
+    "default_steps_per_dispatch",
     "initial_state",
-    "place_batch",
-    "replicate",
+    "means",
+    "next_multiple",
+    "stop_requests",
     "train_step",
     "train_steps",
 ]

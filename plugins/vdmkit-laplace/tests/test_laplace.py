@@ -11,9 +11,8 @@ import pytest
 from scipy import stats
 from vdmkit_laplace import Cauchy, Laplace
 
-from vdmkit.plugins import load_plugins
 from vdmkit.recipe import load_recipe
-from vdmkit.registry import registry
+from vdmkit.registry import load_plugins, registry
 from vdmkit.testing import check_schedule
 
 SCHEDULES = {"laplace": (Laplace, stats.laplace), "cauchy": (Cauchy, stats.cauchy)}
@@ -49,5 +48,5 @@ def test_the_recipe_uses_it():
     recipe = load_recipe(Path(__file__).parents[1] / "digits_laplace.toml")
     schedule = recipe.model.schedule.build()
     assert isinstance(schedule, Laplace)
-    parent = load_recipe(Path(__file__).parents[3] / "recipes" / "digits.toml").model.schedule.params
+    parent = load_recipe("digits").model.schedule.params
     assert (schedule.gamma_min, schedule.gamma_max) == (parent["gamma_min"], parent["gamma_max"])

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands take the name of a recipe that comes with vdmkit, from any folder; that one trains, test_readme.py shows."""
+
+from pathlib import Path
+
+import pytest
+
+from vdmkit.recipe import load_recipe, shipped_recipes
+from vdmkit.run import RunFolder
+
+
+def test_check_takes_a_name(run):
+    """False if a recipe could be checked from the checkout alone."""
+    result = run("check", "digits/edm")
+    assert result.code == 0, result.err
+    assert result.out.startswith("digits/edm is valid.")
+
+
+def test_a_typing_mistake_is_one_message(run):
+    """False if an unknown name were answered without those that are near."""
+    refused = run("run", "digts")
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.startswith('digts: cannot read the recipe: no such file. Did you mean "digits" or ')
+
+
+@pytest.mark.parametrize("name", ["digits/edm", str(shipped_recipes()["digits/edm"])])
+def test_the_folder_of_a_run_is_that_of_its_path(run, name):
+    """False if a recipe by name were trained elsewhere than by path, or elsewhere than `vdmkit run --help` says."""
+    assert "runs/edm for cifar10/edm" in " ".join(run("run", "--help").out.split())
+    Path("runs").mkdir()
+    Path("runs/edm").write_text("in the way")
+    assert run("run", name).err.startswith("runs/edm: a file, where a folder is expected.")
+
+
+def test_a_run_by_name_is_a_run_by_path(tmp_path):
+    """False if a run could not be gone on with by the other way to name its recipe."""
+    path = shipped_recipes()["digits/ddim"]  # it extends a recipe that extends another
+    folder = RunFolder(tmp_path / "ddim")
+    folder.write_recipe(load_recipe("digits/ddim"), path.read_text())
+    folder.check(load_recipe(path))
+    assert load_recipe(folder.resolved_recipe) == load_recipe(path)

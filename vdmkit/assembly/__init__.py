@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a checked recipe to the objects that it describes.
+
+It is a room of its own because reading a recipe loads no JAX, and building what it describes does.
+"""
+
+from vdmkit.assembly._checks import check_objective, check_rest, check_schedule, check_without_data
+from vdmkit.assembly._measuring import build_estimator, build_evaluator, build_guidance, build_sampling
+from vdmkit.assembly._model import build_model, build_prediction, is_told_labels, shapes_of_estimate, training_counts
+from vdmkit.assembly._training import (
+    build_learning_rate,
+    build_objective,
+    build_optimizer,
+    build_state,
+    build_update,
+    count_parameters,
+    state_like,
+)
+
+__all__ = [
+    "build_estimator",
+    "build_evaluator",
+    "build_guidance",
+    "build_learning_rate",
+    "build_model",
+    "build_objective",
+    "build_optimizer",
+    "build_prediction",
+    "build_sampling",
+    "build_state",
+    "build_update",
+    "check_objective",
+    "check_rest",
+    "check_schedule",
+    "check_without_data",
+    "count_parameters",
+    "is_told_labels",
+    "shapes_of_estimate",
+    "state_like",
+    "training_counts",
+]

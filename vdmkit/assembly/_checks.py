@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Refusals that come before what takes hours."""
+
+import jax
+
+from vdmkit.assembly._measuring import build_guidance
+from vdmkit.assembly._training import build_objective, init_key, state_like
+from vdmkit.errors import VdmkitError
+from vdmkit.noise import check_ends, check_increasing, steps_of_bound
+from vdmkit.objective import check_variance
+from vdmkit.randomness import fold_purpose
+from vdmkit.recipe import Recipe
+
+_MADE_UP_SHAPES = ((64, 64, 3), (120, 120, 3))
+
+
+def check_objective(recipe: Recipe) -> None:
+    """Raises RecipeError if the steps are of no bound, or the schedule's variance is not all that is to change."""
+    objective, schedule = build_objective(recipe), recipe.model.schedule.build(key=jax.random.key(0))
+    if objective.steps:
+        steps_of_bound(objective.grid, schedule, objective.steps)
+    if objective.schedule_loss == "variance":
+        check_variance(schedule, objective.time_sampler, objective.weighting, steps=objective.steps)
+
+
+def check_schedule(recipe: Recipe) -> None:
+    """Evaluate the schedule that training starts from. Raises RecipeError or PluginError, which names it."""
+    schedule = recipe.model.schedule.build(key=fold_purpose(init_key(recipe), "schedule"))
+    with recipe.model.schedule.component.named("cannot be evaluated"):
+        check_increasing(schedule)
+        check_ends(schedule)
+
+
+def check_rest(recipe: Recipe) -> None:
+    """Build what is used after training, so that a refusal does not come after hours. Raises RecipeError."""
+    recipe.sampling.sampler.build()
+    _check_sampling_grid(recipe)
+    build_guidance(recipe)
+
+
+def _check_sampling_grid(recipe: Recipe) -> None:
+    """A grid of given steps is asked for others."""
+    grid, settings = recipe.sampling.grid.build(), recipe.sampling
+    latents = settings.steps - (settings.end == "image")  # whose last step is not of the grid
+    if latents:
+        grid(recipe.model.schedule.build(key=jax.random.key(0)), latents)
+
+
+def check_without_data(recipe: Recipe, levels: int) -> None:
+    """Build the model for images of two made-up sizes, without allocating it.
+
+    Raises:
+        VdmkitError: both are refused in the same words, which therefore are not about the size of the images.
+    """
+    refusals = [_refusal(recipe, shape, levels) for shape in _MADE_UP_SHAPES]
+    if refusals[0] and str(refusals[0]) == str(refusals[1]):
+        raise refusals[0]
+
+
+def _refusal(recipe: Recipe, shape: tuple[int, int, int], levels: int) -> VdmkitError | None:
+    try:
+        state_like(recipe, shape, levels)
+    except VdmkitError as error:
+        return error
+    return None

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a recipe says about likelihoods and samples of the trained model."""
+
+from typing import Any
+
+from vdmkit.assembly._model import is_told_labels
+from vdmkit.errors import RecipeError
+from vdmkit.likelihood import AbstractEstimator, VariationalBound
+from vdmkit.recipe import Recipe
+from vdmkit.sampling import Guidance, SamplingConfig
+
+
+def build_estimator(recipe: Recipe, levels: int) -> AbstractEstimator[Any]:
+    """What `vdmkit likelihood` measures by; as the model was trained, where the recipe does not say otherwise.
+
+    Raises:
+        RecipeError: it refuses its settings, or images of so many levels.
+    """
+    steps, kernel, grid = (getattr(recipe.objective, name) for name in ("steps", "kernel", "grid"))
+    choice = recipe.likelihood.estimator
+    estimator = choice.build(trained_steps=steps, trained_kernel=kernel, trained_grid=grid)
+    estimator.check_levels(levels)
+    return estimator
+
+
+def build_guidance(recipe: Recipe) -> Guidance | None:
+    """The labels of samples, if they have any. Raises RecipeError for labels that would not be used."""
+    guidance, label = recipe.sampling.guidance, recipe.sampling.label
+    network, classes = recipe.model.network, recipe.data.build().classes
+    if not guidance and label is None:
+        return None
+    key, value = ("guidance", f"{guidance:g}") if guidance else ("label", label)
+    if not is_told_labels(network):
+        raise RecipeError(
+            f"sampling.{key} = {value}: network {network.name!r} is not told labels. "
+            f"Put it into network labelled, or leave sampling.{key} out."
+        )
+    if not classes:
+        raise RecipeError(f"sampling.{key} = {value}: data {recipe.data.name!r} have no labels. Leave it out.")
+    if label is not None and label >= classes:
+        raise RecipeError(f"sampling.label = {label}: expected 0 to {classes - 1}.")
+    if not guidance:
+        raise RecipeError(
+            f"sampling.label = {label} with sampling.guidance = 0, by which samples have no labels. "
+            "Set sampling.guidance to 1 or more, or leave sampling.label out."
+        )
+    return Guidance(guidance, classes, label)
+
+
+def build_evaluator(recipe: Recipe) -> VariationalBound:
+    """What `vdmkit run` and `vdmkit evaluate` measure by: the bound of training, or in T steps of the evaluation."""
+    settings, objective = recipe.evaluation, recipe.objective
+    trained = objective.steps, objective.kernel, objective.grid
+    return VariationalBound(*trained, draws=settings.draws, steps=settings.steps)
+
+
+def build_sampling(recipe: Recipe) -> SamplingConfig:
+    """How the recipe draws samples. Raises RecipeError for labels that would not be used."""
+    settings = recipe.sampling
+    return SamplingConfig(
+        sampler=settings.sampler.build(),
+        steps=settings.steps,
+        grid=settings.grid.build(),
+        guidance=build_guidance(recipe),
+        end=settings.end,
+    )

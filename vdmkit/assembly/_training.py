@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training that a recipe describes."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from vdmkit.assembly._model import build_model
+from vdmkit.data import AbstractSource
+from vdmkit.objective import Objective
+from vdmkit.optimizer import adamw, interior_apart, learning_rates
+from vdmkit.randomness import fold_purpose
+from vdmkit.recipe import Recipe
+from vdmkit.training import TrainState, Update, initial_state
+
+
+def build_optimizer(recipe: Recipe) -> optax.GradientTransformation:
+    """The recipe's optimiser, told how many steps it will make."""
+    optimizer = recipe.optimizer.build(steps=recipe.training.steps)
+    return interior_apart(optimizer) if recipe.objective.schedule_loss == "variance" else optimizer
+
+
+def build_learning_rate(recipe: Recipe) -> optax.Schedule | None:
+    """The learning rate by the number of updates made before; None for a plugin's optimiser, which alone knows."""
+    if recipe.optimizer.component.target is not adamw:
+        return None
+    keys = {key: recipe.optimizer.params[key] for key in ("learning_rate", "warmup_steps", "decay")}
+    return learning_rates(recipe.training.steps, **keys)
+
+
+def build_update(recipe: Recipe, optimizer: optax.GradientTransformation) -> Update:
+    """The recipe's training step."""
+    return Update(optimizer, recipe.training.ema, recipe.training.ema_warmup)
+
+
+def build_objective(recipe: Recipe) -> Objective:
+    """The recipe's objective, before its time sampler has learned."""
+    choices = recipe.objective
+    time_sampler, weighting = choices.time_sampler.build(), choices.weighting.build()
+    return Objective(
+        time_sampler, weighting, choices.steps, choices.schedule_loss, choices.kernel.build(), choices.grid.build()
+    )
+
+
+def init_key(recipe: Recipe) -> PRNGKeyArray:
+    """Returns the key of the parameters before training."""
+    return fold_purpose(jax.random.key(recipe.seed), "init")
+
+
+def build_state(recipe: Recipe, level_counts: Int[Array, "h w c v"]) -> TrainState:
+    """The state that training starts from; a function of the recipe and the training set alone."""
+    model = build_model(recipe, level_counts, key=init_key(recipe))
+    return initial_state(model, build_optimizer(recipe), build_objective(recipe))
+
+
+def state_like(recipe: Recipe, shape: tuple[int, int, int], levels: int) -> TrainState:
+    """The shapes and types of the recipe's state, without allocating it: what a checkpoint is read into."""
+    counts = jax.ShapeDtypeStruct((*shape, levels), jnp.int32)
+    return eqx.filter_eval_shape(build_state, recipe, counts)
+
+
+def count_parameters(recipe: Recipe, source: AbstractSource) -> int:
+    """Number of trained parameters, without allocating them."""
+    model = state_like(recipe, source.shape, source.levels).ema
+    return sum(leaf.size for leaf in jax.tree.leaves(model))

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether images are of the kind that a model was trained on, beyond their shape and number of levels."""
+
+import re
+
+import numpy as np
+from jaxtyping import Real
+
+from vdmkit.data._copies import image_hashes
+from vdmkit.data._source import Images
+from vdmkit.data._statistics import differences, statistics_of
+from vdmkit.data._trained_on import TrainedOn
+from vdmkit.errors import DataError
+from vdmkit.model import DiffusionModel
+
+_RELEASE = re.compile(r"imagenet\d+_(old|new)")
+_NARROW = 8
+
+
+def reasons_against(known: TrainedOn, test: Images) -> tuple[list[str], list[str]]:
+    """Why a likelihood of `test` says nothing of a model, in sentences; and what to say beside it if it does.
+
+    Args:
+        known: what is known of the images that it was trained on.
+    """
+    trained, statistics = known.identity, known.statistics
+    if trained is None:
+        return [], []
+    reasons = [*_of_release(trained["name"], test.identity.name), *_of_scale(trained["low"], trained["high"], test)]
+    # Copies are no more evidence than one image, and the test takes images for independent.
+    distinct = np.unique(image_hashes(test.pixels), return_index=True)[1]
+    found = [] if statistics is None else differences(statistics, statistics_of(test.pixels[np.sort(distinct)]))
+    large = [f"the test images are unlike the training images: {one}." for one in found[:1] if one.large]
+    small = [f"The test images differ a little from the training images: {one}." for one in found[:1] if not one.large]
+    return [*reasons, *large], small
+
+
+def check_comparable(known: TrainedOn, test: Images) -> tuple[str, ...]:
+    """Raises DataError with those reasons; returns what is to be said beside a likelihood."""
+    reasons, remarks = reasons_against(known, test)
+    if reasons:
+        raise DataError(f"{test.identity.name}: {' '.join(reasons)}")
+    return tuple(remarks)
+
+
+def _of_release(trained: str, tested: str) -> list[str]:
+    """ImageNet's two releases differ in how they were made smaller, and by a quarter of a bit in likelihood."""
+    found = [_RELEASE.fullmatch(name) for name in (trained, tested)]
+    if None in found or len({match[1] for match in found if match}) == 1:
+        return []
+    return [f"the model was trained on {trained}, and these images are {tested}: they are not comparable."]
+
+
+def _of_scale(low: float, high: float, test: Images) -> list[str]:
+    """A range an eighth as wide, or that reaches out of the other by half its width, is no accident of the images."""
+    found, span = test.identity, high - low
+    if low - span / 2 <= found.low and found.high <= high + span / 2 and found.high - found.low >= span / _NARROW:
+        return []
+    return [
+        f"values of the test images go from {found.low:g} to {found.high:g}, and those that the model was trained on "
+        f"from {low:g} to {high:g}: they are of another scale."
+    ]
+
+
+def check_pixels(model: DiffusionModel, pixels: Real[np.ndarray, "n h w c"]) -> None:
+    """Raises DataError if these are no images of the model: of another shape, type or range."""
+    levels, dtype = model.observation.levels, np.uint8 if model.observation.levels else np.float32
+    if pixels.ndim != 4 or pixels.shape[1:] != model.shape:
+        raise DataError(f"images of shape {pixels.shape}: expected (n, {', '.join(map(str, model.shape))}).")
+    if pixels.dtype != dtype:
+        raise DataError(f"images of {pixels.dtype}: expected {dtype.__name__}, for {levels or 'no'} levels.")
+    if 0 < levels < 256 and len(pixels) and (highest := int(pixels.max())) >= levels:
+        raise DataError(f"a pixel is {highest}: expected 0..{levels - 1}.")
+
+
+def check_fits(model: DiffusionModel, test: Images) -> None:
+    """Raises DataError if the images are not of the model's shape and number of levels."""
+    found = (*test.pixels.shape[1:], test.levels)
+    expected = (*model.shape, model.observation.levels)
+    if found != expected:
+        raise DataError(
+            f"{test.identity.name}: images of (height, width, channels, levels) {found}; the model was trained on "
+            f"{expected}. What is measured of one says nothing of the other."
+        )

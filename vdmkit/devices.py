@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where arrays live, and what numbers are computed in and on."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from vdmkit.errors import DataError
+
+
+def data_mesh(batch_size: int) -> Mesh:
+    """All devices on one axis. Raises DataError if they cannot share the global batch evenly."""
+    n = jax.device_count()
+    if batch_size % n:
+        raise DataError(
+            f"training.batch_size = {batch_size} does not divide over {n} devices. Choose a multiple of {n}."
+        )
+    return jax.make_mesh((n,), ("batch",), axis_types=(AxisType.Auto,))
+
+
+def place_batch(batch: PyTree[np.ndarray], mesh: Mesh, *, stacked: bool = False) -> PyTree:
+    """This process's rows of the global batch, as one global array. `stacked` has a leading axis of steps."""
+    spec = PartitionSpec(None, "batch") if stacked else PartitionSpec("batch")
+    sharding = NamedSharding(mesh, spec)
+    return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch)
+
+
+def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
+    """A copy of every array on every device."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """The type of numbers, JAX's precision of matrix products, and the kind and number of devices, such as '1 x cpu'.
+
+    `matmul_precision` is `jax_default_matmul_precision`. "default" leaves it to the device: a GPU or TPU may then
+    multiply float32 in less.
+    """
+
+    precision: str
+    matmul_precision: str
+    device: str
+
+    def __str__(self) -> str:
+        return f"{self.precision}, matmul precision {self.matmul_precision}, {self.device}"
+
+
+def arithmetic() -> Arithmetic:
+    """That of this process."""
+    matmul = jax.config.jax_default_matmul_precision or "default"  # pyright: ignore[reportAttributeAccessIssue]
+    return Arithmetic(str(jnp.zeros(()).dtype), matmul, f"{jax.device_count()} x {jax.devices()[0].device_kind}")
+
+
+def facts_of(report: Any) -> dict[str, Any]:
+    """The fields of a report, a dataclass, by name, those of its `arithmetic` among them, as JSON has them."""
+    facts = asdict(report)
+    of_arithmetic = facts.pop("arithmetic")
+    return facts | of_arithmetic

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints that others wrote, a module for each family."""
+
+from vdmkit.importers._imported import Imported
+from vdmkit.importers._vdm import read_vdm
+from vdmkit.importers._vdm_config import official_recipe
+from vdmkit.importers._vdm_names import official_parameters
+from vdmkit.importers._vdm_state import OfficialCheckpoint, load_official
+
+__all__ = [
+    "Imported",
+    "OfficialCheckpoint",
+    "load_official",
+    "official_parameters",
+    "official_recipe",
+    "read_vdm",
+]

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of the authors' code (google-research/vdm): Flax msgpack of {step, params, ema_params, opt_state}."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, PyTree
+
+from vdmkit.errors import CheckpointError
+from vdmkit.importers._vdm_file import read_flax
+from vdmkit.importers._vdm_names import official_parameters, parameters_of, with_official_parameters
+from vdmkit.model import DiffusionModel
+
+
+class OfficialCheckpoint(eqx.Module):
+    """What a checkpoint of the authors holds. mu, nu (Adam's moments) have the structure of the model's parameters."""
+
+    step: int
+    model: DiffusionModel
+    ema: DiffusionModel
+    mu: PyTree
+    nu: PyTree
+    count: Int[Array, ""]
+
+
+def load_official(path: Path, template: DiffusionModel) -> OfficialCheckpoint:
+    """Read a `ckpt-<n>.flax` file into models like `template`.
+
+    Args:
+        template: built from the checkpoint's config; its arrays may be `jax.ShapeDtypeStruct`.
+
+    Raises:
+        CheckpointError: the file cannot be read, or its arrays do not fit the template; then every
+            path and shape that differs is listed.
+    """
+    content = read_flax(path)
+    adam = _find_adam(content.get("opt_state")) or {}
+    missing = [name for name in ("step", "params", "ema_params") if name not in content]
+    missing += [] if adam else ["Adam's moments in opt_state"]
+    if missing:
+        raise CheckpointError(
+            f"{path}: without {', '.join(missing)} (found: {', '.join(content)}). "
+            "A training state of the authors' code is expected."
+        )
+    parameters = parameters_of(template)
+
+    def fill(tree: Mapping[str, Any], like: PyTree, where: str) -> PyTree:
+        arrays = _flatten(tree)
+        _check_fit(arrays, parameters, f"{path}: {where}")
+        return with_official_parameters(like, arrays)
+
+    return OfficialCheckpoint(
+        step=int(content["step"]),
+        model=fill(content["params"], template, "params"),
+        ema=fill(content["ema_params"], template, "ema_params"),
+        mu=fill(adam["mu"], parameters, "opt_state mu"),
+        nu=fill(adam["nu"], parameters, "opt_state nu"),
+        count=jnp.asarray(adam["count"], jnp.int32),
+    )
+
+
+def _find_adam(tree: Any) -> Mapping[str, Any] | None:
+    """The map with Adam's moments; where it lies in opt_state depends on the version of Flax and optax."""
+    if not isinstance(tree, dict):
+        return None
+    if {"count", "mu", "nu"} <= tree.keys():
+        return tree
+    return next((found for child in tree.values() if (found := _find_adam(child))), None)
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Arrays by their path, names joined by '/'."""
+    flat: dict[str, Any] = {}
+    for name, child in tree.items():
+        flat |= _flatten(child, f"{prefix}{name}/") if isinstance(child, dict) else {prefix + name: child}
+    return flat
+
+
+def _check_fit(arrays: Mapping[str, Any], parameters: PyTree, where: str) -> None:
+    wanted = {name: leaf.shape for name, leaf in official_parameters(parameters).items()}
+    found = {name: np.shape(array) for name, array in arrays.items()}
+    misfits = [
+        f"{name}: {found.get(name, 'nothing')} in the file, {wanted.get(name, 'nothing')} in the model"
+        for name in sorted(wanted.keys() | found.keys())
+        if wanted.get(name) != found.get(name)
+    ]
+    if misfits:
+        raise CheckpointError(
+            f"{where} does not fit the model that the config describes. Check depth, width, attention, "
+            f"Fourier features and gamma type. {len(misfits)} paths differ:\n  " + "\n  ".join(misfits)
+        )

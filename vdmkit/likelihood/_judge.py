@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From estimates to a report: the number, and everything that speaks against it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from vdmkit.data import Images, TrainedOn, copies_of, groups_of, on_copies, prints_of, reasons_against
+from vdmkit.devices import arithmetic
+from vdmkit.distribution import AbstractDistribution
+from vdmkit.likelihood._estimator import AbstractEstimator
+from vdmkit.likelihood._exact import below_the_truth, exact_bound, impossible_below
+from vdmkit.likelihood._log_likelihood import LogLikelihood
+from vdmkit.likelihood._report import LikelihoodReport
+from vdmkit.model import DiffusionModel
+from vdmkit.objective import bits_per_dim
+
+_TERMS = ("prior", "reconstruction", "diffusion", "volume", "dequantisation")  # printed first, in this order
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured, and by what: a model of `step` and `weights`, test images, an estimator, and a seed.
+
+    `distribution` is what the images are drawn from; None where it is not known.
+    """
+
+    model: DiffusionModel
+    test: Images
+    estimator: AbstractEstimator[Any]
+    distribution: AbstractDistribution | None
+    seed: int
+    step: int
+    weights: str
+
+
+def report_on(
+    estimate: LogLikelihood,
+    subject: Subject,
+    known: TrainedOn,
+    *,
+    problems: Sequence[str] = (),
+    remarks: Sequence[str] = (),
+) -> LikelihoodReport:
+    """Returns the report of an estimate, in bits/dim.
+
+    Args:
+        known: what is known of the images that the model was trained on.
+        problems: of the model's components, which make the number untrusted.
+        remarks: sentences to print beside it.
+    """
+    test, prints, d = subject.test, prints_of(subject.test), subject.model.dimensions
+    copies, groups = copies_of(prints, known.prints), groups_of(prints, known.prints)[estimate.index]
+    mean, solver = replace(estimate, groups=groups).mean(), estimate.solver
+    against, beside = reasons_against(known, test)
+    unsolved = estimate.reasons() if not (problems or against) else replace(estimate, solver=None).reasons()
+    reasons = [*problems, *against, *unsolved]
+    exact, lowest = _truth(estimate, subject)
+    if copies.exact != 0 or copies.held_out is False:
+        lowest = None
+    if exact is not None and lowest is not None:
+        reasons += below_the_truth(mean.value, exact, lowest, test.levels)
+    on_images, width = len(estimate.index), mean.half_width_monte_carlo + mean.half_width_solver
+    terms, names = estimate.terms, dict.fromkeys([*_TERMS, *estimate.terms])
+    return LikelihoodReport(
+        bpd=mean.value,
+        bpd_low=mean.value - width,
+        bpd_high=mean.value + width,
+        half_width_monte_carlo=mean.half_width_monte_carlo,
+        half_width_test_set=mean.half_width_test_set,
+        terms={name: bits_per_dim(float(terms[name].mean()), d) for name in names if name in terms},
+        exact=exact,
+        impossible_below=lowest,
+        exact_bound=exact_bound(subject.model, test.pixels[estimate.index], subject.estimator),
+        discretisation=solver and solver.value,
+        estimator=estimate.estimator,
+        evaluations=estimate.total_evaluations,
+        evaluations_per_image=estimate.total_evaluations / on_images,
+        levels=test.levels,
+        images=on_images,
+        images_in_test_set=len(test.pixels),
+        distinct_images=len(np.unique(groups)),
+        test_images_trained_on=copies.exact,
+        test_images_near_trained_on=copies.near,
+        held_out=copies.held_out,
+        dataset=f"{test.identity.name}/{test.identity.split}",
+        sha256=test.identity.sha256,
+        published=test.identity.published,
+        seed=subject.seed,
+        step=subject.step,
+        weights=subject.weights,
+        arithmetic=arithmetic(),
+        trusted=not reasons,
+        reasons=tuple(reasons),
+        remarks=(*on_copies(copies, groups, len(prints)), *beside, *remarks),
+    )
+
+
+def _truth(estimate: LogLikelihood, subject: Subject) -> tuple[float | None, float | None]:
+    """-log2 P of the images where it is known, and the least that any likelihood of them reaches; bits/dim."""
+    if subject.distribution is None:
+        return None, None
+    d, nats = estimate.dimensions, subject.distribution.nats(subject.test.pixels[estimate.index])
+    lowest = bits_per_dim(impossible_below(nats, estimate.nats, subject.estimator), d)
+    return bits_per_dim(float(nats.mean()), d), lowest - (estimate.solver.half_width if estimate.solver else 0.0)

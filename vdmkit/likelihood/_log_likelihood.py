@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""log P of images under a model: as many passes of an estimator as a precision takes, and their average."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Real, UInt64
+
+from vdmkit.data import check_pixels, image_hashes
+from vdmkit.errors import UntrustedError
+from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
+from vdmkit.likelihood._interval import Interval, check_count, interval, passes_for
+from vdmkit.likelihood._pass import Parts, batch_of, pass_over, sample_of
+from vdmkit.likelihood._solver_error import SolverError
+from vdmkit.likelihood._variational import VariationalBound
+from vdmkit.model import DiffusionModel
+from vdmkit.noise import check_increasing
+from vdmkit.objective import bits_per_dim
+from vdmkit.progress import Progress, track
+from vdmkit.randomness import fold_purpose
+
+_REFINED = 4  # images that are solved again, to see the error of a solver
+
+
+@dataclass(frozen=True, repr=False)
+class LogLikelihood:
+    """Estimates of log P of n images: two of each, independent of each other, whose mean is what is reported.
+
+    Attributes:
+        estimates: terms in nats whose sum bounds -log P, evaluations of the network and failures, every array (2, n).
+        index: the numbers of the images in the array that was given, rising.
+        hashes: one for each image; `compare` asks for the same ones.
+        groups: a number for each image, the same for copies of one image.
+        half_width: of the 95% Monte Carlo interval of the mean over images, nats.
+        total_evaluations: of the network, those of planning and of the solver's error among them.
+        solver: the error of a solver, measured on a few images; None without one.
+        dimensions: number of values in an image.
+        estimator: in words.
+    """
+
+    estimates: Estimates
+    index: Int[np.ndarray, " n"]
+    hashes: UInt64[np.ndarray, " n"]
+    groups: Int[np.ndarray, " n"]
+    half_width: float
+    total_evaluations: int
+    solver: SolverError | None
+    dimensions: int
+    estimator: str
+
+    @property
+    def nats(self) -> Float[np.ndarray, "2 n"]:
+        """Two estimates of a bound on -log P of each image, nats."""
+        return np.asarray(self.estimates.nats)
+
+    @property
+    def log_prob(self) -> Float[np.ndarray, " n"]:
+        """log P of each image, nats: the estimate of its lower bound."""
+        return -self.nats.mean(0)
+
+    @property
+    def standard_error(self) -> Float[np.ndarray, " n"]:
+        """Monte Carlo standard error of `log_prob`, nats: half the difference of the two estimates."""
+        first, second = self.nats
+        return abs(first - second) / 2
+
+    @property
+    def terms(self) -> dict[str, Float[np.ndarray, " n"]]:
+        """By name, nats of each image; their sum is -`log_prob`."""
+        return {name: np.asarray(values).mean(0) for name, values in self.estimates.terms.items()}
+
+    @property
+    def evaluations(self) -> Int[np.ndarray, " n"]:
+        """Evaluations of the network for each image."""
+        return np.asarray(self.estimates.evaluations).sum(0)
+
+    @property
+    def failed(self) -> Bool[np.ndarray, " n"]:
+        """Whether a solver did not reach its end; `log_prob` is then no likelihood."""
+        first, second = np.asarray(self.estimates.failed)
+        return first | second
+
+    @property
+    def bits_per_dim(self) -> Interval:
+        """The mean of -log2 P over the images, per dimension, with its 95% half-widths.
+
+        Raises:
+            UntrustedError: it is not a likelihood: a solve failed or did not converge, or a term is not finite.
+        """
+        if reasons := self.reasons():
+            raise UntrustedError(f"not a likelihood: {' '.join(reasons)}")
+        return self.mean()
+
+    def mean(self) -> Interval:
+        """The same, whatever speaks against it: see `reasons`."""
+        found = interval(bits_per_dim(self.nats, self.dimensions), self.groups)
+        solver = self.solver.half_width if self.solver else 0.0
+        monte_carlo = bits_per_dim(self.half_width, self.dimensions)
+        return Interval(found.value, found.half_width + solver, found.half_width_test_set, monte_carlo, solver)
+
+    def reasons(self) -> list[str]:
+        """Why the numbers would not be likelihoods, in sentences."""
+        reasons = []
+        if failed := int(self.failed.sum()):
+            count = f"{failed} of {len(self.failed)} images"
+            reasons.append(
+                f"the solver did not reach its end for {count}: give it more likelihood.estimator.max_steps."
+            )
+        for name, values in self.estimates.terms.items():
+            if not np.isfinite(values).all():
+                image = int(np.argwhere(~np.isfinite(values))[0, 1])
+                reasons.append(f"the {name} term is not finite, first for image {image} of those measured.")
+        return reasons or (self.solver.reasons() if self.solver else [])
+
+    def __repr__(self) -> str:
+        found = self.mean()
+        marked = ", NOT A LIKELIHOOD" if self.reasons() else ""
+        return f"LogLikelihood({found} bits/dim, {len(self.index):,} images, {self.estimator}{marked})"
+
+
+def log_likelihood(
+    model: DiffusionModel,
+    images: Real[Array | np.ndarray, "n h w c"],
+    *,
+    key: PRNGKeyArray,
+    estimator: AbstractEstimator[Any] | None = None,
+    precision: float = 0.0,
+    batch_size: int = 64,
+    index: Int[np.ndarray, " m"] | None = None,
+    seconds: float = math.inf,
+    kept: Callable[[int], Parts] | None = None,
+    progress: Progress = None,
+) -> LogLikelihood:
+    """Estimate log P of every image: what `vdmkit likelihood` measures, without its checks of the model's components.
+
+    All draws belong to the number of the image in `images`: neither the batch size nor the other images change them.
+    With a precision the interval stays valid: see `passes_for`.
+
+    Args:
+        images: levels 0..levels - 1, or float32 where the model's data are continuous.
+        key: that of the command is `jax.random.key(seed)`.
+        estimator: the variational bound in continuous time if it is left out.
+        precision: the wanted half-width of the 95% Monte Carlo interval of the mean, bits/dim; 0: the estimator's own
+            number of draws.
+        index: numbers of the images to measure; all if it is left out.
+        seconds: after them the images measured so far, a random sample, are all.
+        kept: where the batches of pass 0, 1, ... are kept, and read from.
+        progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress.Meter`.
+
+    Raises:
+        DataError: the images are not of the model's shape or levels, or fewer than 2.
+        RecipeError: the schedule does not rise, or the estimator cannot plan for a precision.
+    """
+    pixels, estimator = np.asarray(images), estimator or VariationalBound()
+    check_pixels(model, pixels)
+    check_increasing(model.schedule)
+    index = np.arange(len(pixels)) if index is None else np.asarray(index)
+    check_count(pixels[index])
+    key, wanted = fold_purpose(key, "likelihood"), precision * model.dimensions * math.log(2)
+    first_key = jax.random.fold_in(key, 0)
+    plan = estimator.plan(model, pixels[index], precision=wanted, key=fold_purpose(first_key, "plan"))
+    # In an order of chance, so that a pass that is stopped is a random sample even of a sorted test set.
+    order = index[np.random.default_rng(0).permutation(len(index))]
+
+    def measured(stage: int, count: int = 1) -> Estimates:
+        what = f"likelihood, pass {stage + 1} of {count}" if stage else "likelihood"
+        batches = -(-len(index) // batch_of(batch_size, len(index)))
+        of_stage = {"key": jax.random.fold_in(key, stage), "kept": kept and kept(stage), "seconds": seconds}
+        with track(progress, what, 2 * estimator.rounds(plan) * batches) as advance:
+            return pass_over(estimator, model, pixels, order, plan, batch_size=batch_size, on_round=advance, **of_stage)
+
+    first = measured(0)
+    half_width = interval(np.asarray(first.nats)).half_width_monte_carlo
+    count = passes_for(half_width, wanted)
+    total = reduce(_sum, (measured(stage, count) for stage in range(1, count)), first)
+    done = order[: first.failed.shape[1]]
+    places = np.argsort(done)
+    averaged = {name: values / count for name, values in total.terms.items()}
+    sorted_ = jax.tree.map(lambda a: np.asarray(a)[:, places], Estimates(averaged, total.evaluations, total.failed))
+    solver = _solver_error(estimator, model, pixels, done[places], first_key)
+    evaluations = int(np.sum(total.evaluations)) + estimator.evaluations_of(plan)
+    hashes = image_hashes(pixels[done[places]])
+    return LogLikelihood(
+        estimates=sorted_,
+        index=done[places],
+        hashes=hashes,
+        groups=np.unique(hashes, return_inverse=True)[1].reshape(-1),
+        half_width=half_width / math.sqrt(count),
+        total_evaluations=evaluations + (solver.evaluations if solver else 0),
+        solver=solver,
+        dimensions=model.dimensions,
+        estimator=estimator.describe(model.observation.levels),
+    )
+
+
+def _sum(a: Estimates, b: Estimates) -> Estimates:
+    terms = {name: a.terms[name] + b.terms[name] for name in a.terms}
+    return Estimates(terms, a.evaluations + b.evaluations, a.failed | b.failed)
+
+
+def _solver_error(
+    estimator: AbstractEstimator[Any],
+    model: DiffusionModel,
+    pixels: Real[np.ndarray, "n h w c"],
+    index: Int[np.ndarray, " m"],
+    key: PRNGKeyArray,
+) -> SolverError | None:
+    few = index[sample_of(len(index), _REFINED)]
+    found = estimator.discretisation_error(model, jnp.asarray(pixels[few]), jnp.asarray(few, jnp.int32), key=key)
+    return found and SolverError(bits_per_dim(found[0], model.dimensions), found[1])

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A likelihood as it is reported: the number, its two errors, and everything that a reader needs to trust it."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from vdmkit.devices import Arithmetic, facts_of
+
+
+@dataclass(frozen=True)
+class LikelihoodReport:
+    """A bound on -log2 P in bits per dimension. Half-widths are of 95% intervals.
+
+    The Monte Carlo half-width is how far the number may be from what infinitely many draws on these images would
+    give; that of the test set, how far these images' mean may be from that of all images. `discretisation` is how
+    much a solver's tolerance moved it (None: no solver; NaN: a solve failed). `bpd_low` and `bpd_high` allow for Monte
+    Carlo and the solver, on these images. `exact` is -log2 P itself where the distribution is known, and `exact_bound`
+    what infinitely many draws would give where that is known too. No model reaches less than `impossible_below`, but
+    for one false alarm in a million: minus infinity if Monte Carlo is too coarse to tell, None if P is not known. Where
+    `levels` is 0, P is a density. A number that is not a likelihood has `trusted` false, and the reasons; `held_out` is
+    false for images that are copies of training images, exactly or nearly.
+    """
+
+    bpd: float
+    bpd_low: float
+    bpd_high: float
+    half_width_monte_carlo: float
+    half_width_test_set: float
+    terms: dict[str, float]
+    exact: float | None
+    impossible_below: float | None
+    exact_bound: float | None
+    discretisation: float | None
+    estimator: str
+    evaluations: int
+    evaluations_per_image: float
+    levels: int
+    images: int
+    images_in_test_set: int
+    distinct_images: int
+    test_images_trained_on: int | None
+    test_images_near_trained_on: int | None
+    held_out: bool | None
+    dataset: str
+    sha256: str
+    published: str | None
+    seed: int
+    step: int
+    weights: str
+    arithmetic: Arithmetic
+    trusted: bool
+    reasons: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """By name; null stands for what is not finite, or hidden by Monte Carlo."""
+        hidden = {} if self.half_width_test_set else {"half_width_test_set": None}
+        return {name: _finite(value) for name, value in facts_of(self).items()} | hidden
+
+    def __str__(self) -> str:
+        what = f"{'bits/dim' if self.levels else 'bits/dim of a density'} on these {self.images:,} images"
+        what += ", NOT A TEST LIKELIHOOD" if self.held_out is False else ""
+        what += "" if self.trusted else ", NOT A LIKELIHOOD"
+        rows = [
+            ("Monte Carlo", f"+/- {self.half_width_monte_carlo:.4f} (95%: what more draws would change)"),
+            ("test set", self._test_set()),
+            ("terms", " + ".join(f"{name} {value:.4f}" for name, value in self.terms.items())),
+            *_row("exact", self.exact, "{:.4f}, the truth on these images"),
+            *self._judged(),
+            *_row("exact bound", self.exact_bound, "{:.4f}, from infinitely many draws"),
+            *_row("solver", self.discretisation, self._solver()),
+            ("estimator", self.estimator),
+            ("network", f"{self.evaluations:,} evaluations, {self.evaluations_per_image:,.1f} an image"),
+            ("images", f"{self._count()} of {self.dataset}, {self.published or 'not the published data set'}"),
+            ("model", f"step {self.step:,}, {self.weights} weights, {self.arithmetic}"),
+            *(("reason", reason) for reason in self.reasons),
+        ]
+        width = (self.bpd_high - self.bpd_low) / 2
+        lines = [
+            f"{self.bpd:.4f} +/- {width:.4f} {what}",
+            *(f"  {name:12}  {text}" for name, text in rows),
+            *self._caveats(),
+        ]
+        return "\n".join(lines)
+
+    def _test_set(self) -> str:
+        """Zero only says that Monte Carlo hides it."""
+        if not self.half_width_test_set:
+            return "hidden by Monte Carlo: ask for more draws, or a --precision"
+        return f"+/- {self.half_width_test_set:.4f} (95%: what other images would change; not in the line above)"
+
+    def _judged(self) -> list[tuple[str, str]]:
+        """Whatever the number is, so that it does not depend on the side to which Monte Carlo errs."""
+        if self.impossible_below is None:
+            return []
+        if self.impossible_below == -math.inf:
+            return [("", "Monte Carlo is too coarse to judge the number against it")]
+        return [("", f"less than {self.impossible_below:.4f} is impossible, and would be refused")]
+
+    def _solver(self) -> str:
+        if self.discretisation is not None and math.isnan(self.discretisation):
+            return "error not known: of the few images that it is measured on, one was not solved"
+        return "off by {:+.5f}, by a finer solve of a few images"
+
+    def _count(self) -> str:
+        if self.images < self.images_in_test_set:
+            return f"{self.images:,} (drawn at random from {self.images_in_test_set:,})"
+        return f"all {self.images:,}"
+
+    def _caveats(self) -> list[str]:
+        lines = list(self.remarks)
+        if self.test_images_trained_on is None:
+            lines.insert(0, "It is not known which images this model was trained on.")
+        if self.test_images_trained_on:
+            count = f"{self.test_images_trained_on:,} of the {self.images_in_test_set:,}"
+            lines.insert(0, f"The model was trained on {count} images: not a test likelihood.")
+        return [f"  {line}" for line in lines]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_finite(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _row(name: str, value: float | None, text: str) -> list[tuple[str, str]]:
+    return [] if value is None else [(name, text.format(value))]

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loss as a function, for a training loop of one's own."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, Real
+
+from vdmkit.model import DiffusionModel
+from vdmkit.networks import Condition
+from vdmkit.objective._bound import Bound
+from vdmkit.objective._objective import Objective
+from vdmkit.objective._units import bits_per_dim
+
+
+def loss(
+    model: DiffusionModel,
+    images: Real[Array, "b h w c"],
+    *,
+    key: PRNGKeyArray,
+    objective: Objective | None = None,
+    condition: Condition | None = None,
+) -> tuple[Float[Array, ""], Bound]:
+    """Returns the mean loss of a batch, bits/dim, and the three terms of each image, nats.
+
+    It is what `vdmkit run` minimises (Kingma et al. 2021, arXiv 2107.00630, eq. 11), differentiable by
+    `equinox.filter_value_and_grad(loss, has_aux=True)`. It works under `jax.jit`.
+
+    Args:
+        images: levels 0..levels - 1, or float32 where the model's data are continuous.
+        key: drives times, noise and dropout.
+        objective: the bound in continuous time, its times spread evenly over the batch, if it is left out.
+        condition: side information on the images by name, each of shape (b,).
+    """
+    objective = objective or Objective()
+    key_draws, key_dropout = jax.random.split(key)
+    b, h, w, c = images.shape
+    draws = objective.draw((b, h, w, c), key=key_draws)
+    bound = objective(model, images, condition or {}, draws, key=key_dropout)
+    terms = (jnp.asarray(bound.prior), jnp.asarray(bound.reconstruction), jnp.asarray(bound.diffusion))
+    means = [bits_per_dim(term.mean(), model.dimensions) for term in terms]
+    return sum(means, jnp.zeros(())), bound

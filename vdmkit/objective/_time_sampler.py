@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""At which times the diffusion loss of a batch is evaluated."""
+
+import abc
+from dataclasses import KW_ONLY
+from typing import Annotated
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from annotated_types import Ge, Le
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from vdmkit.errors import RecipeError
+from vdmkit.limits import Gamma, Share, Steps, Width
+from vdmkit.registry import define_kind, register
+
+
+class AbstractTimeSampler(eqx.Module):
+    """Times for a batch. An implementer returns with each its weight, 1 / density, so that the loss stays unbiased."""
+
+    @abc.abstractmethod
+    def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        """n times in [0, 1) and their weights."""
+
+    def after(self, t: Float[Array, " n"], loss: Float[Array, " n"]) -> "AbstractTimeSampler":
+        """The times of the next batch, where the last one had these losses (nats, without the weight of t)."""
+        return self
+
+
+define_kind("time_sampler", "the times at which the loss is evaluated", AbstractTimeSampler)
+
+
+def even(n: int, key: PRNGKeyArray) -> Float[Array, " n"]:
+    """One uniform draw shifted by i / n."""
+    return (jax.random.uniform(key, dtype=float) + jnp.arange(n) / n) % 1
+
+
+@register("time_sampler", "uniform")
+class Uniform(AbstractTimeSampler):
+    """Independent uniform times."""
+
+    def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        return jax.random.uniform(key, (n,), dtype=float), jnp.ones(n)
+
+
+@register("time_sampler", "low_discrepancy")
+class LowDiscrepancy(AbstractTimeSampler):
+    """One uniform draw shifted by i / n: each is uniform, together they are even (Kingma et al. 2021, App. I.1)."""
+
+    def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        return even(n, key), jnp.ones(n)
+
+
+@register("time_sampler", "discrete_grid")
+class DiscreteGrid(AbstractTimeSampler):
+    """The midpoints of T equal intervals: the mean of the loss is that of the midpoint rule.
+
+    Args:
+        steps: T.
+    """
+
+    _: KW_ONLY
+    steps: Steps = eqx.field(static=True, default=1000)
+
+    def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        return (jnp.floor(even(n, key) * self.steps) + 0.5) / self.steps, jnp.ones(n)
+
+
+@register("time_sampler", "logit_normal")
+class LogitNormal(AbstractTimeSampler):
+    """logit t ~ N(mean, std^2), behind one uniform draw: more of the middle (Esser et al. 2024, arXiv 2403.03206).
+
+    The weight of each draw, the inverse of its density, leaves the loss's mean as it is. A share of the draws is
+    uniform, so that no weight is large.
+
+    Args:
+        mean: Above 0, more noise.
+        std: Of logit t.
+        uniform: The share of uniform draws.
+    """
+
+    _: KW_ONLY
+    mean: Annotated[float, Ge(-20), Le(20)] = eqx.field(static=True, default=0.0)
+    std: Width = eqx.field(static=True, default=1.0)
+    uniform: Share = eqx.field(static=True, default=0.1)
+
+    def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        u = even(n, key)
+        # u below `uniform` is a uniform draw, and the rest the quantile of a logit-normal one.
+        quantile = jnp.clip((u - self.uniform) / (1 - self.uniform + 1e-7), 1e-6, 1 - 1e-6)
+        middle = jax.nn.sigmoid(self.mean + self.std * jax.scipy.special.ndtri(quantile))
+        t = jnp.minimum(jnp.where(u < self.uniform, u / self.uniform, middle), 1 - 1e-7)
+        return t, 1 / self._density(t)
+
+    def _density(self, t: Float[Array, " n"]) -> Float[Array, " n"]:
+        t = jnp.clip(t, 1e-6, 1 - 1e-6)
+        score = (jax.scipy.special.logit(t) - self.mean) / self.std
+        normal = jnp.exp(-(score**2) / 2) / (self.std * jnp.sqrt(2 * jnp.pi) * t * (1 - t))
+        return self.uniform + (1 - self.uniform) * normal
+
+
+@register("time_sampler", "signal")
+class Signal(AbstractTimeSampler):
+    """Density ~ alpha^2 = sigmoid(-gamma) of a straight gamma(t), behind one uniform draw.
+
+    For predictions of v: with the ELBO's weights every draw then counts alike where the error of v is constant
+    (Zheng et al. 2023, arXiv 2305.03935, importance sampling on the variance preserving path).
+
+    Args:
+        gamma_min: Of the straight schedule,
+        gamma_max: and where it ends.
+    """
+
+    _: KW_ONLY
+    gamma_min: Gamma = eqx.field(static=True, default=-13.3)
+    gamma_max: Gamma = eqx.field(static=True, default=5.0)
+
+    def __check_init__(self) -> None:
+        if not self.gamma_min < self.gamma_max:
+            raise RecipeError(f"gamma_min = {self.gamma_min:g} must be below gamma_max = {self.gamma_max:g}.")
+
+    def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        first, last = jax.nn.softplus(-self.gamma_min), jax.nn.softplus(-self.gamma_max)  # integrals of alpha^2
+        gamma = -jnp.log(jnp.expm1(first + (last - first) * even(n, key)))
+        rise = self.gamma_max - self.gamma_min
+        t = jnp.clip((gamma - self.gamma_min) / rise, 0, 1 - 1e-7)
+        return t, (first - last) / rise / jax.nn.sigmoid(-self.gamma_min - rise * t)

@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Progress of long computations."""
+
+from vdmkit.progress._track import Advance, Meter, Note, Progress, track
+
+__all__ = ["Advance", "Meter", "Note", "Progress", "track"]

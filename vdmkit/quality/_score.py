@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Samples of a model scored against real images, beside what other real images score."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, Real
+
+from vdmkit.data import Images, check_fits
+from vdmkit.devices import Arithmetic, arithmetic, facts_of
+from vdmkit.errors import DataError
+from vdmkit.model import DiffusionModel
+from vdmkit.progress import Progress
+from vdmkit.quality._distances import Neighbours, frechet_distance, neighbours
+from vdmkit.quality._features import FEATURES, features_of
+from vdmkit.quality._inception import Extractor, as_rgb
+from vdmkit.recipe import Drawn
+from vdmkit.sampling import SamplingConfig, draw_samples
+
+_USUAL = 50_000
+
+
+@dataclass(frozen=True)
+class Fid:
+    """The Frechet distance of Inception's features, of samples and of as many real images, to the same real ones.
+
+    Those are test images, while most published FIDs are to the training images.
+    """
+
+    distance: float
+    distance_of_real: float
+    count: int
+
+    def __str__(self) -> str:
+        few = "" if self.count >= _USUAL else f", biased upwards: fewer than the usual {_USUAL:,}"
+        return f"FID {self.distance:.4f} ({self.distance_of_real:.4f}) of {self.count:,} samples{few}"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """By features: the distance and the neighbours of samples, and of as many real images, to the same real ones."""
+
+    count: int
+    reference: str
+    drawn: Drawn
+    distance: dict[str, float]
+    distance_of_real: dict[str, float]
+    neighbours: dict[str, Neighbours]
+    neighbours_of_real: dict[str, Neighbours]
+    arithmetic: Arithmetic
+    fid: Fid | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return facts_of(self)
+
+    def __str__(self) -> str:
+        names = ("Frechet distance", "precision", "recall", "density", "coverage")
+        lines = [f"{self.count} samples against {self.reference}; in brackets as many real images of the training set"]
+        lines += [f"drawn by {self.drawn}", f"computed in {self.arithmetic}"]
+        lines.append(f"{'features':10} " + " ".join(f"{name:>20}" for name in names))
+        for kind in self.distance:
+            ours, theirs = (asdict(n[kind]) for n in (self.neighbours, self.neighbours_of_real))
+            cells = [f"{self.distance[kind]:.4f} ({self.distance_of_real[kind]:.4f})"]
+            cells += [f"{ours[name]:.3f} ({theirs[name]:.3f})" for name in names[1:]]
+            lines.append(f"{kind:10} " + " ".join(f"{cell:>20}" for cell in cells))
+        lines.append("None of these features is Inception's: these distances are no FID.")
+        return "\n".join([*lines, str(self.fid)] if self.fid else lines)
+
+
+def score(
+    model: DiffusionModel,
+    config: SamplingConfig,
+    count: int,
+    *,
+    test: Images,
+    train: Images,
+    drawn: Drawn,
+    seed: int,
+    inception: Extractor | None = None,
+    progress: Progress = None,
+) -> Scores:
+    """Draw `count` samples and compare them with as many test images, of the samples' label.
+
+    Args:
+        drawn: how, for the record; its label is that of the samples.
+        seed: of the samples, and of which real images they are compared with.
+        inception: adds FID, by these features.
+
+    Raises:
+        DataError: the test or the training set holds fewer images, they do not fit the model, or Inception cannot see
+            them.
+        NonFiniteError: some samples are not finite.
+    """
+    check_fits(model, test)
+    sets = [_of_label(images, drawn.label) for images in (test, train)]
+    _refuse_too_many(count, [len(images) for images in sets], drawn.label)
+    if inception:
+        as_rgb(test.pixels[:1], test.levels)  # refused before the samples are drawn
+    samples = draw_samples(model, config, count, key=jax.random.key(seed), progress=progress)
+    rng = np.random.default_rng(seed)
+    real, other = (images[np.sort(rng.permutation(len(images))[:count])] for images in sets)
+    seen = {kind: [features_of(kind, images, test.levels) for images in (real, samples, other)] for kind in FEATURES}
+    few = {kind: [x[rng.permutation(len(x))[:count]] for x in parts] for kind, parts in seen.items()}
+    return Scores(
+        count=count,
+        reference=f"{test.identity.name}/{test.identity.split}{_words(drawn.label)}",
+        drawn=drawn,
+        distance={kind: frechet_distance(a, b) for kind, (a, b, _) in seen.items()},
+        distance_of_real={kind: frechet_distance(a, c) for kind, (a, _, c) in seen.items()},
+        neighbours={kind: neighbours(a, b) for kind, (a, b, _) in few.items()},
+        neighbours_of_real={kind: neighbours(a, c) for kind, (a, _, c) in few.items()},
+        arithmetic=arithmetic(),
+        fid=_fid([inception(as_rgb(images, test.levels)) for images in (real, samples, other)]) if inception else None,
+    )
+
+
+def _of_label(images: Images, label: int | None) -> Real[np.ndarray, "n h w c"]:
+    """The images that show it: to others, samples of one label are not alike, and should not be."""
+    if label is None:
+        return images.pixels
+    assert images.labels is not None, "guidance was refused"
+    return images.pixels[images.labels == label]
+
+
+def _refuse_too_many(count: int, sizes: list[int], label: int | None) -> None:
+    most, name = min(zip(sizes, ("test", "training"), strict=True))
+    if count > most:
+        what = f"the size of the {name} set" if label is None else f"the {name} images{_words(label)}"
+        raise DataError(f"-n {count}: at most {most:,}, {what}.")
+
+
+def _words(label: int | None) -> str:
+    return "" if label is None else f" of label {label}"
+
+
+def _fid(features: list[Float[np.ndarray, "n d"]]) -> Fid:
+    real, samples, other = features
+    return Fid(frechet_distance(real, samples), frechet_distance(real, other), len(samples))

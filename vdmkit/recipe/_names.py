@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recipes that come with vdmkit go by name: `digits` is recipes/digits.toml, `digits/edm` the one in that folder."""
+
+import difflib
+import os
+from pathlib import Path, PurePath
+
+from vdmkit.errors import RecipeError
+from vdmkit.paths import not_a_file
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Returns the recipes that come with vdmkit: their files, by name, in the order of the names.
+
+    A wheel holds them inside the package. A checkout, also one installed as editable, has them beside the package.
+    """
+    inside, beside = _PACKAGE / "recipes", _PACKAGE.parent / "recipes"
+    folder = inside if inside.is_dir() else beside
+    files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob("*.toml")}
+    return dict(sorted(files.items()))
+
+
+def recipe_summary(path: Path) -> str:
+    """Returns the first line of a recipe without its comment sign; every recipe of vdmkit opens with what it is."""
+    return path.read_text().partition("\n")[0].removeprefix("#").strip()
+
+
+def find_recipe(name: str | os.PathLike[str]) -> Path:
+    """Returns the file of a recipe, given by its path or by a name that `shipped_recipes` has. A path wins.
+
+    Raises:
+        RecipeError: there is neither such a file nor such a name; the message has names that are near.
+    """
+    path, advice = locate_recipe(name, Path())
+    if reason := not_a_file(path):
+        raise RecipeError(f"{os.fspath(name) or path}: cannot read the recipe: {reason}.{advice}")
+    return path
+
+
+def locate_recipe(name: str | os.PathLike[str], folder: Path) -> tuple[Path, str]:
+    """Returns where the recipe is that is called `name` in `folder`.
+
+    Where there is neither such a file nor such a name, that is `folder / name`, and advice comes with it: sentences
+    that start with a blank.
+    """
+    path = folder / name
+    if os.path.lexists(path) and not os.path.isdir(path):  # a folder `digits` does not hide the recipe `digits`
+        return path, ""
+    known = shipped_recipes()
+    found = known.get(os.fspath(name))
+    return (found, "") if found else (path, _advice(PurePath(name), list(known)))
+
+
+def _advice(path: PurePath, known: list[str]) -> str:
+    """Returns the names whose last part is like that of `path`, and how to list all; nothing for a .toml like none."""
+    last, last_parts = path.name.removesuffix(".toml"), {PurePath(one).name for one in known}
+    alike = [last] if last in last_parts else difflib.get_close_matches(last, last_parts)
+    near = [f'"{one}"' for part in alike for one in known if PurePath(one).name == part]
+    if not near and path.suffix == ".toml":
+        return ""
+    question = f" Did you mean {' or '.join(near)}?" if near else ""
+    return f"{question} `vdmkit list recipe` shows the recipes that come with vdmkit."

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be chosen by name, and how it is found: kinds, components, choices of a recipe, plugins.
+
+This room imports no JAX, so that `vdmkit --help` stays fast; loading components does.
+"""
+
+from vdmkit.registry._choice import Choice, built
+from vdmkit.registry._component import Component
+from vdmkit.registry._kinds import Registry, define_kind, kinds, nearest, register, registry
+from vdmkit.registry._plugins import (
+    ENTRY_POINT_GROUP,
+    broken_packages,
+    copies_in,
+    kept_plugins,
+    load_plugins,
+    plugin_packages,
+    plugin_sources,
+)
+
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "Choice",
+    "Component",
+    "Registry",
+    "broken_packages",
+    "built",
+    "copies_in",
+    "define_kind",
+    "kept_plugins",
+    "kinds",
+    "load_plugins",
+    "nearest",
+    "plugin_packages",
+    "plugin_sources",
+    "register",
+    "registry",
+]

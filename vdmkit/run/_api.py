@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs from Python: what the commands `run` and `--ckpt` do."""
+
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from vdmkit.errors import RecipeError
+from vdmkit.recipe import find_recipe, load_recipe, toml_text
+from vdmkit.registry import copies_in
+from vdmkit.run._folder import RunFolder
+from vdmkit.run._load import Run, Weights, load_run
+from vdmkit.run._run import run_recipe
+
+StrPath = str | os.PathLike[str]
+
+
+def load(
+    path: StrPath,
+    *,
+    step: int | None = None,
+    weights: Weights = "ema",
+    overrides: Mapping[str, Any] | Iterable[str] = (),
+    plugins: Iterable[StrPath] = (),
+) -> Run:
+    """Read a run folder, its newest checkpoint or that of `step`. The plugin files that it kept are executed.
+
+    Args:
+        weights: averaged ("ema") or "raw" parameters, for `Run.model`.
+        overrides: recipe keys that may change after training, such as {"sampling.steps": 50}.
+        plugins: Python files that register more components.
+
+    Raises:
+        CheckpointError: not a run folder; no checkpoint, a damaged or missing one, or one of another run.
+        RecipeError: an override changes what was trained.
+    """
+    return load_run(path, as_overrides(overrides), [Path(file) for file in plugins], step, weights)
+
+
+def train(
+    recipe: StrPath | Mapping[str, Any],
+    *,
+    out: StrPath | None = None,
+    overrides: Mapping[str, Any] | Iterable[str] = (),
+    plugins: Iterable[StrPath] = (),
+) -> Run:
+    """Train a recipe in a run folder, evaluate and sample: what `vdmkit run` does. A run that is there goes on.
+
+    Args:
+        recipe: the name of one that comes with vdmkit, a TOML file, or its tables as a dict.
+        out: the run folder; runs/RECIPE if it is left out.
+        overrides: recipe keys, such as {"training.steps": 400}.
+        plugins: Python files that register components.
+
+    Raises:
+        VdmkitError: the recipe, the data, the folder, the training or the evaluation is not as it should be.
+    """
+    if isinstance(recipe, Mapping):
+        if out is None:
+            raise RecipeError("train: a recipe that is a dict needs a run folder. Give `out`.")
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "recipe.toml"
+            path.write_text(tomli_w.dumps(recipe))
+            return train(path, out=out, overrides=overrides, plugins=plugins)
+    path, files = find_recipe(recipe), [Path(file) for file in plugins]
+    folder = RunFolder(Path(out) if out is not None else Path("runs") / path.stem)
+    kept = copies_in(folder.plugins, files)
+    checked = load_recipe(path, as_overrides(overrides), [file for file in files if file not in kept], kept)
+    run_recipe(checked, path.read_text(), folder, files)
+    return load_run(folder.path)
+
+
+def as_overrides(overrides: Mapping[str, Any] | Iterable[str]) -> list[str]:
+    """As `--set` takes them."""
+    if isinstance(overrides, str):
+        raise RecipeError(f"overrides = {overrides!r}: expected a dict, or a list of key=value.")
+    if isinstance(overrides, Mapping):
+        return [f"{key}={toml_text(value)}" for key, value in overrides.items()]
+    return list(overrides)

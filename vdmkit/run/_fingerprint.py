@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All that the numbers of a measurement depend on, as 16 hexadecimal digits."""
+
+import hashlib
+import json
+from dataclasses import asdict
+
+from vdmkit import __version__
+from vdmkit.data import Images
+from vdmkit.devices import arithmetic
+from vdmkit.recipe import flat
+from vdmkit.run._load import Run
+from vdmkit.run._manifest import packages
+
+_MEASURED_BY = ("seed", "model.", "objective.", "likelihood.")  # keys of the recipe
+
+
+def fingerprint_of(run: Run, test: Images, stage: object = 0) -> str:
+    """Returns the digits for a run and its test images.
+
+    Args:
+        stage: tells the measurement from others of the run, as JSON does.
+    """
+    facts = [
+        {key: value for key, value in flat(run.recipe).items() if key.startswith(_MEASURED_BY)},
+        run.plugins,
+        packages(),
+        run.step,
+        [test.identity.sha256, test.pixels.shape, test.levels],
+        stage,
+        asdict(arithmetic()),
+        __version__,
+    ]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metrics of a run: JSON lines, which a resumed run continues without a seam, and TensorBoard events."""
+
+import json
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from vdmkit.files import write_text, writing
+from vdmkit.report import EventFile
+
+
+class MetricLog:
+    """metrics.jsonl and tensorboard/ in a run folder. `step` is where the run continues: later lines are dropped."""
+
+    def __init__(self, folder: Path, *, step: int):
+        path = folder / "metrics.jsonl"
+        kept = [line for line in _whole_lines(path) if _step_of(line) <= step]
+        write_text(path, "".join(kept))
+        self._path, self._kept = path, set(kept)
+        with writing(path):
+            self._file = path.open("a")
+        self._events = EventFile(folder / "tensorboard", purge_step=step + 1)
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """One line, on disk at once. One that is there is not repeated, such as when a finished run is run again."""
+        line = json.dumps({"step": step, **values}) + "\n"
+        if line in self._kept:
+            return
+        with writing(self._path):
+            self._file.write(line)
+            self._file.flush()
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+
+    def picture(self, step: int, name: str, picture: UInt8[np.ndarray, "H W c"]) -> None:
+        """A picture, to TensorBoard alone."""
+        self._events.add_image(name, picture, step)
+
+    def close(self) -> None:
+        """Write out what is left."""
+        with closing(self._events), writing(self._path):
+            self._file.close()
+
+
+def read_metrics(folder: Path) -> dict[str, tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]]:
+    """Returns what a run logged: by name, the steps and the values. A metric need not have a value at every step."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for line in _whole_lines(folder / "metrics.jsonl"):
+        if _step_of(line) == float("inf"):
+            continue
+        values = json.loads(line)
+        step = values.pop("step")
+        for name, value in values.items():
+            found.setdefault(name, []).append((step, value))
+    return {
+        name: (np.array([s for s, _ in rows]), np.array([v for _, v in rows], float)) for name, rows in found.items()
+    }
+
+
+def _step_of(line: str) -> int | float:
+    """Infinity for a line that is damaged, so that it is dropped."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, TypeError, KeyError):
+        return float("inf")
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """All lines but a last one that a kill cut short."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [line for line in lines if line.endswith("\n")]

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The study of schedules and step grids of a run."""
+
+import sys
+
+import jax
+
+from vdmkit.data import check_fits
+from vdmkit.likelihood import sample_of
+from vdmkit.randomness import fold_purpose
+from vdmkit.run._fingerprint import fingerprint_of
+from vdmkit.run._kept import Kept
+from vdmkit.run._load import Run
+from vdmkit.study import Study, plan_study, study_schedules
+
+
+def study_run(run: Run, *, images: int, nodes: int, counts: tuple[int, ...]) -> tuple[Study, Kept]:
+    """Study a run on at most `images` of its training, and of its test images: see `study_schedules`.
+
+    Returns the study, and what was measured, on disk until its user clears it: when all that follows is written.
+
+    Raises:
+        DataError: the images are not the model's.
+        RecipeError: the schedule does not rise.
+    """
+    model = run.weighted(run.recipe.likelihood.weights)
+    test, train = run.data("test"), run.data("train")
+    check_fits(model, test)
+    some = [one.pixels[sample_of(len(one.pixels), min(images, len(one.pixels)))] for one in (train, test)]
+    kept = Kept(run.folder.unfinished_schedule / fingerprint_of(run, test, [train.identity.sha256, images, nodes]))
+    plan = plan_study(model, *some, nodes=nodes, key=fold_purpose(jax.random.key(run.recipe.seed), "schedule"))
+    print(
+        f"measuring {plan.describe(kept)}.\n"
+        f"What is done is kept in {kept.folder.parent}: if this is stopped, the same command goes on.",
+        file=sys.stderr,
+    )
+    return study_schedules(plan, counts, kept=kept, progress="auto"), kept

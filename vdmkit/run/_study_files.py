@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files of a study: tables, pictures, and components that other commands take."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+
+from vdmkit.files import write_json, write_text
+from vdmkit.report import line_chart
+from vdmkit.study import Study, text_of_study
+
+_LINES = 6  # of a chart
+_MADE = {"closed form", "dynamic"}  # grids that were found; the others have names of their own
+
+
+def leave(study: Study, folder: Path) -> list[str]:
+    """Write everything into a folder. Names all files; those of a grid for several T as a shell does, with braces."""
+    folder.mkdir(exist_ok=True)
+    for grid in folder.glob("*_[0-9]*.toml"):  # of an earlier study, which measured otherwise
+        grid.unlink()
+    table, facts, kernel = (folder / name for name in ("schedule.txt", "schedule.json", "optimal_variance.toml"))
+    write_json(facts, study.as_json())
+    write_text(table, text_of_study(study) + "\n")
+    write_text(kernel, _component("optimal_variance", study.optimal_variance))
+    charts = [*_variance_chart(study, folder), *_step_chart(study, folder)]
+    return [*map(str, (table, facts, *charts, kernel)), *_leave_grids(study, folder)]
+
+
+def _leave_grids(study: Study, folder: Path) -> list[str]:
+    counts: dict[str, list[str]] = {}
+    for row in study.steps:
+        if row.grid in _MADE:
+            name = f"{row.kernel}_{row.grid.replace(' ', '_')}"
+            write_text(folder / f"{name}_{row.count}.toml", _component("gammas", {"gammas": list(row.gammas)}))
+            counts.setdefault(name, []).append(str(row.count))
+    return [f"{folder / name}_{_one_of(of_grid)}.toml" for name, of_grid in counts.items()]
+
+
+def _one_of(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else "{" + ",".join(words) + "}"
+
+
+def _component(name: str, params: dict[str, Any]) -> str:
+    return tomli_w.dumps({"name": name, **params})
+
+
+def _variance_chart(study: Study, folder: Path) -> list[Path]:
+    """Of the few schedules that vary least."""
+    few = sorted(study.variances, key=lambda row: row.variance)[:_LINES]
+    lines = {f"{row.schedule}: {row.variance:.3g}": (study.test.gamma, np.array(row.density, float)) for row in few}
+    return line_chart(
+        folder / "variance",
+        lines,
+        x="gamma = -log SNR",
+        y="density of gamma for a uniform t",
+        title="Where schedules draw, and the variance, (bits/dim)^2",
+    )
+
+
+def _step_chart(study: Study, folder: Path) -> list[Path]:
+    lines = {}
+    for row in study.steps:
+        if row.grid != "closed form" and row.grid != "uniform in t":
+            of_line = lines.setdefault(f"{row.kernel}, {row.grid}", ([], []))
+            of_line[0].append(row.count)
+            of_line[1].append(row.bpd - study.continuous)
+    return line_chart(
+        folder / "steps",
+        lines,
+        x="steps T",
+        y="bits/dim above continuous time",
+        title="What few steps cost",
+        log=True,
+    )

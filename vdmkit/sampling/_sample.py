@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Drawing samples of a model: how, how many, and within a time limit."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, Real
+
+from vdmkit.denoiser import Estimate
+from vdmkit.errors import NonFiniteError
+from vdmkit.model import DiffusionModel
+from vdmkit.noise import AbstractGrid, AbstractSchedule, UniformInTime, gammas_of
+from vdmkit.progress import Progress, track
+from vdmkit.randomness import fold_purpose
+from vdmkit.sampling._ancestral import Ancestral
+from vdmkit.sampling._denoise import Guidance
+from vdmkit.sampling._sampler import AbstractSampler, draw
+
+_BATCH = 64
+_TIMED = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How samples are drawn: a sampler, its number of steps and their grid, labels, and where the last step leads.
+
+    `end` "latent" is z_0, from which the observation draws levels; "image" is no noise at all.
+    """
+
+    sampler: AbstractSampler
+    steps: int
+    grid: AbstractGrid = UniformInTime()
+    guidance: Guidance | None = None
+    end: Literal["latent", "image"] = "latent"
+
+    def gammas(self, schedule: AbstractSchedule) -> Float[Array, " steps_plus_1"]:
+        """gamma at the ends of the steps, from the noisiest; to -inf where the last one leads to an image."""
+        if self.end == "latent":
+            return self.grid(schedule, self.steps)
+        latents = self.grid(schedule, self.steps - 1) if self.steps > 1 else gammas_of(schedule, 1)[-1:]
+        return jnp.append(latents, -jnp.inf)
+
+
+def sample(
+    model: DiffusionModel,
+    *,
+    count: int,
+    key: PRNGKeyArray,
+    steps: int = 250,
+    sampler: AbstractSampler | None = None,
+    grid: AbstractGrid | None = None,
+    guidance: Guidance | None = None,
+    end: Literal["latent", "image"] = "latent",
+    trajectory: bool = False,
+    progress: Progress = None,
+) -> Real[np.ndarray, "count h w c"] | tuple[Real[np.ndarray, "count h w c"], Float[np.ndarray, "steps count h w c"]]:
+    """Draw the first `count` images of the endless sequence that `key` defines: what `vdmkit sample` draws.
+
+    More of them change these by no more than the rounding of another batch, which a chaotic network can make visible.
+
+    Args:
+        key: that of the command is `jax.random.key(seed)`.
+        sampler: ancestral sampling if it is left out.
+        grid: gammas of the steps; even in t if it is left out.
+        guidance: gives the images labels.
+        end: see `SamplingConfig`.
+        trajectory: return x_hat(z_t) at the start of every step as well, in units of data, from the noisiest.
+        progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress.Meter`.
+
+    Raises:
+        NonFiniteError: some are not finite.
+    """
+    parts = {"sampler": sampler or Ancestral(), "grid": grid or UniformInTime()}
+    config, seen = SamplingConfig(steps=steps, guidance=guidance, end=end, **parts), []
+    keep = (lambda estimate: seen.append(np.asarray(estimate.x_hat))) if trajectory else lambda estimate: None
+    images = draw_samples(model, config, count, key=key, progress=progress, on_step=keep)
+    if not trajectory:
+        return images
+    batches = [np.stack(seen[first : first + steps]) for first in range(0, len(seen), steps)]
+    return images, np.concatenate(batches, axis=1)
+
+
+def draw_samples(
+    model: DiffusionModel,
+    config: SamplingConfig,
+    count: int,
+    *,
+    key: PRNGKeyArray,
+    progress: Progress = None,
+    on_step: Callable[[Estimate], object] = lambda estimate: None,
+) -> Real[np.ndarray, "count h w c"]:
+    """Draw samples as `config` says: see `sample`.
+
+    Args:
+        on_step: called after every step of at most 64 images, with what was estimated at its start.
+
+    Raises:
+        NonFiniteError: some are not finite.
+    """
+    key, gammas, starts = fold_purpose(key, "sample"), config.gammas(model.schedule), range(0, count, _BATCH)
+    with track(progress, "sampling", config.steps * len(starts)) as advance:
+
+        def stepped(estimate: Estimate) -> None:
+            on_step(estimate)
+            advance()
+
+        of_batch = {"key": key, "guidance": config.guidance, "on_step": stepped}
+        drawn = [
+            np.asarray(draw(model, config.sampler, gammas, min(_BATCH, count - first), first=first, **of_batch))
+            for first in starts
+        ]
+    return np.concatenate(drawn)
+
+
+def fit_into(model: DiffusionModel, config: SamplingConfig, count: int, *, seconds: float) -> tuple[int, int]:
+    """The largest number of images, and of steps, that fit: fewer images first, then, of a single one, fewer steps.
+
+    Timed on one step of a few images, which need not come out finite.
+    """
+    grid = UniformInTime()(model.schedule, 2)
+    images = min(count, _TIMED)
+    times = []
+    for _ in range(2):  # the first includes compilation
+        start = time.monotonic()
+        with suppress(NonFiniteError):
+            draw(
+                model, config.sampler, grid[:2], images, key=jax.random.key(0), guidance=config.guidance
+            ).block_until_ready()
+        times.append(time.monotonic() - start)
+    affordable = max(int(seconds / times[1] * images), 1)  # steps of single images
+    fitting = min(count, max(affordable // config.steps, 1))
+    return fitting, config.steps if fitting > 1 else min(config.steps, affordable)

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trained model's errors along gamma, and the schedules and step grids that follow from them."""
+
+from vdmkit.study._curve import Curve, errors_at, loss_at_ends
+from vdmkit.study._fit import Fit, choice_of_fit, fitted, judge_fit
+from vdmkit.study._grids import cheapest_paths, closed_form, cost_of, costs_of_gaussian
+from vdmkit.study._measured import Measurement
+from vdmkit.study._pairs import steps_from
+from vdmkit.study._predicted import Predicted
+from vdmkit.study._study import Study, Variance, plan_study, study_schedules
+from vdmkit.study._text import text_of_study
+from vdmkit.study._variance import best_rate, fine, rate_of, variance, variances_with_errors
+
+__all__ = [
+    "Curve",
+    "Fit",
+    "Measurement",
+    "Predicted",
+    "Study",
+    "Variance",
+    "best_rate",
+    "cheapest_paths",
+    "choice_of_fit",
+    "closed_form",
+    "cost_of",
+    "costs_of_gaussian",
+    "errors_at",
+    "fine",
+    "fitted",
+    "judge_fit",
+    "loss_at_ends",
+    "plan_study",
+    "rate_of",
+    "steps_from",
+    "study_schedules",
+    "text_of_study",
+    "variance",
+    "variances_with_errors",
+]

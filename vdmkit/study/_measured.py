@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a study of schedules measures, gamma by gamma."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jaxtyping import Float, PRNGKeyArray, Real
+
+from vdmkit.kernel import AbstractKernel
+from vdmkit.likelihood import Parts
+from vdmkit.model import DiffusionModel
+from vdmkit.progress import Progress, track
+from vdmkit.study._curve import Curve, errors_at, loss_at_ends
+from vdmkit.study._pairs import steps_from
+
+_BATCH = 64
+_SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Errors along gamma, and by kernel what its steps between any two gammas cost, as `steps_from` gives it."""
+
+    curves: Mapping[str, Curve]
+    steps: Mapping[str, Mapping[str, Float[np.ndarray, "2 g g _"]]]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A model, training and test images, the gammas, and kernels whose steps have to be measured one by one.
+
+    `left_out`: why steps of other kernels cannot be measured.
+    """
+
+    model: DiffusionModel
+    images: Mapping[str, Real[np.ndarray, "_ h w c"]]
+    gamma: Float[np.ndarray, " g"]
+    kernels: Mapping[str, AbstractKernel]
+    left_out: tuple[str, ...]
+    key: PRNGKeyArray
+
+    def evaluations(self, number: int) -> int:
+        """How often the network is evaluated at one of the gammas."""
+        return 2 * sum(map(len, self.images.values())) * (1 + (len(self.kernels) if number else 0))
+
+    def measure(self, kept: Parts | None = None, progress: Progress = None) -> Measured:
+        """Measure what is not in `kept`.
+
+        The gammas come in an order of chance: steps from a high one cost more, so that only then the time left is true.
+        """
+        count, found = len(self.gamma), self._done(kept)
+        total, done = (sum(map(self.evaluations, numbers)) for numbers in (range(count), found))
+        with track(progress, "measuring", total, done) as advance:
+            for number in np.random.default_rng(0).permutation(count).tolist():
+                if number not in found:
+                    found[number] = self._at(number)
+                    if kept:
+                        kept.write(number, found[number])
+                    advance(self.evaluations(number))
+        return self._joined([found[number] for number in range(count)])
+
+    def _done(self, kept: Parts | None) -> dict[int, dict[str, np.ndarray]]:
+        if kept is None:
+            return {}
+        return {number: part for number in range(len(self.gamma)) if (part := kept.read(number)) is not None}
+
+    def describe(self, kept: Parts | None = None) -> str:
+        """Returns what is to be measured, and how much of it `kept` holds."""
+        numbers = range(len(self.gamma)), self._done(kept)
+        total, done = (sum(map(self.evaluations, some)) for some in numbers)
+        images = " and ".join(f"{len(images):,} {split} images" for split, images in self.images.items())
+        what = " and ".join(["errors", *(f"steps of kernel {name}" for name in self.kernels)])
+        before = f", {done:,} of them done before" if done else ""
+        return f"{what} at {len(self.gamma)} gammas on {images}: {total:,} evaluations of the network{before}"
+
+    def _at(self, number: int) -> dict[str, np.ndarray]:
+        """Everything at one gamma. Both splits at once: a loop over steps keeps one core busy."""
+        with ThreadPoolExecutor(len(_SPLITS)) as pool:
+            return {name: values for part in pool.map(self._of_split, _SPLITS, [number] * 2) for name, values in part}
+
+    def _of_split(self, split: str, number: int) -> list[tuple[str, np.ndarray]]:
+        images, key = self.images[split], self._key(split)
+        found = [(f"{split}_errors", errors_at(self.model, images, self.gamma, number, key=key))]
+        for name, kernel in self.kernels.items():
+            steps = steps_from(self.model, kernel, images, self.gamma, number, batch_size=_BATCH, key=key)
+            found.append((f"{split}_steps_{name}", steps))
+        return found
+
+    def _joined(self, parts: list[dict[str, np.ndarray]]) -> Measured:
+        curves, steps = {}, {name: {} for name in self.kernels}
+        for split in _SPLITS:
+            ends = loss_at_ends(self.model, self.images[split], key=self._key(split))
+            curves[split] = Curve(self.gamma, np.stack([part[f"{split}_errors"] for part in parts], axis=1), ends)
+            for name in self.kernels:
+                steps[name][split] = np.stack([part[f"{split}_steps_{name}"] for part in parts], axis=2)
+        return Measured(curves, steps)
+
+    def _key(self, split: str) -> PRNGKeyArray:
+        return jax.random.fold_in(self.key, _SPLITS.index(split))

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bounds of T steps for kernels and grids, predicted: grids found on training images, bounds of test images."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from vdmkit.kernel import OptimalVariance
+from vdmkit.likelihood import interval
+from vdmkit.noise import AbstractSchedule, UniformInTime
+from vdmkit.objective import bits_per_dim
+from vdmkit.study._curve import Curve
+from vdmkit.study._grids import cheapest_paths, closed_form, costs_of_gaussian
+
+_NODES = 1000  # candidates of a step's end, where costs are known everywhere
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A grid of T steps for a kernel, and the bound that it gives, bits/dim, +/- the 95% Monte Carlo half-width."""
+
+    kernel: str
+    grid: str
+    gammas: tuple[float, ...]
+    bpd: float
+    half_width: float
+
+    @property
+    def count(self) -> int:
+        """T."""
+        return len(self.gammas) - 1
+
+
+def steps_of(
+    kernel: str, grid: str, gammas: Float[np.ndarray, " t"], nats: Float[np.ndarray, "2 n"], d: int
+) -> Predicted:
+    """From two estimates of the bound of each image."""
+    found = interval(bits_per_dim(nats, d))
+    return Predicted(kernel, grid, tuple(gammas.tolist()), found.value, found.half_width_monte_carlo)
+
+
+def of_gaussian(
+    schedule: AbstractSchedule, train: Curve, test: Curve, counts: Iterable[int], d: int
+) -> list[Predicted]:
+    """The paper's kernel on four grids for each T."""
+    gamma = np.linspace(train.gamma[0], train.gamma[-1], _NODES)
+    mean = train.mean(gamma)
+    paths = cheapest_paths(costs_of_gaussian(gamma, mean, d), max(counts))
+    rows = []
+    for count in counts:
+        grids = {
+            "uniform in t": np.asarray(UniformInTime()(schedule, count), np.float64)[::-1],
+            "uniform in gamma": np.linspace(gamma[0], gamma[-1], count + 1),
+            "closed form": closed_form(gamma, mean, count),
+            "dynamic": gamma[paths[count - 1]],
+        }
+        for name, gammas in grids.items():
+            nats = test.bound(gammas[1:], np.expm1(np.diff(gammas)) / 2)
+            rows.append(steps_of("gaussian", name, gammas, nats, d))
+    return rows
+
+
+def of_optimal_variance(
+    kernel: OptimalVariance, train: Curve, test: Curve, counts: Iterable[int], d: int
+) -> list[Predicted]:
+    """The Gaussian kernel of measured variance, on two grids for each T."""
+    gamma = np.linspace(train.gamma[0], train.gamma[-1], _NODES)
+    paths = cheapest_paths(costs_of_gaussian(gamma, train.mean(gamma), d, optimal_variance=True), max(counts))
+    rows = []
+    for count in counts:
+        grids = {"uniform in gamma": np.linspace(gamma[0], gamma[-1], count + 1), "dynamic": gamma[paths[count - 1]]}
+        for name, gammas in grids.items():
+            rate = np.expm1(np.diff(gammas))
+            u = rate * np.asarray(kernel.error(jnp.asarray(gammas[1:], float)), np.float64)
+            nats = test.bound(gammas[1:], rate / (1 + u) / 2) + d / 2 * (np.log1p(u) - u / (1 + u)).sum()
+            rows.append(steps_of("optimal_variance", name, gammas, nats, d))
+    return rows
+
+
+def of_pairs(
+    kernel: str,
+    gamma: Float[np.ndarray, " g"],
+    train: Float[np.ndarray, "2 g g n"],
+    test: Float[np.ndarray, "2 g g m"],
+    ends: Float[np.ndarray, "2 m"],
+    counts: Iterable[int],
+    d: int,
+) -> list[Predicted]:
+    """Any other kernel, from what it costs between any two gammas; T that there are too few gammas for are left out."""
+    last = len(gamma) - 1
+    paths = cheapest_paths(train.mean((0, 3)), last)
+    rows = []
+    for count in (count for count in counts if count <= last):
+        grids = {"dynamic": paths[count - 1]}
+        if last % count == 0:
+            grids = {"uniform in gamma": np.arange(0, last + 1, last // count), **grids}
+        for name, path in grids.items():
+            nats = ends + test[:, path[:-1], path[1:]].sum(1)
+            rows.append(steps_of(kernel, name, gamma[path], nats, d))
+    return rows

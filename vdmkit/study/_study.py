@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a trained model's errors along gamma say about schedules and step grids."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray, Real
+
+from vdmkit.assembly import shapes_of_estimate
+from vdmkit.devices import Arithmetic, arithmetic
+from vdmkit.errors import VdmkitError
+from vdmkit.kernel import AbstractKernel, OptimalVariance
+from vdmkit.likelihood import Parts, interval
+from vdmkit.model import DiffusionModel
+from vdmkit.noise import AbstractSchedule, check_increasing, ends_of
+from vdmkit.objective import bits_per_dim
+from vdmkit.progress import Progress
+from vdmkit.registry import Choice, registry
+from vdmkit.study._curve import Curve
+from vdmkit.study._measured import Measurement
+from vdmkit.study._predicted import Predicted, of_gaussian, of_optimal_variance, of_pairs
+from vdmkit.study._variance import best_rate, fine, rate_of, variances_with_errors
+
+THIS_RUNS, BEST = "this run's", "the best there is"
+Some = Real[np.ndarray, "_ h w c"]
+
+
+@dataclass(frozen=True)
+class Variance:
+    """Of the bound's estimate from one image, one t and one eps, (bits/dim)^2, with its 95% interval.
+
+    `density` is that of gamma for a uniform t, at the gammas of the curve; None where gamma stands still.
+    """
+
+    schedule: str
+    variance: float
+    low: float
+    high: float
+    density: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    """`continuous` is the bound of `images` test images in continuous time, bits/dim, +/- 95% of Monte Carlo."""
+
+    continuous: float
+    half_width: float
+    images: int
+    train: Curve
+    test: Curve
+    variances: tuple[Variance, ...]
+    steps: tuple[Predicted, ...]
+    left_out: tuple[str, ...]
+    optimal_variance: dict[str, tuple[float, ...]]
+    arithmetic: Arithmetic
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything but the images' own curves: their means on test images."""
+        curve = {
+            "gamma": self.test.gamma.tolist(),
+            "squared_error": self.test.error.mean((0, 2)).tolist(),
+            "fourth_moment": (self.test.error**2).mean((0, 2)).tolist(),
+            **_standard_errors(self.test),
+        }
+        values = {name: getattr(self, name) for name in ("continuous", "half_width", "images", "left_out")}
+        rows = {name: [asdict(row) for row in getattr(self, name)] for name in ("variances", "steps")}
+        measured = {"curve": curve, "optimal_variance": self.optimal_variance}
+        return {**values, **rows, **measured, **asdict(self.arithmetic)}
+
+
+def plan_study(model: DiffusionModel, train: Some, test: Some, *, nodes: int = 61, key: PRNGKeyArray) -> Measurement:
+    """Returns what a study of schedules and step grids measures: errors of a model at `nodes` gammas, on these images.
+
+    Raises:
+        RecipeError: the schedule does not rise.
+    """
+    check_increasing(model.schedule)
+    kernels, left_out = _kernels(model)
+    gamma = np.linspace(*ends_of(model.schedule), nodes)
+    return Measurement(model, {"train": train, "test": test}, gamma, kernels, tuple(left_out), key)
+
+
+def study_schedules(
+    plan: Measurement, counts: tuple[int, ...], *, kept: Parts | None = None, progress: Progress = None
+) -> Study:
+    """Measure what is planned, and conclude what schedules, and grids of `counts` steps, would cost.
+
+    Args:
+        kept: where what is measured at each gamma is kept, and read from.
+        progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress.Meter`.
+    """
+    model, gamma, d = plan.model, plan.gamma, plan.model.dimensions
+    measured = plan.measure(kept, progress)
+    curve, tested = measured.curves["train"], measured.curves["test"]
+    optimal = {"gammas": tuple(gamma.tolist()), "errors": tuple((curve.mean(gamma) / d).tolist())}
+    steps = of_gaussian(model.schedule, curve, tested, counts, d)
+    steps += of_optimal_variance(OptimalVariance(**optimal), curve, tested, counts, d)
+    for name, of_kernel in measured.steps.items():
+        steps += of_pairs(name, gamma, of_kernel["train"], of_kernel["test"], tested.ends, counts, d)
+    tables = tuple(_variances(model.schedule, tested, d)), tuple(steps), plan.left_out
+    found = _continuous(tested, d)
+    return Study(*found, len(plan.images["test"]), curve, tested, *tables, optimal, arithmetic())
+
+
+def _kernels(model: DiffusionModel) -> tuple[dict[str, AbstractKernel], list[str]]:
+    """Those whose steps have to be measured one by one, and why others cannot be."""
+    kernels, left_out = {}, []
+    for name in sorted(set(registry("kernel").components) - {"gaussian", "optimal_variance"}):
+        try:
+            kernel = Choice("kernel", name).build()
+            _check_kernel(kernel, model)
+            kernels[name] = kernel
+        except VdmkitError as error:
+            left_out.append(f"kernel {name}: " + str(error).removeprefix(f"kernel {name}: "))
+    return kernels, left_out
+
+
+def _check_kernel(kernel: AbstractKernel, model: DiffusionModel) -> None:
+    """Raises VdmkitError if the model's estimates lack what it needs."""
+    estimate = shapes_of_estimate(model.prediction, model.shape)
+    ends = jnp.ones(()), jnp.zeros(())
+    eqx.filter_eval_shape(kernel.kl, estimate, estimate.x_hat, estimate.x_hat, *ends, key=jax.random.key(0))
+
+
+def _continuous(curve: Curve, d: int) -> tuple[float, float]:
+    gamma = fine(curve)
+    weights = np.full(len(gamma), gamma[1] - gamma[0]) / 2
+    weights[[0, -1]] /= 2  # the trapezoid rule
+    found = interval(bits_per_dim(curve.bound(gamma, weights), d))
+    return found.value, found.half_width_monte_carlo
+
+
+def _variances(own: AbstractSchedule, curve: Curve, d: int) -> Iterator[Variance]:
+    schedules = {THIS_RUNS: own, **dict(_registered(float(curve.gamma[0]), float(curve.gamma[-1])))}
+    rates = [rate_of(schedule, fine(curve)) for schedule in schedules.values()]
+    found = variances_with_errors(curve, [*rates, None]) * float(bits_per_dim(1.0, d)) ** 2
+    for name, rate, row in zip([*schedules, BEST], [*rates, best_rate(curve)], found, strict=True):
+        at = np.interp(curve.gamma, fine(curve), rate)
+        value, low, high = map(float, row)
+        yield Variance(name, value, low, high, tuple(1 / r if r > 0 else None for r in at.tolist()))
+
+
+def _registered(gamma_0: float, gamma_1: float) -> Iterator[tuple[str, AbstractSchedule]]:
+    """Those that training does not shape, with these ends where their keys say so."""
+    for name, component in sorted(registry("schedule").components.items()):
+        ends = {"gamma_min": gamma_0, "gamma_max": gamma_1}
+        given = {key: value for key, value in ends.items() if key in component.parameters}
+        try:
+            schedule = component.build({"key": jax.random.key(0)}, **given)
+        except (VdmkitError, TypeError):
+            continue  # it needs keys that only its user knows
+        if not _learns(schedule):
+            yield name, schedule
+
+
+def _learns(schedule: AbstractSchedule) -> bool:
+    return bool(jax.tree.leaves(eqx.filter(schedule, eqx.is_inexact_array)))
+
+
+def _standard_errors(curve: Curve) -> dict[str, list[float]]:
+    n = curve.error.shape[2]
+    of = {"squared_error": curve.error.mean(0), "fourth_moment": (curve.error**2).mean(0)}
+    return {f"{name}_standard_error": (a.std(1, ddof=1) / np.sqrt(n)).tolist() for name, a in of.items()}

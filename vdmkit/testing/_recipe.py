@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Before a number is called trusted: do the components that it comes from do what components of their kinds must?
+
+The checks are those of `vdmkit.testing`, on the run's own components, parameters and images.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jaxtyping import Real
+
+from vdmkit.assembly import build_estimator, build_optimizer
+from vdmkit.data import AbstractSource, Images
+from vdmkit.errors import ConformanceError, RecipeError, UntrustedError
+from vdmkit.likelihood import ImportanceWeighted, VariationalBound
+from vdmkit.model import DiffusionModel
+from vdmkit.noise import AbstractSchedule, check_increasing, ends_of
+from vdmkit.recipe import Recipe
+from vdmkit.registry import Choice, Component
+from vdmkit.testing._data import check_augmentation, check_images, check_loads_again
+from vdmkit.testing._estimator import check_estimator
+from vdmkit.testing._model import (
+    check_derivative_of_model,
+    check_kernel_of_model,
+    checks_of_model,
+    latents_of,
+)
+from vdmkit.testing._noise import check_grid, gammas_between
+from vdmkit.testing._objective import check_time_sampler, check_weighting
+from vdmkit.testing._optimizer import check_optimizer
+from vdmkit.testing._sampling import check_sampler
+
+_FEW = 16  # training images that augmentations are tried on
+_SIDE = 3  # of the made-up images that estimators are tried on
+_NO_DERIVATIVE = (VariationalBound, ImportanceWeighted)  # estimators that never differentiate the network
+Checked = tuple[Component, Callable[[], object]]
+"""A component and its check, which raises, or returns False where the sum of probabilities could not be checked."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is wrong with components, in sentences, and what is to be said beside the number."""
+
+    problems: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    def refuse(self) -> "Findings":
+        """Raises UntrustedError if anything is wrong."""
+        if self.problems:
+            raise UntrustedError(
+                f"no number of this model can be trusted: {' '.join(self.problems)} "
+                "Correct the component, or choose another."
+            )
+        return self
+
+    def __add__(self, other: "Findings") -> "Findings":
+        """What both say, each sentence once."""
+        pairs = (self.problems, other.problems), (self.remarks, other.remarks)
+        return Findings(*(tuple(dict.fromkeys(mine + others)) for mine, others in pairs))
+
+
+def check_model_of_recipe(
+    recipe: Recipe, model: DiffusionModel, pixels: Real[np.ndarray, "n h w c"], *, differentiated: bool = False
+) -> Findings:
+    """Schedule, path, prediction, network, observation and, with T steps, kernel of `model`, on latents of images.
+
+    `differentiated`: whether the number depends on derivatives of the network, as that of an ODE does.
+    """
+    choices, latents = recipe.model, latents_of(model, pixels)
+    checks: list[Checked] = [
+        (getattr(choices, kind).component, check) for kind, check in checks_of_model(model, latents).items()
+    ]
+    checks += [
+        (kernel.component, lambda kernel=kernel: check_kernel_of_model(kernel.build(), latents))
+        for kernel in _kernels(recipe)
+    ]
+    if differentiated:
+        checks.append((choices.network.component, lambda: check_derivative_of_model(model, latents)))
+    return _run(checks)
+
+
+def check_measurement_of_recipe(recipe: Recipe, model: DiffusionModel, test: Images) -> Findings:
+    """What the recipe's likelihood comes from: the model, the grids of its steps, and the estimator.
+
+    What is wrong with the estimator is said only if the others have no fault, which would be put down to it.
+    """
+    differentiated = not isinstance(build_estimator(recipe, test.levels), _NO_DERIVATIVE)
+    grids = _checks_of_grids(_grids_of_measurement(recipe), model.schedule)
+    with ThreadPoolExecutor(1) as aside:  # most of the time goes into compilation, which another core can do
+        estimator = aside.submit(check_estimator_of_recipe, recipe, model)
+        found = check_model_of_recipe(recipe, model, test.pixels, differentiated=differentiated) + _run(grids)
+        return found if found.problems else found + estimator.result()
+
+
+def check_estimator_of_recipe(recipe: Recipe, model: DiffusionModel) -> Findings:
+    """The recipe's estimator, on made-up data whose likelihood is known, of the run's levels and noise levels."""
+    choice, levels, ends = recipe.likelihood.estimator, model.observation.levels, ends_of(model.schedule)
+    height, width, channels = model.shape
+    shape = min(height, _SIDE), min(width, _SIDE), min(channels, _SIDE)
+    check = lambda: check_estimator(build_estimator(recipe, levels), levels, shape, ends)  # noqa: E731
+    return _run([(choice.component, check)])
+
+
+def check_data_of_recipe(recipe: Recipe, source: AbstractSource, *splits: Images) -> Findings:
+    """Images are what their source and their identity say, and the last split loads with the same pixels again."""
+    component = recipe.data.component
+    checks = [(component, lambda images=images: check_images(source, images)) for images in splits]
+    return _run([*checks, (component, lambda: check_loads_again(source, splits[-1]))])
+
+
+def check_training_of_recipe(recipe: Recipe, train: Images) -> Findings:
+    """What training and sampling use besides the model."""
+    return _run(_checks_of_training(recipe, train))
+
+
+def _checks_of_training(recipe: Recipe, train: Images) -> Iterator[Checked]:
+    objective, sampling, few = recipe.objective, recipe.sampling, train.pixels[:_FEW]
+    yield objective.time_sampler.component, lambda: check_time_sampler(objective.time_sampler.build())
+    schedule = recipe.model.schedule.build(key=jax.random.key(0))
+    gammas = gammas_between(schedule)
+    yield objective.weighting.component, lambda: check_weighting(objective.weighting.build(), gammas)
+    yield recipe.optimizer.component, lambda: check_optimizer(build_optimizer(recipe))
+    yield sampling.sampler.component, lambda: check_sampler(sampling.sampler.build())
+    for choice in recipe.augmentations:
+        yield choice.component, lambda one=choice: check_augmentation(one.build(), few, train.levels)
+    yield recipe.model.schedule.component, lambda: check_increasing(schedule)
+    yield from _checks_of_grids(_grids_of_training(recipe), schedule)
+
+
+def _checks_of_grids(grids: Iterable[tuple[Choice, int]], schedule: AbstractSchedule) -> Iterator[Checked]:
+    for choice, steps in grids:
+        yield choice.component, lambda one=choice, steps=steps: check_grid(one.build(), schedule, steps)
+
+
+def _grids_of_training(recipe: Recipe) -> Iterator[tuple[Choice, int]]:
+    """Those of training and sampling, with their numbers of steps."""
+    objective, sampling = recipe.objective, recipe.sampling
+    if objective.steps:
+        yield objective.grid, objective.steps
+    latents = sampling.steps - (sampling.end == "image")  # whose last step is not of the grid
+    if latents:
+        yield sampling.grid, latents
+
+
+def _grids_of_measurement(recipe: Recipe) -> Iterator[tuple[Choice, int]]:
+    """Those of a T-step bound, of training and given by the estimator, with their numbers of steps."""
+    estimator, objective = recipe.likelihood.estimator, recipe.objective
+    if objective.steps:
+        yield objective.grid, objective.steps
+    if steps := estimator.params.get("steps") or objective.steps:
+        yield from ((one, steps) for one in estimator.nested() if one.kind == "grid")
+
+
+def _kernels(recipe: Recipe) -> list[Choice]:
+    """Those of T-step bounds that the recipe trains or measures, each once."""
+    trained = [recipe.objective.kernel] if recipe.objective.steps else []
+    measured = [one for one in recipe.likelihood.estimator.nested() if one.kind == "kernel"]
+    return trained + [one for one in measured if one not in trained]
+
+
+def _run(checks: Iterable[Checked]) -> Findings:
+    with ThreadPoolExecutor(2) as pool:
+        return sum(pool.map(lambda checked: _findings(*checked), checks), Findings())
+
+
+def _findings(component: Component, check: Callable[[], object]) -> Findings:
+    """What is wrong with a component. A recipe's own mistake is raised: the component is not to blame.
+
+    Raises:
+        RecipeError: a component of vdmkit refuses the recipe's values.
+        PluginError: a plugin fails.
+    """
+    try:
+        with component.named("cannot be checked"):
+            if check() is False:  # as only that of an observation may say
+                return Findings(remarks=(f"It was not checked whether the probabilities of {component} sum to 1.",))
+    except ConformanceError as error:
+        return Findings((f"{component}: {error}",))
+    except RecipeError as error:
+        if component.origin == "vdmkit":
+            raise
+        return Findings((str(error),))
+    return Findings()
