@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model: one pytree that is trained and saved, and gives likelihoods and samples."""
 
+from collections.abc import Callable
+
 import equinox as eqx
-from jaxtyping import Array, Float, PRNGKeyArray
+import jax
+from jaxtyping import Array, Float, PRNGKeyArray, Real
 
 from vdmkit.denoiser import AbstractPrediction, Estimate
 from vdmkit.errors import RecipeError
-from vdmkit.networks import AbstractNetwork, Condition
-from vdmkit.noise import AbstractPath, AbstractSchedule, VariancePreserving
+from vdmkit.networks import Condition
+from vdmkit.noise import AbstractPath, AbstractSchedule, VariancePreserving, diffuse
 from vdmkit.observation import AbstractObservation, CategoricalObservation
 
 
@@ -17,7 +20,7 @@ class DiffusionModel(eqx.Module):
     Args:
         schedule: The noise schedule gamma(t).
         prediction: What the network's output means, such as eps or v.
-        network: The network; its number of outputs must be `prediction.outputs`.
+        network: Any pytree that is called as `AbstractNetwork` is, and returns (h, w, c, `prediction.outputs`).
         shape: (h, w, c) of an image.
         levels: Number of values of a pixel, for the paper's categorical observation.
         observation: The decoder p(x | z_0), instead of `levels`.
@@ -27,7 +30,7 @@ class DiffusionModel(eqx.Module):
     schedule: AbstractSchedule
     path: AbstractPath
     prediction: AbstractPrediction
-    network: AbstractNetwork
+    network: Callable[..., Array]
     observation: AbstractObservation
     shape: tuple[int, int, int] = eqx.field(static=True)
 
@@ -36,7 +39,7 @@ class DiffusionModel(eqx.Module):
         *,
         schedule: AbstractSchedule,
         prediction: AbstractPrediction,
-        network: AbstractNetwork,
+        network: Callable[..., Array],
         shape: tuple[int, int, int],
         levels: int | None = None,
         observation: AbstractObservation | None = None,
@@ -49,6 +52,14 @@ class DiffusionModel(eqx.Module):
         self.schedule, self.prediction, self.network, self.shape = schedule, prediction, network, shape
         self.path = VariancePreserving() if path is None else path
         self.observation = observation
+
+    def diffuse(
+        self, image: Real[Array, "h w c"], gamma: Float[Array, ""], *, key: PRNGKeyArray
+    ) -> tuple[Float[Array, "h w c"], Float[Array, "h w c"]]:
+        """Returns z = alpha x + sigma eps, a draw of q(z | image) at gamma, and its noise eps ~ N(0, I)."""
+        x = self.observation.encode(image)
+        eps = jax.random.normal(key, x.shape, x.dtype)
+        return diffuse(self.path, gamma, x, eps), eps
 
     def denoise(
         self,

@@ -23,8 +23,8 @@ from vdmkit.observation import AbstractObservation, CategoricalObservation, Gaus
 
 _EPS = np.linspace(-9, 9, 181)  # the probability beyond is 2e-19
 _WEIGHT = np.exp(-(_EPS**2) / 2) / np.exp(-(_EPS**2) / 2).sum()
-# The loss is analytic in gamma within about pi / 2, so Gauss-Legendre has an error of 1e-13 on such panels. It is larger
-# for an improbable level, whose posterior switches in a fraction of a panel: 1e-5 of hundreds of nats.
+# The loss is analytic in gamma within about pi / 2, so Gauss-Legendre has an error of 1e-13 on such panels. It is
+# larger for an improbable level, whose posterior switches in a fraction of a panel: 1e-5 of hundreds of nats.
 _PANEL, _NODES = 0.5, 8
 _STEEP = -600.0  # log P of a level, below which products may underflow (the smallest float64 is exp(-745))
 
