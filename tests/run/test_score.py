@@ -130,9 +130,9 @@ def test_samples_of_a_label_beside_images_of_it(program, tmp_path):
     assert refused == (1, "", f"-n 100: at most {of_seven}, the test images of label 7.\n")
     for command in ("score", "sample"):
         twice = program(command, "--ckpt", str(labelled), "--steps", "2", "--set", "sampling.steps=3")
-        assert twice == (2, "", "--steps and --set sampling.steps say the same. Leave one of them out.\n")
+        assert twice == (2, "", "--steps and --set sampling.steps set the same key. Omit one of them.\n")
     folder = program("score", "--ckpt", str(labelled), "--inception", str(tmp_path))
-    assert folder == (2, "", f"--inception {tmp_path}: a folder. Give the file of the weights that is in it.\n")
+    assert folder == (2, "", f"--inception {tmp_path}: a folder. Give the file of weights inside it.\n")
 
 
 def last_line(result: tuple[int, str, str]) -> tuple[int, str, str]:

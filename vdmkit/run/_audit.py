@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The audit of a run: all estimators on the same few images, and what the referee says of them."""
+"""The audit of a run: all estimators on the same few images, and the referee's checks of their relations."""
 
 import math
 import sys
@@ -22,7 +22,7 @@ _IMAGES = 64
 
 
 def audit(run: Run, test: Images) -> list[Check]:
-    """Measure 64 images, or as many as the recipe's `likelihood.images`, drawn at random; leave RUN/audit.json."""
+    """Measures 64 images, or the recipe's `likelihood.images`, drawn at random, and writes RUN/audit.json."""
     settings = run.recipe.likelihood
     model = run.weighted(settings.weights)
     check_fits(model, test)
@@ -38,12 +38,12 @@ def audit(run: Run, test: Images) -> list[Check]:
 
 
 def audit_as_json(checks: list[Check]) -> dict[str, Any]:
-    """Every check, and what this process computes in and on."""
+    """Returns every check, and the arithmetic of this process, as JSON values."""
     return {"checks": [as_json(check) for check in checks], **asdict(arithmetic())}
 
 
 def as_json(check: Check) -> dict[str, Any]:
-    """Infinite ends are None: JSON has no infinity. A difference that is none is None too."""
+    """Returns a check as JSON values; numbers that are not finite are None, because JSON does not have them."""
     numbers = {"difference": check.difference, "half_width": check.half_width, "low": check.low, "high": check.high}
     return {
         "claim": check.claim,

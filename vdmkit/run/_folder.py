@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of a run: everything that a later command needs."""
+"""The folder of a run, with everything that a later command needs."""
 
 import fcntl
 import json
@@ -23,7 +23,7 @@ _FACTS = {"plugins", "shape", "levels", "data", "imported", "sessions"}
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Names of what a run leaves behind."""
+    """The files of a run folder."""
 
     path: Path
 
@@ -34,7 +34,7 @@ class RunFolder:
 
     @property
     def resolved_recipe(self) -> Path:
-        """The recipe with overrides and defaults filled in; itself a valid recipe. Its presence marks a run folder."""
+        """The recipe with overrides and defaults filled in, a valid recipe. Its presence marks a run folder."""
         return self.path / "resolved.toml"
 
     @property
@@ -53,22 +53,22 @@ class RunFolder:
 
     @property
     def likelihoods(self) -> Path:
-        """A JSON file and every image's estimates for each likelihood that was measured."""
+        """A JSON file and every image's estimates for each measured likelihood."""
         return self.path / "likelihood"
 
     @property
     def unfinished_likelihood(self) -> Path:
-        """Batches done of a likelihood that was interrupted."""
+        """Finished batches of an interrupted likelihood."""
         return self.path / "likelihood.unfinished"
 
     @property
     def schedule(self) -> Path:
-        """What the last study of schedules left."""
+        """The results of the last study of schedules."""
         return self.path / "schedule"
 
     @property
     def unfinished_schedule(self) -> Path:
-        """What was measured in a study of schedules that was interrupted."""
+        """Measurements of an interrupted study of schedules."""
         return self.path / "schedule.unfinished"
 
     @property
@@ -92,10 +92,10 @@ class RunFolder:
         return self.path / "trained_levels.npy"
 
     def check(self, recipe: Recipe, plugins: Sequence[Path] = ()) -> None:
-        """Raises CheckpointError if this is another recipe's folder, or holds something else. Changes nothing.
+        """Raises CheckpointError if this is another recipe's folder, or holds something else. It changes nothing.
 
         Args:
-            recipe: What is to be trained here.
+            recipe: The recipe to train here.
             plugins: Plugin files that were loaded for it.
         """
         if self.path.exists() and (reason := not_a_folder(self.path)):
@@ -106,27 +106,27 @@ class RunFolder:
             raise CheckpointError(f"{self.path}: not empty, and not a run folder. Choose another with --out.")
 
     def check_new(self, option: str) -> None:
-        """Raises CheckpointError if there is anything in it, or it is a file; `option` chose it."""
+        """Raises CheckpointError if the folder is not empty, or is a file. `option` is the option that names it."""
         if self.path.exists() and (reason := not_a_folder(self.path)):
             raise CheckpointError(f"{self.path}: {reason}. Choose another with {option}.")
         if self.path.exists() and any(self.path.iterdir()):
             raise CheckpointError(f"{self.path}: not empty. Choose another folder with {option}.")
 
     def write_recipe(self, recipe: Recipe, text: str) -> None:
-        """Make this the folder of `recipe`, whose file reads `text`."""
+        """Makes this the folder of `recipe`, whose file has the contents `text`."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(self.resolved_recipe, dump(recipe))  # first: a run killed here can be continued
         write_text(self.given_recipe, text)
 
     def keep_plugins(self, sources: Mapping[str, bytes]) -> None:
-        """Keep copies of plugin files, given by name."""
+        """Writes copies of plugin files, given by name."""
         for name, source in sources.items():
             self.plugins.mkdir(exist_ok=True)
             with whole_file(self.plugins / name) as part:
                 part.write_bytes(source)
 
     def kept_plugins(self) -> list[Path]:
-        """The copies. Raises CheckpointError if one is not as the run began with."""
+        """Returns the copies. Raises CheckpointError if one has changed since the run began."""
         for name, sha256 in self.facts()["plugins"].items():
             path = self.plugins / name
             if not path.is_file() or file_sha256(path) != sha256:
@@ -134,9 +134,9 @@ class RunFolder:
         return [self.plugins / name for name in self.facts()["plugins"]]
 
     def kept(self, path: Path) -> Path | None:
-        """A file that the manifest keeps the SHA-256 of, or that an older run wrote; None if there is none.
+        """Returns a file whose SHA-256 is in the manifest, or that an older run wrote; None if it does not exist.
 
-        Raises CheckpointError if it is not as it was written.
+        Raises CheckpointError if the file has changed since it was written.
         """
         sha256 = self.facts().get("kept", {}).get(path.name)
         if sha256 and not (path.is_file() and file_sha256(path) == sha256):
@@ -159,7 +159,7 @@ class RunFolder:
             )
 
     def say_new_end(self, recipe: Recipe, plugins: Sequence[Path]) -> None:
-        """A line on standard error where `recipe` makes the run that is here longer or shorter."""
+        """Prints a line on standard error if `recipe` makes the existing run longer or shorter."""
         if not self.resolved_recipe.exists():
             return
         steps_before, steps = self._recipe_before(plugins).training.steps, recipe.training.steps
@@ -171,7 +171,7 @@ class RunFolder:
             )
 
     def facts(self) -> dict[str, Any]:
-        """What the manifest says. Raises CheckpointError if it is missing or damaged."""
+        """Returns the manifest. Raises CheckpointError if it is missing or damaged."""
         if reason := not_a_file(self.manifest):
             raise CheckpointError(
                 f"{self.manifest}: {reason}. It records the data, plugins, versions and sessions that this run was "
@@ -191,7 +191,7 @@ class RunFolder:
         return facts
 
     def note_saved(self, step: int) -> None:
-        """Note in the manifest that the checkpoint of `step` is the newest. After it was written: never before."""
+        """Records in the manifest that the checkpoint of `step` is the newest, after it was written."""
         write_json(self.manifest, self.facts() | {"newest_checkpoint": step})
 
     def missing_checkpoint(self) -> int | None:
@@ -201,7 +201,7 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process; the system lets go of it however the process ends."""
+        """Locks the folder for this process; the system releases the lock however the process ends."""
         made = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDONLY)

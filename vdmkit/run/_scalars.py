@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What training changes besides the loss: the learning rate and the ends of the schedule."""
+"""Scalars logged beside the loss: the learning rate and the ends of the schedule."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from vdmkit.training import TrainState
 
 
 def scalars_of(recipe: Recipe, state: TrainState) -> dict[str, float]:
-    """gamma_0 and gamma_1 of the trained schedule, and the learning rate of the last update where it is known."""
+    """Returns gamma_0 and gamma_1 of the schedule, and the learning rate of the last update if it is known."""
     gamma_0, gamma_1 = ends_of(state.model.schedule)
     ends = {"schedule/gamma_0": gamma_0, "schedule/gamma_1": gamma_1}
     rate = build_learning_rate(recipe)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from vdmkit.study._predicted import Predicted
 from vdmkit.study._study import Study
 
-_LINES = 6  # of a chart
+_LINES = 6  # lines in a chart
 Lines = dict[str, tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]]
 
 
@@ -43,13 +43,13 @@ def _step_tables(steps: tuple[Predicted, ...]) -> list[str]:
 
 
 def lines_of_variances(study: Study) -> Lines:
-    """Returns the density of gamma for a uniform t of the few schedules that vary least, by name and variance."""
+    """Returns the density of gamma for uniform t of the schedules with least variance, by name and variance."""
     few = sorted(study.variances, key=lambda row: row.variance)[:_LINES]
     return {f"{row.schedule}: {row.variance:.3g}": (study.test.gamma, np.array(row.density, float)) for row in few}
 
 
 def lines_of_steps(study: Study) -> Lines:
-    """Returns what T steps cost above continuous time, bits/dim, by kernel and grid."""
+    """Returns the bounds of T steps minus that in continuous time, bits/dim, by kernel and grid."""
     points: dict[str, list[tuple[int, float]]] = {}
     for row in study.steps:
         if row.grid not in ("closed form", "uniform in t"):
