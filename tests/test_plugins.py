@@ -370,7 +370,9 @@ def test_a_function_that_gives_something_else_names_its_package(install):
     text = "import vdmkit\n\n@vdmkit.register('path', 'other')\ndef other():\n    return 'no path'\n"
     install("vdmkit-other", {"plug_other.py": text})
     load_plugins()
-    with pytest.raises(PluginError, match=r"^path 'other' of vdmkit-other gives a str, which is no AbstractPath\. "):
+    with pytest.raises(
+        PluginError, match=r"^path 'other' of vdmkit-other gives a str, which is not of type AbstractPath\. "
+    ):
         Choice("path", "other").build()
 
 

@@ -65,5 +65,5 @@ def _objective_of(params: PyTree) -> PyTree:
 
 
 def _decays(params: PyTree) -> PyTree:
-    """True for every parameter whose own name is not `bias`: kernels, scales, and the schedule's w and b."""
+    """Returns True for every parameter that is not named `bias`: kernels, scales, and the schedule's w and b."""
     return jax.tree_util.tree_map_with_path(lambda path, _: getattr(path[-1], "name", "") != "bias", params)

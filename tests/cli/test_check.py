@@ -208,8 +208,8 @@ def test_a_schedule_that_may_not_follow_the_variance(run, recipe, data):
         ("sampling.sampler={name='lms', order=5}", "sampler.order: expected less than or equal to 4, found 5."),
         (
             "sampling.label=3",
-            "sampling.label = 3: network 'small_unet' is not told labels. "
-            "Put it into network labelled, or leave sampling.label out.",
+            "sampling.label = 3: network 'small_unet' does not use labels. "
+            "Put it into network labelled, or remove sampling.label.",
         ),
     ],
 )
@@ -238,7 +238,7 @@ def test_labels_that_would_not_be_used(run, recipe):
     assert run(*guided, "--set", "sampling.label=10").err == "sampling.label = 10: expected 0 to 9.\n"
     assert "steps to z_0, guidance 2, label 9\n" in run(*guided, "--set", "sampling.label=9").out
     npz = ("--set", "data={name='npz', path='nowhere.npz'}")
-    assert run(*guided, *npz).err == "sampling.guidance = 2: data 'npz' have no labels. Leave it out.\n"
+    assert run(*guided, *npz).err == "sampling.guidance = 2: data 'npz' have no labels. Remove this key.\n"
 
 
 SCHEDULES = '''

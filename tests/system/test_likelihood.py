@@ -335,7 +335,7 @@ def test_data_that_do_not_fit(program, whole, tiny, snapshot):
     likelihood = ("likelihood", "--ckpt", "run", "--set")
     commands = [(*likelihood, change) for change in ("data.path=larger.npz", "data.levels=18", "likelihood.images=1")]
     shape, levels, single = program.together(*commands)
-    fits = "the model was trained on (8, 8, 1, 17). What is measured of one says nothing of the other.\n"
+    fits = "the model was trained on (8, 8, 1, 17). The model has no likelihood for them.\n"
     images = "images of (height, width, channels, levels)"
     assert (shape.code, shape.out, shape.err) == (1, "", f"larger: {images} (8, 9, 1, 17); {fits}")
     assert (levels.code, levels.out, levels.err) == (1, "", f"noise: {images} (8, 8, 1, 18); {fits}")

@@ -35,7 +35,7 @@ def refuse_untranslatable(recipe: Recipe, counts: Array, where: str) -> None:
     if is_direction(prediction):
         return
     outputs = build_prediction(recipe, counts).outputs
-    found = f"has {outputs} outputs a pixel and channel" if outputs > 1 else "is no direction in the plane of x and eps"
+    found = f"has {outputs} outputs a pixel and channel" if outputs > 1 else "is not a direction in x and eps"
     every = (Choice("prediction", name) for name in sorted(registry("prediction").components))
     known = ", ".join(choice.name for choice in every if is_direction(choice))
     raise RecipeError(f"{where}: prediction {prediction.name!r} {found}; convert needs one of {known}.")

@@ -32,17 +32,17 @@ def build_guidance(recipe: Recipe) -> Guidance | None:
     key, value = ("guidance", f"{guidance:g}") if guidance else ("label", label)
     if not is_told_labels(network):
         raise RecipeError(
-            f"sampling.{key} = {value}: network {network.name!r} is not told labels. "
-            f"Put it into network labelled, or leave sampling.{key} out."
+            f"sampling.{key} = {value}: network {network.name!r} does not use labels. "
+            f"Put it into network labelled, or remove sampling.{key}."
         )
     if not classes:
-        raise RecipeError(f"sampling.{key} = {value}: data {recipe.data.name!r} have no labels. Leave it out.")
+        raise RecipeError(f"sampling.{key} = {value}: data {recipe.data.name!r} have no labels. Remove this key.")
     if label is not None and label >= classes:
         raise RecipeError(f"sampling.label = {label}: expected 0 to {classes - 1}.")
     if not guidance:
         raise RecipeError(
             f"sampling.label = {label} with sampling.guidance = 0, by which samples have no labels. "
-            "Set sampling.guidance to 1 or more, or leave sampling.label out."
+            "Set sampling.guidance to 1 or more, or remove sampling.label."
         )
     return Guidance(guidance, classes, label)
 

@@ -3,7 +3,7 @@
 
 All epochs are one long line of shuffled image numbers, cut into global batches, so a batch may hold the end
 of one epoch and the start of the next, and every image occurs equally often. A process takes its rows of the
-global batch: the batches are the same whatever the number of processes.
+global batch, so the batches do not depend on the number of processes.
 """
 
 import functools

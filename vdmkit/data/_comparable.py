@@ -81,5 +81,5 @@ def check_fits(model: DiffusionModel, test: Images) -> None:
     if found != expected:
         raise DataError(
             f"{test.identity.name}: images of (height, width, channels, levels) {found}; the model was trained on "
-            f"{expected}. What is measured of one says nothing of the other."
+            f"{expected}. The model has no likelihood for them."
         )

@@ -135,7 +135,7 @@ def _ends(e: Evidence) -> Iterator[Check]:
         yield Check(f"reconstruction term is its closed form ({name})", *terms[name], -1e-3, 1e-3)
     yield Check("p(x given z_0) sums to at most 1 (log of the sum)", e.decoder_excess, 0.0, -np.inf, 1e-3)
     rise = e.gamma_1 - e.gamma_0
-    yield Check("all noise levels are covered (share left out)", (e.covered - rise) / rise, 0.0, -1e-3, 1e-3)
+    yield Check("all noise levels are covered (missing share)", (e.covered - rise) / rise, 0.0, -1e-3, 1e-3)
 
 
 def _of_steps(e: Evidence) -> Iterator[Check]:

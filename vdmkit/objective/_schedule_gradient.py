@@ -53,11 +53,11 @@ def _problems(
     schedule: AbstractSchedule, time_sampler: AbstractTimeSampler, weighting: AbstractWeighting, steps: int
 ) -> Iterator[str]:
     if not isinstance(schedule, Pinned):
-        yield "the ends of the schedule are not held. Put it into schedule pinned, as its `interior`."
+        yield "the ends of the schedule are not fixed apart from its interior. Use it as `interior` of schedule pinned."
     elif not jax.tree.leaves(eqx.filter(schedule.interior, eqx.is_inexact_array)):
         yield "the interior of the schedule has nothing to learn. Choose another, such as piecewise_linear."
     if steps:
-        yield f"with objective.steps = {steps} the bound depends on the interior of the schedule. Leave steps out."
+        yield f"with objective.steps = {steps} the bound depends on the interior of the schedule. Remove this key."
     if isinstance(time_sampler, DiscreteGrid):
         yield "with time_sampler discrete_grid the mean loss depends on the interior of the schedule. Choose another."
     if _depends_on_rate(weighting):

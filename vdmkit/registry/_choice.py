@@ -70,7 +70,8 @@ class Choice:
         built, interface = self.component.build(context, **self.params), registry(self.kind).interface
         if interface and not isinstance(built, interface):
             raise PluginError(
-                f"{self.component} gives a {type(built).__name__}, which is no {interface.__name__}. Repair the plugin."
+                f"{self.component} gives a {type(built).__name__}, which is not of type {interface.__name__}. "
+                "Repair the plugin."
             )
         return built
 

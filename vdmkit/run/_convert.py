@@ -97,7 +97,7 @@ def _compare(before: DiffusionModel, after: DiffusionModel, test: Images, recipe
 
 
 def save_as(run: Run, recipe: Recipe, state: TrainState, train: Images, folder: RunFolder, remark: str) -> None:
-    """Make `folder` a run of this recipe and state, whose past is that of `run`."""
+    """Makes `folder` a run of this recipe and state, with the history of `run`."""
     facts, settings = run.folder.facts(), recipe.training
     folder.path.mkdir(parents=True, exist_ok=True)
     data = batches(train, batch_size=settings.batch_size, seed=recipe.seed)

@@ -11,12 +11,12 @@ from vdmkit.testing import check_data_of_recipe, check_model_of_recipe
 
 
 def load_test(run: Run) -> Images:
-    """The test images of a run's recipe, which their source gives again when it is asked again.
+    """Returns the test images of a run's recipe.
 
     Raises:
-        DataError: they are missing or damaged.
-        UntrustedError: they are not what their source or their identity says, or not those that the run recorded,
-            although no setting of the data was changed.
+        DataError: the images are missing or damaged.
+        UntrustedError: the images contradict their source or their identity, change on a second read, or are not those
+            that the run recorded although no setting of the data was changed.
     """
     source = run.source
     test = source.load("test")

@@ -81,5 +81,5 @@ def _choices(value: Any) -> Iterator[Choice]:
 
 
 def name_of_images(sha256: str, shape: Iterable[int], levels: int) -> str:
-    """What tells training sets apart: the bytes, and how they are read."""
+    """Returns a string that identifies a training set: the hash of its bytes, its shape and its levels."""
     return f"{sha256} {'x'.join(map(str, shape))} {levels} levels"

@@ -31,7 +31,7 @@ def study_run(run: Run, *, images: int, nodes: int, counts: tuple[int, ...]) -> 
     plan = plan_study(model, *some, nodes=nodes, key=fold_purpose(jax.random.key(run.recipe.seed), "schedule"))
     print(
         f"measuring {plan.describe(kept)}.\n"
-        f"What is done is kept in {kept.folder.parent}: if this is stopped, the same command goes on.",
+        f"Measurements are kept in {kept.folder.parent}: if this is stopped, the same command continues.",
         file=sys.stderr,
     )
     return study_schedules(plan, counts, kept=kept, progress="auto"), kept

@@ -22,7 +22,7 @@ class AbstractAxis(eqx.Module):
 
     @abc.abstractmethod
     def position(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
-        """u."""
+        """Returns u."""
 
     @abc.abstractmethod
     def log_scale(self, gamma: Float[Array, ""]) -> Float[Array, ""]:

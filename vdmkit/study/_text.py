@@ -19,7 +19,7 @@ def text_of_study(study: Study) -> str:
             f"measured in {study.arithmetic}",
             "",
             "Variance of its estimate from one image, t and eps, (bits/dim)^2, 95% by the bootstrap over images;",
-            "every schedule moved and stretched to the same ends, between which the bound is the same.",
+            "every schedule mapped linearly to the same ends, between which the bound is the same.",
             f"{'schedule':20} {'variance':>10}   95%",
             *(f"{v.schedule:20} {v.variance:10.4f}   {v.low:.4f} to {v.high:.4f}" for v in study.variances),
             "",
