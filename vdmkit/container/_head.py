@@ -50,7 +50,7 @@ def read_head(source: Source, start: int = 0) -> Head:
     """Reads the head that begins at `start`.
 
     Raises:
-        CodecError: There is no head, or it is damaged, truncated, or of a newer version.
+        CodecError: The head is missing, damaged, truncated, or of a newer version.
     """
     path = source.path
     prelude = source.read(start, min(_PRELUDE.size, source.size - start))
