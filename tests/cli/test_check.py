@@ -152,7 +152,7 @@ def test_a_schedule_that_may_not_follow_the_variance(run, recipe, data):
     result = run("check", str(recipe), *(part for each in overrides for part in ("--set", each)))
     assert result.code == 2
     assert result.err.count('objective.schedule_loss = "variance"') == 3
-    assert "Put it into schedule pinned" in result.err
+    assert "interior` of schedule pinned" in result.err
     accepted = ("objective.schedule_loss=variance", "model.schedule.name=pinned")
     result = run("check", str(recipe), *(part for each in accepted for part in ("--set", each)))
     assert result.out.startswith(f"{recipe} is valid")
