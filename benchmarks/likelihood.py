@@ -34,7 +34,7 @@ from scipy.stats import chi2
 from vdmkit.likelihood import VariationalBound, interval, pass_over
 from vdmkit.likelihood._controls import Controls, fit_controls
 from vdmkit.model import DiffusionModel
-from vdmkit.objective import AbstractTimes, Elbo, LowDiscrepancy, Objective, Uniform, bits_per_dim
+from vdmkit.objective import AbstractTimeSampler, Elbo, LowDiscrepancy, Objective, Uniform, bits_per_dim
 from vdmkit.run import load_run
 
 HALF_WIDTH = 0.005
@@ -111,7 +111,7 @@ def ways(model: DiffusionModel, pixels: np.ndarray) -> Iterator[Way]:
     yield single("i.i.d. times", Uniform(), model, pixels)
     yield single("times even over the images", LowDiscrepancy(), model, pixels)
 
-    even = VariationalBound(0, draws=2 * STRATA)
+    even = VariationalBound(draws=2 * STRATA)
 
     def stratified(key: jax.Array) -> np.ndarray:
         plan, index = even.even_plan(model), np.arange(len(pixels))
@@ -125,7 +125,7 @@ def ways(model: DiffusionModel, pixels: np.ndarray) -> Iterator[Way]:
     yield planned("    + all three: the estimator `bound`", model, pixels, (0, 1, 2))
 
 
-def single(name: str, times: AbstractTimes, model: DiffusionModel, pixels: np.ndarray) -> Way:
+def single(name: str, times: AbstractTimeSampler, model: DiffusionModel, pixels: np.ndarray) -> Way:
     """One evaluation an image, as in training."""
     objective, images = Objective(times, Elbo(), steps=0), jnp.asarray(pixels)
 
@@ -139,7 +139,7 @@ def single(name: str, times: AbstractTimes, model: DiffusionModel, pixels: np.nd
 
 def planned(name: str, model: DiffusionModel, pixels: np.ndarray, kept: tuple[int, ...]) -> Way:
     """The estimator with some of its control variates, planned for these."""
-    estimator = VariationalBound(0, draws=2 * STRATA)
+    estimator = VariationalBound(draws=2 * STRATA)
     with controls(kept):
         plan = estimator.fitted_plan(model, pixels, precision=0.0, key=jax.random.key(0))
     variance = STRATA * float(plan.variance)
@@ -193,7 +193,7 @@ def check(model: DiffusionModel, pixels: np.ndarray) -> None:
     pixels = pixels[:CHECK_IMAGES]
     low, high = (CHECKS - 1) / chi2.ppf([0.975, 0.025], CHECKS - 1)
     for draws in CHECK_DRAWS:
-        estimator = VariationalBound(0, draws=draws)
+        estimator = VariationalBound(draws=draws)
         plan = estimator.fitted_plan(model, pixels, precision=0.0, key=jax.random.key(0))
         estimate = estimates(estimator, model, pixels, plan)
         intervals = []

@@ -230,6 +230,7 @@ def test_what_a_run_kept_does_not_replace_vdmkit(write, digits_toml):
         ("import equinox as eqx", "import no_such_module", r"No module named 'no_such_module' \(.*mine.py:3\)"),
         ("class Straight", "klass Straight", r"SyntaxError: invalid syntax \(mine.py, line 8\)\. "),
         ('"schedule"', '"schedul"', 'unknown kind of component.*Did you mean "schedule"'),
+        ('"schedule"', '"times"', "kind of component 'times' was renamed: 'time_sampler'"),
         ("def __call__", "def call", "Straight does not define __call__"),
         ("gamma_min: float", "lowest: float", "Straight does not define gamma_min"),
         ("(AbstractSchedule)", "(eqx.Module)", "Straight must subclass AbstractSchedule"),
@@ -331,7 +332,7 @@ def test_an_unknown_component_may_be_that_of_a_broken_package(install, digits_to
     """Who made a run with a plugin would look for a typing mistake, when the plugin does not load."""
     install("vdmkit-broken", {"plug_broken.py": "1 / 0"})
     sets = ["model.schedule.name=bent", "model.path.name=bent"]
-    with pytest.raises(RecipeError) as caught:
+    with pytest.warns(PluginWarning), pytest.raises(RecipeError) as caught:
         load_recipe(digits_toml, sets)
     lines = str(caught.value).splitlines()
     assert [line.count("'vdmkit-broken'") for line in lines] == [0, 0, 1]

@@ -201,7 +201,7 @@ def _optimizer(optimizer) -> Any:
 USES = {
     "schedule": _schedule,
     "grid": lambda grid: (grid(FixedLinear(), 4),),
-    "times": _times,
+    "time_sampler": _times,
     "weighting": lambda weighting: [weighting(jnp.asarray(gamma), jnp.ones(())) for gamma in (-13.3, 5.0)],
     "optimizer": _optimizer,
     "data": lambda source: (source.shape, source.levels) if source.distribution else (),

@@ -4,6 +4,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -17,11 +18,11 @@ from vdmkit.data import AbstractAugmentation, AbstractSource, Images, identified
 from vdmkit.denoiser import Eps, Estimate, X, solve_direction
 from vdmkit.distribution import GaussianMixture
 from vdmkit.errors import ConformanceError, RecipeError
-from vdmkit.kernel import AbstractKernel, AbstractStep, Gaussian, Mixture
+from vdmkit.kernel import AbstractKernel, AbstractStep, GaussianKernel, MixtureKernel
 from vdmkit.likelihood import AbstractEstimator, Estimates, VariationalBound
 from vdmkit.networks import AbstractNetwork
 from vdmkit.noise import AbstractGrid, AbstractPath, AbstractSchedule, FixedLinear
-from vdmkit.objective import AbstractTimes, AbstractWeighting
+from vdmkit.objective import AbstractTimeSampler, AbstractWeighting
 from vdmkit.observation import AbstractObservation, CategoricalObservation, level_values
 from vdmkit.registry import Choice, kinds, load_plugins, registry
 from vdmkit.sampling import Ancestral
@@ -38,7 +39,7 @@ from vdmkit.testing import (
     check_prediction,
     check_sampler,
     check_schedule,
-    check_times,
+    check_time_sampler,
     check_weighting,
 )
 
@@ -92,10 +93,10 @@ def test_weightings(name):
     check_weighting(build("weighting", name))
 
 
-@every("times")
+@every("time_sampler")
 def test_times(name):
     """Registered times would bias the loss."""
-    check_times(build("times", name))
+    check_time_sampler(build("time_sampler", name))
 
 
 @every("grid")
@@ -163,7 +164,7 @@ def test_kernels(name):
 def test_estimators(name, levels):
     """A registered estimator would not bound -log P, or its replicates share their draws."""
     few = {"importance": {"steps": 8}}
-    context = {"trained_steps": 0, "trained_kernel": Choice("kernel", "gaussian"), "levels": levels}
+    context: dict[str, Any] = {"trained_steps": 0, "trained_kernel": Choice("kernel", "gaussian")}
     context["trained_grid"] = Choice("grid", "uniform")
     check_estimator(registry("estimator").get(name).build(context, **few.get(name, {})), levels)
 
@@ -250,7 +251,7 @@ class _Negative(AbstractWeighting):
         return -jnp.ones_like(gamma)
 
 
-class _Early(AbstractTimes):
+class _Early(AbstractTimeSampler):
     """Twice as often in the first half, and without weights."""
 
     def __call__(self, n, *, key):
@@ -265,15 +266,15 @@ class _Short(AbstractGrid):
 class _TooSmall(Ancestral):
     """Steps of half the size."""
 
-    def step(self, denoise, y_t, gamma_t, gamma_s, past, noise):
-        y_s, estimate = super().step(denoise, y_t, gamma_t, gamma_s, past, noise)
+    def step(self, denoise, y_t, gamma_t, gamma_s, history, noise):
+        y_s, estimate = super().step(denoise, y_t, gamma_t, gamma_s, history, noise)
         return (y_t + y_s) / 2, estimate
 
 
 class _Noise(Ancestral):
     """Nothing but noise, until the last step."""
 
-    def step(self, denoise, y_t, gamma_t, gamma_s, past, noise):
+    def step(self, denoise, y_t, gamma_t, gamma_s, history, noise):
         estimate = denoise(y_t, gamma_t)
         return jnp.where(jnp.isneginf(gamma_s), estimate.x_hat, 1000 * noise[0]), estimate
 
@@ -281,8 +282,8 @@ class _Noise(Ancestral):
 class _Quiet(Ancestral):
     """Half of the noise, which the last step hides."""
 
-    def step(self, denoise, y_t, gamma_t, gamma_s, past, noise):
-        return super().step(denoise, y_t, gamma_t, gamma_s, past, noise / 2)
+    def step(self, denoise, y_t, gamma_t, gamma_s, history, noise):
+        return super().step(denoise, y_t, gamma_t, gamma_s, history, noise / 2)
 
 
 class _Flat(AbstractNetwork):
@@ -352,7 +353,7 @@ class _WiderBins(CategoricalObservation):
         return 2.5 / self.levels
 
 
-class _HalfKl(Gaussian):
+class _HalfKl(GaussianKernel):
     def kl(self, *args, key):
         return super().kl(*args, key=key) / 2
 
@@ -372,7 +373,7 @@ class _Heavy(AbstractStep):
         return self.step.cdf(y_s)
 
 
-class _HeavyKernel(Mixture):
+class _HeavyKernel(MixtureKernel):
     def __call__(self, *args):
         return _Heavy(super().__call__(*args))
 
@@ -385,14 +386,14 @@ class _WiderSamples(_Heavy):
         return self.step.log_prob(y_s)
 
 
-class _Heavier(Gaussian):
+class _Heavier(GaussianKernel):
     """Weights that are larger than those of its density."""
 
     def log_ratio(self, estimate, x, eps, n, gamma_t, gamma_s):
         return super().log_ratio(estimate, x, eps, n, gamma_t, gamma_s) + 0.01
 
 
-class _WiderKernel(Gaussian):
+class _WiderKernel(GaussianKernel):
     def __call__(self, *args):
         return _WiderSamples(super().__call__(*args))
 
@@ -400,9 +401,9 @@ class _WiderKernel(Gaussian):
 class _Estimator(AbstractEstimator[None]):
     """Another estimator, whose estimates a liar changes."""
 
-    honest: AbstractEstimator = VariationalBound(0)
+    honest: AbstractEstimator = VariationalBound()
 
-    def describe(self):
+    def describe(self, levels):
         return "a lie"
 
     def plan(self, *args, **options):
@@ -528,7 +529,7 @@ BROKEN = {
     "_Parallel": (lambda: check_prediction(_Parallel(), SHAPE), "alpha x_hat \\+ sigma eps_hat is not z"),
     "_Other": (lambda: check_prediction(_Other(), SHAPE), "given a x \\+ b eps it does not give x and eps back"),
     "_Negative": (lambda: check_weighting(_Negative()), "w = -1"),
-    "_Early": (lambda: check_times(_Early()), "the weighted share of times from 0 to 0.1 is 0.3"),
+    "_Early": (lambda: check_time_sampler(_Early()), "the weighted share of times from 0 to 0.1 is 0.3"),
     "_Short": (lambda: check_grid(_Short(), FixedLinear(), 7), r"7 steps give \(7,\) gammas: expected 8"),
     "_TooSmall": (lambda: check_sampler(_TooSmall()), "the chain ends .* away from the only image"),
     "_Noise": (lambda: check_sampler(_Noise()), "the noise is .* times as large as it should be at gamma = 2.9"),

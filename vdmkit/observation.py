@@ -3,6 +3,7 @@
 
 import abc
 from collections.abc import Callable
+from dataclasses import KW_ONLY
 from typing import Annotated
 
 import equinox as eqx
@@ -83,9 +84,8 @@ class CategoricalObservation(AbstractObservation):
 
     levels: int = eqx.field(static=True)
 
-    def __init__(self, levels: int):
-        require_levels(levels, "the categorical observation")
-        self.levels = levels
+    def __check_init__(self) -> None:
+        require_levels(self.levels, "the categorical observation")
 
     def log_probs(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy) -> Float[Array, "h w c v"]:
         distance = (z_0[..., None] - level_values(self.levels)) * jnp.exp(-gamma_0 / 2)
@@ -105,12 +105,11 @@ class CategoricalObservation(AbstractObservation):
 class GaussianObservation(AbstractObservation):
     """p(x | z_0) ~ q(z_0 | x) for continuous data, a density: N(x; z_0 / alpha_0, exp(gamma_0) I)."""
 
-    levels: int = eqx.field(static=True)
+    levels: int = eqx.field(static=True, default=0)
 
-    def __init__(self, levels: int):
-        if levels:
-            raise RecipeError(f"the gaussian observation is of continuous data, and these have {levels} levels.")
-        self.levels = levels
+    def __check_init__(self) -> None:
+        if self.levels:
+            raise RecipeError(f"the gaussian observation is of continuous data, and these have {self.levels} levels.")
 
     def log_prob(
         self, image: Float[Array, "h w c"], z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy
@@ -134,11 +133,11 @@ class DiscretisedGaussian(AbstractObservation):
     """
 
     levels: int = eqx.field(static=True)
-    sd: float = eqx.field(static=True)
+    _: KW_ONLY
+    sd: Annotated[float, Ge(1e-5), Le(10)] = eqx.field(static=True, default=0.0074)
 
-    def __init__(self, levels: int, *, sd: Annotated[float, Ge(1e-5), Le(10)] = 0.0074):
-        require_levels(levels, "the discretised Gaussian observation")
-        self.levels, self.sd = levels, sd
+    def __check_init__(self) -> None:
+        require_levels(self.levels, "the discretised Gaussian observation")
 
     @property
     def spacing(self) -> float:

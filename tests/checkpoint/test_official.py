@@ -201,7 +201,7 @@ def test_recipe_of_a_configuration():
         "fourier": True,
         "dropout": 0.1,
     }
-    assert tables["objective"] == {"times": "low_discrepancy", "weighting": "elbo", "steps": 250}
+    assert tables["objective"] == {"time_sampler": "low_discrepancy", "weighting": "elbo", "steps": 250}
 
 
 def test_every_wrong_field_is_named():

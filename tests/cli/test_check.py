@@ -144,12 +144,12 @@ def test_a_schedule_that_may_not_follow_the_variance(run, recipe, data):
     """Training on another loss than the bound would be found out after it, or where the data are not here."""
     if data == "folder":
         recipe.write_text(recipe.read_text().replace('"digits"', '"folder"\ntrain = "no_such"\ntest = "no_such"'))
-    overrides = ("objective.schedule=variance", "objective.steps=5", "objective.weighting=simple")
+    overrides = ("objective.schedule_loss=variance", "objective.steps=5", "objective.weighting=simple")
     result = run("check", str(recipe), *(part for each in overrides for part in ("--set", each)))
     assert result.code == 2
-    assert result.err.count('objective.schedule = "variance"') == 3
+    assert result.err.count('objective.schedule_loss = "variance"') == 3
     assert "Put it into schedule pinned" in result.err
-    accepted = ("objective.schedule=variance", "model.schedule.name=pinned")
+    accepted = ("objective.schedule_loss=variance", "model.schedule.name=pinned")
     result = run("check", str(recipe), *(part for each in accepted for part in ("--set", each)))
     assert result.out.startswith(f"{recipe} is valid")
 

@@ -95,7 +95,7 @@ def make_codec() -> Callable[..., Codec]:
     """The codec of a bound of T steps."""
 
     def make(model, steps=4, kernel=MIXTURE, grid=IN_GAMMA, profile="portable", group=8, seed=3) -> Codec:
-        bound = VariationalBound(0, steps=steps, kernel=kernel, grid=grid)
+        bound = VariationalBound(steps=steps, kernel=kernel, grid=grid)
         return Codec(model, layers_of(model, bound), profile, group, seed)
 
     return make

@@ -37,7 +37,7 @@ def coding_of(learned, make_codec) -> Callable[[int], Coding]:
 
     def build(group: int) -> Coding:
         kernel, grid = Choice("kernel", "mixture"), Choice("grid", "gamma")
-        bound = VariationalBound(0, steps=4, kernel=kernel, grid=grid)
+        bound = VariationalBound(steps=4, kernel=kernel, grid=grid)
         codec = make_codec(learned, 4, kernel, grid, group=group)
         return Coding(codec, bound, {"step": 7, "weights": "raw"})
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vdmkit.data import Copies, Digits, Gaussian, Images, Mixture, copies_of, groups_of, identified, prints_of
+from vdmkit.data import Copies, Digits, GaussianData, Images, MixtureData, copies_of, groups_of, identified, prints_of
 
 COUNT = 300
 
@@ -33,8 +33,8 @@ def colour() -> tuple[Images, Images]:
     return train, test
 
 
-def _continuous() -> Gaussian:
-    return Gaussian(shape=(8, 8, 1), levels=0, basis="cosine")
+def _continuous() -> GaussianData:
+    return GaussianData(shape=(8, 8, 1), levels=0, basis="cosine")
 
 
 @pytest.mark.parametrize("source", [Digits(), _continuous()])
@@ -62,7 +62,7 @@ def test_copies_are_counted_apart() -> None:
     assert copies_of(prints_of(with_pixels(test, mixed)), prints_of(train)) == Copies(5, 7, held_out=False)
 
 
-@pytest.mark.parametrize("source", [Digits(), Digits(validation=True), Mixture(shape=(8, 8, 1)), _continuous()])
+@pytest.mark.parametrize("source", [Digits(), Digits(validation=True), MixtureData(shape=(8, 8, 1)), _continuous()])
 def test_genuine_test_images_are_no_copies(source) -> None:
     """False if a test set were marked because its images resemble training images, as digits do."""
     train, test = (prints_of(source.load(split)) for split in ("train", "test"))
@@ -76,7 +76,7 @@ def test_genuine_pairs_agree_in_few_bands() -> None:
     assert max(int((train == image).sum(1).max()) for image in test) == 2
 
 
-@pytest.mark.parametrize("source", [Mixture(), Gaussian(), Mixture(levels=0)])
+@pytest.mark.parametrize("source", [MixtureData(), GaussianData(), MixtureData(levels=0)])
 def test_small_images_have_no_sketch(source) -> None:
     """False if images of 16 values, which come near each other by chance, were marked."""
     train, test = (prints_of(source.load(split)) for split in ("train", "test"))

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from vdmkit.assembly import state_like
-from vdmkit.data import Digits, Gaussian, Mixture
+from vdmkit.data import Digits, GaussianData, MixtureData
 from vdmkit.errors import RecipeError
 from vdmkit.recipe import load_recipe
 
-SOURCES = [Gaussian, Mixture]
+SOURCES = [GaussianData, MixtureData]
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -33,14 +33,14 @@ def test_images_are_what_the_source_says(source) -> None:
 
 def test_the_gaussians_spread_falls_geometrically() -> None:
     """False if `sd_max` and `sd_min` were not the first and the last pixel's, or the ratio not the same throughout."""
-    sds = np.ravel(Gaussian(sd_max=0.8, sd_min=0.1).distribution.sds)
+    sds = np.ravel(GaussianData(sd_max=0.8, sd_min=0.1).distribution.sds)
     np.testing.assert_allclose(sds[[0, -1]], [0.8, 0.1], rtol=1e-12)
     np.testing.assert_allclose(sds[1:] / sds[:-1], 8 ** (-1 / 15), rtol=1e-12)
 
 
 def test_the_mixtures_means_alternate_like_a_chequerboard() -> None:
     """False if neighbours had the same mean, or a weight were not in proportion."""
-    made = Mixture(shape=(2, 3, 1), weights=(1.0, 3.0), means=(0.5, 0.25), sds=(0.1, 0.2)).distribution
+    made = MixtureData(shape=(2, 3, 1), weights=(1.0, 3.0), means=(0.5, 0.25), sds=(0.1, 0.2)).distribution
     assert made.weights == (0.25, 0.75)
     np.testing.assert_array_equal(made.means[0], [0.5, -0.5, 0.5, -0.5, 0.5, -0.5])
     np.testing.assert_array_equal(made.sds[1], 6 * [0.2])
@@ -49,14 +49,14 @@ def test_the_mixtures_means_alternate_like_a_chequerboard() -> None:
 @pytest.mark.parametrize(
     ("source", "parameters", "message"),
     [
-        (Gaussian, {"sd_min": 0.6}, "sd_min = 0.6, sd_max = 0.5"),
-        (Gaussian, {"test_count": 0}, "at least 1 image"),
-        (Gaussian, {"levels": 300}, "expected 2 to 256"),
-        (Mixture, {"weights": (1.0,)}, "1 weights, 3 means, 3 sds"),
-        (Mixture, {"weights": (1.0, -1.0, 1.0)}, "positive"),
-        (Mixture, {"weights": (0.0, 0.0, 0.0)}, "positive"),
-        (Mixture, {"weights": (), "means": (), "sds": ()}, "positive"),
-        (Gaussian, {"shape": (0, 4, 1)}, "height"),
+        (GaussianData, {"sd_min": 0.6}, "sd_min = 0.6, sd_max = 0.5"),
+        (GaussianData, {"test_count": 0}, "at least 1 image"),
+        (GaussianData, {"levels": 300}, "expected 2 to 256"),
+        (MixtureData, {"weights": (1.0,)}, "1 weights, 3 means, 3 sds"),
+        (MixtureData, {"weights": (1.0, -1.0, 1.0)}, "positive"),
+        (MixtureData, {"weights": (0.0, 0.0, 0.0)}, "positive"),
+        (MixtureData, {"weights": (), "means": (), "sds": ()}, "positive"),
+        (GaussianData, {"shape": (0, 4, 1)}, "height"),
     ],
 )
 def test_parameters_of_no_distribution_are_refused(source, parameters: dict, message: str) -> None:
@@ -83,4 +83,4 @@ def test_nothing_of_an_oracle_is_trained(digits_toml) -> None:
 
     state = state_like(recipe, (4, 4, 1), 9)
     assert jax.tree.leaves((state.model, state.ema)) == []
-    assert state.model.prediction.distribution == Mixture().distribution
+    assert state.model.prediction.distribution == MixtureData().distribution

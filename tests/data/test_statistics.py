@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from vdmkit.data import Digits, Gaussian, Mixture, differences, statistics_of
+from vdmkit.data import Digits, GaussianData, MixtureData, differences, statistics_of
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,14 @@ def test_the_order_of_channels_is_noticed() -> None:
 
 @pytest.mark.parametrize(
     "source",
-    [Digits(), Digits(validation=True), Gaussian(), Mixture(), Gaussian(levels=0, basis="cosine"), Mixture(levels=0)],
+    [
+        Digits(),
+        Digits(validation=True),
+        GaussianData(),
+        MixtureData(),
+        GaussianData(levels=0, basis="cosine"),
+        MixtureData(levels=0),
+    ],
 )
 def test_genuine_test_sets_do_not_differ(source) -> None:
     """False if the test set of a recipe were refused or marked."""

@@ -6,12 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vdmkit.networks._attention import Attention
-from vdmkit.networks._conditioning import Conditioning, sinusoid
-from vdmkit.networks._conv import Conv
-from vdmkit.networks._fourier import with_fourier_features
-from vdmkit.networks._group_norm import GroupNorm
-from vdmkit.networks._modulated import ModulatedBlock
+from vdmkit.networks._embedding import Conditioning, sinusoid, with_fourier_features
+from vdmkit.networks._layers import Attention, Conv, GroupNorm, ModulatedBlock
 
 KEY = jax.random.key(0)
 
@@ -91,7 +87,7 @@ def test_attention_follows_its_formula():
 
 def test_modulation_scales_by_one_plus_its_output():
     """Otherwise an untrained block scales by almost nothing: an output of -1, not of 0, must leave only the shift."""
-    shapes = eqx.filter_eval_shape(lambda: ModulatedBlock(8, 8, 4, KEY, dropout=0.0))
+    shapes = eqx.filter_eval_shape(lambda: ModulatedBlock(8, 8, 4, KEY, groups=8, dropout=0.0))
     block = jax.tree.map(lambda leaf: jnp.linspace(-1, 1, leaf.size).reshape(leaf.shape), shapes)
     shift = jnp.linspace(-1, 1, 8)
     where = lambda b: (b.scale_shift.kernel, b.scale_shift.bias)  # noqa: E731

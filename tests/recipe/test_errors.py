@@ -10,6 +10,7 @@ import pytest
 import vdmkit
 from vdmkit.errors import RecipeError
 from vdmkit.recipe import load_recipe
+from vdmkit.recipe._renamed import RENAMED
 from vdmkit.registry import register
 
 
@@ -90,6 +91,22 @@ def test_problems_of_an_override_cite_it(write, override, expected):
     found = problems(write(), [override])
     assert len(found) == 1
     assert found[0].startswith(f"--set {override}: {expected}")
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_an_old_key_is_refused_with_its_new_name(write, old, new):
+    """False if recipes of an older version had to be mended by trial, in a file or on the command line."""
+    table, _, key = old.rpartition(".")
+    assert problems(write(("[optimizer]", f'[{table}]\n{key} = "a"\n\n[optimizer]'))) == [
+        f"a.toml:20: {old}: was renamed: {new}."
+    ]
+    assert problems(write(), [f"{old}.name=a"]) == [f"--set {old}.name=a: {old}: was renamed: {new}."]
+
+
+def test_the_new_keys_are_keys(write):
+    """False if a message named a key that is no key either."""
+    found = [problems(write(), [f"{new}=3"])[0] for new in RENAMED.values()]
+    assert not [text for text in found if "unknown key" in text or "was renamed" in text]
 
 
 def test_three_problems_at_once_in_the_order_of_lines(write):

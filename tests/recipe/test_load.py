@@ -36,7 +36,7 @@ def test_build_injects_context_and_passes_keys(write):
 
 def test_round_trip(write):
     """A run could not be continued from the resolved recipe in its folder."""
-    recipe = load_recipe(write(), ["data.limit=5", "sampling.minutes=0.5", 'objective.times="independent"'])
+    recipe = load_recipe(write(), ["data.limit=5", "sampling.minutes=0.5", 'objective.time_sampler="independent"'])
     text = dump(recipe)
     again = load_recipe(write(text=text, name="resolved.toml"))
     assert again == recipe

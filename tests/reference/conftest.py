@@ -76,7 +76,9 @@ class Case:
 
     @cached_property
     def objective(self) -> Objective:
-        parts = {name: registry(name).get(self.tables["objective"][name]).build({}) for name in ("times", "weighting")}
+        parts = {
+            name: registry(name).get(self.tables["objective"][name]).build({}) for name in ("time_sampler", "weighting")
+        }
         return Objective(**parts, steps=self.tables["objective"]["steps"])
 
     def draws(self, eps_0: np.ndarray, eps: np.ndarray, t: np.ndarray) -> Draws:

@@ -12,7 +12,7 @@ import pytest
 
 from vdmkit.distribution import Exact, GaussianMixture
 from vdmkit.integrator import Integrator
-from vdmkit.kernel import Gaussian, part_of_noise
+from vdmkit.kernel import GaussianKernel, part_of_noise
 from vdmkit.likelihood._flow import transport
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import NoNetwork
@@ -35,7 +35,7 @@ def test_bound_of_improved_diffusion(figures, mixture: GaussianMixture, table: s
     rows = {key.removeprefix(f"{table}/{variance}/"): value for key, value in found.items()}
     times = np.sort(rows["timesteps"])[::-1]
     gammas = jnp.asarray(Tabulated(table=table).gammas()[times])
-    kernel, key = Gaussian(variance="large" if variance == "FIXED_LARGE" else "small"), jax.random.key(0)
+    kernel, key = GaussianKernel(variance="large" if variance == "FIXED_LARGE" else "small"), jax.random.key(0)
     # of z, at the second step: alpha_s^2 = 1 / (1 + e^gamma_s)
     first = float(part_of_noise(gammas[-2], gammas[-1]) / (1 + jnp.exp(-gammas[-1])))
     schedule = FixedLinear(gamma_min=float(gammas[-1]), gamma_max=float(gammas[0]))

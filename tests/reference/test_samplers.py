@@ -42,7 +42,7 @@ from vdmkit.sampling import (
     Heun,
     Lms,
     denoiser_of,
-    no_past,
+    no_history,
 )
 
 ROUNDING = 1e-7
@@ -67,23 +67,23 @@ def model(mixture) -> DiffusionModel:
 
 
 @eqx.filter_jit
-def one_step(model, sampler, y, past, gamma_t, gamma_s, noise):
-    def one(y, past, noise):
-        y, estimate = sampler.step(denoiser_of(model), y, gamma_t, gamma_s, past, noise)
-        return y, past.then(estimate, gamma_t)
+def one_step(model, sampler, y, history, gamma_t, gamma_s, noise):
+    def one(y, history, noise):
+        y, estimate = sampler.step(denoiser_of(model), y, gamma_t, gamma_s, history, noise)
+        return y, history.then(estimate, gamma_t)
 
-    return jax.vmap(one)(y, past, noise)
+    return jax.vmap(one)(y, history, noise)
 
 
 def chain(model, sampler, start, gammas, noise=None):
     """From `start` (n, h, w, c), y at the first of the gammas, to the last; a row of noise for each step."""
     y, gammas = jnp.asarray(start), jnp.asarray(gammas)
     steps = len(gammas) - 1
-    past = jax.vmap(lambda _: no_past(model.shape, jnp.asarray(steps)))(y)
+    history = jax.vmap(lambda _: no_history(model.shape, jnp.asarray(steps)))(y)
     noise = np.zeros((steps, *y.shape)) if noise is None else noise
     for i in range(steps):
-        draws = jnp.asarray(noise[i])[:, None][:, : sampler.noises]
-        y, past = one_step(model, sampler, y, past, gammas[i], gammas[i + 1], draws)
+        draws = jnp.asarray(noise[i])[:, None][:, : sampler.noise_draws]
+        y, history = one_step(model, sampler, y, history, gammas[i], gammas[i + 1], draws)
     return y
 
 

@@ -121,7 +121,7 @@ def measure(oracle):
     return measure
 
 
-BOUND = VariationalBound(0, draws=64)
+BOUND = VariationalBound(draws=64)
 
 
 class _NoReconstruction(CategoricalObservation):
@@ -190,7 +190,7 @@ def test_a_flow_without_the_entropy_of_its_dequantisation_fails(evidence, monkey
     sound = _dequantisation.DEQUANTISATIONS["truncated_normal"]
     forgetful = lambda *arguments: (sound(*arguments)[0], jnp.zeros(()))  # noqa: E731
     monkeypatch.setitem(_dequantisation.DEQUANTISATIONS, "forgetful", forgetful)
-    estimator = ProbabilityFlow(5)
+    estimator = ProbabilityFlow()
     object.__setattr__(estimator, "dequantisation", "forgetful")
     assert failing(replace(evidence, flow=measure(estimator))) == {"ODE - bound (near each other)"}
 
@@ -205,15 +205,15 @@ class _Backwards(Integrator):
 
 def test_a_flow_that_is_integrated_backwards_fails(evidence, measure):
     """A sign of the ODE could be wrong."""
-    i = ProbabilityFlow(5).integrator
+    i = ProbabilityFlow().integrator
     backwards = _Backwards(i.solver, i.rtol, i.atol, i.steps, i.max_steps)
-    estimator = eqx.tree_at(lambda e: e.integrator, ProbabilityFlow(5), backwards)
+    estimator = eqx.tree_at(lambda e: e.integrator, ProbabilityFlow(), backwards)
     assert failing(replace(evidence, flow=measure(estimator))) >= {"ODE - bound (near each other)"}
 
 
 def test_a_flow_that_stops_halfway_fails(evidence, measure):
     """The value of a solver that ran out of steps would pass, where it happens to be near the bound."""
-    found = failing(replace(evidence, flow=measure(ProbabilityFlow(5, max_steps=2))))
+    found = failing(replace(evidence, flow=measure(ProbabilityFlow(max_steps=2))))
     assert found >= {"every solve reached its end (images whose did not) (ODE)"}
 
 

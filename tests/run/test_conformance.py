@@ -23,7 +23,7 @@ LIES = {
     "model.schedule.name=jumps": "schedule 'jumps' of .*: gamma's rise is not the integral of its derivative",
     "objective.kernel.name=half_kl": r"kernel 'half_kl' of .*: its KL\(q \|\| p\) is .* nats, and by quadrature",
     "objective.grid.name=cut_short": "grid 'cut_short' of .*: the ends are not the schedule's: they go from",
-    "objective.times.name=early": "times 'early' of .*: the weighted share of times from 0 to 0.1 is 0.3",
+    "objective.time_sampler.name=early": "time_sampler 'early' of .*: the weighted share of times from 0 to 0.1 is 0.3",
     "objective.weighting.name=negative": "weighting 'negative' of .*: w = -1 at gamma",
     "likelihood.estimator.name=without_prior": "estimator 'without_prior' of .*: .* it does not bound -log P",
     "data.name=changing": "data 'changing' of .*: test loads with other pixels",
@@ -49,7 +49,12 @@ SOME = [*FIRST, *(pytest.param(lie, marks=pytest.mark.system) for lie in LIES if
 @pytest.mark.parametrize("lie", SOME)
 def test_a_component_that_lies_is_refused(lie):
     """A plugin could make a number too low, and nothing would notice."""
-    overrides = ["data.name=digits", "model.network.name=none", "objective.times.name=uniform", "sampling.steps=4"]
+    overrides = [
+        "data.name=digits",
+        "model.network.name=none",
+        "objective.time_sampler.name=uniform",
+        "sampling.steps=4",
+    ]
     if lie.startswith(("objective.kernel", "objective.grid")):
         overrides.append("objective.steps=4")
     if "stopped" in lie or "sociable" in lie:

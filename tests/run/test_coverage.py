@@ -87,7 +87,7 @@ def test_intervals_of_the_bound_hold_its_exact_value(oracle, name, steps):
 def test_intervals_of_a_wanted_precision_hold_the_exact_value(oracle, count):
     """A precision would select passes that look better than they are: 0.93 of the intervals of 8 images held it."""
     model, distribution, images = oracle("gaussian")
-    images, estimator, repeats = images[:count], VariationalBound(0, draws=4), 2000
+    images, estimator, repeats = images[:count], VariationalBound(draws=4), 2000
     key = jax.random.key(0, impl="rbg")
     of_draws = estimator.fitted_plan(model, images, precision=0.0, key=key)
     wanted = quantile_of(count) * np.sqrt(1.3 * float(of_draws.variance) / 2 / count)
@@ -121,14 +121,14 @@ def test_intervals_of_one_importance_sample_hold_the_bound_of_its_steps(oracle, 
     """An interval of the importance-weighted bound would be too narrow, or its weights wrong."""
     model, distribution, images = oracle(name)
     truth = exact_bound(distribution, images, STEPS)
-    assert covered(ImportanceWeighted(0, samples=1, steps=STEPS), model, images, truth) >= 90
+    assert covered(ImportanceWeighted(samples=1, steps=STEPS), model, images, truth) >= 90
 
 
 @MIXTURES
 def test_intervals_of_the_bound_hold_the_truth_where_pixels_depend_on_each_other(oracle, name):
     """The bound of the exact denoiser between wide ends would not be -log P."""
     model, distribution, images = oracle(name)
-    assert covered(VariationalBound(0, draws=16), model, images, float(distribution.nats(images).mean())) >= 90
+    assert covered(VariationalBound(draws=16), model, images, float(distribution.nats(images).mean())) >= 90
 
 
 @MIXTURES
@@ -137,5 +137,5 @@ def test_intervals_of_the_flow_hold_the_truth(oracle, name):
     model, distribution, images = oracle(name)
     images = images[:50]
     # 1e-4 of tolerance is a hundredth of the interval
-    estimator = ProbabilityFlow(distribution.levels, rtol=1e-4, atol=1e-4)
+    estimator = ProbabilityFlow(rtol=1e-4, atol=1e-4)
     assert covered(estimator, model, images, float(distribution.nats(images).mean())) >= 90

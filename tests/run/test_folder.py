@@ -55,6 +55,16 @@ def killed_before(monkeypatch) -> Callable:
     return killed_before
 
 
+def test_a_run_of_an_older_version_is_refused_by_the_new_name(folder, recipe):
+    """False if a kept recipe with an old key were read as if the key said nothing, or a traceback came of it."""
+    claim(folder, recipe)
+    write_json(folder.manifest, FACTS)
+    kept = folder.resolved_recipe.read_text()
+    write_text(folder.resolved_recipe, kept.replace("[objective.time_sampler]", "[objective.times]"))
+    with pytest.raises(RecipeError, match=r"objective\.times: was renamed: objective\.time_sampler\."):
+        load_run(folder.path)
+
+
 def test_a_new_folder_says_what_it_is(folder, recipe):
     """The recipe, as given and with all defaults, would not be in the folder."""
     claim(folder, recipe, "# as given")

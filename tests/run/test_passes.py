@@ -17,7 +17,7 @@ INDEX = np.arange(COUNT)
 class Noisy(AbstractEstimator[None]):
     """One standard normal draw, whatever the precision asked for."""
 
-    def describe(self):
+    def describe(self, levels):
         return "noise"
 
     def plan(self, model, images, *, precision, key):

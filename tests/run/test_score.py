@@ -103,7 +103,7 @@ def test_a_run_whose_samples_are_not_finite_is_evaluated(program, tmp_path):
         "run", str(RECIPES / "oracle_gaussian.toml"), "--out", str(tmp_path / "run"), *words, *FAILING
     )
     assert code == 0
-    assert "test bpd" in out
+    assert "bits/dim on these 20 images" in out
     assert "  samples      none: not finite\n" in out
     assert [line for line in err.splitlines() if "finite" in line] == [
         f"sampling: no picture. 2 of 2 samples {REFUSED}"

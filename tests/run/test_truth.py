@@ -62,7 +62,7 @@ def oracle():
 def by_seed(oracle: Oracle, draws: int, seed: int) -> tuple[np.ndarray, VariationalBound]:
     """The estimates of `vdmkit likelihood --set seed=... --set likelihood.estimator.draws=...`."""
     key = jax.random.fold_in(fold_purpose(jax.random.key(seed), "likelihood"), 0)
-    estimator, index = VariationalBound(0, draws=draws), np.arange(len(oracle.images))
+    estimator, index = VariationalBound(draws=draws), np.arange(len(oracle.images))
     plan = estimator.plan(oracle.model, oracle.images, precision=0.0, key=fold_purpose(key, "plan"))
     estimates = pass_over(estimator, oracle.model, oracle.images, index, plan, batch_size=300, key=key)
     return np.asarray(estimates.nats), estimator
@@ -99,10 +99,10 @@ def test_estimates_whose_exponential_is_unbiased_need_no_allowance() -> None:
     exact = rng.normal(size=50)
     noise = rng.normal(size=(2, 50))
     noise -= noise.mean()
-    for error, estimator in ((noise, ImportanceWeighted(0)), (np.zeros((2, 50)), VariationalBound(0))):
+    for error, estimator in ((noise, ImportanceWeighted()), (np.zeros((2, 50)), VariationalBound())):
         lowest = impossible_below(exact, exact + error, estimator)
         assert exact.mean() - lowest == pytest.approx(20 / 50)
-    assert impossible_below(exact, exact + noise, VariationalBound(0)) == -np.inf  # 100 values are too few
+    assert impossible_below(exact, exact + noise, VariationalBound()) == -np.inf  # 100 values are too few
 
 
 def test_a_density_integrates_to_one() -> None:
@@ -118,7 +118,7 @@ def test_a_density_integrates_to_one() -> None:
 def test_2000_seeds(oracle, name, count, draws) -> None:
     """A correct model would be refused, or what is not refused, and printed, be too high on average."""
     oracle, repeats, at_once = oracle(name, count), 2000, 100
-    estimator = VariationalBound(0, draws=draws)
+    estimator = VariationalBound(draws=draws)
     plan = estimator.even_plan(oracle.model)  # few draws have no pilot
     # Draws belong to an image's number: the same images under other numbers are as good as another seed
     pixels = jnp.asarray(np.tile(oracle.images, (at_once, 1, 1, 1)))

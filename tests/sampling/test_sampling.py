@@ -13,7 +13,7 @@ from vdmkit.errors import NonFiniteError
 from vdmkit.networks import AbstractNetwork
 from vdmkit.noise import FixedLinear, UniformInTime
 from vdmkit.randomness import fold_purpose
-from vdmkit.sampling import AbstractSampler, Ancestral, denoiser_of, draw, no_past
+from vdmkit.sampling import AbstractSampler, Ancestral, denoiser_of, draw, no_history
 
 
 class _Formula(AbstractNetwork):
@@ -42,8 +42,8 @@ def test_a_step_draws_from_the_reverse_process(tiny_model, as_float64, key):
         z = jax.random.normal(key, model.shape, dtype=float)
         g_t, g_s = jnp.asarray(2.0), jnp.asarray(-1.0)
         noise = jax.random.normal(key, z.shape, z.dtype)
-        alpha, past = model.path.alpha, no_past(model.shape, jnp.asarray(1))
-        y_s, _ = Ancestral().step(denoiser_of(model), z / alpha(g_t), g_t, g_s, past, noise[None])
+        alpha, history = model.path.alpha, no_history(model.shape, jnp.asarray(1))
+        y_s, _ = Ancestral().step(denoiser_of(model), z / alpha(g_t), g_t, g_s, history, noise[None])
         z_s = alpha(g_s) * y_s
         # Bayes' rule: precisions add, with x_hat in the place of x and z_t = a z_s + N(0, v), a = alpha_t / alpha_s.
         (alpha_t, var_t), (alpha_s, var_s) = ((jnp.sqrt(jax.nn.sigmoid(-g)), jax.nn.sigmoid(g)) for g in (g_t, g_s))
@@ -82,9 +82,9 @@ def test_images_are_numbered(tiny_model, key):
 class _Counted(AbstractSampler):
     """Draws nothing: y_s = gamma_s - 1/2, so that the chain can be followed."""
 
-    noises: int = 0
+    noise_draws: int = 0
 
-    def step(self, denoise, y_t, gamma_t, gamma_s, past, noise):
+    def step(self, denoise, y_t, gamma_t, gamma_s, history, noise):
         return y_t * 0 + gamma_s - 0.5, denoise(y_t, gamma_t)
 
 
@@ -102,9 +102,9 @@ def test_the_chain_ends_at_the_last_gamma(tiny_model, key):
 class _Reflected(AbstractSampler):
     """y_s = noise - y_t: two steps of the same noise lead back."""
 
-    noises: int = 1
+    noise_draws: int = 1
 
-    def step(self, denoise, y_t, gamma_t, gamma_s, past, noise):
+    def step(self, denoise, y_t, gamma_t, gamma_s, history, noise):
         return noise[0] - y_t, denoise(y_t, gamma_t)
 
 

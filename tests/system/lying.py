@@ -9,11 +9,11 @@ import numpy as np
 import vdmkit
 from vdmkit.data import AbstractSource, identified
 from vdmkit.denoiser import AbstractPrediction, Estimate
-from vdmkit.kernel import AbstractKernel, Gaussian
+from vdmkit.kernel import AbstractKernel, GaussianKernel
 from vdmkit.likelihood import AbstractEstimator, Estimates, VariationalBound
 from vdmkit.networks import AbstractNetwork
 from vdmkit.noise import AbstractGrid, AbstractPath, AbstractSchedule
-from vdmkit.objective import AbstractTimes, AbstractWeighting
+from vdmkit.objective import AbstractTimeSampler, AbstractWeighting
 from vdmkit.observation import AbstractObservation, level_values
 
 
@@ -119,13 +119,13 @@ class Jumps(AbstractSchedule):
 class HalfKl(AbstractKernel):
     """Half of the KL."""
 
-    noises: int = eqx.field(static=True, default=1, init=False)
+    noise_draws: int = eqx.field(static=True, default=1, init=False)
 
     def __call__(self, *args):
-        return Gaussian()(*args)
+        return GaussianKernel()(*args)
 
     def kl(self, *args, key):
-        return Gaussian().kl(*args, key=key) / 2
+        return GaussianKernel().kl(*args, key=key) / 2
 
 
 @vdmkit.register("grid", "cut_short")
@@ -143,9 +143,9 @@ class WithoutPrior(AbstractEstimator):
     bound: VariationalBound
 
     def __init__(self):
-        self.bound = VariationalBound(0)
+        self.bound = VariationalBound()
 
-    def describe(self):
+    def describe(self, levels):
         return "variational bound"
 
     def plan(self, *args, **options):
@@ -160,8 +160,8 @@ class WithoutPrior(AbstractEstimator):
         return Estimates(terms, found.evaluations, found.failed)
 
 
-@vdmkit.register("times", "early")
-class Early(AbstractTimes):
+@vdmkit.register("time_sampler", "early")
+class Early(AbstractTimeSampler):
     """Twice as often early, and without weights."""
 
     def __call__(self, n, *, key):

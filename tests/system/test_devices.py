@@ -9,7 +9,7 @@ FOUR = "--xla_force_host_platform_device_count=4"
 
 
 # Times that learn are left out: by rounding, a draw may count for the next bin, and then more than rounding follows.
-EVEN = ("--set", "objective.times=low_discrepancy")
+EVEN = ("--set", "objective.time_sampler=low_discrepancy")
 
 
 def test_four_devices_train_the_model_of_one(processes, tiny, arrays):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vdmkit.data import Gaussian, Mixture
+from vdmkit.data import GaussianData, MixtureData
 from vdmkit.distribution import Exact, GaussianMixture
 from vdmkit.errors import RecipeError
 from vdmkit.likelihood import ProbabilityFlow, gaussian_terms
@@ -17,8 +17,8 @@ from vdmkit.noise import FixedLinear, VariancePreserving
 from vdmkit.observation import CategoricalObservation, GaussianObservation
 
 SHAPE = (3, 2, 2)
-WAVES = Gaussian(shape=SHAPE, levels=0, mean=0.2, sd_max=0.6, sd_min=0.1, basis="cosine", test_count=4000)
-BLOTS = Mixture(shape=SHAPE, levels=0, test_count=200)
+WAVES = GaussianData(shape=SHAPE, levels=0, mean=0.2, sd_max=0.6, sd_min=0.1, basis="cosine", test_count=4000)
+BLOTS = MixtureData(shape=SHAPE, levels=0, test_count=200)
 SOURCES = pytest.mark.parametrize("source", [WAVES, BLOTS], ids=["gaussian", "mixture"])
 ENDS = (-24.0, 40.0)  # the data in z_1: alpha_1 |m . z_1| = 2e-9
 
@@ -120,7 +120,7 @@ def test_the_noisy_end_costs_what_it_must() -> None:
 def test_the_flow_gives_the_density_of_the_data(source) -> None:
     """False if the ODE's likelihood of continuous data, as a recipe asks for it, were not exact to 1e-6."""
     images = source.load("test").pixels[:6]
-    estimator = ProbabilityFlow(0, rtol=1e-9, atol=1e-9, divergence="exact")
+    estimator = ProbabilityFlow(rtol=1e-9, atol=1e-9, divergence="exact")
     found = estimator(
         model(source.distribution, *ENDS),
         jnp.asarray(images),
@@ -132,8 +132,8 @@ def test_the_flow_gives_the_density_of_the_data(source) -> None:
     assert not np.asarray(found.failed).any()
     # per image and relative to the whole; 1e-9 a step, and ends of exp(-24)
     np.testing.assert_allclose(found.nats, source.distribution.nats(images), rtol=1e-6)
-    assert "log p of the flow" in estimator.describe()
-    assert "bound" not in estimator.describe()
+    assert "log p of the flow" in estimator.describe(0)
+    assert "bound" not in estimator.describe(0)
 
 
 def test_levels_and_continuous_data_are_not_mixed_up() -> None:
@@ -144,10 +144,10 @@ def test_levels_and_continuous_data_are_not_mixed_up() -> None:
         GaussianObservation(17)
     for levels, dequantisation in ((0, "uniform"), (0, "truncated_normal"), (17, "none")):
         with pytest.raises(RecipeError, match=f'dequantisation = "{dequantisation}" with {levels} levels'):
-            ProbabilityFlow(levels, dequantisation=dequantisation)
+            ProbabilityFlow(dequantisation=dequantisation).check_levels(levels)
     with pytest.raises(RecipeError, match="continuous data have nothing to sample"):
-        ProbabilityFlow(0, samples=4, divergence="exact")
+        ProbabilityFlow(samples=4, divergence="exact").check_levels(0)
     with pytest.raises(RecipeError, match="known for independent pixels only"):
-        Gaussian(basis="cosine")
+        GaussianData(basis="cosine")
     with pytest.raises(RecipeError, match="3 components"):
         gaussian_terms(BLOTS.distribution, BLOTS.load("test").pixels, np.array(ENDS), continuous=True)

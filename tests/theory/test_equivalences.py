@@ -10,7 +10,7 @@ import pytest
 
 from vdmkit.denoiser import AbstractDirection, Estimate
 from vdmkit.distribution import GaussianMixture
-from vdmkit.kernel import Gaussian, part_of_noise
+from vdmkit.kernel import GaussianKernel, part_of_noise
 from vdmkit.noise import (
     Cosine,
     FlowMatching,
@@ -44,7 +44,7 @@ from vdmkit.sampling import (
     EulerAncestral,
     Heun,
     Lms,
-    no_past,
+    no_history,
 )
 
 GAMMAS = np.array([-9.0, -3.0, 0.0, 2.0, 4.5])
@@ -203,9 +203,9 @@ def test_many_betas_are_the_sde() -> None:
 def one_step(sampler):
     gamma_t, gamma_s = jnp.asarray(2.0), jnp.asarray(0.5)
     y = jnp.array([0.8, -1.7]).reshape(SHAPE)
-    noise = jnp.array([0.3, 0.9]).reshape(1, *SHAPE)[: sampler.noises]
+    noise = jnp.array([0.3, 0.9]).reshape(1, *SHAPE)[: sampler.noise_draws]
     denoise = lambda y, gamma: MIXTURE.estimate(y, gamma, PATHS["variance_exploding"])  # noqa: E731
-    return sampler.step(denoise, y, gamma_t, gamma_s, no_past(SHAPE, jnp.asarray(1)), noise)[0]
+    return sampler.step(denoise, y, gamma_t, gamma_s, no_history(SHAPE, jnp.asarray(1)), noise)[0]
 
 
 SAME = {
@@ -238,7 +238,9 @@ def test_the_paths_kl_of_a_step_is_the_bounds() -> None:
     for t, s in itertools.pairwise(jnp.asarray(GAMMAS[::-1])):
         x, eps, key = jnp.zeros(SHAPE), jnp.full(SHAPE, 0.7), jax.random.key(0)
         wrong, right = Estimate(x, eps - 0.3), Estimate(x, eps)
-        np.testing.assert_allclose(Gaussian().kl(wrong, x, eps, t, s, key=key), jnp.expm1(t - s) / 2 * 0.09, rtol=1e-12)
-        of_large = Gaussian(variance="large").kl(right, x, eps, t, s, key=key)
+        np.testing.assert_allclose(
+            GaussianKernel().kl(wrong, x, eps, t, s, key=key), jnp.expm1(t - s) / 2 * 0.09, rtol=1e-12
+        )
+        of_large = GaussianKernel(variance="large").kl(right, x, eps, t, s, key=key)
         assert (of_large > 0).all()  # a variance of its own costs where nothing is to be learnt
         assert 0 < part_of_noise(t, s) < 1

@@ -69,7 +69,7 @@ def run(estimator, model, plan=None, seed=0, index=INDEX, key=None) -> Estimates
     scope="module", params=[0, pytest.param(STEPS, marks=pytest.mark.statistical)], ids=["continuous", "steps"]
 )
 def bound(request) -> VariationalBound:
-    return VariationalBound(0, draws=8, steps=request.param)
+    return VariationalBound(draws=8, steps=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -176,8 +176,8 @@ def test_terms_add_up(bound, model, plan) -> None:
 @pytest.mark.statistical
 def test_one_importance_sample_is_the_bound_of_t_steps(model, exact) -> None:
     """False if a log weight of the chain were wrong: its mean is the T-step bound."""
-    estimator = ImportanceWeighted(0, samples=1, steps=STEPS)
-    bound = run(VariationalBound(0, draws=2, steps=STEPS), model)
+    estimator = ImportanceWeighted(samples=1, steps=STEPS)
+    bound = run(VariationalBound(draws=2, steps=STEPS), model)
     expected = exact(STEPS) + bound.terms["prior"][0] + bound.terms["reconstruction"].mean(0)
     nats = np.stack([run(estimator, model, seed=s).nats for s in range(50)])
     means = (nats - expected).mean((1, 2))
@@ -187,7 +187,7 @@ def test_one_importance_sample_is_the_bound_of_t_steps(model, exact) -> None:
 
 def test_importance_samples_of_the_papers_steps_are_what_they_were(model) -> None:
     """False if the same seed gave other numbers than it did before there were other kernels."""
-    estimator, key = ImportanceWeighted(0, samples=4, steps=STEPS), jax.random.key(3)
+    estimator, key = ImportanceWeighted(samples=4, steps=STEPS), jax.random.key(3)
     found = estimator(model, jnp.asarray(IMAGES[:3]), jnp.arange(3), None, replicate=0, key=key).nats
     before = [18.015267112234778, 23.42299192169728, 20.886978635769356]
     np.testing.assert_allclose(found, before, rtol=1e-10)  # float64, in sums of some 100
@@ -197,7 +197,7 @@ def test_importance_samples_of_the_papers_steps_are_what_they_were(model) -> Non
 def test_more_importance_samples_are_tighter(model) -> None:
     """False if log K were forgotten or weights were not averaged: the bound falls in K."""
     mean = {
-        k: np.mean([run(ImportanceWeighted(0, samples=k, steps=STEPS), model, seed=s).nats.mean() for s in range(20)])
+        k: np.mean([run(ImportanceWeighted(samples=k, steps=STEPS), model, seed=s).nats.mean() for s in range(20)])
         for k in (1, 4, 16)
     }
     assert mean[1] > mean[4] + 0.05 > mean[16] + 0.1
@@ -211,7 +211,7 @@ def test_many_importance_samples_give_the_likelihood(model_of) -> None:
     model = model_of(
         lambda z, gamma: gain * z, schedule=schedule, observation=CategoricalObservation(3), shape=(1, 1, 1)
     )
-    estimator = ImportanceWeighted(0, samples=4000, steps=1)
+    estimator = ImportanceWeighted(samples=4000, steps=1)
     images, index = jnp.asarray([[[[0]]], [[[1]]]], jnp.uint8), jnp.arange(2)
     found = estimator(model, images, index, None, replicate=0, key=jax.random.key(0, impl="rbg")).nats
     # z_0 = (alpha_0 / alpha_1) (1 - sigma_1 c gain) z_1 + std n with z_1 ~ N(0, 1), and P(x) = E p(x | z_0)
@@ -226,16 +226,16 @@ def test_many_importance_samples_give_the_likelihood(model_of) -> None:
 def test_importance_samples_take_no_precision(model) -> None:
     """False if --precision were ignored."""
     with pytest.raises(RecipeError, match="cannot plan for a precision"):
-        ImportanceWeighted(0).plan(model, IMAGES, precision=0.1, key=jax.random.key(0))
+        ImportanceWeighted().plan(model, IMAGES, precision=0.1, key=jax.random.key(0))
 
 
 def test_the_bound_is_the_one_trained_on_by_default() -> None:
     """False if a model of 250 steps were measured in continuous time without being asked to."""
-    assert (VariationalBound(250).steps, VariationalBound(250, steps=0).steps, VariationalBound(0).steps) == (250, 0, 0)
-    assert (ImportanceWeighted(250).steps, ImportanceWeighted(0).steps) == (250, 100)
+    assert (VariationalBound(250).steps, VariationalBound(250, steps=0).steps, VariationalBound().steps) == (250, 0, 0)
+    assert (ImportanceWeighted(250).steps, ImportanceWeighted().steps) == (250, 100)
     words = "variational bound, T = 250 steps, kernel gaussian, grid uniform"
-    assert VariationalBound(250).describe() == words
-    assert VariationalBound(250, steps=0).describe() == "variational bound, continuous time"
+    assert VariationalBound(250).describe(17) == words
+    assert VariationalBound(250, steps=0).describe(17) == "variational bound, continuous time"
 
 
 def test_steps_too_long_for_float32_are_refused(model) -> None:
@@ -243,7 +243,7 @@ def test_steps_too_long_for_float32_are_refused(model) -> None:
     long = eqx.tree_at(lambda m: m.schedule, model, FixedLinear(gamma_min=-20.0, gamma_max=24.0))
     key = jax.random.key(0)
     with jax.enable_x64(False):
-        for estimator in (VariationalBound(1), ImportanceWeighted(0, steps=1)):
+        for estimator in (VariationalBound(1), ImportanceWeighted(steps=1)):
             with pytest.raises(RecipeError, match="T = 1 steps from gamma = -20 to 24 cannot be told from rounding"):
                 estimator.plan(long, IMAGES, precision=0.0, key=key)
         VariationalBound(4).plan(long, IMAGES, precision=0.0, key=key)

@@ -142,7 +142,7 @@ CONTINUOUS = {"gaussian"}
 
 FORMULAS = {
     "weighting": set(WEIGHTINGS),
-    "times": set(TIMES),
+    "time_sampler": set(TIMES),
     "prediction": OUTPUTS.keys() | OF_LEVELS,
     "observation": OBSERVATIONS.keys() | CONTINUOUS,
 }
@@ -171,10 +171,10 @@ def test_weightings(name: str, settings: dict, expected: np.ndarray) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-5 if name == "edm_monotonic" else 1e-12)
 
 
-@pytest.mark.parametrize(("name", "settings", "below", "density"), cases("times", TIMES))
+@pytest.mark.parametrize(("name", "settings", "below", "density"), cases("time_sampler", TIMES))
 def test_times(name: str, settings: dict, below: Callable, density: Callable) -> None:
     """False if times were drawn from another distribution than the paper's, or weighed by another density."""
-    n, times = 4096, registry("times").get(name).build({}, **settings)
+    n, times = 4096, registry("time_sampler").get(name).build({}, **settings)
     t, weight = (np.asarray(part, np.float64) for part in times(n, key=jax.random.key(5)))
     np.testing.assert_allclose(1 / weight, density(t), rtol=1e-6)  # quantiles are clipped, 1e-6 from both ends
     # Independent times: Kolmogorov's distance, above 2.7 / sqrt(n) once in 1e6. The others are even, each with a place
@@ -186,7 +186,7 @@ def test_times(name: str, settings: dict, below: Callable, density: Callable) ->
 @pytest.mark.parametrize(("settings", "steps"), [({}, 1000), ({"steps": 8}, 8)])
 def test_a_grid_of_times_is_of_midpoints(settings: dict, steps: int) -> None:
     """False if some interval were met more often, or elsewhere than in its middle: the mean is the midpoint rule's."""
-    t, _ = registry("times").get("discrete_grid").build({}, **settings)(3 * steps, key=jax.random.key(6))
+    t, _ = registry("time_sampler").get("discrete_grid").build({}, **settings)(3 * steps, key=jax.random.key(6))
     np.testing.assert_allclose(np.sort(t), np.repeat((np.arange(steps) + 0.5) / steps, 3), rtol=1e-12)
 
 

@@ -12,7 +12,7 @@ import vdmkit
 from vdmkit.assembly import build_estimator, build_state, training_counts
 from vdmkit.denoiser import Estimate, estimate_from_logits
 from vdmkit.errors import RecipeError
-from vdmkit.kernel import AbstractKernel, Mixture
+from vdmkit.kernel import AbstractKernel, MixtureKernel
 from vdmkit.likelihood import ImportanceWeighted, VariationalBound
 from vdmkit.noise import VarianceExploding
 from vdmkit.observation import level_values
@@ -112,11 +112,11 @@ def independent():
 def test_every_chain_of_the_true_reverse_step_has_the_same_weight(independent, steps: int) -> None:
     """False if a weight were not p / q along the kernel's own chain: here each is P(image), without any spread."""
     model, images, truth = independent
-    estimator = ImportanceWeighted(0, samples=2, steps=steps, kernel=MIXTURE, grid=EVEN_IN_GAMMA)
+    estimator = ImportanceWeighted(samples=2, steps=steps, kernel=MIXTURE, grid=EVEN_IN_GAMMA)
     off = estimates(estimator, model, images) - truth
     # Left are the tails of two laws that are N(0, 1) and flat but for exp(-12) and exp(-9): 4e-5 nats were seen.
     assert abs(off).max() < 1e-3
-    wrong = ImportanceWeighted(0, samples=2, steps=steps, grid=EVEN_IN_GAMMA)
+    wrong = ImportanceWeighted(samples=2, steps=steps, grid=EVEN_IN_GAMMA)
     assert (estimates(wrong, model, images) - truth).mean() > 1
 
 
@@ -134,7 +134,7 @@ def test_one_sample_is_the_bound_of_its_kernel_and_grid(dependent, kernel: str, 
     """False if the chain went over other gammas, or with another step, than those it is said to be of."""
     model, images, truth = dependent
     chosen = {"steps": 4, "kernel": KERNELS[kernel], "grid": Choice("grid", grid)}
-    weighted, bound = ImportanceWeighted(0, samples=1, draws=16, **chosen), VariationalBound(0, draws=32, **chosen)
+    weighted, bound = ImportanceWeighted(samples=1, draws=16, **chosen), VariationalBound(draws=32, **chosen)
     pairs = np.stack([[estimates(e, model, images, seed).mean(0) for e in (weighted, bound)] for seed in range(4)])
     differences = (pairs[:, 0] - pairs[:, 1]).ravel()
     error = differences.std(ddof=1) / np.sqrt(len(differences))
@@ -148,8 +148,8 @@ def test_more_samples_of_any_kernel_are_lower(dependent) -> None:
     """False if weights of the mixture were not averaged: the bound falls with K, and never below -log P."""
     model, images, truth = dependent
     chosen = {"steps": 4, "kernel": MIXTURE, "grid": Choice("grid", "quadratic")}
-    mean = {k: estimates(ImportanceWeighted(0, samples=k, **chosen), model, images).mean() for k in (16, 256)}
-    one = estimates(ImportanceWeighted(0, samples=1, draws=16, **chosen), model, images).mean()
+    mean = {k: estimates(ImportanceWeighted(samples=k, **chosen), model, images).mean() for k in (16, 256)}
+    one = estimates(ImportanceWeighted(samples=1, draws=16, **chosen), model, images).mean()
     # The same keys draw the chains of one and of 16, so that this holds in every draw (Jensen's inequality).
     assert one > mean[16] + 0.1, (one, mean)
     assert mean[16] > mean[256] > truth.mean() - 0.01, (mean, truth.mean())
@@ -161,12 +161,12 @@ def test_it_is_of_the_steps_of_training() -> None:
     recipe, other = (load_recipe(RECIPES / "digits_few_steps.toml", overrides) for overrides in ([], of_samples))
     bound, weighted = build_estimator(recipe, 17), build_estimator(other, 17)
     steps = "T = 10 steps, kernel mixture (draws = 1), grid gammas"
-    assert (bound.describe(), weighted.describe()) == (
+    assert (bound.describe(17), weighted.describe(17)) == (
         f"variational bound, {steps}",
         f"importance-weighted bound, 4 samples, {steps}",
     )
     assert (bound.kernel, bound.grid) == (weighted.kernel, weighted.grid)
-    assert isinstance(weighted.kernel, Mixture)
+    assert isinstance(weighted.kernel, MixtureKernel)
     schedule = recipe.model.schedule.build(key=jax.random.key(0))
     np.testing.assert_array_equal(weighted.gammas(schedule), bound.gammas(schedule))
     assert len(set(np.diff(weighted.gammas(schedule)).round(3))) > 1  # not even
@@ -176,11 +176,11 @@ def test_other_steps_than_those_of_training_are_the_papers() -> None:
     """False if a grid of 10 steps were asked for 20, or the words did not name what was measured."""
     trained = (10, MIXTURE, Choice("grid", "gammas", {"gammas": (1.0, 0.0)}))
     papers = ImportanceWeighted(*trained, samples=2, steps=20)
-    assert papers.describe() == "importance-weighted bound, 2 samples, T = 20 steps, kernel gaussian, grid uniform"
+    assert papers.describe(17) == "importance-weighted bound, 2 samples, T = 20 steps, kernel gaussian, grid uniform"
     large = ImportanceWeighted(*trained, samples=2, kernel=KERNELS["large"], grid=EVEN_IN_GAMMA)
     words = "T = 10 steps, kernel gaussian (variance = large), grid gamma"
-    assert large.describe() == f"importance-weighted bound, 2 samples, {words}"
-    assert VariationalBound(*trained, kernel=KERNELS["large"], grid=EVEN_IN_GAMMA).describe().endswith(words)
+    assert large.describe(17) == f"importance-weighted bound, 2 samples, {words}"
+    assert VariationalBound(*trained, kernel=KERNELS["large"], grid=EVEN_IN_GAMMA).describe(17).endswith(words)
 
 
 def test_a_kernel_without_what_it_needs_is_refused(model_of) -> None:
@@ -188,4 +188,4 @@ def test_a_kernel_without_what_it_needs_is_refused(model_of) -> None:
     model = model_of(lambda z, gamma: 0 * z)
     images = np.zeros((2, *model.shape), np.uint8)
     with pytest.raises(RecipeError, match="gives no probabilities of levels"):
-        estimates(ImportanceWeighted(0, steps=2, kernel=MIXTURE), model, images)
+        estimates(ImportanceWeighted(steps=2, kernel=MIXTURE), model, images)

@@ -18,7 +18,7 @@ import vdmkit
 from vdmkit.assembly import build_state, training_counts
 from vdmkit.denoiser import Estimate, estimate_from_logits
 from vdmkit.errors import RecipeError
-from vdmkit.kernel import AbstractKernel, Gaussian, Mixture, OptimalVariance
+from vdmkit.kernel import AbstractKernel, GaussianKernel, MixtureKernel, OptimalVariance
 from vdmkit.likelihood import VariationalBound, interval
 from vdmkit.noise import VarianceExploding, ends_of
 from vdmkit.recipe import load_recipe
@@ -53,7 +53,7 @@ def kernels(noise) -> dict[str, AbstractKernel]:
     measured = {"gammas": gammas, "errors": tuple(mean_error(gamma, *noise) for gamma in gammas)}
     params = {"optimal_variance": measured, "mixture": {"draws": 1024}}
     return {name: c.build({}, **params.get(name, {})) for name, c in registry("kernel").components.items()} | {
-        "large": Gaussian(variance="large")
+        "large": GaussianKernel(variance="large")
     }
 
 
@@ -113,7 +113,7 @@ def test_a_step_is_one_distribution(kernels, name: str) -> None:
     y_s = jnp.linspace(-1.5, 1.5, 13).reshape(-1, *PIXEL)
     slope = jax.vmap(jax.grad(lambda y: step.cdf(y).squeeze()))(y_s)
     np.testing.assert_allclose(slope, jnp.exp(jax.vmap(step.log_prob)(y_s)), rtol=1e-9, atol=1e-12)
-    drawn = jax.vmap(step.sample)(jax.random.normal(jax.random.key(0), (20_000, kernel.noises, *PIXEL)))
+    drawn = jax.vmap(step.sample)(jax.random.normal(jax.random.key(0), (20_000, kernel.noise_draws, *PIXEL)))
     u = np.sort(np.asarray(jax.vmap(step.cdf)(drawn)).ravel())
     assert (
         abs(u - (np.arange(len(u)) + 0.5) / len(u)).max() < 0.0122
@@ -201,13 +201,13 @@ def test_what_a_kernel_refuses() -> None:
     """False if a kernel went on with what is no probability or no measurement."""
     gaussian = Estimate(jnp.zeros(PIXEL), jnp.zeros(PIXEL))
     with pytest.raises(RecipeError, match="gives no probabilities of levels"):
-        Mixture()(gaussian, jnp.zeros(PIXEL), jnp.asarray(0.0), jnp.asarray(-1.0))
+        MixtureKernel()(gaussian, jnp.zeros(PIXEL), jnp.asarray(0.0), jnp.asarray(-1.0))
     two, nan = (0.0, 1.0), float("nan")
     wrong = (((0.0,), (1.0,)), (two, (1.0,)), ((1.0, 0.0), (1.0, 1.0)), (two, (1.0, 0.0)), (two, (1.0, nan)))
     for gammas, errors in (*wrong, ((0.0, nan), (1.0, 1.0))):
         with pytest.raises(RecipeError):
             OptimalVariance(gammas=gammas, errors=errors)
-    assert Choice("kernel", "gaussian").build() == Gaussian()
+    assert Choice("kernel", "gaussian").build() == GaussianKernel()
 
 
 @pytest.mark.parametrize("oracle", ["mixture", "gaussian", pytest.param("gaussian_continuous", marks=pytest.mark.slow)])
@@ -228,7 +228,7 @@ def test_no_bound_of_an_oracle_is_below_the_truth(oracle: str) -> None:
             continue  # it has no levels
         kernel = Choice("kernel", name, measured if name == "optimal_variance" else {})
         for steps in (1, 8):
-            estimator = VariationalBound(0, steps=steps, kernel=kernel, grid=Choice("grid", "gamma"), draws=16)
+            estimator = VariationalBound(steps=steps, kernel=kernel, grid=Choice("grid", "gamma"), draws=16)
             plan = estimator.even_plan(model)
             nats = np.stack(
                 [

@@ -214,7 +214,7 @@ REFUSED = {
     "ends": ("model.schedule.name=learned_monotone", "the ends of the schedule are not held. Put it into .* pinned"),
     "shape": ("model.schedule.interior=fixed_linear", "nothing to learn"),
     "steps": ("objective.steps=10", r"with objective.steps = 10 the bound depends on the interior"),
-    "times": ("objective.times=discrete_grid", "discrete_grid the mean loss depends on the interior"),
+    "times": ("objective.time_sampler=discrete_grid", "discrete_grid the mean loss depends on the interior"),
     "weighting": ("objective.weighting=v", "this weighting depends on gamma'"),
 }
 
@@ -223,12 +223,14 @@ REFUSED = {
 def test_what_the_variance_may_not_be_of(digits_toml, name: str) -> None:
     """False if a schedule were trained to make a loss vary less by making it another loss."""
     override, message = REFUSED[name]
-    overrides = ["objective.schedule=variance", "model.schedule.name=pinned", override]
+    overrides = ["objective.schedule_loss=variance", "model.schedule.name=pinned", override]
     with pytest.raises(RecipeError, match=message):
         check_objective(load_recipe(digits_toml, overrides))
 
 
-@pytest.mark.parametrize("override", ["objective.weighting=sigmoid", "objective.times=loss_adaptive"])
+@pytest.mark.parametrize("override", ["objective.weighting=sigmoid", "objective.time_sampler=loss_adaptive"])
 def test_what_the_variance_may_be_of(digits_toml, override: str) -> None:
     """False if weightings of gamma alone, or times with weights, which leave the mean alone, were refused."""
-    check_objective(load_recipe(digits_toml, ["objective.schedule=variance", "model.schedule.name=pinned", override]))
+    check_objective(
+        load_recipe(digits_toml, ["objective.schedule_loss=variance", "model.schedule.name=pinned", override])
+    )

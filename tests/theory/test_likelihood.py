@@ -136,7 +136,7 @@ def test_batch_size_changes_nothing(order_0, bound: Bound, bound_of_images) -> N
 
 def test_a_measurement_that_is_stopped_has_the_same_estimates_of_fewer_images(order_0) -> None:
     """False if a time limit changed an estimate, or counted images that it never came to."""
-    how = {"estimator": VariationalBound(0, draws=2), "batch_size": 128, "key": jax.random.key(0)}
+    how = {"estimator": VariationalBound(draws=2), "batch_size": 128, "key": jax.random.key(0)}
     whole, stopped = (log_likelihood(order_0, IMAGES, **how, seconds=seconds) for seconds in (np.inf, 0.0))
     assert len(stopped.index) == 128
     assert (np.diff(stopped.index) > 0).all()
@@ -146,7 +146,7 @@ def test_a_measurement_that_is_stopped_has_the_same_estimates_of_fewer_images(or
 def test_a_measurement_that_is_stopped_has_seen_images_from_all_over_the_test_set(order_0) -> None:
     """False if the bound of a sorted test set were that of its first class when time runs out."""
     images = np.repeat(np.array([1, 2], np.uint8), COUNT // 2).reshape(-1, 1, 1, 1) * np.ones((1, *SHAPE), np.uint8)
-    how = {"estimator": VariationalBound(0, draws=2), "batch_size": 100, "key": jax.random.key(0)}
+    how = {"estimator": VariationalBound(draws=2), "batch_size": 100, "key": jax.random.key(0)}
     stopped = log_likelihood(order_0, images, **how, seconds=0.0)
     assert 30 < (stopped.index >= COUNT // 2).sum() < 70  # 100 without replacement of 150 and 150: 50 +/- 4.1
 
@@ -205,7 +205,7 @@ def test_a_term_that_is_not_finite_is_an_error_and_not_a_bound(
     images[1] = 7
     observation = _Marked(jnp.array(code), jnp.array(log_probability))
     model = eqx.tree_at(lambda m: m.observation, broken, observation)
-    found = log_likelihood(model, images, estimator=VariationalBound(0, draws=2), batch_size=3, key=quick_key)
+    found = log_likelihood(model, images, estimator=VariationalBound(draws=2), batch_size=3, key=quick_key)
     with pytest.raises(UntrustedError, match=f"the {term} term is not finite, first for image 1 of those measured"):
         _ = found.bits_per_dim
     assert "NOT A LIKELIHOOD" in repr(found)

@@ -67,7 +67,7 @@ def many(pixels) -> dict[int, Estimates]:
     """256 estimates of one image's code length with Gaussian probes, by their number of draws."""
     images = jnp.broadcast_to(IMAGES[:1], (MANY, *SHAPE))
     return {
-        draws: ProbabilityFlow(LEVELS, **NOISY, draws=draws)(pixels, images, jnp.arange(MANY), None, **FIRST)
+        draws: ProbabilityFlow(**NOISY, draws=draws)(pixels, images, jnp.arange(MANY), None, **FIRST)
         for draws in (1, 4)
     }
 
@@ -129,9 +129,7 @@ def test_another_path_gives_the_same_estimate(other_path, model_of) -> None:
             return jnp.exp(-gamma / 2) * (x - jnp.tanh(x * jnp.exp(-gamma)))
 
         model = model_of(eps_hat, path=path, schedule=FixedLinear(gamma_min=-4.0, gamma_max=5.0))
-        return ProbabilityFlow(LEVELS, rtol=TIGHT, atol=TIGHT, divergence="exact")(
-            model, images, jnp.arange(2), None, **FIRST
-        )
+        return ProbabilityFlow(rtol=TIGHT, atol=TIGHT, divergence="exact")(model, images, jnp.arange(2), None, **FIRST)
 
     images = jnp.asarray([[0, 1, 1, 0], [1, 1, 1, 0]], jnp.uint8).reshape(2, 4, 1, 1)
     here, there = on(VariancePreserving()), on(other_path)
@@ -146,7 +144,7 @@ def test_estimate_of_independent_pixels_is_their_code_length(pixels) -> None:
     p(z_0) = sum_k share_k N(z_0; alpha_0 x_k, sigma_0^2), and levels are 36 sigma_0 apart, bins 18 sigma_0 to a side:
     q(z_0 | x) is the image's own term of it.
     """
-    result = ProbabilityFlow(LEVELS, rtol=TIGHT, atol=TIGHT, divergence="exact")(pixels, IMAGES, INDEX, None, **FIRST)
+    result = ProbabilityFlow(rtol=TIGHT, atol=TIGHT, divergence="exact")(pixels, IMAGES, INDEX, None, **FIRST)
     assert not result.failed.any()
     assert set(result.terms) == {"prior", "volume", "dequantisation"}
     # alpha_1 |E[x] . z_1| = 3e-7 * 0.4 * a few, and the solver's 1e-9 a step
@@ -172,7 +170,7 @@ def test_noise_of_the_divergence_does_not_bias_the_estimate(many, pixels) -> Non
 def test_replicates_and_images_err_independently(many, pixels) -> None:
     """False if an image's two estimates, or two images, shared draws: the error bars would be too short."""
     images = jnp.broadcast_to(IMAGES[:1], (MANY, *SHAPE))
-    other = ProbabilityFlow(LEVELS, **NOISY)(pixels, images, jnp.arange(MANY), None, replicate=1, key=FIRST["key"])
+    other = ProbabilityFlow(**NOISY)(pixels, images, jnp.arange(MANY), None, replicate=1, key=FIRST["key"])
     first, second = np.asarray(many[1].nats), np.asarray(other.nats)
     for a, b in ((first, second), (first[1:], first[:-1])):
         np.testing.assert_allclose(np.corrcoef(a, b)[0, 1], 0, atol=4 / np.sqrt(MANY - 1))  # 4 standard errors
@@ -271,7 +269,7 @@ def test_bins_of_any_width_are_drawn_in_float32(one_pixel, gamma_0: float) -> No
 
 def test_equal_weights_give_the_same_bound_for_any_number_of_samples(pixels) -> None:
     """False if log K were left out: each z_0 alone gives the code length, and so must the mean of five weights."""
-    estimator = ProbabilityFlow(LEVELS, rtol=TIGHT, atol=TIGHT, divergence="exact", samples=5)
+    estimator = ProbabilityFlow(rtol=TIGHT, atol=TIGHT, divergence="exact", samples=5)
     result = estimator(pixels, IMAGES, INDEX, None, **FIRST)
     np.testing.assert_allclose(result.nats, code_length(IMAGES), rtol=0, atol=2e-6)  # as for one; log 5 is 1.6
     assert set(result.terms) == {"total"}
@@ -285,8 +283,7 @@ def test_more_samples_give_a_tighter_bound(pixels) -> None:
     images = jnp.broadcast_to(IMAGES[:1], (100, *SHAPE))
     settings = {"divergence": "exact", "dequantisation": "uniform"}
     results = [
-        ProbabilityFlow(LEVELS, **settings, samples=k)(narrow, images, jnp.arange(100), None, **FIRST)
-        for k in (1, 4, 16)
+        ProbabilityFlow(**settings, samples=k)(narrow, images, jnp.arange(100), None, **FIRST) for k in (1, 4, 16)
     ]
     bounds = [np.asarray(result.nats) for result in results]
     for loose, tight in itertools.pairwise(bounds):
@@ -297,7 +294,7 @@ def test_more_samples_give_a_tighter_bound(pixels) -> None:
 
 def test_too_few_steps_are_a_failure(pixels) -> None:
     """False if a solve that did not reach gamma_1 gave a number that looks like a likelihood."""
-    assert ProbabilityFlow(LEVELS, **SHORT)(pixels, IMAGES, INDEX, None, **FIRST).failed.all()
+    assert ProbabilityFlow(**SHORT)(pixels, IMAGES, INDEX, None, **FIRST).failed.all()
 
 
 SHORT = {"max_steps": 5, "divergence": "exact"}
@@ -308,7 +305,7 @@ def test_a_network_that_overflows_is_a_failure(model_of) -> None:
     schedule = FixedLinear(gamma_min=-4.0, gamma_max=4.0)
     broken = model_of(lambda z, gamma: jnp.where((gamma > 0) & (z[0, 0, 0] > 0), jnp.nan, z), schedule=schedule)
     images = jnp.asarray([0, 1], jnp.uint8).reshape(2, 1, 1, 1) * jnp.ones((4, 1, 1), jnp.uint8)
-    estimator = ProbabilityFlow(LEVELS, step_size="constant", steps=20, dequantisation="uniform")
+    estimator = ProbabilityFlow(step_size="constant", steps=20, dequantisation="uniform")
     np.testing.assert_array_equal(estimator(broken, images, jnp.arange(2), None, **FIRST).failed, [False, True])
 
 
@@ -317,7 +314,7 @@ def test_an_estimate_does_not_depend_on_the_batch(many, pixels) -> None:
     """False if draws belonged to a place in the batch, or images shared their steps."""
     index = np.array([200, 3, 17])
     images = jnp.broadcast_to(IMAGES[:1], (3, *SHAPE))
-    few = ProbabilityFlow(LEVELS, **NOISY)(pixels, images, jnp.asarray(index), None, **FIRST)
+    few = ProbabilityFlow(**NOISY)(pixels, images, jnp.asarray(index), None, **FIRST)
     np.testing.assert_allclose(few.nats, many[1].nats[index], rtol=1e-10)  # rounding of another vectorisation
     np.testing.assert_array_equal(few.evaluations, many[1].evaluations[index])
     assert len(np.unique(many[1].evaluations)) > 1  # images do step on their own
@@ -354,7 +351,7 @@ def test_evaluations_are_those_made_and_another_tolerance_compiles_nothing(model
     traces = []
     for tolerance in (1e-3, 1e-4):
         network.calls = 0
-        estimator = ProbabilityFlow(LEVELS, **settings, rtol=tolerance, atol=2 * tolerance)
+        estimator = ProbabilityFlow(**settings, rtol=tolerance, atol=2 * tolerance)
         result = estimator(model, jnp.zeros((1, 4, 1, 1), jnp.uint8), jnp.arange(1), None, **FIRST)
         jax.effects_barrier()
         assert result.evaluations[0] == network.calls * (1 + probes)
@@ -368,7 +365,7 @@ def test_evaluations_are_those_made_and_another_tolerance_compiles_nothing(model
 )
 def test_discretisation_error_is_that_of_the_coarse_solve(pixels, settings) -> None:
     """False if the check compared other draws, or did not see an error that is there."""
-    estimator = ProbabilityFlow(LEVELS, **settings, divergence="exact")
+    estimator = ProbabilityFlow(**settings, divergence="exact")
     true = np.asarray(estimator(pixels, IMAGES, INDEX, None, **FIRST).nats) - code_length(IMAGES)
     estimated, evaluations = estimator.discretisation_error(pixels, IMAGES, INDEX, key=FIRST["key"])
     assert abs(true).max() > 1e-4
@@ -379,7 +376,7 @@ def test_discretisation_error_is_that_of_the_coarse_solve(pixels, settings) -> N
 
 def test_a_useless_tolerance_is_found_out(pixels) -> None:
     """False if a tolerance that lets every step pass had no error, as a tenth of it lets them pass too."""
-    loose = ProbabilityFlow(LEVELS, rtol=0.1, atol=0.1, divergence="exact")
+    loose = ProbabilityFlow(rtol=0.1, atol=0.1, divergence="exact")
     object.__setattr__(loose.integrator, "rtol", jnp.asarray(10.0))
     object.__setattr__(loose.integrator, "atol", jnp.asarray(10.0))
     true = np.asarray(loose(pixels, IMAGES, INDEX, None, **FIRST).nats) - code_length(IMAGES)
@@ -390,7 +387,7 @@ def test_a_useless_tolerance_is_found_out(pixels) -> None:
 
 def test_discretisation_error_of_a_failure_is_none(pixels) -> None:
     """False if the difference of two numbers that are no likelihoods were reported."""
-    error, _ = ProbabilityFlow(LEVELS, **SHORT).discretisation_error(pixels, IMAGES, INDEX, key=FIRST["key"])
+    error, _ = ProbabilityFlow(**SHORT).discretisation_error(pixels, IMAGES, INDEX, key=FIRST["key"])
     assert np.isnan(error).all()
 
 
@@ -406,22 +403,22 @@ def test_discretisation_error_of_a_failure_is_none(pixels) -> None:
 def test_settings_that_give_no_bound_are_refused(settings, message: str) -> None:
     """False if a recipe could ask for a solver that there is not, or for a likelihood that is biased upwards."""
     with pytest.raises(RecipeError, match=message):
-        ProbabilityFlow(LEVELS, **settings)
+        ProbabilityFlow(**settings)
 
 
 def test_estimator_takes_no_precision_and_says_what_it_is(pixels) -> None:
     """False if a wanted precision were silently ignored, or a report did not say which likelihood it holds."""
     images = np.asarray(IMAGES)
-    estimator = registry("estimator").get("ode").build({"levels": LEVELS}, rtol=1e-4, atol=1e-4)
+    estimator = registry("estimator").get("ode").build({}, rtol=1e-4, atol=1e-4)
     assert estimator.plan(pixels, images, precision=0.0, key=FIRST["key"]) is None
     with pytest.raises(RecipeError, match=r"precision of 0\.5 nats.*set likelihood\.estimator\.draws"):
         estimator.plan(pixels, images, precision=0.5, key=FIRST["key"])
-    assert estimator.describe() == (
+    assert estimator.describe(LEVELS) == (
         "probability-flow ODE, Tsit5, rtol 1e-04, atol 1e-04, hutchinson divergence with 1 rademacher probe, "
         "truncated normal dequantisation: a bound on -log P"
     )
-    other = ProbabilityFlow(LEVELS, step_size="constant", steps=9, divergence="exact", samples=3, draws=2)
-    assert other.describe() == (
+    other = ProbabilityFlow(step_size="constant", steps=9, divergence="exact", samples=3, draws=2)
+    assert other.describe(LEVELS) == (
         "probability-flow ODE, Tsit5, 9 steps, exact divergence, truncated normal dequantisation "
         "with 3 importance samples, mean of 2 draws: a bound on -log P"
     )

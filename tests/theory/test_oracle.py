@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vdmkit.data import Gaussian, Mixture
+from vdmkit.data import GaussianData, MixtureData
 from vdmkit.distribution import Exact, LevelMixture
 from vdmkit.errors import RecipeError
 from vdmkit.model import DiffusionModel
@@ -20,7 +20,7 @@ from vdmkit.observation import CategoricalObservation
 # Two pixels, three levels, two components, nothing symmetric: nine images.
 TINY = LevelMixture((1, 2, 1), 3, (0.3, 0.7), ((-0.6, 0.1), (0.5, 0.4)), ((0.4, 0.8), (0.3, 0.5)))
 ALL_IMAGES = np.array(list(itertools.product(range(3), repeat=2)), np.uint8).reshape(9, 1, 2, 1)
-ORACLES = {"gaussian": Gaussian(), "mixture": Mixture()}
+ORACLES = {"gaussian": GaussianData(), "mixture": MixtureData()}
 
 
 @pytest.mark.parametrize("oracle", ORACLES)
@@ -78,7 +78,7 @@ def test_images_are_drawn_as_often_as_they_are_probable() -> None:
 
 def test_every_pixel_is_drawn_by_its_own_probabilities() -> None:
     """False if pixels were transposed between `sample` and `log_probs`: here their spreads fall tenfold."""
-    source = Gaussian(shape=(2, 3, 2), levels=5)
+    source = GaussianData(shape=(2, 3, 2), levels=5)
     drawn, probs = source.distribution.sample(20_000, seed=4), np.exp(source.distribution.log_probs()[0])
     counts = (drawn[..., None] == np.arange(5)).sum(0)
     pooled = [

@@ -15,7 +15,7 @@ from vdmkit.denoiser import Estimate
 from vdmkit.distribution import GaussianMixture
 from vdmkit.noise import VarianceExploding
 from vdmkit.registry import Choice, registry
-from vdmkit.sampling import Ancestral, no_past
+from vdmkit.sampling import Ancestral, no_history
 
 pytestmark = pytest.mark.statistical
 PIXEL = (1, 1, 1)
@@ -75,16 +75,16 @@ def quantiles(gamma: float) -> np.ndarray:
 
 
 @eqx.filter_jit
-def all_chains(sampler, y, past, noise, gamma_t, gamma_s):
+def all_chains(sampler, y, history, noise, gamma_t, gamma_s):
     """A step of each chain; the chains in the order of their y, so that those side by side get noise that differs."""
-    y, past = jax.tree.map(lambda a: a[jnp.argsort(y.ravel())], (y, past))
+    y, history = jax.tree.map(lambda a: a[jnp.argsort(y.ravel())], (y, history))
     denoise = lambda y, gamma: MIXTURE.estimate(y, gamma, VarianceExploding())  # noqa: E731
 
-    def step(y, past, noise):
-        y, estimate = sampler.step(denoise, y, gamma_t, gamma_s, past, noise)
-        return y, past.then(estimate, gamma_t)
+    def step(y, history, noise):
+        y, estimate = sampler.step(denoise, y, gamma_t, gamma_s, history, noise)
+        return y, history.then(estimate, gamma_t)
 
-    return jax.vmap(step)(y, past, noise)
+    return jax.vmap(step)(y, history, noise)
 
 
 def even_noise(n: int, rng: np.random.Generator) -> np.ndarray:
@@ -102,9 +102,11 @@ def errors(sampler, steps: int) -> np.ndarray:
     """
     rng, gammas = np.random.default_rng(steps), jnp.linspace(NOISY, CLEAN, steps + 1)
     y = jnp.asarray(quantiles(NOISY)).reshape(-1, *PIXEL)
-    past = jax.vmap(lambda _: no_past(PIXEL, jnp.asarray(steps)))(y)
+    history = jax.vmap(lambda _: no_history(PIXEL, jnp.asarray(steps)))(y)
     for gamma_t, gamma_s in itertools.pairwise(gammas):
-        y, past = all_chains(sampler, y, past, jnp.asarray(even_noise(sampler.noises, rng)), gamma_t, gamma_s)
+        y, history = all_chains(
+            sampler, y, history, jnp.asarray(even_noise(sampler.noise_draws, rng)), gamma_t, gamma_s
+        )
     return np.sort(np.asarray(y).ravel()) - quantiles(CLEAN)
 
 
@@ -128,7 +130,7 @@ def test_a_sampler_reaches_the_mixture_with_its_order(case: str) -> None:
     # What is left of T^-(p + 2), below 3e-4, and of even noise, magnified by the extrapolation: 1.5e-3 was seen. Noise
     # whose standard deviation is 2% off leaves 3.7e-3 or more, with a slope that may be right.
     off = abs(limit(found, steps, order or 1)).mean()
-    assert off < (2.5e-3 if sampler.noises else 5e-4), (off, distances)
+    assert off < (2.5e-3 if sampler.noise_draws else 5e-4), (off, distances)
 
 
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-5, 1e-7])
@@ -152,11 +154,11 @@ def gaussian_chain(sampler, gammas, mean: float, variance: float) -> tuple[list[
             eps_hat = jnp.exp(gamma / 2) / (variance + jnp.exp(gamma)) * (y - mean)
             return Estimate(y - jnp.exp(gamma / 2) * eps_hat, eps_hat)
 
-        past = no_past(PIXEL, jnp.asarray(1))
+        history = no_history(PIXEL, jnp.asarray(1))
 
         def step(y: float, noise: float):
-            n = jnp.full((sampler.noises, *PIXEL), noise)
-            return sampler.step(denoise, jnp.full(PIXEL, y), gamma_t, gamma_s, past, n)[0].squeeze()
+            n = jnp.full((sampler.noise_draws, *PIXEL), noise)
+            return sampler.step(denoise, jnp.full(PIXEL, y), gamma_t, gamma_s, history, n)[0].squeeze()
 
         b = step(0.0, 0.0)
         return step(1.0, 0.0) - b, b, step(0.0, 1.0) - b

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jaxtyping import Array
 
-from vdmkit.data import Gaussian
+from vdmkit.data import GaussianData
 from vdmkit.denoiser import Categorical, Lattice, solve_direction
 from vdmkit.noise import FixedLinear, VariancePreserving
 from vdmkit.objective import prior_loss, reconstruction_loss
@@ -28,7 +28,7 @@ def _normal(seed: int, *shape: int) -> Array:
 @pytest.mark.parametrize("gamma", GAMMAS)
 def test_estimates_of_data_and_noise_agree(path, name: str, gamma: float) -> None:
     """False if z were not alpha x_hat + sigma eps_hat, or x_hat not the mean of a distribution that sums to one."""
-    known = Gaussian(shape=SHAPE, levels=LEVELS).distribution
+    known = GaussianData(shape=SHAPE, levels=LEVELS).distribution
     context = {"shape": SHAPE, "levels": LEVELS, "level_counts": jnp.asarray(COUNTS), "distribution": known}
     prediction = registry("prediction").get(name).build(context)
     g, z = jnp.array(gamma), _normal(1, *SHAPE)

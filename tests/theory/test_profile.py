@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import NonFiniteError, RecipeError
-from vdmkit.kernel import Gaussian
+from vdmkit.kernel import GaussianKernel
 from vdmkit.likelihood import VariationalBound
 from vdmkit.noise import AbstractGrid, Cosine, FixedLinear, GivenGammas, gammas_of, steps_of_bound
 from vdmkit.registry import Choice
@@ -114,7 +114,8 @@ def test_measured_errors_and_steps_are_the_exact_ones(gaussian) -> None:
     samples = np.stack(errors).mean(1)
     np.testing.assert_array_less(abs(samples.mean(1) - d * error_of(gamma)), 4 * samples.std(1) / np.sqrt(n))
     each = [
-        steps_from(model, Gaussian(), np.asarray(x), gamma, t, batch_size=32, key=jax.random.key(2)) for t in range(5)
+        steps_from(model, GaussianKernel(), np.asarray(x), gamma, t, batch_size=32, key=jax.random.key(2))
+        for t in range(5)
     ]
     pairs = np.stack(each, axis=2)
     expected = costs_of_gaussian(gamma, d * error_of(gamma), d)
@@ -148,7 +149,7 @@ def test_a_grid_of_a_bound_has_both_ends(gaussian, times) -> None:
     model = gaussian(0.25, shape=(4, 4, 1))
     choice = Choice("grid", "tabulated", {"times": times})
     with pytest.raises(RecipeError, match="A bound needs all of it"):
-        VariationalBound(0, steps=2, grid=choice).gammas(model.schedule)
+        VariationalBound(steps=2, grid=choice).gammas(model.schedule)
 
 
 def test_a_grid_of_a_bound_falls() -> None:

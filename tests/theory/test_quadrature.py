@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from vdmkit.data import Gaussian, Mixture
+from vdmkit.data import GaussianData, MixtureData
 from vdmkit.distribution import Exact
 from vdmkit.errors import RecipeError
 from vdmkit.likelihood import _quadrature, exact_terms, terms_of_images
@@ -14,7 +14,7 @@ from vdmkit.networks import NoNetwork
 from vdmkit.noise import FixedLinear, VariancePreserving
 from vdmkit.observation import CategoricalObservation
 
-SOURCE = Gaussian(shape=(1, 3, 1), levels=5, mean=0.1, sd_max=0.5, sd_min=0.15, test_count=2000)
+SOURCE = GaussianData(shape=(1, 3, 1), levels=5, mean=0.1, sd_max=0.5, sd_min=0.15, test_count=2000)
 DISTRIBUTION, IMAGES = SOURCE.distribution, SOURCE.load("test").pixels
 LOG_PROBS = DISTRIBUTION.log_probs()[0]
 WIDE = np.array([-12.0, 20.0])
@@ -91,7 +91,7 @@ def test_monte_carlo_agrees_term_by_term(steps: int, quick_key, bound_of_images)
 def test_dependent_pixels_and_falling_schedules_are_refused() -> None:
     """False if a sum over pixels could pass for the bound of a mixture, or gammas be given from noise to data."""
     with pytest.raises(RecipeError, match="3 components"):
-        exact_terms(Mixture().distribution, WIDE)
+        exact_terms(MixtureData().distribution, WIDE)
     with pytest.raises(RecipeError, match="that rise"):
         exact_terms(DISTRIBUTION, WIDE[::-1])
 
@@ -110,7 +110,7 @@ def test_pixels_share_their_exponentials(monkeypatch) -> None:
 
     def exponentials(shape: tuple[int, int, int]) -> int:
         count.clear()
-        exact_terms(Gaussian(shape=shape, levels=9).distribution, np.linspace(-5, 5, 5))
+        exact_terms(GaussianData(shape=shape, levels=9).distribution, np.linspace(-5, 5, 5))
         return sum(count)
 
     # 16 times the pixels; what is left to grow, P(l) itself, is one of the 181 values of eps
@@ -119,7 +119,7 @@ def test_pixels_share_their_exponentials(monkeypatch) -> None:
 
 def test_improbable_levels_are_as_exact(monkeypatch) -> None:
     """False if the two ways to the same sums differed, or that for levels of 1e-300 and less gave 0 / 0."""
-    source = Gaussian(shape=(1, 2, 1), levels=5, sd_max=0.5, sd_min=0.012)
+    source = GaussianData(shape=(1, 2, 1), levels=5, sd_max=0.5, sd_min=0.012)
     log_probs, grid = source.distribution.log_probs()[0], np.linspace(-9, 9, 40)
     assert log_probs.min(-1).ravel()[0] > -600 > log_probs.min() > -2000
     found = exact_terms(source.distribution, grid).diffusion

@@ -8,7 +8,7 @@ import pytest
 
 from vdmkit.noise import FixedLinear, UniformInTime, VariancePreserving, reverse
 from vdmkit.observation import CategoricalObservation
-from vdmkit.sampling import Ancestral, denoiser_of, draw, no_past
+from vdmkit.sampling import Ancestral, denoiser_of, draw, no_history
 
 
 def _last_variance(variance: float, steps: int) -> float:
@@ -34,10 +34,10 @@ def test_a_chain_of_steps_has_the_variance_of_the_recursion(gaussian, quick_key,
     @jax.vmap
     def one_step(gamma_t, gamma_s):
         """z_s = a z_t + std n: a by the sampler itself."""
-        past, alpha = no_past(model.shape, jnp.asarray(1)), model.path.alpha
+        history, alpha = no_history(model.shape, jnp.asarray(1)), model.path.alpha
 
         def step(z):
-            y, _ = Ancestral().step(denoiser_of(model), z / alpha(gamma_t), gamma_t, gamma_s, past, zeros[None])
+            y, _ = Ancestral().step(denoiser_of(model), z / alpha(gamma_t), gamma_t, gamma_s, history, zeros[None])
             return alpha(gamma_s) * y
 
         return (step(ones) - step(zeros))[0, 0, 0], reverse(model.path, gamma_s, gamma_t, zeros, zeros)[1]

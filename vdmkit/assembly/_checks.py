@@ -19,8 +19,8 @@ def check_objective(recipe: Recipe) -> None:
     objective, schedule = build_objective(recipe), recipe.model.schedule.build(key=jax.random.key(0))
     if objective.steps:
         steps_of_bound(objective.grid, schedule, objective.steps)
-    if objective.schedule == "variance":
-        check_variance(schedule, objective.times, objective.weighting, steps=objective.steps)
+    if objective.schedule_loss == "variance":
+        check_variance(schedule, objective.time_sampler, objective.weighting, steps=objective.steps)
 
 
 def check_schedule(recipe: Recipe) -> None:

@@ -11,10 +11,16 @@ from vdmkit.sampling import Guidance, SamplingConfig
 
 
 def build_estimator(recipe: Recipe, levels: int) -> AbstractEstimator[Any]:
-    """What `vdmkit likelihood` measures by; as the model was trained, where the recipe does not say otherwise."""
+    """What `vdmkit likelihood` measures by; as the model was trained, where the recipe does not say otherwise.
+
+    Raises:
+        RecipeError: it refuses its settings, or images of so many levels.
+    """
     steps, kernel, grid = (getattr(recipe.objective, name) for name in ("steps", "kernel", "grid"))
     choice = recipe.likelihood.estimator
-    return choice.build(trained_steps=steps, trained_kernel=kernel, trained_grid=grid, levels=levels)
+    estimator = choice.build(trained_steps=steps, trained_kernel=kernel, trained_grid=grid)
+    estimator.check_levels(levels)
+    return estimator
 
 
 def build_guidance(recipe: Recipe) -> Guidance | None:

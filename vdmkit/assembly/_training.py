@@ -19,7 +19,7 @@ from vdmkit.training import TrainState, Update, initial_state
 def build_optimizer(recipe: Recipe) -> optax.GradientTransformation:
     """The recipe's optimiser, told how many steps it will make."""
     optimizer = recipe.optimizer.build(steps=recipe.training.steps)
-    return interior_apart(optimizer) if recipe.objective.schedule == "variance" else optimizer
+    return interior_apart(optimizer) if recipe.objective.schedule_loss == "variance" else optimizer
 
 
 def build_learning_rate(recipe: Recipe) -> optax.Schedule | None:
@@ -36,10 +36,12 @@ def build_update(recipe: Recipe, optimizer: optax.GradientTransformation) -> Upd
 
 
 def build_objective(recipe: Recipe) -> Objective:
-    """The recipe's objective, before its times have learned."""
+    """The recipe's objective, before its time sampler has learned."""
     choices = recipe.objective
-    times, weighting = choices.times.build(), choices.weighting.build()
-    return Objective(times, weighting, choices.steps, choices.schedule, choices.kernel.build(), choices.grid.build())
+    time_sampler, weighting = choices.time_sampler.build(), choices.weighting.build()
+    return Objective(
+        time_sampler, weighting, choices.steps, choices.schedule_loss, choices.kernel.build(), choices.grid.build()
+    )
 
 
 def init_key(recipe: Recipe) -> PRNGKeyArray:

@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints on disk."""
 
+from absl import logging
+
 from vdmkit.checkpoint._read import Restored, read_chosen, read_newest, read_step, steps_in
 from vdmkit.checkpoint._store import CheckpointStore
+
+# Orbax logs what our own messages say, and tracebacks.
+logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
 
 __all__ = [
     "CheckpointStore",

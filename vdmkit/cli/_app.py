@@ -98,6 +98,3 @@ def vdmkit(
     ] = False,
 ) -> None:
     """Variational diffusion models: train, evaluate and sample from one recipe."""
-    from absl import logging  # not above: --help does without
-
-    logging.set_verbosity(logging.FATAL)  # Orbax logs what our own messages say, and tracebacks

@@ -79,7 +79,7 @@ def _summary(recipe: "Recipe", parameters: str) -> str:
     model, training, drawn = recipe.model, recipe.training, drawn_by(recipe)
     choices = [recipe.data, *recipe.augmentations]
     choices += [model.schedule, model.path, model.prediction, model.network, model.observation]
-    choices += [recipe.objective.times, recipe.objective.weighting, recipe.optimizer]
+    choices += [recipe.objective.time_sampler, recipe.objective.weighting, recipe.optimizer]
     facts = [(choice.kind, one_line(choice)) for choice in choices]
     facts += [] if recipe.augmentations else [("augmentation", "none")]
     steps_of = functools.partial(describe_steps, kernel=recipe.objective.kernel, grid=recipe.objective.grid)

@@ -34,6 +34,7 @@ $component = "$module"
 
 MODULE = '''"""A schedule whose gamma is a power of t."""
 
+from dataclasses import KW_ONLY
 from typing import Annotated
 
 import equinox as eqx
@@ -53,12 +54,10 @@ class Schedule(AbstractSchedule):
         power: 1 is the linear schedule.
     """
 
-    gamma_min: float = eqx.field(static=True)
-    gamma_max: float = eqx.field(static=True)
-    power: float = eqx.field(static=True)
-
-    def __init__(self, *, gamma_min: float = -13.3, gamma_max: float = 5.0, power: Annotated[float, Ge(1)] = 1.5):
-        self.gamma_min, self.gamma_max, self.power = gamma_min, gamma_max, power
+    _: KW_ONLY
+    gamma_min: float = eqx.field(static=True, default=-13.3)
+    gamma_max: float = eqx.field(static=True, default=5.0)
+    power: Annotated[float, Ge(1)] = eqx.field(static=True, default=1.5)
 
     def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
         return self.gamma_min + (self.gamma_max - self.gamma_min) * t**self.power

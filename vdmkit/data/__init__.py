@@ -12,7 +12,7 @@ from vdmkit.data._folder import Folder
 from vdmkit.data._image_list import ImageList, list_images
 from vdmkit.data._imagenet import ImageNetNew, ImageNetOld
 from vdmkit.data._npz import Npz
-from vdmkit.data._oracle import Gaussian, Mixture
+from vdmkit.data._oracle import GaussianData, MixtureData
 from vdmkit.data._remarks import on_copies
 from vdmkit.data._source import AbstractSource, Identity, Images, Split, identified, pixel_sha256
 from vdmkit.data._statistics import Difference, Statistics, differences, statistics_of
@@ -28,13 +28,13 @@ __all__ = [
     "Digits",
     "Flip",
     "Folder",
-    "Gaussian",
+    "GaussianData",
     "Identity",
     "ImageList",
     "ImageNetNew",
     "ImageNetOld",
     "Images",
-    "Mixture",
+    "MixtureData",
     "Npz",
     "PermuteChannels",
     "Prints",

@@ -3,6 +3,7 @@
 
 import hashlib
 import tarfile
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -38,6 +39,7 @@ _MD5 = {
 
 
 @register("data", "cifar10")
+@dataclass(frozen=True, kw_only=True)
 class Cifar10(AbstractSource):
     """CIFAR-10, 32x32 colour images: 50,000 to train on, 10,000 to test on (Krizhevsky 2009).
 
@@ -48,10 +50,9 @@ class Cifar10(AbstractSource):
         sha256: What the archive must have. Empty: any for a `path`, the published one's for a download.
     """
 
-    def __init__(self, *, path: str = "", url: str = _URL, sha256: str = "") -> None:
-        self.path = path
-        self.url = url
-        self.sha256 = sha256.lower()
+    path: str = ""
+    url: str = _URL
+    sha256: str = ""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -93,12 +94,12 @@ class Cifar10(AbstractSource):
     def _downloaded(self) -> Path:
         path = self._path()
         if not path.exists():
-            download(self.url, path, self.sha256 or _SHA256)
+            download(self.url, path, self.sha256.lower() or _SHA256)
         return path
 
     def _check_hash(self, path: Path) -> str:
         """The archive's SHA-256, or "" for a folder."""
-        expected = self.sha256 or ("" if self.path else _SHA256)
+        expected = self.sha256.lower() or ("" if self.path else _SHA256)
         found = "" if path.is_dir() else file_sha256(path)
         if expected and found != expected:
             raise DataError(

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The 8x8 handwritten digits that come with scikit-learn: 17 grey levels, 1,797 images, no download."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Int, UInt8
 
@@ -13,6 +15,7 @@ _COUNT = 1797
 
 
 @register("data", "digits")
+@dataclass(frozen=True, kw_only=True)
 class Digits(AbstractSource):
     """scikit-learn's 8x8 digits with 17 levels: 1,500 to train on, 297 to test on.
 
@@ -20,8 +23,7 @@ class Digits(AbstractSource):
     `validation`, the last 300 of the other 1,500 take the place of the test set: choices are made there.
     """
 
-    def __init__(self, *, validation: bool = False) -> None:
-        self.validation = validation
+    validation: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:

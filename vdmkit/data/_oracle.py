@@ -48,7 +48,7 @@ class AbstractDrawn(AbstractSource):
 
 
 @register("data", "gaussian")
-class Gaussian(AbstractDrawn):
+class GaussianData(AbstractDrawn):
     """Gaussian images with a given spectrum of the covariance: continuous, or independent pixels rounded to levels.
 
     Args:
@@ -93,7 +93,7 @@ class Gaussian(AbstractDrawn):
 
 
 @register("data", "mixture")
-class Mixture(AbstractDrawn):
+class MixtureData(AbstractDrawn):
     """Images of one of several components, each with its own mean and standard deviation on a chequerboard.
 
     Pixels of a component are independent; through the component they depend on each other. Units are those of

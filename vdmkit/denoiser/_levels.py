@@ -60,12 +60,10 @@ class Lattice(AbstractPrediction):
     """
 
     levels: int = eqx.field(static=True)
-    outputs: int = eqx.field(static=True)
+    outputs: int = eqx.field(static=True, default=2, init=False)
 
-    def __init__(self, levels: int):
-        require_levels(levels, "the lattice prediction")
-        self.levels = levels
-        self.outputs = 2
+    def __check_init__(self) -> None:
+        require_levels(self.levels, "the lattice prediction")
 
     def __call__(
         self, output: Float[Array, "h w c 2"], z: Float[Array, "h w c"], gamma: Float[Array, ""], path: AbstractPath

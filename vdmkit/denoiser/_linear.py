@@ -2,6 +2,7 @@
 """Predictions of a direction a x + b eps. With z = alpha x + sigma eps, one 2x2 solve reads all of them."""
 
 import abc
+from dataclasses import KW_ONLY
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -103,11 +104,9 @@ class Edm(AbstractDirection):
         sd: Standard deviation of the data.
     """
 
-    sd: float = eqx.field(static=True)
-    outputs: int = eqx.field(static=True)
-
-    def __init__(self, *, sd: DataScale = 0.5):
-        self.sd, self.outputs = sd, 1
+    _: KW_ONLY
+    sd: DataScale = eqx.field(static=True, default=0.5)
+    outputs: int = eqx.field(static=True, default=1, init=False)
 
     def direction(self, gamma: Float[Array, ""], path: AbstractPath) -> Direction:
         """F = (s x / sd - sd eps) / sqrt(s^2 + sd^2)."""

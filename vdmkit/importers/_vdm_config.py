@@ -60,7 +60,7 @@ def official_recipe(config: Mapping[str, Any]) -> dict[str, Any]:
             "observation": {"name": "categorical"},
         },
         "objective": {
-            "times": "low_discrepancy" if config["antithetic_time_sampling"] else "uniform",
+            "time_sampler": "low_discrepancy" if config["antithetic_time_sampling"] else "uniform",
             "weighting": "elbo",
             "steps": config["sm_n_timesteps"],
         },

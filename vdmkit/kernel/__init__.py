@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reverse kernels: p(z_s | z_t) from what the denoiser says about z_t."""
 
-from vdmkit.kernel._gaussian import AbstractGaussian, Gaussian, OptimalVariance
+from vdmkit.kernel._gaussian import AbstractGaussianKernel, GaussianKernel, OptimalVariance
 from vdmkit.kernel._kernel import AbstractKernel, AbstractStep, part_of_noise
-from vdmkit.kernel._mixture import Mixture
+from vdmkit.kernel._mixture import MixtureKernel
 
 __all__ = [
-    "AbstractGaussian",
+    "AbstractGaussianKernel",
     "AbstractKernel",
     "AbstractStep",
-    "Gaussian",
-    "Mixture",
+    "GaussianKernel",
+    "MixtureKernel",
     "OptimalVariance",
     "part_of_noise",
 ]

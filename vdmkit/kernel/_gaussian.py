@@ -18,6 +18,7 @@ y_s = y_t - s_t c eps + s_s sqrt(c) n, with delta = sqrt(expm1(gamma_t - gamma_s
 
 import abc
 import itertools
+from dataclasses import KW_ONLY
 from typing import Annotated, Literal
 
 import equinox as eqx
@@ -50,7 +51,7 @@ class _GaussianStep(AbstractStep):
         return jax.scipy.stats.norm.cdf(y_s, self.mean, self.sd)
 
 
-class AbstractGaussian(AbstractKernel):
+class AbstractGaussianKernel(AbstractKernel):
     """An implementer supplies m at gamma_t."""
 
     @abc.abstractmethod
@@ -94,7 +95,7 @@ class AbstractGaussian(AbstractKernel):
 
 
 @register("kernel", "gaussian")
-class Gaussian(AbstractGaussian):
+class GaussianKernel(AbstractGaussianKernel):
     """q(z_s | z_t, x = x_hat) (Kingma et al. 2021, section 3.2).
 
     Args:
@@ -102,18 +103,16 @@ class Gaussian(AbstractGaussian):
             path (Ho et al. 2020, arXiv 2006.11239, section 3.2).
     """
 
-    variance: Literal["small", "large"] = eqx.field(static=True)
-    noises: int = eqx.field(static=True)
-
-    def __init__(self, *, variance: Literal["small", "large"] = "small"):
-        self.variance, self.noises = variance, 1
+    _: KW_ONLY
+    variance: Literal["small", "large"] = eqx.field(static=True, default="small")
+    noise_draws: int = eqx.field(static=True, default=1, init=False)
 
     def error(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
         return jnp.zeros_like(gamma) if self.variance == "small" else jax.nn.sigmoid(-gamma)
 
 
 @register("kernel", "optimal_variance")
-class OptimalVariance(AbstractGaussian):
+class OptimalVariance(AbstractGaussianKernel):
     """The variance that makes the bound least: m measured (Analytic-DPM, Bao et al. 2022, arXiv 2201.06503, eq. 8).
 
     `vdmkit schedule` measures it. Between the gammas log m is straight; beyond them it is constant.
@@ -125,7 +124,7 @@ class OptimalVariance(AbstractGaussian):
 
     gammas: Float[Array, " n"]
     log_errors: Float[Array, " n"]
-    noises: int = eqx.field(static=True)
+    noise_draws: int = eqx.field(static=True)
 
     def __init__(self, *, gammas: tuple[Measured, ...], errors: tuple[Error, ...]):
         if len(gammas) != len(errors) or len(gammas) < 2:
@@ -135,7 +134,7 @@ class OptimalVariance(AbstractGaussian):
             raise RecipeError("gammas must rise, and errors be above 0.")
         # the logarithm in float64: float32 has no number as small as an error may be
         self.gammas, self.log_errors = jnp.asarray(gammas, float), jnp.asarray(np.log(errors), float)
-        self.noises = 1
+        self.noise_draws = 1
 
     def error(self, gamma: Float[Array, "*n"]) -> Float[Array, "*n"]:
         return jnp.exp(jnp.interp(gamma, self.gammas, self.log_errors))

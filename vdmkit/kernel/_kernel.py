@@ -22,7 +22,7 @@ class AbstractStep(eqx.Module):
 
     @abc.abstractmethod
     def sample(self, noise: Float[Array, "n h w c"]) -> Float[Array, "h w c"]:
-        """y_s from standard normal draws, as many as the kernel's `noises`."""
+        """y_s from standard normal draws, as many as the kernel's `noise_draws`."""
 
     @abc.abstractmethod
     def log_prob(self, y_s: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
@@ -34,9 +34,9 @@ class AbstractStep(eqx.Module):
 
 
 class AbstractKernel(eqx.Module):
-    """From the estimate at y_t to p(y_s | y_t). `noises`: how many normal draws of each value a sample takes."""
+    """From the estimate at y_t to p(y_s | y_t). `noise_draws`: how many normal draws of each value a sample takes."""
 
-    noises: eqx.AbstractVar[int]
+    noise_draws: eqx.AbstractVar[int]
 
     @abc.abstractmethod
     def __call__(

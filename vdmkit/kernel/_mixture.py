@@ -11,6 +11,8 @@ the way draws levels. At y_s = y_t + c (x - y_t) + s_s sqrt(c) n, with d_k = sqr
 and KL(q || p) is the mean of its negative over n ~ N(0, 1).
 """
 
+from dataclasses import KW_ONLY
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -46,18 +48,16 @@ class _MixtureStep(AbstractStep):
 
 
 @register("kernel", "mixture")
-class Mixture(AbstractKernel):
+class MixtureKernel(AbstractKernel):
     """The mixture of q(z_s | z_t, x_k) over levels k, for predictions that give their probabilities.
 
     Args:
         draws: of n, evenly spaced, for one estimate of the KL.
     """
 
-    draws: int = eqx.field(static=True)
-    noises: int = eqx.field(static=True)
-
-    def __init__(self, *, draws: Draws = 8):
-        self.draws, self.noises = draws, 2
+    _: KW_ONLY
+    draws: Draws = eqx.field(static=True, default=8)
+    noise_draws: int = eqx.field(static=True, default=2, init=False)
 
     def __call__(
         self, estimate: Estimate, y_t: Float[Array, "h w c"], gamma_t: Float[Array, ""], gamma_s: Float[Array, ""]

@@ -49,7 +49,7 @@ def gather(
     progress: Progress = None,
 ) -> Evidence:
     """All measurements of these images."""
-    estimators = _estimators(test.levels)
+    estimators = _estimators()
     gamma_0, gamma_1 = ends_of(model.schedule)
     curved = eqx.tree_at(lambda m: m.schedule, model, _Curved(gamma_0, gamma_1))
     with track(progress, "audit", len(estimators) + 2) as advance:
@@ -81,11 +81,11 @@ def gather(
     )
 
 
-def _estimators(levels: int) -> dict[Any, AbstractEstimator[Any]]:
-    flow, bound = ProbabilityFlow(levels), VariationalBound(0, draws=_DRAWS)
+def _estimators() -> dict[Any, AbstractEstimator[Any]]:
+    flow, bound = ProbabilityFlow(), VariationalBound(draws=_DRAWS)
     steps = {t: VariationalBound(t, draws=_DRAWS) for t in _STEPS}
     weighted = {
-        ("weighted", k): ImportanceWeighted(0, samples=k, draws=draws, steps=FEW_STEPS)
+        ("weighted", k): ImportanceWeighted(samples=k, draws=draws, steps=FEW_STEPS)
         for k, draws in _DRAWS_OF_SAMPLES.items()
     }
     return {"bound": bound, "flow": flow, **steps, **weighted}

@@ -37,14 +37,16 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
 
     All draws belong to the image's index in the test set: estimates do not depend on how it is cut into batches.
 
-    A constructor may take as positional parameters `trained_steps`, T of the training objective, 0 if continuous, its
-    `trained_kernel` and `trained_grid`, not yet built, and `levels`, the number of values a pixel can take, 0 if
-    continuous.
+    A constructor may take as positional parameters `trained_steps`, T of the training objective, 0 if continuous, and
+    its `trained_kernel` and `trained_grid`, not yet built. Without a recipe there are none: give them defaults.
     """
 
     @abc.abstractmethod
-    def describe(self) -> str:
-        """The estimator in words, with its number of steps or tolerances, and what it bounds."""
+    def describe(self, levels: int) -> str:
+        """Returns what it measures of images of so many levels, with its steps or tolerances; 0 is continuous data."""
+
+    def check_levels(self, levels: int) -> None:
+        """Raises RecipeError if it cannot measure images of so many levels; 0 is continuous data."""
 
     @abc.abstractmethod
     def plan(
@@ -102,5 +104,5 @@ define_kind(
     "estimator",
     "how -log P of an image is estimated",
     AbstractEstimator,
-    ("trained_steps", "trained_kernel", "trained_grid", "levels"),
+    ("trained_steps", "trained_kernel", "trained_grid"),
 )

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Real
 
 from vdmkit.distribution import Exact, GaussianMixture, LevelMixture
-from vdmkit.kernel import Gaussian
+from vdmkit.kernel import GaussianKernel
 from vdmkit.likelihood._doubt import depth_beyond_doubt
 from vdmkit.likelihood._estimator import AbstractEstimator
 from vdmkit.likelihood._gaussian import gaussian_terms
@@ -64,7 +64,7 @@ def exact_bound(
         return None
     if len(distribution.weights) > 1:
         return None
-    if estimator.steps and estimator.kernel != Gaussian():
+    if estimator.steps and estimator.kernel != GaussianKernel():
         return None
     gammas = estimator.gammas(model.schedule)
     match distribution:

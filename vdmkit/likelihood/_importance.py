@@ -9,7 +9,6 @@ p(z_s | z_t) is that of the kernel. Along such a chain z_t = alpha_t x + sigma_t
 """
 
 from collections.abc import Callable
-from typing import Annotated
 
 import equinox as eqx
 import jax
@@ -21,12 +20,20 @@ from scipy.special import logsumexp
 from vdmkit.errors import RecipeError
 from vdmkit.kernel import AbstractKernel, part_of_noise
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
-from vdmkit.likelihood._steps import EVEN_IN_TIME, PAPERS_KERNEL, check_rounding, describe_steps, kernel_and_grid
+from vdmkit.likelihood._steps import (
+    EVEN_IN_TIME,
+    PAPERS_KERNEL,
+    Grid,
+    Kernel,
+    check_rounding,
+    describe_steps,
+    kernel_and_grid,
+)
 from vdmkit.limits import Draws, Steps
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import AbstractGrid, AbstractSchedule, diffuse, steps_of_bound
 from vdmkit.randomness import fold_purpose
-from vdmkit.registry import Choice, register
+from vdmkit.registry import built, register
 
 _STEPS_OF_A_CONTINUOUS_MODEL = 100
 
@@ -52,23 +59,23 @@ class ImportanceWeighted(AbstractEstimator[None]):
 
     def __init__(
         self,
-        trained_steps: int,
-        trained_kernel: Choice = PAPERS_KERNEL,
-        trained_grid: Choice = EVEN_IN_TIME,
+        trained_steps: int = 0,
+        trained_kernel: Kernel = PAPERS_KERNEL,
+        trained_grid: Grid = EVEN_IN_TIME,
         *,
         samples: Draws = 8,
         draws: Draws = 1,
         steps: Steps | None = None,
-        kernel: Annotated[Choice, "kernel"] | None = None,
-        grid: Annotated[Choice, "grid"] | None = None,
+        kernel: Kernel | None = None,
+        grid: Grid | None = None,
     ):
         self.samples, self.draws = samples, draws
         self.steps = steps or trained_steps or _STEPS_OF_A_CONTINUOUS_MODEL
         kernel, grid = kernel_and_grid(self.steps, (kernel, grid), trained_steps, (trained_kernel, trained_grid))
-        self.kernel, self.grid = kernel.build(), grid.build()
+        self.kernel, self.grid = built(kernel), built(grid)
         self.words = f"importance-weighted bound, {samples} samples, {describe_steps(self.steps, kernel, grid)}"
 
-    def describe(self) -> str:
+    def describe(self, levels: int) -> str:
         return self.words
 
     def gammas(self, schedule: AbstractSchedule) -> Float[np.ndarray, " steps_plus_1"]:

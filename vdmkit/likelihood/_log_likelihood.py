@@ -157,7 +157,7 @@ def log_likelihood(
         DataError: the images are not of the model's shape or levels, or fewer than 2.
         RecipeError: the schedule does not rise, or the estimator cannot plan for a precision.
     """
-    pixels, estimator = np.asarray(images), estimator or VariationalBound(0)
+    pixels, estimator = np.asarray(images), estimator or VariationalBound()
     check_pixels(model, pixels)
     check_increasing(model.schedule)
     index = np.arange(len(pixels)) if index is None else np.asarray(index)
@@ -195,7 +195,7 @@ def log_likelihood(
         total_evaluations=evaluations + (solver.evaluations if solver else 0),
         solver=solver,
         dimensions=model.dimensions,
-        estimator=estimator.describe(),
+        estimator=estimator.describe(model.observation.levels),
     )
 
 

@@ -43,13 +43,12 @@ class ProbabilityFlow(AbstractEstimator[None]):
 
     integrator: Integrator
     probes: Probes
-    dequantisation: str = eqx.field(static=True)
+    dequantisation: str | None = eqx.field(static=True)
     samples: int = eqx.field(static=True)
     draws: int = eqx.field(static=True)
 
     def __init__(
         self,
-        levels: int,
         *,
         solver: str = "Tsit5",
         step_size: Literal["adaptive", "constant"] | None = None,
@@ -72,17 +71,9 @@ class ProbabilityFlow(AbstractEstimator[None]):
         fixed = (steps or _CONSTANT_STEPS) if steps or step_size == "constant" else 0
         self.integrator = Integrator(solver, jnp.asarray(rtol, float), jnp.asarray(atol, float), fixed, max_steps)
         self.probes = Probes("exact" if divergence == "exact" else probe, probes)
-        self.dequantisation = dequantisation or ("truncated_normal" if levels else "none")
-        self.samples, self.draws = samples, draws
-        if bool(levels) == (self.dequantisation == "none"):
-            raise RecipeError(
-                f'likelihood.estimator.dequantisation = "{self.dequantisation}" with {levels} levels: data with levels '
-                'need "uniform" or "truncated_normal", and continuous data (0 levels) "none". Or leave it out.'
-            )
+        self.dequantisation, self.samples, self.draws = dequantisation, samples, draws
 
     def __check_init__(self) -> None:
-        if self.samples > 1 and self.dequantisation == "none":
-            raise RecipeError(f"likelihood.estimator.samples = {self.samples}: continuous data have nothing to sample.")
         if self.samples > 1 and self.probes.kind != "exact":
             raise RecipeError(
                 f'likelihood.estimator.samples = {self.samples} with divergence = "hutchinson": the noise of the '
@@ -90,12 +81,27 @@ class ProbabilityFlow(AbstractEstimator[None]):
                 'Set divergence = "exact", or samples = 1 and draws.'
             )
 
-    def describe(self) -> str:
+    def check_levels(self, levels: int) -> None:
+        if self.dequantisation and bool(levels) == (self.dequantisation == "none"):
+            raise RecipeError(
+                f'likelihood.estimator.dequantisation = "{self.dequantisation}" with {levels} levels: data with levels '
+                'need "uniform" or "truncated_normal", and continuous data (0 levels) "none". Or leave it out.'
+            )
+        if self.samples > 1 and not levels:
+            raise RecipeError(f"likelihood.estimator.samples = {self.samples}: continuous data have nothing to sample.")
+
+    def _dequantisation(self, levels: int) -> str:
+        """Raises RecipeError as `check_levels`."""
+        self.check_levels(levels)
+        return self.dequantisation or ("truncated_normal" if levels else "none")
+
+    def describe(self, levels: int) -> str:
         solved = f"probability-flow ODE, {self.integrator.describe()}, {self.probes.describe()}"
-        if self.dequantisation == "none":
+        dequantisation = self._dequantisation(levels)
+        if dequantisation == "none":
             return f"{solved}, at the data: -log p of the flow{self._draws()}"
         samples = f" with {self.samples} importance samples" if self.samples > 1 else ""
-        how = f"{self.dequantisation.replace('_', ' ')} dequantisation{samples}"
+        how = f"{dequantisation.replace('_', ' ')} dequantisation{samples}"
         return f"{solved}, {how}{self._draws()}: a bound on -log P"
 
     def _draws(self) -> str:
@@ -140,7 +146,7 @@ class ProbabilityFlow(AbstractEstimator[None]):
         on_round: Callable[[], object] = lambda: None,
     ) -> Estimates:
         # Not `self`: other numbers of samples and draws are the same program.
-        how = (self.integrator, self.probes, self.dequantisation)
+        how = (self.integrator, self.probes, self._dequantisation(model.observation.levels))
 
         def solve(*draw: int) -> Estimates:
             solved = _solve(*how, model, images, index, jnp.asarray(draw), key)

@@ -1,31 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which steps a bound is of: those that were asked for, else those of training, else the paper's; and their words."""
 
+from typing import Annotated
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from vdmkit.errors import RecipeError
+from vdmkit.kernel import AbstractKernel
+from vdmkit.noise import AbstractGrid
 from vdmkit.registry import Choice
 
+Kernel = Annotated[Choice | AbstractKernel, "kernel"]
+Grid = Annotated[Choice | AbstractGrid, "grid"]
 _ROUNDING = 1e-3  # nats of a dimension
 PAPERS_KERNEL, EVEN_IN_TIME = Choice("kernel", "gaussian"), Choice("grid", "uniform")
 
 
 def kernel_and_grid(
-    steps: int, given: tuple[Choice | None, Choice | None], trained_steps: int, trained: tuple[Choice, Choice]
-) -> tuple[Choice, Choice]:
+    steps: int, given: tuple[Kernel | None, Grid | None], trained_steps: int, trained: tuple[Kernel, Grid]
+) -> tuple[Kernel, Grid]:
     """Of T = `steps`: what is given, else those of training where that is of as many steps, else the paper's."""
     kernel, grid = trained if steps == trained_steps > 0 else (PAPERS_KERNEL, EVEN_IN_TIME)
     return given[0] or kernel, given[1] or grid
 
 
-def describe_steps(steps: int, kernel: Choice, grid: Choice) -> str:
+def describe_steps(steps: int, kernel: Kernel, grid: Grid) -> str:
     """T, the kernel and the grid in words; for T = 0 continuous time, which has neither."""
-    return f"T = {steps} steps, kernel {kernel}, grid {grid}" if steps else "continuous time"
+    if not steps:
+        return "continuous time"
+    return f"T = {steps} steps, kernel {Choice.of('kernel', kernel)}, grid {Choice.of('grid', grid)}"
 
 
-def describe_bound(steps: int, kernel: Choice, grid: Choice) -> str:
+def describe_bound(steps: int, kernel: Kernel, grid: Grid) -> str:
     """The variational bound of these steps in words, the same wherever one is reported."""
     return f"variational bound, {describe_steps(steps, kernel, grid)}"
 

@@ -2,7 +2,6 @@
 """The variational bound of each image, with the Monte Carlo error driven down by design."""
 
 from collections.abc import Callable
-from typing import Annotated
 
 import equinox as eqx
 import jax
@@ -25,13 +24,21 @@ from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
 from vdmkit.likelihood._interval import quantile_of
 from vdmkit.likelihood._loss import AbstractLoss, ContinuousLoss, StepLoss
 from vdmkit.likelihood._pilot import MOST_EVALUATIONS, run_pilot
-from vdmkit.likelihood._steps import EVEN_IN_TIME, PAPERS_KERNEL, check_rounding, describe_bound, kernel_and_grid
+from vdmkit.likelihood._steps import (
+    EVEN_IN_TIME,
+    PAPERS_KERNEL,
+    Grid,
+    Kernel,
+    check_rounding,
+    describe_bound,
+    kernel_and_grid,
+)
 from vdmkit.limits import EvenDraws, StepsOrZero
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import AbstractGrid, AbstractSchedule, UniformInTime, steps_of_bound
 from vdmkit.objective import prior_loss, reconstruction_loss
 from vdmkit.randomness import fold_purpose
-from vdmkit.registry import Choice, register
+from vdmkit.registry import Choice, built, register
 
 _MOST = 2**20  # draws of an estimate
 _MARGIN = 1.3  # the pilot knows the variance to some 10%, a pass of many images its own to as much
@@ -91,25 +98,26 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
 
     def __init__(
         self,
-        trained_steps: int,
-        trained_kernel: Choice = PAPERS_KERNEL,
-        trained_grid: Choice = EVEN_IN_TIME,
+        trained_steps: int = 0,
+        trained_kernel: Kernel = PAPERS_KERNEL,
+        trained_grid: Grid = EVEN_IN_TIME,
         *,
         draws: EvenDraws = 16,
         steps: StepsOrZero | None = None,
-        kernel: Annotated[Choice, "kernel"] | None = None,
-        grid: Annotated[Choice, "grid"] | None = None,
+        kernel: Kernel | None = None,
+        grid: Grid | None = None,
     ):
         self.draws = draws
         self.steps = trained_steps if steps is None else steps
         kernel, grid = kernel_and_grid(self.steps, (kernel, grid), trained_steps, (trained_kernel, trained_grid))
-        self.kernel, self.grid = kernel.build(), grid.build()
-        others = [f"{one.kind} {one}" for one in (kernel, grid) if str(one) not in ("gaussian", "uniform")]
+        self.kernel, self.grid = built(kernel), built(grid)
+        parts = Choice.of("kernel", kernel), Choice.of("grid", grid)
+        others = [f"{one.kind} {one}" for one in parts if str(one) not in ("gaussian", "uniform")]
         if others and not self.steps:
             raise RecipeError(f"{' and '.join(others)}: in continuous time there is none. Give --steps.")
         self.words = describe_bound(self.steps, kernel, grid)
 
-    def describe(self) -> str:
+    def describe(self, levels: int) -> str:
         return self.words
 
     def gammas(self, schedule: AbstractSchedule) -> Float[np.ndarray, " steps_plus_1"]:

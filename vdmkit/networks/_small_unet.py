@@ -9,17 +9,13 @@ from annotated_types import Ge, Le, MultipleOf
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit.errors import RecipeError
-from vdmkit.networks._attention import Attention
 from vdmkit.networks._checks import MOST_CHANNELS, Dropout, check_channels
-from vdmkit.networks._conditioning import Conditioning
-from vdmkit.networks._conv import Conv
-from vdmkit.networks._dense import ZEROS, Dense
-from vdmkit.networks._group_norm import GroupNorm
-from vdmkit.networks._modulated import GROUPS, ModulatedBlock
+from vdmkit.networks._embedding import Conditioning
+from vdmkit.networks._layers import ZEROS, Attention, Conv, Dense, GroupNorm, ModulatedBlock, values_per_pixel
 from vdmkit.networks._network import AbstractNetwork, Condition
-from vdmkit.networks._output import values_per_pixel
 from vdmkit.registry import register
 
+GROUPS = 8
 HEADS = 2
 
 
@@ -58,7 +54,7 @@ class SmallUNet(AbstractNetwork):
         keys = iter(jax.random.split(key, 10))
 
         def block(inputs: int, size: int) -> ModulatedBlock:
-            return ModulatedBlock(inputs, size, wide, next(keys), dropout=dropout)
+            return ModulatedBlock(inputs, size, wide, next(keys), groups=GROUPS, dropout=dropout)
 
         self.conditioning = Conditioning(wide, wide, gamma_range, next(keys))
         self.conv_in = Conv(depth, channels, next(keys))

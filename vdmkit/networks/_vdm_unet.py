@@ -11,15 +11,12 @@ from annotated_types import Ge, Le, MultipleOf
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit.networks._checks import MOST_CHANNELS, Blocks, Dropout, check_channels
-from vdmkit.networks._conditioning import Conditioning
-from vdmkit.networks._conv import Conv
-from vdmkit.networks._dense import ZEROS
-from vdmkit.networks._fourier import FREQUENCIES, with_fourier_features
-from vdmkit.networks._group_norm import GroupNorm
+from vdmkit.networks._embedding import FREQUENCIES, Conditioning, with_fourier_features
+from vdmkit.networks._layers import ZEROS, Conv, GroupNorm, Stage, values_per_pixel
 from vdmkit.networks._network import AbstractNetwork, Condition
-from vdmkit.networks._output import values_per_pixel
-from vdmkit.networks._residual import GROUPS, Stage
 from vdmkit.registry import register
+
+GROUPS = 32
 
 
 @register("network", "vdm_unet")
@@ -58,7 +55,7 @@ class VDMUNet(AbstractNetwork):
         keys = iter(jax.random.split(key, 2 * blocks + 6))
 
         def stage(inputs: int, attention: bool) -> Stage:
-            return Stage(inputs, channels, width, next(keys), dropout=dropout, attention=attention)
+            return Stage(inputs, channels, width, next(keys), groups=GROUPS, dropout=dropout, attention=attention)
 
         self.conditioning = Conditioning(channels, width, gamma_range, next(keys))
         self.conv_in = Conv(depth * (1 + 2 * len(FREQUENCIES)) if fourier else depth, channels, next(keys))

@@ -2,7 +2,17 @@
 """The forward process: schedule gamma(t), path (alpha, sigma), and the Gaussians that they define."""
 
 from vdmkit.noise._beta import LinearBeta, SubVpLinearBeta
-from vdmkit.noise._fixed import Cosine, FlowMatching, Karras, LogLinear, LogNormal, ShiftedCosine, Sigmoid
+from vdmkit.noise._closed_form import (
+    Cosine,
+    FixedLinear,
+    FlowMatching,
+    Karras,
+    LearnedLinear,
+    LogLinear,
+    LogNormal,
+    ShiftedCosine,
+    Sigmoid,
+)
 from vdmkit.noise._grid import (
     AbstractGrid,
     GivenGammas,
@@ -13,10 +23,8 @@ from vdmkit.noise._grid import (
     UniformInTime,
     steps_of_bound,
 )
-from vdmkit.noise._linear import FixedLinear, LearnedLinear
 from vdmkit.noise._monotone import LearnedMonotone
-from vdmkit.noise._path import AbstractPath, VariancePreserving
-from vdmkit.noise._paths import StraightLine, SubVariancePreserving, VarianceExploding
+from vdmkit.noise._path import AbstractPath, StraightLine, SubVariancePreserving, VarianceExploding, VariancePreserving
 from vdmkit.noise._piecewise_linear import PiecewiseLinear
 from vdmkit.noise._pinned import Pinned
 from vdmkit.noise._process import diffuse, reverse

@@ -3,6 +3,7 @@
 
 import abc
 import itertools
+from dataclasses import KW_ONLY
 from typing import Annotated
 
 import equinox as eqx
@@ -73,10 +74,8 @@ class UniformInGamma(AbstractGrid):
 class KarrasGrid(AbstractGrid):
     """(sigma / alpha)^(1 / rho) in equal steps (Karras et al. 2022, arXiv 2206.00364, eq. 5)."""
 
-    rho: float = eqx.field(static=True)
-
-    def __init__(self, *, rho: Annotated[float, Ge(0.5), Le(100)] = 7.0):
-        self.rho = rho
+    _: KW_ONLY
+    rho: Annotated[float, Ge(0.5), Le(100)] = eqx.field(static=True, default=7.0)
 
     def __call__(self, schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_plus_1"]:
         last, first = jnp.exp(gammas_of(schedule, 1) / 2 / self.rho)
@@ -87,13 +86,13 @@ class KarrasGrid(AbstractGrid):
 class TabulatedGrid(AbstractGrid):
     """Given times t, from 1 down to 0, whose number is that of the steps and one more."""
 
-    times: tuple[float, ...] = eqx.field(static=True)
+    _: KW_ONLY
+    times: tuple[Annotated[float, Ge(0), Le(1)], ...] = eqx.field(static=True, default=(1.0, 0.0))
 
-    def __init__(self, *, times: tuple[Annotated[float, Ge(0), Le(1)], ...] = (1.0, 0.0)):
-        falls = all(a > b for a, b in itertools.pairwise(times))
-        if len(times) < 2 or not falls or times[0] > 1 or times[-1] < 0:
-            raise RecipeError(f"times = {list(times)}: expected at least two that fall from 1 to 0.")
-        self.times = times
+    def __check_init__(self) -> None:
+        falls = all(a > b for a, b in itertools.pairwise(self.times))
+        if len(self.times) < 2 or not falls or self.times[0] > 1 or self.times[-1] < 0:
+            raise RecipeError(f"times = {list(self.times)}: expected at least two that fall from 1 to 0.")
 
     def __call__(self, schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_plus_1"]:
         _check_steps("tabulated", len(self.times) - 1, steps)

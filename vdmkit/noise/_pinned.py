@@ -7,9 +7,10 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from vdmkit.errors import RecipeError
 from vdmkit.limits import Gamma
 from vdmkit.noise._schedule import AbstractSchedule
-from vdmkit.registry import Choice, register
+from vdmkit.registry import Choice, built, register
 
 _NETWORK = Choice("schedule", "learned_monotone")
 
@@ -20,7 +21,8 @@ class Pinned(AbstractSchedule):
 
         gamma(t) = gamma_0 + (gamma_1 - gamma_0) (raw(t) - raw(0)) / (raw(1) - raw(0))
 
-    The ends are exact whatever the shape, so `objective.schedule = "variance"` can train the two on different things.
+    The ends are exact whatever the shape, so `objective.schedule_loss = "variance"` can train the two on
+    different things.
 
     Args:
         interior: The other schedule, raw(t). Its own ends do not matter.
@@ -36,14 +38,18 @@ class Pinned(AbstractSchedule):
 
     def __init__(
         self,
-        key: PRNGKeyArray,
+        key: PRNGKeyArray | None = None,
         *,
-        interior: Annotated[Choice, "schedule"] = _NETWORK,
+        interior: Annotated[Choice | AbstractSchedule, "schedule"] = _NETWORK,
         gamma_min: Gamma = -13.3,
         gamma_max: Gamma = 5.0,
         ends: Literal["learned", "fixed"] = "learned",
     ):
-        self.interior = interior.build(key=key)
+        if key is None and isinstance(interior, Choice) and "key" in interior.component.injected:
+            raise RecipeError(
+                f"interior {interior.name} starts from random parameters: give a key, or another interior."
+            )
+        self.interior = built(interior, key=key)
         self.learned_ends = jnp.array([gamma_min, gamma_max], dtype=float) if ends == "learned" else None
         self.gamma_min, self.gamma_max = gamma_min, gamma_max
 

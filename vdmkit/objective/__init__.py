@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The variational bound, and what a training objective chooses: times, weighting, steps."""
+"""The variational bound, and what a training objective chooses: time sampler, weighting, steps."""
 
 from vdmkit.objective._bound import (
     Bound,
@@ -16,7 +16,14 @@ from vdmkit.objective._loss_adaptive import LossAdaptive
 from vdmkit.objective._objective import Draws, Objective
 from vdmkit.objective._schedule_gradient import check_variance
 from vdmkit.objective._step import Steps, step_loss
-from vdmkit.objective._times import AbstractTimes, DiscreteGrid, LogitNormal, LowDiscrepancy, Signal, Uniform
+from vdmkit.objective._time_sampler import (
+    AbstractTimeSampler,
+    DiscreteGrid,
+    LogitNormal,
+    LowDiscrepancy,
+    Signal,
+    Uniform,
+)
 from vdmkit.objective._units import bits_per_dim
 from vdmkit.objective._weighting import (
     P2,
@@ -35,7 +42,7 @@ from vdmkit.objective._weighting import (
 
 __all__ = [
     "P2",
-    "AbstractTimes",
+    "AbstractTimeSampler",
     "AbstractWeighting",
     "Bound",
     "DiscreteGrid",

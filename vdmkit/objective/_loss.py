@@ -9,9 +9,7 @@ from vdmkit.model import DiffusionModel
 from vdmkit.networks import Condition
 from vdmkit.objective._bound import Bound
 from vdmkit.objective._objective import Objective
-from vdmkit.objective._times import LowDiscrepancy
 from vdmkit.objective._units import bits_per_dim
-from vdmkit.objective._weighting import Elbo
 
 
 def loss(
@@ -33,7 +31,7 @@ def loss(
         objective: the bound in continuous time, its times spread evenly over the batch, if it is left out.
         condition: side information on the images by name, each of shape (b,).
     """
-    objective = objective or Objective(LowDiscrepancy(), Elbo(), 0)
+    objective = objective or Objective()
     key_draws, key_dropout = jax.random.split(key)
     b, h, w, c = images.shape
     draws = objective.draw((b, h, w, c), key=key_draws)

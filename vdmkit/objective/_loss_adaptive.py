@@ -9,20 +9,20 @@ from annotated_types import Ge, Le
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit.limits import Decay, Share
-from vdmkit.objective._times import AbstractTimes, even
+from vdmkit.objective._time_sampler import AbstractTimeSampler, even
 from vdmkit.registry import register
 
 
-@register("times", "loss_adaptive")
-class LossAdaptive(AbstractTimes):
+@register("time_sampler", "loss_adaptive")
+class LossAdaptive(AbstractTimeSampler):
     """The density of t is as the loss that training met there (VDM++: Kingma & Gao 2023, arXiv 2303.00848).
 
     Every draw then counts alike, whatever the schedule. That is a schedule learned in another place: with u the uniform
     variable behind t, gamma(t(u)) has the density of gamma that the schedule gamma'(t) ~ 1 / (loss at gamma) has, the
-    one of least variance where losses at one gamma do not vary (objective.schedule = "variance" learns it in general).
+    one of least variance where losses at one gamma do not vary (objective.schedule_loss = "variance" learns it in
+    general).
 
-    The loss is an average by bins of t that forgets; a share of
-    the draws is uniform, so that no weight is large.
+    The loss is an average by bins of t that forgets; a share of the draws is uniform, so that no weight is large.
 
     Args:
         bins: Of equal width.
@@ -65,4 +65,4 @@ class LossAdaptive(AbstractTimes):
         b = jnp.minimum((t * len(self.total)).astype(int), len(self.total) - 1)
         total = (self.decay * self.total).at[b].add(loss)
         count = (self.decay * self.count).at[b].add(1)
-        return eqx.tree_at(lambda times: (times.total, times.count), self, (total, count))
+        return eqx.tree_at(lambda sampler: (sampler.total, sampler.count), self, (total, count))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training objective: the bound of a batch, with the recipe's times, weighting and number of steps."""
+"""The training objective: the bound of a batch, with the recipe's time sampler, weighting and number of steps."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PRNGKeyArray, Real
 
-from vdmkit.kernel import AbstractKernel, Gaussian
+from vdmkit.kernel import AbstractKernel, GaussianKernel
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import Condition
 from vdmkit.noise import AbstractGrid, AbstractSchedule, UniformInTime
@@ -22,10 +22,10 @@ from vdmkit.objective._bound import (
     reconstruction_loss,
     step_end,
 )
-from vdmkit.objective._schedule_gradient import Pull, bound_gradient, variance_gradient
+from vdmkit.objective._schedule_gradient import Vjp, bound_gradient, variance_gradient
 from vdmkit.objective._step import Steps
-from vdmkit.objective._times import AbstractTimes
-from vdmkit.objective._weighting import AbstractWeighting
+from vdmkit.objective._time_sampler import AbstractTimeSampler, LowDiscrepancy
+from vdmkit.objective._weighting import AbstractWeighting, Elbo
 from vdmkit.randomness import fold_purpose
 
 
@@ -39,27 +39,27 @@ class Draws(eqx.Module):
     eps: Float[Array, "b h w c"]
     t: Float[Array, " b"]
     weight: Float[Array, " b"]
-    kernel: Key[Array, " b"]
+    keys: Key[Array, " b"]
 
 
 class Objective(eqx.Module):
-    """Bounds of a batch of images. `steps` = 0 is continuous time.
+    """Bounds of a batch of images. `steps` = 0 is continuous time. The defaults are the paper's.
 
     The interior of the schedule follows the bound as everything else does, or else the variance: see `check_variance`.
     """
 
-    times: AbstractTimes
-    weighting: AbstractWeighting
-    steps: int = eqx.field(static=True)
-    schedule: Literal["bound", "variance"] = eqx.field(static=True, default="bound")
-    kernel: AbstractKernel = Gaussian()
+    time_sampler: AbstractTimeSampler = LowDiscrepancy()
+    weighting: AbstractWeighting = Elbo()
+    steps: int = eqx.field(static=True, default=0)
+    schedule_loss: Literal["bound", "variance"] = eqx.field(static=True, default="bound")
+    kernel: AbstractKernel = GaussianKernel()
     grid: AbstractGrid = UniformInTime()
 
     def draw(self, shape: tuple[int, int, int, int], *, key: PRNGKeyArray) -> Draws:
         """The draws for a batch of this shape (b, h, w, c)."""
         key_0, key_eps, key_t = jax.random.split(key, 3)
         eps_0, eps = (jax.random.normal(k, shape, dtype=float) for k in (key_0, key_eps))
-        t, weight = self.times(shape[0], key=key_t)
+        t, weight = self.time_sampler(shape[0], key=key_t)
         keys = jax.random.split(fold_purpose(key, "kernel"), shape[0])
         return Draws(eps_0, eps, step_end(t, self.steps), weight, keys)
 
@@ -116,18 +116,18 @@ class Objective(eqx.Module):
     ) -> Float[Array, ""]:
         if not self.steps:
             return diffusion_loss(model, x, noise, draws.eps, condition, key=key)
-        return self._steps.loss(model, x, noise, draws.eps, condition, key=draws.kernel, key_dropout=key)
+        return self._steps.loss(model, x, noise, draws.eps, condition, key=draws.keys, key_dropout=key)
 
     def schedule_gradient(
-        self, ends: AbstractSchedule, pull: Pull, sensitivity: NoiseLevel, loss: Float[Array, " b"]
+        self, ends: AbstractSchedule, vjp: Vjp, sensitivity: NoiseLevel, loss: Float[Array, " b"]
     ) -> AbstractSchedule:
         """The gradient that the schedule is to follow, from that of the mean bound. `loss` is of each image."""
-        if self.schedule == "bound":
-            return bound_gradient(ends, pull, sensitivity)
-        return variance_gradient(ends, pull, sensitivity, loss)
+        if self.schedule_loss == "bound":
+            return bound_gradient(ends, vjp, sensitivity)
+        return variance_gradient(ends, vjp, sensitivity, loss)
 
     def after(self, draws: Draws, bound: Bound) -> "Objective":
-        """The objective of the next batch: times may learn from the losses of this one."""
+        """The objective of the next batch: the time sampler may learn from the losses of this one."""
         loss = jnp.asarray(bound.diffusion) / draws.weight
-        times = self.times.after(draws.t, loss)
-        return Objective(times, self.weighting, self.steps, self.schedule, self.kernel, self.grid)
+        time_sampler = self.time_sampler.after(draws.t, loss)
+        return Objective(time_sampler, self.weighting, self.steps, self.schedule_loss, self.kernel, self.grid)

@@ -20,37 +20,37 @@ from jaxtyping import Array, Float
 from vdmkit.errors import RecipeError
 from vdmkit.noise import AbstractSchedule, Pinned
 from vdmkit.objective._bound import NoiseLevel
-from vdmkit.objective._times import AbstractTimes, DiscreteGrid
+from vdmkit.objective._time_sampler import AbstractTimeSampler, DiscreteGrid
 from vdmkit.objective._weighting import AbstractWeighting
 
-Pull = Callable[[NoiseLevel], tuple[AbstractSchedule]]
+Vjp = Callable[[NoiseLevel], tuple[AbstractSchedule]]
 """The vector-Jacobian product of the noise levels at t_1, ..., t_n."""
 
 
-def bound_gradient(ends: AbstractSchedule, pull: Pull, sensitivity: NoiseLevel) -> AbstractSchedule:
+def bound_gradient(ends: AbstractSchedule, vjp: Vjp, sensitivity: NoiseLevel) -> AbstractSchedule:
     """Of the bound: through the noise levels, and through the `ends` in its prior and reconstruction."""
-    return jax.tree.map(jnp.add, ends, pull(sensitivity)[0])
+    return jax.tree.map(jnp.add, ends, vjp(sensitivity)[0])
 
 
 def variance_gradient(
-    ends: AbstractSchedule, pull: Pull, sensitivity: NoiseLevel, loss: Float[Array, " n"]
+    ends: AbstractSchedule, vjp: Vjp, sensitivity: NoiseLevel, loss: Float[Array, " n"]
 ) -> AbstractSchedule:
     """Of the bound for the ends of a `Pinned`, and of the mean squared `loss` for its interior."""
-    (squared,) = pull(jax.tree.map(lambda of_mean: 2 * loss * of_mean, sensitivity))
+    (squared,) = vjp(jax.tree.map(lambda of_mean: 2 * loss * of_mean, sensitivity))
     interior = attrgetter("interior")
-    return eqx.tree_at(interior, bound_gradient(ends, pull, sensitivity), interior(squared))
+    return eqx.tree_at(interior, bound_gradient(ends, vjp, sensitivity), interior(squared))
 
 
 def check_variance(
-    schedule: AbstractSchedule, times: AbstractTimes, weighting: AbstractWeighting, *, steps: int
+    schedule: AbstractSchedule, time_sampler: AbstractTimeSampler, weighting: AbstractWeighting, *, steps: int
 ) -> None:
     """Raises RecipeError if the variance alone is not all that the interior of the schedule changes."""
-    if problems := list(_problems(schedule, times, weighting, steps)):
-        raise RecipeError("\n".join(f'objective.schedule = "variance": {problem}' for problem in problems))
+    if problems := list(_problems(schedule, time_sampler, weighting, steps)):
+        raise RecipeError("\n".join(f'objective.schedule_loss = "variance": {problem}' for problem in problems))
 
 
 def _problems(
-    schedule: AbstractSchedule, times: AbstractTimes, weighting: AbstractWeighting, steps: int
+    schedule: AbstractSchedule, time_sampler: AbstractTimeSampler, weighting: AbstractWeighting, steps: int
 ) -> Iterator[str]:
     if not isinstance(schedule, Pinned):
         yield "the ends of the schedule are not held. Put it into schedule pinned, as its `interior`."
@@ -58,8 +58,8 @@ def _problems(
         yield "the interior of the schedule has nothing to learn. Choose another, such as piecewise_linear."
     if steps:
         yield f"with objective.steps = {steps} the bound depends on the interior of the schedule. Leave steps out."
-    if isinstance(times, DiscreteGrid):
-        yield "with times discrete_grid the mean loss depends on the interior of the schedule. Choose other times."
+    if isinstance(time_sampler, DiscreteGrid):
+        yield "with time_sampler discrete_grid the mean loss depends on the interior of the schedule. Choose another."
     if _depends_on_rate(weighting):
         yield "this weighting depends on gamma'(t), and so the mean loss on the interior. Choose another, such as elbo."
 

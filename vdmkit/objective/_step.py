@@ -8,7 +8,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from vdmkit.kernel import AbstractKernel, Gaussian
+from vdmkit.kernel import AbstractKernel, GaussianKernel
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import Condition
 from vdmkit.noise import AbstractGrid, AbstractSchedule, UniformInTime, diffuse
@@ -19,7 +19,7 @@ class Steps(eqx.Module):
     """T = `count` steps."""
 
     count: int = eqx.field(static=True)
-    kernel: AbstractKernel = Gaussian()
+    kernel: AbstractKernel = GaussianKernel()
     grid: AbstractGrid = UniformInTime()
 
     def noise_level(self, schedule: AbstractSchedule, t: Float[Array, ""]) -> NoiseLevel:

@@ -10,6 +10,7 @@ schedule. They are w = 2 m(gamma) / gamma'(t). With T steps, T expm1(gamma_t - g
 """
 
 import abc
+from dataclasses import KW_ONLY
 from typing import Annotated
 
 import equinox as eqx
@@ -47,10 +48,8 @@ class Elbo(AbstractWeighting):
 class SigmoidWeighting(AbstractWeighting):
     """w = sigmoid(gamma + bias) (Kingma & Gao 2023, arXiv 2303.00848; Hoogeboom et al. 2024, arXiv 2410.19324)."""
 
-    bias: float = eqx.field(static=True)
-
-    def __init__(self, *, bias: Annotated[float, Ge(-30), Le(30)] = 2.0):
-        self.bias = bias
+    _: KW_ONLY
+    bias: Annotated[float, Ge(-30), Le(30)] = eqx.field(static=True, default=2.0)
 
     def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
         return jax.nn.sigmoid(gamma + self.bias)
@@ -68,12 +67,10 @@ class EdmMonotonic(AbstractWeighting):
         sd: Of the data.
     """
 
-    mean: float = eqx.field(static=True)
-    std: float = eqx.field(static=True)
-    sd: float = eqx.field(static=True)
-
-    def __init__(self, *, mean: LogSigma = -1.2, std: Annotated[float, Ge(0.01), Le(10)] = 1.2, sd: DataScale = 0.5):
-        self.mean, self.std, self.sd = mean, std, sd
+    _: KW_ONLY
+    mean: LogSigma = eqx.field(static=True, default=-1.2)
+    std: Annotated[float, Ge(0.01), Le(10)] = eqx.field(static=True, default=1.2)
+    sd: DataScale = eqx.field(static=True, default=0.5)
 
     def log_weight(self, gamma: Float[Array, "*n"]) -> Float[Array, "*n"]:
         """EDM's, up to a constant."""
@@ -98,10 +95,8 @@ class Simple(AbstractWeighting):
 class Snr(AbstractWeighting):
     """SNR^power |x - x_hat|^2: of power 1 as `simple`, of power 0 unweighted."""
 
-    power: float = eqx.field(static=True)
-
-    def __init__(self, *, power: Annotated[float, Ge(-1), Le(3)] = 1.0):
-        self.power = power
+    _: KW_ONLY
+    power: Annotated[float, Ge(-1), Le(3)] = eqx.field(static=True, default=1.0)
 
     def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
         return 2 * jnp.exp((1 - self.power) * gamma) / rate
@@ -119,10 +114,8 @@ class TruncatedSnr(AbstractWeighting):
 class MinSnr(AbstractWeighting):
     """min(SNR, limit) |x - x_hat|^2 (Hang et al. 2023, arXiv 2303.09556)."""
 
-    limit: float = eqx.field(static=True)
-
-    def __init__(self, *, limit: Positive = 5.0):
-        self.limit = limit
+    _: KW_ONLY
+    limit: Positive = eqx.field(static=True, default=5.0)
 
     def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
         return 2 * jnp.minimum(1, self.limit * jnp.exp(gamma)) / rate
@@ -132,11 +125,9 @@ class MinSnr(AbstractWeighting):
 class P2(AbstractWeighting):
     """|eps - eps_hat|^2 / (k + SNR)^power (Choi et al. 2022, arXiv 2204.00227, eq. 8)."""
 
-    k: float = eqx.field(static=True)
-    power: float = eqx.field(static=True)
-
-    def __init__(self, *, k: Positive = 1.0, power: Annotated[float, Ge(0), Le(2)] = 1.0):
-        self.k, self.power = k, power
+    _: KW_ONLY
+    k: Positive = eqx.field(static=True, default=1.0)
+    power: Annotated[float, Ge(0), Le(2)] = eqx.field(static=True, default=1.0)
 
     def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
         return 2 / (self.k + jnp.exp(-gamma)) ** self.power / rate
@@ -162,10 +153,8 @@ class VelocityWeighting(AbstractWeighting):
 class EdmWeighting(AbstractWeighting):
     """|F - F_hat|^2: (s^2 + sd^2) / (s sd)^2 |x - x_hat|^2, s = sigma / alpha (Karras et al. 2022, Table 1)."""
 
-    sd: float = eqx.field(static=True)
-
-    def __init__(self, *, sd: DataScale = 0.5):
-        self.sd = sd
+    _: KW_ONLY
+    sd: DataScale = eqx.field(static=True, default=0.5)
 
     def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
         return 2 * (1 + jnp.exp(gamma) / self.sd**2) / rate

@@ -4,11 +4,12 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import is_dataclass
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from vdmkit.errors import RegistryError
 from vdmkit.recipe._document import Document, Place
 from vdmkit.recipe._lines import Keys
+from vdmkit.recipe._renamed import RENAMED
 from vdmkit.recipe._values import UnfitError, check_value, describe, type_name
 from vdmkit.registry import Choice, nearest, registry
 
@@ -40,7 +41,7 @@ class Reader:
             self._report(keys, f"expected a table, found {describe(table)}.")
             return {}
         for key in table.keys() - parameters.keys():
-            self._report((*keys, key), f"unknown key. {_known(key, list(parameters))}")
+            self._report((*keys, key), _unknown((*keys, key), list(parameters)))
         return {name: self._argument(parameter, keys, table) for name, parameter in parameters.items()}
 
     def _argument(self, parameter: inspect.Parameter, keys: Keys, table: dict[str, Any]) -> Any:
@@ -103,11 +104,16 @@ def _parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def _component_kind(annotation: Any) -> str:
-    """The kind in `Annotated[Choice, kind]`, or `Annotated[Choice, kind] | None`; or an empty string."""
+    """The kind in `Annotated[Choice, kind]`, or `Annotated[Choice, kind] | None`; or an empty string.
+
+    A component in Python may be given as an object, too: `Annotated[Choice | AbstractKernel, "kernel"]`.
+    """
     if type(None) in get_args(annotation):
         annotation = get_args(annotation)[0]
-    base, *metadata = get_args(annotation) or (None,)
-    return metadata[0] if base is Choice else ""
+    if get_origin(annotation) is not Annotated:
+        return ""
+    base, *metadata = get_args(annotation)
+    return metadata[0] if Choice in (base, *get_args(base)) else ""
 
 
 def _is_settings(annotation: Any) -> bool:
@@ -121,6 +127,12 @@ def _missing(parameter: inspect.Parameter, table: Keys) -> str:
         return f"missing key ({type_name(parameter.annotation)})" + (f" in [{header}]." if header else ".")
     known = ", ".join(sorted(registry(kind).components))
     return f"missing table. Add [{header}{'.' if header else ''}{parameter.name}] with name = one of: {known}."
+
+
+def _unknown(keys: Keys, known: list[str]) -> str:
+    if new := RENAMED.get(".".join(map(str, keys))):
+        return f"was renamed: {new}."
+    return f"unknown key. {_known(str(keys[-1]), known)}"
 
 
 def _known(key: str, known: list[str]) -> str:

@@ -25,16 +25,16 @@ class ModelChoices:
 class ObjectiveChoices:
     """What is minimised. `steps` is T of the discrete-time bound; 0 means continuous time.
 
-    With `schedule` "variance" the interior of a `pinned` schedule, which does not change the bound, is trained to make
-    the estimate of the bound vary least.
+    With `schedule_loss` "variance" the interior of a `pinned` schedule, which does not change the bound, is trained to
+    make the estimate of the bound vary least.
     """
 
-    times: Annotated[Choice, "times"] = Choice("times", "low_discrepancy")
+    time_sampler: Annotated[Choice, "time_sampler"] = Choice("time_sampler", "low_discrepancy")
     weighting: Annotated[Choice, "weighting"] = Choice("weighting", "elbo")
     steps: StepsOrZero = 0
     kernel: Annotated[Choice, "kernel"] = Choice("kernel", "gaussian")
     grid: Annotated[Choice, "grid"] = Choice("grid", "uniform")
-    schedule: Literal["bound", "variance"] = "bound"
+    schedule_loss: Literal["bound", "variance"] = "bound"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from vdmkit.registry import nearest
+from vdmkit.registry import Choice, nearest
 
 _PLAIN_WORDS = {
     "a valid integer": "an integer",
@@ -104,6 +104,7 @@ def type_name(annotation: Any) -> str:
         return " | ".join(map(type_name, get_args(annotation)))
     if get_origin(annotation) is Annotated:
         base, *constraints = get_args(annotation)
+        base = Choice if Choice in get_args(base) else base  # of a recipe, which gives no objects
         return " ".join([type_name(base), *map(_constraint, constraints)])
     return re.sub(r"\b(typing|pathlib|collections\.abc)\.", "", inspect.formatannotation(annotation))
 

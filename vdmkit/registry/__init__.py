@@ -4,7 +4,7 @@
 This room imports no JAX, so that `vdmkit --help` stays fast; loading components does.
 """
 
-from vdmkit.registry._choice import Choice
+from vdmkit.registry._choice import Choice, built
 from vdmkit.registry._component import Component
 from vdmkit.registry._kinds import Registry, define_kind, kinds, nearest, register, registry
 from vdmkit.registry._plugins import (
@@ -23,6 +23,7 @@ __all__ = [
     "Component",
     "Registry",
     "broken_packages",
+    "built",
     "copies_in",
     "define_kind",
     "kept_plugins",

@@ -46,6 +46,20 @@ class Choice:
         ]
         return self.name + (f" ({', '.join(given)})" if given else "")
 
+    @classmethod
+    def of(cls, kind: str, part: Any) -> "Choice":
+        """Returns `part` if it is a choice, else the one that would build this object, which names it as recipes do.
+
+        Values that a recipe could not give in one word, such as arrays, are left out.
+        """
+        if isinstance(part, Choice):
+            return part
+        known = [one for one in registry(kind).components.values() if one.target is type(part)]
+        component = known[0] if known else Component(kind, type(part).__name__, type(part), "vdmkit")
+        values = {key: getattr(part, key, None) for key in component.parameters}
+        plain = {key: value for key, value in values.items() if isinstance(value, bool | int | float | str)}
+        return cls(kind, component.name, plain, component)
+
     def build(self, **context: Any) -> Any:
         """Make the component; its positional parameters are taken from `context` by name.
 
@@ -59,3 +73,8 @@ class Choice:
                 f"{self.component} gives a {type(built).__name__}, which is no {interface.__name__}. Repair the plugin."
             )
         return built
+
+
+def built(part: Any, **context: Any) -> Any:
+    """Returns what a choice describes, built with its context; an object that is given in its place as it is."""
+    return part.build(**context) if isinstance(part, Choice) else part

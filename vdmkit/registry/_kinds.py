@@ -17,6 +17,7 @@ from vdmkit.registry._component import Component
 
 _ROOMS = ("noise", "networks", "denoiser", "distribution", "observation", "kernel", "objective")
 _ROOMS += ("sampling", "likelihood", "data", "optimizer")
+_RENAMED = {"times": "time_sampler"}
 _registries: dict[str, "Registry"] = {}
 _owner: str | None = None  # the plugin that is being loaded
 _collected: list[Component] | None = None  # what the plugin file that is being executed registers
@@ -115,6 +116,8 @@ def registry(kind: str) -> Registry:
     if kind not in _registries:
         load_builtins()
     if kind not in _registries:
+        if new := _RENAMED.get(kind):
+            raise RegistryError(f"kind of component {kind!r} was renamed: {new!r}.")
         raise RegistryError(f"unknown kind of component {kind!r}. Known: {', '.join(kinds())}.{nearest(kind, kinds())}")
     return _registries[kind]
 

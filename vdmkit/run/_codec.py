@@ -18,7 +18,7 @@ from vdmkit.assembly import build_estimator, shapes_of_estimate
 from vdmkit.compression import Codec, Layers, Profile, narrows, whole
 from vdmkit.devices import arithmetic
 from vdmkit.errors import RecipeError
-from vdmkit.kernel import AbstractGaussian, Mixture
+from vdmkit.kernel import AbstractGaussianKernel, MixtureKernel
 from vdmkit.likelihood import VariationalBound
 from vdmkit.model import DiffusionModel
 from vdmkit.run._load import Run
@@ -40,7 +40,7 @@ class Coding:
         return self.codec.header(fingerprint()) | {"chunk": chunk} | self.checkpoint
 
     def __str__(self) -> str:
-        return self.bound.describe().removeprefix("variational bound, ")
+        return self.bound.describe(self.codec.layers.levels).removeprefix("variational bound, ")
 
 
 def with_steps_of_codec(run: Run, overrides: Sequence[str]) -> Run:
@@ -88,9 +88,9 @@ def layers_of(model: DiffusionModel, bound: VariationalBound) -> Layers:
     """The steps of a bound."""
     gammas, kernel = whole(bound.gammas(model.schedule)), bound.kernel
     of_levels = (model.observation.levels, model.observation.spacing)
-    if isinstance(kernel, Mixture):
+    if isinstance(kernel, MixtureKernel):
         return Layers(gammas, *of_levels, mixture=True)
-    if not isinstance(kernel, AbstractGaussian):
+    if not isinstance(kernel, AbstractGaussianKernel):
         raise RecipeError(f"kernel {type(kernel).__name__}: a codec is made of a Gaussian kernel, or of the mixture.")
     errors = np.asarray(jax.vmap(kernel.error)(jnp.asarray(bound.gammas(model.schedule)[1:], float)), np.float64)
     return Layers(gammas, *of_levels, log_errors=whole(np.log(errors)) if (errors > 0).all() else ())

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, PRNGKeyArray
 
 from vdmkit.assembly import state_like
 from vdmkit.checkpoint import Restored, read_chosen, read_newest, steps_in
@@ -47,6 +48,11 @@ class Run:
     def weighted(self, weights: Weights) -> DiffusionModel:
         """The model with averaged or with raw parameters."""
         return self.state.ema_model if weights == "ema" else self.state.model
+
+    @property
+    def key(self) -> PRNGKeyArray:
+        """The key of the recipe's seed: with it `vdmkit.log_likelihood` and `vdmkit.sample` do what commands do."""
+        return jax.random.key(self.recipe.seed)
 
     @property
     def source(self) -> AbstractSource:

@@ -59,7 +59,7 @@ class Origin:
 
 # Keys that there once were not, at what was then the case: older checkpoints are of the same recipe without them.
 _AS_BEFORE = [
-    ("objective.schedule", "bound"),
+    ("objective.schedule_loss", "bound"),
     ("objective.grid.name", "uniform"),
     ("objective.kernel.name", "gaussian"),
     ("objective.kernel.variance", "small"),

@@ -6,7 +6,7 @@ from vdmkit.sampling._denoise import Denoise, Guidance, denoiser_of, guided
 from vdmkit.sampling._dpm_solver import DpmPlusPlus2M, DpmPlusPlus2SAncestral, DpmPlusPlus3MSde, EulerAncestral
 from vdmkit.sampling._edm import Dpm2, Euler, Heun, Lms
 from vdmkit.sampling._sample import SamplingConfig, draw_samples, fit_into, sample
-from vdmkit.sampling._sampler import AbstractSampler, Past, draw, no_past
+from vdmkit.sampling._sampler import AbstractSampler, History, draw, no_history
 from vdmkit.sampling._solvers import Ode, Sde
 
 __all__ = [
@@ -22,9 +22,9 @@ __all__ = [
     "EulerAncestral",
     "Guidance",
     "Heun",
+    "History",
     "Lms",
     "Ode",
-    "Past",
     "SamplingConfig",
     "Sde",
     "denoiser_of",
@@ -32,6 +32,6 @@ __all__ = [
     "draw_samples",
     "fit_into",
     "guided",
-    "no_past",
+    "no_history",
     "sample",
 ]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Samplers that draw from p(z_s | z_t): the ancestral one, and DDIM."""
 
+from dataclasses import KW_ONLY
 from typing import Annotated
 
 import equinox as eqx
@@ -10,9 +11,9 @@ from jaxtyping import Array, Float
 
 from vdmkit.denoiser import Estimate
 from vdmkit.kernel import AbstractKernel, part_of_noise
-from vdmkit.registry import Choice, register
+from vdmkit.registry import Choice, built, register
 from vdmkit.sampling._denoise import Denoise
-from vdmkit.sampling._sampler import AbstractSampler, Past
+from vdmkit.sampling._sampler import AbstractSampler, History
 
 PAPERS = Choice("kernel", "gaussian")
 
@@ -26,11 +27,11 @@ class Ancestral(AbstractSampler):
     """
 
     kernel: AbstractKernel
-    noises: int = eqx.field(static=True)
+    noise_draws: int = eqx.field(static=True)
 
-    def __init__(self, *, kernel: Annotated[Choice, "kernel"] = PAPERS):
-        self.kernel = kernel.build()
-        self.noises = self.kernel.noises
+    def __init__(self, *, kernel: Annotated[Choice | AbstractKernel, "kernel"] = PAPERS):
+        self.kernel = built(kernel)
+        self.noise_draws = self.kernel.noise_draws
 
     def step(
         self,
@@ -38,7 +39,7 @@ class Ancestral(AbstractSampler):
         y_t: Float[Array, "h w c"],
         gamma_t: Float[Array, ""],
         gamma_s: Float[Array, ""],
-        past: Past,
+        history: History,
         noise: Float[Array, "n h w c"],
     ) -> tuple[Float[Array, "h w c"], Estimate]:
         estimate = denoise(y_t, gamma_t)
@@ -52,11 +53,9 @@ class Ddim(AbstractSampler):
     Song et al. 2021, arXiv 2010.02502, eq. 12. eta = 0 is Euler's method of the probability-flow ODE in sigma / alpha.
     """
 
-    eta: float = eqx.field(static=True)
-    noises: int = eqx.field(static=True)
-
-    def __init__(self, *, eta: Annotated[float, Ge(0), Le(1)] = 0.0):
-        self.eta, self.noises = eta, 1
+    _: KW_ONLY
+    eta: Annotated[float, Ge(0), Le(1)] = eqx.field(static=True, default=0.0)
+    noise_draws: int = eqx.field(static=True, default=1, init=False)
 
     def step(
         self,
@@ -64,7 +63,7 @@ class Ddim(AbstractSampler):
         y_t: Float[Array, "h w c"],
         gamma_t: Float[Array, ""],
         gamma_s: Float[Array, ""],
-        past: Past,
+        history: History,
         noise: Float[Array, "n h w c"],
     ) -> tuple[Float[Array, "h w c"], Estimate]:
         estimate, c = denoise(y_t, gamma_t), part_of_noise(gamma_t, gamma_s)

@@ -8,6 +8,7 @@ With h = (gamma_t - gamma_s) / 2, the step of log(alpha / sigma), and eta = 0 fo
 and the methods differ in what they take x_hat to be in between, from its values at earlier steps.
 """
 
+from dataclasses import KW_ONLY
 from typing import Annotated
 
 import equinox as eqx
@@ -19,7 +20,7 @@ from vdmkit.denoiser import Estimate
 from vdmkit.kernel import part_of_noise
 from vdmkit.registry import register
 from vdmkit.sampling._denoise import Denoise
-from vdmkit.sampling._sampler import AbstractSampler, Past
+from vdmkit.sampling._sampler import AbstractSampler, History
 
 Eta = Annotated[float, Ge(0), Le(10)]
 
@@ -36,11 +37,9 @@ class DpmPlusPlus2M(AbstractSampler):
         eta: 0 is the ODE; 1 the SDE, k-diffusion's dpmpp_2m_sde with the midpoint rule.
     """
 
-    eta: float = eqx.field(static=True)
-    noises: int = eqx.field(static=True)
-
-    def __init__(self, *, eta: Eta = 0.0):
-        self.eta, self.noises = eta, 1
+    _: KW_ONLY
+    eta: Eta = eqx.field(static=True, default=0.0)
+    noise_draws: int = eqx.field(static=True, default=1, init=False)
 
     def step(
         self,
@@ -48,14 +47,14 @@ class DpmPlusPlus2M(AbstractSampler):
         y_t: Float[Array, "h w c"],
         gamma_t: Float[Array, ""],
         gamma_s: Float[Array, ""],
-        past: Past,
+        history: History,
         noise: Float[Array, "n h w c"],
     ) -> tuple[Float[Array, "h w c"], Estimate]:
         estimate, h = denoise(y_t, gamma_t), (gamma_t - gamma_s) / 2
         whole = (1 + self.eta) * h
-        ratio = 2 * h / (past.gamma[0] - gamma_t)  # h over the last step's
-        extra = jnp.where((past.count > 0) & jnp.isfinite(ratio), ratio / 2, 0.0)
-        x_hat = estimate.x_hat + extra * (estimate.x_hat - past.x_hat[0])
+        ratio = 2 * h / (history.gamma[0] - gamma_t)  # h over the last step's
+        extra = jnp.where((history.count > 0) & jnp.isfinite(ratio), ratio / 2, 0.0)
+        x_hat = estimate.x_hat + extra * (estimate.x_hat - history.x_hat[0])
         y_s = jnp.exp(-whole) * y_t - jnp.expm1(-whole) * x_hat
         return y_s + _fresh_noise(gamma_s, self.eta * h) * noise[0] if self.eta else y_s, estimate
 
@@ -68,11 +67,9 @@ class DpmPlusPlus3MSde(AbstractSampler):
         eta: 0 is the ODE, 1 the SDE.
     """
 
-    eta: float = eqx.field(static=True)
-    noises: int = eqx.field(static=True)
-
-    def __init__(self, *, eta: Eta = 1.0):
-        self.eta, self.noises = eta, 1
+    _: KW_ONLY
+    eta: Eta = eqx.field(static=True, default=1.0)
+    noise_draws: int = eqx.field(static=True, default=1, init=False)
 
     def step(
         self,
@@ -80,27 +77,27 @@ class DpmPlusPlus3MSde(AbstractSampler):
         y_t: Float[Array, "h w c"],
         gamma_t: Float[Array, ""],
         gamma_s: Float[Array, ""],
-        past: Past,
+        history: History,
         noise: Float[Array, "n h w c"],
     ) -> tuple[Float[Array, "h w c"], Estimate]:
         estimate, h = denoise(y_t, gamma_t), (gamma_t - gamma_s) / 2
         whole = (1 + self.eta) * h
-        y_s = jnp.exp(-whole) * y_t - jnp.expm1(-whole) * estimate.x_hat + self._bent(estimate, gamma_t, h, past)
+        y_s = jnp.exp(-whole) * y_t - jnp.expm1(-whole) * estimate.x_hat + self._bent(estimate, gamma_t, h, history)
         return y_s + _fresh_noise(gamma_s, self.eta * h) * noise[0] if self.eta else y_s, estimate
 
     def _bent(
-        self, estimate: Estimate, gamma_t: Float[Array, ""], h: Float[Array, ""], past: Past
+        self, estimate: Estimate, gamma_t: Float[Array, ""], h: Float[Array, ""], history: History
     ) -> Float[Array, "h w c"]:
         """What the first and second differences of x_hat add; nothing where the step goes to the end."""
         whole = (1 + self.eta) * h
         phi_2 = jnp.expm1(-whole) / whole + 1
         phi_3 = phi_2 / whole - 0.5
-        r_0, r_1 = (past.gamma[0] - gamma_t) / 2 / h, (past.gamma[1] - past.gamma[0]) / 2 / h
-        first, second = (estimate.x_hat - past.x_hat[0]) / r_0, (past.x_hat[0] - past.x_hat[1]) / r_1
+        r_0, r_1 = (history.gamma[0] - gamma_t) / 2 / h, (history.gamma[1] - history.gamma[0]) / 2 / h
+        first, second = (estimate.x_hat - history.x_hat[0]) / r_0, (history.x_hat[0] - history.x_hat[1]) / r_1
         bend = (first - second) / (r_0 + r_1)
         parabola = phi_2 * (first + bend * r_0) - phi_3 * bend
-        known = jnp.where(past.count > 1, parabola, phi_2 * first)
-        return jnp.where((past.count > 0) & jnp.isfinite(h), known, 0.0)
+        known = jnp.where(history.count > 1, parabola, phi_2 * first)
+        return jnp.where((history.count > 0) & jnp.isfinite(h), known, 0.0)
 
 
 class _Split(eqx.Module):
@@ -124,11 +121,9 @@ class EulerAncestral(AbstractSampler):
         eta: 0 is Euler's method; 1 adds the ancestral noise.
     """
 
-    eta: float = eqx.field(static=True)
-    noises: int = eqx.field(static=True)
-
-    def __init__(self, *, eta: Eta = 1.0):
-        self.eta, self.noises = eta, 1
+    _: KW_ONLY
+    eta: Eta = eqx.field(static=True, default=1.0)
+    noise_draws: int = eqx.field(static=True, default=1, init=False)
 
     def step(
         self,
@@ -136,7 +131,7 @@ class EulerAncestral(AbstractSampler):
         y_t: Float[Array, "h w c"],
         gamma_t: Float[Array, ""],
         gamma_s: Float[Array, ""],
-        past: Past,
+        history: History,
         noise: Float[Array, "n h w c"],
     ) -> tuple[Float[Array, "h w c"], Estimate]:
         estimate, to = denoise(y_t, gamma_t), _split(gamma_t, gamma_s, self.eta)
@@ -152,11 +147,9 @@ class DpmPlusPlus2SAncestral(AbstractSampler):
         eta: 0 is the ODE; 1 adds the ancestral noise.
     """
 
-    eta: float = eqx.field(static=True)
-    noises: int = eqx.field(static=True)
-
-    def __init__(self, *, eta: Eta = 1.0):
-        self.eta, self.noises = eta, 1
+    _: KW_ONLY
+    eta: Eta = eqx.field(static=True, default=1.0)
+    noise_draws: int = eqx.field(static=True, default=1, init=False)
 
     def step(
         self,
@@ -164,7 +157,7 @@ class DpmPlusPlus2SAncestral(AbstractSampler):
         y_t: Float[Array, "h w c"],
         gamma_t: Float[Array, ""],
         gamma_s: Float[Array, ""],
-        past: Past,
+        history: History,
         noise: Float[Array, "n h w c"],
     ) -> tuple[Float[Array, "h w c"], Estimate]:
         estimate, to = denoise(y_t, gamma_t), _split(gamma_t, gamma_s, self.eta)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The probability-flow ODE dy / ds = eps_hat, s = sigma / alpha, by Euler's, Heun's and multistep methods."""
 
+from dataclasses import KW_ONLY
 from typing import Annotated
 
 import equinox as eqx
@@ -12,7 +13,7 @@ from vdmkit.denoiser import Estimate
 from vdmkit.registry import register
 from vdmkit.sampling._axis import AXES, AxisName
 from vdmkit.sampling._denoise import Denoise
-from vdmkit.sampling._sampler import AbstractSampler, Past
+from vdmkit.sampling._sampler import AbstractSampler, History
 
 NotNegative = Annotated[float, Ge(0), Le(1e6)]
 
@@ -26,11 +27,9 @@ class Euler(AbstractSampler):
             the variance preserving SDE in its own scaling.
     """
 
-    axis: AxisName = eqx.field(static=True)
-    noises: int = eqx.field(static=True)
-
-    def __init__(self, *, axis: AxisName = "sigma"):
-        self.axis, self.noises = axis, 0
+    _: KW_ONLY
+    axis: AxisName = eqx.field(static=True, default="sigma")
+    noise_draws: int = eqx.field(static=True, default=0, init=False)
 
     def step(
         self,
@@ -38,7 +37,7 @@ class Euler(AbstractSampler):
         y_t: Float[Array, "h w c"],
         gamma_t: Float[Array, ""],
         gamma_s: Float[Array, ""],
-        past: Past,
+        history: History,
         noise: Float[Array, "n h w c"],
     ) -> tuple[Float[Array, "h w c"], Estimate]:
         estimate, axis = denoise(y_t, gamma_t), AXES[self.axis]
@@ -57,24 +56,13 @@ class Heun(AbstractSampler):
         axis: Where a step is straight, as in Euler's method.
     """
 
-    churn: float = eqx.field(static=True)
-    s_min: float = eqx.field(static=True)
-    s_max: float = eqx.field(static=True)
-    s_noise: float = eqx.field(static=True)
-    axis: AxisName = eqx.field(static=True)
-    noises: int = eqx.field(static=True)
-
-    def __init__(
-        self,
-        *,
-        churn: NotNegative = 0.0,
-        s_min: NotNegative = 0.0,
-        s_max: NotNegative = 1e6,
-        s_noise: Annotated[float, Ge(0), Le(10)] = 1.0,
-        axis: AxisName = "sigma",
-    ):
-        self.churn, self.s_min, self.s_max, self.s_noise = churn, s_min, s_max, s_noise
-        self.axis, self.noises = axis, 1
+    _: KW_ONLY
+    churn: NotNegative = eqx.field(static=True, default=0.0)
+    s_min: NotNegative = eqx.field(static=True, default=0.0)
+    s_max: NotNegative = eqx.field(static=True, default=1e6)
+    s_noise: Annotated[float, Ge(0), Le(10)] = eqx.field(static=True, default=1.0)
+    axis: AxisName = eqx.field(static=True, default="sigma")
+    noise_draws: int = eqx.field(static=True, default=1, init=False)
 
     def step(
         self,
@@ -82,11 +70,11 @@ class Heun(AbstractSampler):
         y_t: Float[Array, "h w c"],
         gamma_t: Float[Array, ""],
         gamma_s: Float[Array, ""],
-        past: Past,
+        history: History,
         noise: Float[Array, "n h w c"],
     ) -> tuple[Float[Array, "h w c"], Estimate]:
         s_t, axis = jnp.exp(gamma_t / 2), AXES[self.axis]
-        churn = self._churn(s_t, past)
+        churn = self._churn(s_t, history)
         gamma_hat = gamma_t + 2 * jnp.log1p(churn)
         y_hat = y_t + s_t * jnp.sqrt(churn * (2 + churn)) * self.s_noise * noise[0]  # s_hat^2 - s_t^2, without rounding
         estimate = denoise(y_hat, gamma_hat)
@@ -96,8 +84,8 @@ class Heun(AbstractSampler):
         # Without noise there is no slope: the last step of a grid that goes to the end is Euler's.
         return jnp.where(jnp.isneginf(gamma_s), euler, axis.move(y_hat, gamma_hat, gamma_s, slope)), estimate
 
-    def _churn(self, s_t: Float[Array, ""], past: Past) -> Float[Array, ""]:
-        share = jnp.minimum(self.churn / past.steps, jnp.sqrt(2.0) - 1)
+    def _churn(self, s_t: Float[Array, ""], history: History) -> Float[Array, ""]:
+        share = jnp.minimum(self.churn / history.steps, jnp.sqrt(2.0) - 1)
         return jnp.where((s_t >= self.s_min) & (s_t <= self.s_max), share, 0.0)
 
 
@@ -105,7 +93,7 @@ class Heun(AbstractSampler):
 class Dpm2(AbstractSampler):
     """The midpoint method, at the middle of log sigma (Lu et al. 2022, arXiv 2206.00927; k-diffusion's dpm_2)."""
 
-    noises: int = eqx.field(static=True, default=0, init=False)
+    noise_draws: int = eqx.field(static=True, default=0, init=False)
 
     def step(
         self,
@@ -113,7 +101,7 @@ class Dpm2(AbstractSampler):
         y_t: Float[Array, "h w c"],
         gamma_t: Float[Array, ""],
         gamma_s: Float[Array, ""],
-        past: Past,
+        history: History,
         noise: Float[Array, "n h w c"],
     ) -> tuple[Float[Array, "h w c"], Estimate]:
         estimate, gamma = denoise(y_t, gamma_t), (gamma_t + gamma_s) / 2
@@ -131,11 +119,9 @@ class Lms(AbstractSampler):
         order: How many slopes, once there were as many steps.
     """
 
-    order: int = eqx.field(static=True)
-    noises: int = eqx.field(static=True)
-
-    def __init__(self, *, order: Annotated[int, Ge(1), Le(4)] = 4):
-        self.order, self.noises = order, 0
+    _: KW_ONLY
+    order: Annotated[int, Ge(1), Le(4)] = eqx.field(static=True, default=4)
+    noise_draws: int = eqx.field(static=True, default=0, init=False)
 
     def step(
         self,
@@ -143,15 +129,15 @@ class Lms(AbstractSampler):
         y_t: Float[Array, "h w c"],
         gamma_t: Float[Array, ""],
         gamma_s: Float[Array, ""],
-        past: Past,
+        history: History,
         noise: Float[Array, "n h w c"],
     ) -> tuple[Float[Array, "h w c"], Estimate]:
         estimate = denoise(y_t, gamma_t)
-        slopes = jnp.concatenate([estimate.eps_hat[None], past.eps_hat])
-        nodes = jnp.exp(jnp.concatenate([gamma_t[None], past.gamma]) / 2)
+        slopes = jnp.concatenate([estimate.eps_hat[None], history.eps_hat])
+        nodes = jnp.exp(jnp.concatenate([gamma_t[None], history.gamma]) / 2)
         ends = jnp.exp(gamma_t / 2), jnp.exp(gamma_s / 2)
         table = jnp.stack([_adams_weights(nodes, n, *ends) for n in range(1, self.order + 1)])
-        weights = table[jnp.minimum(past.count, self.order - 1)]
+        weights = table[jnp.minimum(history.count, self.order - 1)]
         return y_t + jnp.tensordot(weights, slopes, axes=1), estimate
 
 

@@ -23,7 +23,7 @@ from vdmkit.sampling._denoise import Denoise, Guidance, denoiser_of
 MEMORY = 3
 
 
-class Past(eqx.Module):
+class History(eqx.Module):
     """What earlier steps of a chain estimated at their starts, the last one first; of `count` steps so far, of `steps`.
 
     Entries of steps that there were not are zeros.
@@ -35,7 +35,7 @@ class Past(eqx.Module):
     count: Int[Array, ""]
     steps: Int[Array, ""]
 
-    def then(self, estimate: Estimate, gamma: Float[Array, ""]) -> "Past":
+    def then(self, estimate: Estimate, gamma: Float[Array, ""]) -> "History":
         """After one more step."""
         x_hat, eps_hat, gammas = (
             jnp.concatenate([new[None], old[:-1]])
@@ -45,13 +45,13 @@ class Past(eqx.Module):
                 (gamma, self.gamma),
             )
         )
-        return Past(x_hat, eps_hat, gammas, self.count + 1, self.steps)
+        return History(x_hat, eps_hat, gammas, self.count + 1, self.steps)
 
 
 class AbstractSampler(eqx.Module):
-    """An implementer supplies one step; `draw` runs it down a grid. `noises`: how many draws a step takes."""
+    """An implementer supplies one step; `draw` runs it down a grid. `noise_draws`: how many draws a step takes."""
 
-    noises: eqx.AbstractVar[int]
+    noise_draws: eqx.AbstractVar[int]
 
     @abc.abstractmethod
     def step(
@@ -60,7 +60,7 @@ class AbstractSampler(eqx.Module):
         y_t: Float[Array, "h w c"],
         gamma_t: Float[Array, ""],
         gamma_s: Float[Array, ""],
-        past: Past,
+        history: History,
         noise: Float[Array, "n h w c"],
     ) -> tuple[Float[Array, "h w c"], Estimate]:
         """From y_t to y_s, gamma_s < gamma_t, for one image; and the estimate at y_t.
@@ -118,20 +118,20 @@ def _refuse_not_finite(y: Float[np.ndarray, "count h w c"], first: int) -> None:
         )
 
 
-def no_past(shape: tuple[int, int, int], steps: Int[Array, ""]) -> Past:
+def no_history(shape: tuple[int, int, int], steps: Int[Array, ""]) -> History:
     """At the start of a chain."""
     zeros = jnp.zeros((MEMORY, *shape))
-    return Past(zeros, zeros, jnp.zeros(MEMORY), jnp.zeros((), int), steps)
+    return History(zeros, zeros, jnp.zeros(MEMORY), jnp.zeros((), int), steps)
 
 
 @eqx.filter_jit
-def _start(model: DiffusionModel, gamma_1: Array, keys: Array, steps: Array) -> tuple[Array, Past]:
+def _start(model: DiffusionModel, gamma_1: Array, keys: Array, steps: Array) -> tuple[Array, History]:
     """z_1 ~ N(0, (alpha_1^2 + sigma_1^2) I), which is N(0, I) on the variance-preserving path."""
     scale = jnp.sqrt(1 + jnp.exp(gamma_1))
 
-    def one(key: PRNGKeyArray) -> tuple[Array, Past]:
+    def one(key: PRNGKeyArray) -> tuple[Array, History]:
         y = scale * jax.random.normal(fold_purpose(key, "prior"), model.shape)
-        return y, no_past(model.shape, steps)
+        return y, no_history(model.shape, steps)
 
     return jax.vmap(one)(keys)
 
@@ -140,18 +140,18 @@ def _start(model: DiffusionModel, gamma_1: Array, keys: Array, steps: Array) -> 
 def _step(
     model: DiffusionModel,
     sampler: AbstractSampler,
-    chain: tuple[Array, Past],
+    chain: tuple[Array, History],
     gamma_t: Array,
     gamma_s: Array,
     keys: Array,
     numbers: Array,
     guidance: Guidance | None,
-) -> tuple[tuple[Array, Past], Estimate]:
-    def one(y: Array, past: Past, key: PRNGKeyArray, number: Array) -> tuple[tuple[Array, Past], Estimate]:
-        of_step = jax.random.fold_in(fold_purpose(key, "step"), past.count)
-        noise = jax.random.normal(of_step, (sampler.noises, *y.shape), y.dtype)
-        y, estimate = sampler.step(_denoiser(model, guidance, number), y, gamma_t, gamma_s, past, noise)
-        return (y, past.then(estimate, gamma_t)), estimate
+) -> tuple[tuple[Array, History], Estimate]:
+    def one(y: Array, history: History, key: PRNGKeyArray, number: Array) -> tuple[tuple[Array, History], Estimate]:
+        of_step = jax.random.fold_in(fold_purpose(key, "step"), history.count)
+        noise = jax.random.normal(of_step, (sampler.noise_draws, *y.shape), y.dtype)
+        y, estimate = sampler.step(_denoiser(model, guidance, number), y, gamma_t, gamma_s, history, noise)
+        return (y, history.then(estimate, gamma_t)), estimate
 
     return jax.vmap(one)(*chain, keys, numbers)
 

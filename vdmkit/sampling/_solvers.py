@@ -5,6 +5,7 @@ ODE   dy = s/2 eps_hat dgamma
 SDE   dy = s eps_hat dgamma + s dw,   gamma falling,   s = sigma / alpha = exp(gamma / 2)
 """
 
+from dataclasses import KW_ONLY
 from typing import Literal
 
 import diffrax
@@ -18,7 +19,7 @@ from vdmkit.integrator import Integrator
 from vdmkit.limits import SolverSteps, StepsOrZero, Tolerance
 from vdmkit.registry import register
 from vdmkit.sampling._denoise import Denoise
-from vdmkit.sampling._sampler import AbstractSampler, Past
+from vdmkit.sampling._sampler import AbstractSampler, History
 
 
 @register("sampler", "ode")
@@ -36,7 +37,7 @@ class Ode(AbstractSampler):
     """
 
     integrator: Integrator
-    noises: int = eqx.field(static=True)
+    noise_draws: int = eqx.field(static=True)
 
     def __init__(
         self,
@@ -48,7 +49,7 @@ class Ode(AbstractSampler):
         max_steps: SolverSteps = 4096,
     ):
         self.integrator = Integrator(solver, jnp.asarray(rtol, float), jnp.asarray(atol, float), steps, max_steps)
-        self.noises = 0
+        self.noise_draws = 0
 
     def step(
         self,
@@ -56,7 +57,7 @@ class Ode(AbstractSampler):
         y_t: Float[Array, "h w c"],
         gamma_t: Float[Array, ""],
         gamma_s: Float[Array, ""],
-        past: Past,
+        history: History,
         noise: Float[Array, "n h w c"],
     ) -> tuple[Float[Array, "h w c"], Estimate]:
         def field(gamma, state, args):
@@ -80,11 +81,9 @@ class Sde(AbstractSampler):
         solver: Of diffrax, for Ito's equations with noise that does not depend on the state.
     """
 
-    solver: str = eqx.field(static=True)
-    noises: int = eqx.field(static=True)
-
-    def __init__(self, *, solver: Literal["Euler", "Heun"] = "Euler"):
-        self.solver, self.noises = solver, 1
+    _: KW_ONLY
+    solver: Literal["Euler", "Heun"] = eqx.field(static=True, default="Euler")
+    noise_draws: int = eqx.field(static=True, default=1, init=False)
 
     def step(
         self,
@@ -92,7 +91,7 @@ class Sde(AbstractSampler):
         y_t: Float[Array, "h w c"],
         gamma_t: Float[Array, ""],
         gamma_s: Float[Array, ""],
-        past: Past,
+        history: History,
         noise: Float[Array, "n h w c"],
     ) -> tuple[Float[Array, "h w c"], Estimate]:
         def drift(gamma, y, args):

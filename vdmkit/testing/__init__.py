@@ -19,7 +19,7 @@ from vdmkit.testing._model import (
     latents_of,
 )
 from vdmkit.testing._noise import check_grid, check_path, check_schedule, gammas_between
-from vdmkit.testing._objective import check_times, check_weighting
+from vdmkit.testing._objective import check_time_sampler, check_weighting
 from vdmkit.testing._observation import check_observation
 from vdmkit.testing._optimizer import check_optimizer
 from vdmkit.testing._recipe import (
@@ -57,7 +57,7 @@ __all__ = [
     "check_prediction",
     "check_sampler",
     "check_schedule",
-    "check_times",
+    "check_time_sampler",
     "check_training_of_recipe",
     "check_weighting",
     "checks_of_model",

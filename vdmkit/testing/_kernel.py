@@ -76,7 +76,7 @@ def _evaluated(
     c = -jnp.expm1(gamma_s - gamma_t)
     mean, sd = y_t + c * (x - y_t), jnp.exp(gamma_s / 2) * jnp.sqrt(c)
     key_samples, key_kl = jax.random.split(jax.random.key(4))
-    noise = jax.random.normal(key_samples, (_SAMPLES, kernel.noises, *x.shape), x.dtype)
+    noise = jax.random.normal(key_samples, (_SAMPLES, kernel.noise_draws, *x.shape), x.dtype)
     samples = jax.vmap(step.sample)(noise)
     y = jnp.linspace(samples.min(0) - 10 * sd, samples.max(0) + 10 * sd, _GRID)
     n = jnp.asarray(_NOISES)[:, None, None, None] * jnp.ones_like(x)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from vdmkit.objective import AbstractTimes, AbstractWeighting
+from vdmkit.objective import AbstractTimeSampler, AbstractWeighting
 from vdmkit.testing._expect import expect
 from vdmkit.testing._noise import GAMMAS
 
@@ -30,7 +30,7 @@ def _weights(weighting: AbstractWeighting, gammas: Float[Array, " n"]) -> Float[
     return jax.vmap(lambda gamma: weighting(gamma, jnp.asarray(10.0, gamma.dtype)))(gammas)
 
 
-def check_times(times: AbstractTimes) -> None:
+def check_time_sampler(sampler: AbstractTimeSampler) -> None:
     """Times lie in [0, 1), and weighted means of 1, t and t^2 are integrals, within 5 standard errors of 400 draws.
 
     Also after losses that are uneven: times may learn, but not become biased.
@@ -38,15 +38,15 @@ def check_times(times: AbstractTimes) -> None:
     Raises:
         ConformanceError: they do not.
     """
-    _check_unbiased(times)
-    t = _draws(times, jax.random.key(1))[0][0]
+    _check_unbiased(sampler)
+    t = _draws(sampler, jax.random.key(1))[0][0]
     for _ in range(3):
-        times = times.after(t, 1 + 100 * t**4)
-    _check_unbiased(times)
+        sampler = sampler.after(t, 1 + 100 * t**4)
+    _check_unbiased(sampler)
 
 
-def _check_unbiased(times: AbstractTimes) -> None:
-    t, weight = (np.asarray(part, np.float64) for part in _draws(times, jax.random.key(0)))
+def _check_unbiased(sampler: AbstractTimeSampler) -> None:
+    t, weight = (np.asarray(part, np.float64) for part in _draws(sampler, jax.random.key(0)))
     expect(bool((t >= 0).all() and (t < 1).all()), f"times from {t.min():g} to {t.max():g}: expected [0, 1)")
     expect(bool((weight >= 0).all()), f"a weight is {weight.min():g}: expected 0 or more")
     _check_spread(t, weight)
@@ -78,5 +78,5 @@ def _check_spread(t: Float[np.ndarray, "draws n"], weight: Float[np.ndarray, "dr
 
 
 @eqx.filter_jit
-def _draws(times: AbstractTimes, key: PRNGKeyArray) -> tuple[Float[Array, "draws n"], Float[Array, "draws n"]]:
-    return jax.vmap(lambda key: times(_BATCH, key=key))(jax.random.split(key, _DRAWS))
+def _draws(sampler: AbstractTimeSampler, key: PRNGKeyArray) -> tuple[Float[Array, "draws n"], Float[Array, "draws n"]]:
+    return jax.vmap(lambda key: sampler(_BATCH, key=key))(jax.random.split(key, _DRAWS))

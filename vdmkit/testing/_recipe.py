@@ -30,7 +30,7 @@ from vdmkit.testing._model import (
     latents_of,
 )
 from vdmkit.testing._noise import check_grid, gammas_between
-from vdmkit.testing._objective import check_times, check_weighting
+from vdmkit.testing._objective import check_time_sampler, check_weighting
 from vdmkit.testing._optimizer import check_optimizer
 from vdmkit.testing._sampling import check_sampler
 
@@ -122,7 +122,7 @@ def check_training_of_recipe(recipe: Recipe, train: Images) -> Findings:
 
 def _checks_of_training(recipe: Recipe, train: Images) -> Iterator[Checked]:
     objective, sampling, few = recipe.objective, recipe.sampling, train.pixels[:_FEW]
-    yield objective.times.component, lambda: check_times(objective.times.build())
+    yield objective.time_sampler.component, lambda: check_time_sampler(objective.time_sampler.build())
     schedule = recipe.model.schedule.build(key=jax.random.key(0))
     gammas = gammas_between(schedule)
     yield objective.weighting.component, lambda: check_weighting(objective.weighting.build(), gammas)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit.denoiser import Estimate
 from vdmkit.randomness import fold_purpose
-from vdmkit.sampling import AbstractSampler, Past, no_past
+from vdmkit.sampling import AbstractSampler, History, no_history
 from vdmkit.testing._expect import expect, near
 
 _SHAPE, _CHAINS = (2, 2, 1), 1024
@@ -51,23 +51,23 @@ def _image() -> Float[Array, "2 2 1"]:
 
 
 @jax.jit
-def _start(gamma_1: Any, steps: Any, key: PRNGKeyArray) -> tuple[Array, Past]:
+def _start(gamma_1: Any, steps: Any, key: PRNGKeyArray) -> tuple[Array, History]:
     y = _image() + jnp.exp(gamma_1 / 2) * jax.random.normal(fold_purpose(key, "start"), (_CHAINS, *_SHAPE))
-    return y, jax.vmap(lambda _: no_past(_SHAPE, steps))(y)
+    return y, jax.vmap(lambda _: no_history(_SHAPE, steps))(y)
 
 
 @eqx.filter_jit
 def _step(
-    sampler: AbstractSampler, chain: tuple[Array, Past], key: PRNGKeyArray, gamma_t: Any, gamma_s: Any
-) -> tuple[Array, Past]:
+    sampler: AbstractSampler, chain: tuple[Array, History], key: PRNGKeyArray, gamma_t: Any, gamma_s: Any
+) -> tuple[Array, History]:
     image = _image()
 
     def denoise(y: Float[Array, "h w c"], gamma: Float[Array, ""]) -> Estimate:
         return Estimate(image, (y - image) / jnp.exp(gamma / 2))
 
-    def one(y: Array, past: Past, noise: Array) -> tuple[Array, Past]:
-        y, estimate = sampler.step(denoise, y, gamma_t, gamma_s, past, noise)
-        return y, past.then(estimate, gamma_t)
+    def one(y: Array, history: History, noise: Array) -> tuple[Array, History]:
+        y, estimate = sampler.step(denoise, y, gamma_t, gamma_s, history, noise)
+        return y, history.then(estimate, gamma_t)
 
     of_step = jax.random.fold_in(key, chain[1].count[0])
-    return jax.vmap(one)(*chain, jax.random.normal(of_step, (_CHAINS, sampler.noises, *_SHAPE)))
+    return jax.vmap(one)(*chain, jax.random.normal(of_step, (_CHAINS, sampler.noise_draws, *_SHAPE)))

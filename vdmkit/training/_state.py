@@ -14,7 +14,7 @@ from vdmkit.objective import Objective
 class TrainState(eqx.Module):
     """The model, the running average of its parameters, the optimiser's state and the number of updates made.
 
-    The objective is here because its times may learn.
+    The objective is here because its time sampler may learn.
     """
 
     model: DiffusionModel

@@ -33,7 +33,7 @@ class Update(eqx.Module):
         Also the mean and its three terms, and each image's bound in nats. `key` drives dropout.
         """
         condition = {name: value for name, value in batch.items() if name != "image"}
-        noise, pull = eqx.filter_vjp(lambda schedule: objective.noise_levels(schedule, draws), model.schedule)
+        noise, vjp = eqx.filter_vjp(lambda schedule: objective.noise_levels(schedule, draws), model.schedule)
 
         def mean_bpd(parts: tuple[DiffusionModel, NoiseLevel]) -> tuple[Float[Array, ""], tuple[Metrics, Bound]]:
             model, noise = parts
@@ -45,7 +45,7 @@ class Update(eqx.Module):
 
         (gradient, sensitivity), aux = eqx.filter_grad(mean_bpd, has_aux=True)((model, noise))
         loss = bits_per_dim(jnp.asarray(aux[1].diffusion), model.dimensions)
-        schedule = objective.schedule_gradient(gradient.schedule, pull, sensitivity, loss)
+        schedule = objective.schedule_gradient(gradient.schedule, vjp, sensitivity, loss)
         return eqx.tree_at(lambda of: of.schedule, gradient, schedule), aux
 
     def __call__(self, state: TrainState, batch: Batch, *, key: PRNGKeyArray) -> tuple[TrainState, Metrics]:

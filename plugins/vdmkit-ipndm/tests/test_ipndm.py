@@ -11,7 +11,7 @@ from vdmkit_ipndm import _WEIGHTS, Ipndm
 
 from vdmkit.denoiser import Estimate
 from vdmkit.recipe import load_recipe
-from vdmkit.sampling import Euler, no_past
+from vdmkit.sampling import Euler, no_history
 from vdmkit.testing import check_sampler
 
 SHAPE = (1, 1, 1)
@@ -35,7 +35,7 @@ def test_a_mixture_continues_polynomials(order):
 def test_the_first_step_is_eulers():
     """It would take eps_hat of steps that there were not."""
     denoise = lambda y, gamma: Estimate(y / 2, y / 2 * jnp.exp(-gamma / 2))  # noqa: E731
-    arguments = (denoise, jnp.ones(SHAPE), jnp.asarray(2.0), jnp.asarray(0.0), no_past(SHAPE, jnp.asarray(3)))
+    arguments = (denoise, jnp.ones(SHAPE), jnp.asarray(2.0), jnp.asarray(0.0), no_history(SHAPE, jnp.asarray(3)))
     none = jnp.zeros((0, *SHAPE))
     ends = [jax.jit(lambda s=sampler: s.step(*arguments, none)[0])() for sampler in (Ipndm(), Euler())]
     np.testing.assert_allclose(*ends, rtol=1e-6)

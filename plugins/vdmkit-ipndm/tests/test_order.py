@@ -11,7 +11,7 @@ from vdmkit_ipndm import Ipndm
 from vdmkit.distribution import GaussianMixture
 from vdmkit.noise import VarianceExploding
 from vdmkit.registry import registry
-from vdmkit.sampling import no_past
+from vdmkit.sampling import no_history
 
 PIXEL = (1, 1, 1)
 MIXTURE = GaussianMixture(PIXEL, (0.4, 0.6), ((-0.8,), (0.6,)), ((0.3,), (0.2,)))
@@ -57,16 +57,16 @@ def chain(sampler, sigmas: np.ndarray, flow, *, exact_start: bool) -> np.ndarray
     @jax.jit
     @jax.vmap
     def run(y):  # (4,)
-        past = no_past(PIXEL, jnp.asarray(len(sigmas) - 4))
+        history = no_history(PIXEL, jnp.asarray(len(sigmas) - 4))
         for i in range(3 if exact_start else 0):
-            past = past.then(denoise(y[i].reshape(PIXEL), gammas[i]), gammas[i])
+            history = history.then(denoise(y[i].reshape(PIXEL), gammas[i]), gammas[i])
 
         def step(carried, ends):
-            y, past = carried
-            y, estimate = sampler.step(denoise, y, *ends, past, jnp.zeros((0, *PIXEL)))
-            return (y, past.then(estimate, ends[0])), None
+            y, history = carried
+            y, estimate = sampler.step(denoise, y, *ends, history, jnp.zeros((0, *PIXEL)))
+            return (y, history.then(estimate, ends[0])), None
 
-        (end, _), _ = jax.lax.scan(step, (y[3].reshape(PIXEL), past), (gammas[3:-1], gammas[4:]))
+        (end, _), _ = jax.lax.scan(step, (y[3].reshape(PIXEL), history), (gammas[3:-1], gammas[4:]))
         return end.squeeze()
 
     return np.asarray(run(starts.T))

@@ -8,6 +8,7 @@ a grid s(u), even in u, they give the mean of eps_hat over u in the place of tha
 h^2 / 12 (d eps_hat / du) s'' / s' to leading order, so that the method is of second order, however many the weights.
 """
 
+from dataclasses import KW_ONLY
 from typing import Annotated
 
 import equinox as eqx
@@ -17,7 +18,7 @@ from jaxtyping import Array, Float
 
 import vdmkit
 from vdmkit.denoiser import Estimate
-from vdmkit.sampling import AbstractSampler, Denoise, Past
+from vdmkit.sampling import AbstractSampler, Denoise, History
 
 # Adams and Bashforth's, of even steps: by order, for eps_hat now and at the three steps before.
 _WEIGHTS = (
@@ -40,11 +41,9 @@ class Ipndm(AbstractSampler):
         order: How many eps_hat, once there were as many steps.
     """
 
-    order: int = eqx.field(static=True)
-    noises: int = eqx.field(static=True)
-
-    def __init__(self, *, order: Annotated[int, Ge(1), Le(4)] = 4):
-        self.order, self.noises = order, 0
+    _: KW_ONLY
+    order: Annotated[int, Ge(1), Le(4)] = eqx.field(static=True, default=4)
+    noise_draws: int = eqx.field(static=True, default=0, init=False)
 
     def step(
         self,
@@ -52,10 +51,10 @@ class Ipndm(AbstractSampler):
         y_t: Float[Array, "h w c"],
         gamma_t: Float[Array, ""],
         gamma_s: Float[Array, ""],
-        past: Past,
+        history: History,
         noise: Float[Array, "n h w c"],
     ) -> tuple[Float[Array, "h w c"], Estimate]:
         estimate = denoise(y_t, gamma_t)
-        weights = jnp.asarray(_WEIGHTS, float)[jnp.minimum(past.count, self.order - 1)]
-        eps = jnp.tensordot(weights, jnp.concatenate([estimate.eps_hat[None], past.eps_hat]), axes=1)
+        weights = jnp.asarray(_WEIGHTS, float)[jnp.minimum(history.count, self.order - 1)]
+        eps = jnp.tensordot(weights, jnp.concatenate([estimate.eps_hat[None], history.eps_hat]), axes=1)
         return y_t + (jnp.exp(gamma_s / 2) - jnp.exp(gamma_t / 2)) * eps, estimate

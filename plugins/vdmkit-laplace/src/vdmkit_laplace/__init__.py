@@ -6,6 +6,7 @@ quantile function and u linear in t.
 """
 
 import math
+from dataclasses import KW_ONLY
 from typing import Annotated
 
 import equinox as eqx
@@ -31,13 +32,11 @@ class Laplace(AbstractSchedule):
         width: The scale b of the density exp(-|gamma - mean| / b) / 2b.
     """
 
-    gamma_min: float = eqx.field(static=True)
-    gamma_max: float = eqx.field(static=True)
-    mean: float = eqx.field(static=True)
-    width: float = eqx.field(static=True)
-
-    def __init__(self, *, gamma_min: Gamma = -13.3, gamma_max: Gamma = 5.0, mean: Gamma = 0.0, width: Width = 2.0):
-        self.gamma_min, self.gamma_max, self.mean, self.width = gamma_min, gamma_max, mean, width
+    _: KW_ONLY
+    gamma_min: Gamma = eqx.field(static=True, default=-13.3)
+    gamma_max: Gamma = eqx.field(static=True, default=5.0)
+    mean: Gamma = eqx.field(static=True, default=0.0)
+    width: Width = eqx.field(static=True, default=2.0)
 
     def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
         below, above = (self._shares(gamma) for gamma in (self.gamma_min, self.gamma_max))
@@ -63,13 +62,11 @@ class Cauchy(AbstractSchedule):
         width: Half the width of the density at half its height.
     """
 
-    gamma_min: float = eqx.field(static=True)
-    gamma_max: float = eqx.field(static=True)
-    mean: float = eqx.field(static=True)
-    width: float = eqx.field(static=True)
-
-    def __init__(self, *, gamma_min: Gamma = -13.3, gamma_max: Gamma = 5.0, mean: Gamma = 0.0, width: Width = 2.0):
-        self.gamma_min, self.gamma_max, self.mean, self.width = gamma_min, gamma_max, mean, width
+    _: KW_ONLY
+    gamma_min: Gamma = eqx.field(static=True, default=-13.3)
+    gamma_max: Gamma = eqx.field(static=True, default=5.0)
+    mean: Gamma = eqx.field(static=True, default=0.0)
+    width: Width = eqx.field(static=True, default=2.0)
 
     def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
         first, last = (math.atan((gamma - self.mean) / self.width) for gamma in (self.gamma_min, self.gamma_max))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The vector that tells every block of a network how noisy its input is."""
+"""Sines and cosines: of gamma, which tell every block of a network how noisy its input is, and of the latent itself."""
 
 import equinox as eqx
 import jax
@@ -7,8 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from vdmkit.networks._dense import Dense
+from vdmkit.networks._layers import Dense
 from vdmkit.networks._network import Condition
+
+FREQUENCIES = (64, 128)
+"""In cycles per unit of z. On clean data the first tells odd from even levels."""
 
 
 class Conditioning(eqx.Module):
@@ -41,3 +44,15 @@ def sinusoid(tau: Float[Array, ""], size: int) -> Float[Array, " size"]:
     frequencies = np.geomspace(1, 1e-4, size // 2)
     angles = 1000 * tau * frequencies.astype(tau.dtype)
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)])
+
+
+def with_fourier_features(z: Float[Array, "h w c"]) -> Float[Array, "h w 5*c"]:
+    """z, then the sine and then the cosine of 2 pi f z for every channel and, within it, every f.
+
+    They show a network details as fine as one level of 256 (Kingma et al. 2021, arXiv 2107.00630v6, appendix
+    C). The arguments reach 2 pi 128 |z|, so they are computed in float32 at least: lower precision loses the phase.
+    """
+    angular = np.array(FREQUENCIES) * 2 * np.pi
+    wide = z.astype(jnp.promote_types(z.dtype, jnp.float32))
+    angles = (wide[..., None] * angular.astype(wide.dtype)).reshape(*z.shape[:-1], -1)
+    return jnp.concatenate([z, jnp.sin(angles), jnp.cos(angles)], axis=-1)

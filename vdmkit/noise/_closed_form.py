@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Fixed schedules of the literature, between ends that the recipe gives. u rises linearly in t from u_0 to u_1.
+r"""Schedules in closed form, between ends that the recipe gives. u rises linearly in t from u_0 to u_1.
 
-linear            gamma = u
+linear            gamma = u, also with learned ends
 cosine            gamma = 2 log tan u         alpha = cos u where it is variance preserving
 flow matching     gamma = 2 logit u           sigma = u on the straight line
 karras            gamma = 2 rho log u         sigma / alpha = u^rho
@@ -9,6 +9,7 @@ log normal        gamma = 2 (mean + std Phi^-1(u))
 """
 
 import math
+from dataclasses import KW_ONLY
 from typing import Annotated
 
 import equinox as eqx
@@ -31,15 +32,44 @@ def _between(low: float, high: float, t: Float[Array, ""]) -> Float[Array, ""]:
     return low * (1 - t) + high * t  # exact at both ends, however far apart in size
 
 
-@register("schedule", "cosine")
-class Cosine(AbstractSchedule):
-    """gamma = 2 log tan u (Nichol & Dhariwal 2021, arXiv 2102.09672, eq. 17, with ends in place of their offset)."""
+@register("schedule", "fixed_linear")
+class FixedLinear(AbstractSchedule):
+    """gamma rises linearly from gamma_min to gamma_max; nothing is learned."""
 
+    _: KW_ONLY
+    gamma_min: Gamma = eqx.field(static=True, default=-13.3)
+    gamma_max: Gamma = eqx.field(static=True, default=5.0)
+
+    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+        return self.gamma_min + (self.gamma_max - self.gamma_min) * t
+
+
+@register("schedule", "learned_linear")
+class LearnedLinear(AbstractSchedule):
+    """gamma = b + |w| t with learned ends, trained on the bound (Kingma et al. 2021, Table 1)."""
+
+    w: Float[Array, "1"]
+    b: Float[Array, "1"]
     gamma_min: float = eqx.field(static=True)
     gamma_max: float = eqx.field(static=True)
 
     def __init__(self, *, gamma_min: Gamma = -13.3, gamma_max: Gamma = 5.0):
-        self.gamma_min, self.gamma_max = gamma_min, gamma_max
+        self.w = jnp.array([gamma_max - gamma_min], dtype=float)
+        self.b = jnp.array([gamma_min], dtype=float)
+        self.gamma_min = gamma_min
+        self.gamma_max = gamma_max
+
+    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+        return self.b[0] + jnp.abs(self.w[0]) * t
+
+
+@register("schedule", "cosine")
+class Cosine(AbstractSchedule):
+    """gamma = 2 log tan u (Nichol & Dhariwal 2021, arXiv 2102.09672, eq. 17, with ends in place of their offset)."""
+
+    _: KW_ONLY
+    gamma_min: Gamma = eqx.field(static=True, default=-13.3)
+    gamma_max: Gamma = eqx.field(static=True, default=5.0)
 
     def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
         first, last = (math.atan(math.exp(gamma / 2)) for gamma in (self.gamma_min, self.gamma_max))
@@ -50,11 +80,9 @@ class Cosine(AbstractSchedule):
 class FlowMatching(AbstractSchedule):
     """gamma = 2 logit u: sigma = u on the straight line (Lipman et al. 2023, arXiv 2210.02747)."""
 
-    gamma_min: float = eqx.field(static=True)
-    gamma_max: float = eqx.field(static=True)
-
-    def __init__(self, *, gamma_min: Gamma = -13.3, gamma_max: Gamma = 13.3):
-        self.gamma_min, self.gamma_max = gamma_min, gamma_max
+    _: KW_ONLY
+    gamma_min: Gamma = eqx.field(static=True, default=-13.3)
+    gamma_max: Gamma = eqx.field(static=True, default=13.3)
 
     def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
         first, last = (float(expit(gamma / 2)) for gamma in (self.gamma_min, self.gamma_max))
@@ -132,22 +160,12 @@ class Sigmoid(AbstractSchedule):
         tau: in units of its width.
     """
 
-    start: float = eqx.field(static=True)
-    end: float = eqx.field(static=True)
-    tau: float = eqx.field(static=True)
-    gamma_min: float = eqx.field(static=True)
-    gamma_max: float = eqx.field(static=True)
-
-    def __init__(
-        self,
-        *,
-        gamma_min: Gamma = -13.3,
-        gamma_max: Gamma = 5.0,
-        start: Argument = -3.0,
-        end: Argument = 3.0,
-        tau: Width = 1.0,
-    ):
-        self.gamma_min, self.gamma_max, self.start, self.end, self.tau = gamma_min, gamma_max, start, end, tau
+    _: KW_ONLY
+    gamma_min: Gamma = eqx.field(static=True, default=-13.3)
+    gamma_max: Gamma = eqx.field(static=True, default=5.0)
+    start: Argument = eqx.field(static=True, default=-3.0)
+    end: Argument = eqx.field(static=True, default=3.0)
+    tau: Width = eqx.field(static=True, default=1.0)
 
     def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
         first, last = (float(expit(u / self.tau)) for u in (self.start, self.end))

@@ -2,6 +2,7 @@
 """At which times the diffusion loss of a batch is evaluated."""
 
 import abc
+from dataclasses import KW_ONLY
 from typing import Annotated
 
 import equinox as eqx
@@ -15,19 +16,19 @@ from vdmkit.limits import Gamma, Share, Steps, Width
 from vdmkit.registry import define_kind, register
 
 
-class AbstractTimes(eqx.Module):
+class AbstractTimeSampler(eqx.Module):
     """Times for a batch. An implementer returns with each its weight, 1 / density, so that the loss stays unbiased."""
 
     @abc.abstractmethod
     def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         """n times in [0, 1) and their weights."""
 
-    def after(self, t: Float[Array, " n"], loss: Float[Array, " n"]) -> "AbstractTimes":
+    def after(self, t: Float[Array, " n"], loss: Float[Array, " n"]) -> "AbstractTimeSampler":
         """The times of the next batch, where the last one had these losses (nats, without the weight of t)."""
         return self
 
 
-define_kind("times", "the times at which the loss is evaluated", AbstractTimes)
+define_kind("time_sampler", "the times at which the loss is evaluated", AbstractTimeSampler)
 
 
 def even(n: int, key: PRNGKeyArray) -> Float[Array, " n"]:
@@ -35,41 +36,39 @@ def even(n: int, key: PRNGKeyArray) -> Float[Array, " n"]:
     return (jax.random.uniform(key, dtype=float) + jnp.arange(n) / n) % 1
 
 
-@register("times", "uniform")
-class Uniform(AbstractTimes):
+@register("time_sampler", "uniform")
+class Uniform(AbstractTimeSampler):
     """Independent uniform times."""
 
     def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         return jax.random.uniform(key, (n,), dtype=float), jnp.ones(n)
 
 
-@register("times", "low_discrepancy")
-class LowDiscrepancy(AbstractTimes):
+@register("time_sampler", "low_discrepancy")
+class LowDiscrepancy(AbstractTimeSampler):
     """One uniform draw shifted by i / n: each is uniform, together they are even (Kingma et al. 2021, App. I.1)."""
 
     def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         return even(n, key), jnp.ones(n)
 
 
-@register("times", "discrete_grid")
-class DiscreteGrid(AbstractTimes):
+@register("time_sampler", "discrete_grid")
+class DiscreteGrid(AbstractTimeSampler):
     """The midpoints of T equal intervals: the mean of the loss is that of the midpoint rule.
 
     Args:
         steps: T.
     """
 
-    steps: int = eqx.field(static=True)
-
-    def __init__(self, *, steps: Steps = 1000):
-        self.steps = steps
+    _: KW_ONLY
+    steps: Steps = eqx.field(static=True, default=1000)
 
     def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         return (jnp.floor(even(n, key) * self.steps) + 0.5) / self.steps, jnp.ones(n)
 
 
-@register("times", "logit_normal")
-class LogitNormal(AbstractTimes):
+@register("time_sampler", "logit_normal")
+class LogitNormal(AbstractTimeSampler):
     """logit t ~ N(mean, std^2), behind one uniform draw: more of the middle (Esser et al. 2024, arXiv 2403.03206).
 
     The weight of each draw, the inverse of its density, leaves the loss's mean as it is. A share of the draws is
@@ -81,18 +80,10 @@ class LogitNormal(AbstractTimes):
         uniform: The share of uniform draws.
     """
 
-    mean: float = eqx.field(static=True)
-    std: float = eqx.field(static=True)
-    uniform: float = eqx.field(static=True)
-
-    def __init__(
-        self,
-        *,
-        mean: Annotated[float, Ge(-20), Le(20)] = 0.0,
-        std: Width = 1.0,
-        uniform: Share = 0.1,
-    ):
-        self.mean, self.std, self.uniform = mean, std, uniform
+    _: KW_ONLY
+    mean: Annotated[float, Ge(-20), Le(20)] = eqx.field(static=True, default=0.0)
+    std: Width = eqx.field(static=True, default=1.0)
+    uniform: Share = eqx.field(static=True, default=0.1)
 
     def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         u = even(n, key)
@@ -109,8 +100,8 @@ class LogitNormal(AbstractTimes):
         return self.uniform + (1 - self.uniform) * normal
 
 
-@register("times", "signal")
-class Signal(AbstractTimes):
+@register("time_sampler", "signal")
+class Signal(AbstractTimeSampler):
     """Density ~ alpha^2 = sigmoid(-gamma) of a straight gamma(t), behind one uniform draw.
 
     For predictions of v: with the ELBO's weights every draw then counts alike where the error of v is constant
@@ -121,13 +112,13 @@ class Signal(AbstractTimes):
         gamma_max: and where it ends.
     """
 
-    gamma_min: float = eqx.field(static=True)
-    gamma_max: float = eqx.field(static=True)
+    _: KW_ONLY
+    gamma_min: Gamma = eqx.field(static=True, default=-13.3)
+    gamma_max: Gamma = eqx.field(static=True, default=5.0)
 
-    def __init__(self, *, gamma_min: Gamma = -13.3, gamma_max: Gamma = 5.0):
-        if not gamma_min < gamma_max:
-            raise RecipeError(f"gamma_min = {gamma_min:g} must be below gamma_max = {gamma_max:g}.")
-        self.gamma_min, self.gamma_max = gamma_min, gamma_max
+    def __check_init__(self) -> None:
+        if not self.gamma_min < self.gamma_max:
+            raise RecipeError(f"gamma_min = {self.gamma_min:g} must be below gamma_max = {self.gamma_max:g}.")
 
     def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         first, last = jax.nn.softplus(-self.gamma_min), jax.nn.softplus(-self.gamma_max)  # integrals of alpha^2

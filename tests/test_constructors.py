@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Components without a recipe: every public one is a class that keyword arguments alone construct."""
+
+import importlib
+import inspect
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import pytest
+
+from vdmkit.data import MixtureData
+from vdmkit.denoiser import V
+from vdmkit.errors import RecipeError
+from vdmkit.kernel import AbstractGaussianKernel, GaussianKernel, MixtureKernel
+from vdmkit.likelihood import ImportanceWeighted, ProbabilityFlow, VariationalBound
+from vdmkit.noise import FixedLinear, LearnedLinear, Pinned, UniformInGamma
+from vdmkit.objective import Elbo, LowDiscrepancy, Objective
+from vdmkit.registry import Choice, registry
+from vdmkit.sampling import Ancestral, Heun
+from vdmkit.testing import check_estimator
+
+KINDS = ("schedule", "path", "prediction", "weighting", "time_sampler", "grid", "kernel", "sampler", "estimator")
+KEY = jax.random.key(0)
+# What has no sensible default: all other components need no argument at all.
+REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
+    # starts from random parameters
+    ("schedule", "learned_monotone"): {"key": KEY},
+    ("schedule", "pinned"): {"interior": FixedLinear()},
+    # know the data
+    ("prediction", "categorical"): {"level_counts": jnp.ones((2, 2, 1, 5), int)},
+    ("prediction", "lattice"): {"levels": 5},
+    ("prediction", "exact"): {"distribution": MixtureData().distribution},
+    # are measured
+    ("grid", "gammas"): {"gammas": (-5.0, 0.0, 5.0)},
+    ("kernel", "optimal_variance"): {"gammas": (-5.0, 5.0), "errors": (0.1, 0.5)},
+}
+
+
+def components() -> list[Any]:
+    """Returns all components of vdmkit of these kinds."""
+    every = [one for kind in KINDS for one in registry(kind).components.values()]
+    return [pytest.param(one, id=f"{one.kind}-{one.name}") for one in every if one.origin == "vdmkit"]
+
+
+@pytest.mark.parametrize("component", components())
+def test_keyword_arguments_construct_a_public_class(component) -> None:
+    """False if a component could be had from a recipe only, or from a private file."""
+    package = importlib.import_module(".".join(component.target.__module__.split(".")[:2]))
+    public = getattr(package, component.target.__name__)
+    assert public is component.target
+    assert public.__name__ in package.__all__
+    given = REQUIRED.get((component.kind, component.name), {})
+    assert isinstance(public(**given), registry(component.kind).interface)
+
+
+@pytest.mark.parametrize("component", components())
+def test_a_constructor_without_arguments_is_the_recipe_of_the_name_alone(component) -> None:
+    """False if a default in Python were another one than in a recipe."""
+    given = REQUIRED.get((component.kind, component.name), {})
+    context = {name: given[name] for name in component.injected if name in given}
+    context |= {
+        "key": KEY,
+        "trained_steps": 0,
+        "trained_kernel": GaussianKernel(),
+        "trained_grid": Choice("grid", "uniform"),
+    }
+    params = {name: given[name] for name in component.parameters if name in given}
+    assert eqx.tree_equal(component.target(**given), component.build(context, **params))
+
+
+@pytest.mark.parametrize("component", [case for case in components() if case.id not in map("-".join, REQUIRED)])
+def test_nothing_else_is_required(component) -> None:
+    """False if the list above had an entry too few, or a component asked for what only a recipe knows."""
+    parameters = inspect.signature(component.target).parameters.values()
+    assert [one.name for one in parameters if one.default is one.empty] == []
+
+
+def test_what_researchers_write() -> None:
+    """False if a constructor of API's examples were refused, or took no notice of what it is given."""
+    schedule = LearnedLinear(gamma_min=-8.0, gamma_max=5.0)
+    assert (schedule.gamma_min, float(schedule(jnp.ones(())))) == (-8.0, 5.0)
+    assert V().outputs == 1
+    assert (Heun().churn, Heun(churn=2.0).churn) == (0.0, 2.0)
+    assert float(ProbabilityFlow(rtol=1e-4).integrator.rtol) == pytest.approx(1e-4)
+    objective = Objective()
+    assert (type(objective.time_sampler), type(objective.weighting), objective.steps) == (LowDiscrepancy, Elbo, 0)
+    assert (VariationalBound().steps, ImportanceWeighted().steps) == (0, 100)
+
+
+def test_parts_are_objects_or_choices() -> None:
+    """False if a part that is given as an object were another one, or had other words, than a recipe's."""
+    objects = {"kernel": MixtureKernel(draws=4), "grid": UniformInGamma()}
+    choices = {"kernel": Choice("kernel", "mixture", {"draws": 4}), "grid": Choice("grid", "gamma")}
+    for estimator in (VariationalBound, ImportanceWeighted):
+        of_objects, of_choices = (estimator(steps=10, **parts) for parts in (objects, choices))
+        assert eqx.tree_equal(of_objects, of_choices)
+        assert of_objects.describe(17).endswith("T = 10 steps, kernel mixture (draws = 4), grid gamma")
+    assert eqx.tree_equal(Ancestral(kernel=objects["kernel"]), Ancestral(kernel=choices["kernel"]))
+    interior = Choice("schedule", "fixed_linear", {"gamma_min": -3.0})
+    assert eqx.tree_equal(Pinned(interior=FixedLinear(gamma_min=-3.0)), Pinned(interior=interior))
+
+
+def test_a_part_of_ones_own_is_named_by_its_class() -> None:
+    """False if a kernel that is not registered could not be measured with, or the report did not say which it was."""
+
+    class Mine(AbstractGaussianKernel):
+        noise_draws: int = 1
+
+        def error(self, gamma):
+            return jnp.zeros_like(gamma)
+
+    assert VariationalBound(steps=3, kernel=Mine()).describe(17).endswith("kernel Mine, grid uniform")
+
+
+def test_a_shape_that_is_drawn_needs_a_key() -> None:
+    """False if a pinned schedule without a key ended in an error of JAX."""
+    with pytest.raises(RecipeError, match="interior learned_monotone starts from random parameters: give a key"):
+        Pinned()
+    assert Pinned(KEY).learned_ends is not None
+
+
+@pytest.mark.parametrize("levels", [0, 5])
+def test_the_flow_reads_the_levels_from_the_model(levels: int) -> None:
+    """False if an estimator made without a recipe took levels for a density, or dequantised continuous data."""
+    words = ProbabilityFlow().describe(levels)
+    assert ("truncated normal dequantisation" in words, "at the data" in words) == (levels > 0, levels == 0)
+    check_estimator(ProbabilityFlow(rtol=1e-3, atol=1e-3), levels)
