@@ -49,6 +49,7 @@ def folder_recipe(recipe) -> str:
     return recipe('name = "folder"', 'train = "train"', 'test = "test"')
 
 
+@pytest.mark.system
 def test_an_npz_file(program, recipe):
     """A user's array could not be trained on, or the report not say which it was."""
     pixels = np.random.default_rng(1).integers(0, 17, (50, 8, 8)).astype(np.uint8)
