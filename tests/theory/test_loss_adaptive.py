@@ -5,6 +5,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from vdmkit.objective import DiscreteGrid, LossAdaptive, LowDiscrepancy
 
