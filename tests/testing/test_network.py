@@ -15,8 +15,8 @@ from vdmkit.testing import check_network
 SHAPE = (8, 8, 1)
 
 
-# One output is all that `translated` is about: tests/theory/test_translated.py.
 IN_CI = {"dit", "labelled", "vdm_unet"}  # which compile for ten seconds each
+# One output is all that `translated` is about: tests/theory/test_translated.py.
 NETWORKS = [
     pytest.param(name, marks=[pytest.mark.system] if name in IN_CI else [])
     for name in sorted(set(registry("network").components) - {"translated"})
