@@ -12,7 +12,7 @@ from vdmkit.registry import registry
 from vdmkit.testing import check_estimator
 
 
-@pytest.mark.parametrize("levels", [0, 17])
+@pytest.mark.parametrize("levels", [0, pytest.param(17, marks=pytest.mark.system)])
 @pytest.mark.parametrize("name", sorted(registry("estimator").components))
 def test_estimators(build, name, levels):
     """A registered estimator would not bound -log P, or its replicates share their draws."""
