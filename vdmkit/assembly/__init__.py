@@ -15,6 +15,7 @@ from vdmkit.assembly._training import (
     build_state,
     build_update,
     count_parameters,
+    scalars_of,
     state_like,
 )
 
@@ -39,6 +40,7 @@ __all__ = [
     "count_parameters",
     "is_told_labels",
     "refuse_untranslatable",
+    "scalars_of",
     "shapes_of_estimate",
     "started_anew",
     "state_like",

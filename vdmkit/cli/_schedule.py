@@ -13,7 +13,8 @@ from vdmkit.errors import Interrupted, RecipeError
 Counts = Annotated[str, typer.Option("--steps", metavar="T,T,...", help="Numbers of steps.")]
 Images = Annotated[int, typer.Option("--images", min=2, help="Number of training images, and of test images.")]
 Nodes = Annotated[
-    int, typer.Option("--nodes", min=11, help="Number of gammas to measure at; with fewer, the +/- understates the error.")
+    int,
+    typer.Option("--nodes", min=11, help="Number of gammas to measure at; with fewer, the +/- understates the error."),
 ]
 Fit = Annotated[
     Path | None, typer.Option("--fit", metavar="NEW", help="Write a run of the same model with a fitted schedule.")
