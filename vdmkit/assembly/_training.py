@@ -70,7 +70,7 @@ def count_parameters(recipe: Recipe, source: AbstractSource) -> int:
 
 
 def scalars_of(recipe: Recipe, state: TrainState) -> dict[str, float]:
-    """gamma_0 and gamma_1 of the trained schedule, and the learning rate of the last update where it is known."""
+    """Returns gamma_0 and gamma_1 of the schedule, and the learning rate of the last update if it is known."""
     gamma_0, gamma_1 = ends_of(state.model.schedule)
     ends = {"schedule/gamma_0": gamma_0, "schedule/gamma_1": gamma_1}
     rate = build_learning_rate(recipe)

@@ -72,7 +72,7 @@ def _check_on_oracle(
     of_images = found.mean((0, 1)).reshape(_IMAGES, _COPIES).mean(1)
 
     def solver() -> float:
-        """What a finer solve changes at 64 images: it is said beside a number, and is in its interval."""
+        """Returns the change by a finer solve at 64 images, which is printed beside a number and is in its interval."""
         given = jnp.asarray(images[::_COPIES]), jnp.asarray(index[::_COPIES])
         off = estimator.discretisation_error(model, *given, key=fast_key(0))
         return 0.0 if off is None else abs(float(off[0].mean()))

@@ -39,9 +39,9 @@ def initial_state(model: DiffusionModel, optimizer: optax.GradientTransformation
 @eqx.filter_jit
 def _all_finite(tree: PyTree) -> Bool[Array, ""]:
     leaves = jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))
-    return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves], bool).all()  # an oracle has no leaves
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves], bool).all()  # exact denoisers have no leaves
 
 
 def is_finite(state: TrainState) -> bool:
-    """Whether every parameter, and every average of one, is finite."""
+    """Returns whether every parameter, and every average of one, is finite."""
     return bool(_all_finite((state.model, state.ema)))
