@@ -88,7 +88,7 @@ def test_what_is_refused(program, whole, tmp_path):
         (
             (*likelihood, "--steps", "5", "--grid", str(tmp_path / "three.toml")),
             2,
-            "it is of 3 steps, and 5 were asked",
+            "it has 3 steps, but 5 were asked",
         ),
     ):
         refused = program(*arguments)
