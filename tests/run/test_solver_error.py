@@ -66,7 +66,7 @@ class _Solved(AbstractEstimator):
 
 @pytest.mark.parametrize(("off", "trusted"), [(0.01, True), (1.0, False)])
 def test_any_estimator_reports_a_solver_error(tiny_model, tiny_images, off, trusted):
-    """An estimator of a plugin could not say that its solver is off: the number would be trusted, or its cost hidden."""
+    """A plugin's estimator could not say that its solver is off: the number would be trusted, or its cost hidden."""
     pixels = tiny_images.pixels
     found = log_likelihood(tiny_model, pixels, key=jax.random.key(0), estimator=_Solved(off))
     nats_per_bit_per_dim = tiny_model.dimensions * np.log(2)
