@@ -16,10 +16,10 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from vdmkit.codec import Coding, fingerprint
 from vdmkit.compression import ChunkCode
 from vdmkit.container import Chunk, Payload, open_writer
 from vdmkit.likelihood import interval, pass_over
-from vdmkit.run import Coding, fingerprint
 
 TIMED = 256  # images
 Images = UInt8[np.ndarray, "n h w c"]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where arrays live, and what numbers are computed in and on."""
+"""Where arrays live, and what numbers are computed in, on and with."""
 
+import importlib.metadata
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +12,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from vdmkit.errors import DataError
+from vdmkit.registry import plugin_packages
+
+_PACKAGES = ("jax", "jaxlib", "equinox", "optax", "diffrax", "orbax-checkpoint", "grain", "numpy")
 
 
 def data_mesh(batch_size: int) -> Mesh:
@@ -62,3 +66,8 @@ def facts_of(report: Any) -> dict[str, Any]:
     facts = asdict(report)
     of_arithmetic = facts.pop("arithmetic")
     return facts | of_arithmetic
+
+
+def packages() -> dict[str, str]:
+    """Versions of what numbers depend on, plugins included."""
+    return {name: importlib.metadata.version(name) for name in (*_PACKAGES, *plugin_packages())}

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model: the one pytree that is trained, saved and asked for likelihoods and samples."""
 
+from collections.abc import Callable
+
 import equinox as eqx
-from jaxtyping import Array, Float, PRNGKeyArray
+import jax
+from jaxtyping import Array, Float, PRNGKeyArray, Real
 
 from vdmkit.denoiser import AbstractPrediction, Estimate
 from vdmkit.errors import RecipeError
-from vdmkit.networks import AbstractNetwork, Condition
-from vdmkit.noise import AbstractPath, AbstractSchedule, VariancePreserving
+from vdmkit.networks import Condition
+from vdmkit.noise import AbstractPath, AbstractSchedule, VariancePreserving, diffuse
 from vdmkit.observation import AbstractObservation, CategoricalObservation
 
 
@@ -15,7 +18,7 @@ class DiffusionModel(eqx.Module):
     """schedule gamma(t), path (alpha, sigma), denoiser (prediction of a network) and observation p(x | z_0).
 
     Args:
-        network: as `AbstractNetwork`; its `outputs` are those of the prediction.
+        network: any pytree that is called as `AbstractNetwork` is; it gives (h, w, c, `prediction.outputs`).
         shape: (h, w, c) of an image.
         levels: number of values of a pixel, for the paper's observation; or give another `observation`.
         path: the paper's, variance preserving, if it is left out.
@@ -24,7 +27,7 @@ class DiffusionModel(eqx.Module):
     schedule: AbstractSchedule
     path: AbstractPath
     prediction: AbstractPrediction
-    network: AbstractNetwork
+    network: Callable[..., Array]
     observation: AbstractObservation
     shape: tuple[int, int, int] = eqx.field(static=True)
 
@@ -33,7 +36,7 @@ class DiffusionModel(eqx.Module):
         *,
         schedule: AbstractSchedule,
         prediction: AbstractPrediction,
-        network: AbstractNetwork,
+        network: Callable[..., Array],
         shape: tuple[int, int, int],
         levels: int | None = None,
         observation: AbstractObservation | None = None,
@@ -46,6 +49,14 @@ class DiffusionModel(eqx.Module):
         self.schedule, self.prediction, self.network, self.shape = schedule, prediction, network, shape
         self.path = VariancePreserving() if path is None else path
         self.observation = observation
+
+    def diffuse(
+        self, image: Real[Array, "h w c"], gamma: Float[Array, ""], *, key: PRNGKeyArray
+    ) -> tuple[Float[Array, "h w c"], Float[Array, "h w c"]]:
+        """Returns z = alpha x + sigma eps, a draw of q(z | image) at gamma, and its noise eps ~ N(0, I)."""
+        x = self.observation.encode(image)
+        eps = jax.random.normal(key, x.shape, x.dtype)
+        return diffuse(self.path, gamma, x, eps), eps
 
     def denoise(
         self,

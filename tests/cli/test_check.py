@@ -2,6 +2,7 @@
 """`vdmkit check` accepts what can be trained, and shows everything that is wrong with the rest."""
 
 import json
+import os
 import re
 
 import numpy as np
@@ -75,6 +76,7 @@ def test_plugin_file(run, recipe, tmp_path):
 MISSING = {
     "data={name='folder', train='no_such', test='no_such'}": "no_such: no such folder. Set data.train and data.test",
     "data={name='folder', train='no_such', test='no_such', shape=[8, 8, 3]}": "no_such: no such folder. Set data.train",
+    "data={name='folder', train='pipes', test='pipes', shape=[8, 8, 3]}": "pipes/f.png: a FIFO (named pipe), where a",
     "data={name='npz', path='no_such.npz'}": "no_such.npz: no such file. Set data.path",
     "data={name='npz', path='half.npz'}": "half.npz: holds no array 'test' (arrays in it: train).",
     "data={name='cifar10', path='no_such.tar.gz'}": "no_such.tar.gz: no such file. Give data.path",
@@ -88,10 +90,12 @@ MISSING = {
 def test_data_that_cannot_be_read(run, recipe, data):
     """A recipe that cannot be run would pass, or a correct one be called wrong, or the reason be left out."""
     np.savez("half.npz", train=np.zeros((3, 8, 8, 1), np.uint8))
+    os.mkdir("pipes")
+    os.mkfifo("pipes/f.png")
     result = run("check", str(recipe), "--set", data)
     assert result.code == 1
     assert result.out.startswith(f"{recipe} is valid, but its data cannot be read.\n")
-    assert result.err.startswith(f"{recipe} is valid, but its data cannot be read: {MISSING[data]}")
+    assert result.err.startswith(MISSING[data])
     assert result.err.count("\n") == 1
     counted = "shape" in data or "cifar" in data or "imagenet" in data or "half" in data
     assert bool(re.search(r"parameters +\d", result.out)) == counted
@@ -135,7 +139,7 @@ def test_sizes_that_may_fit_the_data_are_not_refused_without_them(run, recipe):
     """A patch that no made-up size is a multiple of would be called wrong, though it may be right for the images."""
     network = "model.network={name='dit', patch=11}"
     missing = ("--set", "data={name='folder', train='no_such', test='no_such'}")
-    assert "is valid, but its data cannot be read" in run("check", str(recipe), "--set", network, *missing).err
+    assert "is valid, but its data cannot be read" in run("check", str(recipe), "--set", network, *missing).out
     assert "8x8 pixels in patches of 11" in run("check", str(recipe), "--set", network).err
 
 

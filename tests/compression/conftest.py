@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jaxtyping import Array
 
+from vdmkit.codec import layers_of
 from vdmkit.compression import Codec
 from vdmkit.container import payload_of
 from vdmkit.denoiser import Categorical
@@ -18,7 +19,6 @@ from vdmkit.networks import AbstractNetwork, NoNetwork
 from vdmkit.noise import FixedLinear, VariancePreserving
 from vdmkit.observation import CategoricalObservation
 from vdmkit.registry import Choice
-from vdmkit.run._codec import layers_of
 
 SHAPE, LEVELS, PIXELS = (4, 4, 1), 5, 16
 MIXTURE, IN_GAMMA = Choice("kernel", "mixture"), Choice("grid", "gamma")

@@ -11,10 +11,10 @@ import equinox as eqx
 import numpy as np
 import pytest
 
+from vdmkit.codec import images_of_file
 from vdmkit.compression import codec_of
 from vdmkit.container import Chunk, Payload, inspect, open_reader, open_writer, payload_of
 from vdmkit.errors import CodecError, VdmkitError
-from vdmkit.run import images_of_file
 
 MACHINE = {"versions": "jax 1, numpy 2", "device": "cpu"}
 ONE = 1 << 16  # of gamma

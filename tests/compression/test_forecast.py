@@ -6,13 +6,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from vdmkit.codec import Coding, compress, expected_rate
 from vdmkit.compression import Rate, forecast, shares_of_pixels
 from vdmkit.container import Chunk, bytes_around, open_writer
 from vdmkit.data import ImageList
 from vdmkit.errors import DataError
 from vdmkit.likelihood import VariationalBound
 from vdmkit.registry import Choice
-from vdmkit.run import Coding, compress, expected_rate
 
 COUNTS = (1, 10, 100, 297)
 

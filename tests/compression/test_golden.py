@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vdmkit.codec import fingerprint, images_of_file
 from vdmkit.compression import codec_of
 from vdmkit.container import Chunk, open_reader, open_writer
-from vdmkit.run import images_of_file
-from vdmkit.run._codec import fingerprint
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -2,6 +2,7 @@
 """Progress: lines where nobody watches, a bar on a terminal, and nothing from a second process."""
 
 import io
+import re
 import sys
 
 import jax
@@ -67,6 +68,21 @@ def test_a_bar_says_which_time_is_which(clock, monkeypatch):
             advance()
         clock[0] += 1.0
     assert "0:00:41 elapsed, 0:02:57 left" in terminal.getvalue()  # 89 steps of 2 s, one second ago
+
+
+def test_a_bar_fits_a_terminal_of_80_columns(clock, monkeypatch):
+    """The time left would be on a second line, which the bar leaves behind."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "80")
+    with progress("likelihood", 100_000) as advance:
+        clock[0] += 20.0
+        advance(1, lambda: "train bpd 12.034")
+        clock[0] += 2.0
+        advance(99_998)
+    assert "99999/100000 train bpd 12.034 0:00:22 elapsed, 0:00:00 left" in re.sub(
+        r"\x1b\[[0-9;]*m", "", terminal.getvalue()
+    )
 
 
 def test_a_bar_within_a_bar(monkeypatch):

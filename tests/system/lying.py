@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A plugin whose components make numbers too low, or other than they say."""
 
+import os
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -174,6 +176,17 @@ class Negative(AbstractWeighting):
 
     def __call__(self, gamma, rate):
         return -jnp.ones_like(gamma)
+
+
+@vdmkit.register("data", "of_process")
+class OfProcess(AbstractSource):
+    """Other test images in every process, of which one would keep the easiest."""
+
+    shape, levels = (4, 4, 1), 5
+
+    def load(self, split):
+        rng = np.random.default_rng(os.getpid() if split == "test" else 0)
+        return identified(rng.integers(0, 5, (12, 4, 4, 1)).astype(np.uint8), 5, name="mine", split=split)
 
 
 @vdmkit.register("data", "changing")

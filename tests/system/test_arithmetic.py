@@ -8,8 +8,9 @@ import jax
 import numpy as np
 import pytest
 
+from vdmkit.codec import ExpectedRate, fingerprint
 from vdmkit.devices import Arithmetic, arithmetic
-from vdmkit.run import ExpectedRate, audit_as_json, fingerprint, session
+from vdmkit.run import audit_as_json, session
 
 KEYS = ("precision", "matmul_precision", "device")
 DRAWS = ("--set", "likelihood.estimator.draws=2")

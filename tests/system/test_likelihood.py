@@ -263,7 +263,8 @@ def test_what_is_no_likelihood(processes, whole):
     reason = "the solver did not reach its end for 4 of 4 images: give it more likelihood.estimator.max_steps."
     refused = measure(processes, whole, *fails, code=4)
     assert refused.out == ""
-    message = f"not a likelihood: {reason} --allow-untrusted prints the number, marked as none."
+    message = f"not a likelihood: {reason} --allow-untrusted prints the number, marked as none. "
+    message += "What was measured is kept for that in run/likelihood.unfinished; or delete it."
     assert refused.err.splitlines()[-1] == message
     assert not (refused.run / "likelihood").exists()
     again = r"os.rename likelihood\.unfinished/.*/0\.npz "

@@ -18,15 +18,33 @@ def test_a_run_of_a_component_that_lies_is_refused(program, tiny):
 
 
 @pytest.mark.system
-def test_likelihoods_by_what_lies_are_refused(program, tiny):
-    """An estimator that leaves out a term, or an ODE of a network whose gradient is stopped, would be trusted."""
+def test_an_ode_of_a_network_that_stops_its_gradient_is_refused(program, tiny):
+    """Another divergence than the model's would be integrated, and called a likelihood."""
     chosen = ("--set", "model.network.name=stopped_network", "--set", "model.prediction.name=eps")
     trained = program("run", tiny, "--out", "run", *LYING, *chosen)
     assert trained.code == 0, trained.err  # its bound is right: nothing differentiates the network
-    for options, reason in {
-        ("--estimator", "ode"): "network 'stopped_network' of .*lying.py: the derivative of eps_hat by the network",
-        ("--estimator", "without_prior"): "estimator 'without_prior' of .*: .* it does not bound -log P",
-    }.items():
-        result = program("likelihood", "--ckpt", "run", *options)
+    result = program("likelihood", "--ckpt", "run", "--estimator", "ode")
+    assert (result.code, result.out) == (4, "")
+    assert re.search("network 'stopped_network' of .*lying.py: the derivative of eps_hat by the network", result.err)
+
+
+@pytest.mark.system
+def test_test_images_that_change_from_process_to_process_are_refused(program, tiny):
+    """Whoever runs commands until the images suit the model would choose the number."""
+    trained = program("run", tiny, "--out", "run", *LYING, "--set", "data={name='of_process'}")
+    assert trained.code == 0, trained.err
+    refused = program.together(("evaluate", "--ckpt", "run"), ("likelihood", "--ckpt", "run"))
+    for result in refused:
         assert (result.code, result.out) == (4, "")
-        assert re.search(reason, result.err), result.err
+        assert re.search(
+            "data 'of_process' of .*: its test images, sha256 .{12}, are not those that run/manifest.json records, "
+            "sha256 .{12}, although no setting of the data was changed",
+            result.err,
+        )
+
+
+def test_an_estimator_that_leaves_out_a_term_is_refused(program, whole):
+    """A bound less its prior term would be trusted."""
+    result = program("likelihood", "--ckpt", str(whole), *LYING, "--estimator", "without_prior")
+    assert (result.code, result.out) == (4, "")
+    assert re.search("estimator 'without_prior' of .*: .* it does not bound -log P", result.err)

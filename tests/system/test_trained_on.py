@@ -58,6 +58,7 @@ def test_other_levels_are_refused(program, tiny, run):
     for result in (measured, evaluated, audited):
         assert result.out == ""
         assert reason in result.err
+    assert not (run / "likelihood.unfinished").exists(), "before anything is measured"
     started = program("run", tiny, "--out", "other", *on("half"))
     assert (started.code, (program.cwd / "other").exists()) == (1, False)
     assert reason in started.err, "before hours of training"
@@ -99,12 +100,14 @@ def test_a_flipped_byte_is_noticed(program, run, name):
     data = bytearray((run / name).read_bytes())
     data[-3] ^= 1
     (run / name).write_bytes(data)
-    damaged = program("evaluate", "--ckpt", "run")
+    damaged, measured = program.together(("evaluate", "--ckpt", "run"), ("likelihood", "--ckpt", "run", *QUICK))
     (run / name).unlink()
     missing = program("evaluate", "--ckpt", "run")
-    for result, found in ((damaged, "changed since the run wrote it"), (missing, "missing")):
+    changed = "changed since the run wrote it"
+    for result, found in ((damaged, changed), (measured, changed), (missing, "missing")):
         assert (result.code, result.out) == (1, "")
         assert f"run/{name}: {found}. Run the recipe again, which writes it anew" in result.err
+    assert not (run / "likelihood.unfinished").exists(), "before anything is measured"
 
 
 def test_the_advice_helps(program, tiny, run, same_as_whole, snapshot, whole):

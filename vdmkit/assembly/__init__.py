@@ -5,6 +5,7 @@ It is a room of its own because reading a recipe loads no JAX, and building what
 """
 
 from vdmkit.assembly._checks import check_objective, check_rest, check_schedule, check_without_data
+from vdmkit.assembly._converted import carry, converted_recipe, refuse_untranslatable, started_anew
 from vdmkit.assembly._measuring import build_estimator, build_evaluator, build_guidance, build_sampling
 from vdmkit.assembly._model import build_model, build_prediction, is_told_labels, shapes_of_estimate, training_counts
 from vdmkit.assembly._training import (
@@ -29,13 +30,17 @@ __all__ = [
     "build_sampling",
     "build_state",
     "build_update",
+    "carry",
     "check_objective",
     "check_rest",
     "check_schedule",
     "check_without_data",
+    "converted_recipe",
     "count_parameters",
     "is_told_labels",
+    "refuse_untranslatable",
     "shapes_of_estimate",
+    "started_anew",
     "state_like",
     "training_counts",
 ]

@@ -27,7 +27,7 @@ def check(recipe: RecipeName, overrides: Overrides, plugins: PluginFiles, as_jso
     else:
         typer.echo(f"{recipe} {findings.verdict}\n" + _summary(checked, findings.parameters))
     if findings.missing:
-        raise DataError(f"{recipe} is valid, but its data cannot be read: {findings.missing}")
+        raise DataError(findings.missing)
 
 
 @dataclass(frozen=True)

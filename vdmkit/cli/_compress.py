@@ -58,9 +58,10 @@ def compress(
     if output and output.is_dir():
         raise RecipeError(f"-o {output}: is a folder. Expected the name of a file.")
     overrides = [*of_estimator(steps, kernel, grid), *overrides]
+    from vdmkit.codec import compress as compress_images
+    from vdmkit.codec import expected_rate
     from vdmkit.data import list_images
-    from vdmkit.run import coding_of, expected_rate, load_run, with_steps_of_codec
-    from vdmkit.run import compress as compress_images
+    from vdmkit.run import coding_of, load_run, with_steps_of_codec
     from vdmkit.testing import check_model_of_recipe
 
     run = with_steps_of_codec(load_run(checkpoint, overrides, plugins, step), overrides)
@@ -70,7 +71,8 @@ def compress(
     if images.passed_over:
         typer.echo(f"{images.passed_over} other files in these folders are passed over", err=True)
     if dry_run or output is None:
-        report = expected_rate(coding, images, chunk=chunk, seed=run.recipe.seed)
+        report = expected_rate(coding, images, chunk=chunk, seed=run.recipe.seed, progress="auto")
     else:
-        report = compress_images(coding, images, output, chunk=chunk, resume=resume, verify=not no_verify)
+        how = {"chunk": chunk, "resume": resume, "verify": not no_verify, "progress": "auto"}
+        report = compress_images(coding, images, output, **how)
     typer.echo(json.dumps(report.as_json(), indent=2) if as_json else str(report))

@@ -44,16 +44,9 @@ def decompress(
     """Give back the images of a file, every pixel as it was, with the run that it was compressed by."""
     if not output.name:
         raise RecipeError(f"-o {output}: expected the name of a new folder, or of a .npy.")
+    from vdmkit.codec import Preview, images_of_file, write_images
     from vdmkit.container import open_reader
-    from vdmkit.run import (
-        Preview,
-        RunFolder,
-        codec_of_file,
-        images_of_file,
-        load_run,
-        step_of_file,
-        write_images,
-    )
+    from vdmkit.run import RunFolder, codec_of_file, load_run, step_of_file
 
     with open_reader(file, salvage=salvage) as reader:
         chosen = _range(wanted, reader.images)
@@ -61,9 +54,8 @@ def decompress(
         codec = codec_of_file(load_run(checkpoint, overrides, plugins, step), reader)
         preview = Preview(output.with_name(f"{output.stem}.previews"), preview_every) if preview_every else None
         damage = [f"{file}: {words}" for words in reader.damaged]
-        decoded = images_of_file(
-            codec, reader, chosen, batch=batch, jobs=jobs, preview=preview, on_damage=damage.append if salvage else None
-        )
+        how = {"batch": batch, "jobs": jobs, "preview": preview, "progress": "auto"}
+        decoded = images_of_file(codec, reader, chosen, on_damage=damage.append if salvage else None, **how)
         count = write_images(decoded, output, codec.model.shape, reader.names)
     for words in damage:
         typer.echo(words, err=True)

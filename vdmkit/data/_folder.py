@@ -54,7 +54,8 @@ class Folder(AbstractSource):
 
     def locate(self) -> str:
         for folder in self.folders.values():
-            _names(folder)
+            for name in _names(folder):
+                _check_file(folder / name)
         return ""
 
     def load(self, split: Split) -> Images:
@@ -114,12 +115,16 @@ def _fingerprint(folder: Path, names: list[str], shape: tuple[int, int, int]) ->
     """
     digest = hashlib.sha256(f"{folder.resolve()}\0{shape}".encode(errors="surrogateescape"))
     for name in names:
-        if reason := not_a_file(folder / name):
-            raise DataError(f"{folder / name}: {reason}. Replace or remove it.")
+        _check_file(folder / name)
         stat = (folder / name).stat()
         facts = f"\0{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
         digest.update(facts.encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]
+
+
+def _check_file(path: Path) -> None:
+    if reason := not_a_file(path):
+        raise DataError(f"{path}: {reason}. Replace or remove it.")
 
 
 def _decode(folder: Path, names: list[str], shape: tuple[int, int, int], path: Path) -> None:

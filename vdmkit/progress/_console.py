@@ -11,6 +11,7 @@ from datetime import timedelta
 import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from vdmkit.progress._track import Advance, Note
@@ -95,8 +96,14 @@ def _task(what: str, clock: _Clock) -> Iterator[Advance]:
 
 
 def _bar() -> Progress:
-    counts = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*counts, TextColumn("{task.fields[note]}"), _Times(), console=Console(stderr=True))
+    counts = (
+        TextColumn("{task.description:<10}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+    )
+    return Progress(
+        *counts, TextColumn("{task.fields[note]}"), _Times(Column(no_wrap=True)), console=Console(stderr=True)
+    )
 
 
 class _Times(ProgressColumn):

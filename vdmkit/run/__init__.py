@@ -3,12 +3,9 @@
 
 from vdmkit.run._api import load, train
 from vdmkit.run._audit import audit, audit_as_json
-from vdmkit.run._codec import Coding, coding_of, fingerprint, with_steps_of_codec
-from vdmkit.run._compress import Compressed, compress
+from vdmkit.run._codec import codec_of_file, coding_of, step_of_file, with_steps_of_codec
 from vdmkit.run._convert import convert as convert_run
-from vdmkit.run._decompress import Preview, codec_of_file, images_of_file, step_of_file, write_images
 from vdmkit.run._evaluate import evaluate_run, load_test
-from vdmkit.run._expected_rate import ExpectedRate, expected_rate
 from vdmkit.run._fit import check_fit, fit_schedule
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._import import import_official
@@ -23,11 +20,7 @@ from vdmkit.run._study_files import leave as leave_study
 from vdmkit.run._trained_on import read_trained_on
 
 __all__ = [
-    "Coding",
-    "Compressed",
-    "ExpectedRate",
     "Kept",
-    "Preview",
     "Run",
     "RunFolder",
     "audit",
@@ -35,14 +28,10 @@ __all__ = [
     "check_fit",
     "codec_of_file",
     "coding_of",
-    "compress",
     "convert_run",
     "evaluate",
     "evaluate_run",
-    "expected_rate",
-    "fingerprint",
     "fit_schedule",
-    "images_of_file",
     "import_official",
     "leave_study",
     "load",
@@ -58,5 +47,4 @@ __all__ = [
     "study_run",
     "train",
     "with_steps_of_codec",
-    "write_images",
 ]

@@ -1,25 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """A trained model on another path, or with another prediction, without training: the same bound by other numbers."""
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
 
-from vdmkit.assembly import build_objective, build_optimizer, build_prediction, build_state, training_counts
+from vdmkit.assembly import (
+    build_state,
+    carry,
+    converted_recipe,
+    refuse_untranslatable,
+    started_anew,
+    training_counts,
+)
 from vdmkit.checkpoint import CheckpointStore
 from vdmkit.data import Images, batches
-from vdmkit.denoiser import Translated, is_direction
-from vdmkit.errors import RecipeError, UntrustedError
+from vdmkit.errors import UntrustedError
 from vdmkit.files import write_json
 from vdmkit.likelihood import VariationalBound, log_likelihood, sample_of
 from vdmkit.model import DiffusionModel
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import Recipe, dump
-from vdmkit.registry import Choice, plugin_sources, registry
+from vdmkit.registry import plugin_sources
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._load import Run
 from vdmkit.run._manifest import session
@@ -64,8 +67,8 @@ def convert(run: Run, target: Recipe, folder: RunFolder, *, where: str = "--to")
     train, test = source.load("train"), source.load("test")
     counts = training_counts(recipe, train)
     if recipe.model.prediction != run.recipe.model.prediction:
-        _refuse_others(run.recipe, counts, f"--ckpt {run.folder.path}")
-        _refuse_others(recipe, counts, where)
+        refuse_untranslatable(run.recipe, counts, f"--ckpt {run.folder.path}")
+        refuse_untranslatable(recipe, counts, where)
     template = build_state(recipe, counts).model
     model, ema = (carry(old, template) for old in (run.state.model, run.state.ema_model))
     found = _compare(run.state.ema_model, ema, test, recipe)
@@ -78,51 +81,6 @@ def convert(run: Run, target: Recipe, folder: RunFolder, *, where: str = "--to")
         f"Converted from {run.folder.path.name}",
     )
     return found
-
-
-def converted_recipe(trained: Recipe, target: Recipe) -> Recipe:
-    """The recipe of a run, with another's path and prediction."""
-    before, after = trained.model, target.model
-    network = before.network
-    if before.prediction != after.prediction or is_direction(before.prediction):
-        parts = {"trained_as": before.prediction, "trained_on": before.path}
-        parts |= {"read_as": after.prediction, "read_on": after.path}
-        network = Choice("network", "translated", {"network": before.network, **parts})
-    model = replace(before, path=after.path, prediction=after.prediction, network=network)
-    return replace(trained, model=model)
-
-
-def _refuse_others(recipe: Recipe, counts: Array, where: str) -> None:
-    """Predictions that nothing translates, such as those of levels."""
-    prediction = recipe.model.prediction
-    if is_direction(prediction):
-        return
-    outputs = build_prediction(recipe, counts).outputs
-    found = f"has {outputs} outputs a pixel and channel" if outputs > 1 else "is no direction in the plane of x and eps"
-    every = (Choice("prediction", name) for name in sorted(registry("prediction").components))
-    known = ", ".join(choice.name for choice in every if is_direction(choice))
-    raise RecipeError(f"{where}: prediction {prediction.name!r} {found}; convert needs one of {known}.")
-
-
-def carry(old: DiffusionModel, template: DiffusionModel) -> DiffusionModel:
-    """The model that `template` describes, with the parameters of `old`."""
-    network = template.network
-    if isinstance(network, Translated):
-        network, prediction = eqx.tree_at(lambda n: n.inner, network, old.network), template.prediction
-    else:
-        network, prediction = old.network, old.prediction
-    parts = {"path": template.path, "prediction": prediction, "network": network}
-    return DiffusionModel(schedule=old.schedule, observation=old.observation, shape=old.shape, **parts)
-
-
-def _params(model: DiffusionModel) -> Any:
-    return eqx.filter(model, eqx.is_inexact_array)
-
-
-def started_anew(recipe: Recipe, model: DiffusionModel, ema: DiffusionModel, step: Array) -> TrainState:
-    """With an optimiser and an objective that have seen nothing yet."""
-    opt_state = build_optimizer(recipe).init(_params(model))
-    return TrainState(model, _params(ema), opt_state, step, build_objective(recipe))
 
 
 def _compare(before: DiffusionModel, after: DiffusionModel, test: Images, recipe: Recipe) -> Conversion:

@@ -2,6 +2,7 @@
 """The test images of a run, and the bound that it ends with, measured again."""
 
 from vdmkit.data import Images, check_comparable, check_fits
+from vdmkit.errors import UntrustedError
 from vdmkit.likelihood import LikelihoodReport
 from vdmkit.run._likelihood import evaluate
 from vdmkit.run._load import Run
@@ -14,12 +15,25 @@ def load_test(run: Run) -> Images:
 
     Raises:
         DataError: they are missing or damaged.
-        UntrustedError: they are not what their source or their identity says.
+        UntrustedError: they are not what their source or their identity says, or not those that the run recorded,
+            although no setting of the data was changed.
     """
     source = run.source
     test = source.load("test")
     check_data_of_recipe(run.recipe, source, test).refuse()
+    _refuse_unrecorded(run, test)
     return test
+
+
+def _refuse_unrecorded(run: Run, test: Images) -> None:
+    """Whoever runs commands until a source gives images that suit the model would choose the number."""
+    recorded, found = run.tested_on, test.identity.sha256
+    if recorded and recorded["sha256"] != found and run.recipe.data == run.read_recipe(()).data:
+        raise UntrustedError(
+            f"{run.recipe.data.component}: its test images, sha256 {found[:12]}, are not those that "
+            f"{run.folder.manifest} records, sha256 {recorded['sha256'][:12]}, although no setting of the data was "
+            "changed. Put the same images back, or name others with --set data...."
+        )
 
 
 def evaluate_run(run: Run) -> LikelihoodReport:

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import equinox as eqx
 
+from vdmkit.assembly import started_anew
 from vdmkit.errors import RecipeError
-from vdmkit.run._convert import save_as, started_anew
+from vdmkit.run._convert import save_as
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._load import Run
 from vdmkit.study import Curve, Fit, choice_of_fit, fitted, judge_fit

@@ -2,12 +2,13 @@
 """The likelihood of a run's test images, with everything that speaks against it."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import jax
 
 from vdmkit.assembly import build_estimator, build_evaluator
-from vdmkit.data import Images, TrainedOn, check_fits
+from vdmkit.data import Images, TrainedOn, check_fits, reasons_against
 from vdmkit.errors import UntrustedError
 from vdmkit.likelihood import LikelihoodReport, Subject, log_likelihood, report_on, sample_of
 from vdmkit.model import DiffusionModel
@@ -19,6 +20,8 @@ from vdmkit.run._likelihood_files import leave, name_of_result
 from vdmkit.run._load import Run
 from vdmkit.run._trained_on import read_trained_on
 from vdmkit.testing import Findings, check_measurement_of_recipe
+
+_ALLOW = "--allow-untrusted prints the number, marked as none."
 
 
 def measure_likelihood(run: Run, test: Images, *, allow_untrusted: bool = False) -> LikelihoodReport:
@@ -34,6 +37,8 @@ def measure_likelihood(run: Run, test: Images, *, allow_untrusted: bool = False)
     settings, recipe, known = run.recipe.likelihood, run.recipe, read_trained_on(run)
     model = run.weighted(settings.weights)
     check_fits(model, test)
+    if not allow_untrusted:
+        _refuse(reasons_against(known, test)[0], _ALLOW)
     findings = check_measurement_of_recipe(recipe, model, test)
     if not allow_untrusted:
         findings.refuse()
@@ -56,7 +61,9 @@ def measure_likelihood(run: Run, test: Images, *, allow_untrusted: bool = False)
     subject = Subject(model, test, estimator, run.source.distribution, recipe.seed, run.step, settings.weights)
     report = report_on(estimate, subject, known, problems=findings.problems, remarks=findings.remarks)
     if not allow_untrusted:
-        _refuse(report, "--allow-untrusted prints the number, marked as none.")
+        unfinished = run.folder.unfinished_likelihood
+        by = f" What was measured is kept for that in {unfinished}; or delete it." if unfinished.exists() else ""
+        _refuse(report.reasons, _ALLOW + by)
     leave(run.folder, name_of_result(test.identity, settings.estimator, fingerprint_of(run, test)), report, estimate)
     kept(0).clear()  # not before: --allow-untrusted after a refusal, or the same command after a kill, needs them
     return report
@@ -93,10 +100,10 @@ def evaluate(
     distribution = recipe.data.build().distribution
     subject = Subject(model, test, estimator, distribution, recipe.seed, step, settings.weights)
     report = report_on(estimate, subject, known, **asdict(findings or Findings()))
-    _refuse(report, "What was trained is kept.")
+    _refuse(report.reasons, "What was trained is kept.")
     return report
 
 
-def _refuse(report: LikelihoodReport, advice: str) -> None:
-    if report.reasons:
-        raise UntrustedError(f"not a likelihood: {' '.join(report.reasons)} {advice}")
+def _refuse(reasons: Sequence[str], advice: str) -> None:
+    if reasons:
+        raise UntrustedError(f"not a likelihood: {' '.join(reasons)} {advice}")

@@ -67,6 +67,12 @@ class Run:
         """By name, the steps and the values that training logged."""
         return read_metrics(self.folder.path)
 
+    @property
+    def tested_on(self) -> dict[str, Any] | None:
+        """The identity of the test images, as in the manifest; None if it is not known."""
+        data = self.folder.facts()["data"]
+        return data and data["test"]
+
     def read_recipe(self, overrides: Sequence[str]) -> Recipe:
         """Returns the recipe of the run with overrides, by its own plugin files."""
         return load_recipe(self.folder.resolved_recipe, overrides, kept=self.folder.kept_plugins())

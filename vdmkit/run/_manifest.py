@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run was made with and from."""
 
-import importlib.metadata
 import platform
 import subprocess
 import sys
@@ -14,10 +13,7 @@ import jax
 
 from vdmkit import __version__
 from vdmkit.data import Images
-from vdmkit.devices import arithmetic
-from vdmkit.registry import plugin_packages
-
-_PACKAGES = ("jax", "jaxlib", "equinox", "optax", "diffrax", "orbax-checkpoint", "grain", "numpy")
+from vdmkit.devices import arithmetic, packages
 
 
 def manifest(
@@ -65,11 +61,6 @@ def session(from_step: int, goal_step: int) -> dict[str, Any]:
         "processes": jax.process_count(),
         "command": sys.argv,
     }
-
-
-def packages() -> dict[str, str]:
-    """Versions of what numbers depend on, plugins included."""
-    return {name: importlib.metadata.version(name) for name in (*_PACKAGES, *plugin_packages())}
 
 
 def _git() -> str | None:

@@ -57,13 +57,6 @@ class Origin:
             )
 
 
-# Keys that there once were not, at what was then the case: older checkpoints are of the same recipe without them.
-_AS_BEFORE = [
-    ("objective.schedule_loss", "bound"),
-    ("objective.grid.name", "uniform"),
-    ("objective.kernel.name", "gaussian"),
-    ("objective.kernel.variance", "small"),
-]
 _WORDS = {"recipe": "recipe settings", "plugins": "plugin files", "images": "training images"}
 _WORDS |= {"imported": "imported parameters", "components": "packages of its components"}
 
@@ -71,7 +64,6 @@ _WORDS |= {"imported": "imported parameters", "components": "packages of its com
 def origin_of(recipe: Recipe, plugins: Iterable[str], images: str | None = None, imported: str | None = None) -> Origin:
     """From the recipe without what may change, and hashes of the rest; `images` stands for the recipe's data."""
     fixed = {key: value for key, value in flat(recipe).items() if not (may_change(key) or key.startswith("data."))}
-    fixed = {key: value for key, value in fixed.items() if (key, value) not in _AS_BEFORE}
     digest = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
     foreign = {str(one.component) for one in _choices(recipe) if one.component.is_of_package}
     return Origin(digest, tuple(sorted(plugins)), images, imported, tuple(sorted(foreign)))

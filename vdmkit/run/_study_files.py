@@ -4,14 +4,12 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tomli_w
 
 from vdmkit.files import write_json, write_text
 from vdmkit.report import line_chart
-from vdmkit.study import Study, text_of_study
+from vdmkit.study import Study, lines_of_steps, lines_of_variances, text_of_study
 
-_LINES = 6  # of a chart
 _MADE = {"closed form", "dynamic"}  # grids that were found; the others have names of their own
 
 
@@ -47,12 +45,9 @@ def _component(name: str, params: dict[str, Any]) -> str:
 
 
 def _variance_chart(study: Study, folder: Path) -> list[Path]:
-    """Of the few schedules that vary least."""
-    few = sorted(study.variances, key=lambda row: row.variance)[:_LINES]
-    lines = {f"{row.schedule}: {row.variance:.3g}": (study.test.gamma, np.array(row.density, float)) for row in few}
     return line_chart(
         folder / "variance",
-        lines,
+        lines_of_variances(study),
         x="gamma = -log SNR",
         y="density of gamma for a uniform t",
         title="Where schedules draw, and the variance, (bits/dim)^2",
@@ -60,15 +55,9 @@ def _variance_chart(study: Study, folder: Path) -> list[Path]:
 
 
 def _step_chart(study: Study, folder: Path) -> list[Path]:
-    lines = {}
-    for row in study.steps:
-        if row.grid != "closed form" and row.grid != "uniform in t":
-            of_line = lines.setdefault(f"{row.kernel}, {row.grid}", ([], []))
-            of_line[0].append(row.count)
-            of_line[1].append(row.bpd - study.continuous)
     return line_chart(
         folder / "steps",
-        lines,
+        lines_of_steps(study),
         x="steps T",
         y="bits/dim above continuous time",
         title="What few steps cost",

@@ -8,7 +8,7 @@ from vdmkit.study._measured import Measurement
 from vdmkit.study._pairs import steps_from
 from vdmkit.study._predicted import Predicted
 from vdmkit.study._study import Study, Variance, plan_study, study_schedules
-from vdmkit.study._text import text_of_study
+from vdmkit.study._text import lines_of_steps, lines_of_variances, text_of_study
 from vdmkit.study._variance import best_rate, fine, rate_of, variance, variances_with_errors
 
 __all__ = [
@@ -28,6 +28,8 @@ __all__ = [
     "fine",
     "fitted",
     "judge_fit",
+    "lines_of_steps",
+    "lines_of_variances",
     "loss_at_ends",
     "plan_study",
     "rate_of",

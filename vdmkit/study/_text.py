@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A study of schedules and step grids as two tables."""
+"""A study of schedules and step grids as two tables, and as the lines of two charts."""
+
+import numpy as np
+from jaxtyping import Float
 
 from vdmkit.study._predicted import Predicted
 from vdmkit.study._study import Study
+
+_LINES = 6  # of a chart
+Lines = dict[str, tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]]
 
 
 def text_of_study(study: Study) -> str:
@@ -34,3 +40,19 @@ def _step_tables(steps: tuple[Predicted, ...]) -> list[str]:
             cells = {row.grid: f"{row.bpd:.4f} +/- {row.half_width:.4f}" for row in rows if row.count == count}
             lines.append(f"{f'T = {count}':>20} " + " ".join(f"{cells.get(grid, ''):>18}" for grid in grids))
     return lines
+
+
+def lines_of_variances(study: Study) -> Lines:
+    """Returns the density of gamma for a uniform t of the few schedules that vary least, by name and variance."""
+    few = sorted(study.variances, key=lambda row: row.variance)[:_LINES]
+    return {f"{row.schedule}: {row.variance:.3g}": (study.test.gamma, np.array(row.density, float)) for row in few}
+
+
+def lines_of_steps(study: Study) -> Lines:
+    """Returns what T steps cost above continuous time, bits/dim, by kernel and grid."""
+    points: dict[str, list[tuple[int, float]]] = {}
+    for row in study.steps:
+        if row.grid not in ("closed form", "uniform in t"):
+            points.setdefault(f"{row.kernel}, {row.grid}", []).append((row.count, row.bpd - study.continuous))
+    columns = {name: np.array(rows, float).T for name, rows in points.items()}
+    return {name: (counts, excess) for name, (counts, excess) in columns.items()}

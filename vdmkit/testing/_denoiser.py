@@ -13,9 +13,10 @@ from jaxtyping import Array, Float
 from vdmkit.denoiser import AbstractDirection, AbstractPrediction, Estimate
 from vdmkit.networks import AbstractNetwork
 from vdmkit.noise import AbstractPath, StraightLine, VarianceExploding, VariancePreserving, diffuse
-from vdmkit.testing._derivative import check_derivative
+from vdmkit.testing._compile import compiled_fast
+from vdmkit.testing._derivative import Quotients, check_derivative, check_quotients, quotients
 from vdmkit.testing._expect import expect, in_float64, near
-from vdmkit.testing._noise import GAMMAS, scales_of
+from vdmkit.testing._noise import GAMMAS, Scales, scales_at
 
 _ROUNDING = 1e-4  # of an output: of another order of sums in float32
 
@@ -26,13 +27,16 @@ def check_network(build: Callable[[int], AbstractNetwork], shape: tuple[int, int
     Raises:
         ConformanceError: it does not, gives others at a second call, or has another derivative than its outputs say.
     """
+    z = np.random.default_rng(0).standard_normal((4, *shape)).astype(np.float32)
+    gamma = np.linspace(-5, 5, 4, dtype=np.float32)
     for outputs in (1, 3):
-        z = np.random.default_rng(0).standard_normal((4, *shape)).astype(np.float32)
-        check_outputs(build(outputs), z, np.linspace(-5, 5, 4, dtype=np.float32), (*shape, outputs))
-    check_network_derivative(build(1), z[0], np.zeros((), np.float32))
+        check_outputs(build(outputs), z, gamma, (*shape, outputs))
+    network = build(1)
+    for at in range(len(z)):
+        check_network_derivative(network, z[at], gamma[at])
 
 
-@eqx.filter_jit
+@compiled_fast
 def outputs_of(network: AbstractNetwork, z: Float[Any, "n h w c"], gamma: Float[Any, " n"]) -> Float[Array, "n *shape"]:
     """What the network gives for a batch of latents, without dropout."""
     return jax.vmap(lambda z, gamma: network(z, gamma, {}, key=None))(z, gamma)
@@ -93,26 +97,27 @@ def check_prediction(prediction: AbstractPrediction, shape: tuple[int, int, int]
         output = jax.random.normal(key_output, (*shape, prediction.outputs), dtype=float)
         x, eps = (jax.random.normal(key, shape, dtype=float) for key in keys)
         for path in (VariancePreserving(), VarianceExploding(), StraightLine()):
-            z, estimates, directed = _estimates(wide, path, gammas, output, x, eps)
-            check_estimate(estimates, z, gammas, path, tolerance=1e-9)
+            z, estimates, directed, scales = _estimates(wide, path, gammas, output, x, eps)
+            check_estimate(estimates, z, gammas, scales, tolerance=1e-9)
             if directed is not None:
                 _check_direction(directed, gammas, x, eps)
-        check_prediction_derivative(prediction, output, z[2], gammas[2], path)
+        for at in range(len(GAMMAS)):
+            check_prediction_derivative(prediction, output, z[at], gammas[at], path)
 
 
-@eqx.filter_jit
+@compiled_fast
 def _estimates(
     prediction: AbstractPrediction, path: AbstractPath, gammas: Array, output: Array, x: Array, eps: Array
-) -> tuple[Array, Estimate, Estimate | None]:
-    """For every gamma the latent, the estimate from `output`, and for a direction that from a x + b eps."""
+) -> tuple[Array, Estimate, Estimate | None, Scales]:
+    """For every gamma the latent, the estimate from `output`, for a direction that from a x + b eps, and the scales."""
 
-    def at(gamma: Array) -> tuple[Array, Estimate, Estimate | None]:
+    def at(gamma: Array) -> tuple[Array, Estimate, Estimate | None, Scales]:
         z = diffuse(path, gamma, x, eps)
         estimate, directed = prediction(output, z, gamma, path), None
         if isinstance(prediction, AbstractDirection):
             a, b = prediction.direction(gamma, path)
             directed = prediction((a * x + b * eps)[..., None], z, gamma, path)
-        return z, estimate, directed
+        return z, estimate, directed, scales_at(path, gamma)
 
     return jax.vmap(at)(gammas)
 
@@ -128,7 +133,7 @@ def check_estimate(
     estimate: Estimate,
     z: Float[Any, "n h w c"],
     gamma: Float[Any, " n"],
-    path: AbstractPath,
+    scales: Scales,
     *,
     tolerance: float,
 ) -> None:
@@ -137,8 +142,7 @@ def check_estimate(
     Raises:
         ConformanceError: one of these does not hold.
     """
-    scales = scales_of(path, gamma)[:3]
-    alpha, sigma, scale = (np.asarray(values, np.float64)[:, None, None, None] for values in scales)
+    alpha, sigma, scale, _ = (np.asarray(values, np.float64)[:, None, None, None] for values in scales)
     x_hat, eps_hat, latent = (np.asarray(values, np.float64) for values in (estimate.x_hat, estimate.eps_hat, z))
     with np.errstate(invalid="ignore"):
         off = (abs(alpha * x_hat + sigma * eps_hat - latent) / scale).max((1, 2, 3))
@@ -167,38 +171,26 @@ def check_prediction_derivative(
             levels do not sum to 1 in float64.
     """
     with jax.enable_x64(True):
-        wide, output, z, gamma, path = in_float64((prediction, output, z, gamma, path))
-        both = np.concatenate([output, z[..., None]], axis=-1)
-        check_derivative(_EpsHat(wide, gamma, path), both, what="eps_hat")
-        check_derivative(_NetworkInput(wide, gamma, path), z, what="what the network is shown of z")
-        estimate = _read_one(wide, output, z, gamma, path)
-    if estimate.log_probs is not None:
-        total = np.exp(np.asarray(estimate.log_probs, np.float64)).sum(-1)
+        eps_hat, shown, log_probs = _measured(*in_float64((prediction, output, z, gamma, path)))
+        check_quotients(eps_hat, what="eps_hat")
+        check_quotients(shown, what="what the network is shown of z")
+    if log_probs is not None:
+        total = np.exp(np.asarray(log_probs, np.float64)).sum(-1)
         expect(near(total, 1.0, 1e-9), f"p(x given z) sums to {total.flat[abs(total - 1).argmax()]:.9g}")
 
 
-@eqx.filter_jit
-def _read_one(prediction: AbstractPrediction, output: Any, z: Any, gamma: Any, path: AbstractPath) -> Estimate:
-    return prediction(jnp.asarray(output), jnp.asarray(z), jnp.asarray(gamma), path)
+@compiled_fast
+def _measured(
+    prediction: AbstractPrediction, output: Any, z: Any, gamma: Any, path: AbstractPath
+) -> tuple[Quotients, Quotients, Array | None]:
+    """In one program: quotients of eps_hat over (output, z), and of the network's input over z; and log_probs."""
+    output, z, gamma = map(jnp.asarray, (output, z, gamma))
 
+    def eps_hat(both: Float[Array, "h w c k_plus_1"]) -> Float[Array, "h w c"]:
+        return prediction(both[..., :-1], both[..., -1], gamma, path).eps_hat
 
-class _NetworkInput(eqx.Module):
-    """What the network is shown, as a function of the latent."""
+    def shown(z: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+        return prediction.network_input(z, gamma, path)
 
-    prediction: AbstractPrediction
-    gamma: Float[Any, ""]
-    path: AbstractPath
-
-    def __call__(self, z: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
-        return self.prediction.network_input(z, jnp.asarray(self.gamma), self.path)
-
-
-class _EpsHat(eqx.Module):
-    """eps_hat as a function of the network's output and, after it, the latent."""
-
-    prediction: AbstractPrediction
-    gamma: Float[Any, ""]
-    path: AbstractPath
-
-    def __call__(self, both: Float[Array, "h w c k_plus_1"]) -> Float[Array, "h w c"]:
-        return self.prediction(both[..., :-1], both[..., -1], self.gamma, self.path).eps_hat
+    both = jnp.concatenate([output, z[..., None]], axis=-1)
+    return quotients(eps_hat, both), quotients(shown, z), prediction(output, z, gamma, path).log_probs

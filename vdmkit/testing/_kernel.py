@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vdmkit.denoiser import Estimate
 from vdmkit.kernel import AbstractKernel, AbstractStep
+from vdmkit.testing._compile import compiled_fast, fast_key
 from vdmkit.testing._expect import expect, in_float64
 
 _VALUES = 48  # of an image: kernels treat values alike
@@ -38,8 +39,10 @@ def check_kernel(
         ConformanceError: one of these does not hold.
         RecipeError: the estimate lacks what the kernel needs.
     """
+    estimate, x, eps = _patch((_normalised(estimate), x, eps))
+    noise = np.random.default_rng(4).standard_normal((_SAMPLES, kernel.noise_draws, *x.shape))
     with jax.enable_x64(True):
-        given = in_float64((kernel, _normalised(_patch(estimate)), _patch(x), _patch(eps), gamma_t, gamma_s))
+        given = in_float64((kernel, estimate, x, eps, gamma_t, gamma_s, noise))
         found = {name: np.asarray(values) for name, values in _evaluated(*given).items()}
     _check_density(found["y"], found["log_prob"], found["cdf"])
     _check_samples(found["ranks"])
@@ -66,17 +69,15 @@ def _patch(tree: PyTree) -> PyTree:
     return jax.tree.map(cut, tree)
 
 
-@eqx.filter_jit
+@compiled_fast
 def _evaluated(
-    kernel: AbstractKernel, estimate: Estimate, x: Array, eps: Array, gamma_t: Array, gamma_s: Array
+    kernel: AbstractKernel, estimate: Estimate, x: Array, eps: Array, gamma_t: Array, gamma_s: Array, noise: Any
 ) -> dict[str, Array]:
     """All that is asked of the step: on a grid of y for each value, at its samples, and at the nodes of q."""
     y_t = x + jnp.exp(gamma_t / 2) * eps
     step = kernel(estimate, y_t, gamma_t, gamma_s)
     c = -jnp.expm1(gamma_s - gamma_t)
     mean, sd = y_t + c * (x - y_t), jnp.exp(gamma_s / 2) * jnp.sqrt(c)
-    key_samples, key_kl = jax.random.split(jax.random.key(4))
-    noise = jax.random.normal(key_samples, (_SAMPLES, kernel.noise_draws, *x.shape), x.dtype)
     samples = jax.vmap(step.sample)(noise)
     y = jnp.linspace(samples.min(0) - 10 * sd, samples.max(0) + 10 * sd, _GRID)
     n = jnp.asarray(_NOISES)[:, None, None, None] * jnp.ones_like(x)
@@ -89,7 +90,7 @@ def _evaluated(
         "log_prob": jax.lax.map(step.log_prob, y, batch_size=64),
         "cdf": jax.lax.map(step.cdf, y, batch_size=64),
         "ranks": jax.vmap(step.cdf)(samples),
-        "kl": jax.lax.map(kl, jax.random.split(key_kl, _DRAWS), batch_size=128),
+        "kl": jax.lax.map(kl, jax.random.split(fast_key(4), _DRAWS), batch_size=128),
         "kl_by_quadrature": _kl(step, mean, sd),
         "log_ratio": jax.vmap(lambda n: kernel.log_ratio(estimate, x, eps, n, gamma_t, gamma_s))(n),
         "log_ratio_by_density": jax.vmap(step.log_prob)(mean + sd * n) - jax.scipy.stats.norm.logpdf(n) + jnp.log(sd),

@@ -11,10 +11,12 @@ import numpy as np
 from jaxtyping import Array, Float, Real
 
 from vdmkit.denoiser import AbstractPrediction, Estimate
+from vdmkit.errors import ConformanceError, VdmkitError
 from vdmkit.kernel import AbstractKernel
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import AbstractPath, check_increasing, diffuse, ends_of
 from vdmkit.observation import AbstractObservation
+from vdmkit.testing._compile import compiled_fast
 from vdmkit.testing._denoiser import (
     check_estimate,
     check_outputs,
@@ -24,7 +26,7 @@ from vdmkit.testing._denoiser import (
 from vdmkit.testing._derivative import check_derivative
 from vdmkit.testing._expect import in_float64
 from vdmkit.testing._kernel import check_kernel
-from vdmkit.testing._noise import check_scales, gammas_between
+from vdmkit.testing._noise import Scales, check_scales, gammas_between, scales_at
 from vdmkit.testing._observation import Latent, check_decoder
 
 _IMAGES, _LEVELS_OF_NOISE = 2, 4
@@ -42,6 +44,7 @@ class Latents(eqx.Module):
     shown: Float[Any, "n h w c"]
     output: Float[Any, "n h w c k"]
     estimate: Estimate
+    scales: Scales
 
 
 def latents_of(model: DiffusionModel, images: Real[Any, "m h w c"]) -> Latents:
@@ -53,12 +56,12 @@ def latents_of(model: DiffusionModel, images: Real[Any, "m h w c"]) -> Latents:
     # The network is compiled by itself, so that its own check compiles nothing more.
     x, z, shown = _diffused(model.observation, model.path, model.prediction, image, gamma, eps)
     output = outputs_of(model.network, shown, gamma)
-    estimate = _read(model.prediction, model.path, output, z, gamma)
-    x, z, shown, output, estimate = jax.tree.map(np.asarray, (x, z, shown, output, estimate))
-    return Latents(image, x, eps, gamma, z, shown, output, estimate)
+    estimate, scales = _read(model.prediction, model.path, output, z, gamma)
+    x, z, shown, output, estimate, scales = jax.tree.map(np.asarray, (x, z, shown, output, estimate, scales))
+    return Latents(image, x, eps, gamma, z, shown, output, estimate, scales)
 
 
-@eqx.filter_jit
+@compiled_fast
 def _diffused(
     observation: AbstractObservation,
     path: AbstractPath,
@@ -75,17 +78,23 @@ def _diffused(
     return jax.vmap(one)(images, gammas, eps)
 
 
-@eqx.filter_jit
-def _read(prediction: AbstractPrediction, path: AbstractPath, output: Array, z: Array, gamma: Any) -> Estimate:
-    return jax.vmap(lambda output, z, gamma: prediction(output, z, gamma, path))(output, z, gamma)
+@compiled_fast
+def _read(
+    prediction: AbstractPrediction, path: AbstractPath, output: Array, z: Array, gamma: Any
+) -> tuple[Estimate, Scales]:
+    one = lambda output, z, gamma: (prediction(output, z, gamma, path), scales_at(path, gamma))  # noqa: E731
+    return jax.vmap(one)(output, z, gamma)
 
 
 def checks_of_model(model: DiffusionModel, latents: Latents) -> dict[str, Callable[[], object]]:
-    """By kind of component, the check of the model's own one. Each raises ConformanceError or RecipeError."""
+    """By kind of component, the check of the model's own one. Each raises ConformanceError or RecipeError.
+
+    That of the observation returns what `check_decoder_of_model` returns.
+    """
     outputs = (*model.shape, model.prediction.outputs)
 
     def prediction() -> None:
-        check_estimate(latents.estimate, latents.z, latents.gamma, model.path, tolerance=_ROUNDING)
+        check_estimate(latents.estimate, latents.z, latents.gamma, latents.scales, tolerance=_ROUNDING)
         for at in range(_LEVELS_OF_NOISE):
             given = latents.output[at], latents.z[at], latents.gamma[at]
             check_prediction_derivative(model.prediction, *given, model.path)
@@ -105,12 +114,20 @@ def check_derivative_of_model(model: DiffusionModel, latents: Latents) -> None:
     Likelihoods by an ODE depend on it, bounds do not.
 
     Raises:
-        ConformanceError: it is not.
+        ConformanceError: it is not, or there is none.
     """
     with jax.enable_x64(True):
         for at in range(_LEVELS_OF_NOISE):
             wide, z, gamma = in_float64((model, latents.z[at], latents.gamma[at]))
-            check_derivative(_EpsHat(wide, gamma), z, what="eps_hat by the network")
+            try:
+                check_derivative(_EpsHat(wide, gamma), z, what="eps_hat by the network")
+            except VdmkitError:
+                raise
+            except Exception as error:  # JAX's, of many types
+                reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+                raise ConformanceError(
+                    f"it cannot be differentiated, so that likelihoods by an ODE are not possible ({reason})."
+                ) from error
 
 
 class _EpsHat(eqx.Module):

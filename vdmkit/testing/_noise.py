@@ -10,8 +10,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vdmkit.noise import AbstractGrid, AbstractPath, AbstractSchedule, check_increasing, ends_of, gamma_and_derivative
+from vdmkit.testing._compile import compiled_fast
 from vdmkit.testing._expect import expect, in_float64, near
 
+Scales = tuple[Float[Any, "*n"], Float[Any, "*n"], Float[Any, "*n"], Float[Any, "*n"]]
+"""alpha, sigma, scale and log_alpha of a path."""
 GAMMAS = (-13.0, -5.0, 0.0, 5.0)
 _END = 1e-3  # of gamma at an end: more than float32 rounding
 _ROUNDING = 1e-8  # of gamma in float64
@@ -52,10 +55,10 @@ def check_scales(path: AbstractPath, gammas: tuple[float, ...]) -> None:
     Raises:
         ConformanceError: it does not hold at one of them.
     """
-    _check_scales(path, gammas, tolerance=1e-4)
+    _check_scales(_scales_and_slopes(path, jnp.asarray(gammas, float))[0], gammas, tolerance=1e-4)
     with jax.enable_x64(True):
-        _check_scales(path, gammas, tolerance=1e-8)
-        slope, quotient = (np.asarray(values) for values in _slopes(path, jnp.asarray(gammas, float)))
+        scales, slope, quotient = jax.tree.map(np.asarray, _scales_and_slopes(path, jnp.asarray(gammas, float)))
+    _check_scales(scales, gammas, tolerance=1e-8)
     worst = int(abs(slope - quotient).argmax())
     expect(
         near(slope, quotient, 1e-6),
@@ -64,9 +67,9 @@ def check_scales(path: AbstractPath, gammas: tuple[float, ...]) -> None:
     )
 
 
-def _check_scales(path: AbstractPath, gammas: tuple[float, ...], *, tolerance: float) -> None:
-    scales = (np.asarray(values, np.float64) for values in (*scales_of(path, jnp.asarray(gammas, float)),))
-    for gamma, a, s, both, log_a in zip(gammas, *scales, strict=True):
+def _check_scales(scales: Scales, gammas: tuple[float, ...], *, tolerance: float) -> None:
+    wide = (np.asarray(values, np.float64) for values in scales)
+    for gamma, a, s, both, log_a in zip(gammas, *wide, strict=True):
         expect(0 < a < np.inf, f"alpha = {a:g} at gamma = {gamma:g}")
         found = 2 * np.log(s / a) if s > 0 else np.nan
         expect(near(found, gamma, tolerance), f"log sigma^2 / alpha^2 = {found:g} at gamma = {gamma:g}")
@@ -74,18 +77,17 @@ def _check_scales(path: AbstractPath, gammas: tuple[float, ...], *, tolerance: f
         expect(near(log_a, np.log(a), tolerance), f"log alpha is {log_a:g}, and alpha {a:g}, at gamma = {gamma:g}")
 
 
-@eqx.filter_jit
-def scales_of(path: AbstractPath, gammas: Float[Any, " n"]) -> tuple[Float[Array, " n"], ...]:
-    """alpha, sigma, scale and log_alpha at each gamma."""
-    return jax.vmap(lambda g: (path.alpha(g), path.sigma(g), path.scale(g), path.log_alpha(g)))(gammas)
+def scales_at(path: AbstractPath, gamma: Float[Array, ""]) -> Scales:
+    """At one gamma."""
+    return path.alpha(gamma), path.sigma(gamma), path.scale(gamma), path.log_alpha(gamma)
 
 
-@eqx.filter_jit
-def _slopes(path: AbstractPath, gammas: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    """d log_alpha / dgamma by JAX, and by central differences."""
+@compiled_fast
+def _scales_and_slopes(path: AbstractPath, gammas: Float[Array, " n"]) -> tuple[Scales, Array, Array]:
+    """At each gamma: scales, and d log_alpha / dgamma by JAX, and by central differences."""
     h = 1e-4
-    quotient = jax.vmap(lambda g: (path.log_alpha(g + h) - path.log_alpha(g - h)) / (2 * h))
-    return jax.vmap(jax.grad(path.log_alpha))(gammas), quotient(gammas)
+    quotient = lambda g: (path.log_alpha(g + h) - path.log_alpha(g - h)) / (2 * h)  # noqa: E731
+    return jax.vmap(lambda g: (scales_at(path, g), jax.grad(path.log_alpha)(g), quotient(g)))(gammas)
 
 
 def check_grid(grid: AbstractGrid, schedule: AbstractSchedule, steps: int) -> None:
@@ -98,7 +100,7 @@ def check_grid(grid: AbstractGrid, schedule: AbstractSchedule, steps: int) -> No
     """
     with jax.enable_x64(True):
         wide, of_time = in_float64((grid, schedule))
-        gammas, ends = np.asarray(eqx.filter_jit(wide)(of_time, steps), np.float64), ends_of(of_time)
+        gammas, ends = np.asarray(compiled_fast(wide)(of_time, steps), np.float64), ends_of(of_time)
         expect(gammas.shape == (steps + 1,), f"{steps} steps give {gammas.shape} gammas: expected {steps + 1}")
         found = np.asarray(_ends_of_steps(wide, of_time, steps), np.float64)
     widths = -np.diff(gammas)
@@ -115,7 +117,7 @@ def check_grid(grid: AbstractGrid, schedule: AbstractSchedule, steps: int) -> No
     )
 
 
-@eqx.filter_jit
+@compiled_fast
 def _ends_of_steps(grid: AbstractGrid, schedule: AbstractSchedule, steps: int) -> Float[Array, "2 steps"]:
     """gamma_t and gamma_s of every step, from the cleanest to the noisiest."""
     of_time = jax.vmap(lambda t: jnp.stack(grid.ends_of_step(schedule, t, steps)), out_axes=1)

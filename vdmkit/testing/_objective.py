@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weightings and times of the training loss."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit.objective import AbstractTimeSampler, AbstractWeighting
+from vdmkit.testing._compile import compiled_fast
 from vdmkit.testing._expect import expect
 from vdmkit.testing._noise import GAMMAS
 
@@ -25,7 +25,7 @@ def check_weighting(weighting: AbstractWeighting, gammas: tuple[float, ...] = GA
         expect(0 <= weight < np.inf, f"w = {weight:g} at gamma = {gamma:g}")
 
 
-@eqx.filter_jit
+@compiled_fast
 def _weights(weighting: AbstractWeighting, gammas: Float[Array, " n"]) -> Float[Array, " n"]:
     return jax.vmap(lambda gamma: weighting(gamma, jnp.asarray(10.0, gamma.dtype)))(gammas)
 
@@ -77,6 +77,6 @@ def _check_spread(t: Float[np.ndarray, "draws n"], weight: Float[np.ndarray, "dr
     )
 
 
-@eqx.filter_jit
+@compiled_fast
 def _draws(sampler: AbstractTimeSampler, key: PRNGKeyArray) -> tuple[Float[Array, "draws n"], Float[Array, "draws n"]]:
     return jax.vmap(lambda key: sampler(_BATCH, key=key))(jax.random.split(key, _DRAWS))

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Integer
 
 from vdmkit.errors import RecipeError
 from vdmkit.observation import AbstractObservation
+from vdmkit.testing._compile import compiled_fast
 from vdmkit.testing._expect import expect
 
 _EXCESS = 1e-4  # nats of a value: 1.4e-4 bits/dim, more than float32 rounding of a sum over 256 levels
@@ -90,7 +91,7 @@ def has_log_probs(observation: AbstractObservation, latent: Latent) -> bool:
     return True
 
 
-@eqx.filter_jit
+@compiled_fast
 def _evaluated(
     observation: AbstractObservation, latent: Latent, images: Any, shows: bool
 ) -> tuple[Array, Array, Array, Array | None]:
@@ -103,7 +104,7 @@ def _evaluated(
     return again, lattice, jax.vmap(lambda image: observation.log_prob(image, *at))(images), log_probs
 
 
-@eqx.filter_jit
+@compiled_fast
 def _sums(observation: AbstractObservation, latent: Latent) -> Float[Array, " d"]:
     """S_i of every value i."""
     levels = jnp.arange(observation.levels).astype(latent.image.dtype)
@@ -116,7 +117,7 @@ def _sums(observation: AbstractObservation, latent: Latent) -> Float[Array, " d"
     return jax.lax.map(of_value, jnp.asarray(np.indices(latent.image.shape).reshape(3, -1).T))
 
 
-@eqx.filter_jit
+@compiled_fast
 def _log_sum_of_all(observation: AbstractObservation, latent: Latent, width: int) -> Float[Array, ""]:
     """log of the sum of p over all images of `width` values."""
     every = np.stack(np.meshgrid(*[np.arange(observation.levels)] * width), -1).reshape(-1, 1, width, 1)

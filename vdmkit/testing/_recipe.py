@@ -17,13 +17,12 @@ from vdmkit.data import AbstractSource, Images
 from vdmkit.errors import ConformanceError, RecipeError, UntrustedError
 from vdmkit.likelihood import ImportanceWeighted, VariationalBound
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import check_increasing, ends_of
+from vdmkit.noise import AbstractSchedule, check_increasing, ends_of
 from vdmkit.recipe import Recipe
 from vdmkit.registry import Choice, Component
 from vdmkit.testing._data import check_augmentation, check_images, check_loads_again
 from vdmkit.testing._estimator import check_estimator
 from vdmkit.testing._model import (
-    check_decoder_of_model,
     check_derivative_of_model,
     check_kernel_of_model,
     checks_of_model,
@@ -38,6 +37,7 @@ _FEW = 16  # training images that augmentations are tried on
 _SIDE = 3  # of the made-up images that estimators are tried on
 _NO_DERIVATIVE = (VariationalBound, ImportanceWeighted)  # estimators that never differentiate the network
 Checked = tuple[Component, Callable[[], object]]
+"""A component and its check, which raises, or returns False where the sum of probabilities could not be checked."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,9 @@ class Findings:
         return self
 
     def __add__(self, other: "Findings") -> "Findings":
-        return Findings(self.problems + other.problems, self.remarks + other.remarks)
+        """What both say, each sentence once."""
+        pairs = (self.problems, other.problems), (self.remarks, other.remarks)
+        return Findings(*(tuple(dict.fromkeys(mine + others)) for mine, others in pairs))
 
 
 def check_model_of_recipe(
@@ -68,19 +70,16 @@ def check_model_of_recipe(
     `differentiated`: whether the number depends on derivatives of the network, as that of an ODE does.
     """
     choices, latents = recipe.model, latents_of(model, pixels)
-    checks = [(getattr(choices, kind).component, check) for kind, check in checks_of_model(model, latents).items()]
+    checks: list[Checked] = [
+        (getattr(choices, kind).component, check) for kind, check in checks_of_model(model, latents).items()
+    ]
     checks += [
         (kernel.component, lambda kernel=kernel: check_kernel_of_model(kernel.build(), latents))
         for kernel in _kernels(recipe)
     ]
     if differentiated:
         checks.append((choices.network.component, lambda: check_derivative_of_model(model, latents)))
-    found = _run(checks)
-    if found.problems or check_decoder_of_model(model, latents):
-        return found
-    return found + Findings(
-        remarks=(f"It was not checked whether the probabilities of {choices.observation.component} sum to 1.",)
-    )
+    return _run(checks)
 
 
 def check_measurement_of_recipe(recipe: Recipe, model: DiffusionModel, test: Images) -> Findings:
@@ -89,10 +88,7 @@ def check_measurement_of_recipe(recipe: Recipe, model: DiffusionModel, test: Ima
     What is wrong with the estimator is said only if the others have no fault, which would be put down to it.
     """
     differentiated = not isinstance(build_estimator(recipe, test.levels), _NO_DERIVATIVE)
-    grids = [
-        (choice.component, lambda one=choice, steps=steps: check_grid(one.build(), model.schedule, steps))
-        for choice, steps in _grids_of_measurement(recipe)
-    ]
+    grids = _checks_of_grids(_grids_of_measurement(recipe), model.schedule)
     with ThreadPoolExecutor(1) as aside:  # most of the time goes into compilation, which another core can do
         estimator = aside.submit(check_estimator_of_recipe, recipe, model)
         found = check_model_of_recipe(recipe, model, test.pixels, differentiated=differentiated) + _run(grids)
@@ -131,12 +127,16 @@ def _checks_of_training(recipe: Recipe, train: Images) -> Iterator[Checked]:
     for choice in recipe.augmentations:
         yield choice.component, lambda one=choice: check_augmentation(one.build(), few, train.levels)
     yield recipe.model.schedule.component, lambda: check_increasing(schedule)
-    for choice, steps in _grids(recipe):
+    yield from _checks_of_grids(_grids_of_training(recipe), schedule)
+
+
+def _checks_of_grids(grids: Iterable[tuple[Choice, int]], schedule: AbstractSchedule) -> Iterator[Checked]:
+    for choice, steps in grids:
         yield choice.component, lambda one=choice, steps=steps: check_grid(one.build(), schedule, steps)
 
 
-def _grids(recipe: Recipe) -> Iterator[tuple[Choice, int]]:
-    """Those that are used, with their numbers of steps."""
+def _grids_of_training(recipe: Recipe) -> Iterator[tuple[Choice, int]]:
+    """Those of training and sampling, with their numbers of steps."""
     objective, sampling = recipe.objective, recipe.sampling
     if objective.steps:
         yield objective.grid, objective.steps
@@ -163,12 +163,11 @@ def _kernels(recipe: Recipe) -> list[Choice]:
 
 def _run(checks: Iterable[Checked]) -> Findings:
     with ThreadPoolExecutor(2) as pool:
-        problems = list(pool.map(lambda checked: _problem(*checked), checks))
-    return Findings(tuple(dict.fromkeys(filter(None, problems))))
+        return sum(pool.map(lambda checked: _findings(*checked), checks), Findings())
 
 
-def _problem(component: Component, check: Callable[[], object]) -> str:
-    """What is wrong with a component, or nothing. A recipe's own mistake is raised: the component is not to blame.
+def _findings(component: Component, check: Callable[[], object]) -> Findings:
+    """What is wrong with a component. A recipe's own mistake is raised: the component is not to blame.
 
     Raises:
         RecipeError: a component of vdmkit refuses the recipe's values.
@@ -176,11 +175,12 @@ def _problem(component: Component, check: Callable[[], object]) -> str:
     """
     try:
         with component.named("cannot be checked"):
-            check()
+            if check() is False:  # as only that of an observation may say
+                return Findings(remarks=(f"It was not checked whether the probabilities of {component} sum to 1.",))
     except ConformanceError as error:
-        return f"{component}: {error}"
+        return Findings((f"{component}: {error}",))
     except RecipeError as error:
         if component.origin == "vdmkit":
             raise
-        return str(error)
-    return ""
+        return Findings((str(error),))
+    return Findings()

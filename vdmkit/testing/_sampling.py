@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Samplers, on a denoiser that knows the image."""
 
+from itertools import pairwise
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from vdmkit.denoiser import Estimate
-from vdmkit.randomness import fold_purpose
 from vdmkit.sampling import AbstractSampler, History, no_history
+from vdmkit.testing._compile import compiled_fast
 from vdmkit.testing._expect import expect, near
 
 _SHAPE, _CHAINS = (2, 2, 1), 1024
+_IMAGE = np.arange(4.0).reshape(_SHAPE) / 4
 
 
 def check_sampler(sampler: AbstractSampler) -> None:
@@ -37,30 +38,27 @@ def check_sampler(sampler: AbstractSampler) -> None:
 
 def _noise_left(sampler: AbstractSampler, gammas: Float[np.ndarray, " n"]) -> list[Float[np.ndarray, "chains 2 2 1"]]:
     """y minus the image after each step of 1,024 chains."""
-    gammas, key = gammas.astype(jnp.zeros(()).dtype, copy=False), jax.random.key(0)
-    chain, left = _start(gammas[:1], np.asarray(len(gammas) - 1), key), []
-    image = np.asarray(_image(), np.float64)
-    for i in range(len(gammas) - 1):
-        chain = _step(sampler, chain, key, gammas[i], gammas[i + 1])
-        left.append(np.asarray(chain[0], np.float64) - image)
+    dtype, rng = jnp.zeros(()).dtype, np.random.default_rng(0)
+    draw = lambda *shape: rng.standard_normal((_CHAINS, *shape, *_SHAPE)).astype(dtype)  # noqa: E731
+    gammas, left = gammas.astype(dtype, copy=False), []
+    y = _IMAGE.astype(dtype) + np.exp(gammas[0] / 2) * draw()
+    history = _start(np.full(_CHAINS, len(gammas) - 1, np.int32))
+    for gamma_t, gamma_s in pairwise(gammas):
+        y, history = _step(sampler, y, history, gamma_t, gamma_s, draw(sampler.noise_draws))
+        left.append(np.asarray(y, np.float64) - _IMAGE)
     return left
 
 
-def _image() -> Float[Array, "2 2 1"]:
-    return jnp.arange(4.0).reshape(_SHAPE) / 4
+@compiled_fast
+def _start(steps: Any) -> History:
+    return jax.vmap(lambda steps: no_history(_SHAPE, steps))(steps)
 
 
-@jax.jit
-def _start(gamma_1: Any, steps: Any, key: PRNGKeyArray) -> tuple[Array, History]:
-    y = _image() + jnp.exp(gamma_1 / 2) * jax.random.normal(fold_purpose(key, "start"), (_CHAINS, *_SHAPE))
-    return y, jax.vmap(lambda _: no_history(_SHAPE, steps))(y)
-
-
-@eqx.filter_jit
+@compiled_fast
 def _step(
-    sampler: AbstractSampler, chain: tuple[Array, History], key: PRNGKeyArray, gamma_t: Any, gamma_s: Any
+    sampler: AbstractSampler, y: Any, history: History, gamma_t: Any, gamma_s: Any, noise: Any
 ) -> tuple[Array, History]:
-    image = _image()
+    image = jnp.asarray(_IMAGE, float)
 
     def denoise(y: Float[Array, "h w c"], gamma: Float[Array, ""]) -> Estimate:
         return Estimate(image, (y - image) / jnp.exp(gamma / 2))
@@ -69,5 +67,4 @@ def _step(
         y, estimate = sampler.step(denoise, y, gamma_t, gamma_s, history, noise)
         return y, history.then(estimate, gamma_t)
 
-    of_step = jax.random.fold_in(key, chain[1].count[0])
-    return jax.vmap(one)(*chain, jax.random.normal(of_step, (_CHAINS, sampler.noise_draws, *_SHAPE)))
+    return jax.vmap(one)(y, history, noise)

@@ -13,16 +13,13 @@ from jaxtyping import Float, Integer, UInt8
 from numpy.lib.format import write_array_header_1_0
 from pydantic import BaseModel, ValidationError
 
-from vdmkit.compression import ChunkCode, Codec, codec_of
+from vdmkit.compression import ChunkCode, Codec
 from vdmkit.container import Entry, Reader, payload_of
 from vdmkit.data import pixel_sha256
 from vdmkit.errors import CodecError, RecipeError
 from vdmkit.files import whole_file, whole_folder
-from vdmkit.progress import track
+from vdmkit.progress import Progress, track
 from vdmkit.report import write_png
-from vdmkit.run._codec import fingerprint
-from vdmkit.run._folder import RunFolder
-from vdmkit.run._load import Run
 
 Images = UInt8[np.ndarray, "n h w c"]
 
@@ -58,25 +55,8 @@ def _picture(x_hat: Float[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n h w c"
     return np.clip(np.rint((x_hat + 1) / 2 * 255), 0, 255).astype(np.uint8)
 
 
-def codec_of_file(run: Run, reader: Reader) -> Codec:
-    """Raises CodecError if the file is of another model, or cannot be decoded on this machine."""
-    made = _made_with(reader)
-    try:
-        return codec_of(reader.header, run.weighted(made.weights), fingerprint())
-    except CodecError as error:
-        words = f"it was made with the {made.weights} parameters of step {made.step:,}"
-        raise CodecError(
-            f"{reader.path}: {error}; {words}, and this is step {run.step:,} of {run.folder.path}."
-        ) from None
-
-
-def step_of_file(reader: Reader, folder: RunFolder) -> int | None:
-    """The checkpoint that it was made with, where the run still has it."""
-    step = _made_with(reader).step
-    return step if (folder.checkpoints / str(step)).is_dir() else None
-
-
-def _made_with(reader: Reader) -> MadeWith:
+def made_with(reader: Reader) -> MadeWith:
+    """Returns the step and the weights that a file names. Raises CodecError if it does not."""
     try:
         return MadeWith.model_validate(reader.header)
     except ValidationError as error:
@@ -92,6 +72,7 @@ def images_of_file(
     jobs: int = 1,
     preview: Preview | None = None,
     on_damage: Callable[[str], object] | None = None,
+    progress: Progress = None,
 ) -> Iterator[tuple[int, Images]]:
     """The wanted images, from one chunk at a time: the number of the first, and the images.
 
@@ -118,7 +99,7 @@ def images_of_file(
         except CodecError as error:
             return error
 
-    with track("auto", "decompressing", total) as advance, ThreadPoolExecutor(jobs) as pool:
+    with track(progress, "decompressing", total) as advance, ThreadPoolExecutor(jobs) as pool:
         for first in range(0, len(chunks), jobs):
             some = chunks[first : first + jobs]
             for i, images in zip(some, pool.map(decode, some), strict=True):

@@ -9,14 +9,14 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from vdmkit.codec._coding import Coding
 from vdmkit.compression import Rate, forecast, shares_of_pixels
 from vdmkit.container import bytes_around
 from vdmkit.data import ImageList
 from vdmkit.devices import Arithmetic, arithmetic, facts_of
 from vdmkit.errors import DataError
 from vdmkit.likelihood import interval, pass_over
-from vdmkit.progress import track
-from vdmkit.run._codec import Coding
+from vdmkit.progress import Progress, track
 
 _MOST = 256  # images that are looked at
 _MOST_STEPS = 32  # of an image, each with two draws
@@ -59,7 +59,9 @@ class ExpectedRate:
         return "\n".join([*lines, f"the bound in {self.arithmetic}"])
 
 
-def expected_rate(coding: Coding, images: ImageList, *, chunk: int, seed: int) -> ExpectedRate:
+def expected_rate(
+    coding: Coding, images: ImageList, *, chunk: int, seed: int, progress: Progress = None
+) -> ExpectedRate:
     """From at most 256 images, evenly spaced. What is no image is built and measured, or counted lane by lane.
 
     Raises:
@@ -67,7 +69,7 @@ def expected_rate(coding: Coding, images: ImageList, *, chunk: int, seed: int) -
     """
     codec, dimensions = coding.codec, coding.codec.model.dimensions
     pixels = _sample(images)
-    rate, bits = _rate(coding, pixels, seed)
+    rate, bits = _rate(coding, pixels, seed, progress)
     sizes = [min(chunk, len(images) - first) for first in range(0, len(images), chunk)]
     chunks = {size: forecast(codec.chunk_code(codec.group), rate, size) for size in set(sizes)}
     around = bytes_around(coding.header(chunk), sizes, images.names)
@@ -97,11 +99,13 @@ def _sample(images: ImageList) -> UInt8[np.ndarray, "n h w c"]:
     return np.concatenate([images.read(i, i + 1) for i in chosen.tolist()])
 
 
-def _rate(coding: Coding, pixels: UInt8[np.ndarray, "n h w c"], seed: int) -> tuple[Rate, Float[np.ndarray, "2 n"]]:
+def _rate(
+    coding: Coding, pixels: UInt8[np.ndarray, "n h w c"], seed: int, progress: Progress
+) -> tuple[Rate, Float[np.ndarray, "2 n"]]:
     """The mean bits of an image, and two estimates of each: of the bound, or of the raw size where that is less."""
     model, levels = coding.codec.model, coding.codec.model.observation.levels
     known = pixels.reshape(len(pixels), -1).max(1) < levels
-    terms = _bound(coding, pixels[known], seed)
+    terms = _bound(coding, pixels[known], seed, progress)
     total = np.full((2, len(pixels)), np.inf)
     total[:, known] = sum(terms.values())
     raw = model.dimensions * np.where(known, np.log2(levels), 8.0)
@@ -119,7 +123,9 @@ def _rate(coding: Coding, pixels: UInt8[np.ndarray, "n h w c"], seed: int) -> tu
     return rate, np.where(stored, raw, total)
 
 
-def _bound(coding: Coding, pixels: UInt8[np.ndarray, "n h w c"], seed: int) -> dict[str, Float[np.ndarray, "2 n"]]:
+def _bound(
+    coding: Coding, pixels: UInt8[np.ndarray, "n h w c"], seed: int, progress: Progress
+) -> dict[str, Float[np.ndarray, "2 n"]]:
     """Two estimates of each image by term, in bits."""
     model, bound = coding.codec.model, coding.bound
     if not len(pixels):
@@ -127,7 +133,7 @@ def _bound(coding: Coding, pixels: UInt8[np.ndarray, "n h w c"], seed: int) -> d
     strata = min(bound.steps, _MOST_STEPS)
     plan = eqx.tree_at(lambda plan: plan.draws, bound.even_plan(model), np.asarray(strata))
     index, group = np.arange(len(pixels)), coding.codec.group
-    with track("auto", "bound", 2 * strata * -(-len(pixels) // group)) as advance:
+    with track(progress, "bound", 2 * strata * -(-len(pixels) // group)) as advance:
         how = {"batch_size": group, "key": jax.random.key(seed), "on_round": advance}
         found = pass_over(bound, model, pixels, index, plan, **how)
     return {name: np.asarray(nats, np.float64) / np.log(2) for name, nats in found.terms.items()}

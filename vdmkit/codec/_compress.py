@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from vdmkit.codec._coding import Coding
 from vdmkit.compression import Codec
 from vdmkit.container import Chunk, Writer, open_writer, payload_of
 from vdmkit.data import ImageList, pixel_sha256
 from vdmkit.errors import CodecError
-from vdmkit.progress import track
-from vdmkit.run._codec import Coding
+from vdmkit.progress import Progress, track
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,9 @@ class Compressed:
         return "\n".join(lines)
 
 
-def compress(coding: Coding, images: ImageList, out: Path, *, chunk: int, resume: bool, verify: bool) -> Compressed:
+def compress(
+    coding: Coding, images: ImageList, out: Path, *, chunk: int, resume: bool, verify: bool, progress: Progress = None
+) -> Compressed:
     """Write the images to `out`, so many in a chunk, each chunk decoded before it is written if it is to be verified.
 
     Raises:
@@ -69,7 +71,7 @@ def compress(coding: Coding, images: ImageList, out: Path, *, chunk: int, resume
     with (
         _resumable(out),
         open_writer(out, header, resume=resume) as writer,
-        track("auto", "compressing", len(images)) as advance,
+        track(progress, "compressing", len(images)) as advance,
     ):
         begun = writer.images
         _check_same(writer, images, out)

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Augmentations: registered ones pass, and others are told why they do not."""
+
+import numpy as np
+import pytest
+
+from vdmkit.data import AbstractAugmentation
+from vdmkit.errors import ConformanceError
+from vdmkit.registry import registry
+from vdmkit.testing import check_augmentation
+
+SOME = np.random.default_rng(0).integers(0, 5, (6, 4, 4, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", sorted(registry("augmentation").components))
+def test_augmentations(build, name):
+    """A registered augmentation would make images that are not of the data's levels."""
+    check_augmentation(build("augmentation", name), SOME, 5)
+
+
+class _Brighter(AbstractAugmentation):
+    def moves(self, shape):
+        return [lambda pixels: pixels + 1]
+
+
+class _Mixing(AbstractAugmentation):
+    def moves(self, shape):
+        return [lambda pixels: pixels[::-1]]
+
+
+WRONG = {
+    _Brighter: "move 0 makes a value 5 of images of 5 levels",
+    _Mixing: "moves an image otherwise by itself than among others",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_augmentations(wrong):
+    """A model would be trained on images that are none of the data's."""
+    with pytest.raises(ConformanceError, match=WRONG[wrong]):
+        check_augmentation(wrong(), SOME, 5)

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data sources: registered ones pass, and others are told why they do not."""
+
+import numpy as np
+import pytest
+
+from vdmkit.data import AbstractSource, Images, identified
+from vdmkit.errors import ConformanceError
+from vdmkit.testing import check_data
+
+
+@pytest.mark.parametrize("name", ["digits", "gaussian", "mixture"])  # the others take files: tests/data
+def test_data(build, name):
+    """A registered source would give other images than it says, or others a second time."""
+    check_data(build("data", name))
+
+
+class _OtherIdentity(AbstractSource):
+    """The test set of a published data set, in name. Other images every time: tests/system/lying.py."""
+
+    shape, levels = (2, 2, 1), 5
+
+    def load(self, split):
+        pixels = np.random.default_rng(0).integers(0, 5, (8, 2, 2, 1)).astype(np.uint8)
+        return Images(pixels // 2, 5, identified(pixels, 5, name="mine", split=split).identity)
+
+
+def test_images_of_another_identity():
+    """A number would be said to be of images that it is not of."""
+    with pytest.raises(ConformanceError, match="identity of train names pixels"):
+        check_data(_OtherIdentity())

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Grids of steps: registered ones pass, and others are told why they do not."""
+
+import jax.numpy as jnp
+import pytest
+
+from vdmkit.errors import ConformanceError
+from vdmkit.noise import AbstractGrid, FixedLinear, UniformInTime
+from vdmkit.registry import registry
+from vdmkit.testing import check_grid
+
+
+@pytest.mark.parametrize("name", sorted(registry("grid").components))
+def test_grids(build, name):
+    """A registered grid would leave out an end, or rise."""
+    params = {"gammas": (5.0, -13.3)} if name == "gammas" else {}
+    check_grid(build("grid", name, **params), FixedLinear(), 1 if name in ("tabulated", "gammas") else 7)
+
+
+class _Short(AbstractGrid):
+    def __call__(self, schedule, steps):
+        return jnp.linspace(5.0, -13.3, steps)
+
+
+class _ShortSteps(UniformInTime):
+    """A step that is asked for by its time is a little shorter: a bound adds up a thousand of them."""
+
+    def ends_of_step(self, schedule, t, steps):
+        gamma_t, gamma_s = super().ends_of_step(schedule, t, steps)
+        return gamma_t, jnp.minimum(gamma_s + 0.0085, gamma_t)
+
+
+WRONG = {
+    _Short: (7, r"7 steps give \(7,\) gammas: expected 8"),
+    _ShortSteps: (1000, "a step asked for by its time has gammas 0.0085 off the grid's, where the step is of 0.0183"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_grids(wrong):
+    """A T-step bound would leave out a part of the schedule, and be too low."""
+    steps, message = WRONG[wrong]
+    with pytest.raises(ConformanceError, match=message):
+        check_grid(wrong(), FixedLinear(), steps)

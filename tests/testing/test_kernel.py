@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reverse kernels: registered ones pass, and others are told why they do not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vdmkit.denoiser import Estimate
+from vdmkit.errors import ConformanceError
+from vdmkit.kernel import AbstractKernel, AbstractStep, GaussianKernel
+from vdmkit.observation import level_values
+from vdmkit.registry import registry
+from vdmkit.testing import check_kernel
+
+
+def knowledge(levels: int = 5) -> tuple[Estimate, np.ndarray, np.ndarray]:
+    """What a denoiser knows of an image of 4 x 4 values, the image, and the noise in it."""
+    rng = np.random.default_rng(0)
+    x = np.asarray(level_values(levels))[rng.integers(0, levels, (4, 4, 1))]
+    eps, log_probs = rng.standard_normal((4, 4, 1)), rng.standard_normal((4, 4, 1, levels))
+    log_probs -= np.logaddexp.reduce(log_probs, axis=-1, keepdims=True)
+    return Estimate(*map(jnp.asarray, (0.8 * x, eps + 0.1, log_probs))), x, eps
+
+
+def check_steps(kernel: AbstractKernel) -> None:
+    """Short and long, clean and noisy ones."""
+    for gamma_t, gamma_s in ((4.0, 2.0), (0.0, -0.1), (-4.0, -9.0)):
+        check_kernel(kernel, *knowledge(), np.asarray(gamma_t), np.asarray(gamma_s))
+
+
+@pytest.mark.parametrize("name", sorted(registry("kernel").components))
+def test_kernels(build, name):
+    """A registered kernel would be no density, or its KL and its samples those of another."""
+    params = {"optimal_variance": {"gammas": (-5.0, 5.0), "errors": (0.1, 0.5)}}
+    check_steps(build("kernel", name, **params.get(name, {})))
+
+
+class _Step(AbstractStep):
+    """A density of mass exp(`extra`), and samples `wider` than it."""
+
+    step: AbstractStep
+    extra: float = 0.0
+    wider: float = 1.0
+
+    def sample(self, noise):
+        return self.step.sample(self.wider * noise)
+
+    def log_prob(self, y_s):
+        return self.step.log_prob(y_s) + self.extra
+
+    def cdf(self, y_s):
+        return self.step.cdf(y_s)
+
+
+class _Heavy(GaussianKernel):
+    """A mass of 1.0009, which a thousand steps make 2.5, and all else in keeping with it."""
+
+    def __call__(self, *args):
+        return _Step(super().__call__(*args), extra=9e-4)
+
+    def kl(self, *args, key):
+        return super().kl(*args, key=key) - 9e-4
+
+    def log_ratio(self, *args):
+        return super().log_ratio(*args) + 9e-4
+
+
+class _WiderSamples(GaussianKernel):
+    def __call__(self, *args):
+        return _Step(super().__call__(*args), wider=1.2)
+
+
+class _NoisyHalfKl(GaussianKernel):
+    """Half of the KL, and so much noise that its mean over draws does not show it."""
+
+    def kl(self, estimate, x, *args, key):
+        return super().kl(estimate, x, *args, key=key) / 2 + 9 * jax.random.normal(key, x.shape, x.dtype)
+
+
+class _RatioLies(GaussianKernel):
+    """Weights too high where there is much noise."""
+
+    def log_ratio(self, estimate, x, eps, n, gamma_t, gamma_s):
+        return super().log_ratio(estimate, x, eps, n, gamma_t, gamma_s) + jnp.where(gamma_t > 0.2, 0.1, 0.0)
+
+
+WRONG = {
+    _Heavy: r"p\(z_s given z_t\) integrates to 1.0009",
+    _WiderSamples: "samples are not drawn from its distribution function",
+    _NoisyHalfKl: r"the draws of its KL\(q \|\| p\) spread too far to be checked",
+    _RatioLies: "its log p / q is 0.1 nats off that of its density",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_kernels(wrong):
+    """A T-step bound or an importance-weighted one would be too low."""
+    with pytest.raises(ConformanceError, match=WRONG[wrong]):
+        check_steps(wrong())

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of a model on its own latents."""
+
+import equinox as eqx
+import jax
+import numpy as np
+import pytest
+
+from vdmkit.errors import ConformanceError
+from vdmkit.networks import AbstractNetwork
+from vdmkit.testing import check_derivative_of_model, latents_of
+
+
+class _Called(AbstractNetwork):
+    """A network that Python computes, which JAX cannot differentiate."""
+
+    def __call__(self, z, gamma, condition, *, key=None):
+        shape = jax.ShapeDtypeStruct(z.shape, z.dtype)
+        return jax.pure_callback(np.tanh, shape, z, vmap_method="sequential")[..., None]
+
+
+def test_a_network_that_cannot_be_differentiated(tiny_model, tiny_images):
+    """The reason would be JAX's words, which do not say what of vdmkit is not possible."""
+    model = eqx.tree_at(lambda model: model.network, tiny_model, _Called())
+    said = r"^it cannot be differentiated, so that likelihoods by an ODE are not possible \(Pure callbacks do .*\)\.$"
+    with pytest.raises(ConformanceError, match=said):
+        check_derivative_of_model(model, latents_of(model, tiny_images.pixels))

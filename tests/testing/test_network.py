@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks: registered ones pass, and others are told why they do not."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.custom_batching import custom_vmap
+
+from vdmkit.errors import ConformanceError
+from vdmkit.networks import AbstractNetwork
+from vdmkit.registry import Choice, registry
+from vdmkit.testing import check_network
+
+SHAPE = (8, 8, 1)
+
+
+# One output is all that `translated` is about: tests/theory/test_translated.py.
+@pytest.mark.parametrize("name", sorted(set(registry("network").components) - {"translated"}))
+def test_networks(build, name):
+    """A registered network would not give what its prediction asks for."""
+    around = {"network": Choice("network", "small_unet", {"channels": 8})}
+    small = {"vdm_unet": {"channels": 32, "blocks": 1}, "labelled": around}.get(name, {})  # compile in seconds
+    check_network(lambda outputs: build("network", name, {"outputs": outputs}, **small), SHAPE)
+
+
+@custom_vmap
+def _shifted(z):
+    return jnp.zeros_like(z)
+
+
+@_shifted.def_vmap
+def _(size, batched, z):
+    return jnp.concatenate([jnp.zeros_like(z[:1]), z[:-1]]), True
+
+
+class _Network(AbstractNetwork):
+    """One that is right."""
+
+    outputs: int = eqx.field(static=True)
+
+    def __call__(self, z, gamma, condition, *, key=None):
+        return jnp.repeat(jnp.tanh(z)[..., None], self.outputs, axis=-1)
+
+
+class _Flat(_Network):
+    def __call__(self, z, gamma, condition, *, key=None):
+        return z
+
+
+class _Neighbour(_Network):
+    """Each image sees the one before it in the batch, and the first none. See also tests/system/lying.py."""
+
+    def __call__(self, z, gamma, condition, *, key=None):
+        return super().__call__(z, gamma, condition) + 0.1 * _shifted(jax.lax.stop_gradient(z))[..., None]
+
+
+class _StopsClean(_Network):
+    """The gradient is stopped where there is little noise."""
+
+    def __call__(self, z, gamma, condition, *, key=None):
+        return super().__call__(jnp.where(gamma < 0, jax.lax.stop_gradient(z), z), gamma, condition)
+
+
+WRONG = {
+    _Flat: r"output of shape \(8, 8, 1\): expected \(8, 8, 1, 1\)",
+    _Neighbour: "the output for one image changes by up to .* with the other images of its batch",
+    _StopsClean: "the derivative of the network's output by JAX is 0 .* gradient is stopped",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_networks(wrong):
+    """A number would depend on how a test set is cut into batches, or an ODE have another divergence."""
+    with pytest.raises(ConformanceError, match=WRONG[wrong]):
+        check_network(wrong, SHAPE)

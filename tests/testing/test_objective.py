@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Times and weightings of the training loss: registered ones pass, and others are told why they do not."""
+
+import jax.numpy as jnp
+import pytest
+
+from vdmkit.errors import ConformanceError
+from vdmkit.noise import FixedLinear
+from vdmkit.objective import Elbo, Uniform
+from vdmkit.registry import registry
+from vdmkit.testing import check_time_sampler, check_weighting, gammas_between
+
+
+@pytest.mark.parametrize("name", sorted(registry("weighting").components))
+def test_weightings(build, name):
+    """A registered weighting would be negative, or infinite."""
+    check_weighting(build("weighting", name))
+
+
+@pytest.mark.parametrize("name", sorted(registry("time_sampler").components))
+def test_times(build, name):
+    """Registered times would bias the loss."""
+    check_time_sampler(build("time_sampler", name))
+
+
+class _NegativeBetween(Elbo):
+    """Trains the model to be wrong, where four gammas do not show it."""
+
+    def __call__(self, gamma, rate):
+        return jnp.where((gamma > -4) & (gamma < -1), -1.0, 1.0)
+
+
+def test_a_weighting_that_is_negative_between():
+    """A model would be trained to be wrong at some noise levels."""
+    with pytest.raises(ConformanceError, match=r"w = -1 at gamma = -[123]"):
+        check_weighting(_NegativeBetween(), gammas_between(FixedLinear()))
+
+
+class _TwoPoints(Uniform):
+    """Gauss's two: the means of 1, t and t^2 come out right, and all other times are left out."""
+
+    def __call__(self, n, *, key):
+        t, weight = super().__call__(n, key=key)
+        return jnp.where(t < 0.5, 0.5 - 12**-0.5, 0.5 + 12**-0.5), weight
+
+
+def test_times_that_are_two_points():
+    """A model would be trained at two noise levels only."""
+    with pytest.raises(ConformanceError, match=r"only 2 times are drawn, .* off the midpoints of equal parts"):
+        check_time_sampler(_TwoPoints())

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Observations: registered ones pass, and others are told why they do not."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import pytest
+
+from vdmkit.errors import ConformanceError
+from vdmkit.observation import AbstractObservation, CategoricalObservation
+from vdmkit.registry import registry
+from vdmkit.testing import check_observation
+
+
+@pytest.mark.parametrize("name", sorted(set(registry("observation").components) - {"gaussian"}))
+def test_observations(build, name):
+    """A registered decoder would give more than probability 1."""
+    check_observation(build("observation", name))
+
+
+class _Told(CategoricalObservation):
+    """A little more than probability 1 for every level of every value."""
+
+    def log_probs(self, z_0, gamma_0, x_hat):
+        return super().log_probs(z_0, gamma_0, x_hat) + 0.01
+
+
+class _Cheaper(CategoricalObservation):
+    """log_prob of half of what its log_probs say."""
+
+    def log_prob(self, image, z_0, gamma_0, x_hat):
+        return super().log_prob(image, z_0, gamma_0, x_hat) / 2
+
+
+class _OneLevelFree(CategoricalObservation):
+    """log_prob counts one level for nothing, which an image may not have."""
+
+    def log_prob(self, image, z_0, gamma_0, x_hat):
+        index = image[..., None].astype(int)
+        of_values = jnp.take_along_axis(self.log_probs(z_0, gamma_0, x_hat), index, axis=-1)
+        return jnp.where(index == 1, 0.0, of_values).sum()
+
+
+class _Hidden(AbstractObservation):
+    """Half of the values count, and nothing shows the probabilities of the others."""
+
+    levels: int = eqx.field(static=True)
+
+    def log_prob(self, image, z_0, gamma_0, x_hat):
+        log_probs = CategoricalObservation(self.levels).log_probs(z_0, gamma_0, x_hat)
+        of_values = jnp.take_along_axis(log_probs, image[..., None].astype(int), axis=-1)
+        return of_values[:, :1].sum()
+
+    def decode(self, z_0, gamma_0, x_hat):
+        return CategoricalObservation(self.levels).decode(z_0, gamma_0, x_hat)
+
+
+class _WiderBins(CategoricalObservation):
+    """Bins that overlap, of which an ODE's likelihood makes too much."""
+
+    @property
+    def spacing(self):
+        return 2.5 / self.levels
+
+
+WRONG = {
+    _Told: "levels of one value sum to more than 1: .* 0.0144 bits/dim too low",
+    _Cheaper: "log_prob of an image is .*, and by its log_probs",
+    _OneLevelFree: "log_prob of an image is .*, and by its log_probs",
+    _Hidden: "sum to more than 1: what it gives is 1.1610 bits/dim too low",
+    _WiderBins: "levels lie up to 0.4 apart, and its spacing says 0.5",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_observations(wrong):
+    """Every image would take fewer bits than it does."""
+    with pytest.raises(ConformanceError, match=WRONG[wrong]):
+        check_observation(wrong(5))

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Optimisers: registered ones pass, and one that climbs is told so."""
+
+import optax
+import pytest
+
+from vdmkit.errors import ConformanceError
+from vdmkit.registry import registry
+from vdmkit.testing import check_optimizer
+
+
+@pytest.mark.parametrize("name", sorted(registry("optimizer").components))
+def test_optimizers(build, name):
+    """A registered optimiser would climb."""
+    check_optimizer(build("optimizer", name))
+
+
+def test_an_optimizer_that_climbs():
+    """A training that goes the wrong way would begin."""
+    with pytest.raises(ConformanceError, match="it climbs: in 20 steps parameters move by"):
+        check_optimizer(optax.chain(optax.sgd(0.01), optax.scale(-1.0)))

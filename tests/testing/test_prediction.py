@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Predictions: registered ones pass, and others are told why they do not."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from vdmkit.denoiser import Eps, Estimate, X, solve_direction
+from vdmkit.errors import ConformanceError
+from vdmkit.registry import registry
+from vdmkit.testing import check_prediction
+
+SHAPE = (8, 8, 1)
+
+
+@pytest.mark.parametrize("name", sorted(registry("prediction").components))
+def test_predictions(build, name):
+    """x_hat and eps_hat of a registered prediction would contradict z."""
+    check_prediction(build("prediction", name), SHAPE)
+
+
+class _Half(Eps):
+    """eps_hat of half the size."""
+
+    def __call__(self, output, z, gamma, path):
+        estimate = super().__call__(output, z, gamma, path)
+        return Estimate(estimate.x_hat, estimate.eps_hat / 2)
+
+
+class _Parallel(Eps):
+    """A direction that is z's own on the variance exploding path, from which nothing is learnt there."""
+
+    def direction(self, gamma, path):
+        return jnp.ones_like(gamma), jnp.exp(gamma / 2)
+
+
+class _Other(X):
+    """Reads its output as the data, and says that it is -x."""
+
+    def direction(self, gamma, path):
+        return -jnp.ones_like(gamma), jnp.zeros_like(gamma)
+
+    def __call__(self, output, z, gamma, path):
+        return solve_direction(output[..., 0], z, (jnp.ones(()), jnp.zeros(())), gamma, path)
+
+
+class _StoppedClean(Eps):
+    """The gradient of the network is stopped where there is little noise."""
+
+    def __call__(self, output, z, gamma, path):
+        return super().__call__(jnp.where(gamma < 0, jax.lax.stop_gradient(output), output), z, gamma, path)
+
+
+class _StoppedInput(Eps):
+    """The gradient of what the network is shown is stopped."""
+
+    def network_input(self, z, gamma, path):
+        return jax.lax.stop_gradient(super().network_input(z, gamma, path))
+
+
+WRONG = {
+    _Half: r"alpha x_hat \+ sigma eps_hat is not z",
+    _Parallel: r"alpha x_hat \+ sigma eps_hat is not z",
+    _Other: r"given a x \+ b eps it does not give x and eps back",
+    _StoppedClean: "the derivative of eps_hat by JAX .* gradient is stopped",
+    _StoppedInput: "the derivative of what the network is shown of z by JAX is 0 .* gradient is stopped",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_predictions(wrong):
+    """A bound would be of no model, or a likelihood by an ODE have the divergence of another."""
+    with pytest.raises(ConformanceError, match=WRONG[wrong]):
+        check_prediction(wrong(), SHAPE)

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Schedules: registered ones pass, and others are told why they do not."""
+
+import pytest
+
+from vdmkit.errors import ConformanceError, RecipeError
+from vdmkit.noise import AbstractSchedule
+from vdmkit.registry import registry
+from vdmkit.testing import check_schedule
+
+
+@pytest.mark.parametrize("name", sorted(registry("schedule").components))
+def test_schedules(build, name):
+    """A registered schedule would not be one."""
+    check_schedule(build("schedule", name))
+
+
+class _Falling(AbstractSchedule):
+    gamma_min: float = -1.0
+    gamma_max: float = 1.0
+
+    def __call__(self, t):
+        return 1 - 2 * t
+
+
+class _ElsewhereEnding(AbstractSchedule):
+    gamma_min: float = -1.0
+    gamma_max: float = 2.0
+
+    def __call__(self, t):
+        return 2 * t - 1
+
+
+class _NearlyEnding(AbstractSchedule):
+    """Without parameters, and 0.009 off."""
+
+    gamma_min: float = -1.0
+    gamma_max: float = 1.009
+
+    def __call__(self, t):
+        return 2 * t - 1
+
+
+WRONG = {
+    _Falling: (RecipeError, "does not rise"),
+    _ElsewhereEnding: (ConformanceError, "gamma_max = 2, but gamma is 1 there"),
+    _NearlyEnding: (ConformanceError, "gamma_max = 1.009, but gamma is 1 there"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_schedules(wrong):
+    """A schedule that runs from noise to data, or ends elsewhere than it says, would pass."""
+    error, message = WRONG[wrong]
+    with pytest.raises(error, match=message):
+        check_schedule(wrong())

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trained model on another path, or with another prediction: its recipe, its parts, and where training goes on."""
+
+from dataclasses import replace
+from typing import Any
+
+import equinox as eqx
+from jaxtyping import Array
+
+from vdmkit.assembly._model import build_prediction
+from vdmkit.assembly._training import build_objective, build_optimizer
+from vdmkit.denoiser import Translated, is_direction
+from vdmkit.errors import RecipeError
+from vdmkit.model import DiffusionModel
+from vdmkit.recipe import Recipe
+from vdmkit.registry import Choice, registry
+from vdmkit.training import TrainState
+
+
+def converted_recipe(trained: Recipe, target: Recipe) -> Recipe:
+    """The recipe of a run, with another's path and prediction."""
+    before, after = trained.model, target.model
+    network = before.network
+    if before.prediction != after.prediction or is_direction(before.prediction):
+        parts = {"trained_as": before.prediction, "trained_on": before.path}
+        parts |= {"read_as": after.prediction, "read_on": after.path}
+        network = Choice("network", "translated", {"network": before.network, **parts})
+    model = replace(before, path=after.path, prediction=after.prediction, network=network)
+    return replace(trained, model=model)
+
+
+def refuse_untranslatable(recipe: Recipe, counts: Array, where: str) -> None:
+    """Raises RecipeError for a prediction that nothing translates, such as one of levels."""
+    prediction = recipe.model.prediction
+    if is_direction(prediction):
+        return
+    outputs = build_prediction(recipe, counts).outputs
+    found = f"has {outputs} outputs a pixel and channel" if outputs > 1 else "is no direction in the plane of x and eps"
+    every = (Choice("prediction", name) for name in sorted(registry("prediction").components))
+    known = ", ".join(choice.name for choice in every if is_direction(choice))
+    raise RecipeError(f"{where}: prediction {prediction.name!r} {found}; convert needs one of {known}.")
+
+
+def carry(old: DiffusionModel, template: DiffusionModel) -> DiffusionModel:
+    """The model that `template` describes, with the parameters of `old`."""
+    network = template.network
+    if isinstance(network, Translated):
+        network, prediction = eqx.tree_at(lambda n: n.inner, network, old.network), template.prediction
+    else:
+        network, prediction = old.network, old.prediction
+    parts = {"path": template.path, "prediction": prediction, "network": network}
+    return DiffusionModel(schedule=old.schedule, observation=old.observation, shape=old.shape, **parts)
+
+
+def _params(model: DiffusionModel) -> Any:
+    return eqx.filter(model, eqx.is_inexact_array)
+
+
+def started_anew(recipe: Recipe, model: DiffusionModel, ema: DiffusionModel, step: Array) -> TrainState:
+    """With an optimiser and an objective that have seen nothing yet."""
+    opt_state = build_optimizer(recipe).init(_params(model))
+    return TrainState(model, _params(ema), opt_state, step, build_objective(recipe))

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The codec of a trained model: which steps it takes, and what machine it runs on."""
+
+import hashlib
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vdmkit.compression import Codec, Layers, Profile, narrows, whole
+from vdmkit.devices import arithmetic, packages
+from vdmkit.errors import RecipeError
+from vdmkit.kernel import AbstractGaussianKernel, MixtureKernel
+from vdmkit.likelihood import VariationalBound
+from vdmkit.model import DiffusionModel
+
+
+@dataclass(frozen=True)
+class Coding:
+    """A codec, the estimator of the bound that its rate follows, and which parameters of the run it is made of."""
+
+    codec: Codec
+    bound: VariationalBound
+    checkpoint: dict[str, Any]
+
+    def header(self, chunk: int) -> dict[str, Any]:
+        """Of a file with so many images in a chunk."""
+        return self.codec.header(fingerprint()) | {"chunk": chunk} | self.checkpoint
+
+    def __str__(self) -> str:
+        return self.bound.describe(self.codec.layers.levels).removeprefix("variational bound, ")
+
+
+def make_coding(
+    model: DiffusionModel,
+    bound: VariationalBound,
+    *,
+    profile: Profile,
+    group: int,
+    seed: int,
+    checkpoint: dict[str, Any],
+) -> Coding:
+    """Returns the codec of a model that a bound of T steps becomes.
+
+    Args:
+        group: images in a call of the network.
+        checkpoint: which parameters these are, for the header of files.
+
+    Raises:
+        RecipeError: there are no steps, no levels or no probabilities of them, the kernel is neither Gaussian nor the
+            mixture, or a network that computes in less than float64 is to be portable.
+    """
+    if not model.observation.levels:
+        raise RecipeError("these data are continuous: only images of levels can be compressed.")
+    nothing = jnp.zeros(model.shape)
+    eqx.filter_eval_shape(lambda: model.observation.log_probs(nothing, jnp.zeros(()), lambda: nothing))
+    if profile == "portable" and narrows(model):
+        raise RecipeError(
+            "this model computes in less than float64 where float64 goes in, as jax.nn.dot_product_attention does: "
+            "its files would not be portable. Use --profile host."
+        )
+    if not bound.steps:
+        raise RecipeError("a codec takes steps: the estimator must be the bound, with a number of steps.")
+    return Coding(Codec(model, layers_of(model, bound), profile, group, seed=seed), bound, checkpoint)
+
+
+def layers_of(model: DiffusionModel, bound: VariationalBound) -> Layers:
+    """The steps of a bound."""
+    gammas, kernel = whole(bound.gammas(model.schedule)), bound.kernel
+    of_levels = (model.observation.levels, model.observation.spacing)
+    if isinstance(kernel, MixtureKernel):
+        return Layers(gammas, *of_levels, mixture=True)
+    if not isinstance(kernel, AbstractGaussianKernel):
+        raise RecipeError(f"kernel {type(kernel).__name__}: a codec is made of a Gaussian kernel, or of the mixture.")
+    errors = np.asarray(jax.vmap(kernel.error)(jnp.asarray(bound.gammas(model.schedule)[1:], float)), np.float64)
+    return Layers(gammas, *of_levels, log_errors=whole(np.log(errors)) if (errors > 0).all() else ())
+
+
+def fingerprint() -> dict[str, str]:
+    """What decides the last bit of a network's outputs on this machine."""
+    made_with, computed = packages(), arithmetic()
+    flags = [os.environ.get("XLA_FLAGS", "")]
+    flags += [f"matmul_precision={computed.matmul_precision}"] if computed.matmul_precision != "default" else []
+    versions = ", ".join(f"{name} {made_with[name]}" for name in ("jax", "jaxlib", "numpy"))
+    return {
+        "versions": versions,
+        "device": computed.device,
+        "processor": _processor(),
+        "flags": " ".join(filter(None, flags)),
+    }
+
+
+def _processor() -> str:
+    """Its kind, and a hash of what it says it can do."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor()
+    lines = sorted({line for line in text.splitlines() if line.startswith(("model name", "flags", "Features"))})
+    return f"{platform.machine()} {hashlib.sha256(chr(10).join(lines).encode()).hexdigest()[:8]}"
