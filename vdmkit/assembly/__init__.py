@@ -15,6 +15,7 @@ from vdmkit.assembly._training import (
     build_state,
     build_update,
     count_parameters,
+    initial_model,
     state_like,
 )
 
@@ -37,6 +38,7 @@ __all__ = [
     "check_without_data",
     "converted_recipe",
     "count_parameters",
+    "initial_model",
     "is_told_labels",
     "refuse_untranslatable",
     "shapes_of_estimate",
