@@ -13,6 +13,8 @@ import pytest
 
 import vdmkit
 
+pytestmark = pytest.mark.system  # tests/training/test_step.py has a fast test of `vdmkit.loss`
+
 ROOT = Path(__file__).parents[1]
 STEPS = 20
 RECIPE = f"""
