@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import vdmkit
 from vdmkit import __version__
 from vdmkit.recipe import shipped_recipes
 
@@ -16,11 +17,27 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.system
+def test_the_python_shown_runs(tmp_path, monkeypatch, capsys):
+    """False if the first lines of Python that a reader copies ended in a traceback."""
+    monkeypatch.chdir(tmp_path)
+    quick = {"training.steps": 2, "model.network.channels": 8, "evaluation.draws": 2, "sampling.steps": 1}
+    run = vdmkit.train("digits", overrides=quick)
+    capsys.readouterr()
+    names = {"vdmkit": vdmkit}
+    exec(SNIPPETS[0], names)
+    assert capsys.readouterr().out == f"{names['estimate'].bits_per_dim}\n"
+    assert names["samples"].shape == (16, *run.model.shape)
+    exec(SNIPPETS[1], names | {"MyNetwork": lambda: run.model.network})
+
+
 @pytest.mark.system
 def test_the_component_shown_trains(tmp_path):
     """False if the one-file schedule of the README, copied as it stands, did not train by the command below it."""
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    (tmp_path / "bent.py").write_text(code)
+    (tmp_path / "bent.py").write_text(SNIPPETS[2])
     (command,) = re.findall(r"^uv run vdmkit (run .*--plugin.*)$", README, re.MULTILINE)
     quick = "training.steps=3 training.batch_size=4 model.network.channels=8 evaluation.draws=2 sampling.steps=1"
     words = command.split() + [word for key in quick.split() for word in ("--set", key)]

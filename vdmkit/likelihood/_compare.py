@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two models on the same images: the mean of the paired differences, whose error is smaller than that of either."""
 
+import math
+
 import numpy as np
 
 from vdmkit.errors import DataError, UntrustedError
@@ -24,6 +26,6 @@ def compare(first: LogLikelihood, second: LogLikelihood) -> Interval:
     if reasons := [*first.reasons(), *second.reasons()]:
         raise UntrustedError(f"compare: not likelihoods: {' '.join(reasons)}")
     found = interval(bits_per_dim(first.nats - second.nats, first.dimensions), first.groups)
-    solver = sum((one.solver.half_width for one in (first, second) if one.solver), 0.0)
+    solver = math.fsum(one.solver.half_width for one in (first, second) if one.solver)
     widths = found.half_width_test_set, found.half_width_monte_carlo
     return Interval(found.value, found.half_width + solver, *widths, solver)

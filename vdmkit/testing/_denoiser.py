@@ -37,13 +37,18 @@ def check_network(build: Callable[[int], AbstractNetwork], shape: tuple[int, int
 
 
 @compiled_fast
-def outputs_of(network: AbstractNetwork, z: Float[Any, "n h w c"], gamma: Float[Any, " n"]) -> Float[Array, "n *shape"]:
+def outputs_of(
+    network: Callable[..., Array], z: Float[Any, "n h w c"], gamma: Float[Any, " n"]
+) -> Float[Array, "n *shape"]:
     """What the network gives for a batch of latents, without dropout."""
     return jax.vmap(lambda z, gamma: network(z, gamma, {}, key=None))(z, gamma)
 
 
 def check_outputs(
-    network: AbstractNetwork, z: Float[np.ndarray, "n h w c"], gamma: Float[np.ndarray, " n"], shape: tuple[int, ...]
+    network: Callable[..., Array],
+    z: Float[np.ndarray, "n h w c"],
+    gamma: Float[np.ndarray, " n"],
+    shape: tuple[int, ...],
 ) -> None:
     """Outputs for latents are finite, of `shape`, the same again, and do not depend on the other latents of a batch.
 

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Python API: what it says is what the commands say, to the last digit, and it neither prints nor writes."""
+
+import json
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import vdmkit
+from vdmkit.errors import DataError, RecipeError
+
+QUICK = {
+    "training.steps": 2,
+    "training.batch_size": 8,
+    "data.train_count": 20,
+    "data.test_count": 12,
+    "evaluation.draws": 4,
+    "sampling.steps": 3,
+    "sampling.count": 2,
+}
+ESTIMATORS = {
+    "bound": lambda: vdmkit.likelihood.VariationalBound(),
+    "ode": lambda: vdmkit.likelihood.ProbabilityFlow(),
+    "importance": lambda: vdmkit.likelihood.ImportanceWeighted(steps=5),
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> vdmkit.Run:
+    return vdmkit.train("oracle_gaussian", out=tmp_path_factory.mktemp("runs") / "oracle", overrides=QUICK)
+
+
+def test_a_run_is_what_the_folder_holds(run):
+    """A notebook could not get at the model, the recipe, the step, the curves or the images of a run."""
+    again = vdmkit.load(str(run.folder.path))
+    assert eqx.tree_equal(again.model, run.model)
+    assert (again.step, again.recipe.training.steps) == (2, 2)
+    steps, values = again.metrics()["test/bpd"]
+    assert (steps.tolist(), len(values)) == ([2], 1)
+    assert again.data("test").pixels.shape == (12, *again.model.shape)
+    assert repr(again) == f"Run({str(run.folder.path)!r}, step 2, ema weights)"
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_likelihoods_are_those_of_the_command(run, vdmkit_in, tmp_path, name):
+    """A notebook would report another number than `vdmkit likelihood` does."""
+    options = ("--steps", "5") if name == "importance" else ()
+    command = ("likelihood", "--ckpt", str(run.folder.path), "--estimator", name, *options, "--json")
+    facts = json.loads(vdmkit_in(tmp_path)(*command).out)
+    found = vdmkit.log_likelihood(run.model, run.data("test").pixels, key=run.key, estimator=ESTIMATORS[name]())
+    assert facts["bpd"] == found.bits_per_dim.value
+    assert facts["half_width_monte_carlo"] == found.bits_per_dim.half_width_monte_carlo
+    assert facts["evaluations"] == found.total_evaluations
+    assert list(facts["terms"]) == sorted(found.terms, key=list(facts["terms"]).index)
+
+
+def test_the_defaults_are_the_commands(run, vdmkit_in, tmp_path):
+    """`vdmkit.log_likelihood(model, images, key=key)` would not be what `vdmkit likelihood` prints."""
+    printed = vdmkit_in(tmp_path)("likelihood", "--ckpt", str(run.folder.path)).out.split()[0]
+    found = vdmkit.log_likelihood(run.model, run.data("test").pixels, key=run.key)
+    assert printed == f"{found.bits_per_dim.value:.4f}"
+
+
+def test_samples_are_those_of_the_command(run, vdmkit_in, tmp_path):
+    """A notebook would show other samples than `vdmkit sample` draws, or a trajectory change them."""
+    vdmkit_in(tmp_path)("sample", "--ckpt", str(run.folder.path), "-n", "3", "-o", "a.npy")
+    drawn = vdmkit.sample(run.model, count=3, steps=3, key=run.key)
+    np.testing.assert_array_equal(drawn, np.load(tmp_path / "a.npy"))
+    again, x_hats = vdmkit.sample(run.model, count=3, steps=3, key=run.key, trajectory=True)
+    np.testing.assert_array_equal(again, drawn)
+    assert x_hats.shape == (3, *drawn.shape)
+
+
+def test_nothing_is_printed_or_written(run, capsys, monkeypatch, tmp_path):
+    """A notebook would fill with lines, and a folder with files, that nobody asked for."""
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in run.folder.path.rglob("*")}
+    vdmkit.log_likelihood(run.model, run.data("test").pixels, key=run.key)
+    vdmkit.sample(run.model, count=1, steps=2, key=run.key)
+    assert capsys.readouterr() == ("", "")
+    assert {path: path.stat().st_mtime_ns for path in run.folder.path.rglob("*")} == before
+    assert not list(tmp_path.iterdir())
+
+
+def test_models_are_compared_on_the_same_images(run):
+    """Two models would be compared on other images, or by intervals that ignore what they share."""
+    pixels = run.data("test").pixels
+    first, second, other = (
+        vdmkit.log_likelihood(run.model, images, key=jax.random.key(seed))
+        for images, seed in ((pixels, 0), (pixels, 1), (pixels[::-1], 0))
+    )
+    assert vdmkit.compare(first, first).value == vdmkit.compare(first, first).half_width == 0.0
+    found = vdmkit.compare(first, second)
+    assert found.value == pytest.approx(first.bits_per_dim.value - second.bits_per_dim.value, rel=1e-9)
+    with pytest.raises(DataError, match="of other images"):
+        vdmkit.compare(first, other)
+
+
+class Zero(eqx.Module):
+    """A network that need not be vdmkit's: it predicts no noise."""
+
+    def __call__(self, z, gamma, condition, *, key=None):
+        return jnp.zeros_like(z)[..., None]
+
+
+def test_a_model_without_a_recipe():
+    """A researcher's own network could not be measured, sampled or trained without a TOML file."""
+    model = vdmkit.DiffusionModel(
+        schedule=vdmkit.noise.LearnedLinear(gamma_min=-8.0, gamma_max=5.0),
+        network=Zero(),
+        prediction=vdmkit.denoiser.V(),
+        shape=(4, 4, 1),
+        levels=5,
+    )
+    images = np.random.default_rng(0).integers(0, 5, (6, 4, 4, 1)).astype(np.uint8)
+    z, eps = model.diffuse(jnp.asarray(images[0]), jnp.asarray(0.0), key=jax.random.key(0))
+    estimate = model.denoise(z, jnp.asarray(0.0))
+    assert estimate.x_hat.shape == eps.shape == (4, 4, 1)
+    (loss, bound), gradient = eqx.filter_value_and_grad(vdmkit.loss, has_aux=True)(
+        model, jnp.asarray(images), key=jax.random.key(0)
+    )
+    assert loss == pytest.approx(np.mean(bound.total) / (16 * np.log(2)), rel=1e-5)  # float32 sums
+    assert any(jnp.any(leaf != 0) for leaf in jax.tree.leaves(gradient.schedule))
+    assert vdmkit.log_likelihood(model, images, key=jax.random.key(0)).log_prob.shape == (6,)
+    assert vdmkit.sample(model, count=2, steps=2, key=jax.random.key(0)).dtype == np.uint8
+    with pytest.raises(RecipeError, match="the number of levels, or an observation"):
+        vdmkit.DiffusionModel(
+            schedule=model.schedule, network=Zero(), prediction=vdmkit.denoiser.V(), shape=model.shape
+        )
+
+
+@pytest.mark.parametrize(
+    ("images", "reason"),
+    [
+        (np.zeros((3, 5, 4, 1), np.uint8), r"images of shape \(3, 5, 4, 1\): expected \(n, 4, 4, 1\)"),
+        (np.zeros((3, 4, 4, 1), np.float32), "images of float32: expected uint8, for 17 levels"),
+        (np.full((3, 4, 4, 1), 17, np.uint8), r"a pixel is 17: expected 0\.\.16"),
+        (np.zeros((1, 4, 4, 1), np.uint8), r"1 image\(s\) to test on"),
+    ],
+)
+def test_what_is_no_image_of_the_model_is_refused(run, images, reason):
+    """An array of floats, or of other levels, would be given a likelihood."""
+    with pytest.raises(DataError, match=reason):
+        vdmkit.log_likelihood(run.model, images, key=run.key)
+
+
+def test_a_recipe_may_be_a_dict(tmp_path):
+    """A notebook could not vary a recipe without writing files."""
+    recipe = {"extends": "oracle_gaussian", "training": {"steps": 1}}
+    run = vdmkit.train(recipe, out=tmp_path / "run", overrides={**QUICK, "training.steps": 1})
+    assert run.step == 1
+    with pytest.raises(RecipeError, match="needs a run folder"):
+        vdmkit.train(recipe)
+
+
+def test_every_promised_name_is_there():
+    """`vdmkit.NAME` would be promised and missing, or dir(vdmkit) not show it."""
+    assert {name for name in vdmkit.__all__ if not hasattr(vdmkit, name)} == set()
+    assert set(vdmkit.__all__) <= set(dir(vdmkit))
+    rooms = {path.name for path in Path(vdmkit.__file__).parent.iterdir() if (path / "__init__.py").exists()}
+    assert all(getattr(vdmkit, name).__name__ == f"vdmkit.{name}" for name in dir(vdmkit) if name in rooms)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = vdmkit.nonsense
