@@ -129,6 +129,7 @@ def test_net_rate_is_the_bound(make_codec, independent, of_levels, kernel, steps
     assert mean >= -0.05, "below, by less than wide tails and cells can give"
 
 
+@pytest.mark.statistical
 def test_whitening_is_needed(make_codec, model_of, of_levels, monkeypatch) -> None:
     """False if nothing told that what is drawn repeats what was put there: of a model that errs, it costs bits.
 
@@ -162,6 +163,7 @@ def test_innovations(make_codec, oracle, data, kernel) -> None:
         before = y
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize("kernel", [MIXTURE, GAUSSIAN], ids=str)
 def test_a_model_that_cheats(make_codec, model_of, kernel) -> None:
     """False if steps that are the true posterior's cost bits: of a known image the latents take KL(y_T) and no more.

@@ -185,6 +185,7 @@ def test_flips_of_the_payload(tmp_path, coded, learned, codec, images) -> None:
         refused_or_same(write(tmp_path / "a.vdmz", header, [(damaged, digest), second]), learned, images, codec)
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize("count", [100, pytest.param(2000, marks=pytest.mark.slow)])
 def test_flips_of_the_file(tmp_path, coded, learned, images, count) -> None:
     """False if a wrong bit anywhere in a file were not seen."""

@@ -72,6 +72,7 @@ def test_every_truncation_is_refused(vdmz, file):
             vdmz.read(file)
 
 
+@pytest.mark.statistical
 def test_every_bit_flip_is_refused(vdmz, file):
     """A wrong bit would be read in silence, or end in an error that is not said in words."""
     data = file.read_bytes()

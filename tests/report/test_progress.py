@@ -75,7 +75,7 @@ def test_a_bar_fits_a_terminal_of_80_columns(clock, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("COLUMNS", "80")
-    with progress("likelihood", 100_000) as advance:
+    with track("auto", "likelihood", 100_000) as advance:
         clock[0] += 20.0
         advance(1, lambda: "train bpd 12.034")
         clock[0] += 2.0

@@ -28,11 +28,11 @@ from vdmkit.likelihood import (
     referee,
 )
 from vdmkit.likelihood._audit import _Curved, _decoder_excess, _in_time
+from vdmkit.likelihood._checks import as_json
 from vdmkit.likelihood._flow import Integrator
 from vdmkit.noise import AbstractSchedule, FixedLinear
 from vdmkit.observation import CategoricalObservation
 from vdmkit.recipe import load_recipe
-from vdmkit.run._audit import as_json
 
 pytestmark = pytest.mark.statistical
 ORACLE = Path(vdmkit.__file__).parents[1] / "recipes" / "oracle_gaussian.toml"

@@ -92,6 +92,7 @@ def test_the_components_of_a_recipe_are_not_refused(name):
     assert findings_of(ROOT / "recipes" / name, *network).problems == ()
 
 
+@pytest.mark.system
 def test_what_cannot_be_checked_is_said():
     """A density whose integral nobody knows would be trusted without a word."""
     assert findings_of(ROOT / "recipes" / "oracle_mixture_continuous.toml").remarks == (

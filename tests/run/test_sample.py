@@ -70,7 +70,10 @@ def test_the_last_step_may_lead_to_an_image():
     assert len(SamplingConfig(sampler=Ancestral(), steps=1, end="image").gammas(Karras())) == 2
 
 
-@pytest.mark.parametrize("name", ["digits/edm", "digits/score_sde_ve", "digits/ddpm"])
+IN_CI = [pytest.param(name, marks=pytest.mark.system) for name in ("digits/score_sde_ve", "digits/ddpm")]
+
+
+@pytest.mark.parametrize("name", ["digits/edm", *IN_CI])
 def test_a_known_image_is_drawn(name):
     """What a recipe's sampler, grid and last step draw would be another image than the only one there is."""
     recipe = load_recipe(RECIPES / f"{name}.toml")

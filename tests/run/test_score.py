@@ -16,6 +16,7 @@ from vdmkit.quality import _score, as_rgb, frechet_distance
 from vdmkit.recipe import load_recipe
 from vdmkit.run import RunFolder, load_run, run_recipe, score_run
 
+pytestmark = pytest.mark.system
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 COUNT = 8
 ANCESTRAL = 'sampler ancestral kernel=(gaussian variance="small")'

@@ -10,7 +10,8 @@ import pytest
 
 from vdmkit.codec import ExpectedRate, fingerprint
 from vdmkit.devices import Arithmetic, arithmetic
-from vdmkit.run import audit_as_json, session
+from vdmkit.likelihood import audit_as_json
+from vdmkit.run import session
 
 KEYS = ("precision", "matmul_precision", "device")
 DRAWS = ("--set", "likelihood.estimator.draws=2")

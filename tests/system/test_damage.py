@@ -24,6 +24,7 @@ def cut_largest(checkpoint: Path) -> str:
     return str(path.relative_to(checkpoint))
 
 
+@pytest.mark.system
 def test_a_truncated_newest_checkpoint(program, tiny, copy, same_as_whole):
     """A number would be that of an older model; or the run stop, go on from damaged numbers, or not say so."""
     name = cut_largest(copy / "checkpoints" / "12")

@@ -29,11 +29,11 @@ def test_an_ode_of_a_network_that_stops_its_gradient_is_refused(program, tiny):
 
 
 @pytest.mark.system
-def test_test_images_that_change_from_process_to_process_are_refused(program, tiny):
+def test_test_images_that_change_from_process_to_process_are_refused(processes, tiny):
     """Whoever runs commands until the images suit the model would choose the number."""
-    trained = program("run", tiny, "--out", "run", *LYING, "--set", "data={name='of_process'}")
+    trained = processes("run", tiny, "--out", "run", *LYING, "--set", "data={name='of_process'}")
     assert trained.code == 0, trained.err
-    refused = program.together(("evaluate", "--ckpt", "run"), ("likelihood", "--ckpt", "run"))
+    refused = processes.together(("evaluate", "--ckpt", "run"), ("likelihood", "--ckpt", "run"))
     for result in refused:
         assert (result.code, result.out) == (4, "")
         assert re.search(

@@ -7,17 +7,23 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import ConformanceError
-from vdmkit.likelihood import Estimates, VariationalBound
+from vdmkit.likelihood import Estimates, ProbabilityFlow, VariationalBound
 from vdmkit.registry import registry
 from vdmkit.testing import check_estimator
 
 
-@pytest.mark.parametrize("levels", [0, 17])
+@pytest.mark.parametrize("levels", [0, pytest.param(17, marks=pytest.mark.system)])
 @pytest.mark.parametrize("name", sorted(registry("estimator").components))
 def test_estimators(build, name, levels):
     """A registered estimator would not bound -log P, or its replicates share their draws."""
     params = {"importance": {"steps": 8}}
     check_estimator(build("estimator", name, **params.get(name, {})), levels)
+
+
+@pytest.mark.system
+def test_a_solver_that_is_coarse_for_the_ends():
+    """A correct estimator would be called a liar for what it says of its solver beside the number."""
+    check_estimator(ProbabilityFlow(rtol=1e-4, atol=1e-4), 0, ends=(-20.0, 24.0))
 
 
 class _Changed(VariationalBound):

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from vdmkit import testing
 from vdmkit.registry import kinds, load_plugins, registry
 
@@ -15,11 +17,23 @@ def test_every_kind_has_its_check():
     assert len(kinds()) == 14
 
 
+@pytest.mark.system
 def test_plugins_are_tested_whatever_is_run():
     """Tests that run over a registry would leave out installed plugins, unless some other file were run with them."""
     load_plugins()
     files = [Path(__file__).parents[1] / "theory" / name for name in ("test_orders.py", "test_schedules.py")]
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *map(str, files)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--collect-only",
+        "-q",
+        "-m",
+        "",
+        "-p",
+        "no:cacheprovider",
+        *map(str, files),
+    ]
     found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     registered = [name for kind in ("sampler", "schedule") for name in registry(kind).components]
     assert all(f"[{name}]" in found for name in registered if name != "ode")  # which has a test of its own

@@ -15,8 +15,15 @@ from vdmkit.testing import check_network
 SHAPE = (8, 8, 1)
 
 
+IN_CI = {"dit", "labelled", "vdm_unet"}  # which compile for ten seconds each
 # One output is all that `translated` is about: tests/theory/test_translated.py.
-@pytest.mark.parametrize("name", sorted(set(registry("network").components) - {"translated"}))
+NETWORKS = [
+    pytest.param(name, marks=[pytest.mark.system] if name in IN_CI else [])
+    for name in sorted(set(registry("network").components) - {"translated"})
+]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_networks(build, name):
     """A registered network would not give what its prediction asks for."""
     around = {"network": Choice("network", "small_unet", {"channels": 8})}

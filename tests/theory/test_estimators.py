@@ -154,6 +154,7 @@ def test_a_precision_is_planned_for(model, bound) -> None:
     assert int(plan.draws) > 4
 
 
+@pytest.mark.statistical
 def test_estimates_belong_to_the_image(bound, model, plan) -> None:
     """False if an image's estimate depended on its neighbours in the batch."""
     key = jax.random.key(0)  # numbers of the quick generator change with the batch

@@ -108,7 +108,7 @@ def independent():
     return oracle("gaussian")
 
 
-@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize("steps", [1, pytest.param(5, marks=pytest.mark.statistical)])
 def test_every_chain_of_the_true_reverse_step_has_the_same_weight(independent, steps: int) -> None:
     """False if a weight were not p / q along the kernel's own chain: here each is P(image), without any spread."""
     model, images, truth = independent

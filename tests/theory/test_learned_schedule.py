@@ -130,6 +130,7 @@ def test_the_interior_follows_the_mean_squared_loss(oracle, nodes, times, interi
     assert jnp.linalg.norm(expected) > 0.1
 
 
+@pytest.mark.statistical
 def test_the_ends_follow_the_bound(oracle, nodes) -> None:
     """False if the ends were moved by the variance, or by more or less than the bound in all of its terms."""
     schedule = _pinned(INTERIORS["piecewise_linear"]())
@@ -146,6 +147,7 @@ def test_the_ends_follow_the_bound(oracle, nodes) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)  # 1e-16 / sigma_0 = 1e-14, and 448 times
 
 
+@pytest.mark.statistical
 def test_the_bound_does_not_move_the_interior(oracle, nodes) -> None:
     """False if the bound depended on the interior: then no variance of it were for free."""
     model = oracle(_pinned(INTERIORS["learned_monotone"]()))

@@ -5,6 +5,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from vdmkit.objective import DiscreteGrid, LossAdaptive, LowDiscrepancy
 
@@ -35,6 +36,7 @@ def test_without_losses_times_are_even() -> None:
     np.testing.assert_allclose(times[1], 1, rtol=1e-12)
 
 
+@pytest.mark.statistical
 def test_the_density_is_that_of_the_loss() -> None:
     """False if bins were shifted, or weighted by how often they were met: the density is 0.1 + 0.9 loss / mean."""
     density = _learned(LossAdaptive()).density()
@@ -45,6 +47,7 @@ def test_the_density_is_that_of_the_loss() -> None:
     np.testing.assert_allclose(density, expected, rtol=0.02, atol=0.02)
 
 
+@pytest.mark.statistical
 def test_the_weighted_loss_no_longer_varies() -> None:
     """False if the weight were not the inverse of the density: its spread would not fall by 10."""
     t, weight = _learned(LossAdaptive(uniform=0.01))(4096, key=jax.random.key(2))
@@ -53,6 +56,7 @@ def test_the_weighted_loss_no_longer_varies() -> None:
     assert weighted.std() < 0.1 * _loss(jnp.linspace(0, 1, 4096)).std()
 
 
+@pytest.mark.statistical
 def test_what_is_old_is_forgotten() -> None:
     """False if losses of the start of training stayed for ever: after 400 batches 0.9^400 of them is left."""
     first = _learned(LossAdaptive(decay=0.9))

@@ -95,6 +95,7 @@ def test_density_of_gaussian_data_is_the_closed_form(gaussian, variance: float) 
     np.testing.assert_allclose(log_p(model, z_0), expected, rtol=1e-7)  # 1e-9 a step: at most 1e-7; 5e-10 was seen
 
 
+@pytest.mark.statistical
 def test_density_of_a_gaussian_mixture_is_the_closed_form(model_of) -> None:
     """False if the flow of a denoiser that is not linear, on dependent pixels, lost density (PAPER 19.5)."""
     weights = jnp.array([0.3, 0.7])
@@ -136,6 +137,7 @@ def test_another_path_gives_the_same_estimate(other_path, model_of) -> None:
     assert (abs(here.terms["volume"] - there.terms["volume"]) > 1).all()
 
 
+@pytest.mark.statistical
 def test_estimate_of_independent_pixels_is_their_code_length(pixels) -> None:
     """False if the dequantised likelihood were not one: here each z_0 alone gives the image's exact code length.
 
@@ -307,6 +309,7 @@ def test_a_network_that_overflows_is_a_failure(model_of) -> None:
     np.testing.assert_array_equal(estimator(broken, images, jnp.arange(2), None, **FIRST).failed, [False, True])
 
 
+@pytest.mark.statistical
 def test_an_estimate_does_not_depend_on_the_batch(many, pixels) -> None:
     """False if draws belonged to a place in the batch, or images shared their steps."""
     index = np.array([200, 3, 17])
@@ -356,6 +359,7 @@ def test_evaluations_are_those_made_and_another_tolerance_compiles_nothing(model
     assert traces[0] == traces[1] > 0
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize(
     "settings", [{"rtol": 1e-3, "atol": 1e-3}, {"solver": "Heun", "step_size": "constant", "steps": 100}]
 )

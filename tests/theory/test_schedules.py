@@ -100,6 +100,7 @@ def test_every_schedule_rises_from_end_to_end(name: str, times) -> None:
     np.testing.assert_allclose(weight @ _values(schedule, t)[1], ends[1] - ends[0], rtol=1e-13)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", sorted(registry("schedule").components))
 def test_every_schedule_can_be_pinned(name: str) -> None:
     """False if a shape, a plugin's included, moved the ends that it is given, in either precision, by any rounding."""

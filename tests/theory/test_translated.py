@@ -69,6 +69,7 @@ def translated(trained: tuple[str, str], read: tuple[str, str]) -> Translated:
     return eqx.tree_at(lambda n: n.inner, built, _Bent())
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("prediction", DIRECTIONS)
 def test_one_network_has_one_bound_on_all_paths(batch, prediction: str) -> None:
     """False if any two paths with the same ends gave a network another bound; score is a direction of its path."""

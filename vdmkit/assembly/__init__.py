@@ -16,6 +16,7 @@ from vdmkit.assembly._training import (
     build_update,
     count_parameters,
     initial_model,
+    scalars_of,
     state_like,
 )
 
@@ -41,6 +42,7 @@ __all__ = [
     "initial_model",
     "is_told_labels",
     "refuse_untranslatable",
+    "scalars_of",
     "shapes_of_estimate",
     "started_anew",
     "state_like",

@@ -4,12 +4,14 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from vdmkit.assembly._model import build_model, training_counts
 from vdmkit.data import AbstractSource, Images
 from vdmkit.model import DiffusionModel
+from vdmkit.noise import ends_of
 from vdmkit.objective import Objective
 from vdmkit.optimizer import adamw, interior_apart, learning_rates
 from vdmkit.randomness import fold_purpose
@@ -71,3 +73,11 @@ def count_parameters(recipe: Recipe, source: AbstractSource) -> int:
     """Number of trained parameters, without allocating them."""
     model = state_like(recipe, source.shape, source.levels).ema
     return sum(leaf.size for leaf in jax.tree.leaves(model))
+
+
+def scalars_of(recipe: Recipe, state: TrainState) -> dict[str, float]:
+    """gamma_0 and gamma_1 of the trained schedule, and the learning rate of the last update where it is known."""
+    gamma_0, gamma_1 = ends_of(state.model.schedule)
+    ends = {"schedule/gamma_0": gamma_0, "schedule/gamma_1": gamma_1}
+    rate = build_learning_rate(recipe)
+    return ends if rate is None else {"learning_rate": float(np.asarray(rate(int(state.step) - 1))), **ends}

@@ -62,7 +62,8 @@ def likelihood(
 def _audit(run: "Run", test: "Images", as_json: bool) -> None:
     """Print every check; failing ones make the exit code 4."""
     from vdmkit.devices import arithmetic
-    from vdmkit.run import audit, audit_as_json
+    from vdmkit.likelihood import audit_as_json
+    from vdmkit.run import audit
 
     checks = stoppable(audit, "An audit keeps nothing: run the same command again to begin anew.")(run, test)
     if as_json:

@@ -2,6 +2,7 @@
 """Likelihoods of images: estimators of a bound on -log P, the interval of their mean, and what speaks against it."""
 
 from vdmkit.likelihood._audit import gather
+from vdmkit.likelihood._checks import audit_as_json
 from vdmkit.likelihood._compare import compare
 from vdmkit.likelihood._doubt import depth_beyond_doubt
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
@@ -37,6 +38,7 @@ __all__ = [
     "Subject",
     "VariationalBound",
     "as_arrays",
+    "audit_as_json",
     "below_the_truth",
     "check_count",
     "check_distinct",

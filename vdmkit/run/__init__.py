@@ -2,7 +2,7 @@
 """Runs: a recipe trained, evaluated and sampled in a folder of its own."""
 
 from vdmkit.run._api import load, train
-from vdmkit.run._audit import audit, audit_as_json
+from vdmkit.run._audit import audit
 from vdmkit.run._codec import codec_of_file, coding_of, step_of_file, with_steps_of_codec
 from vdmkit.run._convert import convert as convert_run
 from vdmkit.run._evaluate import evaluate_run, load_test
@@ -24,7 +24,6 @@ __all__ = [
     "Run",
     "RunFolder",
     "audit",
-    "audit_as_json",
     "check_fit",
     "codec_of_file",
     "coding_of",

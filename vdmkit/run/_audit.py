@@ -1,17 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The audit of a run: all estimators on the same few images, and what the referee says of them."""
 
-import math
 import sys
-from dataclasses import asdict
-from typing import Any
 
 import jax
 
 from vdmkit.data import Images, check_comparable, check_fits
-from vdmkit.devices import arithmetic
 from vdmkit.files import write_json
-from vdmkit.likelihood import Check, gather, referee, sample_of
+from vdmkit.likelihood import Check, audit_as_json, gather, referee, sample_of
 from vdmkit.noise import check_increasing
 from vdmkit.randomness import fold_purpose
 from vdmkit.run._load import Run
@@ -35,18 +31,3 @@ def audit(run: Run, test: Images) -> list[Check]:
     checks = referee(gather(model, test, index, batch_size=settings.batch_size, key=key, progress="auto"))
     write_json(run.folder.path / "audit.json", audit_as_json(checks))
     return checks
-
-
-def audit_as_json(checks: list[Check]) -> dict[str, Any]:
-    """Every check, and what this process computes in and on."""
-    return {"checks": [as_json(check) for check in checks], **asdict(arithmetic())}
-
-
-def as_json(check: Check) -> dict[str, Any]:
-    """Infinite ends are None: JSON has no infinity. A difference that is none is None too."""
-    numbers = {"difference": check.difference, "half_width": check.half_width, "low": check.low, "high": check.high}
-    return {
-        "claim": check.claim,
-        "verdict": check.verdict,
-        **{name: value if math.isfinite(value) else None for name, value in numbers.items()},
-    }

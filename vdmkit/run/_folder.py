@@ -21,75 +21,35 @@ from vdmkit.run._origin import may_change
 _FACTS = {"plugins", "shape", "levels", "data", "imported", "sessions"}
 
 
+class _Name:
+    """A file or folder of this name in a run folder."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __get__(self, folder: "RunFolder", kind: type) -> Path:
+        return folder.path / self.name
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Names of what a run leaves behind."""
 
     path: Path
 
-    @property
-    def given_recipe(self) -> Path:
-        """The recipe as the user wrote it."""
-        return self.path / "recipe.toml"
-
-    @property
-    def resolved_recipe(self) -> Path:
-        """The recipe with overrides and defaults filled in; itself a valid recipe. Its presence marks a run folder."""
-        return self.path / "resolved.toml"
-
-    @property
-    def manifest(self) -> Path:
-        """Versions, device, data identity, git state."""
-        return self.path / "manifest.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def evaluation(self) -> Path:
-        """The last evaluation, as JSON."""
-        return self.path / "evaluation.json"
-
-    @property
-    def likelihoods(self) -> Path:
-        """A JSON file and every image's estimates for each likelihood that was measured."""
-        return self.path / "likelihood"
-
-    @property
-    def unfinished_likelihood(self) -> Path:
-        """Batches done of a likelihood that was interrupted."""
-        return self.path / "likelihood.unfinished"
-
-    @property
-    def schedule(self) -> Path:
-        """What the last study of schedules left."""
-        return self.path / "schedule"
-
-    @property
-    def unfinished_schedule(self) -> Path:
-        """What was measured in a study of schedules that was interrupted."""
-        return self.path / "schedule.unfinished"
-
-    @property
-    def samples(self) -> Path:
-        """Samples of the trained model beside real images."""
-        return self.path / "samples.png"
-
-    @property
-    def plugins(self) -> Path:
-        """Copies of the plugin files that the run was started with."""
-        return self.path / "plugins"
-
-    @property
-    def trained_on(self) -> Path:
-        """A hash and a sketch of every training image."""
-        return self.path / "trained_on.npy"
-
-    @property
-    def trained_levels(self) -> Path:
-        """Statistics of the levels of training images."""
-        return self.path / "trained_levels.npy"
+    given_recipe = _Name("recipe.toml")  # as the user wrote it
+    resolved_recipe = _Name("resolved.toml")  # with overrides and defaults; a valid recipe. It marks a run folder
+    manifest = _Name("manifest.json")  # versions, device, data identity, git state
+    checkpoints = _Name("checkpoints")
+    evaluation = _Name("evaluation.json")  # the last one
+    likelihoods = _Name("likelihood")  # a JSON file and every image's estimates for each that was measured
+    unfinished_likelihood = _Name("likelihood.unfinished")  # batches done of one that was interrupted
+    schedule = _Name("schedule")  # what the last study of schedules left
+    unfinished_schedule = _Name("schedule.unfinished")  # what was measured in a study that was interrupted
+    samples = _Name("samples.png")  # of the trained model, beside real images
+    plugins = _Name("plugins")  # copies of the plugin files that the run was started with
+    trained_on = _Name("trained_on.npy")  # a hash and a sketch of every training image
+    trained_levels = _Name("trained_levels.npy")  # statistics of the levels of training images
 
     def check(self, recipe: Recipe, plugins: Sequence[Path] = ()) -> None:
         """Raises CheckpointError if this is another recipe's folder, or holds something else. Changes nothing.

@@ -5,12 +5,9 @@ import sys
 import time
 from dataclasses import dataclass, replace
 
-import equinox as eqx
 import grain
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, PyTree
 
 from vdmkit.assembly import (
     build_estimator,
@@ -22,6 +19,7 @@ from vdmkit.assembly import (
     check_rest,
     check_schedule,
     is_told_labels,
+    scalars_of,
     training_counts,
 )
 from vdmkit.checkpoint import CheckpointStore, Restored, steps_in
@@ -36,8 +34,7 @@ from vdmkit.run._folder import RunFolder
 from vdmkit.run._metrics import MetricLog
 from vdmkit.run._origin import Origin
 from vdmkit.run._pictures import picture_beside_real
-from vdmkit.run._scalars import scalars_of
-from vdmkit.training import Loop, Metrics, TrainState, means, stop_requests
+from vdmkit.training import Loop, Metrics, TrainState, is_finite, means, stop_requests
 
 _RECENT = 50  # dispatches in the running bpd that the progress bar shows
 
@@ -136,7 +133,7 @@ class Training:
         return bpd
 
     def _save(self, state: TrainState, step: int, bpd: float) -> None:
-        if not _finite(state):
+        if not is_finite(state):
             raise NonFiniteError(f"training stopped: a parameter was not finite after step {step}. {self._advice()}")
         self.start.store.save(step, state, self.start.data, self.start.origin.as_json(), bpd=bpd)
         self.folder.note_saved(step)
@@ -216,16 +213,6 @@ def _refuse_beginning(folder: RunFolder, origin: Origin) -> None:
             f"{folder.checkpoints}: no whole checkpoint is left of this imported model, and training from the "
             "beginning would make another. Import it again, into another folder."
         )
-
-
-@eqx.filter_jit
-def _all_finite(tree: PyTree) -> Bool[Array, ""]:
-    leaves = jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))
-    return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves], bool).all()  # an oracle has no leaves
-
-
-def _finite(state: TrainState) -> bool:
-    return bool(_all_finite((state.model, state.ema)))
 
 
 def _due(step: int, interval: int) -> bool:

@@ -2,7 +2,7 @@
 """Training: state, update, and the loop of updates."""
 
 from vdmkit.training._loop import Loop, default_steps_per_dispatch, means, next_multiple
-from vdmkit.training._state import TrainState, initial_state
+from vdmkit.training._state import TrainState, initial_state, is_finite
 from vdmkit.training._step import Batch, Metrics, Update, train_step, train_steps
 from vdmkit.training._stop import stop_requests
 
@@ -14,6 +14,7 @@ __all__ = [
     "Update",
     "default_steps_per_dispatch",
     "initial_state",
+    "is_finite",
     "means",
     "next_multiple",
     "stop_requests",

@@ -5,7 +5,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 
 from vdmkit.model import DiffusionModel
 from vdmkit.objective import Objective
@@ -34,3 +34,14 @@ def initial_state(model: DiffusionModel, optimizer: optax.GradientTransformation
     params = eqx.filter(model, eqx.is_inexact_array)
     ema = jax.tree.map(jnp.copy, params)  # buffers of its own: both are donated
     return TrainState(model, ema, optimizer.init(params), jnp.zeros((), int), objective)
+
+
+@eqx.filter_jit
+def _all_finite(tree: PyTree) -> Bool[Array, ""]:
+    leaves = jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves], bool).all()  # an oracle has no leaves
+
+
+def is_finite(state: TrainState) -> bool:
+    """Whether every parameter, and every average of one, is finite."""
+    return bool(_all_finite((state.model, state.ema)))
