@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A network that was trained for one prediction, in the place of one for another."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -26,6 +26,8 @@ class Translated(AbstractNetwork):
         read_as: The prediction of the model around it,
         read_on: and its path.
     """
+
+    hands_labels_on: ClassVar[bool] = True
 
     inner: AbstractNetwork
     trained_as: AbstractDirection
