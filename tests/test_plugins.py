@@ -182,7 +182,7 @@ def test_a_file_does_not_replace_a_package(both):
         load_plugins([both])
     assert str(caught.value) == (
         f"--plugin {both} does not load: schedule 'straight' of {both}: the name is taken by vdmkit-straight, which is "
-        "installed. Leave --plugin out to use that, uninstall it, or choose another name."
+        "installed. Omit --plugin to use that, uninstall it, or choose another name."
     )
     added = {kind: {*names} - {*before[kind]} for kind, names in everything().items()}
     assert {kind: names for kind, names in added.items() if names} == {"schedule": {"straight"}}
@@ -371,7 +371,9 @@ def test_a_function_that_gives_something_else_names_its_package(install):
     text = "import vdmkit\n\n@vdmkit.register('path', 'other')\ndef other():\n    return 'no path'\n"
     install("vdmkit-other", {"plug_other.py": text})
     load_plugins()
-    with pytest.raises(PluginError, match=r"^path 'other' of vdmkit-other gives a str, which is no AbstractPath\. "):
+    with pytest.raises(
+        PluginError, match=r"^path 'other' of vdmkit-other gives a str, which is not of type AbstractPath\. "
+    ):
         Choice("path", "other").build()
 
 

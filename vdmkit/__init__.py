@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vdmkit: variational diffusion models whose every number is right.
+"""Variational diffusion models: training, likelihoods with error bars, samples and compression.
 
-Importing it loads no JAX: names are found when they are first used.
+Importing it does not load JAX: public names are imported on first use.
 """
 
 import importlib

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where arrays live, and what numbers are computed in, on and with."""
+"""Placement of arrays on devices, and the precision, devices and software of a process."""
 
 import importlib.metadata
 from dataclasses import asdict, dataclass
@@ -18,7 +18,7 @@ _PACKAGES = ("jax", "jaxlib", "equinox", "optax", "diffrax", "orbax-checkpoint",
 
 
 def data_mesh(batch_size: int) -> Mesh:
-    """All devices on one axis. Raises DataError if they cannot share the global batch evenly."""
+    """Returns a mesh of all devices on one axis. Raises DataError if the global batch does not divide over them."""
     n = jax.device_count()
     if batch_size % n:
         raise DataError(
@@ -28,20 +28,25 @@ def data_mesh(batch_size: int) -> Mesh:
 
 
 def place_batch(batch: PyTree[np.ndarray], mesh: Mesh, *, stacked: bool = False) -> PyTree:
-    """This process's rows of the global batch, as one global array. `stacked` has a leading axis of steps."""
+    """Places this process's rows of the global batch as one global array.
+
+    Args:
+        batch: Arrays whose leading axis is the batch.
+        stacked: Whether the arrays have another axis in front, of training steps, which is not divided.
+    """
     spec = PartitionSpec(None, "batch") if stacked else PartitionSpec("batch")
     sharding = NamedSharding(mesh, spec)
     return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch)
 
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
-    """A copy of every array on every device."""
+    """Copies every array to every device."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """The type of numbers, JAX's precision of matrix products, and the kind and number of devices, such as '1 x cpu'.
+    """Floating-point type, precision of matrix products, and number and kind of devices, such as '1 x cpu'.
 
     `matmul_precision` is `jax_default_matmul_precision`. "default" leaves it to the device: a GPU or TPU may then
     multiply float32 in less.
@@ -56,13 +61,13 @@ class Arithmetic:
 
 
 def arithmetic() -> Arithmetic:
-    """That of this process."""
+    """Returns the arithmetic of this process."""
     matmul = jax.config.jax_default_matmul_precision or "default"  # pyright: ignore[reportAttributeAccessIssue]
     return Arithmetic(str(jnp.zeros(()).dtype), matmul, f"{jax.device_count()} x {jax.devices()[0].device_kind}")
 
 
 def facts_of(report: Any) -> dict[str, Any]:
-    """The fields of a report, a dataclass, by name, those of its `arithmetic` among them, as JSON has them."""
+    """Returns the fields of a report (a dataclass) as JSON values, with the fields of its `arithmetic` beside them."""
     facts = asdict(report)
     of_arithmetic = facts.pop("arithmetic")
     return facts | of_arithmetic

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can go wrong, in the user's words: where, what was found, what to do next."""
+"""Exceptions for the user's mistakes. A message says where, what was found, and what to do next."""
 
 import errno
 import traceback
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class VdmkitError(Exception):
-    """Base of every error that vdmkit raises for a mistake that is not its own.
+    """Base class of the errors that vdmkit raises for invalid input, damaged files and failing plugins.
 
     The command line prints the message alone and exits with `exit_code`. A message says where
     (recipe key, file, parameter path), what was found against what was expected, and what to do.
@@ -45,17 +45,17 @@ class NonFiniteError(VdmkitError):
 
 
 class UntrustedError(VdmkitError):
-    """A number that is not a likelihood, such as that of a solver that did not reach its end."""
+    """A number that is not a likelihood, for example because the ODE solver did not reach its end."""
 
     exit_code = 4
 
 
 class CodecError(VdmkitError):
-    """A compressed file that is damaged, cut short, or of another model."""
+    """A compressed file that is damaged, truncated, or was written with another model."""
 
 
 class PluginWarning(UserWarning):
-    """An installed plugin package that does not load, and so brings nothing."""
+    """An installed plugin package that cannot be loaded; none of its components are available."""
 
 
 class ConformanceError(VdmkitError):
@@ -73,7 +73,10 @@ _RIGHTS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def words_of(error: OSError) -> str:
-    """The file, what the system says of it, and what to do. Writes name their file: see `vdmkit.files.writing`."""
+    """Returns the message for a system error: the file, the system's reason, and what to do.
+
+    `vdmkit.files.writing` adds the file's name to errors of writing.
+    """
     advice = ""
     if error.errno in _ROOM:
         advice = " Free space there, and run the same command again."
@@ -83,12 +86,12 @@ def words_of(error: OSError) -> str:
 
 
 def in_one_line(error: BaseException) -> str:
-    """The type and the first line of an error that is none of the above."""
+    """Returns the type and the first line of any error."""
     text = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def place_of(error: BaseException, is_place: Callable[[str], bool] = lambda file: True) -> str:
-    """' (file:line)', the innermost in a file that `is_place` accepts, or nothing."""
+    """Returns ' (file:line)' of the innermost frame in a file that `is_place` accepts, or ''."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_place(frame.filename)]
     return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are whole or absent, whatever kills the process, and their SHA-256."""
+"""Atomic writes: a file is whole or absent, even if the process is killed. And the SHA-256 of files."""
 
 import errno
 import hashlib
@@ -17,23 +17,23 @@ from vdmkit.paths import not_a_file
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Has the OSErrors of a block that writes `path` name it: of a failed write the system does not say where it was.
+    """Adds `path` to the OSErrors of a block that writes it, because a failed write does not report its file.
 
-    The program prints them with what to do: see `vdmkit.errors.words_of`.
+    The program prints them with `vdmkit.errors.words_of`.
     """
     try:
         yield
     except OSError as error:
-        if error.errno is None:  # numpy says how much it wrote, and not why
+        if error.errno is None:  # numpy reports how much it wrote, without the reason
             raise OSError(errno.ENOSPC, f"written in part only ({error})", str(path)) from error
-        if error.filename is None or f".{path.name}." in str(error.filename):  # nobody knows the temporary name
+        if error.filename is None or f".{path.name}." in str(error.filename):  # not the temporary name
             error.filename, error.filename2 = str(path), None
         raise
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, which becomes `path` when the block ends without an error, and else is deleted.
+    """Yields a temporary name, which is renamed to `path` when the block succeeds and deleted when it fails.
 
     Several processes may write the same file at once: the last one to end wins.
 
@@ -54,7 +54,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`, which becomes `path` when the block ends without an error, and else is deleted.
+    """Yields a temporary folder, which is renamed to `path` when the block succeeds and deleted when it fails.
 
     Raises:
         OSError: it cannot be written, or there is something at `path` other than an empty folder.
@@ -72,17 +72,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Whole or not at all."""
+    """Writes text atomically."""
     with whole_file(path) as part:
         part.write_text(text)
 
 
 def write_json(path: Path, facts: dict[str, Any]) -> None:
-    """Whole or not at all. A NaN is refused: it is not JSON."""
+    """Writes JSON atomically. Raises ValueError for NaN and infinities, which JSON does not have."""
     write_text(path, json.dumps(facts, indent=2, allow_nan=False) + "\n")
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """Returns the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

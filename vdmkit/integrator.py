@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Solving an ODE in gamma by diffrax, in constant steps or in steps chosen by tolerances."""
+"""Solves an ODE in gamma by diffrax, with constant steps or with steps chosen by tolerances."""
 
 import diffrax
 import equinox as eqx
@@ -11,7 +11,7 @@ from vdmkit.registry import nearest
 
 State = tuple[Float[Array, "h w c"], Float[Array, ""]]  # z, and a log density per dimension
 
-# Implicit solvers solve d equations a step, by an unknown number of calls of the network.
+# Explicit solvers only: an implicit one solves d equations a step, with an unknown number of network calls.
 SOLVERS: dict[str, type[diffrax.AbstractSolver]] = {
     name: value
     for name, value in vars(diffrax).items()
@@ -22,11 +22,11 @@ SOLVERS: dict[str, type[diffrax.AbstractSolver]] = {
 
 
 _TIGHT, _REFINED_STEPS = 1e-5, 4096
-_FIRST_STEP = 0.01  # of gamma: short enough to be accepted, and the next may be 10 times as long
+_FIRST_STEP = 0.01  # in gamma: short enough to be accepted; the next may be 10 times as long
 
 
 class Integrator(eqx.Module):
-    """How the ODE is solved: in `steps` equal steps of gamma, or in steps chosen by the tolerances where `steps` is 0.
+    """An ODE solver with `steps` equal steps in gamma, or with steps chosen by the tolerances if `steps` is 0.
 
     A step's error is within atol + rtol |value|: the root mean square over the pixels of z, and the log density, in
     nats per dimension. Tolerances are arrays, so that another one compiles nothing.
@@ -52,12 +52,15 @@ class Integrator(eqx.Module):
             )
 
     def describe(self) -> str:
-        """The solver with its steps or tolerances."""
+        """Returns the solver's name with its steps or tolerances."""
         how = f"{self.steps} steps" if self.steps else f"rtol {float(self.rtol):.0e}, atol {float(self.atol):.0e}"
         return f"{self.solver}, {how}"
 
     def refined(self) -> "Integrator":
-        """A tenth of the tolerances, and at most 1e-5: a tenth of one that lets everything pass may do so too."""
+        """Returns this integrator with a tenth of the tolerances, at most 1e-5.
+
+        The cap is there because a tenth of a very loose tolerance may still accept every step.
+        """
         solver = "Tsit5" if self.steps else self.solver
         rtol, atol = (jnp.minimum(jnp.inf if self.steps else t / 10, _TIGHT) for t in (self.rtol, self.atol))
         return Integrator(solver, rtol, atol, 0, max(self.max_steps, _REFINED_STEPS))
@@ -65,7 +68,7 @@ class Integrator(eqx.Module):
     def solve(
         self, field: diffrax.ODETerm, start: Float[Array, ""], end: Float[Array, ""], state: State, args: object
     ) -> diffrax.Solution:
-        """The state at `end`, or wherever the solver got stuck: see `result`."""
+        """Solves from `start` to `end`; if the solver stops early, the solution's `result` says why."""
         adaptive = diffrax.PIDController(rtol=self.rtol, atol=self.atol, norm=_largest_error)
         return diffrax.diffeqsolve(
             field,
@@ -82,17 +85,17 @@ class Integrator(eqx.Module):
         )
 
     def _constant(self, start: Float[Array, ""], end: Float[Array, ""]) -> diffrax.StepTo:
-        # Nodes, not a width: by rounding, a sum of widths may end before the end, one step too early.
+        # Nodes instead of a width: rounding may let a sum of widths stop one step short of the end.
         return diffrax.StepTo(ts=jnp.linspace(start, end, self.steps + 1))
 
     def calls(self, steps: Int[Array, ""]) -> Int[Array, ""]:
-        """How often `steps` steps evaluate the field; one more at each rejection of the very first step."""
+        """Returns the number of evaluations of the field in `steps` steps; rejecting the first step adds one."""
         tableau = getattr(SOLVERS[self.solver], "tableau", None)
         stages, reused = (tableau.num_stages, int(tableau.fsal)) if tableau else (1, 0)
         return reused + (stages - reused) * steps
 
 
 def _largest_error(scaled: State) -> Float[Array, ""]:
-    # One mean over z and the log density would let the latter be off by sqrt(d) times the tolerance.
+    # A joint mean over z and the log density would allow the latter an error of sqrt(d) times the tolerance.
     z, density = scaled
     return jnp.maximum(jnp.sqrt((z**2).mean()), jnp.abs(density))

@@ -21,12 +21,14 @@ MAX_AT_ONCE = 1_000_000  # images: the indices of more, of 2,000 values each, do
 Gamma = Annotated[float, Ge(-MAX_GAMMA), Le(MAX_GAMMA)]
 LogSigma = Annotated[float, Ge(-MAX_GAMMA / 2), Le(MAX_GAMMA / 2)]  # log(sigma / alpha) = gamma / 2
 Sigma = Annotated[float, Ge(1e-6), Le(1e6)]  # sigma / alpha
-Width = Annotated[float, Ge(0.01), Le(100)]  # of a density or a sigmoid on the axis of gamma
+Width = Annotated[float, Ge(0.01), Le(100)]  # width of a density or a sigmoid in gamma
 DataScale = Annotated[float, Ge(1e-3), Le(1e3)]  # standard deviation of data that lie near [-1, 1]
 Share = Annotated[float, Ge(1e-6), Le(1)]
 PartialShare = Annotated[float, Ge(1e-6), Lt(1)]
-Decay = Annotated[float, Ge(0), Le(0.9999999)]  # what a running average keeps of itself; nearer 1, float32 has 1
-Tolerance = Annotated[float, Ge(1e-15), Le(0.1)]  # of a step of an ODE solver
+Decay = Annotated[
+    float, Ge(0), Le(0.9999999)
+]  # weight of the old value in a running average; above, float32 rounds to 1
+Tolerance = Annotated[float, Ge(1e-15), Le(0.1)]  # error allowed in one step of an ODE solver
 Minutes = Annotated[float, Gt(0), Le(1e6)]
 
 Steps = Annotated[int, Ge(1), Le(MAX_STEPS)]
@@ -36,5 +38,5 @@ Positive = Annotated[int, Gt(0), Le(MAX_COUNT)]
 Count = Annotated[int, Ge(0), Le(MAX_COUNT)]
 AtOnce = Annotated[int, Gt(0), Le(MAX_AT_ONCE)]
 Draws = Annotated[int, Ge(1), Le(10_000)]
-EvenDraws = Annotated[int, Ge(2), Le(2**20), MultipleOf(2)]  # for two estimates of each image
+EvenDraws = Annotated[int, Ge(2), Le(2**20), MultipleOf(2)]  # two independent estimates of each image
 Seed = Annotated[int, Ge(0), Lt(2**32)]

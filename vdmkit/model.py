@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model: the one pytree that is trained, saved and asked for likelihoods and samples."""
+"""The model: one pytree that is trained and saved, and gives likelihoods and samples."""
 
 from collections.abc import Callable
 
@@ -15,13 +15,16 @@ from vdmkit.observation import AbstractObservation, CategoricalObservation
 
 
 class DiffusionModel(eqx.Module):
-    """schedule gamma(t), path (alpha, sigma), denoiser (prediction of a network) and observation p(x | z_0).
+    """A diffusion model: schedule gamma(t), path (alpha, sigma), network with its prediction, decoder p(x | z_0).
 
     Args:
-        network: any pytree that is called as `AbstractNetwork` is; it gives (h, w, c, `prediction.outputs`).
+        schedule: The noise schedule gamma(t).
+        prediction: What the network's output means, such as eps or v.
+        network: Any pytree that is called as `AbstractNetwork` is, and returns (h, w, c, `prediction.outputs`).
         shape: (h, w, c) of an image.
-        levels: number of values of a pixel, for the paper's observation; or give another `observation`.
-        path: the paper's, variance preserving, if it is left out.
+        levels: Number of values of a pixel, for the paper's categorical observation.
+        observation: The decoder p(x | z_0), instead of `levels`.
+        path: alpha and sigma as functions of gamma; variance preserving by default, as in the paper.
     """
 
     schedule: AbstractSchedule
@@ -66,23 +69,24 @@ class DiffusionModel(eqx.Module):
         *,
         key: PRNGKeyArray | None = None,
     ) -> Estimate:
-        """x_hat and eps_hat for one latent z at gamma. `key` drives dropout; without it there is none.
+        """Returns the estimates x_hat and eps_hat for one latent z at gamma.
 
         It works under `jax.jit` and `jax.vmap`.
 
         Args:
-            condition: side information on the image by name, such as its label.
+            condition: Side information on the image by name, such as its label.
+            key: Random key of dropout; without a key, dropout is off.
         """
         shown = self.prediction.network_input(z, gamma, self.path)
         output = self.network(shown, gamma, condition or {}, key=key)
         return self.prediction(output, z, gamma, self.path)
 
     def x_hat(self, y: Float[Array, "h w c"], gamma: Float[Array, ""]) -> Float[Array, "h w c"]:
-        """The estimate of the data from y = z / alpha."""
+        """Returns the estimate of the data from y = z / alpha."""
         return self.denoise(self.path.alpha(gamma) * y, gamma).x_hat
 
     @property
     def dimensions(self) -> int:
-        """Number of values in one image."""
+        """Number of values (pixels times channels) in one image."""
         height, width, channels = self.shape
         return height * width * channels

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Between images and data on the real axis: encoding, and the decoder p(x | z_0)."""
+"""The map from images to real data, and the decoder p(x | z_0)."""
 
 import abc
 from collections.abc import Callable
@@ -19,27 +19,27 @@ Lazy = Callable[[], Float[Array, "h w c"]]
 
 
 def level_values(levels: int) -> Float[Array, " v"]:
-    """x_k = 2 (k + 1/2) / V - 1, the centres of V equal bins of [-1, 1]."""
+    """Returns x_k = 2 (k + 1/2) / V - 1, the centres of V equal bins of [-1, 1]."""
     return 2 * (jnp.arange(levels) + 0.5) / levels - 1
 
 
 def require_even_levels(observation: "AbstractObservation", component: str) -> None:
-    """Raises RecipeError if the observation puts levels elsewhere than `level_values`, which `component` is about."""
+    """Raises RecipeError unless the observation puts the levels at `level_values`, as `component` needs."""
     if observation.spacing != 2 / observation.levels:
         raise RecipeError(
-            f"{component} is about levels at the centres of even bins, and the observation puts them elsewhere. "
+            f"{component} needs levels at the centres of equal bins, but the observation puts them elsewhere. "
             'Use observation "categorical".'
         )
 
 
 def require_levels(levels: int, component: str) -> None:
-    """Raises RecipeError if the data are continuous, which has no levels, and `component` is about levels."""
+    """Raises RecipeError if the data are continuous (`levels` is 0), because `component` needs levels."""
     if not levels:
-        raise RecipeError(f"{component} is of data with levels, and these are continuous.")
+        raise RecipeError(f"{component} needs data with levels, but the data are continuous.")
 
 
 class AbstractObservation(eqx.Module):
-    """p(x | z_0). `z_0` is given divided by alpha_0, so that no path needs to be known here.
+    """The decoder p(x | z_0). `z_0` is passed divided by alpha_0, so that a decoder does not depend on the path.
 
     Images are uint8 levels 0..V-1, or the data x themselves where `levels` is 0. `x_hat()` is what the model estimates
     at z_0, for decoders that ask: it calls the network.
@@ -49,21 +49,21 @@ class AbstractObservation(eqx.Module):
 
     @property
     def spacing(self) -> float:
-        """Between the data of neighbouring levels: the width of bins that tile the axis."""
+        """Returns the distance between the data of neighbouring levels: the width of bins that tile the axis."""
         return 2 / self.levels
 
     def encode(self, image: Real[Array, "h w c"]) -> Float[Array, "h w c"]:
-        """Levels 0..V-1 to data x in [-1 + 1/V, 1 - 1/V]."""
+        """Maps levels 0..V-1 to data x in [-1 + 1/V, 1 - 1/V]."""
         return level_values(self.levels)[image] if self.levels else image.astype(float)
 
     @abc.abstractmethod
     def log_prob(
         self, image: Real[Array, "h w c"], z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy
     ) -> Float[Array, ""]:
-        """log p(x | z_0) in nats, summed over pixels and channels."""
+        """Returns log p(x | z_0) in nats, summed over pixels and channels."""
 
     def log_probs(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy) -> Float[Array, "h w c v"]:
-        """log p(x = level k | z_0) of every value, nats: what images are compressed with. Most others do without.
+        """Returns log p(x = level k | z_0) of every pixel in nats, which compression needs; other uses do not call it.
 
         Raises:
             RecipeError: the observation does not give them.
@@ -72,7 +72,7 @@ class AbstractObservation(eqx.Module):
 
     @abc.abstractmethod
     def decode(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy) -> Real[Array, "h w c"]:
-        """The most probable image."""
+        """Returns the most probable image."""
 
 
 define_kind("observation", "the decoder p(x | z_0), from the last latent to levels", AbstractObservation, ("levels",))
@@ -109,7 +109,7 @@ class GaussianObservation(AbstractObservation):
 
     def __check_init__(self) -> None:
         if self.levels:
-            raise RecipeError(f"the gaussian observation is of continuous data, and these have {self.levels} levels.")
+            raise RecipeError(f"the gaussian observation needs continuous data, but these have {self.levels} levels.")
 
     def log_prob(
         self, image: Float[Array, "h w c"], z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy
@@ -123,13 +123,13 @@ class GaussianObservation(AbstractObservation):
 
 @register("observation", "discretised_gaussian")
 class DiscretisedGaussian(AbstractObservation):
-    """The mass that N(x_hat(z_0), sd^2) has in the bin of each level, the outer two reaching to infinity.
+    """p(x | z_0) as the mass of N(x_hat(z_0), sd^2) in the bin of each level; the two outer bins reach to infinity.
 
     Ho et al. 2020, arXiv 2006.11239, eq. 13, as in improved-diffusion: levels lie at 2 k / (V - 1) - 1, and the normal
     distribution function is taken as 1/2 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)) / 2.
 
     Args:
-        sd: DDPM's is the square root of the variance of its second step.
+        sd: Standard deviation; DDPM takes the square root of the variance of its second step.
     """
 
     levels: int = eqx.field(static=True)
@@ -172,5 +172,5 @@ def _tanh_argument(x: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
 
 
 def _log_cdf(argument: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
-    """log((1 + tanh) / 2), at least log 1e-12."""
+    """Returns log((1 + tanh) / 2), at least log 1e-12."""
     return jnp.maximum(jax.nn.log_sigmoid(2 * argument), jnp.log(1e-12))

@@ -27,10 +27,10 @@ def adamw(
     decay: Literal["none", "cosine"] = "none",
     clip_norm: Annotated[float, Ge(0), Le(1e6)] = 0.0,
 ) -> optax.GradientTransformation:
-    """AdamW as the authors run it: everything but `bias` decays, warm-up from 0. clip_norm = 0 clips nothing.
+    """AdamW as in the authors' code: all parameters but `bias` decay, and the learning rate warms up from 0.
 
-    decay = "cosine" takes the learning rate to 0 at the end of training. The rate is that of the count before
-    the update, so with a warm-up the first update changes nothing.
+    decay = "cosine" takes the learning rate to 0 at the end of training, and clip_norm = 0 does not clip. The rate
+    depends on the number of updates made before, so with a warm-up the first update changes nothing.
     """
     rate = learning_rates(steps, learning_rate, warmup_steps, decay)
     update = optax.adamw(rate, b1, b2, eps, weight_decay=weight_decay, mask=_decays)
@@ -38,7 +38,7 @@ def adamw(
 
 
 def learning_rates(steps: int, learning_rate: float, warmup_steps: int, decay: str) -> optax.Schedule:
-    """The learning rate by the number of updates made before."""
+    """Returns the learning rate as a function of the number of updates made before."""
     if decay == "cosine":
         after_warmup = optax.cosine_decay_schedule(learning_rate, max(steps - warmup_steps, 1))
     else:
@@ -48,7 +48,11 @@ def learning_rates(steps: int, learning_rate: float, warmup_steps: int, decay: s
 
 
 def interior_apart(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """One for the interior of the schedule and one for all else, so that a norm to clip at is of one objective."""
+    """Returns the optimizer with a separate state for the schedule's interior.
+
+    The interior minimises another objective (the variance of the loss), and a gradient norm to clip at should not mix
+    the two.
+    """
     return optax.partition({"interior": optimizer, "rest": optimizer}, _objective_of)
 
 
@@ -61,5 +65,5 @@ def _objective_of(params: PyTree) -> PyTree:
 
 
 def _decays(params: PyTree) -> PyTree:
-    """True for every parameter whose own name is not `bias`: kernels, scales, and the schedule's w and b."""
+    """Returns True for every parameter that is not named `bias`: kernels, scales, and the schedule's w and b."""
     return jax.tree_util.tree_map_with_path(lambda path, _: getattr(path[-1], "name", "") != "bias", params)

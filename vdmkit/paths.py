@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a path leads to, in words, before anything is read from it: a FIFO would be waited for without end."""
+"""Describes what a path leads to before anything is read from it: reading from a FIFO would wait for ever."""
 
 import stat
 from pathlib import Path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keys by purpose: one seed, and a stream for every use of it that no other use can touch."""
+"""Keys by purpose: one seed gives an independent random stream to each of its uses."""
 
 import zlib
 
@@ -8,5 +8,5 @@ from jaxtyping import PRNGKeyArray
 
 
 def fold_purpose(key: PRNGKeyArray, purpose: str) -> PRNGKeyArray:
-    """The stream of `purpose` ("init", "train", "evaluate", "sample", ...) under `key`."""
+    """Returns the random key of `purpose` ("init", "train", "evaluate", "sample", ...) under `key`."""
     return jax.random.fold_in(key, zlib.crc32(purpose.encode()))

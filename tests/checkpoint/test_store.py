@@ -216,7 +216,7 @@ def test_another_recipe_s_state_is_refused(filled, like):
     with pytest.raises(CheckpointError) as caught:
         read_step(filled / "3", other)
     assert str(caught.value).splitlines() == [
-        f"{filled / '3'}: the checkpoint is not of this recipe.",
+        f"{filled / '3'}: the checkpoint does not belong to this recipe.",
         "  a: float32[2, 3] in the checkpoint, float32[3, 2] in the recipe",
         "  n: int32[] in the checkpoint, float32[] in the recipe",
         "  more: float32[1] in the recipe, missing in the checkpoint",

@@ -152,7 +152,7 @@ def test_a_schedule_that_may_not_follow_the_variance(run, recipe, data):
     result = run("check", str(recipe), *(part for each in overrides for part in ("--set", each)))
     assert result.code == 2
     assert result.err.count('objective.schedule_loss = "variance"') == 3
-    assert "Put it into schedule pinned" in result.err
+    assert "interior` of schedule pinned" in result.err
     accepted = ("objective.schedule_loss=variance", "model.schedule.name=pinned")
     result = run("check", str(recipe), *(part for each in accepted for part in ("--set", each)))
     assert result.out.startswith(f"{recipe} is valid")
@@ -184,7 +184,7 @@ def test_a_schedule_that_may_not_follow_the_variance(run, recipe, data):
         (
             "model.schedule={name='shifted_cosine', gamma_max=20, resolution=65536}",
             "schedule 'shifted_cosine': gamma goes from 0.562943 to 33.864: expected -30 to 30. "
-            "Below, z_t has lost its noise in float32, and above its image.",
+            "In float32, z_t loses its noise below this range, and its image above it.",
         ),
         ("model.network={name='vdm_unet', blocks=0}", "blocks: expected greater than or equal to 1, found 0."),
         (
@@ -198,7 +198,7 @@ def test_a_schedule_that_may_not_follow_the_variance(run, recipe, data):
         ),
         (
             "sampling.grid={name='gammas', gammas=[-8.0, 0.0, 5.0]}",
-            "grid gammas: it is of 2 steps, and 250 were asked for.",
+            "grid gammas: it has 2 steps, but 250 were asked for.",
         ),
         (
             "sampling.sampler.kernel=mixture",
@@ -208,8 +208,8 @@ def test_a_schedule_that_may_not_follow_the_variance(run, recipe, data):
         ("sampling.sampler={name='lms', order=5}", "sampler.order: expected less than or equal to 4, found 5."),
         (
             "sampling.label=3",
-            "sampling.label = 3: network 'small_unet' is not told labels. "
-            "Put it into network labelled, or leave sampling.label out.",
+            "sampling.label = 3: network 'small_unet' does not use labels. "
+            "Put it into network labelled, or remove sampling.label.",
         ),
     ],
 )
@@ -238,7 +238,7 @@ def test_labels_that_would_not_be_used(run, recipe):
     assert run(*guided, "--set", "sampling.label=10").err == "sampling.label = 10: expected 0 to 9.\n"
     assert "steps to z_0, guidance 2, label 9\n" in run(*guided, "--set", "sampling.label=9").out
     npz = ("--set", "data={name='npz', path='nowhere.npz'}")
-    assert run(*guided, *npz).err == "sampling.guidance = 2: data 'npz' have no labels. Leave it out.\n"
+    assert run(*guided, *npz).err == "sampling.guidance = 2: data 'npz' have no labels. Remove this key.\n"
 
 
 SCHEDULES = '''

@@ -220,7 +220,7 @@ def test_another_checkpoint(tmp_path, coded, learned) -> None:
         nudged,
         eqx.tree_at(lambda m: m.prediction.level_counts, learned, learned.prediction.level_counts + 1),
     ):
-        with pytest.raises(CodecError, match="it is of the model"):
+        with pytest.raises(CodecError, match="it was made with the model"):
             read(path, other)
 
 

@@ -66,7 +66,7 @@ def test_resume_with_another_header_is_refused(vdmz, tmp_path):
     changes = 'T was 10, is now 20; flag was 1, is now true; new was absent, is now "a"; seed was 3, is now absent'
     with pytest.raises(CodecError, match=changes):
         vdmz.write(path, header=now, resume=True)
-    with pytest.raises(CodecError, match=r"--resume goes on with it; delete it"):
+    with pytest.raises(CodecError, match=r"Use --resume to go on with it, or delete it"):
         vdmz.write(path)
     assert part.read_bytes() == before, "what is refused is not touched"
     assert vdmz.read(vdmz.write(path, vdmz.chunks[1:], header=begun, resume=True))[1] == vdmz.chunks

@@ -146,7 +146,7 @@ def test_an_empty_recipe_asks_for_everything(write):
         ("a = [1,", "a.toml:1:8: not valid TOML"),
         ("extends = 3", "a.toml:1: extends: expected the path of a recipe, found 3."),
         ('extends = "no.toml"', "a.toml:1: extends: no.toml: no such file. The path is relative to a.toml."),
-        ('extends = "a.toml"', "a.toml: extends goes in a circle"),
+        ('extends = "a.toml"', "a.toml: extends is circular"),
     ],
 )
 def test_files_that_cannot_be_read(write, text, expected):

@@ -81,7 +81,7 @@ def test_circles_are_refused(write):
     """Two recipes that extend each other would be read forever."""
     write(text='extends = "b.toml"\n', name="a.toml")
     write(text='extends = "a.toml"\n', name="b.toml")
-    with pytest.raises(RecipeError, match=r"circle: \S*a.toml -> \S*b.toml -> \S*a.toml"):
+    with pytest.raises(RecipeError, match=r"circular: \S*a.toml -> \S*b.toml -> \S*a.toml"):
         load_recipe("a.toml")
 
 

@@ -131,9 +131,9 @@ def test_samples_of_a_label_beside_images_of_it(program, tmp_path):
     assert refused == (1, "", f"-n 100: at most {of_seven}, the test images of label 7.\n")
     for command in ("score", "sample"):
         twice = program(command, "--ckpt", str(labelled), "--steps", "2", "--set", "sampling.steps=3")
-        assert twice == (2, "", "--steps and --set sampling.steps say the same. Leave one of them out.\n")
+        assert twice == (2, "", "--steps and --set sampling.steps set the same key. Omit one of them.\n")
     folder = program("score", "--ckpt", str(labelled), "--inception", str(tmp_path))
-    assert folder == (2, "", f"--inception {tmp_path}: a folder. Give the file of the weights that is in it.\n")
+    assert folder == (2, "", f"--inception {tmp_path}: a folder. Give the file of weights inside it.\n")
 
 
 def last_line(result: tuple[int, str, str]) -> tuple[int, str, str]:
@@ -154,7 +154,7 @@ def test_without_inception_there_is_no_fid(gray):
     """A distance would be called FID, or null be left out of the JSON."""
     scores = score_run(load_run(gray), COUNT)
     assert scores.as_json()["fid"] is None
-    assert str(scores).endswith("these distances are no FID.")
+    assert str(scores).endswith("these distances are not FID.")
 
 
 @pytest.mark.parametrize("missing", ["weights", "package"])
@@ -177,12 +177,12 @@ def test_continuous_images_are_refused_before_sampling(tmp_path, monkeypatch):
     """Densities would be forced into bytes, or refused when the samples are drawn."""
     run = load_run(run_of("oracle_gaussian_continuous", tmp_path))
     monkeypatch.setattr(_score, "draw_samples", None)
-    with pytest.raises(DataError, match="FID is of gray or RGB images with levels, found continuous data"):
+    with pytest.raises(DataError, match="FID needs gray or RGB images with levels, found continuous data"):
         score_run(run, COUNT, stand_in)
 
 
 def test_images_of_other_levels_are_refused_before_sampling(gray, monkeypatch):
     """Samples of 17 levels would be scaled as if of 9, past white."""
     monkeypatch.setattr(_score, "draw_samples", None)
-    with pytest.raises(DataError, match=r"What is measured of one says nothing of the other\."):
+    with pytest.raises(DataError, match=r"The model has no likelihood for them\."):
         score_run(load_run(gray, ["data.levels=9"]), COUNT)

@@ -121,7 +121,7 @@ def test_a_package_that_takes_the_name_of_a_run_s_file(processes, tiny):
 
     new = processes("run", tiny, "--out", "new", plugins=plugins, packages=folder)
     assert (new.code, new.out) == (2, "")
-    assert "straight.py: the name is taken by vdmkit-straight, which is installed. Leave --plugin out" in new.err
+    assert "straight.py: the name is taken by vdmkit-straight, which is installed. Omit --plugin" in new.err
     file.write_text(file.read_text() + "\n# edited\n")
     edited = processes(*evaluate, plugins=("--plugin", "straight.py"), packages=folder)
     assert (edited.code, edited.out) == (2, "")

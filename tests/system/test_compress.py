@@ -121,7 +121,7 @@ def test_names_and_salvage(program, tiny, whole) -> None:
     (program.cwd / "in" / "notes.txt").write_text("not an image")
     made = program("compress", "in", "-o", "a.vdmz", "--ckpt", str(whole), "--chunk", "3", *QUICK)
     assert made.code == 0, made.err
-    assert "1 other files in these folders are passed over" in made.err
+    assert "1 other files in these folders are skipped" in made.err
     back = program("decompress", "a.vdmz", "-o", "out", "--ckpt", str(whole))
     assert back.code == 0, back.err
     before, after = (
@@ -195,7 +195,7 @@ def test_resumed_after_a_kill(processes, tiny, whole, folder) -> None:
     assert not (processes.cwd / "a.vdmz").exists()
     stopped = processes(*command)
     refuses(stopped)
-    assert "--resume goes on with it" in stopped.err
+    assert "Use --resume to go on with it" in stopped.err
     resumed = processes(*command, "--resume")
     assert resumed.code == 0, resumed.err
     result, found = decoded(processes, whole, "a.vdmz")
@@ -209,7 +209,7 @@ def test_another_run_is_refused(program, tiny, whole, folder) -> None:
     assert program("run", tiny, "--out", "other", "--set", "seed=2").code == 0
     result, _ = decoded(program, Path("other"), str(folder / "portable.vdmz"))
     refuses(result)
-    assert "it is of the model" in result.err
+    assert "it was made with the model" in result.err
 
 
 @pytest.mark.system

@@ -42,7 +42,7 @@ def test_a_converted_run_has_the_same_bound_and_goes_on(program, tiny):
     assert "continuing new from step 12" in more.err
     labelled = program("sample", "--ckpt", "new", "--set", "sampling.guidance=2")
     assert labelled.code == 2
-    assert labelled.err.startswith("sampling.guidance = 2: network 'translated' is not told labels.")
+    assert labelled.err.startswith("sampling.guidance = 2: network 'translated' does not use labels.")
     back = program("convert", "--ckpt", "run", "--to", tiny, "-o", "levels")
     assert (back.code, back.out) == (2, "")
     assert back.err.startswith(f"--to {tiny}: prediction 'categorical' has 17 outputs a pixel and channel; convert")

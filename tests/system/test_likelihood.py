@@ -263,7 +263,7 @@ def test_what_is_no_likelihood(processes, whole):
     reason = "the solver did not reach its end for 4 of 4 images: give it more likelihood.estimator.max_steps."
     refused = measure(processes, whole, *fails, code=4)
     assert refused.out == ""
-    message = f"not a likelihood: {reason} --allow-untrusted prints the number, marked as none. "
+    message = f"not a likelihood: {reason} --allow-untrusted prints the number, marked as untrusted. "
     message += "What was measured is kept for that in run/likelihood.unfinished; or delete it."
     assert refused.err.splitlines()[-1] == message
     assert not (refused.run / "likelihood").exists()
@@ -289,7 +289,7 @@ REFUSED = [  # by the recipe alone
     ),
 ]
 REFUSED_LATER = [  # when the model is there, and was checked
-    (("--precision", "0.1", "--estimator", "ode"), "Leave the precision out and set likelihood.estimator.draws."),
+    (("--precision", "0.1", "--estimator", "ode"), "Omit the precision and set likelihood.estimator.draws."),
     (("--precision", "0.1", "--estimator", "importance"), "the importance estimator cannot plan for a precision"),
     (("--steps", "4", "--estimator", "ode", *ADAPTIVE), 'likelihood.estimator.steps = 4 with step_size = "adaptive"'),
 ]
@@ -335,7 +335,7 @@ def test_data_that_do_not_fit(program, whole, tiny, snapshot):
     likelihood = ("likelihood", "--ckpt", "run", "--set")
     commands = [(*likelihood, change) for change in ("data.path=larger.npz", "data.levels=18", "likelihood.images=1")]
     shape, levels, single = program.together(*commands)
-    fits = "the model was trained on (8, 8, 1, 17). What is measured of one says nothing of the other.\n"
+    fits = "the model was trained on (8, 8, 1, 17). The model has no likelihood for them.\n"
     images = "images of (height, width, channels, levels)"
     assert (shape.code, shape.out, shape.err) == (1, "", f"larger: {images} (8, 9, 1, 17); {fits}")
     assert (levels.code, levels.out, levels.err) == (1, "", f"noise: {images} (8, 8, 1, 18); {fits}")

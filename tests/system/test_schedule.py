@@ -56,7 +56,7 @@ def test_killed_it_goes_on_where_it_was(processes, whole):
     assert alone.code == 0, alone.err
     # two draws of 6 + 6 images: errors at 11 gammas, steps from the upper 10
     assert "at 11 gammas on 6 train images and 6 test images: 504 evaluations of the network.\n" in alone.err
-    assert "kept in undisturbed/schedule.unfinished: if this is stopped, the same command goes on." in alone.err
+    assert "kept in undisturbed/schedule.unfinished: if this is stopped, the same command continues." in alone.err
     counted = r"os.rename schedule\.unfinished/.*/"
     order = np.random.default_rng(0).permutation(11).tolist()
     killed = processes("schedule", "--ckpt", "killed", *few, faults=rf"SIGKILL {counted}{order[2]}\.npz ")
@@ -82,7 +82,7 @@ def test_what_is_refused(program, whole, tmp_path):
     likelihood = ("likelihood", "--ckpt", str(whole))
     for arguments, code, message in (
         (("schedule", "--ckpt", str(whole), "--steps", "2,x"), 2, "--steps 2,x: expected numbers from 1 to 999"),
-        ((*likelihood, "--kernel", "mixture"), 2, "kernel mixture: in continuous time there is none"),
+        ((*likelihood, "--kernel", "mixture"), 2, "kernel mixture: continuous time has no kernel"),
         ((*likelihood, "--grid", str(tmp_path / "nameless.toml")), 2, "without a name"),
         ((*likelihood, "--grid", str(tmp_path / "absent.toml")), 2, "absent.toml: no such file."),
         (

@@ -18,7 +18,7 @@ def test_scores(program, whole):
     for kind in found["distance"]:
         assert f"{found['distance'][kind]:.4f} ({found['distance_of_real'][kind]:.4f})" in text.out
         assert 0 <= found["neighbours"][kind]["recall"] <= 1
-    assert text.out.splitlines()[-1] == "None of these features is Inception's: these distances are no FID."
+    assert text.out.splitlines()[-1] == "These features are not Inception's, so these distances are not FID."
 
 
 def test_more_than_there_are(program, whole):

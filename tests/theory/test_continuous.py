@@ -138,9 +138,9 @@ def test_the_flow_gives_the_density_of_the_data(source) -> None:
 
 def test_levels_and_continuous_data_are_not_mixed_up() -> None:
     """False if a density could be reported as a probability, or a solve start outside the bin of its level."""
-    with pytest.raises(RecipeError, match="the categorical observation is of data with levels"):
+    with pytest.raises(RecipeError, match="the categorical observation needs data with levels"):
         CategoricalObservation(0)
-    with pytest.raises(RecipeError, match="the gaussian observation is of continuous data, and these have 17"):
+    with pytest.raises(RecipeError, match="the gaussian observation needs continuous data, but these have 17"):
         GaussianObservation(17)
     for levels, dequantisation in ((0, "uniform"), (0, "truncated_normal"), (17, "none")):
         with pytest.raises(RecipeError, match=f'dequantisation = "{dequantisation}" with {levels} levels'):

@@ -244,6 +244,6 @@ def test_steps_too_long_for_float32_are_refused(model) -> None:
     key = jax.random.key(0)
     with jax.enable_x64(False):
         for estimator in (VariationalBound(1), ImportanceWeighted(steps=1)):
-            with pytest.raises(RecipeError, match="T = 1 steps from gamma = -20 to 24 cannot be told from rounding"):
+            with pytest.raises(RecipeError, match="T = 1 steps from gamma = -20 to 24 are too few for the rounding"):
                 estimator.plan(long, IMAGES, precision=0.0, key=key)
         VariationalBound(4).plan(long, IMAGES, precision=0.0, key=key)

@@ -211,7 +211,7 @@ def test_training_leaves_the_bound(before_and_after) -> None:
 
 
 REFUSED = {
-    "ends": ("model.schedule.name=learned_monotone", "the ends of the schedule are not held. Put it into .* pinned"),
+    "ends": ("model.schedule.name=learned_monotone", "the ends of the schedule are not fixed apart .* pinned"),
     "shape": ("model.schedule.interior=fixed_linear", "nothing to learn"),
     "steps": ("objective.steps=10", r"with objective.steps = 10 the bound depends on the interior"),
     "times": ("objective.time_sampler=discrete_grid", "discrete_grid the mean loss depends on the interior"),

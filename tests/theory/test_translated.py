@@ -93,5 +93,5 @@ def test_a_translated_network_has_the_same_bound(batch, before: str, after: str)
 
 def test_levels_are_no_direction() -> None:
     """False if what is known of the levels of a pixel could be lost in a conversion without a word."""
-    with pytest.raises(RecipeError, match="prediction categorical is no direction"):
+    with pytest.raises(RecipeError, match="prediction categorical is not a direction"):
         translated((PATHS[0], "categorical"), (PATHS[0], "eps"))

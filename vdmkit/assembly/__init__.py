@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a checked recipe to the objects that it describes.
+"""Builds the objects that a checked recipe describes.
 
-It is a room of its own because reading a recipe loads no JAX, and building what it describes does.
+Building loads JAX; reading a recipe does not.
 """
 
 from vdmkit.assembly._checks import check_objective, check_rest, check_schedule, check_without_data

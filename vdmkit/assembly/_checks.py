@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Refusals that come before what takes hours."""
+"""Checks of a recipe before training, so that a mistake does not show after hours."""
 
 import jax
 
@@ -15,7 +15,7 @@ _MADE_UP_SHAPES = ((64, 64, 3), (120, 120, 3))
 
 
 def check_objective(recipe: Recipe) -> None:
-    """Raises RecipeError if the steps are of no bound, or the schedule's variance is not all that is to change."""
+    """Raises RecipeError if the steps do not define a bound, or `schedule_loss = "variance"` would change the bound."""
     objective, schedule = build_objective(recipe), recipe.model.schedule.build(key=jax.random.key(0))
     if objective.steps:
         steps_of_bound(objective.grid, schedule, objective.steps)
@@ -24,7 +24,7 @@ def check_objective(recipe: Recipe) -> None:
 
 
 def check_schedule(recipe: Recipe) -> None:
-    """Evaluate the schedule that training starts from. Raises RecipeError or PluginError, which names it."""
+    """Evaluates the initial schedule. Raises RecipeError or PluginError, which names it."""
     schedule = recipe.model.schedule.build(key=fold_purpose(init_key(recipe), "schedule"))
     with recipe.model.schedule.component.named("cannot be evaluated"):
         check_increasing(schedule)
@@ -32,25 +32,25 @@ def check_schedule(recipe: Recipe) -> None:
 
 
 def check_rest(recipe: Recipe) -> None:
-    """Build what is used after training, so that a refusal does not come after hours. Raises RecipeError."""
+    """Builds what is used after training. Raises RecipeError if something cannot be built."""
     recipe.sampling.sampler.build()
     _check_sampling_grid(recipe)
     build_guidance(recipe)
 
 
 def _check_sampling_grid(recipe: Recipe) -> None:
-    """A grid of given steps is asked for others."""
+    """Raises RecipeError if the grid has another number of steps than the recipe samples with."""
     grid, settings = recipe.sampling.grid.build(), recipe.sampling
-    latents = settings.steps - (settings.end == "image")  # whose last step is not of the grid
+    latents = settings.steps - (settings.end == "image")  # the last step, to the image, is not part of the grid
     if latents:
         grid(recipe.model.schedule.build(key=jax.random.key(0)), latents)
 
 
 def check_without_data(recipe: Recipe, levels: int) -> None:
-    """Build the model for images of two made-up sizes, without allocating it.
+    """Builds the model for images of two made-up sizes, without allocating it.
 
     Raises:
-        VdmkitError: both are refused in the same words, which therefore are not about the size of the images.
+        VdmkitError: both fail with the same message, so the size of the images is not the reason.
     """
     refusals = [_refusal(recipe, shape, levels) for shape in _MADE_UP_SHAPES]
     if refusals[0] and str(refusals[0]) == str(refusals[1]):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trained model on another path, or with another prediction: its recipe, its parts, and where training goes on."""
+"""Converts a trained model to another path or prediction: its recipe, its parameters and its training state."""
 
 from dataclasses import replace
 from typing import Any
@@ -18,7 +18,7 @@ from vdmkit.training import TrainState
 
 
 def converted_recipe(trained: Recipe, target: Recipe) -> Recipe:
-    """The recipe of a run, with another's path and prediction."""
+    """Returns the recipe of a run with another recipe's path and prediction."""
     before, after = trained.model, target.model
     network = before.network
     if before.prediction != after.prediction or is_direction(before.prediction):
@@ -30,19 +30,19 @@ def converted_recipe(trained: Recipe, target: Recipe) -> Recipe:
 
 
 def refuse_untranslatable(recipe: Recipe, counts: Array, where: str) -> None:
-    """Raises RecipeError for a prediction that nothing translates, such as one of levels."""
+    """Raises RecipeError for a prediction that cannot be converted, such as one over levels."""
     prediction = recipe.model.prediction
     if is_direction(prediction):
         return
     outputs = build_prediction(recipe, counts).outputs
-    found = f"has {outputs} outputs a pixel and channel" if outputs > 1 else "is no direction in the plane of x and eps"
+    found = f"has {outputs} outputs a pixel and channel" if outputs > 1 else "is not a direction in x and eps"
     every = (Choice("prediction", name) for name in sorted(registry("prediction").components))
     known = ", ".join(choice.name for choice in every if is_direction(choice))
     raise RecipeError(f"{where}: prediction {prediction.name!r} {found}; convert needs one of {known}.")
 
 
 def carry(old: DiffusionModel, template: DiffusionModel) -> DiffusionModel:
-    """The model that `template` describes, with the parameters of `old`."""
+    """Returns the model that `template` describes, with the parameters of `old`."""
     network = template.network
     if isinstance(network, Translated):
         network, prediction = eqx.tree_at(lambda n: n.inner, network, old.network), template.prediction
@@ -57,6 +57,6 @@ def _params(model: DiffusionModel) -> Any:
 
 
 def started_anew(recipe: Recipe, model: DiffusionModel, ema: DiffusionModel, step: Array) -> TrainState:
-    """With an optimiser and an objective that have seen nothing yet."""
+    """Returns a training state with a new optimiser state and a new objective."""
     opt_state = build_optimizer(recipe).init(_params(model))
     return TrainState(model, _params(ema), opt_state, step, build_objective(recipe))

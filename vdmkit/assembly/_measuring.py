@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a recipe says about likelihoods and samples of the trained model."""
+"""Builds estimators of likelihoods and samplers from a recipe."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ from vdmkit.sampling import Guidance, SamplingConfig
 
 
 def build_estimator(recipe: Recipe, levels: int) -> AbstractEstimator[Any]:
-    """What `vdmkit likelihood` measures by; as the model was trained, where the recipe does not say otherwise.
+    """Returns the estimator of `vdmkit likelihood`; by default it measures the bound as it was trained.
 
     Raises:
-        RecipeError: it refuses its settings, or images of so many levels.
+        RecipeError: the estimator refuses its settings or this number of levels.
     """
     steps, kernel, grid = (getattr(recipe.objective, name) for name in ("steps", "kernel", "grid"))
     choice = recipe.likelihood.estimator
@@ -24,7 +24,7 @@ def build_estimator(recipe: Recipe, levels: int) -> AbstractEstimator[Any]:
 
 
 def build_guidance(recipe: Recipe) -> Guidance | None:
-    """The labels of samples, if they have any. Raises RecipeError for labels that would not be used."""
+    """Returns the labels of samples, or None. Raises RecipeError for labels that would not be used."""
     guidance, label = recipe.sampling.guidance, recipe.sampling.label
     network, classes = recipe.model.network, recipe.data.build().classes
     if not guidance and label is None:
@@ -32,30 +32,30 @@ def build_guidance(recipe: Recipe) -> Guidance | None:
     key, value = ("guidance", f"{guidance:g}") if guidance else ("label", label)
     if not is_told_labels(network):
         raise RecipeError(
-            f"sampling.{key} = {value}: network {network.name!r} is not told labels. "
-            f"Put it into network labelled, or leave sampling.{key} out."
+            f"sampling.{key} = {value}: network {network.name!r} does not use labels. "
+            f"Put it into network labelled, or remove sampling.{key}."
         )
     if not classes:
-        raise RecipeError(f"sampling.{key} = {value}: data {recipe.data.name!r} have no labels. Leave it out.")
+        raise RecipeError(f"sampling.{key} = {value}: data {recipe.data.name!r} have no labels. Remove this key.")
     if label is not None and label >= classes:
         raise RecipeError(f"sampling.label = {label}: expected 0 to {classes - 1}.")
     if not guidance:
         raise RecipeError(
             f"sampling.label = {label} with sampling.guidance = 0, by which samples have no labels. "
-            "Set sampling.guidance to 1 or more, or leave sampling.label out."
+            "Set sampling.guidance to 1 or more, or remove sampling.label."
         )
     return Guidance(guidance, classes, label)
 
 
 def build_evaluator(recipe: Recipe) -> VariationalBound:
-    """What `vdmkit run` and `vdmkit evaluate` measure by: the bound of training, or in T steps of the evaluation."""
+    """Returns the estimator of `vdmkit run` and `vdmkit evaluate`: the bound as trained, or with other steps."""
     settings, objective = recipe.evaluation, recipe.objective
     trained = objective.steps, objective.kernel, objective.grid
     return VariationalBound(*trained, draws=settings.draws, steps=settings.steps)
 
 
 def build_sampling(recipe: Recipe) -> SamplingConfig:
-    """How the recipe draws samples. Raises RecipeError for labels that would not be used."""
+    """Returns how the recipe draws samples. Raises RecipeError for labels that would not be used."""
     settings = recipe.sampling
     return SamplingConfig(
         sampler=settings.sampler.build(),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model that a recipe describes."""
+"""Builds the model that a recipe describes."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from vdmkit.registry import Choice
 
 
 def training_counts(recipe: Recipe, train: Images) -> Int[Array, "h w c v"]:
-    """How often each level occurs at each pixel of the training set; zeros where the prediction does not ask."""
+    """Returns how often each level occurs at each training pixel; zeros if the prediction does not use it."""
     choice = recipe.model.prediction
     if train.levels and "level_counts" in choice.component.injected:
         return jnp.asarray(data.level_counts(train))
@@ -27,7 +27,7 @@ def training_counts(recipe: Recipe, train: Images) -> Int[Array, "h w c v"]:
 
 
 def build_model(recipe: Recipe, level_counts: Int[Array, "h w c v"], *, key: PRNGKeyArray) -> DiffusionModel:
-    """The model before training. For `level_counts` see `training_counts`."""
+    """Builds the model before training. For `level_counts` see `training_counts`."""
     h, w, c, levels = level_counts.shape
     choices = recipe.model
     schedule = choices.schedule.build(key=fold_purpose(key, "schedule"))
@@ -55,28 +55,28 @@ def build_model(recipe: Recipe, level_counts: Int[Array, "h w c v"], *, key: PRN
 
 
 def build_prediction(recipe: Recipe, level_counts: Int[Array, "h w c v"]) -> AbstractPrediction:
-    """The model's. For `level_counts` see `training_counts`."""
+    """Builds the model's prediction. For `level_counts` see `training_counts`."""
     *shape, levels = level_counts.shape
     context = {"shape": tuple(shape), "levels": levels, "level_counts": level_counts, **_distribution(recipe)}
     return recipe.model.prediction.build(**context)
 
 
 def shapes_of_estimate(prediction: AbstractPrediction, shape: tuple[int, int, int]) -> Estimate:
-    """The shapes of what it knows of a latent."""
+    """Returns the shapes of a prediction's estimate."""
     z, gamma = jnp.zeros(shape), jnp.zeros(())
     output = jnp.zeros((*shape, prediction.outputs))
     return eqx.filter_eval_shape(prediction, output, z, gamma, VariancePreserving())
 
 
 def _check_kernels(recipe: Recipe, estimate: Estimate) -> None:
-    """Raises RecipeError if a kernel of the recipe needs more than the estimate has."""
+    """Raises RecipeError if a kernel of the recipe needs more than the estimate provides."""
     choices = (recipe.objective.kernel, recipe.sampling.sampler, recipe.likelihood.estimator)
     for kernel in (one for choice in choices for one in choice.nested() if one.kind == "kernel"):
         eqx.filter_eval_shape(kernel.build(), estimate, estimate.x_hat, jnp.zeros(()), -jnp.ones(()))
 
 
 def _distribution(recipe: Recipe) -> dict[str, AbstractDistribution]:
-    """What the images are drawn from, by the name of the parameter; nothing where the prediction does not ask."""
+    """Returns the data's distribution by the name of the parameter; empty if the prediction does not use it."""
     prediction = recipe.model.prediction
     if "distribution" not in prediction.component.injected:
         return {}
@@ -88,6 +88,6 @@ def _distribution(recipe: Recipe) -> dict[str, AbstractDistribution]:
 
 
 def is_told_labels(network: Choice) -> bool:
-    """Whether this network, or one in it, reads labels."""
+    """Returns whether this network, or one inside it, reads labels."""
     networks = [one.component for one in network.nested() if one.kind == "network"]
     return any("classes" in one.injected and not getattr(one.target, "hands_labels_on", False) for one in networks)

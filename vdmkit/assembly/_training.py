@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training that a recipe describes."""
+"""Builds the training that a recipe describes."""
 
 import equinox as eqx
 import jax
@@ -20,13 +20,13 @@ from vdmkit.training import TrainState, Update, initial_state
 
 
 def build_optimizer(recipe: Recipe) -> optax.GradientTransformation:
-    """The recipe's optimiser, told how many steps it will make."""
+    """Builds the recipe's optimiser for its number of steps."""
     optimizer = recipe.optimizer.build(steps=recipe.training.steps)
     return interior_apart(optimizer) if recipe.objective.schedule_loss == "variance" else optimizer
 
 
 def build_learning_rate(recipe: Recipe) -> optax.Schedule | None:
-    """The learning rate by the number of updates made before; None for a plugin's optimiser, which alone knows."""
+    """Returns the learning rate as a function of the updates made; None for a plugin's optimiser."""
     if recipe.optimizer.component.target is not adamw:
         return None
     keys = {key: recipe.optimizer.params[key] for key in ("learning_rate", "warmup_steps", "decay")}
@@ -34,12 +34,12 @@ def build_learning_rate(recipe: Recipe) -> optax.Schedule | None:
 
 
 def build_update(recipe: Recipe, optimizer: optax.GradientTransformation) -> Update:
-    """The recipe's training step."""
+    """Builds the recipe's training step."""
     return Update(optimizer, recipe.training.ema, recipe.training.ema_warmup)
 
 
 def build_objective(recipe: Recipe) -> Objective:
-    """The recipe's objective, before its time sampler has learned."""
+    """Builds the recipe's objective, before its time sampler has learned."""
     choices = recipe.objective
     time_sampler, weighting = choices.time_sampler.build(), choices.weighting.build()
     return Objective(
@@ -58,25 +58,25 @@ def initial_model(recipe: Recipe, train: Images) -> DiffusionModel:
 
 
 def build_state(recipe: Recipe, level_counts: Int[Array, "h w c v"]) -> TrainState:
-    """The state that training starts from; a function of the recipe and the training set alone."""
+    """Builds the initial training state, a function of the recipe and the training set alone."""
     model = build_model(recipe, level_counts, key=init_key(recipe))
     return initial_state(model, build_optimizer(recipe), build_objective(recipe))
 
 
 def state_like(recipe: Recipe, shape: tuple[int, int, int], levels: int) -> TrainState:
-    """The shapes and types of the recipe's state, without allocating it: what a checkpoint is read into."""
+    """Returns the shapes and types of the recipe's state, into which a checkpoint is read, without allocating it."""
     counts = jax.ShapeDtypeStruct((*shape, levels), jnp.int32)
     return eqx.filter_eval_shape(build_state, recipe, counts)
 
 
 def count_parameters(recipe: Recipe, source: AbstractSource) -> int:
-    """Number of trained parameters, without allocating them."""
+    """Returns the number of trained parameters, without allocating them."""
     model = state_like(recipe, source.shape, source.levels).ema
     return sum(leaf.size for leaf in jax.tree.leaves(model))
 
 
 def scalars_of(recipe: Recipe, state: TrainState) -> dict[str, float]:
-    """gamma_0 and gamma_1 of the trained schedule, and the learning rate of the last update where it is known."""
+    """Returns gamma_0 and gamma_1 of the schedule, and the learning rate of the last update if it is known."""
     gamma_0, gamma_1 = ends_of(state.model.schedule)
     ends = {"schedule/gamma_0": gamma_0, "schedule/gamma_1": gamma_1}
     rate = build_learning_rate(recipe)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints on disk."""
+"""Writing and reading of checkpoints."""
 
 from absl import logging
 
 from vdmkit.checkpoint._read import Restored, read_chosen, read_newest, read_step, steps_in
 from vdmkit.checkpoint._store import CheckpointStore
 
-# Orbax logs what our own messages say, and tracebacks.
+# Orbax logs tracebacks of errors for which vdmkit has its own messages.
 logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
 
 __all__ = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SHA-256 of every file of a checkpoint, so that a damaged one is known before anything reads it."""
+"""SHA-256 of every file of a checkpoint, to find damage before the checkpoint is read."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ _NAME = "checksums.json"
 
 
 def write_checksums(folder: Path) -> None:
-    """List the folder's files. Written last and renamed into place: a checkpoint without the list is unfinished."""
+    """Writes the list of the folder's files, last and atomically: a checkpoint without the list is unfinished."""
     sums = {str(path.relative_to(folder)): file_sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
     write_json(folder / _NAME, sums)
 
@@ -21,7 +21,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def what_is_damaged(folder: Path) -> str | None:
-    """The first file that is not as it was written, in words, or None."""
+    """Describes the first file that is not as it was written; returns None if all are."""
     try:
         sums = json.loads((folder / _NAME).read_text())
     except FileNotFoundError:

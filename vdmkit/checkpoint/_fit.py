@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does a stored tree fit the one that a recipe asks for? Compared before reading, since Orbax casts in silence."""
+"""Compares a stored tree with the recipe's before reading, because Orbax casts types silently."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,17 +24,19 @@ def check_fit(where: str, stored: PyTree, wanted: PyTree) -> None:
     lines += [f"  {path}: {have[path]} in the checkpoint, unknown to the recipe" for path in have if path not in want]
     if lines:
         more = [f"  and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
-        raise CheckpointError("\n".join([f"{where}: the checkpoint is not of this recipe.", *lines[:_SHOWN], *more]))
+        raise CheckpointError(
+            "\n".join([f"{where}: the checkpoint does not belong to this recipe.", *lines[:_SHOWN], *more])
+        )
 
 
 def by_path(tree: PyTree) -> dict[str, Any]:
-    """The arrays, or what stands for them, by the names on the way to them, in their order."""
+    """Returns the arrays (or their shapes) by path, in order."""
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_leaf)
     return {_joined(path): leaf for path, leaf in leaves if leaf is not None}
 
 
 def with_leaves(tree: PyTree, leaves: Mapping[str, Any]) -> PyTree:
-    """The same tree with other arrays, each by the names on the way to it."""
+    """Returns the tree with other arrays, given by path."""
     return jax.tree_util.tree_map_with_path(lambda path, leaf: leaves[_joined(path)], tree, is_leaf=_is_leaf)
 
 
@@ -51,7 +53,7 @@ def _type(leaf: Any) -> str:
 
 
 def _name(key: Any) -> str:
-    """An attribute, dictionary key or index, however JAX and Orbax wrap it."""
+    """Returns the attribute, dictionary key or index in a key of JAX or Orbax."""
     for attribute in ("name", "key", "idx"):
         if hasattr(key, attribute):
             return str(getattr(key, attribute))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading checkpoints without touching them, so that a run can be evaluated while it trains."""
+"""Reads checkpoints without changing them, so that a run can be evaluated while it trains."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from vdmkit.errors import CheckpointError
 
 @dataclass(frozen=True)
 class Restored:
-    """A checkpoint read back: the step it was taken at, the state, and what was noted with it."""
+    """A restored checkpoint: its step, state and metadata."""
 
     step: int
     state: PyTree
@@ -26,16 +26,18 @@ class Restored:
 
 
 def steps_in(directory: Path) -> list[int]:
-    """Steps that have a checkpoint folder, oldest first."""
+    """Returns the steps that have a checkpoint folder, oldest first."""
     return sorted(int(path.name) for path in directory.glob("*") if path.name.isdigit())
 
 
 def read_newest(directory: Path, like: PyTree, *, saved: int | None) -> Restored | None:
-    """Returns the newest checkpoint; None if there never was one.
+    """Returns the newest checkpoint, or None if none was saved.
 
     Args:
-        saved: Step that the run noted as saved last, None before the first. A later checkpoint without checksums is
-            passed over: it is being written, or its process was killed while it was.
+        directory: The folder of checkpoints.
+        like: Structure of the state.
+        saved: Step that the run recorded as saved last, None before the first. A later checkpoint without checksums is
+            ignored, because it is unfinished.
 
     Raises:
         CheckpointError: the newest checkpoint is damaged, or its folder is missing.
@@ -50,7 +52,7 @@ def read_newest(directory: Path, like: PyTree, *, saved: int | None) -> Restored
 
 
 def _damage(folder: Path) -> str | None:
-    """In words; None of a whole checkpoint."""
+    """Describes the damage of a checkpoint; returns None if it is intact."""
     if not folder.is_dir():
         return "this checkpoint, the last that was saved, is missing"
     damage = what_is_damaged(folder)
@@ -58,7 +60,7 @@ def _damage(folder: Path) -> str | None:
 
 
 def _other_than(newest: int, directory: Path) -> str:
-    """What to do without the newest checkpoint."""
+    """Returns advice on what to do without the newest checkpoint."""
     whole = [s for s in steps_in(directory) if s != newest and what_is_damaged(directory / str(s)) is None]
     if not whole:
         return "No other is whole. To train again, run the recipe again."
@@ -67,7 +69,7 @@ def _other_than(newest: int, directory: Path) -> str:
 
 
 def read_chosen(directory: Path, step: int, like: PyTree) -> Restored:
-    """The checkpoint of `step`. Raises CheckpointError if it is not there, or damaged."""
+    """Returns the checkpoint of `step`. Raises CheckpointError if it is missing or damaged."""
     if step not in steps_in(directory):
         there = ", ".join(f"{s:,}" for s in steps_in(directory)) or "none"
         raise CheckpointError(f"{directory}: no checkpoint of step {step:,}. Steps that are there: {there}.")
@@ -77,7 +79,7 @@ def read_chosen(directory: Path, step: int, like: PyTree) -> Restored:
 
 
 def _read_widened(folder: Path, like: PyTree) -> Restored:
-    """With JAX in float64, a checkpoint of float32: widening changes no number."""
+    """Reads a float32 checkpoint when JAX is in float64; widening is exact."""
     arrays, static = eqx.partition(like, _is_array_like)
     metadata = _metadata(folder)
     stored = {path: leaf.dtype for path, leaf in by_path(metadata).items()}
@@ -96,7 +98,12 @@ def _narrowed(leaf: Any, stored: Any) -> Any:
 
 
 def read_step(folder: Path, like: PyTree, data: grain.DatasetIterator | None = None) -> Restored:
-    """One whole checkpoint. `like` gives its structure (ShapeDtypeStructs will do); `data` continues where it was.
+    """Reads one intact checkpoint.
+
+    Args:
+        folder: The checkpoint.
+        like: Structure of the state; its arrays may be `jax.ShapeDtypeStruct`.
+        data: Iterator over batches, which is set to its state at the checkpoint.
 
     Raises:
         CheckpointError: paths, shapes or types differ from those of `like`.
@@ -105,7 +112,7 @@ def read_step(folder: Path, like: PyTree, data: grain.DatasetIterator | None = N
 
 
 def _read(folder: Path, metadata: PyTree, like: PyTree, data: grain.DatasetIterator | None = None) -> Restored:
-    """`metadata` is that of the folder."""
+    """Reads a checkpoint whose `metadata` is known."""
     folder = folder.resolve()  # Orbax fails late and at length on a relative path
     arrays, static = eqx.partition(like, _is_array_like)
     check_fit(str(folder), metadata, arrays)
@@ -113,7 +120,7 @@ def _read(folder: Path, metadata: PyTree, like: PyTree, data: grain.DatasetItera
     stored = state_reader.restore(folder / "state", args=ocp.args.StandardRestore(_on_one_device(metadata, arrays)))
     state = with_leaves(arrays, by_path(stored))
     if data is not None:
-        handler: Any = grain.checkpoint.CheckpointHandler()  # a handler in all but its base class
+        handler: Any = grain.checkpoint.CheckpointHandler()  # has a handler's methods, but not its base class
         data_reader = ocp.Checkpointer(handler)
         data_reader.restore(folder / "data", args=grain.checkpoint.CheckpointRestore(data))
     meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(folder / "meta")
@@ -121,7 +128,7 @@ def _read(folder: Path, metadata: PyTree, like: PyTree, data: grain.DatasetItera
 
 
 def _metadata(folder: Path) -> PyTree:
-    """Shapes and types of what is stored."""
+    """Returns shapes and types of the stored arrays."""
     stored: Any = ocp.Checkpointer(ocp.StandardCheckpointHandler()).metadata(folder.resolve() / "state").item_metadata
     return stored.tree
 
@@ -131,7 +138,7 @@ def _is_array_like(leaf: Any) -> bool:
 
 
 def _on_one_device(metadata: PyTree, arrays: PyTree) -> PyTree:
-    """What is stored, in its own structure, since parts without arrays come and go; in the types of `arrays`."""
+    """Returns how to restore: the stored structure, which may lack parts without arrays, with the types of `arrays`."""
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     types = {path: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding) for path, a in by_path(arrays).items()}
     return with_leaves(metadata, types)

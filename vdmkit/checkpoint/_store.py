@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The checkpoints of a run that is training, by Orbax: each is written aside and renamed when whole."""
+"""Writes the checkpoints of a training run by Orbax; each is renamed into place when it is complete."""
 
 import errno
 import logging
@@ -25,7 +25,7 @@ _NO_SPACE = os.strerror(errno.ENOSPC)
 
 
 class CheckpointStore:
-    """Keeps the last `keep_last` checkpoints, and the `keep_best` of lowest bpd among those that were evaluated."""
+    """Keeps the last `keep_last` checkpoints, and the `keep_best` evaluated ones of lowest bpd."""
 
     def __init__(self, directory: Path, *, keep_last: int, keep_best: int):
         self._directory = directory.resolve()  # Orbax fails late and at length on a relative path
@@ -48,10 +48,10 @@ class CheckpointStore:
         warn: Callable[[str], None],
         check: Callable[[Restored | None], object] = lambda restored: None,
     ) -> Restored | None:
-        """The newest whole checkpoint, `data` continued where it was; None if there is none.
+        """Restores the newest intact checkpoint and the state of `data`; returns None if there is no checkpoint.
 
-        Damaged checkpoints are moved to damaged_checkpoints/, with a warning, so that training can come by
-        their steps again; but not before `check`, which may refuse what was found, has passed.
+        Damaged checkpoints are moved to damaged_checkpoints/, with a warning, so that training can save their steps
+        again. This happens after `check`, which may refuse the checkpoint.
         """
         steps = steps_in(self._directory)
         damage = {step: what_is_damaged(self._directory / str(step)) for step in steps}
@@ -68,10 +68,10 @@ class CheckpointStore:
     def save(
         self, step: int, state: PyTree, data: grain.DatasetIterator, meta: dict[str, Any], *, bpd: float = float("inf")
     ) -> None:
-        """Write the state at `step`, unless it is there already. `bpd`, if evaluated, ranks it.
+        """Writes the state at `step`, unless it is saved already. `bpd`, if evaluated, ranks it.
 
         Raises:
-            CheckpointError: the disk is full or not writable. Earlier checkpoints are untouched.
+            CheckpointError: the disk is full or not writable. Earlier checkpoints do not change.
         """
         if step in steps_in(self._directory):
             return
@@ -108,7 +108,7 @@ class CheckpointStore:
 
 @contextmanager
 def _late_reports_unheard() -> Iterator[None]:
-    """On a full disk TensorStore's threads report failure after failure to an event loop that the first has closed.
+    """Silences late errors of TensorStore's threads, which on a full disk report to an event loop closed by the first.
 
     Python and asyncio would print a traceback for each. After an error nobody awaits them, so this stays in force.
     """

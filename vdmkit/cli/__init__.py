@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line, one file a command. Importing it loads no JAX, so that `vdmkit --help` is quick."""
+"""The command line, one file per command. Importing it loads no JAX, so that `vdmkit --help` is fast."""
 
 from vdmkit.cli._app import app, main
 

@@ -56,8 +56,8 @@ app.command()(stoppable(new_plugin))
 
 
 def main() -> None:
-    """Run the program: a user's mistake ends as one message and an exit code, never a traceback."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's request to stop is answered as Ctrl-C is
+    """Runs the program. A user's mistake ends with one message and an exit code, without a traceback."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's request to stop is handled like Ctrl-C
     warnings.showwarning = _show_warning
     try:
         app(prog_name="vdmkit")
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: object) -> None:
-    """One line for what a user can act on. Where in the code another warning comes from is part of it."""
+    """Prints a warning in one line, with its place in the code unless it is about a plugin package."""
     where = "" if issubclass(category, PluginWarning) else f" ({':'.join(map(str, place[:2]))})"
     print(f"warning: {message}{where}", file=sys.stderr)
 

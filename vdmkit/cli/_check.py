@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit check`: is this recipe valid, are its data there, and what does it say?"""
+"""`vdmkit check`: validates a recipe and shows what it resolves to."""
 
 import functools
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def check(recipe: RecipeName, overrides: Overrides, plugins: PluginFiles, as_json: AsJson = False) -> None:
-    """Check a recipe without training, look whether its data are there, and show what it resolves to."""
+    """Check a recipe and the presence of its data, without training, and show what it resolves to."""
     from vdmkit.recipe import load_recipe, resolved
 
     checked = load_recipe(recipe, overrides, plugins)
@@ -32,7 +32,7 @@ def check(recipe: RecipeName, overrides: Overrides, plugins: PluginFiles, as_jso
 
 @dataclass(frozen=True)
 class _Findings:
-    """Number of parameters, what the first run will download, and why the data cannot be read; "" for nothing."""
+    """Number of parameters, what the first run will download, and why the data cannot be read, or ""."""
 
     parameters: str
     download: str = ""
@@ -46,7 +46,7 @@ class _Findings:
 
 
 def _examine(recipe: "Recipe") -> _Findings:
-    """Makes the model's shapes, and so finds values that no component can be built with."""
+    """Builds the model's shapes, which finds values that a component refuses."""
     from vdmkit.assembly import (
         build_estimator,
         check_objective,

@@ -16,7 +16,7 @@ Kernel = Annotated[
     typer.Option(
         "--kernel",
         metavar="NAME|FILE.toml",
-        help="Reverse kernel of T steps. Default: as trained, or gaussian; of compress mixture, if it can.",
+        help="Reverse kernel of T steps. Default: as trained, or gaussian; for compress mixture, if possible.",
     ),
 ]
 Grid = Annotated[
@@ -24,13 +24,13 @@ Grid = Annotated[
     typer.Option(
         "--grid",
         metavar="NAME|FILE.toml",
-        help="The gammas of T steps. Default: as trained, or even in t; of compress in gamma.",
+        help="The gammas of T steps. Default: as trained, or even in t; for compress even in gamma.",
     ),
 ]
 
 
 def component(option: str, given: str) -> dict[str, Any]:
-    """Its name and keys. Raises RecipeError if the file is none of a component."""
+    """Returns the name and keys of a component. Raises RecipeError if the file does not describe one."""
     if not given.endswith(".toml"):
         return {"name": given}
     if reason := not_a_file(Path(given)):
@@ -45,14 +45,14 @@ def component(option: str, given: str) -> dict[str, Any]:
 
 
 def override(key: str, table: dict[str, Any]) -> str:
-    """A component as KEY=VALUE."""
+    """Returns a component as KEY=VALUE."""
     inline = tomlkit.inline_table()
     inline.update(table)
     return f"{key}={inline.as_string()}"
 
 
 def of_estimator(steps: int | None, kernel: str | None, grid: str | None) -> list[str]:
-    """The options that choose the steps of a bound, as overrides of the recipe."""
+    """Returns the options that choose the steps of a bound, as overrides of the recipe."""
     given = {"kernel": kernel, "grid": grid}
     parts = {key: component(f"--{key}", name) for key, name in given.items() if name is not None}
     steps = steps_of(parts.get("grid", {})) if steps is None else steps
@@ -61,6 +61,6 @@ def of_estimator(steps: int | None, kernel: str | None, grid: str | None) -> lis
 
 
 def steps_of(table: dict[str, Any]) -> int | None:
-    """How many steps a grid is of, where its keys say so."""
+    """Returns the number of steps of a grid, or None if its keys do not determine it."""
     listed = table.get("gammas", table.get("times"))
     return len(listed) - 1 if isinstance(listed, list) else None

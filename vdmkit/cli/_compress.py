@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit compress`: images into a .vdmz file."""
+"""`vdmkit compress`: compresses images into a .vdmz file."""
 
 import json
 from pathlib import Path
@@ -17,19 +17,19 @@ Given = Annotated[
 Output = Annotated[Path | None, typer.Option("-o", metavar="FILE.vdmz", help="The file to write.")]
 Steps = Annotated[
     int | None,
-    typer.Option("--steps", min=1, help="T. Default: that of training, or 15 of the mixture, 250 of the Gaussian."),
+    typer.Option("--steps", min=1, help="T. Default: as trained, or 15 for the mixture, 250 for the Gaussian."),
 ]
 ChosenProfile = Annotated[
     Literal["portable", "host"],
     typer.Option("--profile", help="portable: float64, for all machines. host: float32, for this machine alone."),
 ]
-Batch = Annotated[int, typer.Option("--batch", min=1, max=4096, help="Most images that are coded together.")]
+Batch = Annotated[int, typer.Option("--batch", min=1, max=4096, help="Largest number of images coded together.")]
 ChunkSize = Annotated[
     int, typer.Option("--chunk", min=1, max=65535, help="Images in a chunk, which is decoded as a whole.")
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with a file whose writing was interrupted.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue a file whose writing was interrupted.")]
 NoVerify = Annotated[bool, typer.Option("--no-verify", help="Do not decode each chunk before it is written.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Write nothing; print what to expect from the bound.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Write nothing; print the size expected from the bound.")]
 
 
 def compress(
@@ -50,7 +50,7 @@ def compress(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write images without loss, in the bits of the model's T-step bound. It takes the same model to read them."""
+    """Compress images without loss, at the rate of the model's T-step bound. Reading them takes the same model."""
     if output is None and not dry_run:
         raise RecipeError("-o is missing: where to? Expected a name that ends in .vdmz.")
     if output and (output.suffix != ".vdmz" or not output.parent.is_dir()):
@@ -69,7 +69,7 @@ def compress(
     images = list_images(given, coding.codec.model.shape)
     check_model_of_recipe(run.recipe, coding.codec.model, images.read(0, min(2, len(images)))).refuse()
     if images.passed_over:
-        typer.echo(f"{images.passed_over} other files in these folders are passed over", err=True)
+        typer.echo(f"{images.passed_over} other files in these folders are skipped", err=True)
     if dry_run or output is None:
         report = expected_rate(coding, images, chunk=chunk, seed=run.recipe.seed, progress="auto")
     else:

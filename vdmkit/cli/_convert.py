@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit convert`: a trained model on another path, or with another prediction."""
+"""`vdmkit convert`: converts a trained model to another path or prediction."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,13 +9,13 @@ import typer
 from vdmkit.cli._options import Checkpoint, PluginFiles, Step, command
 
 To = Annotated[
-    str, typer.Option("--to", metavar="RECIPE", help="Whose path and prediction it gets: a file, or a name.")
+    str, typer.Option("--to", metavar="RECIPE", help="Recipe of the new path and prediction: a file, or a name.")
 ]
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="NEW", help="The run folder to make.")]
 
 
 def convert(checkpoint: Checkpoint, to: To, out: Out, plugins: PluginFiles, step: Step = None) -> None:
-    """Carry a trained model into another path or prediction, without training, and show that its bound is the same."""
+    """Convert a trained model to another path or prediction, without training, and check that its bound is the same."""
     from vdmkit.recipe import load_recipe
     from vdmkit.run import RunFolder, convert_run, load_run
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit decompress`: images out of a .vdmz file."""
+"""`vdmkit decompress`: restores images from a .vdmz file."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ Range = Annotated[str | None, typer.Option("--range", metavar="A:B", help="Image
 Batch = Annotated[
     int | None, typer.Option("--batch", min=1, help="Images in a call of the network. Default: as encoded.")
 ]
-Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Chunks that are decoded at once.")]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Number of chunks decoded concurrently.")]
 Previews = Annotated[
     int | None,
     typer.Option(
@@ -25,7 +25,7 @@ Previews = Annotated[
         help="Write the model's estimate every K steps, as PNG, into FOLDER.previews.",
     ),
 ]
-Salvage = Annotated[bool, typer.Option("--salvage", help="Decode what is undamaged of a damaged file.")]
+Salvage = Annotated[bool, typer.Option("--salvage", help="Decode the undamaged part of a damaged file.")]
 
 
 def decompress(
@@ -41,7 +41,7 @@ def decompress(
     preview_every: Previews = None,
     salvage: Salvage = False,
 ) -> None:
-    """Give back the images of a file, every pixel as it was, with the run that it was compressed by."""
+    """Restore the images of a file exactly, with the run that compressed it."""
     if not output.name:
         raise RecipeError(f"-o {output}: expected the name of a new folder, or of a .npy.")
     from vdmkit.codec import Preview, images_of_file, write_images

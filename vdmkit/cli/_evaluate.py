@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit evaluate`: the test bound of a trained run."""
+"""`vdmkit evaluate`: measures the test bound of a trained run."""
 
 import json
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit import`: a checkpoint of the authors' released code as a run folder."""
+"""`vdmkit import`: makes a run folder from a checkpoint of the authors' released code."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit inspect`: what a .vdmz file says of itself."""
+"""`vdmkit inspect`: shows the contents of a .vdmz file."""
 
 import json
 from pathlib import Path
@@ -10,11 +10,11 @@ import typer
 from vdmkit.cli._options import AsJson
 
 File = Annotated[Path, typer.Argument(metavar="FILE.vdmz")]
-Salvage = Annotated[bool, typer.Option("--salvage", help="Look at what is undamaged of a damaged file.")]
+Salvage = Annotated[bool, typer.Option("--salvage", help="Inspect the undamaged part of a damaged file.")]
 
 
 def inspect(file: File, salvage: Salvage = False, as_json: AsJson = False) -> None:
-    """Show what a compressed file is of, and where its bits went. It takes no checkpoint, and reads every chunk."""
+    """Show the contents of a compressed file, and where its bits went. It reads every chunk, without a checkpoint."""
     from vdmkit.container import inspect as inspect_file
 
     found = inspect_file(file, salvage=salvage)

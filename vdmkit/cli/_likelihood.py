@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit likelihood`: bits per dimension that can be trusted."""
+"""`vdmkit likelihood`: measures the likelihood of a run's test images, with its error."""
 
 import json
 from typing import TYPE_CHECKING, Annotated
@@ -18,15 +18,13 @@ if TYPE_CHECKING:
 
 Estimator = Annotated[str | None, typer.Option("--estimator", help="bound, ode or importance. Default: the recipe's.")]
 Steps = Annotated[
-    int | None, typer.Option("--steps", help="T of a bound, 0 is continuous time; or constant steps of the ode.")
+    int | None, typer.Option("--steps", help="T of a bound (0: continuous time), or constant steps of the ode.")
 ]
-Precision = Annotated[
-    float | None, typer.Option("--precision", help="Go on to this 95% Monte Carlo half-width, in bits/dim.")
+Precision = Annotated[float | None, typer.Option("--precision", help="Wanted 95% Monte Carlo half-width, in bits/dim.")]
+Untrusted = Annotated[
+    bool, typer.Option("--allow-untrusted", help="Also print a number that is not a likelihood, marked.")
 ]
-Untrusted = Annotated[bool, typer.Option("--allow-untrusted", help="Print even what is not a likelihood, marked.")]
-Audit = Annotated[
-    bool, typer.Option("--audit", help="Run all estimators on a few images and check what must hold between them.")
-]
+Audit = Annotated[bool, typer.Option("--audit", help="Run all estimators on a few images, and check their relations.")]
 
 
 def likelihood(
@@ -43,7 +41,7 @@ def likelihood(
     allow_untrusted: Untrusted = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure -log2 P of the test images of a run: the estimator, its error, and what it was measured on."""
+    """Measure -log2 P of the test images of a run, with its error."""
     from vdmkit.run import load_run, load_test, measure_likelihood
 
     given = {"estimator.name": estimator, "precision": precision}
@@ -53,14 +51,14 @@ def likelihood(
     test = load_test(run)
     if audit:
         if shorthands or any(key.startswith(("likelihood.estimator", "likelihood.precision")) for key in overrides):
-            raise RecipeError("--audit runs estimators of its own: leave the estimator, --steps and --precision out.")
+            raise RecipeError("--audit runs its own estimators: omit the estimator, --steps and --precision.")
         return _audit(run, test, as_json)
     report = measure_likelihood(run, test, allow_untrusted=allow_untrusted)
     typer.echo(json.dumps(report.as_json(), indent=2) if as_json else str(report))
 
 
 def _audit(run: "Run", test: "Images", as_json: bool) -> None:
-    """Print every check; failing ones make the exit code 4."""
+    """Prints every check; if one fails, the exit code is 4."""
     from vdmkit.devices import arithmetic
     from vdmkit.likelihood import audit_as_json
     from vdmkit.run import audit
@@ -72,7 +70,7 @@ def _audit(run: "Run", test: "Images", as_json: bool) -> None:
         typer.echo(f"{_table(checks)}\nmeasured in {arithmetic()}")
     failed = sum(check.verdict == "fails" for check in checks)
     if failed:
-        raise UntrustedError(f"the audit failed: {failed} of {len(checks)} checks. These numbers are no likelihoods.")
+        raise UntrustedError(f"the audit failed: {failed} of {len(checks)} checks. These numbers are not likelihoods.")
 
 
 def _table(checks: list["Check"]) -> str:
@@ -80,8 +78,8 @@ def _table(checks: list["Check"]) -> str:
     unknown = sum(not _known(check) for check in checks)
     return "\n".join(
         [
-            "Differences in bits/dim unless it says so. A check fails if the difference is out of its range by twice",
-            "its 95% error, and passes if it may be in it and is known to 0.05: what passes holds to that much.",
+            "Differences in bits/dim, unless stated. A check fails if the difference is outside of its range by twice",
+            "its 95% error, and passes if it is consistent with the range and known to 0.05.",
             f"{'':10} {'':64} {'difference':>10}   {'95%':7} allowed",
             *(_line(check) for check in checks),
             f"{verdicts.count('passes')} pass, {verdicts.count('fails')} fail; of {unknown} too little is known"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit list`: what a recipe can choose from, and the recipes that come with vdmkit."""
+"""`vdmkit list`: lists the components that recipes can choose, and vdmkit's own recipes."""
 
 import inspect
 import json
@@ -18,7 +18,7 @@ def list_components(
     kind: Annotated[str | None, typer.Argument(help="Only this kind, such as schedule; or `recipe`.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List what a recipe can choose from; `list recipe` lists the recipes that come with vdmkit."""
+    """List the components that a recipe can choose; `list recipe` lists the recipes that come with vdmkit."""
     if kind == "recipe":
         return _list_recipes(as_json)
     from vdmkit.registry import kinds, load_plugins, registry
@@ -56,7 +56,7 @@ def _facts(component: "Component") -> dict[str, Any]:
 
 
 def _parameter_facts(parameter: inspect.Parameter) -> dict[str, Any]:
-    """A parameter without a default has no key "default"."""
+    """Returns the facts on a parameter; one without a default has no key "default"."""
     from vdmkit.recipe import type_name
     from vdmkit.registry import Choice
 

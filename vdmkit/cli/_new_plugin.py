@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit new-plugin`: a package that adds a component, ready to be changed."""
+"""`vdmkit new-plugin`: writes a package that adds a component, as a template."""
 
 import importlib.util
 import keyword
@@ -14,7 +14,7 @@ from vdmkit import __version__
 from vdmkit.errors import RegistryError
 from vdmkit.files import whole_folder
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the package, such as vdmkit-bent.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the package, such as vdmkit-bent.")]
 
 PYPROJECT = """[build-system]
 requires = ["hatchling"]
@@ -49,9 +49,9 @@ class Schedule(AbstractSchedule):
     """gamma rises as a power of t.
 
     Args:
-        gamma_min: At t = 0.
-        gamma_max: At t = 1.
-        power: 1 is the linear schedule.
+        gamma_min: gamma at t = 0.
+        gamma_max: gamma at t = 1.
+        power: Exponent of t; 1 is the linear schedule.
     """
 
     _: KW_ONLY
@@ -70,7 +70,7 @@ from vdmkit.testing import check_schedule
 
 
 def test_conforms():
-    """A bound with it would be none."""
+    """False if the schedule did not give a valid bound."""
     check_schedule(Schedule())
     check_schedule(Schedule(gamma_min=-4.0, gamma_max=9.0, power=2.0))
 '''
@@ -98,7 +98,7 @@ pytest
 
 
 def _refuse_taken(name: str, module: str, component: str) -> None:
-    """Raises RegistryError if Python or a recipe would find something else by the name."""
+    """Raises RegistryError if the name already stands for a Python module or a component."""
     from vdmkit.registry import load_plugins, registry
 
     if keyword.iskeyword(module) or importlib.util.find_spec(module):
@@ -110,7 +110,7 @@ def _refuse_taken(name: str, module: str, component: str) -> None:
 
 
 def new_plugin(name: Name) -> None:
-    """Write a package with a schedule, its entry point, its recipe and its tests, to start a plugin from."""
+    """Write a package with a schedule, an entry point, a recipe and tests, as a template for a plugin."""
     if not re.fullmatch(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*", name):
         raise RegistryError(f"{name}: expected small letters and digits, joined by hyphens, such as vdmkit-bent.")
     folder, module = Path(name), name.replace("-", "_")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arguments and options that several commands share, and how to name a command to the user."""
+"""Arguments and options that several commands share, and the form of commands in messages."""
 
 import os
 import shlex
@@ -11,7 +11,10 @@ import typer
 from vdmkit.errors import RecipeError
 
 RecipeName = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A TOML file, or a name that `vdmkit list recipe` shows. A file wins.")
+    str,
+    typer.Argument(
+        metavar="RECIPE", help="A TOML file, or a name that `vdmkit list recipe` shows; a file takes precedence."
+    ),
 ]
 Overrides = Annotated[
     list[str],
@@ -40,15 +43,15 @@ Step = Annotated[int | None, typer.Option("--step", min=0, help="A checkpoint's 
 
 
 def with_steps(overrides: list[str], steps: int | None) -> list[str]:
-    """The overrides with sampling steps. Raises RecipeError if they have some already."""
+    """Adds the sampling steps to the overrides. Raises RecipeError if the overrides have them already."""
     if steps is None:
         return overrides
     if any(text.partition("=")[0].strip() == "sampling.steps" for text in overrides):
-        raise RecipeError("--steps and --set sampling.steps say the same. Leave one of them out.")
+        raise RecipeError("--steps and --set sampling.steps set the same key. Omit one of them.")
     return [*overrides, f"sampling.steps={steps}"]
 
 
 def command(*words: str | Path) -> str:
-    """How this user calls a command, as a shell takes it: `uv run` leaves no `vdmkit` on the shell's path."""
+    """Returns a command line as this user would type it: with `uv run`, `vdmkit` is not on the shell's path."""
     program = ("uv", "run", "vdmkit") if "UV_RUN_RECURSION_DEPTH" in os.environ else ("vdmkit",)
     return shlex.join([*program, *map(str, words)])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit run`: the main job."""
+"""`vdmkit run`: trains, evaluates and samples a recipe."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +14,7 @@ Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help=_DEFAULT)
 
 
 def run(recipe: RecipeName, overrides: Overrides, plugins: PluginFiles, out: Out = None) -> None:
-    """Train a recipe, report its test bpd, draw samples. Run again to continue."""
+    """Train a recipe, report its test bpd, and draw samples. Run again to continue."""
     from vdmkit.recipe import find_recipe, load_recipe
 
     file = find_recipe(recipe)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit sample`: images drawn from a trained run."""
+"""`vdmkit sample`: draws images from a trained run."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ def sample(
     grid: Grid = None,
     seed: Seed = None,
 ) -> None:
-    """Draw samples from a run; the first n of an endless sequence that the seed defines, up to float32 rounding."""
+    """Draw samples from a run: the first n of an endless sequence that the seed defines, up to float32 rounding."""
     if output.suffix not in (".png", ".npy"):
         raise RecipeError(f"-o {output}: expected a name that ends in .png or .npy.")
     if not output.parent.is_dir():
@@ -50,7 +50,7 @@ def sample(
 
     run = load_run(checkpoint, overrides, plugins, step)
     if not steps and steps_of(on_grid) and run.recipe.sampling.end == "image":
-        # the step to the image follows those of the grid
+        # the step to the image comes after the steps of the grid
         sampling = replace(run.recipe.sampling, steps=run.recipe.sampling.steps + 1)
         run = replace(run, recipe=replace(run.recipe, sampling=sampling))
     model = run.weighted(run.recipe.evaluation.weights)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit schedule`: what a trained run says about schedules and step grids."""
+"""`vdmkit schedule`: studies schedules and step grids of a trained run."""
 
 import json
 from pathlib import Path
@@ -11,12 +11,13 @@ from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step
 from vdmkit.errors import Interrupted, RecipeError
 
 Counts = Annotated[str, typer.Option("--steps", metavar="T,T,...", help="Numbers of steps.")]
-Images = Annotated[int, typer.Option("--images", min=2, help="How many training, and test images.")]
+Images = Annotated[int, typer.Option("--images", min=2, help="Number of training images, and of test images.")]
 Nodes = Annotated[
-    int, typer.Option("--nodes", min=11, help="How many gammas to measure at. Fewer err by more than +/- says.")
+    int,
+    typer.Option("--nodes", min=11, help="Number of gammas to measure at; with fewer, the +/- understates the error."),
 ]
 Fit = Annotated[
-    Path | None, typer.Option("--fit", metavar="NEW", help="Make a run of the same model with a fitted schedule.")
+    Path | None, typer.Option("--fit", metavar="NEW", help="Write a run of the same model with a fitted schedule.")
 ]
 
 
@@ -31,7 +32,7 @@ def schedule(
     fit: Fit = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what schedules, step grids and reverse kernels are worth to a run, and save the best of them."""
+    """Measure the effect of schedules, step grids and reverse kernels on a run, and save the best of them."""
     from vdmkit.run import RunFolder, check_fit, fit_schedule, leave_study, load_run, study_run
     from vdmkit.study import text_of_study
 

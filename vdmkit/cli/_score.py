@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit score`: samples of a run against real images."""
+"""`vdmkit score`: compares samples of a run with real images."""
 
 import json
 from pathlib import Path
@@ -10,10 +10,10 @@ import typer
 from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step, Steps, with_steps
 from vdmkit.errors import RecipeError
 
-Number = Annotated[int, typer.Option("-n", min=6, help="How many samples, and test images.")]
+Number = Annotated[int, typer.Option("-n", min=6, help="Number of samples, and of test images.")]
 Inception = Annotated[
     Path | None,
-    typer.Option("--inception", metavar="FILE", help="The weights of Inception as torch-fidelity has them: adds FID."),
+    typer.Option("--inception", metavar="FILE", help="Inception's weights in torch-fidelity's format; adds FID."),
 ]
 
 
@@ -27,10 +27,10 @@ def score(
     inception: Inception = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare samples with test images by features that need no download, beside what real images score."""
+    """Compare samples with test images by features that need no download, beside the scores of real images."""
     overrides = with_steps(overrides, steps)
     if inception and inception.is_dir():
-        raise RecipeError(f"--inception {inception}: a folder. Give the file of the weights that is in it.")
+        raise RecipeError(f"--inception {inception}: a folder. Give the file of weights inside it.")
     from vdmkit.quality import load_inception
     from vdmkit.run import load_run, score_run
 

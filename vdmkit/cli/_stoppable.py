@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How Ctrl-C ends a command: in one message and exit code 3. SIGTERM does the same: see `main`."""
+"""Ends a command on Ctrl-C with one message and exit code 3. SIGTERM does the same: see `main`."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -12,11 +12,11 @@ T = TypeVar("T")
 
 
 def stoppable(command: Callable[P, T], what_now: str = "") -> Callable[P, T]:
-    """Returns the command with an answer to Ctrl-C, which Typer would take for a failure of the program.
+    """Returns the command with a handler of Ctrl-C, which Typer would treat as a failure of the program.
 
     Args:
-        command: A command, or what it calls.
-        what_now: What was kept, and how to go on. A command that knows more raises `Interrupted` itself.
+        command: A command, or a function that it calls.
+        what_now: What was kept, and how to continue. A command that knows more raises `Interrupted` itself.
     """
 
     @wraps(command)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lossless compression by a trained model: images into .vdmz files, and out of them."""
+"""Lossless compression by a trained model: compresses images into .vdmz files and decompresses them."""
 
 from vdmkit.codec._coding import Coding, fingerprint, layers_of, make_coding
 from vdmkit.codec._compress import Compressed, compress

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The codec of a trained model: which steps it takes, and what machine it runs on."""
+"""Makes the codec of a trained model from the steps of a bound, and identifies the machine."""
 
 import hashlib
 import os
@@ -23,14 +23,14 @@ from vdmkit.model import DiffusionModel
 
 @dataclass(frozen=True)
 class Coding:
-    """A codec, the estimator of the bound that its rate follows, and which parameters of the run it is made of."""
+    """A codec, the estimator of the bound that is its expected rate, and the run's parameters that it uses."""
 
     codec: Codec
     bound: VariationalBound
     checkpoint: dict[str, Any]
 
     def header(self, chunk: int) -> dict[str, Any]:
-        """Of a file with so many images in a chunk."""
+        """Returns the header of a file with `chunk` images in a chunk."""
         return self.codec.header(fingerprint()) | {"chunk": chunk} | self.checkpoint
 
     def __str__(self) -> str:
@@ -46,18 +46,23 @@ def make_coding(
     seed: int,
     checkpoint: dict[str, Any],
 ) -> Coding:
-    """Returns the codec of a model that a bound of T steps becomes.
+    """Returns the codec of a model whose expected rate is a bound of T steps.
 
     Args:
-        group: images in a call of the network.
-        checkpoint: which parameters these are, for the header of files.
+        model: The model.
+        bound: The estimator of the bound.
+        profile: "portable" or "host", see `Codec`.
+        group: Number of images in a call of the network.
+        seed: Seed of the initial bits of a chunk.
+        checkpoint: The parameters' step and weights, for the header of files.
 
     Raises:
-        RecipeError: there are no steps, no levels or no probabilities of them, the kernel is neither Gaussian nor the
-            mixture, or a network that computes in less than float64 is to be portable.
+        RecipeError: the bound has no steps, the data have no levels, the model does not give their probabilities, the
+            kernel is neither Gaussian nor the mixture, or the profile is portable and the network does not compute in
+            float64.
     """
     if not model.observation.levels:
-        raise RecipeError("these data are continuous: only images of levels can be compressed.")
+        raise RecipeError("these data are continuous: only images with levels can be compressed.")
     nothing = jnp.zeros(model.shape)
     eqx.filter_eval_shape(lambda: model.observation.log_probs(nothing, jnp.zeros(()), lambda: nothing))
     if profile == "portable" and narrows(model):
@@ -71,19 +76,19 @@ def make_coding(
 
 
 def layers_of(model: DiffusionModel, bound: VariationalBound) -> Layers:
-    """The steps of a bound."""
+    """Returns the steps of a bound as layers of a codec."""
     gammas, kernel = whole(bound.gammas(model.schedule)), bound.kernel
     of_levels = (model.observation.levels, model.observation.spacing)
     if isinstance(kernel, MixtureKernel):
         return Layers(gammas, *of_levels, mixture=True)
     if not isinstance(kernel, AbstractGaussianKernel):
-        raise RecipeError(f"kernel {type(kernel).__name__}: a codec is made of a Gaussian kernel, or of the mixture.")
+        raise RecipeError(f"kernel {type(kernel).__name__}: a codec needs a Gaussian kernel, or the mixture.")
     errors = np.asarray(jax.vmap(kernel.error)(jnp.asarray(bound.gammas(model.schedule)[1:], float)), np.float64)
     return Layers(gammas, *of_levels, log_errors=whole(np.log(errors)) if (errors > 0).all() else ())
 
 
 def fingerprint() -> dict[str, str]:
-    """What decides the last bit of a network's outputs on this machine."""
+    """Returns the facts on which the last bits of a network's outputs depend on this machine."""
     made_with, computed = packages(), arithmetic()
     flags = [os.environ.get("XLA_FLAGS", "")]
     flags += [f"matmul_precision={computed.matmul_precision}"] if computed.matmul_precision != "default" else []
@@ -97,7 +102,7 @@ def fingerprint() -> dict[str, str]:
 
 
 def _processor() -> str:
-    """Its kind, and a hash of what it says it can do."""
+    """Returns the kind of processor, and a hash of its features."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images into a .vdmz file, chunk by chunk."""
+"""Compresses images into a .vdmz file, chunk by chunk."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +19,10 @@ from vdmkit.progress import Progress, track
 
 @dataclass(frozen=True)
 class Compressed:
-    """What became of images, in bits per dimension.
+    """The result of compression, in bits per dimension.
 
-    `gross` counts the whole file; `net` what the stacks hold, less the `initial` bits that they began with and give
-    back at the end. These two are None of a file that was resumed, and all of one without images. `stored` images are
-    written out as they are.
+    `gross` counts the whole file; `net` counts the stacks without their `initial` bits, which decoding returns. These
+    two are None for a resumed file, and all three for a file without images. `stored` images are not compressed.
     """
 
     images: int
@@ -56,18 +55,27 @@ class Compressed:
 def compress(
     coding: Coding, images: ImageList, out: Path, *, chunk: int, resume: bool, verify: bool, progress: Progress = None
 ) -> Compressed:
-    """Write the images to `out`, so many in a chunk, each chunk decoded before it is written if it is to be verified.
+    """Writes the images to `out`.
+
+    Args:
+        coding: The codec.
+        images: The images.
+        out: The file to write.
+        chunk: Number of images in a chunk.
+        resume: Whether to continue an unfinished file.
+        verify: Whether to decode each chunk before it is written.
+        progress: As in `vdmkit.sample`.
 
     Raises:
-        CodecError: an unfinished file is in the way, or a chunk does not decode to what it was made of.
-        DataError: a file is no image of the model's shape.
+        CodecError: an unfinished file exists and `resume` is false, or a chunk does not decode to its images.
+        DataError: a file is not an image of the model's shape.
     """
     codec = coding.codec
     code, other = codec.chunk_code(codec.group), codec.chunk_code(_other_batch(codec))
     header = coding.header(chunk)
     coded = []
     if resume and out.exists() and not out.with_name(f"{out.name}.part").exists():
-        raise CodecError(f"{out}: finished already, there is nothing to resume. Leave --resume out to write it anew.")
+        raise CodecError(f"{out}: finished already, there is nothing to resume. Omit --resume to write it anew.")
     with (
         _resumable(out),
         open_writer(out, header, resume=resume) as writer,
@@ -95,7 +103,7 @@ def compress(
 
 @contextmanager
 def _resumable(out: Path) -> Iterator[None]:
-    """Has a write that failed, as on a full disk, say how to go on with what was written."""
+    """Adds to errors of writing, as on a full disk, how to continue with the written part."""
     try:
         yield
     except OSError as error:
@@ -107,7 +115,7 @@ def _resumable(out: Path) -> Iterator[None]:
 
 
 def _check_same(writer: Writer, images: ImageList, out: Path) -> None:
-    """Raises CodecError if what is written already, by a process that was interrupted, is not of these images."""
+    """Raises CodecError if the chunks written by an interrupted process are not of these images."""
     first = 0
     for chunk in writer.written():
         if pixel_sha256(images.read(first, first + chunk.images)) != chunk.pixels_sha256.hex():
@@ -116,5 +124,5 @@ def _check_same(writer: Writer, images: ImageList, out: Path) -> None:
 
 
 def _other_batch(codec: Codec) -> int:
-    """To verify with: another size than that of encoding, where the profile promises to bear it."""
+    """Returns the batch size of verification: another than that of encoding, if the profile allows it."""
     return codec.group // 2 + 1 if codec.profile == "portable" else codec.group

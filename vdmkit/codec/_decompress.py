@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images out of a .vdmz file."""
+"""Decompresses images from a .vdmz file."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +25,7 @@ Images = UInt8[np.ndarray, "n h w c"]
 
 
 class MadeWith(BaseModel):
-    """What a file's header says of its checkpoint."""
+    """The checkpoint in a file's header."""
 
     step: Annotated[int, Ge(0)]
     weights: Literal["ema", "raw"]
@@ -33,13 +33,13 @@ class MadeWith(BaseModel):
 
 @dataclass(frozen=True)
 class Preview:
-    """x_hat(z_t) of every image at every so many steps, as PNG files in a folder."""
+    """Writes x_hat(z_t) of every image at every `every` steps, as PNG files in a folder."""
 
     folder: Path
     every: int
 
     def on_latent(self, code: ChunkCode, first: int) -> Callable[..., None]:
-        """What a chunk, whose first image is number `first`, calls with latents."""
+        """Returns the callback on latents of a chunk whose first image has number `first`."""
         self.folder.mkdir(parents=True, exist_ok=True)
 
         def write(which: Integer[np.ndarray, " n"], t: int, k: Integer[np.ndarray, "n h w c"]) -> None:
@@ -56,7 +56,7 @@ def _picture(x_hat: Float[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n h w c"
 
 
 def made_with(reader: Reader) -> MadeWith:
-    """Returns the step and the weights that a file names. Raises CodecError if it does not."""
+    """Returns the step and the weights in a file's header. Raises CodecError if they are missing."""
     try:
         return MadeWith.model_validate(reader.header)
     except ValidationError as error:
@@ -74,16 +74,22 @@ def images_of_file(
     on_damage: Callable[[str], object] | None = None,
     progress: Progress = None,
 ) -> Iterator[tuple[int, Images]]:
-    """The wanted images, from one chunk at a time: the number of the first, and the images.
+    """Yields the wanted images, one chunk at a time, with the number of the first.
 
     Args:
-        batch: images in a call of the network; as encoded if it is left out.
-        jobs: chunks that are decoded at once.
-        on_damage: told of a chunk that does not decode, unless the reader tells it; it is then passed over.
+        codec: The codec.
+        reader: The file.
+        wanted: Numbers of the images.
+        batch: Number of images in a call of the network; by default that of encoding.
+        jobs: Number of chunks that are decoded concurrently.
+        preview: Writer of the model's estimates.
+        on_damage: Called for a chunk that does not decode and that the reader does not list as damaged; the chunk is
+            then skipped.
+        progress: As in `vdmkit.sample`.
 
     Raises:
-        RecipeError: another batch than the encoder's, of profile host.
-        CodecError: a chunk is damaged, or does not decode to the images that it was made of.
+        RecipeError: the batch differs from the encoder's, with profile host.
+        CodecError: a chunk is damaged, or does not decode to its images.
     """
     if batch not in (None, codec.group) and codec.profile == "host":
         raise RecipeError(f"--batch {batch}: profile host decodes in batches of {codec.group}, as it encoded.")
@@ -133,11 +139,11 @@ def _within(entry: Entry, images: Images, wanted: range) -> tuple[int, Images]:
 def write_images(
     decoded: Iterator[tuple[int, Images]], out: Path, shape: tuple[int, int, int], names: list[str] | None
 ) -> int:
-    """Into one .npy, or as PNG files into a new folder, whole or not at all. Returns how many.
+    """Writes images atomically to one .npy, or as PNG files to a new folder. Returns their number.
 
     Raises:
         CodecError: a name leads out of the folder.
-        OSError: the folder is there and not empty, or cannot be written.
+        OSError: the folder exists and is not empty, or cannot be written.
     """
     if out.suffix == ".npy":
         return _write_array(decoded, out, shape)
@@ -153,7 +159,7 @@ def write_images(
 
 
 def _write_array(decoded: Iterator[tuple[int, Images]], out: Path, shape: tuple[int, int, int]) -> int:
-    """Not through a memory map, where a full disk kills the process."""
+    """Writes one .npy, without a memory map, because a full disk would then kill the process."""
     count = 0
     with whole_file(out) as part, part.open("wb") as file:
         _write_header(file, (0, *shape))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a file of images would take: the bound of its images, and all that a file holds besides."""
+"""Forecasts the size of a file: the bound of its images, and everything else in the file."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,15 +18,15 @@ from vdmkit.errors import DataError
 from vdmkit.likelihood import interval, pass_over
 from vdmkit.progress import Progress, track
 
-_MOST = 256  # images that are looked at
-_MOST_STEPS = 32  # of an image, each with two draws
+_MOST = 256  # images in the sample
+_MOST_STEPS = 32  # steps per image, each with two draws
 
 
 @dataclass(frozen=True)
 class ExpectedRate:
-    """What `Compressed` would say, in bits per dimension; `net` is the T-step bound, at most the raw size of an image.
+    """The expected `Compressed`, in bits per dimension; `net` is the T-step bound, at most the raw size of an image.
 
-    Its half-widths are those of its 95% intervals: of the draws, and of the sample where not every image was looked at.
+    The 95% half-widths of `net` are those of the draws, and of the sample if not every image was measured.
     """
 
     images: int
@@ -62,7 +62,9 @@ class ExpectedRate:
 def expected_rate(
     coding: Coding, images: ImageList, *, chunk: int, seed: int, progress: Progress = None
 ) -> ExpectedRate:
-    """From at most 256 images, evenly spaced. What is no image is built and measured, or counted lane by lane.
+    """Forecasts the size of a file from at most 256 images, evenly spaced.
+
+    The other parts of the file are built and measured, or simulated lane by lane.
 
     Raises:
         DataError: there are no images.
@@ -92,7 +94,7 @@ def expected_rate(
 
 
 def _sample(images: ImageList) -> UInt8[np.ndarray, "n h w c"]:
-    """Evenly spaced; one image twice, since a single estimate has no error."""
+    """Returns evenly spaced images; a single image is repeated, because one estimate has no error."""
     if not len(images):
         raise DataError("there are no images. Give some.")
     chosen = np.linspace(0, len(images) - 1, min(max(len(images), 2), _MOST)).round().astype(int)
@@ -102,7 +104,7 @@ def _sample(images: ImageList) -> UInt8[np.ndarray, "n h w c"]:
 def _rate(
     coding: Coding, pixels: UInt8[np.ndarray, "n h w c"], seed: int, progress: Progress
 ) -> tuple[Rate, Float[np.ndarray, "2 n"]]:
-    """The mean bits of an image, and two estimates of each: of the bound, or of the raw size where that is less."""
+    """Returns the mean bits, and two estimates for each image: of the bound, or of the raw size if that is less."""
     model, levels = coding.codec.model, coding.codec.model.observation.levels
     known = pixels.reshape(len(pixels), -1).max(1) < levels
     terms = _bound(coding, pixels[known], seed, progress)
@@ -126,7 +128,7 @@ def _rate(
 def _bound(
     coding: Coding, pixels: UInt8[np.ndarray, "n h w c"], seed: int, progress: Progress
 ) -> dict[str, Float[np.ndarray, "2 n"]]:
-    """Two estimates of each image by term, in bits."""
+    """Returns two estimates of each image by term, in bits."""
     model, bound = coding.codec.model, coding.bound
     if not len(pixels):
         return {name: np.zeros((2, 0)) for name in ("reconstruction", "diffusion", "prior")}

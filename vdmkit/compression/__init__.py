@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lossless compression: bits back through the model's own T steps, with integers only between network and bytes."""
+"""Lossless compression by bits back through the model's T steps, with integer arithmetic between network and bytes."""
 
 from vdmkit.compression._chunk import ChunkCode
 from vdmkit.compression._codec import Codec, Profile, codec_of, model_sha256

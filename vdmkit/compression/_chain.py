@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bits back through the T-step model (Townsend et al. 2019, arXiv 1901.04866; Kingma et al. 2021, section 6).
 
-The encoder pops latents and pushes what they explain, each as soon as it can:
+The encoder pops each latent, and pushes what it explains as soon as possible:
 
     pop y_0 ~ q(y_0 | x)          push x ~ p(x | y_0)
     pop y_t ~ q(y_t | y_{t-1})    push y_{t-1} ~ p(y_{t-1} | y_t)       t = 1 .. T
                                   push y_T ~ p(y_T)
 
-The decoder goes the way back. On average -log2 p minus -log2 q is the T-step bound.
+The decoder reverses these operations. On average -log2 p minus -log2 q is the T-step bound.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ Latents = Int64[np.ndarray, "n h w c"]
 
 @dataclass(frozen=True)
 class Chain:
-    """The model as a code. Latents are whole numbers of cells."""
+    """The model as a code. Latents are integers that count cells."""
 
     network: Network
 
@@ -39,7 +39,10 @@ class Chain:
         return self.network.layers
 
     def encode(self, stack: Stack, images: UInt8[np.ndarray, "n h w c"], seed: int) -> Float[np.ndarray, " n"]:
-        """Push images. Returns the net bits of each; infinite where no rounding could be guarded, and then none is."""
+        """Pushes images. Returns the net bits of each.
+
+        If the rounding of an image cannot be guarded, its bits are infinite and nothing is pushed.
+        """
         below, bits = images.astype(np.int64), np.zeros(len(images))
         for t in range(self.layers.steps + 1):
             q = self._q(t, below)
@@ -56,10 +59,10 @@ class Chain:
     def decode(
         self, stack: Stack, count: int, seed: int, on_latent: Callable[[int, Latents], object] = lambda t, k: None
     ) -> UInt8[np.ndarray, "n h w c"]:
-        """Pop images. `on_latent` is told each y_t = k d_t.
+        """Pops images. `on_latent` is called with t and k of each latent y_t = k d_t.
 
         Raises:
-            CodecError: these are no bits that `encode` leaves.
+            CodecError: the bits were not written by `encode`.
         """
         shape = (count, *self.network.model.shape)
         above = pop(stack, self._prior(int(np.prod(shape))), int(np.prod(shape))).reshape(shape)
@@ -76,13 +79,13 @@ class Chain:
         return above.astype(np.uint8)
 
     def _q(self, t: int, below: Latents) -> GaussianLaw:
-        """q(y_t | y_{t-1}), or q(y_0 | x)."""
+        """Returns q(y_t | y_{t-1}), or q(y_0 | x)."""
         layers = self.layers
         means = layers.parts(below, of=t - 1, on=t) if t else layers.parts_of_level(below)
         return layers.q[t].at(means.ravel())
 
     def _p(self, t: int, above: Latents, integers: Integer[np.ndarray, "n h w c *v"]) -> AbstractLaw:
-        """p(y_{t-1} | y_t), or p(x | y_0), from what the network says of y_t."""
+        """Returns p(y_{t-1} | y_t), or p(x | y_0), from the network's integers at y_t."""
         if not t:
             return LevelsLaw(integers.reshape(above.size, -1))
         layers, table = self.layers, self.layers.p[t - 1]

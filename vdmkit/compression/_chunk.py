@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many images on one stack, in groups that grow with it, so that the first bits are those of one image."""
+"""Codes many images on one stack, in growing groups, so that the initial bits are those of one image only."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,17 +17,18 @@ from vdmkit.errors import CodecError
 
 Images = UInt8[np.ndarray, "n h w c"]
 OnLatent = Callable[[Integer[np.ndarray, " n"], int, Latents], object]
-"""on_latent(which images of the chunk, t, their y_t in cells)"""
+"""A callback on_latent(indices of images in the chunk, t, their y_t in cells)."""
 
 
 @dataclass(frozen=True)
 class ChunkCode:
-    """How a chunk is coded.
+    """The code of a chunk.
 
     Args:
-        lanes: of the stack.
-        group: most images that are coded together.
-        seed: of the bits that an empty stack is filled with.
+        chain: The model's code.
+        lanes: Number of lanes of the stack.
+        group: Largest number of images that are coded together.
+        seed: Seed of the bits that an empty stack is filled with.
     """
 
     chain: Chain
@@ -36,7 +37,7 @@ class ChunkCode:
     seed: int
 
     def encode(self, images: Images, on_group: Callable[[int], object] = lambda count: None) -> tuple[Payload, float]:
-        """The payload, and the net bits: what is on the stack less what it began with."""
+        """Returns the payload, and the net bits: those on the stack minus the initial ones."""
         stack = Stack(first_heads(self.seed, self.lanes), seed=self.seed)
         start, groups, stored = stack.bits, [], np.zeros(len(images), bool)
         levels = self._stored_levels(images)
@@ -55,7 +56,7 @@ class ChunkCode:
         on_group: Callable[[int], object] = lambda count: None,
         on_latent: OnLatent = lambda which, t, k: None,
     ) -> Images:
-        """Raises CodecError if the stack does not end as one begins: another model, or a defect."""
+        """Decodes a payload. Raises CodecError if the final stack is not an initial one, as with another model."""
         count = sum(payload.groups)
         images = np.zeros((count, *self.chain.network.model.shape), np.uint8)
         stack, first = Stack(payload.heads.copy(), payload.words.copy(), len(payload.words)), count
@@ -69,19 +70,19 @@ class ChunkCode:
         return images
 
     def size_of_group(self, words: int, left: int) -> int:
-        """Returns the size of the next group: as many of the images that are left as these words have bits for."""
+        """Returns the size of the next group: as many of the remaining images as the words have bits for."""
         owed = self.chain.layers.bits * np.prod(self.chain.network.model.shape)
         return int(min(left, self.group, max(1, 32 * words // owed)))
 
     def _stored_levels(self, images: Images) -> int:
-        """Of images that are written out: those of the data, unless an image has more."""
+        """Returns the number of levels of stored images: that of the data, unless an image has more."""
         most = int(images.max(initial=0)) + 1
         return self.chain.layers.levels if most <= self.chain.layers.levels else 256
 
     def _encode_group(
         self, stack: Stack, images: Images, number: int, levels: int
     ) -> tuple[Stack, Bool[np.ndarray, " n"]]:
-        """The stack with the images on it, and which of them are written out: those that cost less so."""
+        """Returns the stack with the images on it, and which images are stored because that takes fewer bits."""
         stored = images.reshape(len(images), -1).max(1, initial=0) >= self.chain.layers.levels
         most = images[0].size * np.log2(levels)
         while True:
@@ -110,10 +111,10 @@ class ChunkCode:
         return images
 
     def _seed(self, group: int) -> int:
-        """Of a group's whitening."""
+        """Returns the seed of a group's whitening."""
         return int(keystream(self.seed, 2**40 + group, 1)[0])
 
     def _check_end(self, stack: Stack) -> None:
         heads, words = first_heads(self.seed, len(stack.heads)), seed_words(self.seed, 0, stack.length)
         if not (np.array_equal(stack.heads, heads) and np.array_equal(stack.words[::-1], words)):
-            raise CodecError("its bits do not end as they began: they are of another model, or were changed")
+            raise CodecError("its bits do not end as they began: they belong to another model, or were changed")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trained model as a codec, and the header that says which."""
+"""A trained model as a codec, and the header that identifies it."""
 
 import hashlib
 from collections.abc import Mapping
@@ -26,13 +26,15 @@ _LANES = (64, 256)
 
 @dataclass(frozen=True)
 class Codec:
-    """How images become bits.
+    """A lossless codec.
 
     Args:
-        profile: "portable" computes the network in float64 and decodes wherever its estimates agree within 1e-10;
-            "host" in float32, and decodes on the machine that encoded.
-        group: most images that are coded together.
-        seed: of the bits that a chunk begins with.
+        model: The trained model.
+        layers: The steps, with grids of their latents.
+        profile: "portable" computes the network in float64, and decodes on machines whose estimates agree within
+            1e-10; "host" computes it in float32, and decodes on the encoder's machine.
+        group: Largest number of images that are coded together.
+        seed: Seed of the initial bits of a chunk.
     """
 
     model: DiffusionModel
@@ -42,7 +44,7 @@ class Codec:
     seed: int
 
     def chunk_code(self, batch: int) -> ChunkCode:
-        """With so many images in a call of the network."""
+        """Returns the code of chunks, with `batch` images in a call of the network."""
         return ChunkCode(Chain(self.network(batch)), self.lanes, self.group, self.seed)
 
     def network(self, batch: int) -> Network:
@@ -58,11 +60,11 @@ class Codec:
 
     @property
     def lanes(self) -> int:
-        """A power of two: as many as an image has values, within limits."""
+        """Returns the number of lanes, a power of two near the number of values in an image, within limits."""
         return int(np.clip(2 ** int(np.log2(self.model.dimensions)), *_LANES))
 
     def header(self, fingerprint: Mapping[str, str]) -> dict[str, Any]:
-        """All that a decoder needs besides the model, and what it knows the model by. `fingerprint`: of the machine."""
+        """Returns all that a decoder needs besides the model; `fingerprint` describes the machine."""
         layers = self.layers
         return {
             "shape": list(self.model.shape),
@@ -81,7 +83,7 @@ class Codec:
         }
 
     def probe(self, offsets: list[int] | None = None) -> dict[str, Any]:
-        """A hash of what the network says of fixed latents at some noise levels, and the offsets that guard it."""
+        """Returns a hash of the network's outputs at fixed latents and some noise levels, with their offsets."""
         network, found = self.network(self.group), []
         noise = (keystream(0, 0, self.model.dimensions) >> np.uint64(40)).astype(float) / 2**24 - 0.5
         for i, t in enumerate(np.linspace(0, self.layers.steps, PROBED).round().astype(int).tolist()):
@@ -98,15 +100,15 @@ class Codec:
 
 
 def codec_of(header: Mapping[str, Any], model: DiffusionModel, fingerprint: Mapping[str, str]) -> Codec:
-    """The codec that a header is of.
+    """Returns the codec that a header describes.
 
     Raises:
-        CodecError: it is no header, the model is another, or the network's outputs, the tables or the machine are not
-            the encoder's.
+        CodecError: the header is invalid, or the model, its outputs, the tables or the machine differ from the
+            encoder's.
     """
     said = header_of(header, model)
     if (found := model_sha256(model)) != said.model:
-        raise CodecError(f"it is of the model {said.model}, and this checkpoint holds {found}")
+        raise CodecError(f"it was made with the model {said.model}, and this checkpoint holds {found}")
     if said.profile == "host" and dict(fingerprint) != said.machine:
         raise CodecError(
             f"profile host decodes on the encoder's machine alone: {_differences(said.machine, fingerprint)}"
@@ -121,7 +123,7 @@ def codec_of(header: Mapping[str, Any], model: DiffusionModel, fingerprint: Mapp
 
 
 def model_sha256(model: DiffusionModel) -> str:
-    """Of the parameters, whatever the precision they are held in; shortened. The probe is of what they are used for."""
+    """Returns a shortened SHA-256 of the parameters, which does not depend on the precision they are held in."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_array)):
         values = np.asarray(leaf)
@@ -131,7 +133,7 @@ def model_sha256(model: DiffusionModel) -> str:
 
 
 def _differences(made: Mapping[str, str] | str, here: Mapping[str, str]) -> str:
-    """What of two machines differs, in words."""
+    """Describes the differences between two machines."""
     if isinstance(made, str):
         return f"made with {made}, here {', '.join(here.values())}"
     unlike = [key for key in sorted({*made, *here}) if made.get(key) != here.get(key)]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long a chunk will be, by what its lanes hold: bits are counted, and nothing is encoded.
+"""Forecasts the length of a chunk by simulating the numbers of bits in its lanes, without encoding.
 
-A lane holds from 32 to 64 bits in its head. What is pushed beyond goes to the tail that all lanes share, in words; what
-is missing is taken from there, or is a bit that the chunk begins with. Latents are normal, so a pop of m of them takes
-m log2(q_sd / d sqrt(2 pi)) + log2(e) chi^2_m / 2 bits; their push gives these back, and what the bound says besides.
+A lane holds from 32 to 64 bits in its head. Excess bits go as words to the tail that all lanes share; missing bits are
+taken from there, or are initial bits of the chunk. Latents are normal, so a pop of m of them takes
+m log2(q_sd / d sqrt(2 pi)) + log2(e) chi^2_m / 2 bits; their push returns these, plus their term of the bound.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from vdmkit.compression._rans import first_heads
 from vdmkit.container import Payload
 
 _DRAWS = 16
-_MOST_GROUPS = 64  # that are looked at: those after them are as the last
+_MOST_GROUPS = 64  # groups that are simulated; later groups are like the last
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,13 @@ class Rate:
     """Mean bits of an image.
 
     Args:
-        reconstruction: this term of the bound, of images that are not stored; so are `diffusion` and `prior`.
-        raw: what an image that is stored takes.
-        stored: the share of images that are.
-        variance: of the data.
-        pixels: the share of an image's bits that each value takes.
+        reconstruction: Reconstruction term of the bound of images that are not stored.
+        diffusion: Their diffusion term.
+        prior: Their prior term.
+        raw: Bits of a stored image.
+        stored: Share of stored images.
+        variance: Variance of the data.
+        pixels: Share of each value in an image's bits.
     """
 
     reconstruction: float
@@ -42,13 +44,13 @@ class Rate:
 
     @property
     def bits(self) -> float:
-        """Of any image."""
+        """Returns the mean bits of an image, stored or not."""
         return (1 - self.stored) * (self.reconstruction + self.diffusion + self.prior) + self.stored * self.raw
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Bytes of a payload, and bits of it that the stack began with."""
+    """Bytes of a payload, and the initial bits of its stack."""
 
     bytes: float
     initial_bits: float
@@ -56,29 +58,29 @@ class Forecast:
 
 @dataclass
 class _Stack:
-    """Bits above 32 in each head, words in the tail, and words that an empty tail was filled with."""
+    """A simulated stack: bits above 32 in each head, words in the tail, and initial words."""
 
     heads: Float[np.ndarray, " lanes"]
     words: int = 0
     seeded: int = 0
 
     def add(self, bits: Float[np.ndarray, " lanes"]) -> None:
-        """Push these bits; pop them where they are negative."""
+        """Pushes these bits; negative numbers are pops."""
         carried = np.floor((self.heads + bits) / 32)
         self.heads += bits - 32 * carried
         words = self.words + int(carried.sum())
         self.words, self.seeded = max(words, 0), self.seeded - min(words, 0)
 
     def shared(self, of_values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " lanes"]:
-        """What each lane has of these: values go through the lanes in rows."""
+        """Returns each lane's sum of these; values go through the lanes in rows."""
         lanes = len(self.heads)
         return np.append(of_values, np.zeros(-len(of_values) % lanes)).reshape(-1, lanes).sum(0)
 
 
 def shares_of_pixels(images: UInt8[np.ndarray, "n *shape"]) -> Float[np.ndarray, " d"]:
-    """Returns about the share of an image's bits that each value takes: as the entropies of their levels.
+    """Returns the approximate share of each value in an image's bits, from the entropies of the levels.
 
-    It matters where lanes have the same pixels of each image: those of digits' corners stay as they began.
+    The shares matter if lanes have the same pixels of each image: the lanes of digits' corners hardly change.
     """
     values = images.reshape(len(images), -1)
     places = np.arange(values.shape[1]) * 256
@@ -89,13 +91,13 @@ def shares_of_pixels(images: UInt8[np.ndarray, "n *shape"]) -> Float[np.ndarray,
 
 
 def forecast(code: ChunkCode, rate: Rate, images: int) -> Forecast:
-    """Returns what a chunk of so many images takes on average."""
+    """Returns the average size of a chunk of this number of images."""
     found = [_simulated(code, rate, images, np.random.default_rng(seed)) for seed in range(_DRAWS)]
     return Forecast(*(float(np.mean(column)) for column in zip(*found, strict=True)))
 
 
 def _simulated(code: ChunkCode, rate: Rate, images: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Bytes of the payload, and bits that the stack began with."""
+    """Simulates one chunk; returns the bytes of the payload, and the initial bits of the stack."""
     stack, groups, stored = _Stack(np.log2(first_heads(code.seed, code.lanes).astype(float)) - 32), [], 0
     while (done := sum(groups)) < images and len(groups) < _MOST_GROUPS:
         groups.append(code.size_of_group(stack.words, images - done))
@@ -112,7 +114,7 @@ def _simulated(code: ChunkCode, rate: Rate, images: int, rng: np.random.Generato
 
 
 def _push_group(stack: _Stack, code: ChunkCode, rate: Rate, images: int, rng: np.random.Generator) -> None:
-    """As `Chain.encode` does."""
+    """Simulates `Chain.encode`."""
     layers, values = code.chain.layers, stack.shared(np.ones(images * len(rate.pixels)))
     pixels, owed = stack.shared(np.tile(rate.pixels, images)), np.zeros(len(values))
     gained = np.append(rate.reconstruction, _of_steps(layers, rate))
@@ -125,8 +127,10 @@ def _push_group(stack: _Stack, code: ChunkCode, rate: Rate, images: int, rng: np
 
 
 def _of_steps(layers: Layers, rate: Rate) -> Float[np.ndarray, " steps"]:
-    """The diffusion term's part of each step: as of a normal law of the data's variance, of which nothing more is
-    to be known where the noise is low."""
+    """Returns the diffusion term of each step, as if the data were normal with their variance.
+
+    The information is capped, so that steps at low noise levels add nothing.
+    """
     known = len(rate.pixels) / 2 * np.log2(1 + rate.variance / layers.s**2)
     parts = -np.diff(np.minimum(known, known[-1] + rate.diffusion))
     parts += not parts.any()  # images that are all the same

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Normal laws of one standard deviation on a grid of cells, as a table of integers.
+"""Normal distributions with one standard deviation on a grid of cells, as a table of integers.
 
-The mean is a whole number of parts, of which a cell has FINE. Cell k reaches from part (k - 1/2) FINE to
-(k + 1/2) FINE.
+A cell is divided into FINE parts, and the mean is an integer number of parts. Cell k reaches from part (k - 1/2) FINE
+to (k + 1/2) FINE.
 """
 
 from dataclasses import dataclass, field
@@ -15,16 +15,16 @@ from vdmkit.compression._normal import exact_normal_cdf
 from vdmkit.compression._rans import SLOTS, Symbols
 
 FINE = 128
-WINDOW = 6.2  # standard deviations: a normal law leaves 6e-10 beyond
+WINDOW = 6.2  # standard deviations, beyond which a normal distribution has probability 6e-10
 
 
 def reach(sd: float) -> int:
-    """Cells on either side of the mean, for a standard deviation of so many cells."""
+    """Returns the number of cells on either side of the mean, for a standard deviation in cells."""
     return int(np.ceil(WINDOW * sd))
 
 
 def counts(sd: float, total: int) -> Int64[np.ndarray, " parts"]:
-    """Phi at every part of the window as a share of `total`, from 0 to `total`."""
+    """Returns Phi at every part of the window, scaled to rise from 0 to `total`."""
     half = reach(sd) * FINE
     values = np.floor(exact_normal_cdf(np.arange(-half, half + 1) / (sd * FINE)) * total).astype(np.int64)
     values[0], values[-1] = 0, total
@@ -33,9 +33,9 @@ def counts(sd: float, total: int) -> Int64[np.ndarray, " parts"]:
 
 @dataclass(frozen=True)
 class GaussianTable:
-    """A standard deviation of `sd` cells. Every cell of the window has at least one slot.
+    """A table for a standard deviation of `sd` cells. Every cell of the window has at least one slot.
 
-    Without escapes the outer cells reach to infinity, as for a law that is drawn from.
+    Without escapes the outer cells reach to infinity, as needed to draw from the distribution.
     """
 
     sd: float
@@ -51,7 +51,7 @@ class GaussianTable:
         object.__setattr__(self, "cumulative", counts(self.sd, total - cells) + floor)
 
     def at(self, means: Integer[np.ndarray, " n"]) -> "GaussianLaw":
-        """The laws with these means, in parts."""
+        """Returns the distributions with these means, in parts."""
         return GaussianLaw(self, means)
 
 
@@ -78,7 +78,7 @@ class GaussianLaw(AbstractLaw):
         return escape(first + cell, starts, frequencies, slots.astype(np.int64) >= self.table.cumulative[-1])
 
     def _frame(self, means: Symbols) -> tuple[Symbols, Symbols]:
-        """The first cell of the window, and at which part of the window its lower edge lies."""
+        """Returns the first cell of the window, and the part of the window at its lower edge."""
         before = means + FINE // 2 - self.table.cells // 2 * FINE  # parts of cell 0 before the window
         first = -(-before // FINE)
         return first, first * FINE - before

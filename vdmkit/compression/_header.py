@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The header of a compressed file: what it must hold before any of it is believed."""
+"""Validation of the header of a compressed file."""
 
 from collections.abc import Mapping
 from itertools import accumulate
@@ -15,11 +15,11 @@ from vdmkit.limits import MAX_STEPS
 from vdmkit.model import DiffusionModel
 
 PROBED = 4  # noise levels
-_Whole = Annotated[int, Ge(-2 * MOST_WHOLE), Le(2 * MOST_WHOLE)]  # a gamma, or the way to the next
+_Whole = Annotated[int, Ge(-2 * MOST_WHOLE), Le(2 * MOST_WHOLE)]  # gamma, or a difference of gammas
 
 
 class Probe(BaseModel):
-    """As `Codec.probe` gives it."""
+    """The result of `Codec.probe`."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -28,7 +28,7 @@ class Probe(BaseModel):
 
 
 class Header(BaseModel):
-    """Types and ranges. Whatever else a header holds is not looked at."""
+    """The types and ranges of a header's fields. Other fields are ignored."""
 
     model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 
@@ -47,16 +47,16 @@ class Header(BaseModel):
     machine: dict[str, str] | str
 
     def layers(self) -> Layers:
-        """Raises CodecError if these are no steps."""
+        """Returns the steps. Raises CodecError if the fields do not define any."""
         gammas, mixture = tuple(accumulate(self.gammas)), self.kernel == "mixture"
         return Layers(gammas, self.levels, self.spacing, tuple(self.log_errors), mixture)
 
 
 def header_of(header: Mapping[str, Any], model: DiffusionModel) -> Header:
-    """The header, if it is one of this model's images.
+    """Returns the header of a file of images of this model.
 
     Raises:
-        CodecError: something is missing, of another type, out of its range, or not as the model has it.
+        CodecError: a field is missing, of another type, out of its range, or differs from the model's.
     """
     try:
         found = Header.model_validate(dict(header))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Distributions over integers as intervals of slots: what the stack pushes and pops."""
+"""Distributions over integers as intervals of slots, which the stack pushes and pops."""
 
 import abc
 
@@ -8,34 +8,34 @@ from jaxtyping import Float, Int64, UInt64
 
 from vdmkit.compression._rans import PRECISION, SLOTS, Stack, Symbols
 
-ESCAPE = 64  # slots, 2^-20, for what lies beyond the window of a law that is never drawn from
+ESCAPE = 64  # slots (2^-20) for values beyond the window, in distributions that are not drawn from
 _ESCAPES_AT = SLOTS - ESCAPE
 _OUT = np.int64(-(2**62))
-_HALF = 16  # bits of half a symbol that is written out
+_HALF = 16  # bits of half an escaped symbol
 _OFFSET = 2**31
 
 
 class AbstractLaw(abc.ABC):
-    """Of n values, each with its own distribution."""
+    """The distributions of n values, each with its own."""
 
     @abc.abstractmethod
     def intervals(self, symbols: Symbols) -> tuple[Symbols, Symbols]:
-        """Start and frequency of a symbol of each value; of the escape where it has none."""
+        """Returns start and frequency of each value's symbol, or those of the escape."""
 
     @abc.abstractmethod
     def find(self, rows: slice, slots: UInt64[np.ndarray, " n"]) -> tuple[Symbols, Symbols, Symbols]:
-        """The symbol at a slot of each of some values, with its start and frequency."""
+        """Returns the symbols at one slot for each value in `rows`, with starts and frequencies."""
 
 
 def escape(
     symbols: Symbols, starts: Symbols, frequencies: Symbols, out: np.ndarray
 ) -> tuple[Symbols, Symbols, Symbols]:
-    """Symbol, start and frequency, those of the escape where a value is out."""
+    """Replaces symbol, start and frequency by those of the escape where `out` is true."""
     return np.where(out, _OUT, symbols), np.where(out, _ESCAPES_AT, starts), np.where(out, ESCAPE, frequencies)
 
 
 def push(stack: Stack, law: AbstractLaw, symbols: Symbols) -> Float[np.ndarray, " n"]:
-    """Push what `pop` gives back. Returns the bits that each value takes."""
+    """Pushes symbols, which `pop` returns. Returns the bits of each value."""
     starts, frequencies = law.intervals(symbols)
     out = starts == _ESCAPES_AT
     written = symbols[out] + _OFFSET
@@ -46,7 +46,7 @@ def push(stack: Stack, law: AbstractLaw, symbols: Symbols) -> Float[np.ndarray, 
 
 
 def pop(stack: Stack, law: AbstractLaw, count: int) -> Int64[np.ndarray, " count"]:
-    """The symbols that `push` put there."""
+    """Pops and returns the symbols that `push` pushed."""
     symbols = stack.pop(count, law.find)
     out = symbols == _OUT
     high, low = (stack.pop(int(out.sum()), _find_half) for _ in range(2))

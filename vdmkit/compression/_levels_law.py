@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Any distribution over a few symbols."""
+"""Arbitrary distributions over a few symbols."""
 
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ class LevelsLaw(AbstractLaw):
         return low, high - low
 
     def _edge(self, rows: slice, symbols: Integer[np.ndarray, "..."]) -> Integer[np.ndarray, "n m"]:
-        """The first slot of symbols, given for each value or for all."""
+        """Returns the first slot of symbols, which are given for each value or for all."""
         weights = self.cumulative[rows]
         symbols = np.broadcast_to(symbols, (len(weights), symbols.shape[-1]))
         at = np.take_along_axis(weights, symbols, axis=1).astype(np.int64)
@@ -38,12 +38,12 @@ class LevelsLaw(AbstractLaw):
 
 
 def even(count: int, levels: int) -> LevelsLaw:
-    """So many values whose levels are all as probable."""
+    """Returns uniform distributions over the levels, for `count` values."""
     row = (np.arange(levels + 1) << WEIGHT_BITS) // levels
     return LevelsLaw(np.broadcast_to(row, (count, levels + 1)))
 
 
 def mostly_zero(count: int, symbols: int) -> LevelsLaw:
-    """So many values that are 0, all but: another takes 20 bits."""
+    """Returns distributions concentrated at 0, for `count` values; other symbols take 20 bits."""
     row = np.append(0, (1 << WEIGHT_BITS) - 16 * np.arange(symbols - 1, -1, -1))
     return LevelsLaw(np.broadcast_to(row, (count, symbols + 1)))

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The distribution function of mixtures of normal laws on cells, and the search in it, in integers.
+"""The distribution function of mixtures of normal distributions on cells, and its inversion, in integers.
 
     F(j) = (sum_k w_k G(edge_j - m_k)) / 2^24 + j
 
-is that at the lower edge of cell j of the window, in slots. G of the common standard deviation reaches 2^26 less the
-slots that j and the escape take; the w_k sum to 2^24. XLA does it, which is as exact with integers as numpy, and
-needs no arrays of all levels of all values.
+is its value at the lower edge of cell j of the window, in slots. G of the common standard deviation reaches 2^26 minus
+the slots of j and of the escape; the w_k sum to 2^24. It is computed by XLA, which is exact with integers and avoids
+arrays of all levels of all values.
 """
 
 from collections.abc import Callable
@@ -22,16 +22,17 @@ from vdmkit.compression._law import ESCAPE
 from vdmkit.compression._rans import SLOTS, Symbols
 
 WEIGHT_BITS = 24
-_FEWEST, _MOST = 64, 1024  # values of a block
+_FEWEST, _MOST = 64, 1024  # values in a block
 
 
 class Window(NamedTuple):
     """A common standard deviation and means, in parts.
 
     Args:
-        normal: G at every part of its own window, whose last is number `end`; what follows is padding.
-        means: of the levels, rising, from 0 on.
-        cells: of the window, from the first mean's window to the last's.
+        normal: G at every part of its own window, followed by padding.
+        end: Number of the last part of that window.
+        means: Rising means of the levels, starting at 0.
+        cells: Number of cells from the first mean's window to the last's.
     """
 
     normal: Int64[np.ndarray, " padded"]
@@ -41,18 +42,19 @@ class Window(NamedTuple):
 
 
 def below(window: Window, near: int, cumulative: Any, cell: Any, lead: Any) -> Any:
-    """F at the lower edges of cells, of which the outer ones reach to infinity.
+    """Returns F at the lower edges of cells; the outer cells reach to infinity.
 
     Args:
-        near: levels, at most, whose windows hold one point.
-        cumulative: weights of the levels of each value, (n, V + 1).
-        cell: of each value, (n,);
-        lead: and at which part of the window its cell 0 begins.
+        window: The standard deviation and the means.
+        near: Largest number of levels whose windows contain the same point.
+        cumulative: Cumulative weights of the levels of each value, (n, V + 1).
+        cell: Cell of each value, (n,).
+        lead: Part of the window at which each value's cell 0 begins, (n,).
     """
     normal, end, means, cells = window
     parts = cell * FINE + lead
     begin = jnp.clip(jnp.searchsorted(means, parts - end, side="right"), 0, len(means) - near)
-    level = begin[:, None] + jnp.arange(near + 1)  # levels before these count whole, those after them not at all
+    level = begin[:, None] + jnp.arange(near + 1)  # earlier levels count in full, later ones not at all
     weights = jnp.take_along_axis(cumulative, level, axis=1).astype(jnp.int64)
     at = normal[jnp.clip(parts[:, None] - means[level[:, :-1]], 0, end)]
     total = weights[:, 0] * normal[end] + ((weights[:, 1:] - weights[:, :-1]) * at).sum(1)
@@ -63,7 +65,7 @@ def below(window: Window, near: int, cumulative: Any, cell: Any, lead: Any) -> A
 def in_blocks(
     function: Callable[..., Any], window: Window, near: int, *of_values: Shaped[np.ndarray, "n ..."]
 ) -> list[Symbols]:
-    """`ends_of` or `search` for any number of values, in blocks of few sizes, each compiled once."""
+    """Calls `ends_of` or `search` for any number of values, in blocks of few sizes, each compiled once."""
     count, parts = len(of_values[0]), []
     for first in range(0, count, _MOST):
         rows = np.arange(first, min(first + _MOST, count))
@@ -76,13 +78,13 @@ def in_blocks(
 
 @partial(jax.jit, static_argnames="near")
 def ends_of(window: Window, near: int, cumulative: Any, lead: Any, cell: Any) -> tuple[Any, Any]:
-    """F(cell) and F(cell + 1)."""
+    """Returns F(cell) and F(cell + 1)."""
     return below(window, near, cumulative, cell, lead), below(window, near, cumulative, cell + 1, lead)
 
 
 @partial(jax.jit, static_argnames="near")
 def search(window: Window, near: int, cumulative: Any, lead: Any, slots: Any) -> tuple[Any, Any, Any]:
-    """The cell of each value with F(cell) <= slot < F(cell + 1), and these two; the last cell for higher slots."""
+    """Returns each value's cell with F(cell) <= slot < F(cell + 1), and these two; the last cell for higher slots."""
 
     def halve(bracket: Any) -> Any:
         low, high, at_low, at_high = bracket

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mixtures of normal laws, one of each level, on a grid of cells. Weights, means and tables are integers."""
+"""Mixtures of normal distributions, one per level, on a grid of cells. Weights, means and tables are integers."""
 
 from dataclasses import dataclass, field
 
@@ -14,7 +14,7 @@ from vdmkit.compression._rans import SLOTS, Symbols
 
 @dataclass(frozen=True)
 class MixtureTable:
-    """Levels whose means lie `offsets` parts from where the law is put, with a standard deviation of `sd` cells."""
+    """A table of levels with means `offsets` parts from a mixture's place and a standard deviation of `sd` cells."""
 
     sd: float
     offsets: Int64[np.ndarray, " v"]
@@ -26,7 +26,7 @@ class MixtureTable:
         cells = -(-int(offsets[-1] - offsets[0] + 2 * half) // FINE)
         normal = counts(self.sd, SLOTS - ESCAPE - cells)
         most = (np.searchsorted(offsets, offsets + 2 * half + 1) - np.arange(len(offsets))).max()
-        # Powers, so that layers share what is compiled.
+        # Powers of 4, so that layers share compiled functions.
         near = min(4 ** int(np.ceil(np.log2(most) / 2)), len(offsets))
         padded = np.pad(normal, (0, (1 << len(normal).bit_length()) - len(normal)), mode="edge")
         parts = Window(padded, np.asarray(2 * half), offsets - offsets[0], np.asarray(cells))
@@ -34,7 +34,7 @@ class MixtureTable:
         object.__setattr__(self, "near", near)
 
     def at(self, places: Integer[np.ndarray, " n"], cumulative: Int32[np.ndarray, "n v_plus_1"]) -> "MixtureLaw":
-        """The laws at these places, in parts; `cumulative` weights rise from 0 to 2^24."""
+        """Returns the mixtures at these places, in parts; `cumulative` weights rise from 0 to 2^24."""
         return MixtureLaw(self, places, cumulative)
 
 
@@ -58,7 +58,7 @@ class MixtureLaw(AbstractLaw):
         return escape(first + cell, starts, ends - starts, slots >= SLOTS - ESCAPE)
 
     def _frame(self, rows: slice) -> tuple[Symbols, Symbols]:
-        """The first cell of the window, and at which part of the window its lower edge lies."""
+        """Returns the first cell of the window, and the part of the window at its lower edge."""
         before = self.places[rows] + FINE // 2 + int(self.table.offsets[0]) - int(self.table.window.end) // 2
         first = -(-before // FINE)
         return first, first * FINE - before

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a model keeps the precision that it is given: a network of float64 may hold a softmax of float32."""
+"""Checks whether a model keeps float64: some functions, such as a softmax, may compute in float32."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ from vdmkit.model import DiffusionModel
 
 
 def narrows(model: DiffusionModel) -> bool:
-    """Whether anything on the way from float64 latents to what is coded with them is a narrower float."""
+    """Returns whether the path from float64 latents to coded probabilities contains a narrower float."""
 
     def said(model: DiffusionModel, y: Float[Array, "h w c"], gamma: Float[Array, ""]) -> tuple:
         observed = model.observation.log_probs(y, gamma, lambda: model.x_hat(y, gamma))
@@ -29,7 +29,7 @@ def narrows(model: DiffusionModel) -> bool:
 
 
 def _equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
-    """Those of functions that it calls too."""
+    """Yields the equations, including those of called functions."""
     for equation in jaxpr.eqns:
         yield equation
         for leaf in jax.tree.leaves(list(equation.params.values())):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calls of the network for any number of images, in batches of two sizes, each compiled once."""
+"""Calls the network for any number of images, in batches of two sizes, each compiled once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ _FUNCTIONS = {"gaussian": gaussian_shift, "mixture": mixture_weights, "levels": 
 
 
 def in_precision(model: DiffusionModel, dtype: Precision) -> DiffusionModel:
-    """The model with parameters of this type."""
+    """Returns the model with parameters of this type."""
     with jax.enable_x64(True):
         return jax.tree.map(lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, model)
 
 
 @eqx.filter_jit
 def _integers(kind: str, model: DiffusionModel, at: Latent) -> tuple[Array, Array]:
-    """Of latents of several images at one noise level."""
+    """Returns the integers for latents of several images at one noise level, and whether they are guarded."""
 
     def of_image(y: Array, offset: Array) -> tuple[Array, Array]:
         return _FUNCTIONS[kind](model, at._replace(y=y, offset=offset))
@@ -44,11 +44,13 @@ def _x_hat(model: DiffusionModel, y: Array, gamma: Array) -> Array:
 
 @dataclass(frozen=True)
 class Network:
-    """What the network says of latents, in integers.
+    """The network's outputs as integers.
 
     Args:
-        model: `in_precision` dtype.
-        batch: images at a time.
+        model: The model, from `in_precision` with `dtype`.
+        layers: The steps.
+        batch: Number of images in a call.
+        dtype: Precision of the network.
     """
 
     model: DiffusionModel
@@ -57,7 +59,7 @@ class Network:
     dtype: Precision
 
     def encoded(self, k: Int[np.ndarray, "n h w c"], t: int) -> tuple[np.ndarray, Int[np.ndarray, " n"], np.ndarray]:
-        """The integers of each image, the offsets that guard them, and whether there are such."""
+        """Returns the integers of each image, the offsets that guard them, and whether such offsets exist."""
         offsets = np.zeros(len(k), np.int64)
         integers, clear = self.decoded(k, t, offsets)
         for offset in range(1, OFFSETS):
@@ -71,11 +73,14 @@ class Network:
     def decoded(
         self, k: Int[np.ndarray, "n h w c"], t: int, offsets: Int[np.ndarray, " n"]
     ) -> tuple[np.ndarray, Bool[np.ndarray, " n"]]:
-        """The integers of each image at these offsets, of step t, or of the observation for t = 0; whether guarded."""
+        """Returns the integers of each image at these offsets, and whether they are guarded.
+
+        They are those of step t, or of the observation for t = 0.
+        """
         layers = self.layers
         kind = ("mixture" if layers.mixture else "gaussian") if t else "levels"
         scale = layers.s[t] * layers.c[t - 1] / layers.d[t - 1] * FINE
-        margin = MARGIN if self.dtype == "float64" else 0.0  # to the last bit, or not at all
+        margin = MARGIN if self.dtype == "float64" else 0.0  # float32 must agree to the last bit
         y = k * layers.d[t]
 
         def call(rows: Int[np.ndarray, " b"]) -> tuple[Array, ...]:
@@ -86,7 +91,7 @@ class Network:
         return integers, clear
 
     def x_hat(self, k: Int[np.ndarray, "n h w c"], t: int) -> Float[np.ndarray, "n h w c"]:
-        """What is known of images whose y_t = k d_t is: their mean."""
+        """Returns the model's estimate of the images at y_t = k d_t."""
         y = k * self.layers.d[t]
 
         def call(rows: Int[np.ndarray, " b"]) -> tuple[Array, ...]:
@@ -97,13 +102,13 @@ class Network:
     def _in_batches(
         self, count: int, call: Callable[[Int[np.ndarray, " b"]], tuple[Array, ...]]
     ) -> list[Shaped[np.ndarray, "n ..."]]:
-        """The results of calls for so many images, each call for as many, some of them repeated in the last."""
+        """Returns the results for `count` images from calls of fixed size; the last call repeats some images."""
         parts, first = [], 0
         while first < count:
-            # what would leave a batch half empty goes in small ones
+            # small batches if a large one would be half empty
             size = self.batch if count - first > self.batch // 2 else min(_FEW, self.batch)
             rows = np.resize(np.arange(first, min(first + size, count)), size)
-            with jax.enable_x64(True):  # for the integers, whatever the network's precision
+            with jax.enable_x64(True):  # the integers need 64 bits at any precision of the network
                 parts.append([np.array(array)[: count - first] for array in call(rows)])
             first += size
         return [np.concatenate(part) for part in zip(*parts, strict=True)]

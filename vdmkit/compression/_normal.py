@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""exp and the normal distribution function by + - * / alone, which IEEE 754 fixes to the last bit.
+"""exp and the normal distribution function by + - * / alone, whose results IEEE 754 defines exactly.
 
-Those of libm and numpy differ between processors, and one count of one table that differs undoes a whole file.
+The versions in libm and numpy differ between processors, and one different count in a table corrupts a whole file.
 """
 
 import numpy as np
 from jaxtyping import Float
 
 _HALVINGS = 10
-_TERMS = 14  # of exp on [-0.1, 0]: the rest is below 1e-24
-_SERIES = 200  # of the normal distribution function up to 8 standard deviations
+_TERMS = 14  # terms of exp on [-0.1, 0]; the remainder is below 1e-24
+_SERIES = 200  # terms of the normal distribution function, up to 8 standard deviations
 
 
 def exact_exp(x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-    """exp(x) for |x| up to 100, to some 1e-13 of itself, the same bits everywhere."""
+    """Returns exp(x) for |x| up to 100, to a relative accuracy of about 1e-13, the same bits on every machine."""
     size = np.abs(x) / 2**_HALVINGS
     total = np.ones_like(size)
     for n in range(_TERMS, 0, -1):
@@ -24,7 +24,7 @@ def exact_exp(x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
 
 
 def exact_normal_cdf(x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-    """Phi(x) for |x| up to 8, to some 1e-13, the same bits everywhere.
+    """Returns Phi(x) for |x| up to 8, to about 1e-13, the same bits on every machine.
 
     Phi(x) = 1/2 + phi(x) sum_n x^(2n+1) / (1 3 5 ... (2n+1)) (Marsaglia 2004, Journal of Statistical Software 11, 4).
     """

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""From the network to integers that a second machine finds again: guarded rounding.
+r"""Guarded rounding of the network's outputs to integers that another machine reproduces.
 
-What is rounded is v + o / 17 for the first o of 0..16 with which no value of the image lies within a margin of halfway
-between integers. The encoder says o. A decoder whose v differ by less than the margin rounds to the same integers
-(the safeguard of arXiv 2410.09872); without it, one value in some 10^4 would fall on the other side even in float32.
+The rounded number is v + o / 17, with the first offset o of 0..16 such that no value of the image is within a margin
+of halfway between integers. The encoder stores o. A decoder whose v differ by less than the margin rounds to the same
+integers (the safeguard of arXiv 2410.09872); without it, about one value in 10^4 would round differently in float32.
 """
 
 from typing import NamedTuple
@@ -19,19 +19,21 @@ from vdmkit.model import DiffusionModel
 from vdmkit.sampling import denoiser_of
 
 OFFSETS = 17
-MARGIN = 1e-10  # of eps_hat, of x_hat and, twice, of log p(x_k | z_t): see `docs/compression.md`
-PER_NAT = 64  # log probabilities are rounded to 1/64 nats, which costs 1e-5 nats of a value and step
-_NATS = 25  # a level less probable than this by so much has the weight of one that is
+MARGIN = 1e-10  # error of eps_hat and x_hat, and half that of log p(x_k | z_t): see `docs/compression.md`
+PER_NAT = 64  # log probabilities are rounded to 1/64 nats, which costs 1e-5 nats per value and step
+_NATS = 25  # log-probabilities are clipped at this distance below the largest
 _EXP = np.rint(exact_exp(-np.arange(_NATS * PER_NAT + 1) / PER_NAT) * 2**30).astype(np.int64)
 
 
 class Latent(NamedTuple):
-    """y_t of an image, and what it takes to round what the network says of it.
+    """y_t of an image, with the parameters of guarded rounding.
 
     Args:
+        y: The latent y_t.
+        gamma: Its gamma.
         scale: s_t c in parts of the cells of y_s.
-        margin: of the network's estimates.
-        offset: 0 .. 16.
+        margin: Error of the network's estimates that the rounding tolerates.
+        offset: The offset o, 0 .. 16.
     """
 
     y: Float[Array, "h w c"]
@@ -45,14 +47,14 @@ Guarded = tuple[Int[Array, "h w c *v"], Bool[Array, ""]]
 
 
 def guarded_round(v: Float[Array, "*n"], offset: Int[Array, ""], margin: Float[Array, ""]) -> Guarded:
-    """The integers, and whether a change of v by the margin would leave them."""
+    """Returns the rounded integers, and whether a change of v by the margin keeps them."""
     v = v.astype(float) + offset / OFFSETS
     clear = jnp.abs(v - jnp.floor(v) - 0.5) >= margin
     return jnp.rint(v).astype(int), clear.all()
 
 
 def weights(log_probs: Float[Array, "h w c v"], offset: Int[Array, ""], margin: Float[Array, ""]) -> Guarded:
-    """Cumulative probabilities of the levels of each value, (h, w, c, V + 1), from 0 to 2^24."""
+    """Returns cumulative probabilities of the levels of each value, (h, w, c, V + 1), from 0 to 2^24."""
     below = log_probs.max(-1, keepdims=True) - log_probs
     rounded, clear = guarded_round(jnp.minimum(below, _NATS) * PER_NAT, offset, 2 * margin * PER_NAT)
     total = jnp.cumsum(jnp.asarray(_EXP)[jnp.clip(rounded, 0, len(_EXP) - 1)], axis=-1)
@@ -61,14 +63,14 @@ def weights(log_probs: Float[Array, "h w c v"], offset: Int[Array, ""], margin: 
 
 
 def gaussian_shift(model: DiffusionModel, at: Latent) -> Guarded:
-    """The mean of the Gaussian kernel less y_t, in parts: -s_t c eps_hat, of which s_t c is `scale` parts."""
+    """Returns the mean of the Gaussian kernel minus y_t, -s_t c eps_hat, in parts; s_t c is `scale` parts."""
     eps_hat = denoiser_of(model)(at.y, at.gamma).eps_hat
-    of_x_hat = jnp.maximum(1, jnp.exp(-at.gamma / 2))  # s_t eps_hat = y_t - x_hat moves with either
+    of_x_hat = jnp.maximum(1, jnp.exp(-at.gamma / 2))  # s_t eps_hat = y_t - x_hat has the error of either
     return guarded_round(-at.scale * eps_hat, at.offset, at.margin * at.scale * of_x_hat)
 
 
 def mixture_weights(model: DiffusionModel, at: Latent) -> Guarded:
-    """p(x_k | y_t)."""
+    """Returns the weights p(x_k | y_t)."""
     log_probs = denoiser_of(model)(at.y, at.gamma).log_probs
     if log_probs is None:
         raise CodecError("its kernel is the mixture, and this model gives no probabilities of levels")
@@ -76,6 +78,6 @@ def mixture_weights(model: DiffusionModel, at: Latent) -> Guarded:
 
 
 def level_weights(model: DiffusionModel, at: Latent) -> Guarded:
-    """p(x_k | y_0) of the observation."""
+    """Returns the observation's weights p(x_k | y_0)."""
     log_probs = model.observation.log_probs(at.y, at.gamma, lambda: model.x_hat(at.y, at.gamma))
     return weights(log_probs, at.offset, at.margin)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A stack of bits: range asymmetric numeral systems (Duda 2013, arXiv 1311.2540) in lanes that share one tail of words.
 
-A symbol is an interval [start, start + frequency) of 2^26 slots. Only integers enter.
+A symbol is an interval [start, start + frequency) of 2^26 slots. All arithmetic is in integers.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Find = Callable[[slice, UInt64[np.ndarray, " n"]], tuple[Symbols, Symbols, Symbo
 
 
 def keystream(seed: int, first: int, count: int) -> UInt64[np.ndarray, " count"]:
-    """Pseudo-random numbers first, first + 1, ... of a seed (splitmix64: Steele et al. 2014)."""
+    """Returns pseudo-random numbers first, first + 1, ... of a seed (splitmix64: Steele et al. 2014)."""
     with np.errstate(over="ignore"):
         x = (np.arange(first, first + count, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         x += np.uint64(seed) * np.uint64(0xD1342543DE82EF95)
@@ -33,12 +33,12 @@ def keystream(seed: int, first: int, count: int) -> UInt64[np.ndarray, " count"]
 
 
 def first_heads(seed: int, lanes: int) -> UInt64[np.ndarray, " lanes"]:
-    """What the heads begin with: random, because zeros would be symbols in the tails of what is popped first."""
+    """Returns the initial heads: random, because zeros would pop improbable first symbols."""
     return (keystream(seed, 0, lanes) & _LOW) | (np.uint64(1) << _WORD)
 
 
 def seed_words(seed: int, first: int, count: int) -> UInt32[np.ndarray, " count"]:
-    """Words that lie below the bottom of the stack, from the top down."""
+    """Returns the words below the bottom of the stack, from the top down."""
     return (keystream(seed ^ 0x5EED, first, count) >> _WORD).astype(np.uint32)
 
 
@@ -46,11 +46,14 @@ def seed_words(seed: int, first: int, count: int) -> UInt32[np.ndarray, " count"
 class Stack:
     """Heads in [2^32, 2^64), one of each lane, above a tail of 32-bit words.
 
-    Values go through the lanes in rows. Pops take rows in order, pushes in the reverse, so that each undoes the other.
+    Values go through the lanes in rows. Pops take rows in order and pushes in reverse, so that each undoes the other.
 
     Args:
-        seed: of the words that an empty stack is filled with; None: it may not run empty.
-        seeded: how many of them were taken.
+        heads: Heads of the lanes.
+        tail: Buffer of the tail's words.
+        length: Number of words in the tail.
+        seed: Seed of the words that an empty stack is filled with; None if it must not run empty.
+        seeded: Number of these words that were taken.
     """
 
     heads: UInt64[np.ndarray, " lanes"]
@@ -68,20 +71,21 @@ class Stack:
 
     @property
     def bits(self) -> float:
-        """What is on the stack, less what it began with."""
+        """Returns the bits on the stack, without the random words that it was filled with."""
         return float(np.log2(self.heads.astype(float)).sum()) + 32 * (self.length - self.seeded)
 
     def push(self, starts: Symbols, frequencies: Symbols, keys: UInt64[np.ndarray, " n"] | None = None) -> None:
-        """What `pop` takes off again, with the same `keys`."""
+        """Pushes values, which `pop` with the same `keys` takes off again."""
         starts, frequencies = starts.astype(np.uint64), frequencies.astype(np.uint64)
         for rows in reversed(self._rows(len(starts))):
             self._push_row(starts[rows], frequencies[rows])
             self._whiten(rows, keys)
 
     def pop(self, count: int, find: Find, keys: UInt64[np.ndarray, " n"] | None = None) -> Symbols:
-        """So many symbols. `find` is given the rows and a slot of each, and says symbols, starts and frequencies.
+        """Pops `count` symbols. `find` maps rows and their slots to symbols, starts and frequencies.
 
-        Without `keys`, what is popped right after a push repeats where in its interval the pushed value lay.
+        `keys` whiten the slots: without them, a pop right after a push depends on where in its interval the pushed
+        symbol was.
         """
         symbols = np.zeros(count, np.int64)
         for rows in self._rows(count):
@@ -96,7 +100,7 @@ class Stack:
         return [slice(first, min(first + lanes, count)) for first in range(0, count, lanes)]
 
     def _whiten(self, rows: slice, keys: UInt64[np.ndarray, " n"] | None) -> None:
-        """Exchange the next slots for others; again, and they are as before."""
+        """Exchanges the next slots for others; a second call restores them."""
         if keys is not None:
             self.heads[: rows.stop - rows.start] ^= keys[rows] & _MASK
 

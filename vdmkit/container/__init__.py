@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The file `.vdmz`: chunks of coded images that are written one by one and read in any order, and never wrongly.
+"""The file format `.vdmz`: chunks of coded images, written one by one and read in any order, with checksums.
 
 All integers are little-endian. Sizes in bytes:
 
-    head     VDMZ, version 2, flags 2 (none yet), length of the header 4, header: JSON compressed by zlib, CRC-32 4
+    head     VDMZ, version 2, flags 2 (unused), length of the header 4, header: JSON compressed by zlib, CRC-32 4
     chunk    VDMC, begin of the file's id 4, ordinal 4, first image 8, images 4, bytes of payload 4,
              SHA-256 of the pixels 32, keyed digest 8, CRC-32 of the 68 bytes before it 4, payload
     ...
@@ -13,12 +13,12 @@ All integers are little-endian. Sizes in bytes:
     head     once more, for `salvage`
     footer   where the chunks end 8, bytes of names 4, of index 4, of head 4, keyed digest 8, ZMDV
 
-The file's id is the SHA-256 of its head, and a keyed digest is the first 8 bytes of the SHA-256 of the id and what it
-covers (of a chunk all but its CRC-32). So a chunk of another file is found, and a header that was edited and given
-a new CRC-32; and a chunk of another file with the same header is not the one that the index lists.
+The file's id is the SHA-256 of its head, and a keyed digest is the first 8 bytes of the SHA-256 of the id and the bytes
+it covers (for a chunk all but its CRC-32). The digests detect chunks of another file, and a header that was edited and
+given a new CRC-32; the index detects a chunk of another file with the same header.
 
-A payload is one stack: numbers of groups 4, lanes 2, levels of stored images 2, words that it began with 4 and words 4;
-sizes of the groups 2 each, a bit for each image that is stored, heads 8 each, words 4 each.
+A payload is one stack: numbers of groups 4, lanes 2, levels of stored images 2, initial words 4 and words 4; sizes of
+the groups 2 each, one bit per image that is set if the image is stored, heads 8 each, words 4 each.
 """
 
 from vdmkit.container._around import bytes_around

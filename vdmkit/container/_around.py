@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bytes of a file that hold no image: all but the payloads of its chunks."""
+"""The number of bytes in a file outside the payloads of its chunks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,15 +10,15 @@ from vdmkit.container._tail import pack_tail
 
 
 def bytes_around(header: dict[str, Any], images: Sequence[int], names: list[str] | None) -> int:
-    """Returns how many bytes a file has besides its payloads, by building them; none of their lengths depends on those.
+    """Returns the number of bytes in a file outside its payloads, by building them; it does not depend on the payloads.
 
     Args:
-        header: The JSON object that the file is written with.
-        images: How many each chunk holds.
-        names: One for each image, or None.
+        header: The header, a JSON object.
+        images: Number of images in each chunk.
+        names: A name for each image, or None.
 
     Raises:
-        ValueError: The header is not JSON, or there is not one name for each image.
+        ValueError: The header is not JSON, or the number of names differs from that of images.
     """
     head, entries = make_head(header), list[Entry]()
     for count in images:

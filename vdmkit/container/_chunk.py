@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chunks of a .vdmz file: images that are coded together, and what says that they are whole and in their place."""
+"""Chunks of a .vdmz file: images that are coded together, with checksums of their contents and position."""
 
 import hashlib
 import struct
@@ -12,9 +12,9 @@ from vdmkit.container._source import Source
 TAG = b"VDMC"
 # Tag, begin of the file's id, ordinal, first image, images, bytes of payload, SHA-256 of the pixels.
 _BOUND = struct.Struct("<4s4sIQII32s")
-_CHECK = struct.Struct("<8sI")  # digest of the above and the payload, keyed with the file's id; CRC-32 of all before it
+_CHECK = struct.Struct("<8sI")  # digest of these fields and the payload, keyed with the file's id; CRC-32 of the header
 HEADER_BYTES = _BOUND.size + _CHECK.size
-_MAX_PAYLOAD = 1 << 30  # a chunk is held in memory whole
+_MAX_PAYLOAD = 1 << 30  # a chunk is held in memory
 _MAX_IMAGES = (1 << 32) - 1
 
 
@@ -23,9 +23,9 @@ class Chunk:
     """Images that are coded together.
 
     Attributes:
-        images: How many; at least one.
-        payload: What the entropy coder made of them, at most 2^30 bytes.
-        pixels_sha256: 32 bytes, SHA-256 of their uint8 pixels (images, H, W, C) in C order.
+        images: Number of images, at least one.
+        payload: The coded images, at most 2^30 bytes.
+        pixels_sha256: SHA-256 (32 bytes) of their uint8 pixels (images, H, W, C) in C order.
     """
 
     images: int
@@ -41,14 +41,14 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a chunk is.
+    """The position of a chunk in the file.
 
     Attributes:
-        ordinal: Its number in the file, from 0.
+        ordinal: Number of the chunk, from 0.
         first: Index of its first image in the file, from 0.
-        images: How many it holds.
-        offset: Where it begins in the file, in bytes.
-        length: Its bytes in the file, 72 bytes of its own header included.
+        images: Number of its images.
+        offset: Its first byte in the file.
+        length: Its length in bytes, including its own header of 72 bytes.
         digest: Its 8-byte checksum.
     """
 
@@ -61,32 +61,32 @@ class Entry:
 
     @property
     def end(self) -> int:
-        """Where the next chunk begins, in bytes."""
+        """Returns the offset of the next chunk in bytes."""
         return self.offset + self.length
 
     @property
     def next_image(self) -> int:
-        """Index of the image after its last."""
+        """Returns the index of the image after its last."""
         return self.first + self.images
 
     @property
     def title(self) -> str:
-        """What a message calls it."""
+        """Returns the chunk's name in messages."""
         return f"chunk {self.ordinal} (images {self.first} to {self.next_image - 1})"
 
     @property
     def listed(self) -> tuple[int, int, int, int, bytes]:
-        """All but its place."""
+        """Returns the fields that an index lists, all but the position."""
         return self.ordinal, self.first, self.images, self.length, self.digest
 
 
 def place_after(last: Entry | None, head_bytes: int) -> tuple[int, int, int]:
-    """Ordinal, first image and offset of the chunk after `last`, or of the first one."""
+    """Returns ordinal, first image and offset of the chunk after `last`, or of the first chunk."""
     return (last.ordinal + 1, last.next_image, last.end) if last else (0, 0, head_bytes)
 
 
 def pack_chunk(chunk: Chunk, place: tuple[int, int, int], file_id: bytes) -> tuple[bytes, Entry]:
-    """The bytes before the payload, and the entry, of a chunk at its place (ordinal, first image, offset)."""
+    """Returns the bytes before the payload, and the entry, of a chunk at its place (ordinal, first image, offset)."""
     ordinal, first, offset = place
     size = len(chunk.payload)
     bound = _BOUND.pack(TAG, file_id[:4], ordinal, first, chunk.images, size, chunk.pixels_sha256)
@@ -97,10 +97,10 @@ def pack_chunk(chunk: Chunk, place: tuple[int, int, int], file_id: bytes) -> tup
 
 
 def read_entry(source: Source, offset: int, file_id: bytes) -> Entry | None:
-    """What the chunk at `offset` says of itself, its payload unread; None if no undamaged header is there.
+    """Reads the header of the chunk at `offset`; returns None if there is no undamaged header.
 
     Raises:
-        CodecError: It is a chunk of another file, or the header of the file was edited.
+        CodecError: The chunk belongs to another file, or the header of the file was edited.
     """
     if offset + HEADER_BYTES > source.size:
         return None
@@ -118,7 +118,7 @@ def read_entry(source: Source, offset: int, file_id: bytes) -> Entry | None:
 
 
 def read_chunk(source: Source, entry: Entry, file_id: bytes) -> Chunk | None:
-    """The chunk of an entry that `read_entry` gave, or None if it is damaged or cut short."""
+    """Reads the chunk of an entry; returns None if it is damaged or truncated."""
     if entry.end > source.size:
         return None
     bound = source.read(entry.offset, _BOUND.size)
@@ -129,7 +129,7 @@ def read_chunk(source: Source, entry: Entry, file_id: bytes) -> Chunk | None:
 
 
 def is_whole(source: Source, entry: Entry, file_id: bytes) -> bool:
-    """Whether `read_chunk` would give it; holds a mebibyte of it at a time."""
+    """Returns whether a chunk is intact, reading a mebibyte at a time."""
     if entry.end > source.size:
         return False
     payload = source.pieces(entry.offset + HEADER_BYTES, entry.length - HEADER_BYTES)
@@ -138,10 +138,10 @@ def is_whole(source: Source, entry: Entry, file_id: bytes) -> bool:
 
 
 def walk(source: Source, start: int, file_id: bytes) -> Iterator[Entry]:
-    """What the chunks from `start` on say of themselves, in the order of the file, until something else follows.
+    """Yields the entries of the chunks from `start` on, in the order of the file, until something else follows.
 
     Raises:
-        CodecError: One of them is of another file, or is not the one that comes next.
+        CodecError: A chunk belongs to another file, or is not the next one.
     """
     last = None
     while entry := read_entry(source, last.end if last else start, file_id):
@@ -156,7 +156,7 @@ def walk(source: Source, start: int, file_id: bytes) -> Iterator[Entry]:
 
 
 def keyed_digest(file_id: bytes, pieces: Iterable[bytes]) -> bytes:
-    """8 bytes of SHA-256 of the file's id and the pieces; a CRC-32 alone would miss one damage in 2^32."""
+    """Returns 8 bytes of SHA-256 of the file's id and the pieces; a CRC-32 alone would miss one error in 2^32."""
     digest = hashlib.sha256(file_id)
     for piece in pieces:
         digest.update(piece)

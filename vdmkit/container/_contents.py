@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an undamaged .vdmz file holds, by its footer and index."""
+"""Reads the contents of an undamaged .vdmz file from its footer and index."""
 
 from dataclasses import dataclass, field
 
@@ -13,13 +13,13 @@ from vdmkit.errors import CodecError
 
 @dataclass(frozen=True)
 class Contents:
-    """All of a file but its header and payloads.
+    """The contents of a file without its header and payloads.
 
     Attributes:
         entries: Its chunks, by ordinal.
-        images: How many images it was written with.
-        names: One for each of them, or None.
-        damaged: What is damaged, in words.
+        images: Number of images that were written.
+        names: A name for each image, or None.
+        damaged: Descriptions of damage.
     """
 
     entries: list[Entry]
@@ -29,16 +29,16 @@ class Contents:
 
 
 def read_contents(source: Source, head: Head) -> Contents:
-    """What the file holds; its chunks are not read.
+    """Reads the contents of a file without its chunks.
 
     Raises:
-        CodecError: Its footer, index, names or second header are damaged, its chunks are not in order, or it is not
-            finished.
+        CodecError: The footer, index, names or second header are damaged, the chunks are not in order, or the file is
+            unfinished.
     """
     try:
         return _read(source, head, read_footer(source, head))
     except CodecError:
-        check_order(source, head)  # the better reason
+        check_order(source, head)  # chunks out of order are the more informative error
         raise
 
 
@@ -53,17 +53,17 @@ def _read(source: Source, head: Head, footer: Footer) -> Contents:
 
 
 def check_order(source: Source, head: Head) -> None:
-    """Follow the chunks by their own headers, as far as these are undamaged.
+    """Follows the chunks by their own headers, as far as these are undamaged.
 
     Raises:
-        CodecError: One of them is of another file, or not in its place.
+        CodecError: A chunk belongs to another file, or is not in its place.
     """
     for _ in walk(source, len(head.raw), head.file_id):
         pass
 
 
 def check_copy(source: Source, head: Head, footer: Footer) -> None:
-    """The header is there twice.
+    """Compares the two copies of the header.
 
     Raises:
         CodecError: The second copy differs.

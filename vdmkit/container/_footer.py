@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The last 32 bytes of a .vdmz file: that it is finished, and where its parts are."""
+"""The last 32 bytes of a .vdmz file, which show that it is finished and where its parts are."""
 
 import struct
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from vdmkit.container._source import Source
 from vdmkit.errors import CodecError
 
 _END = b"ZMDV"
-_FIELDS = struct.Struct("<QIII")  # where the chunks end; bytes of names, index and second head
+_FIELDS = struct.Struct("<QIII")  # end of the chunks; bytes of names, index and second head
 _FOOTER_BYTES = _FIELDS.size + 8 + len(_END)
 
 
 @dataclass(frozen=True)
 class Footer:
-    """Where the parts after the chunks begin, in bytes; they follow each other."""
+    """Offsets in bytes of the consecutive parts after the chunks."""
 
     names: int
     index: int
@@ -25,17 +25,17 @@ class Footer:
 
 
 def pack_footer(fields: tuple[int, int, int, int], file_id: bytes) -> bytes:
-    """Where the chunks end, and the bytes of names, index and second head, with a keyed digest of them."""
+    """Packs the end of the chunks and the bytes of names, index and second head, with a keyed digest."""
     packed = _FIELDS.pack(*fields)
     return packed + keyed_digest(file_id, [packed]) + _END
 
 
 def read_footer(source: Source, head: Head) -> Footer:
-    """What the last bytes of the file say.
+    """Reads the footer.
 
     Raises:
-        CodecError: It has no footer (it was cut short, or bytes follow it), the footer is damaged, or the file has
-            another size than it was written with.
+        CodecError: The file does not end with a footer (it was truncated, or bytes follow), the footer is damaged, or
+            the size of the file differs from the written one.
     """
     start = source.size - _FOOTER_BYTES
     data = source.read(start, _FOOTER_BYTES) if start >= len(head.raw) else b""
@@ -65,7 +65,7 @@ def _why_none(source: Source, head: Head, data: bytes) -> CodecError:
 
 
 def _bytes_after(source: Source, head: Head) -> int:
-    """How many bytes follow a footer among the last 2^16 bytes; 0 if none is there."""
+    """Returns the number of bytes after a footer within the last 2^16 bytes; 0 if there is no footer."""
     start = max(len(head.raw), source.size - (1 << 16))
     last = source.read(start, max(0, source.size - start))
     end = len(last)

@@ -21,22 +21,22 @@ _MAX_HEADER = 1 << 22  # bytes, compressed or not; a header of 1,000 layers has 
 
 @dataclass(frozen=True)
 class Head:
-    """The header and the bytes that say it, those around it included."""
+    """The header, and the bytes of the whole head."""
 
     header: dict[str, Any]
     raw: bytes
 
     @cached_property
     def file_id(self) -> bytes:
-        """32 bytes that enter every checksum after the head: no part of a file fits an edited header."""
+        """Returns 32 bytes that enter every checksum after the head, so that an edited header is detected."""
         return hashlib.sha256(self.raw).digest()
 
 
 def make_head(header: dict[str, Any]) -> Head:
-    """The head of a new file.
+    """Makes the head of a new file.
 
     Raises:
-        ValueError: The header is no JSON object (a NaN is not JSON), or larger than any reader takes.
+        ValueError: The header is not a JSON object (NaN is not JSON), or larger than readers accept.
     """
     text = canonical_json(header)
     data = zlib.compress(text, 9)
@@ -47,10 +47,10 @@ def make_head(header: dict[str, Any]) -> Head:
 
 
 def read_head(source: Source, start: int = 0) -> Head:
-    """The head that begins at `start`.
+    """Reads the head that begins at `start`.
 
     Raises:
-        CodecError: It is not one, is damaged, cut short, or of a newer version.
+        CodecError: The head is missing, damaged, truncated, or of a newer version.
     """
     path = source.path
     prelude = source.read(start, min(_PRELUDE.size, source.size - start))
@@ -86,19 +86,19 @@ def read_head(source: Source, start: int = 0) -> Head:
 
 
 def canonical_json(value: Any) -> bytes:
-    """One text for one value. ASCII only: a file name that is not UTF-8 comes back as it was.
+    """Returns the canonical JSON text of a value, in ASCII, so that file names that are not UTF-8 survive.
 
     Raises:
-        ValueError: A NaN or an infinity, which are not JSON.
+        ValueError: The value has a NaN or an infinity, which are not JSON.
     """
     return json.dumps(value, sort_keys=True, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 def parse_json(data: bytes, cap: int) -> Any:
-    """The value of compressed JSON that has at most `cap` bytes; no more than those are ever decompressed.
+    """Returns the value of compressed JSON. At most `cap` bytes are decompressed.
 
     Raises:
-        ValueError: It is larger, damaged, or not JSON.
+        ValueError: The text is larger, damaged, or not JSON.
     """
     machine = zlib.decompressobj()
     try:

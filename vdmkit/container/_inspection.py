@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a .vdmz file says of itself, without the model that it takes to decode it."""
+"""Inspects a .vdmz file without the model that decodes it."""
 
 from dataclasses import asdict, dataclass
 from math import prod
@@ -15,7 +15,7 @@ from vdmkit.errors import CodecError
 
 @dataclass(frozen=True)
 class Inspection:
-    """The header of a file, and its bytes by what they are of. Stacks are what was coded, less the first bits."""
+    """The header of a file, and its bytes by purpose. "stacks" are the coded bits without the initial ones."""
 
     file: str
     images: int
@@ -51,7 +51,7 @@ class Inspection:
 
 
 def _check_header(header: dict[str, Any]) -> None:
-    """Raises CodecError if what is shown of it is not there."""
+    """Raises CodecError if a field that is shown is missing."""
     kinds = {"shape": list, "levels": int, "kernel": str, "profile": str, "model": str, "machine": str | dict}
     wrong = [key for key, kind in (kinds | {"gammas": list}).items() if not isinstance(header.get(key), kind)]
     if wrong or not all(isinstance(size, int) and size > 0 for size in header["shape"]):
@@ -59,10 +59,11 @@ def _check_header(header: dict[str, Any]) -> None:
 
 
 def inspect(path: Path, *, salvage: bool) -> Inspection:
-    """Read all of a file.
+    """Reads a whole file.
 
     Raises:
-        CodecError: its header is not one of vdmkit's; or it is damaged, unless `salvage`: then `damaged` says what is.
+        CodecError: its header is not one of vdmkit's; or it is damaged and `salvage` is false. With `salvage`, the
+            result lists the damage.
     """
     with open_reader(path, salvage=salvage) as reader:
         _check_header(reader.header)
@@ -85,7 +86,7 @@ def _words(machine: str | dict[str, Any]) -> str:
 
 
 def _parts(reader: Reader, salvage: bool) -> tuple[dict[str, int], int, list[str]]:
-    """Bytes in chunks by what they are of, images that are stored, and what is damaged."""
+    """Returns the bytes in chunks by purpose, the number of stored images, and descriptions of damage."""
     parts = {"stacks": 0, "first bits of stacks": 0, "room in heads": 0, "chunk headers, groups": 0}
     stored, damaged = 0, list(reader.damaged)
     for i, entry in enumerate(reader.chunks):

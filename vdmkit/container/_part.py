@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The unfinished file `NAME.part` beside a .vdmz file: held by one process, and gone on with after a kill."""
+"""The unfinished file `NAME.part` beside a .vdmz file: locked by one process, and resumed after a kill."""
 
 import fcntl
 import os
@@ -16,34 +16,36 @@ from vdmkit.errors import CodecError
 
 @contextmanager
 def hold(part: Path, *, resume: bool) -> Iterator[int]:
-    """A descriptor of the file, which the system lets go of however the process ends.
+    """Yields a descriptor of the file with a lock, which the system releases however the process ends.
 
     Raises:
-        CodecError: Another process holds it, or it is there already and `resume` is not asked for.
-        OSError: It cannot be made.
+        CodecError: Another process has the lock, or the file exists and `resume` is false.
+        OSError: The file cannot be created.
     """
     descriptor, made = _open(part)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # What was opened may since have been finished, and be the whole file by now.
+            # Another process may have finished and renamed the file since it was opened.
             held = os.path.samestat(os.fstat(descriptor), os.stat(part))
         except (BlockingIOError, FileNotFoundError):
             held = False
         if not held:
             raise CodecError(f"{part}: another vdmkit is writing it. Wait for it, or choose another -o.")
         if not made and not resume:
-            raise CodecError(f"{part}: was begun and not finished. --resume goes on with it; delete it to begin anew.")
+            raise CodecError(
+                f"{part}: was begun and not finished. Use --resume to go on with it, or delete it to begin anew."
+            )
         yield descriptor
     finally:
         os.close(descriptor)
 
 
 def take_up(source: Source, head: Head) -> tuple[Head, list[Entry]] | None:
-    """Its head and its chunks up to the first that is not whole, or None if its head was not written whole.
+    """Reads the head, and the chunks up to the first incomplete one; returns None if the head is incomplete.
 
     Raises:
-        CodecError: It is of another header, or its head is damaged.
+        CodecError: The file was begun with another header, or its head is damaged.
     """
     if source.size < len(head.raw) and head.raw.startswith(source.read(0, source.size)):
         return None
@@ -54,7 +56,7 @@ def take_up(source: Source, head: Head) -> tuple[Head, list[Entry]] | None:
     if differences := _differences(found.header, head.header):
         raise CodecError(
             f"{source.path}: was begun with another header: {'; '.join(differences)}. "
-            "Resume with what it was begun with, or delete it to begin anew."
+            "Resume with the same settings, or delete it to begin anew."
         )
     chunks = walk(source, len(found.raw), found.file_id)
     return found, list(takewhile(lambda entry: is_whole(source, entry, found.file_id), chunks))

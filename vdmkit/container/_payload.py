@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a chunk holds, as bytes: which images were coded together, and the stack."""
+"""The payload of a chunk: the sizes of the groups of images, and the stack."""
 
 import struct
 from dataclasses import dataclass
@@ -9,19 +9,21 @@ from jaxtyping import Bool, UInt32, UInt64
 
 from vdmkit.errors import CodecError
 
-_FIXED = struct.Struct("<IHHII")  # groups, lanes, levels of stored images, words that it began with, words
+_FIXED = struct.Struct("<IHHII")  # groups, lanes, levels of stored images, initial words, words
 
 
 @dataclass(frozen=True)
 class Payload:
-    """A chunk.
+    """The payload of a chunk.
 
     Args:
-        groups: how many images each group has, in the order of coding.
-        stored: of each image, whether its levels are written out.
-        stored_levels: of how many levels those are.
-        seeded: words that an empty stack was filled with, which are left when all is decoded. Of a few small images
-            they may be more than `words`, as the heads hold some of them.
+        groups: Number of images in each group, in the order of coding.
+        stored: Whether each image is stored uncompressed.
+        stored_levels: Number of levels of the stored images.
+        seeded: Number of random words that the empty stack was filled with, which remain after decoding. For a few
+            small images it may exceed the number of `words`, because the heads hold some of them.
+        heads: Heads of the stack.
+        words: Words of the stack's tail.
     """
 
     groups: tuple[int, ...]
@@ -33,7 +35,7 @@ class Payload:
 
     @property
     def initial_bits(self) -> int:
-        """What the stack began with, half of each head and the words that it was filled with."""
+        """Returns the initial bits of the stack: half of each head, and the random words."""
         return 32 * (len(self.heads) + self.seeded)
 
     def to_bytes(self) -> bytes:
@@ -44,7 +46,7 @@ class Payload:
 
 
 def payload_of(data: bytes, images: int) -> Payload:
-    """Raises CodecError if it is no payload of so many images."""
+    """Parses a payload. Raises CodecError if it is not a payload of this number of images."""
     if len(data) < _FIXED.size:
         raise CodecError("a chunk is too short")
     groups, lanes, levels, seeded, words = _FIXED.unpack_from(data)
@@ -59,5 +61,5 @@ def payload_of(data: bytes, images: int) -> Payload:
         raise CodecError("a chunk's groups do not add up to its images")
     heads, tail = np.frombuffer(parts[2], "<u8").astype(np.uint64), np.frombuffer(parts[3], "<u4").astype(np.uint32)
     if (heads < 1 << 32).any():
-        raise CodecError("a chunk's heads are none that a stack has")
+        raise CodecError("a chunk's heads are outside of the range of a stack")
     return Payload(of_groups, stored, levels, seeded, heads, tail)

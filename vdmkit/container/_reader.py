@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a .vdmz file chunk by chunk, in any order; what is wrong with it is said before a pixel is decoded."""
+"""Reads a .vdmz file chunk by chunk, in any order; errors are raised before a pixel is decoded."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,15 +14,15 @@ from vdmkit.container._source import Source, open_source
 
 
 class Reader:
-    """An open .vdmz file. Made by `open_reader`. Threads may read at once.
+    """An open .vdmz file, made by `open_reader`. Threads may read concurrently.
 
     Attributes:
-        path: Where it is.
-        header: The JSON object that it was written with.
-        chunks: Its chunks in order; damaged ones that are known of are among them when it is salvaged.
-        images: How many images it was written with; of a salvaged file as many as are known of.
-        names: Their names in order, or None if it holds none.
-        damaged: What is damaged, in words, when it is salvaged; else nothing.
+        path: The file.
+        header: The header, a JSON object.
+        chunks: Its chunks in order; a salvaged file includes the known damaged ones.
+        images: Number of images that were written; for a salvaged file, the known number.
+        names: Names of the images in order, or None.
+        damaged: Descriptions of damage in a salvaged file; else empty.
     """
 
     def __init__(self, source: Source, head: Head, contents: Contents) -> None:
@@ -36,14 +36,14 @@ class Reader:
         self.damaged: list[str] = contents.damaged
 
     def tells(self, i: int) -> bool:
-        """Whether `damaged` says already that chunk `i` of `chunks` is damaged."""
+        """Returns whether `damaged` mentions chunk `i` of `chunks`."""
         return any(words.startswith(f"{self.chunks[i].title} is") for words in self.damaged)
 
     def chunk(self, i: int) -> Chunk:
-        """Chunk `i` of `chunks`, verified.
+        """Reads and verifies chunk `i` of `chunks`.
 
         Raises:
-            CodecError: It is damaged, not the one that belongs there, or of another file.
+            CodecError: The chunk is damaged, in the wrong place, or of another file.
         """
         expected, source = self.chunks[i], self._source
         entry = read_entry(source, expected.offset, self._head.file_id)
@@ -63,16 +63,16 @@ class Reader:
 
 @contextmanager
 def open_reader(path: Path, *, salvage: bool = False) -> Iterator[Reader]:
-    """Open a .vdmz file.
+    """Opens a .vdmz file.
 
     Args:
         path: The file.
-        salvage: Take what is undamaged of it, finished or not: chunks are then searched for in the whole file. One
-            of the two copies of its header must be whole.
+        salvage: Whether to search the whole file, finished or not, for undamaged chunks. One of the two copies of the
+            header must be intact.
 
     Raises:
-        CodecError: It is no .vdmz file, of a newer version, cut short, or damaged. Chunks are verified when they are
-            read.
+        CodecError: It is not a .vdmz file, of a newer version, truncated, or damaged. Chunks are verified when they
+            are read.
     """
     with open_source(path) as source:
         if salvage:

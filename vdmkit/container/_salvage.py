@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is undamaged of a .vdmz file, searched for in all of it."""
+"""Searches a whole .vdmz file for its undamaged parts."""
 
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ from vdmkit.container._source import Source
 from vdmkit.container._tail import INDEX, NAMES, index_of, names_of, read_section
 from vdmkit.errors import CodecError
 
-_COMMON = b"VDM"  # what all tags begin with
+_COMMON = b"VDM"  # first bytes of all tags
 
 
 @dataclass
 class _Found:
-    """Chunks with an undamaged header of their own, in the order of the file, and sections."""
+    """Chunks whose own header is undamaged, in the order of the file, and sections."""
 
     whole: list[Entry] = field(default_factory=list)
     broken: list[Entry] = field(default_factory=list)
@@ -26,10 +26,10 @@ class _Found:
 
 
 def read_undamaged(source: Source) -> tuple[Head, Contents]:
-    """The header and what else is there, with what is damaged in words. Reads the whole file, a mebibyte at a time.
+    """Reads the whole file, a mebibyte at a time; returns its header and contents, with descriptions of damage.
 
     Raises:
-        CodecError: Neither copy of the header is whole.
+        CodecError: Both copies of the header are damaged.
     """
     damaged: list[str] = []
     head = _any_head(source, damaged)
@@ -60,7 +60,7 @@ def _any_head(source: Source, damaged: list[str]) -> Head:
     head, at = None, 1
     while (at := source.find(MAGIC, at)) is not None:
         with suppress(CodecError):
-            head = read_head(source, at)  # the last one: a payload may be of raw pixels, and hold anything
+            head = read_head(source, at)  # the last one, because a payload of stored pixels may contain any bytes
         at += 1
     if head is None:
         raise CodecError(f"{source.path}: {reason}. No whole copy of its header was found: nothing can be decoded.")
@@ -75,7 +75,7 @@ def _search(source: Source, head: Head, damaged: list[str]) -> _Found:
 
 
 def _take(source: Source, head: Head, at: int, found: _Found, damaged: list[str]) -> int:
-    """Add what is at `at`, if it is something; where to go on."""
+    """Adds the chunk or section at `at`, if there is one; returns where to continue."""
     try:
         tag = source.read(at, len(TAG))
         if tag == TAG and (entry := read_entry(source, at, head.file_id)):
@@ -94,7 +94,7 @@ def _take(source: Source, head: Head, at: int, found: _Found, damaged: list[str]
 
 
 def _as_listed(listed: list[Entry], found: _Found, damaged: list[str]) -> list[Entry]:
-    """Every chunk of the index, where it was found if it was."""
+    """Returns every chunk of the index, with its position if it was found."""
     whole = {entry.listed: entry for entry in found.whole}
     strangers = {entry.ordinal for entry in found.whole}
     for entry in listed:
@@ -105,12 +105,12 @@ def _as_listed(listed: list[Entry], found: _Found, damaged: list[str]) -> list[E
 
 
 def _in_order(found: _Found, damaged: list[str]) -> list[Entry]:
-    """One chunk for an ordinal, a whole one before a damaged one, none that overlaps another."""
+    """Returns one chunk per ordinal, without overlaps; intact chunks take precedence over damaged ones."""
     entries: list[Entry] = []
     whole = {id(entry) for entry in found.whole}
     for entry in sorted([*found.whole, *found.broken], key=lambda entry: entry.ordinal):
         if entries and (entry.ordinal == entries[-1].ordinal or entry.first < entries[-1].next_image):
-            damaged.append(f"{entry.title} is there twice, or does not fit the chunk before it; it is left out")
+            damaged.append(f"{entry.title} is there twice, or does not fit the chunk before it; it is skipped")
             continue
         entries.append(entry)
         if id(entry) not in whole:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file that is read by position, and never beyond its end; threads may read at once."""
+"""A file that is read by position, with checks of its end; threads may read concurrently."""
 
 import os
 from collections.abc import Iterator
@@ -23,10 +23,10 @@ class Source:
     size: int
 
     def read(self, start: int, count: int) -> bytes:
-        """`count` bytes at `start`.
+        """Reads `count` bytes at `start`.
 
         Raises:
-            CodecError: They are not all there (known before anything is allocated), or the disk fails.
+            CodecError: The file is too short (checked before allocation), or reading fails.
         """
         if start + count > self.size:
             raise self.fault(
@@ -42,25 +42,25 @@ class Source:
         return data
 
     def fault(self, what: str) -> CodecError:
-        """What is wrong with the file, where, and what to do."""
+        """Returns an error that says what is wrong with the file and what to do."""
         return CodecError(f"{self.path}: {what}. {_ADVICE}")
 
     def said(self, error: CodecError) -> str:
-        """The middle of it alone."""
+        """Returns the message of an error of `fault` without the path and the advice."""
         return str(error).removeprefix(f"{self.path}: ").removesuffix(f". {_ADVICE}")
 
     def pieces(self, start: int, count: int) -> Iterator[bytes]:
-        """The same bytes, a mebibyte at a time."""
+        """Yields `count` bytes at `start`, a mebibyte at a time."""
         for at in range(start, start + count, _PIECE):
             yield self.read(at, min(_PIECE, start + count - at))
 
     def find(self, pattern: bytes, start: int) -> int | None:
-        """Where `pattern` is first found at or after `start`; what the disk does not give is passed over."""
-        at, size = start, 1 << 12  # small at first: a file of nothing but patterns is searched in linear time
+        """Finds `pattern` at or after `start`, or returns None; bytes that cannot be read are skipped."""
+        at, size = start, 1 << 12  # small at first, so that a file full of patterns is searched in linear time
         while at < self.size:
             piece = b""
             with suppress(CodecError):
-                # What lies across two pieces is found in the first of them.
+                # Pieces overlap, so a pattern across two pieces is found in the first.
                 piece = self.read(at, min(size + len(pattern) - 1, self.size - at))
             if (found := piece.find(pattern)) >= 0:
                 return at + found
@@ -70,10 +70,10 @@ class Source:
 
 @contextmanager
 def open_source(path: Path) -> Iterator[Source]:
-    """A file for reading.
+    """Opens a file for reading.
 
     Raises:
-        CodecError: It is not a file, or cannot be opened.
+        CodecError: The path is not a file, or it cannot be opened.
     """
     if reason := not_a_file(path):
         raise CodecError(f"{path}: {reason}. Give a file that `vdmkit compress` wrote.")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What follows the chunks of a .vdmz file: names, index, a second copy of the head, and a footer."""
+"""The parts after the chunks of a .vdmz file: names, index, a second copy of the head, and a footer."""
 
 import struct
 import zlib
@@ -20,10 +20,10 @@ _MAX_NAME = 1 << 12  # bytes of JSON for a name, on average
 
 
 def pack_tail(head: Head, entries: list[Entry], names: list[str] | None) -> bytes:
-    """All that follows the chunks.
+    """Returns the bytes after the chunks.
 
     Raises:
-        ValueError: There is not one name for each image, or there are more than any reader takes.
+        ValueError: The number of names differs from that of images, or is larger than readers accept.
     """
     images = entries[-1].next_image if entries else 0
     named = b"" if names is None else _pack_names(names, images, head.file_id)
@@ -35,7 +35,7 @@ def pack_tail(head: Head, entries: list[Entry], names: list[str] | None) -> byte
 
 
 def read_section(source: Source, tag: bytes, start: int, file_id: bytes) -> bytes | None:
-    """The body of the section that begins at `start` and its digest, or None if it is damaged or not there."""
+    """Returns the body and the digest of the section at `start`, or None if it is damaged or missing."""
     if start + _SECTION.size > source.size:
         return None
     frame = source.read(start, _SECTION.size)
@@ -47,7 +47,7 @@ def read_section(source: Source, tag: bytes, start: int, file_id: bytes) -> byte
 
 
 def index_of(section: bytes, head: Head) -> tuple[list[Entry], bytes | None]:
-    """The entries of an index, and the digest of the names if there are any."""
+    """Returns the entries of an index, and the digest of the names, or None without names."""
     names, body = section[:8], section[8:-8]
     rows = list(_LISTED.iter_unpack(body[: len(body) // _LISTED.size * _LISTED.size]))
     firsts = accumulate((images for images, _, _ in rows), initial=0)
@@ -60,10 +60,14 @@ def index_of(section: bytes, head: Head) -> tuple[list[Entry], bytes | None]:
 
 
 def names_of(section: bytes, images: int | None) -> list[str]:
-    """One name for each image; None when it is not known how many there are.
+    """Returns the names in a section.
+
+    Args:
+        section: The section.
+        images: Expected number of names; None if it is unknown.
 
     Raises:
-        ValueError: It holds something else.
+        ValueError: The section holds something else.
     """
     names: Any = parse_json(section[:-8], _most_names(images))
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

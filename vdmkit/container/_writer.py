@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes a .vdmz file chunk by chunk: killed at any moment it is absent, resumable or complete."""
+"""Writes a .vdmz file chunk by chunk. If the process is killed, the file is absent, resumable or complete."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from vdmkit.files import writing
 
 
 class Writer:
-    """Appends chunks to an unfinished file, and finishes it. Made by `open_writer`."""
+    """Appends chunks to an unfinished file, and finishes it; made by `open_writer`."""
 
     def __init__(self, path: Path, descriptor: int, head: Head, entries: list[Entry]) -> None:
         self._path = path
@@ -27,11 +27,11 @@ class Writer:
 
     @property
     def images(self) -> int:
-        """How many images are in the file, on the disk; after resuming, the caller goes on with the next."""
+        """Returns the number of images on the disk; after resuming, the caller continues with the next."""
         return self._entries[-1].next_image if self._entries else 0
 
     def begin(self) -> None:
-        """Write the head, and cut off what follows the last whole chunk; `open_writer` has done so."""
+        """Writes the head, and truncates the file after the last complete chunk; called by `open_writer`."""
         with writing(part_of(self._path)):
             _write(self._descriptor, self._head.raw, 0)
             os.ftruncate(self._descriptor, self._end)
@@ -39,18 +39,18 @@ class Writer:
             _sync_folder(self._path)
 
     def written(self) -> Iterator[Chunk]:
-        """The chunks that are in the file, for who resumes to see that they are of the same images."""
+        """Yields the chunks in the file, so that a resumed command can check that they hold the same images."""
         size = os.fstat(self._descriptor).st_size
         for entry in self._entries:
             chunk = read_chunk(Source(part_of(self._path), self._descriptor, size), entry, self._head.file_id)
-            if chunk is not None:  # it was whole when it was taken up
+            if chunk is not None:  # it was complete when the file was resumed
                 yield chunk
 
     def append(self, chunk: Chunk) -> None:
-        """Write a chunk; it is on the disk when this returns.
+        """Writes a chunk; it is on the disk when this returns.
 
         Raises:
-            OSError: It cannot be written. The chunks before it are whole, and the same one may be tried again.
+            OSError: The chunk cannot be written. Earlier chunks are complete, and the chunk may be appended again.
         """
         self._check_unfinished()
         place = place_after(self._entries[-1] if self._entries else None, len(self._head.raw))
@@ -61,11 +61,11 @@ class Writer:
         self._entries.append(entry)
 
     def finish(self, names: list[str] | None) -> None:
-        """Write the names of all images in their order, or none, and what closes the file, and give it its name.
+        """Writes the names of all images in order, if any, and the parts after the chunks, and renames the file.
 
         Raises:
-            ValueError: There is not one name for each image.
-            OSError: It cannot be written. It stays unfinished.
+            ValueError: The number of names differs from that of images.
+            OSError: The file cannot be written, and stays unfinished.
         """
         self._check_unfinished()
         tail = pack_tail(self._head, self._entries, names)
@@ -87,23 +87,23 @@ class Writer:
 
 
 def part_of(path: Path) -> Path:
-    """Where a .vdmz file is written until it is finished."""
+    """Returns the path where a .vdmz file is written until it is finished."""
     return path.with_name(f"{path.name}.part")
 
 
 @contextmanager
 def open_writer(path: Path, header: dict[str, Any], *, resume: bool) -> Iterator[Writer]:
-    """Begin a .vdmz file, or go on with one. It is `NAME.part` until it is finished, then replaces `path`.
+    """Begins or resumes a .vdmz file. It is `NAME.part` until it is finished, then replaces `path`.
 
-    A block that ends without `finish` leaves the `.part` to be resumed, if it holds a chunk.
+    A block that ends without `finish` leaves a `.part` to be resumed, if that has a chunk.
 
     Args:
         path: The file to write.
         header: A JSON object (lists, not tuples; no NaN). Its SHA-256 enters every checksum of the file.
-        resume: Go on with a `.part` from after its last whole chunk; without one, begin.
+        resume: Whether to continue an existing `.part` after its last complete chunk.
 
     Raises:
-        CodecError: A `.part` is there and `resume` is false, another process writes it, it was begun with another
+        CodecError: A `.part` exists and `resume` is false, another process writes it, it was begun with another
             header, or its header is damaged.
         ValueError: The header is not JSON.
         OSError: The file cannot be written.
@@ -129,7 +129,7 @@ def _write(descriptor: int, data: bytes, start: int) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    """A name is on the disk when its folder is."""
+    """Flushes a folder to the disk, and with it the names of its files."""
     descriptor = os.open(path.absolute().parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images: where they come from, which they are, and the stream of batches that training sees."""
+"""Images: data sources, the identity of the data, and the stream of training batches."""
 
 from vdmkit.data._augmentation import AbstractAugmentation, Flip, PermuteChannels, Rotate90
 from vdmkit.data._batches import BatchSource, batches

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The paper's augmentations: each a set of moves of pixels, one of which is made if a fair coin comes up.
+"""The paper's augmentations: each is a set of pixel moves, one of which is applied with probability 1/2.
 
 Kingma et al. 2021, arXiv 2107.00630v6, section 5; details as in the authors' code.
 """
@@ -27,7 +27,7 @@ class AbstractAugmentation(abc.ABC):
 
     @abc.abstractmethod
     def moves(self, shape: tuple[int, int, int]) -> Sequence[Move]:
-        """The moves for images of shape (h, w, c). Raises DataError if such images have none."""
+        """Returns the moves for images of shape (h, w, c). Raises DataError if there are none for this shape."""
 
 
 define_kind("augmentation", "random moves of the pixels of training images", AbstractAugmentation)
@@ -35,7 +35,7 @@ define_kind("augmentation", "random moves of the pixels of training images", Abs
 
 @register("augmentation", "flip")
 class Flip(AbstractAugmentation):
-    """Flip left and right, with probability 1/2."""
+    """Flips left and right with probability 1/2."""
 
     def moves(self, shape: tuple[int, int, int]) -> Sequence[Move]:
         return [partial(np.flip, axis=2)]
@@ -43,25 +43,27 @@ class Flip(AbstractAugmentation):
 
 @register("augmentation", "rotate90")
 class Rotate90(AbstractAugmentation):
-    """Rotate by 90, 180 or 270 degrees, with probability 1/2."""
+    """Rotates by 90, 180 or 270 degrees with probability 1/2."""
 
     def moves(self, shape: tuple[int, int, int]) -> Sequence[Move]:
         height, width, _ = shape
         if height != width:
-            raise DataError(f"augmentation rotate90: images are {width}x{height}, expected square ones. Leave it out.")
+            raise DataError(
+                f"augmentation rotate90: images are {width}x{height}, expected square ones. Remove it from the recipe."
+            )
         return [partial(np.rot90, k=k, axes=(1, 2)) for k in (1, 2, 3)]
 
 
 @register("augmentation", "permute_channels")
 class PermuteChannels(AbstractAugmentation):
-    """Permute the channels at random, the identity included, with probability 1/2."""
+    """Permutes the channels at random (the identity included) with probability 1/2."""
 
     def moves(self, shape: tuple[int, int, int]) -> Sequence[Move]:
         return [partial(np.take, indices=order, axis=3) for order in itertools.permutations(range(shape[2]))]
 
 
 def draw_choices(rng: np.random.Generator, n_images: int, n_moves: int) -> Int[np.ndarray, " n"]:
-    """For each image the number of its move, or -1 where the coin did not come up."""
+    """Returns the number of each image's move, or -1 for images that are not augmented."""
     coin = rng.random(n_images) < 0.5
     return np.where(coin, rng.integers(n_moves, size=n_images), -1)
 
@@ -69,7 +71,7 @@ def draw_choices(rng: np.random.Generator, n_images: int, n_moves: int) -> Int[n
 def apply_moves(
     pixels: Real[np.ndarray, "n h w c"], moves: Sequence[Move], choices: Int[np.ndarray, " n"]
 ) -> Real[np.ndarray, "n h w c"]:
-    """Each image after the move of its number."""
+    """Applies to each image the move of its number."""
     moved = pixels.copy()
     for number, move in enumerate(moves):
         rows = choices == number
@@ -85,14 +87,17 @@ def augment(
     n_global: int,
     rows: slice,
 ) -> tuple[Real[np.ndarray, "n h w c"], Bool[np.ndarray, " n"]]:
-    """Some rows of a global batch augmented, the same whatever rows are asked for, and which had a coin come up.
+    """Augments some rows of a global batch; the result for a row does not depend on the other rows asked for.
 
     Args:
-        pixels: Those rows.
-        augmentations: Applied in this order.
+        pixels: The images of these rows.
+        augmentations: Augmentations, applied in this order.
         rng: Draws for the whole global batch, so that its state does not depend on `rows`.
-        n_global: Images in the global batch.
-        rows: Which of them `pixels` holds.
+        n_global: Number of images in the global batch.
+        rows: The rows of the global batch that `pixels` holds.
+
+    Returns:
+        The augmented images, and for each whether an augmentation was applied.
     """
     augmented = np.zeros(len(pixels), bool)
     for augmentation in augmentations:

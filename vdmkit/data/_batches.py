@@ -3,7 +3,7 @@
 
 All epochs are one long line of shuffled image numbers, cut into global batches, so a batch may hold the end
 of one epoch and the start of the next, and every image occurs equally often. A process takes its rows of the
-global batch: the batches are the same whatever the number of processes.
+global batch, so the batches do not depend on the number of processes.
 """
 
 import functools
@@ -36,19 +36,19 @@ def batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> "grain.DatasetIterator":
-    """An endless iterator over training batches, whose state grain saves and restores.
+    """Returns an endless iterator over training batches, whose state grain saves and restores.
 
-    Each element is {"image": uint8 (b, h, w, c), "augmented": float32 (b,), 1 where an augmentation's coin came
-    up, "label": int32 (b,), if the images have labels}, with b = batch_size / process_count. A batch may be larger
+    Each element is {"image": uint8 (b, h, w, c), "augmented": float32 (b,), 1 if an augmentation was applied,
+    "label": int32 (b,), if the images have labels}, with b = batch_size / process_count. A batch may be larger
     than the number of images.
 
     Args:
-        images: What to train on.
-        augmentations: Applied in this order.
-        batch_size: Of the global batch, all processes together.
-        seed: Of the shuffle and the augmentations.
-        process_index: This process, 0..process_count-1.
-        process_count: Over how many the global batch is split.
+        images: The training images.
+        augmentations: Augmentations, applied in this order.
+        batch_size: Number of images in the global batch, over all processes.
+        seed: Seed of the shuffle and the augmentations.
+        process_index: Number of this process, 0..process_count-1.
+        process_count: Number of processes that share the global batch.
 
     Raises:
         DataError: the batch size is not a positive multiple of the number of processes, or an augmentation

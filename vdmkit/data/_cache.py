@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder for downloaded and decoded data, and files in it that are whole or absent."""
+"""The folder for downloaded and decoded data, and atomic writes into it."""
 
 import os
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ from vdmkit.files import whole_file
 
 
 def cache_folder() -> Path:
-    """$VDMKIT_CACHE, or ~/.cache/vdmkit. It need not exist."""
+    """Returns $VDMKIT_CACHE, or ~/.cache/vdmkit. The folder may not exist yet."""
     return Path(os.environ.get("VDMKIT_CACHE") or "~/.cache/vdmkit").expanduser()
 
 
 @contextmanager
 def cached_file(path: Path) -> Iterator[Path]:
-    """`whole_file` of a path in the cache folder.
+    """Does what `whole_file` does, for a path in the cache folder.
 
     Raises:
         DataError: the folder or the file cannot be written.

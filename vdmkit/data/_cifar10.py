@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CIFAR-10 from its canonical Python archive, or from a genuine part of it."""
+"""CIFAR-10 from its canonical Python archive, or from the folder extracted from it."""
 
 import hashlib
 import tarfile
@@ -27,7 +27,7 @@ _FILES: dict[Split, tuple[str, ...]] = {
     "train": ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"),
     "test": ("test_batch",),
 }
-# Of the extracted files, as torchvision publishes them: an extracted folder has no archive hash.
+# Hashes of the extracted files, as torchvision publishes them: an extracted folder has no archive to hash.
 _MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -41,13 +41,13 @@ _MD5 = {
 @register("data", "cifar10")
 @dataclass(frozen=True, kw_only=True)
 class Cifar10(AbstractSource):
-    """CIFAR-10, 32x32 colour images: 50,000 to train on, 10,000 to test on (Krizhevsky 2009).
+    """CIFAR-10: 32x32 colour images, 50,000 for training and 10,000 for testing (Krizhevsky 2009).
 
     Args:
-        path: cifar-10-python.tar.gz, or the folder cifar-10-batches-py extracted from it. Empty: the archive
-            in the cache folder ($VDMKIT_CACHE or ~/.cache/vdmkit), downloaded if it is not there yet.
-        url: Where the download comes from.
-        sha256: What the archive must have. Empty: any for a `path`, the published one's for a download.
+        path: cifar-10-python.tar.gz, or the folder cifar-10-batches-py extracted from it. If empty, the archive
+            in the cache folder ($VDMKIT_CACHE or ~/.cache/vdmkit), downloaded if it is missing.
+        url: Address of the download.
+        sha256: Expected SHA-256 of the archive. If empty, a download must have the published one, and a `path` any.
     """
 
     path: str = ""
@@ -98,7 +98,7 @@ class Cifar10(AbstractSource):
         return path
 
     def _check_hash(self, path: Path) -> str:
-        """The archive's SHA-256, or "" for a folder."""
+        """Returns the archive's SHA-256, or "" for a folder."""
         expected = self.sha256.lower() or ("" if self.path else _SHA256)
         found = "" if path.is_dir() else file_sha256(path)
         if expected and found != expected:
@@ -122,7 +122,7 @@ def _read_archive(path: Path, split: Split) -> dict[str, bytes]:
                 name = PurePosixPath(member.name).name
                 if name in _FILES[split] and (file := tar.extractfile(member)):
                     files[name] = file.read()
-            while tar.fileobj.read(1 << 20):  # to the end, where gzip keeps its checksum
+            while tar.fileobj.read(1 << 20):  # read to the end, where gzip keeps its checksum
                 pass
     except Exception as error:  # a damaged archive raises errors of tarfile, gzip, zlib, lzma, ...
         reason = " ".join(str(error).split())  # tarfile lists a line for each compression it tried
@@ -163,7 +163,7 @@ def _pixels(table: dict[bytes, Any], where: str) -> UInt8[np.ndarray, "n 32 32 3
 
 
 def _labels(table: dict[bytes, Any], where: str) -> Int[np.ndarray, " n"] | None:
-    """None if the file has none."""
+    """Returns the labels, or None if the file has no labels."""
     if (labels := table.get(b"labels")) is None:
         return None
     if not isinstance(labels, list) or not all(isinstance(label, int) and 0 <= label < _CLASSES for label in labels):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether images are of the kind that a model was trained on, beyond their shape and number of levels."""
+"""Checks that images are comparable with a model's training images, beyond shape and number of levels."""
 
 import re
 
@@ -18,16 +18,17 @@ _NARROW = 8
 
 
 def reasons_against(known: TrainedOn, test: Images) -> tuple[list[str], list[str]]:
-    """Why a likelihood of `test` says nothing of a model, in sentences; and what to say beside it if it does.
+    """Returns reasons why a likelihood of `test` is not valid for the model, and remarks to print beside it.
 
     Args:
-        known: what is known of the images that it was trained on.
+        known: What is known of the model's training images.
+        test: The images to measure.
     """
     trained, statistics = known.identity, known.statistics
     if trained is None:
         return [], []
     reasons = [*_of_release(trained["name"], test.identity.name), *_of_scale(trained["low"], trained["high"], test)]
-    # Copies are no more evidence than one image, and the test takes images for independent.
+    # The statistical test assumes independent images, so copies of an image count once.
     distinct = np.unique(image_hashes(test.pixels), return_index=True)[1]
     found = [] if statistics is None else differences(statistics, statistics_of(test.pixels[np.sort(distinct)]))
     large = [f"the test images are unlike the training images: {one}." for one in found[:1] if one.large]
@@ -36,7 +37,7 @@ def reasons_against(known: TrainedOn, test: Images) -> tuple[list[str], list[str
 
 
 def check_comparable(known: TrainedOn, test: Images) -> tuple[str, ...]:
-    """Raises DataError with those reasons; returns what is to be said beside a likelihood."""
+    """Raises DataError with the reasons of `reasons_against`; returns the remarks to print beside a likelihood."""
     reasons, remarks = reasons_against(known, test)
     if reasons:
         raise DataError(f"{test.identity.name}: {' '.join(reasons)}")
@@ -44,7 +45,7 @@ def check_comparable(known: TrainedOn, test: Images) -> tuple[str, ...]:
 
 
 def _of_release(trained: str, tested: str) -> list[str]:
-    """ImageNet's two releases differ in how they were made smaller, and by a quarter of a bit in likelihood."""
+    """Compares the releases of ImageNet; their downsampling differs, and the likelihood by a quarter of a bit/dim."""
     found = [_RELEASE.fullmatch(name) for name in (trained, tested)]
     if None in found or len({match[1] for match in found if match}) == 1:
         return []
@@ -52,7 +53,7 @@ def _of_release(trained: str, tested: str) -> list[str]:
 
 
 def _of_scale(low: float, high: float, test: Images) -> list[str]:
-    """A range an eighth as wide, or that reaches out of the other by half its width, is no accident of the images."""
+    """Compares the ranges of values: one 8 times narrower, or exceeding the other by half its width, is refused."""
     found, span = test.identity, high - low
     if low - span / 2 <= found.low and found.high <= high + span / 2 and found.high - found.low >= span / _NARROW:
         return []
@@ -63,7 +64,7 @@ def _of_scale(low: float, high: float, test: Images) -> list[str]:
 
 
 def check_pixels(model: DiffusionModel, pixels: Real[np.ndarray, "n h w c"]) -> None:
-    """Raises DataError if these are no images of the model: of another shape, type or range."""
+    """Raises DataError if the images differ from the model's in shape, type or range."""
     levels, dtype = model.observation.levels, np.uint8 if model.observation.levels else np.float32
     if pixels.ndim != 4 or pixels.shape[1:] != model.shape:
         raise DataError(f"images of shape {pixels.shape}: expected (n, {', '.join(map(str, model.shape))}).")
@@ -74,11 +75,11 @@ def check_pixels(model: DiffusionModel, pixels: Real[np.ndarray, "n h w c"]) -> 
 
 
 def check_fits(model: DiffusionModel, test: Images) -> None:
-    """Raises DataError if the images are not of the model's shape and number of levels."""
+    """Raises DataError if the images differ from the model's in shape or number of levels."""
     found = (*test.pixels.shape[1:], test.levels)
     expected = (*model.shape, model.observation.levels)
     if found != expected:
         raise DataError(
             f"{test.identity.name}: images of (height, width, channels, levels) {found}; the model was trained on "
-            f"{expected}. What is measured of one says nothing of the other."
+            f"{expected}. The model has no likelihood for them."
         )

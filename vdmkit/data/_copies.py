@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Copies and near copies among images, found from 40 bytes kept of each.
+"""Finds copies and near copies among images, from 40 bytes stored for each image.
 
-Of every image a hash and a sketch are kept. For the sketch the values of an image are divided at random into 8 bands,
-and each band gives one number of 32 bits. Two images are near copies if more than half of these numbers agree. A value
-that changes spoils one band only, so up to three values may change by any amount. A band of levels enters by 4 sums of
-its values with random signs, rounded to cells of 8% of the range times the square root of the band's size. Noise of
-one level of 256 on every value therefore leaves most bands as they are (locality-sensitive hashing: Datar et al. 2004,
-"Locality-sensitive hashing scheme based on p-stable distributions"). A band of continuous values enters as it is.
+A hash and a sketch of every image are stored. For the sketch the values of an image are divided at random into 8
+bands, and each band gives one number of 32 bits. Two images are near copies if more than half of these numbers agree.
+A changed value affects one band only, so up to three values may change by any amount. A band of levels is hashed by 4
+sums of its values with random signs, rounded to cells of 8% of the range times the square root of the band's size, so
+that noise of one level of 256 on every value leaves most bands unchanged (locality-sensitive hashing: Datar et al.
+2004, "Locality-sensitive hashing scheme based on p-stable distributions"). A band of continuous values is hashed as
+it is.
 
-Genuine test images are far from training images. Of 297 and 1,500 digits, no pair agrees in more than 2 bands (the
-nearest differ in 14 of 64 values, and by 6% of the range in root mean square); of the first 500 and 4,000 images of
-CIFAR-10, in more than one (7.5% of the range). Noise of one level of 17 cannot be told from another digit. Other data
-may vary less, so near copies count as evidence only where there are more of them than among the training images.
-Images of fewer than 64 values have no sketch: they resemble each other by chance.
+Genuine test images are far from training images. Among 297 and 1,500 digits, no pair agrees in more than 2 bands (the
+nearest differ in 14 of 64 values, and by 6% of the range in root mean square); among the first 500 and 4,000 images of
+CIFAR-10, in more than one (7.5% of the range). Noise of one level of 17 cannot be distinguished from another digit.
+Other data may vary less, so near copies count as evidence only if they are more frequent than among the training
+images.
+Images of fewer than 64 values have no sketch, because they resemble each other by chance.
 """
 
 import hashlib
@@ -38,7 +40,7 @@ Bands = UInt32[np.ndarray, "_ 8"]
 
 @dataclass(frozen=True)
 class Copies:
-    """How many test images are copies, or nearly copies, of training images; None: not known.
+    """Numbers of test images that are copies or near copies of training images; None if unknown.
 
     `held_out` is false if there are copies, or more near copies than training images are of each other.
     """
@@ -49,13 +51,13 @@ class Copies:
 
 
 def image_hashes(pixels: Real[np.ndarray, "n h w c"]) -> UInt64[np.ndarray, " n"]:
-    """64 bits of BLAKE2b of every image's bytes."""
+    """Returns 64 bits of BLAKE2b of every image's bytes."""
     digests = (hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).digest() for image in pixels)
     return np.frombuffer(b"".join(digests), "<u8")
 
 
 def prints_of(images: Images) -> Prints:
-    """Returns the hash of every image, and its sketch, in one array of records; of small images the hashes alone."""
+    """Returns an array of records with every image's hash and sketch; for small images, the hashes alone."""
     pixels = images.pixels
     if pixels[0].size < _FEWEST_VALUES:
         return image_hashes(pixels)
@@ -68,14 +70,14 @@ def prints_of(images: Images) -> Prints:
 
 
 def copies_of(test: Prints, trained_on: Prints | None) -> Copies:
-    """Returns how many of the test images are copies or near copies of images that were trained on."""
+    """Returns how many test images are copies or near copies of training images."""
     if trained_on is None:
         return Copies(None, None, None)
     equal = np.isin(_hashes(test), _hashes(trained_on))
     exact = int(equal.sum())
     if not _sketched(test):
         return Copies(exact, None, not exact)
-    if not _sketched(trained_on):  # of an older run
+    if not _sketched(trained_on):  # an older run stored hashes alone
         return Copies(exact, None, False if exact else None)
     others, ours = _distinct(trained_on), _distinct(test)
     near = _near(test["bands"], others["bands"]) & ~equal
@@ -84,9 +86,9 @@ def copies_of(test: Prints, trained_on: Prints | None) -> Copies:
 
 
 def groups_of(test: Prints, trained_on: Prints | None) -> Int[np.ndarray, " n"]:
-    """Returns a number for every test image, the same for copies of one image.
+    """Returns a group number for every test image; copies of one image share a group.
 
-    Near copies count as copies where there are more of them than among the training images.
+    Near copies count as copies if they are more frequent than among the training images.
     """
     groups = np.unique(_hashes(test), return_inverse=True)[1].reshape(-1)
     if trained_on is None or not (_sketched(test) and _sketched(trained_on)):
@@ -97,7 +99,7 @@ def groups_of(test: Prints, trained_on: Prints | None) -> Int[np.ndarray, " n"]:
 
 
 def _is_evidence(near: int, count: int, others: Prints) -> bool:
-    """Whether `near` of `count` images have more near copies than the others have of each other."""
+    """Returns whether near copies, `near` among `count` images, are more frequent than among the other images."""
     if not near:
         return False
     usual = int(_near_another(others["bands"]).sum())
@@ -117,7 +119,7 @@ def _distinct(prints: Prints) -> Prints:
 
 
 def _bands(rows: Real[np.ndarray, "n d"], levels: int) -> Bands:
-    """Draws by `RandomState`, whose numbers stay the same in every version of numpy: sketches are kept for years."""
+    """Computes sketches. They are stored for years, hence `RandomState`, whose numbers do not change with numpy."""
     draw = np.random.RandomState(0)
     band = draw.permutation(rows.shape[1]) % _BANDS
     if not levels:
@@ -144,19 +146,19 @@ def _high(keys: UInt64[np.ndarray, "n 8"]) -> Bands:
 
 
 def _keys(bands: Bands) -> Iterator[UInt64[np.ndarray, " n"]]:
-    """A hash of each choice of 5 bands: two images agree in 5 or more exactly if one of these is equal."""
+    """Yields a hash for each choice of 5 bands; two images agree in at least 5 bands iff one of the hashes is equal."""
     mixed = bands * _odd(np.random.RandomState(1), _BANDS)
     return (mixed[:, list(some)].sum(1) for some in combinations(range(_BANDS), _AGREEING))
 
 
 def _near(bands: Bands, others: Bands) -> Bool[np.ndarray, " n"]:
-    """Which images are nearly one of the others, or equal."""
+    """Returns which images are copies or near copies of one of the others."""
     pairs = zip(_keys(bands), _keys(others), strict=True)
     return np.any([np.isin(ours, theirs) for ours, theirs in pairs], axis=0)
 
 
 def _near_another(bands: Bands) -> Bool[np.ndarray, " n"]:
-    """Which images are nearly another one of the same set."""
+    """Returns which images are near copies of another image of the same set."""
     found = np.zeros(len(bands), bool)
     for keys in _keys(bands):
         _, place, count = np.unique(keys, return_inverse=True, return_counts=True)
@@ -165,7 +167,7 @@ def _near_another(bands: Bands) -> Bool[np.ndarray, " n"]:
 
 
 def _joined(groups: Int[np.ndarray, " n"], bands: Bands) -> Int[np.ndarray, " n"]:
-    """Groups joined with those of near copies, and of their near copies."""
+    """Joins the groups of images that are connected by near copies."""
     places = [np.unique(keys, return_inverse=True)[1].reshape(-1) for keys in (groups, *_keys(bands))]
     while True:
         before = groups

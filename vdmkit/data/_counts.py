@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counting levels over a split."""
+"""Counts of levels over a split."""
 
 import numpy as np
 from jaxtyping import Int32
@@ -10,7 +10,7 @@ _CHUNK = 1024
 
 
 def level_counts(images: Images) -> Int32[np.ndarray, "h w c V"]:
-    """How often each level occurs at each pixel and channel; the sum over levels is the number of images."""
+    """Returns how often each level occurs at each pixel and channel; the sum over levels is the number of images."""
     shape, levels = images.pixels.shape[1:], images.levels
     size = int(np.prod(shape))
     counts = np.zeros(size * levels, np.int64)

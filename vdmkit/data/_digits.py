@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The 8x8 handwritten digits that come with scikit-learn: 17 grey levels, 1,797 images, no download."""
+"""The 8x8 handwritten digits of scikit-learn: 17 grey levels, 1,797 images, no download."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from jaxtyping import Int, UInt8
 from vdmkit.data._source import AbstractSource, Images, Split, identified, pixel_sha256
 from vdmkit.registry import register
 
-# Of all 1,797 images in scikit-learn's order, as bytes.
+# SHA-256 of the bytes of all 1,797 images in scikit-learn's order.
 _SHA256 = "8f26b2bd9d135c256808f68f14fdabddde6d9c7f869ae419704b051f0f14b3b3"
 _COUNT = 1797
 
@@ -17,10 +17,10 @@ _COUNT = 1797
 @register("data", "digits")
 @dataclass(frozen=True, kw_only=True)
 class Digits(AbstractSource):
-    """scikit-learn's 8x8 digits with 17 levels: 1,500 to train on, 297 to test on.
+    """scikit-learn's 8x8 digits with 17 levels: 1,500 images for training and 297 for testing.
 
     The order is numpy's `RandomState(0).permutation(1797)`; the last 297 images are the test set. With
-    `validation`, the last 300 of the other 1,500 take the place of the test set: choices are made there.
+    `validation`, the last 300 of the other 1,500 replace the test set, for choices of settings.
     """
 
     validation: bool = False
@@ -43,7 +43,7 @@ class Digits(AbstractSource):
         order = np.random.RandomState(0).permutation(_COUNT)
         rows = order[self._range(split)]
         name = "digits-validation" if self.validation else "digits"
-        # A validation part is nobody's test set, so a figure on it is not comparable with published ones.
+        # Figures on the validation part are not comparable with published ones.
         published = "scikit-learn digits" if known and not self.validation else None
         return identified(pixels[rows], self.levels, name=name, split=split, published=published, labels=labels[rows])
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Downloading one file whose SHA-256 is known."""
+"""Download of one file whose SHA-256 is known."""
 
 import hashlib
 import http.client
@@ -15,10 +15,10 @@ _TIMEOUT_SECONDS = 60
 
 
 def download(url: str, path: Path, sha256: str) -> None:
-    """Fetch `url` into `path`, with a progress bar on standard error. A wrong or partial file is never left at `path`.
+    """Downloads `url` to `path`, with a progress bar on standard error. A wrong or partial file is deleted.
 
     Raises:
-        DataError: the transfer fails, its SHA-256 is another one, or `path` cannot be written.
+        DataError: the transfer fails, the SHA-256 differs, or `path` cannot be written.
     """
     digest = hashlib.sha256()
     with cached_file(path) as part, part.open("wb") as file:

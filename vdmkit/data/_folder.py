@@ -28,14 +28,14 @@ Channels = Annotated[int, Ge(1), Le(3)]
 class Folder(AbstractSource):
     """A folder of PNG, JPEG or WebP images of one size for each split, in the order of their names.
 
-    Files in sub-folders count too, sorted by their path in the folder; files of other types are passed over.
+    Files in sub-folders are included, sorted by their path in the folder; files of other types are skipped.
     Images are decoded once, into a file in the cache folder that is then memory-mapped.
 
     Args:
-        train: The folder to train on.
-        test: The folder to test on.
-        shape: (height, width, channels), channels 3 (8-bit RGB) or 1 (8-bit grey). Without it, the first image
-            of `train` decides; with it, a recipe can be checked without the data.
+        train: Folder of training images.
+        test: Folder of test images.
+        shape: (height, width, channels), channels 3 (8-bit RGB) or 1 (8-bit grey). By default the shape of the first
+            image of `train`; with it, a recipe can be checked without the data.
     """
 
     def __init__(self, *, train: str, test: str, shape: tuple[Side, Side, Channels] | None = None) -> None:
@@ -73,7 +73,7 @@ class Folder(AbstractSource):
 
 
 def _name(folder: Path, split: Split) -> str:
-    """What to call its images: the folder, or the one around it where it is called by a split."""
+    """Returns a name for the images: the folder's, or its parent's if the folder is named after the split."""
     around = folder.absolute().parent.name
     if folder.name not in ("train", "test") or not around:
         return folder.name
@@ -81,7 +81,7 @@ def _name(folder: Path, split: Split) -> str:
 
 
 def _names(folder: Path) -> list[str]:
-    """Paths of all image files relative to `folder`, sorted; at least one."""
+    """Returns the paths of all image files relative to `folder`, sorted. Raises DataError if there are none."""
     if reason := not_a_folder(folder):
         raise DataError(f"{folder}: {reason}. Set data.train and data.test to folders of images.")
     names = sorted(os.path.relpath(file, folder) for file in _files(folder) if file.lower().endswith(SUFFIXES))
@@ -91,7 +91,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _files(folder: Path) -> Iterator[str]:
-    """All files in a folder and those below it. Links to folders are followed, but to none twice: not in circles."""
+    """Yields all files in a folder and its sub-folders, following links; a folder reached twice is refused."""
     seen: dict[tuple[int, int], str] = {}
     for parent, _, files in os.walk(folder, followlinks=True, onerror=_unreadable):
         stat = os.stat(parent)
@@ -109,9 +109,9 @@ def _unreadable(error: OSError) -> NoReturn:
 
 
 def _fingerprint(folder: Path, names: list[str], shape: tuple[int, int, int]) -> str:
-    """A key for the decoded images: a change of any file's path, size or times gives another.
+    """Returns a key for the decoded images, which depends on every file's path, size and times.
 
-    Not the contents: reading a million small files takes minutes, asking for their sizes takes seconds.
+    The contents are not read: that would take minutes for a million small files, and the sizes take seconds.
     """
     digest = hashlib.sha256(f"{folder.resolve()}\0{shape}".encode(errors="surrogateescape"))
     for name in names:
@@ -128,7 +128,7 @@ def _check_file(path: Path) -> None:
 
 
 def _decode(folder: Path, names: list[str], shape: tuple[int, int, int], path: Path) -> None:
-    """Write all images as one .npy file. Not through a memory map, where a full disk kills the process."""
+    """Writes all images as one .npy file, without a memory map, because a full disk would then kill the process."""
     from rich.console import Console
     from rich.progress import track
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One image file to one uint8 array, never converting silently."""
+"""Reads an image file into a uint8 array; files that would need a conversion are refused."""
 
 import io
 from pathlib import Path
@@ -16,15 +16,15 @@ _PNG_DEPTH_OFFSET = 24  # signature 8, chunk header 8, width 4, height 4
 
 
 def read_image(path: Path, shape: tuple[int, int, int] | None = None) -> UInt8[np.ndarray, "h w c"]:
-    """Decode a PNG, JPEG or WebP file of 8-bit RGB or 8-bit grey, as stored (EXIF rotation is not applied).
+    """Decodes a PNG, JPEG or WebP file of 8-bit RGB or 8-bit grey, as stored (EXIF rotation is not applied).
 
     Args:
         path: The file.
-        shape: (h, w, c) that it must have; None accepts any, with c = 3 or 1.
+        shape: Expected (h, w, c); None accepts any size, with c = 3 or 1.
 
     Raises:
         DataError: the file cannot be read or decoded, has another size or number of channels, a palette,
-            transparency, or other than 8 bits a channel.
+            transparency, or not 8 bits per channel.
     """
     from PIL import Image
 
@@ -35,7 +35,7 @@ def read_image(path: Path, shape: tuple[int, int, int] | None = None) -> UInt8[n
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
             found, found_shape = _kind(image.mode, image.format, data), (image.height, image.width)
             pixels = np.asarray(image) if _is_expected(found, found_shape, shape) else None
-    except Exception as error:  # decoders raise nearly anything on a damaged file
+    except Exception as error:  # decoders raise errors of many types on a damaged file
         raise DataError(f"{path}: cannot be decoded as an image ({error}). Replace or remove the file.") from error
     if pixels is None:
         height, width = found_shape

@@ -20,11 +20,14 @@ _EXPECTED = f"Expected a folder, a file that ends in {', '.join(SUFFIXES)}, or o
 
 @dataclass(frozen=True)
 class ImageList:
-    """Images of one shape, read when they are asked for.
+    """Images of one shape, read on demand.
 
     Args:
-        names: of their files; None for those of an array.
-        passed_over: files in the folders that are none of an image, and links to other folders.
+        shape: (h, w, c) of every image.
+        names: Names of the files; None for an array.
+        paths: The files.
+        passed_over: Number of files that are not images, and of links to folders, that were skipped.
+        array: The images, if they are given as an array.
     """
 
     shape: tuple[int, int, int]
@@ -37,7 +40,7 @@ class ImageList:
         return len(self.paths) if self.array is None else len(self.array)
 
     def read(self, start: int, stop: int) -> UInt8[np.ndarray, "n h w c"]:
-        """Raises DataError if a file is no image of this shape."""
+        """Returns images start, ..., stop - 1. Raises DataError if a file is not an image of this shape."""
         if self.array is not None:
             return np.asarray(self.array[start:stop])
         images = [read_image(path, self.shape) for path in self.paths[start:stop]]
@@ -45,10 +48,10 @@ class ImageList:
 
 
 def list_images(given: Sequence[Path], shape: tuple[int, int, int]) -> ImageList:
-    """What the paths stand for: one .npy of uint8 (n, h, w, c), or files, and folders in the order of their names.
+    """Lists the images at the paths: one .npy of uint8 (n, h, w, c), or files and folders, which are sorted by name.
 
     Raises:
-        DataError: a path that is none of these, an array of another shape, or two files of one name.
+        DataError: a path is something else, an array has another shape, or two files have the same name.
         OSError: a folder cannot be read.
     """
     if len(given) == 1 and given[0].suffix == ".npy":
@@ -66,7 +69,7 @@ def list_images(given: Sequence[Path], shape: tuple[int, int, int]) -> ImageList
 
 
 def _files(path: Path) -> tuple[list[Path], int]:
-    """Image files, and how many others there are."""
+    """Returns the image files, and the number of other files."""
     if path.is_dir():
         found = sorted(_in_folder(path))
     elif reason := not_a_file(path):
@@ -80,14 +83,14 @@ def _files(path: Path) -> tuple[list[Path], int]:
 
 
 def _in_folder(path: Path) -> Iterator[Path]:
-    """Files, and links to folders, which are not followed: they may lead round in circles."""
+    """Yields files, and links to folders, which are not followed because they may form a cycle."""
     for parent, folders, files in os.walk(path, onerror=_unreadable):
         yield from (Path(parent) / file for file in files)
         yield from (link for folder in folders if (link := Path(parent) / folder).is_symlink())
 
 
 def _unreadable(error: OSError) -> NoReturn:
-    raise error  # `os.walk` would pass over the folder
+    raise error  # by default `os.walk` skips a folder that it cannot read
 
 
 def _array(path: Path, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "n h w c"]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Down-sampled ImageNet, of which there are two: figures on one are not comparable with figures on the other."""
+"""Downsampled ImageNet. Its two releases differ, and figures on one are not comparable with figures on the other."""
 
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -26,7 +26,7 @@ _FILES: dict[Split, list[str]] = {"train": [f"train_data_batch_{i}" for i in ran
 
 @register("data", "imagenet_old")
 class ImageNetOld(AbstractSource):
-    """ImageNet 32x32 or 64x64, the old release (van den Oord et al. 2016): PNG files, 49,999 to test on.
+    """ImageNet 32x32 or 64x64, the old release (van den Oord et al. 2016): PNG files, 49,999 test images.
 
     Kingma et al. 2021 and Song et al. 2021 report figures on it.
 
@@ -57,10 +57,10 @@ class ImageNetOld(AbstractSource):
 
 @register("data", "imagenet_new")
 class ImageNetNew(AbstractSource):
-    """ImageNet 32x32 or 64x64, the new release (Chrabaszcz et al. 2017), down-sampled otherwise: 50,000 to test on.
+    """ImageNet 32x32 or 64x64, the new release (Chrabaszcz et al. 2017) with other downsampling: 50,000 test images.
 
     Args:
-        path: The folder of train_data_batch_1, ..., train_data_batch_10 and val_data.
+        path: The folder with train_data_batch_1, ..., train_data_batch_10 and val_data.
         size: Height and width.
     """
 
@@ -106,7 +106,7 @@ def _open(path: Path) -> BinaryIO:
 def _identified(
     pixels: UInt8[np.ndarray, "n h w 3"], release: Release, size: Size, split: Split, where: Path
 ) -> Images:
-    """Told apart by their number, since neither release publishes hashes."""
+    """Identifies the release by its number of images, because neither publishes hashes."""
     other: Release = "new" if release == "old" else "old"
     if len(pixels) == _COUNTS[other][split]:
         raise DataError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images in a numpy .npz file: one uint8 array a split."""
+"""Images in a numpy .npz file, one uint8 array per split."""
 
 import functools
 import zipfile
@@ -24,8 +24,8 @@ class Npz(AbstractSource):
 
     Args:
         path: The file.
-        train: Name of the array to train on.
-        test: Name of the array to test on.
+        train: Name of the array of training images.
+        test: Name of the array of test images.
         levels: Number of values a pixel can take: 0..levels-1.
     """
 

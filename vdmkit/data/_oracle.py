@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images drawn from a known distribution: the likelihood that a recipe reports can be compared with the exact one."""
+"""Images drawn from a known distribution, so that a reported likelihood can be compared with the exact one."""
 
 import abc
 import math
@@ -23,7 +23,7 @@ Weight = Annotated[float, Ge(1e-6), Le(1e6)]
 
 
 class AbstractDrawn(AbstractSource):
-    """Images of a distribution: the two splits are independent, and longer ones begin with the shorter."""
+    """Images drawn from a distribution. The two splits are independent; a longer split starts with a shorter one."""
 
     name: str
     counts: dict[Split, int]
@@ -54,14 +54,14 @@ class GaussianData(AbstractDrawn):
     Args:
         shape: (height, width, channels).
         levels: Number of values a pixel can take; 0 is continuous. Levels lie in [-1, 1], in units of the data.
-        mean: Of every pixel.
-        sds: Square roots of the covariance's eigenvalues, one for each pixel and channel, the top left first.
-        sd_max: Without `sds`, the first of them;
-        sd_min: the last; they fall geometrically.
-        basis: The covariance's eigenvectors: single "pixels", or "cosine" waves, which continuous data can have.
-        train_count: Number of images to train on.
-        test_count: Number of images to test on.
-        seed: Of the images.
+        mean: Mean of every pixel.
+        sds: Square roots of the covariance's eigenvalues, one per pixel and channel, starting at the top left.
+        sd_max: First of the `sds` if they are not given; they fall geometrically to `sd_min`.
+        sd_min: Last of the `sds` if they are not given.
+        basis: Eigenvectors of the covariance: single "pixels", or "cosine" waves (for continuous data).
+        train_count: Number of training images.
+        test_count: Number of test images.
+        seed: Seed of the images.
     """
 
     name = "gaussian"
@@ -94,20 +94,19 @@ class GaussianData(AbstractDrawn):
 
 @register("data", "mixture")
 class MixtureData(AbstractDrawn):
-    """Images of one of several components, each with its own mean and standard deviation on a chequerboard.
+    """Images from a mixture of components, each with its own standard deviation, and its mean on a chequerboard.
 
-    Pixels of a component are independent; through the component they depend on each other. Units are those of
-    the data: levels lie in [-1, 1].
+    The pixels are independent given the component. Units are those of the data: levels lie in [-1, 1].
 
     Args:
         shape: (height, width, channels).
         levels: Number of values a pixel can take; 0 is continuous.
-        weights: Of the components, in proportion.
-        means: Of each component: at even cells as given, at odd ones with the other sign.
-        sds: Of each component.
-        train_count: Number of images to train on.
-        test_count: Number of images to test on.
-        seed: Of the images.
+        weights: Relative weights of the components.
+        means: Mean of each component at even cells of the chequerboard; at odd cells the sign is reversed.
+        sds: Standard deviation of each component.
+        train_count: Number of training images.
+        test_count: Number of test images.
+        seed: Seed of the images.
     """
 
     name = "mixture"
@@ -153,7 +152,7 @@ def _counts(train: int, test: int, seed: int) -> dict[Split, int]:
 
 
 def _rounded(continuous: GaussianMixture, levels: int) -> AbstractDistribution:
-    """The same pixels rounded to levels, or as they are where `levels` is 0."""
+    """Returns the distribution of the pixels rounded to levels, or the distribution itself if `levels` is 0."""
     if levels and continuous.basis != "pixels":
         raise RecipeError(
             f'levels = {levels} with basis = "{continuous.basis}": the likelihood of levels is known for independent '

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading the CIFAR pickles without trusting them.
+"""Reads the CIFAR pickles without executing them.
 
-A pickle is a program that names functions and calls them. Here every name but five is refused, and those
-five stand for classes of this file that only hold bytes, so that whatever a pickle says, nothing runs.
+A pickle is a program that names functions and calls them. Here all names but five are refused, and these five are
+replaced by classes of this file that only hold bytes, so that nothing in a pickle is executed.
 """
 
 import io
@@ -16,20 +16,20 @@ from vdmkit.errors import DataError
 
 
 def read_pickle(data: bytes, where: str) -> dict[bytes, Any]:
-    """The dictionary in a Python 2 or 3 pickle of uint8 arrays, lists, strings and numbers.
+    """Returns the dictionary in a Python 2 or 3 pickle of uint8 arrays, lists, strings and numbers.
 
     Keys are `bytes`, as strings of Python 2 are; arrays are found with `array_in`.
 
     Args:
         data: The pickle.
-        where: What error messages call it.
+        where: Name of the pickle in error messages.
 
     Raises:
-        DataError: the pickle is damaged, wants to build anything else, or is not a dictionary.
+        DataError: the pickle is damaged, asks for anything else, or is not a dictionary.
     """
     try:
         value = _Unpickler(io.BytesIO(data), encoding="bytes").load()
-    except Exception as error:  # a damaged pickle raises nearly any type; none may reach the user
+    except Exception as error:  # a damaged pickle raises errors of many types
         raise DataError(
             f"{where}: not a pickle of plain arrays, lists, strings and numbers ({error}). Nothing in it was executed. "
             "Fetch the file anew from a source that you trust."
@@ -40,7 +40,7 @@ def read_pickle(data: bytes, where: str) -> dict[bytes, Any]:
 
 
 def array_in(table: dict[bytes, Any], key: bytes, where: str) -> Shaped[np.ndarray, "..."]:
-    """The uint8 array at `key` of what `read_pickle` returned. Raises DataError if there is none."""
+    """Returns the uint8 array at `key` of a dictionary of `read_pickle`. Raises DataError if it is missing."""
     array = getattr(table.get(key), "array", None)
     if array is None:
         raise DataError(f"{where}: no array of uint8 at key {key!r}. Fetch the file anew.")
@@ -59,7 +59,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _Dtype:
-    """Stands for numpy.dtype; only uint8 will be read, whose state (byte order, alignment) says nothing more."""
+    """Replaces numpy.dtype. Only uint8 is read, so the state (byte order, alignment) is ignored."""
 
     def __init__(self, code: object, *flags: object) -> None:
         self.is_uint8 = code in ("u1", b"u1")
@@ -69,7 +69,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands for numpy.ndarray and for the function that pickles call to make an empty one."""
+    """Replaces numpy.ndarray, and the function that pickles call to make an empty one."""
 
     def __init__(self, *ignored: object) -> None:
         self.array: np.ndarray | None = None
@@ -84,7 +84,7 @@ class _Array:
 
 
 class _Bytes:
-    """Stands for _codecs.encode, with which Python 3 writes bytes into pickles of protocol 2."""
+    """Replaces _codecs.encode, with which Python 3 writes bytes into pickles of protocol 2."""
 
     def __new__(cls, text: str, encoding: str) -> bytes:  # type: ignore[misc]
         if encoding != "latin1":

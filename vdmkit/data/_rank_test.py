@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two tests of whether two groups of images are alike, exact under exchangeability: no distribution is assumed."""
+"""Two nonparametric two-sample tests, exact under exchangeability."""
 
 import numpy as np
 from jaxtyping import Real
@@ -7,10 +7,10 @@ from scipy.special import gammaln, logsumexp
 
 
 def apart(first: Real[np.ndarray, " n"], second: Real[np.ndarray, " m"]) -> tuple[float, float]:
-    """Returns the Kolmogorov-Smirnov distance of two samples, and the chance of one as large.
+    """Returns the Kolmogorov-Smirnov distance of two samples, and its p-value.
 
-    The chance is that of samples of one continuous distribution, by counting the orders in which their values can lie
-    (Hodges 1958, "The significance probability of the Smirnov two-sample test"). Equal values only make it smaller.
+    The p-value is exact for samples of one continuous distribution, by counting the orders of their values (Hodges
+    1958, "The significance probability of the Smirnov two-sample test"). With ties it is an upper bound.
     """
     n, m = len(first), len(second)
     values = np.concatenate([first, second])
@@ -20,7 +20,7 @@ def apart(first: Real[np.ndarray, " n"], second: Real[np.ndarray, " m"]) -> tupl
 
 
 def _chance_of_less(gap: int, n: int, m: int) -> float:
-    """Share of the lattice paths from (0, 0) to (n, m) on which |m i - n j| < gap at every point (i, j)."""
+    """Returns the share of lattice paths from (0, 0) to (n, m) with |m i - n j| < gap at every point (i, j)."""
     j = np.arange(m + 1)
     paths, scale = (n * j < gap).astype(float).cumprod(), 0.0
     for i in range(1, n + 1):
@@ -36,9 +36,9 @@ def _chance_of_less(gap: int, n: int, m: int) -> float:
 
 
 def chance_of_as_many(marked: int, count: int, marked_others: int, others: int) -> float:
-    """Returns the chance that of `count` drawn from all images at random, `marked` or more are among the marked ones.
+    """Returns the one-sided p-value of Fisher's exact test, `marked` in `count` against `marked_others` in `others`.
 
-    That is Fisher's exact test, on the upper side, of `marked` of `count` against `marked_others` of `others`.
+    It is the chance that `count` images drawn at random from all images include at least `marked` of the marked ones.
     """
     all_marked, unmarked = marked + marked_others, count + others - marked - marked_others
     k = np.arange(marked, min(count, all_marked) + 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is said beside a number about copies among the images that it was measured on."""
+"""Remarks printed beside a number about copies among the images that it was measured on."""
 
 import numpy as np
 from jaxtyping import Int
@@ -8,7 +8,7 @@ from vdmkit.data._copies import Copies
 
 
 def on_copies(copies: Copies, groups: Int[np.ndarray, " m"], in_test_set: int) -> list[str]:
-    """Returns sentences on near copies of training images, and on copies among the m images that were measured."""
+    """Returns sentences on near copies of training images, and on copies among the m measured images."""
     remarks, distinct = [], len(np.unique(groups))
     if copies.near:
         count = f"{copies.near:,} of the {in_test_set:,} test images are near copies of training images"

@@ -18,7 +18,7 @@ Split = Literal["train", "test"]
 
 @dataclass(frozen=True)
 class Identity:
-    """What data a number was computed on. `published` names a known data set, or is None.
+    """The identity of the data that a number was computed on. `published` names a known data set, or is None.
 
     `low` and `high` are the smallest and the largest value, in levels or in units of continuous data.
     """
@@ -38,9 +38,9 @@ class Identity:
 
 @dataclass(frozen=True)
 class Images:
-    """One split, in its canonical order: uint8 levels 0..levels-1, or float32 where levels = 0: continuous data.
+    """One split in its canonical order: uint8 levels 0..levels-1, or float32 for continuous data (levels = 0).
 
-    `labels` says what each image shows, 0..classes-1.
+    `labels` holds each image's class, 0..classes-1.
     """
 
     pixels: Real[np.ndarray, "n h w c"]
@@ -58,7 +58,7 @@ def identified(
     published: str | None = None,
     labels: Int[np.ndarray, " m"] | None = None,
 ) -> Images:
-    """One split with its identity. Raises DataError if it holds no image, or a value that is none of the levels."""
+    """Returns one split with its identity. Raises DataError if it is empty or has a value outside of the levels."""
     where = f"data {name}/{split}"
     if not len(pixels):
         raise DataError(f"{where}: no images. Give a source that holds at least one.")
@@ -75,47 +75,47 @@ def identified(
 
 
 def pixel_sha256(pixels: Real[np.ndarray, "n h w c"]) -> str:
-    """SHA-256 of the bytes of all pixels in C order, in hexadecimal."""
+    """Returns the SHA-256 of the bytes of all pixels in C order, in hexadecimal."""
     return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
 
 
 class AbstractSource(abc.ABC):
-    """Where images come from. Its constructor reads nothing, so that a recipe can be checked without data.
+    """A source of images. Its constructor reads nothing, so that a recipe can be checked without data.
 
-    An implementer supplies the three members below; `load` returns `identified(...)`, so that every
-    number computed on the images can name them. The same split loads with the same pixels in the same order.
+    An implementer supplies `shape`, `levels` and `load`; `load` returns `identified(...)`, so that every number
+    computed on the images can name them. A split always loads with the same pixels in the same order.
     """
 
     @property
     @abc.abstractmethod
     def shape(self) -> tuple[int, int, int]:
-        """(h, w, c) of every image. May look at the data if the recipe does not say it."""
+        """Returns (h, w, c) of every image. It may read data if the recipe does not give the shape."""
 
     @property
     @abc.abstractmethod
     def levels(self) -> int:
-        """Number of values a pixel can take, at most 256; 0 is continuous."""
+        """Returns the number of values a pixel can take, at most 256; 0 for continuous data."""
 
     @property
     def classes(self) -> int:
-        """Number of labels; 0 where images have none."""
+        """Returns the number of labels; 0 for images without labels."""
         return 0
 
     @property
     def distribution(self) -> AbstractDistribution | None:
-        """The distribution that the images are drawn from, where it is known."""
+        """Returns the distribution that the images are drawn from, or None if it is unknown."""
         return None
 
     def locate(self) -> str:
-        """Find what `load` will read, as far as that can be told without reading an image.
+        """Checks that the files of `load` exist, without reading an image. Raises DataError if one is missing.
 
-        Returns what `load` downloads first, such as "170 MB from URL", or "". Raises DataError if something is missing.
+        Returns what `load` downloads first, such as "170 MB from URL", or "".
         """
         return ""
 
     @abc.abstractmethod
     def load(self, split: Split) -> Images:
-        """Read one split. Raises DataError if the data is missing, damaged or not what was asked for."""
+        """Reads one split. Raises DataError if the data is missing, damaged or not what was asked for."""
 
 
 define_kind("data", "images in a train and a test split", AbstractSource)

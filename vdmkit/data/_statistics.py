@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the levels of two sets of images are alike, where the image and not the pixel is the independent unit."""
+"""Tests whether two sets of images have the same statistics; the independent unit is the image, not the pixel."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,9 @@ from jaxtyping import Float32, Real
 
 from vdmkit.data._rank_test import apart
 
-CHANCE = 1e-6  # of a difference between images of one distribution, whatever that is
+CHANCE = 1e-6  # probability of reporting a difference between sets of the same distribution
 _NAMES = ("mean level", "spread of levels", "step between neighbouring pixels", "first channel less the last")
-_MOST = 2000  # images of a set, drawn at random
+_MOST = 2000  # images taken from a set, at random
 _DISTANCE, _SHIFT = 0.75, 0.25
 
 Statistics = Float32[np.ndarray, "_ 4"]
@@ -20,8 +20,8 @@ Statistics = Float32[np.ndarray, "_ 4"]
 class Difference:
     """One statistic of an image that differs between two sets by more than chance.
 
-    `distance` is that of Kolmogorov and Smirnov. A `large` one is of at least 0.75, between medians at least a quarter
-    of the spread of all levels apart: few images of the two sets could be told from each other's by chance.
+    `distance` is the Kolmogorov-Smirnov distance. A difference is `large` if the distance is at least 0.75 and the
+    medians are at least a quarter of the range of levels apart.
     """
 
     name: str
@@ -34,16 +34,16 @@ class Difference:
         same = f"around the same median, {self.median:.4g}"
         medians = f"with median {self.other_median:.4g}, that of the training images {self.median:.4g}"
         return (
-            f"the {self.name} is distributed otherwise, {same if self.median == self.other_median else medians} "
+            f"the {self.name} has another distribution, {same if self.median == self.other_median else medians} "
             f"(Kolmogorov-Smirnov distance {self.distance:.2f}; one this large by chance: less than {CHANCE:g})"
         )
 
 
 def statistics_of(pixels: Real[np.ndarray, "n h w c"]) -> Statistics:
-    """Returns four numbers of an image, for all images or for 2,000 drawn at random.
+    """Returns four statistics per image, for all images or for 2,000 drawn at random.
 
-    The mean and the standard deviation of its values, the mean absolute difference of neighbours in a row, and the
-    mean of the first channel less that of the last: the scale, the contrast, the sharpness and the colour.
+    They are the mean and the standard deviation of the values, the mean absolute difference of neighbours in a row,
+    and the mean of the first channel minus that of the last: scale, contrast, sharpness and colour.
     """
     rows = np.sort(np.random.RandomState(0).permutation(len(pixels))[:_MOST])
     return np.stack([_of_image(pixels[row].astype(np.float64)) for row in rows]).astype(np.float32)
@@ -58,8 +58,8 @@ def _of_image(image: Real[np.ndarray, "h w c"]) -> list[float]:
 def differences(statistics: Statistics, others: Statistics) -> list[Difference]:
     """Returns the statistics in which `others` differ from the first, large differences first.
 
-    Of sets of one distribution it returns any with probability at most `CHANCE`: each of the four statistics is
-    tested at a quarter of that (Bonferroni). Of 2 images it never does, since no order of so few is that rare.
+    For sets of the same distribution it returns any with probability at most `CHANCE`: each of the four statistics is
+    tested at a quarter of that (Bonferroni). Two images never differ, because no order of so few values is that rare.
     """
     spread = np.sqrt((statistics[:, 1] ** 2).mean() + statistics[:, 0].var())
     found = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of the images that a model was trained on, so that copies of them are not taken for test images."""
+"""A record of the training images, so that copies of them are not taken for test images."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,7 +12,7 @@ from vdmkit.data._statistics import Statistics, statistics_of
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """The identity of the training images, prints of all of them, and statistics of their levels. None: not known."""
+    """Identity, prints and statistics of the training images; None where unknown."""
 
     identity: Mapping[str, Any] | None = None
     prints: Prints | None = None
@@ -20,5 +20,5 @@ class TrainedOn:
 
 
 def trained_on(train: Images) -> TrainedOn:
-    """Returns all of it. It takes four seconds for the 50,000 images of CIFAR-10."""
+    """Returns the record of a training set, within four seconds for the 50,000 images of CIFAR-10."""
     return TrainedOn(asdict(train.identity), prints_of(train), statistics_of(train.pixels))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a network's output to an estimate of the data."""
+"""Predictions, which turn a network's output into an estimate of the data."""
 
 from vdmkit.denoiser._levels import Categorical, Lattice, estimate_from_logits
 from vdmkit.denoiser._linear import AbstractDirection, Edm, Eps, Score, V, Velocity, X, solve_direction

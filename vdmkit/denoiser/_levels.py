@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Predictions of a distribution over the levels x_k of each pixel; x_hat is its mean.
 
-Both contain the exact evidence of the latent, log N(z; alpha x_k, sigma^2), so that the network only
-has to supply what the neighbours say about the pixel.
+Both add the exact log-likelihood of the latent, log N(z; alpha x_k, sigma^2), so that the network only has to supply
+the information of the neighbouring pixels.
 """
 
 from typing import Annotated
@@ -23,8 +23,8 @@ from vdmkit.registry import register
 class Categorical(AbstractPrediction):
     """Logits per level, plus the log of each pixel's training histogram, plus the exact evidence.
 
-    A network that gives zeros is the exact denoiser of independent pixels, so its bound is the code length of
-    the smoothed histograms (the order-0 code). `smoothing` is added to every count.
+    With a network that returns zeros this is the exact denoiser of independent pixels, and the bound is the code
+    length of the smoothed histograms (the order-0 code). `smoothing` is added to every count.
     """
 
     level_counts: Int[Array, "h w c v"]
@@ -38,7 +38,7 @@ class Categorical(AbstractPrediction):
         self.smoothing = smoothing
 
     def log_histogram(self) -> Float[Array, "h w c v"]:
-        """log of the smoothed share of each level at each pixel."""
+        """Returns the log of the smoothed share of each level at each pixel."""
         counts = self.level_counts + self.smoothing
         return jnp.log(counts / counts.sum(-1, keepdims=True))
 
@@ -54,9 +54,9 @@ class Categorical(AbstractPrediction):
 class Lattice(AbstractPrediction):
     """eps and a log-precision r per value: p(x_k | z) ~ exp(-(SNR + e^r) (x_k - x_net)^2 / 2).
 
-    x_net = (z - sigma (z + net)) / alpha. Untrained, r = 7 spreads it over 0.03: where levels are closer than that
-    (V above 100) it starts as the eps prediction with eps_hat = z. Where the noise is small it rounds to levels by
-    itself. Two outputs per value, whatever the number of levels.
+    x_net = (z - sigma (z + net)) / alpha. Untrained, r = 7, a standard deviation of 0.03; if levels are closer than
+    that (V above 100), it starts as the eps prediction with eps_hat = z. At low noise levels it rounds to levels. It
+    has two outputs per value for any number of levels.
     """
 
     levels: int = eqx.field(static=True)
@@ -82,7 +82,7 @@ def estimate_from_logits(
     gamma: Float[Array, ""],
     path: AbstractPath,
 ) -> Estimate:
-    """The estimate of softmax(logits) over the levels x."""
+    """Returns the estimate whose distribution over the levels x is softmax(logits)."""
     log_probs = jax.nn.log_softmax(logits)
     x_hat = (jnp.exp(log_probs) * x).sum(-1)  # not a product of matrices: bfloat16 there costs 0.1 bpd at 256 levels
     return Estimate(x_hat, (z - path.alpha(gamma) * x_hat) / path.sigma(gamma), log_probs)

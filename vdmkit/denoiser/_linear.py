@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Predictions of a direction a x + b eps. With z = alpha x + sigma eps, one 2x2 solve reads all of them."""
+"""Predictions of a direction a x + b eps; x and eps follow from it and z = alpha x + sigma eps by a 2x2 solve."""
 
 import abc
 from dataclasses import KW_ONLY
@@ -23,7 +23,7 @@ def solve_direction(
     gamma: Float[Array, ""],
     path: AbstractPath,
 ) -> Estimate:
-    """Solve a x + b eps = output, alpha x + sigma eps = z for (x, eps), where direction = (a, b)."""
+    """Solves a x + b eps = output, alpha x + sigma eps = z for (x, eps), where direction = (a, b)."""
     a, b = direction
     alpha, sigma = path.alpha(gamma), path.sigma(gamma)
     determinant = a * sigma - b * alpha
@@ -31,11 +31,11 @@ def solve_direction(
 
 
 class AbstractDirection(AbstractPrediction):
-    """An implementer supplies the direction (a, b); the network gives a x + b eps."""
+    """A prediction whose network gives a x + b eps; an implementer supplies the direction (a, b)."""
 
     @abc.abstractmethod
     def direction(self, gamma: Float[Array, ""], path: AbstractPath) -> Direction:
-        """(a, b) at gamma."""
+        """Returns (a, b) at gamma."""
 
     def __call__(
         self, output: Float[Array, "h w c 1"], z: Float[Array, "h w c"], gamma: Float[Array, ""], path: AbstractPath
@@ -70,7 +70,7 @@ class V(AbstractDirection):
     outputs: int = eqx.field(static=True, default=1, init=False)
 
     def direction(self, gamma: Float[Array, ""], path: AbstractPath) -> Direction:
-        scale = path.scale(gamma)  # of the path, which v does not follow
+        scale = path.scale(gamma)  # v is defined for the variance preserving path: undo this path's scale
         return -path.sigma(gamma) / scale, path.alpha(gamma) / scale
 
 
@@ -109,7 +109,7 @@ class Edm(AbstractDirection):
     outputs: int = eqx.field(static=True, default=1, init=False)
 
     def direction(self, gamma: Float[Array, ""], path: AbstractPath) -> Direction:
-        """F = (s x / sd - sd eps) / sqrt(s^2 + sd^2)."""
+        """Returns the direction of F = (s x / sd - sd eps) / sqrt(s^2 + sd^2)."""
         s = jnp.exp(gamma / 2)
         root = jnp.hypot(s, self.sd)
         return s / self.sd / root, -self.sd / root

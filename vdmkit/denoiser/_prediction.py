@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a network's output means: from it to an estimate of the data."""
+"""The interface of predictions, which turn a network's output into an estimate of the data."""
 
 import abc
 
@@ -11,7 +11,7 @@ from vdmkit.registry import define_kind
 
 
 class Estimate(eqx.Module):
-    """What a denoiser knows about one latent z = alpha x + sigma eps.
+    """A denoiser's estimates of x and eps for one latent z = alpha x + sigma eps.
 
     `log_probs` holds log p(x = level k | z) for predictions that give a distribution over levels, else None.
     """
@@ -22,7 +22,10 @@ class Estimate(eqx.Module):
 
 
 class AbstractPrediction(eqx.Module):
-    """An implementer says how many outputs per pixel and channel it wants, and reads them."""
+    """The meaning of a network's output.
+
+    An implementer sets `outputs`, the number of values per pixel and channel, and maps them to an estimate.
+    """
 
     outputs: eqx.AbstractVar[int]
 
@@ -30,12 +33,12 @@ class AbstractPrediction(eqx.Module):
     def __call__(
         self, output: Float[Array, "h w c k"], z: Float[Array, "h w c"], gamma: Float[Array, ""], path: AbstractPath
     ) -> Estimate:
-        """The estimate that `output`, given for z at gamma, stands for."""
+        """Returns the estimate for z at gamma from the network's `output`."""
 
     def network_input(
         self, z: Float[Array, "h w c"], gamma: Float[Array, ""], path: AbstractPath
     ) -> Float[Array, "h w c"]:
-        """What the network is shown of z: the latent of the variance preserving path, whatever the path."""
+        """Returns the network's input: z rescaled to the latent of the variance preserving path."""
         return z / path.scale(gamma)
 
 

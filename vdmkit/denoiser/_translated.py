@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network that was trained for one prediction, in the place of one for another."""
+"""Uses a network that was trained for one prediction in a model with another."""
 
 from typing import Annotated, ClassVar
 
@@ -15,16 +15,16 @@ from vdmkit.registry import Choice, register
 
 @register("network", "translated")
 class Translated(AbstractNetwork):
-    """Reads a network's output as one prediction on one path, and says the same in the terms of another.
+    """Converts a network's output from one prediction and path to another.
 
-    The change of variables of Kingma et al. 2021, section 5.1: what is known of x and eps does not change.
+    The change of variables of Kingma et al. 2021, section 5.1, which keeps the estimates of x and eps.
 
     Args:
-        network: As it was trained.
-        trained_as: The prediction that it was trained for, one of a direction in the plane of x and eps,
-        trained_on: and the path.
-        read_as: The prediction of the model around it,
-        read_on: and its path.
+        network: The trained network.
+        trained_as: Prediction that the network was trained for, a direction in x and eps.
+        trained_on: Path that the network was trained on.
+        read_as: Prediction of the new model.
+        read_on: Path of the new model.
     """
 
     hands_labels_on: ClassVar[bool] = True
@@ -50,7 +50,7 @@ class Translated(AbstractNetwork):
         read_on: Annotated[Choice, "path"],
     ):
         if outputs != 1:
-            raise RecipeError(f"a direction is one value a pixel and channel, and the prediction asks for {outputs}.")
+            raise RecipeError(f"a direction is one value per pixel and channel, but the prediction asks for {outputs}.")
         self.trained_as, self.read_as = _direction(trained_as), _direction(read_as)
         self.trained_on, self.read_on = trained_on.build(), read_on.build()
         context = {"outputs": outputs, "gamma_range": gamma_range, "classes": classes, "key": key}
@@ -64,7 +64,7 @@ class Translated(AbstractNetwork):
         *,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "h w c 1"]:
-        # What the network is shown is z times a factor, which leads back to y = z / alpha.
+        # The network's input is z times a known factor, which gives y = z / alpha.
         shown = self.read_as.network_input(jnp.ones_like(z) * self.read_on.alpha(gamma), gamma, self.read_on)
         latent = self.trained_on.alpha(gamma) * z / shown
         output = self.inner(self.trained_as.network_input(latent, gamma, self.trained_on), gamma, condition, key=key)
@@ -74,13 +74,13 @@ class Translated(AbstractNetwork):
 
 
 def is_direction(choice: Choice) -> bool:
-    """Whether a prediction is of a direction in the plane of x and eps, and not of a distribution over levels."""
+    """Returns whether a prediction is a direction in x and eps, rather than a distribution over levels."""
     target = choice.component.target
     return isinstance(target, type) and issubclass(target, AbstractDirection)
 
 
 def _direction(choice: Choice) -> AbstractDirection:
-    """Raises RecipeError if it is a distribution over levels, which no direction can say."""
+    """Builds the prediction. Raises RecipeError if it is a distribution over levels, which cannot be converted."""
     if not is_direction(choice):
-        raise RecipeError(f"prediction {choice.name} is no direction in the plane of x and eps: nothing translates it.")
+        raise RecipeError(f"prediction {choice.name} is not a direction in x and eps, so it cannot be converted.")
     return choice.build()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data whose likelihood is known, and the exact denoiser of it."""
+"""Distributions of images with a known likelihood, and their exact denoisers."""
 
 from vdmkit.distribution._continuous import Basis, GaussianMixture
 from vdmkit.distribution._distribution import AbstractDistribution

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""A distribution of continuous images: a mixture of Gaussians whose covariances share their axes.
+r"""A distribution of continuous images: a mixture of Gaussians whose covariances share their eigenvectors.
 
     p(x) = sum_c w_c N(x; m_c, B diag(s_c^2) B^T)
 
-B is the identity, or the cosine transform of each channel, which makes the pixels depend on each other.
+B is the identity, or the cosine transform of each channel, which makes the pixels correlated.
 """
 
 from dataclasses import dataclass
@@ -27,17 +27,17 @@ _IMAGE = (-3, -2)
 
 @dataclass(frozen=True)
 class GaussianMixture(AbstractDistribution):
-    """C components of continuous values.
+    """A mixture of C Gaussians over continuous values.
 
     Args:
         shape: (h, w, c) of an image.
         weights: C positive numbers that sum to 1.
-        means: for each component the h w c pixels in C order.
-        sds: for each component the square roots of the covariance's eigenvalues, in the order of the basis.
-        basis: what the eigenvectors are.
+        means: For each component the h w c pixels in C order.
+        sds: For each component the square roots of the covariance's eigenvalues, in the order of the basis.
+        basis: The eigenvectors: pixels, or cosines.
 
     Raises:
-        RecipeError: the numbers do not fit each other, or are none of a distribution.
+        RecipeError: the numbers do not fit each other, or do not define a distribution.
     """
 
     shape: tuple[int, int, int]
@@ -51,11 +51,11 @@ class GaussianMixture(AbstractDistribution):
         check_components(self.shape, self.weights, self.means, self.sds)
 
     def mean(self) -> Float[np.ndarray, "h w c"]:
-        """Of the first component."""
+        """Returns the mean of the first component."""
         return np.asarray(self.means[0]).reshape(self.shape)
 
     def variances(self) -> Float[np.ndarray, "h w c"]:
-        """Of the first component, along the axes of the basis."""
+        """Returns the variances of the first component along the axes of the basis."""
         return self._sds()[0] ** 2
 
     def nats(self, images: Float[np.ndarray, "n h w c"]) -> Float[np.ndarray, " n"]:
@@ -65,14 +65,14 @@ class GaussianMixture(AbstractDistribution):
         return -np.asarray(logsumexp(np.log(self.weights) + log_densities, axis=1))
 
     def sample(self, count: int, seed: int | tuple[int, ...]) -> Float[np.ndarray, "n h w c"]:
-        """In float32."""
+        """Returns independent images in float32, by numpy's `default_rng(seed)`."""
         rng = np.random.default_rng(seed)
         component = rng.choice(len(self.weights), count, p=self.weights)
         noise = rng.standard_normal((count, *self.shape))
         return self._pixels(self._means()[component] + self._sds()[component] * noise).astype(np.float32)
 
     def estimate(self, z: Float[Array, "h w c"], gamma: Float[Array, ""], path: AbstractPath) -> Estimate:
-        """Each component is a linear problem; the component itself follows from Bayes' rule."""
+        """Returns the posterior mean: linear in z for each component, weighted by Bayes' rule."""
         means, sds = jnp.asarray(self._means(), float), jnp.asarray(self._sds(), float)
         offset = self.coordinates(z / path.alpha(gamma)) - means
         variance = sds**2 + jnp.exp(gamma)
@@ -80,18 +80,18 @@ class GaussianMixture(AbstractDistribution):
         log_joint = log_weights - 0.5 * (offset**2 / variance + jnp.log(variance)).sum((1, 2, 3))
         share = jax.nn.softmax(log_joint)[:, None, None, None]
         x_hat = (share * (means + sds**2 / variance * offset)).sum(0)
-        eps_hat = (share * jnp.exp(gamma / 2) / variance * offset).sum(0)  # (z - alpha x_hat) / sigma, not cancelling
+        eps_hat = (share * jnp.exp(gamma / 2) / variance * offset).sum(0)  # (z - alpha x_hat) / sigma
         return Estimate(self._pixels(x_hat), self._pixels(eps_hat))
 
     def coordinates(self, x: Values) -> Values:
-        """In the basis."""
+        """Returns the images' coordinates in the basis."""
         return x if self.basis == "pixels" else _fft(x).dctn(x, axes=_IMAGE, norm="ortho")
 
     def _pixels(self, y: Values) -> Values:
         return y if self.basis == "pixels" else _fft(y).idctn(y, axes=_IMAGE, norm="ortho")
 
     def _means(self) -> Float[np.ndarray, "components h w c"]:
-        """In the basis."""
+        """Returns the components' means in the basis."""
         return np.asarray(self.coordinates(np.asarray(self.means).reshape(-1, *self.shape)))
 
     def _sds(self) -> Float[np.ndarray, "components h w c"]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The interface of a distribution of images whose likelihood is known."""
+"""The interface of distributions of images with a known likelihood."""
 
 import abc
 
@@ -10,12 +10,15 @@ from vdmkit.denoiser import Estimate
 from vdmkit.errors import RecipeError
 from vdmkit.noise import AbstractPath
 
-_SDS = (1e-4, 1e2)  # narrower, the logs leave float64; wider, the bins lose more than 1e-12 of themselves to rounding
+_SDS = (1e-4, 1e2)  # narrower, the logs overflow float64; wider, the bins' masses lose more than 1e-12 to rounding
 Rows = tuple[tuple[float, ...], ...]
 
 
 class AbstractDistribution(abc.ABC):
-    """Images of h w c values. Implementers are frozen dataclasses of tuples: arrays in a model would be trained."""
+    """A distribution of images of h w c values.
+
+    Implementers are frozen dataclasses of tuples, because arrays in a model would be trained.
+    """
 
     shape: tuple[int, int, int]
     levels: int
@@ -23,19 +26,19 @@ class AbstractDistribution(abc.ABC):
 
     @abc.abstractmethod
     def nats(self, images: Real[np.ndarray, "n h w c"]) -> Float[np.ndarray, " n"]:
-        """-log P of each image, or of its density where levels = 0, float64."""
+        """Returns -log P of each image in float64 nats, or minus its log density if levels = 0."""
 
     @abc.abstractmethod
     def sample(self, count: int, seed: int | tuple[int, ...]) -> Real[np.ndarray, "n h w c"]:
-        """Independent images by numpy's `default_rng(seed)`."""
+        """Returns independent images, by numpy's `default_rng(seed)`."""
 
     @abc.abstractmethod
     def estimate(self, z: Float[Array, "h w c"], gamma: Float[Array, ""], path: AbstractPath) -> Estimate:
-        """What is to be known of the image given its latent z = alpha x + sigma eps."""
+        """Returns the exact posterior estimate of the image given its latent z = alpha x + sigma eps."""
 
 
 def check_components(shape: tuple[int, int, int], weights: tuple[float, ...], means: Rows, sds: Rows) -> None:
-    """Raises RecipeError if the numbers do not fit each other, or are none of a mixture of Gaussians."""
+    """Raises RecipeError if the numbers do not fit each other, or do not define a mixture of Gaussians."""
     pixels, low, high = int(np.prod(shape)), *_SDS
     problems = {
         f"shape = {list(shape)}: expected [height, width, channels]": min(shape) < 1,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The denoiser of data whose distribution is known: no network makes a better one."""
+"""The exact denoiser of data whose distribution is known."""
 
 import equinox as eqx
 from jaxtyping import Array, Float
@@ -12,9 +12,10 @@ from vdmkit.registry import register
 
 @register("prediction", "exact")
 class Exact(AbstractPrediction):
-    """The exact posterior of the data's distribution, for data that knows it; the network's output is ignored.
+    """The exact posterior, for data whose distribution is known; the network's output is ignored.
 
-    What a likelihood estimator then misses -log P by is its own: discretisation, ends of the schedule, Monte Carlo.
+    The difference of a likelihood estimate from -log P is then the estimator's own error: discretisation, the ends of
+    the schedule, Monte Carlo.
     """
 
     distribution: AbstractDistribution = eqx.field(static=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""A distribution of images whose -log P is known: a mixture of components of independent, rounded Gaussian pixels.
+r"""A distribution of images whose -log P is known: a mixture of components with independent, rounded Gaussian pixels.
 
     P(image) = sum_c w_c prod_j P_cj(level of pixel j)
     P_cj(k)  = Phi((e_{k+1} - m_cj) / s_cj) - Phi((e_k - m_cj) / s_cj)
@@ -24,17 +24,17 @@ from vdmkit.observation import level_values
 
 @dataclass(frozen=True)
 class LevelMixture(AbstractDistribution):
-    """C components of levels.
+    """A mixture of C components over levels.
 
     Args:
         shape: (h, w, c) of an image.
-        levels: V, from 2 to 256.
+        levels: Number V of levels, from 2 to 256.
         weights: C positive numbers that sum to 1.
-        means: for each component the h w c pixels in C order, in units of the data: levels lie in [-1, 1].
-        sds: likewise.
+        means: For each component the h w c pixels in C order, in units of the data: levels lie in [-1, 1].
+        sds: Standard deviations, in the same order and units.
 
     Raises:
-        RecipeError: the numbers do not fit each other, or are none of a distribution.
+        RecipeError: the numbers do not fit each other, or do not define a distribution.
     """
 
     shape: tuple[int, int, int]
@@ -49,7 +49,7 @@ class LevelMixture(AbstractDistribution):
         check_components(self.shape, self.weights, self.means, self.sds)
 
     def log_probs(self) -> Float[np.ndarray, "components h w c v"]:
-        """log P_cj(k), float64, without cancellation however far the level lies in a tail."""
+        """Returns log P_cj(k) in float64, accurate far into the tails."""
         edges = np.concatenate([[-np.inf], 2 * np.arange(1, self.levels) / self.levels - 1, [np.inf]])
         scaled = (edges - self._by_pixel(self.means)[..., None]) / self._by_pixel(self.sds)[..., None]
         return _log_mass(scaled[..., :-1], scaled[..., 1:])
@@ -60,7 +60,7 @@ class LevelMixture(AbstractDistribution):
         return -np.asarray(logsumexp(np.log(self.weights) + of_pixels.sum((2, 3, 4, 5)), axis=1))
 
     def sample(self, count: int, seed: int | tuple[int, ...]) -> UInt8[np.ndarray, "n h w c"]:
-        """Gaussian pixels of a component, rounded to levels."""
+        """Returns independent images, by numpy's `default_rng(seed)`: Gaussian pixels rounded to levels."""
         rng = np.random.default_rng(seed)
         component = rng.choice(len(self.weights), count, p=self.weights)
         noise = rng.standard_normal((count, *self.shape))
@@ -73,10 +73,10 @@ class LevelMixture(AbstractDistribution):
     def posterior(
         self, z: Float[Array, "h w c"], gamma: Float[Array, ""], path: AbstractPath
     ) -> Float[Array, "h w c v"]:
-        """log p(x_j = level k | z) of every pixel, where z = alpha x + sigma eps is the whole latent."""
+        """Returns log p(x_j = level k | z) of every pixel, where z = alpha x + sigma eps is the whole latent."""
         evidence = -0.5 * jnp.exp(-gamma) * (z[..., None] / path.alpha(gamma) - level_values(self.levels)) ** 2
-        # All components have it in common. Summed over the pixels of a latent far from the levels it may be 1e5, and
-        # float32 would round away what tells the components apart.
+        # The maximum is common to all components. Summed over the pixels of a latent far from the levels it may reach
+        # 1e5, where float32 would round away the differences between components.
         evidence = evidence - evidence.max(-1, keepdims=True)
         joint = jnp.asarray(self.log_probs(), dtype=float) + evidence
         of_pixels = jax.nn.logsumexp(joint, axis=-1, keepdims=True)
@@ -89,7 +89,7 @@ class LevelMixture(AbstractDistribution):
 
 
 def _log_mass(low: Float[np.ndarray, "*n"], high: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-    """log(Phi(high) - Phi(low)). Intervals right of 0 are mirrored: beyond 38 log Phi itself is 0 in float64."""
+    """Returns log(Phi(high) - Phi(low)). Intervals right of 0 are mirrored: beyond 38, log Phi is 0 in float64."""
     mirrored = low + high > 0
     low, high = np.where(mirrored, -high, low), np.where(mirrored, -low, high)
     return log_ndtr(high) + np.log(-np.expm1(log_ndtr(low) - log_ndtr(high)))

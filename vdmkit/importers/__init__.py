@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints that others wrote, a module for each family."""
+"""Importers of checkpoints of other codebases, a module for each family."""
 
 from vdmkit.importers._imported import Imported
 from vdmkit.importers._vdm import read_vdm

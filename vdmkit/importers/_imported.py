@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an importer gives: everything that a run folder is made of."""
+"""The result of an importer, from which a run folder is made."""
 
 from dataclasses import dataclass
 
@@ -9,9 +9,9 @@ from vdmkit.training import TrainState
 
 @dataclass(frozen=True)
 class Imported:
-    """A recipe, as text and read, and the state that its training had reached.
+    """A recipe, as text and parsed, with its training state.
 
-    `shape` (h, w, c) and `levels` are those of its images; `sha256` is that of the file.
+    `shape` (h, w, c) and `levels` describe its images; `sha256` is the hash of the imported file.
     """
 
     recipe: Recipe

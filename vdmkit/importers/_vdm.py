@@ -29,9 +29,9 @@ def read_vdm(checkpoint: Path, config: Path, overrides: Sequence[str] = ()) -> I
     """Returns the authors' model as a recipe and a state: raw and averaged parameters, Adam's moments, and the step.
 
     Args:
-        checkpoint: a `ckpt-<n>.flax` file.
-        config: the JSON of its VDMConfig.
-        overrides: recipe keys, as `--set` takes them.
+        checkpoint: A `ckpt-<n>.flax` file.
+        config: The JSON file of its VDMConfig.
+        overrides: Recipe keys in the form of `--set`.
 
     Raises:
         CheckpointError: a file cannot be read, or the configuration does not fit the checkpoint.

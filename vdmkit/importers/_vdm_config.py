@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The authors' model configuration (the fields of their VDMConfig) as a recipe."""
+"""Translates the authors' model configuration (the fields of their VDMConfig) into a recipe."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,20 +22,20 @@ _ALLOWED: dict[str, type | tuple[Any, ...]] = {
     "sm_n_layer": int,
     "sm_pdrop": float,
 }
-"""What vdmkit can build: a type, or all the values."""
+"""The values that vdmkit can build: a type, or all allowed values."""
 
 _UNUSED = {"sm_kernel_init"}
 """A field that the authors' code never reads."""
 
 
 def official_recipe(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Recipe tables for a model of the authors.
+    """Returns the recipe tables for a model of the authors.
 
-    The configuration names neither data nor training: both are those of their CIFAR-10 model without augmentation.
-    For a checkpoint of another one, change `data`, `augmentations`, `optimizer` and `training`.
+    The configuration does not contain data or training settings, so these are set for the authors' CIFAR-10 model
+    without augmentation. For another checkpoint, change `data`, `augmentations`, `optimizer` and `training`.
 
     Raises:
-        CheckpointError: lists every field that is unknown, missing, or has a value without counterpart here.
+        CheckpointError: a field is unknown, missing, or has a value without counterpart here; all are listed.
     """
     _check(config)
     return {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Flax's msgpack format, read without Flax: nested maps of arrays, an array being an extension type."""
+"""Reads Flax's msgpack format without Flax: nested maps of arrays, with an extension type for arrays."""
 
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ _CHUNKED = "__msgpack_chunked_array__"
 
 
 def read_flax(path: Path) -> dict[str, Any]:
-    """The nested map that `flax.serialization.to_bytes` wrote.
+    """Returns the nested map that `flax.serialization.to_bytes` wrote.
 
     Raises:
-        CheckpointError: there is no such file, or it is truncated or of another kind.
+        CheckpointError: the file is missing, truncated or of another kind.
     """
     if reason := not_a_file(path):
         raise CheckpointError(f"{path}: {reason}. Give the ckpt-<n>.flax file.")
@@ -27,7 +27,7 @@ def read_flax(path: Path) -> dict[str, Any]:
         content = _merge_chunks(msgpack.unpackb(path.read_bytes(), ext_hook=_decode))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}). Give the ckpt-<n>.flax file.") from error
-    # Whatever the bytes are, parsing them ends in one of these.
+    # For any bytes, parsing succeeds or raises one of these.
     except (ValueError, TypeError, KeyError, AttributeError, msgpack.UnpackException) as error:
         raise CheckpointError(
             f"{path}: is not a whole Flax msgpack file ({type(error).__name__}: {error}). Copy or download it again."
@@ -48,7 +48,7 @@ def _decode(code: int, data: bytes) -> Any:
 
 
 def _merge_chunks(tree: Any) -> Any:
-    """Join the arrays that Flax split because they are larger than 2^30 bytes."""
+    """Joins arrays of more than 2^30 bytes, which Flax splits."""
     if not isinstance(tree, dict):
         return tree
     if _CHUNKED not in tree:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The authors' names of our parameters: one table, read in both directions."""
+"""Maps vdmkit's parameter names to the authors' and back, by one table."""
 
 import re
 from typing import Any
@@ -21,11 +21,11 @@ _RENAMES = (
     (r"/norm2/", "/GroupNorm_1/"),
     (r"/shortcut/", "/nin_shortcut/"),
 )
-"""Applied in order to a path in our model, such as network/down/3/block/norm1/scale."""
+"""Substitutions, applied in order to a path in vdmkit's model, such as network/down/3/block/norm1/scale."""
 
 
 def official_parameters(model: PyTree) -> dict[str, Any]:
-    """Every parameter of a model (or of gradients of one), by the authors' path.
+    """Returns every parameter of a model (or of gradients of one) by the authors' path.
 
     An example: "score_model/down.block_3/GroupNorm_0/scale". Leaves may be arrays or `jax.ShapeDtypeStruct`.
     """
@@ -34,7 +34,7 @@ def official_parameters(model: PyTree) -> dict[str, Any]:
 
 
 def with_official_parameters(model: PyTree, arrays: dict[str, Any]) -> PyTree:
-    """The model with its parameters replaced by `arrays`, which are by the authors' path."""
+    """Returns the model with its parameters replaced by `arrays`, a dictionary by the authors' paths."""
     parameters = parameters_of(model)
     replaced = jax.tree_util.tree_map_with_path(
         lambda path, leaf: jnp.asarray(arrays[_official_path(path)], leaf.dtype), parameters
@@ -43,7 +43,7 @@ def with_official_parameters(model: PyTree, arrays: dict[str, Any]) -> PyTree:
 
 
 def parameters_of(model: PyTree) -> PyTree:
-    """The model with everything but its trainable parameters replaced by None."""
+    """Returns the model with everything but its trainable parameters replaced by None."""
     return eqx.filter(model, _is_parameter)
 
 

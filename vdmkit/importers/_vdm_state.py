@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of the authors' code (google-research/vdm): Flax msgpack of {step, params, ema_params, opt_state}."""
+"""Reads checkpoints of the authors' code (google-research/vdm): Flax msgpack of step, params, ema_params, opt_state."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ from vdmkit.model import DiffusionModel
 
 
 class OfficialCheckpoint(eqx.Module):
-    """What a checkpoint of the authors holds. mu, nu (Adam's moments) have the structure of the model's parameters."""
+    """A checkpoint of the authors. mu and nu (Adam's moments) have the structure of the model's parameters."""
 
     step: int
     model: DiffusionModel
@@ -28,14 +28,15 @@ class OfficialCheckpoint(eqx.Module):
 
 
 def load_official(path: Path, template: DiffusionModel) -> OfficialCheckpoint:
-    """Read a `ckpt-<n>.flax` file into models like `template`.
+    """Reads a `ckpt-<n>.flax` file into models like `template`.
 
     Args:
-        template: built from the checkpoint's config; its arrays may be `jax.ShapeDtypeStruct`.
+        path: The file.
+        template: A model built from the checkpoint's config; its arrays may be `jax.ShapeDtypeStruct`.
 
     Raises:
-        CheckpointError: the file cannot be read, or its arrays do not fit the template; then every
-            path and shape that differs is listed.
+        CheckpointError: the file cannot be read, or its arrays do not fit the template; the message lists every path
+            and shape that differs.
     """
     content = read_flax(path)
     adam = _find_adam(content.get("opt_state")) or {}
@@ -64,7 +65,7 @@ def load_official(path: Path, template: DiffusionModel) -> OfficialCheckpoint:
 
 
 def _find_adam(tree: Any) -> Mapping[str, Any] | None:
-    """The map with Adam's moments; where it lies in opt_state depends on the version of Flax and optax."""
+    """Finds the map with Adam's moments, whose place in opt_state depends on the versions of Flax and optax."""
     if not isinstance(tree, dict):
         return None
     if {"count", "mu", "nu"} <= tree.keys():
@@ -73,7 +74,7 @@ def _find_adam(tree: Any) -> Mapping[str, Any] | None:
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Arrays by their path, names joined by '/'."""
+    """Returns the arrays by path, with names joined by '/'."""
     flat: dict[str, Any] = {}
     for name, child in tree.items():
         flat |= _flatten(child, f"{prefix}{name}/") if isinstance(child, dict) else {prefix + name: child}

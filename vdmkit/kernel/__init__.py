@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reverse kernels: p(z_s | z_t) from what the denoiser says about z_t."""
+"""Reverse kernels p(z_s | z_t), from the denoiser's estimate at z_t."""
 
 from vdmkit.kernel._gaussian import AbstractGaussianKernel, GaussianKernel, OptimalVariance
 from vdmkit.kernel._kernel import AbstractKernel, AbstractStep, part_of_noise

@@ -33,7 +33,7 @@ from vdmkit.errors import RecipeError
 from vdmkit.kernel._kernel import AbstractKernel, AbstractStep, part_of_noise
 from vdmkit.registry import register
 
-Measured = Annotated[float, Ge(-100), Le(100)]  # a gamma
+Measured = Annotated[float, Ge(-100), Le(100)]  # gamma
 Error = Annotated[float, Gt(0), Le(1e12)]
 
 
@@ -52,18 +52,18 @@ class _GaussianStep(AbstractStep):
 
 
 class AbstractGaussianKernel(AbstractKernel):
-    """An implementer supplies m at gamma_t."""
+    """A kernel of Gaussian steps; an implementer supplies m at gamma_t."""
 
     @abc.abstractmethod
     def error(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
-        """m >= 0: the mean squared error of a value of eps_hat."""
+        """Returns m >= 0, the mean squared error of a value of eps_hat."""
 
     def __call__(
         self, estimate: Estimate, y_t: Float[Array, "h w c"], gamma_t: Float[Array, ""], gamma_s: Float[Array, ""]
     ) -> AbstractStep:
         c, s_t = part_of_noise(gamma_t, gamma_s), jnp.exp(gamma_t / 2)
         variance = c * (jnp.exp(gamma_s) + c * s_t**2 * self.error(gamma_t))
-        variance = jnp.where(jnp.isneginf(gamma_s), 0.0, variance)  # a step to the image itself draws nothing
+        variance = jnp.where(jnp.isneginf(gamma_s), 0.0, variance)  # a step to the image itself is deterministic
         return _GaussianStep(y_t - s_t * c * estimate.eps_hat, jnp.sqrt(variance))
 
     def kl(
@@ -99,8 +99,8 @@ class GaussianKernel(AbstractGaussianKernel):
     """q(z_s | z_t, x = x_hat) (Kingma et al. 2021, section 3.2).
 
     Args:
-        variance: "small" is that of q(z_s | z_t, x); "large" is beta, that of q(z_t | z_s) on the variance preserving
-            path (Ho et al. 2020, arXiv 2006.11239, section 3.2).
+        variance: "small" is the variance of q(z_s | z_t, x); "large" is beta, the variance of q(z_t | z_s) on the
+            variance preserving path (Ho et al. 2020, arXiv 2006.11239, section 3.2).
     """
 
     _: KW_ONLY
@@ -113,13 +113,13 @@ class GaussianKernel(AbstractGaussianKernel):
 
 @register("kernel", "optimal_variance")
 class OptimalVariance(AbstractGaussianKernel):
-    """The variance that makes the bound least: m measured (Analytic-DPM, Bao et al. 2022, arXiv 2201.06503, eq. 8).
+    """The variance that minimises the bound, by measured m (Analytic-DPM, Bao et al. 2022, arXiv 2201.06503, eq. 8).
 
-    `vdmkit schedule` measures it. Between the gammas log m is straight; beyond them it is constant.
+    `vdmkit schedule` measures m. log m is interpolated linearly between the gammas and constant beyond them.
 
     Args:
-        gammas: that rise;
-        errors: and E(eps - eps_hat)^2 of a value there.
+        gammas: Rising gammas at which m was measured.
+        errors: m at these gammas, E(eps - eps_hat)^2 per value.
     """
 
     gammas: Float[Array, " n"]
@@ -132,7 +132,7 @@ class OptimalVariance(AbstractGaussianKernel):
         # written so that a NaN is refused
         if not all(a < b for a, b in itertools.pairwise(gammas)) or not all(0 < error < np.inf for error in errors):
             raise RecipeError("gammas must rise, and errors be above 0.")
-        # the logarithm in float64: float32 has no number as small as an error may be
+        # logarithm in float64, because an error may be smaller than float32 can hold
         self.gammas, self.log_errors = jnp.asarray(gammas, float), jnp.asarray(np.log(errors), float)
         self.noise_draws = 1
 

@@ -18,23 +18,26 @@ from vdmkit.registry import define_kind
 
 
 class AbstractStep(eqx.Module):
-    """p(y_s | y_t) of one image, whose values are independent of each other given y_t."""
+    """The distribution p(y_s | y_t) of one image, with independent values given y_t."""
 
     @abc.abstractmethod
     def sample(self, noise: Float[Array, "n h w c"]) -> Float[Array, "h w c"]:
-        """y_s from standard normal draws, as many as the kernel's `noise_draws`."""
+        """Returns y_s from n standard normal draws per value, where n is the kernel's `noise_draws`."""
 
     @abc.abstractmethod
     def log_prob(self, y_s: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
-        """The log density of each value, nats."""
+        """Returns the log density of each value in nats."""
 
     @abc.abstractmethod
     def cdf(self, y_s: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
-        """The probability that each value is at most this."""
+        """Returns the cumulative distribution function of each value."""
 
 
 class AbstractKernel(eqx.Module):
-    """From the estimate at y_t to p(y_s | y_t). `noise_draws`: how many normal draws of each value a sample takes."""
+    """A reverse kernel, which gives p(y_s | y_t) from the estimate at y_t.
+
+    An implementer sets `noise_draws`, the number of normal draws that a sample takes for each value.
+    """
 
     noise_draws: eqx.AbstractVar[int]
 
@@ -42,7 +45,7 @@ class AbstractKernel(eqx.Module):
     def __call__(
         self, estimate: Estimate, y_t: Float[Array, "h w c"], gamma_t: Float[Array, ""], gamma_s: Float[Array, ""]
     ) -> AbstractStep:
-        """The step to gamma_s < gamma_t; at gamma_s = -inf, where there is no noise left, y_s is an image.
+        """Returns the step to gamma_s < gamma_t; at gamma_s = -inf, without noise, y_s is an image.
 
         Raises:
             RecipeError: the estimate lacks what the kernel needs.
@@ -59,7 +62,7 @@ class AbstractKernel(eqx.Module):
         *,
         key: PRNGKeyArray,
     ) -> Float[Array, "h w c"]:
-        """KL(q(y_s | y_t, x) || p(y_s | y_t)) of each value at y_t = x + s_t eps, nats; or an unbiased draw of it.
+        """Returns KL(q(y_s | y_t, x) || p(y_s | y_t)) of each value at y_t = x + s_t eps in nats, or an unbiased draw.
 
         Raises:
             RecipeError: the estimate lacks what the kernel needs.
@@ -74,11 +77,11 @@ class AbstractKernel(eqx.Module):
         gamma_t: Float[Array, ""],
         gamma_s: Float[Array, ""],
     ) -> Float[Array, "h w c"]:
-        """log p(y_s | y_t) - log q(y_s | y_t, x) of each value, nats, where y_t = x + s_t eps and n draws y_s from q.
+        """Returns log p(y_s | y_t) - log q(y_s | y_t, x) of each value in nats.
 
-        The mean of its negative over n ~ N(0, I) is the KL. This is by the density of the step, which rounding of y_s
-        moves by eps |y_s| / (s_s sqrt(c)), 3e-4 at gamma_s = -13 and T = 1000 in float32. vdmkit's own kernels write
-        it without y_s, where nothing cancels.
+        Here y_t = x + s_t eps, and n is the standard normal draw of y_s from q. The mean of the negative over n is the
+        KL. This default uses the density of the step; rounding of y_s changes it by eps |y_s| / (s_s sqrt(c)), 3e-4 at
+        gamma_s = -13 and T = 1000 in float32. vdmkit's own kernels avoid this cancellation by formulas without y_s.
 
         Raises:
             RecipeError: the estimate lacks what the kernel needs.
@@ -94,5 +97,5 @@ define_kind("kernel", "p(z_s | z_t), the reverse step when steps are finite", Ab
 
 
 def part_of_noise(gamma_t: Float[Array, ""], gamma_s: Float[Array, ""]) -> Float[Array, ""]:
-    """c: the share of the noise that a step takes away."""
+    """Returns c, the share of the noise that a step removes."""
     return -jnp.expm1(gamma_s - gamma_t)

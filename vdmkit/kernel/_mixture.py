@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""The step of a denoiser that knows more than a mean: p(x_k | y_t) for every value and level.
+r"""The step of a denoiser that gives probabilities p(x_k | y_t) for every value and level.
 
     p(y_s | y_t) = sum_k p(x_k | y_t) q(y_s | y_t, x_k)
 
-It tends to the Gaussian one as steps shrink, and to the code length of p(x | y_t) as they grow: a step that goes all
-the way draws levels. At y_s = y_t + c (x - y_t) + s_s sqrt(c) n, with d_k = sqrt(c) (x - x_k) / s_s,
+Short steps tend to the Gaussian one. The KL of a step to gamma = -inf, which draws levels, is the code length of
+p(x | y_t). At y_s = y_t + c (x - y_t) + s_s sqrt(c) n, with d_k = sqrt(c) (x - x_k) / s_s,
 
     log p / q = log sum_k p(x_k | y_t) exp(-n d_k - d_k^2 / 2)
 
@@ -52,7 +52,7 @@ class MixtureKernel(AbstractKernel):
     """The mixture of q(z_s | z_t, x_k) over levels k, for predictions that give their probabilities.
 
     Args:
-        draws: of n, evenly spaced, for one estimate of the KL.
+        draws: Number of evenly spaced draws of n for one estimate of the KL.
     """
 
     _: KW_ONLY
@@ -102,7 +102,7 @@ class MixtureKernel(AbstractKernel):
 def _distances(
     x: Float[Array, "h w c"], levels: int, gamma_t: Float[Array, ""], gamma_s: Float[Array, ""]
 ) -> Float[Array, "h w c v"]:
-    """d_k: how far the means of q given x and given level k are apart, in standard deviations."""
+    """Returns d_k, the distance of the means of q given x and given level k in standard deviations."""
     c = part_of_noise(gamma_t, gamma_s)
     return jnp.sqrt(c) * jnp.exp(-gamma_s / 2) * (x[..., None] - level_values(levels))
 
@@ -110,7 +110,7 @@ def _distances(
 def _log_mean(
     log_probs: Float[Array, "h w c v"], d: Float[Array, "h w c v"], n: Float[Array, "h w c"]
 ) -> Float[Array, "h w c"]:
-    """The log of the mean of q given x_k over q given x, over levels."""
+    """Returns the log of the mean over levels of the ratio of q given x_k to q given x."""
     return jax.nn.logsumexp(log_probs - n[..., None] * d - d**2 / 2, axis=-1)
 
 

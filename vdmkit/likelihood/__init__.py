@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Likelihoods of images: estimators of a bound on -log P, the interval of their mean, and what speaks against it."""
+"""Likelihoods of images: estimators of a bound on -log P, the interval of their mean, and checks of validity."""
 
 from vdmkit.likelihood._audit import gather
 from vdmkit.likelihood._checks import audit_as_json

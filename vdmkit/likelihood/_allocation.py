@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Where on the gamma axis the draws of the diffusion loss go.
+r"""Allocation of the draws of the diffusion loss along gamma.
 
-The axis is cut into cells, and the diffusion loss is a sum over them, with L = |eps - eps_hat|^2:
+The axis is divided into cells, and the diffusion loss is a sum over them, with L = |eps - eps_hat|^2:
 
     sum_c rate_c E[L(gamma)],   continuous:  gamma uniform in cell c, rate_c = (its width) / 2
                                 T steps:     gamma = gamma_t,         rate_c = expm1(gamma_t - gamma_s) / 2
 
-A draw falls into cell c with probability p_c and counts as M + (rate_c / p_c) (L - m_c), with M = sum_c rate_c m_c.
-Whatever p > 0 and m, its mean is the loss; m_c near E[L] takes away what varies with gamma alone, and
-p_c ~ rate_c sd_c (Neyman's rule) makes least what is left.
+A draw falls into cell c with probability p_c and has the value M + (rate_c / p_c) (L - m_c), with M = sum_c rate_c m_c.
+For any p > 0 and m, its mean is the loss. m_c near E[L] removes the variance along gamma, and p_c ~ rate_c sd_c
+(Neyman's rule) minimises the rest.
 """
 
 import equinox as eqx
@@ -20,11 +20,11 @@ from jaxtyping import Array, Float
 _CELLS = 128
 _PAD = 256
 _MANY, _SHIFTS = 256, 16
-_EVEN_SHARE = 0.1  # of the draws is allocated as if sd were constant, so that a bad pilot costs little
+_EVEN_SHARE = 0.1  # share of draws allocated as if sd were constant, so that a bad pilot costs little
 
 
 class Cells(eqx.Module):
-    """The cells, from gamma_0 upwards; width is 0 for a step, whose gamma is `low`."""
+    """Cells from gamma_0 upwards; a step is a cell of width 0 at gamma = `low`."""
 
     low: Float[np.ndarray, " c"]
     width: Float[np.ndarray, " c"]
@@ -32,7 +32,7 @@ class Cells(eqx.Module):
 
 
 class Allocation(eqx.Module):
-    """Cells with their weights rate_c / p_c and m_c, M, and the ends p_1, p_1 + p_2, ..., 1 of intervals of u."""
+    """Cells with weights rate_c / p_c, means m_c, M, and the ends p_1, p_1 + p_2, ..., 1 of intervals of u."""
 
     low: Float[Array, " c"]
     width: Float[Array, " c"]
@@ -42,7 +42,7 @@ class Allocation(eqx.Module):
     total: Float[Array, ""]
 
     def __call__(self, u: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
-        """gamma, weight and m of the draw that u, uniform on [0, 1), stands for."""
+        """Returns gamma, weight and m of the draw for u, uniform on [0, 1)."""
         c = jnp.minimum(jnp.searchsorted(self.ends, u, side="right"), len(self.ends) - 1)
         start = jnp.where(c > 0, self.ends[c - 1], 0.0)
         within = (u - start) / (self.ends[c] - start)
@@ -50,25 +50,26 @@ class Allocation(eqx.Module):
 
 
 def cells_between(gamma_0: float, gamma_1: float) -> Cells:
-    """Equal cells, of the loss in continuous time."""
+    """Returns equal cells of the loss in continuous time."""
     edges = np.linspace(gamma_0, gamma_1, _CELLS + 1)
     return Cells(edges[:-1], np.diff(edges), np.diff(edges) / 2)
 
 
 def cells_of_steps(gammas: Float[np.ndarray, " steps_plus_1"]) -> Cells:
-    """The cells of the T-step loss, whose gammas rise."""
+    """Returns the cells of the T-step loss with rising gammas."""
     return Cells(gammas[1:], np.zeros(len(gammas) - 1), np.expm1(np.diff(gammas)) / 2)
 
 
 def neyman(cells: Cells, mean: Float[np.ndarray, " c"], sd: Float[np.ndarray, " c"]) -> tuple[Allocation, float]:
-    """The allocation for means and standard deviations of the loss in each cell, and the variance of one draw, nats^2.
+    """Returns the allocation for means and standard deviations of the loss in each cell, and a draw's variance, nats^2.
 
-    For such means; those of one image differ, which adds to the variance of few draws: see `variance_of_curves`.
+    The variance is for these means; images with other means add to the variance of few draws: see
+    `variance_of_curves`.
     """
     share, even = cells.rate * sd, (cells.rate / cells.rate.sum() + 1 / len(cells.rate)) / 2
     share = share / share.sum() if share.sum() > 0 else even
     ends = jnp.asarray(np.cumsum((1 - _EVEN_SHARE) * share + _EVEN_SHARE * even), float).at[-1].set(1.0)
-    probability = np.diff(np.asarray(ends, np.float64), prepend=0)  # as rounded: those are the true ones
+    probability = np.diff(np.asarray(ends, np.float64), prepend=0)  # the rounded ones are those that are drawn from
     weight = cells.rate / probability
     low, width, counts_for, m, ends = (_padded(a) for a in (cells.low, cells.width, weight, mean, ends))
     total = jnp.asarray((cells.rate * mean).sum(), float)
@@ -78,12 +79,12 @@ def neyman(cells: Cells, mean: Float[np.ndarray, " c"], sd: Float[np.ndarray, " 
 def variance_of_curves(
     allocation: Allocation, gamma: Float[np.ndarray, " g"], curves: Float[np.ndarray, "2 g n"], strata: int
 ) -> float:
-    """What images' own means of the loss along gamma add to the variance of one estimate of one image, nats^2.
+    """Returns the part of an estimate's variance, nats^2, that is due to each image's own mean loss along gamma.
 
-    An estimate averages `strata` evenly spaced u behind one uniform draw. Of the mean curves of n images two noisy
-    versions are given, with independent noise, which their product leaves out.
+    An estimate averages `strata` evenly spaced u with one uniform shift. The curves of n images are given as two
+    versions with independent noise, so that the noise does not bias their product.
     """
-    if strata > _MANY:  # evenly spaced, so many leave nothing of smooth curves
+    if strata > _MANY:  # so many evenly spaced draws integrate smooth curves exactly
         return 0.0
     u = (np.arange(strata)[:, None] + (np.arange(_SHIFTS) + 0.5) / _SHIFTS) / strata
     at, weight, _ = (np.asarray(a, np.float64) for a in jax.vmap(allocation)(jnp.asarray(u.ravel(), float)))
@@ -98,5 +99,5 @@ def variance_of_curves(
 
 
 def _padded(values: Float[np.ndarray | Array, " c"]) -> Float[Array, " padded"]:
-    """The last value again and again, in cells without probability: few numbers of steps are programs of their own."""
+    """Pads with cells of probability 0 that repeat the last value, so that few numbers of steps compile anew."""
     return jnp.pad(jnp.asarray(values, float), (0, -len(values) % _PAD), mode="edge")

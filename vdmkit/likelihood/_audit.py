@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an audit measures: all estimators on the same few images, and the loss as it is trained."""
+"""The measurements of an audit: all estimators, and the training loss, on the same few images."""
 
 from typing import Any
 
@@ -26,11 +26,11 @@ from vdmkit.randomness import fold_purpose
 _DRAWS, _DRAWS_IN_TIME = 64, 512
 _STEPS = (FEW_STEPS, 64, 128, 256)
 _DECODED = 8
-_DRAWS_OF_SAMPLES = {1: 32, 8: 4}  # by K
+_DRAWS_OF_SAMPLES = {1: 32, 8: 4}  # draws by number of importance samples K
 
 
 class _Curved(AbstractSchedule):
-    """From gamma_min to gamma_max, slowly first."""
+    """A curved schedule from gamma_min to gamma_max, slower at first."""
 
     gamma_min: float
     gamma_max: float
@@ -48,7 +48,7 @@ def gather(
     key: Array,
     progress: Progress = None,
 ) -> Evidence:
-    """All measurements of these images."""
+    """Makes all measurements of an audit on these images."""
     estimators = _estimators()
     gamma_0, gamma_1 = ends_of(model.schedule)
     curved = eqx.tree_at(lambda m: m.schedule, model, _Curved(gamma_0, gamma_1))
@@ -92,13 +92,13 @@ def _estimators() -> dict[Any, AbstractEstimator[Any]]:
 
 
 def _covered(plan: Any) -> float:
-    """How much of the gamma axis the draws of a continuous bound stand for: each counts for gamma / 2."""
+    """Returns the length of the gamma axis that the draws of a continuous bound represent, from their weights."""
     probability = np.diff(np.asarray(plan.allocation.ends, np.float64), prepend=0)
     return float(2 * (probability * np.asarray(plan.allocation.weight)).sum())
 
 
 def _decoder_excess(model: DiffusionModel, images: Real[np.ndarray, "n h w c"], key: Array) -> float:
-    """log of the largest sum of p(x | z_0) over the levels of one pixel, the others as they are; z_0 ~ q(z_0 | x)."""
+    """Returns the log of the largest sum of p(x | z_0) over the levels of one pixel, for z_0 ~ q(z_0 | x)."""
     levels = model.observation.levels
     if not levels:
         return 0.0
@@ -121,7 +121,7 @@ def _decoder_excess(model: DiffusionModel, images: Real[np.ndarray, "n h w c"], 
 def _in_time(
     model: DiffusionModel, test: Images, index: Int[np.ndarray, " n"], batch_size: int, key: Array
 ) -> Measured:
-    """The loss as it is trained, with gamma' of the schedule: each estimate averages evenly spaced times."""
+    """Measures the training loss, with gamma' of the schedule; each estimate averages evenly spaced times."""
     n, strata = len(index), _DRAWS_IN_TIME // 2
     images, u = test.pixels[index], np.asarray(jax.random.uniform(fold_purpose(key, "u"), (2, n)))
     nats = np.zeros((3, 2, n))

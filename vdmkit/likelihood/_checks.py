@@ -10,12 +10,12 @@ from vdmkit.likelihood._referee import Check
 
 
 def audit_as_json(checks: list[Check]) -> dict[str, Any]:
-    """Every check, and what this process computes in and on."""
+    """Returns every check, and the arithmetic of this process, as JSON values."""
     return {"checks": [as_json(check) for check in checks], **asdict(arithmetic())}
 
 
 def as_json(check: Check) -> dict[str, Any]:
-    """Infinite ends are None: JSON has no infinity. A difference that is none is None too."""
+    """Returns a check as JSON values; numbers that are not finite are None, because JSON does not have them."""
     numbers = {"difference": check.difference, "half_width": check.half_width, "low": check.low, "high": check.high}
     return {
         "claim": check.claim,

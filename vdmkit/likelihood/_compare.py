@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two models on the same images: the mean of the paired differences, whose error is smaller than that of either."""
+"""Compares two models on the same images by paired differences, whose error is smaller than that of either mean."""
 
 import math
 
@@ -12,14 +12,13 @@ from vdmkit.objective import bits_per_dim
 
 
 def compare(first: LogLikelihood, second: LogLikelihood) -> Interval:
-    """Returns by how many bits/dim the first exceeds the second on the same images, with the 95% half-widths.
+    """Returns the first minus the second in bits/dim, on the same images, with 95% half-widths.
 
-    Estimates that were made with the same key share their noise, where the estimators draw alike. Below 0 the first
-    model is the better one.
+    Below 0 the first model is better. Estimates of the same kind with the same key share their noise.
 
     Raises:
-        DataError: they are not of the same images.
-        UntrustedError: one of them is not a likelihood.
+        DataError: the estimates are not of the same images.
+        UntrustedError: one of the estimates is not a likelihood.
     """
     if not np.array_equal(first.hashes, second.hashes):
         raise DataError("compare: the estimates are of other images. Measure both on the same ones, in the same order.")

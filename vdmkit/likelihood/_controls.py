@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Control variates of the loss L = |eps - eps_hat|^2: simpler denoisers, whose mean loss over eps is known.
 
-For any coefficients b, L - sum_j b_j C_j has the mean of L and, with good ones, less variance. C_j is the loss of
+For any coefficients b, L - sum_j b_j C_j has the mean of L, and less variance for good b. C_j is the loss of
 
-    nothing (eps_hat = 0)                 |eps|^2                                   minus its mean d
+    zero (eps_hat = 0)                    |eps|^2                                   minus its mean d
     the Gaussian with the images' mean    |eps - S_1 (z - alpha m)|^2               minus its mean, in closed form
       and covariance S
     independent pixels with the images'   |eps - eps_hat(z)|^2                      minus the mean of a few draws
-      histograms; none of continuous data                                           that need no network
+      histograms (levels only)                                                      that need no network
 
-Given the image, each is a function of eps alone, so it may be fitted to the very images that are measured.
+Given the image, each depends on eps alone, so it may be fitted to the images that are measured.
 """
 
 import equinox as eqx
@@ -25,7 +25,7 @@ from vdmkit.noise import diffuse
 COUNT = 3
 _FREE_DRAWS = 16
 _FITTED_IMAGES = 2000
-_LARGEST_COVARIANCE = 4096  # dimensions; beyond, pixels are taken as uncorrelated
+_LARGEST_COVARIANCE = 4096  # dimensions; beyond, pixels are treated as uncorrelated
 _VARIANCE_FLOOR = 1e-4
 
 
@@ -46,7 +46,7 @@ class Controls(eqx.Module):
         *,
         key: PRNGKeyArray,
     ) -> Float[Array, " 3"]:
-        """C_1, C_2, C_3 at one draw: each of mean zero over eps and `key`."""
+        """Returns C_1, C_2, C_3 at one draw, each with mean zero over eps and `key`."""
         first, second = (eps**2).sum() - eps.size, self._gaussian(model, x, gamma, eps)
         return jnp.stack([first, second, self._of_pixels(model, x, gamma, eps, key)])
 
@@ -74,7 +74,7 @@ class Controls(eqx.Module):
 
 
 def fit_controls(model: DiffusionModel, images: Real[np.ndarray, "n h w c"]) -> Controls:
-    """The control variates for these images, of which at most 2,000 are looked at."""
+    """Fits the control variates to these images, at most 2,000 of them."""
     images = images[:: -(-len(images) // _FITTED_IMAGES)]
     x = np.asarray(jax.vmap(model.observation.encode)(jnp.asarray(images)), np.float64).reshape(len(images), -1)
     mean = x.mean(0)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""From a level to the real axis: z_0 drawn in the level's bin, and log q(z_0 | x) in nats.
+r"""Dequantization: z_0 is drawn in the bin of the image's levels, with log q(z_0 | x) in nats.
 
 The bins, of width alpha_0 w around alpha_0 x, tile the axis; w is the spacing of levels, 2 / V. So
-P(x) = int p(z_0) dz_0 over the image's bin, and log P(x) >= E_q[log p(z_0) - log q(z_0 | x)] for any q that lives
-there. Continuous data are where they are.
+P(x) = int p(z_0) dz_0 over the image's bin, and log P(x) >= E_q[log p(z_0) - log q(z_0 | x)] for any q on the bin.
+Continuous data are not dequantized.
 """
 
 import jax
@@ -16,7 +16,7 @@ from vdmkit.model import DiffusionModel
 def uniform(
     model: DiffusionModel, image: Real[Array, "h w c"], key: PRNGKeyArray
 ) -> tuple[Float[Array, "h w c"], Float[Array, ""]]:
-    """z_0 anywhere in the bin: log q = -d log(alpha_0 w) (Theis et al. 2016, arXiv 1511.01844)."""
+    """Draws z_0 uniformly in the bin: log q = -d log(alpha_0 w) (Theis et al. 2016, arXiv 1511.01844)."""
     x, width = model.observation.encode(image), model.observation.spacing
     log_alpha = model.path.log_alpha(model.schedule(jnp.zeros(())))
     u = jax.random.uniform(key, x.shape, x.dtype)
@@ -26,7 +26,7 @@ def uniform(
 def truncated_normal(
     model: DiffusionModel, image: Real[Array, "h w c"], key: PRNGKeyArray
 ) -> tuple[Float[Array, "h w c"], Float[Array, ""]]:
-    r"""z_0 = alpha_0 x + sigma_0 eps, as in training, with eps ~ N(0, 1) cut off at the edges +-tau of the bin.
+    r"""Draws z_0 = alpha_0 x + sigma_0 eps, as in training, with eps ~ N(0, 1) truncated at the edges +-tau of the bin.
 
     tau = alpha_0 w / (2 sigma_0) = exp(-gamma_0 / 2) w / 2; with Z = erf(tau / sqrt 2),
     log q = -sum eps^2 / 2 - d log(sqrt(2 pi) sigma_0 Z) (Zheng et al. 2023, arXiv 2305.03935).
@@ -40,10 +40,10 @@ def truncated_normal(
 
 
 def _truncated_normal(tau: Array, like: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
-    """eps = sqrt(2) erfinv(u Z), u ~ U(-1, 1), and its log density summed over pixels.
+    """Draws eps = sqrt(2) erfinv(u Z), u ~ U(-1, 1), and returns it with its log density summed over pixels.
 
-    Centred at 0, u Z keeps its digits when the bin is narrow. u = -1 is left out: in a wide bin, where Z rounds to 1,
-    it would be infinite.
+    Centred at 0, u Z keeps its digits in a narrow bin. u = -1 is excluded, because in a wide bin, where Z rounds to 1,
+    eps would be infinite.
     """
     mass = jax.lax.erf(tau / jnp.sqrt(2.0))
     lowest = jnp.nextafter(jnp.asarray(-1, like.dtype), jnp.asarray(0, like.dtype))
@@ -55,7 +55,7 @@ def _truncated_normal(tau: Array, like: Array, key: PRNGKeyArray) -> tuple[Array
 def none(
     model: DiffusionModel, image: Real[Array, "h w c"], key: PRNGKeyArray
 ) -> tuple[Float[Array, "h w c"], Float[Array, ""]]:
-    """z_0 = alpha_0 x, for continuous data, whose density is p(z_0) alpha_0^d (Song et al. 2021, arXiv 2011.13456)."""
+    """Returns z_0 = alpha_0 x for continuous data of density p(z_0) alpha_0^d (Song et al. 2021, arXiv 2011.13456)."""
     x = model.observation.encode(image)
     log_alpha = model.path.log_alpha(model.schedule(jnp.zeros(())))
     return jnp.exp(log_alpha) * x, -x.size * log_alpha

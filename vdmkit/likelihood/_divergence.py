@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 
 class Probes(eqx.Module):
-    """The probes along one trajectory: `count` random ones, of entries +-1 or N(0, 1), or the d exact ones."""
+    """The probes along one trajectory: `count` random vectors with entries +-1 or N(0, 1), or the d exact ones."""
 
     kind: Literal["exact", "rademacher", "gaussian"] = eqx.field(static=True)
     count: int = eqx.field(static=True)
@@ -29,7 +29,7 @@ class Probes(eqx.Module):
         return draw(key, (self.count, *shape), dtype=float)
 
     def describe(self) -> str:
-        """The estimator of the divergence in words."""
+        """Returns the estimator of the divergence in words."""
         if self.kind == "exact":
             return "exact divergence"
         return f"hutchinson divergence with {self.count} {self.kind} probe{'s' * (self.count > 1)}"
@@ -40,7 +40,7 @@ def value_and_divergence(
     z: Float[Array, "h w c"],
     probes: Float[Array, "p h w c"],
 ) -> tuple[Float[Array, "h w c"], Float[Array, ""]]:
-    """f(z), and the mean over the probes of v^T J v at z: one call of f, and one Jacobian-vector product per probe."""
+    """Returns f(z) and the mean of v^T J v over the probes, by one call of f and one JVP per probe."""
 
     def along(v: Float[Array, "h w c"]) -> tuple[Array, Array]:
         value, tangent = jax.jvp(f, (z,), (v,))

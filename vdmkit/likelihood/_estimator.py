@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The interface of a likelihood estimator: for every image, a random number whose mean bounds -log P(image)."""
+"""The interface of likelihood estimators: for every image, a random number whose mean bounds -log P(image)."""
 
 import abc
 from collections.abc import Callable
@@ -16,10 +16,10 @@ Plan = TypeVar("Plan")
 
 
 class Estimates(eqx.Module):
-    """One unbiased estimate for each image: terms in nats, whose sum bounds -log P; what it cost; whether it failed.
+    """One unbiased estimate for each image: terms in nats whose sum bounds -log P, its cost, and whether it failed.
 
-    `evaluations` counts calls of the network on one latent. `failed` marks a solver that did not reach its end: then
-    the terms are no likelihood.
+    `evaluations` counts calls of the network on one latent. `failed` is true if a solver did not reach its end; the
+    terms are then not a likelihood.
     """
 
     terms: dict[str, Float[Array | np.ndarray, "*batch"]]
@@ -28,35 +28,38 @@ class Estimates(eqx.Module):
 
     @property
     def nats(self) -> Float[Array | np.ndarray, "*batch"]:
-        """The sum of the terms: the bound on -log P, nats per image."""
+        """Returns the sum of the terms, the bound on -log P in nats per image."""
         return sum(self.terms.values())  # type: ignore[return-value]
 
 
 class AbstractEstimator(eqx.Module, Generic[Plan]):
-    """An implementer supplies the members below. Calls with another `replicate` are independent of each other.
+    """An estimator of -log P; an implementer supplies the abstract members below.
 
-    All draws belong to the image's index in the test set: estimates do not depend on how it is cut into batches.
+    Calls with different `replicate` must be independent. All draws must depend on the image's index in the test set,
+    so that estimates do not depend on the division into batches.
 
-    A constructor may take as positional parameters `trained_steps`, T of the training objective, 0 if continuous, and
-    its `trained_kernel` and `trained_grid`, not yet built. Without a recipe there are none: give them defaults.
+    A constructor may take as positional parameters `trained_steps`, T of the training objective (0 if continuous), and
+    its `trained_kernel` and `trained_grid`, not yet built. They need defaults, for use without a recipe.
     """
 
     @abc.abstractmethod
     def describe(self, levels: int) -> str:
-        """Returns what it measures of images of so many levels, with its steps or tolerances; 0 is continuous data."""
+        """Describes what it measures for images with `levels` (0 is continuous), with its steps or tolerances."""
 
     def check_levels(self, levels: int) -> None:
-        """Raises RecipeError if it cannot measure images of so many levels; 0 is continuous data."""
+        """Raises RecipeError if it cannot measure images with `levels`; 0 is continuous data."""
 
     @abc.abstractmethod
     def plan(
         self, model: DiffusionModel, images: Real[np.ndarray, "n h w c"], *, precision: float, key: PRNGKeyArray
     ) -> Plan:
-        """What is settled before the first estimate, such as the allocation of draws found in a pilot.
+        """Prepares the estimates, for example by an allocation of draws found in a pilot.
 
         Args:
-            images: the whole test set.
-            precision: the wanted half-width of the 95% Monte Carlo interval of the mean, nats; 0: the recipe's draws.
+            model: The model.
+            images: The whole test set.
+            precision: Wanted half-width of the 95% Monte Carlo interval of the mean, nats; 0 for the recipe's draws.
+            key: Random key.
 
         Raises:
             RecipeError: the estimator cannot plan for a precision.
@@ -64,10 +67,10 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
 
     @abc.abstractmethod
     def rounds(self, plan: Plan) -> int:
-        """How often a call will say `on_round`, for a progress bar."""
+        """Returns how often a call will call `on_round`, for a progress bar."""
 
     def evaluations_of(self, plan: Plan) -> int:
-        """How often the network was evaluated to make the plan; 0, unless an estimator says otherwise."""
+        """Returns the number of network evaluations that the plan took, by default 0."""
         return 0
 
     def discretisation_error(
@@ -78,10 +81,10 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
         *,
         key: PRNGKeyArray,
     ) -> tuple[Float[np.ndarray, " b"], int] | None:
-        """How far the estimates of a few images are off by the steps of a solver, nats, and the evaluations it took.
+        """Returns a solver's discretisation error for a few images in nats, and the evaluations that this took.
 
-        NaN where a solve failed. None without a solver, unless an estimator says otherwise. It enters the interval, and
-        a number whose error is large is not trusted.
+        The error is NaN for a failed solve. By default the result is None, for estimators without a solver. The error
+        enters the interval, and a number with a large error is not trusted.
         """
         return None
 
@@ -97,7 +100,7 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
         key: PRNGKeyArray,
         on_round: Callable[[], object] = lambda: None,
     ) -> Estimates:
-        """Estimates for images of these numbers in the test set. `replicate` is 0 or 1."""
+        """Returns estimates for images with these indices in the test set. `replicate` is 0 or 1."""
 
 
 define_kind(

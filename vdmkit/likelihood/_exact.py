@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a likelihood should come out at, where the distribution of the images is known; bits per dimension."""
+"""Comparison of a likelihood with the exact one, if the distribution of the images is known; bits per dimension."""
 
 from typing import Any
 
@@ -18,24 +18,26 @@ from vdmkit.model import DiffusionModel
 from vdmkit.objective import bits_per_dim
 
 _NATS = 20.0
-_FALSE_ALARM = 9e-7  # of Monte Carlo; with exp(-20) for the images it is one in a million
+_FALSE_ALARM = 9e-7  # share of Monte Carlo; with exp(-20) for the images it is one in a million
 
 
 def impossible_below(
     exact: Float[np.ndarray, " m"], nats: Float[np.ndarray, "2 m"], estimator: AbstractEstimator[Any]
 ) -> float:
-    """Returns the mean, nats an image, below which these estimates belong to no likelihood.
+    """Returns the mean in nats per image below which these estimates cannot be likelihoods.
 
-    Minus infinity if Monte Carlo is too coarse to tell.
+    It is minus infinity if the Monte Carlo error is too large to decide.
 
-    Of images drawn from P, sum log(p / P) exceeds 20 nats with probability exp(-20) at most, for any normalised p that
-    does not know the images (Markov's inequality). The estimates bound -log p in expectation only, and their errors are
-    skewed: see `depth_beyond_doubt`. An importance-weighted bound needs no allowance, for exp(-nats) has at most the
-    expectation p, to which Markov's inequality applies as it stands; nor do estimates without Monte Carlo error.
+    For images drawn from P, sum log(p / P) exceeds 20 nats with probability exp(-20) at most, for any normalised p that
+    does not depend on the images (Markov's inequality). The estimates bound -log p in expectation only, and their
+    errors are skewed: see `depth_beyond_doubt`. Importance-weighted bounds need no allowance for that, because
+    exp(-nats) has at most the expectation p and Markov's inequality applies directly; nor do estimates without Monte
+    Carlo error.
 
     Args:
         exact: -log P of each image.
-        nats: two independent estimates of a bound on -log p for each.
+        nats: Two independent estimates of a bound on -log p for each.
+        estimator: The estimator of `nats`.
     """
     without_allowance = isinstance(estimator, ImportanceWeighted) or bool((nats[0] == nats[1]).all())
     depth = 0.0 if without_allowance else depth_beyond_doubt((nats - exact).ravel(), _FALSE_ALARM)
@@ -43,7 +45,7 @@ def impossible_below(
 
 
 def below_the_truth(value: float, exact: float, lowest: float, levels: int) -> list[str]:
-    """Returns a reason not to trust these bits/dim, if they are less than the `lowest` that are possible."""
+    """Returns a reason not to trust a value in bits/dim that is less than the `lowest` possible one."""
     if not value < lowest:
         return []
     failure = "these probabilities do not sum to 1" if levels else "this density does not integrate to 1"
@@ -56,7 +58,7 @@ def below_the_truth(value: float, exact: float, lowest: float, levels: int) -> l
 def exact_bound(
     model: DiffusionModel, images: Real[np.ndarray, "m h w c"], estimator: AbstractEstimator[Any]
 ) -> float | None:
-    """The mean of the bound's estimate, for the exact denoiser of independent pixels or of a Gaussian; else None."""
+    """Returns the expectation of the bound for the exact denoiser of independent pixels or of a Gaussian, else None."""
     if not (isinstance(model.prediction, Exact) and isinstance(estimator, VariationalBound)):
         return None
     distribution = model.prediction.distribution

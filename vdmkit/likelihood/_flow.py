@@ -7,7 +7,7 @@ r"""The probability-flow ODE of one image, in gamma (Song et al. 2021, arXiv 201
            div = d dlog alpha/dgamma + sigma/2 div eps_hat
 
 The first part of div is integrated in closed form, d (log alpha_1 - log alpha_0). As in the bound and in sampling,
-p_1 = N(0, (alpha_1^2 + sigma_1^2) I), so that only gamma_1 matters.
+p_1 = N(0, (alpha_1^2 + sigma_1^2) I), which depends on gamma_1 alone.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ from vdmkit.model import DiffusionModel
 
 
 class Transport(eqx.Module):
-    """Where the flow takes z_0: z_1, and int div, nats. `calls` counts evaluations of the field."""
+    """The end z_1 of the flow from z_0, and int div in nats. `calls` counts evaluations of the field."""
 
     z_1: Float[Array, "h w c"]
     volume: Float[Array, ""]
@@ -35,7 +35,7 @@ class Transport(eqx.Module):
 def transport(
     model: DiffusionModel, z_0: Float[Array, "h w c"], probes: Float[Array, "p h w c"], integrator: Integrator
 ) -> Transport:
-    """From gamma_0 to gamma_1, with the same probes of the divergence all the way."""
+    """Solves the flow from gamma_0 to gamma_1, with the same probes of the divergence all the way."""
     gamma_0, gamma_1 = model.schedule(jnp.zeros(())), model.schedule(jnp.ones(()))
     start = (z_0, jnp.zeros((), z_0.dtype))
     solution = integrator.solve(diffrax.ODETerm(_field), gamma_0, gamma_1, start, (model, probes))
@@ -49,7 +49,7 @@ def transport(
 
 
 def log_prior(model: DiffusionModel, z_1: Float[Array, "h w c"]) -> Float[Array, ""]:
-    """log p_1(z_1) in nats, p_1 = N(0, (alpha_1^2 + sigma_1^2) I)."""
+    """Returns log p_1(z_1) in nats, p_1 = N(0, (alpha_1^2 + sigma_1^2) I)."""
     gamma_1 = model.schedule(jnp.ones(()))
     scale = model.path.scale(gamma_1)
     return -((z_1 / scale) ** 2).sum() / 2 - z_1.size * (jnp.log(2 * jnp.pi) / 2 + jnp.log(scale))

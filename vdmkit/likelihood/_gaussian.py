@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""The bound's terms of continuous Gaussian data and its exact denoiser, in closed form.
+r"""The terms of the bound in closed form, for continuous Gaussian data and its exact denoiser.
 
 Along an axis of the covariance with variance s^2, at distance y from the mean and with v = exp(gamma):
 
@@ -23,17 +23,18 @@ def gaussian_terms(
     *,
     continuous: bool = False,
 ) -> Bound:
-    """Expectations of the bound's three terms for each image, nats, float64: each (n,).
+    """Returns expectations of the bound's three terms for each image, in float64 nats, of shape (n,).
 
-    On any path, with the gaussian observation and the exact denoiser.
+    They hold on any path, with the gaussian observation and the exact denoiser.
 
     Args:
-        distribution: of one component.
-        gammas: the schedule at t = 0, 1/T, ..., 1, for the bound of T steps.
-        continuous: the continuous-time bound between the first and the last of `gammas` instead.
+        distribution: A distribution of one component.
+        images: The images.
+        gammas: The schedule at t = 0, 1/T, ..., 1, for the bound of T steps.
+        continuous: Whether to return the continuous-time bound between the first and the last of `gammas` instead.
 
     Raises:
-        RecipeError: a mixture, whose terms have no closed form.
+        RecipeError: the distribution is a mixture, whose terms have no closed form.
     """
     if len(distribution.weights) != 1:
         raise RecipeError(f"a mixture of {len(distribution.weights)} components: its bound has no closed form.")
@@ -52,9 +53,9 @@ def gaussian_terms(
 def ends_of_continuous(
     images: Float[np.ndarray, "n h w c"], gamma_0: float, gamma_1: float
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Expectation of each image's prior and reconstruction term, nats, whatever the model.
+    """Returns the expectations of each image's prior and reconstruction terms in nats, with the gaussian observation.
 
-    For the gaussian observation.
+    They do not depend on the network.
     """
     alpha2 = 1 / (1 + np.exp(gamma_1))
     prior = 0.5 * (alpha2 * images.astype(np.float64) ** 2 - alpha2 + np.logaddexp(0, -gamma_1)).sum((1, 2, 3))
@@ -68,5 +69,5 @@ def _error(y2: Float[np.ndarray, "n h w c"], s2: Float[np.ndarray, "h w c"], v: 
 def _integral(
     y2: Float[np.ndarray, "n h w c"], s2: Float[np.ndarray, "h w c"], v: float
 ) -> Float[np.ndarray, "n h w c"]:
-    """Indefinite, of half the error, in log v."""
+    """Returns the indefinite integral of half the error over log v."""
     return ((s2 - y2) / (s2 + v) - np.log1p(s2 / v)) / 2

@@ -3,7 +3,7 @@ r"""The importance-weighted bound of the T-step model: -log P(x) <= E[-log 1/K s
 
     w = p(x | z_0) p(z_1) / q(z_1 | x) prod p(z_s | z_t) / q(z_s | z_t, x),   z_1, ..., z_0 drawn from q
 
-p(z_s | z_t) is that of the kernel. Along such a chain z_t = alpha_t x + sigma_t eps_t, and with n ~ N(0, I)
+p(z_s | z_t) is the kernel. Along such a chain z_t = alpha_t x + sigma_t eps_t, and with n ~ N(0, I)
 
     eps_s = exp((gamma_s - gamma_t) / 2) eps_t + sqrt(c) n,   c = 1 - exp(gamma_s - gamma_t)
 """
@@ -43,11 +43,11 @@ class ImportanceWeighted(AbstractEstimator[None]):
     """The K-sample importance-weighted bound of the T-step model; K = 1 is its variational bound.
 
     Args:
-        samples: K.
-        draws: how many such bounds are averaged for an estimate.
-        steps: T. Left out, what the model was trained on, or 100 if that is continuous time; and as of the bound
-        kernel: p(z_s | z_t) of a step,
-        grid: and the gammas of the steps are those of training, where it was of as many steps; else the paper's.
+        samples: Number K of importance samples.
+        draws: Number of such bounds that are averaged for an estimate.
+        steps: Number T of steps; by default that of training, or 100 if the model was trained in continuous time.
+        kernel: Reverse kernel p(z_s | z_t); by default that of training if it has this T, else the paper's.
+        grid: Gammas of the steps; by default those of training if it has this T, else the paper's.
     """
 
     samples: int = eqx.field(static=True)
@@ -79,7 +79,7 @@ class ImportanceWeighted(AbstractEstimator[None]):
         return self.words
 
     def gammas(self, schedule: AbstractSchedule) -> Float[np.ndarray, " steps_plus_1"]:
-        """Of the steps, rising. Raises RecipeError as `steps_of_bound`."""
+        """Returns the rising gammas of the steps. Raises RecipeError as `steps_of_bound` does."""
         return steps_of_bound(self.grid, schedule, self.steps)
 
     def plan(
@@ -89,7 +89,7 @@ class ImportanceWeighted(AbstractEstimator[None]):
         if precision:
             raise RecipeError(
                 "the importance estimator cannot plan for a precision. "
-                "Leave --precision out and set likelihood.estimator.draws."
+                "Omit --precision and set likelihood.estimator.draws."
             )
 
     def rounds(self, plan: None) -> int:
@@ -122,7 +122,7 @@ class ImportanceWeighted(AbstractEstimator[None]):
 
 @eqx.filter_jit
 def _chain_keys(index: Array, replicate: Array, samples: int, key: PRNGKeyArray) -> Key[Array, "b k"]:
-    """One key for each image and sample, (b, k)."""
+    """Returns a key for each image and sample, (b, k)."""
 
     def of_image(i: Array) -> Key[Array, " k"]:
         of_replicate = jax.random.fold_in(jax.random.fold_in(fold_purpose(key, "importance"), i), replicate)
@@ -135,7 +135,7 @@ def _chain_keys(index: Array, replicate: Array, samples: int, key: PRNGKeyArray)
 def _start(
     model: DiffusionModel, images: Array, gamma_1: Array, keys: Key[Array, "b k"]
 ) -> tuple[Float[Array, "b k h w c"], Float[Array, "b k"]]:
-    """eps of z_1 ~ q(z_1 | x), and log p(z_1) - log q(z_1 | x)."""
+    """Draws z_1 ~ q(z_1 | x); returns its eps, and log p(z_1) - log q(z_1 | x)."""
 
     def one(image: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
         x = model.observation.encode(image)
@@ -157,7 +157,7 @@ def _step(
     keys: Key[Array, "b k"],
     i: Array,
 ) -> tuple[Float[Array, "b k h w c"], Float[Array, "b k"]]:
-    """eps of z_s, and log p(z_s | z_t) - log q(z_s | z_t, x)."""
+    """Draws z_s; returns its eps, and log p(z_s | z_t) - log q(z_s | z_t, x)."""
 
     def one(image: Array, eps_t: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
         x = model.observation.encode(image)
@@ -171,7 +171,7 @@ def _step(
 
 @eqx.filter_jit
 def _end(model: DiffusionModel, images: Array, gamma_0: Array, eps: Array) -> Float[Array, "b k"]:
-    """log p(x | z_0), where z_0 / alpha_0 = x + exp(gamma_0 / 2) eps."""
+    """Returns log p(x | z_0), where z_0 / alpha_0 = x + exp(gamma_0 / 2) eps."""
 
     def one(image: Array, eps_0: Array) -> Array:
         x = model.observation.encode(image)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Error bars: how far a mean over test images may be off, and how much of that is Monte Carlo."""
+"""Error bars of a mean over test images, and the part of them that is Monte Carlo."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from vdmkit.errors import DataError
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95% half-widths: of all errors together, of the finite test set, of Monte Carlo, of a solver."""
+    """A mean with its 95% half-widths: total, of the finite test set, of Monte Carlo, and of a solver."""
 
     value: float
     half_width: float
@@ -37,18 +37,18 @@ class Interval:
 
 
 def interval(replicates: Float[np.ndarray, "2 n"], groups: Int[np.ndarray, " n"] | None = None) -> Interval:
-    """The mean over n images, each estimated twice with independent draws.
+    """Returns the interval of the mean over n images, each estimated twice with independent draws.
 
-    The spread of the images' means holds both errors; half the squared difference of an image's two estimates
-    measures the Monte Carlo part alone. What is left of the first after the second is the finite test set's: nothing,
-    where by chance the second comes out larger.
+    The spread of the images' means contains both errors; half the squared difference of an image's two estimates
+    measures the Monte Carlo part alone. Their difference is the part of the finite test set, or 0 if it is negative.
 
-    Copies of one image tell of the test set what the image tells once. If image g is there n_g times, the mean over
-    all images has the variance s^2 sum_g (n_g / n)^2, where s^2 is the variance among the different images' means;
-    that is s^2 / n without copies. Student's quantile is that of the number of different images less one.
+    Copies of an image add no information on the test set. If image g occurs n_g times, the mean over all images has the
+    variance s^2 sum_g (n_g / n)^2, where s^2 is the variance among the distinct images' means; without copies this is
+    s^2 / n. Student's quantile has as many degrees of freedom as distinct images, minus one.
 
     Args:
-        groups: A number for every image, the same for copies of one image. Without it all images are different.
+        replicates: Two estimates of each image.
+        groups: A number for every image, the same for copies of one image. By default all images are distinct.
 
     Raises:
         DataError: There are fewer than two groups.
@@ -86,15 +86,15 @@ def quantile_of(images: int) -> float:
 
 
 def passes_for(half_width: float, wanted: float) -> int:
-    """Returns how many passes like the first to average, so that their half-width is the wanted one: at least 1.
+    """Returns the number of passes, at least 1, whose average has the wanted half-width.
 
-    The half-width of the average of k passes is the first one's divided by sqrt(k). Because it is the first one's
-    whatever the others give, it covers as often as that of a single pass: given the spread of the first pass, the
-    average is Gaussian about the truth with 1 / k of a pass's variance (Stein 1945, Annals of Mathematical Statistics
-    16, 243). To measure again until the half-width comes out small would select passes that look better than they are.
+    The half-width of the average of k passes is that of the first pass divided by sqrt(k). Because it does not depend
+    on the later passes, its coverage is that of a single pass: given the spread of the first pass, the average is
+    Gaussian about the truth with 1 / k of a pass's variance (Stein 1945, Annals of Mathematical Statistics 16, 243).
+    Repeating until the half-width is small would select passes whose error is underestimated.
 
     Args:
-        half_width: the first pass's; where it is not finite, one pass is all.
-        wanted: in the same units; 0 asks for nothing.
+        half_width: Half-width of the first pass; if it is not finite, the result is 1.
+        wanted: Wanted half-width in the same units; 0 for a single pass.
     """
     return math.ceil((half_width / wanted) ** 2) if 0 < wanted < half_width < math.inf else 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From estimates to a report: the number, and everything that speaks against it."""
+"""Makes a report from estimates: the number, with reasons not to trust it and remarks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,9 +22,9 @@ _TERMS = ("prior", "reconstruction", "diffusion", "volume", "dequantisation")  #
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured, and by what: a model of `step` and `weights`, test images, an estimator, and a seed.
+    """The subject of a report: a model (of `step` and `weights`), test images, an estimator, and a seed.
 
-    `distribution` is what the images are drawn from; None where it is not known.
+    `distribution` is the distribution of the images, or None if it is unknown.
     """
 
     model: DiffusionModel
@@ -47,9 +47,11 @@ def report_on(
     """Returns the report of an estimate, in bits/dim.
 
     Args:
-        known: what is known of the images that the model was trained on.
-        problems: of the model's components, which make the number untrusted.
-        remarks: sentences to print beside it.
+        estimate: The estimates.
+        subject: The model, the images and the estimator.
+        known: What is known of the training images.
+        problems: Problems of the model's components, because of which the number is not trusted.
+        remarks: Sentences to print beside the number.
     """
     test, prints, d = subject.test, prints_of(subject.test), subject.model.dimensions
     copies, groups = copies_of(prints, known.prints), groups_of(prints, known.prints)[estimate.index]
@@ -99,7 +101,7 @@ def report_on(
 
 
 def _truth(estimate: LogLikelihood, subject: Subject) -> tuple[float | None, float | None]:
-    """-log2 P of the images where it is known, and the least that any likelihood of them reaches; bits/dim."""
+    """Returns -log2 P of the images if it is known, and the least value possible for a likelihood; bits/dim."""
     if subject.distribution is None:
         return None, None
     d, nats = estimate.dimensions, subject.distribution.nats(subject.test.pixels[estimate.index])

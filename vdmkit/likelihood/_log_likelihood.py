@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""log P of images under a model: as many passes of an estimator as a precision takes, and their average."""
+"""log P of images under a model: the average of as many passes of an estimator as a precision needs."""
 
 import math
 from collections.abc import Callable
@@ -25,23 +25,23 @@ from vdmkit.objective import bits_per_dim
 from vdmkit.progress import Progress, track
 from vdmkit.randomness import fold_purpose
 
-_REFINED = 4  # images that are solved again, to see the error of a solver
+_REFINED = 4  # images that are solved again, to measure the solver's error
 
 
 @dataclass(frozen=True, repr=False)
 class LogLikelihood:
-    """Estimates of log P of n images: two of each, independent of each other, whose mean is what is reported.
+    """Estimates of log P of n images: two independent ones of each, whose mean is reported.
 
     Attributes:
-        estimates: terms in nats whose sum bounds -log P, evaluations of the network and failures, every array (2, n).
-        index: the numbers of the images in the array that was given, rising.
-        hashes: one for each image; `compare` asks for the same ones.
-        groups: a number for each image, the same for copies of one image.
-        half_width: of the 95% Monte Carlo interval of the mean over images, nats.
-        total_evaluations: of the network, those of planning and of the solver's error among them.
-        solver: the error of a solver, measured on a few images; None without one.
-        dimensions: number of values in an image.
-        estimator: in words.
+        estimates: Terms in nats whose sum bounds -log P, evaluations of the network and failures; every array (2, n).
+        index: Rising indices of the images in the given array.
+        hashes: A hash of each image; `compare` needs equal ones.
+        groups: A number for each image, the same for copies of one image.
+        half_width: Half-width of the 95% Monte Carlo interval of the mean over images, nats.
+        total_evaluations: Evaluations of the network, including those of planning and of the solver's error.
+        solver: The error of a solver, measured on a few images; None without a solver.
+        dimensions: Number of values in an image.
+        estimator: Description of the estimator.
     """
 
     estimates: Estimates
@@ -56,56 +56,56 @@ class LogLikelihood:
 
     @property
     def nats(self) -> Float[np.ndarray, "2 n"]:
-        """Two estimates of a bound on -log P of each image, nats."""
+        """Returns two estimates of a bound on -log P of each image in nats."""
         return np.asarray(self.estimates.nats)
 
     @property
     def log_prob(self) -> Float[np.ndarray, " n"]:
-        """log P of each image, nats: the estimate of its lower bound."""
+        """Returns log P of each image in nats: the estimate of its lower bound."""
         return -self.nats.mean(0)
 
     @property
     def standard_error(self) -> Float[np.ndarray, " n"]:
-        """Monte Carlo standard error of `log_prob`, nats: half the difference of the two estimates."""
+        """Returns the Monte Carlo standard error of `log_prob` in nats: half the difference of the two estimates."""
         first, second = self.nats
         return abs(first - second) / 2
 
     @property
     def terms(self) -> dict[str, Float[np.ndarray, " n"]]:
-        """By name, nats of each image; their sum is -`log_prob`."""
+        """Returns the terms of each image by name, in nats; their sum is -`log_prob`."""
         return {name: np.asarray(values).mean(0) for name, values in self.estimates.terms.items()}
 
     @property
     def evaluations(self) -> Int[np.ndarray, " n"]:
-        """Evaluations of the network for each image."""
+        """Returns the number of network evaluations for each image."""
         return np.asarray(self.estimates.evaluations).sum(0)
 
     @property
     def failed(self) -> Bool[np.ndarray, " n"]:
-        """Whether a solver did not reach its end; `log_prob` is then no likelihood."""
+        """Returns for which images a solver did not reach its end; their `log_prob` is not a likelihood."""
         first, second = np.asarray(self.estimates.failed)
         return first | second
 
     @property
     def bits_per_dim(self) -> Interval:
-        """The mean of -log2 P over the images, per dimension, with its 95% half-widths.
+        """Returns the mean of -log2 P over the images, per dimension, with its 95% half-widths.
 
         Raises:
-            UntrustedError: it is not a likelihood: a solve failed or did not converge, or a term is not finite.
+            UntrustedError: a solve failed or did not converge, or a term is not finite.
         """
         if reasons := self.reasons():
             raise UntrustedError(f"not a likelihood: {' '.join(reasons)}")
         return self.mean()
 
     def mean(self) -> Interval:
-        """The same, whatever speaks against it: see `reasons`."""
+        """Returns the mean without checking it: see `reasons`."""
         found = interval(bits_per_dim(self.nats, self.dimensions), self.groups)
         solver = self.solver.half_width if self.solver else 0.0
         monte_carlo = bits_per_dim(self.half_width, self.dimensions)
         return Interval(found.value, found.half_width + solver, found.half_width_test_set, monte_carlo, solver)
 
     def reasons(self) -> list[str]:
-        """Why the numbers would not be likelihoods, in sentences."""
+        """Returns reasons why the numbers are not likelihoods, in sentences."""
         reasons = []
         if failed := int(self.failed.sum()):
             count = f"{failed} of {len(self.failed)} images"
@@ -137,24 +137,26 @@ def log_likelihood(
     kept: Callable[[int], Parts] | None = None,
     progress: Progress = None,
 ) -> LogLikelihood:
-    """Estimate log P of every image: what `vdmkit likelihood` measures, without its checks of the model's components.
+    """Estimates log P of every image, as `vdmkit likelihood` does, without its checks of the model's components.
 
-    All draws belong to the number of the image in `images`: neither the batch size nor the other images change them.
-    With a precision the interval stays valid: see `passes_for`.
+    All draws depend on an image's index in `images`, not on the batch size or on other images. With a precision the
+    interval remains valid: see `passes_for`.
 
     Args:
-        images: levels 0..levels - 1, or float32 where the model's data are continuous.
-        key: that of the command is `jax.random.key(seed)`.
-        estimator: the variational bound in continuous time if it is left out.
-        precision: the wanted half-width of the 95% Monte Carlo interval of the mean, bits/dim; 0: the estimator's own
+        model: The model.
+        images: Levels 0..levels - 1, or float32 if the model's data are continuous.
+        key: Random key; the command uses `jax.random.key(seed)`.
+        estimator: The estimator; by default the variational bound in continuous time.
+        precision: Wanted half-width of the 95% Monte Carlo interval of the mean, bits/dim; 0 for the estimator's own
             number of draws.
-        index: numbers of the images to measure; all if it is left out.
-        seconds: after them the images measured so far, a random sample, are all.
-        kept: where the batches of pass 0, 1, ... are kept, and read from.
+        batch_size: Number of images in a batch.
+        index: Indices of the images to measure; by default all.
+        seconds: Time limit; the result is then of the images measured so far, a random sample.
+        kept: Store of the batches of pass 0, 1, ..., which are not measured again.
         progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress.Meter`.
 
     Raises:
-        DataError: the images are not of the model's shape or levels, or fewer than 2.
+        DataError: the images differ from the model's in shape or levels, or are fewer than 2.
         RecipeError: the schedule does not rise, or the estimator cannot plan for a precision.
     """
     pixels, estimator = np.asarray(images), estimator or VariationalBound()
@@ -165,7 +167,7 @@ def log_likelihood(
     key, wanted = fold_purpose(key, "likelihood"), precision * model.dimensions * math.log(2)
     first_key = jax.random.fold_in(key, 0)
     plan = estimator.plan(model, pixels[index], precision=wanted, key=fold_purpose(first_key, "plan"))
-    # In an order of chance, so that a pass that is stopped is a random sample even of a sorted test set.
+    # In random order, so that an interrupted pass is a random sample even of a sorted test set.
     order = index[np.random.default_rng(0).permutation(len(index))]
 
     def measured(stage: int, count: int = 1) -> Estimates:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""What the diffusion loss is a sum of, in units of half its rate: a draw of L in sum_c rate_c E[L].
+r"""Draws of the terms L of the diffusion loss sum_c rate_c E[L].
 
 continuous:  L = |eps - eps_hat|^2
 T steps:     L = KL / rate,  rate = expm1(gamma_t - gamma_s) / 2,  which is the same for the paper's kernel
@@ -17,7 +17,7 @@ from vdmkit.objective import eps_error, step_loss
 
 
 class AbstractLoss(eqx.Module):
-    """A draw of L at gamma, of one image."""
+    """A draw of L at gamma for one image."""
 
     @abc.abstractmethod
     def __call__(
@@ -29,7 +29,7 @@ class AbstractLoss(eqx.Module):
         *,
         key: PRNGKeyArray,
     ) -> Float[Array, ""]:
-        """nats, over those of the rate."""
+        """Returns the loss in nats, divided by the rate."""
 
 
 class ContinuousLoss(AbstractLoss):
@@ -48,7 +48,7 @@ class ContinuousLoss(AbstractLoss):
 
 
 class StepLoss(AbstractLoss):
-    """The step of a kernel that starts at gamma, one of the rising `gammas`."""
+    """The KL of the kernel's step that starts at gamma, one of the rising `gammas`, divided by its rate."""
 
     kernel: AbstractKernel
     gammas: Float[Array, " steps_plus_1"]

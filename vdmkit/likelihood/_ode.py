@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""-log P of an image by the probability-flow ODE of the model, and how far its discretisation may be off."""
+"""-log P of an image by the probability-flow ODE of the model, with its discretisation error."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -29,16 +29,16 @@ class ProbabilityFlow(AbstractEstimator[None]):
     r"""-log p(z_0) by the probability-flow ODE, for z_0 drawn in the image's bin (Zheng et al. 2023, arXiv 2305.03935).
 
     log P(x) >= E log 1/K sum_k p(z_0^k) / q(z_0^k | x), with K = `samples` (Burda et al. 2016, arXiv 1509.00519). An
-    estimate is the mean of `draws` such values, each with its own z_0 and probes. It bounds up to the error of the
-    solver, see its `discretisation_error`, and P is the flow's: the variational bound is of another distribution. Of
-    continuous data it is -log p(x) itself.
+    estimate is the mean of `draws` such values, each with its own z_0 and probes. It is a bound up to the error of the
+    solver, see `discretisation_error`. P is the distribution of the flow, which differs from that of the variational
+    bound. For continuous data the estimate is -log p(x) itself.
 
-    Left out, `step_size` is constant where `steps` are given, and adaptive where not; `dequantisation` is truncated
+    By default `step_size` is constant if `steps` are given, and adaptive otherwise; `dequantisation` is truncated
     normal, or none for continuous data.
 
-    `evaluations`: one evaluation of the ODE with p probes counts 1 + p calls of the network, and with the exact
-    divergence, which has d = h w c products and needs the memory of as many, 1 + d. Rejected steps count; only what
-    the rejection of an image's very first step repeats, one evaluation, does not.
+    `evaluations` counts 1 + p calls of the network for an evaluation of the ODE with p probes, and 1 + d for the exact
+    divergence, which computes d = h w c products and needs memory for all. It includes rejected steps, except for one
+    evaluation if an image's first step is rejected.
     """
 
     integrator: Integrator
@@ -66,7 +66,7 @@ class ProbabilityFlow(AbstractEstimator[None]):
         if steps and step_size == "adaptive":
             raise RecipeError(
                 f'likelihood.estimator.steps = {steps} with step_size = "adaptive": the tolerances choose the steps. '
-                'Set step_size = "constant", or rtol and atol in place of steps.'
+                'Set step_size = "constant", or rtol and atol instead of steps.'
             )
         fixed = (steps or _CONSTANT_STEPS) if steps or step_size == "constant" else 0
         self.integrator = Integrator(solver, jnp.asarray(rtol, float), jnp.asarray(atol, float), fixed, max_steps)
@@ -85,13 +85,13 @@ class ProbabilityFlow(AbstractEstimator[None]):
         if self.dequantisation and bool(levels) == (self.dequantisation == "none"):
             raise RecipeError(
                 f'likelihood.estimator.dequantisation = "{self.dequantisation}" with {levels} levels: data with levels '
-                'need "uniform" or "truncated_normal", and continuous data (0 levels) "none". Or leave it out.'
+                'need "uniform" or "truncated_normal", and continuous data (0 levels) "none". Or omit it.'
             )
         if self.samples > 1 and not levels:
             raise RecipeError(f"likelihood.estimator.samples = {self.samples}: continuous data have nothing to sample.")
 
     def _dequantisation(self, levels: int) -> str:
-        """Raises RecipeError as `check_levels`."""
+        """Returns the kind of dequantization. Raises RecipeError as `check_levels` does."""
         self.check_levels(levels)
         return self.dequantisation or ("truncated_normal" if levels else "none")
 
@@ -113,7 +113,7 @@ class ProbabilityFlow(AbstractEstimator[None]):
         if precision > 0:
             raise RecipeError(
                 f"a precision of {precision:g} nats was asked for, but the ode estimator has no draws to allocate. "
-                "Leave the precision out and set likelihood.estimator.draws."
+                "Omit the precision and set likelihood.estimator.draws."
             )
 
     def rounds(self, plan: None) -> int:
@@ -127,7 +127,7 @@ class ProbabilityFlow(AbstractEstimator[None]):
         *,
         key: PRNGKeyArray,
     ) -> tuple[Float[np.ndarray, " b"], int]:
-        """The estimate minus a finer one with the same draws: see `Integrator.refined`."""
+        """Returns the estimate minus a finer one with the same draws: see `Integrator.refined`."""
         finer = eqx.tree_at(lambda e: e.integrator, self, self.integrator.refined())
         coarse, fine = (e(model, images, index, None, replicate=0, key=key) for e in (self, finer))
         failed = np.asarray(coarse.failed) | np.asarray(fine.failed)
@@ -145,7 +145,7 @@ class ProbabilityFlow(AbstractEstimator[None]):
         key: PRNGKeyArray,
         on_round: Callable[[], object] = lambda: None,
     ) -> Estimates:
-        # Not `self`: other numbers of samples and draws are the same program.
+        # Not `self`, so that other numbers of samples and draws compile nothing.
         how = (self.integrator, self.probes, self._dequantisation(model.observation.levels))
 
         def solve(*draw: int) -> Estimates:
@@ -188,12 +188,12 @@ def _solve(
             end.failed,
         )
 
-    # Each image has steps of its own, so that its result does not depend on its batch.
+    # vmap gives each image its own steps, so that its result does not depend on its batch.
     return jax.vmap(one)(images, index)
 
 
 def _importance_weighted(samples: list[Estimates]) -> Estimates:
-    """-log of the mean weight p / q of the samples."""
+    """Returns -log of the mean weight p / q of the samples."""
     log_weights = jnp.stack([-sample.nats for sample in samples])
     total = jnp.log(len(samples)) - jax.nn.logsumexp(log_weights, axis=0)
     return Estimates({"total": total}, samples[0].evaluations, samples[0].failed)

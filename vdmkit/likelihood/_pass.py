@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One pass of an estimator over images: batches on all devices."""
+"""One pass of an estimator over images, in batches on all devices."""
 
 import time
 from collections.abc import Callable
@@ -17,19 +17,19 @@ from vdmkit.model import DiffusionModel
 
 @runtime_checkable
 class Parts(Protocol):
-    """Where the batches of a pass may be kept, so that one that is interrupted goes on where it was."""
+    """A store of the batches of a pass, so that an interrupted pass can continue."""
 
     def read(self, number: int) -> dict[str, np.ndarray] | None:
-        """The arrays of a batch by name, if they were written before."""
+        """Returns the arrays of a batch by name, or None if they were not written."""
         ...
 
     def write(self, number: int, arrays: dict[str, Any]) -> None:
-        """Keep them."""
+        """Writes the arrays of a batch."""
         ...
 
 
 def as_arrays(estimates: Estimates) -> dict[str, Any]:
-    """By name, as an .npz file holds them."""
+    """Returns estimates as arrays by name, for an .npz file."""
     terms = {f"term_{name}": np.asarray(values) for name, values in estimates.terms.items()}
     return {**terms, "evaluations": estimates.evaluations, "failed": estimates.failed}
 
@@ -40,12 +40,12 @@ def _of_arrays(arrays: dict[str, Any]) -> Estimates:
 
 
 def sample_of(count: int, wanted: int) -> Int[np.ndarray, " m"]:
-    """Numbers of `wanted` of the images, in their order: all, or a random sample of them."""
+    """Returns the rising indices of `wanted` images: all, or a random sample."""
     return np.sort(np.random.default_rng(0).permutation(count)[:wanted])
 
 
 def batch_of(batch_size: int, count: int) -> int:
-    """Images of a batch: a multiple of the number of devices."""
+    """Returns the number of images in a batch, a multiple of the number of devices."""
     devices = jax.device_count()
     return -(-min(batch_size, count) // devices) * devices
 
@@ -63,9 +63,9 @@ def pass_over(
     seconds: float = float("inf"),
     on_round: Callable[[], object] = lambda: None,
 ) -> Estimates:
-    """Returns two independent estimates of each image that `index` names, in its order: every array is (2, m).
+    """Returns two independent estimates of each image in `index`, in its order; every array is (2, m).
 
-    After `seconds` no batch is begun, and m is the number of images done by then, at least 2.
+    After `seconds` no batch is begun; m is then the number of images done, at least 2.
     """
     size, end = batch_of(batch_size, len(index)), time.monotonic() + seconds
     mesh = data_mesh(size)
@@ -92,5 +92,5 @@ def pass_over(
 
 
 def replicate_arrays(tree: Any, mesh: jax.sharding.Mesh) -> Any:
-    """Arrays of JAX on every device; numpy's stay as they are, since they are read here."""
+    """Copies JAX arrays to every device; numpy arrays stay, because they are read on the host."""
     return jax.tree.map(lambda leaf: replicate(leaf, mesh) if isinstance(leaf, jnp.ndarray) else leaf, tree)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pilot: a few draws that say where the loss varies, and what of it the control variates explain.
+"""A pilot: a few draws that measure where the loss varies, and how much the control variates explain.
 
-Nothing of it enters the estimate, which is therefore unbiased whatever the pilot finds.
+Its draws do not enter the estimate, which is therefore unbiased.
 """
 
 import equinox as eqx
@@ -17,14 +17,14 @@ from vdmkit.model import DiffusionModel
 from vdmkit.objective import reconstruction_loss
 
 _IMAGES, _NODES = 48, 24
-_LEAST = 0.1  # size of a control variate against the loss's
+_LEAST = 0.1  # size of a control variate relative to that of the loss
 MOST_EVALUATIONS = 2 * _IMAGES * _NODES
 
 
 class Pilot(eqx.Module):
-    """At some gammas: the mean loss, coefficients of the control variates, and the standard deviation they leave.
+    """Mean loss, coefficients of the control variates and remaining standard deviation at some gammas.
 
-    `curves` are two independent draws of the loss of n images at each gamma, less what the control variates explain.
+    `curves` are two independent draws of the loss of n images at each gamma, minus what the control variates explain.
     """
 
     gamma: Float[np.ndarray, " g"]
@@ -36,7 +36,7 @@ class Pilot(eqx.Module):
 
     @property
     def evaluations(self) -> int:
-        """Of the network."""
+        """Returns the number of network evaluations."""
         return 2 * _IMAGES * len(self.gamma)
 
 
@@ -49,7 +49,7 @@ def run_pilot(
     *,
     key: PRNGKeyArray,
 ) -> Pilot:
-    """Two draws of the loss at each of some images, in some of the cells."""
+    """Makes two draws of the loss for each of some images, in some of the cells."""
     order = np.random.default_rng(0).permutation(len(images))
     chosen = jnp.asarray(images[np.resize(order, _IMAGES)])
     gamma = _nodes(cells)
@@ -86,7 +86,7 @@ def _draws(
 
 
 def _nodes(cells: Cells) -> Float[np.ndarray, " g"]:
-    """At most 24 gammas, even among the cells; those of steps are where these start."""
+    """Returns at most 24 gammas, evenly among the cells; for steps they are the gammas where steps start."""
     count = min(_NODES, len(cells.low))
     share = (np.arange(count) + 0.5) / count
     if cells.width.any():
@@ -98,9 +98,9 @@ def _nodes(cells: Cells) -> Float[np.ndarray, " g"]:
 def _fit(
     loss: Float[np.ndarray, " n"], controls: Float[np.ndarray, "n 3"], reconstruction: Float[np.ndarray, " n"]
 ) -> tuple[Float[np.ndarray, " 3"], float, float]:
-    """From differences of two draws of each image: coefficients, remaining sd, variance of the reconstruction."""
+    """Returns coefficients, remaining sd and the reconstruction's variance, from differences of two draws per image."""
     scale, size = (np.sqrt((values**2).mean(0)) for values in (controls, loss))
-    # One that is nearly always 0 would be given a coefficient as large as its rare draws are small
+    # A control variate that is nearly always 0 would get a huge coefficient from its rare small draws
     scale = np.where(scale > _LEAST * size, scale, np.inf)
     coefficients = np.linalg.lstsq(controls / scale, loss, rcond=1e-6)[0] / scale
     left = loss - controls @ coefficients

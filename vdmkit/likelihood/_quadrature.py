@@ -7,9 +7,9 @@ of `vdmkit.objective` is a mean over one eps ~ N(0, 1). In units of the noise th
     d_l = (x_k - x_l) exp(-gamma / 2) + eps
     p(l | z) ~ P(l) exp(-d_l^2 / 2),   eps_hat - eps = sum_l p(l | z) (d_l - d_k)
 
-The mean is a trapezoid sum: with steps h it errs by exp(-2 pi w / h) for a function analytic within w of the real axis.
-Between levels s noises apart, p has poles at w = pi / s, near |eps| = s / 2 where the density is exp(-s^2 / 8): h = 0.1
-errs by 1e-13, whatever s. As many Gauss-Hermite nodes, which reach to 26, stand 0.23 apart.
+The mean is a trapezoid sum: with steps h its error is exp(-2 pi w / h) for a function analytic within w of the real
+axis. Between levels s noises apart, p has poles at w = pi / s, near |eps| = s / 2 where the density is exp(-s^2 / 8):
+the error of h = 0.1 is 1e-13 for any s. As many Gauss-Hermite nodes reach to 26 and are 0.23 apart.
 """
 
 import numpy as np
@@ -21,28 +21,28 @@ from vdmkit.likelihood._gaussian import ends_of_continuous
 from vdmkit.objective import Bound
 from vdmkit.observation import AbstractObservation, CategoricalObservation, GaussianObservation
 
-_EPS = np.linspace(-9, 9, 181)  # beyond lies 2e-19
+_EPS = np.linspace(-9, 9, 181)  # the probability beyond is 2e-19
 _WEIGHT = np.exp(-(_EPS**2) / 2) / np.exp(-(_EPS**2) / 2).sum()
-# The loss is analytic in gamma within about pi / 2: Gauss-Legendre errs by 1e-13 on such panels. Less so where a level
-# is improbable: the posterior then switches in a fraction of a panel, and 1e-5 of hundreds of nats are lost.
+# The loss is analytic in gamma within about pi / 2, so Gauss-Legendre has an error of 1e-13 on such panels. It is
+# larger for an improbable level, whose posterior switches in a fraction of a panel: 1e-5 of hundreds of nats.
 _PANEL, _NODES = 0.5, 8
-_STEEP = -600.0  # log P of a level: below, exp(-745) being the least number above 0, a product of two may underflow
+_STEEP = -600.0  # log P of a level, below which products may underflow (the smallest float64 is exp(-745))
 
 
 def exact_terms(
     distribution: LevelMixture, gammas: Float[np.ndarray, " steps_plus_1"], *, continuous: bool = False
 ) -> Bound:
-    """Expectations of the bound's three terms for every level of every pixel, nats, float64: each (h, w, c, V).
+    """Returns expectations of the bound's three terms for every level of every pixel, float64 nats, (h, w, c, V).
 
-    On any path, with the categorical observation and the exact denoiser. See `terms_of_images`.
+    They hold on any path, with the categorical observation and the exact denoiser. See `terms_of_images`.
 
     Args:
-        distribution: of one component.
-        gammas: the schedule at t = 0, 1/T, ..., 1, for the bound of T steps.
-        continuous: the continuous-time bound between the first and the last of `gammas` instead.
+        distribution: A distribution of one component.
+        gammas: The schedule at t = 0, 1/T, ..., 1, for the bound of T steps.
+        continuous: Whether to return the continuous-time bound between the first and the last of `gammas` instead.
 
     Raises:
-        RecipeError: pixels depend on each other, or gammas do not rise.
+        RecipeError: pixels are not independent, or gammas do not rise.
     """
     if len(distribution.weights) != 1:
         raise RecipeError(f"a mixture of {len(distribution.weights)} components: its pixels are not independent.")
@@ -59,23 +59,23 @@ def exact_terms(
 
 
 def terms_of_images(table: Bound, images: Real[np.ndarray, "n h w c"]) -> Bound:
-    """The three terms of each image, (n,), from those of its pixels' levels."""
+    """Returns the three terms of each image, (n,), from those of its pixels' levels."""
     index = images[..., None].astype(int)
     terms = (table.prior, table.reconstruction, table.diffusion)
     return Bound(*(np.take_along_axis(np.asarray(term)[None], index, -1).sum((1, 2, 3, 4)) for term in terms))
 
 
 def has_known_ends(observation: AbstractObservation) -> bool:
-    """Whether it is one of the two decoders, and none made of them, that `ends_of_images` is about."""
+    """Returns whether the decoder is exactly one of the two that `ends_of_images` covers."""
     return type(observation) in (CategoricalObservation, GaussianObservation)
 
 
 def ends_of_images(
     images: Real[np.ndarray, "n h w c"], levels: int, gamma_0: float, gamma_1: float
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Expectation of each image's prior and reconstruction term, nats, whatever the model.
+    """Returns the expectations of each image's prior and reconstruction terms in nats; they do not depend on a network.
 
-    For the categorical observation, or the gaussian one where `levels` is 0.
+    They hold for the categorical observation, or the gaussian one if `levels` is 0.
     """
     if not levels:
         return ends_of_continuous(images, gamma_0, gamma_1)
@@ -84,23 +84,23 @@ def ends_of_images(
 
 
 def _prior(levels: int, gamma_1: float) -> Float[np.ndarray, " v"]:
-    """KL(N(alpha x_k, sigma^2), N(0, 1)) with alpha^2 + sigma^2 = 1."""
+    """Returns KL(N(alpha x_k, sigma^2), N(0, 1)) with alpha^2 + sigma^2 = 1."""
     alpha2 = 1 / (1 + np.exp(gamma_1))
     return 0.5 * (alpha2 * _values(levels) ** 2 - alpha2 + np.logaddexp(0, -gamma_1))
 
 
 def _reconstruction(levels: int, gamma_0: float) -> Float[np.ndarray, " v"]:
-    """-E log p(k | z_0): the posterior of levels that are equally probable."""
+    """Returns -E log p(k | z_0) with the posterior of equally probable levels."""
     half_squares = 0.5 * _distances(levels, gamma_0) ** 2
     log_prob = -np.diagonal(half_squares, axis1=0, axis2=1).T - np.logaddexp.reduce(-half_squares, axis=1)
     return -log_prob @ _WEIGHT
 
 
 def _error(log_probs: Float[np.ndarray, "pixels v"], gamma: float) -> Float[np.ndarray, "pixels v"]:
-    """E (eps - eps_hat)^2 at gamma for every pixel and level."""
+    """Returns E (eps - eps_hat)^2 at gamma for every pixel and level."""
     levels, steep = log_probs.shape[-1], log_probs.min(1) < _STEEP
     x = _values(levels)
-    offsets = ((x[:, None] - x) * np.exp(-gamma / 2))[..., None]  # d_l - d_k, free of the cancellation of eps
+    offsets = ((x[:, None] - x) * np.exp(-gamma / 2))[..., None]  # d_l - d_k without the cancellation of eps
     log_density = -0.5 * _distances(levels, gamma) ** 2
     error = np.empty_like(log_probs)
     error[~steep] = _error_of_pixels(np.exp(log_probs[~steep]), _scaled_exp(log_density), offsets)
@@ -113,29 +113,29 @@ def _error(log_probs: Float[np.ndarray, "pixels v"], gamma: float) -> Float[np.n
 def _error_of_pixels(
     probs: Float[np.ndarray, "pixels l"], likelihood: Float[np.ndarray, "k l n"], offsets: Float[np.ndarray, "k l 1"]
 ) -> Float[np.ndarray, "pixels k"]:
-    """The same of pixels with these P(l), given p(z | l) for every level k behind z and every eps."""
+    """Returns the error of pixels with these P(l), given p(z | l) for every true level k and every eps."""
     miss = (probs @ (offsets * likelihood)) / (probs @ likelihood)
     return (miss**2 @ _WEIGHT).T
 
 
 def _scaled_exp(exponents: Float[np.ndarray, "k l n"]) -> Float[np.ndarray, "k l n"]:
-    """The exponentials, divided by the largest over l."""
+    """Returns the exponentials, divided by the largest over l."""
     return np.exp(exponents - exponents.max(1, keepdims=True))
 
 
 def _distances(levels: int, gamma: float) -> Float[np.ndarray, "k l n"]:
-    """d_l for every level k, level l and eps."""
+    """Returns d_l for every level k, level l and eps."""
     x = _values(levels)
     return ((x[:, None] - x) * np.exp(-gamma / 2))[..., None] + _EPS
 
 
 def _values(levels: int) -> Float[np.ndarray, " v"]:
-    """`level_values` in float64, which JAX need not have."""
+    """Returns `level_values` in float64, which may be disabled in JAX."""
     return 2 * (np.arange(levels) + 0.5) / levels - 1
 
 
 def _panels(low: float, high: float) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Nodes and weights of an integral from low to high."""
+    """Returns nodes and weights of an integral from low to high."""
     edges = np.linspace(low, high, int(np.ceil((high - low) / _PANEL)) + 1)
     node, weight = np.polynomial.legendre.leggauss(_NODES)
     half = np.diff(edges)[:, None] / 2

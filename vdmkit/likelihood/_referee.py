@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""The referee: what must hold between likelihoods of the same images, whatever computed them.
+r"""The referee: relations that must hold between likelihoods of the same images from different estimators.
 
-Each check says that a difference lies in a range. With the difference's Monte Carlo standard error s, it fails beyond
-4 s (6e-5 of sound models would, per check), and passes if within 2 s it cannot be out by more than 0.05 bits/dim.
+Each check requires a difference to lie in a range. With the difference's Monte Carlo standard error s, it fails beyond
+4 s (a false alarm of 6e-5 per check), and passes if within 2 s it cannot be outside by more than 0.05 bits/dim.
 """
 
 import itertools
@@ -26,7 +26,7 @@ _FLOW_ABOVE, _FLOW_BELOW = 0.1, 0.5
 
 @dataclass(frozen=True)
 class Measured:
-    """What one estimator says: two estimates of each image, which images they are, and the reported bits/dim."""
+    """The result of one estimator: two estimates of each image, the images' indices, and the reported bits/dim."""
 
     estimates: Estimates
     index: Int[np.ndarray, " n"]
@@ -35,12 +35,13 @@ class Measured:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Likelihoods of the same images: pixels (n, h, w, c) of numbers `index`, for a schedule from gamma_0 to gamma_1.
+    """Likelihoods of the same images, of indices `index`, for a schedule from gamma_0 to gamma_1.
 
-    `bound` is continuous, drawn along `covered` of the gamma axis; `in_time` is continuous, drawn along t by other
-    code, and `other_schedule` likewise, with another schedule between the same ends. `steps` holds T-step bounds by T,
-    `weighted` importance-weighted ones of FEW_STEPS steps by their number of samples, `flow` the ODE's.
-    `known_decoder`: the reconstruction term has a closed form; `decoder_excess`: log of the largest sum of p(x | z_0).
+    `bound` is the continuous bound, drawn over a length `covered` of the gamma axis. `in_time` is the continuous bound
+    drawn along t by other code, and `other_schedule` the same with another schedule between the same ends. `steps`
+    holds T-step bounds by T, `weighted` importance-weighted bounds of FEW_STEPS steps by their number of samples, and
+    `flow` the result of the ODE. `known_decoder` is true if the reconstruction term has a closed form, and
+    `decoder_excess` is the log of the largest sum of p(x | z_0).
     """
 
     pixels: Real[np.ndarray, "n h w c"]
@@ -59,7 +60,7 @@ class Evidence:
     flow: Measured
 
     def named(self) -> dict[str, Measured]:
-        """All that was measured."""
+        """Returns all measurements by name."""
         return {
             "bound": self.bound,
             "bound in time": self.in_time,
@@ -72,7 +73,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that must hold: `difference` +/- `half_width` (95%) in [low, high]; bits/dim unless it says so."""
+    """One check: `difference` +/- `half_width` (95%) must be in [low, high]; bits/dim unless the claim has a unit."""
 
     claim: str
     difference: float
@@ -90,12 +91,12 @@ class Check:
 
 
 def referee(evidence: Evidence) -> list[Check]:
-    """All checks, in the order in which they are best read."""
+    """Returns all checks, in reading order."""
     return [*_bookkeeping(evidence), *_ends(evidence), *_of_steps(evidence), *_between(evidence)]
 
 
 def _bookkeeping(e: Evidence) -> Iterator[Check]:
-    """Units and images, of whichever measurement is farthest off: exact but for rounding."""
+    """Checks units and images, exactly but for rounding, and shows the measurement with the largest deviation."""
     dimensions = math.prod(e.pixels.shape[1:])
 
     def bits(m: Measured) -> float:
@@ -115,7 +116,7 @@ def _bookkeeping(e: Evidence) -> Iterator[Check]:
 
 
 def _ends(e: Evidence) -> Iterator[Check]:
-    """The two terms that have a closed form, image by image or on average, and the range of noise levels."""
+    """Checks the two terms with a closed form, per image or on average, and the range of noise levels."""
     prior, reconstruction = ends_of_images(e.pixels, e.levels, e.gamma_0, e.gamma_1)
     dimensions = math.prod(e.pixels.shape[1:])
     bounds = {name: m for name, m in e.named().items() if "diffusion" in m.estimates.terms}
@@ -134,11 +135,11 @@ def _ends(e: Evidence) -> Iterator[Check]:
         yield Check(f"reconstruction term is its closed form ({name})", *terms[name], -1e-3, 1e-3)
     yield Check("p(x given z_0) sums to at most 1 (log of the sum)", e.decoder_excess, 0.0, -np.inf, 1e-3)
     rise = e.gamma_1 - e.gamma_0
-    yield Check("all noise levels are covered (share left out)", (e.covered - rise) / rise, 0.0, -1e-3, 1e-3)
+    yield Check("all noise levels are covered (missing share)", (e.covered - rise) / rise, 0.0, -1e-3, 1e-3)
 
 
 def _of_steps(e: Evidence) -> Iterator[Check]:
-    """Bounds of T steps fall with T, to the continuous one, as 1 / T."""
+    """Checks that bounds of T steps fall with T to the continuous bound, as 1 / T."""
     counts = sorted(e.steps)
     for fewer, more in itertools.pairwise(counts):
         yield _difference(e, f"bound of {fewer} steps - of {more}", e.steps[fewer], e.steps[more], 0.0, np.inf)
@@ -152,15 +153,15 @@ def _of_steps(e: Evidence) -> Iterator[Check]:
 
 
 def _between(e: Evidence) -> Iterator[Check]:
-    """Different estimators of the same thing, or of things in order."""
+    """Checks estimators of the same quantity, or of ordered quantities, against each other."""
     yield _difference(e, "bound drawn in time - in gamma", e.in_time, e.bound, -1e-3, 1e-3)
     yield _difference(e, "bound on another schedule - on its own", e.other_schedule, e.bound, -1e-3, 1e-3)
     few = e.steps[FEW_STEPS]
     yield _difference(e, f"one importance sample - bound of {FEW_STEPS} steps", e.weighted[1], few, -1e-3, 1e-3)
     for k in sorted(set(e.weighted) - {1}):
         yield _difference(e, f"bound of {FEW_STEPS} steps - {k} importance samples", few, e.weighted[k], 0.0, np.inf)
-    # No theorem: both bound -log P, of the flow and of the diffusion, which trained models make nearly the same, where
-    # the decoder says no less than z_0 does.
+    # Not a theorem: the two bound -log P of the flow and of the diffusion, which are nearly equal for trained models if
+    # the decoder loses no information of z_0.
     if e.known_decoder:
         yield _difference(e, "ODE - bound (near each other)", e.flow, e.bound, -_FLOW_BELOW, _FLOW_ABOVE)
 
@@ -178,13 +179,13 @@ def _difference(e: Evidence, claim: str, a: Measured, b: Measured, low: float, h
 
 
 def _mean_of(parts: list[Float[np.ndarray, "2 _"]], dimensions: int) -> tuple[float, float]:
-    """The sum of independent means, and its 95% Monte Carlo half-width, bits/dim."""
+    """Returns the sum of independent means, and its 95% Monte Carlo half-width, bits/dim."""
     means, half_widths = zip(*(_mean(part, dimensions) for part in parts), strict=True)
     return sum(means), math.hypot(*half_widths)
 
 
 def _mean(nats: Float[np.ndarray, "2 n"], dimensions: int) -> tuple[float, float]:
-    """From two independent estimates of each image; 2 standard errors."""
+    """Returns mean and half-width (2 standard errors) from two independent estimates of each image, bits/dim."""
     first, second = bits_per_dim(nats, dimensions)
     error = math.sqrt(((first - second) ** 2 / 4).mean() / len(first))
     return float((first + second).mean() / 2), 2 * error

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A likelihood as it is reported: the number, its two errors, and everything that a reader needs to trust it."""
+"""The report of a likelihood: the number, its errors, and the facts needed to judge it."""
 
 import math
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from vdmkit.devices import Arithmetic, facts_of
 
 @dataclass(frozen=True)
 class LikelihoodReport:
-    """A bound on -log2 P in bits per dimension. Half-widths are of 95% intervals.
+    """A bound on -log2 P in bits per dimension. Half-widths are those of 95% intervals.
 
-    The Monte Carlo half-width is how far the number may be from what infinitely many draws on these images would
-    give; that of the test set, how far these images' mean may be from that of all images. `discretisation` is how
-    much a solver's tolerance moved it (None: no solver; NaN: a solve failed). `bpd_low` and `bpd_high` allow for Monte
-    Carlo and the solver, on these images. `exact` is -log2 P itself where the distribution is known, and `exact_bound`
-    what infinitely many draws would give where that is known too. No model reaches less than `impossible_below`, but
-    for one false alarm in a million: minus infinity if Monte Carlo is too coarse to tell, None if P is not known. Where
-    `levels` is 0, P is a density. A number that is not a likelihood has `trusted` false, and the reasons; `held_out` is
-    false for images that are copies of training images, exactly or nearly.
+    The Monte Carlo half-width is the error of the number relative to infinitely many draws on these images; the test
+    set half-width is the error of these images' mean relative to that of the population. `discretisation` is the error
+    of a solver's tolerance (None without a solver, NaN if a solve failed). `bpd_low` and `bpd_high` include Monte Carlo
+    and the solver, on these images. `exact` is -log2 P if the distribution is known, and `exact_bound` the expectation
+    of the bound if that is known. A number below `impossible_below` is not a likelihood (one false alarm in a million);
+    it is minus infinity if the Monte Carlo error is too large to decide, and None if P is unknown. If `levels` is 0, P
+    is a density. `trusted` is false, with reasons, for a number that is not a likelihood; `held_out` is false if images
+    are copies or near copies of training images.
     """
 
     bpd: float
@@ -54,7 +54,7 @@ class LikelihoodReport:
     remarks: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """By name; null stands for what is not finite, or hidden by Monte Carlo."""
+        """Returns the report as JSON values; null stands for numbers that are not finite, or hidden by Monte Carlo."""
         hidden = {} if self.half_width_test_set else {"half_width_test_set": None}
         return {name: _finite(value) for name, value in facts_of(self).items()} | hidden
 
@@ -85,13 +85,13 @@ class LikelihoodReport:
         return "\n".join(lines)
 
     def _test_set(self) -> str:
-        """Zero only says that Monte Carlo hides it."""
+        """Describes the error of the test set; 0 means that it is hidden by Monte Carlo."""
         if not self.half_width_test_set:
             return "hidden by Monte Carlo: ask for more draws, or a --precision"
         return f"+/- {self.half_width_test_set:.4f} (95%: what other images would change; not in the line above)"
 
     def _judged(self) -> list[tuple[str, str]]:
-        """Whatever the number is, so that it does not depend on the side to which Monte Carlo errs."""
+        """Describes the smallest possible number; the text does not depend on the measured one."""
         if self.impossible_below is None:
             return []
         if self.impossible_below == -math.inf:

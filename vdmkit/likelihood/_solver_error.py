@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far an ODE's likelihood is off by the steps of its solver."""
+"""The discretisation error of a likelihood by an ODE solver."""
 
 import math
 from dataclasses import dataclass
@@ -8,31 +8,31 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import stdtrit
 
-_LARGEST = 0.01  # bits/dim, the last figure of what papers report
+_LARGEST = 0.01  # bits/dim, the last digit of published figures
 
 
 @dataclass(frozen=True)
 class SolverError:
-    """Bits/dim that a finer solve takes off the values of a few images, NaN where one failed, and what that took."""
+    """The values of a few images minus those of a finer solve, in bits/dim (NaN if one failed), and the evaluations."""
 
     differences: Float[np.ndarray, " n"]
     evaluations: int
 
     @property
     def value(self) -> float:
-        """The mean."""
+        """Returns the mean error."""
         return float(self.differences.mean())
 
     @property
     def half_width(self) -> float:
-        """What the mean of all images may be off by (95%), from so few; infinite if nothing is known."""
+        """Returns the 95% half-width of the mean error over all images; infinite if a solve failed."""
         n = len(self.differences)
         spread = float(self.differences.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
         width = abs(self.value) + float(stdtrit(max(n - 1, 1), 0.975)) * spread
         return width if math.isfinite(width) else math.inf
 
     def reasons(self) -> list[str]:
-        """Why the value is then no likelihood."""
+        """Returns reasons why the value is not a likelihood."""
         if not math.isfinite(self.value):
             return [
                 "the error of the solver is not known: it, or a finer solve, did not reach its end on a few images."

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The variational bound of each image, with the Monte Carlo error driven down by design."""
+"""The variational bound of each image, with variance reduction by control variates, strata and allocation."""
 
 from collections.abc import Callable
 
@@ -40,12 +40,12 @@ from vdmkit.objective import prior_loss, reconstruction_loss
 from vdmkit.randomness import fold_purpose
 from vdmkit.registry import Choice, built, register
 
-_MOST = 2**20  # draws of an estimate
-_MARGIN = 1.3  # the pilot knows the variance to some 10%, a pass of many images its own to as much
+_MOST = 2**20  # draws per estimate
+_MARGIN = 1.3  # the errors of the variance are about 10% in the pilot, and as much in a pass of many images
 
 
 class Explained(eqx.Module):
-    """What the control variates explain of the loss, with coefficients that change with gamma."""
+    """The part of the loss explained by control variates, with coefficients that depend on gamma."""
 
     controls: Controls
     gamma: Float[Array, " g"]
@@ -60,15 +60,15 @@ class Explained(eqx.Module):
         *,
         key: PRNGKeyArray,
     ) -> Float[Array, ""]:
-        """Of mean zero over eps and `key`."""
+        """Returns the explained part at one draw, with mean zero over eps and `key`."""
         coefficients = jax.vmap(lambda column: jnp.interp(gamma, self.gamma, column), in_axes=1)(self.coefficients)
         return coefficients @ self.controls(model, x, gamma, eps, key=key)
 
 
 class BoundPlan(eqx.Module):
-    """What is summed, and what the pilot settled: allocation, what control variates explain, draws a replicate.
+    """The loss, and the results of the pilot: allocation, explained part, draws per replicate.
 
-    `variance` (nats^2) is that predicted of one estimate of one image; NaN without a pilot.
+    `variance` (nats^2) is the predicted variance of one estimate of one image; NaN without a pilot.
     """
 
     loss: AbstractLoss
@@ -84,10 +84,10 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
     """The variational bound in three terms (Kingma et al. 2021, eq. 11 and 17).
 
     Args:
-        draws: network evaluations an image, an even number; with a wanted precision, its pilot decides.
-        steps: T; 0 is continuous time. Left out, what the model was trained on; and where that is so,
-        kernel: also p(z_s | z_t) of a step,
-        grid: and the gammas of the steps; else they are the paper's.
+        draws: Network evaluations per image, an even number; ignored with a wanted precision.
+        steps: Number T of steps, 0 for continuous time; by default that of training.
+        kernel: Reverse kernel p(z_s | z_t); by default that of training if it has this T, else the paper's.
+        grid: Gammas of the steps; by default those of training if it has this T, else the paper's.
     """
 
     draws: int = eqx.field(static=True)
@@ -114,14 +114,14 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         parts = Choice.of("kernel", kernel), Choice.of("grid", grid)
         others = [f"{one.kind} {one}" for one in parts if str(one) not in ("gaussian", "uniform")]
         if others and not self.steps:
-            raise RecipeError(f"{' and '.join(others)}: in continuous time there is none. Give --steps.")
+            raise RecipeError(f"{' and '.join(others)}: continuous time has no kernel and no grid. Give --steps.")
         self.words = describe_bound(self.steps, kernel, grid)
 
     def describe(self, levels: int) -> str:
         return self.words
 
     def gammas(self, schedule: AbstractSchedule) -> Float[np.ndarray, " steps_plus_1"]:
-        """Of the steps, rising; in continuous time the two ends. Raises RecipeError as `steps_of_bound`."""
+        """Returns the rising gammas of the steps, or the two ends. Raises RecipeError as `steps_of_bound` does."""
         return steps_of_bound(self.grid if self.steps else UniformInTime(), schedule, self.steps or 1)
 
     def plan(
@@ -134,7 +134,7 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         return self.fitted_plan(model, images, precision=precision, key=key)
 
     def even_plan(self, model: DiffusionModel) -> BoundPlan:
-        """Without a pilot, where that would cost more than all the draws."""
+        """Returns a plan without a pilot, for passes that are cheaper than a pilot."""
         cells, loss = self._parts(model.schedule)
         allocation, _ = neyman(cells, np.zeros_like(cells.rate), np.zeros_like(cells.rate))
         return BoundPlan(loss, allocation, None, np.asarray(self.draws // 2), np.asarray(np.nan), 0)
@@ -148,7 +148,7 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
     def fitted_plan(
         self, model: DiffusionModel, images: Real[np.ndarray, "n h w c"], *, precision: float, key: PRNGKeyArray
     ) -> BoundPlan:
-        """With a pilot."""
+        """Returns a plan from a pilot."""
         (cells, loss), controls = self._parts(model.schedule), fit_controls(model, images)
         pilot = run_pilot(model, images, controls, cells, loss, key=key)
         middles = cells.low + cells.width / 2
@@ -195,7 +195,7 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
 
 
 def _fewest(enough: Callable[[int], bool]) -> int:
-    """The smallest number that is enough, where larger ones are too. Raises RecipeError beyond all reason."""
+    """Returns the smallest number that is enough, by bisection. Raises RecipeError if it exceeds the maximum."""
     high = 1
     while not enough(high):
         high *= 2

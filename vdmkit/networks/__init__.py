@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks: from one latent z and gamma to k values per pixel and channel."""
+"""Networks, which map one latent z and gamma to k values per pixel and channel."""
 
 from vdmkit.networks._labelled import Labelled
 from vdmkit.networks._network import AbstractNetwork, Condition

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recipe values that no network can be built with, told before any array is made."""
+"""Checks of recipe values before a network's arrays are made."""
 
 from typing import Annotated
 
@@ -13,7 +13,7 @@ Blocks = Annotated[int, Ge(1), Le(256)]
 
 
 def check_channels(channels: int, groups: int) -> None:
-    """Raises RecipeError unless the channels fall into `groups` equal groups."""
+    """Raises RecipeError unless the channels divide into `groups` equal groups."""
     if channels < groups or channels % groups:
         near = max(1, round(channels / groups)) * groups
         raise RecipeError(f"channels = {channels}: expected a positive multiple of {groups}, such as {near}.")

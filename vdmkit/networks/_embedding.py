@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sines and cosines: of gamma, which tell every block of a network how noisy its input is, and of the latent itself."""
+"""Sinusoidal embeddings of gamma, the conditioning of every block, and Fourier features of the latent."""
 
 import equinox as eqx
 import jax
@@ -11,7 +11,7 @@ from vdmkit.networks._layers import Dense
 from vdmkit.networks._network import Condition
 
 FREQUENCIES = (64, 128)
-"""In cycles per unit of z. On clean data the first tells odd from even levels."""
+"""Frequencies in cycles per unit of z. On clean data the first distinguishes odd from even levels."""
 
 
 class Conditioning(eqx.Module):
@@ -40,14 +40,14 @@ class Conditioning(eqx.Module):
 
 
 def sinusoid(tau: Float[Array, ""], size: int) -> Float[Array, " size"]:
-    """Sines, then cosines, of 1000 tau at size / 2 frequencies from 1 down to 1/10000 (geometric)."""
+    """Returns sines, then cosines, of 1000 tau at size / 2 geometric frequencies from 1 down to 1/10000."""
     frequencies = np.geomspace(1, 1e-4, size // 2)
     angles = 1000 * tau * frequencies.astype(tau.dtype)
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)])
 
 
 def with_fourier_features(z: Float[Array, "h w c"]) -> Float[Array, "h w 5*c"]:
-    """z, then the sine and then the cosine of 2 pi f z for every channel and, within it, every f.
+    """Returns z, then the sine and then the cosine of 2 pi f z for every channel and, within it, every f.
 
     They show a network details as fine as one level of 256 (Kingma et al. 2021, arXiv 2107.00630v6, appendix
     C). The arguments reach 2 pi 128 |z|, so they are computed in float32 at least: lower precision loses the phase.

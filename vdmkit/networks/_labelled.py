@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Any network, told the label of the image."""
+"""Conditions any network on the label of the image."""
 
 from typing import Annotated
 
@@ -17,15 +17,15 @@ from vdmkit.registry import Choice, register
 
 @register("network", "labelled")
 class Labelled(AbstractNetwork):
-    """Another network, shown a learned picture of the label `condition["label"]` beside z.
+    """Another network whose input z is joined with a learned picture of the label `condition["label"]`.
 
-    There is one more picture for images without label. In training a share of the labels is withheld: likelihoods are
-    of images without labels, and guidance compares with them (Ho & Salimans 2022, arXiv 2207.12598).
+    Images without a label have a picture of their own. In training a share of the labels is withheld, because
+    likelihoods and guidance use the unconditional model (Ho & Salimans 2022, arXiv 2207.12598).
 
     Args:
-        network: The other one.
-        channels: Of the pictures.
-        withheld: The share of labels.
+        network: The network to condition.
+        channels: Number of channels of the pictures.
+        withheld: Share of the labels that is withheld in training.
     """
 
     inner: AbstractNetwork

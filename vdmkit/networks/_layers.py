@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The layers that networks are built of, from a dense one to a residual stage. Images are (h, w, c)."""
+"""The layers of the networks, from a dense layer to a residual stage. Images are (h, w, c)."""
 
 import equinox as eqx
 import jax
@@ -90,14 +90,14 @@ class GroupNorm(eqx.Module):
         return centred * (self.scale * jax.lax.rsqrt(variance + EPSILON)) + self.bias
 
     def _group_mean(self, x: Float[Array, "h w c"]) -> Float[Array, " c"]:
-        """Per channel the mean of its group. Pixels first: that reduction keeps the channels contiguous."""
+        """Returns the mean of each channel's group. It reduces over pixels first to keep the channels contiguous."""
         per_channel = jnp.mean(x, axis=(0, 1))
         per_group = jnp.mean(per_channel.reshape(self.groups, -1), axis=1)
         return jnp.repeat(per_group, per_channel.size // self.groups)
 
 
 class Attention(eqx.Module):
-    """Self-attention over all pixels of one image, as a residual layer; the identity at first.
+    """Self-attention over all pixels of one image, as a residual layer that starts as the identity.
 
     x + proj_out(softmax(q k^T / sqrt(head size)) v), with q, k and v from a group-normalised x.
     """
@@ -125,7 +125,7 @@ class Attention(eqx.Module):
 
 
 def _attend(q: Heads, k: Heads, v: Heads) -> Heads:
-    """As jax.nn.dot_product_attention, whose softmax is in float32 even of float64."""
+    """Computes dot-product attention; `jax.nn.dot_product_attention` takes the softmax in float32 even for float64."""
     wide = jnp.promote_types(q.dtype, jnp.float32)
     logits = jnp.einsum("tnh,snh->nts", q, k, preferred_element_type=wide) * (q.shape[-1] ** -0.5)
     return jnp.einsum("nts,snh->tnh", jax.nn.softmax(logits).astype(v.dtype), v)
@@ -166,7 +166,10 @@ class ModulatedBlock(eqx.Module):
 
 
 class ResidualBlock(eqx.Module):
-    """Two convolutions with the conditioning vector added between; untrained, only the shortcut: the paper's."""
+    """The paper's residual block: two convolutions with the conditioning vector added between them.
+
+    Untrained, it returns the shortcut only.
+    """
 
     norm1: GroupNorm
     conv1: Conv
@@ -196,7 +199,7 @@ class ResidualBlock(eqx.Module):
 
 
 class Stage(eqx.Module):
-    """A residual block, then attention where the network wants it."""
+    """A residual block, then optional attention."""
 
     block: ResidualBlock
     attention: Attention | None
@@ -216,10 +219,10 @@ class Stage(eqx.Module):
 
 
 def values_per_pixel(h: Float[Array, "h w ck"], z: Float[Array, "h w c"]) -> Float[Array, "h w c k"]:
-    """Split the channels of the last layer into c times k. A single value per pixel starts from z itself.
+    """Splits the channels of the last layer into c times k, and adds z if k = 1.
 
-    With a zero last layer the untrained network so predicts eps_hat = z, its best guess at high noise
-    (Kingma et al. 2021, authors' code). Several values have no such base; their prediction supplies one.
+    With a zero last layer the untrained network then predicts eps_hat = z, the best estimate at high noise levels
+    (Kingma et al. 2021, authors' code). For k > 1 the prediction supplies the starting point.
     """
     values = h.reshape(*z.shape, -1)
     return values + z[..., None] if values.shape[-1] == 1 else values

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The interface of a network: one latent in, some values per pixel and channel out."""
+"""The interface of networks, which map one latent to k values per pixel and channel."""
 
 import abc
 from collections.abc import Mapping
@@ -11,15 +11,14 @@ from jaxtyping import Array, Float, PRNGKeyArray, Real
 from vdmkit.registry import define_kind
 
 Condition = Mapping[str, Real[Array, ""]]
-"""What is known of one image by name: "augmented" (0 or 1), "label" (from 0). A network reads what it understands."""
+"""Side information on one image: "augmented" (0 or 1), "label" (from 0). Networks ignore the names they do not use."""
 
 
 class AbstractNetwork(eqx.Module):
-    """What the denoiser calls. What the output means is the prediction's business.
+    """A network; the model's prediction defines what its output means.
 
-    An implementer takes `shape` (h, w, c) and `outputs` (k values per pixel and channel) as
-    positional constructor parameters, and `key`, `gamma_range` and `classes`, the number of labels that images have
-    (0: none), where it needs them.
+    An implementer takes `shape` (h, w, c) and `outputs` (k values per pixel and channel) as positional constructor
+    parameters, and, if it needs them, `key`, `gamma_range` and `classes` (the number of labels, 0 for data without).
     Parameters named `bias` are exempt from weight decay.
 
     A network that takes `classes` reads labels. One that takes them only to hand them on to a network inside it says so
@@ -37,7 +36,7 @@ class AbstractNetwork(eqx.Module):
         *,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "h w c k"]:
-        """One example; batch with `jax.vmap`. `key` drives dropout; without it there is none."""
+        """Evaluates the network on one example; batch with `jax.vmap`. Without a `key`, dropout is off."""
 
 
 define_kind(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""No network."""
+"""The trivial network."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from vdmkit.registry import register
 
 @register("network", "none")
 class NoNetwork(AbstractNetwork):
-    """Zeros, and no parameters: for predictions that need no network, such as exact and the order-0 categorical."""
+    """Returns zeros, without parameters, for predictions such as `exact` and the order-0 `categorical`."""
 
     outputs: int = eqx.field(static=True)
 

@@ -23,7 +23,7 @@ HEADS = 2
 class SmallUNet(AbstractNetwork):
     """A small U-Net for small images on a CPU: one block, two at half resolution around attention, one block.
 
-    `channels` at full resolution, twice as many at half resolution. Height and width must be even.
+    It has `channels` at full and twice as many at half resolution. Height and width must be even.
     """
 
     conditioning: Conditioning

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The U-Net of the paper, layer by layer as the authors' code (Kingma et al. 2021, arXiv 2107.00630v6, appendix B)."""
+"""The paper's U-Net, layer by layer as in the authors' code (Kingma et al. 2021, arXiv 2107.00630v6, appendix B)."""
 
 from collections.abc import Iterator
 from typing import Annotated
@@ -23,8 +23,8 @@ GROUPS = 32
 class VDMUNet(AbstractNetwork):
     """The paper's U-Net: every block at full resolution, conditioned on gamma, with Fourier features.
 
-    `blocks` stages lead down and one more leads up, each up stage also reading what its counterpart
-    made. Attention is in the middle, and with `attention` after every block.
+    There are `blocks` down stages and `blocks` + 1 up stages with skip connections. Attention is in the middle, and
+    with `attention` after every block.
     """
 
     conditioning: Conditioning

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from vdmkit.noise._schedule import AbstractSchedule
 from vdmkit.registry import register
 
-Rate = Annotated[float, Ge(1e-4), Le(60)]  # gamma_1 is about the mean of both ends
+Rate = Annotated[float, Ge(1e-4), Le(60)]  # gamma_1 is about the mean of both rates
 Start = Annotated[float, Ge(1e-8), Lt(1)]
 Time = TypeVar("Time", float, Array)
 
@@ -28,9 +28,9 @@ class LinearBeta(AbstractSchedule):
         B(s) = int_0^s beta = beta_min s + (beta_max - beta_min) s^2 / 2
         alpha^2 = exp(-B),   sigma^2 = 1 - exp(-B),   gamma = log(exp(B) - 1)
 
-    gamma(0) would be -inf: t in [0, 1] is s from `epsilon` to 1. gamma goes from -13.8 to 10.1 with the defaults.
-    Their code has epsilon = 1e-5 for likelihoods and 1e-3 for samples. It starts the flow at the image itself there,
-    without alpha, and vdmkit at a point of the image's bin times alpha(0).
+    gamma is -inf at s = 0, so t in [0, 1] maps to s from `epsilon` to 1; gamma goes from -13.8 to 10.1 by default.
+    The authors' code has epsilon = 1e-5 for likelihoods and 1e-3 for samples. It starts the flow at the image itself,
+    vdmkit at a point in the image's bin times alpha(0).
     """
 
     beta_min: float = eqx.field(static=True)
@@ -63,7 +63,7 @@ class LinearBeta(AbstractSchedule):
 class SubVpLinearBeta(AbstractSchedule):
     """gamma of the sub-VP SDE with the same beta: sigma = 1 - exp(-B) (Song et al. 2021, arXiv 2011.13456, eq. 14).
 
-    With alpha = exp(-B / 2) as in `linear_beta`, of gamma_vp, it is 2 gamma_vp - B, where B = softplus(gamma_vp).
+    With alpha = exp(-B / 2) and gamma_vp as in `linear_beta`, gamma = 2 gamma_vp - B, where B = softplus(gamma_vp).
     """
 
     vp: LinearBeta

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Schedules in closed form, between ends that the recipe gives. u rises linearly in t from u_0 to u_1.
+r"""Schedules in closed form between ends given by the recipe. u rises linearly in t from u_0 to u_1.
 
 linear            gamma = u, also with learned ends
 cosine            gamma = 2 log tan u         alpha = cos u where it is variance preserving
@@ -29,7 +29,7 @@ Resolution = Annotated[float, Ge(1), Le(65_536)]
 
 
 def _between(low: float, high: float, t: Float[Array, ""]) -> Float[Array, ""]:
-    return low * (1 - t) + high * t  # exact at both ends, however far apart in size
+    return low * (1 - t) + high * t  # exact at both ends, even if they differ much in size
 
 
 @register("schedule", "fixed_linear")
@@ -105,7 +105,7 @@ class LogLinear(AbstractSchedule):
 
 @register("schedule", "karras")
 class Karras(AbstractSchedule):
-    """(sigma / alpha)^(1 / rho) linear in t: EDM's steps of sampling (Karras et al. 2022, arXiv 2206.00364, eq. 5)."""
+    """(sigma / alpha)^(1 / rho) linear in t: EDM's sampling steps (Karras et al. 2022, arXiv 2206.00364, eq. 5)."""
 
     rho: float = eqx.field(static=True)
     gamma_min: float = eqx.field(static=True)
@@ -124,9 +124,9 @@ class Karras(AbstractSchedule):
 
 @register("schedule", "log_normal")
 class LogNormal(AbstractSchedule):
-    """log(sigma / alpha) ~ N(mean, std^2) for uniform t: EDM's distribution of training (Karras et al. 2022, Table 1).
+    """log(sigma / alpha) ~ N(mean, std^2) for uniform t: EDM's training distribution (Karras et al. 2022, Table 1).
 
-    Cut off at sigma_min and sigma_max.
+    The distribution is truncated at sigma_min and sigma_max.
     """
 
     mean: float = eqx.field(static=True)
@@ -139,7 +139,7 @@ class LogNormal(AbstractSchedule):
         self.gamma_min, self.gamma_max = 2 * math.log(sigma_min), 2 * math.log(sigma_max)
 
     def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
-        # Of the two tails the nearer one: 1 - u would round the noisy one away.
+        # Computed from the nearer tail of the normal distribution: 1 - u would round the noisy tail away.
         scores = [(gamma / 2 - self.mean) / self.std for gamma in (self.gamma_min, self.gamma_max)]
         below = _between(float(ndtr(scores[0])), float(ndtr(scores[1])), t)
         above = _between(float(ndtr(-scores[0])), float(ndtr(-scores[1])), t)
@@ -150,14 +150,14 @@ class LogNormal(AbstractSchedule):
 class Sigmoid(AbstractSchedule):
     """alpha^2 falls as a sigmoid of t (Jabri et al. 2022, arXiv 2212.11972; Chen 2023, arXiv 2301.10972).
 
-    Its ends, where alpha^2 would be 1 and 0, are given by the recipe.
+    alpha^2 would be 1 and 0 at the ends; gamma_min and gamma_max replace these values.
 
     Args:
-        gamma_min: At t = 0.
-        gamma_max: At t = 1.
-        start: Where the sigmoid starts;
-        end: and where it ends,
-        tau: in units of its width.
+        gamma_min: gamma at t = 0.
+        gamma_max: gamma at t = 1.
+        start: Argument of the sigmoid at t = 0.
+        end: Argument of the sigmoid at t = 1.
+        tau: Temperature; the arguments are divided by it.
     """
 
     _: KW_ONLY
@@ -169,7 +169,7 @@ class Sigmoid(AbstractSchedule):
 
     def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
         first, last = (float(expit(u / self.tau)) for u in (self.start, self.end))
-        # sigma^2 and alpha^2 = 1 - sigma^2 at both ends, in the place of 0 and 1
+        # sigma^2 and alpha^2 = 1 - sigma^2 at both ends, instead of 0 and 1
         noise_0, noise_1 = (float(expit(gamma)) for gamma in (self.gamma_min, self.gamma_max))
         signal_0, signal_1 = (float(expit(-gamma)) for gamma in (self.gamma_min, self.gamma_max))
         u = jnp.tanh(_between(self.start, self.end, t) / self.tau / 2) / 2 + 0.5
@@ -180,13 +180,13 @@ class Sigmoid(AbstractSchedule):
 
 @register("schedule", "shifted_cosine")
 class ShiftedCosine(AbstractSchedule):
-    """Cosine, with as much more noise as a larger image needs (Hoogeboom et al. 2023, arXiv 2301.11093, eq. 4).
+    """The cosine schedule shifted to more noise for larger images (Hoogeboom et al. 2023, arXiv 2301.11093, eq. 4).
 
     Args:
-        gamma_min: Before the shift.
-        gamma_max: Before the shift.
-        resolution: Of the images.
-        base: The resolution at which nothing is shifted.
+        gamma_min: gamma at t = 0 before the shift.
+        gamma_max: gamma at t = 1 before the shift.
+        resolution: Height (or width) of the images.
+        base: Resolution at which the shift is zero.
     """
 
     shift: float = eqx.field(static=True)

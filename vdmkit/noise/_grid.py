@@ -21,16 +21,16 @@ _OFF = 1e-3  # more than the rounding of gamma in float32
 
 
 class AbstractGrid(eqx.Module):
-    """An implementer supplies the gammas of T steps between the schedule's ends."""
+    """Chooses the gammas of T steps; an implementer supplies them, between the schedule's ends."""
 
     @abc.abstractmethod
     def __call__(self, schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_plus_1"]:
-        """T + 1 gammas that fall from gamma_1 to gamma_0."""
+        """Returns T + 1 gammas that fall from gamma_1 to gamma_0."""
 
     def ends_of_step(
         self, schedule: AbstractSchedule, t: Float[Array, ""], steps: int
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """gamma_t and gamma_s of step number t T, where t is one of 1/T, 2/T, ..., 1."""
+        """Returns gamma_t and gamma_s of step number t T, where t is one of 1/T, 2/T, ..., 1."""
         gammas = self(schedule, steps)[::-1]
         i = jnp.round(t * steps).astype(int)
         return gammas[i], gammas[i - 1]
@@ -41,7 +41,7 @@ define_kind("grid", "the gammas of T steps, of sampling or of the bound", Abstra
 
 @register("grid", "uniform")
 class UniformInTime(AbstractGrid):
-    """t = 1, 1 - 1/T, ..., 0 of the schedule."""
+    """The schedule's gammas at t = 1, 1 - 1/T, ..., 0."""
 
     def __call__(self, schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_plus_1"]:
         return gammas_of(schedule, steps)[::-1]
@@ -49,7 +49,7 @@ class UniformInTime(AbstractGrid):
     def ends_of_step(
         self, schedule: AbstractSchedule, t: Float[Array, ""], steps: int
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Without a look at all the other steps."""
+        """Computes the two ends without the gammas of the other steps."""
         return schedule(t), schedule(t - 1 / steps)
 
 
@@ -84,7 +84,7 @@ class KarrasGrid(AbstractGrid):
 
 @register("grid", "tabulated")
 class TabulatedGrid(AbstractGrid):
-    """Given times t, from 1 down to 0, whose number is that of the steps and one more."""
+    """The schedule's gammas at T + 1 given times, which fall from 1 to 0."""
 
     _: KW_ONLY
     times: tuple[Annotated[float, Ge(0), Le(1)], ...] = eqx.field(static=True, default=(1.0, 0.0))
@@ -101,10 +101,10 @@ class TabulatedGrid(AbstractGrid):
 
 @register("grid", "gammas")
 class GivenGammas(AbstractGrid):
-    """Given gammas, moved and stretched to the ends of the schedule: what `vdmkit schedule` saves.
+    """Given gammas, mapped linearly to the ends of the schedule, as saved by `vdmkit schedule`.
 
     Args:
-        gammas: That fall or rise; their number is that of the steps and one more.
+        gammas: T + 1 numbers that fall or rise.
     """
 
     gammas: tuple[float, ...] = eqx.field(static=True)
@@ -124,17 +124,17 @@ class GivenGammas(AbstractGrid):
 
 def _check_steps(name: str, given: int, steps: int) -> None:
     if steps != given:
-        raise RecipeError(f"grid {name}: it is of {given} steps, and {steps} were asked for.")
+        raise RecipeError(f"grid {name}: it has {given} steps, but {steps} were asked for.")
 
 
 def steps_of_bound(grid: AbstractGrid, schedule: AbstractSchedule, steps: int) -> Float[np.ndarray, " steps_plus_1"]:
-    """The gammas, rising. Raises RecipeError where T steps of them leave out a part of the bound."""
+    """Returns the gammas, rising. Raises RecipeError if the T steps do not cover the schedule from end to end."""
     gammas, ends = np.asarray(grid(schedule, steps), np.float64)[::-1], ends_of(schedule)
     if not (np.diff(gammas) > -_OFF).all():  # written so that a NaN does not rise
         raise RecipeError(f"grid {type(grid).__name__}: its gammas do not fall from step to step.")
     if not np.allclose(gammas[[0, -1]], ends, rtol=0, atol=_OFF):
         raise RecipeError(
             f"grid {type(grid).__name__}: it goes from gamma = {gammas[-1]:g} to {gammas[0]:g}, and the schedule from "
-            f"{ends[1]:g} to {ends[0]:g}. A bound needs all of it."
+            f"{ends[1]:g} to {ends[0]:g}. A bound needs the whole range."
         )
     return gammas

@@ -15,7 +15,7 @@ from vdmkit.registry import register
 
 
 class _Positive(eqx.Module):
-    """A dense layer whose weights enter by their absolute value, so that it never decreases."""
+    """A dense layer that uses the absolute values of its weights, so that it is monotone."""
 
     kernel: Float[Array, "i o"]
     bias: Float[Array, " o"] | None
@@ -28,7 +28,7 @@ class _Positive(eqx.Module):
 
 @register("schedule", "learned_monotone")
 class LearnedMonotone(AbstractSchedule):
-    """gamma = l1(t) + l3(tanh(l2(2t - 1) / 2)) / 1024, weights kept positive: the authors' code.
+    """gamma = l1(t) + l3(tanh(l2(2t - 1) / 2)) / 1024 with positive weights, as in the authors' code.
 
     Its ends are not pinned: they start within 1e-3 of gamma_min and gamma_max and are trained on the bound.
     The paper's version (App. H of arXiv 2107.00630v6) differs; this one reads the released checkpoint.

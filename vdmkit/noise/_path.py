@@ -12,22 +12,22 @@ from vdmkit.registry import define_kind, register
 
 
 class AbstractPath(eqx.Module):
-    """An implementer supplies alpha(gamma); sigma follows, so that the SNR is always exp(-gamma)."""
+    """alpha and sigma as functions of gamma. An implementer supplies alpha; sigma follows from SNR = exp(-gamma)."""
 
     @abc.abstractmethod
     def log_alpha(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
-        """log alpha at gamma."""
+        """Returns log alpha at gamma."""
 
     def alpha(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
-        """Scale of the data in z."""
+        """Returns alpha, the scale of the data in z."""
         return jnp.exp(self.log_alpha(gamma))
 
     def sigma(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
-        """Scale of the noise in z: alpha exp(gamma / 2)."""
+        """Returns sigma = alpha exp(gamma / 2), the scale of the noise in z."""
         return jnp.exp(self.log_alpha(gamma) + gamma / 2)
 
     def scale(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
-        """sqrt(alpha^2 + sigma^2): of the prior p(z_1) = N(0, scale^2 I) at gamma_1."""
+        """Returns sqrt(alpha^2 + sigma^2); at gamma_1 the scale of the prior p(z_1) = N(0, scale^2 I)."""
         return jnp.hypot(self.alpha(gamma), self.sigma(gamma))
 
 
@@ -57,7 +57,7 @@ class VarianceExploding(AbstractPath):
 class SubVariancePreserving(AbstractPath):
     """sigma = 1 - alpha^2 (Song et al. 2021, arXiv 2011.13456, eq. 14).
 
-    With r = sigma / alpha it is alpha^2 + r alpha - 1 = 0.
+    With r = sigma / alpha, alpha solves alpha^2 + r alpha - 1 = 0.
     """
 
     def log_alpha(self, gamma: Float[Array, ""]) -> Float[Array, ""]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A learned schedule of straight pieces."""
+"""A learned piecewise linear schedule."""
 
 from typing import Annotated
 
@@ -16,18 +16,18 @@ from vdmkit.registry import register
 
 @register("schedule", "piecewise_linear")
 class PiecewiseLinear(AbstractSchedule):
-    """gamma is linear between knots at t = 0, 1 / n, ..., 1; how much of its rise is in each piece is learned.
+    """gamma is linear between knots at t = 0, 1 / n, ..., 1; the share of its rise in each piece is learned.
 
         share_i of the rise = floor / n + (1 - floor) softmax(logits)_i
 
-    so that gamma' is nowhere below `floor` times its mean. It starts linear. The ends stay: schedule `pinned` around
-    it learns them as well.
+    so that gamma' is nowhere below `floor` times its mean. It starts linear. The ends are fixed; wrap it in schedule
+    `pinned` to learn them as well.
 
     Args:
-        gamma_min: At t = 0.
-        gamma_max: At t = 1.
-        pieces: n.
-        floor: The least slope, relative to the mean.
+        gamma_min: gamma at t = 0.
+        gamma_max: gamma at t = 1.
+        pieces: Number n of pieces.
+        floor: Smallest slope, relative to the mean slope.
     """
 
     logits: Float[Array, " n"]
@@ -49,7 +49,7 @@ class PiecewiseLinear(AbstractSchedule):
     def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
         n = len(self.logits)
         share = self.floor / n + (1 - self.floor) * jax.nn.softmax(self.logits)
-        after = jnp.cumsum(share)  # of the rise, at the end of each piece
+        after = jnp.cumsum(share)  # share of the rise up to the end of each piece
         i = jnp.clip(jnp.floor(t * n).astype(int), 0, n - 1)
         risen = after[i] - (i + 1 - t * n) * share[i]
         return self.gamma_min + (self.gamma_max - self.gamma_min) * risen

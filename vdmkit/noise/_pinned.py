@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A schedule whose ends and shape are learned apart."""
+"""A schedule whose ends and shape are learned separately."""
 
 from typing import Annotated, Literal
 
@@ -21,14 +21,14 @@ class Pinned(AbstractSchedule):
 
         gamma(t) = gamma_0 + (gamma_1 - gamma_0) (raw(t) - raw(0)) / (raw(1) - raw(0))
 
-    The ends are exact whatever the shape, so `objective.schedule_loss = "variance"` can train the two on
-    different things.
+    The ends do not depend on the shape, so `objective.schedule_loss = "variance"` can train the ends on the bound and
+    the shape on the variance of the loss.
 
     Args:
-        interior: The other schedule, raw(t). Its own ends do not matter.
-        gamma_min: Where gamma_0 starts.
-        gamma_max: Where gamma_1 starts.
-        ends: Whether they are learned, on the bound.
+        interior: The other schedule, raw(t). Its own ends have no effect.
+        gamma_min: Initial value of gamma_0.
+        gamma_max: Initial value of gamma_1.
+        ends: Whether the ends are learned, on the bound.
     """
 
     interior: AbstractSchedule
@@ -60,7 +60,7 @@ class Pinned(AbstractSchedule):
         return gamma_0 * (1 - share) + gamma_1 * share  # exact at both ends
 
     def _ends(self) -> tuple[Float[Array, ""] | float, Float[Array, ""] | float]:
-        """In order, even if training took one past the other."""
+        """Returns the ends in order, even if training has made them cross."""
         if self.learned_ends is None:
             return self.gamma_min, self.gamma_max
         return self.learned_ends.min(), self.learned_ends.max()

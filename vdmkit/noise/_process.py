@@ -16,7 +16,7 @@ from vdmkit.noise._path import AbstractPath
 def diffuse(
     path: AbstractPath, gamma: Float[Array, ""], x: Float[Array, "*shape"], eps: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """z_t = alpha_t x + sigma_t eps."""
+    """Returns z_t = alpha_t x + sigma_t eps."""
     return path.alpha(gamma) * x + path.sigma(gamma) * eps
 
 
@@ -27,10 +27,10 @@ def reverse(
     z_t: Float[Array, "*shape"],
     eps: Float[Array, "*shape"],
 ) -> tuple[Float[Array, "*shape"], Float[Array, ""]]:
-    """Mean and standard deviation of q(z_s | z_t, x), where z_t = alpha_t x + sigma_t eps (App. A, eq. 33).
+    """Returns mean and standard deviation of q(z_s | z_t, x), where z_t = alpha_t x + sigma_t eps (App. A, eq. 33).
 
-    With eps_hat in the place of eps it is the paper's reverse model p(z_s | z_t). Written in eps, the mean
-    has no cancellation where the noise is small.
+    With eps_hat instead of eps this is the paper's reverse model p(z_s | z_t). The mean is written in eps to avoid
+    cancellation at low noise levels.
     """
     c = -jnp.expm1(gamma_s - gamma_t)
     scale = jnp.exp(path.log_alpha(gamma_s) - path.log_alpha(gamma_t))

@@ -15,11 +15,11 @@ from vdmkit.limits import MAX_GAMMA
 from vdmkit.registry import define_kind
 
 _PANELS = 8000
-_PARTS = 20  # on each of which gamma must rise
+_PARTS = 20  # gamma must rise on each of them
 _SMALLEST_PANEL = 1e-8
-_TOLERANCE = 2e-3  # of gamma, which is worth at most 0.0015 bits/dim
+_TOLERANCE = 2e-3  # in gamma, which changes the bound by at most 0.0015 bits/dim
 _TOLERANCE_OF_PANEL = 1e-5  # more than the rounding of a schedule that computes in float32
-_SMALLEST_FALL = 1e-3  # of gamma in all of [0, 1]: float32 rounding of a derivative that is 0
+_SMALLEST_FALL = 1e-3  # in gamma over all of [0, 1]: float32 rounding of a derivative that is 0
 
 
 class AbstractSchedule(eqx.Module):
@@ -39,32 +39,33 @@ class AbstractSchedule(eqx.Module):
 
     @abc.abstractmethod
     def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
-        """gamma(t) for one t in [0, 1]."""
+        """Returns gamma(t) for one t in [0, 1]."""
 
 
 define_kind("schedule", "gamma(t) = -log SNR(t), from data (t = 0) to noise (t = 1)", AbstractSchedule, ("key",))
 
 
 def gamma_and_derivative(schedule: AbstractSchedule, t: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """gamma(t) and dgamma/dt, by forward-mode differentiation."""
+    """Returns gamma(t) and dgamma/dt, by forward-mode differentiation."""
     return jax.jvp(schedule, (t,), (jnp.ones_like(t),))
 
 
 def ends_of(schedule: AbstractSchedule) -> tuple[float, float]:
-    """gamma_0 and gamma_1, wherever learning has moved them."""
+    """Returns gamma_0 and gamma_1, which differ from gamma_min and gamma_max if they were learned."""
     return float(schedule(jnp.asarray(0, float))), float(schedule(jnp.asarray(1, float)))
 
 
 def gammas_of(schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_plus_1"]:
-    """gamma at t = 0, 1 / T, ..., 1."""
+    """Returns gamma at t = 0, 1 / T, ..., 1."""
     return jax.vmap(schedule)(jnp.arange(steps + 1) / steps)
 
 
 def check_increasing(schedule: AbstractSchedule) -> None:
-    """Raises RecipeError where gamma falls, jumps, or is no number: there the bound is none.
+    """Raises RecipeError if gamma falls, jumps, or is not finite, because the bound is then invalid.
 
-    On each of 8,000 panels of [0, 1] the rise of gamma must be the integral of its derivative. A panel where it is not
-    is halved again and again: a steep end comes right, a jump stays. In float64, as float32 has steps of its own.
+    On each of 8,000 panels of [0, 1] the rise of gamma must equal the integral of its derivative. Panels where it
+    does not are halved repeatedly: the difference vanishes at a steep end and remains at a jump. Computed in float64,
+    because the rounding of float32 looks like jumps.
     """
     with jax.enable_x64(True):
         _refuse_others(schedule)
@@ -80,16 +81,16 @@ def check_increasing(schedule: AbstractSchedule) -> None:
 def check_ends(schedule: AbstractSchedule) -> None:
     """Raises RecipeError if gamma goes where z_t in float32 has lost its noise or its image: see `limits.MAX_GAMMA`."""
     ends = ends_of(schedule)
-    # 1: what float32 makes of the ends of a schedule that computes alpha^2 or sigma^2
+    # + 1 for the rounding of float32 at the ends of a schedule that computes alpha^2 or sigma^2
     if not all(abs(gamma) <= MAX_GAMMA + 1 for gamma in ends):  # written so that a NaN is refused
         raise RecipeError(
             f"gamma goes from {ends[0]:g} to {ends[1]:g}: expected {-MAX_GAMMA:g} to {MAX_GAMMA:g}. "
-            "Below, z_t has lost its noise in float32, and above its image."
+            "In float32, z_t loses its noise below this range, and its image above it."
         )
 
 
 def _refuse_others(schedule: AbstractSchedule) -> None:
-    """What is not one floating-point number."""
+    """Raises RecipeError unless gamma(t) is one floating-point number."""
     gamma: Any = eqx.filter_eval_shape(schedule, jnp.zeros(()))
     if getattr(gamma, "shape", None) != () or not jnp.issubdtype(gamma.dtype, jnp.floating):
         found = f"{gamma.dtype} of shape {gamma.shape}" if hasattr(gamma, "shape") else type(gamma).__name__
@@ -109,7 +110,11 @@ def _refuse_rest(schedule: AbstractSchedule) -> None:
 
 
 def _unexplained(schedule: AbstractSchedule, low: Float[np.ndarray, " n"], width: float) -> tuple[float, float, float]:
-    """Rise minus integrated derivative: of panels that came right, of those that never did, and where these are."""
+    """Sums rise minus integrated derivative over the panels where they agree and over the panels where they do not.
+
+    Returns:
+        The two sums, and the place of the panels that disagree.
+    """
     deviation, slope = _panels(schedule, low, width)
     _refuse_fall(low, slope)
     bad = abs(deviation) > _TOLERANCE_OF_PANEL
@@ -123,7 +128,7 @@ def _unexplained(schedule: AbstractSchedule, low: Float[np.ndarray, " n"], width
 def _panels(
     schedule: AbstractSchedule, low: Float[np.ndarray, " n"], width: float
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Of panels that start at `low`: rise minus integrated derivative (two Gauss points), and the lesser derivative."""
+    """Returns, per panel, rise minus integrated derivative (two Gauss points), and the smaller derivative."""
     padded = np.resize(low, _PANELS)  # one shape, one compilation
     offsets = width * (0.5 + np.array([[-1], [1]]) / np.sqrt(12))
     ends = np.asarray(_at(schedule, jnp.asarray(np.stack([padded, padded + width])))[0])

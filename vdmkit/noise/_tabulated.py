@@ -19,12 +19,12 @@ from vdmkit.registry import register
 
 
 def linear_betas(steps: int) -> Float[np.ndarray, " steps"]:
-    """From 1e-4 to 0.02 for 1,000 steps (Ho et al. 2020, arXiv 2006.11239), and as much larger as there are fewer."""
+    """Returns DDPM's betas, 1e-4 to 0.02 for 1,000 steps (Ho et al. 2020, arXiv 2006.11239), times 1,000 / steps."""
     return np.linspace(1e-4, 0.02, steps) * 1000 / steps
 
 
 def cosine_betas(steps: int) -> Float[np.ndarray, " steps"]:
-    """Of alpha^2 = cos^2, with offset 0.008, at most 0.999 (Nichol & Dhariwal 2021, arXiv 2102.09672, eq. 17)."""
+    """Returns the betas of alpha^2 = cos^2 with offset 0.008, at most 0.999 (arXiv 2102.09672, eq. 17)."""
     u = (np.arange(steps + 1) / steps + 0.008) / 1.008 * np.pi / 2
     return np.minimum(1 - np.cos(u[1:]) ** 2 / np.cos(u[:-1]) ** 2, 0.999)
 
@@ -34,15 +34,15 @@ _TABLES = {"linear": linear_betas, "cosine": cosine_betas}
 
 @register("schedule", "tabulated")
 class Tabulated(AbstractSchedule):
-    """gamma of a table of T betas at t = 0, 1 / (T - 1), ..., 1, and straight lines between.
+    """gamma of a table of T betas at t = 0, 1 / (T - 1), ..., 1, interpolated linearly.
 
-    The model of T steps in discrete time has objective.steps = T - 1: its last step, from alpha_1 to the data, is
-    the observation.
+    A model with T steps in discrete time has objective.steps = T - 1, because its last step, from alpha_1 to the data,
+    is the observation.
 
     Args:
-        table: DDPM's betas, "linear", or iDDPM's, "cosine", unless `betas` are given.
-        steps: Their number T.
-        betas: Any table.
+        table: DDPM's betas, "linear", or iDDPM's, "cosine"; ignored if `betas` are given.
+        steps: Number T of betas.
+        betas: Another table of betas.
     """
 
     betas: tuple[float, ...] = eqx.field(static=True)
@@ -62,7 +62,7 @@ class Tabulated(AbstractSchedule):
         self.gamma_min, self.gamma_max = self.gammas()[[0, -1]].tolist()
 
     def gammas(self) -> Float[np.ndarray, " steps"]:
-        """gamma_1, ..., gamma_T, float64."""
+        """Returns gamma_1, ..., gamma_T in float64."""
         log_alpha2 = np.cumsum(np.log1p(-np.asarray(self.betas)))
         return np.log(-np.expm1(log_alpha2)) - log_alpha2
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The variational bound, and what a training objective chooses: time sampler, weighting, steps."""
+"""The variational bound, and the choices of a training objective: time sampler, weighting, steps."""
 
 from vdmkit.objective._bound import (
     Bound,

@@ -29,7 +29,7 @@ class Bound(eqx.Module):
 
     @property
     def total(self) -> Float[Array | np.ndarray, "*batch"]:
-        """The bound on -log p(x), nats per image."""
+        """Returns the bound on -log p(x) in nats per image."""
         return self.prior + self.reconstruction + self.diffusion
 
 
@@ -45,7 +45,7 @@ class NoiseLevel(eqx.Module):
 
 
 def prior_loss(model: DiffusionModel, x: Float[Array, "h w c"]) -> Float[Array, ""]:
-    """KL(q(z_1 | x) || p(z_1)). p(z_1) = N(0, (alpha_1^2 + sigma_1^2) I), so that only gamma_1 matters."""
+    """Returns KL(q(z_1 | x) || p(z_1)), p(z_1) = N(0, (alpha_1^2 + sigma_1^2) I); it depends on gamma_1 alone."""
     gamma_1 = model.schedule(jnp.ones(()))
     alpha2 = jax.nn.sigmoid(-gamma_1)
     return 0.5 * (alpha2 * x**2 - alpha2 + jax.nn.softplus(-gamma_1)).sum()
@@ -54,14 +54,14 @@ def prior_loss(model: DiffusionModel, x: Float[Array, "h w c"]) -> Float[Array, 
 def reconstruction_loss(
     model: DiffusionModel, image: Real[Array, "h w c"], eps_0: Float[Array, "h w c"]
 ) -> Float[Array, ""]:
-    """-log p(x | z_0) at z_0 / alpha_0 = x + exp(gamma_0 / 2) eps_0."""
+    """Returns -log p(x | z_0) at z_0 / alpha_0 = x + exp(gamma_0 / 2) eps_0."""
     gamma_0 = model.schedule(jnp.zeros(()))
     z_0 = model.observation.encode(image) + jnp.exp(gamma_0 / 2) * eps_0
     return -model.observation.log_prob(image, z_0, gamma_0, lambda: model.x_hat(z_0, gamma_0))
 
 
 def noise_level(schedule: AbstractSchedule, t: Float[Array, ""]) -> NoiseLevel:
-    """At one time, in continuous time."""
+    """Returns the noise level at t in continuous time."""
     gamma, rate = gamma_and_derivative(schedule, t)
     return NoiseLevel(gamma, rate, gamma)
 
@@ -75,7 +75,7 @@ def diffusion_loss(
     *,
     key: PRNGKeyArray | None = None,
 ) -> Float[Array, ""]:
-    """The diffusion loss at one noise level, 1/2 rate |eps - eps_hat|^2. `key` drives dropout."""
+    """Returns the diffusion loss at one noise level, 1/2 rate |eps - eps_hat|^2. `key` drives dropout."""
     return 0.5 * noise.rate * eps_error(model, x, noise.gamma, eps, condition, key=key)
 
 
@@ -88,12 +88,12 @@ def eps_error(
     *,
     key: PRNGKeyArray | None = None,
 ) -> Float[Array, ""]:
-    """|eps - eps_hat(z; gamma)|^2 of the latent z = alpha x + sigma eps. `key` drives dropout."""
+    """Returns |eps - eps_hat(z; gamma)|^2 at the latent z = alpha x + sigma eps. `key` drives dropout."""
     z = diffuse(model.path, gamma, x, eps)
     return ((eps - model.denoise(z, gamma, condition, key=key).eps_hat) ** 2).sum()
 
 
 def step_end(t: Float[Array, "*batch"], steps: int) -> Float[Array, "*batch"]:
-    """The end i/T of the step that t in [0, 1) lies in; t itself in continuous time (steps = 0)."""
+    """Returns the end i/T of the step that contains t in [0, 1); t itself in continuous time (steps = 0)."""
     # ceil(0) would give the step before the first
     return jnp.maximum(jnp.ceil(t * steps), 1) / steps if steps else t

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training loss as a function, for a training loop of one's own."""
+"""The training loss as a function, for custom training loops."""
 
 from collections.abc import Mapping
 
@@ -27,10 +27,11 @@ def loss(
     `equinox.filter_value_and_grad(loss, has_aux=True)`. It works under `jax.jit`.
 
     Args:
-        images: levels 0..levels - 1, or float32 where the model's data are continuous.
-        key: drives times, noise and dropout.
-        objective: the bound in continuous time, its times spread evenly over the batch, if it is left out.
-        condition: side information on the images by name, each of shape (b,).
+        model: The model.
+        images: Levels 0..levels - 1, or float32 if the model's data are continuous.
+        key: Random key of times, noise and dropout.
+        objective: By default the bound in continuous time with low-discrepancy times.
+        condition: Side information on the images by name, each of shape (b,).
     """
     objective = objective or Objective()
     key_draws, key_dropout = jax.random.split(key)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times drawn where the loss is large."""
+"""A time sampler with a density proportional to the loss."""
 
 from typing import Annotated
 
@@ -15,19 +15,19 @@ from vdmkit.registry import register
 
 @register("time_sampler", "loss_adaptive")
 class LossAdaptive(AbstractTimeSampler):
-    """The density of t is as the loss that training met there (VDM++: Kingma & Gao 2023, arXiv 2303.00848).
+    """The density of t is proportional to the loss observed there (VDM++: Kingma & Gao 2023, arXiv 2303.00848).
 
-    Every draw then counts alike, whatever the schedule. That is a schedule learned in another place: with u the uniform
-    variable behind t, gamma(t(u)) has the density of gamma that the schedule gamma'(t) ~ 1 / (loss at gamma) has, the
-    one of least variance where losses at one gamma do not vary (objective.schedule_loss = "variance" learns it in
-    general).
+    The weighted loss is then about constant in t for any schedule. This is equivalent to learning the schedule: with u
+    the uniform variable behind t, gamma(t(u)) has the density of gamma of the schedule gamma'(t) ~ 1 / (loss at gamma),
+    which has the least variance if losses at one gamma do not vary (objective.schedule_loss = "variance" learns the
+    general case).
 
-    The loss is an average by bins of t that forgets; a share of the draws is uniform, so that no weight is large.
+    The loss is a running average in bins of t; a share of the draws is uniform, which limits the weights.
 
     Args:
-        bins: Of equal width.
-        decay: What one batch leaves of what was known before.
-        uniform: The share of uniform draws.
+        bins: Number of bins, of equal width.
+        decay: Weight of the old average after one batch.
+        uniform: Share of uniform draws.
     """
 
     total: Float[Array, " bins"]
@@ -46,9 +46,9 @@ class LossAdaptive(AbstractTimeSampler):
         self.decay, self.uniform = decay, uniform
 
     def density(self) -> Float[Array, " bins"]:
-        """Of t, with mean 1."""
+        """Returns the density of t in each bin, with mean 1."""
         mean = self.total.sum() / jnp.maximum(self.count.sum(), 1)
-        loss = (self.total + mean) / (self.count + 1)  # as if each bin had met the mean once
+        loss = (self.total + mean) / (self.count + 1)  # as if the mean had been observed once in each bin
         relative = jnp.where(mean > 0, loss / jnp.where(mean > 0, loss.mean(), 1), 1)
         return self.uniform + (1 - self.uniform) * relative
 

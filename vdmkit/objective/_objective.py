@@ -43,9 +43,9 @@ class Draws(eqx.Module):
 
 
 class Objective(eqx.Module):
-    """Bounds of a batch of images. `steps` = 0 is continuous time. The defaults are the paper's.
+    """The objective of a batch of images. `steps` = 0 is continuous time. The defaults are the paper's.
 
-    The interior of the schedule follows the bound as everything else does, or else the variance: see `check_variance`.
+    The interior of the schedule is trained on the bound, or on the variance of the loss: see `check_variance`.
     """
 
     time_sampler: AbstractTimeSampler = LowDiscrepancy()
@@ -56,7 +56,7 @@ class Objective(eqx.Module):
     grid: AbstractGrid = UniformInTime()
 
     def draw(self, shape: tuple[int, int, int, int], *, key: PRNGKeyArray) -> Draws:
-        """The draws for a batch of this shape (b, h, w, c)."""
+        """Returns the draws for a batch of this shape (b, h, w, c)."""
         key_0, key_eps, key_t = jax.random.split(key, 3)
         eps_0, eps = (jax.random.normal(k, shape, dtype=float) for k in (key_0, key_eps))
         t, weight = self.time_sampler(shape[0], key=key_t)
@@ -72,11 +72,11 @@ class Objective(eqx.Module):
         *,
         key: PRNGKeyArray | None = None,
     ) -> Bound:
-        """One unbiased draw of the (weighted) bound of each image, nats. `key` drives dropout."""
+        """Returns one unbiased draw of the (weighted) bound of each image in nats. `key` drives dropout."""
         return self.at(self.noise_levels(model.schedule, draws), model, images, condition, draws, key=key)
 
     def noise_levels(self, schedule: AbstractSchedule, draws: Draws) -> NoiseLevel:
-        """Of each draw of the diffusion loss."""
+        """Returns the noise level of each draw of the diffusion loss."""
         of_time = self._steps.noise_level if self.steps else noise_level
         return jax.vmap(lambda t: of_time(schedule, t))(draws.t)
 
@@ -94,7 +94,7 @@ class Objective(eqx.Module):
         *,
         key: PRNGKeyArray | None = None,
     ) -> Bound:
-        """The same, with the diffusion loss at noise levels that are given."""
+        """Returns the bounds with the diffusion loss at the given noise levels."""
         keys = None if key is None else jax.random.split(key, images.shape[0])
 
         def one(noise: NoiseLevel, image: Array, condition: Condition, draws: Draws, key: PRNGKeyArray | None) -> Bound:
@@ -121,13 +121,20 @@ class Objective(eqx.Module):
     def schedule_gradient(
         self, ends: AbstractSchedule, vjp: Vjp, sensitivity: NoiseLevel, loss: Float[Array, " b"]
     ) -> AbstractSchedule:
-        """The gradient that the schedule is to follow, from that of the mean bound. `loss` is of each image."""
+        """Returns the gradient of the schedule's parameters.
+
+        Args:
+            ends: Gradient of the prior and reconstruction terms.
+            vjp: Vector-Jacobian product of the noise levels.
+            sensitivity: Gradient of the mean bound with respect to the noise levels.
+            loss: Diffusion loss of each image.
+        """
         if self.schedule_loss == "bound":
             return bound_gradient(ends, vjp, sensitivity)
         return variance_gradient(ends, vjp, sensitivity, loss)
 
     def after(self, draws: Draws, bound: Bound) -> "Objective":
-        """The objective of the next batch: the time sampler may learn from the losses of this one."""
+        """Returns the objective of the next batch, whose time sampler may learn from the losses of this one."""
         loss = jnp.asarray(bound.diffusion) / draws.weight
         time_sampler = self.time_sampler.after(draws.t, loss)
         return Objective(time_sampler, self.weighting, self.steps, self.schedule_loss, self.kernel, self.grid)

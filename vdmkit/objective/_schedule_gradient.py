@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""What a schedule is trained on (Kingma et al. 2021, arXiv 2107.00630v6, section 5.1.1 and App. I.2).
+r"""Gradients of a schedule (Kingma et al. 2021, arXiv 2107.00630v6, section 5.1.1 and App. I.2).
 
-Between its ends the schedule does not change the mean of the diffusion loss L, so what it does to E[L^2] it does to
-the variance. The backward pass of the mean loss of n images gives each one's sensitivity to its noise level,
+The interior of a schedule does not change the mean of the diffusion loss L, so E[L^2] and the variance have the same
+gradient. The backward pass of the mean loss of n images gives each one's sensitivity to its noise level,
 a_i = 1/n dL_i / dgamma(t_i) and b_i = 1/n dL_i / dgamma'(t_i). Then, by vector-Jacobian products of the schedule alone,
 
     bound:     d/deta 1/n sum_i L_i   = sum_i       a_i dgamma(t_i)/deta + b_i dgamma'(t_i)/deta
@@ -28,14 +28,14 @@ Vjp = Callable[[NoiseLevel], tuple[AbstractSchedule]]
 
 
 def bound_gradient(ends: AbstractSchedule, vjp: Vjp, sensitivity: NoiseLevel) -> AbstractSchedule:
-    """Of the bound: through the noise levels, and through the `ends` in its prior and reconstruction."""
+    """Returns the gradient of the bound: through the noise levels, plus that of prior and reconstruction (`ends`)."""
     return jax.tree.map(jnp.add, ends, vjp(sensitivity)[0])
 
 
 def variance_gradient(
     ends: AbstractSchedule, vjp: Vjp, sensitivity: NoiseLevel, loss: Float[Array, " n"]
 ) -> AbstractSchedule:
-    """Of the bound for the ends of a `Pinned`, and of the mean squared `loss` for its interior."""
+    """Returns the bound's gradient for the ends of a `Pinned`, and that of the mean squared `loss` for its interior."""
     (squared,) = vjp(jax.tree.map(lambda of_mean: 2 * loss * of_mean, sensitivity))
     interior = attrgetter("interior")
     return eqx.tree_at(interior, bound_gradient(ends, vjp, sensitivity), interior(squared))
@@ -44,7 +44,7 @@ def variance_gradient(
 def check_variance(
     schedule: AbstractSchedule, time_sampler: AbstractTimeSampler, weighting: AbstractWeighting, *, steps: int
 ) -> None:
-    """Raises RecipeError if the variance alone is not all that the interior of the schedule changes."""
+    """Raises RecipeError if the interior of the schedule changes more than the variance of the loss."""
     if problems := list(_problems(schedule, time_sampler, weighting, steps)):
         raise RecipeError("\n".join(f'objective.schedule_loss = "variance": {problem}' for problem in problems))
 
@@ -53,11 +53,11 @@ def _problems(
     schedule: AbstractSchedule, time_sampler: AbstractTimeSampler, weighting: AbstractWeighting, steps: int
 ) -> Iterator[str]:
     if not isinstance(schedule, Pinned):
-        yield "the ends of the schedule are not held. Put it into schedule pinned, as its `interior`."
+        yield "the ends of the schedule are not fixed apart from its interior. Use it as `interior` of schedule pinned."
     elif not jax.tree.leaves(eqx.filter(schedule.interior, eqx.is_inexact_array)):
         yield "the interior of the schedule has nothing to learn. Choose another, such as piecewise_linear."
     if steps:
-        yield f"with objective.steps = {steps} the bound depends on the interior of the schedule. Leave steps out."
+        yield f"with objective.steps = {steps} the bound depends on the interior of the schedule. Remove this key."
     if isinstance(time_sampler, DiscreteGrid):
         yield "with time_sampler discrete_grid the mean loss depends on the interior of the schedule. Choose another."
     if _depends_on_rate(weighting):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""The diffusion loss of T steps, whatever their kernel and their gammas:  T E_i KL(q(z_s | z_t, x) || p(z_s | z_t)).
+r"""The diffusion loss of T steps with any kernel and grid:  T E_i KL(q(z_s | z_t, x) || p(z_s | z_t)).
 
 For the paper's kernel it is T / 2 E_i [expm1(gamma_t - gamma_s) |eps - eps_hat|^2] (Kingma et al. 2021, eq. 13).
 """
@@ -16,14 +16,14 @@ from vdmkit.objective._bound import NoiseLevel
 
 
 class Steps(eqx.Module):
-    """T = `count` steps."""
+    """A bound in T = `count` steps."""
 
     count: int = eqx.field(static=True)
     kernel: AbstractKernel = GaussianKernel()
     grid: AbstractGrid = UniformInTime()
 
     def noise_level(self, schedule: AbstractSchedule, t: Float[Array, ""]) -> NoiseLevel:
-        """Of the step that ends at t, a multiple of 1/T: see `step_end`."""
+        """Returns the noise level of the step that ends at t, a multiple of 1/T: see `step_end`."""
         gamma_t, gamma_s = self.grid.ends_of_step(schedule, t, self.count)
         return NoiseLevel(gamma_t, self.count * jnp.expm1(gamma_t - gamma_s), gamma_s)
 
@@ -38,7 +38,7 @@ class Steps(eqx.Module):
         key: PRNGKeyArray,
         key_dropout: PRNGKeyArray | None = None,
     ) -> Float[Array, ""]:
-        """A draw of T KL of one step, nats."""
+        """Returns a draw of T times the KL of one step in nats."""
         ends = noise.gamma, noise.gamma_s
         return self.count * step_loss(model, self.kernel, x, eps, *ends, condition, key=key, key_dropout=key_dropout)
 
@@ -55,7 +55,7 @@ def step_loss(
     key: PRNGKeyArray,
     key_dropout: PRNGKeyArray | None = None,
 ) -> Float[Array, ""]:
-    """A draw of KL(q(z_s | z_t, x) || p(z_s | z_t)) at z_t = alpha_t x + sigma_t eps, nats.
+    """Returns a draw of KL(q(z_s | z_t, x) || p(z_s | z_t)) at z_t = alpha_t x + sigma_t eps in nats.
 
     Raises:
         RecipeError: the prediction lacks what the kernel needs.

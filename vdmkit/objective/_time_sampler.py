@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""At which times the diffusion loss of a batch is evaluated."""
+"""Samplers of the times at which the diffusion loss of a batch is evaluated."""
 
 import abc
 from dataclasses import KW_ONLY
@@ -17,14 +17,14 @@ from vdmkit.registry import define_kind, register
 
 
 class AbstractTimeSampler(eqx.Module):
-    """Times for a batch. An implementer returns with each its weight, 1 / density, so that the loss stays unbiased."""
+    """A sampler of times; an implementer returns each with its weight 1 / density, so that the loss is unbiased."""
 
     @abc.abstractmethod
     def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-        """n times in [0, 1) and their weights."""
+        """Returns n times in [0, 1) and their weights."""
 
     def after(self, t: Float[Array, " n"], loss: Float[Array, " n"]) -> "AbstractTimeSampler":
-        """The times of the next batch, where the last one had these losses (nats, without the weight of t)."""
+        """Returns the sampler of the next batch, given the last batch's losses in nats, without the weight of t."""
         return self
 
 
@@ -32,7 +32,7 @@ define_kind("time_sampler", "the times at which the loss is evaluated", Abstract
 
 
 def even(n: int, key: PRNGKeyArray) -> Float[Array, " n"]:
-    """One uniform draw shifted by i / n."""
+    """Returns one uniform draw shifted by i / n."""
     return (jax.random.uniform(key, dtype=float) + jnp.arange(n) / n) % 1
 
 
@@ -57,7 +57,7 @@ class DiscreteGrid(AbstractTimeSampler):
     """The midpoints of T equal intervals: the mean of the loss is that of the midpoint rule.
 
     Args:
-        steps: T.
+        steps: Number T of intervals.
     """
 
     _: KW_ONLY
@@ -69,15 +69,15 @@ class DiscreteGrid(AbstractTimeSampler):
 
 @register("time_sampler", "logit_normal")
 class LogitNormal(AbstractTimeSampler):
-    """logit t ~ N(mean, std^2), behind one uniform draw: more of the middle (Esser et al. 2024, arXiv 2403.03206).
+    """logit t ~ N(mean, std^2) with low discrepancy: more draws in the middle (Esser et al. 2024, arXiv 2403.03206).
 
-    The weight of each draw, the inverse of its density, leaves the loss's mean as it is. A share of the draws is
-    uniform, so that no weight is large.
+    The draws are weighted by the inverse of their density, so the mean of the loss does not change. A share of the
+    draws is uniform, which limits the weights.
 
     Args:
-        mean: Above 0, more noise.
-        std: Of logit t.
-        uniform: The share of uniform draws.
+        mean: Mean of logit t; above 0, higher noise levels are more frequent.
+        std: Standard deviation of logit t.
+        uniform: Share of uniform draws.
     """
 
     _: KW_ONLY
@@ -87,7 +87,7 @@ class LogitNormal(AbstractTimeSampler):
 
     def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         u = even(n, key)
-        # u below `uniform` is a uniform draw, and the rest the quantile of a logit-normal one.
+        # u below `uniform` gives a uniform draw; the rest is the quantile of a logit-normal one.
         quantile = jnp.clip((u - self.uniform) / (1 - self.uniform + 1e-7), 1e-6, 1 - 1e-6)
         middle = jax.nn.sigmoid(self.mean + self.std * jax.scipy.special.ndtri(quantile))
         t = jnp.minimum(jnp.where(u < self.uniform, u / self.uniform, middle), 1 - 1e-7)
@@ -102,14 +102,14 @@ class LogitNormal(AbstractTimeSampler):
 
 @register("time_sampler", "signal")
 class Signal(AbstractTimeSampler):
-    """Density ~ alpha^2 = sigmoid(-gamma) of a straight gamma(t), behind one uniform draw.
+    """Density ~ alpha^2 = sigmoid(-gamma) of a linear gamma(t), with low discrepancy.
 
-    For predictions of v: with the ELBO's weights every draw then counts alike where the error of v is constant
-    (Zheng et al. 2023, arXiv 2305.03935, importance sampling on the variance preserving path).
+    For the v prediction: the weighted loss of the ELBO is then constant in t if the error of v is (Zheng et al. 2023,
+    arXiv 2305.03935, importance sampling on the variance preserving path).
 
     Args:
-        gamma_min: Of the straight schedule,
-        gamma_max: and where it ends.
+        gamma_min: gamma at t = 0 of the linear schedule.
+        gamma_max: gamma at t = 1 of the linear schedule.
     """
 
     _: KW_ONLY

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one conversion between nats and bits per dimension."""
+"""The conversion between nats and bits per dimension."""
 
 import math
 from typing import TypeVar
@@ -8,5 +8,5 @@ Nats = TypeVar("Nats")
 
 
 def bits_per_dim(nats: Nats, dimensions: int) -> Nats:
-    """Nats per image (a number, an array or a Bound's leaf) to bits per dimension: nats / (d ln 2)."""
+    """Converts nats per image (a number, an array or a Bound's leaf) to bits per dimension: nats / (d ln 2)."""
     return nats / (dimensions * math.log(2))  # type: ignore[operator]

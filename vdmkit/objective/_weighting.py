@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Weights w of the diffusion loss 1/2 w gamma'(t) |eps - eps_hat|^2. Only w = 1 is the likelihood bound.
 
-Most losses of the literature are a mean over t of m(gamma) |eps - eps_hat|^2, without gamma'(t): they depend on the
-schedule. They are w = 2 m(gamma) / gamma'(t). With T steps, T expm1(gamma_t - gamma_s) stands in the place of gamma'.
+Most losses of the literature are a mean over t of m(gamma) |eps - eps_hat|^2, without gamma'(t), so they depend on the
+schedule: w = 2 m(gamma) / gamma'(t). With T steps, T expm1(gamma_t - gamma_s) replaces gamma'.
 
     |x - x_hat|^2 = e^gamma |eps - eps_hat|^2
     |v - v_hat|^2 = (1 + e^gamma) |eps - eps_hat|^2
@@ -26,11 +26,11 @@ Positive = Annotated[float, Ge(1e-6), Le(1e6)]
 
 
 class AbstractWeighting(eqx.Module):
-    """An implementer supplies w >= 0."""
+    """A weighting of the diffusion loss; an implementer supplies w >= 0."""
 
     @abc.abstractmethod
     def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
-        """The weight at gamma, where the schedule has the derivative `rate`, or T expm1(gamma_t - gamma_s)."""
+        """Returns the weight at gamma, where the schedule has the derivative `rate`, or T expm1(gamma_t - gamma_s)."""
 
 
 define_kind("weighting", "w in the loss; elbo (w = 1) is the likelihood bound", AbstractWeighting)
@@ -57,14 +57,14 @@ class SigmoidWeighting(AbstractWeighting):
 
 @register("weighting", "edm_monotonic")
 class EdmMonotonic(AbstractWeighting):
-    """EDM's weight of each gamma, held at its maximum where there is more noise (Kingma & Gao 2023, arXiv 2303.00848).
+    """EDM's weight as a function of gamma, constant above its maximum (Kingma & Gao 2023, arXiv 2303.00848).
 
     EDM: w ~ N(gamma; 2 mean, (2 std)^2) (e^gamma + sd^2), here with maximum 1. In the paper gamma is -lambda.
 
     Args:
-        mean: Of log(sigma / alpha) in EDM's training.
-        std: Of log(sigma / alpha).
-        sd: Of the data.
+        mean: Mean of log(sigma / alpha) in EDM's training.
+        std: Standard deviation of log(sigma / alpha) in EDM's training.
+        sd: Standard deviation of the data.
     """
 
     _: KW_ONLY
@@ -73,7 +73,7 @@ class EdmMonotonic(AbstractWeighting):
     sd: DataScale = eqx.field(static=True, default=0.5)
 
     def log_weight(self, gamma: Float[Array, "*n"]) -> Float[Array, "*n"]:
-        """EDM's, up to a constant."""
+        """Returns the log of EDM's weight, up to a constant."""
         return -(((gamma / 2 - self.mean) / self.std) ** 2) / 2 + jnp.log(jnp.exp(gamma) + self.sd**2)
 
     def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
@@ -93,7 +93,7 @@ class Simple(AbstractWeighting):
 
 @register("weighting", "snr")
 class Snr(AbstractWeighting):
-    """SNR^power |x - x_hat|^2: of power 1 as `simple`, of power 0 unweighted."""
+    """SNR^power |x - x_hat|^2: power 1 is `simple`, power 0 the unweighted error of x."""
 
     _: KW_ONLY
     power: Annotated[float, Ge(-1), Le(3)] = eqx.field(static=True, default=1.0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Progress of long computations."""
+"""Display of the progress of long computations."""
 
 from vdmkit.progress._track import Advance, Meter, Note, Progress, track
 

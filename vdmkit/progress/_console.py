@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Progress on standard error: a bar with time left on a terminal, a line now and then elsewhere."""
+"""Progress on standard error: a bar with the remaining time on a terminal, else a line now and then."""
 
 import sys
 import time
@@ -18,13 +18,13 @@ from vdmkit.progress._track import Advance, Note
 
 _SECONDS_BETWEEN_LINES = 15.0
 _SECONDS_BETWEEN_NOTES = 1.0
-_SHORTEST = 1.0  # seconds; what takes less is not worth a line
+_SHORTEST = 1.0  # seconds; shorter tasks get no line
 _shown: list[Progress] = []
 
 
 @contextmanager
 def on_console(what: str, total: int, done: int = 0) -> Iterator[Advance]:
-    """Show how far `what` has come. Only the first of several processes shows anything."""
+    """Shows the progress of `what`. Only the first of several processes shows anything."""
     if jax.process_index() > 0:
         yield lambda n=1, note=None: None
     elif sys.stderr.isatty():
@@ -36,9 +36,9 @@ def on_console(what: str, total: int, done: int = 0) -> Iterator[Advance]:
 
 @dataclass
 class _Clock:
-    """Tells how long something has taken, and how long it will take at its pace since the first advance.
+    """Measures the elapsed time, and estimates the remaining time from the pace since the first advance.
 
-    The time before the first advance is that of compilation.
+    The time before the first advance is mostly compilation, so it does not count for the pace.
     """
 
     total: int
@@ -48,7 +48,7 @@ class _Clock:
     last: float = 0.0
 
     def advance(self, n: int) -> None:
-        """Note that n more are done."""
+        """Records that n more are done."""
         self.done += n
         self.last = time.monotonic()
         self.first = self.first or (self.last, self.done)
@@ -60,7 +60,7 @@ class _Clock:
 
     @property
     def left(self) -> float | None:
-        """Seconds; None before there is a pace."""
+        """Returns the remaining seconds, or None before the second advance."""
         if self.done >= self.total:
             return 0.0
         if self.first is None or self.done == self.first[1]:
@@ -79,7 +79,7 @@ def _clock_time(seconds: float) -> str:
 
 @contextmanager
 def _task(what: str, clock: _Clock) -> Iterator[Advance]:
-    """A bar of its own, or for the time being one below the bar that is shown: two displays overwrite each other."""
+    """Adds a bar to the display that is shown, or opens one: two displays would overwrite each other."""
     if _shown:
         task = _add(_shown[0], what, clock)
         try:
@@ -107,7 +107,7 @@ def _bar() -> Progress:
 
 
 class _Times(ProgressColumn):
-    """What the clock of a task says."""
+    """A column with the elapsed and remaining time of a task."""
 
     def render(self, task: Task) -> Text:
         return Text(str(task.fields["clock"]))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a long computation tells how far it has come: to nobody, to the console, or to a meter of the caller's."""
+"""Reports the progress of a long computation to the console, to the caller's own meter, or not at all."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,23 +7,23 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 Note = Callable[[], str]
 Advance = Callable[..., None]
-"""advance(n=1, note=None): n more are done; the note, asked for when it is shown, stands beside the bar."""
+"""advance(n=1, note=None) reports n more done; `note` is called when the progress is shown, and stands beside it."""
 
 
 @runtime_checkable
 class Meter(Protocol):
-    """What `progress` may be: an object that is told of the start, of every advance, and of the end."""
+    """An object that `progress` may be: it is notified of the start, of every advance, and of the end."""
 
     def start(self, what: str, total: int, done: int) -> None:
-        """`what`, such as "sampling", begins; `done` of `total` were done before."""
+        """Called when `what`, such as "sampling", begins; `done` of `total` were done before."""
         ...
 
     def advance(self, n: int = 1, note: Note | None = None) -> None:
-        """`n` more are done."""
+        """Called when `n` more are done."""
         ...
 
     def stop(self) -> None:
-        """It has ended, or failed."""
+        """Called at the end, also after an error."""
         ...
 
 
@@ -33,7 +33,7 @@ Progress = Meter | Literal["auto"] | None
 
 @contextmanager
 def track(progress: Progress, what: str, total: int, done: int = 0) -> Iterator[Advance]:
-    """Gives the function that `what`, while it goes from `done` to `total`, calls to say that more is done."""
+    """Yields the function that the task `what` calls to report progress, from `done` to `total`."""
     if progress is None:
         yield _nothing
     elif progress == "auto":
@@ -50,4 +50,4 @@ def track(progress: Progress, what: str, total: int, done: int = 0) -> Iterator[
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:
-    """What is called when nobody wants to know."""
+    """Ignores every call, for `progress=None`."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How near samples are to real images: distances between their features, which are named as what they are."""
+"""Scores of samples: distances between the features of samples and of real images."""
 
 from vdmkit.quality._distances import Neighbours, frechet_distance, neighbours
 from vdmkit.quality._features import FEATURES, features_of

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Distances between two sets of features, float64."""
+"""Distances between two sets of features, in float64."""
 
 from dataclasses import dataclass
 
@@ -13,13 +13,14 @@ _NEIGHBOURS = 5
 
 
 def frechet_distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) -> float:
-    """|mean_a - mean_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^1/2) of the Gaussians with their moments.
+    """Returns |mean_a - mean_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^1/2) of the Gaussians with the sets' moments.
 
-    Heusel et al. 2017, arXiv 1706.08500, eq. 6. It is never below 0, and falls with n: compare with as many real ones.
+    Heusel et al. 2017, arXiv 1706.08500, eq. 6. It is biased upwards and falls with n, so compare with the distance of
+    as many real images.
 
-    With S = R^T R, the last trace is the sum of the singular values of R_a R_b^T: S_a S_b and the square of this
-    matrix share their non-zero eigenvalues. So no root is taken of eigenvalues that are 0 but for rounding, which most
-    are where n < d.
+    With S = R^T R, the last trace is the sum of the singular values of R_a R_b^T, because S_a S_b and the square of
+    this matrix share their non-zero eigenvalues. This avoids roots of eigenvalues that are 0 up to rounding, as most
+    are for n < d.
     """
     offset = a.mean(0) - b.mean(0)
     r_a, r_b = _factor(a), _factor(b)
@@ -28,14 +29,14 @@ def frechet_distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) -
 
 
 def _factor(x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "r d"]:
-    """R of min(n, d) rows: R^T R is the covariance."""
+    """Returns R of min(n, d) rows, where R^T R is the covariance."""
     centred = (x - x.mean(0)) / np.sqrt(len(x) - 1)
-    return np.asarray(np.linalg.qr(centred, mode="r"))  # asarray, since numpy's types say that it is a tuple
+    return np.asarray(np.linalg.qr(centred, mode="r"))  # asarray, because numpy's types declare a tuple
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Shares of samples among the real (precision, density) and of the real among samples (recall, coverage)."""
+    """Shares of samples near real images (precision, density) and of real images near samples (recall, coverage)."""
 
     precision: float
     recall: float
@@ -44,13 +45,13 @@ class Neighbours:
 
 
 def neighbours(real: Float[np.ndarray, "n d"], samples: Float[np.ndarray, "m d"], k: int = _NEIGHBOURS) -> Neighbours:
-    """By balls around each point that reach to its k-th neighbour of the same set.
+    """Returns the shares by balls around each point that reach to its k-th neighbour of the same set.
 
-    Precision and recall: Kynkaanniemi et al. 2019, arXiv 1904.06991, eq. 2, with the edge of a ball. Density and
-    coverage: Naeem et al. 2020, arXiv 2002.09797, without it, as in their code. It matters where images are repeated.
+    Precision and recall: Kynkaanniemi et al. 2019, arXiv 1904.06991, eq. 2, with closed balls. Density and coverage:
+    Naeem et al. 2020, arXiv 2002.09797, with open balls, as in their code. The edge matters if images are repeated.
 
     Raises:
-        DataError: fewer than k + 1 of either.
+        DataError: one of the sets has at most k images.
     """
     if min(len(real), len(samples)) <= k:
         raise DataError(f"{len(real)} real images and {len(samples)} samples: expected more than {k} of each.")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features of images that need no trained network: what is compared when samples are scored.
+"""Features of images that need no trained network, by which samples are scored.
 
-None of them is Inception's: a Frechet distance of them is no FID.
+A Frechet distance of these features is not FID, which needs Inception's.
 """
 
 from collections.abc import Callable
@@ -13,23 +13,24 @@ _PATCH, _FILTERS, _SEED = 4, 64, 0
 
 
 def features_of(kind: str, images: Real[np.ndarray, "n h w c"], levels: int) -> Float[np.ndarray, "m d"]:
-    """A row for each image, or for each patch; float64.
+    """Returns features in float64, a row for each image or for each patch.
 
     Args:
-        kind: one of FEATURES.
-        levels: of the images, or 0 where they are continuous.
+        kind: One of FEATURES.
+        images: The images.
+        levels: Number of levels of the images, or 0 if they are continuous.
     """
     x = images.astype(np.float64)
     return FEATURES[kind](2 * (x + 0.5) / levels - 1 if levels else x)
 
 
 def _pixels(x: Float[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n d"]:
-    """The image itself."""
+    """Returns the pixels as features."""
     return x.reshape(len(x), -1)
 
 
 def _patches(x: Float[np.ndarray, "n h w c"]) -> Float[np.ndarray, "m d"]:
-    """Patches of 4x4 pixels side by side, each less its mean: what is near by, wherever it is."""
+    """Returns adjacent patches of 4x4 pixels, each minus its mean, which describe local structure at any position."""
     n, h, w, c = x.shape
     p = min(_PATCH, h, w)
     x = x[:, : h // p * p, : w // p * p]
@@ -38,7 +39,7 @@ def _patches(x: Float[np.ndarray, "n h w c"]) -> Float[np.ndarray, "m d"]:
 
 
 def _random(x: Float[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n d"]:
-    """Mean and spread over the image of 64 random 3x3 filters, rectified; the filters are always the same."""
+    """Returns mean and standard deviation over the image of 64 fixed, random, rectified 3x3 filters."""
     _, h, w, c = x.shape
     rng = np.random.default_rng(_SEED)
     filters = rng.standard_normal((3, 3, c, _FILTERS)) / np.sqrt(9 * c)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inception's features, the only ones whose Frechet distance is FID. Its weights are a file that the user has."""
+"""Inception's features, whose Frechet distance is FID. The user supplies the file of weights."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,23 +13,23 @@ from vdmkit.paths import not_a_file
 from vdmkit.progress import Progress, track
 
 Extractor = Callable[[UInt8[np.ndarray, "n h w 3"]], Float[np.ndarray, "n d"]]
-"""Features of 8-bit RGB images, a row for each."""
+"""A function that returns features of 8-bit RGB images, one row per image."""
 _NAME = "weights-inception-2015-12-05-6726825d.pth"
 _SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 _BATCH = 32
 
 
 def load_inception(path: Path, progress: Progress = None) -> Extractor:
-    """The 2,048 pooled features of the network that FID is defined by, float64, computed by torch-fidelity.
+    """Returns the extractor of the 2,048 pooled features that define FID, in float64, computed by torch-fidelity.
 
-    Heusel et al. 2017, arXiv 1706.08500. On the CPU in float32, so that no accelerator's rounding is in the number: a
-    fraction of a second an image.
+    Heusel et al. 2017, arXiv 1706.08500. It runs on the CPU in float32, to avoid an accelerator's rounding, and takes
+    a fraction of a second per image.
 
     Raises:
         DataError: the file is not the published one.
         VdmkitError: torch-fidelity is not installed.
     """
-    _check(path)  # first: torch runs what a file of weights tells it to
+    _check(path)  # before loading: a file of weights can make torch execute code
     try:
         import torch  # pyright: ignore[reportMissingImports]
         from torch_fidelity import FeatureExtractorInceptionV3  # pyright: ignore[reportMissingImports]
@@ -53,15 +53,15 @@ def load_inception(path: Path, progress: Progress = None) -> Extractor:
 
 
 def as_rgb(images: Real[np.ndarray, "n h w c"], levels: int) -> UInt8[np.ndarray, "n h w 3"]:
-    """What Inception sees: levels 0..levels-1 scaled to 0..255 and rounded, gray in all three channels.
+    """Returns the input of Inception: levels 0..levels-1 scaled to 0..255 and rounded, gray in all three channels.
 
     Raises:
-        DataError: continuous images, or ones that are neither gray nor RGB.
+        DataError: the images are continuous, or neither gray nor RGB.
     """
     channels = images.shape[-1]
     if levels == 0 or channels not in (1, 3):
         found = f"{channels} channels" if levels else "continuous data (levels = 0)"
-        raise DataError(f"FID is of gray or RGB images with levels, found {found}. Score them without Inception.")
+        raise DataError(f"FID needs gray or RGB images with levels, found {found}. Score them without Inception.")
     if levels != 256:
         images = np.rint(images * (255 / (levels - 1)))
     return np.repeat(images.astype(np.uint8), 3 // channels, axis=-1)

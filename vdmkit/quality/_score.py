@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samples of a model scored against real images, beside what other real images score."""
+"""Scores a model's samples against real images, beside the scores of other real images."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -24,9 +24,9 @@ _USUAL = 50_000
 
 @dataclass(frozen=True)
 class Fid:
-    """The Frechet distance of Inception's features, of samples and of as many real images, to the same real ones.
+    """FID of samples, and of as many training images, to the same test images.
 
-    Those are test images, while most published FIDs are to the training images.
+    Most published FIDs use training images as the reference.
     """
 
     distance: float
@@ -40,7 +40,7 @@ class Fid:
 
 @dataclass(frozen=True)
 class Scores:
-    """By features: the distance and the neighbours of samples, and of as many real images, to the same real ones."""
+    """Frechet distances and neighbours of samples, and of as many training images, to the same test images."""
 
     count: int
     reference: str
@@ -65,7 +65,7 @@ class Scores:
             cells = [f"{self.distance[kind]:.4f} ({self.distance_of_real[kind]:.4f})"]
             cells += [f"{ours[name]:.3f} ({theirs[name]:.3f})" for name in names[1:]]
             lines.append(f"{kind:10} " + " ".join(f"{cell:>20}" for cell in cells))
-        lines.append("None of these features is Inception's: these distances are no FID.")
+        lines.append("These features are not Inception's, so these distances are not FID.")
         return "\n".join([*lines, str(self.fid)] if self.fid else lines)
 
 
@@ -81,16 +81,22 @@ def score(
     inception: Extractor | None = None,
     progress: Progress = None,
 ) -> Scores:
-    """Draw `count` samples and compare them with as many test images, of the samples' label.
+    """Draws `count` samples and compares them with as many test images, of the samples' label.
 
     Args:
-        drawn: how, for the record; its label is that of the samples.
-        seed: of the samples, and of which real images they are compared with.
-        inception: adds FID, by these features.
+        model: The model.
+        config: Settings of sampling.
+        count: Number of samples.
+        test: Test images, the reference.
+        train: Training images, which are scored beside the samples.
+        drawn: Record of how the samples are drawn; its label is that of the samples.
+        seed: Seed of the samples, and of the choice of real images.
+        inception: Extractor of Inception's features, which adds FID.
+        progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress.Meter`.
 
     Raises:
-        DataError: the test or the training set holds fewer images, they do not fit the model, or Inception cannot see
-            them.
+        DataError: the test or the training set has fewer images, the images do not fit the model, or Inception cannot
+            take them.
         NonFiniteError: some samples are not finite.
     """
     check_fits(model, test)
@@ -117,7 +123,7 @@ def score(
 
 
 def _of_label(images: Images, label: int | None) -> Real[np.ndarray, "n h w c"]:
-    """The images that show it: to others, samples of one label are not alike, and should not be."""
+    """Returns the images of a label, because samples of one label should only be compared with these."""
     if label is None:
         return images.pixels
     assert images.labels is not None, "guidance was refused"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recipes: TOML files that say everything about a run. Importing this loads no JAX."""
+"""Recipes: TOML files that describe a run completely. Importing this loads no JAX."""
 
 from vdmkit.recipe._drawn import Drawn, drawn_by
 from vdmkit.recipe._dump import differences, dump, flat, one_line, resolved

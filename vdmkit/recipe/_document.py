@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TOML text to plain values, each of which remembers the file and line, or the `--set`, that it came from."""
+"""Reads TOML into plain values and records the file and line, or the `--set`, of each."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from vdmkit.recipe._names import find_recipe, locate_recipe
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """A file and a line of it (0: the file as a whole), or a `--set` argument."""
+    """A file and a line in it (0 for the whole file), or a `--set` argument."""
 
     source: str
     line: int = 0
@@ -35,18 +35,18 @@ class Document:
     places: Mapping[Keys, Place]
 
     def place(self, keys: Keys) -> Place:
-        """Where `keys` was written, or the nearest table around it."""
+        """Returns where `keys` was written, or the nearest table around it."""
         while keys not in self.places:
             keys = keys[:-1]
         return self.places[keys]
 
 
 def read_document(name: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Document:
-    """Read a recipe by its path or name, what it extends, and `key=value` overrides, the later ones winning.
+    """Reads a recipe by its path or name, what it extends, and `key=value` overrides; later overrides win.
 
     Raises:
-        RecipeError: a file is missing or not TOML (file:line:column), `extends` goes in a circle,
-            or an override is not KEY=VALUE.
+        RecipeError: a file is missing or not TOML (file:line:column), `extends` is circular, or an override is not
+            KEY=VALUE.
     """
     document = _read_file(find_recipe(name), ())
     changes = Document({}, {})
@@ -56,7 +56,7 @@ def read_document(name: str | os.PathLike[str], overrides: Iterable[str] = ()) -
 
 
 def merge(base: Document, top: Document) -> Document:
-    """`top` over `base`. Tables are merged key by key, but one with another `name` replaces the old one."""
+    """Merges `top` over `base`, tables key by key; a table with another `name` replaces the old one."""
     places = dict(base.places)
     values = _merge_tables(base.values, top.values, (), places)
     return Document(values, {**places, **top.places, (): base.places.get((), Place("--set"))})
@@ -88,7 +88,7 @@ def _forget(keys: Keys, places: dict[Keys, Place]) -> None:
 def _read_file(path: Path, children: tuple[Path, ...]) -> Document:
     if path.resolve() in children:
         chain = " -> ".join(str(child) for child in (*children, path.resolve()))
-        raise RecipeError(f"{path}: extends goes in a circle: {chain}. Remove one of these lines.")
+        raise RecipeError(f"{path}: extends is circular: {chain}. Remove one of these lines.")
     text = _read_text(path)
     values = _parse(text, path)
     places = {keys: Place(str(path), line) for keys, line in line_map(text).items()}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How samples are drawn, in words."""
+"""A record in words of how samples are drawn."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +10,7 @@ from vdmkit.recipe._recipe import Recipe
 
 @dataclass(frozen=True)
 class Drawn:
-    """How samples were drawn, for the record; without a `label` and with guidance above 0, each label in turn."""
+    """A record of how samples were drawn; with guidance above 0 and no `label`, they have each label in turn."""
 
     sampler: str
     grid: str
@@ -21,7 +21,7 @@ class Drawn:
 
     @property
     def settings(self) -> str:
-        """All but the components."""
+        """Returns the settings without the components."""
         end = "z_0" if self.end == "latent" else "the image"
         labels = "labels in turn" if self.label is None else f"label {self.label}"
         return f"{self.steps:,} steps to {end}, guidance {self.guidance:g}, {labels if self.guidance else 'no labels'}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Recipe as plain values and as TOML, with every default written out."""
+"""Writes a Recipe as plain values or TOML, including every default."""
 
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -13,17 +13,17 @@ from vdmkit.registry import Choice
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as TOML values. Keys whose value is None are left out: TOML has no null."""
+    """Returns the recipe as TOML values. Keys with value None are omitted, because TOML has no null."""
     return _plain(recipe)
 
 
 def dump(recipe: Recipe) -> str:
-    """TOML text that `load_recipe` reads back to an equal recipe."""
+    """Returns TOML text that `load_recipe` reads back to an equal recipe."""
     return tomli_w.dumps(resolved(recipe))
 
 
 def one_line(choice: Choice) -> str:
-    """A component and its keys, such as `ddim eta=0.0`."""
+    """Returns a component and its keys, such as `ddim eta=0.0`."""
 
     def text(value: Any) -> str:
         return f"({one_line(value)})" if isinstance(value, Choice) else toml_text(value)
@@ -32,13 +32,13 @@ def one_line(choice: Choice) -> str:
 
 
 def differences(a: Recipe, b: Recipe) -> list[str]:
-    """Dotted keys in which two recipes differ; empty if they describe the same run."""
+    """Returns the dotted keys in which two recipes differ; empty if they describe the same run."""
     left, right = flat(a), flat(b)
     return [key for key in dict.fromkeys([*left, *right]) if left.get(key) != right.get(key)]
 
 
 def flat(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's values by dotted key."""
+    """Returns the recipe's values by dotted key."""
     return dict(_leaves(resolved(recipe), ""))
 
 

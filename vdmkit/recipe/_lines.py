@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The line of every key of a TOML text.
+"""Finds the line of every key in a TOML text.
 
-tomllib keeps no positions; tomlkit keeps every character, so they can be counted.
+tomllib does not report positions; tomlkit keeps every character, so lines can be counted.
 """
 
 import tomlkit
@@ -13,14 +13,14 @@ Keys = tuple[str | int, ...]
 
 
 def line_map(text: str) -> dict[Keys, int]:
-    """Line (from 1) on which each key or table header stands. `text` is valid TOML with \\n line ends."""
+    """Returns the line (from 1) of each key or table header. `text` is valid TOML with \\n line ends."""
     lines: dict[Keys, int] = {}
     _walk_container(tomlkit.parse(text), (), 1, lines)
     return lines
 
 
 def _walk_container(container: Container, keys: Keys, line: int, lines: dict[Keys, int]) -> int:
-    """Note the lines of everything in `container`, which begins on `line`; return the line after it."""
+    """Records the lines of everything in `container`, which begins on `line`; returns the line after it."""
     for key, item in container.body:
         if key is None:  # blank lines and comments
             line += item.as_string().count("\n")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a TOML file to a checked Recipe."""
+"""Reads a TOML file into a checked Recipe."""
 
 import os
 from collections.abc import Iterable
@@ -18,18 +18,19 @@ def load_recipe(
     plugins: Iterable[str | Path] = (),
     kept: Iterable[str | Path] = (),
 ) -> Recipe:
-    """Read and check a recipe. No array is made, and JAX is not loaded until all files have parsed.
+    """Reads and checks a recipe. No array is made, and JAX is not loaded until all files have been parsed.
 
     Args:
-        name: The path of a TOML file, or the name of a recipe that comes with vdmkit, such as "digits". A path wins.
-            What the recipe `extends` is a path relative to it, or such a name.
-        overrides: `key=value` with a dotted key and a TOML value (or a plain string); they win over the file.
+        name: The path of a TOML file, or the name of a recipe of vdmkit, such as "digits". A path takes precedence.
+            `extends` in the recipe is a path relative to the file, or such a name.
+        overrides: `key=value` with a dotted key and a TOML value (or a plain string), which replace values of the
+            file.
         plugins: Python files that register components.
-        kept: Plugin files of the run whose recipe it is. Their names win over those of installed packages.
+        kept: Plugin files that the recipe's run kept; their names take precedence over installed packages.
 
     Raises:
-        RecipeError: everything that is wrong with the recipe, one line each.
-        RegistryError: a plugin file does not load, or a name of it is taken.
+        RecipeError: the recipe is invalid; the message lists every problem, one per line.
+        RegistryError: a plugin file does not load, or registers a name that is taken.
     """
     document = read_document(name, overrides)
     with kept_plugins(kept):
@@ -42,7 +43,7 @@ def load_recipe(
 
 
 def _reason(reader: Reader) -> list[str]:
-    """Why a component may be unknown."""
+    """Returns a possible reason why a component is unknown."""
     broken = broken_packages() if reader.misses_component else []
     names = ", ".join(map(repr, broken))
-    return [f"What a plugin package brings is unknown while it does not load: {names}."] if broken else []
+    return [f"Components of a plugin package that does not load are unknown: {names}."] if broken else []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recipes that come with vdmkit go by name: `digits` is recipes/digits.toml, `digits/edm` the one in that folder."""
+"""Names of vdmkit's own recipes: `digits` is recipes/digits.toml, `digits/edm` is recipes/digits/edm.toml."""
 
 import difflib
 import os
@@ -12,9 +12,9 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Returns the recipes that come with vdmkit: their files, by name, in the order of the names.
+    """Returns the files of vdmkit's own recipes, by name, sorted.
 
-    A wheel holds them inside the package. A checkout, also one installed as editable, has them beside the package.
+    In a wheel they are inside the package; in a checkout, also one installed as editable, beside it.
     """
     inside, beside = _PACKAGE / "recipes", _PACKAGE.parent / "recipes"
     folder = inside if inside.is_dir() else beside
@@ -23,15 +23,15 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def recipe_summary(path: Path) -> str:
-    """Returns the first line of a recipe without its comment sign; every recipe of vdmkit opens with what it is."""
+    """Returns the first line of a recipe without its comment sign, which describes the recipe."""
     return path.read_text().partition("\n")[0].removeprefix("#").strip()
 
 
 def find_recipe(name: str | os.PathLike[str]) -> Path:
-    """Returns the file of a recipe, given by its path or by a name that `shipped_recipes` has. A path wins.
+    """Returns the file of a recipe, given by its path or by a name in `shipped_recipes`. A path takes precedence.
 
     Raises:
-        RecipeError: there is neither such a file nor such a name; the message has names that are near.
+        RecipeError: neither a file nor a recipe has this name; the message suggests similar names.
     """
     path, advice = locate_recipe(name, Path())
     if reason := not_a_file(path):
@@ -40,10 +40,10 @@ def find_recipe(name: str | os.PathLike[str]) -> Path:
 
 
 def locate_recipe(name: str | os.PathLike[str], folder: Path) -> tuple[Path, str]:
-    """Returns where the recipe is that is called `name` in `folder`.
+    """Returns the file of the recipe called `name` in `folder`, and advice.
 
-    Where there is neither such a file nor such a name, that is `folder / name`, and advice comes with it: sentences
-    that start with a blank.
+    If neither a file nor a recipe has this name, the file is `folder / name`, and the advice is sentences that start
+    with a blank; otherwise the advice is empty.
     """
     path = folder / name
     if os.path.lexists(path) and not os.path.isdir(path):  # a folder `digits` does not hide the recipe `digits`
@@ -54,7 +54,10 @@ def locate_recipe(name: str | os.PathLike[str], folder: Path) -> tuple[Path, str
 
 
 def _advice(path: PurePath, known: list[str]) -> str:
-    """Returns the names whose last part is like that of `path`, and how to list all; nothing for a .toml like none."""
+    """Returns names whose last part is similar to that of `path`, and how to list all names.
+
+    It returns '' for a .toml file without similar names.
+    """
     last, last_parts = path.name.removesuffix(".toml"), {PurePath(one).name for one in known}
     alike = [last] if last in last_parts else difflib.get_close_matches(last, last_parts)
     near = [f'"{one}"' for part in alike for one in known if PurePath(one).name == part]

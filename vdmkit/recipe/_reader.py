@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks a document against constructor signatures. Problems are collected, so that all are shown at once."""
+"""Checks a document against constructor signatures, and collects all problems."""
 
 import inspect
 from collections.abc import Callable
@@ -15,9 +15,9 @@ from vdmkit.registry import Choice, nearest, registry
 
 
 class Reader:
-    """Turns tables of `document` into objects. A result is usable only while `problems` is empty.
+    """Turns tables of `document` into objects. A result is valid only if `problems` is empty.
 
-    `misses_component`: one of the problems is a name that is not registered.
+    `misses_component` is true if one of the problems is a name that is not registered.
     """
 
     def __init__(self, document: Document):
@@ -27,11 +27,11 @@ class Reader:
 
     @property
     def problems(self) -> list[str]:
-        """One line each, in the order of the files and their lines."""
+        """Returns the problems, one line each, in the order of files and lines."""
         return [f"{place}: {text}" for place, text in sorted(self._problems)]
 
     def read(self, target: type, keys: Keys, table: Any) -> Any:
-        """Call the settings class `target` with the keys of `table`; None if there is a problem with them."""
+        """Calls the settings class `target` with the keys of `table`; returns None if they have a problem."""
         before = len(self._problems)
         arguments = self._arguments(_parameters(target), keys, table)
         return target(**arguments) if len(self._problems) == before else None
@@ -104,9 +104,9 @@ def _parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def _component_kind(annotation: Any) -> str:
-    """The kind in `Annotated[Choice, kind]`, or `Annotated[Choice, kind] | None`; or an empty string.
+    """Returns the kind in `Annotated[Choice, kind]` or `Annotated[Choice, kind] | None`, or an empty string.
 
-    A component in Python may be given as an object, too: `Annotated[Choice | AbstractKernel, "kernel"]`.
+    `Annotated[Choice | AbstractKernel, "kernel"]` also accepts an object, in Python.
     """
     if type(None) in get_args(annotation):
         annotation = get_args(annotation)[0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a recipe says. Every keyword-only field here is a key of the TOML file; there is no other schema."""
+"""The contents of a recipe. Every keyword-only field here is a key of the TOML file; there is no other schema."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -23,10 +23,10 @@ class ModelChoices:
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveChoices:
-    """What is minimised. `steps` is T of the discrete-time bound; 0 means continuous time.
+    """The training objective. `steps` is T of the discrete-time bound; 0 means continuous time.
 
     With `schedule_loss` "variance" the interior of a `pinned` schedule, which does not change the bound, is trained to
-    make the estimate of the bound vary least.
+    minimise the variance of the bound's estimate.
     """
 
     time_sampler: Annotated[Choice, "time_sampler"] = Choice("time_sampler", "low_discrepancy")
@@ -39,13 +39,13 @@ class ObjectiveChoices:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """How long, on how much, and what is kept. Intervals are in steps; `evaluate_every` 0 means only at the end.
+    """Settings of training and of its checkpoints. Intervals are in steps; `evaluate_every` 0 means only at the end.
 
-    With `evaluate_draws` (even) the evaluations during training, and one more at its end, make a curve of so many draws
-    per image: the same draws every time, so that it is smooth. Left out, they have the draws of the reported bound.
+    With `evaluate_draws` (even) the evaluations during training, and another at its end, use that many draws per
+    image, the same each time, so that the curve is smooth. By default they use the draws of the reported bound.
 
-    At least two checkpoints are kept: the newest can be damaged by whatever stopped the run. `keep_best` keeps those
-    of lowest test bpd at `evaluate_every` besides: a choice among them is a choice made on the test set.
+    At least two checkpoints are kept, because an interruption can damage the newest. `keep_best` also keeps those of
+    lowest test bpd at `evaluate_every`; choosing among them is model selection on the test set.
     """
 
     steps: Positive
@@ -64,11 +64,10 @@ class TrainingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """The reported bound: `draws` (even) per image, `batch_size` images per dispatch, T = `steps`.
+    """Settings of the reported bound: `draws` (even) per image, `batch_size` images per dispatch, T = `steps`.
 
-    `steps` 0 is continuous time; left out, the bound is the one that the model was trained on.
-
-    A run whose pass over the test set takes longer than `minutes` reports the images done by then, and says so.
+    `steps` 0 is continuous time; by default it is the bound that the model was trained on. If the pass over the test
+    set takes longer than `minutes`, the run reports the images done by then, with a note.
     """
 
     draws: EvenDraws = 16
@@ -80,9 +79,9 @@ class EvaluationSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LikelihoodSettings:
-    """What `vdmkit likelihood` measures: an estimator, on all test images or on `images` of them, drawn at random.
+    """Settings of `vdmkit likelihood`: an estimator, on all test images or on `images` of them, drawn at random.
 
-    With a `precision` (bits/dim, 0: none) it goes on until the 95% Monte Carlo half-width is that small.
+    With a `precision` above 0 (bits/dim) it continues until the 95% Monte Carlo half-width is that small.
     """
 
     estimator: Annotated[Choice, "estimator"] = Choice("estimator", "bound")
@@ -94,13 +93,13 @@ class LikelihoodSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings:
-    """The samples that a run ends with; `minutes` is the longest that drawing them may take.
+    """Settings of the samples at the end of a run; `minutes` is the longest that drawing them may take.
 
-    The last of the `steps` leads to z_0, from which the observation draws levels, or with `end` = "image" to no noise
-    at all: the estimate from z_0.
+    The last of the `steps` leads to z_0, from which the observation draws levels, or with `end` = "image" to zero
+    noise.
 
-    With a `guidance` above 0 they have labels: `label`, or each in turn. 1 is the model's own estimate given the label,
-    and more exaggerates what the label changes.
+    With a `guidance` above 0 the samples have labels: `label`, or each in turn. 1 is the model's own estimate given the
+    label; larger values amplify the effect of the label.
     """
 
     sampler: Annotated[Choice, "sampler"] = Choice("sampler", "ancestral")
@@ -130,5 +129,5 @@ class Recipe:
 
     @property
     def evaluation_steps(self) -> int:
-        """T of the reported bound; 0 is continuous time."""
+        """Returns T of the reported bound; 0 is continuous time."""
         return self.objective.steps if self.evaluation.steps is None else self.evaluation.steps

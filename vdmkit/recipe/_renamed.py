@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keys that recipes once had. They are refused: a recipe says one thing in one way, and the message says which."""
+"""Renamed keys of recipes. The old names are refused with a message that gives the new one."""
 
 RENAMED = {
     "objective.times": "objective.time_sampler",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One value against one annotation, and both in plain words. It is pydantic that checks."""
+"""Checks a value against an annotation by pydantic, and describes both in plain words."""
 
 import inspect
 import json
@@ -26,17 +26,17 @@ _PLAIN_WORDS = {
 
 
 class UnfitError(ValueError):
-    """A value that its annotation does not allow; the message says what was expected and what was found."""
+    """A value that its annotation does not allow; the message gives the expected and the found value."""
 
 
 def check_value(annotation: Any, value: Any) -> Any:
-    """`value` from TOML as the type that `annotation` asks for.
+    """Converts a `value` from TOML to the type of `annotation`.
 
-    Strict JSON rules: a list may become a tuple, an integer a float, a string a path; "5" is no
-    integer, and no float is infinite or NaN, whatever the annotation.
+    The rules are those of strict JSON: a list may become a tuple, an integer a float, a string a path, but "5" does not
+    become an integer. Infinite and NaN floats are refused for every annotation.
 
     Raises:
-        UnfitError: it does not fit, or no TOML value can.
+        UnfitError: the value does not fit, or TOML cannot express the type.
     """
     _refuse_infinite(value)
     if annotation is inspect.Parameter.empty:
@@ -51,7 +51,7 @@ def check_value(annotation: Any, value: Any) -> Any:
 
 
 def _refuse_infinite(value: Any) -> None:
-    """Looks into lists and tables too, which an annotation may leave open."""
+    """Raises UnfitError for infinities and NaN, also inside lists and tables whose annotation allows anything."""
     if isinstance(value, float) and not math.isfinite(value):
         raise UnfitError(f"expected a finite number, found {describe(value)}.")
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
@@ -77,7 +77,7 @@ def _quoted(message: str) -> list[str]:
 
 
 def describe(value: Any) -> str:
-    """A TOML value in the words of an error message."""
+    """Returns a TOML value in the words of an error message."""
     if isinstance(value, dict):
         return "a table"
     if isinstance(value, list):
@@ -86,16 +86,16 @@ def describe(value: Any) -> str:
 
 
 def toml_text(value: Any) -> str:
-    """A plain value as TOML would write it, for messages and listings; None is an absent key."""
+    """Returns a plain value as TOML writes it, for messages and listings; None is an absent key."""
     if value is None:
         return "none"
     if isinstance(value, float):
-        return repr(value)  # inf and nan as TOML has them
+        return repr(value)  # TOML writes inf and nan as Python does
     return json.dumps(list(value) if isinstance(value, tuple) else value, default=str, ensure_ascii=False)
 
 
 def type_name(annotation: Any) -> str:
-    """An annotation as a reader of a recipe would say it: `int > 0`, `'ema' | 'raw'`, `list of int`."""
+    """Returns an annotation in the notation of recipes: `int > 0`, `'ema' | 'raw'`, `list of int`."""
     if annotation is inspect.Parameter.empty:
         return "any"
     if isinstance(annotation, type):
@@ -104,7 +104,7 @@ def type_name(annotation: Any) -> str:
         return " | ".join(map(type_name, get_args(annotation)))
     if get_origin(annotation) is Annotated:
         base, *constraints = get_args(annotation)
-        base = Choice if Choice in get_args(base) else base  # of a recipe, which gives no objects
+        base = Choice if Choice in get_args(base) else base  # a recipe cannot give objects
         return " ".join([type_name(base), *map(_constraint, constraints)])
     return re.sub(r"\b(typing|pathlib|collections\.abc)\.", "", inspect.formatannotation(annotation))
 

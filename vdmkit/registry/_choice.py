@@ -12,7 +12,7 @@ from vdmkit.registry._kinds import registry
 
 @dataclass(frozen=True)
 class Choice:
-    """One registered component and its recipe keys, all of them: defaults are filled in when a recipe is read.
+    """One registered component with all of its recipe keys; defaults are filled in when a recipe is read.
 
     A field annotated `Annotated[Choice, "sampler"]` is, in a recipe, a component of kind "sampler".
     `found` is what the name stood for when the recipe was read: a run may have a plugin file of its own for it.
@@ -25,11 +25,11 @@ class Choice:
 
     @property
     def component(self) -> Component:
-        """What the name stands for."""
+        """Returns the component that the name stands for."""
         return self.found or registry(self.kind).get(self.name)
 
     def nested(self) -> Iterator["Choice"]:
-        """It, and those among its keys."""
+        """Yields this choice and the choices among its keys."""
         yield self
         for value in self.params.values():
             for one in value if isinstance(value, tuple) else (value,):
@@ -37,7 +37,7 @@ class Choice:
                     yield from one.nested()
 
     def __str__(self) -> str:
-        """The name, and what is not the default, lists left out."""
+        """Returns the name with the values that differ from the defaults, except lists."""
         defaults = {key: parameter.default for key, parameter in self.component.parameters.items()}
         given = [
             f"{key} = {value}"
@@ -48,9 +48,9 @@ class Choice:
 
     @classmethod
     def of(cls, kind: str, part: Any) -> "Choice":
-        """Returns `part` if it is a choice, else the one that would build this object, which names it as recipes do.
+        """Returns `part` if it is a choice, else the choice that would build this object, named as in recipes.
 
-        Values that a recipe could not give in one word, such as arrays, are left out.
+        Values that a recipe cannot write in one word, such as arrays, are omitted.
         """
         if isinstance(part, Choice):
             return part
@@ -61,20 +61,21 @@ class Choice:
         return cls(kind, component.name, plain, component)
 
     def build(self, **context: Any) -> Any:
-        """Make the component; its positional parameters are taken from `context` by name.
+        """Builds the component; its positional parameters are taken from `context` by name.
 
         Raises:
             RecipeError: the constructor refuses the values.
-            PluginError: it is a plugin's, and fails in another way.
+            PluginError: a plugin's constructor fails in another way.
         """
         built, interface = self.component.build(context, **self.params), registry(self.kind).interface
         if interface and not isinstance(built, interface):
             raise PluginError(
-                f"{self.component} gives a {type(built).__name__}, which is no {interface.__name__}. Repair the plugin."
+                f"{self.component} gives a {type(built).__name__}, which is not of type {interface.__name__}. "
+                "Repair the plugin."
             )
         return built
 
 
 def built(part: Any, **context: Any) -> Any:
-    """Returns what a choice describes, built with its context; an object that is given in its place as it is."""
+    """Builds a choice with its context; returns any other object as it is."""
     return part.build(**context) if isinstance(part, Choice) else part

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One component: a class or function that recipes name. Its signature is its schema."""
+"""One component: a class or function that recipes name. Its signature defines its recipe keys."""
 
 import inspect
 import sys
@@ -14,7 +14,7 @@ from vdmkit.errors import PluginError, RecipeError, RegistryError, VdmkitError, 
 
 @dataclass(frozen=True)
 class Component:
-    """A registered class or function, and what its signature says."""
+    """A registered class or function, with its parameters and their types."""
 
     kind: str
     name: str
@@ -26,25 +26,25 @@ class Component:
 
     @property
     def summary(self) -> str:
-        """First line of the docstring."""
+        """Returns the first line of the docstring."""
         return (inspect.getdoc(self.target) or "").partition("\n")[0]
 
     @property
     def parameters(self) -> dict[str, inspect.Parameter]:
-        """Keyword-only parameters: the recipe's keys, with resolved annotations."""
+        """Returns the keyword-only parameters, which are recipe keys, with resolved annotations."""
         return {p.name: p for p in self._signature if p.kind is p.KEYWORD_ONLY}
 
     @property
     def injected(self) -> tuple[str, ...]:
-        """Positional parameters, which vdmkit supplies by name."""
+        """Returns the names of the positional parameters, which vdmkit supplies."""
         return tuple(p.name for p in self._signature if p.kind is not p.KEYWORD_ONLY)
 
     def build(self, context: dict[str, Any], **params: Any) -> Any:
-        """Call the target with what it wants of `context`, and `params` as recipe keys.
+        """Calls the target with the parts of `context` that it asks for, and with `params` as recipe keys.
 
         Raises:
             RecipeError: the target refuses the values.
-            PluginError: it is a plugin's, and fails in another way.
+            PluginError: a plugin's target fails in another way.
         """
         arguments = [context[name] for name in self.injected]
         with self.named("cannot be built"):
@@ -52,11 +52,11 @@ class Component:
 
     @contextmanager
     def named(self, failing: str) -> Iterator[None]:
-        """Name this component in what is raised inside, where something of it is called.
+        """Adds this component's name to errors raised in the block, which calls its code.
 
         Raises:
             RecipeError: the code refuses values.
-            PluginError: it is a plugin's, and fails in another way: "schedule 'x' of y.py cannot be built: ...".
+            PluginError: a plugin's code fails in another way: "schedule 'x' of y.py cannot be built: ...".
         """
         try:
             yield
@@ -78,13 +78,13 @@ class Component:
         )
 
     def _place(self, error: BaseException) -> str:
-        """The line of a plugin that failed; a message of vdmkit's own says enough without."""
+        """Returns the line of the plugin that failed; a message of vdmkit's own does not need one."""
         file = getattr(sys.modules.get(self.target.__module__), "__file__", None)
         return place_of(error, lambda other: other == file) if self._is_foreign else ""
 
     @property
     def is_of_package(self) -> bool:
-        """Whether an installed plugin package brought it, and not vdmkit or a plugin file."""
+        """Returns whether an installed plugin package brought it, rather than vdmkit or a plugin file."""
         return self._is_foreign and not self.origin.endswith(".py")
 
     @property
@@ -93,7 +93,7 @@ class Component:
 
     @cached_property
     def _signature(self) -> list[inspect.Parameter]:
-        """Read when the component is registered, so that it surprises nobody later."""
+        """Reads the signature, when the component is registered, so that an error shows at once."""
         try:
             return _parameters(self.target)
         except Exception as error:
@@ -112,9 +112,9 @@ def _parameters(target: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 def _with_range_of_field(parameter: inspect.Parameter, target: type) -> inspect.Parameter:
-    """A class may state a range where it declares the field, and only the type in its constructor."""
+    """Adds the range that a class states where it declares the field to its constructor's parameter."""
     try:
         plain, full = (get_type_hints(target, include_extras=extras).get(parameter.name) for extras in (False, True))
-    except Exception:  # an annotation that has no meaning at run time states nothing
+    except Exception:  # the annotation cannot be evaluated at run time, so it states no range
         return parameter
     return parameter.replace(annotation=full) if plain == parameter.annotation else parameter

@@ -26,7 +26,7 @@ T = TypeVar("T", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Registry:
-    """All components of one kind. `injectable` names what their positional parameters may ask for."""
+    """All components of one kind. `injectable` lists the names that their positional parameters may have."""
 
     kind: str
     summary: str
@@ -35,7 +35,7 @@ class Registry:
     components: dict[str, Component] = field(default_factory=dict)
 
     def add(self, name: str, target: Callable[..., Any]) -> None:
-        """Raises RegistryError: the name is taken, or the target does not fit this kind."""
+        """Registers a target. Raises RegistryError if the name is taken or the target does not fit this kind."""
         component = Component(self.kind, name, target, _origin(target))
         problem = self._problem(component)
         if problem:
@@ -46,13 +46,13 @@ class Registry:
             _collected.append(component)
 
     def place(self, component: Component) -> None:
-        """Make it available by its name; twice does nothing. Raises RegistryError: the name is another's."""
+        """Makes a component available by its name. Raises RegistryError if another component has the name."""
         other = self.components.setdefault(component.name, component)
         if other is not component:
             raise RegistryError(f"{component}: {_taken(component, other)}")
 
     def get(self, name: str) -> Component:
-        """Raises RegistryError with the known names and the nearest one."""
+        """Returns the component of that name. Raises RegistryError with the known names and the nearest one."""
         if name not in self.components:
             known = sorted(self.components)
             raise RegistryError(f"unknown {self.kind} {name!r}. Known: {', '.join(known)}.{nearest(name, known)}")
@@ -81,23 +81,23 @@ class Registry:
 def _taken(new: Component, other: Component) -> str:
     found = f"the name is taken by {other.origin}"
     if other.is_of_package and not new.is_of_package:
-        return f"{found}, which is installed. Leave --plugin out to use that, uninstall it, or choose another name."
+        return f"{found}, which is installed. Omit --plugin to use that, uninstall it, or choose another name."
     return f"{found}. Choose another name."
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """' Did you mean ...?' or nothing."""
+    """Returns ' Did you mean "..."?' or ''."""
     match = difflib.get_close_matches(name, known, n=1)
     return f' Did you mean "{match[0]}"?' if match else ""
 
 
 def define_kind(kind: str, summary: str, interface: type | None, injectable: tuple[str, ...] = ()) -> None:
-    """Declare a kind of component; called once by the room that holds its interface."""
+    """Declares a kind of component; called once by the room that holds its interface."""
     _registries[kind] = Registry(kind, summary, interface, injectable)
 
 
 def register(kind: str, name: str) -> Callable[[T], T]:
-    """Class or function decorator: make it available to recipes as `name`.
+    """Returns a decorator that makes a class or function available to recipes as `name`.
 
     Raises:
         RegistryError: the kind is unknown, the name is taken, or the signature asks for something
@@ -112,7 +112,7 @@ def register(kind: str, name: str) -> Callable[[T], T]:
 
 
 def registry(kind: str) -> Registry:
-    """The registry of a kind. Raises RegistryError when there is no such kind."""
+    """Returns the registry of a kind. Raises RegistryError if the kind does not exist."""
     if kind not in _registries:
         load_builtins()
     if kind not in _registries:
@@ -123,21 +123,21 @@ def registry(kind: str) -> Registry:
 
 
 def kinds() -> list[str]:
-    """Names of all kinds, in the order of the rooms."""
+    """Returns the names of all kinds, in the order of the rooms."""
     return list(_registries)
 
 
 def load_builtins() -> None:
-    """Import the rooms that hold vdmkit's own components. This imports JAX."""
+    """Imports the rooms that hold vdmkit's own components, and with them JAX."""
     for room in _ROOMS:
         importlib.import_module(f"vdmkit.{room}")
 
 
 @contextmanager
 def registering_as(owner: str) -> Iterator[None]:
-    """Whatever is registered inside belongs to `owner`, a plugin, unless it is vdmkit's own.
+    """Assigns what is registered inside to the plugin `owner`, unless it is vdmkit's own.
 
-    All of it or nothing: where this is left by an error, the registry is as it was before.
+    After an error the registry is as it was before.
     """
     global _owner
     previous, _owner = _owner, owner
@@ -153,7 +153,7 @@ def registering_as(owner: str) -> Iterator[None]:
 
 @contextmanager
 def collecting() -> Iterator[list[Component]]:
-    """Gives a list of what is registered inside, which is not available by its names yet: see `Registry.place`."""
+    """Yields a list of what is registered inside. Its names are not available until `Registry.place`."""
     global _collected
     previous, _collected = _collected, []
     try:
@@ -164,10 +164,10 @@ def collecting() -> Iterator[list[Component]]:
 
 @contextmanager
 def in_front(components: Iterable[Component]) -> Iterator[None]:
-    """Inside, these stand for their names, also where those of other plugins did, which are back afterwards.
+    """Makes these components available inside, in place of other plugins' components of the same names.
 
     Raises:
-        RegistryError: a name is that of a component of vdmkit.
+        RegistryError: one of vdmkit's own components has the name.
     """
     behind: list[Component] = []
     try:
@@ -193,6 +193,6 @@ def _restore(before: list[tuple[Registry, dict[str, Component]]]) -> None:
 
 
 def _origin(target: Callable[..., Any]) -> str:
-    """Who registers `target`: vdmkit, or the plugin being loaded, or else the package that it is in."""
+    """Returns who registers `target`: vdmkit, the plugin being loaded, or else the package that defines it."""
     package = target.__module__.partition(".")[0]
     return package if package == "vdmkit" else _owner or package

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Components from outside: installed packages with a `vdmkit.plugins` entry point, and single Python files.
+"""Loads plugins: installed packages with a `vdmkit.plugins` entry point, and single Python files.
 
 This module imports no JAX, but loading plugins does.
 """
@@ -21,18 +21,18 @@ from vdmkit.registry._component import Component
 from vdmkit.registry._kinds import collecting, in_front, load_builtins, registering_as, registry
 
 ENTRY_POINT_GROUP = "vdmkit.plugins"
-_loads: dict[str, bool] = {}  # every installed package that was tried: once in a process, and warned of once
+_loads: dict[str, bool] = {}  # whether each installed package could be loaded; each is tried once in a process
 _sources: dict[Path, bytes] = {}
-_registered: dict[str, list[Component]] = {}  # by the module's name: what a plugin file that was executed registers
+_registered: dict[str, list[Component]] = {}  # what each executed plugin file registers, by the name of its module
 
 
 def load_plugins(files: Iterable[str | Path] = ()) -> None:
-    """Make all components known: vdmkit's own, those of installed packages, and those of `files`.
+    """Registers all components: vdmkit's own, those of installed packages, and those of `files`.
 
-    An installed package that does not load brings nothing, and is warned of: its user may not even need it.
+    An installed package that cannot be loaded causes a warning only, because the user may not need it.
 
     Raises:
-        RegistryError: one of `files` does not load, or a name of it is taken.
+        RegistryError: one of `files` does not load, or registers a name that is taken.
     """
     load_builtins()
     _load_installed()
@@ -42,10 +42,10 @@ def load_plugins(files: Iterable[str | Path] = ()) -> None:
 
 @contextmanager
 def kept_plugins(files: Iterable[str | Path]) -> Iterator[None]:
-    """Inside, a run is read by the plugin files that it kept, whatever was installed or loaded by those names since.
+    """Makes the plugin files that a run kept take precedence inside over plugins installed or loaded since.
 
     Raises:
-        RegistryError: one of `files` does not load, or has a name of vdmkit.
+        RegistryError: one of `files` does not load, or registers one of vdmkit's own names.
     """
     load_plugins()
     components = [component for file in files for component in _components_of(Path(file))]
@@ -54,18 +54,18 @@ def kept_plugins(files: Iterable[str | Path]) -> Iterator[None]:
 
 
 def copies_in(folder: Path, files: Iterable[Path]) -> list[Path]:
-    """Returns those of plugin files that `folder`, such as that of a run's plugins, holds a copy of."""
+    """Returns the plugin files of which `folder`, such as a run's folder of plugins, holds a copy."""
     both = [file for file in files if file.is_file() and (folder / file.name).is_file()]
     return [file for file in both if (folder / file.name).read_bytes() == file.read_bytes()]
 
 
 def plugin_packages() -> list[str]:
-    """Names of the installed packages that bring plugins, but for the broken ones."""
+    """Returns the names of the installed plugin packages that could be loaded."""
     return sorted({entry.dist.name for entry in entries_of(ENTRY_POINT_GROUP) if entry.dist} - set(broken_packages()))
 
 
 def broken_packages() -> list[str]:
-    """Names of the installed packages that did not load."""
+    """Returns the names of the installed plugin packages that could not be loaded."""
     return [name for name, loads in _loads.items() if not loads]
 
 
@@ -89,7 +89,7 @@ def module_of(entry: EntryPoint) -> str:
 
 
 def _load_installed() -> None:
-    """Load every package once."""
+    """Loads every package once, sorted by name, so that the winner of a name clash does not depend on the disk."""
     packages: dict[str, list[EntryPoint]] = {}
     for entry in entries_of(ENTRY_POINT_GROUP):
         packages.setdefault(package_of(entry), []).append(entry)
@@ -99,7 +99,13 @@ def _load_installed() -> None:
 
 
 def _load_package(name: str, entries: list[EntryPoint], plugins: set[str]) -> bool:
-    """Import the modules that a package's entry points name: all of them or none. `plugins`: where plugins are."""
+    """Imports the modules of a package's entry points: all of them, or none if one fails.
+
+    Args:
+        name: The package.
+        entries: Its entry points.
+        plugins: Names of all plugin modules, which are imported anew by their own entry points.
+    """
     before = set(sys.modules)
     try:
         with registering_as(name):
@@ -122,7 +128,7 @@ def warn_of(message: str) -> None:
 
 
 def plugin_sources(files: Iterable[str | Path]) -> dict[str, bytes]:
-    """By file name, what was executed of plugin files that were loaded, whatever they hold by now.
+    """Returns the source of each loaded plugin file as it was executed, by file name.
 
     Raises:
         RegistryError: two of them have the same name.
@@ -135,7 +141,7 @@ def plugin_sources(files: Iterable[str | Path]) -> dict[str, bytes]:
 
 
 def _load_file(path: Path) -> None:
-    """Make available what a Python file registers: all of it or nothing. A copy of it has the same components."""
+    """Registers the components of a Python file: all of them, or none if one fails."""
     components = _components_of(path)
     try:
         with registering_as(str(path)):
@@ -146,7 +152,7 @@ def _load_file(path: Path) -> None:
 
 
 def _components_of(path: Path) -> list[Component]:
-    """Execute the file, unless it, or a copy of it, was executed before in this process. Returns what it registers."""
+    """Executes the file, unless this process already executed a file of the same content; returns its components."""
     path = path.resolve()
     if reason := not_a_file(path):
         raise RegistryError(f"--plugin {path}: {reason}. Give a Python file that registers components.")
@@ -163,7 +169,7 @@ def _components_of(path: Path) -> list[Component]:
 
 
 def _execute(source: bytes, path: Path, module_name: str) -> None:
-    """Not by importlib: it could find a stale .pyc, and would leave one beside the file."""
+    """Executes the source without importlib, which might use a stale .pyc and would write one beside the file."""
     module = sys.modules[module_name] = types.ModuleType(module_name)
     module.__file__ = str(path)
     try:
@@ -180,7 +186,7 @@ def loading(entry: EntryPoint) -> AbstractContextManager[None]:
 
 @contextmanager
 def _one_message(where: str, advice: str) -> Iterator[None]:
-    """Turn whatever goes wrong in foreign code, even its leaving the program, into one line."""
+    """Turns every error in a plugin's code, SystemExit included, into a message of one line."""
     try:
         yield
     except KeyboardInterrupt:
@@ -193,6 +199,6 @@ def _one_message(where: str, advice: str) -> Iterator[None]:
 
 
 def _place(error: BaseException) -> str:
-    """The line of the plugin's code that failed, if it came to run."""
+    """Returns the line of the plugin's code that failed, or '' if it was not executed."""
     place = place_of(error, lambda file: "importlib" not in file)
     return "" if __file__ in place else place

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person sees of a run: pictures, charts, TensorBoard events."""
+"""Pictures, charts and TensorBoard events."""
 
 from vdmkit.report._chart import line_chart
 from vdmkit.report._events import EventFile

@@ -13,14 +13,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Line = tuple[Sequence[float] | Any, Sequence[float] | Any]
-_STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))  # lines that nearly coincide are still told apart
-_SAME = 1e-3  # of the largest value, or on a log of each: less than the width of a line
+_STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))  # lines that nearly coincide stay distinguishable
+_SAME = 1e-3  # relative to the largest value, or on a log axis to each value: less than the width of a line
 
 
 def line_chart(name: Path, lines: Mapping[str, Line], *, x: str, y: str, title: str, log: bool = False) -> list[Path]:
-    """Write `name`.svg and `name`.png; `log` is of both axes. Values that a log cannot show are left out.
+    """Writes a line chart to `name`.svg and `name`.png and returns the two paths.
 
-    Lines that coincide are drawn once, under all their names. The names stand beside the axes, where they hide nothing.
+    Lines that coincide are drawn once, labelled with all their names. The legend is beside the axes. With `log`, both
+    axes are logarithmic, and values that are not positive are omitted.
     """
     figure = _figure(_distinct(lines, log), log)
     figure.axes[0].set(xlabel=x, ylabel=y, title=title)
@@ -49,7 +50,7 @@ def _figure(lines: Mapping[str, Line], log: bool) -> "Figure":
 
 
 def _distinct(lines: Mapping[str, Line], log: bool) -> dict[str, Line]:
-    """The lines that can be told apart; the name of one is those of all that coincide with it, a line each."""
+    """Merges lines that coincide; the label of a merged line has the names of all, one per row."""
     groups: list[tuple[list[str], Line]] = []
     for label, line in lines.items():
         for labels, other in groups:

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Events for TensorBoard, written when they are added.
+"""TensorBoard events, written synchronously.
 
-tensorboardX's own writer hands them to a thread: on a full disk that dies with a traceback, and the run then waits
-for it without end.
+tensorboardX's own writer uses a thread, which on a full disk dies with a traceback, and the run then waits for ever.
 """
 
 import socket
@@ -20,10 +19,9 @@ from vdmkit.files import writing
 
 
 class EventFile:
-    """One file of events in a folder. TensorBoard hides what earlier files have from `purge_step` on.
+    """One file of events in a folder. TensorBoard hides the events of earlier files from `purge_step` on.
 
-    Raises:
-        OSError: it cannot be written; so do its methods.
+    The constructor and the methods raise OSError if the file cannot be written.
     """
 
     def __init__(self, folder: Path, *, purge_step: int):
@@ -36,15 +34,15 @@ class EventFile:
         self._add(Event(step=purge_step, session_log=SessionLog(status=SessionLog.START)))
 
     def add_scalar(self, name: str, value: float, step: int) -> None:
-        """Write a number."""
+        """Writes a number."""
         self._add(Event(step=step, summary=summary.scalar(name, value)))
 
     def add_image(self, name: str, picture: UInt8[np.ndarray, "H W c"], step: int) -> None:
-        """Write a picture."""
+        """Writes a picture."""
         self._add(Event(step=step, summary=summary.image(name, picture, dataformats="HWC")))
 
     def close(self) -> None:
-        """Close the file."""
+        """Closes the file."""
         with writing(self._path):
             self._file.close()
 

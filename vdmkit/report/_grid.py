@@ -10,12 +10,12 @@ from PIL import Image
 
 from vdmkit.files import whole_file
 
-_SMALLEST_TILE = 32  # pixels; smaller images are enlarged by a whole factor so that a person can see them
+_SMALLEST_TILE = 32  # pixels; smaller images are enlarged by an integer factor
 _WHITE = 255
 
 
 def grid(images: Real[np.ndarray, "n h w c"], levels: int) -> UInt8[np.ndarray, "H W c"]:
-    """Images of levels 0..V-1, or of [-1, 1] where levels = 0, as one picture, in rows, near square, on white."""
+    """Arranges images of levels 0..V-1, or of [-1, 1] if levels = 0, in a nearly square grid on white."""
     values = images.astype(np.float64)
     shares = values / (levels - 1) if levels else np.clip((values + 1) / 2, 0, 1)
     images = (255 * shares).round().astype(np.uint8)
@@ -35,12 +35,12 @@ def grid(images: Real[np.ndarray, "n h w c"], levels: int) -> UInt8[np.ndarray, 
 
 
 def beside(left: UInt8[np.ndarray, "H W c"], right: UInt8[np.ndarray, "H W c"]) -> UInt8[np.ndarray, "H W2 c"]:
-    """Two pictures of one height, with a white strip between them."""
+    """Joins two pictures of the same height, with a white strip between them."""
     strip = np.full((left.shape[0], _SMALLEST_TILE, left.shape[2]), _WHITE, np.uint8)
     return np.concatenate([left, strip, right], axis=1)
 
 
 def write_png(picture: UInt8[np.ndarray, "H W c"], path: Path) -> None:
-    """One channel is written as grey, three as RGB. Whole or not at all."""
+    """Writes a picture atomically: one channel as grey, three as RGB."""
     with whole_file(path) as part:
         Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(part, format="PNG")

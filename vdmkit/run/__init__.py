@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs: a recipe trained, evaluated and sampled in a folder of its own."""
+"""Runs: recipes trained, evaluated and sampled, each in its own folder."""
 
 from vdmkit.run._api import load, train
 from vdmkit.run._audit import audit

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs from Python: what the commands `run` and `--ckpt` do."""
+"""Runs from Python: training a recipe, and loading a run folder."""
 
 import os
 import tempfile
@@ -27,15 +27,17 @@ def load(
     overrides: Mapping[str, Any] | Iterable[str] = (),
     plugins: Iterable[StrPath] = (),
 ) -> Run:
-    """Read a run folder, its newest checkpoint or that of `step`. The plugin files that it kept are executed.
+    """Reads a run folder. The plugin files that it kept are executed.
 
     Args:
-        weights: averaged ("ema") or "raw" parameters, for `Run.model`.
-        overrides: recipe keys that may change after training, such as {"sampling.steps": 50}.
+        path: The run folder.
+        step: Step of the checkpoint; by default the newest.
+        weights: Averaged ("ema") or "raw" parameters, for `Run.model`.
+        overrides: Recipe keys that may change after training, such as {"sampling.steps": 50}.
         plugins: Python files that register more components.
 
     Raises:
-        CheckpointError: not a run folder; no checkpoint, a damaged or missing one, or one of another run.
+        CheckpointError: the folder is not a run, or its checkpoint is missing, damaged, or from another run.
         RecipeError: an override changes what was trained.
     """
     return load_run(path, as_overrides(overrides), [Path(file) for file in plugins], step, weights)
@@ -48,16 +50,16 @@ def train(
     overrides: Mapping[str, Any] | Iterable[str] = (),
     plugins: Iterable[StrPath] = (),
 ) -> Run:
-    """Train a recipe in a run folder, evaluate and sample: what `vdmkit run` does. A run that is there goes on.
+    """Trains, evaluates and samples a recipe in a run folder, as `vdmkit run` does. An existing run continues.
 
     Args:
-        recipe: the name of one that comes with vdmkit, a TOML file, or its tables as a dict.
-        out: the run folder; runs/RECIPE if it is left out.
-        overrides: recipe keys, such as {"training.steps": 400}.
+        recipe: The name of a recipe of vdmkit, a TOML file, or its tables as a dict.
+        out: The run folder; runs/RECIPE by default.
+        overrides: Recipe keys, such as {"training.steps": 400}.
         plugins: Python files that register components.
 
     Raises:
-        VdmkitError: the recipe, the data, the folder, the training or the evaluation is not as it should be.
+        VdmkitError: the recipe, the data or the folder is invalid, or training or evaluation fails.
     """
     if isinstance(recipe, Mapping):
         if out is None:
@@ -75,7 +77,7 @@ def train(
 
 
 def as_overrides(overrides: Mapping[str, Any] | Iterable[str]) -> list[str]:
-    """As `--set` takes them."""
+    """Returns overrides in the form of `--set`."""
     if isinstance(overrides, str):
         raise RecipeError(f"overrides = {overrides!r}: expected a dict, or a list of key=value.")
     if isinstance(overrides, Mapping):

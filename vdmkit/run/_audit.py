@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The audit of a run: all estimators on the same few images, and what the referee says of them."""
+"""The audit of a run: all estimators on the same few images, and the referee's checks of their relations."""
 
 import sys
 
@@ -18,7 +18,7 @@ _IMAGES = 64
 
 
 def audit(run: Run, test: Images) -> list[Check]:
-    """Measure 64 images, or as many as the recipe's `likelihood.images`, drawn at random; leave RUN/audit.json."""
+    """Measures 64 images, or the recipe's `likelihood.images`, drawn at random, and writes RUN/audit.json."""
     settings = run.recipe.likelihood
     model = run.weighted(settings.weights)
     check_fits(model, test)

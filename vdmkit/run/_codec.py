@@ -13,12 +13,15 @@ from vdmkit.likelihood import VariationalBound
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._load import Run
 
-_FEW, _MANY = 15, 250  # steps of the mixture, and of the Gaussian kernel
+_FEW, _MANY = 15, 250  # default steps of the mixture, and of the Gaussian kernel
 
 
 def with_steps_of_codec(run: Run, overrides: Sequence[str]) -> Run:
-    """The run, whose recipe's likelihood is a bound of T steps. What `overrides` leave open is as in training; of a
-    model that was trained in continuous time even in gamma, of the mixture where it knows probabilities of levels."""
+    """Returns the run with the likelihood of its recipe set to a bound of T steps.
+
+    Steps that `overrides` do not set are those of training; for training in continuous time they are even in gamma,
+    with the mixture kernel if the model gives probabilities of levels.
+    """
     prefix = "likelihood.estimator."
     filled = [f"{prefix}name=bound"]
     if not run.recipe.objective.steps:
@@ -34,10 +37,10 @@ def _says(overrides: Sequence[str], key: str) -> bool:
 
 
 def coding_of(run: Run, *, profile: Profile, group: int) -> Coding:
-    """The codec that the recipe's bound of T steps becomes, with the parameters that likelihoods are measured with.
+    """Returns the codec of the recipe's bound of T steps, with the parameters that likelihoods use.
 
     Raises:
-        RecipeError: as `make_coding`.
+        RecipeError: as in `make_coding`.
     """
     weights = run.recipe.likelihood.weights
     model = run.weighted(weights)
@@ -49,7 +52,7 @@ def coding_of(run: Run, *, profile: Profile, group: int) -> Coding:
 
 
 def codec_of_file(run: Run, reader: Reader) -> Codec:
-    """Raises CodecError if the file is of another model, or cannot be decoded on this machine."""
+    """Returns the codec of a file. Raises CodecError if the file needs another model or another machine."""
     made = made_with(reader)
     try:
         return codec_of(reader.header, run.weighted(made.weights), fingerprint())
@@ -61,6 +64,6 @@ def codec_of_file(run: Run, reader: Reader) -> Codec:
 
 
 def step_of_file(reader: Reader, folder: RunFolder) -> int | None:
-    """The checkpoint that it was made with, where the run still has it."""
+    """Returns the step of the checkpoint that a file was made with, or None if the run does not have it any more."""
     step = made_with(reader).step
     return step if (folder.checkpoints / str(step)).is_dir() else None

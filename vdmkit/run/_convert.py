@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trained model on another path, or with another prediction, without training: the same bound by other numbers."""
+"""Converts a run to another path or prediction without training, and checks that the bound is the same."""
 
 from dataclasses import dataclass
 
@@ -31,12 +31,12 @@ from vdmkit.run._trained_on import keep, read_trained_on
 from vdmkit.training import TrainState
 
 _IMAGES, _DRAWS = 64, 32
-_ROUNDING = 1e-3  # bits/dim: of float32, where a prediction magnifies it most
+_ROUNDING = 1e-3  # bits/dim, the largest effect of float32 rounding with any prediction
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """Bits/dim of the same images by the same draws, before and after."""
+    """Bits/dim of the same images with the same draws, before and after."""
 
     before: float
     after: float
@@ -50,16 +50,15 @@ class Conversion:
 
 
 def convert(run: Run, target: Recipe, folder: RunFolder, *, where: str = "--to") -> Conversion:
-    """Make `folder` a run of the same model with the path and the prediction of `target`, and measure both.
+    """Makes `folder` a run of the same model with the path and the prediction of `target`, and measures both.
 
-    The schedule, the parameters and the step are the run's; the optimiser starts anew. `where`: the name of
-    `target` in messages.
+    The schedule, the parameters and the step are the run's; the optimiser starts anew. `where` is the name of `target`
+    in messages.
 
     Raises:
         CheckpointError: the folder is in use.
-        RecipeError: a prediction that is no direction in the plane of x and eps would have to become another, or to be
-            made of one.
-        UntrustedError: the bounds differ by more than rounding: nothing is written.
+        RecipeError: the predictions differ, and one of them is not a direction in x and eps.
+        UntrustedError: the bounds differ by more than rounding; nothing is written.
     """
     folder.check_new("-o")
     recipe = converted_recipe(run.recipe, target)
@@ -98,7 +97,7 @@ def _compare(before: DiffusionModel, after: DiffusionModel, test: Images, recipe
 
 
 def save_as(run: Run, recipe: Recipe, state: TrainState, train: Images, folder: RunFolder, remark: str) -> None:
-    """Make `folder` a run of this recipe and state, whose past is that of `run`."""
+    """Makes `folder` a run of this recipe and state, with the history of `run`."""
     facts, settings = run.folder.facts(), recipe.training
     folder.path.mkdir(parents=True, exist_ok=True)
     data = batches(train, batch_size=settings.batch_size, seed=recipe.seed)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The test images of a run, and the bound that it ends with, measured again."""
+"""The test images of a run, and its test bound."""
 
 from vdmkit.data import Images, check_comparable, check_fits
 from vdmkit.errors import UntrustedError
@@ -11,12 +11,12 @@ from vdmkit.testing import check_data_of_recipe, check_model_of_recipe
 
 
 def load_test(run: Run) -> Images:
-    """The test images of a run's recipe, which their source gives again when it is asked again.
+    """Returns the test images of a run's recipe.
 
     Raises:
-        DataError: they are missing or damaged.
-        UntrustedError: they are not what their source or their identity says, or not those that the run recorded,
-            although no setting of the data was changed.
+        DataError: the images are missing or damaged.
+        UntrustedError: the images contradict their source or their identity, change on a second read, or are not those
+            that the run recorded although no setting of the data was changed.
     """
     source = run.source
     test = source.load("test")
@@ -26,7 +26,7 @@ def load_test(run: Run) -> Images:
 
 
 def _refuse_unrecorded(run: Run, test: Images) -> None:
-    """Whoever runs commands until a source gives images that suit the model would choose the number."""
+    """Raises UntrustedError if the images are not those of the run, which would allow choosing images by the result."""
     recorded, found = run.tested_on, test.identity.sha256
     if recorded and recorded["sha256"] != found and run.recipe.data == run.read_recipe(()).data:
         raise UntrustedError(
@@ -37,11 +37,11 @@ def _refuse_unrecorded(run: Run, test: Images) -> None:
 
 
 def evaluate_run(run: Run) -> LikelihoodReport:
-    """Measure the bound of a run's test images by its evaluation settings.
+    """Measures the bound of a run's test images by its evaluation settings.
 
     Raises:
-        DataError: the images are missing, damaged, or not of the kind that the model was trained on.
-        UntrustedError: a component does not do what its kind must, or the number is not a likelihood.
+        DataError: the images are missing, damaged, or not comparable with the training images.
+        UntrustedError: a component fails the checks of its kind, or the number is not a likelihood.
     """
     test, known = load_test(run), read_trained_on(run)
     model = run.weighted(run.recipe.evaluation.weights)

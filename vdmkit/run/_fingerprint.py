@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All that the numbers of a measurement depend on, as 16 hexadecimal digits."""
+"""A fingerprint, 16 hexadecimal digits, of everything that the numbers of a measurement depend on."""
 
 import hashlib
 import json
@@ -16,10 +16,12 @@ _MEASURED_BY = ("seed", "model.", "objective.", "likelihood.")  # keys of the re
 
 
 def fingerprint_of(run: Run, test: Images, stage: object = 0) -> str:
-    """Returns the digits for a run and its test images.
+    """Returns the fingerprint for a run and its test images.
 
     Args:
-        stage: tells the measurement from others of the run, as JSON does.
+        run: The run.
+        test: The test images.
+        stage: A JSON value that identifies the measurement among those of the run.
     """
     facts = [
         {key: value for key, value in flat(run.recipe).items() if key.startswith(_MEASURED_BY)},

@@ -14,24 +14,26 @@ from vdmkit.study import Curve, Fit, choice_of_fit, fitted, judge_fit
 
 
 def check_fit(run: Run, folder: RunFolder) -> None:
-    """Before what takes minutes.
+    """Checks, before the measurement, that a schedule can be fitted.
 
     Raises:
         CheckpointError: the folder is in use.
-        RecipeError: the run is of T steps, whose bound would change.
+        RecipeError: the run was trained with T steps, whose bound would change.
     """
     folder.check_new("--fit")
     if run.recipe.objective.steps:
-        raise RecipeError(f"--fit: the run is of T = {run.recipe.objective.steps} steps, whose bound would change.")
+        raise RecipeError(
+            f"--fit: the run was trained with T = {run.recipe.objective.steps} steps, whose bound would change."
+        )
 
 
 def fit_schedule(run: Run, train: Curve, test: Curve, folder: RunFolder) -> Fit:
-    """Make `folder` a run of the same model with a schedule of straight pieces, fitted on training images.
+    """Makes `folder` a run of the same model with a piecewise linear schedule, fitted on training images.
 
-    Between the same ends, gamma' ~ 1 / sqrt(M_2): see `vdmkit.study`. The bound in continuous time is the same.
+    gamma' ~ 1 / sqrt(M_2) between the same ends: see `vdmkit.study`. The bound in continuous time does not change.
 
     Raises:
-        CheckpointError, RecipeError: as `check_fit`.
+        CheckpointError, RecipeError: as in `check_fit`.
     """
     check_fit(run, folder)
     before = run.state.ema_model.schedule

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of a run: everything that a later command needs."""
+"""The folder of a run, with everything that a later command needs."""
 
 import fcntl
 import json
@@ -33,29 +33,29 @@ class _Name:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Names of what a run leaves behind."""
+    """The files of a run folder."""
 
     path: Path
 
     given_recipe = _Name("recipe.toml")  # as the user wrote it
-    resolved_recipe = _Name("resolved.toml")  # with overrides and defaults; a valid recipe. It marks a run folder
+    resolved_recipe = _Name("resolved.toml")  # with overrides and defaults, a valid recipe; it marks a run folder
     manifest = _Name("manifest.json")  # versions, device, data identity, git state
     checkpoints = _Name("checkpoints")
-    evaluation = _Name("evaluation.json")  # the last one
-    likelihoods = _Name("likelihood")  # a JSON file and every image's estimates for each that was measured
-    unfinished_likelihood = _Name("likelihood.unfinished")  # batches done of one that was interrupted
-    schedule = _Name("schedule")  # what the last study of schedules left
-    unfinished_schedule = _Name("schedule.unfinished")  # what was measured in a study that was interrupted
+    evaluation = _Name("evaluation.json")  # the last evaluation
+    likelihoods = _Name("likelihood")  # a JSON file and every image's estimates for each measured one
+    unfinished_likelihood = _Name("likelihood.unfinished")  # finished batches of an interrupted one
+    schedule = _Name("schedule")  # results of the last study of schedules
+    unfinished_schedule = _Name("schedule.unfinished")  # measurements of an interrupted study
     samples = _Name("samples.png")  # of the trained model, beside real images
     plugins = _Name("plugins")  # copies of the plugin files that the run was started with
     trained_on = _Name("trained_on.npy")  # a hash and a sketch of every training image
     trained_levels = _Name("trained_levels.npy")  # statistics of the levels of training images
 
     def check(self, recipe: Recipe, plugins: Sequence[Path] = ()) -> None:
-        """Raises CheckpointError if this is another recipe's folder, or holds something else. Changes nothing.
+        """Raises CheckpointError if this is another recipe's folder, or holds something else. It changes nothing.
 
         Args:
-            recipe: What is to be trained here.
+            recipe: The recipe to train here.
             plugins: Plugin files that were loaded for it.
         """
         if self.path.exists() and (reason := not_a_folder(self.path)):
@@ -66,27 +66,27 @@ class RunFolder:
             raise CheckpointError(f"{self.path}: not empty, and not a run folder. Choose another with --out.")
 
     def check_new(self, option: str) -> None:
-        """Raises CheckpointError if there is anything in it, or it is a file; `option` chose it."""
+        """Raises CheckpointError if the folder is not empty, or is a file. `option` is the option that names it."""
         if self.path.exists() and (reason := not_a_folder(self.path)):
             raise CheckpointError(f"{self.path}: {reason}. Choose another with {option}.")
         if self.path.exists() and any(self.path.iterdir()):
             raise CheckpointError(f"{self.path}: not empty. Choose another folder with {option}.")
 
     def write_recipe(self, recipe: Recipe, text: str) -> None:
-        """Make this the folder of `recipe`, whose file reads `text`."""
+        """Makes this the folder of `recipe`, whose file has the contents `text`."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(self.resolved_recipe, dump(recipe))  # first: a run killed here can be continued
         write_text(self.given_recipe, text)
 
     def keep_plugins(self, sources: Mapping[str, bytes]) -> None:
-        """Keep copies of plugin files, given by name."""
+        """Writes copies of plugin files, given by name."""
         for name, source in sources.items():
             self.plugins.mkdir(exist_ok=True)
             with whole_file(self.plugins / name) as part:
                 part.write_bytes(source)
 
     def kept_plugins(self) -> list[Path]:
-        """The copies. Raises CheckpointError if one is not as the run began with."""
+        """Returns the copies. Raises CheckpointError if one has changed since the run began."""
         for name, sha256 in self.facts()["plugins"].items():
             path = self.plugins / name
             if not path.is_file() or file_sha256(path) != sha256:
@@ -94,9 +94,9 @@ class RunFolder:
         return [self.plugins / name for name in self.facts()["plugins"]]
 
     def kept(self, path: Path) -> Path | None:
-        """A file that the manifest keeps the SHA-256 of, or that an older run wrote; None if there is none.
+        """Returns a file whose SHA-256 is in the manifest, or that an older run wrote; None if it does not exist.
 
-        Raises CheckpointError if it is not as it was written.
+        Raises CheckpointError if the file has changed since it was written.
         """
         sha256 = self.facts().get("kept", {}).get(path.name)
         if sha256 and not (path.is_file() and file_sha256(path) == sha256):
@@ -119,7 +119,7 @@ class RunFolder:
             )
 
     def say_new_end(self, recipe: Recipe, plugins: Sequence[Path]) -> None:
-        """A line on standard error where `recipe` makes the run that is here longer or shorter."""
+        """Prints a line on standard error if `recipe` makes the existing run longer or shorter."""
         if not self.resolved_recipe.exists():
             return
         steps_before, steps = self._recipe_before(plugins).training.steps, recipe.training.steps
@@ -131,7 +131,7 @@ class RunFolder:
             )
 
     def facts(self) -> dict[str, Any]:
-        """What the manifest says. Raises CheckpointError if it is missing or damaged."""
+        """Returns the manifest. Raises CheckpointError if it is missing or damaged."""
         if reason := not_a_file(self.manifest):
             raise CheckpointError(
                 f"{self.manifest}: {reason}. It records the data, plugins, versions and sessions that this run was "
@@ -151,7 +151,7 @@ class RunFolder:
         return facts
 
     def note_saved(self, step: int) -> None:
-        """Note in the manifest that the checkpoint of `step` is the newest. After it was written: never before."""
+        """Records in the manifest that the checkpoint of `step` is the newest, after it was written."""
         write_json(self.manifest, self.facts() | {"newest_checkpoint": step})
 
     def missing_checkpoint(self) -> int | None:
@@ -161,7 +161,7 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process; the system lets go of it however the process ends."""
+        """Locks the folder for this process; the system releases the lock however the process ends."""
         made = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDONLY)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An imported model as a run folder that can be evaluated, sampled and trained on."""
+"""Makes a run folder of an imported model, which can be evaluated, sampled and trained further."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +17,10 @@ from vdmkit.run._origin import origin_of
 
 
 def import_official(checkpoint: Path, config: Path, folder: RunFolder, overrides: Sequence[str]) -> int:
-    """Make `folder` a run of the authors' model: see `read_vdm`. Returns the step that it is at.
+    """Makes `folder` a run of the authors' model: see `read_vdm`. Returns its step.
 
     Raises:
-        CheckpointError: the folder is in use, or as `read_vdm`.
+        CheckpointError: the folder is in use, or as in `read_vdm`.
     """
     folder.check_new("-o")
     return _leave(read_vdm(checkpoint, config, overrides), folder)
@@ -41,7 +41,7 @@ def _leave(imported: Imported, folder: RunFolder) -> int:
 
 
 def _data_at(step: int, imported: Imported) -> Any:
-    """The stream of batches, whatever the images are, at the position that `step` updates lead to."""
+    """Returns the stream of batches at the position after `step` updates, which does not depend on the images."""
     identity = Identity("blank", "train", 1, "", 0.0, 0.0, None)
     blank = Images(np.zeros((1, *imported.shape), np.uint8), imported.levels, identity)
     data = batches(blank, batch_size=imported.recipe.training.batch_size, seed=imported.recipe.seed)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parts of a long measurement, on disk until it has ended."""
+"""Parts of a long measurement, stored on disk until it ends."""
 
 import os
 import shutil
@@ -14,12 +14,12 @@ from vdmkit.files import whole_file
 
 @dataclass(frozen=True)
 class Kept:
-    """Parts of a measurement in a folder of its own, named by everything that the numbers depend on."""
+    """The parts of a measurement, in a folder named by a fingerprint of everything that the numbers depend on."""
 
     folder: Path
 
     def read(self, number: int) -> dict[str, np.ndarray] | None:
-        """The arrays of a part by name, if it was done before."""
+        """Returns the arrays of a part by name, or None if it was not measured."""
         path = self.folder / f"{number}.npz"
         if not path.exists():
             return None
@@ -27,12 +27,12 @@ class Kept:
             return {name: file[name] for name in file.files}
 
     def write(self, number: int, arrays: dict[str, Any]) -> None:
-        """Keep a part; in a folder that may not be written nothing is kept."""
+        """Writes a part; in a read-only folder it does nothing."""
         if os.access(self.folder.parent.parent, os.W_OK):
             self.folder.mkdir(parents=True, exist_ok=True)
             with whole_file(self.folder / f"{number}.npz") as part, part.open("wb") as file:
                 np.savez(file, **arrays)
 
     def clear(self) -> None:
-        """Delete them, and those of other measurements that never ended."""
+        """Deletes the parts, and those of other measurements that did not end."""
         shutil.rmtree(self.folder.parent, ignore_errors=True)

@@ -21,16 +21,16 @@ from vdmkit.run._load import Run
 from vdmkit.run._trained_on import read_trained_on
 from vdmkit.testing import Findings, check_measurement_of_recipe
 
-_ALLOW = "--allow-untrusted prints the number, marked as none."
+_ALLOW = "--allow-untrusted prints the number, marked as untrusted."
 
 
 def measure_likelihood(run: Run, test: Images, *, allow_untrusted: bool = False) -> LikelihoodReport:
-    """Estimate -log P of the test images by the recipe's estimator, and leave the result in the run folder.
+    """Estimates -log P of the test images by the recipe's estimator, and writes the result to the run folder.
 
-    What was measured otherwise, or of other images, stays there beside it: see `name_of_result`.
+    Results of other estimators or images have other names and remain there: see `name_of_result`.
 
     Raises:
-        DataError: the images are not of the model's shape or number of levels, or fewer than 2.
+        DataError: the images differ from the model's in shape or number of levels, or are fewer than 2.
         RecipeError: the schedule does not rise, or the estimator cannot plan for a precision.
         UntrustedError: the number is not a likelihood, and `allow_untrusted` was not given.
     """
@@ -65,7 +65,9 @@ def measure_likelihood(run: Run, test: Images, *, allow_untrusted: bool = False)
         by = f" What was measured is kept for that in {unfinished}; or delete it." if unfinished.exists() else ""
         _refuse(report.reasons, _ALLOW + by)
     leave(run.folder, name_of_result(test.identity, settings.estimator, fingerprint_of(run, test)), report, estimate)
-    kept(0).clear()  # not before: --allow-untrusted after a refusal, or the same command after a kill, needs them
+    kept(
+        0
+    ).clear()  # only now, because --allow-untrusted after a refusal, or a repeated command after a kill, reads them
     return report
 
 
@@ -80,16 +82,20 @@ def evaluate(
     seconds: float = math.inf,
     progress: Progress = "auto",
 ) -> LikelihoodReport:
-    """The bound that a run ends with, and `vdmkit evaluate` reports: by the recipe's evaluation settings and seed.
+    """Returns the report at the end of a run and of `vdmkit evaluate`, by the recipe's evaluation settings and seed.
 
     Args:
-        known: what is known of the training images.
-        step: the checkpoint's, for the record.
-        findings: what was found out about the components.
-        seconds: after them, the images done so far are reported.
+        recipe: The recipe.
+        model: The trained model.
+        test: The test images.
+        known: What is known of the training images.
+        step: Step of the checkpoint, for the record.
+        findings: Problems and remarks on the model's components.
+        seconds: Time limit; the report is then of the images done so far.
+        progress: As in `vdmkit.sample`.
 
     Raises:
-        DataError: the images are not of the model's shape or number of levels, or all the same.
+        DataError: the images differ from the model's in shape or number of levels, or are all the same.
         RecipeError: the schedule does not rise.
         UntrustedError: the number is not a likelihood.
     """

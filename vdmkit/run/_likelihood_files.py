@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files of a measured likelihood, one pair for every way of measuring: no result replaces another's."""
+"""The files of a measured likelihood; different measurements have different names."""
 
 import os
 import re
@@ -13,16 +13,16 @@ from vdmkit.likelihood import LikelihoodReport, LogLikelihood, as_arrays
 from vdmkit.registry import Choice
 from vdmkit.run._folder import RunFolder
 
-_LONGEST = 80  # of what describes the estimator; the fingerprint tells apart what is cut
+_LONGEST = 80  # characters of the estimator; the fingerprint distinguishes truncated names
 
 
 def name_of_result(data: Identity, estimator: Choice, fingerprint: str) -> str:
-    """Returns what was measured and how, such as `digits-test_bound-steps-10_3f9a1c20`.
+    """Returns a name for a measurement, such as `digits-test_bound-steps-10_3f9a1c20`.
 
     Args:
         data: Identity of the images.
-        estimator: The recipe's choice; what is not its default is in the name.
-        fingerprint: Hexadecimal digits that stand for everything that the number depends on.
+        estimator: The recipe's choice; settings that differ from the default are in the name.
+        fingerprint: Fingerprint, in hexadecimal, of everything that the number depends on.
     """
     return "_".join([_words(f"{data.name} {data.split}"), _words(str(estimator))[:_LONGEST], fingerprint[:8]])
 
@@ -32,12 +32,12 @@ def _words(text: str) -> str:
 
 
 def leave(folder: RunFolder, name: str, report: LikelihoodReport, estimate: LogLikelihood) -> None:
-    """Write the report as NAME.json and every image's estimates as NAME.npz, and say where.
+    """Writes the report as NAME.json and every image's estimates as NAME.npz, and prints their paths.
 
     Args:
-        folder: The run. Where it may not be written, nothing is kept, which is said.
+        folder: The run. If it is read-only, nothing is written, with a message.
         name: See `name_of_result`.
-        report: What was measured.
+        report: The report.
         estimate: Two estimates of each image.
     """
     if not os.access(folder.path, os.W_OK):

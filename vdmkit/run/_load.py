@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trained model from its run folder."""
+"""Loads a trained model from its run folder."""
 
 import hashlib
 import os
@@ -31,7 +31,7 @@ _AFTER_TRAINING = ("evaluation.", "likelihood.", "sampling.", "data.", "seed")
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """A checkpoint of a run, the recipe that made it, and SHA-256 of all plugin files that are loaded."""
+    """A checkpoint of a run, with its recipe, and the SHA-256 of all loaded plugin files."""
 
     folder: RunFolder
     recipe: Recipe
@@ -42,29 +42,29 @@ class Run:
 
     @property
     def model(self) -> DiffusionModel:
-        """The model with the `weights` that were asked for: averaged ("ema") or raw."""
+        """The model with the chosen `weights`: averaged ("ema") or raw."""
         return self.weighted(self.weights)
 
     def weighted(self, weights: Weights) -> DiffusionModel:
-        """The model with averaged or with raw parameters."""
+        """Returns the model with averaged or with raw parameters."""
         return self.state.ema_model if weights == "ema" else self.state.model
 
     @property
     def key(self) -> PRNGKeyArray:
-        """The key of the recipe's seed: with it `vdmkit.log_likelihood` and `vdmkit.sample` do what commands do."""
+        """The key of the recipe's seed, with which `vdmkit.log_likelihood` and `vdmkit.sample` equal the commands."""
         return jax.random.key(self.recipe.seed)
 
     @property
     def source(self) -> AbstractSource:
-        """Where the images of the recipe come from."""
+        """The data source of the recipe."""
         return self.recipe.data.build()
 
     def data(self, split: Split) -> Images:
-        """The training or the test images of the recipe. Raises DataError if they are missing or damaged."""
+        """Returns the training or the test images. Raises DataError if they are missing or damaged."""
         return self.source.load(split)
 
     def metrics(self) -> dict[str, tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]]:
-        """By name, the steps and the values that training logged."""
+        """Returns the metrics that training logged: steps and values by name."""
         return read_metrics(self.folder.path)
 
     @property
@@ -74,7 +74,7 @@ class Run:
         return data and data["test"]
 
     def read_recipe(self, overrides: Sequence[str]) -> Recipe:
-        """Returns the recipe of the run with overrides, by its own plugin files."""
+        """Returns the recipe of the run with overrides, read with its own plugin files."""
         return load_recipe(self.folder.resolved_recipe, overrides, kept=self.folder.kept_plugins())
 
     def __repr__(self) -> str:
@@ -88,10 +88,10 @@ def load_run(
     step: int | None = None,
     weights: Weights = "ema",
 ) -> Run:
-    """Read a run folder, its newest checkpoint or that of `step`. Its plugin files are loaded; `plugins` are more.
+    """Reads a run folder, with its newest checkpoint or that of `step`, its plugin files and more `plugins`.
 
     Raises:
-        CheckpointError: not a run folder; no checkpoint, a damaged or missing one, or one of another run.
+        CheckpointError: the folder is not a run, or its checkpoint is missing, damaged, or from another run.
         RecipeError: an override changes what was trained.
     """
     path = Path(path)
@@ -128,7 +128,9 @@ def _read(folder: RunFolder, recipe: Recipe, facts: dict[str, Any], step: int | 
     if step is not None:
         return read_chosen(folder.checkpoints, step, like)
     there = max(steps_in(folder.checkpoints), default=None)
-    restored = read_newest(folder.checkpoints, like, saved=facts.get("newest_checkpoint", there))  # older: not noted
+    restored = read_newest(
+        folder.checkpoints, like, saved=facts.get("newest_checkpoint", there)
+    )  # older runs did not record it
     if restored is None:
         raise CheckpointError(f"{folder.checkpoints}: no checkpoint yet. Run the recipe until it has saved one.")
     return restored

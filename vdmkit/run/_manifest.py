@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run was made with and from."""
+"""The manifest of a run: data, plugins, versions and sessions."""
 
 import platform
 import subprocess
@@ -25,15 +25,15 @@ def manifest(
     kept: Mapping[str, str] | None = None,
     newest_checkpoint: int | None = None,
 ) -> dict[str, Any]:
-    """Returns what a run was made with and from, as JSON.
+    """Returns the manifest of a run as JSON values.
 
     Args:
-        train: Training images, whose identity is noted.
-        test: Test images, whose identity is noted.
-        plugins: SHA-256 of every plugin file, by the file's name.
-        sessions: What each process set out to train: see `session`.
+        train: Training images, whose identity is recorded.
+        test: Test images, whose identity is recorded.
+        plugins: SHA-256 of every plugin file, by file name.
+        sessions: The processes that trained the run: see `session`.
         imported: SHA-256 of the file that the parameters were imported from.
-        kept: SHA-256 of what the run keeps of its training images, by the file's name.
+        kept: SHA-256 of the files on training images, by file name.
         newest_checkpoint: Step of the checkpoint that was saved last.
     """
     return {
@@ -49,7 +49,7 @@ def manifest(
 
 
 def session(from_step: int, goal_step: int) -> dict[str, Any]:
-    """What this process sets out to train, and with what: versions, device, command."""
+    """Returns the steps that this process trains, with its versions, device and command."""
     return {
         "from_step": from_step,
         "goal_step": goal_step,
@@ -64,7 +64,7 @@ def session(from_step: int, goal_step: int) -> dict[str, Any]:
 
 
 def _git() -> str | None:
-    """The commit of vdmkit's source, '+' if it was changed; None outside a checkout."""
+    """Returns the commit of vdmkit's source, with '+' if files have changed; None outside of a checkout."""
     command = [
         "git",
         "-C",

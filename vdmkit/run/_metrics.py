@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics of a run: JSON lines, which a resumed run continues without a seam, and TensorBoard events."""
+"""Metrics of a run: JSON lines, which a resumed run continues exactly, and TensorBoard events."""
 
 import json
 from contextlib import closing
@@ -13,7 +13,7 @@ from vdmkit.report import EventFile
 
 
 class MetricLog:
-    """metrics.jsonl and tensorboard/ in a run folder. `step` is where the run continues: later lines are dropped."""
+    """metrics.jsonl and tensorboard/ in a run folder. Lines after `step`, where the run continues, are dropped."""
 
     def __init__(self, folder: Path, *, step: int):
         path = folder / "metrics.jsonl"
@@ -25,7 +25,7 @@ class MetricLog:
         self._events = EventFile(folder / "tensorboard", purge_step=step + 1)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """One line, on disk at once. One that is there is not repeated, such as when a finished run is run again."""
+        """Writes one line to disk, unless it is there already, as when a finished run is run again."""
         line = json.dumps({"step": step, **values}) + "\n"
         if line in self._kept:
             return
@@ -36,17 +36,17 @@ class MetricLog:
             self._events.add_scalar(name, value, step)
 
     def picture(self, step: int, name: str, picture: UInt8[np.ndarray, "H W c"]) -> None:
-        """A picture, to TensorBoard alone."""
+        """Writes a picture to TensorBoard."""
         self._events.add_image(name, picture, step)
 
     def close(self) -> None:
-        """Write out what is left."""
+        """Flushes and closes the files."""
         with closing(self._events), writing(self._path):
             self._file.close()
 
 
 def read_metrics(folder: Path) -> dict[str, tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]]:
-    """Returns what a run logged: by name, the steps and the values. A metric need not have a value at every step."""
+    """Returns the steps and values of each metric by name. A metric may have values at some steps only."""
     found: dict[str, list[tuple[int, float]]] = {}
     for line in _whole_lines(folder / "metrics.jsonl"):
         if _step_of(line) == float("inf"):
@@ -61,7 +61,7 @@ def read_metrics(folder: Path) -> dict[str, tuple[Int[np.ndarray, " n"], Float[n
 
 
 def _step_of(line: str) -> int | float:
-    """Infinity for a line that is damaged, so that it is dropped."""
+    """Returns the step of a line, or infinity for a damaged line, so that it is dropped."""
     try:
         return json.loads(line)["step"]
     except (ValueError, TypeError, KeyError):
@@ -69,6 +69,6 @@ def _step_of(line: str) -> int | float:
 
 
 def _whole_lines(path: Path) -> list[str]:
-    """All lines but a last one that a kill cut short."""
+    """Returns all complete lines, without a last one truncated by a kill."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [line for line in lines if line.endswith("\n")]

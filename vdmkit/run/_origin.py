@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a checkpoint came from, noted with it, so that a folder never goes on with, or reports, another run's."""
+"""The origin of a checkpoint, stored with it, so that a run does not continue from or report another run's."""
 
 import hashlib
 import json
@@ -13,21 +13,21 @@ from vdmkit.errors import CheckpointError
 from vdmkit.recipe import Recipe, flat
 from vdmkit.registry import Choice
 
-# These may change when a run is continued: they do not touch what was trained so far.
+# These may change when a run is continued, because they do not affect what was trained so far.
 _MAY_CHANGE = {"data.path", "data.train", "data.test", "evaluation", "likelihood", "sampling"}
 _MAY_CHANGE |= {"training.steps", "training.log_every", "training.keep_last", "training.keep_best"}
 
 
 def may_change(key: str) -> bool:
-    """Whether a run may be continued with another value of this recipe key."""
+    """Returns whether a run may be continued with another value of this recipe key."""
     return any(key == allowed or key.startswith(f"{allowed}.") for allowed in _MAY_CHANGE)
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a checkpoint was made with. None: not known (training images), or not the case (imported file).
+    """The origin of a checkpoint. None means unknown (training images) or not imported.
 
-    `components` are those of installed plugin packages: two packages may hold one name, and only one of them load.
+    `components` are those from installed plugin packages, because two packages may register the same name.
     """
 
     recipe: str
@@ -40,8 +40,8 @@ class Origin:
         return asdict(self) | {"plugins": list(self.plugins), "components": list(self.components)}
 
     def check(self, where: Path, restored: Restored) -> None:
-        """Raises CheckpointError if a checkpoint in `where` is not of this origin."""
-        found = {"components": list(self.components)} | restored.meta  # older checkpoints do not say
+        """Raises CheckpointError if a checkpoint in `where` has another origin."""
+        found = {"components": list(self.components)} | restored.meta  # older checkpoints do not record it
         step = f"{where / str(restored.step)}"
         other = [words for name, words in _WORDS.items() if found.get(name, "") != self.as_json()[name]]
         if self.imported and None in (self.images, found.get("images", "")):
@@ -62,7 +62,7 @@ _WORDS |= {"imported": "imported parameters", "components": "packages of its com
 
 
 def origin_of(recipe: Recipe, plugins: Iterable[str], images: str | None = None, imported: str | None = None) -> Origin:
-    """From the recipe without what may change, and hashes of the rest; `images` stands for the recipe's data."""
+    """Returns the origin: the recipe without keys that may change, and hashes; `images` replaces the recipe's data."""
     fixed = {key: value for key, value in flat(recipe).items() if not (may_change(key) or key.startswith("data."))}
     digest = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
     foreign = {str(one.component) for one in _choices(recipe) if one.component.is_of_package}
@@ -70,7 +70,7 @@ def origin_of(recipe: Recipe, plugins: Iterable[str], images: str | None = None,
 
 
 def _choices(value: Any) -> Iterator[Choice]:
-    """Of what was trained: all but what may change."""
+    """Yields the components that affect training."""
     if isinstance(value, Choice):
         yield from value.nested()
     elif is_dataclass(value):
@@ -81,5 +81,5 @@ def _choices(value: Any) -> Iterator[Choice]:
 
 
 def name_of_images(sha256: str, shape: Iterable[int], levels: int) -> str:
-    """What tells training sets apart: the bytes, and how they are read."""
+    """Returns a string that identifies a training set: the hash of its bytes, its shape and its levels."""
     return f"{sha256} {'x'.join(map(str, shape))} {levels} levels"

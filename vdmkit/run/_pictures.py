@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The picture that a run ends with: samples, and as many real images beside them."""
+"""The picture at the end of a run: samples beside as many real images."""
 
 import sys
 from dataclasses import replace
@@ -18,9 +18,10 @@ from vdmkit.sampling import draw_samples, fit_into
 
 
 def picture_beside_real(model: DiffusionModel, real: Images, recipe: Recipe) -> UInt8[np.ndarray, "H W c"] | None:
-    """Samples on the left, the first images of `real` on the right. Says so when time allowed fewer than asked for.
+    """Returns a picture with samples on the left and the first images of `real` on the right.
 
-    None, and a line on standard error, where samples are not finite: neither training nor its evaluation is lost by it.
+    If the time limit allows fewer samples than asked for, it prints a message. If samples are not finite, it returns
+    None with a message instead of an error, so that training and evaluation are not lost.
     """
     settings, config = recipe.sampling, build_sampling(recipe)
     wanted = min(settings.count, len(real.pixels))

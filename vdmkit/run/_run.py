@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The main job: train, evaluate, sample, and leave a run folder that everything later starts from."""
+"""Trains, evaluates and samples a recipe in a run folder."""
 
 import hashlib
 import sys
@@ -28,12 +28,12 @@ from vdmkit.training import TrainState
 
 
 def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[Path]) -> LikelihoodReport:
-    """Train `recipe`, whose file reads `text`, in `folder`; a run that was cut short goes on where it was.
+    """Trains `recipe`, whose file has the contents `text`, in `folder`; an interrupted run continues.
 
     Raises:
-        Interrupted: the user asked to stop; what was trained is saved.
-        UntrustedError: a component does not do what its kind must.
-        VdmkitError: the data, the folder, the training or the evaluation is not as it should be.
+        Interrupted: the user asked to stop; the training state is saved.
+        UntrustedError: a component fails the checks of its kind.
+        VdmkitError: the data or the folder is invalid, or training or evaluation fails.
     """
     folder.check(recipe, plugins)
     sources = plugin_sources(plugins)
@@ -50,7 +50,7 @@ def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[P
         missing = folder.missing_checkpoint()
         start = begin(recipe, folder, train, _origin(recipe, sources, train, earlier["imported"]))
         check_model_of_recipe(recipe, start.state.ema_model, train.pixels).refuse()
-        # Not before: a command that is refused leaves the folder as it was, and says no more than why.
+        # After the checks: a refused command changes nothing in the folder, and prints the reason only.
         folder.say_new_end(recipe, plugins)
         if missing is not None:
             print(
@@ -61,8 +61,8 @@ def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[P
         folder.write_recipe(recipe, text)
         folder.keep_plugins(sources)
         now = session(int(start.state.step), recipe.training.steps)
-        known = TrainedOn() if start.origin.imported else known  # what that was trained on before is not known
-        newest = max(steps_in(folder.checkpoints), default=None)  # of whole ones: the others are set aside
+        known = TrainedOn() if start.origin.imported else known  # the images of its earlier training are unknown
+        newest = max(steps_in(folder.checkpoints), default=None)  # damaged checkpoints have been moved away
         sessions, kept = [*earlier["sessions"], now], keep(folder, known)
         facts = manifest(train, test, _hashes(sources), sessions, start.origin.imported, kept, newest)
         write_json(folder.manifest, facts)
@@ -92,7 +92,7 @@ def _close(training: Training, state: TrainState, known: TrainedOn) -> Likelihoo
 
 
 def _report(training: Training, state: TrainState, known: TrainedOn) -> LikelihoodReport:
-    """Evaluate and sample the trained model, and leave both in the run folder."""
+    """Evaluates and samples the trained model, and writes both to the run folder."""
     recipe, folder, test, step = training.recipe, training.folder, training.test, int(state.step)
     model = state.ema_model if recipe.evaluation.weights == "ema" else state.model
     findings = check_model_of_recipe(recipe, model, test.pixels).refuse()
@@ -102,7 +102,7 @@ def _report(training: Training, state: TrainState, known: TrainedOn) -> Likeliho
     training.log.scalars(step, {f"test/{name}": getattr(evaluation, name) for name in ("bpd", "bpd_low", "bpd_high")})
     picture = picture_beside_real(model, test, recipe)
     if picture is None:
-        folder.samples.unlink(missing_ok=True)  # of an earlier end of this run
+        folder.samples.unlink(missing_ok=True)  # from an earlier end of this run
     else:
         write_png(picture, folder.samples)
         training.log.picture(step, "samples", picture)

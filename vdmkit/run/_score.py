@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samples of a run scored against the images of its recipe."""
+"""Scores samples of a run against the images of its recipe."""
 
 from vdmkit.assembly import build_sampling
 from vdmkit.quality import Extractor, Scores, score
@@ -8,11 +8,11 @@ from vdmkit.run._load import Run
 
 
 def score_run(run: Run, count: int, inception: Extractor | None = None) -> Scores:
-    """Draw `count` samples by the recipe's sampler, seed and data: see `vdmkit.quality.score`.
+    """Scores `count` samples with the recipe's sampler, seed and data: see `vdmkit.quality.score`.
 
     Raises:
-        DataError, NonFiniteError: as `score`.
-        RecipeError: samples would have labels that would not be used.
+        DataError, NonFiniteError: as in `score`.
+        RecipeError: the recipe asks for labels that the samples would not use.
     """
     recipe, config = run.recipe, build_sampling(run.recipe)
     test, train = run.data("test"), run.data("train")

@@ -15,12 +15,12 @@ from vdmkit.study import Study, plan_study, study_schedules
 
 
 def study_run(run: Run, *, images: int, nodes: int, counts: tuple[int, ...]) -> tuple[Study, Kept]:
-    """Study a run on at most `images` of its training, and of its test images: see `study_schedules`.
+    """Studies a run on at most `images` of its training images and of its test images: see `study_schedules`.
 
-    Returns the study, and what was measured, on disk until its user clears it: when all that follows is written.
+    Returns the study, and its measurements on disk, which the caller clears after the results are written.
 
     Raises:
-        DataError: the images are not the model's.
+        DataError: the images do not fit the model.
         RecipeError: the schedule does not rise.
     """
     model = run.weighted(run.recipe.likelihood.weights)
@@ -31,7 +31,7 @@ def study_run(run: Run, *, images: int, nodes: int, counts: tuple[int, ...]) -> 
     plan = plan_study(model, *some, nodes=nodes, key=fold_purpose(jax.random.key(run.recipe.seed), "schedule"))
     print(
         f"measuring {plan.describe(kept)}.\n"
-        f"What is done is kept in {kept.folder.parent}: if this is stopped, the same command goes on.",
+        f"Measurements are kept in {kept.folder.parent}: if this is stopped, the same command continues.",
         file=sys.stderr,
     )
     return study_schedules(plan, counts, kept=kept, progress="auto"), kept

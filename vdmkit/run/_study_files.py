@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files of a study: tables, pictures, and components that other commands take."""
+"""The files of a study: tables, charts, and components for other commands."""
 
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ _MADE = {"closed form", "dynamic"}  # grids that were found; the others have nam
 
 
 def leave(study: Study, folder: Path) -> list[str]:
-    """Write everything into a folder. Names all files; those of a grid for several T as a shell does, with braces."""
+    """Writes a study into a folder. Returns the files; those of a grid for several T are abbreviated with braces."""
     folder.mkdir(exist_ok=True)
-    for grid in folder.glob("*_[0-9]*.toml"):  # of an earlier study, which measured otherwise
+    for grid in folder.glob("*_[0-9]*.toml"):  # from an earlier study
         grid.unlink()
     table, facts, kernel = (folder / name for name in ("schedule.txt", "schedule.json", "optimal_variance.toml"))
     write_json(facts, study.as_json())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training a recipe in its run folder, from wherever that stands."""
+"""Trains a recipe in its run folder, from the start or from the newest checkpoint."""
 
 import sys
 import time
@@ -41,7 +41,7 @@ _RECENT = 50  # dispatches in the running bpd that the progress bar shows
 
 @dataclass(frozen=True)
 class Training:
-    """One recipe, its images, and where its run is kept."""
+    """The training of one recipe in a run folder."""
 
     recipe: Recipe
     folder: RunFolder
@@ -50,7 +50,7 @@ class Training:
     log: MetricLog
 
     def run(self) -> TrainState:
-        """Train to the recipe's last step, and save there.
+        """Trains to the recipe's last step and saves the state.
 
         Raises:
             Interrupted: the user asked to stop; the state was saved.
@@ -74,7 +74,7 @@ class Training:
                     collected, start = [], time.monotonic()
                 if stop:
                     break
-            if stopping():  # perhaps only since the last step: that is saved too
+            if stopping():  # also if the request came after the last step
                 where = f"step {int(state.step):,} of {settings.steps:,}"
                 raise Interrupted(f"Stopped at {where} and saved. To go on, run the same command again.")
         return state
@@ -99,7 +99,7 @@ class Training:
         self.log.scalars(step, {**trained, "steps_per_second": rate, **scalars_of(self.recipe, state)})
 
     def _name(self, metric: str) -> str:
-        """What is minimised is bits/dim for the bound only."""
+        """Returns the metric's name; the loss is called bits/dim only if it is the bound."""
         return "loss" if metric == "bpd" and self.recipe.objective.weighting.name != "elbo" else metric
 
     def _recent(self, recent: list[Metrics]) -> str:
@@ -107,7 +107,7 @@ class Training:
         return f"train {self._name('bpd')} {mean:.3f}"
 
     def _act(self, state: TrainState, step: int, *, at_end: bool) -> None:
-        """Evaluate, save and sample, whichever the recipe asks for at this step."""
+        """Evaluates, saves and samples, as the recipe asks for at this step."""
         settings = self.recipe.training
         bpd = float("inf")
         if _due(step, settings.evaluate_every) and (step < settings.steps or settings.evaluate_draws):
@@ -121,7 +121,7 @@ class Training:
                 self.log.picture(step, "samples", picture)
 
     def _evaluate(self, state: TrainState, step: int) -> float:
-        """A point of the curve, under a name that says what it is of: few draws err by more than the reported bound."""
+        """Logs a point of the test curve; its name has the number of draws if the reported bound has another."""
         draws = self.recipe.training.evaluate_draws
         name = f"test/bpd_of_{draws}_draws" if draws else "test/bpd"
         settings = replace(self.recipe.evaluation, draws=draws or self.recipe.evaluation.draws)
@@ -152,7 +152,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Start:
-    """Where training starts from: the state, the batches after it, and where both are saved, with their origin."""
+    """The start of training: the state, the iterator over batches, the store of checkpoints and their origin."""
 
     state: TrainState
     data: grain.DatasetIterator
@@ -161,13 +161,13 @@ class Start:
 
 
 def begin(recipe: Recipe, folder: RunFolder, train: Images, origin: Origin) -> Start:
-    """The newest whole checkpoint, or the beginning.
+    """Returns the newest intact checkpoint, or the initial state.
 
     Raises:
-        CheckpointError: the checkpoint is of another origin, or past the recipe's last step; or none is left of an
-            imported model.
-        DataError: the network wants labels that the images do not have.
-        RecipeError: the schedule does not rise, or may not follow the variance, or something used after training
+        CheckpointError: the checkpoint has another origin, or is past the recipe's last step; or an imported model has
+            no intact checkpoint left.
+        DataError: the network needs labels, and the images have none.
+        RecipeError: the schedule does not rise or cannot be trained on the variance, or something used after training
             cannot be built.
         PluginError: the schedule cannot be evaluated.
     """

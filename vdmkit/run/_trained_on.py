@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run keeps of its training images, so that a number on copies of them, or on other levels, is not trusted."""
+"""The records of a run's training images, to detect copies of them and images with other levels."""
 
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ from vdmkit.run._load import Run
 
 
 def keep(folder: RunFolder, found: TrainedOn) -> dict[str, str]:
-    """Write what is known to the folder; returns SHA-256 of each file by name, for the manifest."""
+    """Writes the record to the folder; returns the SHA-256 of each file by name, for the manifest."""
     files = {folder.trained_on: found.prints, folder.trained_levels: found.statistics}
     for path, array in files.items():
         if array is not None:
@@ -24,10 +24,10 @@ def keep(folder: RunFolder, found: TrainedOn) -> dict[str, str]:
 
 
 def read_trained_on(run: Run) -> TrainedOn:
-    """Nothing is known of what an imported model was trained on; of an older run's images, their hashes alone.
+    """Returns the record of a run; it is empty for imported models, and has hashes only for older runs.
 
     Raises:
-        CheckpointError: A file is not as it was written.
+        CheckpointError: A file has changed since it was written.
     """
     folder = run.folder
     prints, statistics = (_read(folder.kept(path)) for path in (folder.trained_on, folder.trained_levels))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samplers that draw from p(z_s | z_t): the ancestral one, and DDIM."""
+"""Samplers that draw from p(z_s | z_t): ancestral sampling and DDIM."""
 
 from dataclasses import KW_ONLY
 from typing import Annotated
@@ -20,10 +20,10 @@ PAPERS = Choice("kernel", "gaussian")
 
 @register("sampler", "ancestral")
 class Ancestral(AbstractSampler):
-    """z_s ~ p(z_s | z_t), noise in the last step too (Kingma et al. 2021, section 3.2).
+    """z_s ~ p(z_s | z_t), with noise in the last step too (Kingma et al. 2021, section 3.2).
 
     Args:
-        kernel: p(z_s | z_t); "gaussian" is q(z_s | z_t, x = x_hat(z_t)).
+        kernel: The reverse kernel p(z_s | z_t); "gaussian" is q(z_s | z_t, x = x_hat(z_t)).
     """
 
     kernel: AbstractKernel

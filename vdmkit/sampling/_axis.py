@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""On which axis, and in which scaling, a step of the probability-flow ODE is straight.
+r"""Axes and scalings in which an Euler step of the probability-flow ODE is linear.
 
 With w = a(gamma) y and u(gamma), dw/du = [dlog a/dgamma w + a s/2 eps_hat] / (du/dgamma),  s = sigma / alpha.
 """
@@ -18,18 +18,18 @@ AxisName = Literal["sigma", "variance", "vp_time"]
 
 
 class AbstractAxis(eqx.Module):
-    """An implementer supplies u and log a, both finite at gamma = -inf."""
+    """An axis u with a scaling a; an implementer supplies u and log a, both finite at gamma = -inf."""
 
     @abc.abstractmethod
     def position(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
-        """u."""
+        """Returns u."""
 
     @abc.abstractmethod
     def log_scale(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
-        """log a."""
+        """Returns log a."""
 
     def slope(self, y: Float[Array, "h w c"], gamma: Float[Array, ""], estimate: Estimate) -> Float[Array, "h w c"]:
-        """dw/du at y."""
+        """Returns dw/du at y."""
         rate, log_rate = jax.grad(self.position)(gamma), jax.grad(self.log_scale)(gamma)
         return jnp.exp(self.log_scale(gamma)) * (log_rate * y + jnp.exp(gamma / 2) / 2 * estimate.eps_hat) / rate
 
@@ -40,13 +40,13 @@ class AbstractAxis(eqx.Module):
         gamma_s: Float[Array, ""],
         slope: Float[Array, "h w c"],
     ) -> Float[Array, "h w c"]:
-        """y after a straight step from gamma_t to gamma_s."""
+        """Returns y after a linear step from gamma_t to gamma_s."""
         w = jnp.exp(self.log_scale(gamma_t)) * y + (self.position(gamma_s) - self.position(gamma_t)) * slope
         return jnp.exp(-self.log_scale(gamma_s)) * w
 
 
 class Sigma(AbstractAxis):
-    """u = s: EDM's, where the slope is eps_hat itself."""
+    """u = s, the axis of EDM, where the slope is eps_hat itself."""
 
     def position(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
         return jnp.exp(gamma / 2)
@@ -59,7 +59,7 @@ class Sigma(AbstractAxis):
 
 
 class SquaredSigma(AbstractAxis):
-    """u = s^2: time of the variance exploding SDE as EDM writes it (Karras et al. 2022, Table 1)."""
+    """u = s^2, the time of the variance exploding SDE as in EDM (Karras et al. 2022, Table 1)."""
 
     def position(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
         return jnp.exp(gamma)
@@ -69,7 +69,7 @@ class SquaredSigma(AbstractAxis):
 
 
 class VpTime(AbstractAxis):
-    """u = the time, and a = alpha, of the variance preserving SDE, beta from 0.1 to 20 (Song et al. 2021, App. C)."""
+    """u = time and a = alpha of the variance preserving SDE, beta from 0.1 to 20 (Song et al. 2021, App. C)."""
 
     beta_min: float = eqx.field(static=True, default=0.1)
     beta_rise: float = eqx.field(static=True, default=19.9)

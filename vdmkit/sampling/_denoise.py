@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a sampler asks of a model: the estimate at y = z / alpha, with or without a label."""
+"""The denoisers that samplers call: a model's estimate at y = z / alpha, with or without a label."""
 
 from collections.abc import Callable
 from types import MappingProxyType
@@ -17,14 +17,14 @@ _NOTHING: Condition = MappingProxyType({})
 
 
 def denoiser_of(model: DiffusionModel, condition: Condition = _NOTHING) -> Denoise:
-    """What the model estimates from y, given what the condition says of the image."""
+    """Returns the model's estimate as a function of y and gamma, given the side information on the image."""
     return lambda y, gamma: model.denoise(model.path.alpha(gamma) * y, gamma, condition)
 
 
 def guided(without: Denoise, given: Denoise, scale: float) -> Denoise:
-    """eps_hat = eps_hat without the label + scale (eps_hat given it - eps_hat without it).
+    """Returns the denoiser eps_hat = eps_hat without the label + scale (eps_hat given it - eps_hat without it).
 
-    Ho & Salimans 2022, arXiv 2207.12598, eq. 6, where scale is 1 + w. It is no distribution over levels.
+    Ho & Salimans 2022, arXiv 2207.12598, eq. 6, where scale is 1 + w. It does not give probabilities of levels.
     """
 
     def denoise(y: Float[Array, "h w c"], gamma: Float[Array, ""]) -> Estimate:
@@ -36,9 +36,9 @@ def guided(without: Denoise, given: Denoise, scale: float) -> Denoise:
 
 
 class Guidance(eqx.Module):
-    """Labels for the images that are drawn: image i has `label`, or each of `classes` labels in turn.
+    """Labels of samples: image i has `label`, or label i modulo `classes`.
 
-    `scale` is that of `guided`: 1 is the model's own estimate given the label.
+    `scale` is that of `guided`; 1 is the model's own estimate given the label.
     """
 
     scale: float = eqx.field(static=True)
@@ -46,7 +46,7 @@ class Guidance(eqx.Module):
     label: int | None = eqx.field(static=True, default=None)
 
     def denoiser(self, model: DiffusionModel, number: Int[Array, ""]) -> Denoise:
-        """For the image of this number."""
+        """Returns the denoiser of the image with this number."""
         label = number % self.classes if self.label is None else jnp.asarray(self.label)
         given = denoiser_of(model, {"label": label})
         return given if self.scale == 1 else guided(denoiser_of(model), given, self.scale)

@@ -5,7 +5,7 @@ With h = (gamma_t - gamma_s) / 2, the step of log(alpha / sigma), and eta = 0 fo
 
     y_s = exp(-(1 + eta) h) y_t + int x_hat + s_s sqrt(1 - exp(-2 eta h)) n
 
-and the methods differ in what they take x_hat to be in between, from its values at earlier steps.
+and the methods differ in how they interpolate x_hat from its values at earlier steps.
 """
 
 from dataclasses import KW_ONLY
@@ -31,7 +31,7 @@ def _fresh_noise(gamma_s: Float[Array, ""], eta_h: Float[Array, ""]) -> Float[Ar
 
 @register("sampler", "dpmpp_2m")
 class DpmPlusPlus2M(AbstractSampler):
-    """DPM-Solver++(2M): x_hat on the line through the last two (Lu et al. 2022, arXiv 2211.01095, algorithm 2).
+    """DPM-Solver++(2M): x_hat on the line through its last two values (Lu et al. 2022, arXiv 2211.01095, algorithm 2).
 
     Args:
         eta: 0 is the ODE; 1 the SDE, k-diffusion's dpmpp_2m_sde with the midpoint rule.
@@ -52,7 +52,7 @@ class DpmPlusPlus2M(AbstractSampler):
     ) -> tuple[Float[Array, "h w c"], Estimate]:
         estimate, h = denoise(y_t, gamma_t), (gamma_t - gamma_s) / 2
         whole = (1 + self.eta) * h
-        ratio = 2 * h / (history.gamma[0] - gamma_t)  # h over the last step's
+        ratio = 2 * h / (history.gamma[0] - gamma_t)  # h over that of the last step
         extra = jnp.where((history.count > 0) & jnp.isfinite(ratio), ratio / 2, 0.0)
         x_hat = estimate.x_hat + extra * (estimate.x_hat - history.x_hat[0])
         y_s = jnp.exp(-whole) * y_t - jnp.expm1(-whole) * x_hat
@@ -61,7 +61,7 @@ class DpmPlusPlus2M(AbstractSampler):
 
 @register("sampler", "dpmpp_3m_sde")
 class DpmPlusPlus3MSde(AbstractSampler):
-    """x_hat on the parabola through the last three, by the SDE (k-diffusion's dpmpp_3m_sde).
+    """The SDE with x_hat on the parabola through its last three values (k-diffusion's dpmpp_3m_sde).
 
     Args:
         eta: 0 is the ODE, 1 the SDE.
@@ -88,7 +88,7 @@ class DpmPlusPlus3MSde(AbstractSampler):
     def _bent(
         self, estimate: Estimate, gamma_t: Float[Array, ""], h: Float[Array, ""], history: History
     ) -> Float[Array, "h w c"]:
-        """What the first and second differences of x_hat add; nothing where the step goes to the end."""
+        """Returns the terms of the first and second differences of x_hat; zero for a step to gamma = -inf."""
         whole = (1 + self.eta) * h
         phi_2 = jnp.expm1(-whole) / whole + 1
         phi_3 = phi_2 / whole - 0.5
@@ -101,7 +101,7 @@ class DpmPlusPlus3MSde(AbstractSampler):
 
 
 class _Split(eqx.Module):
-    """A step to less noise than gamma_s, and noise `up` (in units of y) that leads back to it."""
+    """A step below the noise level gamma_s, and the noise `up` (in units of y) that leads back to it."""
 
     gamma_down: Float[Array, ""]
     up: Float[Array, ""]
@@ -115,7 +115,7 @@ def _split(gamma_t: Float[Array, ""], gamma_s: Float[Array, ""], eta: float) -> 
 
 @register("sampler", "euler_ancestral")
 class EulerAncestral(AbstractSampler):
-    """Euler's method to less noise than asked for, then noise (k-diffusion's euler_ancestral).
+    """Euler's method to a lower noise level, then added noise (k-diffusion's euler_ancestral).
 
     Args:
         eta: 0 is Euler's method; 1 adds the ancestral noise.
@@ -141,7 +141,7 @@ class EulerAncestral(AbstractSampler):
 
 @register("sampler", "dpmpp_2s_ancestral")
 class DpmPlusPlus2SAncestral(AbstractSampler):
-    """DPM-Solver++(2S) to less noise than asked for, then noise (k-diffusion's dpmpp_2s_ancestral).
+    """DPM-Solver++(2S) to a lower noise level, then added noise (k-diffusion's dpmpp_2s_ancestral).
 
     Args:
         eta: 0 is the ODE; 1 adds the ancestral noise.

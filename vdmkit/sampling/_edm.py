@@ -23,8 +23,8 @@ class Euler(AbstractSampler):
     """Euler's method (Karras et al. 2022, arXiv 2206.00364, section 3).
 
     Args:
-        axis: Where a step is straight: "sigma" is DDIM with eta = 0; "variance" is sigma^2, and "vp_time" the time of
-            the variance preserving SDE in its own scaling.
+        axis: Axis in which a step is linear: "sigma" is DDIM with eta = 0; "variance" is sigma^2, and "vp_time" the
+            time of the variance preserving SDE in its own scaling.
     """
 
     _: KW_ONLY
@@ -46,14 +46,14 @@ class Euler(AbstractSampler):
 
 @register("sampler", "heun")
 class Heun(AbstractSampler):
-    """Heun's method, of second order, with noise added before each step (Karras et al. 2022, algorithm 2).
+    """Heun's second-order method with noise added before each step (Karras et al. 2022, algorithm 2).
 
     Args:
-        churn: How much noise, S_churn, over all steps; 0 is the ODE.
-        s_min: Only where sigma / alpha is at least this,
-        s_max: and at most this.
-        s_noise: Standard deviation of what is added.
-        axis: Where a step is straight, as in Euler's method.
+        churn: Amount of noise over all steps, S_churn; 0 is the ODE.
+        s_min: Smallest sigma / alpha at which noise is added.
+        s_max: Largest sigma / alpha at which noise is added.
+        s_noise: Standard deviation of the added noise.
+        axis: Axis in which a step is linear, as in Euler's method.
     """
 
     _: KW_ONLY
@@ -81,7 +81,7 @@ class Heun(AbstractSampler):
         first = axis.slope(y_hat, gamma_hat, estimate)
         euler = axis.move(y_hat, gamma_hat, gamma_s, first)
         slope = (first + axis.slope(euler, gamma_s, denoise(euler, gamma_s))) / 2
-        # Without noise there is no slope: the last step of a grid that goes to the end is Euler's.
+        # The slope is undefined at gamma = -inf, so the last step of a grid to there is Euler's.
         return jnp.where(jnp.isneginf(gamma_s), euler, axis.move(y_hat, gamma_hat, gamma_s, slope)), estimate
 
     def _churn(self, s_t: Float[Array, ""], history: History) -> Float[Array, ""]:
@@ -113,10 +113,10 @@ class Dpm2(AbstractSampler):
 
 @register("sampler", "lms")
 class Lms(AbstractSampler):
-    """A linear multistep method: the slopes of up to four steps (k-diffusion's lms).
+    """A linear multistep method with the slopes of up to four steps (k-diffusion's lms).
 
     Args:
-        order: How many slopes, once there were as many steps.
+        order: Number of slopes; fewer in the first steps.
     """
 
     _: KW_ONLY
@@ -144,7 +144,7 @@ class Lms(AbstractSampler):
 def _adams_weights(
     nodes: Float[Array, "4"], order: int, start: Float[Array, ""], end: Float[Array, ""]
 ) -> Float[Array, "4"]:
-    """Integrals from `start` to `end` of the Lagrange polynomials of the first `order` nodes; zeros for the others."""
+    """Returns integrals from `start` to `end` of the Lagrange polynomials of the first `order` nodes, then zeros."""
     # Two Gauss points are exact for polynomials of degree 3.
     points = (start + end) / 2 + (end - start) / 2 * jnp.array([-1, 1]) / jnp.sqrt(3.0)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drawing samples of a model: how, how many, and within a time limit."""
+"""Draws samples of a model, with a progress display and within a time limit."""
 
 import time
 from collections.abc import Callable
@@ -28,9 +28,9 @@ _TIMED = 8
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """How samples are drawn: a sampler, its number of steps and their grid, labels, and where the last step leads.
+    """Settings of sampling: sampler, number of steps, grid, labels, and the end of the last step.
 
-    `end` "latent" is z_0, from which the observation draws levels; "image" is no noise at all.
+    `end` is "latent" for z_0, from which the observation draws levels, or "image" for a last step to zero noise.
     """
 
     sampler: AbstractSampler
@@ -40,7 +40,7 @@ class SamplingConfig:
     end: Literal["latent", "image"] = "latent"
 
     def gammas(self, schedule: AbstractSchedule) -> Float[Array, " steps_plus_1"]:
-        """gamma at the ends of the steps, from the noisiest; to -inf where the last one leads to an image."""
+        """Returns the gammas at the ends of the steps, from the noisiest; the last is -inf if `end` is "image"."""
         if self.end == "latent":
             return self.grid(schedule, self.steps)
         latents = self.grid(schedule, self.steps - 1) if self.steps > 1 else gammas_of(schedule, 1)[-1:]
@@ -60,21 +60,24 @@ def sample(
     trajectory: bool = False,
     progress: Progress = None,
 ) -> Real[np.ndarray, "count h w c"] | tuple[Real[np.ndarray, "count h w c"], Float[np.ndarray, "steps count h w c"]]:
-    """Draw the first `count` images of the endless sequence that `key` defines: what `vdmkit sample` draws.
+    """Draws the first `count` images of the endless sequence that `key` defines, as `vdmkit sample` does.
 
-    More of them change these by no more than the rounding of another batch, which a chaotic network can make visible.
+    Another count changes these images only by the rounding of another batch size, which a chaotic network can amplify.
 
     Args:
-        key: that of the command is `jax.random.key(seed)`.
-        sampler: ancestral sampling if it is left out.
-        grid: gammas of the steps; even in t if it is left out.
-        guidance: gives the images labels.
-        end: see `SamplingConfig`.
-        trajectory: return x_hat(z_t) at the start of every step as well, in units of data, from the noisiest.
+        model: The model.
+        count: Number of images.
+        key: Random key; the command uses `jax.random.key(seed)`.
+        steps: Number of steps.
+        sampler: The sampler; ancestral by default.
+        grid: Gammas of the steps; by default uniform in t.
+        guidance: Labels of the images.
+        end: End of the last step, see `SamplingConfig`.
+        trajectory: Whether to return x_hat(z_t) at the start of every step as well, in units of data.
         progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress.Meter`.
 
     Raises:
-        NonFiniteError: some are not finite.
+        NonFiniteError: some images are not finite.
     """
     parts = {"sampler": sampler or Ancestral(), "grid": grid or UniformInTime()}
     config, seen = SamplingConfig(steps=steps, guidance=guidance, end=end, **parts), []
@@ -95,13 +98,18 @@ def draw_samples(
     progress: Progress = None,
     on_step: Callable[[Estimate], object] = lambda estimate: None,
 ) -> Real[np.ndarray, "count h w c"]:
-    """Draw samples as `config` says: see `sample`.
+    """Draws samples with the settings in `config`: see `sample`.
 
     Args:
-        on_step: called after every step of at most 64 images, with what was estimated at its start.
+        model: The model.
+        config: Settings of sampling.
+        count: Number of images.
+        key: Random key.
+        progress: As in `sample`.
+        on_step: Called after every step of a batch of at most 64 images, with the estimate at its start.
 
     Raises:
-        NonFiniteError: some are not finite.
+        NonFiniteError: some images are not finite.
     """
     key, gammas, starts = fold_purpose(key, "sample"), config.gammas(model.schedule), range(0, count, _BATCH)
     with track(progress, "sampling", config.steps * len(starts)) as advance:
@@ -119,9 +127,9 @@ def draw_samples(
 
 
 def fit_into(model: DiffusionModel, config: SamplingConfig, count: int, *, seconds: float) -> tuple[int, int]:
-    """The largest number of images, and of steps, that fit: fewer images first, then, of a single one, fewer steps.
+    """Returns the largest number of images, and of steps, that fit into `seconds`.
 
-    Timed on one step of a few images, which need not come out finite.
+    It first reduces the images, then the steps of a single image. The time is measured on one step of a few images.
     """
     grid = UniformInTime()(model.schedule, 2)
     images = min(count, _TIMED)

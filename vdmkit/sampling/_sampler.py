@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Drawing images: from p(z_1) down a grid of gammas to z_0, then to levels.
+r"""Draws images: from p(z_1) along a grid of gammas to z_0, then to levels.
 
-A sampler sees y = z / alpha = x + s eps, with s = sigma / alpha = exp(gamma / 2), which is the same on every path.
+Samplers work in y = z / alpha = x + s eps, with s = sigma / alpha = exp(gamma / 2), which is the same on every path.
 """
 
 import abc
@@ -24,9 +24,9 @@ MEMORY = 3
 
 
 class History(eqx.Module):
-    """What earlier steps of a chain estimated at their starts, the last one first; of `count` steps so far, of `steps`.
+    """Estimates at the starts of earlier steps of a chain, the last step first, after `count` of `steps` steps.
 
-    Entries of steps that there were not are zeros.
+    Entries before the first step are zeros.
     """
 
     x_hat: Float[Array, "3 h w c"]
@@ -36,7 +36,7 @@ class History(eqx.Module):
     steps: Int[Array, ""]
 
     def then(self, estimate: Estimate, gamma: Float[Array, ""]) -> "History":
-        """After one more step."""
+        """Returns the history after one more step."""
         x_hat, eps_hat, gammas = (
             jnp.concatenate([new[None], old[:-1]])
             for new, old in (
@@ -49,7 +49,10 @@ class History(eqx.Module):
 
 
 class AbstractSampler(eqx.Module):
-    """An implementer supplies one step; `draw` runs it down a grid. `noise_draws`: how many draws a step takes."""
+    """A sampler; `draw` runs it along a grid.
+
+    An implementer supplies one step, and `noise_draws`, the number of normal draws that a step takes for each value.
+    """
 
     noise_draws: eqx.AbstractVar[int]
 
@@ -63,9 +66,9 @@ class AbstractSampler(eqx.Module):
         history: History,
         noise: Float[Array, "n h w c"],
     ) -> tuple[Float[Array, "h w c"], Estimate]:
-        """From y_t to y_s, gamma_s < gamma_t, for one image; and the estimate at y_t.
+        """Returns y_s at gamma_s < gamma_t for one image, and the estimate at y_t.
 
-        At gamma_s = -inf, where there is no noise left, y_s is the image.
+        At gamma_s = -inf, without noise, y_s is the image.
         """
 
 
@@ -83,15 +86,20 @@ def draw(
     guidance: Guidance | None = None,
     on_step: Callable[[Estimate], object] = lambda estimate: None,
 ) -> Real[Array, "count h w c"]:
-    """Images number first, ..., first + count - 1 of the endless sequence that `key` defines.
+    """Draws images number first, ..., first + count - 1 of the endless sequence that `key` defines.
 
     Args:
-        grid: gammas from the noisiest to gamma_0, or one more, to -inf: see `AbstractGrid`.
-        guidance: gives the images labels.
-        on_step: called after every step with the estimate, (count, ...), that it started from.
+        model: The model.
+        sampler: The sampler.
+        grid: Gammas from the noisiest to gamma_0, or one more, to -inf: see `AbstractGrid`.
+        count: Number of images.
+        key: Random key.
+        first: Number of the first image.
+        guidance: Labels of the images.
+        on_step: Called after every step with the estimate at its start, of shape (count, ...).
 
     Raises:
-        NonFiniteError: an image came out as not a number, or infinite.
+        NonFiniteError: an image is not finite.
     """
     numbers = first + jnp.arange(count)
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers)
@@ -108,7 +116,7 @@ def draw(
 
 
 def _refuse_not_finite(y: Float[np.ndarray, "count h w c"], first: int) -> None:
-    """Before decoding, which makes levels of anything; it squares y, so that has to be finite too."""
+    """Raises NonFiniteError before decoding, which turns any values into levels. It squares y, which may overflow."""
     with np.errstate(over="ignore"):
         bad = np.flatnonzero(~np.isfinite(y**2).all(axis=(1, 2, 3)))
     if len(bad):
@@ -119,14 +127,14 @@ def _refuse_not_finite(y: Float[np.ndarray, "count h w c"], first: int) -> None:
 
 
 def no_history(shape: tuple[int, int, int], steps: Int[Array, ""]) -> History:
-    """At the start of a chain."""
+    """Returns the history at the start of a chain."""
     zeros = jnp.zeros((MEMORY, *shape))
     return History(zeros, zeros, jnp.zeros(MEMORY), jnp.zeros((), int), steps)
 
 
 @eqx.filter_jit
 def _start(model: DiffusionModel, gamma_1: Array, keys: Array, steps: Array) -> tuple[Array, History]:
-    """z_1 ~ N(0, (alpha_1^2 + sigma_1^2) I), which is N(0, I) on the variance-preserving path."""
+    """Draws z_1 ~ N(0, (alpha_1^2 + sigma_1^2) I), which is N(0, I) on the variance-preserving path."""
     scale = jnp.sqrt(1 + jnp.exp(gamma_1))
 
     def one(key: PRNGKeyArray) -> tuple[Array, History]:
@@ -166,7 +174,7 @@ def _decode(model: DiffusionModel, y_0: Array, gamma_0: Array, numbers: Array, g
 
 @eqx.filter_jit
 def _nearest(model: DiffusionModel, x: Array) -> Array:
-    """Of values without noise the nearest image; gamma is then of no matter."""
+    """Returns the image nearest to values without noise, for which the choice of gamma has no effect."""
     return jax.vmap(lambda x: model.observation.decode(x, jnp.zeros(()), lambda: x))(x)
 
 

@@ -24,16 +24,16 @@ from vdmkit.sampling._sampler import AbstractSampler, History
 
 @register("sampler", "ode")
 class Ode(AbstractSampler):
-    """The ODE by any explicit solver of diffrax, from each gamma of the grid to the next; one step of grid is enough.
+    """The ODE by any explicit solver of diffrax, from each gamma of the grid to the next; a grid of one step suffices.
 
-    Where the solver does not reach the next gamma, the image is not a number. A step to gamma = -inf is Euler's.
+    If the solver does not reach the next gamma, the image is NaN. A step to gamma = -inf is Euler's.
 
     Args:
-        solver: Of diffrax.
-        rtol: Relative tolerance of a step;
-        atol: and absolute tolerance, where the steps are adaptive.
-        steps: Constant steps for each of the grid; 0 is adaptive.
-        max_steps: For each step of the grid.
+        solver: Name of the solver in diffrax.
+        rtol: Relative tolerance of an adaptive step.
+        atol: Absolute tolerance of an adaptive step.
+        steps: Number of constant steps for each step of the grid; 0 is adaptive.
+        max_steps: Largest number of adaptive steps for each step of the grid.
     """
 
     integrator: Integrator
@@ -75,10 +75,10 @@ class Ode(AbstractSampler):
 
 @register("sampler", "sde")
 class Sde(AbstractSampler):
-    """The reverse SDE by a solver of diffrax: one step of it for each of the grid.
+    """The reverse SDE by a solver of diffrax, with one solver step for each step of the grid.
 
     Args:
-        solver: Of diffrax, for Ito's equations with noise that does not depend on the state.
+        solver: Name of the solver in diffrax, for Ito SDEs with additive noise.
     """
 
     _: KW_ONLY
@@ -99,7 +99,7 @@ class Sde(AbstractSampler):
 
         estimate, endless = denoise(y_t, gamma_t), jnp.isneginf(gamma_s)
         end = jnp.where(endless, gamma_t - 1, gamma_s)
-        # The Brownian motion of this step alone, whose increment is given.
+        # The Brownian motion of this step alone, with the given increment.
         ends = jnp.stack([jnp.sqrt(gamma_t - end) * noise[0], jnp.zeros_like(y_t)])
         increment = diffrax.LinearInterpolation(jnp.stack([end, gamma_t]), ends)
         spread = lambda gamma, y, args: lineax.DiagonalLinearOperator(jnp.exp(gamma / 2) * jnp.ones_like(y))  # noqa: E731

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trained model's errors along gamma, and the schedules and step grids that follow from them."""
+"""Measures a trained model's errors along gamma, and derives schedules and step grids from them."""
 
 from vdmkit.study._curve import Curve, errors_at, loss_at_ends
 from vdmkit.study._fit import Fit, choice_of_fit, fitted, judge_fit

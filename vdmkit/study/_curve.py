@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The error of eps_hat along gamma, measured: every bound between the same ends follows from it, and its variance."""
+"""The measured error of eps_hat along gamma, which determines every bound between the same ends, and its variance."""
 
 import equinox as eqx
 import jax
@@ -13,13 +13,13 @@ from vdmkit.model import DiffusionModel
 from vdmkit.objective import eps_error, prior_loss, reconstruction_loss
 from vdmkit.randomness import fold_purpose
 
-_LEAST = 1e-30  # of a mean, far below the rounding of an error
+_LEAST = 1e-30  # smallest mean, far below the rounding of an error
 
 
 class Curve(eqx.Module):
     """|eps - eps_hat(z; gamma)|^2 of n images at g rising gammas, and the bound's other two terms, each drawn twice.
 
-    In nats of an image.
+    The terms are in nats per image.
     """
 
     gamma: Float[np.ndarray, " g"]
@@ -27,27 +27,27 @@ class Curve(eqx.Module):
     ends: Float[np.ndarray, "2 n"]
 
     def mean(self, at: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
-        """M = E |eps - eps_hat|^2 at other gammas."""
+        """Returns M = E |eps - eps_hat|^2 at other gammas."""
         return _between(self.gamma, self.error.mean((0, 2)), at)
 
     def second_moment(self, at: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
-        """M_2 = E |eps - eps_hat|^4 at other gammas."""
+        """Returns M_2 = E |eps - eps_hat|^4 at other gammas."""
         return _between(self.gamma, (self.error**2).mean((0, 2)), at)
 
     def bound(self, at: Float[np.ndarray, " t"], rate: Float[np.ndarray, " t"]) -> Float[np.ndarray, "2 n"]:
-        """The bound whose diffusion loss is sum_i rate_i |eps - eps_hat|^2 at `at`_i, two estimates of each image."""
+        """Returns two estimates per image of the bound with diffusion loss sum_i rate_i |eps - eps_hat|^2 at `at`_i."""
         weights = CubicSpline(self.gamma, np.eye(len(self.gamma)))(at)
         return self.ends + np.einsum("t,tg,rgn->rn", rate, weights, self.error)
 
     def of_images(self, index: np.ndarray) -> "Curve":
-        """That of some images, which may be named twice."""
+        """Returns the curve of some images, given by index; an image may occur twice."""
         return Curve(self.gamma, self.error[:, :, index], self.ends[:, index])
 
 
 def _between(
     gamma: Float[np.ndarray, " g"], moment: Float[np.ndarray, " g"], at: Float[np.ndarray, " m"]
 ) -> Float[np.ndarray, " m"]:
-    """A moment at other gammas, which is nowhere 0."""
+    """Interpolates a moment to other gammas; the result is positive."""
     return np.exp(PchipInterpolator(gamma, np.log(np.maximum(moment, _LEAST)))(at))
 
 
@@ -59,9 +59,9 @@ def errors_at(
     *,
     key: PRNGKeyArray,
 ) -> Float[np.ndarray, "2 n"]:
-    """|eps - eps_hat|^2 of every image at gamma[number], drawn twice: 2 n evaluations of the network.
+    """Returns two draws of |eps - eps_hat|^2 for every image at gamma[number], from 2 n evaluations of the network.
 
-    The draws belong to that number and to an image's place among `images`.
+    The draws depend on that number and on an image's index in `images`.
 
     Raises:
         NonFiniteError: the network's estimate is not finite.
@@ -70,14 +70,16 @@ def errors_at(
     keys = (jax.random.fold_in(_of_replicate(key, replicate), number) for replicate in (0, 1))
     error = np.stack([np.asarray(_errors(model, jnp.asarray(images), level, of_draw), np.float64) for of_draw in keys])
     if not np.isfinite(error).all():
-        raise NonFiniteError(f"the error of eps_hat at gamma = {level:.4g} is not finite: nothing follows from it.")
+        raise NonFiniteError(
+            f"the error of eps_hat at gamma = {level:.4g} is not finite, so nothing can be derived from it."
+        )
     return error
 
 
 def loss_at_ends(
     model: DiffusionModel, images: Real[np.ndarray, "n h w c"], *, key: PRNGKeyArray
 ) -> Float[np.ndarray, "2 n"]:
-    """The prior and the reconstruction loss of every image, nats, drawn twice."""
+    """Returns two draws of the sum of prior and reconstruction loss of every image in nats."""
     ends = (_ends(model, jnp.asarray(images), _of_replicate(key, replicate)) for replicate in (0, 1))
     return np.stack([np.asarray(values, np.float64) for values in ends])
 

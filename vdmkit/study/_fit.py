@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A schedule fitted to the errors of a trained model, whose network stays as it is."""
+"""Fits a schedule to the errors of a trained model, without changing its network."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ _PIECES, _FLOOR = 64, 0.01
 
 @dataclass(frozen=True)
 class Fit:
-    """Variance of one draw of the bound's estimate, (bits/dim)^2, on test images: before, after, and the least."""
+    """Variances of one draw of the bound on test images, (bits/dim)^2: before and after the fit, and the minimum."""
 
     before: float
     after: float
@@ -37,14 +37,20 @@ def judge_fit(before: AbstractSchedule, after: AbstractSchedule, test: Curve, di
 
 
 def choice_of_fit(gamma_min: float, gamma_max: float) -> Choice:
-    """Returns the component, as a recipe has it, whose parameters a fit sets. Networks are told of these ends."""
+    """Returns the schedule, as in a recipe, whose parameters a fit sets. Networks are conditioned on these ends."""
     ends = {"gamma_min": gamma_min, "gamma_max": gamma_max}
     interior = Choice("schedule", "piecewise_linear", {**ends, "pieces": _PIECES, "floor": _FLOOR})
     return Choice("schedule", "pinned", {"interior": interior, **ends, "ends": "learned"})
 
 
 def fitted(curve: Curve, gamma_min: float, gamma_max: float) -> Pinned:
-    """The best schedule of straight pieces between the ends of the curve. Networks are told of the other two."""
+    """Returns the best piecewise linear schedule between the ends of the curve.
+
+    Args:
+        curve: The measured errors.
+        gamma_min: Lower end that the network's conditioning is scaled by.
+        gamma_max: Upper end that the network's conditioning is scaled by.
+    """
     shares = np.diff(_knots(curve)) / (curve.gamma[-1] - curve.gamma[0])
     logits = np.log(np.maximum(shares - _FLOOR / _PIECES, 1e-6))
     pinned = choice_of_fit(gamma_min, gamma_max).build(key=None)
@@ -54,7 +60,7 @@ def fitted(curve: Curve, gamma_min: float, gamma_max: float) -> Pinned:
 
 
 def _knots(curve: Curve) -> Float[np.ndarray, " n_plus_1"]:
-    """gamma at even times."""
+    """Returns gamma at equally spaced times."""
     gamma, rate = fine(curve), best_rate(curve)
     time = np.concatenate([[0], np.cumsum(np.diff(gamma) * (1 / rate[:-1] + 1 / rate[1:]) / 2)])
     return np.interp(np.arange(_PIECES + 1) / _PIECES, time / time[-1], gamma)

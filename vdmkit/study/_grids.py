@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Grids of T steps for what steps cost: by dynamic programming for any kernel, in closed form for the paper's.
+"""Grids of T steps of least cost: by dynamic programming for any kernel, in closed form for the paper's.
 
-A grid is a rising array of T + 1 gammas, both ends among them.
+A grid is a rising array of T + 1 gammas, including both ends.
 """
 
 import numpy as np
@@ -11,12 +11,12 @@ from vdmkit.errors import RecipeError
 
 
 def cheapest_paths(costs: Float[np.ndarray, "n n"], steps: int) -> list[Int[np.ndarray, " t_plus_1"]]:
-    """For T = 1, ..., `steps` the nodes of the cheapest way from node 0 to node n - 1 in T rising steps.
+    """Returns, for T = 1, ..., `steps`, the nodes of the cheapest path from node 0 to node n - 1 in T rising steps.
 
-    `costs[s, t]` is that of the step from t down to s < t; others are not looked at. O(T n^2), vectorised.
+    `costs[s, t]` is the cost of the step from t down to s < t; other entries are ignored. O(T n^2), vectorised.
 
     Raises:
-        RecipeError: more steps than there are pairs of neighbours.
+        RecipeError: there are more steps than pairs of neighbours.
     """
     n = len(costs)
     if steps > n - 1:
@@ -40,16 +40,17 @@ def _back(before: list[Int[np.ndarray, " n"]], last: int) -> Int[np.ndarray, " t
 
 
 def cost_of(costs: Float[np.ndarray, "n n"], path: Int[np.ndarray, " t_plus_1"]) -> float:
-    """The sum of its steps'."""
+    """Returns the sum of the costs of a path's steps."""
     return float(costs[path[:-1], path[1:]].sum())
 
 
 def costs_of_gaussian(
     gamma: Float[np.ndarray, " n"], mean: Float[np.ndarray, " n"], dimensions: int, *, optimal_variance: bool = False
 ) -> Float[np.ndarray, "n n"]:
-    """E KL of every step of a Gaussian kernel, nats, from M at these gammas: see `vdmkit.kernel`.
+    """Returns E KL of every step of a Gaussian kernel in nats, from M at these gammas: see `vdmkit.kernel`.
 
-    expm1(gamma_t - gamma_s) M / 2 with the variance of q, d / 2 log(1 + expm1(gamma_t - gamma_s) M / d) with the best.
+    It is expm1(gamma_t - gamma_s) M / 2 with the variance of q, and d / 2 log(1 + expm1(gamma_t - gamma_s) M / d) with
+    the optimal variance.
     """
     rate = np.expm1(np.maximum(gamma[None, :] - gamma[:, None], 0.0))
     if optimal_variance:
@@ -60,10 +61,10 @@ def costs_of_gaussian(
 def closed_form(
     gamma: Float[np.ndarray, " n"], mean: Float[np.ndarray, " n"], steps: int
 ) -> Float[np.ndarray, " t_plus_1"]:
-    """Nodes of density sqrt(M + dM/dgamma).
+    """Returns nodes of density sqrt(M + dM/dgamma).
 
-    A step of width h costs the paper's kernel h^2 (M + M') / 4 more than continuous time does, to second order in h:
-    sum h^2 w is least where h ~ 1 / sqrt(w).
+    To second order in its width h, a step of the paper's kernel costs h^2 (M + M') / 4 more than continuous time, and
+    sum h^2 w is least for h ~ 1 / sqrt(w).
     """
     excess = np.maximum(mean + np.gradient(mean, gamma), 1e-3 * mean)
     panels = np.diff(gamma) * (np.sqrt(excess[:-1]) + np.sqrt(excess[1:])) / 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a study of schedules measures, gamma by gamma."""
+"""The measurements of a study of schedules, gamma by gamma."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +22,7 @@ _SPLITS = ("train", "test")
 
 @dataclass(frozen=True)
 class Measured:
-    """Errors along gamma, and by kernel what its steps between any two gammas cost, as `steps_from` gives it."""
+    """Errors along gamma, and for each kernel the costs of steps between any two gammas, as from `steps_from`."""
 
     curves: Mapping[str, Curve]
     steps: Mapping[str, Mapping[str, Float[np.ndarray, "2 g g _"]]]
@@ -32,7 +32,7 @@ class Measured:
 class Measurement:
     """A model, training and test images, the gammas, and kernels whose steps have to be measured one by one.
 
-    `left_out`: why steps of other kernels cannot be measured.
+    `left_out` holds the reasons why steps of other kernels cannot be measured.
     """
 
     model: DiffusionModel
@@ -43,13 +43,14 @@ class Measurement:
     key: PRNGKeyArray
 
     def evaluations(self, number: int) -> int:
-        """How often the network is evaluated at one of the gammas."""
+        """Returns the number of evaluations of the network at one of the gammas."""
         return 2 * sum(map(len, self.images.values())) * (1 + (len(self.kernels) if number else 0))
 
     def measure(self, kept: Parts | None = None, progress: Progress = None) -> Measured:
-        """Measure what is not in `kept`.
+        """Measures what is not in `kept`.
 
-        The gammas come in an order of chance: steps from a high one cost more, so that only then the time left is true.
+        The gammas are taken in random order. Steps from a high gamma cost more, so the estimate of the remaining time
+        would be wrong in a sorted order.
         """
         count, found = len(self.gamma), self._done(kept)
         total, done = (sum(map(self.evaluations, numbers)) for numbers in (range(count), found))
@@ -68,7 +69,7 @@ class Measurement:
         return {number: part for number in range(len(self.gamma)) if (part := kept.read(number)) is not None}
 
     def describe(self, kept: Parts | None = None) -> str:
-        """Returns what is to be measured, and how much of it `kept` holds."""
+        """Returns a description of what is measured, and of how much `kept` holds already."""
         numbers = range(len(self.gamma)), self._done(kept)
         total, done = (sum(map(self.evaluations, some)) for some in numbers)
         images = " and ".join(f"{len(images):,} {split} images" for split, images in self.images.items())
@@ -77,7 +78,7 @@ class Measurement:
         return f"{what} at {len(self.gamma)} gammas on {images}: {total:,} evaluations of the network{before}"
 
     def _at(self, number: int) -> dict[str, np.ndarray]:
-        """Everything at one gamma. Both splits at once: a loop over steps keeps one core busy."""
+        """Measures everything at one gamma, both splits in parallel, because a loop over steps uses one core only."""
         with ThreadPoolExecutor(len(_SPLITS)) as pool:
             return {name: values for part in pool.map(self._of_split, _SPLITS, [number] * 2) for name, values in part}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a step of any kernel costs between any two gammas, measured: one evaluation of the network serves all ends s."""
+"""Measures the cost of a kernel's steps between any two gammas; one evaluation of the network serves all ends s."""
 
 import equinox as eqx
 import jax
@@ -23,10 +23,10 @@ def steps_from(
     batch_size: int,
     key: PRNGKeyArray,
 ) -> Float[np.ndarray, "2 g n"]:
-    """KL of the steps from gamma[number] to each gamma[s] below it, of each image with two independent draws, nats.
+    """Returns two draws per image of the KL in nats of the steps from gamma[number] to each gamma[s] below it.
 
-    0 where s >= number. 2 n evaluations of the network, none for number 0. The draws belong to that number and to an
-    image's place among `images`.
+    Entries with s >= number are 0. It takes 2 n evaluations of the network, and 0 for number 0. The draws depend on
+    that number and on an image's index in `images`.
 
     Raises:
         RecipeError: the prediction lacks what the kernel needs.
@@ -65,6 +65,8 @@ def _steps(
         def with_step(s: Array, found: Float[Array, " g"]) -> Float[Array, " g"]:
             return found.at[s].set(kernel.kl(estimate, x, eps, gamma_t, nodes[s], key=key_kernel).sum())
 
-        return jax.lax.fori_loop(0, t, with_step, jnp.zeros_like(nodes))  # those below only, which are half of them
+        return jax.lax.fori_loop(
+            0, t, with_step, jnp.zeros_like(nodes)
+        )  # only the gammas below t, half of all on average
 
     return jax.vmap(one)(images, index)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bounds of T steps for kernels and grids, predicted: grids found on training images, bounds of test images."""
+"""Predicts bounds of T steps for kernels and grids; grids are found on training images, bounds are of test images."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from vdmkit.objective import bits_per_dim
 from vdmkit.study._curve import Curve
 from vdmkit.study._grids import cheapest_paths, closed_form, costs_of_gaussian
 
-_NODES = 1000  # candidates of a step's end, where costs are known everywhere
+_NODES = 1000  # candidates for the end of a step, for kernels whose costs are known in closed form
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """A grid of T steps for a kernel, and the bound that it gives, bits/dim, +/- the 95% Monte Carlo half-width."""
+    """A grid of T steps for a kernel, with its bound in bits/dim and the 95% Monte Carlo half-width."""
 
     kernel: str
     grid: str
@@ -37,7 +37,7 @@ class Predicted:
 def steps_of(
     kernel: str, grid: str, gammas: Float[np.ndarray, " t"], nats: Float[np.ndarray, "2 n"], d: int
 ) -> Predicted:
-    """From two estimates of the bound of each image."""
+    """Returns the prediction from two estimates of the bound of each image."""
     found = interval(bits_per_dim(nats, d))
     return Predicted(kernel, grid, tuple(gammas.tolist()), found.value, found.half_width_monte_carlo)
 
@@ -45,7 +45,7 @@ def steps_of(
 def of_gaussian(
     schedule: AbstractSchedule, train: Curve, test: Curve, counts: Iterable[int], d: int
 ) -> list[Predicted]:
-    """The paper's kernel on four grids for each T."""
+    """Predicts the bounds of the paper's kernel, on four grids for each T."""
     gamma = np.linspace(train.gamma[0], train.gamma[-1], _NODES)
     mean = train.mean(gamma)
     paths = cheapest_paths(costs_of_gaussian(gamma, mean, d), max(counts))
@@ -66,7 +66,7 @@ def of_gaussian(
 def of_optimal_variance(
     kernel: OptimalVariance, train: Curve, test: Curve, counts: Iterable[int], d: int
 ) -> list[Predicted]:
-    """The Gaussian kernel of measured variance, on two grids for each T."""
+    """Predicts the bounds of the Gaussian kernel with measured variance, on two grids for each T."""
     gamma = np.linspace(train.gamma[0], train.gamma[-1], _NODES)
     paths = cheapest_paths(costs_of_gaussian(gamma, train.mean(gamma), d, optimal_variance=True), max(counts))
     rows = []
@@ -89,7 +89,10 @@ def of_pairs(
     counts: Iterable[int],
     d: int,
 ) -> list[Predicted]:
-    """Any other kernel, from what it costs between any two gammas; T that there are too few gammas for are left out."""
+    """Predicts the bounds of any kernel from its costs between any two gammas.
+
+    It skips every T larger than the number of steps between the measured gammas.
+    """
     last = len(gamma) - 1
     paths = cheapest_paths(train.mean((0, 3)), last)
     rows = []

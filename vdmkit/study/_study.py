@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a trained model's errors along gamma say about schedules and step grids."""
+"""A study of schedules and step grids, from a trained model's errors along gamma."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -32,9 +32,9 @@ Some = Real[np.ndarray, "_ h w c"]
 
 @dataclass(frozen=True)
 class Variance:
-    """Of the bound's estimate from one image, one t and one eps, (bits/dim)^2, with its 95% interval.
+    """Variance of the bound's estimate from one image, one t and one eps, (bits/dim)^2, with its 95% interval.
 
-    `density` is that of gamma for a uniform t, at the gammas of the curve; None where gamma stands still.
+    `density` is the density of gamma for uniform t at the gammas of the curve; None where gamma is constant.
     """
 
     schedule: str
@@ -46,7 +46,11 @@ class Variance:
 
 @dataclass(frozen=True)
 class Study:
-    """`continuous` is the bound of `images` test images in continuous time, bits/dim, +/- 95% of Monte Carlo."""
+    """The result of a study.
+
+    `continuous` is the bound of `images` test images in continuous time in bits/dim, and `half_width` its 95% Monte
+    Carlo half-width.
+    """
 
     continuous: float
     half_width: float
@@ -60,7 +64,7 @@ class Study:
     arithmetic: Arithmetic
 
     def as_json(self) -> dict[str, Any]:
-        """Everything but the images' own curves: their means on test images."""
+        """Returns everything as JSON values, with the curves' means over test images instead of those of each image."""
         curve = {
             "gamma": self.test.gamma.tolist(),
             "squared_error": self.test.error.mean((0, 2)).tolist(),
@@ -74,7 +78,7 @@ class Study:
 
 
 def plan_study(model: DiffusionModel, train: Some, test: Some, *, nodes: int = 61, key: PRNGKeyArray) -> Measurement:
-    """Returns what a study of schedules and step grids measures: errors of a model at `nodes` gammas, on these images.
+    """Returns the plan of a study of schedules and step grids: the errors of a model at `nodes` gammas on these images.
 
     Raises:
         RecipeError: the schedule does not rise.
@@ -88,10 +92,12 @@ def plan_study(model: DiffusionModel, train: Some, test: Some, *, nodes: int = 6
 def study_schedules(
     plan: Measurement, counts: tuple[int, ...], *, kept: Parts | None = None, progress: Progress = None
 ) -> Study:
-    """Measure what is planned, and conclude what schedules, and grids of `counts` steps, would cost.
+    """Carries out a plan, and predicts variances of schedules, and bounds of grids of `counts` steps.
 
     Args:
-        kept: where what is measured at each gamma is kept, and read from.
+        plan: What to measure.
+        counts: Numbers of steps of the grids.
+        kept: Store of the measurements at each gamma, which are not repeated.
         progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress.Meter`.
     """
     model, gamma, d = plan.model, plan.gamma, plan.model.dimensions
@@ -108,7 +114,7 @@ def study_schedules(
 
 
 def _kernels(model: DiffusionModel) -> tuple[dict[str, AbstractKernel], list[str]]:
-    """Those whose steps have to be measured one by one, and why others cannot be."""
+    """Returns the kernels whose steps have to be measured one by one, and reasons why others cannot be measured."""
     kernels, left_out = {}, []
     for name in sorted(set(registry("kernel").components) - {"gaussian", "optimal_variance"}):
         try:
@@ -121,7 +127,7 @@ def _kernels(model: DiffusionModel) -> tuple[dict[str, AbstractKernel], list[str
 
 
 def _check_kernel(kernel: AbstractKernel, model: DiffusionModel) -> None:
-    """Raises VdmkitError if the model's estimates lack what it needs."""
+    """Raises VdmkitError if the model's estimates lack what the kernel needs."""
     estimate = shapes_of_estimate(model.prediction, model.shape)
     ends = jnp.ones(()), jnp.zeros(())
     eqx.filter_eval_shape(kernel.kl, estimate, estimate.x_hat, estimate.x_hat, *ends, key=jax.random.key(0))
@@ -146,14 +152,14 @@ def _variances(own: AbstractSchedule, curve: Curve, d: int) -> Iterator[Variance
 
 
 def _registered(gamma_0: float, gamma_1: float) -> Iterator[tuple[str, AbstractSchedule]]:
-    """Those that training does not shape, with these ends where their keys say so."""
+    """Yields the registered schedules without learned shape, with these ends if they have keys for them."""
     for name, component in sorted(registry("schedule").components.items()):
         ends = {"gamma_min": gamma_0, "gamma_max": gamma_1}
         given = {key: value for key, value in ends.items() if key in component.parameters}
         try:
             schedule = component.build({"key": jax.random.key(0)}, **given)
         except (VdmkitError, TypeError):
-            continue  # it needs keys that only its user knows
+            continue  # it has keys without default
         if not _learns(schedule):
             yield name, schedule
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A study of schedules and step grids as two tables, and as the lines of two charts."""
+"""Formats a study of schedules and step grids as two tables, and as the lines of two charts."""
 
 import numpy as np
 from jaxtyping import Float
@@ -7,19 +7,19 @@ from jaxtyping import Float
 from vdmkit.study._predicted import Predicted
 from vdmkit.study._study import Study
 
-_LINES = 6  # of a chart
+_LINES = 6  # lines in a chart
 Lines = dict[str, tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]]
 
 
 def text_of_study(study: Study) -> str:
-    """Returns both tables."""
+    """Returns the tables of variances and of bounds."""
     return "\n".join(
         [
             f"{study.continuous:.4f} +/- {study.half_width:.4f} bits/dim in continuous time, {study.images} images",
             f"measured in {study.arithmetic}",
             "",
             "Variance of its estimate from one image, t and eps, (bits/dim)^2, 95% by the bootstrap over images;",
-            "every schedule moved and stretched to the same ends, between which the bound is the same.",
+            "every schedule mapped linearly to the same ends, between which the bound is the same.",
             f"{'schedule':20} {'variance':>10}   95%",
             *(f"{v.schedule:20} {v.variance:10.4f}   {v.low:.4f} to {v.high:.4f}" for v in study.variances),
             "",
@@ -43,13 +43,13 @@ def _step_tables(steps: tuple[Predicted, ...]) -> list[str]:
 
 
 def lines_of_variances(study: Study) -> Lines:
-    """Returns the density of gamma for a uniform t of the few schedules that vary least, by name and variance."""
+    """Returns the density of gamma for uniform t of the schedules with least variance, by name and variance."""
     few = sorted(study.variances, key=lambda row: row.variance)[:_LINES]
     return {f"{row.schedule}: {row.variance:.3g}": (study.test.gamma, np.array(row.density, float)) for row in few}
 
 
 def lines_of_steps(study: Study) -> Lines:
-    """Returns what T steps cost above continuous time, bits/dim, by kernel and grid."""
+    """Returns the bounds of T steps minus that in continuous time, bits/dim, by kernel and grid."""
     points: dict[str, list[tuple[int, float]]] = {}
     for row in study.steps:
         if row.grid not in ("closed form", "uniform in t"):

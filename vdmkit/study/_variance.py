@@ -23,12 +23,12 @@ _TIMES = 20_001
 
 
 def fine(curve: Curve) -> Float[np.ndarray, " m"]:
-    """Gammas close enough for sums to be integrals."""
+    """Returns gammas so close that sums approximate integrals."""
     return np.linspace(curve.gamma[0], curve.gamma[-1], FINE)
 
 
 def rate_of(schedule: AbstractSchedule, gamma: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
-    """gamma' at these gammas, of the schedule moved and stretched to go from the first of them to the last."""
+    """Returns gamma' at these gammas for the schedule mapped linearly to go from the first to the last of them."""
     with jax.enable_x64(True):
         t = jnp.linspace(0.0, 1.0, _TIMES)
         raw, slope = (np.asarray(a) for a in jax.jit(jax.vmap(lambda t: gamma_and_derivative(schedule, t)))(t))
@@ -37,26 +37,26 @@ def rate_of(schedule: AbstractSchedule, gamma: Float[np.ndarray, " m"]) -> Float
 
 
 def best_rate(curve: Curve) -> Float[np.ndarray, " m"]:
-    """gamma' ~ 1 / sqrt(M_2) at the fine gammas, which takes unit time."""
+    """Returns gamma' ~ 1 / sqrt(M_2) at the fine gammas, scaled to unit time."""
     return _best_rate(fine(curve), curve.second_moment(fine(curve)))
 
 
 def variance(curve: Curve, rate: Float[np.ndarray, " m"]) -> float:
-    """Of L, over images, t and eps, for gamma' = `rate` at the fine gammas, nats^2."""
+    """Returns the variance of L over images, t and eps, for gamma' = `rate` at the fine gammas, nats^2."""
     return float(_variances(curve, [rate])[0])
 
 
 def variances_with_errors(
     curve: Curve, rates: Sequence[Float[np.ndarray, " m"] | None], resamples: int = 200
 ) -> Float[np.ndarray, "n 3"]:
-    """Of each rate, None being the best one: the variance, and its 95% interval by the bootstrap over images."""
+    """Returns the variance for each rate (None is the best one), and its 95% interval by the bootstrap over images."""
     rng, n = np.random.default_rng(0), curve.error.shape[2]
     again = [_variances(curve.of_images(rng.integers(n, size=n)), rates) for _ in range(resamples)]
     return np.stack([_variances(curve, rates), *np.percentile(again, [2.5, 97.5], axis=0)], axis=1)
 
 
 def _variances(curve: Curve, rates: Sequence[Float[np.ndarray, " m"] | None]) -> Float[np.ndarray, " n"]:
-    """Of L for each rate, None being the best one, nats^2."""
+    """Returns the variance of L for each rate (None is the best one), nats^2."""
     gamma = fine(curve)
     second, first = curve.second_moment(gamma), np.trapezoid(curve.mean(gamma), gamma) / 2
     best = _best_rate(gamma, second)

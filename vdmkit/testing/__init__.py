@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a component of each kind must do. The author of a new one runs these; vdmkit's own pass them.
+"""Checks of the components of each kind, for authors of new ones; vdmkit's own components pass them.
 
 Each check raises ConformanceError with one sentence and the number that shows what is wrong. The same checks are run on
-the components of a run, with its own parameters, images and latents, before its numbers are called trusted.
+the components of a run, with its own parameters, images and latents, before its numbers are trusted.
 """
 
 from vdmkit.testing._data import check_augmentation, check_data, check_images, check_loads_again

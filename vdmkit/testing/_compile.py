@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs and keys of checks, which take longer to compile than to run."""
+"""Fast compilation and random keys for checks, which take longer to compile than to run."""
 
 from collections.abc import Callable
 from math import prod
@@ -14,26 +14,26 @@ from jaxtyping import Array, PRNGKeyArray, UInt, UInt32
 
 P = ParamSpec("P")
 Out = TypeVar("Out")
-# Of XLA, for all backends, in half of the time. Without any optimisation (level 0) float64 becomes infinite or NaN.
+# Options of XLA that halve the compilation time. Without any optimisation (level 0) float64 becomes infinite or NaN.
 _OPTIONS = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
 
 
 def compiled_fast(function: Callable[P, Out]) -> Callable[P, Out]:
-    """`eqx.filter_jit`, for what runs for a moment."""
-    jit: Any = eqx.filter_jit  # hands what it does not know on to jax.jit
+    """Compiles like `eqx.filter_jit`, with less optimisation, for short computations."""
+    jit: Any = eqx.filter_jit  # passes unknown arguments on to jax.jit
     return jit(function, compiler_options=_OPTIONS)
 
 
 def fast_key(seed: int) -> PRNGKeyArray:
-    """A key whose draws are a hash of a counter, which compiles in half of the time that JAX's own takes.
+    """Returns a key whose draws are a hash of a counter, which compiles in half the time of JAX's own keys.
 
-    Good enough for what a check averages over a thousand draws; the numbers of a run are drawn by JAX's own.
+    It is good enough for averages over a thousand draws in checks; the numbers of a run use JAX's own keys.
     """
     return jax.random.wrap_key_data(jnp.asarray(np.asarray([seed, 0xC2B2AE35], np.uint32)), impl=_HASHED)
 
 
 def _mixed(x: UInt32[Array, "*n"]) -> UInt32[Array, "*n"]:
-    """A bijection of 32 bits each of which depends on all: "lowbias32" of Chris Wellons's hash prospector."""
+    """Applies a bijection of 32 bits in which every bit depends on all: "lowbias32" of Chris Wellons."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
     return x ^ (x >> 16)
@@ -49,7 +49,9 @@ def _seed(seed: Array) -> UInt32[Array, "2"]:
 
 
 def _split(key: UInt32[Array, "2"], shape: tuple[int, ...]) -> UInt32[Array, "*n 2"]:
-    numbers = jnp.arange(prod(shape), dtype=jnp.uint32) ^ jnp.uint32(0x85EBCA6B)  # others than callers fold in
+    numbers = jnp.arange(prod(shape), dtype=jnp.uint32) ^ jnp.uint32(
+        0x85EBCA6B
+    )  # different from the numbers that callers fold in
     return jax.vmap(lambda number: _fold_in(key, number))(numbers).reshape(*shape, 2)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sources and augmentations."""
+"""Checks of data sources and augmentations."""
 
 import numpy as np
 from jaxtyping import Real
@@ -9,7 +9,7 @@ from vdmkit.testing._expect import expect
 
 
 def check_data(source: AbstractSource) -> None:
-    """Both splits have the shape and the levels that the source says, an identity that is theirs, and load alike twice.
+    """Checks that both splits have the source's shape and levels, and their own identity, and load equally twice.
 
     Raises:
         ConformanceError: one of these does not hold.
@@ -21,10 +21,10 @@ def check_data(source: AbstractSource) -> None:
 
 
 def check_images(source: AbstractSource, images: Images) -> None:
-    """Images that the source has loaded are what it, and their identity, say of them.
+    """Checks that loaded images agree with their source and their identity.
 
     Raises:
-        ConformanceError: they are not.
+        ConformanceError: they do not agree.
     """
     pixels, identity, where = images.pixels, images.identity, images.identity.split
     shape, levels = pixels.shape[1:], images.levels
@@ -43,10 +43,10 @@ def check_images(source: AbstractSource, images: Images) -> None:
 
 
 def check_loads_again(source: AbstractSource, images: Images) -> None:
-    """The split loads with the same pixels and labels in the same order again.
+    """Checks that the split loads again with the same pixels and labels in the same order.
 
     Raises:
-        ConformanceError: it does not.
+        ConformanceError: the pixels or labels differ.
     """
     split: Split = "train" if images.identity.split == "train" else "test"
     again = source.load(split)
@@ -57,10 +57,10 @@ def check_loads_again(source: AbstractSource, images: Images) -> None:
 
 
 def check_augmentation(augmentation: AbstractAugmentation, pixels: Real[np.ndarray, "n h w c"], levels: int) -> None:
-    """Every move takes images to images of the same shape, type and levels, each by itself, the same again.
+    """Checks that every move keeps shape, type and levels, acts on each image alone, and is deterministic.
 
     Raises:
-        ConformanceError: one does not.
+        ConformanceError: one of these does not hold.
         DataError: images of this shape have no moves.
     """
     for number, move in enumerate(augmentation.moves(pixels.shape[1:])):

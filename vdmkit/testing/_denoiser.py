@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks and predictions: what becomes an estimate of the data."""
+"""Checks of networks and predictions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,14 +18,14 @@ from vdmkit.testing._derivative import Quotients, check_derivative, check_quotie
 from vdmkit.testing._expect import expect, in_float64, near
 from vdmkit.testing._noise import GAMMAS, Scales, scales_at
 
-_ROUNDING = 1e-4  # of an output: of another order of sums in float32
+_ROUNDING = 1e-4  # relative to an output: the effect of another order of sums in float32
 
 
 def check_network(build: Callable[[int], AbstractNetwork], shape: tuple[int, int, int]) -> None:
-    """`build(outputs)` gives a network whose outputs are finite, of shape (h, w, c, outputs), and of one image each.
+    """Checks a network from `build(outputs)`: its outputs are finite, (h, w, c, outputs), and depend on one image each.
 
     Raises:
-        ConformanceError: it does not, gives others at a second call, or has another derivative than its outputs say.
+        ConformanceError: one of these does not hold, a second call differs, or the derivative is wrong.
     """
     z = np.random.default_rng(0).standard_normal((4, *shape)).astype(np.float32)
     gamma = np.linspace(-5, 5, 4, dtype=np.float32)
@@ -40,7 +40,7 @@ def check_network(build: Callable[[int], AbstractNetwork], shape: tuple[int, int
 def outputs_of(
     network: Callable[..., Array], z: Float[Any, "n h w c"], gamma: Float[Any, " n"]
 ) -> Float[Array, "n *shape"]:
-    """What the network gives for a batch of latents, without dropout."""
+    """Returns the network's outputs for a batch of latents, without dropout."""
     return jax.vmap(lambda z, gamma: network(z, gamma, {}, key=None))(z, gamma)
 
 
@@ -50,7 +50,7 @@ def check_outputs(
     gamma: Float[np.ndarray, " n"],
     shape: tuple[int, ...],
 ) -> None:
-    """Outputs for latents are finite, of `shape`, the same again, and do not depend on the other latents of a batch.
+    """Checks that outputs are finite, of `shape`, reproducible, and independent of the other latents of a batch.
 
     Raises:
         ConformanceError: one of these does not hold.
@@ -68,10 +68,10 @@ def check_outputs(
 
 
 def check_network_derivative(network: AbstractNetwork, z: Float[np.ndarray, "h w c"], gamma: Float[Any, ""]) -> None:
-    """d output / dz by JAX is what the outputs say.
+    """Checks d output / dz by JAX against difference quotients.
 
     Raises:
-        ConformanceError: it is not, as where a gradient is stopped.
+        ConformanceError: they differ, for example because a gradient is stopped.
     """
     with jax.enable_x64(True):
         wide, latent, at = in_float64((network, z, gamma))
@@ -89,9 +89,9 @@ class _Output(eqx.Module):
 
 
 def check_prediction(prediction: AbstractPrediction, shape: tuple[int, int, int]) -> None:
-    """alpha x_hat + sigma eps_hat = z on any path, and probabilities of levels sum to 1.
+    """Checks that alpha x_hat + sigma eps_hat = z on any path, and that probabilities of levels sum to 1.
 
-    A direction, given a x + b eps, gives x and eps back, the same on any path.
+    A direction, given a x + b eps, must return x and eps, on any path.
 
     Raises:
         ConformanceError: one of these does not hold, or the derivative is not what the values say.
@@ -114,7 +114,7 @@ def check_prediction(prediction: AbstractPrediction, shape: tuple[int, int, int]
 def _estimates(
     prediction: AbstractPrediction, path: AbstractPath, gammas: Array, output: Array, x: Array, eps: Array
 ) -> tuple[Array, Estimate, Estimate | None, Scales]:
-    """For every gamma the latent, the estimate from `output`, for a direction that from a x + b eps, and the scales."""
+    """Returns, per gamma, the latent, the estimate from `output`, a direction's from a x + b eps, and the scales."""
 
     def at(gamma: Array) -> tuple[Array, Estimate, Estimate | None, Scales]:
         z = diffuse(path, gamma, x, eps)
@@ -129,7 +129,7 @@ def _estimates(
 
 def _check_direction(estimates: Estimate, gammas: Array, x: Array, eps: Array) -> None:
     for gamma, x_hat, eps_hat in zip(np.asarray(gammas), estimates.x_hat, estimates.eps_hat, strict=True):
-        # Digits are lost where one of x and eps is a small part of z.
+        # Digits are lost if x or eps is a small part of z.
         exact = near(x_hat, x, 1e-7) and near(eps_hat, eps, 1e-7)
         expect(exact, f"given a x + b eps it does not give x and eps back at gamma = {gamma:g}")
 
@@ -142,7 +142,7 @@ def check_estimate(
     *,
     tolerance: float,
 ) -> None:
-    """alpha x_hat + sigma eps_hat = z of n latents, to `tolerance` of their scale; probabilities of levels sum to 1.
+    """Checks alpha x_hat + sigma eps_hat = z for n latents, to `tolerance` of their scale, and sums of probabilities.
 
     Raises:
         ConformanceError: one of these does not hold.
@@ -169,11 +169,11 @@ def check_prediction_derivative(
     gamma: Float[Any, ""],
     path: AbstractPath,
 ) -> None:
-    """d eps_hat / d(output, z) and d network_input / dz by JAX are what the values say.
+    """Checks d eps_hat / d(output, z) and d network_input / dz by JAX against difference quotients.
 
     Raises:
-        ConformanceError: they are not, as where the gradient of the network's output is stopped; or probabilities of
-            levels do not sum to 1 in float64.
+        ConformanceError: they differ, for example because a gradient is stopped; or probabilities of levels do not
+            sum to 1 in float64.
     """
     with jax.enable_x64(True):
         eps_hat, shown, log_probs = _measured(*in_float64((prediction, output, z, gamma, path)))
@@ -188,7 +188,7 @@ def check_prediction_derivative(
 def _measured(
     prediction: AbstractPrediction, output: Any, z: Any, gamma: Any, path: AbstractPath
 ) -> tuple[Quotients, Quotients, Array | None]:
-    """In one program: quotients of eps_hat over (output, z), and of the network's input over z; and log_probs."""
+    """Computes quotients of eps_hat over (output, z), of the network's input over z, and log_probs, in one program."""
     output, z, gamma = map(jnp.asarray, (output, z, gamma))
 
     def eps_hat(both: Float[Array, "h w c k_plus_1"]) -> Float[Array, "h w c"]:

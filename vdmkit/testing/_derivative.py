@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Derivatives against finite differences: what sees a gradient that is stopped, or replaced by another."""
+"""Checks of derivatives against finite differences, which detect a stopped or replaced gradient."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,35 +14,36 @@ from vdmkit.testing._compile import compiled_fast
 from vdmkit.testing._expect import expect
 
 _STEPS = np.array([1e-2, 1e-3, 1e-4, 1e-5])
-_TOLERANCE = 1e-2  # of the derivative; a part of a network whose gradient is stopped is worth more
-_ROUNDING = 1e-6  # of outputs, over the step: what a difference quotient in float32 does not show
+_TOLERANCE = 1e-2  # relative to the derivative; stopping the gradient of a part of a network changes it by more
+_ROUNDING = 1e-6  # relative to outputs, over the step: the error of a difference quotient in float32
 
 
 class Quotients(eqx.Module):
-    """Of f at a point, along directions v and w: <w, f(point +- h v)> for every h, and its gradient."""
+    """Values <w, f(point +- h v)> for every step length h, along directions v and w, and the gradient."""
 
     values: Float[Array, "2 steps"]
-    norm: Float[Array, ""]  # of the gradient
+    norm: Float[Array, ""]  # norm of the gradient
     found: Float[Array, ""]  # the gradient along v
 
 
 def check_derivative(function: Callable[[Array], Array], at: Float[np.ndarray, "*n"], *, what: str) -> None:
-    """The gradient of `function` by JAX gives its difference quotient along a random direction.
+    """Checks the gradient of `function` by JAX against its difference quotient along a random direction.
 
     Args:
-        function: a pytree, such as an Equinox module, is compiled once.
-        what: names the function in the message, as in "eps_hat".
+        function: The function; a pytree, such as an Equinox module, is compiled once.
+        at: The point.
+        what: Name of the function in the message, such as "eps_hat".
 
     Raises:
-        ConformanceError: the gradient is another.
+        ConformanceError: the gradient and the quotient differ.
     """
     check_quotients(compiled_fast(quotients)(function, at), what=what)
 
 
 def quotients(function: Callable[[Array], Array], at: Float[Any, "*n"]) -> Quotients:
-    """Along directions that are the same for all points of a shape.
+    """Computes quotients along directions that are the same for all points of a shape.
 
-    Reverse mode shows what forward mode does: it is its transpose, or the only one that there is.
+    The gradient is by reverse mode, which is the transpose of forward mode, or the only one that is defined.
     """
     rng, out = np.random.default_rng(0), eqx.filter_eval_shape(function, at)
     v, w = (jnp.asarray(rng.standard_normal(shape), at.dtype) for shape in (at.shape, out.shape))
@@ -54,7 +55,7 @@ def quotients(function: Callable[[Array], Array], at: Float[Any, "*n"]) -> Quoti
 
 
 def check_quotients(given: Quotients, *, what: str) -> None:
-    """The best of four step lengths counts, so that what computes in float32, or varies fast, is no worse off.
+    """Checks quotients by the best of four step lengths, to allow for float32 and for fast variation.
 
     Raises:
         ConformanceError: the gradient along v is not the difference quotient.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Likelihood estimators, on data whose -log P is known."""
+"""Checks of likelihood estimators, on data with known -log P."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,11 +19,11 @@ from vdmkit.testing._compile import fast_key
 from vdmkit.testing._expect import expect
 
 _SHAPE = (3, 3, 1)
-_IMAGES, _COPIES, _KEYS = 64, 2, 8  # few enough images that no pilot is worth its cost
+_IMAGES, _COPIES, _KEYS = 64, 2, 8  # so few images that a pilot does not pay
 _ENDS, _FAR_ENDS = (-4.5, 0.0), (-8.0, 5.0)
 _SD = 0.58
 _SIGMAS = 5
-_ROUNDING = 1e-3  # nats of an image
+_ROUNDING = 1e-3  # nats per image
 _CORRELATION = _SIGMAS / np.sqrt(_IMAGES * (_KEYS * _COPIES - 1))
 
 
@@ -33,11 +33,11 @@ def check_estimator(
     shape: tuple[int, int, int] = _SHAPE,
     ends: tuple[float, float] = _FAR_ENDS,
 ) -> None:
-    """On the exact denoiser of made-up data: finite terms, independent draws, and no mean below -log P.
+    """Checks an estimator with the exact denoiser of synthetic data: finite terms, independent draws, a valid bound.
 
-    The data have `levels`, as those of the run do (0: continuous). Each of 64 images is there twice, with numbers of
-    its own, so that estimates of one image that differ show their Monte Carlo error. It is done on a schedule so short
-    that every term of a bound is large, and on one that goes from end to end of `ends`.
+    The data have `levels` (0: continuous). Each of 64 images occurs twice, with two indices, so that different
+    estimates of one image show the Monte Carlo error. The check uses a schedule so short that every term of a bound is
+    large, and one from end to end of `ends`.
 
     Raises:
         ConformanceError: one of these does not hold, or an estimate changes with the other images of its batch.
@@ -61,7 +61,7 @@ def _check_on_oracle(
         return found
 
     if np.asarray(estimates(index, 0, 0).failed).any():
-        return  # a solver that says so; the measurement itself will
+        return  # the solver failed, which the measurement itself will report
     found = np.stack(
         [[np.asarray(estimates(index, r, k).nats, np.float64) for k in range(_KEYS)] for r in (0, 1)],
     )
@@ -72,7 +72,7 @@ def _check_on_oracle(
     of_images = found.mean((0, 1)).reshape(_IMAGES, _COPIES).mean(1)
 
     def solver() -> float:
-        """What a finer solve changes at 64 images: it is said beside a number, and is in its interval."""
+        """Returns the change by a finer solve at 64 images, which is printed beside a number and is in its interval."""
         given = jnp.asarray(images[::_COPIES]), jnp.asarray(index[::_COPIES])
         off = estimator.discretisation_error(model, *given, key=fast_key(0))
         return 0.0 if off is None else abs(float(off[0].mean()))
@@ -88,10 +88,10 @@ def _check_terms(estimates: Estimates) -> None:
 
 
 def _check_draws(nats: Float[np.ndarray, "2 keys images copies"]) -> None:
-    """Deviations from each image's mean are those of chance, of each replicate and image anew.
+    """Checks that deviations from each image's mean are independent between replicates and images.
 
-    The mean over images of a key then has the variance of one image's estimate over the number of images, to 5 standard
-    errors of a variance from so many keys. A deterministic estimator has none.
+    The mean over images for a key then has the variance of one image's estimate divided by the number of images, to 5
+    standard errors of a variance from this number of keys. A deterministic estimator has no deviations.
     """
     first, second = errors = nats - nats.mean((1, 3), keepdims=True)
     scale = np.sqrt((first**2).mean() * (second**2).mean())
@@ -113,9 +113,10 @@ def _check_draws(nats: Float[np.ndarray, "2 keys images copies"]) -> None:
 def _check_above_the_truth(
     nats: Float[np.ndarray, " images"], exact: Float[np.ndarray, " images"], solver: Callable[[], float]
 ) -> None:
-    """Its mean bounds -log P on average over images that are drawn from P.
+    """Checks that the mean bounds -log P on average over images drawn from P.
 
-    A solver that is coarse for the ends is not taken for a lie, if a finer one takes off half of what is missing.
+    A violation is accepted if a finer solve removes at least half of it, because the solver is then too coarse for the
+    ends of the schedule.
     """
     excess = nats - exact
     error = excess.std(ddof=1) / np.sqrt(len(excess))
@@ -130,7 +131,7 @@ def _check_above_the_truth(
 def _oracle(
     levels: int, shape: tuple[int, int, int], ends: tuple[float, float]
 ) -> tuple[DiffusionModel, AbstractDistribution]:
-    """Values that are nearly standard normal, so that a bound is little more than -log P whatever the ends."""
+    """Returns data with nearly standard normal values, for which the bound is close to -log P with any ends."""
     values = int(np.prod(shape))
     of_values = {"weights": (1.0,), "means": ((0.0,) * values,), "sds": ((_SD if levels else 1.0,) * values,)}
     if levels:
@@ -138,7 +139,7 @@ def _oracle(
     else:
         distribution, observation = GaussianMixture(shape, **of_values), GaussianObservation(0)
     start, rise = jnp.asarray([ends[0]], float), jnp.asarray([ends[1] - ends[0]], float)
-    schedule = LearnedLinear(gamma_min=_ENDS[0], gamma_max=_ENDS[1])  # whose parameters compile once for all ends
+    schedule = LearnedLinear(gamma_min=_ENDS[0], gamma_max=_ENDS[1])  # its parameters compile once for all ends
     schedule = eqx.tree_at(lambda s: (s.w, s.b), schedule, (rise, start))
     parts = {"schedule": schedule, "prediction": Exact(distribution), "network": NoNetwork(outputs=1)}
     return DiffusionModel(**parts, observation=observation, shape=shape), distribution

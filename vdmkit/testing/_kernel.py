@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reverse kernels: a density, its samples, its distribution function, its KL and its weights are of one law."""
+"""Checks that a reverse kernel's density, samples, distribution function, KL and ratio belong to one distribution."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ from vdmkit.kernel import AbstractKernel, AbstractStep
 from vdmkit.testing._compile import compiled_fast, fast_key
 from vdmkit.testing._expect import expect, in_float64
 
-_VALUES = 48  # of an image: kernels treat values alike
+_VALUES = 48  # values of an image that are checked, because kernels treat all alike
 _GRID, _SAMPLES, _DRAWS, _NODES = 2001, 400, 2048, 40
-_EXCESS = 1e-7  # of a density's integral: a bound of T steps adds up T of them
-_NOISES = (-1.7, 0.3, 2.1)  # of y_s, for the ratio of densities
+_EXCESS = 1e-7  # of a density's integral over 1; a bound of T steps adds up T of them
+_NOISES = (-1.7, 0.3, 2.1)  # standard normal draws of y_s, for the ratio of densities
 
 
 def check_kernel(
@@ -28,12 +28,18 @@ def check_kernel(
     gamma_t: Float[Any, ""],
     gamma_s: Float[Any, ""],
 ) -> None:
-    """p(y_s | y_t) integrates to 1, its samples and `cdf` follow it, and `kl` is KL(q || p) by quadrature, float64.
+    """Checks a kernel's step in float64: its density, samples, `cdf`, `kl` and `log_ratio`.
 
-    `log_ratio` is log p - log q by the density.
+    p(y_s | y_t) must integrate to 1, samples and `cdf` must follow it, `kl` must equal KL(q || p) by quadrature, and
+    `log_ratio` must equal log p - log q by the density.
 
     Args:
-        estimate: what a denoiser knows at y_t = x + exp(gamma_t / 2) eps.
+        kernel: The kernel.
+        estimate: A denoiser's estimate at y_t = x + exp(gamma_t / 2) eps.
+        x: The data.
+        eps: The noise in y_t.
+        gamma_t: Start of the step.
+        gamma_s: End of the step.
 
     Raises:
         ConformanceError: one of these does not hold.
@@ -51,7 +57,7 @@ def check_kernel(
 
 
 def _normalised(estimate: Estimate) -> Estimate:
-    """The same, with the probabilities of levels, which float32 has rounded, normalised in float64."""
+    """Normalises the probabilities of levels in float64, because float32 has rounded them."""
     if estimate.log_probs is None:
         return estimate
     log_probs = np.asarray(estimate.log_probs, np.float64)
@@ -60,7 +66,7 @@ def _normalised(estimate: Estimate) -> Estimate:
 
 
 def _patch(tree: PyTree) -> PyTree:
-    """A corner of an image, of at most 48 values."""
+    """Returns a corner of an image, of at most 48 values."""
 
     def cut(leaf: Array | np.ndarray) -> Array | np.ndarray:
         side = max(1, int((_VALUES / leaf.shape[2]) ** 0.5))
@@ -73,7 +79,7 @@ def _patch(tree: PyTree) -> PyTree:
 def _evaluated(
     kernel: AbstractKernel, estimate: Estimate, x: Array, eps: Array, gamma_t: Array, gamma_s: Array, noise: Any
 ) -> dict[str, Array]:
-    """All that is asked of the step: on a grid of y for each value, at its samples, and at the nodes of q."""
+    """Evaluates the step on a grid of y for each value, at its samples, and at the nodes of q."""
     y_t = x + jnp.exp(gamma_t / 2) * eps
     step = kernel(estimate, y_t, gamma_t, gamma_s)
     c = -jnp.expm1(gamma_s - gamma_t)
@@ -98,7 +104,7 @@ def _evaluated(
 
 
 def _kl(step: AbstractStep, mean: Array, sd: Array) -> Float[Array, ""]:
-    """E_q [log q - log p], summed over values, q = N(mean, sd^2)."""
+    """Returns E_q [log q - log p], summed over values, q = N(mean, sd^2)."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
     log_q = -0.5 * nodes**2 - 0.5 * np.log(2 * np.pi)
     log_p = jax.vmap(lambda node: step.log_prob(mean + sd * node).sum())(jnp.asarray(nodes))
@@ -109,9 +115,9 @@ def _kl(step: AbstractStep, mean: Array, sd: Array) -> Float[Array, ""]:
 def _check_density(
     y: Float[np.ndarray, "g h w c"], log_prob: Float[np.ndarray, "g h w c"], cdf: Float[np.ndarray, "g h w c"]
 ) -> None:
-    """The trapezoidal rule is exact to many digits for what is smooth at the scale of its grid.
+    """Checks the integral of the density by the trapezoidal rule, which is accurate for functions smooth on its grid.
 
-    The grid may leave out a level that was never drawn, so that only its distribution function shows a missing part.
+    The grid may miss a level that was never drawn; a missing part then shows in the distribution function only.
     """
     density = np.exp(log_prob)
     pieces = (density[1:] + density[:-1]) / 2 * np.diff(y, axis=0)
@@ -123,14 +129,14 @@ def _check_density(
 
 
 def _check_samples(ranks: Float[np.ndarray, "n h w c"]) -> None:
-    """Kolmogorov's test; sqrt(n) D > 3 has probability 3e-8."""
+    """Checks samples by Kolmogorov's test; sqrt(n) D > 3 has probability 3e-8."""
     values = np.sort(ranks.ravel())
     off = abs(values - (np.arange(len(values)) + 0.5) / len(values)).max()
     expect(off * np.sqrt(len(values)) < 3, f"samples are not drawn from its distribution function: off by {off:.3g}")
 
 
 def _check_kl(kl: Float[np.ndarray, " n"], wanted: Float[np.ndarray, ""]) -> None:
-    """The mean of its draws, within 5 standard errors and rounding; and these are small enough to tell."""
+    """Checks the mean of draws of the KL within 5 standard errors and rounding, and that these are small enough."""
     error = float(kl.std() / np.sqrt(len(kl)))
     spread = f"+/- {error:.3g} of {float(wanted):.3g} nats"
     enough = 0.05 * abs(float(wanted)) + 0.02
@@ -143,7 +149,7 @@ def _check_kl(kl: Float[np.ndarray, " n"], wanted: Float[np.ndarray, ""]) -> Non
 
 
 def _check_ratio(found: Float[np.ndarray, "n h w c"], wanted: Float[np.ndarray, "n h w c"]) -> None:
-    """Exact but for the rounding of y_s, which is 1e5 of its standard deviations at most."""
+    """Checks the ratio up to the rounding of y_s, which is at most 1e5 of its standard deviations."""
     off = abs(found - wanted).max()
     expect(
         off < 1e-6 * (1 + abs(wanted).max()),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of one model, with its own parameters, on latents of images that it is about to measure."""
+"""Checks of the parts of one model, with its own parameters, on latents of the images to measure."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,11 +30,11 @@ from vdmkit.testing._noise import Scales, check_scales, gammas_between, scales_a
 from vdmkit.testing._observation import Latent, check_decoder
 
 _IMAGES, _LEVELS_OF_NOISE = 2, 4
-_ROUNDING = 1e-3  # of a latent's scale, in float32
+_ROUNDING = 1e-3  # relative to a latent's scale, in float32
 
 
 class Latents(eqx.Module):
-    """n latents z = alpha x + sigma eps of images, from gamma_1 to gamma_0, and what a model makes of them."""
+    """n latents z = alpha x + sigma eps of images, from gamma_1 to gamma_0, and a model's outputs and estimates."""
 
     image: Real[Any, "n h w c"]
     x: Float[Any, "n h w c"]
@@ -48,7 +48,7 @@ class Latents(eqx.Module):
 
 
 def latents_of(model: DiffusionModel, images: Real[Any, "m h w c"]) -> Latents:
-    """Latents of the first two images, each at four noise levels between the ends of the schedule."""
+    """Returns latents of the first two images, each at four noise levels between the ends of the schedule."""
     dtype, (gamma_0, gamma_1) = jnp.zeros(()).dtype, ends_of(model.schedule)
     image = np.repeat(images[:_IMAGES], _LEVELS_OF_NOISE, axis=0)
     gamma = np.tile(np.linspace(gamma_1, gamma_0, _LEVELS_OF_NOISE, dtype=dtype), len(image) // _LEVELS_OF_NOISE)
@@ -87,9 +87,9 @@ def _read(
 
 
 def checks_of_model(model: DiffusionModel, latents: Latents) -> dict[str, Callable[[], object]]:
-    """By kind of component, the check of the model's own one. Each raises ConformanceError or RecipeError.
+    """Returns the checks of the model's components by kind. Each raises ConformanceError or RecipeError.
 
-    That of the observation returns what `check_decoder_of_model` returns.
+    The check of the observation returns the result of `check_decoder_of_model`.
     """
     outputs = (*model.shape, model.prediction.outputs)
 
@@ -109,12 +109,12 @@ def checks_of_model(model: DiffusionModel, latents: Latents) -> dict[str, Callab
 
 
 def check_derivative_of_model(model: DiffusionModel, latents: Latents) -> None:
-    """d eps_hat / dz by JAX, of the network as the model reads it, is what the values say at every noise level.
+    """Checks d eps_hat / dz of the model by JAX against difference quotients at every noise level.
 
-    Likelihoods by an ODE depend on it, bounds do not.
+    Likelihoods by an ODE depend on this derivative; bounds do not.
 
     Raises:
-        ConformanceError: it is not, or there is none.
+        ConformanceError: they differ, or the derivative does not exist.
     """
     with jax.enable_x64(True):
         for at in range(_LEVELS_OF_NOISE):
@@ -123,7 +123,7 @@ def check_derivative_of_model(model: DiffusionModel, latents: Latents) -> None:
                 check_derivative(_EpsHat(wide, gamma), z, what="eps_hat by the network")
             except VdmkitError:
                 raise
-            except Exception as error:  # JAX's, of many types
+            except Exception as error:  # JAX raises errors of many types
                 reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
                 raise ConformanceError(
                     f"it cannot be differentiated, so that likelihoods by an ODE are not possible ({reason})."
@@ -141,10 +141,10 @@ class _EpsHat(eqx.Module):
 
 
 def check_decoder_of_model(model: DiffusionModel, latents: Latents) -> bool:
-    """What `check_decoder` says, at an image's latent z_0; and whether the sum over all images could be checked.
+    """Does `check_decoder` at an image's latent z_0; returns whether the sum over all images could be checked.
 
     Raises:
-        ConformanceError: it does not hold.
+        ConformanceError: as in `check_decoder`.
     """
     if not model.observation.levels:
         return False  # a density
@@ -155,10 +155,10 @@ def check_decoder_of_model(model: DiffusionModel, latents: Latents) -> bool:
 
 
 def check_kernel_of_model(kernel: AbstractKernel, latents: Latents) -> None:
-    """What `check_kernel` says, of steps of several sizes from latents of a model.
+    """Does `check_kernel` for steps of several sizes from latents of a model.
 
     Raises:
-        ConformanceError: it does not hold.
+        ConformanceError: as in `check_kernel`.
         RecipeError: the estimate lacks what the kernel needs.
     """
     rise = latents.gamma[0] - latents.gamma[_LEVELS_OF_NOISE - 1]

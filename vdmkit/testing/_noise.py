@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Schedules, paths and grids."""
+"""Checks of schedules, paths and grids."""
 
 from typing import Any
 
@@ -16,18 +16,19 @@ from vdmkit.testing._expect import expect, in_float64, near
 Scales = tuple[Float[Any, "*n"], Float[Any, "*n"], Float[Any, "*n"], Float[Any, "*n"]]
 """alpha, sigma, scale and log_alpha of a path."""
 GAMMAS = (-13.0, -5.0, 0.0, 5.0)
-_END = 1e-3  # of gamma at an end: more than float32 rounding
-_ROUNDING = 1e-8  # of gamma in float64
+_END = 1e-3  # tolerance of gamma at an end, larger than float32 rounding
+_ROUNDING = 1e-8  # rounding of gamma in float64
 
 
 def check_schedule(schedule: AbstractSchedule) -> None:
-    """gamma rises from gamma_min to gamma_max, and is the integral of its derivative.
+    """Checks that gamma rises from gamma_min to gamma_max and is the integral of its derivative.
 
-    The ends may be off by float32 rounding, or by 1e-3 where the schedule has parameters, which training moves anyway.
+    The tolerance of the ends is float32 rounding, or 1e-3 if the schedule has parameters, which training changes
+    anyway.
 
     Raises:
-        ConformanceError: it ends elsewhere, or gamma' is not above 0.
-        RecipeError: it does not rise, or jumps.
+        ConformanceError: an end differs, or gamma' is not positive.
+        RecipeError: gamma does not rise, or jumps.
     """
     check_increasing(schedule)
     learns = any(map(eqx.is_inexact_array, jax.tree.leaves(schedule)))
@@ -41,7 +42,7 @@ def check_schedule(schedule: AbstractSchedule) -> None:
 
 
 def check_path(path: AbstractPath) -> None:
-    """alpha > 0, sigma / alpha = exp(gamma / 2), scale^2 = alpha^2 + sigma^2, and log_alpha is that of alpha.
+    """Checks alpha > 0, sigma / alpha = exp(gamma / 2), scale^2 = alpha^2 + sigma^2 and log_alpha = log alpha.
 
     Raises:
         ConformanceError: one of these does not hold.
@@ -50,10 +51,10 @@ def check_path(path: AbstractPath) -> None:
 
 
 def check_scales(path: AbstractPath, gammas: tuple[float, ...]) -> None:
-    """What `check_path` says, at these gammas, in float32 and in float64, and of the derivative of log_alpha.
+    """Does `check_path` at these gammas, in float32 and float64, and checks the derivative of log_alpha.
 
     Raises:
-        ConformanceError: it does not hold at one of them.
+        ConformanceError: a check fails at one of the gammas.
     """
     _check_scales(_scales_and_slopes(path, jnp.asarray(gammas, float))[0], gammas, tolerance=1e-4)
     with jax.enable_x64(True):
@@ -78,25 +79,25 @@ def _check_scales(scales: Scales, gammas: tuple[float, ...], *, tolerance: float
 
 
 def scales_at(path: AbstractPath, gamma: Float[Array, ""]) -> Scales:
-    """At one gamma."""
+    """Returns the scales at one gamma."""
     return path.alpha(gamma), path.sigma(gamma), path.scale(gamma), path.log_alpha(gamma)
 
 
 @compiled_fast
 def _scales_and_slopes(path: AbstractPath, gammas: Float[Array, " n"]) -> tuple[Scales, Array, Array]:
-    """At each gamma: scales, and d log_alpha / dgamma by JAX, and by central differences."""
+    """Returns, at each gamma, the scales and d log_alpha / dgamma by JAX and by central differences."""
     h = 1e-4
     quotient = lambda g: (path.log_alpha(g + h) - path.log_alpha(g - h)) / (2 * h)  # noqa: E731
     return jax.vmap(lambda g: (scales_at(path, g), jax.grad(path.log_alpha)(g), quotient(g)))(gammas)
 
 
 def check_grid(grid: AbstractGrid, schedule: AbstractSchedule, steps: int) -> None:
-    """steps + 1 gammas fall from gamma_1 to gamma_0, and a step asked for by its time has the gammas of the grid.
+    """Checks that steps + 1 gammas fall from gamma_1 to gamma_0, and that `ends_of_step` agrees with them.
 
-    In float64, where one of ten thousand steps is far larger than rounding: a bound adds up what each leaves out.
+    In float64, one of ten thousand steps is much larger than rounding, whose errors would add up in a bound.
 
     Raises:
-        ConformanceError: they do not.
+        ConformanceError: one of these does not hold.
     """
     with jax.enable_x64(True):
         wide, of_time = in_float64((grid, schedule))
@@ -119,13 +120,13 @@ def check_grid(grid: AbstractGrid, schedule: AbstractSchedule, steps: int) -> No
 
 @compiled_fast
 def _ends_of_steps(grid: AbstractGrid, schedule: AbstractSchedule, steps: int) -> Float[Array, "2 steps"]:
-    """gamma_t and gamma_s of every step, from the cleanest to the noisiest."""
+    """Returns gamma_t and gamma_s of every step, from the cleanest to the noisiest."""
     of_time = jax.vmap(lambda t: jnp.stack(grid.ends_of_step(schedule, t, steps)), out_axes=1)
     return of_time(jnp.arange(1, steps + 1) / steps)
 
 
 def gammas_between(schedule: AbstractSchedule) -> tuple[float, ...]:
-    """Gammas from end to end, and none of the inner ones a number that one would think of."""
+    """Returns gammas from end to end, with unusual inner values that a component cannot special-case by accident."""
     gamma_0, gamma_1 = ends_of(schedule)
     inner = gamma_0 + (gamma_1 - gamma_0) * (np.arange(64) + np.random.default_rng(2).random(64)) / 64
     return (gamma_0, *map(float, inner), gamma_1)

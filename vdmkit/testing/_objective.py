@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weightings and times of the training loss."""
+"""Checks of weightings and time samplers of the training loss."""
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,10 @@ _ROUNDING = 1e-6
 
 
 def check_weighting(weighting: AbstractWeighting, gammas: tuple[float, ...] = GAMMAS) -> None:
-    """w >= 0 is finite.
+    """Checks that w is finite and w >= 0.
 
     Raises:
-        ConformanceError: it is not, at one of `gammas`.
+        ConformanceError: the check fails at one of `gammas`.
     """
     for gamma, weight in zip(gammas, np.asarray(_weights(weighting, jnp.asarray(gammas, float))), strict=True):
         expect(0 <= weight < np.inf, f"w = {weight:g} at gamma = {gamma:g}")
@@ -31,12 +31,13 @@ def _weights(weighting: AbstractWeighting, gammas: Float[Array, " n"]) -> Float[
 
 
 def check_time_sampler(sampler: AbstractTimeSampler) -> None:
-    """Times lie in [0, 1), and weighted means of 1, t and t^2 are integrals, within 5 standard errors of 400 draws.
+    """Checks that times lie in [0, 1) and that weighted means of 1, t and t^2 are unbiased.
 
-    Also after losses that are uneven: times may learn, but not become biased.
+    The tolerance is 5 standard errors of 400 draws. The check is repeated after uneven losses, because a sampler that
+    learns must stay unbiased.
 
     Raises:
-        ConformanceError: they do not.
+        ConformanceError: a time is outside of [0, 1), or a mean is biased.
     """
     _check_unbiased(sampler)
     t = _draws(sampler, jax.random.key(1))[0][0]
@@ -50,7 +51,7 @@ def _check_unbiased(sampler: AbstractTimeSampler) -> None:
     expect(bool((t >= 0).all() and (t < 1).all()), f"times from {t.min():g} to {t.max():g}: expected [0, 1)")
     expect(bool((weight >= 0).all()), f"a weight is {weight.min():g}: expected 0 or more")
     _check_spread(t, weight)
-    midpoints = 1 / (12 * len(np.unique(t)) ** 2)  # what the midpoint rule misses the mean of t^2 by
+    midpoints = 1 / (12 * len(np.unique(t)) ** 2)  # error of the midpoint rule for the mean of t^2
     for power in range(3):
         means = (weight * t**power).mean(1)
         off = abs(means.mean() - 1 / (power + 1))
@@ -59,7 +60,7 @@ def _check_unbiased(sampler: AbstractTimeSampler) -> None:
 
 
 def _check_spread(t: Float[np.ndarray, "draws n"], weight: Float[np.ndarray, "draws n"]) -> None:
-    """Every part of [0, 1] has its share; where times are few, they are the midpoints of equal parts."""
+    """Checks that every part of [0, 1] has its share; few distinct times must be the midpoints of equal parts."""
     distinct = np.unique(t)
     if len(distinct) < _PARTS**2:
         midpoints = (np.arange(len(distinct)) + 0.5) / len(distinct)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Observations: the probabilities that p(x | z_0) gives to all images sum to 1, or to less.
+"""Checks that the probabilities of all images under an observation p(x | z_0) sum to 1, or less.
 
-Where the values of an image are independent given z_0, that is a sum over the levels of each. An observation shows the
-terms by `log_probs`; else, with log p(x) = sum_i f_i(x_i), the sum over the levels of value i with the others held is
-S_i = log Z_i + log p - f_i, so that sum_i log Z_i = sum_i S_i - (d - 1) log p, without knowing any f_i.
+If the values of an image are independent given z_0, this is a sum over the levels of each. `log_probs` gives the terms;
+without it, with log p(x) = sum_i f_i(x_i), the sum over the levels of value i with fixed other values is
+S_i = log Z_i + log p - f_i, so that sum_i log Z_i = sum_i S_i - (d - 1) log p does not need the f_i.
 """
 
 from collections.abc import Callable
@@ -20,10 +20,10 @@ from vdmkit.observation import AbstractObservation
 from vdmkit.testing._compile import compiled_fast
 from vdmkit.testing._expect import expect
 
-_EXCESS = 1e-4  # nats of a value: 1.4e-4 bits/dim, more than float32 rounding of a sum over 256 levels
-_ROUNDING = 1e-5  # of log_prob, per value
-_MOST_IMAGES = 70_000  # whose probabilities are summed one by one: 2 values of 256 levels
-_MOST_CHANGES = 30_000  # of one value, for an observation without `log_probs`
+_EXCESS = 1e-4  # nats per value: 1.4e-4 bits/dim, more than float32 rounding of a sum over 256 levels
+_ROUNDING = 1e-5  # rounding of log_prob, per value
+_MOST_IMAGES = 70_000  # images whose probabilities are summed one by one: 2 values of 256 levels
+_MOST_CHANGES = 30_000  # changes of one value, for an observation without `log_probs`
 _SWAPS = 8
 
 
@@ -37,10 +37,10 @@ class Latent(eqx.Module):
 
 
 def check_observation(observation: AbstractObservation) -> None:
-    """Probabilities of all images of one and of two values sum to at most 1, and the decoder gives an image back.
+    """Checks that probabilities of images of one and two values sum to at most 1, and that decoding inverts encoding.
 
     Raises:
-        ConformanceError: they do not, or the data are continuous, whose densities are not integrated here.
+        ConformanceError: one of these does not hold, or the data are continuous, whose densities are not integrated.
     """
     levels = observation.levels
     expect(levels > 0, "continuous: nothing to check here")
@@ -54,15 +54,15 @@ def check_observation(observation: AbstractObservation) -> None:
 
 
 def check_decoder(observation: AbstractObservation, latent: Latent) -> bool:
-    """Of the images at one latent the probabilities sum to at most 1, and an encoded image is decoded again.
+    """Checks that probabilities of images at one latent sum to at most 1, and that decoding inverts encoding.
 
     Returns:
-        Whether that sum could be checked: the values are independent given z_0, and `log_probs` shows their terms or
-        they are few enough to go through.
+        Whether the sum could be checked: the values are independent given z_0, and `log_probs` gives their terms or
+        they are few enough to enumerate.
 
     Raises:
-        ConformanceError: a sum is above 1, `log_prob` is not that of `log_probs`, levels are not evenly spaced as
-            `spacing` says, or an encoded image is not decoded again.
+        ConformanceError: a sum is above 1, `log_prob` differs from `log_probs`, levels are not evenly spaced by
+            `spacing`, or decoding does not return the encoded image.
     """
     levels = observation.levels
     others = _other_image(latent.image, levels)
@@ -83,7 +83,7 @@ def check_decoder(observation: AbstractObservation, latent: Latent) -> bool:
 
 
 def has_log_probs(observation: AbstractObservation, latent: Latent) -> bool:
-    """Whether the observation shows the probabilities of the levels of each value."""
+    """Returns whether the observation gives the probabilities of the levels of each value."""
     try:
         eqx.filter_eval_shape(lambda o, at: o.log_probs(at.z_0, at.gamma_0, lambda: at.x_hat), observation, latent)
     except RecipeError:
@@ -95,7 +95,7 @@ def has_log_probs(observation: AbstractObservation, latent: Latent) -> bool:
 def _evaluated(
     observation: AbstractObservation, latent: Latent, images: Any, shows: bool
 ) -> tuple[Array, Array, Array, Array | None]:
-    """The image after encoding and decoding; where levels lie; log p of the images; and log_probs if there are."""
+    """Returns the decoded encoding of the image, the data of the levels, log p of the images, and log_probs if any."""
     x = observation.encode(latent.image)
     again = observation.decode(x, latent.gamma_0, lambda: x)
     lattice = observation.encode(jnp.arange(observation.levels).astype(jnp.uint8).reshape(-1, 1, 1))
@@ -106,7 +106,7 @@ def _evaluated(
 
 @compiled_fast
 def _sums(observation: AbstractObservation, latent: Latent) -> Float[Array, " d"]:
-    """S_i of every value i."""
+    """Returns S_i of every value i."""
     levels = jnp.arange(observation.levels).astype(latent.image.dtype)
 
     def of_value(place: Array) -> Array:
@@ -119,7 +119,7 @@ def _sums(observation: AbstractObservation, latent: Latent) -> Float[Array, " d"
 
 @compiled_fast
 def _log_sum_of_all(observation: AbstractObservation, latent: Latent, width: int) -> Float[Array, ""]:
-    """log of the sum of p over all images of `width` values."""
+    """Returns the log of the sum of p over all images of `width` values."""
     every = np.stack(np.meshgrid(*[np.arange(observation.levels)] * width), -1).reshape(-1, 1, width, 1)
     y, mean = latent.z_0[:, :width], latent.x_hat[:, :width]
     of_image: Callable[[Array], Array] = lambda image: observation.log_prob(image, y, latent.gamma_0, lambda: mean)  # noqa: E731
@@ -127,7 +127,7 @@ def _log_sum_of_all(observation: AbstractObservation, latent: Latent, width: int
 
 
 def _other_image(image: Integer[Any, "h w c"], levels: int) -> Integer[np.ndarray, "h w c"]:
-    """Every other value a level off: near enough that float32 still tells log p of both."""
+    """Changes every other value by one level only, so that float32 distinguishes log p of both images."""
     given = np.asarray(image)
     changed = np.arange(given.size).reshape(given.shape) % 2 == 0
     beside = np.where(given > 0, given - 1, min(1, levels - 1))
@@ -135,13 +135,13 @@ def _other_image(image: Integer[Any, "h w c"], levels: int) -> Integer[np.ndarra
 
 
 def _halves(image: Array | np.ndarray, others: np.ndarray, swapped: np.ndarray) -> list[np.ndarray]:
-    """Pairs of images between which some of the values are swapped."""
+    """Returns pairs of images between which some of the values are swapped."""
     pairs = [(np.where(half, image, others), np.where(half, others, image)) for half in swapped]
     return [one for pair in pairs for one in pair]
 
 
 def _is_sum_over_values(log_prob: Float[np.ndarray, " n"], values: int) -> bool:
-    """Whether values can be swapped between two images: f(A, B) + f(A', B') = f(A, B') + f(A', B)."""
+    """Returns whether values can be swapped between two images: f(A, B) + f(A', B') = f(A, B') + f(A', B)."""
     pairs = np.asarray(log_prob, np.float64).reshape(-1, 2).sum(1)
     return bool((abs(pairs - pairs[0]) < _ROUNDING * (values + abs(log_prob).max())).all())
 
@@ -162,7 +162,7 @@ def _check_every_value(
 
 
 def _refuse_excess(log_sum: float, what: str) -> None:
-    """`log_sum` is in nats of a value."""
+    """Raises ConformanceError if `log_sum`, in nats per value, is positive beyond rounding."""
     too_low = log_sum / np.log(2)
     expect(log_sum < _EXCESS, f"{what} sum to more than 1: what it gives is {too_low:.4f} bits/dim too low")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Optimisers, on a bowl."""
+"""Checks of optimisers, on a quadratic bowl."""
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,12 @@ _STEPS = 20
 
 
 def check_optimizer(optimizer: optax.GradientTransformation) -> None:
-    """Parameters of a bowl, at its rim, do not climb, and the state keeps its shapes.
+    """Checks that the optimiser descends a quadratic bowl from its rim, and that its state keeps its shapes.
 
-    Updates that are not finite are left to training, which refuses them with the step where they come.
+    Updates that are not finite are refused by training, with their step, and not here.
 
     Raises:
-        ConformanceError: they climb, or an update or the state changes its structure.
+        ConformanceError: the parameters climb, or an update or the state changes its structure.
     """
     params = {"kernel": jnp.linspace(1.0, 2.0, 4), "bias": jnp.ones(2)}
     state, before = optimizer.init(params), jax.tree.map(np.asarray, params)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Before a number is called trusted: do the components that it comes from do what components of their kinds must?
+"""Checks of a recipe's components before a number is trusted.
 
 The checks are those of `vdmkit.testing`, on the run's own components, parameters and images.
 """
@@ -33,22 +33,22 @@ from vdmkit.testing._objective import check_time_sampler, check_weighting
 from vdmkit.testing._optimizer import check_optimizer
 from vdmkit.testing._sampling import check_sampler
 
-_FEW = 16  # training images that augmentations are tried on
-_SIDE = 3  # of the made-up images that estimators are tried on
+_FEW = 16  # training images on which augmentations are checked
+_SIDE = 3  # side of the synthetic images on which estimators are checked
 _NO_DERIVATIVE = (VariationalBound, ImportanceWeighted)  # estimators that never differentiate the network
 Checked = tuple[Component, Callable[[], object]]
-"""A component and its check, which raises, or returns False where the sum of probabilities could not be checked."""
+"""A component and its check, which raises, or returns False if the sum of probabilities could not be checked."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What is wrong with components, in sentences, and what is to be said beside the number."""
+    """Problems of components, and remarks to print beside a number, in sentences."""
 
     problems: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
     def refuse(self) -> "Findings":
-        """Raises UntrustedError if anything is wrong."""
+        """Returns the findings. Raises UntrustedError if there are problems."""
         if self.problems:
             raise UntrustedError(
                 f"no number of this model can be trusted: {' '.join(self.problems)} "
@@ -57,7 +57,7 @@ class Findings:
         return self
 
     def __add__(self, other: "Findings") -> "Findings":
-        """What both say, each sentence once."""
+        """Joins two findings, each sentence once."""
         pairs = (self.problems, other.problems), (self.remarks, other.remarks)
         return Findings(*(tuple(dict.fromkeys(mine + others)) for mine, others in pairs))
 
@@ -65,9 +65,9 @@ class Findings:
 def check_model_of_recipe(
     recipe: Recipe, model: DiffusionModel, pixels: Real[np.ndarray, "n h w c"], *, differentiated: bool = False
 ) -> Findings:
-    """Schedule, path, prediction, network, observation and, with T steps, kernel of `model`, on latents of images.
+    """Checks schedule, path, prediction, network, observation and, with T steps, kernel on latents of images.
 
-    `differentiated`: whether the number depends on derivatives of the network, as that of an ODE does.
+    `differentiated` says whether the number depends on derivatives of the network, as that of an ODE does.
     """
     choices, latents = recipe.model, latents_of(model, pixels)
     checks: list[Checked] = [
@@ -83,20 +83,20 @@ def check_model_of_recipe(
 
 
 def check_measurement_of_recipe(recipe: Recipe, model: DiffusionModel, test: Images) -> Findings:
-    """What the recipe's likelihood comes from: the model, the grids of its steps, and the estimator.
+    """Checks the parts of the recipe's likelihood: the model, the grids of its steps, and the estimator.
 
-    What is wrong with the estimator is said only if the others have no fault, which would be put down to it.
+    Problems of the estimator are reported only if the other parts have none, because they might be the cause.
     """
     differentiated = not isinstance(build_estimator(recipe, test.levels), _NO_DERIVATIVE)
     grids = _checks_of_grids(_grids_of_measurement(recipe), model.schedule)
-    with ThreadPoolExecutor(1) as aside:  # most of the time goes into compilation, which another core can do
+    with ThreadPoolExecutor(1) as aside:  # compilation, which takes most of the time, can use another core
         estimator = aside.submit(check_estimator_of_recipe, recipe, model)
         found = check_model_of_recipe(recipe, model, test.pixels, differentiated=differentiated) + _run(grids)
         return found if found.problems else found + estimator.result()
 
 
 def check_estimator_of_recipe(recipe: Recipe, model: DiffusionModel) -> Findings:
-    """The recipe's estimator, on made-up data whose likelihood is known, of the run's levels and noise levels."""
+    """Checks the recipe's estimator on synthetic data of known likelihood, with the run's levels and noise levels."""
     choice, levels, ends = recipe.likelihood.estimator, model.observation.levels, ends_of(model.schedule)
     height, width, channels = model.shape
     shape = min(height, _SIDE), min(width, _SIDE), min(channels, _SIDE)
@@ -105,14 +105,14 @@ def check_estimator_of_recipe(recipe: Recipe, model: DiffusionModel) -> Findings
 
 
 def check_data_of_recipe(recipe: Recipe, source: AbstractSource, *splits: Images) -> Findings:
-    """Images are what their source and their identity say, and the last split loads with the same pixels again."""
+    """Checks images against their source and their identity, and that the last split loads again with equal pixels."""
     component = recipe.data.component
     checks = [(component, lambda images=images: check_images(source, images)) for images in splits]
     return _run([*checks, (component, lambda: check_loads_again(source, splits[-1]))])
 
 
 def check_training_of_recipe(recipe: Recipe, train: Images) -> Findings:
-    """What training and sampling use besides the model."""
+    """Checks the components that training and sampling use besides the model."""
     return _run(_checks_of_training(recipe, train))
 
 
@@ -136,17 +136,17 @@ def _checks_of_grids(grids: Iterable[tuple[Choice, int]], schedule: AbstractSche
 
 
 def _grids_of_training(recipe: Recipe) -> Iterator[tuple[Choice, int]]:
-    """Those of training and sampling, with their numbers of steps."""
+    """Yields the grids of training and sampling, with their numbers of steps."""
     objective, sampling = recipe.objective, recipe.sampling
     if objective.steps:
         yield objective.grid, objective.steps
-    latents = sampling.steps - (sampling.end == "image")  # whose last step is not of the grid
+    latents = sampling.steps - (sampling.end == "image")  # the last step, to the image, is not part of the grid
     if latents:
         yield sampling.grid, latents
 
 
 def _grids_of_measurement(recipe: Recipe) -> Iterator[tuple[Choice, int]]:
-    """Those of a T-step bound, of training and given by the estimator, with their numbers of steps."""
+    """Yields the grids of T-step bounds, of training and of the estimator, with their numbers of steps."""
     estimator, objective = recipe.likelihood.estimator, recipe.objective
     if objective.steps:
         yield objective.grid, objective.steps
@@ -155,7 +155,7 @@ def _grids_of_measurement(recipe: Recipe) -> Iterator[tuple[Choice, int]]:
 
 
 def _kernels(recipe: Recipe) -> list[Choice]:
-    """Those of T-step bounds that the recipe trains or measures, each once."""
+    """Returns the kernels of T-step bounds that the recipe trains or measures, each once."""
     trained = [recipe.objective.kernel] if recipe.objective.steps else []
     measured = [one for one in recipe.likelihood.estimator.nested() if one.kind == "kernel"]
     return trained + [one for one in measured if one not in trained]
@@ -167,7 +167,7 @@ def _run(checks: Iterable[Checked]) -> Findings:
 
 
 def _findings(component: Component, check: Callable[[], object]) -> Findings:
-    """What is wrong with a component. A recipe's own mistake is raised: the component is not to blame.
+    """Returns the problems of a component. A mistake in the recipe is raised instead.
 
     Raises:
         RecipeError: a component of vdmkit refuses the recipe's values.
@@ -175,7 +175,7 @@ def _findings(component: Component, check: Callable[[], object]) -> Findings:
     """
     try:
         with component.named("cannot be checked"):
-            if check() is False:  # as only that of an observation may say
+            if check() is False:  # only the check of an observation returns False
                 return Findings(remarks=(f"It was not checked whether the probabilities of {component} sum to 1.",))
     except ConformanceError as error:
         return Findings((f"{component}: {error}",))

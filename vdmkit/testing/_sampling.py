@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samplers, on a denoiser that knows the image."""
+"""Checks of samplers, with a denoiser that knows the image."""
 
 from itertools import pairwise
 from typing import Any
@@ -19,13 +19,13 @@ _IMAGE = np.arange(4.0).reshape(_SHAPE) / 4
 
 
 def check_sampler(sampler: AbstractSampler) -> None:
-    """With a denoiser that knows the image, chains that end at gamma = -inf give it, whatever the noise.
+    """Checks a sampler with a denoiser that knows the image: chains that end at gamma = -inf must return the image.
 
-    After steps of 0.1 in gamma what is left of the noise is as large as gamma says. A quarter more or less is allowed:
-    a method of first order is off by a part of each step.
+    After steps of 0.1 in gamma the remaining noise must agree with gamma, within a quarter, because a first-order
+    method has an error in each step.
 
     Raises:
-        ConformanceError: a chain ends elsewhere, or has more or less noise than its gamma says on the way.
+        ConformanceError: a chain does not end at the image, or its noise does not agree with gamma on the way.
     """
     gammas = np.append(np.linspace(3.0, -12.0, 151), -np.inf)
     left = _noise_left(sampler, gammas)
@@ -37,7 +37,7 @@ def check_sampler(sampler: AbstractSampler) -> None:
 
 
 def _noise_left(sampler: AbstractSampler, gammas: Float[np.ndarray, " n"]) -> list[Float[np.ndarray, "chains 2 2 1"]]:
-    """y minus the image after each step of 1,024 chains."""
+    """Returns y minus the image after each step of 1,024 chains."""
     dtype, rng = jnp.zeros(()).dtype, np.random.default_rng(0)
     draw = lambda *shape: rng.standard_normal((_CHAINS, *shape, *_SHAPE)).astype(dtype)  # noqa: E731
     gammas, left = gammas.astype(dtype, copy=False), []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop: updates until the next thing that has to happen at a step."""
+"""The training loop, which dispatches updates up to the next step at which something else has to happen."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _STEPS_PER_DISPATCH_ON_ACCELERATORS = 10
 
 @dataclass(frozen=True)
 class Loop:
-    """What stays the same from update to update."""
+    """The constant parts of the training loop."""
 
     update: Update
     data: grain.DatasetIterator
@@ -30,10 +30,10 @@ class Loop:
     def updates(
         self, state: TrainState, last: int, intervals: tuple[int, ...]
     ) -> Iterator[tuple[TrainState, int, Metrics]]:
-        """Train up to step `last`; after every dispatch yields the state, its step, and each update's metrics.
+        """Trains up to step `last`; after every dispatch yields the state, its step, and each update's metrics.
 
-        No dispatch goes past a multiple of one of `intervals`. Which updates share one depends on the step
-        alone, so that a resumed run repeats it exactly.
+        A dispatch ends at the next multiple of one of `intervals`. Which updates share a dispatch depends on the step
+        alone, so that a resumed run repeats them exactly.
         """
         mesh = data_mesh(self.batch_size)
         state, key = replicate((state, self.key), mesh)
@@ -54,17 +54,19 @@ class Loop:
 
 
 def default_steps_per_dispatch() -> int:
-    """1 on CPU, where a convolution inside a compiled loop is 16 times slower."""
+    """Returns the updates per dispatch: 1 on CPU, where a convolution in a compiled loop is 16 times slower."""
     return 1 if jax.default_backend() == "cpu" else _STEPS_PER_DISPATCH_ON_ACCELERATORS
 
 
 def means(metrics: list[Metrics], last_step: int) -> dict[str, float]:
-    """The mean of every metric over the updates that end at `last_step`.
+    """Returns the mean of every metric over the updates that end at `last_step`.
 
     Raises:
-        NonFiniteError: one is not finite; names the first such step and the term.
+        NonFiniteError: a metric is not finite; the message names the term and the first such step.
     """
-    names = sorted(metrics[0], key=lambda name: name == "gradient")  # last: it is not finite because a term is not
+    names = sorted(
+        metrics[0], key=lambda name: name == "gradient"
+    )  # last, because a term that is not finite makes it so
     joined = {name: np.concatenate([np.asarray(m[name]) for m in metrics]) for name in names}
     first_step = last_step - len(joined["bpd"]) + 1
     bad = [
@@ -79,7 +81,7 @@ def means(metrics: list[Metrics], last_step: int) -> dict[str, float]:
 
 
 def next_multiple(step: int, *intervals: int) -> int:
-    """The first step after `step` that is a multiple of one of the intervals; 0 is never."""
+    """Returns the first step after `step` that is a multiple of one of the intervals; an interval of 0 is ignored."""
     return min((step // n + 1) * n for n in intervals if n)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One update: gradient of the batch's mean bits per dimension, optimiser, running average."""
+"""One training update: gradient of the batch's mean bits per dimension, optimiser, running average."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,7 @@ from vdmkit.objective import Bound, Draws, NoiseLevel, Objective, bits_per_dim
 from vdmkit.training._state import TrainState
 
 Batch = Mapping[str, Array]
-"""image: uint8 (b, h, w, c); every other entry is side information on the images, shape (b,)."""
+"""A batch: "image" is uint8 (b, h, w, c); every other entry is side information on the images, shape (b,)."""
 Metrics = dict[str, Float[Array, "*steps"]]
 
 
@@ -28,9 +28,10 @@ class Update(eqx.Module):
     def gradient(
         self, model: DiffusionModel, objective: Objective, batch: Batch, draws: Draws, *, key: PRNGKeyArray | None
     ) -> tuple[PyTree, tuple[Metrics, Bound]]:
-        """Gradient of the batch's mean bits per dimension, but for a schedule that follows the variance.
+        """Returns the gradient of the batch's mean bits per dimension, with the mean, its terms and the bounds.
 
-        Also the mean and its three terms, and each image's bound in nats. `key` drives dropout.
+        The interior of a schedule may have the gradient of the variance instead. Bounds are of each image, in nats.
+        `key` drives dropout.
         """
         condition = {name: value for name, value in batch.items() if name != "image"}
         noise, vjp = eqx.filter_vjp(lambda schedule: objective.noise_levels(schedule, draws), model.schedule)
@@ -49,7 +50,7 @@ class Update(eqx.Module):
         return eqx.tree_at(lambda of: of.schedule, gradient, schedule), aux
 
     def __call__(self, state: TrainState, batch: Batch, *, key: PRNGKeyArray) -> tuple[TrainState, Metrics]:
-        """The state after one update. `key` is the run's; the step's own is folded from it."""
+        """Returns the state after one update. The step's key is folded from `key`, that of the run."""
         key_draws, key_dropout = jax.random.split(jax.random.fold_in(key, state.step))
         b, h, w, c = batch["image"].shape
         draws = state.objective.draw((b, h, w, c), key=key_draws)
@@ -58,11 +59,11 @@ class Update(eqx.Module):
         return state, {**metrics, "gradient": optax.tree.norm(gradient)}
 
     def apply(self, state: TrainState, gradient: PyTree, objective: Objective) -> TrainState:
-        """The optimiser's update, then the average: ema + (1 - decay) (params - ema). `objective` is the next one."""
+        """Applies the optimiser's update, then ema + (1 - decay) (params - ema). `objective` is the next step's."""
         params = eqx.filter(state.model, eqx.is_inexact_array)
         updates, opt_state = self.optimizer.update(gradient, state.opt_state, params)
         model = eqx.apply_updates(state.model, updates)
-        # 1 - ema is taken in float64: in float32 it would be off by 1e-4 of itself.
+        # 1 - ema is computed in float64, because float32 has a relative error of 1e-4.
         rate = jnp.maximum(1 - self.ema, 9 / (10 + state.step)) if self.ema_warmup else 1 - self.ema
         params = eqx.filter(model, eqx.is_inexact_array)
         ema = jax.tree.map(lambda average, new: average + rate * (new - average), state.ema, params)
@@ -71,7 +72,7 @@ class Update(eqx.Module):
 
 @eqx.filter_jit(donate="all-except-first")
 def train_step(inputs: tuple[Update, Batch, PRNGKeyArray], state: TrainState) -> tuple[TrainState, Metrics]:
-    """One update per dispatch, the state's buffers reused. Metrics have shape (1,)."""
+    """Makes one update in one dispatch, reusing the state's buffers. Metrics have shape (1,)."""
     update, batch, key = inputs
     state, metrics = update(state, batch, key=key)
     return state, jax.tree.map(lambda v: v[None], metrics)
@@ -79,9 +80,9 @@ def train_step(inputs: tuple[Update, Batch, PRNGKeyArray], state: TrainState) ->
 
 @eqx.filter_jit(donate="all-except-first")
 def train_steps(inputs: tuple[Update, Batch, PRNGKeyArray], state: TrainState) -> tuple[TrainState, Metrics]:
-    """As many updates as the batches' leading axis is long, in one dispatch. For accelerators.
+    """Makes one update for each entry of the batches' leading axis in one dispatch, for accelerators.
 
-    On CPU a convolution inside lax.scan is 16 times slower than outside: use `train_step` there.
+    On CPU a convolution inside lax.scan is 16 times slower than outside; use `train_step` there.
     """
     update, batches, key = inputs
     arrays, static = eqx.partition(state, eqx.is_array)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ctrl-C and SIGTERM as a request that the loop answers when its state is whole."""
+"""Turns Ctrl-C and SIGTERM into a request, which the loop obeys when its state is consistent."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from types import FrameType
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Gives a function that says whether the user asked to stop. A second Ctrl-C stops at once."""
+    """Yields a function that returns whether the user asked to stop. A second Ctrl-C stops at once."""
     asked = False
 
     def ask(number: int, frame: FrameType | None) -> None:

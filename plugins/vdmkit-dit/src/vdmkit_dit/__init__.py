@@ -19,7 +19,7 @@ _FREQUENCIES = 64
 
 
 class ModulatedBlock(eqx.Module):
-    """Attention and a dense network, each behind a norm that gamma scales and shifts, and a gate that starts closed."""
+    """Attention and a dense network, each with a norm and a gate that depend on gamma; the gates start at zero."""
 
     attention: eqx.nn.MultiheadAttention
     hidden: eqx.nn.Linear
@@ -45,13 +45,13 @@ class ModulatedBlock(eqx.Module):
 
 @vdmkit.register("network", "dit")
 class Dit(AbstractNetwork):
-    """A transformer over patches, conditioned on gamma. Untrained, it gives zeros, or z where it has one output.
+    """A transformer over patches, conditioned on gamma. Untrained, it returns zeros, or z if it has one output.
 
     Args:
-        width: Of a token, a multiple of heads.
-        blocks: Their number.
-        heads: Of attention.
-        patch: Height and width of the patch that is a token; of 1, every pixel is.
+        width: Number of values in a token, a multiple of `heads`.
+        blocks: Number of blocks.
+        heads: Number of attention heads.
+        patch: Height and width of the patch of a token, in pixels.
     """
 
     embed: eqx.nn.Linear
@@ -120,7 +120,7 @@ class Dit(AbstractNetwork):
 
 
 class DitError(VdmkitError):
-    """Sizes that do not fit each other."""
+    """Incompatible sizes."""
 
 
 def _zeros(linear: eqx.nn.Linear) -> eqx.nn.Linear:

@@ -3,9 +3,9 @@ r"""The improved pseudo numerical methods of Zhang & Chen 2023, added to vdmkit 
 
     y_s = y_t + (s_s - s_t) sum_j w_j eps_hat_j,   s = sigma / alpha,   w of Adams and Bashforth for even steps
 
-On even steps of s this is Adams and Bashforth's method, of the order of the weights. Elsewhere these stay the same: on
-a grid s(u), even in u, they give the mean of eps_hat over u in the place of that over s. The two differ by
-h^2 / 12 (d eps_hat / du) s'' / s' to leading order, so that the method is of second order, however many the weights.
+On even steps of s this is the Adams-Bashforth method, of the order of the weights. On other grids the weights are the
+same: on a grid s(u), even in u, they give the mean of eps_hat over u instead of over s. The two differ by
+h^2 / 12 (d eps_hat / du) s'' / s' to leading order, so that the method is of second order for any number of weights.
 """
 
 from dataclasses import KW_ONLY
@@ -20,7 +20,7 @@ import vdmkit
 from vdmkit.denoiser import Estimate
 from vdmkit.sampling import AbstractSampler, Denoise, History
 
-# Adams and Bashforth's, of even steps: by order, for eps_hat now and at the three steps before.
+# Adams-Bashforth weights for even steps, by order, of eps_hat now and at the three steps before.
 WEIGHTS = (
     (1.0, 0.0, 0.0, 0.0),
     (3 / 2, -1 / 2, 0.0, 0.0),
@@ -33,12 +33,12 @@ WEIGHTS = (
 class Ipndm(AbstractSampler):
     """DDIM's step along a mixture of the last four eps_hat (Zhang & Chen 2023, arXiv 2204.13902).
 
-    Of order `order` on even steps of sigma / alpha, and of order 2 at most on other grids, such as those of sampling:
-    `lms`, whose weights follow the steps, is of order 4 there. The first steps have fewer eps_hat, and Euler's error of
-    the very first one, small where the noise is large, falls as 1 / steps^2.
+    It has order `order` on even steps of sigma / alpha, and at most order 2 on other grids, such as the usual ones of
+    sampling, where `lms`, whose weights depend on the steps, has order 4. The first steps use fewer eps_hat; the first
+    is Euler's, whose error is small at high noise levels and falls as 1 / steps^2.
 
     Args:
-        order: How many eps_hat, once there were as many steps.
+        order: Number of eps_hat; fewer in the first steps.
     """
 
     _: KW_ONLY

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Schedules whose gamma is Laplace or Cauchy distributed for uniform t, added to vdmkit from outside.
 
-Hang et al. 2024, arXiv 2407.03297, Table 1, cut off at the ends that the recipe gives: gamma = Q(u), with Q the
-quantile function and u linear in t.
+Hang et al. 2024, arXiv 2407.03297, Table 1, truncated at the recipe's ends: gamma = Q(u), with Q the quantile function
+and u linear in t.
 """
 
 import math
@@ -23,13 +23,13 @@ Width = Annotated[float, Ge(0.01), Le(100)]
 
 @vdmkit.register("schedule", "laplace")
 class Laplace(AbstractSchedule):
-    """gamma is Laplace distributed around `mean`: most of the training where the images take shape.
+    """gamma is Laplace distributed around `mean`, which concentrates training at intermediate noise levels.
 
     Args:
-        gamma_min: At t = 0.
-        gamma_max: At t = 1.
-        mean: Of gamma.
-        width: The scale b of the density exp(-|gamma - mean| / b) / 2b.
+        gamma_min: gamma at t = 0.
+        gamma_max: gamma at t = 1.
+        mean: Mean of gamma before truncation.
+        width: Scale b of the density exp(-|gamma - mean| / b) / 2b.
     """
 
     _: KW_ONLY
@@ -40,25 +40,25 @@ class Laplace(AbstractSchedule):
 
     def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
         below, above = (self._shares(gamma) for gamma in (self.gamma_min, self.gamma_max))
-        # Of both shares the smaller one, which the other would round away.
+        # Computed from the smaller of the two tails, which the complement of the other would round away.
         left, right = (first + (last - first) * t for first, last in zip(below, above, strict=True))
         offset = jnp.where(left < right, jnp.log(2 * left), -jnp.log(2 * right))
         return self.mean + self.width * offset
 
     def _shares(self, gamma: float) -> tuple[float, float]:
-        """P below gamma, and above."""
+        """Returns the probabilities below and above gamma."""
         smaller = math.exp(-abs(gamma - self.mean) / self.width) / 2
         return (smaller, 1 - smaller) if gamma < self.mean else (1 - smaller, smaller)
 
 
 @vdmkit.register("schedule", "cauchy")
 class Cauchy(AbstractSchedule):
-    """gamma is Cauchy distributed around `mean`, with more at both ends than `laplace`.
+    """gamma is Cauchy distributed around `mean`, with heavier tails than `laplace`.
 
     Args:
-        gamma_min: At t = 0.
-        gamma_max: At t = 1.
-        mean: Of gamma.
+        gamma_min: gamma at t = 0.
+        gamma_max: gamma at t = 1.
+        mean: Centre of the density.
         width: Half the width of the density at half its height.
     """
 
