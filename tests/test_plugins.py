@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from vdmkit.assembly import is_told_labels
 from vdmkit.errors import PluginError, PluginWarning, RecipeError, RegistryError
 from vdmkit.recipe import load_recipe
 from vdmkit.registry import Choice, _plugins, kinds, load_plugins, plugin_packages, plugin_sources, registry
@@ -417,3 +418,41 @@ def test_two_files_of_one_name(tmp_path):
     load_plugins(paths)
     with pytest.raises(RegistryError, match="two files have the same name"):
         plugin_sources(paths)
+
+
+WRAPPER = """
+from typing import Annotated, ClassVar
+import vdmkit
+from vdmkit.networks import AbstractNetwork
+from vdmkit.registry import Choice
+
+@vdmkit.register("network", "wrapper")
+class Wrapper(AbstractNetwork):
+    '''Another.'''
+
+    hands_labels_on: ClassVar[bool] = {hands_on}
+    inner: AbstractNetwork
+
+    def __init__(self, shape, outputs, gamma_range, classes, key, *, network: Annotated[Choice, "network"]):
+        context = {{"outputs": outputs, "gamma_range": gamma_range, "classes": classes, "key": key}}
+        self.inner = network.build(shape=shape, **context)
+
+    def __call__(self, z, gamma, condition, *, key=None):
+        return self.inner(z, gamma, condition, key=key)
+"""
+
+
+@pytest.mark.parametrize(
+    ("hands_on", "inner", "told"),
+    [
+        (True, "{name='small_unet'}", False),
+        (True, "{name='labelled', network={name='small_unet'}}", True),
+        (True, "{name='wrapper', network={name='small_unet'}}", False),
+        (False, "{name='small_unet'}", True),
+    ],
+)
+def test_a_wrapping_network_says_that_it_hands_labels_on(write, digits_toml, hands_on, inner, told):
+    """Samples would be asked for by labels that no network of a plugin reads, or refused though one does."""
+    file = write(WRAPPER.format(hands_on=hands_on))
+    recipe = load_recipe(digits_toml, [f"model.network={{name='wrapper', network={inner}}}"], [file])
+    assert is_told_labels(recipe.model.network) == told

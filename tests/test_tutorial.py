@@ -5,36 +5,93 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import jax
 import pytest
+
+from vdmkit.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
-QUICK = "training.steps=3 training.batch_size=4 model.network.channels=8 evaluation.draws=2 sampling.steps=1"
+QUICK = {  # by the first word after the command
+    "digits": "training.steps=3 training.batch_size=4 model.network.channels=8 evaluation.draws=2 sampling.steps=1",
+    "bars.toml": "training.steps=3 training.batch_size=4 data.count=40 evaluation.draws=2 sampling.steps=2",
+    "--ckpt": "likelihood.images=8",
+}
+CACHE = {
+    "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A folder with every file that the tutorial shows."""
+    folder = tmp_path_factory.mktemp("tutorial")
+    for name, code in re.findall(r"`([\w/-]+\.(?:py|toml))`:\n\n```\w+\n(.*?)```", TUTORIAL, re.DOTALL):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(code)
+    return folder
+
+
+def install(package: Path) -> None:
+    """Leave beside its module what `pip install -e` leaves on the path: the name and the entry points."""
+    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+    about = package / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    groups = project["entry-points"].items()
+    lines = [line for group, names in groups for line in (f"[{group}]", *(f"{k} = {v}" for k, v in names.items()))]
+    (about / "entry_points.txt").write_text("\n".join(lines))
+
+
+def settings(words: list[str]) -> list[str]:
+    """Keys that make a command of the tutorial one of seconds."""
+    keys = QUICK.get(words[1], "").split() if words[0] in ("run", "likelihood") else []
+    keys += ["likelihood.estimator.draws=2"] if "runs/two_speed" in words and keys else []
+    return [word for key in keys for word in ("--set", key)]
 
 
 @pytest.mark.system
-def test_its_code_and_commands_run(tmp_path):
+def test_its_code_and_commands_run(folder, vdmkit_in, monkeypatch):
     """False if a reader who copies files and commands in their order met an error."""
-    for name, code in re.findall(r"`(\w+\.py)`:\n\n```python\n(.*?)```", TUTORIAL, re.DOTALL):
-        (tmp_path / name).write_text(code)
-    commands = re.findall(r"^uv run (\w+) (.*)$", TUTORIAL, re.MULTILINE)
-    assert len(commands) == 5
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    for program, arguments in commands:
-        words = arguments.split()
-        if words[0] == "run":
-            words += [word for key in QUICK.split() for word in ("--set", key)]
-        if words[0] == "likelihood":
-            words += ["--set", "likelihood.images=8", "--set", "likelihood.estimator.draws=2"]
-        command = [sys.executable, "-m", program, *words]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    program, printed = vdmkit_in(folder), []
+    commands = re.findall(r"^uv (run|pip) (\w+) (.*)$", TUTORIAL, re.MULTILINE)
+    assert len(commands) == 10
+    for how, what, rest in commands:
+        words = rest.split()
+        if how == "pip":
+            install(folder / words[-1])
+            monkeypatch.syspath_prepend(folder / words[-1])
+        elif what == "pytest":
+            environment = os.environ | {"PYTHONPATH": str(folder), **CACHE}
+            command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words]
+            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        else:
+            done = program(*words, *settings(words))
+            assert done.code == 0, f"{words}\n{done.out}{done.err}"
+            printed.append(done.out)
+    assert re.search(r"^  solver        off by [+-]0\.\d+, ", printed[-2], re.MULTILINE)
+    assert len(re.findall(r"^image +\d+: log P = -[\d.]+ \+/- [\d.]+ nats$", printed[-1], re.MULTILINE)) == 3
+    coarse = ("--set", "likelihood.images=8", "--set", "likelihood.estimator.gammas=4")
+    refused = program("likelihood", "--ckpt", "runs/bars", *coarse)
+    assert (refused.code, refused.out) == (4, "")
+    assert "not a likelihood: the solver has not converged: a finer solve differs by" in refused.err
+
+
+def test_its_recipe_is_valid(folder):
+    """False if a file, a name or a key of the tutorial's recipe were not what vdmkit reads."""
+    files = [folder / f"{name}.py" for name in ("bars", "dense", "midpoint", "trapezoid")]
+    recipe = load_recipe(folder / "bars.toml", kept=files)
+    chosen = (recipe.data, recipe.model.network, recipe.sampling.sampler, recipe.likelihood.estimator)
+    assert [choice.name for choice in chosen] == ["bars", "dense", "midpoint", "trapezoid"]
 
 
 def test_files_named_exist():
     """False if it pointed to what is not there."""
-    named = re.findall(r"\]\(([^)#]+)\)", TUTORIAL)
+    named = [name for name in re.findall(r"\]\(([^)#]+)\)", TUTORIAL) if "://" not in name]
     assert named
     assert [name for name in named if not (ROOT / "docs" / name).exists()] == []

@@ -41,8 +41,19 @@ _FROM = {
     "sampling": ("sample",),
 }
 _ROOM_OF = {name: room for room, names in _FROM.items() for name in names}
-_ROOMS = {"data", "denoiser", "devices", "distribution", "importers", "kernel", "networks", "noise", "observation"}
-_ROOMS |= {"optimizer", "quality", "recipe", "report", "study", "testing", "training", *_FROM}
+_ROOMS = {
+    "assembly",
+    "data",
+    "denoiser",
+    "devices",
+    "distribution",
+    "importers",
+    "kernel",
+    "networks",
+    "noise",
+    "observation",
+}
+_ROOMS |= {"optimizer", "quality", "randomness", "recipe", "report", "study", "testing", "training", *_FROM}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a finer solve of a few images says of the mean of all, and when nothing is to be believed."""
 
+import jax
 import numpy as np
 import pytest
 
-from vdmkit.likelihood._solver_error import SolverError
+from vdmkit.errors import UntrustedError
+from vdmkit.likelihood import AbstractEstimator, Estimates, SolverError, log_likelihood
 
 
 def test_the_error_allows_for_the_images_that_were_not_solved_again():
@@ -34,3 +36,46 @@ def test_a_solver_that_did_not_converge_is_a_reason(differences, reason):
 def test_an_unknown_error_is_no_small_one():
     """A failed solve would count as one without error."""
     assert SolverError(np.array([np.nan, 0.0]), 1).half_width == np.inf
+
+
+class _Solved(AbstractEstimator):
+    """An estimator from outside: 10 nats for every image, off by `off` nats."""
+
+    off: float
+
+    def describe(self, levels):
+        return "solved"
+
+    def plan(self, model, images, *, precision, key):
+        return "a plan"
+
+    def rounds(self, plan):
+        return 1
+
+    def evaluations_of(self, plan):
+        assert plan == "a plan"
+        return 1_000_000
+
+    def discretisation_error(self, model, images, index, *, key):
+        return np.full(len(images), self.off), 1_000
+
+    def __call__(self, model, images, index, plan, *, replicate, key, on_round=lambda: None):
+        n = len(images)
+        return Estimates({"solved": np.full(n, 10.0)}, np.full(n, 2), np.zeros(n, bool))
+
+
+@pytest.mark.parametrize(("off", "trusted"), [(0.01, True), (1.0, False)])
+def test_any_estimator_reports_a_solver_error(tiny_model, tiny_images, off, trusted):
+    """A plugin's estimator could not say that its solver is off: the number would be trusted, or its cost hidden."""
+    pixels = tiny_images.pixels
+    found = log_likelihood(tiny_model, pixels, key=jax.random.key(0), estimator=_Solved(off))
+    nats_per_bit_per_dim = tiny_model.dimensions * np.log(2)
+    assert found.solver is not None
+    assert found.solver.value == pytest.approx(off / nats_per_bit_per_dim)
+    assert found.mean().half_width_solver == pytest.approx(off / nats_per_bit_per_dim)  # the same for all images
+    assert found.total_evaluations == 4 * len(pixels) + 1_001_000
+    if trusted:
+        assert found.bits_per_dim.value == pytest.approx(10 / nats_per_bit_per_dim)
+    else:
+        with pytest.raises(UntrustedError, match="the solver has not converged"):
+            _ = found.bits_per_dim

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+import vdmkit
 from vdmkit.assembly import build_optimizer
 from vdmkit.noise import Pinned
 from vdmkit.objective import Draws, Elbo, LowDiscrepancy, Objective, bits_per_dim
@@ -48,6 +49,18 @@ def params(tree):
 def constant(model, value):
     """A gradient that is `value` everywhere."""
     return jax.tree.map(lambda leaf: jnp.full_like(leaf, value), eqx.filter(model, eqx.is_inexact_array))
+
+
+def test_the_loss_as_a_function_has_the_gradient_of_a_step(float64, batches, key):
+    """A training loop over `vdmkit.loss` would minimise something else than `vdmkit run`, or draw other noise."""
+    model, batch = jax.tree.map(jnp.copy, float64.model), {name: rows[0] for name, rows in batches.items()}
+    known = {"augmented": batch["augmented"]}
+    loss_of = eqx.filter_jit(eqx.filter_value_and_grad(vdmkit.loss, has_aux=True))
+    (loss, _), gradient = loss_of(model, batch["image"], key=jax.random.fold_in(key, 0), condition=known)
+    state, metrics = train_step((UPDATE, batch, key), float64)
+    np.testing.assert_allclose(loss, metrics["bpd"][0], rtol=1e-12)
+    for old, new, slope in zip(*map(params, (model, state.model, gradient)), strict=True):
+        np.testing.assert_allclose(new, old - RATE * slope, rtol=1e-12, atol=1e-12)  # rounding of float64
 
 
 def test_the_gradient_is_that_of_the_mean_bpd(float64, batches, key):

@@ -15,6 +15,7 @@ from vdmkit.assembly._training import (
     build_state,
     build_update,
     count_parameters,
+    initial_model,
     scalars_of,
     state_like,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "check_without_data",
     "converted_recipe",
     "count_parameters",
+    "initial_model",
     "is_told_labels",
     "refuse_untranslatable",
     "scalars_of",

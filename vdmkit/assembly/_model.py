@@ -7,7 +7,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from vdmkit import data
 from vdmkit.data import Images
-from vdmkit.denoiser import AbstractPrediction, Estimate, Translated
+from vdmkit.denoiser import AbstractPrediction, Estimate
 from vdmkit.distribution import AbstractDistribution
 from vdmkit.errors import RecipeError
 from vdmkit.model import DiffusionModel
@@ -89,7 +89,5 @@ def _distribution(recipe: Recipe) -> dict[str, AbstractDistribution]:
 
 def is_told_labels(network: Choice) -> bool:
     """Returns whether this network, or one inside it, reads labels."""
-    networks = (one.component for one in network.nested() if one.kind == "network")
-    return any(
-        "classes" in one.injected and one.target is not Translated for one in networks
-    )  # which only passes them on
+    networks = [one.component for one in network.nested() if one.kind == "network"]
+    return any("classes" in one.injected and not getattr(one.target, "hands_labels_on", False) for one in networks)

@@ -8,8 +8,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from vdmkit.assembly._model import build_model
-from vdmkit.data import AbstractSource
+from vdmkit.assembly._model import build_model, training_counts
+from vdmkit.data import AbstractSource, Images
+from vdmkit.model import DiffusionModel
 from vdmkit.noise import ends_of
 from vdmkit.objective import Objective
 from vdmkit.optimizer import adamw, interior_apart, learning_rates
@@ -49,6 +50,11 @@ def build_objective(recipe: Recipe) -> Objective:
 def init_key(recipe: Recipe) -> PRNGKeyArray:
     """Returns the key of the parameters before training."""
     return fold_purpose(jax.random.key(recipe.seed), "init")
+
+
+def initial_model(recipe: Recipe, train: Images) -> DiffusionModel:
+    """Returns the model that training starts from: a function of the recipe and the training set alone."""
+    return build_model(recipe, training_counts(recipe, train), key=init_key(recipe))
 
 
 def build_state(recipe: Recipe, level_counts: Int[Array, "h w c v"]) -> TrainState:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `vdmkit` program. A command is a function in its own file, added below; it imports JAX only when called."""
+"""The `vdmkit` program. A command is a function in its own file, added below; it imports JAX only when called.
+
+Installed packages bring more commands: see `Commands`.
+"""
 
 import os
 import signal
@@ -11,6 +14,7 @@ import typer
 
 from vdmkit import __version__
 from vdmkit.cli._check import check
+from vdmkit.cli._commands import Commands
 from vdmkit.cli._compress import compress
 from vdmkit.cli._convert import convert
 from vdmkit.cli._decompress import decompress
@@ -30,6 +34,7 @@ from vdmkit.errors import PluginError, PluginWarning, VdmkitError, in_one_line, 
 _NEW_FOLDER = "Delete the new folder, if it is there, and run the same command again."
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich would cost --help a tenth of a second

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Uses a network that was trained for one prediction in a model with another."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -26,6 +26,8 @@ class Translated(AbstractNetwork):
         read_as: Prediction of the new model.
         read_on: Path of the new model.
     """
+
+    hands_labels_on: ClassVar[bool] = True
 
     inner: AbstractNetwork
     trained_as: AbstractDirection

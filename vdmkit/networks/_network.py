@@ -3,6 +3,7 @@
 
 import abc
 from collections.abc import Mapping
+from typing import ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray, Real
@@ -19,7 +20,12 @@ class AbstractNetwork(eqx.Module):
     An implementer takes `shape` (h, w, c) and `outputs` (k values per pixel and channel) as positional constructor
     parameters, and, if it needs them, `key`, `gamma_range` and `classes` (the number of labels, 0 for data without).
     Parameters named `bias` are exempt from weight decay.
+
+    A network that takes `classes` reads labels. One that takes them only to hand them on to a network inside it says so
+    by `hands_labels_on = True`; then the one inside decides.
     """
+
+    hands_labels_on: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __call__(

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loss as a function, for custom training loops."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, Real
 
 from vdmkit.model import DiffusionModel
-from vdmkit.networks import Condition
 from vdmkit.objective._bound import Bound
 from vdmkit.objective._objective import Objective
 from vdmkit.objective._units import bits_per_dim
@@ -18,7 +19,7 @@ def loss(
     *,
     key: PRNGKeyArray,
     objective: Objective | None = None,
-    condition: Condition | None = None,
+    condition: Mapping[str, Real[Array, " b"]] | None = None,
 ) -> tuple[Float[Array, ""], Bound]:
     """Returns the mean loss of a batch, bits/dim, and the three terms of each image, nats.
 

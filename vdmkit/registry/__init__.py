@@ -5,6 +5,7 @@ This room imports no JAX, so that `vdmkit --help` stays fast; loading components
 """
 
 from vdmkit.registry._choice import Choice, built
+from vdmkit.registry._commands import COMMAND_GROUP, load_command, plugin_commands
 from vdmkit.registry._component import Component
 from vdmkit.registry._kinds import Registry, define_kind, kinds, nearest, register, registry
 from vdmkit.registry._plugins import (
@@ -18,6 +19,7 @@ from vdmkit.registry._plugins import (
 )
 
 __all__ = [
+    "COMMAND_GROUP",
     "ENTRY_POINT_GROUP",
     "Choice",
     "Component",
@@ -28,8 +30,10 @@ __all__ = [
     "define_kind",
     "kept_plugins",
     "kinds",
+    "load_command",
     "load_plugins",
     "nearest",
+    "plugin_commands",
     "plugin_packages",
     "plugin_sources",
     "register",

@@ -11,7 +11,7 @@ import sys
 import types
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def copies_in(folder: Path, files: Iterable[Path]) -> list[Path]:
 
 def plugin_packages() -> list[str]:
     """Returns the names of the installed plugin packages that could be loaded."""
-    return sorted({entry.dist.name for entry in _entries() if entry.dist} - set(broken_packages()))
+    return sorted({entry.dist.name for entry in entries_of(ENTRY_POINT_GROUP) if entry.dist} - set(broken_packages()))
 
 
 def broken_packages() -> list[str]:
@@ -69,16 +69,31 @@ def broken_packages() -> list[str]:
     return [name for name, loads in _loads.items() if not loads]
 
 
-def _entries() -> list[EntryPoint]:
-    return list(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))
+def entries_of(group: str) -> list[EntryPoint]:
+    """Returns what installed packages bring to a group of entry points, by the names of package and entry point.
+
+    Which of two packages has a name must not depend on the disk.
+    """
+    entries = importlib.metadata.entry_points(group=group)
+    return sorted(entries, key=lambda entry: (package_of(entry), entry.name))
+
+
+def package_of(entry: EntryPoint) -> str:
+    """Returns the name of the package that brings an entry point."""
+    return entry.dist.name if entry.dist else entry.value
+
+
+def module_of(entry: EntryPoint) -> str:
+    """Returns the top-level module that loading an entry point imports first."""
+    return re.split(r"[.:]", entry.value)[0].strip()
 
 
 def _load_installed() -> None:
     """Loads every package once, sorted by name, so that the winner of a name clash does not depend on the disk."""
     packages: dict[str, list[EntryPoint]] = {}
-    for entry in _entries():
-        packages.setdefault(entry.dist.name if entry.dist else entry.value, []).append(entry)
-    modules = {re.split(r"[.:]", entry.value)[0].strip() for entries in packages.values() for entry in entries}
+    for entry in entries_of(ENTRY_POINT_GROUP):
+        packages.setdefault(package_of(entry), []).append(entry)
+    modules = {module_of(entry) for entries in packages.values() for entry in entries}
     for name in sorted(packages.keys() - _loads.keys()):
         _loads[name] = _load_package(name, packages[name], modules)
 
@@ -95,16 +110,21 @@ def _load_package(name: str, entries: list[EntryPoint], plugins: set[str]) -> bo
     try:
         with registering_as(name):
             for entry in entries:
-                with _one_message(f"plugin package {name!r} ({entry.value})", "Repair it, or uninstall it."):
+                with loading(entry):
                     entry.load()
     except RegistryError as error:
         # Another plugin that this one imported registers again when its own turn comes.
         for module in sys.modules.keys() - before:
             if module.partition(".")[0] in plugins:
                 del sys.modules[module]
-        warnings.warn(" ".join(str(error).split()), PluginWarning, stacklevel=2)  # in one line
+        warn_of(str(error))
         return False
     return True
+
+
+def warn_of(message: str) -> None:
+    """Warn of an installed package, in one line, whatever it raised."""
+    warnings.warn(" ".join(message.split()), PluginWarning, stacklevel=2)
 
 
 def plugin_sources(files: Iterable[str | Path]) -> dict[str, bytes]:
@@ -157,6 +177,11 @@ def _execute(source: bytes, path: Path, module_name: str) -> None:
     except BaseException:
         del sys.modules[module_name]
         raise
+
+
+def loading(entry: EntryPoint) -> AbstractContextManager[None]:
+    """Inside, what an installed package does wrong is raised as a RegistryError that names it."""
+    return _one_message(f"plugin package {package_of(entry)!r} ({entry.value})", "Repair it, or uninstall it.")
 
 
 @contextmanager

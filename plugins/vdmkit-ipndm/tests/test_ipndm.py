@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from vdmkit_ipndm import _WEIGHTS, Ipndm
+from vdmkit_ipndm import WEIGHTS, Ipndm
 
 from vdmkit.denoiser import Estimate
 from vdmkit.recipe import load_recipe
@@ -28,7 +28,7 @@ def test_a_mixture_continues_polynomials(order):
     """A weight would be wrong: of a polynomial of degree order - 1 a step's mean is exact (Adams-Bashforth)."""
     steps = -np.arange(4.0)
     for degree in range(order):
-        found = np.dot(_WEIGHTS[order - 1], steps**degree)
+        found = np.dot(WEIGHTS[order - 1], steps**degree)
         np.testing.assert_allclose(found, 1 / (degree + 1), rtol=1e-12)  # the mean of u^degree on [0, 1]
 
 

@@ -21,7 +21,7 @@ from vdmkit.denoiser import Estimate
 from vdmkit.sampling import AbstractSampler, Denoise, History
 
 # Adams-Bashforth weights for even steps, by order, of eps_hat now and at the three steps before.
-_WEIGHTS = (
+WEIGHTS = (
     (1.0, 0.0, 0.0, 0.0),
     (3 / 2, -1 / 2, 0.0, 0.0),
     (23 / 12, -16 / 12, 5 / 12, 0.0),
@@ -55,6 +55,6 @@ class Ipndm(AbstractSampler):
         noise: Float[Array, "n h w c"],
     ) -> tuple[Float[Array, "h w c"], Estimate]:
         estimate = denoise(y_t, gamma_t)
-        weights = jnp.asarray(_WEIGHTS, float)[jnp.minimum(history.count, self.order - 1)]
+        weights = jnp.asarray(WEIGHTS, float)[jnp.minimum(history.count, self.order - 1)]
         eps = jnp.tensordot(weights, jnp.concatenate([estimate.eps_hat[None], history.eps_hat]), axes=1)
         return y_t + (jnp.exp(gamma_s / 2) - jnp.exp(gamma_t / 2)) * eps, estimate

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that installed packages bring: listed, called, and refused where they are wrong."""
+
+import sys
+import warnings
+
+import pytest
+
+GREET = '''"""A command."""
+from typing import Annotated
+import typer
+from vdmkit.errors import DataError
+
+def greet(name: str, loud: Annotated[bool, typer.Option("--loud", help="In capitals.")] = False) -> None:
+    """Greet somebody, who has a name."""
+    if name == "nobody":
+        raise DataError("nobody: not here. Greet somebody else.")
+    if name == "stop":
+        raise KeyboardInterrupt
+    typer.echo(name.upper() if loud else name)
+'''
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """`install("vdmkit-x", "x = plug_x:f", {"plug_x.py": text})`: as pip leaves a package that brings a command."""
+    folder = tmp_path / "site-packages"
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = set(sys.modules)
+
+    def install(name: str, commands: str, files: dict[str, str], group: str = "vdmkit.commands") -> None:
+        about = folder / f"{name.replace('-', '_')}-1.0.dist-info"
+        about.mkdir(parents=True)
+        for file, text in files.items():
+            (folder / file).write_text(text)
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (about / "entry_points.txt").write_text(f"[{group}]\n{commands}\n")
+
+    yield install
+    for module in sys.modules.keys() - before:
+        if module.startswith("plug_"):
+            del sys.modules[module]
+
+
+@pytest.fixture
+def say(run):
+    """`say("greet", "you")`: the program, whose warnings are printed as a user sees them."""
+
+    def say(*arguments: str):
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            return run(*arguments)
+
+    return say
+
+
+def test_a_package_brings_a_command(install, say):
+    """A package could not add a command, or its options, errors and Ctrl-C would not be those of vdmkit's own."""
+    install("vdmkit-greet", "greet = plug_greet:greet", {"plug_greet.py": GREET})
+    listed = say("--help")
+    assert "  greet       Greet somebody, who has a name." in listed.out.splitlines()
+    assert listed.err == ""
+    assert say("greet", "you", "--loud").out == "YOU\n"
+    assert "In capitals." in say("greet", "--help").out
+    assert (say("greet").code, say("greet", "nobody").code, say("greet", "stop").code) == (2, 1, 3)
+    assert say("greet", "nobody").err == "nobody: not here. Greet somebody else.\n"
+    assert say("greet", "stop").err == "Stopped.\n"
+
+
+def test_a_package_is_imported_only_for_its_own_command(install, say):
+    """Every command would wait for what any package imports, such as JAX."""
+    install("vdmkit-greet", "greet = plug_greet:greet", {"plug_greet.py": GREET})
+    assert say("list", "recipe").code == 0
+    assert "plug_greet" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module' ("),
+        ("raise SystemExit(0)", "SystemExit: 0 ("),
+        ("def greets(): ...", "AttributeError: module 'plug_greet' has no attribute 'greet'"),
+        ("greet = 1", "expected a function, found int."),
+        ("def greet(what: int | str): ...", "support Union types"),
+    ],
+)
+def test_a_broken_package_costs_one_line(install, say, text, found):
+    """A package that does not load would break `vdmkit --help`, or its command would be missing without a word."""
+    install("vdmkit-greet", "greet = plug_greet:greet", {"plug_greet.py": text})
+    listed = say("--help")
+    assert listed.code == 0
+    assert "greet" not in listed.out
+    (line,) = listed.err.splitlines()
+    assert line.startswith("warning: plugin package 'vdmkit-greet' (plug_greet:greet) does not load: ")
+    assert found in line
+    assert line.endswith(" Repair it, or uninstall it.")
+    called = say("greet")
+    assert called.code == 2
+    assert called.err.startswith("warning: plugin package 'vdmkit-greet'")
+    assert "No such command 'greet'" in called.err
+
+
+def test_a_name_belongs_to_vdmkit(install, say):
+    """A package could replace a command of vdmkit, or be passed over without a word."""
+    install("vdmkit-greet", "list = plug_greet:greet", {"plug_greet.py": GREET})
+    warned = (
+        "warning: plugin package 'vdmkit-greet' (plug_greet:greet): command 'list': the name is taken by vdmkit. "
+        "Rename it there, or uninstall it.\n"
+    )
+    assert say("--help").err == warned
+    listed = say("list", "recipe")
+    assert (listed.code, listed.err) == (0, warned)
+    assert listed.out.startswith("recipe: ")
+    assert "plug_greet" not in sys.modules
+
+
+def test_of_two_packages_the_first_has_the_name(install, say):
+    """Which of two commands is called would depend on the order of files on a disk."""
+    for name in ("z", "a"):
+        install(f"vdmkit-{name}", f"greet = plug_{name}:greet", {f"plug_{name}.py": f"def greet(): print({name!r})"})
+    called = say("greet")
+    assert called.out == "a\n"
+    assert "'vdmkit-z' (plug_z:greet): command 'greet': the name is taken by vdmkit-a." in called.err
+
+
+def test_a_module_with_components_registers_them_once(install, say):
+    """A component would be nobody's, or be refused as its own namesake, where a command of its module was called."""
+    component = "\nimport vdmkit\n@vdmkit.register('optimizer', 'still')\ndef still():\n    '''Does nothing.'''\n"
+    install("vdmkit-greet", "greet = plug_greet:greet", {"plug_greet.py": GREET + component})
+    install("vdmkit-still", "still = plug_greet", {}, group="vdmkit.plugins")
+    assert say("greet", "you").out == "you\n"
+    listed = say("list", "optimizer")
+    assert listed.err == ""
+
+
+def test_help_imports_no_jax_for_a_package(install, run_process, tmp_path, monkeypatch):
+    """`vdmkit --help` would be slow wherever a package brings a command."""
+    install(
+        "vdmkit-greet",
+        "greet = plug_greet:greet",
+        {"plug_greet.py": GREET + "import sys\nassert 'jax' not in sys.modules\n"},
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site-packages"))
+    listed = run_process("--help")
+    assert "Greet somebody" in listed.out
+    assert listed.err == ""
