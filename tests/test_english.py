@@ -35,7 +35,12 @@ def _code() -> list[Path]:
 
 
 def _pages() -> list[Path]:
-    return [*(ROOT / "docs").glob("*.md"), *(ROOT / "plugins").glob("*/README.md"), *ROOT.glob("[CR]*ING.md")]
+    return [
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "plugins").glob("*/README.md"),
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "README.md",
+    ]
 
 
 def _found(text: str) -> list[str]:
@@ -53,7 +58,7 @@ def test_docstrings_stand_alone():
 def test_docstrings_and_pages_are_english():
     """False if "is none" and its like came back, which readers of English stumble over."""
     texts = [(f"{path.relative_to(ROOT)}:{line}", text) for path in _code() for line, text in _docstrings(path)]
-    texts += [(str(path.relative_to(ROOT)), path.read_text()) for path in [*_pages(), ROOT / "README.md"]]
+    texts += [(str(path.relative_to(ROOT)), path.read_text()) for path in _pages()]
     found = [f"{where}: {words}" for where, text in texts for words in _found(text)]
     assert not found, "\n".join(found)
 

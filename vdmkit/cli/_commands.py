@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vdmkit's own commands, and those of installed packages, which are imported only when they are listed or called."""
+"""The commands of vdmkit and of installed packages; packages are imported only when commands are listed or called."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -18,7 +18,7 @@ class Commands(TyperGroup):
 
     @cached_property
     def _of_packages(self) -> dict[str, EntryPoint]:
-        """Read once, so that a name that is taken is warned of once."""
+        """Returns the commands of packages, read once, so that a warning of a taken name is printed once."""
         return plugin_commands(self.commands)
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -30,7 +30,7 @@ class Commands(TyperGroup):
 
 
 def _command(entry: EntryPoint) -> Any:
-    """None if the package does not load."""
+    """Loads a package's command; returns None if the package does not load."""
 
     def make(function: Callable[..., Any]) -> Any:
         alone = typer.Typer(add_completion=False, rich_markup_mode=None)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands from outside: functions that installed packages name in the entry-point group `vdmkit.commands`.
+"""Commands of installed packages: functions in the entry-point group `vdmkit.commands`.
 
-This module imports no JAX, and reads which commands there are without importing the packages.
+This module imports no JAX, and finds the commands without importing the packages.
 """
 
 from collections.abc import Callable, Collection
@@ -24,9 +24,9 @@ T = TypeVar("T")
 
 
 def plugin_commands(own: Collection[str]) -> dict[str, EntryPoint]:
-    """Returns the commands of installed packages by their names. None of them is imported.
+    """Returns the commands of installed packages by name, without importing them.
 
-    A name that is taken, by vdmkit or by a package before it in the alphabet, is refused with a PluginWarning.
+    A name that is taken, by vdmkit or by an alphabetically earlier package, is refused with a PluginWarning.
 
     Args:
         own: The names of vdmkit's own commands.
@@ -43,9 +43,9 @@ def plugin_commands(own: Collection[str]) -> dict[str, EntryPoint]:
 
 
 def load_command(entry: EntryPoint, make: Callable[[Callable[..., Any]], T]) -> T | None:
-    """Returns what `make` makes of a package's function; None, with a PluginWarning, if either fails.
+    """Returns `make` of a package's function, or None with a PluginWarning if one of the two fails.
 
-    A function in a module with components comes with all components: they register when the module is imported.
+    Importing a module that also has components registers them.
     """
     try:
         with loading(entry):

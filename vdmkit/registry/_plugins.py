@@ -123,7 +123,7 @@ def _load_package(name: str, entries: list[EntryPoint], plugins: set[str]) -> bo
 
 
 def warn_of(message: str) -> None:
-    """Warn of an installed package, in one line, whatever it raised."""
+    """Warns of an installed package in one line, also if its error has several."""
     warnings.warn(" ".join(message.split()), PluginWarning, stacklevel=2)
 
 
@@ -180,7 +180,7 @@ def _execute(source: bytes, path: Path, module_name: str) -> None:
 
 
 def loading(entry: EntryPoint) -> AbstractContextManager[None]:
-    """Inside, what an installed package does wrong is raised as a RegistryError that names it."""
+    """Raises errors of an installed package inside the block as a RegistryError that names it."""
     return _one_message(f"plugin package {package_of(entry)!r} ({entry.value})", "Repair it, or uninstall it.")
 
 
