@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fast compilation and random keys for checks, which take longer to compile than to run."""
 
+import functools
 from collections.abc import Callable
 from math import prod
 from typing import Any, ParamSpec, TypeVar
@@ -15,13 +16,37 @@ from jaxtyping import Array, PRNGKeyArray, UInt, UInt32
 P = ParamSpec("P")
 Out = TypeVar("Out")
 # Options of XLA that halve the compilation time. Without any optimisation (level 0) float64 becomes infinite or NaN.
-_OPTIONS = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
+_WANTED = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
 
 
 def compiled_fast(function: Callable[P, Out]) -> Callable[P, Out]:
     """Compiles like `eqx.filter_jit`, with less optimisation, for short computations."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> Out:
+        return _compiled(function)(*args, **kwargs)
+
+    return call
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     jit: Any = eqx.filter_jit  # passes unknown arguments on to jax.jit
-    return jit(function, compiler_options=_OPTIONS)
+    return jit(function, compiler_options=_options())
+
+
+@functools.cache
+def _options() -> dict[str, Any]:
+    """Returns the options that this version of XLA, on this device, knows."""
+    return {name: value for name, value in _WANTED.items() if _is_known(name, value)}
+
+
+def _is_known(name: str, value: Any) -> bool:
+    try:
+        jax.jit(jnp.negative, compiler_options={name: value}).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
 
 
 def fast_key(seed: int) -> PRNGKeyArray:
