@@ -49,14 +49,7 @@ class Other:
         network = code.chain.network
         with jax.enable_x64(True):
             prediction = Noisy(network.model.prediction, jnp.asarray(size, jnp.float64))
-        model = type(network.model)(
-            network.model.schedule,
-            network.model.path,
-            prediction,
-            network.model.network,
-            network.model.observation,
-            network.model.shape,
-        )
+        model = eqx.tree_at(lambda model: model.prediction, network.model, prediction)
         noisy = type(network)(model, network.layers, network.batch, network.dtype)
         return type(code)(type(code.chain)(noisy), code.lanes, code.group, code.seed).decode(payload)
 
