@@ -108,6 +108,7 @@ def test_a_loss_that_is_not_finite(program, tiny, steep):
 
 
 @pytest.mark.system
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # of 1e39, which is the point
 def test_parameters_that_are_not_finite(program, tiny, steep):
     """A step whose loss was finite could leave infinite parameters, and they would be saved as a good checkpoint."""
     overflows = steep("1e39")
