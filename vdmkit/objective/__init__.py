@@ -11,7 +11,7 @@ from vdmkit.objective._bound import (
     reconstruction_loss,
     step_end,
 )
-from vdmkit.objective._loss import loss
+from vdmkit.objective._loss import loss, mean_terms
 from vdmkit.objective._loss_adaptive import LossAdaptive
 from vdmkit.objective._objective import Draws, Objective
 from vdmkit.objective._schedule_gradient import check_variance
@@ -70,6 +70,7 @@ __all__ = [
     "diffusion_loss",
     "eps_error",
     "loss",
+    "mean_terms",
     "noise_level",
     "prior_loss",
     "reconstruction_loss",

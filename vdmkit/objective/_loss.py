@@ -38,6 +38,10 @@ def loss(
     b, h, w, c = images.shape
     draws = objective.draw((b, h, w, c), key=key_draws)
     bound = objective(model, images, condition or {}, draws, key=key_dropout)
-    terms = (jnp.asarray(bound.prior), jnp.asarray(bound.reconstruction), jnp.asarray(bound.diffusion))
-    means = [bits_per_dim(term.mean(), model.dimensions) for term in terms]
-    return sum(means, jnp.zeros(())), bound
+    return sum(mean_terms(bound, model.dimensions).values(), jnp.zeros(())), bound
+
+
+def mean_terms(bound: Bound, dimensions: int) -> dict[str, Float[Array, ""]]:
+    """Returns the means of the three terms over a batch by name, bits/dim; their sum is the loss."""
+    terms = {name: jnp.asarray(getattr(bound, name)) for name in ("prior", "reconstruction", "diffusion")}
+    return {name: bits_per_dim(values.mean(), dimensions) for name, values in terms.items()}

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vdmkit.model import DiffusionModel
-from vdmkit.objective import Bound, Draws, NoiseLevel, Objective, bits_per_dim
+from vdmkit.objective import Bound, Draws, NoiseLevel, Objective, bits_per_dim, mean_terms
 from vdmkit.training._state import TrainState
 
 Batch = Mapping[str, Array]
@@ -39,8 +39,7 @@ class Update(eqx.Module):
         def mean_bpd(parts: tuple[DiffusionModel, NoiseLevel]) -> tuple[Float[Array, ""], tuple[Metrics, Bound]]:
             model, noise = parts
             bound = objective.at(noise, model, batch["image"], condition, draws, key=key)
-            terms = {name: getattr(bound, name).mean() for name in ("prior", "reconstruction", "diffusion")}
-            terms = {name: bits_per_dim(value, model.dimensions) for name, value in terms.items()}
+            terms = mean_terms(bound, model.dimensions)
             bpd = sum(terms.values(), jnp.zeros(()))
             return bpd, ({"bpd": bpd, **terms}, bound)
 
