@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from vdmkit.cli._options import Overrides, PluginFiles, RecipeName, command
-from vdmkit.registry import copies_in
 
 _DEFAULT = "The run folder. Default: runs/ and the last part of RECIPE: runs/edm for cifar10/edm."
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help=_DEFAULT)]
@@ -15,16 +14,13 @@ Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help=_DEFAULT)
 
 def run(recipe: RecipeName, overrides: Overrides, plugins: PluginFiles, out: Out = None) -> None:
     """Train a recipe, report its test bpd, and draw samples. Run again to continue."""
-    from vdmkit.recipe import find_recipe, load_recipe
+    from vdmkit.recipe import load_for_run
 
-    file = find_recipe(recipe)
-    out = out or Path("runs") / file.stem
-    kept = copies_in(out / "plugins", plugins)
-    checked = load_recipe(file, overrides, [plugin for plugin in plugins if plugin not in kept], kept)
+    checked, text, path = load_for_run(recipe, out, overrides, plugins)
     from vdmkit.run import RunFolder, run_recipe
 
-    folder = RunFolder(out)
-    evaluation = run_recipe(checked, file.read_text(), folder, plugins)
+    folder = RunFolder(path)
+    evaluation = run_recipe(checked, text, folder, plugins)
     samples = f"{folder.samples}  (left: samples, right: real)" if folder.samples.exists() else "none: not finite"
     typer.echo(
         f"\n{evaluation}\n\n"

@@ -3,7 +3,7 @@
 
 from vdmkit.recipe._drawn import Drawn, drawn_by
 from vdmkit.recipe._dump import differences, dump, flat, one_line, resolved
-from vdmkit.recipe._load import load_recipe
+from vdmkit.recipe._load import load_for_run, load_recipe
 from vdmkit.recipe._names import find_recipe, recipe_summary, shipped_recipes
 from vdmkit.recipe._recipe import (
     EvaluationSettings,
@@ -30,6 +30,7 @@ __all__ = [
     "dump",
     "find_recipe",
     "flat",
+    "load_for_run",
     "load_recipe",
     "one_line",
     "recipe_summary",

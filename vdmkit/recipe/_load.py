@@ -7,9 +7,10 @@ from pathlib import Path
 
 from vdmkit.errors import RecipeError
 from vdmkit.recipe._document import read_document
+from vdmkit.recipe._names import find_recipe
 from vdmkit.recipe._reader import Reader
 from vdmkit.recipe._recipe import Recipe
-from vdmkit.registry import broken_packages, kept_plugins, load_plugins
+from vdmkit.registry import broken_packages, copies_in, kept_plugins, load_plugins
 
 
 def load_recipe(
@@ -40,6 +41,24 @@ def load_recipe(
     if reader.problems:
         raise RecipeError("\n".join([*reader.problems, *_reason(reader)]))
     return recipe
+
+
+def load_for_run(
+    name: str | os.PathLike[str], out: Path | None, overrides: Iterable[str], plugins: Iterable[Path]
+) -> tuple[Recipe, str, Path]:
+    """Returns a recipe that is to be trained, the text of its file, and the run folder: `out`, or runs/RECIPE.
+
+    Of plugin files that the folder holds a copy of, the components of the run are used. Like `load_recipe` it loads JAX
+    only after all files have been parsed.
+
+    Raises:
+        RecipeError, RegistryError: as in `load_recipe`.
+    """
+    file, plugins = find_recipe(name), list(plugins)
+    folder = out or Path("runs") / file.stem
+    kept = copies_in(folder / "plugins", plugins)
+    recipe = load_recipe(file, overrides, [plugin for plugin in plugins if plugin not in kept], kept)
+    return recipe, file.read_text(), folder
 
 
 def _reason(reader: Reader) -> list[str]:

@@ -10,8 +10,7 @@ from typing import Any
 import tomli_w
 
 from vdmkit.errors import RecipeError
-from vdmkit.recipe import find_recipe, load_recipe, toml_text
-from vdmkit.registry import copies_in
+from vdmkit.recipe import load_for_run, toml_text
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._load import Run, Weights, load_run
 from vdmkit.run._run import run_recipe
@@ -68,12 +67,10 @@ def train(
             path = Path(scratch) / "recipe.toml"
             path.write_text(tomli_w.dumps(recipe))
             return train(path, out=out, overrides=overrides, plugins=plugins)
-    path, files = find_recipe(recipe), [Path(file) for file in plugins]
-    folder = RunFolder(Path(out) if out is not None else Path("runs") / path.stem)
-    kept = copies_in(folder.plugins, files)
-    checked = load_recipe(path, as_overrides(overrides), [file for file in files if file not in kept], kept)
-    run_recipe(checked, path.read_text(), folder, files)
-    return load_run(folder.path)
+    files = [Path(file) for file in plugins]
+    checked, text, path = load_for_run(recipe, None if out is None else Path(out), as_overrides(overrides), files)
+    run_recipe(checked, text, RunFolder(path), files)
+    return load_run(path)
 
 
 def as_overrides(overrides: Mapping[str, Any] | Iterable[str]) -> list[str]:
