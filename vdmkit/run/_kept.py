@@ -33,6 +33,10 @@ class Kept:
             with whole_file(self.folder / f"{number}.npz") as part, part.open("wb") as file:
                 np.savez(file, **arrays)
 
+    def numbers(self) -> list[int]:
+        """Returns the numbers of the parts that were written."""
+        return [int(path.stem) for path in self.folder.glob("*.npz")]
+
     def clear(self) -> None:
         """Deletes the parts, and those of other measurements that did not end."""
         shutil.rmtree(self.folder.parent, ignore_errors=True)

@@ -30,7 +30,7 @@ def study_run(run: Run, *, images: int, nodes: int, counts: tuple[int, ...]) -> 
     kept = Kept(run.folder.unfinished_schedule / fingerprint_of(run, test, [train.identity.sha256, images, nodes]))
     plan = plan_study(model, *some, nodes=nodes, key=fold_purpose(jax.random.key(run.recipe.seed), "schedule"))
     print(
-        f"measuring {plan.describe(kept)}.\n"
+        f"measuring {plan.describe(kept.numbers())}.\n"
         f"Measurements are kept in {kept.folder.parent}: if this is stopped, the same command continues.",
         file=sys.stderr,
     )

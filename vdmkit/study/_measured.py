@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The measurements of a study of schedules, gamma by gamma."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -52,7 +52,9 @@ class Measurement:
         The gammas are taken in random order. Steps from a high gamma cost more, so the estimate of the remaining time
         would be wrong in a sorted order.
         """
-        count, found = len(self.gamma), self._done(kept)
+        count = len(self.gamma)
+        read = ((number, kept.read(number)) for number in range(count)) if kept else ()
+        found = {number: part for number, part in read if part is not None}
         total, done = (sum(map(self.evaluations, numbers)) for numbers in (range(count), found))
         with track(progress, "measuring", total, done) as advance:
             for number in np.random.default_rng(0).permutation(count).tolist():
@@ -63,15 +65,9 @@ class Measurement:
                     advance(self.evaluations(number))
         return self._joined([found[number] for number in range(count)])
 
-    def _done(self, kept: Parts | None) -> dict[int, dict[str, np.ndarray]]:
-        if kept is None:
-            return {}
-        return {number: part for number in range(len(self.gamma)) if (part := kept.read(number)) is not None}
-
-    def describe(self, kept: Parts | None = None) -> str:
-        """Returns a description of what is measured, and of how much `kept` holds already."""
-        numbers = range(len(self.gamma)), self._done(kept)
-        total, done = (sum(map(self.evaluations, some)) for some in numbers)
+    def describe(self, done_before: Iterable[int] = ()) -> str:
+        """Returns a description of what is measured, and of how much was done before, at gammas of these numbers."""
+        total, done = (sum(map(self.evaluations, some)) for some in (range(len(self.gamma)), done_before))
         images = " and ".join(f"{len(images):,} {split} images" for split, images in self.images.items())
         what = " and ".join(["errors", *(f"steps of kernel {name}" for name in self.kernels)])
         before = f", {done:,} of them done before" if done else ""
