@@ -25,6 +25,4 @@ def compare(first: LogLikelihood, second: LogLikelihood) -> Interval:
     if reasons := [*first.reasons(), *second.reasons()]:
         raise UntrustedError(f"compare: not likelihoods: {' '.join(reasons)}")
     found = interval(bits_per_dim(first.nats - second.nats, first.dimensions), first.groups)
-    solver = math.fsum(one.solver.half_width for one in (first, second) if one.solver)
-    widths = found.half_width_test_set, found.half_width_monte_carlo
-    return Interval(found.value, found.half_width + solver, *widths, solver)
+    return found.with_solver(math.fsum(one.solver.half_width for one in (first, second) if one.solver))

@@ -2,7 +2,7 @@
 """Error bars of a mean over test images, and the part of them that is Monte Carlo."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int, Real
@@ -28,6 +28,10 @@ class Interval:
     @property
     def high(self) -> float:
         return self.value + self.half_width
+
+    def with_solver(self, half_width: float) -> "Interval":
+        """Returns the interval widened by the error of a solver."""
+        return replace(self, half_width=self.half_width + half_width, half_width_solver=half_width)
 
     def __str__(self) -> str:
         parts = {"test set": self.half_width_test_set, "Monte Carlo": self.half_width_monte_carlo}

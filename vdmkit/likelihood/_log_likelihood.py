@@ -3,7 +3,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
@@ -100,9 +100,8 @@ class LogLikelihood:
     def mean(self) -> Interval:
         """Returns the mean without checking it: see `reasons`."""
         found = interval(bits_per_dim(self.nats, self.dimensions), self.groups)
-        solver = self.solver.half_width if self.solver else 0.0
-        monte_carlo = bits_per_dim(self.half_width, self.dimensions)
-        return Interval(found.value, found.half_width + solver, found.half_width_test_set, monte_carlo, solver)
+        found = replace(found, half_width_monte_carlo=bits_per_dim(self.half_width, self.dimensions))
+        return found.with_solver(self.solver.half_width) if self.solver else found
 
     def reasons(self) -> list[str]:
         """Returns reasons why the numbers are not likelihoods, in sentences."""

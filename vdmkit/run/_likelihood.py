@@ -3,14 +3,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from typing import Any
 
 import jax
 
 from vdmkit.assembly import build_estimator, build_evaluator
 from vdmkit.data import Images, TrainedOn, check_fits, reasons_against
 from vdmkit.errors import UntrustedError
-from vdmkit.likelihood import LikelihoodReport, Subject, log_likelihood, report_on, sample_of
+from vdmkit.likelihood import LikelihoodReport, LogLikelihood, Subject, log_likelihood, report_on, sample_of
 from vdmkit.model import DiffusionModel
 from vdmkit.progress import Progress
 from vdmkit.recipe import Recipe
@@ -47,27 +47,24 @@ def measure_likelihood(run: Run, test: Images, *, allow_untrusted: bool = False)
     def kept(stage: int) -> Kept:
         return Kept(run.folder.unfinished_likelihood / fingerprint_of(run, test, stage))
 
-    estimate = log_likelihood(
-        model,
-        test.pixels,
-        key=jax.random.key(recipe.seed),
-        estimator=estimator,
+    subject = Subject(model, test, estimator, run.source.distribution, recipe.seed, run.step, settings.weights)
+    estimate, report = _measure(
+        subject,
+        known,
+        findings,
         precision=settings.precision,
         batch_size=settings.batch_size,
         index=sample_of(len(test.pixels), settings.images or len(test.pixels)),
         kept=kept,
         progress="auto",
     )
-    subject = Subject(model, test, estimator, run.source.distribution, recipe.seed, run.step, settings.weights)
-    report = report_on(estimate, subject, known, problems=findings.problems, remarks=findings.remarks)
     if not allow_untrusted:
         unfinished = run.folder.unfinished_likelihood
         by = f" What was measured is kept for that in {unfinished}; or delete it." if unfinished.exists() else ""
         _refuse(report.reasons, _ALLOW + by)
     leave(run.folder, name_of_result(test.identity, settings.estimator, fingerprint_of(run, test)), report, estimate)
-    kept(
-        0
-    ).clear()  # only now, because --allow-untrusted after a refusal, or a repeated command after a kill, reads them
+    # Only now: --allow-untrusted after a refusal, or a repeated command after a kill, reads them.
+    kept(0).clear()
     return report
 
 
@@ -100,14 +97,21 @@ def evaluate(
         UntrustedError: the number is not a likelihood.
     """
     check_fits(model, test)
-    settings, estimator, key = recipe.evaluation, build_evaluator(recipe), jax.random.key(recipe.seed)
-    how = {"estimator": estimator, "batch_size": settings.batch_size, "seconds": seconds, "progress": progress}
-    estimate = log_likelihood(model, test.pixels, key=key, **how)
-    distribution = recipe.data.build().distribution
+    settings, estimator, distribution = recipe.evaluation, build_evaluator(recipe), recipe.data.build().distribution
     subject = Subject(model, test, estimator, distribution, recipe.seed, step, settings.weights)
-    report = report_on(estimate, subject, known, **asdict(findings or Findings()))
+    how = {"batch_size": settings.batch_size, "seconds": seconds, "progress": progress}
+    _, report = _measure(subject, known, findings or Findings(), **how)
     _refuse(report.reasons, "What was trained is kept.")
     return report
+
+
+def _measure(
+    subject: Subject, known: TrainedOn, findings: Findings, **how: Any
+) -> tuple[LogLikelihood, LikelihoodReport]:
+    """Returns the estimate of a subject's test images, and its report. `how` is passed to `log_likelihood`."""
+    key = jax.random.key(subject.seed)
+    estimate = log_likelihood(subject.model, subject.test.pixels, key=key, estimator=subject.estimator, **how)
+    return estimate, report_on(estimate, subject, known, problems=findings.problems, remarks=findings.remarks)
 
 
 def _refuse(reasons: Sequence[str], advice: str) -> None:
