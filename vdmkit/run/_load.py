@@ -128,9 +128,8 @@ def _read(folder: RunFolder, recipe: Recipe, facts: dict[str, Any], step: int | 
     if step is not None:
         return read_chosen(folder.checkpoints, step, like)
     there = max(steps_in(folder.checkpoints), default=None)
-    restored = read_newest(
-        folder.checkpoints, like, saved=facts.get("newest_checkpoint", there)
-    )  # older runs did not record it
+    # Older runs did not record the newest checkpoint.
+    restored = read_newest(folder.checkpoints, like, saved=facts.get("newest_checkpoint", there))
     if restored is None:
         raise CheckpointError(f"{folder.checkpoints}: no checkpoint yet. Run the recipe until it has saved one.")
     return restored

@@ -65,8 +65,7 @@ def _steps(
         def with_step(s: Array, found: Float[Array, " g"]) -> Float[Array, " g"]:
             return found.at[s].set(kernel.kl(estimate, x, eps, gamma_t, nodes[s], key=key_kernel).sum())
 
-        return jax.lax.fori_loop(
-            0, t, with_step, jnp.zeros_like(nodes)
-        )  # only the gammas below t, half of all on average
+        # Only the gammas below t, half of all on average.
+        return jax.lax.fori_loop(0, t, with_step, jnp.zeros_like(nodes))
 
     return jax.vmap(one)(images, index)

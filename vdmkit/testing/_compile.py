@@ -74,9 +74,8 @@ def _seed(seed: Array) -> UInt32[Array, "2"]:
 
 
 def _split(key: UInt32[Array, "2"], shape: tuple[int, ...]) -> UInt32[Array, "*n 2"]:
-    numbers = jnp.arange(prod(shape), dtype=jnp.uint32) ^ jnp.uint32(
-        0x85EBCA6B
-    )  # different from the numbers that callers fold in
+    # Different from the numbers that callers fold in.
+    numbers = jnp.arange(prod(shape), dtype=jnp.uint32) ^ jnp.uint32(0x85EBCA6B)
     return jax.vmap(lambda number: _fold_in(key, number))(numbers).reshape(*shape, 2)
 
 

@@ -64,9 +64,8 @@ def means(metrics: list[Metrics], last_step: int) -> dict[str, float]:
     Raises:
         NonFiniteError: a metric is not finite; the message names the term and the first such step.
     """
-    names = sorted(
-        metrics[0], key=lambda name: name == "gradient"
-    )  # last, because a term that is not finite makes it so
+    # The gradient comes last, because a term that is not finite makes it so.
+    names = sorted(metrics[0], key=lambda name: name == "gradient")
     joined = {name: np.concatenate([np.asarray(m[name]) for m in metrics]) for name in names}
     first_step = last_step - len(joined["bpd"]) + 1
     bad = [
