@@ -32,7 +32,7 @@ OF_A_FILE = {
     "circle": "cannot be reached (Too many levels of symbolic links)",
     "nothing": "no such file",
     "file/below": "cannot be reached (Not a directory)",
-    "null\0byte": "not a path (embedded null byte)",
+    "null\0byte": "not a path that a file system can hold",
 }
 
 

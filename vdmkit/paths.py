@@ -35,6 +35,6 @@ def _other_than(wanted: Literal["file", "folder"], path: Path) -> str | None:
         return "a link that leads nowhere" if path.is_symlink() else f"no such {wanted}"
     except OSError as error:  # a loop of links, a file where a folder should be, a folder that may not be entered
         return f"cannot be reached ({error.strerror})"
-    except ValueError as error:  # a null byte
-        return f"not a path ({error})"
+    except ValueError:  # a null byte, which each version of Python words in its own way
+        return "not a path that a file system can hold"
     return None if found == f"a {wanted}" else f"{found}, where a {wanted} is expected"
