@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Learned schedules and few steps on digits: `uv run python benchmarks/few_steps.py [--out DIR]`.
 
-Trains three recipes as `vdmkit run` does (a run that is there is not repeated) and prints, from `vdmkit schedule` and
+Trains three recipes as `vdmkit run` does (a run that is there is not repeated) and prints, from `vdmkit study` and
 `vdmkit likelihood`, three tables that docs/schedules.md explains:
 
     1. the variance of the bound's estimate under schedules between the same ends, of digits_learned
@@ -46,9 +46,9 @@ def run(name: str, out: Path, *overrides: str) -> Path:
 
 
 def study(folder: Path) -> dict[str, Any]:
-    """What `vdmkit schedule` found on all test images."""
+    """What `vdmkit study` found on all test images."""
     if not (folder / "schedule" / "schedule.json").exists():
-        vdmkit("schedule", "--ckpt", str(folder), "--images", "297")
+        vdmkit("study", "--ckpt", str(folder), "--images", "297")
     return json.loads((folder / "schedule" / "schedule.json").read_text())
 
 

@@ -45,7 +45,7 @@ HEADER = "gross   net    initial  bound             net - bound         encode d
 
 @dataclass(frozen=True)
 class Setting:
-    """How to compress. `grid`: a name, or a file that `vdmkit schedule` saved."""
+    """How to compress. `grid`: a name, or a file that `vdmkit study` saved."""
 
     kernel: str
     steps: int

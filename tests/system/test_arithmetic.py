@@ -19,10 +19,10 @@ FEW = ("--set", "likelihood.images=4", *DRAWS)
 LEFT = {
     "evaluation.json": ("evaluate",),
     "likelihood/*.json": ("likelihood", *FEW),
-    "schedule/schedule.json": ("schedule", "--images", "2", "--nodes", "11", "--steps", "2"),
+    "schedule/schedule.json": ("study", "--images", "2", "--nodes", "11", "--steps", "2"),
 }
 PRINTED = {
-    "score": ("score", "-n", "6", "--steps", "1", "--json"),
+    "quality": ("quality", "-n", "6", "--steps", "1", "--json"),
     "compress": ("compress", "images.npy", "--dry-run", "--steps", "2", "--json"),
 }
 

@@ -29,7 +29,7 @@ def test_a_truncated_newest_checkpoint(program, tiny, copy, same_as_whole):
     """A number would be that of an older model; or the run stop, go on from damaged numbers, or not say so."""
     name = cut_largest(copy / "checkpoints" / "12")
     np.save(program.cwd / "one.npy", np.zeros((1, 8, 8, 1), np.uint8))
-    options = dict.fromkeys(("evaluate", "sample", "likelihood", "schedule", "score"), ())
+    options = dict.fromkeys(("evaluate", "sample", "likelihood", "study", "quality"), ())
     options |= {"compress": ("one.npy", "--dry-run"), "convert": ("--to", "run/resolved.toml", "-o", "new")}
     for read in program.together(*((command, "--ckpt", "run", *more) for command, more in options.items())):
         assert (read.code, read.out) == (1, "")

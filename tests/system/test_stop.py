@@ -43,7 +43,7 @@ STOPPED = [
     ),
     (("sample", "-n", "1"), r"open \.samples\.png", f"Stopped. No samples were written. {ANEW}"),
     (
-        ("schedule",),
+        ("study",),
         r"open noise\.npz",
         "Stopped. What was measured so far is kept: to go on, run the same command again.",
     ),

@@ -24,11 +24,11 @@ from vdmkit.cli._inspect import inspect
 from vdmkit.cli._likelihood import likelihood
 from vdmkit.cli._list import list_components
 from vdmkit.cli._new_plugin import new_plugin
+from vdmkit.cli._quality import quality
 from vdmkit.cli._run import run
 from vdmkit.cli._sample import sample
-from vdmkit.cli._schedule import schedule
-from vdmkit.cli._score import score
 from vdmkit.cli._stoppable import stoppable
+from vdmkit.cli._study import study
 from vdmkit.errors import PluginError, PluginWarning, VdmkitError, in_one_line, place_of, words_of
 
 _NEW_FOLDER = "Delete the new folder, if it is there, and run the same command again."
@@ -43,8 +43,8 @@ app.command()(stoppable(run, "What was saved is kept: to go on, run the same com
 app.command()(stoppable(evaluate, "No result was written. Run the same command again to begin anew."))
 app.command()(stoppable(likelihood, "Batches that were done are kept: to go on, run the same command again."))
 app.command()(stoppable(sample, "No samples were written. Run the same command again to begin anew."))
-app.command()(stoppable(schedule, "Run the same command again to begin anew."))
-app.command()(stoppable(score, "No score was computed. Run the same command again to begin anew."))
+app.command()(stoppable(study, "Run the same command again to begin anew."))
+app.command()(stoppable(quality, "No score was computed. Run the same command again to begin anew."))
 app.command()(stoppable(compress, "Chunks that were done are kept: to go on, add --resume to the same command."))
 app.command()(stoppable(decompress, "No images were written. Run the same command again to begin anew."))
 app.command()(stoppable(inspect))

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from vdmkit.cli._renamed import telling_new_names
 from vdmkit.cli._stoppable import stoppable
 from vdmkit.registry import load_command, plugin_commands
 
@@ -27,6 +28,10 @@ class Commands(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         entry = self._of_packages.get(cmd_name)
         return _command(entry) if entry else super().get_command(ctx, cmd_name)
+
+    def invoke(self, ctx: Any) -> Any:
+        with telling_new_names():
+            return super().invoke(ctx)
 
 
 def _command(entry: EntryPoint) -> Any:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Components given by an option: their name, or a TOML file of their keys such as `vdmkit schedule` saves."""
+"""Components given by an option: their name, or a TOML file of their keys such as `vdmkit study` saves."""
 
 import tomllib
 from pathlib import Path
@@ -34,13 +34,13 @@ def component(option: str, given: str) -> dict[str, Any]:
     if not given.endswith(".toml"):
         return {"name": given}
     if reason := not_a_file(Path(given)):
-        raise RecipeError(f"{option} {given}: {reason}. Expected a component as `vdmkit schedule` saves it.")
+        raise RecipeError(f"{option} {given}: {reason}. Expected a component as `vdmkit study` saves it.")
     try:
         table = tomllib.loads(Path(given).read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"{option} {given}: cannot be read: {error}.") from error
     if not isinstance(table.get("name"), str):
-        raise RecipeError(f"{option} {given}: without a name. Expected a component as `vdmkit schedule` saves it.")
+        raise RecipeError(f"{option} {given}: without a name. Expected a component as `vdmkit study` saves it.")
     return table
 
 

@@ -115,7 +115,7 @@ class GaussianKernel(AbstractGaussianKernel):
 class OptimalVariance(AbstractGaussianKernel):
     """The variance that minimises the bound, by measured m (Analytic-DPM, Bao et al. 2022, arXiv 2201.06503, eq. 8).
 
-    `vdmkit schedule` measures m. log m is interpolated linearly between the gammas and constant beyond them.
+    `vdmkit study` measures m. log m is interpolated linearly between the gammas and constant beyond them.
 
     Args:
         gammas: Rising gammas at which m was measured.

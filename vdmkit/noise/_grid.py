@@ -101,7 +101,7 @@ class TabulatedGrid(AbstractGrid):
 
 @register("grid", "gammas")
 class GivenGammas(AbstractGrid):
-    """Given gammas, mapped linearly to the ends of the schedule, as saved by `vdmkit schedule`.
+    """Given gammas, mapped linearly to the ends of the schedule, as saved by `vdmkit study`.
 
     Args:
         gammas: T + 1 numbers that fall or rise.

@@ -36,7 +36,7 @@ def load_inception(path: Path, progress: Progress = None) -> Extractor:
     except ImportError as error:
         raise VdmkitError(
             f"Inception needs torch-fidelity, which cannot be imported ({error}). Install the extra `fid`: "
-            "`uv run --extra fid vdmkit score ...` in a checkout, or `uv pip install 'vdmkit[fid]'`."
+            "`uv run --extra fid vdmkit quality ...` in a checkout, or `uv pip install 'vdmkit[fid]'`."
         ) from error
     network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(path))
 

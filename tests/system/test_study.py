@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit schedule`: what it prints is what its files say, and other commands take these."""
+"""`vdmkit study`: what it prints is what its files say, and other commands take these."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ QUICK = ("--images", "20", "--nodes", "25", "--steps", "2,3")  # all test images
 @pytest.mark.system
 def test_grids_and_kernels_go_from_command_to_command(program, whole):
     """A saved grid or kernel would not be taken, or be another one than it was measured as."""
-    studied = program("schedule", "--ckpt", str(whole), *QUICK, "--fit", "fitted")
+    studied = program("study", "--ckpt", str(whole), *QUICK, "--fit", "fitted")
     assert studied.code == 0, studied.err
     folder = whole / "schedule"
     facts = json.loads((folder / "schedule.json").read_text())
@@ -52,18 +52,18 @@ def test_killed_it_goes_on_where_it_was(processes, whole):
     """Minutes of measuring would begin anew, end with other numbers, or come without a word of how long they take."""
     runs = {name: shutil.copytree(whole, processes.cwd / name) for name in ("undisturbed", "killed")}
     few = ("--images", "6", "--nodes", "11", "--steps", "2")
-    alone = processes("schedule", "--ckpt", "undisturbed", *few)
+    alone = processes("study", "--ckpt", "undisturbed", *few)
     assert alone.code == 0, alone.err
     # two draws of 6 + 6 images: errors at 11 gammas, steps from the upper 10
     assert "at 11 gammas on 6 train images and 6 test images: 504 evaluations of the network.\n" in alone.err
     assert "kept in undisturbed/schedule.unfinished: if this is stopped, the same command continues." in alone.err
     counted = r"os.rename schedule\.unfinished/.*/"
     order = np.random.default_rng(0).permutation(11).tolist()
-    killed = processes("schedule", "--ckpt", "killed", *few, faults=rf"SIGKILL {counted}{order[2]}\.npz ")
+    killed = processes("study", "--ckpt", "killed", *few, faults=rf"SIGKILL {counted}{order[2]}\.npz ")
     assert (killed.code, killed.out) == (-9, "")
     unfinished = runs["killed"] / "schedule.unfinished"
     assert {path.name for path in unfinished.glob("*/[0-9]*")} == {f"{number}.npz" for number in order[:2]}
-    again = processes("schedule", "--ckpt", "killed", *few, faults=rf"SIGKILL {counted}({order[0]}|{order[1]})\.npz ")
+    again = processes("study", "--ckpt", "killed", *few, faults=rf"SIGKILL {counted}({order[0]}|{order[1]})\.npz ")
     assert again.code == 0, again.err  # what is done is not written again
     done = sum(24 if number == 0 else 48 for number in order[:2])
     assert f"504 evaluations of the network, {done} of them done before." in again.err
@@ -81,7 +81,7 @@ def test_what_is_refused(program, whole, tmp_path):
     (tmp_path / "three.toml").write_text('name = "gammas"\ngammas = [5.0, 1.0, -1.0, -8.0]\n')
     likelihood = ("likelihood", "--ckpt", str(whole))
     for arguments, code, message in (
-        (("schedule", "--ckpt", str(whole), "--steps", "2,x"), 2, "--steps 2,x: expected numbers from 1 to 999"),
+        (("study", "--ckpt", str(whole), "--steps", "2,x"), 2, "--steps 2,x: expected numbers from 1 to 999"),
         ((*likelihood, "--kernel", "mixture"), 2, "kernel mixture: continuous time has no kernel"),
         ((*likelihood, "--grid", str(tmp_path / "nameless.toml")), 2, "without a name"),
         ((*likelihood, "--grid", str(tmp_path / "absent.toml")), 2, "absent.toml: no such file."),

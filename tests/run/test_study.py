@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `vdmkit schedule` makes of what it measured."""
+"""What `vdmkit study` makes of what it measured."""
 
 import json
 

@@ -38,7 +38,7 @@ def gray(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def program(capsys, monkeypatch):
-    """`program("score", ...)` in this process: exit code, output, errors."""
+    """`program("quality", ...)` in this process: exit code, output, errors."""
 
     def program(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["vdmkit", *arguments])
@@ -59,8 +59,8 @@ def test_fid_of_samples_beside_that_of_real_images(gray, program, monkeypatch):
     """FID would be of other images than the printed scores, or come without its floor, its count or its bias."""
     seen = []
     monkeypatch.setattr(quality, "load_inception", lambda path: lambda x: seen.append(x) or stand_in(x))
-    score = ("score", "--ckpt", str(gray), "-n", str(COUNT), "--inception", "weights.pth")
-    (code, text, _), (_, facts, _) = program(*score), program(*score, "--json")
+    asked = ("quality", "--ckpt", str(gray), "-n", str(COUNT), "--inception", "weights.pth")
+    (code, text, _), (_, facts, _) = program(*asked), program(*asked, "--json")
     assert code == 0
     found = json.loads(facts)
     real, samples, other = seen[:3]
@@ -90,7 +90,7 @@ def test_samples_that_are_not_finite_are_refused(gray, program, tmp_path):
     sampled = program("sample", "--ckpt", str(gray), "-n", "4", "--steps", "1", "-o", str(output), *FAILING)
     assert last_line(sampled) == (1, "", f"4 of 4 samples {REFUSED}")
     assert list(tmp_path.iterdir()) == []
-    scored = program("score", "--ckpt", str(gray), "-n", "6", "--steps", "1", *FAILING)
+    scored = program("quality", "--ckpt", str(gray), "-n", "6", "--steps", "1", *FAILING)
     assert last_line(scored) == (1, "", f"6 of 6 samples {REFUSED}")
 
 
@@ -116,23 +116,23 @@ def test_samples_of_a_label_beside_images_of_it(program, tmp_path):
     """Sevens would be scored against all digits, or how the samples were drawn not be said."""
     labelled = run_of_digits(tmp_path)
     seven = ("--steps", "2", "--set", "sampling.guidance=2", "--set", "sampling.label=7")
-    code, text, _ = program("score", "--ckpt", str(labelled), "-n", "10", *seven)
+    code, text, _ = program("quality", "--ckpt", str(labelled), "-n", "10", *seven)
     assert code == 0
     lines = text.splitlines()
     assert lines[0].startswith("10 samples against digits/test of label 7;")
     assert lines[1] == f"drawn by {ANCESTRAL}, grid uniform, 2 steps to z_0, guidance 2, label 7"
     assert lines[2].startswith("computed in float32, matmul precision default, ")
-    code, facts, err = program("score", "--ckpt", str(labelled), "-n", "10", *seven, "--json")
+    code, facts, err = program("quality", "--ckpt", str(labelled), "-n", "10", *seven, "--json")
     assert code == 0, err
     drawn = {"sampler": 'ancestral kernel=(gaussian variance="small")', "grid": "uniform", "steps": 2, "end": "latent"}
     assert json.loads(facts)["drawn"] == drawn | {"guidance": 2.0, "label": 7}
     of_seven = int((load_run(labelled).recipe.data.build().load("test").labels == 7).sum())
-    refused = program("score", "--ckpt", str(labelled), "-n", "100", *seven)
+    refused = program("quality", "--ckpt", str(labelled), "-n", "100", *seven)
     assert refused == (1, "", f"-n 100: at most {of_seven}, the test images of label 7.\n")
-    for command in ("score", "sample"):
+    for command in ("quality", "sample"):
         twice = program(command, "--ckpt", str(labelled), "--steps", "2", "--set", "sampling.steps=3")
         assert twice == (2, "", "--steps and --set sampling.steps set the same key. Omit one of them.\n")
-    folder = program("score", "--ckpt", str(labelled), "--inception", str(tmp_path))
+    folder = program("quality", "--ckpt", str(labelled), "--inception", str(tmp_path))
     assert folder == (2, "", f"--inception {tmp_path}: a folder. Give the file of weights inside it.\n")
 
 
@@ -166,7 +166,7 @@ def test_what_is_missing_is_said_before_anything_is_read(program, monkeypatch, t
     monkeypatch.setitem(sys.modules, "torch", None)
     if missing == "package":
         monkeypatch.setattr(quality._inception, "_SHA256", quality._inception.file_sha256(weights))
-    code, out, err = program("score", "--ckpt", str(tmp_path / "no_run"), "--inception", str(weights))
+    code, out, err = program("quality", "--ckpt", str(tmp_path / "no_run"), "--inception", str(weights))
     assert (code, out) == (1, "")
     reasons = {"weights": f"{weights}: SHA-256 ", "package": "Inception needs torch-fidelity, which cannot be imported"}
     assert err.startswith(reasons[missing])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `vdmkit schedule` says it has written is what it has written."""
+"""What `vdmkit study` says it has written is what it has written."""
 
 import re
 

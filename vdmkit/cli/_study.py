@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit schedule`: studies schedules and step grids of a trained run."""
+"""`vdmkit study`: studies schedules and step grids of a trained run."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ Fit = Annotated[
 ]
 
 
-def schedule(
+def study(
     checkpoint: Checkpoint,
     overrides: Overrides,
     plugins: PluginFiles,
@@ -40,13 +40,13 @@ def schedule(
     if fit:
         check_fit(run, RunFolder(fit))
     try:
-        study, kept = study_run(run, images=images, nodes=nodes, counts=_counts(counts))
-        left = leave_study(study, run.folder.schedule)
-        fitted = fit_schedule(run, study.train, study.test, RunFolder(fit)) if fit else None
+        found, kept = study_run(run, images=images, nodes=nodes, counts=_counts(counts))
+        left = leave_study(found, run.folder.schedule)
+        fitted = fit_schedule(run, found.train, found.test, RunFolder(fit)) if fit else None
         kept.clear()
     except KeyboardInterrupt:
         raise Interrupted("Stopped. What was measured so far is kept: to go on, run the same command again.") from None
-    typer.echo(json.dumps(study.as_json(), indent=2) if as_json else text_of_study(study))
+    typer.echo(json.dumps(found.as_json(), indent=2) if as_json else text_of_study(found))
     for path in left:
         typer.echo(f"written to {path}", err=True)
     if fitted:

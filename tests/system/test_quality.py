@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit score`: samples beside real images, by features that are named as what they are."""
+"""`vdmkit quality`: samples beside real images, by features that are named as what they are."""
 
 import json
 
@@ -9,8 +9,8 @@ import pytest
 @pytest.mark.system
 def test_scores(program, whole):
     """A distance would be called FID, come without what real images score, or change from call to call."""
-    score = ("score", "--ckpt", str(whole), "-n", "12")
-    text, facts = program(*score), program(*score, "--json")
+    quality = ("quality", "--ckpt", str(whole), "-n", "12")
+    text, facts = program(*quality), program(*quality, "--json")
     assert text.code == facts.code == 0, text.err + facts.err
     found = json.loads(facts.out)
     assert list(found["distance"]) == list(found["distance_of_real"]) == ["pixels", "patches", "random"]
@@ -23,6 +23,6 @@ def test_scores(program, whole):
 
 def test_more_than_there_are(program, whole):
     """A sample would be compared with images that there are not."""
-    refused = program("score", "--ckpt", str(whole), "-n", "21")
+    refused = program("quality", "--ckpt", str(whole), "-n", "21")
     assert (refused.code, refused.out) == (1, "")
     assert refused.err == "-n 21: at most 20, the size of the test set.\n"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit score`: compares samples of a run with real images."""
+"""`vdmkit quality`: compares samples of a run with real images."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ Inception = Annotated[
 ]
 
 
-def score(
+def quality(
     checkpoint: Checkpoint,
     overrides: Overrides,
     plugins: PluginFiles,
