@@ -133,17 +133,18 @@ def test_a_reader_refuses_a_damaged_newest_checkpoint(filled, like, damage, tmp_
         found, _, advice = str(caught.value).partition(" Choose ")
         named = "it was not finished" if (name.name, damage) == ("checksums.json", Path.unlink) else str(name)
         assert found.startswith(f"{directory / '3'}: this checkpoint, the last that was saved, is damaged: {named}")
-        assert advice == "an earlier one (--step 2, --step 1), or run the recipe again, which goes on from step 2."
+        earlier = "an earlier one (--checkpoint-step 2, --checkpoint-step 1)"
+        assert advice == f"{earlier}, or run the recipe again, which goes on from step 2."
         assert sorted(directory.rglob("*")) == before
 
 
 def test_a_reader_refuses_where_the_newest_checkpoint_is_missing(filled, like):
     """An older model would be reported as the newest, because the folder of that was deleted."""
     shutil.rmtree(filled / "3")
-    with pytest.raises(CheckpointError, match=r"checkpoints/3: .* is missing\. Choose an earlier one \(--step 2, "):
+    with pytest.raises(CheckpointError, match=r"checkpoints/3: .* is missing\. Choose .* \(--checkpoint-step 2, "):
         read_newest(filled, like, saved=3)
     cut(filled / "2" / "checksums.json")
-    with pytest.raises(CheckpointError, match=r"is missing\. Choose an earlier one \(--step 1\), or run"):
+    with pytest.raises(CheckpointError, match=r"is missing\. Choose an earlier one \(--checkpoint-step 1\), or run"):
         read_newest(filled, like, saved=3)
     shutil.rmtree(filled / "1")
     with pytest.raises(CheckpointError, match=r"is missing\. No other is whole\. To train again, run the recipe"):

@@ -1,17 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names that commands had in older versions."""
+"""Names that commands and options had in older versions."""
 
 import pytest
 
-RENAMED = [
+READERS = ("evaluate", "likelihood", "sample", "study", "quality", "compress", "decompress", "convert")
+STEP = "No such option: --step. It is now called --checkpoint-step."
+REFUSED = [
     (("score", "--ckpt", "run"), "No such command 'score'. It is now called 'quality'."),
     (("schedule", "--help"), "No such command 'schedule'. It is now called 'study'."),
+    (("evaluate", "--step=9"), STEP),
+    *(((name, "--ckpt", "run", "--step", "9"), STEP) for name in READERS),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), RENAMED, ids=lambda value: " ".join(value[:1]))
+@pytest.mark.parametrize(("arguments", "message"), REFUSED, ids=lambda value: " ".join(value[:1]))
 def test_an_old_name_is_refused_with_the_new_one(run, arguments, message):
     """False if a script for an older version had to be mended by trial, or did something else than it did."""
     refused = run(*arguments)
     assert (refused.code, refused.out) == (2, "")
     assert refused.err.splitlines()[-1] == f"Error: {message}"
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_help_shows_the_new_names_alone(run, name):
+    """False if the help of the program or of a command showed an old name, or did not show the new one."""
+    assert not {"score", "schedule"} & {line.strip().partition(" ")[0] for line in run("--help").out.splitlines()}
+    words = run(name, "--help").out.split()
+    assert "--checkpoint-step" in words
+    assert "--step" not in words
+
+
+def test_a_name_that_was_never_one_is_only_unknown(run):
+    """False if a command were said to have an option that it does not have."""
+    refused = run("check", "a.toml", "--step", "9")
+    assert "No such option: --step" in refused.err
+    assert "now called" not in refused.err

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-ADVICE = "Choose an earlier one (--step 9), or run the recipe again, which goes on from step 9."
+ADVICE = "Choose an earlier one (--checkpoint-step 9), or run the recipe again, which goes on from step 9."
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_a_truncated_newest_checkpoint(program, tiny, copy, same_as_whole):
         damaged = f"run/checkpoints/12: this checkpoint, the last that was saved, is damaged: {name} has changed since"
         assert read.err.startswith(damaged)
         assert read.err.endswith(f". {ADVICE}\n")
-    chosen = program("evaluate", "--ckpt", "run", "--step", "9")
+    chosen = program("evaluate", "--ckpt", "run", "--checkpoint-step", "9")
     assert (chosen.code, "step 9, ema weights" in chosen.out) == (0, True)
     assert not (copy / "damaged_checkpoints").exists(), "reading moves nothing"
     again = program("run", tiny, "--out", "run")

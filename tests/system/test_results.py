@@ -106,13 +106,13 @@ def test_a_run_s_folder_is_enough(program, whole, evaluation):
 def test_any_checkpoint_can_be_evaluated(program, whole, evaluation):
     """A checkpoint that was kept, such as the best one, could not be looked at, or the newest be taken for it."""
     folder = shutil.copytree(whole, program.cwd / "run")
-    result = program("evaluate", "--ckpt", str(folder), "--step", "9", "--json")
+    result = program("evaluate", "--ckpt", str(folder), "--checkpoint-step", "9", "--json")
     facts = json.loads(result.out)
     assert facts["step"] == 9
     assert facts["bpd"] != evaluation["bpd"]
-    sampled = program("sample", "--ckpt", "run", "--step", "9", "-n", "1")
+    sampled = program("sample", "--ckpt", "run", "--checkpoint-step", "9", "-n", "1")
     assert sampled.out.startswith("samples.png: 1 samples of the checkpoint of step 9, by sampler ancestral")
-    missing = program("evaluate", "--ckpt", "run", "--step", "10")
+    missing = program("evaluate", "--ckpt", "run", "--checkpoint-step", "10")
     assert (missing.code, missing.out) == (1, "")
     assert missing.err == "run/checkpoints: no checkpoint of step 10. Steps that are there: 9, 12.\n"
 

@@ -64,7 +64,7 @@ def _other_than(newest: int, directory: Path) -> str:
     whole = [s for s in steps_in(directory) if s != newest and what_is_damaged(directory / str(s)) is None]
     if not whole:
         return "No other is whole. To train again, run the recipe again."
-    others = ", ".join(f"--step {step}" for step in reversed(whole))
+    others = ", ".join(f"--checkpoint-step {step}" for step in reversed(whole))
     return f"Choose an earlier one ({others}), or run the recipe again, which goes on from step {whole[-1]:,}."
 
 

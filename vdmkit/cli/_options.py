@@ -39,7 +39,7 @@ PluginFiles = Annotated[
 Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Sampling steps. Default: the recipe's.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the same facts as JSON.")]
 Checkpoint = Annotated[Path, typer.Option("--ckpt", metavar="RUN", help="A run folder.")]
-Step = Annotated[int | None, typer.Option("--step", min=0, help="A checkpoint's step. Default: the newest.")]
+Step = Annotated[int | None, typer.Option("--checkpoint-step", min=0, help="A checkpoint's step. Default: the newest.")]
 
 
 def with_steps(overrides: list[str], steps: int | None) -> list[str]:
