@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from vdmkit.cli._renamed import telling_new_names
+from vdmkit.cli._advice import advising
 from vdmkit.cli._stoppable import stoppable
 from vdmkit.registry import load_command, plugin_commands
 
@@ -30,7 +30,7 @@ class Commands(TyperGroup):
         return _command(entry) if entry else super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: Any) -> Any:
-        with telling_new_names():
+        with advising():
             return super().invoke(ctx)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Renamed commands and options. The old names are refused with a message that gives the new one."""
+"""Advice on command lines that are refused: the new names of renamed commands and options, and `--set`."""
 
 import re
 from collections.abc import Iterator
@@ -14,20 +14,22 @@ RENAMED = {
     "--step": "--checkpoint-step",
 }
 _UNKNOWN = re.compile(r"No such (?:command|option:) ('?)([\w-]+)\1")
+_OVERRIDE = re.compile(r"Got unexpected extra argument.*\((\w[\w.]*=[^\s)]+)")
 _UsageError: Any = typer.BadParameter.__base__  # typer's own or click's, by the version of typer
 
 
 @contextmanager
-def telling_new_names() -> Iterator[None]:
-    """Adds the new name to the error of an old one, if the command that was called knows it."""
+def advising() -> Iterator[None]:
+    """Adds what to write instead to the error of an old name, or of an override without `--set`."""
     try:
         yield
     except _UsageError as error:
-        found = _UNKNOWN.match(error.message)
-        new = RENAMED.get(found[2]) if found else None
-        if found and new in _names(error.ctx.command):
+        names = _names(error.ctx.command) if error.ctx else set()
+        if (found := _UNKNOWN.match(error.message)) and (new := RENAMED.get(found[2])) in names:
             error.message = f"{found[0]}. It is now called {found[1]}{new}{found[1]}."
             error.possibilities = None
+        elif (found := _OVERRIDE.match(error.message)) and "--set" in names:
+            error.message += f". To override a key of the recipe: --set {found[1]}"
         raise
 
 

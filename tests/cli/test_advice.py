@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names that commands and options had in older versions."""
+"""What is said of old names, and of overrides without `--set`."""
 
 import pytest
 
@@ -28,6 +28,14 @@ def test_help_shows_the_new_names_alone(run, name):
     words = run(name, "--help").out.split()
     assert "--checkpoint-step" in words
     assert "--step" not in words
+
+
+@pytest.mark.parametrize("extra", [("training.steps=20",), ("training.steps=20", "seed=3")])
+def test_an_override_without_its_option_is_told_of_it(run, extra):
+    """False if the most common mistake of a command line were answered without the option that is missing."""
+    refused = run("run", "digits", *extra)
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.endswith("). To override a key of the recipe: --set training.steps=20\n")
 
 
 def test_a_name_that_was_never_one_is_only_unknown(run):
