@@ -52,7 +52,7 @@ def _register_stubs() -> None:
         ("sampler", "ancestral"),
         ("grid", "uniform"),
         ("kernel", "gaussian"),
-        ("estimator", "bound"),
+        ("estimator", "importance"),
         ("augmentation", "flip"),
     ]:
         bare(kind, name)
@@ -96,6 +96,13 @@ def _register_stubs() -> None:
         """A stub of an augmentation."""
 
         degrees: int = 90
+
+    @registry.register("estimator", "bound")
+    @dataclass(frozen=True, kw_only=True)
+    class Bound:
+        """A stub of an estimator, the default one, which has the key that estimators of an ODE have."""
+
+        solver_steps: int = 1
 
     @registry.register("optimizer", "adamw")
     @dataclass(frozen=True, kw_only=True)

@@ -103,9 +103,15 @@ def test_an_old_key_is_refused_with_its_new_name(write, old, new):
     assert problems(write(), [f"{old}.name=a"]) == [f"--set {old}.name=a: {old}: was renamed: {new}."]
 
 
+def test_a_new_name_is_not_given_where_it_is_no_key(write):
+    """False if a message sent the user of one component to a key that only another one has."""
+    override = "likelihood.estimator={name='importance', steps=3}"
+    assert problems(write(), [override]) == [f"--set {override}: likelihood.estimator.steps: unknown key. Known: none."]
+
+
 def test_the_new_keys_are_keys(write):
     """False if a message named a key that is no key either."""
-    found = [problems(write(), [f"{new}=3"])[0] for new in RENAMED.values()]
+    found = [problems(write(), [f"{new}=a"])[0] for new in RENAMED.values()]
     assert not [text for text in found if "unknown key" in text or "was renamed" in text]
 
 

@@ -287,11 +287,22 @@ REFUSED = [  # by the recipe alone
         ("--set", "likelihood.estimator.samples=2"),
         "samples: unknown key. Known: draws, steps, kernel, grid.",
     ),
+    (("--estimator", "ode", "--steps", "4"), "The constant steps of its solver are --solver-steps."),
+    (("--estimator", "ode", "--grid", "gamma"), "The constant steps of its solver are --solver-steps."),
+    (("--solver-steps", "4"), "--solver-steps: the estimator bound solves no ODE. T of a bound is --steps."),
+    (("--solver-steps", "4", "--estimator", "importance"), "the estimator importance solves no ODE."),
+    (
+        ("--estimator", "ode", "--set", "likelihood.estimator.steps=4"),
+        "likelihood.estimator.steps: was renamed: likelihood.estimator.solver_steps.",
+    ),
 ]
 REFUSED_LATER = [  # when the model is there, and was checked
     (("--precision", "0.1", "--estimator", "ode"), "Omit the precision and set likelihood.estimator.draws."),
     (("--precision", "0.1", "--estimator", "importance"), "the importance estimator cannot plan for a precision"),
-    (("--steps", "4", "--estimator", "ode", *ADAPTIVE), 'likelihood.estimator.steps = 4 with step_size = "adaptive"'),
+    (
+        ("--solver-steps", "4", "--estimator", "ode", *ADAPTIVE),
+        'solver_steps = 4 with step_size = "adaptive"',
+    ),
 ]
 
 

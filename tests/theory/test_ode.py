@@ -305,7 +305,7 @@ def test_a_network_that_overflows_is_a_failure(model_of) -> None:
     schedule = FixedLinear(gamma_min=-4.0, gamma_max=4.0)
     broken = model_of(lambda z, gamma: jnp.where((gamma > 0) & (z[0, 0, 0] > 0), jnp.nan, z), schedule=schedule)
     images = jnp.asarray([0, 1], jnp.uint8).reshape(2, 1, 1, 1) * jnp.ones((4, 1, 1), jnp.uint8)
-    estimator = ProbabilityFlow(step_size="constant", steps=20, dequantisation="uniform")
+    estimator = ProbabilityFlow(step_size="constant", solver_steps=20, dequantisation="uniform")
     np.testing.assert_array_equal(estimator(broken, images, jnp.arange(2), None, **FIRST).failed, [False, True])
 
 
@@ -340,7 +340,7 @@ class _Counted:
     [
         ({"solver": "Tsit5", "probes": 2}, 2),
         ({"solver": "Heun", "divergence": "exact"}, 4),
-        ({"solver": "Euler", "step_size": "constant", "steps": 7}, 1),
+        ({"solver": "Euler", "step_size": "constant", "solver_steps": 7}, 1),
     ],
     ids=["Tsit5", "Heun", "Euler"],
 )
@@ -361,7 +361,7 @@ def test_evaluations_are_those_made_and_another_tolerance_compiles_nothing(model
 
 @pytest.mark.statistical
 @pytest.mark.parametrize(
-    "settings", [{"rtol": 1e-3, "atol": 1e-3}, {"solver": "Heun", "step_size": "constant", "steps": 100}]
+    "settings", [{"rtol": 1e-3, "atol": 1e-3}, {"solver": "Heun", "step_size": "constant", "solver_steps": 100}]
 )
 def test_discretisation_error_is_that_of_the_coarse_solve(pixels, settings) -> None:
     """False if the check compared other draws, or did not see an error that is there."""
@@ -417,7 +417,7 @@ def test_estimator_takes_no_precision_and_says_what_it_is(pixels) -> None:
         "probability-flow ODE, Tsit5, rtol 1e-04, atol 1e-04, hutchinson divergence with 1 rademacher probe, "
         "truncated normal dequantisation: a bound on -log P"
     )
-    other = ProbabilityFlow(step_size="constant", steps=9, divergence="exact", samples=3, draws=2)
+    other = ProbabilityFlow(step_size="constant", solver_steps=9, divergence="exact", samples=3, draws=2)
     assert other.describe(LEVELS) == (
         "probability-flow ODE, Tsit5, 9 steps, exact divergence, truncated normal dequantisation "
         "with 3 importance samples, mean of 2 draws: a bound on -log P"

@@ -2,6 +2,7 @@
 """`vdmkit likelihood`: measures the likelihood of a run's test images, with its error."""
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,11 +15,13 @@ from vdmkit.errors import RecipeError, UntrustedError
 if TYPE_CHECKING:
     from vdmkit.data import Images
     from vdmkit.likelihood import Check
+    from vdmkit.registry import Choice
     from vdmkit.run import Run
 
 Estimator = Annotated[str | None, typer.Option("--estimator", help="bound, ode or importance. Default: the recipe's.")]
-Steps = Annotated[
-    int | None, typer.Option("--steps", help="T of a bound (0: continuous time), or constant steps of the ode.")
+Steps = Annotated[int | None, typer.Option("--steps", help="T of a bound; 0 is continuous time. Default: as trained.")]
+SolverSteps = Annotated[
+    int | None, typer.Option("--solver-steps", min=1, help="Constant steps of the ode. Default: its tolerances choose.")
 ]
 Precision = Annotated[float | None, typer.Option("--precision", help="Wanted 95% Monte Carlo half-width, in bits/dim.")]
 Untrusted = Annotated[
@@ -33,6 +36,7 @@ def likelihood(
     plugins: PluginFiles,
     estimator: Estimator = None,
     steps: Steps = None,
+    solver_steps: SolverSteps = None,
     kernel: Kernel = None,
     grid: Grid = None,
     precision: Precision = None,
@@ -46,15 +50,30 @@ def likelihood(
 
     given = {"estimator.name": estimator, "precision": precision}
     shorthands = [f"likelihood.{key}={value}" for key, value in given.items() if value is not None]
-    shorthands += of_estimator(steps, kernel, grid)
     run = load_run(checkpoint, [*shorthands, *overrides], plugins, step)
+    if of_steps := _of_steps(run.recipe.likelihood.estimator, of_estimator(steps, kernel, grid), solver_steps):
+        shorthands += of_steps
+        run = replace(run, recipe=run.read_recipe([*shorthands, *overrides]))
     test = load_test(run)
     if audit:
         if shorthands or any(key.startswith(("likelihood.estimator", "likelihood.precision")) for key in overrides):
-            raise RecipeError("--audit runs its own estimators: omit the estimator, --steps and --precision.")
+            raise RecipeError("--audit runs its own estimators: omit the estimator, its steps and --precision.")
         return _audit(run, test, as_json)
     report = measure_likelihood(run, test, allow_untrusted=allow_untrusted)
     typer.echo(json.dumps(report.as_json(), indent=2) if as_json else str(report))
+
+
+def _of_steps(estimator: "Choice", of_bound: list[str], solver_steps: int | None) -> list[str]:
+    """Returns the overrides of T steps and of a solver's. Raises RecipeError if they are of another estimator."""
+    solves = "solver_steps" in estimator.component.parameters
+    if of_bound and solves:
+        raise RecipeError(
+            f"--steps, --kernel and --grid choose the diffusion steps of a bound, and the estimator {estimator.name} "
+            "has none. The constant steps of its solver are --solver-steps."
+        )
+    if solver_steps and not solves:
+        raise RecipeError(f"--solver-steps: the estimator {estimator.name} solves no ODE. T of a bound is --steps.")
+    return [*of_bound, *([f"likelihood.estimator.solver_steps={solver_steps}"] if solver_steps else [])]
 
 
 def _audit(run: "Run", test: "Images", as_json: bool) -> None:

@@ -33,8 +33,8 @@ class ProbabilityFlow(AbstractEstimator[None]):
     solver, see `discretisation_error`. P is the distribution of the flow, which differs from that of the variational
     bound. For continuous data the estimate is -log p(x) itself.
 
-    By default `step_size` is constant if `steps` are given, and adaptive otherwise; `dequantisation` is truncated
-    normal, or none for continuous data.
+    By default `step_size` is constant if `solver_steps` are given, and adaptive otherwise; `dequantisation` is
+    truncated normal, or none for continuous data.
 
     `evaluations` counts 1 + p calls of the network for an evaluation of the ODE with p probes, and 1 + d for the exact
     divergence, which computes d = h w c products and needs memory for all. It includes rejected steps, except for one
@@ -54,7 +54,7 @@ class ProbabilityFlow(AbstractEstimator[None]):
         step_size: Literal["adaptive", "constant"] | None = None,
         rtol: Tolerance = 1e-5,
         atol: Tolerance = 1e-5,
-        steps: Steps | None = None,
+        solver_steps: Steps | None = None,
         max_steps: SolverSteps = 4096,
         divergence: Literal["exact", "hutchinson"] = "hutchinson",
         probe: Literal["rademacher", "gaussian"] = "rademacher",
@@ -63,12 +63,12 @@ class ProbabilityFlow(AbstractEstimator[None]):
         samples: Draws = 1,
         draws: Draws = 1,
     ):
-        if steps and step_size == "adaptive":
+        if solver_steps and step_size == "adaptive":
             raise RecipeError(
-                f'likelihood.estimator.steps = {steps} with step_size = "adaptive": the tolerances choose the steps. '
-                'Set step_size = "constant", or rtol and atol instead of steps.'
+                f'likelihood.estimator.solver_steps = {solver_steps} with step_size = "adaptive": the tolerances '
+                'choose the steps. Set step_size = "constant", or rtol and atol instead of solver_steps.'
             )
-        fixed = (steps or _CONSTANT_STEPS) if steps or step_size == "constant" else 0
+        fixed = (solver_steps or _CONSTANT_STEPS) if solver_steps or step_size == "constant" else 0
         self.integrator = Integrator(solver, jnp.asarray(rtol, float), jnp.asarray(atol, float), fixed, max_steps)
         self.probes = Probes("exact" if divergence == "exact" else probe, probes)
         self.dequantisation, self.samples, self.draws = dequantisation, samples, draws

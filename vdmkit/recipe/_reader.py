@@ -130,7 +130,8 @@ def _missing(parameter: inspect.Parameter, table: Keys) -> str:
 
 
 def _unknown(keys: Keys, known: list[str]) -> str:
-    if new := RENAMED.get(".".join(map(str, keys))):
+    new = RENAMED.get(".".join(map(str, keys)), "")
+    if new.rpartition(".")[2] in known:
         return f"was renamed: {new}."
     return f"unknown key. {_known(str(keys[-1]), known)}"
 
