@@ -16,8 +16,8 @@ from vdmkit.codec._compress import _resumable
 from vdmkit.container import Chunk, open_writer
 from vdmkit.errors import CodecError, words_of
 from vdmkit.files import whole_file, whole_folder, write_json
+from vdmkit.progress import Kept
 from vdmkit.report import line_chart, write_png
-from vdmkit.run import Kept
 from vdmkit.run._metrics import MetricLog
 
 MOST = 8192  # bytes of a file

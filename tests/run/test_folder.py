@@ -165,7 +165,7 @@ def test_a_damaged_manifest_is_explained(folder, recipe, content):
     claim(folder, recipe, "")
     folder.manifest.write_text(content)
     with pytest.raises(CheckpointError, match=r"manifest\.json: .*[Dd]elete it and run the recipe again"):
-        folder.facts()
+        folder.provenance()
 
 
 def test_what_is_no_run_is_not_loaded(folder, recipe):

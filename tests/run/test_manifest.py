@@ -3,18 +3,21 @@
 
 import json
 import platform
+from dataclasses import asdict, replace
+from hashlib import sha256
 
 import jax
 
-from vdmkit.run import manifest, session
+from vdmkit.run._provenance import provenance_of
+from vdmkit.run._session import session
 
 
 def test_what_a_run_was_made_with(tiny_images):
     """The data, the plugin files or an earlier session of a run would not be known afterwards."""
     sessions = [{"from_step": 0, "goal_step": 4}, {"from_step": 4, "goal_step": 9}]
-    facts = manifest(tiny_images, tiny_images, {"mine.py": "abc"}, sessions)
-    assert json.loads(json.dumps(facts, allow_nan=False)) == facts
-    assert (facts["plugins"], facts["sessions"]) == ({"mine.py": "abc"}, sessions)
+    made = replace(provenance_of(tiny_images, tiny_images, {"mine.py": b"x = 1"}), sessions=sessions)
+    facts = json.loads(json.dumps(asdict(made), allow_nan=False))
+    assert (facts["plugins"], facts["sessions"]) == ({"mine.py": sha256(b"x = 1").hexdigest()}, sessions)
     assert facts["data"]["train"] == {
         "name": "tiny",
         "split": "test",

@@ -7,8 +7,8 @@ import pytest
 
 from vdmkit.likelihood import AbstractEstimator, Estimates, LogLikelihood, interval, log_likelihood, pass_over
 from vdmkit.objective import bits_per_dim
+from vdmkit.progress import Kept
 from vdmkit.randomness import fold_purpose
-from vdmkit.run import Kept
 
 COUNT, DIMENSIONS = 5, 16
 INDEX = np.arange(COUNT)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run begins with: its model is the recipe's, made for the training images."""
 
-from dataclasses import KW_ONLY
+from dataclasses import KW_ONLY, replace
 
 import equinox as eqx
 import numpy as np
@@ -14,7 +14,7 @@ from vdmkit.noise import AbstractSchedule
 from vdmkit.recipe import load_recipe
 from vdmkit.registry import Component, registry
 from vdmkit.run import RunFolder
-from vdmkit.run._origin import Origin
+from vdmkit.run._provenance import Provenance, provenance_of
 from vdmkit.run._train import begin
 
 
@@ -43,10 +43,15 @@ def images(seed: int) -> Images:
     return identified(pixels, 17, name="noise", split="train")
 
 
+def made_from(train: Images) -> Provenance:
+    """What a run without plugins that is trained on these images is made from."""
+    return provenance_of(train, train, {})
+
+
 def test_the_model_counts_the_levels_of_the_training_images(idle, tmp_path):
     """A prediction that starts from the order-0 code would start from another."""
     train = images(0)
-    state = begin(idle(), RunFolder(tmp_path), train, Origin("", (), None, None)).state
+    state = begin(idle(), RunFolder(tmp_path), train, made_from(train)).state
     expected = (train.pixels[..., None] == np.arange(17)).sum(0)
     np.testing.assert_array_equal(state.model.prediction.level_counts, expected)
 
@@ -54,7 +59,7 @@ def test_the_model_counts_the_levels_of_the_training_images(idle, tmp_path):
 def test_a_schedule_that_falls_is_not_trained_on(idle, tmp_path):
     """All of the training would go by before the evaluation refuses the schedule."""
     with pytest.raises(RecipeError, match="schedule 'falling' of tests: gamma does not rise"):
-        begin(idle("model.schedule.name=falling"), RunFolder(tmp_path), images(0), Origin("", (), None, None))
+        begin(idle("model.schedule.name=falling"), RunFolder(tmp_path), images(0), made_from(images(0)))
 
 
 def test_an_imported_model_is_not_trained_from_the_beginning(idle, tmp_path):
@@ -62,7 +67,7 @@ def test_an_imported_model_is_not_trained_from_the_beginning(idle, tmp_path):
     damaged = tmp_path / "checkpoints" / "7"
     damaged.mkdir(parents=True)
     with pytest.raises(CheckpointError, match="no whole checkpoint is left of this imported model"):
-        begin(idle(), RunFolder(tmp_path), images(0), Origin("", (), None, "sha256"))
+        begin(idle(), RunFolder(tmp_path), images(0), replace(made_from(images(0)), imported="sha256"))
     assert damaged.is_dir()
 
 

@@ -8,6 +8,7 @@ from vdmkit.assembly._checks import check_objective, check_rest, check_schedule,
 from vdmkit.assembly._converted import carry, converted_recipe, refuse_untranslatable, started_anew
 from vdmkit.assembly._measuring import build_estimator, build_evaluator, build_guidance, build_sampling
 from vdmkit.assembly._model import build_model, build_prediction, is_told_labels, shapes_of_estimate, training_counts
+from vdmkit.assembly._same_bound import Conversion, check_same_bound
 from vdmkit.assembly._training import (
     build_learning_rate,
     build_objective,
@@ -21,6 +22,7 @@ from vdmkit.assembly._training import (
 )
 
 __all__ = [
+    "Conversion",
     "build_estimator",
     "build_evaluator",
     "build_guidance",
@@ -35,6 +37,7 @@ __all__ = [
     "carry",
     "check_objective",
     "check_rest",
+    "check_same_bound",
     "check_schedule",
     "check_without_data",
     "converted_recipe",

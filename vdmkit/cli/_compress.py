@@ -58,10 +58,11 @@ def compress(
     if output and output.is_dir():
         raise RecipeError(f"-o {output}: is a folder. Expected the name of a file.")
     overrides = [*of_estimator(steps, kernel, grid), *overrides]
+    from vdmkit.cli._codec import coding_of, with_steps_of_codec
     from vdmkit.codec import compress as compress_images
     from vdmkit.codec import expected_rate
     from vdmkit.data import list_images
-    from vdmkit.run import coding_of, load_run, with_steps_of_codec
+    from vdmkit.run import load_run
     from vdmkit.testing import check_model_of_recipe
 
     run = with_steps_of_codec(load_run(checkpoint, overrides, plugins, step), overrides)

@@ -44,9 +44,10 @@ def decompress(
     """Restore the images of a file exactly, with the run that compressed it."""
     if not output.name:
         raise RecipeError(f"-o {output}: expected the name of a new folder, or of a .npy.")
+    from vdmkit.cli._codec import codec_of_file, step_of_file
     from vdmkit.codec import Preview, images_of_file, write_images
     from vdmkit.container import open_reader
-    from vdmkit.run import RunFolder, codec_of_file, load_run, step_of_file
+    from vdmkit.run import RunFolder, load_run
 
     with open_reader(file, salvage=salvage) as reader:
         chosen = _range(wanted, reader.images)

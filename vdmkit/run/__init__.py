@@ -3,16 +3,13 @@
 
 from vdmkit.run._api import load, train
 from vdmkit.run._audit import audit
-from vdmkit.run._codec import codec_of_file, coding_of, step_of_file, with_steps_of_codec
 from vdmkit.run._convert import convert as convert_run
 from vdmkit.run._evaluate import evaluate_run, load_test
 from vdmkit.run._fit import check_fit, fit_schedule
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._import import import_official
-from vdmkit.run._kept import Kept
 from vdmkit.run._likelihood import evaluate, measure_likelihood
 from vdmkit.run._load import Run, load_run
-from vdmkit.run._manifest import manifest, session
 from vdmkit.run._run import run_recipe
 from vdmkit.run._score import score_run
 from vdmkit.run._study import study_run
@@ -20,13 +17,10 @@ from vdmkit.run._study_files import leave as leave_study
 from vdmkit.run._trained_on import read_trained_on
 
 __all__ = [
-    "Kept",
     "Run",
     "RunFolder",
     "audit",
     "check_fit",
-    "codec_of_file",
-    "coding_of",
     "convert_run",
     "evaluate",
     "evaluate_run",
@@ -36,14 +30,10 @@ __all__ = [
     "load",
     "load_run",
     "load_test",
-    "manifest",
     "measure_likelihood",
     "read_trained_on",
     "run_recipe",
     "score_run",
-    "session",
-    "step_of_file",
     "study_run",
     "train",
-    "with_steps_of_codec",
 ]

@@ -7,10 +7,9 @@ from dataclasses import asdict
 
 from vdmkit import __version__
 from vdmkit.data import Images
-from vdmkit.devices import arithmetic
+from vdmkit.devices import arithmetic, packages
 from vdmkit.recipe import flat
 from vdmkit.run._load import Run
-from vdmkit.run._manifest import packages
 
 _MEASURED_BY = ("seed", "model.", "objective.", "likelihood.")  # keys of the recipe
 

@@ -2,23 +2,19 @@
 """The folder of a run, with everything that a later command needs."""
 
 import fcntl
-import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from vdmkit.errors import CheckpointError
 from vdmkit.files import file_sha256, whole_file, write_json, write_text
-from vdmkit.paths import not_a_file, not_a_folder
-from vdmkit.recipe import Recipe, differences, dump, load_recipe
+from vdmkit.paths import not_a_folder
+from vdmkit.recipe import Recipe, dump, load_recipe
 from vdmkit.registry import copies_in
-from vdmkit.run._origin import may_change
-
-_FACTS = {"plugins", "shape", "levels", "data", "imported", "sessions"}
+from vdmkit.run._provenance import Provenance, check_same_recipe, read_provenance
 
 
 class _Name:
@@ -61,7 +57,7 @@ class RunFolder:
         if self.path.exists() and (reason := not_a_folder(self.path)):
             raise CheckpointError(f"{self.path}: {reason}. Choose another with --out.")
         if self.resolved_recipe.exists():
-            self._refuse_other(recipe, plugins)
+            check_same_recipe(self.path, self._recipe_before(plugins), recipe)
         elif self.path.exists() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
             raise CheckpointError(f"{self.path}: not empty, and not a run folder. Choose another with --out.")
 
@@ -87,36 +83,23 @@ class RunFolder:
 
     def kept_plugins(self) -> list[Path]:
         """Returns the copies. Raises CheckpointError if one has changed since the run began."""
-        for name, sha256 in self.facts()["plugins"].items():
-            path = self.plugins / name
-            if not path.is_file() or file_sha256(path) != sha256:
-                raise CheckpointError(f"{path}: missing, or changed since the run. Restore it.")
-        return [self.plugins / name for name in self.facts()["plugins"]]
+        kept = {self.plugins / name: sha256 for name, sha256 in self.provenance().plugins.items()}
+        for path, sha256 in kept.items():
+            _check_unchanged(path, sha256, "Put it back.")
+        return list(kept)
 
     def kept(self, path: Path) -> Path | None:
         """Returns a file whose SHA-256 is in the manifest, or that an older run wrote; None if it does not exist.
 
         Raises CheckpointError if the file has changed since it was written.
         """
-        sha256 = self.facts().get("kept", {}).get(path.name)
-        if sha256 and not (path.is_file() and file_sha256(path) == sha256):
-            found = "changed since the run wrote it" if path.is_file() else "missing"
-            raise CheckpointError(
-                f"{path}: {found}. Run the recipe again, which writes it anew; what was trained is not trained again."
-            )
+        if sha256 := self.provenance().kept.get(path.name):
+            advice = "Run the recipe again, which writes it anew; what was trained is not trained again."
+            _check_unchanged(path, sha256, advice)
         return path if path.is_file() else None
 
     def _recipe_before(self, plugins: Sequence[Path]) -> Recipe:
         return load_recipe(self.resolved_recipe, kept=copies_in(self.plugins, plugins))
-
-    def _refuse_other(self, recipe: Recipe, plugins: Sequence[Path]) -> None:
-        before = self._recipe_before(plugins)
-        changed = [key for key in differences(before, recipe) if not may_change(key)]
-        if changed:
-            raise CheckpointError(
-                f"{self.path}: a run of another recipe. It differs in {', '.join(changed)}. "
-                "Choose another folder with --out, or the recipe of this one."
-            )
 
     def say_new_end(self, recipe: Recipe, plugins: Sequence[Path]) -> None:
         """Prints a line on standard error if `recipe` makes the existing run longer or shorter."""
@@ -130,33 +113,21 @@ class RunFolder:
                 file=sys.stderr,
             )
 
-    def facts(self) -> dict[str, Any]:
-        """Returns the manifest. Raises CheckpointError if it is missing or damaged."""
-        if reason := not_a_file(self.manifest):
-            raise CheckpointError(
-                f"{self.manifest}: {reason}. It records the data, plugins, versions and sessions that this run was "
-                "made with; no number is given without them. Put a copy of it back, or run the recipe again with "
-                f"--out {self.path}: that goes on from the newest checkpoint, and records the sessions from then on."
-            )
-        try:
-            facts = json.loads(self.manifest.read_text())
-            missing = sorted(_FACTS - facts.keys())
-        except (OSError, ValueError, AttributeError) as error:
-            raise CheckpointError(
-                f"{self.manifest}: cannot be read ({error}). It records what this run was made with. "
-                "Put a copy of it back, or delete it and run the recipe again."
-            ) from error
-        if missing:
-            raise CheckpointError(f"{self.manifest}: without {', '.join(missing)}. Delete it and run the recipe again.")
-        return facts
+    def provenance(self) -> Provenance:
+        """Returns what the run was made from. Raises CheckpointError if its manifest is missing or damaged."""
+        return read_provenance(self.manifest)
+
+    def record(self, made: Provenance) -> None:
+        """Writes what the run was made from."""
+        write_json(self.manifest, asdict(made))
 
     def note_saved(self, step: int) -> None:
         """Records in the manifest that the checkpoint of `step` is the newest, after it was written."""
-        write_json(self.manifest, self.facts() | {"newest_checkpoint": step})
+        self.record(replace(self.provenance(), newest_checkpoint=step))
 
     def missing_checkpoint(self) -> int | None:
         """Returns the step of the newest checkpoint by the manifest, if its folder is missing."""
-        step = self.facts().get("newest_checkpoint") if self.manifest.exists() else None
+        step = self.provenance().newest_checkpoint if self.manifest.exists() else None
         return None if step is None or (self.checkpoints / str(step)).is_dir() else step
 
     @contextmanager
@@ -176,3 +147,11 @@ class RunFolder:
             os.close(descriptor)
             if made and not any(self.path.iterdir()):
                 self.path.rmdir()  # refused before anything was written
+
+
+def _check_unchanged(path: Path, sha256: str, advice: str) -> None:
+    """Raises CheckpointError if a file is missing, or has another SHA-256 than when the run wrote it."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: missing. {advice}")
+    if file_sha256(path) != sha256:
+        raise CheckpointError(f"{path}: changed since the run wrote it. {advice}")

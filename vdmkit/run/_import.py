@@ -9,11 +9,10 @@ import numpy as np
 
 from vdmkit.checkpoint import CheckpointStore
 from vdmkit.data import Identity, Images, batches
-from vdmkit.files import write_json
 from vdmkit.importers import Imported, read_vdm
 from vdmkit.run._folder import RunFolder
-from vdmkit.run._manifest import session
-from vdmkit.run._origin import origin_of
+from vdmkit.run._provenance import Provenance
+from vdmkit.run._session import session
 
 
 def import_official(checkpoint: Path, config: Path, folder: RunFolder, overrides: Sequence[str]) -> int:
@@ -31,11 +30,9 @@ def _leave(imported: Imported, folder: RunFolder) -> int:
     folder.path.mkdir(parents=True, exist_ok=True)
     settings = recipe.training
     store = CheckpointStore(folder.checkpoints, keep_last=settings.keep_last, keep_best=settings.keep_best)
-    origin = origin_of(recipe, (), imported=imported.sha256)
-    store.save(step, imported.state, _data_at(step, imported), origin.as_json())
-    facts = {"shape": list(imported.shape), "levels": imported.levels, "data": None, "plugins": {}}
-    facts |= {"imported": imported.sha256, "sessions": [session(step, step)], "newest_checkpoint": step}
-    write_json(folder.manifest, facts)
+    made = Provenance(imported.shape, imported.levels, None, {}, imported.sha256, [session(step, step)], {}, step)
+    store.save(step, imported.state, _data_at(step, imported), made.origin(recipe))
+    folder.record(made)
     folder.write_recipe(recipe, imported.text)  # last: it marks a run folder
     return step
 

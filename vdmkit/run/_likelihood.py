@@ -12,10 +12,9 @@ from vdmkit.data import Images, TrainedOn, check_fits, reasons_against
 from vdmkit.errors import UntrustedError
 from vdmkit.likelihood import LikelihoodReport, LogLikelihood, Subject, log_likelihood, report_on, sample_of
 from vdmkit.model import DiffusionModel
-from vdmkit.progress import Progress
+from vdmkit.progress import Kept, Progress
 from vdmkit.recipe import Recipe
 from vdmkit.run._fingerprint import fingerprint_of
-from vdmkit.run._kept import Kept
 from vdmkit.run._likelihood_files import leave, name_of_result
 from vdmkit.run._load import Run
 from vdmkit.run._trained_on import read_trained_on

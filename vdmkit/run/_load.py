@@ -3,7 +3,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int, PRNGKeyArray
 
 from vdmkit.assembly import state_like
-from vdmkit.checkpoint import Restored, read_chosen, read_newest, steps_in
+from vdmkit.checkpoint import Restored, read_chosen, read_newest
 from vdmkit.data import AbstractSource, Images, Split
 from vdmkit.errors import CheckpointError, RecipeError
 from vdmkit.model import DiffusionModel
@@ -22,7 +22,7 @@ from vdmkit.recipe import Recipe, differences, load_recipe
 from vdmkit.registry import plugin_sources
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._metrics import read_metrics
-from vdmkit.run._origin import name_of_images, origin_of
+from vdmkit.run._provenance import Provenance
 from vdmkit.training import TrainState
 
 Weights = Literal["ema", "raw"]
@@ -68,9 +68,9 @@ class Run:
         return read_metrics(self.folder.path)
 
     @property
-    def tested_on(self) -> dict[str, Any] | None:
+    def tested_on(self) -> Mapping[str, Any] | None:
         """The identity of the test images, as in the manifest; None if it is not known."""
-        data = self.folder.facts()["data"]
+        data = self.folder.provenance().data
         return data and data["test"]
 
     def read_recipe(self, overrides: Sequence[str]) -> Recipe:
@@ -100,15 +100,13 @@ def load_run(
         raise CheckpointError(f"{path}: {reason}. Give the folder of a run.")
     if not folder.resolved_recipe.is_file():
         raise CheckpointError(f"{path}: not a run folder: it has no {folder.resolved_recipe.name}.")
-    facts = folder.facts()
+    made = folder.provenance()
     kept = folder.kept_plugins()
     trained = load_recipe(folder.resolved_recipe, plugins=plugins, kept=kept)
     recipe = load_recipe(folder.resolved_recipe, overrides, kept=kept)
     _refuse_changes(trained, recipe)
-    restored = _read(folder, trained, facts, step)
-    images = facts["data"] and name_of_images(facts["data"]["train"]["sha256"], facts["shape"], facts["levels"])
-    origin = origin_of(trained, facts["plugins"].values(), images, facts["imported"])
-    origin.check(folder.checkpoints, restored)
+    restored = _read(folder, trained, made, step)
+    made.check(trained, folder.checkpoints, restored)
     sources = {source for file in (*kept, *plugins) for source in plugin_sources([file]).values()}
     hashes = sorted(hashlib.sha256(source).hexdigest() for source in sources)
     return Run(folder, recipe, restored.state, restored.step, tuple(hashes), weights)
@@ -123,13 +121,11 @@ def _refuse_changes(trained: Recipe, recipe: Recipe) -> None:
         )
 
 
-def _read(folder: RunFolder, recipe: Recipe, facts: dict[str, Any], step: int | None) -> Restored:
-    like = state_like(recipe, tuple(facts["shape"]), facts["levels"])
+def _read(folder: RunFolder, recipe: Recipe, made: Provenance, step: int | None) -> Restored:
+    like = state_like(recipe, made.shape, made.levels)
     if step is not None:
         return read_chosen(folder.checkpoints, step, like)
-    there = max(steps_in(folder.checkpoints), default=None)
-    # Older runs did not record the newest checkpoint.
-    restored = read_newest(folder.checkpoints, like, saved=facts.get("newest_checkpoint", there))
+    restored = read_newest(folder.checkpoints, like, saved=made.newest_checkpoint)
     if restored is None:
         raise CheckpointError(f"{folder.checkpoints}: no checkpoint yet. Run the recipe until it has saved one.")
     return restored

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains, evaluates and samples a recipe in a run folder."""
 
-import hashlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from vdmkit.checkpoint import steps_in
-from vdmkit.data import Images, TrainedOn, check_comparable, groups_of, prints_of, trained_on
+from vdmkit.data import TrainedOn, check_comparable, groups_of, prints_of, trained_on
 from vdmkit.errors import Interrupted
 from vdmkit.files import write_json
 from vdmkit.likelihood import LikelihoodReport, check_count, check_distinct
@@ -17,10 +17,10 @@ from vdmkit.registry import plugin_sources
 from vdmkit.report import write_png
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._likelihood import evaluate
-from vdmkit.run._manifest import manifest, session
 from vdmkit.run._metrics import MetricLog
-from vdmkit.run._origin import Origin, name_of_images, origin_of
 from vdmkit.run._pictures import picture_beside_real
+from vdmkit.run._provenance import provenance_of
+from vdmkit.run._session import session
 from vdmkit.run._train import Training, begin
 from vdmkit.run._trained_on import keep
 from vdmkit.testing import check_data_of_recipe, check_model_of_recipe, check_training_of_recipe
@@ -38,7 +38,7 @@ def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[P
     folder.check(recipe, plugins)
     sources = plugin_sources(plugins)
     with folder.locked():
-        earlier = folder.facts() if folder.manifest.exists() else {"sessions": [], "imported": None}
+        earlier = folder.provenance() if folder.manifest.exists() else None
         source = recipe.data.build()
         train, test = source.load("train"), source.load("test")
         check_count(test.pixels)
@@ -48,7 +48,8 @@ def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[P
         check_distinct(groups_of(prints_of(test), known.prints))
         check_comparable(known, test)
         missing = folder.missing_checkpoint()
-        start = begin(recipe, folder, train, _origin(recipe, sources, train, earlier["imported"]))
+        made = provenance_of(train, test, sources, earlier)
+        start = begin(recipe, folder, train, made)
         check_model_of_recipe(recipe, start.state.ema_model, train.pixels).refuse()
         # After the checks: a refused command changes nothing in the folder, and prints the reason only.
         folder.say_new_end(recipe, plugins)
@@ -61,24 +62,14 @@ def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[P
         folder.write_recipe(recipe, text)
         folder.keep_plugins(sources)
         now = session(int(start.state.step), recipe.training.steps)
-        known = TrainedOn() if start.origin.imported else known  # the images of its earlier training are unknown
+        known = TrainedOn() if made.imported else known  # the images of its earlier training are unknown
         newest = max(steps_in(folder.checkpoints), default=None)  # damaged checkpoints have been moved away
-        sessions, kept = [*earlier["sessions"], now], keep(folder, known)
-        facts = manifest(train, test, _hashes(sources), sessions, start.origin.imported, kept, newest)
-        write_json(folder.manifest, facts)
+        sessions = [*made.sessions, now]
+        folder.record(replace(made, sessions=sessions, kept=keep(folder, known), newest_checkpoint=newest))
         print(f"train  {train.identity}\ntest   {test.identity}", file=sys.stderr)
         with closing(MetricLog(folder.path, step=int(start.state.step))) as log:
             training = Training(recipe, folder, test, start, log)
             return _close(training, training.run(), known)
-
-
-def _origin(recipe: Recipe, sources: Mapping[str, bytes], train: Images, imported: str | None) -> Origin:
-    images = name_of_images(train.identity.sha256, train.pixels.shape[1:], train.levels)
-    return origin_of(recipe, _hashes(sources).values(), images, imported)
-
-
-def _hashes(sources: Mapping[str, bytes]) -> dict[str, str]:
-    return {name: hashlib.sha256(source).hexdigest() for name, source in sources.items()}
 
 
 def _close(training: Training, state: TrainState, known: TrainedOn) -> LikelihoodReport:

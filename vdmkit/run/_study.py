@@ -7,9 +7,10 @@ import jax
 
 from vdmkit.data import check_fits
 from vdmkit.likelihood import sample_of
+from vdmkit.progress import Kept
 from vdmkit.randomness import fold_purpose
+from vdmkit.run._evaluate import load_test
 from vdmkit.run._fingerprint import fingerprint_of
-from vdmkit.run._kept import Kept
 from vdmkit.run._load import Run
 from vdmkit.study import Study, plan_study, study_schedules
 
@@ -22,9 +23,10 @@ def study_run(run: Run, *, images: int, nodes: int, counts: tuple[int, ...]) -> 
     Raises:
         DataError: the images do not fit the model.
         RecipeError: the schedule does not rise.
+        UntrustedError: the test images are not those of the run: see `load_test`.
     """
     model = run.weighted(run.recipe.likelihood.weights)
-    test, train = run.data("test"), run.data("train")
+    test, train = load_test(run), run.data("train")
     check_fits(model, test)
     some = [one.pixels[sample_of(len(one.pixels), min(images, len(one.pixels)))] for one in (train, test)]
     kept = Kept(run.folder.unfinished_schedule / fingerprint_of(run, test, [train.identity.sha256, images, nodes]))

@@ -4,6 +4,7 @@
 import sys
 import time
 from dataclasses import dataclass, replace
+from typing import Any
 
 import grain
 import jax
@@ -32,8 +33,8 @@ from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import Recipe
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._metrics import MetricLog
-from vdmkit.run._origin import Origin
 from vdmkit.run._pictures import picture_beside_real
+from vdmkit.run._provenance import Provenance
 from vdmkit.training import Loop, Metrics, TrainState, is_finite, means, stop_requests
 
 _RECENT = 50  # dispatches in the running bpd that the progress bar shows
@@ -135,7 +136,7 @@ class Training:
     def _save(self, state: TrainState, step: int, bpd: float) -> None:
         if not is_finite(state):
             raise NonFiniteError(f"training stopped: a parameter was not finite after step {step}. {self._advice()}")
-        self.start.store.save(step, state, self.start.data, self.start.origin.as_json(), bpd=bpd)
+        self.start.store.save(step, state, self.start.data, self.start.origin, bpd=bpd)
         self.folder.note_saved(step)
 
     def _advice(self) -> str:
@@ -157,10 +158,10 @@ class Start:
     state: TrainState
     data: grain.DatasetIterator
     store: CheckpointStore
-    origin: Origin
+    origin: dict[str, Any]
 
 
-def begin(recipe: Recipe, folder: RunFolder, train: Images, origin: Origin) -> Start:
+def begin(recipe: Recipe, folder: RunFolder, train: Images, made: Provenance) -> Start:
     """Returns the newest intact checkpoint, or the initial state.
 
     Raises:
@@ -192,8 +193,8 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, origin: Origin) -> S
 
     def check(restored: Restored | None) -> None:
         if restored is None:
-            return _refuse_beginning(folder, origin)
-        origin.check(folder.checkpoints, restored)
+            return _refuse_beginning(folder, made)
+        made.check(recipe, folder.checkpoints, restored)
         if restored.step > settings.steps:
             raise CheckpointError(
                 f"{folder.path}: this run is at step {restored.step:,} already, past training.steps = "
@@ -202,13 +203,13 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, origin: Origin) -> S
 
     restored = store.restore(state, data, warn=lambda message: print(message, file=sys.stderr), check=check)
     if restored is None:
-        return Start(state, data, store, origin)
+        return Start(state, data, store, made.origin(recipe))
     print(f"continuing {folder.path} from step {restored.step:,}", file=sys.stderr)
-    return Start(restored.state, data, store, origin)
+    return Start(restored.state, data, store, made.origin(recipe))
 
 
-def _refuse_beginning(folder: RunFolder, origin: Origin) -> None:
-    if origin.imported:
+def _refuse_beginning(folder: RunFolder, made: Provenance) -> None:
+    if made.imported:
         raise CheckpointError(
             f"{folder.checkpoints}: no whole checkpoint is left of this imported model, and training from the "
             "beginning would make another. Import it again, into another folder."

@@ -37,7 +37,7 @@ def read_trained_on(run: Run) -> TrainedOn:
             "copies of them, and test images of other levels, are not noticed. Run the recipe again to keep more.",
             file=sys.stderr,
         )
-    data = folder.facts()["data"]
+    data = folder.provenance().data
     return TrainedOn(data and data["train"], prints, statistics)
 
 

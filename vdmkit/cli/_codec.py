@@ -10,8 +10,7 @@ from vdmkit.compression import Codec, Profile, codec_of
 from vdmkit.container import Reader
 from vdmkit.errors import CodecError, RecipeError
 from vdmkit.likelihood import VariationalBound
-from vdmkit.run._folder import RunFolder
-from vdmkit.run._load import Run
+from vdmkit.run import Run, RunFolder
 
 _FEW, _MANY = 15, 250  # default steps of the mixture, and of the Gaussian kernel
 
