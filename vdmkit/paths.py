@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Describes what a path leads to before anything is read from it: reading from a FIFO would wait for ever."""
+"""The cache folder, and what a path leads to: asked before anything is read, because a FIFO would wait for ever."""
 
+import os
 import stat
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,11 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
 }
+
+
+def cache_folder() -> Path:
+    """Returns $VDMKIT_CACHE, or ~/.cache/vdmkit. The folder may not exist yet."""
+    return Path(os.environ.get("VDMKIT_CACHE") or "~/.cache/vdmkit").expanduser()
 
 
 def not_a_file(path: Path) -> str | None:

@@ -15,6 +15,7 @@ import typer
 from vdmkit import __version__
 from vdmkit.cli._check import check
 from vdmkit.cli._commands import Commands
+from vdmkit.cli._compiled import keep_compiled
 from vdmkit.cli._compress import compress
 from vdmkit.cli._convert import convert
 from vdmkit.cli._decompress import decompress
@@ -59,6 +60,7 @@ def main() -> None:
     """Runs the program. A user's mistake ends with one message and an exit code, without a traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's request to stop is handled like Ctrl-C
     warnings.showwarning = _show_warning
+    keep_compiled()
     try:
         app(prog_name="vdmkit")
     except VdmkitError as error:

@@ -59,7 +59,7 @@ class Schedule(AbstractSchedule):
     gamma_max: float = eqx.field(static=True, default=5.0)
     power: Annotated[float, Ge(1)] = eqx.field(static=True, default=1.5)
 
-    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, t: Scalar) -> Scalar:
         return self.gamma_min + (self.gamma_max - self.gamma_min) * t**self.power
 '''
 
@@ -67,6 +67,7 @@ TEST = '''"""The component does what every component of its kind must."""
 
 from $module import Schedule
 from vdmkit.testing import check_schedule
+from vdmkit.typing import Scalar
 
 
 def test_conforms():

@@ -1,18 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder for downloaded and decoded data, and atomic writes into it."""
+"""Atomic writes of downloaded and decoded data into the cache folder."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from vdmkit.errors import DataError
 from vdmkit.files import whole_file
-
-
-def cache_folder() -> Path:
-    """Returns $VDMKIT_CACHE, or ~/.cache/vdmkit. The folder may not exist yet."""
-    return Path(os.environ.get("VDMKIT_CACHE") or "~/.cache/vdmkit").expanduser()
 
 
 @contextmanager

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from vdmkit.data._cache import cache_folder
 from vdmkit.data._download import download
 from vdmkit.data._pickle import array_in, read_pickle
 from vdmkit.data._source import AbstractSource, Images, Split, identified
 from vdmkit.errors import DataError
 from vdmkit.files import file_sha256
-from vdmkit.paths import not_a_file
+from vdmkit.paths import cache_folder, not_a_file
 from vdmkit.registry import register
 
 _URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"

@@ -13,11 +13,11 @@ from annotated_types import Ge, Le
 from jaxtyping import UInt8
 from numpy.lib.format import write_array_header_1_0
 
-from vdmkit.data._cache import cache_folder, cached_file
+from vdmkit.data._cache import cached_file
 from vdmkit.data._image_file import SUFFIXES, read_image
 from vdmkit.data._source import AbstractSource, Images, Split, identified
 from vdmkit.errors import DataError
-from vdmkit.paths import not_a_file, not_a_folder
+from vdmkit.paths import cache_folder, not_a_file, not_a_folder
 from vdmkit.registry import register
 
 Side = Annotated[int, Ge(1), Le(16_384)]
