@@ -22,6 +22,7 @@ QUICK = {
     "sampling.steps": 3,
     "sampling.count": 2,
 }
+COSTLY = {"ode", "importance"}
 ESTIMATORS = {
     "bound": lambda: vdmkit.likelihood.VariationalBound(),
     "ode": lambda: vdmkit.likelihood.ProbabilityFlow(),
@@ -45,7 +46,9 @@ def test_a_run_is_what_the_folder_holds(run):
     assert repr(again) == f"Run({str(run.folder.path)!r}, step 2, ema weights)"
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.costly) if name in COSTLY else name for name in ESTIMATORS]
+)
 def test_likelihoods_are_those_of_the_command(run, vdmkit_in, tmp_path, name):
     """A notebook would report another number than `vdmkit likelihood` does."""
     options = ("--steps", "5") if name == "importance" else ()
@@ -86,6 +89,14 @@ def test_nothing_is_printed_or_written(run, capsys, monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_images_may_be_numpy_arrays(tiny_model):
+    """False if the images of `Run.data(...).pixels` had to be converted before a loss is taken, or a latent drawn."""
+    images, key = np.ones((3, *tiny_model.shape), np.uint8), jax.random.key(0)
+    assert vdmkit.loss(tiny_model, images, key=key)[0] == vdmkit.loss(tiny_model, jnp.asarray(images), key=key)[0]
+    z, _ = tiny_model.diffuse(images[0], jnp.asarray(0.0), key=key)
+    assert z.shape == tiny_model.shape
+
+
 def test_models_are_compared_on_the_same_images(run):
     """Two models would be compared on other images, or by intervals that ignore what they share."""
     pixels = run.data("test").pixels
@@ -107,6 +118,7 @@ class Zero(eqx.Module):
         return jnp.zeros_like(z)[..., None]
 
 
+@pytest.mark.costly
 def test_a_model_without_a_recipe():
     """A researcher's own network could not be measured, sampled or trained without a TOML file."""
     model = vdmkit.DiffusionModel(

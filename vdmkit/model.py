@@ -5,13 +5,16 @@ from collections.abc import Callable
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float, PRNGKeyArray, Real
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray, Real
 
 from vdmkit.denoiser import AbstractPrediction, Estimate
 from vdmkit.errors import RecipeError
 from vdmkit.networks import Condition
 from vdmkit.noise import AbstractPath, AbstractSchedule, VariancePreserving, diffuse
 from vdmkit.observation import AbstractObservation, CategoricalObservation
+from vdmkit.typing import Image, Scalar
 
 
 class DiffusionModel(eqx.Module):
@@ -54,17 +57,17 @@ class DiffusionModel(eqx.Module):
         self.observation = observation
 
     def diffuse(
-        self, image: Real[Array, "h w c"], gamma: Float[Array, ""], *, key: PRNGKeyArray
-    ) -> tuple[Float[Array, "h w c"], Float[Array, "h w c"]]:
+        self, image: Real[Array | np.ndarray, "h w c"], gamma: Scalar, *, key: PRNGKeyArray
+    ) -> tuple[Image, Image]:
         """Returns z = alpha x + sigma eps, a draw of q(z | image) at gamma, and its noise eps ~ N(0, I)."""
-        x = self.observation.encode(image)
+        x = self.observation.encode(jnp.asarray(image))
         eps = jax.random.normal(key, x.shape, x.dtype)
         return diffuse(self.path, gamma, x, eps), eps
 
     def denoise(
         self,
-        z: Float[Array, "h w c"],
-        gamma: Float[Array, ""],
+        z: Image,
+        gamma: Scalar,
         condition: Condition | None = None,
         *,
         key: PRNGKeyArray | None = None,
@@ -81,7 +84,7 @@ class DiffusionModel(eqx.Module):
         output = self.network(shown, gamma, condition or {}, key=key)
         return self.prediction(output, z, gamma, self.path)
 
-    def x_hat(self, y: Float[Array, "h w c"], gamma: Float[Array, ""]) -> Float[Array, "h w c"]:
+    def x_hat(self, y: Image, gamma: Scalar) -> Image:
         """Returns the estimate of the data from y = z / alpha."""
         return self.denoise(self.path.alpha(gamma) * y, gamma).x_hat
 

@@ -21,6 +21,7 @@ from vdmkit.likelihood._solver_error import SolverError
 from vdmkit.likelihood._variational import VariationalBound
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import check_increasing
+from vdmkit.notebook import table
 from vdmkit.objective import bits_per_dim
 from vdmkit.progress import Progress, track
 from vdmkit.randomness import fold_purpose
@@ -118,9 +119,17 @@ class LogLikelihood:
         return reasons or (self.solver.reasons() if self.solver else [])
 
     def __repr__(self) -> str:
-        found = self.mean()
+        return f"LogLikelihood({self._headline()}, {self.estimator})"
+
+    def _repr_html_(self) -> str:
+        scale = bits_per_dim(1.0, self.dimensions)
+        terms = [(f"{name} term", f"{scale * values.mean():.4f} bits/dim") for name, values in self.terms.items()]
+        rows = [("estimator", self.estimator), *terms, ("network", f"{self.total_evaluations:,} evaluations")]
+        return table(self._headline(), [*rows, *(("reason", reason) for reason in self.reasons())])
+
+    def _headline(self) -> str:
         marked = ", NOT A LIKELIHOOD" if self.reasons() else ""
-        return f"LogLikelihood({found} bits/dim, {len(self.index):,} images, {self.estimator}{marked})"
+        return f"{self.mean()} bits/dim on {len(self.index):,} images{marked}"
 
 
 def log_likelihood(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vdmkit.devices import Arithmetic, facts_of
+from vdmkit.notebook import table
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,21 @@ class LikelihoodReport:
         return {name: _finite(value) for name, value in facts_of(self).items()} | hidden
 
     def __str__(self) -> str:
+        rows = [f"  {name:12}  {text}" for name, text in self._rows()]
+        return "\n".join([self._headline(), *rows, *(f"  {caveat}" for caveat in self._caveats())])
+
+    def _repr_html_(self) -> str:
+        return table(self._headline(), [*self._rows(), *(("", caveat) for caveat in self._caveats())])
+
+    def _headline(self) -> str:
         what = f"{'bits/dim' if self.levels else 'bits/dim of a density'} on these {self.images:,} images"
         what += ", NOT A TEST LIKELIHOOD" if self.held_out is False else ""
         what += "" if self.trusted else ", NOT A LIKELIHOOD"
-        rows = [
+        return f"{self.bpd:.4f} +/- {(self.bpd_high - self.bpd_low) / 2:.4f} {what}"
+
+    def _rows(self) -> list[tuple[str, str]]:
+        """Returns the facts below the headline: a name and a text each."""
+        return [
             ("Monte Carlo", f"+/- {self.half_width_monte_carlo:.4f} (95%: what more draws would change)"),
             ("test set", self._test_set()),
             ("terms", " + ".join(f"{name} {value:.4f}" for name, value in self.terms.items())),
@@ -76,13 +88,6 @@ class LikelihoodReport:
             ("model", f"step {self.step:,}, {self.weights} weights, {self.arithmetic}"),
             *(("reason", reason) for reason in self.reasons),
         ]
-        width = (self.bpd_high - self.bpd_low) / 2
-        lines = [
-            f"{self.bpd:.4f} +/- {width:.4f} {what}",
-            *(f"  {name:12}  {text}" for name, text in rows),
-            *self._caveats(),
-        ]
-        return "\n".join(lines)
 
     def _test_set(self) -> str:
         """Describes the error of the test set; 0 means that it is hidden by Monte Carlo."""
@@ -115,7 +120,7 @@ class LikelihoodReport:
         if self.test_images_trained_on:
             count = f"{self.test_images_trained_on:,} of the {self.images_in_test_set:,}"
             lines.insert(0, f"The model was trained on {count} images: not a test likelihood.")
-        return [f"  {line}" for line in lines]
+        return lines
 
 
 def _finite(value: Any) -> Any:

@@ -5,22 +5,24 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, Real
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray, Real
 
 from vdmkit.model import DiffusionModel
 from vdmkit.objective._bound import Bound
 from vdmkit.objective._objective import Objective
 from vdmkit.objective._units import bits_per_dim
+from vdmkit.typing import Scalar
 
 
 def loss(
     model: DiffusionModel,
-    images: Real[Array, "b h w c"],
+    images: Real[Array | np.ndarray, "b h w c"],
     *,
     key: PRNGKeyArray,
     objective: Objective | None = None,
     condition: Mapping[str, Real[Array, " b"]] | None = None,
-) -> tuple[Float[Array, ""], Bound]:
+) -> tuple[Scalar, Bound]:
     """Returns the mean loss of a batch, bits/dim, and the three terms of each image, nats.
 
     It is what `vdmkit run` minimises (Kingma et al. 2021, arXiv 2107.00630, eq. 11), differentiable by
@@ -37,11 +39,11 @@ def loss(
     key_draws, key_dropout = jax.random.split(key)
     b, h, w, c = images.shape
     draws = objective.draw((b, h, w, c), key=key_draws)
-    bound = objective(model, images, condition or {}, draws, key=key_dropout)
+    bound = objective(model, jnp.asarray(images), condition or {}, draws, key=key_dropout)
     return sum(mean_terms(bound, model.dimensions).values(), jnp.zeros(())), bound
 
 
-def mean_terms(bound: Bound, dimensions: int) -> dict[str, Float[Array, ""]]:
+def mean_terms(bound: Bound, dimensions: int) -> dict[str, Scalar]:
     """Returns the means of the three terms over a batch by name, bits/dim; their sum is the loss."""
     terms = {name: jnp.asarray(getattr(bound, name)) for name in ("prior", "reconstruction", "diffusion")}
     return {name: bits_per_dim(values.mean(), dimensions) for name, values in terms.items()}

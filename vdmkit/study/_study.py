@@ -18,6 +18,7 @@ from vdmkit.kernel import AbstractKernel, OptimalVariance
 from vdmkit.likelihood import Parts, interval
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import AbstractSchedule, check_increasing, ends_of
+from vdmkit.notebook import table
 from vdmkit.objective import bits_per_dim
 from vdmkit.progress import Progress
 from vdmkit.registry import Choice, registry
@@ -62,6 +63,15 @@ class Study:
     left_out: tuple[str, ...]
     optimal_variance: dict[str, tuple[float, ...]]
     arithmetic: Arithmetic
+
+    def _repr_html_(self) -> str:
+        bound = f"{self.continuous:.4f} +/- {self.half_width:.4f} bits/dim in continuous time, {self.images} images"
+        variances = [(v.schedule, f"{v.variance:.4f}", f"{v.low:.4f} to {v.high:.4f}") for v in self.variances]
+        steps = [
+            (row.kernel, row.grid, str(row.count), f"{row.bpd:.4f} +/- {row.half_width:.4f}") for row in self.steps
+        ]
+        of_steps = table("Bounds of T steps", steps, ("kernel", "grid", "T", "bits/dim"))
+        return table(bound, variances, ("schedule", "variance, (bits/dim)^2", "95%")) + of_steps
 
     def as_json(self) -> dict[str, Any]:
         """Returns everything as JSON values, with the curves' means over test images instead of those of each image."""
