@@ -12,7 +12,18 @@ import pytest
 import vdmkit
 
 PACKAGE = Path(vdmkit.__file__).parent
-ROOMS = ["errors", "paths", "files", "limits", "registry", "randomness", "progress", "devices"]  # the ground
+ROOMS = [
+    "errors",
+    "paths",
+    "files",
+    "limits",
+    "typing",
+    "notebook",
+    "registry",
+    "randomness",
+    "progress",
+    "devices",
+]  # the ground
 ROOMS += ["noise", "networks", "observation", "denoiser", "distribution", "kernel", "integrator", "model"]
 ROOMS += ["data", "objective", "sampling", "likelihood", "container", "compression", "optimizer", "recipe"]
 ROOMS += ["training", "assembly", "study", "quality", "checkpoint", "importers", "report", "codec", "testing"]

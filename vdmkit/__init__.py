@@ -53,7 +53,7 @@ _ROOMS = {
     "noise",
     "observation",
 }
-_ROOMS |= {"optimizer", "quality", "randomness", "recipe", "report", "study", "testing", "training", *_FROM}
+_ROOMS |= {"optimizer", "quality", "randomness", "recipe", "report", "study", "testing", "training", "typing", *_FROM}
 
 
 def __getattr__(name: str) -> Any:

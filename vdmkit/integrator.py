@@ -4,12 +4,13 @@
 import diffrax
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from vdmkit.errors import RecipeError
 from vdmkit.registry import nearest
+from vdmkit.typing import Image, Scalar
 
-State = tuple[Float[Array, "h w c"], Float[Array, ""]]  # z, and a log density per dimension
+State = tuple[Image, Scalar]  # z, and a log density per dimension
 
 # Explicit solvers only: an implicit one solves d equations a step, with an unknown number of network calls.
 SOLVERS: dict[str, type[diffrax.AbstractSolver]] = {
@@ -33,8 +34,8 @@ class Integrator(eqx.Module):
     """
 
     solver: str = eqx.field(static=True)
-    rtol: Float[Array, ""]
-    atol: Float[Array, ""]
+    rtol: Scalar
+    atol: Scalar
     steps: int = eqx.field(static=True)
     max_steps: int = eqx.field(static=True)
 
@@ -65,9 +66,7 @@ class Integrator(eqx.Module):
         rtol, atol = (jnp.minimum(jnp.inf if self.steps else t / 10, _TIGHT) for t in (self.rtol, self.atol))
         return Integrator(solver, rtol, atol, 0, max(self.max_steps, _REFINED_STEPS))
 
-    def solve(
-        self, field: diffrax.ODETerm, start: Float[Array, ""], end: Float[Array, ""], state: State, args: object
-    ) -> diffrax.Solution:
+    def solve(self, field: diffrax.ODETerm, start: Scalar, end: Scalar, state: State, args: object) -> diffrax.Solution:
         """Solves from `start` to `end`; if the solver stops early, the solution's `result` says why."""
         adaptive = diffrax.PIDController(rtol=self.rtol, atol=self.atol, norm=_largest_error)
         return diffrax.diffeqsolve(
@@ -84,7 +83,7 @@ class Integrator(eqx.Module):
             throw=False,
         )
 
-    def _constant(self, start: Float[Array, ""], end: Float[Array, ""]) -> diffrax.StepTo:
+    def _constant(self, start: Scalar, end: Scalar) -> diffrax.StepTo:
         # Nodes instead of a width: rounding may let a sum of widths stop one step short of the end.
         return diffrax.StepTo(ts=jnp.linspace(start, end, self.steps + 1))
 
@@ -95,7 +94,7 @@ class Integrator(eqx.Module):
         return reused + (stages - reused) * steps
 
 
-def _largest_error(scaled: State) -> Float[Array, ""]:
+def _largest_error(scaled: State) -> Scalar:
     # A joint mean over z and the log density would allow the latter an error of sqrt(d) times the tolerance.
     z, density = scaled
     return jnp.maximum(jnp.sqrt((z**2).mean()), jnp.abs(density))

@@ -14,8 +14,9 @@ from jaxtyping import Array, Float, Integer, Real, UInt8
 
 from vdmkit.errors import RecipeError
 from vdmkit.registry import define_kind, register
+from vdmkit.typing import Image, Scalar
 
-Lazy = Callable[[], Float[Array, "h w c"]]
+Lazy = Callable[[], Image]
 
 
 def level_values(levels: int) -> Float[Array, " v"]:
@@ -52,17 +53,15 @@ class AbstractObservation(eqx.Module):
         """Returns the distance between the data of neighbouring levels: the width of bins that tile the axis."""
         return 2 / self.levels
 
-    def encode(self, image: Real[Array, "h w c"]) -> Float[Array, "h w c"]:
+    def encode(self, image: Real[Array, "h w c"]) -> Image:
         """Maps levels 0..V-1 to data x in [-1 + 1/V, 1 - 1/V]."""
         return level_values(self.levels)[image] if self.levels else image.astype(float)
 
     @abc.abstractmethod
-    def log_prob(
-        self, image: Real[Array, "h w c"], z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy
-    ) -> Float[Array, ""]:
+    def log_prob(self, image: Real[Array, "h w c"], z_0: Image, gamma_0: Scalar, x_hat: Lazy) -> Scalar:
         """Returns log p(x | z_0) in nats, summed over pixels and channels."""
 
-    def log_probs(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy) -> Float[Array, "h w c v"]:
+    def log_probs(self, z_0: Image, gamma_0: Scalar, x_hat: Lazy) -> Float[Array, "h w c v"]:
         """Returns log p(x = level k | z_0) of every pixel in nats, which compression needs; other uses do not call it.
 
         Raises:
@@ -71,7 +70,7 @@ class AbstractObservation(eqx.Module):
         raise RecipeError(f"observation {type(self).__name__} gives no probabilities of levels, for a codec.")
 
     @abc.abstractmethod
-    def decode(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy) -> Real[Array, "h w c"]:
+    def decode(self, z_0: Image, gamma_0: Scalar, x_hat: Lazy) -> Real[Array, "h w c"]:
         """Returns the most probable image."""
 
 
@@ -87,17 +86,15 @@ class CategoricalObservation(AbstractObservation):
     def __check_init__(self) -> None:
         require_levels(self.levels, "the categorical observation")
 
-    def log_probs(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy) -> Float[Array, "h w c v"]:
+    def log_probs(self, z_0: Image, gamma_0: Scalar, x_hat: Lazy) -> Float[Array, "h w c v"]:
         distance = (z_0[..., None] - level_values(self.levels)) * jnp.exp(-gamma_0 / 2)
         return jax.nn.log_softmax(-0.5 * distance**2)
 
-    def log_prob(
-        self, image: UInt8[Array, "h w c"], z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy
-    ) -> Float[Array, ""]:
+    def log_prob(self, image: UInt8[Array, "h w c"], z_0: Image, gamma_0: Scalar, x_hat: Lazy) -> Scalar:
         index = image[..., None].astype(int)
         return jnp.take_along_axis(self.log_probs(z_0, gamma_0, x_hat), index, axis=-1).sum()
 
-    def decode(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy) -> UInt8[Array, "h w c"]:
+    def decode(self, z_0: Image, gamma_0: Scalar, x_hat: Lazy) -> UInt8[Array, "h w c"]:
         return jnp.argmax(self.log_probs(z_0, gamma_0, x_hat), axis=-1).astype(jnp.uint8)
 
 
@@ -111,13 +108,11 @@ class GaussianObservation(AbstractObservation):
         if self.levels:
             raise RecipeError(f"the gaussian observation needs continuous data, but these have {self.levels} levels.")
 
-    def log_prob(
-        self, image: Float[Array, "h w c"], z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy
-    ) -> Float[Array, ""]:
+    def log_prob(self, image: Image, z_0: Image, gamma_0: Scalar, x_hat: Lazy) -> Scalar:
         distance = (self.encode(image) - z_0) * jnp.exp(-gamma_0 / 2)
         return -0.5 * (distance**2 + gamma_0 + jnp.log(2 * jnp.pi)).sum()
 
-    def decode(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy) -> Float[Array, "h w c"]:
+    def decode(self, z_0: Image, gamma_0: Scalar, x_hat: Lazy) -> Image:
         return z_0
 
 
@@ -146,31 +141,29 @@ class DiscretisedGaussian(AbstractObservation):
     def encode(self, image: Integer[Array, "*shape"]) -> Float[Array, "*shape"]:
         return 2 * image.astype(float) / (self.levels - 1) - 1
 
-    def log_prob(
-        self, image: UInt8[Array, "h w c"], z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy
-    ) -> Float[Array, ""]:
+    def log_prob(self, image: UInt8[Array, "h w c"], z_0: Image, gamma_0: Scalar, x_hat: Lazy) -> Scalar:
         return self._log_mass(image, x_hat()).sum()
 
-    def log_probs(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy) -> Float[Array, "h w c v"]:
+    def log_probs(self, z_0: Image, gamma_0: Scalar, x_hat: Lazy) -> Float[Array, "h w c v"]:
         mean = x_hat()
         return jax.vmap(lambda level: self._log_mass(level, mean), out_axes=-1)(jnp.arange(self.levels))
 
-    def _log_mass(self, level: Integer[Array, "*shape"], mean: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+    def _log_mass(self, level: Integer[Array, "*shape"], mean: Image) -> Image:
         distance, half = self.encode(level) - mean, 1 / (self.levels - 1)
         above, below = (_tanh_argument((distance + side) / self.sd) for side in (half, -half))
         inner = jnp.log(jnp.maximum((jnp.tanh(above) - jnp.tanh(below)) / 2, 1e-12))
         last = level == self.levels - 1
         return jnp.where(level == 0, _log_cdf(above), jnp.where(last, _log_cdf(-below), inner))
 
-    def decode(self, z_0: Float[Array, "h w c"], gamma_0: Float[Array, ""], x_hat: Lazy) -> UInt8[Array, "h w c"]:
+    def decode(self, z_0: Image, gamma_0: Scalar, x_hat: Lazy) -> UInt8[Array, "h w c"]:
         nearest = jnp.round((x_hat() + 1) / 2 * (self.levels - 1))
         return jnp.clip(nearest, 0, self.levels - 1).astype(jnp.uint8)
 
 
-def _tanh_argument(x: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+def _tanh_argument(x: Image) -> Image:
     return jnp.sqrt(2 / jnp.pi) * (x + 0.044715 * x**3)
 
 
-def _log_cdf(argument: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+def _log_cdf(argument: Image) -> Image:
     """Returns log((1 + tanh) / 2), at least log 1e-12."""
     return jnp.maximum(jax.nn.log_sigmoid(2 * argument), jnp.log(1e-12))

@@ -9,16 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import ShapedArray
 from jax.extend.core import Jaxpr, JaxprEqn
-from jaxtyping import Array, Float
 
 from vdmkit.compression._network import in_precision
 from vdmkit.model import DiffusionModel
+from vdmkit.typing import Image, Scalar
 
 
 def narrows(model: DiffusionModel) -> bool:
     """Returns whether the path from float64 latents to coded probabilities contains a narrower float."""
 
-    def said(model: DiffusionModel, y: Float[Array, "h w c"], gamma: Float[Array, ""]) -> tuple:
+    def said(model: DiffusionModel, y: Image, gamma: Scalar) -> tuple:
         observed = model.observation.log_probs(y, gamma, lambda: model.x_hat(y, gamma))
         return observed, model.denoise(model.path.alpha(gamma) * y, gamma, {})
 

@@ -17,6 +17,7 @@ from vdmkit.compression._normal import exact_exp
 from vdmkit.errors import CodecError
 from vdmkit.model import DiffusionModel
 from vdmkit.sampling import denoiser_of
+from vdmkit.typing import Image, Scalar
 
 OFFSETS = 17
 MARGIN = 1e-10  # error of eps_hat and x_hat, and half that of log p(x_k | z_t): see `docs/compression.md`
@@ -36,24 +37,24 @@ class Latent(NamedTuple):
         offset: The offset o, 0 .. 16.
     """
 
-    y: Float[Array, "h w c"]
-    gamma: Float[Array, ""]
-    scale: Float[Array, ""]
-    margin: Float[Array, ""]
+    y: Image
+    gamma: Scalar
+    scale: Scalar
+    margin: Scalar
     offset: Int[Array, ""]
 
 
 Guarded = tuple[Int[Array, "h w c *v"], Bool[Array, ""]]
 
 
-def guarded_round(v: Float[Array, "*n"], offset: Int[Array, ""], margin: Float[Array, ""]) -> Guarded:
+def guarded_round(v: Float[Array, "*n"], offset: Int[Array, ""], margin: Scalar) -> Guarded:
     """Returns the rounded integers, and whether a change of v by the margin keeps them."""
     v = v.astype(float) + offset / OFFSETS
     clear = jnp.abs(v - jnp.floor(v) - 0.5) >= margin
     return jnp.rint(v).astype(int), clear.all()
 
 
-def weights(log_probs: Float[Array, "h w c v"], offset: Int[Array, ""], margin: Float[Array, ""]) -> Guarded:
+def weights(log_probs: Float[Array, "h w c v"], offset: Int[Array, ""], margin: Scalar) -> Guarded:
     """Returns cumulative probabilities of the levels of each value, (h, w, c, V + 1), from 0 to 2^24."""
     below = log_probs.max(-1, keepdims=True) - log_probs
     rounded, clear = guarded_round(jnp.minimum(below, _NATS) * PER_NAT, offset, 2 * margin * PER_NAT)

@@ -17,6 +17,7 @@ from vdmkit.denoiser._prediction import AbstractPrediction, Estimate
 from vdmkit.noise import AbstractPath
 from vdmkit.observation import level_values, require_levels
 from vdmkit.registry import register
+from vdmkit.typing import Image, Scalar
 
 
 @register("prediction", "categorical")
@@ -42,9 +43,7 @@ class Categorical(AbstractPrediction):
         counts = self.level_counts + self.smoothing
         return jnp.log(counts / counts.sum(-1, keepdims=True))
 
-    def __call__(
-        self, output: Float[Array, "h w c v"], z: Float[Array, "h w c"], gamma: Float[Array, ""], path: AbstractPath
-    ) -> Estimate:
+    def __call__(self, output: Float[Array, "h w c v"], z: Image, gamma: Scalar, path: AbstractPath) -> Estimate:
         x = level_values(self.outputs)
         evidence = -0.5 * jnp.exp(-gamma) * (z[..., None] / path.alpha(gamma) - x) ** 2
         return estimate_from_logits(output + self.log_histogram() + evidence, x, z, gamma, path)
@@ -65,9 +64,7 @@ class Lattice(AbstractPrediction):
     def __check_init__(self) -> None:
         require_levels(self.levels, "the lattice prediction")
 
-    def __call__(
-        self, output: Float[Array, "h w c 2"], z: Float[Array, "h w c"], gamma: Float[Array, ""], path: AbstractPath
-    ) -> Estimate:
+    def __call__(self, output: Float[Array, "h w c 2"], z: Image, gamma: Scalar, path: AbstractPath) -> Estimate:
         x_net = (z - path.sigma(gamma) * (z + output[..., 0])) / path.alpha(gamma)
         precision = jnp.exp(-gamma) + jnp.exp(jnp.clip(7 + output[..., 1], 0, 14))
         x = level_values(self.levels)
@@ -78,8 +75,8 @@ class Lattice(AbstractPrediction):
 def estimate_from_logits(
     logits: Float[Array, "h w c v"],
     x: Float[Array, " v"],
-    z: Float[Array, "h w c"],
-    gamma: Float[Array, ""],
+    z: Image,
+    gamma: Scalar,
     path: AbstractPath,
 ) -> Estimate:
     """Returns the estimate whose distribution over the levels x is softmax(logits)."""

@@ -12,15 +12,16 @@ from vdmkit.denoiser._prediction import AbstractPrediction, Estimate
 from vdmkit.limits import DataScale
 from vdmkit.noise import AbstractPath
 from vdmkit.registry import register
+from vdmkit.typing import Image, Scalar
 
-Direction = tuple[Float[Array, ""], Float[Array, ""]]
+Direction = tuple[Scalar, Scalar]
 
 
 def solve_direction(
-    output: Float[Array, "h w c"],
-    z: Float[Array, "h w c"],
+    output: Image,
+    z: Image,
     direction: Direction,
-    gamma: Float[Array, ""],
+    gamma: Scalar,
     path: AbstractPath,
 ) -> Estimate:
     """Solves a x + b eps = output, alpha x + sigma eps = z for (x, eps), where direction = (a, b)."""
@@ -34,12 +35,10 @@ class AbstractDirection(AbstractPrediction):
     """A prediction whose network gives a x + b eps; an implementer supplies the direction (a, b)."""
 
     @abc.abstractmethod
-    def direction(self, gamma: Float[Array, ""], path: AbstractPath) -> Direction:
+    def direction(self, gamma: Scalar, path: AbstractPath) -> Direction:
         """Returns (a, b) at gamma."""
 
-    def __call__(
-        self, output: Float[Array, "h w c 1"], z: Float[Array, "h w c"], gamma: Float[Array, ""], path: AbstractPath
-    ) -> Estimate:
+    def __call__(self, output: Float[Array, "h w c 1"], z: Image, gamma: Scalar, path: AbstractPath) -> Estimate:
         return solve_direction(output[..., 0], z, self.direction(gamma, path), gamma, path)
 
 
@@ -49,7 +48,7 @@ class Eps(AbstractDirection):
 
     outputs: int = eqx.field(static=True, default=1, init=False)
 
-    def direction(self, gamma: Float[Array, ""], path: AbstractPath) -> Direction:
+    def direction(self, gamma: Scalar, path: AbstractPath) -> Direction:
         return jnp.zeros_like(gamma), jnp.ones_like(gamma)
 
 
@@ -59,7 +58,7 @@ class X(AbstractDirection):
 
     outputs: int = eqx.field(static=True, default=1, init=False)
 
-    def direction(self, gamma: Float[Array, ""], path: AbstractPath) -> Direction:
+    def direction(self, gamma: Scalar, path: AbstractPath) -> Direction:
         return jnp.ones_like(gamma), jnp.zeros_like(gamma)
 
 
@@ -69,7 +68,7 @@ class V(AbstractDirection):
 
     outputs: int = eqx.field(static=True, default=1, init=False)
 
-    def direction(self, gamma: Float[Array, ""], path: AbstractPath) -> Direction:
+    def direction(self, gamma: Scalar, path: AbstractPath) -> Direction:
         scale = path.scale(gamma)  # v is defined for the variance preserving path: undo this path's scale
         return -path.sigma(gamma) / scale, path.alpha(gamma) / scale
 
@@ -80,7 +79,7 @@ class Score(AbstractDirection):
 
     outputs: int = eqx.field(static=True, default=1, init=False)
 
-    def direction(self, gamma: Float[Array, ""], path: AbstractPath) -> Direction:
+    def direction(self, gamma: Scalar, path: AbstractPath) -> Direction:
         return jnp.zeros_like(gamma), -1 / path.sigma(gamma)
 
 
@@ -90,7 +89,7 @@ class Velocity(AbstractDirection):
 
     outputs: int = eqx.field(static=True, default=1, init=False)
 
-    def direction(self, gamma: Float[Array, ""], path: AbstractPath) -> Direction:
+    def direction(self, gamma: Scalar, path: AbstractPath) -> Direction:
         return -jnp.ones_like(gamma), jnp.ones_like(gamma)
 
 
@@ -108,13 +107,11 @@ class Edm(AbstractDirection):
     sd: DataScale = eqx.field(static=True, default=0.5)
     outputs: int = eqx.field(static=True, default=1, init=False)
 
-    def direction(self, gamma: Float[Array, ""], path: AbstractPath) -> Direction:
+    def direction(self, gamma: Scalar, path: AbstractPath) -> Direction:
         """Returns the direction of F = (s x / sd - sd eps) / sqrt(s^2 + sd^2)."""
         s = jnp.exp(gamma / 2)
         root = jnp.hypot(s, self.sd)
         return s / self.sd / root, -self.sd / root
 
-    def network_input(
-        self, z: Float[Array, "h w c"], gamma: Float[Array, ""], path: AbstractPath
-    ) -> Float[Array, "h w c"]:
+    def network_input(self, z: Image, gamma: Scalar, path: AbstractPath) -> Image:
         return z / path.alpha(gamma) / jnp.hypot(jnp.exp(gamma / 2), self.sd)

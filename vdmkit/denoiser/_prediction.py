@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from vdmkit.noise import AbstractPath
 from vdmkit.registry import define_kind
+from vdmkit.typing import Image, Scalar
 
 
 class Estimate(eqx.Module):
@@ -16,8 +17,8 @@ class Estimate(eqx.Module):
     `log_probs` holds log p(x = level k | z) for predictions that give a distribution over levels, else None.
     """
 
-    x_hat: Float[Array, "h w c"]
-    eps_hat: Float[Array, "h w c"]
+    x_hat: Image
+    eps_hat: Image
     log_probs: Float[Array, "h w c v"] | None = None
 
 
@@ -30,14 +31,10 @@ class AbstractPrediction(eqx.Module):
     outputs: eqx.AbstractVar[int]
 
     @abc.abstractmethod
-    def __call__(
-        self, output: Float[Array, "h w c k"], z: Float[Array, "h w c"], gamma: Float[Array, ""], path: AbstractPath
-    ) -> Estimate:
+    def __call__(self, output: Float[Array, "h w c k"], z: Image, gamma: Scalar, path: AbstractPath) -> Estimate:
         """Returns the estimate for z at gamma from the network's `output`."""
 
-    def network_input(
-        self, z: Float[Array, "h w c"], gamma: Float[Array, ""], path: AbstractPath
-    ) -> Float[Array, "h w c"]:
+    def network_input(self, z: Image, gamma: Scalar, path: AbstractPath) -> Image:
         """Returns the network's input: z rescaled to the latent of the variance preserving path."""
         return z / path.scale(gamma)
 

@@ -11,6 +11,7 @@ from vdmkit.errors import RecipeError
 from vdmkit.networks import AbstractNetwork, Condition
 from vdmkit.noise import AbstractPath
 from vdmkit.registry import Choice, register
+from vdmkit.typing import Image, Scalar
 
 
 @register("network", "translated")
@@ -58,8 +59,8 @@ class Translated(AbstractNetwork):
 
     def __call__(
         self,
-        z: Float[Array, "h w c"],
-        gamma: Float[Array, ""],
+        z: Image,
+        gamma: Scalar,
         condition: Condition,
         *,
         key: PRNGKeyArray | None = None,

@@ -19,6 +19,7 @@ from scipy.special import logsumexp
 from vdmkit.denoiser import Estimate
 from vdmkit.distribution._distribution import AbstractDistribution, Rows, check_components
 from vdmkit.noise import AbstractPath
+from vdmkit.typing import Image, Scalar
 
 Basis = Literal["pixels", "cosine"]
 Values = TypeVar("Values", Float[Array, "*n h w c"], Float[np.ndarray, "*n h w c"])
@@ -71,7 +72,7 @@ class GaussianMixture(AbstractDistribution):
         noise = rng.standard_normal((count, *self.shape))
         return self._pixels(self._means()[component] + self._sds()[component] * noise).astype(np.float32)
 
-    def estimate(self, z: Float[Array, "h w c"], gamma: Float[Array, ""], path: AbstractPath) -> Estimate:
+    def estimate(self, z: Image, gamma: Scalar, path: AbstractPath) -> Estimate:
         """Returns the posterior mean: linear in z for each component, weighted by Bayes' rule."""
         means, sds = jnp.asarray(self._means(), float), jnp.asarray(self._sds(), float)
         offset = self.coordinates(z / path.alpha(gamma)) - means

@@ -4,11 +4,12 @@
 import abc
 
 import numpy as np
-from jaxtyping import Array, Float, Real
+from jaxtyping import Float, Real
 
 from vdmkit.denoiser import Estimate
 from vdmkit.errors import RecipeError
 from vdmkit.noise import AbstractPath
+from vdmkit.typing import Image, Scalar
 
 _SDS = (1e-4, 1e2)  # narrower, the logs overflow float64; wider, the bins' masses lose more than 1e-12 to rounding
 Rows = tuple[tuple[float, ...], ...]
@@ -33,7 +34,7 @@ class AbstractDistribution(abc.ABC):
         """Returns independent images, by numpy's `default_rng(seed)`."""
 
     @abc.abstractmethod
-    def estimate(self, z: Float[Array, "h w c"], gamma: Float[Array, ""], path: AbstractPath) -> Estimate:
+    def estimate(self, z: Image, gamma: Scalar, path: AbstractPath) -> Estimate:
         """Returns the exact posterior estimate of the image given its latent z = alpha x + sigma eps."""
 
 

@@ -8,6 +8,7 @@ from vdmkit.denoiser import AbstractPrediction, Estimate
 from vdmkit.distribution._distribution import AbstractDistribution
 from vdmkit.noise import AbstractPath
 from vdmkit.registry import register
+from vdmkit.typing import Image, Scalar
 
 
 @register("prediction", "exact")
@@ -21,7 +22,5 @@ class Exact(AbstractPrediction):
     distribution: AbstractDistribution = eqx.field(static=True)
     outputs: int = eqx.field(static=True, default=1, init=False)
 
-    def __call__(
-        self, output: Float[Array, "h w c 1"], z: Float[Array, "h w c"], gamma: Float[Array, ""], path: AbstractPath
-    ) -> Estimate:
+    def __call__(self, output: Float[Array, "h w c 1"], z: Image, gamma: Scalar, path: AbstractPath) -> Estimate:
         return self.distribution.estimate(z, gamma, path)

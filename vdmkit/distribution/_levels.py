@@ -20,6 +20,7 @@ from vdmkit.distribution._distribution import AbstractDistribution, Rows, check_
 from vdmkit.errors import RecipeError
 from vdmkit.noise import AbstractPath
 from vdmkit.observation import level_values
+from vdmkit.typing import Image, Scalar
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,10 @@ class LevelMixture(AbstractDistribution):
         x = self._by_pixel(self.means)[component] + self._by_pixel(self.sds)[component] * noise
         return np.clip(np.floor((x + 1) / 2 * self.levels), 0, self.levels - 1).astype(np.uint8)
 
-    def estimate(self, z: Float[Array, "h w c"], gamma: Float[Array, ""], path: AbstractPath) -> Estimate:
+    def estimate(self, z: Image, gamma: Scalar, path: AbstractPath) -> Estimate:
         return estimate_from_logits(self.posterior(z, gamma, path), level_values(self.levels), z, gamma, path)
 
-    def posterior(
-        self, z: Float[Array, "h w c"], gamma: Float[Array, ""], path: AbstractPath
-    ) -> Float[Array, "h w c v"]:
+    def posterior(self, z: Image, gamma: Scalar, path: AbstractPath) -> Float[Array, "h w c v"]:
         """Returns log p(x_j = level k | z) of every pixel, where z = alpha x + sigma eps is the whole latent."""
         evidence = -0.5 * jnp.exp(-gamma) * (z[..., None] / path.alpha(gamma) - level_values(self.levels)) ** 2
         # The maximum is common to all components. Summed over the pixels of a latent far from the levels it may reach

@@ -32,22 +32,23 @@ from vdmkit.denoiser import Estimate
 from vdmkit.errors import RecipeError
 from vdmkit.kernel._kernel import AbstractKernel, AbstractStep, part_of_noise
 from vdmkit.registry import register
+from vdmkit.typing import Image, Scalar
 
 Measured = Annotated[float, Ge(-100), Le(100)]  # gamma
 Error = Annotated[float, Gt(0), Le(1e12)]
 
 
 class _GaussianStep(AbstractStep):
-    mean: Float[Array, "h w c"]
-    sd: Float[Array, ""]
+    mean: Image
+    sd: Scalar
 
-    def sample(self, noise: Float[Array, "n h w c"]) -> Float[Array, "h w c"]:
+    def sample(self, noise: Float[Array, "n h w c"]) -> Image:
         return self.mean + self.sd * noise[0]
 
-    def log_prob(self, y_s: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+    def log_prob(self, y_s: Image) -> Image:
         return jax.scipy.stats.norm.logpdf(y_s, self.mean, self.sd)
 
-    def cdf(self, y_s: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+    def cdf(self, y_s: Image) -> Image:
         return jax.scipy.stats.norm.cdf(y_s, self.mean, self.sd)
 
 
@@ -55,12 +56,10 @@ class AbstractGaussianKernel(AbstractKernel):
     """A kernel of Gaussian steps; an implementer supplies m at gamma_t."""
 
     @abc.abstractmethod
-    def error(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
+    def error(self, gamma: Scalar) -> Scalar:
         """Returns m >= 0, the mean squared error of a value of eps_hat."""
 
-    def __call__(
-        self, estimate: Estimate, y_t: Float[Array, "h w c"], gamma_t: Float[Array, ""], gamma_s: Float[Array, ""]
-    ) -> AbstractStep:
+    def __call__(self, estimate: Estimate, y_t: Image, gamma_t: Scalar, gamma_s: Scalar) -> AbstractStep:
         c, s_t = part_of_noise(gamma_t, gamma_s), jnp.exp(gamma_t / 2)
         variance = c * (jnp.exp(gamma_s) + c * s_t**2 * self.error(gamma_t))
         variance = jnp.where(jnp.isneginf(gamma_s), 0.0, variance)  # a step to the image itself is deterministic
@@ -69,13 +68,13 @@ class AbstractGaussianKernel(AbstractKernel):
     def kl(
         self,
         estimate: Estimate,
-        x: Float[Array, "h w c"],
-        eps: Float[Array, "h w c"],
-        gamma_t: Float[Array, ""],
-        gamma_s: Float[Array, ""],
+        x: Image,
+        eps: Image,
+        gamma_t: Scalar,
+        gamma_s: Scalar,
         *,
         key: PRNGKeyArray,
-    ) -> Float[Array, "h w c"]:
+    ) -> Image:
         rate = jnp.expm1(gamma_t - gamma_s)
         u = self.error(gamma_t) * rate
         return 0.5 * (jnp.log1p(u) - u / (1 + u) + rate * (eps - estimate.eps_hat) ** 2 / (1 + u))
@@ -83,12 +82,12 @@ class AbstractGaussianKernel(AbstractKernel):
     def log_ratio(
         self,
         estimate: Estimate,
-        x: Float[Array, "h w c"],
-        eps: Float[Array, "h w c"],
-        n: Float[Array, "h w c"],
-        gamma_t: Float[Array, ""],
-        gamma_s: Float[Array, ""],
-    ) -> Float[Array, "h w c"]:
+        x: Image,
+        eps: Image,
+        n: Image,
+        gamma_t: Scalar,
+        gamma_s: Scalar,
+    ) -> Image:
         rate = jnp.expm1(gamma_t - gamma_s)
         u, delta = self.error(gamma_t) * rate, jnp.sqrt(rate) * (estimate.eps_hat - eps)
         return -0.5 * jnp.log1p(u) + (0.5 * u * n**2 - n * delta - 0.5 * delta**2) / (1 + u)
@@ -107,7 +106,7 @@ class GaussianKernel(AbstractGaussianKernel):
     variance: Literal["small", "large"] = eqx.field(static=True, default="small")
     noise_draws: int = eqx.field(static=True, default=1, init=False)
 
-    def error(self, gamma: Float[Array, ""]) -> Float[Array, ""]:
+    def error(self, gamma: Scalar) -> Scalar:
         return jnp.zeros_like(gamma) if self.variance == "small" else jax.nn.sigmoid(-gamma)
 
 

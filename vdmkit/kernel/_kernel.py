@@ -15,21 +15,22 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit.denoiser import Estimate
 from vdmkit.registry import define_kind
+from vdmkit.typing import Image, Scalar
 
 
 class AbstractStep(eqx.Module):
     """The distribution p(y_s | y_t) of one image, with independent values given y_t."""
 
     @abc.abstractmethod
-    def sample(self, noise: Float[Array, "n h w c"]) -> Float[Array, "h w c"]:
+    def sample(self, noise: Float[Array, "n h w c"]) -> Image:
         """Returns y_s from n standard normal draws per value, where n is the kernel's `noise_draws`."""
 
     @abc.abstractmethod
-    def log_prob(self, y_s: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+    def log_prob(self, y_s: Image) -> Image:
         """Returns the log density of each value in nats."""
 
     @abc.abstractmethod
-    def cdf(self, y_s: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+    def cdf(self, y_s: Image) -> Image:
         """Returns the cumulative distribution function of each value."""
 
 
@@ -42,9 +43,7 @@ class AbstractKernel(eqx.Module):
     noise_draws: eqx.AbstractVar[int]
 
     @abc.abstractmethod
-    def __call__(
-        self, estimate: Estimate, y_t: Float[Array, "h w c"], gamma_t: Float[Array, ""], gamma_s: Float[Array, ""]
-    ) -> AbstractStep:
+    def __call__(self, estimate: Estimate, y_t: Image, gamma_t: Scalar, gamma_s: Scalar) -> AbstractStep:
         """Returns the step to gamma_s < gamma_t; at gamma_s = -inf, without noise, y_s is an image.
 
         Raises:
@@ -55,13 +54,13 @@ class AbstractKernel(eqx.Module):
     def kl(
         self,
         estimate: Estimate,
-        x: Float[Array, "h w c"],
-        eps: Float[Array, "h w c"],
-        gamma_t: Float[Array, ""],
-        gamma_s: Float[Array, ""],
+        x: Image,
+        eps: Image,
+        gamma_t: Scalar,
+        gamma_s: Scalar,
         *,
         key: PRNGKeyArray,
-    ) -> Float[Array, "h w c"]:
+    ) -> Image:
         """Returns KL(q(y_s | y_t, x) || p(y_s | y_t)) of each value at y_t = x + s_t eps in nats, or an unbiased draw.
 
         Raises:
@@ -71,12 +70,12 @@ class AbstractKernel(eqx.Module):
     def log_ratio(
         self,
         estimate: Estimate,
-        x: Float[Array, "h w c"],
-        eps: Float[Array, "h w c"],
-        n: Float[Array, "h w c"],
-        gamma_t: Float[Array, ""],
-        gamma_s: Float[Array, ""],
-    ) -> Float[Array, "h w c"]:
+        x: Image,
+        eps: Image,
+        n: Image,
+        gamma_t: Scalar,
+        gamma_s: Scalar,
+    ) -> Image:
         """Returns log p(y_s | y_t) - log q(y_s | y_t, x) of each value in nats.
 
         Here y_t = x + s_t eps, and n is the standard normal draw of y_s from q. The mean of the negative over n is the
@@ -96,6 +95,6 @@ class AbstractKernel(eqx.Module):
 define_kind("kernel", "p(z_s | z_t), the reverse step when steps are finite", AbstractKernel)
 
 
-def part_of_noise(gamma_t: Float[Array, ""], gamma_s: Float[Array, ""]) -> Float[Array, ""]:
+def part_of_noise(gamma_t: Scalar, gamma_s: Scalar) -> Scalar:
     """Returns c, the share of the noise that a step removes."""
     return -jnp.expm1(gamma_s - gamma_t)

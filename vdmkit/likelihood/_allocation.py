@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vdmkit.typing import Scalar
+
 _CELLS = 128
 _PAD = 256
 _MANY, _SHIFTS = 256, 16
@@ -39,9 +41,9 @@ class Allocation(eqx.Module):
     weight: Float[Array, " c"]
     mean: Float[Array, " c"]
     ends: Float[Array, " c"]
-    total: Float[Array, ""]
+    total: Scalar
 
-    def __call__(self, u: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
+    def __call__(self, u: Scalar) -> tuple[Scalar, Scalar, Scalar]:
         """Returns gamma, weight and m of the draw for u, uniform on [0, 1)."""
         c = jnp.minimum(jnp.searchsorted(self.ends, u, side="right"), len(self.ends) - 1)
         start = jnp.where(c > 0, self.ends[c - 1], 0.0)

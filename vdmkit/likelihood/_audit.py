@@ -22,6 +22,7 @@ from vdmkit.noise import AbstractSchedule, ends_of
 from vdmkit.objective import Elbo, Objective, Uniform, bits_per_dim
 from vdmkit.progress import Progress, track
 from vdmkit.randomness import fold_purpose
+from vdmkit.typing import Scalar
 
 _DRAWS, _DRAWS_IN_TIME = 64, 512
 _STEPS = (FEW_STEPS, 64, 128, 256)
@@ -35,7 +36,7 @@ class _Curved(AbstractSchedule):
     gamma_min: float
     gamma_max: float
 
-    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, t: Scalar) -> Scalar:
         return self.gamma_min + (self.gamma_max - self.gamma_min) * (t + t**2) / 2
 
 
@@ -104,11 +105,11 @@ def _decoder_excess(model: DiffusionModel, images: Real[np.ndarray, "n h w c"], 
         return 0.0
     gamma_0 = model.schedule(jnp.zeros(()))
 
-    def log_sum(image: Array, key: Array) -> Float[Array, ""]:
+    def log_sum(image: Array, key: Array) -> Scalar:
         eps = jax.random.normal(key, image.shape, dtype=float)
         z_0 = model.observation.encode(image) + jnp.exp(gamma_0 / 2) * eps
 
-        def log_prob(level: Array) -> Float[Array, ""]:
+        def log_prob(level: Array) -> Scalar:
             return model.observation.log_prob(
                 image.at[0, 0, 0].set(level), z_0, gamma_0, lambda: model.x_hat(z_0, gamma_0)
             )

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, Real
 from vdmkit.denoiser import Categorical
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import diffuse
+from vdmkit.typing import Image, Scalar
 
 COUNT = 3
 _FREE_DRAWS = 16
@@ -40,9 +41,9 @@ class Controls(eqx.Module):
     def __call__(
         self,
         model: DiffusionModel,
-        x: Float[Array, "h w c"],
-        gamma: Float[Array, ""],
-        eps: Float[Array, "h w c"],
+        x: Image,
+        gamma: Scalar,
+        eps: Image,
         *,
         key: PRNGKeyArray,
     ) -> Float[Array, " 3"]:
@@ -50,21 +51,19 @@ class Controls(eqx.Module):
         first, second = (eps**2).sum() - eps.size, self._gaussian(model, x, gamma, eps)
         return jnp.stack([first, second, self._of_pixels(model, x, gamma, eps, key)])
 
-    def _gaussian(self, model: DiffusionModel, x: Array, gamma: Array, eps: Array) -> Float[Array, ""]:
+    def _gaussian(self, model: DiffusionModel, x: Array, gamma: Array, eps: Array) -> Scalar:
         alpha, sigma = model.path.alpha(gamma), model.path.sigma(gamma)
         y, noise = (v if self.axes is None else v @ self.axes for v in (x.ravel() - self.mean, eps.ravel()))
         gain = sigma / (alpha**2 * self.variances + sigma**2)
         loss = ((noise - gain * (alpha * y + sigma * noise)) ** 2).sum()
         return loss - ((gain * alpha * y) ** 2 + (1 - sigma * gain) ** 2).sum()
 
-    def _of_pixels(
-        self, model: DiffusionModel, x: Array, gamma: Array, eps: Array, key: PRNGKeyArray
-    ) -> Float[Array, ""]:
+    def _of_pixels(self, model: DiffusionModel, x: Array, gamma: Array, eps: Array, key: PRNGKeyArray) -> Scalar:
         independent = self.independent
         if independent is None:
             return jnp.zeros((), x.dtype)
 
-        def loss(eps: Array) -> Float[Array, ""]:
+        def loss(eps: Array) -> Scalar:
             z = diffuse(model.path, gamma, x, eps)
             estimate = independent(jnp.zeros((*x.shape, independent.outputs), x.dtype), z, gamma, model.path)
             return ((eps - estimate.eps_hat) ** 2).sum()

@@ -8,14 +8,13 @@ Continuous data are not dequantized.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, Real
+from jaxtyping import Array, PRNGKeyArray, Real
 
 from vdmkit.model import DiffusionModel
+from vdmkit.typing import Image, Scalar
 
 
-def uniform(
-    model: DiffusionModel, image: Real[Array, "h w c"], key: PRNGKeyArray
-) -> tuple[Float[Array, "h w c"], Float[Array, ""]]:
+def uniform(model: DiffusionModel, image: Real[Array, "h w c"], key: PRNGKeyArray) -> tuple[Image, Scalar]:
     """Draws z_0 uniformly in the bin: log q = -d log(alpha_0 w) (Theis et al. 2016, arXiv 1511.01844)."""
     x, width = model.observation.encode(image), model.observation.spacing
     log_alpha = model.path.log_alpha(model.schedule(jnp.zeros(())))
@@ -23,9 +22,7 @@ def uniform(
     return jnp.exp(log_alpha) * (x + width * (u - 0.5)), -x.size * (jnp.log(width) + log_alpha)
 
 
-def truncated_normal(
-    model: DiffusionModel, image: Real[Array, "h w c"], key: PRNGKeyArray
-) -> tuple[Float[Array, "h w c"], Float[Array, ""]]:
+def truncated_normal(model: DiffusionModel, image: Real[Array, "h w c"], key: PRNGKeyArray) -> tuple[Image, Scalar]:
     r"""Draws z_0 = alpha_0 x + sigma_0 eps, as in training, with eps ~ N(0, 1) truncated at the edges +-tau of the bin.
 
     tau = alpha_0 w / (2 sigma_0) = exp(-gamma_0 / 2) w / 2; with Z = erf(tau / sqrt 2),
@@ -52,9 +49,7 @@ def _truncated_normal(tau: Array, like: Array, key: PRNGKeyArray) -> tuple[Array
     return eps, -(eps**2).sum() / 2 - like.size * (jnp.log(2 * jnp.pi) / 2 + jnp.log(mass))
 
 
-def none(
-    model: DiffusionModel, image: Real[Array, "h w c"], key: PRNGKeyArray
-) -> tuple[Float[Array, "h w c"], Float[Array, ""]]:
+def none(model: DiffusionModel, image: Real[Array, "h w c"], key: PRNGKeyArray) -> tuple[Image, Scalar]:
     """Returns z_0 = alpha_0 x for continuous data of density p(z_0) alpha_0^d (Song et al. 2021, arXiv 2011.13456)."""
     x = model.observation.encode(image)
     log_alpha = model.path.log_alpha(model.schedule(jnp.zeros(())))

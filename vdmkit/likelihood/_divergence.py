@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from vdmkit.typing import Image, Scalar
+
 
 class Probes(eqx.Module):
     """The probes along one trajectory: `count` random vectors with entries +-1 or N(0, 1), or the d exact ones."""
@@ -36,13 +38,13 @@ class Probes(eqx.Module):
 
 
 def value_and_divergence(
-    f: Callable[[Float[Array, "h w c"]], Float[Array, "h w c"]],
-    z: Float[Array, "h w c"],
+    f: Callable[[Image], Image],
+    z: Image,
     probes: Float[Array, "p h w c"],
-) -> tuple[Float[Array, "h w c"], Float[Array, ""]]:
+) -> tuple[Image, Scalar]:
     """Returns f(z) and the mean of v^T J v over the probes, by one call of f and one JVP per probe."""
 
-    def along(v: Float[Array, "h w c"]) -> tuple[Array, Array]:
+    def along(v: Image) -> tuple[Array, Array]:
         value, tangent = jax.jvp(f, (z,), (v,))
         return value, (v * tangent).sum()
 

@@ -21,20 +21,19 @@ from jaxtyping import Array, Bool, Float, Int
 from vdmkit.integrator import Integrator, State
 from vdmkit.likelihood._divergence import value_and_divergence
 from vdmkit.model import DiffusionModel
+from vdmkit.typing import Image, Scalar
 
 
 class Transport(eqx.Module):
     """The end z_1 of the flow from z_0, and int div in nats. `calls` counts evaluations of the field."""
 
-    z_1: Float[Array, "h w c"]
-    volume: Float[Array, ""]
+    z_1: Image
+    volume: Scalar
     calls: Int[Array, ""]
     failed: Bool[Array, ""]
 
 
-def transport(
-    model: DiffusionModel, z_0: Float[Array, "h w c"], probes: Float[Array, "p h w c"], integrator: Integrator
-) -> Transport:
+def transport(model: DiffusionModel, z_0: Image, probes: Float[Array, "p h w c"], integrator: Integrator) -> Transport:
     """Solves the flow from gamma_0 to gamma_1, with the same probes of the divergence all the way."""
     gamma_0, gamma_1 = model.schedule(jnp.zeros(())), model.schedule(jnp.ones(()))
     start = (z_0, jnp.zeros((), z_0.dtype))
@@ -48,7 +47,7 @@ def transport(
     return Transport(z_1, z_0.size * (linear + mean_divergence), calls, ~(finite & arrived))
 
 
-def log_prior(model: DiffusionModel, z_1: Float[Array, "h w c"]) -> Float[Array, ""]:
+def log_prior(model: DiffusionModel, z_1: Image) -> Scalar:
     """Returns log p_1(z_1) in nats, p_1 = N(0, (alpha_1^2 + sigma_1^2) I)."""
     gamma_1 = model.schedule(jnp.ones(()))
     scale = model.path.scale(gamma_1)

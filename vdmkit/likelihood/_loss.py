@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from vdmkit.kernel import AbstractKernel
 from vdmkit.model import DiffusionModel
 from vdmkit.objective import eps_error, step_loss
+from vdmkit.typing import Image, Scalar
 
 
 class AbstractLoss(eqx.Module):
@@ -23,12 +24,12 @@ class AbstractLoss(eqx.Module):
     def __call__(
         self,
         model: DiffusionModel,
-        x: Float[Array, "h w c"],
-        gamma: Float[Array, ""],
-        eps: Float[Array, "h w c"],
+        x: Image,
+        gamma: Scalar,
+        eps: Image,
         *,
         key: PRNGKeyArray,
-    ) -> Float[Array, ""]:
+    ) -> Scalar:
         """Returns the loss in nats, divided by the rate."""
 
 
@@ -38,12 +39,12 @@ class ContinuousLoss(AbstractLoss):
     def __call__(
         self,
         model: DiffusionModel,
-        x: Float[Array, "h w c"],
-        gamma: Float[Array, ""],
-        eps: Float[Array, "h w c"],
+        x: Image,
+        gamma: Scalar,
+        eps: Image,
         *,
         key: PRNGKeyArray,
-    ) -> Float[Array, ""]:
+    ) -> Scalar:
         return eps_error(model, x, gamma, eps, {})
 
 
@@ -56,12 +57,12 @@ class StepLoss(AbstractLoss):
     def __call__(
         self,
         model: DiffusionModel,
-        x: Float[Array, "h w c"],
-        gamma: Float[Array, ""],
-        eps: Float[Array, "h w c"],
+        x: Image,
+        gamma: Scalar,
+        eps: Image,
         *,
         key: PRNGKeyArray,
-    ) -> Float[Array, ""]:
+    ) -> Scalar:
         i = jnp.maximum(jnp.argmin(jnp.abs(self.gammas - gamma)), 1)
         gamma_t, gamma_s = self.gammas[i], self.gammas[i - 1]
         loss = step_loss(model, self.kernel, x, eps, gamma_t, gamma_s, {}, key=key)

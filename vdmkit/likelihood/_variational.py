@@ -39,6 +39,7 @@ from vdmkit.noise import AbstractGrid, AbstractSchedule, UniformInTime, steps_of
 from vdmkit.objective import prior_loss, reconstruction_loss
 from vdmkit.randomness import fold_purpose
 from vdmkit.registry import Choice, built, register
+from vdmkit.typing import Image, Scalar
 
 _MOST = 2**20  # draws per estimate
 _MARGIN = 1.3  # the errors of the variance are about 10% in the pilot, and as much in a pass of many images
@@ -54,12 +55,12 @@ class Explained(eqx.Module):
     def __call__(
         self,
         model: DiffusionModel,
-        x: Float[Array, "h w c"],
-        gamma: Float[Array, ""],
-        eps: Float[Array, "h w c"],
+        x: Image,
+        gamma: Scalar,
+        eps: Image,
         *,
         key: PRNGKeyArray,
-    ) -> Float[Array, ""]:
+    ) -> Scalar:
         """Returns the explained part at one draw, with mean zero over eps and `key`."""
         coefficients = jax.vmap(lambda column: jnp.interp(gamma, self.gamma, column), in_axes=1)(self.coefficients)
         return coefficients @ self.controls(model, x, gamma, eps, key=key)
@@ -237,7 +238,7 @@ def _diffusion(
     eps: Array,
     key_controls: PRNGKeyArray,
     key_loss: PRNGKeyArray,
-) -> Float[Array, ""]:
+) -> Scalar:
     gamma, weight, mean = plan.allocation(u)
     loss = plan.loss(model, x, gamma, eps, key=key_loss)
     if plan.explained is not None:

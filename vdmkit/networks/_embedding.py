@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit.networks._layers import Dense
 from vdmkit.networks._network import Condition
+from vdmkit.typing import Image, Scalar
 
 FREQUENCIES = (64, 128)
 """Frequencies in cycles per unit of z. On clean data the first distinguishes odd from even levels."""
@@ -31,7 +32,7 @@ class Conditioning(eqx.Module):
         self.dense1 = Dense(width, width, key1)
         self.gamma_range = gamma_range
 
-    def __call__(self, gamma: Float[Array, ""], condition: Condition) -> Float[Array, " width"]:
+    def __call__(self, gamma: Scalar, condition: Condition) -> Float[Array, " width"]:
         low, high = self.gamma_range
         augmented = jnp.asarray(condition.get("augmented", 0.0), gamma.dtype)
         embedding = sinusoid((gamma - low) / (high - low), self.dense0.kernel.shape[0] - 1)
@@ -39,14 +40,14 @@ class Conditioning(eqx.Module):
         return jax.nn.silu(self.dense1(hidden))
 
 
-def sinusoid(tau: Float[Array, ""], size: int) -> Float[Array, " size"]:
+def sinusoid(tau: Scalar, size: int) -> Float[Array, " size"]:
     """Returns sines, then cosines, of 1000 tau at size / 2 geometric frequencies from 1 down to 1/10000."""
     frequencies = np.geomspace(1, 1e-4, size // 2)
     angles = 1000 * tau * frequencies.astype(tau.dtype)
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)])
 
 
-def with_fourier_features(z: Float[Array, "h w c"]) -> Float[Array, "h w 5*c"]:
+def with_fourier_features(z: Image) -> Float[Array, "h w 5*c"]:
     """Returns z, then the sine and then the cosine of 2 pi f z for every channel and, within it, every f.
 
     They show a network details as fine as one level of 256 (Kingma et al. 2021, arXiv 2107.00630v6, appendix

@@ -13,6 +13,7 @@ from vdmkit.errors import RecipeError
 from vdmkit.limits import PartialShare
 from vdmkit.networks._network import AbstractNetwork, Condition
 from vdmkit.registry import Choice, register
+from vdmkit.typing import Image, Scalar
 
 
 @register("network", "labelled")
@@ -54,8 +55,8 @@ class Labelled(AbstractNetwork):
 
     def __call__(
         self,
-        z: Float[Array, "h w c"],
-        gamma: Float[Array, ""],
+        z: Image,
+        gamma: Scalar,
         condition: Condition,
         *,
         key: PRNGKeyArray | None = None,

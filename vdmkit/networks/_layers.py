@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from vdmkit.typing import Image
+
 LECUN_NORMAL = jax.nn.initializers.lecun_normal()
 """Normal of variance 1 / fan-in, truncated at two standard deviations and rescaled: Flax's default."""
 
@@ -84,12 +86,12 @@ class GroupNorm(eqx.Module):
         self.bias = jnp.zeros(channels)
         self.groups = groups
 
-    def __call__(self, x: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+    def __call__(self, x: Image) -> Image:
         centred = x - self._group_mean(x)
         variance = self._group_mean(jnp.square(centred))
         return centred * (self.scale * jax.lax.rsqrt(variance + EPSILON)) + self.bias
 
-    def _group_mean(self, x: Float[Array, "h w c"]) -> Float[Array, " c"]:
+    def _group_mean(self, x: Image) -> Float[Array, " c"]:
         """Returns the mean of each channel's group. It reduces over pixels first to keep the channels contiguous."""
         per_channel = jnp.mean(x, axis=(0, 1))
         per_group = jnp.mean(per_channel.reshape(self.groups, -1), axis=1)
@@ -118,7 +120,7 @@ class Attention(eqx.Module):
         self.proj_out = Dense(channels, channels, out_key, initializer=ZEROS)
         self.heads = heads
 
-    def __call__(self, x: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+    def __call__(self, x: Image) -> Image:
         n = self.norm(x).reshape(-1, x.shape[-1])
         q, k, v = (layer(n).reshape(len(n), self.heads, -1) for layer in (self.q, self.k, self.v))
         return x + self.proj_out(_attend(q, k, v).reshape(x.shape))
@@ -218,7 +220,7 @@ class Stage(eqx.Module):
         return h if self.attention is None else self.attention(h)
 
 
-def values_per_pixel(h: Float[Array, "h w ck"], z: Float[Array, "h w c"]) -> Float[Array, "h w c k"]:
+def values_per_pixel(h: Float[Array, "h w ck"], z: Image) -> Float[Array, "h w c k"]:
     """Splits the channels of the last layer into c times k, and adds z if k = 1.
 
     With a zero last layer the untrained network then predicts eps_hat = z, the best estimate at high noise levels

@@ -9,6 +9,7 @@ import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray, Real
 
 from vdmkit.registry import define_kind
+from vdmkit.typing import Image, Scalar
 
 Condition = Mapping[str, Real[Array, ""]]
 """Side information on one image: "augmented" (0 or 1), "label" (from 0). Networks ignore the names they do not use."""
@@ -30,8 +31,8 @@ class AbstractNetwork(eqx.Module):
     @abc.abstractmethod
     def __call__(
         self,
-        z: Float[Array, "h w c"],
-        gamma: Float[Array, ""],
+        z: Image,
+        gamma: Scalar,
         condition: Condition,
         *,
         key: PRNGKeyArray | None = None,

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit.networks._network import AbstractNetwork, Condition
 from vdmkit.registry import register
+from vdmkit.typing import Image, Scalar
 
 
 @register("network", "none")
@@ -17,8 +18,8 @@ class NoNetwork(AbstractNetwork):
 
     def __call__(
         self,
-        z: Float[Array, "h w c"],
-        gamma: Float[Array, ""],
+        z: Image,
+        gamma: Scalar,
         condition: Condition,
         *,
         key: PRNGKeyArray | None = None,

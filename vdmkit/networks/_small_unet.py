@@ -14,6 +14,7 @@ from vdmkit.networks._embedding import Conditioning
 from vdmkit.networks._layers import ZEROS, Attention, Conv, Dense, GroupNorm, ModulatedBlock, values_per_pixel
 from vdmkit.networks._network import AbstractNetwork, Condition
 from vdmkit.registry import register
+from vdmkit.typing import Image, Scalar
 
 GROUPS = 8
 HEADS = 2
@@ -70,8 +71,8 @@ class SmallUNet(AbstractNetwork):
 
     def __call__(
         self,
-        z: Float[Array, "h w c"],
-        gamma: Float[Array, ""],
+        z: Image,
+        gamma: Scalar,
         condition: Condition,
         *,
         key: PRNGKeyArray | None = None,
@@ -95,7 +96,7 @@ def _check_even(shape: tuple[int, int, int]) -> None:
         )
 
 
-def _fold_2x2(x: Float[Array, "h w c"]) -> Float[Array, "h//2 w//2 4*c"]:
+def _fold_2x2(x: Image) -> Float[Array, "h//2 w//2 4*c"]:
     h, w, c = x.shape
     return x.reshape(h // 2, 2, w // 2, 2, c).swapaxes(1, 2).reshape(h // 2, w // 2, 4 * c)
 

@@ -15,6 +15,7 @@ from vdmkit.networks._embedding import FREQUENCIES, Conditioning, with_fourier_f
 from vdmkit.networks._layers import ZEROS, Conv, GroupNorm, Stage, values_per_pixel
 from vdmkit.networks._network import AbstractNetwork, Condition
 from vdmkit.registry import register
+from vdmkit.typing import Image, Scalar
 
 GROUPS = 32
 
@@ -68,8 +69,8 @@ class VDMUNet(AbstractNetwork):
 
     def __call__(
         self,
-        z: Float[Array, "h w c"],
-        gamma: Float[Array, ""],
+        z: Image,
+        gamma: Scalar,
         condition: Condition,
         *,
         key: PRNGKeyArray | None = None,

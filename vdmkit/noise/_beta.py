@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from annotated_types import Ge, Le, Lt
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from vdmkit.noise._schedule import AbstractSchedule
 from vdmkit.registry import register
+from vdmkit.typing import Scalar
 
 Rate = Annotated[float, Ge(1e-4), Le(60)]  # gamma_1 is about the mean of both rates
 Start = Annotated[float, Ge(1e-8), Lt(1)]
@@ -51,7 +52,7 @@ class LinearBeta(AbstractSchedule):
         self.gamma_min = start + math.log(-math.expm1(-start))
         self.gamma_max = end + math.log(-math.expm1(-end))
 
-    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, t: Scalar) -> Scalar:
         integral = self._integral(self.epsilon + (1 - self.epsilon) * t)
         return integral + jnp.log(-jnp.expm1(-integral))  # log(expm1(B)), which neither overflows nor cancels
 
@@ -81,6 +82,6 @@ class SubVpLinearBeta(AbstractSchedule):
         ends = self.vp.gamma_min, self.vp.gamma_max
         self.gamma_min, self.gamma_max = (2 * gamma - float(np.logaddexp(0, gamma)) for gamma in ends)
 
-    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, t: Scalar) -> Scalar:
         gamma = self.vp(t)
         return 2 * gamma - jax.nn.softplus(gamma)

@@ -22,13 +22,14 @@ from scipy.special import expit, ndtr
 from vdmkit.limits import MAX_GAMMA, Gamma, LogSigma, Sigma, Width
 from vdmkit.noise._schedule import AbstractSchedule
 from vdmkit.registry import register
+from vdmkit.typing import Scalar
 
 Argument = Annotated[float, Ge(-MAX_GAMMA), Le(MAX_GAMMA)]
 Rho = Annotated[float, Ge(0.5), Le(100)]
 Resolution = Annotated[float, Ge(1), Le(65_536)]
 
 
-def _between(low: float, high: float, t: Float[Array, ""]) -> Float[Array, ""]:
+def _between(low: float, high: float, t: Scalar) -> Scalar:
     return low * (1 - t) + high * t  # exact at both ends, even if they differ much in size
 
 
@@ -40,7 +41,7 @@ class FixedLinear(AbstractSchedule):
     gamma_min: Gamma = eqx.field(static=True, default=-13.3)
     gamma_max: Gamma = eqx.field(static=True, default=5.0)
 
-    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, t: Scalar) -> Scalar:
         return self.gamma_min + (self.gamma_max - self.gamma_min) * t
 
 
@@ -59,7 +60,7 @@ class LearnedLinear(AbstractSchedule):
         self.gamma_min = gamma_min
         self.gamma_max = gamma_max
 
-    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, t: Scalar) -> Scalar:
         return self.b[0] + jnp.abs(self.w[0]) * t
 
 
@@ -71,7 +72,7 @@ class Cosine(AbstractSchedule):
     gamma_min: Gamma = eqx.field(static=True, default=-13.3)
     gamma_max: Gamma = eqx.field(static=True, default=5.0)
 
-    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, t: Scalar) -> Scalar:
         first, last = (math.atan(math.exp(gamma / 2)) for gamma in (self.gamma_min, self.gamma_max))
         return 2 * jnp.log(jnp.tan(_between(first, last, t)))
 
@@ -84,7 +85,7 @@ class FlowMatching(AbstractSchedule):
     gamma_min: Gamma = eqx.field(static=True, default=-13.3)
     gamma_max: Gamma = eqx.field(static=True, default=13.3)
 
-    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, t: Scalar) -> Scalar:
         first, last = (float(expit(gamma / 2)) for gamma in (self.gamma_min, self.gamma_max))
         return 2 * logit(_between(first, last, t))
 
@@ -99,7 +100,7 @@ class LogLinear(AbstractSchedule):
     def __init__(self, *, sigma_min: Sigma = 0.01, sigma_max: Sigma = 50.0):
         self.gamma_min, self.gamma_max = 2 * math.log(sigma_min), 2 * math.log(sigma_max)
 
-    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, t: Scalar) -> Scalar:
         return _between(self.gamma_min, self.gamma_max, t)
 
 
@@ -117,7 +118,7 @@ class Karras(AbstractSchedule):
         self.rho = rho
         self.gamma_min, self.gamma_max = 2 * math.log(sigma_min), 2 * math.log(sigma_max)
 
-    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, t: Scalar) -> Scalar:
         first, last = (math.exp(gamma / 2 / self.rho) for gamma in (self.gamma_min, self.gamma_max))
         return 2 * self.rho * jnp.log(_between(first, last, t))
 
@@ -138,7 +139,7 @@ class LogNormal(AbstractSchedule):
         self.mean, self.std = mean, std
         self.gamma_min, self.gamma_max = 2 * math.log(sigma_min), 2 * math.log(sigma_max)
 
-    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, t: Scalar) -> Scalar:
         # Computed from the nearer tail of the normal distribution: 1 - u would round the noisy tail away.
         scores = [(gamma / 2 - self.mean) / self.std for gamma in (self.gamma_min, self.gamma_max)]
         below = _between(float(ndtr(scores[0])), float(ndtr(scores[1])), t)
@@ -167,7 +168,7 @@ class Sigmoid(AbstractSchedule):
     end: Argument = eqx.field(static=True, default=3.0)
     tau: Width = eqx.field(static=True, default=1.0)
 
-    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, t: Scalar) -> Scalar:
         first, last = (float(expit(u / self.tau)) for u in (self.start, self.end))
         # sigma^2 and alpha^2 = 1 - sigma^2 at both ends, instead of 0 and 1
         noise_0, noise_1 = (float(expit(gamma)) for gamma in (self.gamma_min, self.gamma_max))
@@ -206,5 +207,5 @@ class ShiftedCosine(AbstractSchedule):
         self.cosine = Cosine(gamma_min=gamma_min, gamma_max=gamma_max)
         self.gamma_min, self.gamma_max = gamma_min + self.shift, gamma_max + self.shift
 
-    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, t: Scalar) -> Scalar:
         return self.cosine(t) + self.shift

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from vdmkit.errors import RecipeError
 from vdmkit.noise._schedule import AbstractSchedule, ends_of, gammas_of
 from vdmkit.registry import define_kind, register
+from vdmkit.typing import Scalar
 
 _OFF = 1e-3  # more than the rounding of gamma in float32
 
@@ -27,9 +28,7 @@ class AbstractGrid(eqx.Module):
     def __call__(self, schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_plus_1"]:
         """Returns T + 1 gammas that fall from gamma_1 to gamma_0."""
 
-    def ends_of_step(
-        self, schedule: AbstractSchedule, t: Float[Array, ""], steps: int
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    def ends_of_step(self, schedule: AbstractSchedule, t: Scalar, steps: int) -> tuple[Scalar, Scalar]:
         """Returns gamma_t and gamma_s of step number t T, where t is one of 1/T, 2/T, ..., 1."""
         gammas = self(schedule, steps)[::-1]
         i = jnp.round(t * steps).astype(int)
@@ -46,9 +45,7 @@ class UniformInTime(AbstractGrid):
     def __call__(self, schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_plus_1"]:
         return gammas_of(schedule, steps)[::-1]
 
-    def ends_of_step(
-        self, schedule: AbstractSchedule, t: Float[Array, ""], steps: int
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    def ends_of_step(self, schedule: AbstractSchedule, t: Scalar, steps: int) -> tuple[Scalar, Scalar]:
         """Computes the two ends without the gammas of the other steps."""
         return schedule(t), schedule(t - 1 / steps)
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from vdmkit.limits import Gamma
 from vdmkit.noise._schedule import AbstractSchedule
 from vdmkit.registry import register
+from vdmkit.typing import Scalar
 
 
 class _Positive(eqx.Module):
@@ -55,7 +56,7 @@ class LearnedMonotone(AbstractSchedule):
         self.gamma_min = gamma_min
         self.gamma_max = gamma_max
 
-    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, t: Scalar) -> Scalar:
         t = t[None]
         hidden = 2 * (jax.nn.sigmoid(self.l2(2 * (t - 0.5))) - 0.5)
         return (self.l1(t) + self.l3(hidden) / hidden.size)[0]

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from vdmkit.limits import Gamma, PartialShare
 from vdmkit.noise._schedule import AbstractSchedule
 from vdmkit.registry import register
+from vdmkit.typing import Scalar
 
 
 @register("schedule", "piecewise_linear")
@@ -46,7 +47,7 @@ class PiecewiseLinear(AbstractSchedule):
         self.logits = jnp.zeros(pieces)
         self.floor, self.gamma_min, self.gamma_max = floor, gamma_min, gamma_max
 
-    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, t: Scalar) -> Scalar:
         n = len(self.logits)
         share = self.floor / n + (1 - self.floor) * jax.nn.softmax(self.logits)
         after = jnp.cumsum(share)  # share of the rise up to the end of each piece

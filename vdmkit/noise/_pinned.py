@@ -11,6 +11,7 @@ from vdmkit.errors import RecipeError
 from vdmkit.limits import Gamma
 from vdmkit.noise._schedule import AbstractSchedule
 from vdmkit.registry import Choice, built, register
+from vdmkit.typing import Scalar
 
 _NETWORK = Choice("schedule", "learned_monotone")
 
@@ -53,13 +54,13 @@ class Pinned(AbstractSchedule):
         self.learned_ends = jnp.array([gamma_min, gamma_max], dtype=float) if ends == "learned" else None
         self.gamma_min, self.gamma_max = gamma_min, gamma_max
 
-    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, t: Scalar) -> Scalar:
         first, last = self.interior(jnp.zeros_like(t)), self.interior(jnp.ones_like(t))
         share = (self.interior(t) - first) / (last - first)
         gamma_0, gamma_1 = self._ends()
         return gamma_0 * (1 - share) + gamma_1 * share  # exact at both ends
 
-    def _ends(self) -> tuple[Float[Array, ""] | float, Float[Array, ""] | float]:
+    def _ends(self) -> tuple[Scalar | float, Scalar | float]:
         """Returns the ends in order, even if training has made them cross."""
         if self.learned_ends is None:
             return self.gamma_min, self.gamma_max

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vdmkit.noise._path import AbstractPath
+from vdmkit.typing import Scalar
 
 
 def diffuse(
-    path: AbstractPath, gamma: Float[Array, ""], x: Float[Array, "*shape"], eps: Float[Array, "*shape"]
+    path: AbstractPath, gamma: Scalar, x: Float[Array, "*shape"], eps: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
     """Returns z_t = alpha_t x + sigma_t eps."""
     return path.alpha(gamma) * x + path.sigma(gamma) * eps
@@ -22,11 +23,11 @@ def diffuse(
 
 def reverse(
     path: AbstractPath,
-    gamma_s: Float[Array, ""],
-    gamma_t: Float[Array, ""],
+    gamma_s: Scalar,
+    gamma_t: Scalar,
     z_t: Float[Array, "*shape"],
     eps: Float[Array, "*shape"],
-) -> tuple[Float[Array, "*shape"], Float[Array, ""]]:
+) -> tuple[Float[Array, "*shape"], Scalar]:
     """Returns mean and standard deviation of q(z_s | z_t, x), where z_t = alpha_t x + sigma_t eps (App. A, eq. 33).
 
     With eps_hat instead of eps this is the paper's reverse model p(z_s | z_t). The mean is written in eps to avoid

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from vdmkit.errors import RecipeError
 from vdmkit.limits import MAX_GAMMA
 from vdmkit.registry import define_kind
+from vdmkit.typing import Scalar
 
 _PANELS = 8000
 _PARTS = 20  # gamma must rise on each of them
@@ -38,14 +39,14 @@ class AbstractSchedule(eqx.Module):
             raise RecipeError(f"gamma_min = {self.gamma_min:g} must be below gamma_max = {self.gamma_max:g}.")
 
     @abc.abstractmethod
-    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, t: Scalar) -> Scalar:
         """Returns gamma(t) for one t in [0, 1]."""
 
 
 define_kind("schedule", "gamma(t) = -log SNR(t), from data (t = 0) to noise (t = 1)", AbstractSchedule, ("key",))
 
 
-def gamma_and_derivative(schedule: AbstractSchedule, t: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def gamma_and_derivative(schedule: AbstractSchedule, t: Scalar) -> tuple[Scalar, Scalar]:
     """Returns gamma(t) and dgamma/dt, by forward-mode differentiation."""
     return jax.jvp(schedule, (t,), (jnp.ones_like(t),))
 

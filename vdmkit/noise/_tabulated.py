@@ -10,12 +10,13 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from vdmkit.errors import RecipeError
 from vdmkit.limits import MAX_STEPS
 from vdmkit.noise._schedule import AbstractSchedule
 from vdmkit.registry import register
+from vdmkit.typing import Scalar
 
 
 def linear_betas(steps: int) -> Float[np.ndarray, " steps"]:
@@ -66,7 +67,7 @@ class Tabulated(AbstractSchedule):
         log_alpha2 = np.cumsum(np.log1p(-np.asarray(self.betas)))
         return np.log(-np.expm1(log_alpha2)) - log_alpha2
 
-    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, t: Scalar) -> Scalar:
         gammas = jnp.asarray(self.gammas(), float)
         place = t * (len(self.betas) - 1)
         i = jnp.clip(jnp.floor(place).astype(int), 0, len(self.betas) - 2)

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, Real
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import Condition
 from vdmkit.noise import AbstractSchedule, diffuse, gamma_and_derivative
+from vdmkit.typing import Image, Scalar
 
 
 class Bound(eqx.Module):
@@ -44,23 +45,21 @@ class NoiseLevel(eqx.Module):
     gamma_s: Float[Array, "*batch"]
 
 
-def prior_loss(model: DiffusionModel, x: Float[Array, "h w c"]) -> Float[Array, ""]:
+def prior_loss(model: DiffusionModel, x: Image) -> Scalar:
     """Returns KL(q(z_1 | x) || p(z_1)), p(z_1) = N(0, (alpha_1^2 + sigma_1^2) I); it depends on gamma_1 alone."""
     gamma_1 = model.schedule(jnp.ones(()))
     alpha2 = jax.nn.sigmoid(-gamma_1)
     return 0.5 * (alpha2 * x**2 - alpha2 + jax.nn.softplus(-gamma_1)).sum()
 
 
-def reconstruction_loss(
-    model: DiffusionModel, image: Real[Array, "h w c"], eps_0: Float[Array, "h w c"]
-) -> Float[Array, ""]:
+def reconstruction_loss(model: DiffusionModel, image: Real[Array, "h w c"], eps_0: Image) -> Scalar:
     """Returns -log p(x | z_0) at z_0 / alpha_0 = x + exp(gamma_0 / 2) eps_0."""
     gamma_0 = model.schedule(jnp.zeros(()))
     z_0 = model.observation.encode(image) + jnp.exp(gamma_0 / 2) * eps_0
     return -model.observation.log_prob(image, z_0, gamma_0, lambda: model.x_hat(z_0, gamma_0))
 
 
-def noise_level(schedule: AbstractSchedule, t: Float[Array, ""]) -> NoiseLevel:
+def noise_level(schedule: AbstractSchedule, t: Scalar) -> NoiseLevel:
     """Returns the noise level at t in continuous time."""
     gamma, rate = gamma_and_derivative(schedule, t)
     return NoiseLevel(gamma, rate, gamma)
@@ -68,26 +67,26 @@ def noise_level(schedule: AbstractSchedule, t: Float[Array, ""]) -> NoiseLevel:
 
 def diffusion_loss(
     model: DiffusionModel,
-    x: Float[Array, "h w c"],
+    x: Image,
     noise: NoiseLevel,
-    eps: Float[Array, "h w c"],
+    eps: Image,
     condition: Condition,
     *,
     key: PRNGKeyArray | None = None,
-) -> Float[Array, ""]:
+) -> Scalar:
     """Returns the diffusion loss at one noise level, 1/2 rate |eps - eps_hat|^2. `key` drives dropout."""
     return 0.5 * noise.rate * eps_error(model, x, noise.gamma, eps, condition, key=key)
 
 
 def eps_error(
     model: DiffusionModel,
-    x: Float[Array, "h w c"],
-    gamma: Float[Array, ""],
-    eps: Float[Array, "h w c"],
+    x: Image,
+    gamma: Scalar,
+    eps: Image,
     condition: Condition,
     *,
     key: PRNGKeyArray | None = None,
-) -> Float[Array, ""]:
+) -> Scalar:
     """Returns |eps - eps_hat(z; gamma)|^2 at the latent z = alpha x + sigma eps. `key` drives dropout."""
     z = diffuse(model.path, gamma, x, eps)
     return ((eps - model.denoise(z, gamma, condition, key=key).eps_hat) ** 2).sum()

@@ -27,6 +27,7 @@ from vdmkit.objective._step import Steps
 from vdmkit.objective._time_sampler import AbstractTimeSampler, LowDiscrepancy
 from vdmkit.objective._weighting import AbstractWeighting, Elbo
 from vdmkit.randomness import fold_purpose
+from vdmkit.typing import Scalar
 
 
 class Draws(eqx.Module):
@@ -113,7 +114,7 @@ class Objective(eqx.Module):
         draws: Draws,
         condition: Condition,
         key: PRNGKeyArray | None,
-    ) -> Float[Array, ""]:
+    ) -> Scalar:
         if not self.steps:
             return diffusion_loss(model, x, noise, draws.eps, condition, key=key)
         return self._steps.loss(model, x, noise, draws.eps, condition, key=draws.keys, key_dropout=key)

@@ -6,13 +6,14 @@ For the paper's kernel it is T / 2 E_i [expm1(gamma_t - gamma_s) |eps - eps_hat|
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from vdmkit.kernel import AbstractKernel, GaussianKernel
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import Condition
 from vdmkit.noise import AbstractGrid, AbstractSchedule, UniformInTime, diffuse
 from vdmkit.objective._bound import NoiseLevel
+from vdmkit.typing import Image, Scalar
 
 
 class Steps(eqx.Module):
@@ -22,7 +23,7 @@ class Steps(eqx.Module):
     kernel: AbstractKernel = GaussianKernel()
     grid: AbstractGrid = UniformInTime()
 
-    def noise_level(self, schedule: AbstractSchedule, t: Float[Array, ""]) -> NoiseLevel:
+    def noise_level(self, schedule: AbstractSchedule, t: Scalar) -> NoiseLevel:
         """Returns the noise level of the step that ends at t, a multiple of 1/T: see `step_end`."""
         gamma_t, gamma_s = self.grid.ends_of_step(schedule, t, self.count)
         return NoiseLevel(gamma_t, self.count * jnp.expm1(gamma_t - gamma_s), gamma_s)
@@ -30,14 +31,14 @@ class Steps(eqx.Module):
     def loss(
         self,
         model: DiffusionModel,
-        x: Float[Array, "h w c"],
+        x: Image,
         noise: NoiseLevel,
-        eps: Float[Array, "h w c"],
+        eps: Image,
         condition: Condition,
         *,
         key: PRNGKeyArray,
         key_dropout: PRNGKeyArray | None = None,
-    ) -> Float[Array, ""]:
+    ) -> Scalar:
         """Returns a draw of T times the KL of one step in nats."""
         ends = noise.gamma, noise.gamma_s
         return self.count * step_loss(model, self.kernel, x, eps, *ends, condition, key=key, key_dropout=key_dropout)
@@ -46,15 +47,15 @@ class Steps(eqx.Module):
 def step_loss(
     model: DiffusionModel,
     kernel: AbstractKernel,
-    x: Float[Array, "h w c"],
-    eps: Float[Array, "h w c"],
-    gamma_t: Float[Array, ""],
-    gamma_s: Float[Array, ""],
+    x: Image,
+    eps: Image,
+    gamma_t: Scalar,
+    gamma_s: Scalar,
     condition: Condition,
     *,
     key: PRNGKeyArray,
     key_dropout: PRNGKeyArray | None = None,
-) -> Float[Array, ""]:
+) -> Scalar:
     """Returns a draw of KL(q(z_s | z_t, x) || p(z_s | z_t)) at z_t = alpha_t x + sigma_t eps in nats.
 
     Raises:

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 
 from vdmkit.limits import DataScale, LogSigma
 from vdmkit.registry import define_kind, register
+from vdmkit.typing import Scalar
 
 Positive = Annotated[float, Ge(1e-6), Le(1e6)]
 
@@ -29,7 +30,7 @@ class AbstractWeighting(eqx.Module):
     """A weighting of the diffusion loss; an implementer supplies w >= 0."""
 
     @abc.abstractmethod
-    def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, gamma: Scalar, rate: Scalar) -> Scalar:
         """Returns the weight at gamma, where the schedule has the derivative `rate`, or T expm1(gamma_t - gamma_s)."""
 
 
@@ -40,7 +41,7 @@ define_kind("weighting", "w in the loss; elbo (w = 1) is the likelihood bound", 
 class Elbo(AbstractWeighting):
     """w = 1: the variational bound on the likelihood."""
 
-    def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, gamma: Scalar, rate: Scalar) -> Scalar:
         return jnp.ones_like(gamma)
 
 
@@ -51,7 +52,7 @@ class SigmoidWeighting(AbstractWeighting):
     _: KW_ONLY
     bias: Annotated[float, Ge(-30), Le(30)] = eqx.field(static=True, default=2.0)
 
-    def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, gamma: Scalar, rate: Scalar) -> Scalar:
         return jax.nn.sigmoid(gamma + self.bias)
 
 
@@ -76,7 +77,7 @@ class EdmMonotonic(AbstractWeighting):
         """Returns the log of EDM's weight, up to a constant."""
         return -(((gamma / 2 - self.mean) / self.std) ** 2) / 2 + jnp.log(jnp.exp(gamma) + self.sd**2)
 
-    def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, gamma: Scalar, rate: Scalar) -> Scalar:
         grid = jnp.linspace(2 * self.mean, 2 * self.mean + 8 * self.std**2 + 8, 2048)
         values = self.log_weight(grid)
         top = values.argmax()
@@ -87,7 +88,7 @@ class EdmMonotonic(AbstractWeighting):
 class Simple(AbstractWeighting):
     """|eps - eps_hat|^2 (Ho et al. 2020, arXiv 2006.11239, eq. 14)."""
 
-    def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, gamma: Scalar, rate: Scalar) -> Scalar:
         return 2 / rate
 
 
@@ -98,7 +99,7 @@ class Snr(AbstractWeighting):
     _: KW_ONLY
     power: Annotated[float, Ge(-1), Le(3)] = eqx.field(static=True, default=1.0)
 
-    def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, gamma: Scalar, rate: Scalar) -> Scalar:
         return 2 * jnp.exp((1 - self.power) * gamma) / rate
 
 
@@ -106,7 +107,7 @@ class Snr(AbstractWeighting):
 class TruncatedSnr(AbstractWeighting):
     """max(SNR, 1) |x - x_hat|^2 (Salimans & Ho 2022, arXiv 2202.00512, eq. 9)."""
 
-    def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, gamma: Scalar, rate: Scalar) -> Scalar:
         return 2 * jnp.maximum(1, jnp.exp(gamma)) / rate
 
 
@@ -117,7 +118,7 @@ class MinSnr(AbstractWeighting):
     _: KW_ONLY
     limit: Positive = eqx.field(static=True, default=5.0)
 
-    def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, gamma: Scalar, rate: Scalar) -> Scalar:
         return 2 * jnp.minimum(1, self.limit * jnp.exp(gamma)) / rate
 
 
@@ -129,7 +130,7 @@ class P2(AbstractWeighting):
     k: Positive = eqx.field(static=True, default=1.0)
     power: Annotated[float, Ge(0), Le(2)] = eqx.field(static=True, default=1.0)
 
-    def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, gamma: Scalar, rate: Scalar) -> Scalar:
         return 2 / (self.k + jnp.exp(-gamma)) ** self.power / rate
 
 
@@ -137,7 +138,7 @@ class P2(AbstractWeighting):
 class VWeighting(AbstractWeighting):
     """|v - v_hat|^2 = (SNR + 1) |x - x_hat|^2 (Salimans & Ho 2022, arXiv 2202.00512)."""
 
-    def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, gamma: Scalar, rate: Scalar) -> Scalar:
         return 2 * (1 + jnp.exp(gamma)) / rate
 
 
@@ -145,7 +146,7 @@ class VWeighting(AbstractWeighting):
 class VelocityWeighting(AbstractWeighting):
     """|u - u_hat|^2, u = eps - x: flow matching (Lipman et al. 2023, arXiv 2210.02747)."""
 
-    def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, gamma: Scalar, rate: Scalar) -> Scalar:
         return 2 * (1 + jnp.exp(gamma / 2)) ** 2 / rate
 
 
@@ -156,5 +157,5 @@ class EdmWeighting(AbstractWeighting):
     _: KW_ONLY
     sd: DataScale = eqx.field(static=True, default=0.5)
 
-    def __call__(self, gamma: Float[Array, ""], rate: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, gamma: Scalar, rate: Scalar) -> Scalar:
         return 2 * (1 + jnp.exp(gamma) / self.sd**2) / rate

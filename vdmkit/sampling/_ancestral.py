@@ -14,6 +14,7 @@ from vdmkit.kernel import AbstractKernel, part_of_noise
 from vdmkit.registry import Choice, built, register
 from vdmkit.sampling._denoise import Denoise
 from vdmkit.sampling._sampler import AbstractSampler, History
+from vdmkit.typing import Image, Scalar
 
 PAPERS = Choice("kernel", "gaussian")
 
@@ -36,12 +37,12 @@ class Ancestral(AbstractSampler):
     def step(
         self,
         denoise: Denoise,
-        y_t: Float[Array, "h w c"],
-        gamma_t: Float[Array, ""],
-        gamma_s: Float[Array, ""],
+        y_t: Image,
+        gamma_t: Scalar,
+        gamma_s: Scalar,
         history: History,
         noise: Float[Array, "n h w c"],
-    ) -> tuple[Float[Array, "h w c"], Estimate]:
+    ) -> tuple[Image, Estimate]:
         estimate = denoise(y_t, gamma_t)
         return self.kernel(estimate, y_t, gamma_t, gamma_s).sample(noise), estimate
 
@@ -60,12 +61,12 @@ class Ddim(AbstractSampler):
     def step(
         self,
         denoise: Denoise,
-        y_t: Float[Array, "h w c"],
-        gamma_t: Float[Array, ""],
-        gamma_s: Float[Array, ""],
+        y_t: Image,
+        gamma_t: Scalar,
+        gamma_s: Scalar,
         history: History,
         noise: Float[Array, "n h w c"],
-    ) -> tuple[Float[Array, "h w c"], Estimate]:
+    ) -> tuple[Image, Estimate]:
         estimate, c = denoise(y_t, gamma_t), part_of_noise(gamma_t, gamma_s)
         kept = jnp.exp(gamma_s / 2) * jnp.sqrt(1 - self.eta**2 * c)
         fresh = self.eta * jnp.exp(gamma_s / 2) * jnp.sqrt(c)

@@ -6,13 +6,14 @@ from types import MappingProxyType
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from vdmkit.denoiser import Estimate
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import Condition
+from vdmkit.typing import Image, Scalar
 
-Denoise = Callable[[Float[Array, "h w c"], Float[Array, ""]], Estimate]
+Denoise = Callable[[Image, Scalar], Estimate]
 _NOTHING: Condition = MappingProxyType({})
 
 
@@ -27,7 +28,7 @@ def guided(without: Denoise, given: Denoise, scale: float) -> Denoise:
     Ho & Salimans 2022, arXiv 2207.12598, eq. 6, where scale is 1 + w. It does not give probabilities of levels.
     """
 
-    def denoise(y: Float[Array, "h w c"], gamma: Float[Array, ""]) -> Estimate:
+    def denoise(y: Image, gamma: Scalar) -> Estimate:
         base = without(y, gamma).eps_hat
         eps_hat = base + scale * (given(y, gamma).eps_hat - base)
         return Estimate(y - jnp.exp(gamma / 2) * eps_hat, eps_hat)

@@ -21,11 +21,12 @@ from vdmkit.kernel import part_of_noise
 from vdmkit.registry import register
 from vdmkit.sampling._denoise import Denoise
 from vdmkit.sampling._sampler import AbstractSampler, History
+from vdmkit.typing import Image, Scalar
 
 Eta = Annotated[float, Ge(0), Le(10)]
 
 
-def _fresh_noise(gamma_s: Float[Array, ""], eta_h: Float[Array, ""]) -> Float[Array, ""]:
+def _fresh_noise(gamma_s: Scalar, eta_h: Scalar) -> Scalar:
     return jnp.exp(gamma_s / 2) * jnp.sqrt(-jnp.expm1(-2 * eta_h))
 
 
@@ -44,12 +45,12 @@ class DpmPlusPlus2M(AbstractSampler):
     def step(
         self,
         denoise: Denoise,
-        y_t: Float[Array, "h w c"],
-        gamma_t: Float[Array, ""],
-        gamma_s: Float[Array, ""],
+        y_t: Image,
+        gamma_t: Scalar,
+        gamma_s: Scalar,
         history: History,
         noise: Float[Array, "n h w c"],
-    ) -> tuple[Float[Array, "h w c"], Estimate]:
+    ) -> tuple[Image, Estimate]:
         estimate, h = denoise(y_t, gamma_t), (gamma_t - gamma_s) / 2
         whole = (1 + self.eta) * h
         ratio = 2 * h / (history.gamma[0] - gamma_t)  # h over that of the last step
@@ -74,20 +75,18 @@ class DpmPlusPlus3MSde(AbstractSampler):
     def step(
         self,
         denoise: Denoise,
-        y_t: Float[Array, "h w c"],
-        gamma_t: Float[Array, ""],
-        gamma_s: Float[Array, ""],
+        y_t: Image,
+        gamma_t: Scalar,
+        gamma_s: Scalar,
         history: History,
         noise: Float[Array, "n h w c"],
-    ) -> tuple[Float[Array, "h w c"], Estimate]:
+    ) -> tuple[Image, Estimate]:
         estimate, h = denoise(y_t, gamma_t), (gamma_t - gamma_s) / 2
         whole = (1 + self.eta) * h
         y_s = jnp.exp(-whole) * y_t - jnp.expm1(-whole) * estimate.x_hat + self._bent(estimate, gamma_t, h, history)
         return y_s + _fresh_noise(gamma_s, self.eta * h) * noise[0] if self.eta else y_s, estimate
 
-    def _bent(
-        self, estimate: Estimate, gamma_t: Float[Array, ""], h: Float[Array, ""], history: History
-    ) -> Float[Array, "h w c"]:
+    def _bent(self, estimate: Estimate, gamma_t: Scalar, h: Scalar, history: History) -> Image:
         """Returns the terms of the first and second differences of x_hat; zero for a step to gamma = -inf."""
         whole = (1 + self.eta) * h
         phi_2 = jnp.expm1(-whole) / whole + 1
@@ -103,11 +102,11 @@ class DpmPlusPlus3MSde(AbstractSampler):
 class _Split(eqx.Module):
     """A step below the noise level gamma_s, and the noise `up` (in units of y) that leads back to it."""
 
-    gamma_down: Float[Array, ""]
-    up: Float[Array, ""]
+    gamma_down: Scalar
+    up: Scalar
 
 
-def _split(gamma_t: Float[Array, ""], gamma_s: Float[Array, ""], eta: float) -> _Split:
+def _split(gamma_t: Scalar, gamma_s: Scalar, eta: float) -> _Split:
     s_s = jnp.exp(gamma_s / 2)
     up = jnp.minimum(s_s, eta * s_s * jnp.sqrt(part_of_noise(gamma_t, gamma_s)))
     return _Split(jnp.log(s_s**2 - up**2), up)
@@ -128,12 +127,12 @@ class EulerAncestral(AbstractSampler):
     def step(
         self,
         denoise: Denoise,
-        y_t: Float[Array, "h w c"],
-        gamma_t: Float[Array, ""],
-        gamma_s: Float[Array, ""],
+        y_t: Image,
+        gamma_t: Scalar,
+        gamma_s: Scalar,
         history: History,
         noise: Float[Array, "n h w c"],
-    ) -> tuple[Float[Array, "h w c"], Estimate]:
+    ) -> tuple[Image, Estimate]:
         estimate, to = denoise(y_t, gamma_t), _split(gamma_t, gamma_s, self.eta)
         down = jnp.exp(to.gamma_down / 2) - jnp.exp(gamma_t / 2)
         return y_t + down * estimate.eps_hat + to.up * noise[0], estimate
@@ -154,12 +153,12 @@ class DpmPlusPlus2SAncestral(AbstractSampler):
     def step(
         self,
         denoise: Denoise,
-        y_t: Float[Array, "h w c"],
-        gamma_t: Float[Array, ""],
-        gamma_s: Float[Array, ""],
+        y_t: Image,
+        gamma_t: Scalar,
+        gamma_s: Scalar,
         history: History,
         noise: Float[Array, "n h w c"],
-    ) -> tuple[Float[Array, "h w c"], Estimate]:
+    ) -> tuple[Image, Estimate]:
         estimate, to = denoise(y_t, gamma_t), _split(gamma_t, gamma_s, self.eta)
         h = (gamma_t - to.gamma_down) / 2
         half = jnp.exp(-h / 2) * y_t - jnp.expm1(-h / 2) * estimate.x_hat

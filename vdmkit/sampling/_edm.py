@@ -14,6 +14,7 @@ from vdmkit.registry import register
 from vdmkit.sampling._axis import AXES, AxisName
 from vdmkit.sampling._denoise import Denoise
 from vdmkit.sampling._sampler import AbstractSampler, History
+from vdmkit.typing import Image, Scalar
 
 NotNegative = Annotated[float, Ge(0), Le(1e6)]
 
@@ -34,12 +35,12 @@ class Euler(AbstractSampler):
     def step(
         self,
         denoise: Denoise,
-        y_t: Float[Array, "h w c"],
-        gamma_t: Float[Array, ""],
-        gamma_s: Float[Array, ""],
+        y_t: Image,
+        gamma_t: Scalar,
+        gamma_s: Scalar,
         history: History,
         noise: Float[Array, "n h w c"],
-    ) -> tuple[Float[Array, "h w c"], Estimate]:
+    ) -> tuple[Image, Estimate]:
         estimate, axis = denoise(y_t, gamma_t), AXES[self.axis]
         return axis.move(y_t, gamma_t, gamma_s, axis.slope(y_t, gamma_t, estimate)), estimate
 
@@ -67,12 +68,12 @@ class Heun(AbstractSampler):
     def step(
         self,
         denoise: Denoise,
-        y_t: Float[Array, "h w c"],
-        gamma_t: Float[Array, ""],
-        gamma_s: Float[Array, ""],
+        y_t: Image,
+        gamma_t: Scalar,
+        gamma_s: Scalar,
         history: History,
         noise: Float[Array, "n h w c"],
-    ) -> tuple[Float[Array, "h w c"], Estimate]:
+    ) -> tuple[Image, Estimate]:
         s_t, axis = jnp.exp(gamma_t / 2), AXES[self.axis]
         churn = self._churn(s_t, history)
         gamma_hat = gamma_t + 2 * jnp.log1p(churn)
@@ -84,7 +85,7 @@ class Heun(AbstractSampler):
         # The slope is undefined at gamma = -inf, so the last step of a grid to there is Euler's.
         return jnp.where(jnp.isneginf(gamma_s), euler, axis.move(y_hat, gamma_hat, gamma_s, slope)), estimate
 
-    def _churn(self, s_t: Float[Array, ""], history: History) -> Float[Array, ""]:
+    def _churn(self, s_t: Scalar, history: History) -> Scalar:
         share = jnp.minimum(self.churn / history.steps, jnp.sqrt(2.0) - 1)
         return jnp.where((s_t >= self.s_min) & (s_t <= self.s_max), share, 0.0)
 
@@ -98,12 +99,12 @@ class Dpm2(AbstractSampler):
     def step(
         self,
         denoise: Denoise,
-        y_t: Float[Array, "h w c"],
-        gamma_t: Float[Array, ""],
-        gamma_s: Float[Array, ""],
+        y_t: Image,
+        gamma_t: Scalar,
+        gamma_s: Scalar,
         history: History,
         noise: Float[Array, "n h w c"],
-    ) -> tuple[Float[Array, "h w c"], Estimate]:
+    ) -> tuple[Image, Estimate]:
         estimate, gamma = denoise(y_t, gamma_t), (gamma_t + gamma_s) / 2
         s_s, s, s_t = (jnp.exp(g / 2) for g in (gamma_s, gamma, gamma_t))
         middle = denoise(y_t + (s - s_t) * estimate.eps_hat, gamma)
@@ -126,12 +127,12 @@ class Lms(AbstractSampler):
     def step(
         self,
         denoise: Denoise,
-        y_t: Float[Array, "h w c"],
-        gamma_t: Float[Array, ""],
-        gamma_s: Float[Array, ""],
+        y_t: Image,
+        gamma_t: Scalar,
+        gamma_s: Scalar,
         history: History,
         noise: Float[Array, "n h w c"],
-    ) -> tuple[Float[Array, "h w c"], Estimate]:
+    ) -> tuple[Image, Estimate]:
         estimate = denoise(y_t, gamma_t)
         slopes = jnp.concatenate([estimate.eps_hat[None], history.eps_hat])
         nodes = jnp.exp(jnp.concatenate([gamma_t[None], history.gamma]) / 2)
@@ -141,14 +142,12 @@ class Lms(AbstractSampler):
         return y_t + jnp.tensordot(weights, slopes, axes=1), estimate
 
 
-def _adams_weights(
-    nodes: Float[Array, "4"], order: int, start: Float[Array, ""], end: Float[Array, ""]
-) -> Float[Array, "4"]:
+def _adams_weights(nodes: Float[Array, "4"], order: int, start: Scalar, end: Scalar) -> Float[Array, "4"]:
     """Returns integrals from `start` to `end` of the Lagrange polynomials of the first `order` nodes, then zeros."""
     # Two Gauss points are exact for polynomials of degree 3.
     points = (start + end) / 2 + (end - start) / 2 * jnp.array([-1, 1]) / jnp.sqrt(3.0)
 
-    def integral(j: int) -> Float[Array, ""]:
+    def integral(j: int) -> Scalar:
         others = [k for k in range(order) if k != j]
         values = [(points - nodes[k]) / (nodes[j] - nodes[k]) for k in others]
         return (end - start) / 2 * jnp.prod(jnp.stack([jnp.ones(2), *values]), axis=0).sum()

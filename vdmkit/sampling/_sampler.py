@@ -19,6 +19,7 @@ from vdmkit.model import DiffusionModel
 from vdmkit.randomness import fold_purpose
 from vdmkit.registry import define_kind
 from vdmkit.sampling._denoise import Denoise, Guidance, denoiser_of
+from vdmkit.typing import Image, Scalar
 
 MEMORY = 3
 
@@ -35,7 +36,7 @@ class History(eqx.Module):
     count: Int[Array, ""]
     steps: Int[Array, ""]
 
-    def then(self, estimate: Estimate, gamma: Float[Array, ""]) -> "History":
+    def then(self, estimate: Estimate, gamma: Scalar) -> "History":
         """Returns the history after one more step."""
         x_hat, eps_hat, gammas = (
             jnp.concatenate([new[None], old[:-1]])
@@ -60,12 +61,12 @@ class AbstractSampler(eqx.Module):
     def step(
         self,
         denoise: Denoise,
-        y_t: Float[Array, "h w c"],
-        gamma_t: Float[Array, ""],
-        gamma_s: Float[Array, ""],
+        y_t: Image,
+        gamma_t: Scalar,
+        gamma_s: Scalar,
         history: History,
         noise: Float[Array, "n h w c"],
-    ) -> tuple[Float[Array, "h w c"], Estimate]:
+    ) -> tuple[Image, Estimate]:
         """Returns y_s at gamma_s < gamma_t for one image, and the estimate at y_t.
 
         At gamma_s = -inf, without noise, y_s is the image.

@@ -20,6 +20,7 @@ from vdmkit.limits import SolverSteps, StepsOrZero, Tolerance
 from vdmkit.registry import register
 from vdmkit.sampling._denoise import Denoise
 from vdmkit.sampling._sampler import AbstractSampler, History
+from vdmkit.typing import Image, Scalar
 
 
 @register("sampler", "ode")
@@ -54,12 +55,12 @@ class Ode(AbstractSampler):
     def step(
         self,
         denoise: Denoise,
-        y_t: Float[Array, "h w c"],
-        gamma_t: Float[Array, ""],
-        gamma_s: Float[Array, ""],
+        y_t: Image,
+        gamma_t: Scalar,
+        gamma_s: Scalar,
         history: History,
         noise: Float[Array, "n h w c"],
-    ) -> tuple[Float[Array, "h w c"], Estimate]:
+    ) -> tuple[Image, Estimate]:
         def field(gamma, state, args):
             return jnp.exp(gamma / 2) / 2 * denoise(state[0], gamma).eps_hat, jnp.zeros_like(state[1])
 
@@ -88,12 +89,12 @@ class Sde(AbstractSampler):
     def step(
         self,
         denoise: Denoise,
-        y_t: Float[Array, "h w c"],
-        gamma_t: Float[Array, ""],
-        gamma_s: Float[Array, ""],
+        y_t: Image,
+        gamma_t: Scalar,
+        gamma_s: Scalar,
         history: History,
         noise: Float[Array, "n h w c"],
-    ) -> tuple[Float[Array, "h w c"], Estimate]:
+    ) -> tuple[Image, Estimate]:
         def drift(gamma, y, args):
             return jnp.exp(gamma / 2) * denoise(y, gamma).eps_hat
 

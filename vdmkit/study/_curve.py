@@ -12,6 +12,7 @@ from vdmkit.errors import NonFiniteError
 from vdmkit.model import DiffusionModel
 from vdmkit.objective import eps_error, prior_loss, reconstruction_loss
 from vdmkit.randomness import fold_purpose
+from vdmkit.typing import Scalar
 
 _LEAST = 1e-30  # smallest mean, far below the rounding of an error
 
@@ -90,7 +91,7 @@ def _of_replicate(key: PRNGKeyArray, replicate: int) -> PRNGKeyArray:
 
 @eqx.filter_jit
 def _errors(model: DiffusionModel, images: Array, gamma: Array, key: PRNGKeyArray) -> Float[Array, " n"]:
-    def one(image: Array, key: PRNGKeyArray) -> Float[Array, ""]:
+    def one(image: Array, key: PRNGKeyArray) -> Scalar:
         x = model.observation.encode(image)
         return eps_error(model, x, gamma, jax.random.normal(key, x.shape, x.dtype), {})
 
@@ -99,7 +100,7 @@ def _errors(model: DiffusionModel, images: Array, gamma: Array, key: PRNGKeyArra
 
 @eqx.filter_jit
 def _ends(model: DiffusionModel, images: Array, key: PRNGKeyArray) -> Float[Array, " n"]:
-    def one(image: Array, key: PRNGKeyArray) -> Float[Array, ""]:
+    def one(image: Array, key: PRNGKeyArray) -> Scalar:
         x = model.observation.encode(image)
         noise = jax.random.normal(fold_purpose(key, "ends"), x.shape, x.dtype)
         return prior_loss(model, x) + reconstruction_loss(model, image, noise)

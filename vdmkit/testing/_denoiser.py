@@ -17,6 +17,7 @@ from vdmkit.testing._compile import compiled_fast
 from vdmkit.testing._derivative import Quotients, check_derivative, check_quotients, quotients
 from vdmkit.testing._expect import expect, in_float64, near
 from vdmkit.testing._noise import GAMMAS, Scales, scales_at
+from vdmkit.typing import Image
 
 _ROUNDING = 1e-4  # relative to an output: the effect of another order of sums in float32
 
@@ -84,7 +85,7 @@ class _Output(eqx.Module):
     network: AbstractNetwork
     gamma: Float[Any, ""]
 
-    def __call__(self, z: Float[Array, "h w c"]) -> Float[Array, "h w c k"]:
+    def __call__(self, z: Image) -> Float[Array, "h w c k"]:
         return self.network(z, self.gamma, {}, key=None)
 
 
@@ -191,10 +192,10 @@ def _measured(
     """Computes quotients of eps_hat over (output, z), of the network's input over z, and log_probs, in one program."""
     output, z, gamma = map(jnp.asarray, (output, z, gamma))
 
-    def eps_hat(both: Float[Array, "h w c k_plus_1"]) -> Float[Array, "h w c"]:
+    def eps_hat(both: Float[Array, "h w c k_plus_1"]) -> Image:
         return prediction(both[..., :-1], both[..., -1], gamma, path).eps_hat
 
-    def shown(z: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+    def shown(z: Image) -> Image:
         return prediction.network_input(z, gamma, path)
 
     both = jnp.concatenate([output, z[..., None]], axis=-1)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from vdmkit.testing._compile import compiled_fast
 from vdmkit.testing._expect import expect
+from vdmkit.typing import Scalar
 
 _STEPS = np.array([1e-2, 1e-3, 1e-4, 1e-5])
 _TOLERANCE = 1e-2  # relative to the derivative; stopping the gradient of a part of a network changes it by more
@@ -22,8 +23,8 @@ class Quotients(eqx.Module):
     """Values <w, f(point +- h v)> for every step length h, along directions v and w, and the gradient."""
 
     values: Float[Array, "2 steps"]
-    norm: Float[Array, ""]  # norm of the gradient
-    found: Float[Array, ""]  # the gradient along v
+    norm: Scalar  # norm of the gradient
+    found: Scalar  # the gradient along v
 
 
 def check_derivative(function: Callable[[Array], Array], at: Float[np.ndarray, "*n"], *, what: str) -> None:

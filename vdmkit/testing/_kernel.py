@@ -13,6 +13,7 @@ from vdmkit.denoiser import Estimate
 from vdmkit.kernel import AbstractKernel, AbstractStep
 from vdmkit.testing._compile import compiled_fast, fast_key
 from vdmkit.testing._expect import expect, in_float64
+from vdmkit.typing import Scalar
 
 _VALUES = 48  # values of an image that are checked, because kernels treat all alike
 _GRID, _SAMPLES, _DRAWS, _NODES = 2001, 400, 2048, 40
@@ -88,7 +89,7 @@ def _evaluated(
     y = jnp.linspace(samples.min(0) - 10 * sd, samples.max(0) + 10 * sd, _GRID)
     n = jnp.asarray(_NOISES)[:, None, None, None] * jnp.ones_like(x)
 
-    def kl(key: PRNGKeyArray) -> Float[Array, ""]:
+    def kl(key: PRNGKeyArray) -> Scalar:
         return kernel.kl(estimate, x, eps, gamma_t, gamma_s, key=key).sum()
 
     return {
@@ -103,7 +104,7 @@ def _evaluated(
     }
 
 
-def _kl(step: AbstractStep, mean: Array, sd: Array) -> Float[Array, ""]:
+def _kl(step: AbstractStep, mean: Array, sd: Array) -> Scalar:
     """Returns E_q [log q - log p], summed over values, q = N(mean, sd^2)."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
     log_q = -0.5 * nodes**2 - 0.5 * np.log(2 * np.pi)

@@ -28,6 +28,7 @@ from vdmkit.testing._expect import in_float64
 from vdmkit.testing._kernel import check_kernel
 from vdmkit.testing._noise import Scales, check_scales, gammas_between, scales_at
 from vdmkit.testing._observation import Latent, check_decoder
+from vdmkit.typing import Image
 
 _IMAGES, _LEVELS_OF_NOISE = 2, 4
 _ROUNDING = 1e-3  # relative to a latent's scale, in float32
@@ -136,7 +137,7 @@ class _EpsHat(eqx.Module):
     model: DiffusionModel
     gamma: Float[Any, ""]
 
-    def __call__(self, z: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+    def __call__(self, z: Image) -> Image:
         return self.model.denoise(z, jnp.asarray(self.gamma), {}).eps_hat
 
 

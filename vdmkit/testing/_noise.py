@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from vdmkit.noise import AbstractGrid, AbstractPath, AbstractSchedule, check_increasing, ends_of, gamma_and_derivative
 from vdmkit.testing._compile import compiled_fast
 from vdmkit.testing._expect import expect, in_float64, near
+from vdmkit.typing import Scalar
 
 Scales = tuple[Float[Any, "*n"], Float[Any, "*n"], Float[Any, "*n"], Float[Any, "*n"]]
 """alpha, sigma, scale and log_alpha of a path."""
@@ -78,7 +79,7 @@ def _check_scales(scales: Scales, gammas: tuple[float, ...], *, tolerance: float
         expect(near(log_a, np.log(a), tolerance), f"log alpha is {log_a:g}, and alpha {a:g}, at gamma = {gamma:g}")
 
 
-def scales_at(path: AbstractPath, gamma: Float[Array, ""]) -> Scales:
+def scales_at(path: AbstractPath, gamma: Scalar) -> Scales:
     """Returns the scales at one gamma."""
     return path.alpha(gamma), path.sigma(gamma), path.scale(gamma), path.log_alpha(gamma)
 

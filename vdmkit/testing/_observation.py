@@ -19,6 +19,7 @@ from vdmkit.errors import RecipeError
 from vdmkit.observation import AbstractObservation
 from vdmkit.testing._compile import compiled_fast
 from vdmkit.testing._expect import expect
+from vdmkit.typing import Scalar
 
 _EXCESS = 1e-4  # nats per value: 1.4e-4 bits/dim, more than float32 rounding of a sum over 256 levels
 _ROUNDING = 1e-5  # rounding of log_prob, per value
@@ -118,7 +119,7 @@ def _sums(observation: AbstractObservation, latent: Latent) -> Float[Array, " d"
 
 
 @compiled_fast
-def _log_sum_of_all(observation: AbstractObservation, latent: Latent, width: int) -> Float[Array, ""]:
+def _log_sum_of_all(observation: AbstractObservation, latent: Latent, width: int) -> Scalar:
     """Returns the log of the sum of p over all images of `width` values."""
     every = np.stack(np.meshgrid(*[np.arange(observation.levels)] * width), -1).reshape(-1, 1, width, 1)
     y, mean = latent.z_0[:, :width], latent.x_hat[:, :width]

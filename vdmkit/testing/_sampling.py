@@ -13,6 +13,7 @@ from vdmkit.denoiser import Estimate
 from vdmkit.sampling import AbstractSampler, History, no_history
 from vdmkit.testing._compile import compiled_fast
 from vdmkit.testing._expect import expect, near
+from vdmkit.typing import Image, Scalar
 
 _SHAPE, _CHAINS = (2, 2, 1), 1024
 _IMAGE = np.arange(4.0).reshape(_SHAPE) / 4
@@ -60,7 +61,7 @@ def _step(
 ) -> tuple[Array, History]:
     image = jnp.asarray(_IMAGE, float)
 
-    def denoise(y: Float[Array, "h w c"], gamma: Float[Array, ""]) -> Estimate:
+    def denoise(y: Image, gamma: Scalar) -> Estimate:
         return Estimate(image, (y - image) / jnp.exp(gamma / 2))
 
     def one(y: Array, history: History, noise: Array) -> tuple[Array, History]:

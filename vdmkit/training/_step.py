@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from vdmkit.model import DiffusionModel
 from vdmkit.objective import Bound, Draws, NoiseLevel, Objective, bits_per_dim, mean_terms
 from vdmkit.training._state import TrainState
+from vdmkit.typing import Scalar
 
 Batch = Mapping[str, Array]
 """A batch: "image" is uint8 (b, h, w, c); every other entry is side information on the images, shape (b,)."""
@@ -36,7 +37,7 @@ class Update(eqx.Module):
         condition = {name: value for name, value in batch.items() if name != "image"}
         noise, vjp = eqx.filter_vjp(lambda schedule: objective.noise_levels(schedule, draws), model.schedule)
 
-        def mean_bpd(parts: tuple[DiffusionModel, NoiseLevel]) -> tuple[Float[Array, ""], tuple[Metrics, Bound]]:
+        def mean_bpd(parts: tuple[DiffusionModel, NoiseLevel]) -> tuple[Scalar, tuple[Metrics, Bound]]:
             model, noise = parts
             bound = objective.at(noise, model, batch["image"], condition, draws, key=key)
             terms = mean_terms(bound, model.dimensions)
