@@ -121,6 +121,7 @@ def test_a_shape_that_is_drawn_needs_a_key() -> None:
     assert Pinned(KEY).learned_ends is not None
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("levels", [0, 5])
 def test_the_flow_reads_the_levels_from_the_model(levels: int) -> None:
     """False if an estimator made without a recipe took levels for a density, or dequantised continuous data."""

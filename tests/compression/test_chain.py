@@ -144,6 +144,7 @@ def test_whitening_is_needed(make_codec, model_of, of_levels, monkeypatch) -> No
     assert (without - with_it).mean() > 0.01 + 3 * error
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("kernel", [MIXTURE, GAUSSIAN, LARGE, MEASURED], ids=str)
 def test_innovations(make_codec, oracle, data, kernel) -> None:
     """False if latents were not draws of q: mean 0 and variance 1 at every layer, that of whole cells included."""

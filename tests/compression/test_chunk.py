@@ -35,7 +35,7 @@ def test_kernels_and_grids(make_codec, learned, images, round_trip, kernel, grid
     assert payload.stored.mean() < 0.7, "it is the model that is tested"
 
 
-@pytest.mark.parametrize("steps", [1, 2, 10, 250])
+@pytest.mark.parametrize("steps", [1, 2, 10, pytest.param(250, marks=pytest.mark.costly)])
 @pytest.mark.parametrize("kernel", [Choice("kernel", "mixture"), GAUSSIAN], ids=str)
 def test_steps(make_codec, learned, images, round_trip, steps, kernel) -> None:
     """False if images of one step, or of many, did not come back."""
@@ -53,6 +53,7 @@ def test_counts(make_codec, learned, images, round_trip, count) -> None:
         assert payload.groups == ()
 
 
+@pytest.mark.costly
 def test_small_files_come_back(make_codec, oracle, images, round_trip) -> None:
     """False if a file were refused whose heads hold some of the words it began with: one in twelve of one image."""
     more = 0
@@ -65,6 +66,7 @@ def test_small_files_come_back(make_codec, oracle, images, round_trip) -> None:
     assert more > 0
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", FOREIGN)
 def test_foreign_images(make_codec, learned, images, round_trip, name) -> None:
     """False if what the model does not know did not come back, or took more than raw and a bit of each image."""

@@ -47,6 +47,7 @@ def coding_of(learned, make_codec) -> Callable[[int], Coding]:
 # Bytes. Up to ten images the stack is known to two words. Then its 64 heads, each even from 32 to 64 bits, differ by
 # four times 9 bytes, their standard deviation; and groups of up to 64 images ask for some 20 words more or fewer, as
 # they grow. The other terms are exact.
+@pytest.mark.costly
 @pytest.mark.parametrize(("group", "few", "many"), [(8, 8, 37), (64, 8, 37 + 80)])
 @pytest.mark.parametrize("count", COUNTS)
 def test_the_file_is_as_long_as_foretold(tmp_path, coding_of, data, group, few, many, count) -> None:

@@ -54,6 +54,7 @@ class Other:
         return type(code)(type(code.chain)(noisy), code.lanes, code.group, code.seed).decode(payload)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("kernel", KERNELS, ids=str)
 def test_noise_below_the_margin_decodes(make_codec, learned, images, kernel) -> None:
     """False if estimates that differ by less than is promised decoded to other pixels, or not at all."""
@@ -76,6 +77,7 @@ def test_noise_far_above_the_margin_is_refused(make_codec, learned, images, kern
     np.testing.assert_array_equal(found, images)
 
 
+@pytest.mark.costly
 def test_a_wider_margin_takes_offsets_and_bears_more(make_codec, learned, images, monkeypatch) -> None:
     """False if values near halfway between integers were not moved, or the decoder moved them by another offset."""
     monkeypatch.setattr("vdmkit.compression._network.MARGIN", 2e-6)

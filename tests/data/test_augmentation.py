@@ -32,6 +32,7 @@ def _assert_probability(frequency: float, probability: float) -> None:
     assert abs(frequency - probability) < 4 * np.sqrt(probability * (1 - probability) / N)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("augmentations", "probability"),
     [((), 1.0), ((FLIP,), 1 / 2), ((FLIP, ROTATE), 1 / 4), ((FLIP, ROTATE, PERMUTE), 1 / 8)],
@@ -61,6 +62,7 @@ def test_rotations_are_equally_likely() -> None:
         _assert_probability(_frequency(versions, np.rot90(image, k)), 1 / 6)
 
 
+@pytest.mark.costly
 def test_channel_permutations_are_equally_likely_and_identity_counts() -> None:
     """False if the identity permutation were left out (P = 1/2 instead of 1/2 + 1/12), or not flagged."""
     image, versions, flag = _augmented((PERMUTE,))

@@ -89,6 +89,7 @@ def drawn(model, guidance, count=6, first=0):
     return draw(model, Ancestral(), grid, count, key=jax.random.key(3), first=first, guidance=guidance)
 
 
+@pytest.mark.costly
 def test_samples_have_the_labels_in_turn_or_the_one_asked_for(model):
     """Image i would not have label i mod 3, whichever batch it is in, or a chosen label not be that of all."""
     in_turn = drawn(model, Guidance(1.0, CLASSES))
@@ -99,6 +100,7 @@ def test_samples_have_the_labels_in_turn_or_the_one_asked_for(model):
     np.testing.assert_array_equal(drawn(model, Guidance(1.0, CLASSES), 2, 4), in_turn[4:])
 
 
+@pytest.mark.costly
 def test_more_guidance_is_another_image(model):
     """The scale would not reach the denoiser; at 0 images have no label at all."""
     none, label, more = (drawn(model, guidance) for guidance in (None, Guidance(1.0, 3, 0), Guidance(3.0, 3, 0)))

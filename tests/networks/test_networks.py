@@ -68,6 +68,7 @@ def test_nothing_is_narrower_than_its_parameters(build):
     assert "f32[" not in traced
 
 
+@pytest.mark.costly
 def test_every_parameter_has_an_effect(build):
     """Otherwise some layer is not connected to the output, or gamma does not reach it.
 

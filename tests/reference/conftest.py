@@ -166,7 +166,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     found = _folders(metafunc.config.getoption("--reference", HERE))
     for name in found.keys() & set(metafunc.fixturenames):
         folders = found[name]  # none: pytest reports the test as skipped, for want of parameters
-        metafunc.parametrize(name, folders, ids=[folder.name for folder in folders], indirect=True, scope="session")
+        first = [*folders[:1], *(pytest.param(folder, marks=pytest.mark.costly) for folder in folders[1:])]
+        metafunc.parametrize(name, first, ids=[folder.name for folder in folders], indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")

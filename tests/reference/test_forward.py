@@ -102,6 +102,7 @@ def test_ancestral_chain(case):
     _hold_chain(case, case.checkpoint.ema, case.golden)
 
 
+@pytest.mark.costly
 def test_chain_without_fourier_features(case):
     """Otherwise our chain is wrong where rounding does not decide its images, or such a folder is judged wrongly.
 

@@ -43,6 +43,7 @@ def test_configuration_is_a_valid_recipe(case, tmp_path):
     assert recipe.model.network.params["channels"] == case.tables["model"]["network"]["channels"]
 
 
+@pytest.mark.costly
 def test_an_imported_run_stands_where_the_checkpoint_does(tmp_path, tiny_images):
     """Otherwise it goes on from other parameters, averages, moments, learning rate or batches."""
     folder, here = RunFolder(tmp_path / "run"), Path(__file__).parent / "cifar10-tiny"

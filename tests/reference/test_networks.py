@@ -28,7 +28,7 @@ def is_of_conditioning(name: str) -> bool:
     return any(part in name for part in CONDITIONING)
 
 
-@pytest.fixture(params=[False, True], ids=["float32", "float64"])
+@pytest.fixture(params=[pytest.param(False, marks=pytest.mark.costly), True], ids=["float32", "float64"])
 def precision(request):
     """The suffix of the reference's arrays, and the tolerances of outputs and gradients."""
     with jax.enable_x64(request.param):

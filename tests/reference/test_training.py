@@ -58,6 +58,7 @@ def test_gradient_of_the_schedule(case):
             assert dot_error <= tolerance, name
 
 
+@pytest.mark.costly
 def test_gradient_against_float64(case):
     """Otherwise our float32 gradients, those of the schedule among them, are not right to 1e-4."""
     _, gradient = _loss_and_gradient(case)

@@ -97,6 +97,7 @@ def test_images_trained_on_are_said(evaluation, tiny_model, tiny_images, recipe)
     assert trained.bpd == unknown.bpd == evaluation.bpd
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("overrides", "estimator"),
     [

@@ -38,6 +38,7 @@ def drawn(model, count, seed):
     return sample(model, count=count, steps=2, key=jax.random.key(seed))
 
 
+@pytest.mark.costly
 def test_the_first_images_do_not_depend_on_how_many(tiny_model):
     """`sample -n 70` would not begin with the images of `sample -n 3`; 70 take more than one batch."""
     many = drawn(tiny_model, 70, 0)
@@ -73,6 +74,7 @@ def test_the_last_step_may_lead_to_an_image():
 IN_CI = [pytest.param(name, marks=pytest.mark.system) for name in ("digits/score_sde_ve", "digits/ddpm")]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", ["digits/edm", *IN_CI])
 def test_a_known_image_is_drawn(name):
     """What a recipe's sampler, grid and last step draw would be another image than the only one there is."""

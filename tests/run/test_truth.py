@@ -81,6 +81,7 @@ def test_seeds_that_were_refused(mixture) -> None:
         assert mixture.refused(nats, estimator) == []
 
 
+@pytest.mark.costly
 def test_probabilities_that_sum_to_more_than_one_are_refused(mixture) -> None:
     """An observation whose probabilities sum to 1.15 at every pixel would pass at the usual settings."""
     nats, estimator = by_seed(mixture, 16, 1)

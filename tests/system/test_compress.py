@@ -111,6 +111,7 @@ def test_range_jobs_and_previews(program_in, folder, whole) -> None:
         assert picture.size == (8, 8)
 
 
+@pytest.mark.costly
 def test_names_and_salvage(program, tiny, whole) -> None:
     """Files would come back under other names or in another order; or one wrong bit would cost every image."""
     images = np.random.default_rng(6).integers(0, 17, (9, 8, 8)).astype(np.uint8)

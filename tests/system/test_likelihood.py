@@ -91,6 +91,7 @@ def measured(program_in, tmp_path_factory, whole) -> Measurements:
     return Measurements(program_in(tmp_path_factory.mktemp("measured")), whole)
 
 
+@pytest.mark.costly
 def test_the_json(measured):
     """A program that reads the result would miss a fact, or read one that contradicts another or the run folder."""
     whole_set = measured["json"]
@@ -319,6 +320,7 @@ def test_refusals(program, whole, snapshot, refused):
     assert snapshot(run) == before
 
 
+@pytest.mark.costly
 def test_data_of_another_scale(program, whole):
     """Images of 0 and 1 could be measured by a model of 17 levels, without a word."""
     shutil.copytree(whole, program.cwd / "run")

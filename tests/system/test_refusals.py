@@ -94,6 +94,7 @@ def steep(program):
     return lambda rate: ("--plugin", "steep.py", "--set", f"optimizer={{name='steep', rate={rate}}}")
 
 
+@pytest.mark.costly
 def test_a_loss_that_is_not_finite(program, tiny, steep):
     """Training would go on with NaN, save it over the last good checkpoint, or not say where it began."""
     diverges = steep("1e30")
@@ -143,6 +144,7 @@ def test_a_changed_plugin(program, tiny, whole, snapshot):
     assert evaluated.err == "run/plugins/tiny.py: missing, or changed since the run. Restore it.\n"
 
 
+@pytest.mark.costly
 def test_a_checkpoint_of_another_run(program, tiny, whole):
     """Another run's checkpoint of the same shapes, or one of another step, would be reported as this run's."""
     assert program("run", tiny, "--out", "run", "--set", "optimizer.learning_rate=2e-2").code == 0

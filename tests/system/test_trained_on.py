@@ -64,6 +64,7 @@ def test_other_levels_are_refused(program, tiny, run):
     assert reason in started.err, "before hours of training"
 
 
+@pytest.mark.costly
 def test_near_copies_are_marked(program, run):
     """Training images with one pixel changed would pass for test images."""
     commands = ("likelihood", "--ckpt", "run", *QUICK, *on("changed")), ("evaluate", "--ckpt", "run", *on("changed"))

@@ -12,6 +12,7 @@ from vdmkit.registry import registry
 from vdmkit.testing import check_estimator
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("levels", [0, pytest.param(17, marks=pytest.mark.system)])
 @pytest.mark.parametrize("name", sorted(registry("estimator").components))
 def test_estimators(build, name, levels):

@@ -23,6 +23,7 @@ NETWORKS = [
 ]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks(build, name):
     """A registered network would not give what its prediction asks for."""

@@ -13,6 +13,7 @@ from vdmkit.testing import check_prediction
 SHAPE = (8, 8, 1)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", sorted(registry("prediction").components))
 def test_predictions(build, name):
     """x_hat and eps_hat of a registered prediction would contradict z."""

@@ -10,6 +10,7 @@ from vdmkit.sampling import Ancestral
 from vdmkit.testing import check_sampler
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", sorted(registry("sampler").components))
 def test_samplers(build, name):
     """A chain of a registered sampler would not end at what the denoiser knows."""

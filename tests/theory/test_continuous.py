@@ -64,6 +64,7 @@ def test_waves_are_dependent_pixels_with_the_given_spectrum() -> None:
     assert abs(pixels.mean(0) - mean).max() < 5 * np.sqrt(np.diag(covariance).max() / 4000)
 
 
+@pytest.mark.costly
 @SOURCES
 @pytest.mark.parametrize("gamma", [-12.0, -2.0, 3.0])
 def test_the_denoiser_is_the_score_of_the_noisy_density(source, gamma: float, path) -> None:

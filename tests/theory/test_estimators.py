@@ -140,6 +140,7 @@ def test_a_control_variate_that_is_nearly_always_zero_is_left_out() -> None:
     assert sd < 0.1
 
 
+@pytest.mark.costly
 def test_a_precision_beyond_reach_is_refused(model, bound) -> None:
     """False if a command began that would take longer than anyone lives."""
     with pytest.raises(RecipeError, match="would take more than 2,097,152 evaluations an image"):
@@ -185,6 +186,7 @@ def test_one_importance_sample_is_the_bound_of_t_steps(model, exact) -> None:
     assert (run(estimator, model).evaluations == STEPS).all()
 
 
+@pytest.mark.costly
 def test_importance_samples_of_the_papers_steps_are_what_they_were(model) -> None:
     """False if the same seed gave other numbers than it did before there were other kernels."""
     estimator, key = ImportanceWeighted(samples=4, steps=STEPS), jax.random.key(3)
@@ -203,6 +205,7 @@ def test_more_importance_samples_are_tighter(model) -> None:
     assert mean[1] > mean[4] + 0.05 > mean[16] + 0.1
 
 
+@pytest.mark.costly
 def test_many_importance_samples_give_the_likelihood(model_of) -> None:
     """False if log K were forgotten, or the weights were not those of p: one step of a linear denoiser is Gaussian."""
     s0, s1, c = jax.nn.sigmoid(-2.0), jax.nn.sigmoid(2.0), -jnp.expm1(-4.0)

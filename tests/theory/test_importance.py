@@ -48,6 +48,7 @@ def pixels(levels: int = 16):
     return tuple(map(jnp.asarray, (logits, x, eps, n)))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_weight_is_the_ratio_of_densities(name: str) -> None:
     """False if a kernel's weight were of another step than its samples and its bound."""
@@ -108,6 +109,7 @@ def independent():
     return oracle("gaussian")
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("steps", [1, pytest.param(5, marks=pytest.mark.statistical)])
 def test_every_chain_of_the_true_reverse_step_has_the_same_weight(independent, steps: int) -> None:
     """False if a weight were not p / q along the kernel's own chain: here each is P(image), without any spread."""

@@ -110,6 +110,7 @@ def _gradient(objective: Objective, model: DiffusionModel, nodes, of_squares: bo
     return gradient.schedule
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("interior", INTERIORS)
 def test_the_interior_follows_the_mean_squared_loss(oracle, nodes, times, interior: str) -> None:
     """False if the interior were trained on anything but E[L^2], in bits/dim."""

@@ -267,6 +267,7 @@ def test_bins_of_any_width_are_drawn_in_float32(one_pixel, gamma_0: float) -> No
     np.testing.assert_allclose(-log_q.mean() / 4096, entropy, rtol=2e-6, atol=4 * 0.71 / 512)
 
 
+@pytest.mark.costly
 def test_equal_weights_give_the_same_bound_for_any_number_of_samples(pixels) -> None:
     """False if log K were left out: each z_0 alone gives the code length, and so must the mean of five weights."""
     estimator = ProbabilityFlow(rtol=TIGHT, atol=TIGHT, divergence="exact", samples=5)
@@ -374,6 +375,7 @@ def test_discretisation_error_is_that_of_the_coarse_solve(pixels, settings) -> N
     assert evaluations > 0
 
 
+@pytest.mark.costly
 def test_a_useless_tolerance_is_found_out(pixels) -> None:
     """False if a tolerance that lets every step pass had no error, as a tenth of it lets them pass too."""
     loose = ProbabilityFlow(rtol=0.1, atol=0.1, divergence="exact")

@@ -105,6 +105,7 @@ def test_a_schedule_is_stretched_to_the_ends() -> None:
         np.testing.assert_allclose(np.trapezoid(1 / rate_of(schedule, gamma), gamma), 1, rtol=1e-4)
 
 
+@pytest.mark.costly
 def test_measured_errors_and_steps_are_the_exact_ones(gaussian) -> None:
     """False if the curve or the costs between pairs were of another model, gamma or step; 4 standard errors."""
     model, d = gaussian(0.25, shape=(16, 16, 1)), 256

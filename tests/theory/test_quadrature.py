@@ -65,6 +65,7 @@ def test_more_steps_are_a_tighter_bound_that_never_crosses_minus_log_p() -> None
     np.testing.assert_allclose(gaps[-2] / gaps[-1], 2, rtol=2 / steps[-2])  # O(1 / T) with a second order of its size
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("steps", [0, 10])
 def test_monte_carlo_agrees_term_by_term(steps: int, quick_key, bound_of_images) -> None:
     """False if a term of the reported bound, in continuous time or of T steps, had another expectation."""

@@ -51,6 +51,7 @@ def constant(model, value):
     return jax.tree.map(lambda leaf: jnp.full_like(leaf, value), eqx.filter(model, eqx.is_inexact_array))
 
 
+@pytest.mark.costly
 def test_the_loss_as_a_function_has_the_gradient_of_a_step(float64, batches, key):
     """A training loop over `vdmkit.loss` would minimise something else than `vdmkit run`, or draw other noise."""
     model, batch = jax.tree.map(jnp.copy, float64.model), {name: rows[0] for name, rows in batches.items()}
@@ -145,6 +146,7 @@ def test_gradients_are_clipped_together_and_only_above_the_norm():
     assert not np.allclose(sizes_of_updates(free, [0.5, 10.0]), expected, rtol=0.01)
 
 
+@pytest.mark.costly
 def test_the_interior_of_a_schedule_is_clipped_apart(tiny_model):
     """A large gradient of the variance, which is of other units, would take the network's learning rate away."""
     model = eqx.tree_at(lambda model: model.schedule, tiny_model, Pinned(jax.random.key(0)))
@@ -183,6 +185,7 @@ def test_the_averaged_model_shares_nothing_but_constants(tiny_model):
     assert len(pointers) == len(set(pointers))
 
 
+@pytest.mark.costly
 def test_many_steps_in_one_dispatch_are_the_same_steps(float64, batches, key):
     """An accelerator, which scans over steps, would train another model than a CPU, which does not."""
     scanned, metrics = train_steps((UPDATE, batches, key), jax.tree.map(jnp.copy, float64))

@@ -17,6 +17,7 @@ SMALL = {"width": 16, "blocks": 2, "heads": 2}
 ENDS = (-8.0, 5.0)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("patch", [1, 2])
 def test_conforms(patch):
     """No recipe could use it."""
