@@ -164,6 +164,7 @@ def _marks(component: Component, keys: dict[str, Any]) -> list[pytest.MarkDecora
     return [pytest.mark.slow] if keys.get("blocks", 0) > 100 else []
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("case", [pytest.param(case, marks=_marks(*AT_ENDS[case])) for case in AT_ENDS])
 def test_both_ends_of_a_range_can_be_used(case):
     """A recipe with a value that is allowed would end in a traceback, or in numbers that are not finite.

@@ -88,6 +88,7 @@ def write(path, tree: Any):
     return path
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("schedule", "attention", "fourier", "blocks"),
     [
@@ -162,6 +163,7 @@ def test_truncated_file(tmp_path, length):
         load_official(path, model_like())
 
 
+@pytest.mark.costly
 def test_damaged_bytes(tmp_path):
     """Otherwise some damage ends in a traceback: whatever bytes change, a CheckpointError or a model must result."""
     model = model_like()

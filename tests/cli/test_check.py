@@ -143,6 +143,7 @@ def test_sizes_that_may_fit_the_data_are_not_refused_without_them(run, recipe):
     assert "8x8 pixels in patches of 11" in run("check", str(recipe), "--set", network).err
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("data", ["digits", "folder"])
 def test_a_schedule_that_may_not_follow_the_variance(run, recipe, data):
     """Training on another loss than the bound would be found out after it, or where the data are not here."""

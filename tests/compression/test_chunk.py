@@ -27,6 +27,7 @@ FOREIGN = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("kernel", [Choice("kernel", "mixture"), GAUSSIAN, *IN_CI[:2]], ids=str)
 @pytest.mark.parametrize("grid", [Choice("grid", "gamma"), *IN_CI[2:]], ids=str)
 def test_kernels_and_grids(make_codec, learned, images, round_trip, kernel, grid) -> None:
@@ -90,6 +91,7 @@ def test_stored_images_cost_raw(make_codec, learned, round_trip) -> None:
     assert abs(bits / (8 * beyond.size) - 1) < 1e-3  # of which 40 values in 64 lanes round their heads
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("path", sorted(registry("path").components))
 def test_paths(make_codec, model_of, dense, images, round_trip, path) -> None:
     """False if a path's latents were not those that its network knows."""
@@ -97,6 +99,7 @@ def test_paths(make_codec, model_of, dense, images, round_trip, path) -> None:
     round_trip(make_codec(model, kernel=GAUSSIAN), images)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "schedule",
     [FlowMatching(gamma_min=-6.0, gamma_max=5.0), LearnedLinear(gamma_min=-6.0)],
@@ -124,6 +127,7 @@ def test_untrained(make_codec, model_of, images, round_trip) -> None:
     assert bits <= images.shape[0] * (16 * np.log2(5) + 1)
 
 
+@pytest.mark.costly
 def test_first_bits_are_those_of_one_image(make_codec, learned, data) -> None:
     """False if a chunk began with more bits the more images it holds, as a fixed size of groups would."""
     codec, images = make_codec(learned, 10, group=64), data.sample(200, 2)

@@ -92,6 +92,7 @@ EDITS = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("key", EDITS)
 def test_edited_headers(tmp_path, coded, learned, images, key) -> None:
     """False if a header were believed: a traceback, memory without end, or wrong pixels."""
@@ -109,6 +110,7 @@ def test_edited_headers(tmp_path, coded, learned, images, key) -> None:
     assert all(value in harmless.get(key, []) for value in accepted), accepted
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("gammas", FALLING)
 @pytest.mark.parametrize("kernel", ["gaussian", "mixture"])
 def test_steps_are_refused_before_tables_are_made(coded, learned, gammas, kernel) -> None:

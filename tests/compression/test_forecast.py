@@ -72,6 +72,7 @@ def _besides(found, count: int) -> float:
     return found.bytes - found.net * 16 * count / 8
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("count", [10, 67])
 def test_many_chunks(tmp_path, coding_of, data, count) -> None:
     """False if what each chunk begins with were counted once."""

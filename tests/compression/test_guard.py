@@ -63,6 +63,7 @@ def test_noise_below_the_margin_decodes(make_codec, learned, images, kernel) -> 
     np.testing.assert_array_equal(Other(codec).decode(payload, 0.99 * MARGIN), images)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("kernel", KERNELS, ids=str)
 def test_noise_far_above_the_margin_is_refused(make_codec, learned, images, kernel) -> None:
     """False if other estimates gave other pixels in silence."""

@@ -46,6 +46,7 @@ def first_cell(mean: int, half: int) -> int:
     return -((half * FINE - mean - FINE // 2) // FINE)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("sd", SDS)
 @pytest.mark.parametrize("with_escapes", [False, True])
 @pytest.mark.parametrize("mean", [0, 1, 63, 64, 65, -77, 10**9 + 5, -(10**12) - 31])
@@ -69,6 +70,7 @@ def test_gaussian(sd: float, with_escapes: bool, mean: int) -> None:
         escapes(law, np.where(np.arange(len(k)) % 2, k[-1] + 1, k[0] - 1) + 0 * k)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("sd", SDS[:4])
 @pytest.mark.parametrize(("levels", "gap"), [(2, 3000), (5, 1), (17, 300), (17, 5000), (256, 20)])
 def test_mixture(sd: float, levels: int, gap: int) -> None:

@@ -10,7 +10,8 @@ from vdmkit.container import open_reader
 from vdmkit.errors import CodecError
 
 
-@pytest.mark.parametrize("named", [False, pytest.param(True, marks=pytest.mark.costly)], ids=["no names", "names"])
+@pytest.mark.costly
+@pytest.mark.parametrize("named", [False, True], ids=["no names", "names"])
 def test_every_bit_flip_is_salvaged(vdmz, tmp_path, named):
     """One wrong bit would cost more than the chunk it is in, or give images another index."""
     path = vdmz.write(tmp_path / "a.vdmz", names=vdmz.names if named else None)

@@ -37,6 +37,7 @@ def output(network, label=None, key=None):
     return network(Z, GAMMA, condition, key=key)
 
 
+@pytest.mark.costly
 def test_every_label_and_none_has_an_output_of_its_own(network):
     """The label would be ignored, or no label be taken for the first one."""
     outputs = [output(network), *(output(network, jnp.asarray(label)) for label in range(CLASSES))]

@@ -41,6 +41,7 @@ def at_random(build, outputs, **params):
     return jax.tree.map(lambda leaf: jnp.asarray(0.1 * rng.normal(size=leaf.shape), leaf.dtype), shapes)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("outputs", [1, 5])
 def test_untrained_output(build, outputs):
     """Otherwise an untrained network does not predict eps_hat = z (one output), or no opinion (several)."""
@@ -50,6 +51,7 @@ def test_untrained_output(build, outputs):
     np.testing.assert_array_equal(output, expected)
 
 
+@pytest.mark.costly
 def test_batch_equals_single_examples(build):
     """Otherwise vmap mixes examples. 1e-5: a batched convolution sums in another order."""
     network = at_random(build, 2)
@@ -86,6 +88,7 @@ def test_every_parameter_has_an_effect(build):
     assert all(name.endswith(".k.bias") for name in silent), silent
 
 
+@pytest.mark.costly
 def test_dropout_needs_a_key(build):
     """Otherwise evaluation is random, or training is not."""
     network = at_random(build, 1, dropout=0.5)

@@ -97,6 +97,7 @@ def test_decoder(case):
     np.testing.assert_array_equal(decoded, case.golden["chain_decoded"])
 
 
+@pytest.mark.costly
 def test_ancestral_chain(case):
     """Otherwise twenty steps from noise do not end at the authors' images."""
     _hold_chain(case, case.checkpoint.ema, case.golden)

@@ -112,6 +112,7 @@ K_DIFFUSION = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", K_DIFFUSION)
 def test_k_diffusion(model, figures, name: str) -> None:
     """Otherwise a step, the use of earlier ones or of noise differs."""

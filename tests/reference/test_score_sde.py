@@ -168,6 +168,7 @@ def test_density_of_the_end(sde) -> None:
     assert image_errors(sde.log_p_1(jnp.asarray(sde.figures["x_t"])), sde["prior_logp"]).max() < ROUNDING
 
 
+@pytest.mark.costly
 def test_latent_of_the_flow(sde, flow) -> None:
     """Otherwise the probability-flow ODE leads elsewhere."""
     assert not flow.failed.any()

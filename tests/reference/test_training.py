@@ -42,6 +42,7 @@ def test_gradient_of_the_network(case):
             assert dot_error <= tolerance, name
 
 
+@pytest.mark.costly
 def test_gradient_of_the_schedule(case):
     """Otherwise the gradient that moves the schedule differs.
 
@@ -71,6 +72,7 @@ def test_gradient_against_float64(case):
         assert error <= 1e-4 * np.linalg.norm(exact[name]) + rounding, name
 
 
+@pytest.mark.costly
 def test_three_updates(case):
     """Otherwise AdamW (its decay mask among it) or the running average differs.
 

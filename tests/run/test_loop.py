@@ -46,6 +46,7 @@ def loop(tiny_model, tiny_images, monkeypatch):
     return dispatches
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("k", "intervals"), [(1, (100,)), (3, (100, 7)), (4, (6, 10, 0, 0)), (10, (1,)), (10, (4, 20))]
 )

@@ -73,6 +73,7 @@ def mixture(oracle) -> Oracle:
     return oracle("mixture", 300)
 
 
+@pytest.mark.costly
 def test_seeds_that_were_refused(mixture) -> None:
     """A correct model would be refused because Monte Carlo errs downwards: the denoiser here is the exact one."""
     for seed in SEEDS:

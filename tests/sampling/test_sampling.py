@@ -69,6 +69,7 @@ def test_a_denoiser_that_knows_the_image_draws_it(tiny_model, tiny_images, key):
     np.testing.assert_array_equal(drawn, np.broadcast_to(image, drawn.shape))
 
 
+@pytest.mark.costly
 def test_images_are_numbered(tiny_model, key):
     """Asking for more images would change the first ones, or a second batch would repeat the first."""
     grid = UniformInTime()(tiny_model.schedule, 3)
@@ -108,6 +109,7 @@ class _Reflected(AbstractSampler):
         return noise[0] - y_t, denoise(y_t, gamma_t)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("value", [jnp.nan, 1e30])  # whose square overflows
 def test_the_images_that_are_not_finite_are_counted(tiny_model, key, value):
     """Not a number would become black, or an image be blamed that is whole."""

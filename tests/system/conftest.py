@@ -2,7 +2,7 @@
 """The program as a user runs it, and what it leaves behind.
 
 `program` runs it in this process; `processes` in processes of its own, for what only they can show: signals, kills, a
-full disk, devices, flags of XLA, an environment. Tests of these are marked `system`. Processes share compiled programs
+full disk, devices, flags of XLA, an environment. Every test here is marked `system`. Processes share compiled programs
 and byte code through folders, which makes a run of the tiny recipe five times faster.
 """
 
@@ -27,6 +27,13 @@ from vdmkit.checkpoint import steps_in
 HERE = Path(__file__).parent
 ROOT = Path(vdmkit.__file__).parents[1]
 PLUGINS = ("--plugin", str(HERE / "tiny.py"), "--plugin", str(HERE / "faults.py"))
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker("system")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 from vdmkit.codec import ExpectedRate, fingerprint
 from vdmkit.devices import Arithmetic, arithmetic
 from vdmkit.likelihood import audit_as_json
-from vdmkit.run import session
+from vdmkit.run._session import session
 
 KEYS = ("precision", "matmul_precision", "device")
 DRAWS = ("--set", "likelihood.estimator.draws=2")
@@ -42,7 +42,6 @@ def highest(program_in, tmp_path_factory, whole):
     return {name: (left[name], said[name]) for name in LEFT} | {name: (said[name], None) for name in PRINTED}
 
 
-@pytest.mark.system
 @pytest.mark.parametrize("name", LEFT | PRINTED)
 def test_what_a_number_was_computed_in(highest, name: str) -> None:
     """Two numbers of different precision would look alike, in a file or on the screen."""
@@ -75,7 +74,6 @@ def test_what_this_process_computes_in() -> None:
         assert fingerprint() == before | {"flags": f"{before['flags']} matmul_precision=tensorfloat32".strip()}
 
 
-@pytest.mark.system
 def test_a_likelihood_goes_on_in_the_same_precision_alone(processes, whole, monkeypatch) -> None:
     """Batches of two precisions would be averaged, under the name of one."""
     shutil.copytree(whole, processes.cwd / "run")

@@ -41,7 +41,7 @@ BROKEN = {
     "syntax": HALF + "klass Broken",
     "taken": HALF + SCHEDULE.format(name="'fixed_linear'"),
 }
-pytestmark = pytest.mark.system
+
 DIGITS = str(Path(__file__).parents[2] / "recipes" / "digits.toml")
 
 

@@ -63,7 +63,6 @@ def dispatched() -> str:
     return " ".join(name for name in __cpu_dispatch__ if __cpu_features__.get(name))
 
 
-@pytest.mark.system
 @pytest.mark.parametrize(
     ("batch", "flags", "variable"),
     [pytest.param(*values[:3], marks=values[3], id=name) for name, values in SETTINGS.items()],
@@ -86,7 +85,6 @@ def test_portable_decodes_everywhere_and_host_or_refuses(
         refuses(result)
 
 
-@pytest.mark.system
 def test_host_refuses_another_batch(program_in, folder, whole) -> None:
     """Float32 in another batch would fail in the middle of a file."""
     result, _ = decoded(program_in(folder), whole, "host.vdmz", "--batch", "7")
@@ -94,7 +92,6 @@ def test_host_refuses_another_batch(program_in, folder, whole) -> None:
     assert "--batch 7: profile host decodes in batches of 64" in result.err
 
 
-@pytest.mark.system
 def test_range_jobs_and_previews(program_in, folder, whole) -> None:
     """A part of a file would be another part; or what is known on the way would not be shown."""
     program = program_in(folder)
@@ -156,7 +153,6 @@ def _order(names) -> list[str]:
     return [str(path) for path in sorted(Path(name) for name in names)]
 
 
-@pytest.mark.system
 def test_doubled_names_and_a_dry_run(program_in, folder, whole, tmp_path) -> None:
     """Of two files of one name one would be lost; or a rate would be printed that is far from the file's."""
     program = program_in(folder)
@@ -182,7 +178,6 @@ def test_doubled_names_and_a_dry_run(program_in, folder, whole, tmp_path) -> Non
     assert abs(expected["bytes"] - net_bytes - written) < 3 * 64 * 4, (written, expected)
 
 
-@pytest.mark.system
 def test_resumed_after_a_kill(processes, tiny, whole, folder) -> None:
     """A file that was being written would be lost, or end as another one."""
     shutil.copy(folder / "images.npy", processes.cwd)
@@ -204,7 +199,6 @@ def test_resumed_after_a_kill(processes, tiny, whole, folder) -> None:
     np.testing.assert_array_equal(found, np.load(folder / "images.npy"))
 
 
-@pytest.mark.system
 def test_another_run_is_refused(program, tiny, whole, folder) -> None:
     """Pixels would be decoded by a model that did not encode them."""
     assert program("run", tiny, "--out", "other", "--set", "seed=2").code == 0
@@ -213,7 +207,6 @@ def test_another_run_is_refused(program, tiny, whole, folder) -> None:
     assert "it was made with the model" in result.err
 
 
-@pytest.mark.system
 def test_inspect_without_jax(processes_in, folder, monkeypatch) -> None:
     """`inspect` would wait for JAX, or need the run."""
     monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")

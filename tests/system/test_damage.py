@@ -24,7 +24,6 @@ def cut_largest(checkpoint: Path) -> str:
     return str(path.relative_to(checkpoint))
 
 
-@pytest.mark.system
 def test_a_truncated_newest_checkpoint(program, tiny, copy, same_as_whole):
     """A number would be that of an older model; or the run stop, go on from damaged numbers, or not say so."""
     name = cut_largest(copy / "checkpoints" / "12")
@@ -63,7 +62,6 @@ def test_a_missing_newest_checkpoint(program, tiny, copy, same_as_whole):
     same_as_whole(copy)
 
 
-@pytest.mark.system
 def test_a_kill_between_a_checkpoint_and_its_note(processes, tiny, same_as_whole):
     """A run that was killed at the wrong moment would be refused as damaged, although it is sound."""
     run = processes.cwd / "run"
@@ -83,7 +81,6 @@ def test_a_kill_between_a_checkpoint_and_its_note(processes, tiny, same_as_whole
     same_as_whole(run)
 
 
-@pytest.mark.system
 def test_all_checkpoints_truncated(program, tiny, copy, same_as_whole):
     """A run without a usable checkpoint would stop for good, or begin again without a word."""
     for step in ("9", "12"):
@@ -97,7 +94,6 @@ def test_all_checkpoints_truncated(program, tiny, copy, same_as_whole):
     same_as_whole(copy)
 
 
-@pytest.mark.system
 def test_a_damaged_manifest(program, tiny, copy, same_as_whole):
     """A damaged manifest.json would end in a traceback, or following the advice would not help."""
     (copy / "manifest.json").write_text('{"shape": [8')

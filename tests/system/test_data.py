@@ -49,7 +49,6 @@ def folder_recipe(recipe) -> str:
     return recipe('name = "folder"', 'train = "train"', 'test = "test"')
 
 
-@pytest.mark.system
 def test_an_npz_file(program, recipe):
     """A user's array could not be trained on, or the report not say which it was."""
     pixels = np.random.default_rng(1).integers(0, 17, (50, 8, 8)).astype(np.uint8)
@@ -70,7 +69,6 @@ def test_an_npz_file(program, recipe):
     assert program("run", mine, "--out", "run", "--set", "data.path=moved.npz").code == 0
 
 
-@pytest.mark.system
 def test_a_folder_of_images(program, images, recipe):
     """A user's PNG files could not be trained on, or samples of them would lose their colours."""
     # The paper's prediction, as it compiles fast with 256 levels.

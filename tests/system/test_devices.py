@@ -2,9 +2,7 @@
 """Several devices train the same model as one."""
 
 import numpy as np
-import pytest
 
-pytestmark = pytest.mark.system
 FOUR = "--xla_force_host_platform_device_count=4"
 
 

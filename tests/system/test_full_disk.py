@@ -3,7 +3,6 @@
 
 import pytest
 
-pytestmark = pytest.mark.system
 NO_SPACE = "No space left on device"
 
 

@@ -9,7 +9,6 @@ import pytest
 
 import vdmkit
 
-pytestmark = pytest.mark.system
 ROOT = Path(vdmkit.__file__).parents[1]
 BEGINNING = [
     r"os.rename /\.resolved\.toml",

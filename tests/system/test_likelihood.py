@@ -147,7 +147,6 @@ def test_the_text(measured):
     assert text.row("model") == f"step 12, ema weights, float32, matmul precision default, {facts['device']}"
 
 
-@pytest.mark.system
 def test_batches_and_devices_change_nothing(processes, whole, measured):
     """The likelihood of an image would depend on its batch, on padding, or on the number of devices."""
     four = measure(processes, whole, *FEW, "--set", "likelihood.batch_size=6", flags=DEVICES)  # 8 images at a time
@@ -160,7 +159,6 @@ def test_batches_and_devices_change_nothing(processes, whole, measured):
         assert other.facts["bpd"] == pytest.approx(measured["json"].facts["bpd"], rel=2e-6)
 
 
-@pytest.mark.system
 def test_killed_it_goes_on_where_it_was(processes, whole, measured):
     """A pass of hours would begin anew, end with another number than undisturbed, or leave its parts behind."""
     last = r"os.rename likelihood\.unfinished/.*/14\.npz "
@@ -179,7 +177,6 @@ def test_killed_it_goes_on_where_it_was(processes, whole, measured):
     assert not unfinished.exists()
 
 
-@pytest.mark.system
 def test_results_are_named_by_what_was_measured(measured):
     """A user would not find the result of an estimator among the others, or two estimators share a file."""
     words = {
@@ -221,7 +218,6 @@ IN_WORDS = {
 }
 
 
-@pytest.mark.system
 @pytest.mark.parametrize("name", IN_WORDS)
 def test_every_estimator_says_what_it_is(measured, name):
     """A number would be reported as another estimator's, or an option not reach that estimator."""
@@ -234,7 +230,6 @@ def test_every_estimator_says_what_it_is(measured, name):
     assert facts["trusted"]
 
 
-@pytest.mark.system
 def test_a_precision_is_reached(measured):
     """`--precision` would not be kept, or network evaluations of the pilot or of a pass not be counted."""
     assert measured["json"].facts["half_width_monte_carlo"] > 0.05
@@ -247,7 +242,6 @@ def test_a_precision_is_reached(measured):
     assert not (precise.run / "likelihood.unfinished").exists()
 
 
-@pytest.mark.system
 def test_a_sub_sample(measured):
     """Some of the images would pass for all of them, be the first ones, or not be known."""
     seven = measured["sub-sample"]
@@ -257,7 +251,6 @@ def test_a_sub_sample(measured):
     assert seven.images["nats"].shape == (7,)
 
 
-@pytest.mark.system
 def test_what_is_no_likelihood(processes, whole):
     """A solve that stopped halfway would be reported as a likelihood, or hours of solving be lost by the refusal."""
     fails = ("--estimator", "ode", "--set", "likelihood.estimator.max_steps=2", *FOUR)
@@ -307,7 +300,7 @@ REFUSED_LATER = [  # when the model is there, and was checked
 ]
 
 
-@pytest.mark.parametrize("refused", [REFUSED, pytest.param(REFUSED_LATER, marks=pytest.mark.system)], ids=["", "later"])
+@pytest.mark.parametrize("refused", [REFUSED, REFUSED_LATER], ids=["", "later"])
 def test_refusals(program, whole, snapshot, refused):
     """A mistyped estimator or setting would be passed over in silence, or end without the names that are known."""
     run = shutil.copytree(whole, program.cwd / "run")

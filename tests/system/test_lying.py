@@ -4,8 +4,6 @@
 import re
 from pathlib import Path
 
-import pytest
-
 LYING = ("--plugin", str(Path(__file__).with_name("lying.py")))
 
 
@@ -17,7 +15,6 @@ def test_a_run_of_a_component_that_lies_is_refused(program, tiny):
     assert not (program.cwd / "run").exists()
 
 
-@pytest.mark.system
 def test_an_ode_of_a_network_that_stops_its_gradient_is_refused(program, tiny):
     """Another divergence than the model's would be integrated, and called a likelihood."""
     chosen = ("--set", "model.network.name=stopped_network", "--set", "model.prediction.name=eps")
@@ -28,7 +25,6 @@ def test_an_ode_of_a_network_that_stops_its_gradient_is_refused(program, tiny):
     assert re.search("network 'stopped_network' of .*lying.py: the derivative of eps_hat by the network", result.err)
 
 
-@pytest.mark.system
 def test_test_images_that_change_from_process_to_process_are_refused(processes, tiny):
     """Whoever runs commands until the images suit the model would choose the number."""
     trained = processes("run", tiny, "--out", "run", *LYING, "--set", "data={name='of_process'}")

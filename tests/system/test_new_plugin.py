@@ -5,10 +5,7 @@ import os
 import subprocess
 import sys
 
-import pytest
 
-
-@pytest.mark.system
 def test_a_new_plugin_passes_its_tests_and_trains(program):
     """An author would start from a package that does not load, does not conform, or that no recipe can name."""
     made = program("new-plugin", "vdmkit-bent", plugins=())

@@ -71,7 +71,6 @@ def test_the_likelihood_is_the_exact_one(program, name, exact):
 
 
 @pytest.mark.slow
-@pytest.mark.system
 @pytest.mark.parametrize("name", ["gaussian_continuous", "mixture_continuous"])
 def test_in_float64_the_flow_is_exact(processes, name):
     """A float32 checkpoint could not be read in float64, or the flow be off by more than 1e-6 of the truth."""

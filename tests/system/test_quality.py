@@ -3,10 +3,7 @@
 
 import json
 
-import pytest
 
-
-@pytest.mark.system
 def test_scores(program, whole):
     """A distance would be called FID, come without what real images score, or change from call to call."""
     quality = ("quality", "--ckpt", str(whole), "-n", "12")

@@ -21,7 +21,6 @@ def test_a_folder_of_another_recipe(program, tiny, whole, same_as_whole):
     same_as_whole(whole)
 
 
-@pytest.mark.system
 def test_two_processes_in_one_folder(processes, tiny):
     """Two runs would write the same checkpoints."""
     first = processes.start("run", tiny, "--out", "run", faults="wait vdmkit.step ^4$")
@@ -108,7 +107,6 @@ def test_a_loss_that_is_not_finite(program, tiny, steep):
     assert steps_in(program.cwd / "run" / "checkpoints") == [1, 2]
 
 
-@pytest.mark.system
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # of 1e39, which is the point
 def test_parameters_that_are_not_finite(program, tiny, steep):
     """A step whose loss was finite could leave infinite parameters, and they would be saved as a good checkpoint."""
@@ -141,7 +139,7 @@ def test_a_changed_plugin(program, tiny, whole, snapshot):
     plugin.rename(folder / "plugins" / "tiny.py")
     evaluated = program("evaluate", "--ckpt", "run", plugins=())
     assert (evaluated.code, evaluated.out) == (1, "")
-    assert evaluated.err == "run/plugins/tiny.py: missing, or changed since the run. Restore it.\n"
+    assert evaluated.err == "run/plugins/tiny.py: changed since the run wrote it. Put it back.\n"
 
 
 @pytest.mark.costly

@@ -12,7 +12,6 @@ from PIL import Image
 from vdmkit.checkpoint import steps_in
 from vdmkit.report import beside, grid
 
-pytestmark = pytest.mark.system
 KEYS = {
     "bpd",
     "bpd_low",

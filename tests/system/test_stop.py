@@ -3,7 +3,6 @@
 
 import pytest
 
-pytestmark = pytest.mark.system
 SAVED = "Stopped at step {} of 12 and saved. To go on, run the same command again."
 KEPT = "Stopped. What was saved is kept: to go on, run the same command again."
 TRAINED = (

@@ -5,12 +5,10 @@ import json
 import shutil
 
 import numpy as np
-import pytest
 
 QUICK = ("--images", "20", "--nodes", "25", "--steps", "2,3")  # all test images
 
 
-@pytest.mark.system
 def test_grids_and_kernels_go_from_command_to_command(program, whole):
     """A saved grid or kernel would not be taken, or be another one than it was measured as."""
     studied = program("study", "--ckpt", str(whole), *QUICK, "--fit", "fitted")
@@ -47,7 +45,6 @@ def test_grids_and_kernels_go_from_command_to_command(program, whole):
     assert abs(json.loads(fitted.out)["bpd"] - same["bpd"]) < 1e-3  # the same gammas and noise, in float32
 
 
-@pytest.mark.system
 def test_killed_it_goes_on_where_it_was(processes, whole):
     """Minutes of measuring would begin anew, end with other numbers, or come without a word of how long they take."""
     runs = {name: shutil.copytree(whole, processes.cwd / name) for name in ("undisturbed", "killed")}

@@ -95,6 +95,7 @@ WRONG = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_estimators(wrong):
     """A likelihood would be too high, or its error bar too small."""

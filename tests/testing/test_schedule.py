@@ -9,6 +9,7 @@ from vdmkit.registry import registry
 from vdmkit.testing import check_schedule
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", sorted(registry("schedule").components))
 def test_schedules(build, name):
     """A registered schedule would not be one."""

@@ -117,6 +117,7 @@ def test_the_noisy_end_costs_what_it_must() -> None:
     assert float(((x - 0.3) ** 2 * density).sum() * (x[1] - x[0])) == pytest.approx(np.exp(-1), abs=1e-12)
 
 
+@pytest.mark.costly
 @SOURCES
 def test_the_flow_gives_the_density_of_the_data(source) -> None:
     """False if the ODE's likelihood of continuous data, as a recipe asks for it, were not exact to 1e-6."""

@@ -60,6 +60,7 @@ def test_a_weight_is_the_ratio_of_densities(name: str) -> None:
         np.testing.assert_allclose(kernel.log_ratio(*arguments), by_density(kernel, *arguments), rtol=0, atol=1e-10)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", KERNELS)
 def test_weights_of_a_thousand_steps_in_float32(name: str) -> None:
     """False if log p - log q cancelled: by the density of the step, float32 errs by much more than is allowed here."""

@@ -91,6 +91,7 @@ def information(gamma: float, noise) -> float:
 KERNELS = [*sorted(registry("kernel").components), "large"]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", KERNELS)
 def test_kl_is_that_of_its_density(kernels, noise, name: str) -> None:
     """False if the loss that is trained and reported were of another step than the one that samples."""
@@ -104,6 +105,7 @@ def test_kl_is_that_of_its_density(kernels, noise, name: str) -> None:
         np.testing.assert_allclose(found.squeeze(), expected, rtol=3e-3 if name == "mixture" else 1e-9)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_step_is_one_distribution(kernels, name: str) -> None:
     """False if a kernel's density, distribution function and samples were of different distributions."""
@@ -120,6 +122,7 @@ def test_a_step_is_one_distribution(kernels, name: str) -> None:
     )  # Kolmogorov: false once in 200 seeds, this one is fixed
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("steps", [1, 2, 5, 30])
 @pytest.mark.parametrize("name", KERNELS)
 def test_no_kernel_is_below_the_information(kernels, noise, name: str, steps: int) -> None:

@@ -167,6 +167,7 @@ def test_noise_of_the_divergence_does_not_bias_the_estimate(many, pixels) -> Non
     assert (many[4].evaluations > many[1].evaluations).all()
 
 
+@pytest.mark.costly
 def test_replicates_and_images_err_independently(many, pixels) -> None:
     """False if an image's two estimates, or two images, shared draws: the error bars would be too short."""
     images = jnp.broadcast_to(IMAGES[:1], (MANY, *SHAPE))
@@ -336,6 +337,7 @@ class _Counted:
         self.calls += 1
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("settings", "probes"),
     [
@@ -387,6 +389,7 @@ def test_a_useless_tolerance_is_found_out(pixels) -> None:
     np.testing.assert_allclose(estimated, true, rtol=0.1)
 
 
+@pytest.mark.costly
 def test_discretisation_error_of_a_failure_is_none(pixels) -> None:
     """False if the difference of two numbers that are no likelihoods were reported."""
     error, _ = ProbabilityFlow(**SHORT).discretisation_error(pixels, IMAGES, INDEX, key=FIRST["key"])

@@ -132,6 +132,7 @@ def _model(distribution: LevelMixture) -> DiffusionModel:
     )
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("oracle", ORACLES)
 def test_bound_of_the_exact_denoiser_is_minus_log_p(oracle: str, quick_key, bound_of_images) -> None:
     """False if the bound were biased, image by image, where pixels are independent and where they are not."""

@@ -24,6 +24,7 @@ def _normal(seed: int, *shape: int) -> Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", sorted(registry("prediction").components))
 @pytest.mark.parametrize("gamma", GAMMAS)
 def test_estimates_of_data_and_noise_agree(path, name: str, gamma: float) -> None:

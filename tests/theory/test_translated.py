@@ -81,6 +81,7 @@ def test_one_network_has_one_bound_on_all_paths(batch, prediction: str) -> None:
         np.testing.assert_allclose(bound(model(path, prediction, network), *batch), first, rtol=1e-10)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("before", "after"), list(itertools.permutations(DIRECTIONS, 2)))
 def test_a_translated_network_has_the_same_bound(batch, before: str, after: str) -> None:
     """False if a conversion changed what is known of x, or of eps: it must not, on another path either."""

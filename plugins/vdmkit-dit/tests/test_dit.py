@@ -25,6 +25,7 @@ def test_conforms(patch):
     check_network(lambda outputs: Dit((4, 4, 3), outputs, ENDS, key, **SMALL, patch=patch), (4, 4, 3))
 
 
+@pytest.mark.costly
 def test_untrained_it_gives_the_latent_or_nothing():
     """Training would not start where the paper's does: eps_hat = z, or logits of 0."""
     z = jax.random.normal(jax.random.key(1), (4, 4, 1))
@@ -33,6 +34,7 @@ def test_untrained_it_gives_the_latent_or_nothing():
     np.testing.assert_array_equal(three(z, jnp.asarray(0.0), {}), jnp.zeros((4, 4, 1, 3)))
 
 
+@pytest.mark.costly
 def test_patches_are_put_back_where_they_were():
     """A patch's output would be drawn at another place: here nothing is passed from token to token."""
     network = Dit((4, 6, 1), 3, ENDS, jax.random.key(0), **SMALL, patch=2)
