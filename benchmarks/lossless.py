@@ -31,10 +31,11 @@ from few_steps import run, study
 from image_codecs import break_even, rates
 from real_codecs import Row
 
+from vdmkit.cli._codec import coding_of, with_steps_of_codec
 from vdmkit.codec import Coding
 from vdmkit.compression import Profile
 from vdmkit.data import Images as Split
-from vdmkit.run import Run, coding_of, load_run, with_steps_of_codec
+from vdmkit.run import Run, load_run
 
 CIFAR = ["data.name=cifar10", "model.prediction.name=lattice", "model.schedule.gamma_min=-13.3"]
 CIFAR += ["model.network.channels=48", "training.batch_size=16", "evaluation.draws=2", "evaluation.minutes=1"]

@@ -77,6 +77,7 @@ WRITERS: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_write_that_fails_names_its_file(tmp_path: Path, name: str, capfd: pytest.CaptureFixture) -> None:
     """False if a user were told `No space left on device`, or shown a traceback, and not which disk or what to do."""

@@ -110,6 +110,7 @@ def test_round_trip_of_every_kind_of_model(tmp_path, schedule, attention, fourie
         jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(tree), jax.tree.leaves(expected))
 
 
+@pytest.mark.costly
 def test_names_of_the_authors():
     """Otherwise the files of the authors are not understood (names as in their released code)."""
     names = official_parameters(model_like("nnet", attention=True)).keys()

@@ -9,6 +9,7 @@ from vdmkit.recipe import load_recipe, shipped_recipes
 from vdmkit.run import RunFolder
 
 
+@pytest.mark.costly
 def test_check_takes_a_name(run):
     """False if a recipe could be checked from the checkout alone."""
     result = run("check", "digits/edm")

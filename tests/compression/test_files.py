@@ -62,6 +62,7 @@ def refused_or_same(path: Path, model, images, code=None) -> bool:
     return False
 
 
+@pytest.mark.costly
 def test_as_written(tmp_path, coded, learned, images) -> None:
     """False if what is refused below were refused for another reason."""
     path = write(tmp_path / "a.vdmz", *coded)
@@ -180,6 +181,7 @@ def flips(data: bytes, count: int):
         yield bytes(damaged)
 
 
+@pytest.mark.costly
 def test_flips_of_the_payload(tmp_path, coded, learned, codec, images) -> None:
     """False if a wrong bit under a right checksum gave wrong pixels."""
     header, ((payload, digest), second) = coded

@@ -108,6 +108,7 @@ def test_images_that_are_all_the_same(make_codec, learned) -> None:
     assert forecast(make_codec(learned).chunk_code(8), rate, 5).bytes > 8 * 64
 
 
+@pytest.mark.costly
 def test_groups_that_are_not_looked_at(make_codec, learned) -> None:
     """False if a chunk of many small groups took minutes, or its last groups were left out."""
     rate = Rate(0.0, 23.0, 0.0, raw=0.0, stored=0.0, variance=0.1, pixels=np.full(16, 1 / 16))

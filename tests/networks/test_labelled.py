@@ -46,6 +46,7 @@ def test_every_label_and_none_has_an_output_of_its_own(network):
         assert all(float(abs(first - other).max()) > 1e-3 for other in outputs[:i])
 
 
+@pytest.mark.costly
 def test_an_untrained_network_does_not_know_labels():
     """Training would begin with images of different labels far apart for no reason."""
     built = Labelled(SHAPE, 1, (-6.0, 5.0), CLASSES, jax.random.key(0), network=INNER)

@@ -5,6 +5,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from vdmkit.networks._embedding import Conditioning, sinusoid, with_fourier_features
 from vdmkit.networks._layers import Attention, Conv, GroupNorm, ModulatedBlock
@@ -70,6 +71,7 @@ def test_convolution_pads_with_zeros():
     np.testing.assert_array_equal(layer(jnp.ones((3, 3, 1)))[..., 0], expected)
 
 
+@pytest.mark.costly
 def test_attention_follows_its_formula():
     """Otherwise heads, scale or residual differ from softmax(q k^T / sqrt(d)) v computed head by head in numpy."""
     layer = Attention(8, KEY, groups=2, heads=2)

@@ -104,6 +104,7 @@ def test_nothing_but_parameters_is_trained(build):
     assert {path[-1].name for path, _ in leaves} == {"kernel", "bias", "scale"}
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("channels", "blocks", "attention", "count"),
     [

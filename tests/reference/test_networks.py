@@ -44,6 +44,7 @@ def test_output_and_estimate(unet, precision):
     assert relative_error(unet.eps_hat(out, gamma, z), unet.golden["eps_hat" + suffix]) < tolerance
 
 
+@pytest.mark.costly
 def test_gradients(unet, precision):
     """Otherwise back-propagation differs in some parameter, those of the conditioning path among them, or in z.
 

@@ -169,6 +169,7 @@ def table(request, figures) -> tuple[str, Tabulated]:
     return request.param, Tabulated(table=request.param, steps=steps)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("variance", ["FIXED_SMALL", "FIXED_LARGE"])
 @pytest.mark.parametrize("name", ["ancestral", "ddim_eta0", "ddim_eta0.5"])
 def test_improved_diffusion(model, figures, table, variance: str, name: str) -> None:
@@ -215,6 +216,7 @@ GRIDS = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("name", "method"), [("euler", Euler), ("heun", Heun)])
 @pytest.mark.parametrize("grid", GRIDS)
 def test_ablation_sampler_of_edm(model, figures, grid: str, name: str, method) -> None:

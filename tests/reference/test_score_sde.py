@@ -175,6 +175,7 @@ def test_latent_of_the_flow(sde, flow) -> None:
     assert image_errors(flow.z_1, sde["z"]).max() < SOLVER
 
 
+@pytest.mark.costly
 def test_bits_per_dimension_of_the_flow(sde, flow) -> None:
     """Otherwise the divergence or its sign, p_1 or the units differ."""
     nats = -(sde.log_p_1(flow.z_1) + flow.volume)

@@ -98,6 +98,7 @@ def test_three_updates(case):
             assert abs(values.ravel() @ _cosines(values) - training[prefix + name]) <= tolerance, prefix + name
 
 
+@pytest.mark.costly
 def test_what_decays(case):
     """Otherwise weight decay spares more, or less, than what is named bias. Nothing else acts at zero gradient."""
     state, update = _start(case)

@@ -46,6 +46,7 @@ FIRST = ["model.observation.name=fat", "data.name=changing"]  # the others compi
 SOME = [*FIRST, *(pytest.param(lie, marks=pytest.mark.system) for lie in LIES if lie not in FIRST)]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("lie", SOME)
 def test_a_component_that_lies_is_refused(lie):
     """A plugin could make a number too low, and nothing would notice."""

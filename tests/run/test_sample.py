@@ -48,6 +48,7 @@ def test_the_first_images_do_not_depend_on_how_many(tiny_model):
     assert not np.array_equal(drawn(tiny_model, 3, 1), many[:3])
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("seconds", "fitting"),
     [(1000.0, (16, 100)), (100.0, (8, 100)), (20.0, (1, 100)), (2.5, (1, 20)), (0.0, (1, 1))],

@@ -93,6 +93,7 @@ WRONG = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_kernels(wrong):
     """A T-step bound or an importance-weighted one would be too low."""

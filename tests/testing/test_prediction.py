@@ -68,6 +68,7 @@ WRONG = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_predictions(wrong):
     """A bound would be of no model, or a likelihood by an ODE have the divergence of another."""

@@ -15,6 +15,7 @@ SKEWED = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("kind", SKEWED)
 @pytest.mark.parametrize("count", [10, 300])
 def test_skewed_values_of_mean_zero_are_not_called_negative(kind: str, count: int) -> None:

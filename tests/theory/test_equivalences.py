@@ -136,6 +136,7 @@ def test_the_loss_of_a_prediction_is_its_weighting(name: str) -> None:
         np.testing.assert_allclose(found, _error_ratio(name, gamma, PATHS[path]), rtol=1e-12)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("one", "other"), list(itertools.permutations(DIRECTIONS, 2)))
 def test_any_prediction_is_any_other(path, one: str, other: str) -> None:
     """False if a conversion did not round-trip, or the losses of two predictions were not in their ratio."""

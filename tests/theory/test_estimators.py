@@ -83,6 +83,7 @@ def repeated(bound, model, plan) -> np.ndarray:
     return np.stack([run(bound, model, plan, seed).terms["diffusion"] for seed in range(100)])
 
 
+@pytest.mark.costly
 def test_the_bound_of_each_image_is_unbiased(bound, repeated, exact) -> None:
     """False if a control variate had a mean, or a draw of gamma counted with another weight than 1 / its density."""
     errors = (repeated - exact(bound.steps)).reshape(200, COUNT)

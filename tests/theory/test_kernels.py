@@ -134,6 +134,7 @@ def test_no_kernel_is_below_the_information(kernels, noise, name: str, steps: in
         np.testing.assert_allclose(found, least, atol=1e-6)
 
 
+@pytest.mark.costly
 def test_the_measured_variance_is_the_best_of_gaussians(kernels, noise) -> None:
     """False if another variance, a little off or one of the paper's, gave a lower bound than the optimal one."""
     best, gammas = kernels["optimal_variance"], jnp.asarray(GAMMAS[::6])
@@ -145,6 +146,7 @@ def test_the_measured_variance_is_the_best_of_gaussians(kernels, noise) -> None:
         assert diffusion(kernels[name], gammas, noise) > lowest + 0.01
 
 
+@pytest.mark.costly
 def test_the_mixture_becomes_gaussian_as_steps_shrink(kernels, noise) -> None:
     """False if its loss of a short step were not expm1(gamma_t - gamma_s) / 2 times the squared error."""
     x, eps, t = jnp.full(PIXEL, X[1]), jnp.full(PIXEL, 0.4), jnp.asarray(-1.0)

@@ -53,6 +53,7 @@ def test_reverse_is_bayes_rule(path, gamma_s: float, gamma_t: float) -> None:
     np.testing.assert_allclose([mean[0], std], [expected, precision**-0.5], rtol=1e-12)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("gamma_s", "gamma_t"), GAMMAS)
 def test_step_kl_is_the_loss_of_the_step(path, model_of, losses, gamma_s: float, gamma_t: float) -> None:
     """False if the T-step loss were not the sum of KL(q(z_s | z_t, x) || p(z_s | z_t)) over the steps (PAPER 19.11)."""

@@ -58,6 +58,7 @@ def test_bound_is_the_same(pair: Pair, name: str, steps: int) -> None:
         )  # sigma_0 = 0.3: nothing cancels
 
 
+@pytest.mark.costly
 def test_samples_are_the_same(pair: Pair, quick_key) -> None:
     """False if p(x) depended on the scaling: the same noise must give the same images, the prior's included."""
     here, there = (

@@ -113,6 +113,7 @@ def test_every_schedule_can_be_pinned(name: str) -> None:
     assert ends_of(schedule) == (-7.3, 3.1)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("ends", [(2.0, -4.0), (-4.0, 2.0)])
 def test_pinned_ends_stay_in_order(ends: tuple[float, float]) -> None:
     """False if an end that training drives past the other turned time around."""
@@ -121,6 +122,7 @@ def test_pinned_ends_stay_in_order(ends: tuple[float, float]) -> None:
     check_increasing(schedule)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("scale", [1.0, 300.0])
 def test_straight_pieces_rise_everywhere(scale: float) -> None:
     """False if learning could flatten a piece, where the weight of a loss would be 0, or move an end."""

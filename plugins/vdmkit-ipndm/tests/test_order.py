@@ -81,6 +81,7 @@ def order(sampler, name: str, flow, *, exact_start: bool = True) -> float:
     return float(np.log(errors[0] / errors[1]) / np.log(MANY / FEW))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("k", [2, 3, 4])
 def test_even_steps_have_the_order_of_their_weights(flow, k: int) -> None:
     """False if a weight, or the step that they go into, were wrong: Adams and Bashforth's k weights are of order k."""
@@ -94,6 +95,7 @@ def test_uneven_steps_have_the_second_order(flow, k: int) -> None:
     assert abs(order(Ipndm(order=k), "even in gamma", flow) - 2) < 0.05  # 2.00 for all
 
 
+@pytest.mark.costly
 def test_on_even_steps_it_is_lms(flow) -> None:
     """False if more than the weights told them apart: those of lms are integrals over the steps that there were."""
     ends = [
