@@ -7,8 +7,10 @@ The checks are those of `vdmkit.testing`, on the run's own components, parameter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Real
 
@@ -69,6 +71,7 @@ def check_model_of_recipe(
 
     `differentiated` says whether the number depends on derivatives of the network, as that of an ODE does.
     """
+    model = _fetched(model)
     choices, latents = recipe.model, latents_of(model, pixels)
     checks: list[Checked] = [
         (getattr(choices, kind).component, check) for kind, check in checks_of_model(model, latents).items()
@@ -80,6 +83,15 @@ def check_model_of_recipe(
     if differentiated:
         checks.append((choices.network.component, lambda: check_derivative_of_model(model, latents)))
     return _run(checks)
+
+
+def _fetched(model: DiffusionModel) -> DiffusionModel:
+    """Returns the model on the default device, so that what was compiled before training is not compiled again."""
+
+    def fetched(leaf: Any) -> Any:
+        return jnp.asarray(np.asarray(leaf)) if isinstance(getattr(leaf, "dtype", None), np.dtype) else leaf
+
+    return jax.tree.map(fetched, model)
 
 
 def check_measurement_of_recipe(recipe: Recipe, model: DiffusionModel, test: Images) -> Findings:
