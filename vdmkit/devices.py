@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Placement of arrays on devices, and the precision, devices and software of a process."""
 
+import functools
 import importlib.metadata
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,8 @@ from jaxtyping import PyTree
 from vdmkit.errors import DataError
 from vdmkit.registry import plugin_packages
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _PACKAGES = ("jax", "jaxlib", "equinox", "optax", "diffrax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -44,6 +48,21 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
+def precisely(measure: Callable[P, T]) -> Callable[P, T]:
+    """Returns a measurement whose float32 products have the precision of float32 on every device.
+
+    A GPU would multiply in TF32 and a TPU in bfloat16. The user's own `jax_default_matmul_precision` comes first.
+    JAX keeps the setting per thread, so what starts threads must decorate what they run.
+    """
+
+    @functools.wraps(measure)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        with jax.default_matmul_precision(_matmul_precision() or "highest"):
+            return measure(*args, **kwargs)
+
+    return wrapped
+
+
 @dataclass(frozen=True)
 class Arithmetic:
     """Floating-point type, precision of matrix products, and number and kind of devices, such as '1 x cpu'.
@@ -61,9 +80,13 @@ class Arithmetic:
 
 
 def arithmetic() -> Arithmetic:
-    """Returns the arithmetic of this process."""
-    matmul = jax.config.jax_default_matmul_precision or "default"  # pyright: ignore[reportAttributeAccessIssue]
-    return Arithmetic(str(jnp.zeros(()).dtype), matmul, f"{jax.device_count()} x {jax.devices()[0].device_kind}")
+    """Returns the arithmetic of this process; within a measurement, that of the measurement: see `precisely`."""
+    devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    return Arithmetic(str(jnp.zeros(()).dtype), _matmul_precision() or "default", devices)
+
+
+def _matmul_precision() -> str | None:
+    return jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def facts_of(report: Any) -> dict[str, Any]:

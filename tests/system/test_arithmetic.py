@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vdmkit.codec import ExpectedRate, fingerprint
-from vdmkit.devices import Arithmetic, arithmetic
+from vdmkit.devices import Arithmetic, arithmetic, precisely
 from vdmkit.likelihood import audit_as_json
 from vdmkit.run._session import session
 
@@ -29,11 +29,11 @@ PRINTED = {
 
 @pytest.fixture(scope="module")
 def highest(program_in, tmp_path_factory, whole):
-    """The JSON of every command that measures, and the text of those that leave it in a file, at highest precision."""
+    """The JSON of every command that measures, and the text of those that leave it in a file, at a chosen precision."""
     program = program_in(tmp_path_factory.mktemp("highest"))
     shutil.copytree(whole, program.cwd / "run")
     np.save(program.cwd / "images.npy", np.zeros((3, 8, 8, 1), np.uint8))
-    with jax.default_matmul_precision("highest"):
+    with jax.default_matmul_precision("high"):
         results = [program(*command, "--ckpt", "run") for command in (LEFT | PRINTED).values()]
     for result in results:
         assert result.code == 0, result.err
@@ -47,7 +47,7 @@ def test_what_a_number_was_computed_in(highest, name: str) -> None:
     """Two numbers of different precision would look alike, in a file or on the screen."""
     file, text = highest[name]
     found = tuple(json.loads(file)[key] for key in KEYS)
-    assert found[:2] == ("float32", "highest")
+    assert found[:2] == ("float32", "high")
     assert found[2].startswith("1 x ")
     assert text is None or ", ".join([found[0], f"matmul precision {found[1]}", found[2]]) in text
 
@@ -60,14 +60,14 @@ def test_the_expected_rate_says_it() -> None:
 
 def test_an_audit_says_it_too() -> None:
     """Checks would be read as if they had been made in another precision."""
-    with jax.default_matmul_precision("highest"):
-        facts = audit_as_json([])
-    assert facts == {"checks": [], "precision": "float32", "matmul_precision": "highest", "device": facts["device"]}
+    facts = audit_as_json([], Arithmetic("float32", "highest", "1 x gpu"))
+    assert facts == {"checks": [], "precision": "float32", "matmul_precision": "highest", "device": "1 x gpu"}
 
 
 def test_what_this_process_computes_in() -> None:
     """The default would have no name, or training, and files for one machine alone, not know another precision."""
     assert arithmetic().matmul_precision == session(0, 1)["matmul_precision"] == "default"
+    assert precisely(arithmetic)().matmul_precision == "highest"
     before = fingerprint()
     with jax.enable_x64(True), jax.default_matmul_precision("tensorfloat32"):
         assert str(arithmetic()).startswith("float64, matmul precision tensorfloat32, ")

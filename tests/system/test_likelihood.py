@@ -144,7 +144,7 @@ def test_the_text(measured):
         text.row("network") == f"{facts['evaluations']:,} evaluations, {facts['evaluations_per_image']:,.1f} an image"
     )
     assert text.row("images") == "all 20 of noise/test, not the published data set"
-    assert text.row("model") == f"step 12, ema weights, float32, matmul precision default, {facts['device']}"
+    assert text.row("model") == f"step 12, ema weights, float32, matmul precision highest, {facts['device']}"
 
 
 def test_batches_and_devices_change_nothing(processes, whole, measured):

@@ -78,15 +78,16 @@ def _of_steps(estimator: "Choice", of_bound: list[str], solver_steps: int | None
 
 def _audit(run: "Run", test: "Images", as_json: bool) -> None:
     """Prints every check; if one fails, the exit code is 4."""
-    from vdmkit.devices import arithmetic
+    from vdmkit.devices import arithmetic, precisely
     from vdmkit.likelihood import audit_as_json
     from vdmkit.run import audit
 
+    measured_in = precisely(arithmetic)()
     checks = stoppable(audit, "An audit keeps nothing: run the same command again to begin anew.")(run, test)
     if as_json:
-        typer.echo(json.dumps(audit_as_json(checks), indent=2))
+        typer.echo(json.dumps(audit_as_json(checks, measured_in), indent=2))
     else:
-        typer.echo(f"{_table(checks)}\nmeasured in {arithmetic()}")
+        typer.echo(f"{_table(checks)}\nmeasured in {measured_in}")
     failed = sum(check.verdict == "fails" for check in checks)
     if failed:
         raise UntrustedError(f"the audit failed: {failed} of {len(checks)} checks. These numbers are not likelihoods.")

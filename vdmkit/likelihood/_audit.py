@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Real
 
 from vdmkit.data import Images
+from vdmkit.devices import precisely
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
 from vdmkit.likelihood._importance import ImportanceWeighted
 from vdmkit.likelihood._ode import ProbabilityFlow
@@ -40,6 +41,7 @@ class _Curved(AbstractSchedule):
         return self.gamma_min + (self.gamma_max - self.gamma_min) * (t + t**2) / 2
 
 
+@precisely
 def gather(
     model: DiffusionModel,
     test: Images,

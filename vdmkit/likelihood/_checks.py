@@ -5,13 +5,13 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from vdmkit.devices import arithmetic
+from vdmkit.devices import Arithmetic
 from vdmkit.likelihood._referee import Check
 
 
-def audit_as_json(checks: list[Check]) -> dict[str, Any]:
-    """Returns every check, and the arithmetic of this process, as JSON values."""
-    return {"checks": [as_json(check) for check in checks], **asdict(arithmetic())}
+def audit_as_json(checks: list[Check], measured_in: Arithmetic) -> dict[str, Any]:
+    """Returns every check, and the arithmetic of the audit, as JSON values."""
+    return {"checks": [as_json(check) for check in checks], **asdict(measured_in)}
 
 
 def as_json(check: Check) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from vdmkit.data import Images, TrainedOn, copies_of, groups_of, on_copies, prints_of, reasons_against
-from vdmkit.devices import arithmetic
 from vdmkit.distribution import AbstractDistribution
 from vdmkit.likelihood._estimator import AbstractEstimator
 from vdmkit.likelihood._exact import below_the_truth, exact_bound, impossible_below
@@ -93,7 +92,7 @@ def report_on(
         seed=subject.seed,
         step=subject.step,
         weights=subject.weights,
-        arithmetic=arithmetic(),
+        arithmetic=estimate.arithmetic,
         trusted=not reasons,
         reasons=tuple(reasons),
         remarks=(*on_copies(copies, groups, len(prints)), *beside, *remarks),

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Real, UInt64
 
 from vdmkit.data import check_pixels, image_hashes
+from vdmkit.devices import Arithmetic, arithmetic, precisely
 from vdmkit.errors import UntrustedError
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
 from vdmkit.likelihood._interval import Interval, check_count, interval, passes_for
@@ -43,6 +44,7 @@ class LogLikelihood:
         solver: The error of a solver, measured on a few images; None without a solver.
         dimensions: Number of values in an image.
         estimator: Description of the estimator.
+        arithmetic: Precision and devices of the measurement.
     """
 
     estimates: Estimates
@@ -54,6 +56,7 @@ class LogLikelihood:
     solver: SolverError | None
     dimensions: int
     estimator: str
+    arithmetic: Arithmetic
 
     @property
     def nats(self) -> Float[np.ndarray, "2 n"]:
@@ -132,6 +135,7 @@ class LogLikelihood:
         return f"{self.mean()} bits/dim on {len(self.index):,} images{marked}"
 
 
+@precisely
 def log_likelihood(
     model: DiffusionModel,
     images: Real[Array | np.ndarray, "n h w c"],
@@ -206,6 +210,7 @@ def log_likelihood(
         solver=solver,
         dimensions=model.dimensions,
         estimator=estimator.describe(model.observation.levels),
+        arithmetic=arithmetic(),
     )
 
 

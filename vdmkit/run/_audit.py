@@ -6,6 +6,7 @@ import sys
 import jax
 
 from vdmkit.data import Images, check_comparable, check_fits
+from vdmkit.devices import arithmetic, precisely
 from vdmkit.files import write_json
 from vdmkit.likelihood import Check, audit_as_json, gather, referee, sample_of
 from vdmkit.noise import check_increasing
@@ -17,6 +18,7 @@ from vdmkit.testing import check_model_of_recipe
 _IMAGES = 64
 
 
+@precisely
 def audit(run: Run, test: Images) -> list[Check]:
     """Measures 64 images, or the recipe's `likelihood.images`, drawn at random, and writes RUN/audit.json."""
     settings = run.recipe.likelihood
@@ -29,5 +31,5 @@ def audit(run: Run, test: Images) -> list[Check]:
     index = sample_of(len(test.pixels), settings.images or _IMAGES)
     key = fold_purpose(jax.random.key(run.recipe.seed), "audit")
     checks = referee(gather(model, test, index, batch_size=settings.batch_size, key=key, progress="auto"))
-    write_json(run.folder.path / "audit.json", audit_as_json(checks))
+    write_json(run.folder.path / "audit.json", audit_as_json(checks, arithmetic()))
     return checks

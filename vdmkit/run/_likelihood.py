@@ -9,6 +9,7 @@ import jax
 
 from vdmkit.assembly import build_estimator, build_evaluator
 from vdmkit.data import Images, TrainedOn, check_fits, reasons_against
+from vdmkit.devices import precisely
 from vdmkit.errors import UntrustedError
 from vdmkit.likelihood import LikelihoodReport, LogLikelihood, Subject, log_likelihood, report_on, sample_of
 from vdmkit.model import DiffusionModel
@@ -23,6 +24,7 @@ from vdmkit.testing import Findings, check_measurement_of_recipe
 _ALLOW = "--allow-untrusted prints the number, marked as untrusted."
 
 
+@precisely
 def measure_likelihood(run: Run, test: Images, *, allow_untrusted: bool = False) -> LikelihoodReport:
     """Estimates -log P of the test images by the recipe's estimator, and writes the result to the run folder.
 
@@ -67,6 +69,7 @@ def measure_likelihood(run: Run, test: Images, *, allow_untrusted: bool = False)
     return report
 
 
+@precisely
 def evaluate(
     recipe: Recipe,
     model: DiffusionModel,

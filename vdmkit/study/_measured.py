@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray, Real
 
+from vdmkit.devices import precisely
 from vdmkit.kernel import AbstractKernel
 from vdmkit.likelihood import Parts
 from vdmkit.model import DiffusionModel
@@ -78,6 +79,7 @@ class Measurement:
         with ThreadPoolExecutor(len(_SPLITS)) as pool:
             return {name: values for part in pool.map(self._of_split, _SPLITS, [number] * 2) for name, values in part}
 
+    @precisely  # in the threads of `_at`
     def _of_split(self, split: str, number: int) -> list[tuple[str, np.ndarray]]:
         images, key = self.images[split], self._key(split)
         found = [(f"{split}_errors", errors_at(self.model, images, self.gamma, number, key=key))]

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, Real
 
 from vdmkit.assembly import shapes_of_estimate
-from vdmkit.devices import Arithmetic, arithmetic
+from vdmkit.devices import Arithmetic, arithmetic, precisely
 from vdmkit.errors import VdmkitError
 from vdmkit.kernel import AbstractKernel, OptimalVariance
 from vdmkit.likelihood import Parts, interval
@@ -99,6 +99,7 @@ def plan_study(model: DiffusionModel, train: Some, test: Some, *, nodes: int = 6
     return Measurement(model, {"train": train, "test": test}, gamma, kernels, tuple(left_out), key)
 
 
+@precisely
 def study_schedules(
     plan: Measurement, counts: tuple[int, ...], *, kept: Parts | None = None, progress: Progress = None
 ) -> Study:

@@ -16,6 +16,7 @@ from jaxtyping import Real
 
 from vdmkit.assembly import build_estimator, build_optimizer
 from vdmkit.data import AbstractSource, Images
+from vdmkit.devices import precisely
 from vdmkit.errors import ConformanceError, RecipeError, UntrustedError
 from vdmkit.likelihood import ImportanceWeighted, VariationalBound
 from vdmkit.model import DiffusionModel
@@ -64,6 +65,7 @@ class Findings:
         return Findings(*(tuple(dict.fromkeys(mine + others)) for mine, others in pairs))
 
 
+@precisely
 def check_model_of_recipe(
     recipe: Recipe, model: DiffusionModel, pixels: Real[np.ndarray, "n h w c"], *, differentiated: bool = False
 ) -> Findings:
@@ -178,6 +180,7 @@ def _run(checks: Iterable[Checked]) -> Findings:
         return sum(pool.map(lambda checked: _findings(*checked), checks), Findings())
 
 
+@precisely  # in the threads of `_run`
 def _findings(component: Component, check: Callable[[], object]) -> Findings:
     """Returns the problems of a component. A mistake in the recipe is raised instead.
 

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measurements multiply float32 in float32 on every device.
+
+A CPU does so at any setting. So a network notes the setting that it is compiled with, and the programs for GPUs and
+TPUs, which JAX exports on a CPU, are read.
+"""
+
+import re
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.export import export
+
+from vdmkit.denoiser import Eps
+from vdmkit.devices import arithmetic, precisely
+from vdmkit.likelihood import ImportanceWeighted, ProbabilityFlow, VariationalBound, log_likelihood
+from vdmkit.model import DiffusionModel
+from vdmkit.networks import AbstractNetwork, SmallUNet
+from vdmkit.noise import FixedLinear
+from vdmkit.study import plan_study, study_schedules
+
+KEY, RANGE = jax.random.key(0), (-8.0, 5.0)
+ESTIMATORS = {
+    "bound": VariationalBound(draws=2),
+    "bound of few steps": VariationalBound(steps=2, draws=2),
+    "ode": ProbabilityFlow(solver_steps=2),
+    "importance": ImportanceWeighted(steps=2),
+}
+compiled_with: list[str] = []
+
+
+class Noting(AbstractNetwork):
+    """Multiplies by a number, and notes the matmul precision that it is compiled with."""
+
+    factor: jax.Array
+
+    def __call__(self, z, gamma, condition, *, key=None):
+        compiled_with.append(arithmetic().matmul_precision)
+        return self.factor * z[..., None]
+
+
+@pytest.fixture
+def model() -> DiffusionModel:
+    compiled_with.clear()
+    jax.clear_caches()  # what an earlier test compiled would not be noted
+    schedule = FixedLinear(gamma_min=RANGE[0], gamma_max=RANGE[1])
+    network = Noting(jnp.asarray(0.1))
+    return DiffusionModel(schedule=schedule, prediction=Eps(), network=network, shape=(2, 2, 1), levels=5)
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 5, (3, 2, 2, 1)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_every_likelihood(model, images, name):
+    """False if a GPU's likelihood were computed in TF32, or said to be computed in something else."""
+    found = log_likelihood(model, images, key=KEY, estimator=ESTIMATORS[name])
+    assert set(compiled_with) == {"highest"}
+    assert found.arithmetic.matmul_precision == "highest"
+
+
+def test_a_study(model, images):
+    """False if schedules were compared by errors that a GPU measures in TF32."""
+    found = study_schedules(plan_study(model, images, images, nodes=3, key=KEY), (2,))
+    assert set(compiled_with) == {"highest"}
+    assert found.arithmetic.matmul_precision == "highest"
+
+
+def test_the_users_own_setting_comes_first(model, images):
+    """False if a user who wants a fast measurement could not have it, or it did not say what it is."""
+    with jax.default_matmul_precision("tensorfloat32"):
+        found = log_likelihood(model, images, key=KEY)
+    assert set(compiled_with) == {found.arithmetic.matmul_precision} == {"tensorfloat32"}
+
+
+def products(program: Callable[..., object], *args: object, platform: str) -> list[str]:
+    """The precision of each operand of every matrix product and convolution in the program for a platform."""
+    text = export(jax.jit(program), platforms=[platform])(*args).mlir_module()
+    lines = re.findall(r"stablehlo\.(?:dot_general|convolution).*", text)
+    return [word for line in lines for word in re.findall(r"DEFAULT|HIGHEST|HIGH", line) or ["none"]]
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_the_programs_of_accelerators(platform):
+    """False if `precisely` left a product of a network to the device, or this test did not see that."""
+    network, z = SmallUNet((8, 8, 1), 1, RANGE, KEY, channels=8), jnp.zeros((8, 8, 1))
+
+    def run(z: jax.Array) -> jax.Array:
+        return network(z, jnp.asarray(0.0), {}, key=None)
+
+    exact = products(precisely(eqx.filter_jit(run)), z, platform=platform)
+    assert len(exact) > 10
+    assert set(exact) == {"HIGHEST"}
+    assert set(products(run, z, platform=platform)) <= {"DEFAULT", "none"}
