@@ -131,7 +131,7 @@ def _decode(
     return images
 
 
-def _within(entry: Entry, images: Images, wanted: range) -> tuple[int, Images]:
+def _within(entry: Entry, images: Images, wanted: range) -> tuple[int, UInt8[np.ndarray, "m h w c"]]:
     low = max(wanted.start - entry.first, 0)
     return entry.first + low, images[low : wanted.stop - entry.first]
 
