@@ -46,6 +46,12 @@ def test_a_run_is_what_the_folder_holds(run):
     assert repr(again) == f"Run({str(run.folder.path)!r}, step 2, ema weights)"
 
 
+def test_other_weights_are_refused(tmp_path):
+    """False if a misspelt name meant the raw parameters, as it did."""
+    with pytest.raises(RecipeError, match="weights='emaa': expected 'ema' or 'raw'"):
+        vdmkit.load.__wrapped__(tmp_path, weights="emaa")  # a user has no run-time type checks
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.costly) if name in COSTLY else name for name in ESTIMATORS]
 )

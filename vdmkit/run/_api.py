@@ -39,6 +39,8 @@ def load(
         CheckpointError: the folder is not a run, or its checkpoint is missing, damaged, or from another run.
         RecipeError: an override changes what was trained.
     """
+    if weights not in ("ema", "raw"):
+        raise RecipeError(f"weights={weights!r}: expected 'ema' or 'raw'.")
     return load_run(path, as_overrides(overrides), [Path(file) for file in plugins], step, weights)
 
 
