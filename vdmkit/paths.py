@@ -6,6 +6,8 @@ import stat
 from pathlib import Path
 from typing import Literal
 
+from vdmkit.errors import DataError
+
 _KINDS = {
     stat.S_IFREG: "a file",
     stat.S_IFDIR: "a folder",
@@ -17,8 +19,14 @@ _KINDS = {
 
 
 def cache_folder() -> Path:
-    """Returns $VDMKIT_CACHE, or ~/.cache/vdmkit. The folder may not exist yet."""
-    return Path(os.environ.get("VDMKIT_CACHE") or "~/.cache/vdmkit").expanduser()
+    """Returns $VDMKIT_CACHE, or ~/.cache/vdmkit. The folder may not exist yet.
+
+    Raises DataError if the user has no home folder, as in a container with a user of its own.
+    """
+    try:
+        return Path(os.environ.get("VDMKIT_CACHE") or "~/.cache/vdmkit").expanduser()
+    except RuntimeError:
+        raise DataError("the cache folder: this user has no home folder. Set VDMKIT_CACHE to a folder.") from None
 
 
 def not_a_file(path: Path) -> str | None:

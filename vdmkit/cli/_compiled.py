@@ -5,15 +5,19 @@ import os
 import warnings
 from pathlib import Path
 
+from vdmkit.errors import DataError
 from vdmkit.paths import cache_folder
 
 
 def keep_compiled() -> None:
     """Lets JAX, which must not be loaded yet, keep compiled functions in the folder xla of the cache folder.
 
-    JAX's own environment variables come first. Nothing is kept if the folder may not be written.
+    JAX's own environment variables come first. Nothing is kept if there is no such folder, or it may not be written.
     """
-    folder = cache_folder() / "xla"
+    try:
+        folder = cache_folder() / "xla"
+    except DataError:
+        return
     if not _may_be_written(folder):
         return
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
