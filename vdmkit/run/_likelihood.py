@@ -24,7 +24,7 @@ from vdmkit.testing import Findings, check_measurement_of_recipe
 _ALLOW = "--allow-untrusted prints the number, marked as untrusted."
 
 
-@precisely
+@precisely  # what was measured before is named by the precision too
 def measure_likelihood(run: Run, test: Images, *, allow_untrusted: bool = False) -> LikelihoodReport:
     """Estimates -log P of the test images by the recipe's estimator, and writes the result to the run folder.
 
@@ -69,7 +69,6 @@ def measure_likelihood(run: Run, test: Images, *, allow_untrusted: bool = False)
     return report
 
 
-@precisely
 def evaluate(
     recipe: Recipe,
     model: DiffusionModel,

@@ -202,10 +202,10 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, made: Provenance) ->
             )
 
     restored = store.restore(state, data, warn=lambda message: print(message, file=sys.stderr), check=check)
-    if restored is None:
-        return Start(state, data, store, made.origin(recipe))
-    print(f"continuing {folder.path} from step {restored.step:,}", file=sys.stderr)
-    return Start(restored.state, data, store, made.origin(recipe))
+    if restored is not None:
+        print(f"continuing {folder.path} from step {restored.step:,}", file=sys.stderr)
+        state = restored.state
+    return Start(state, data, store, made.origin(recipe))
 
 
 def _refuse_beginning(folder: RunFolder, made: Provenance) -> None:

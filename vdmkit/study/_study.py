@@ -64,14 +64,18 @@ class Study:
     optimal_variance: dict[str, tuple[float, ...]]
     arithmetic: Arithmetic
 
+    @property
+    def headline(self) -> str:
+        """The bound in continuous time, in words."""
+        return f"{self.continuous:.4f} +/- {self.half_width:.4f} bits/dim in continuous time, {self.images} images"
+
     def _repr_html_(self) -> str:
-        bound = f"{self.continuous:.4f} +/- {self.half_width:.4f} bits/dim in continuous time, {self.images} images"
         variances = [(v.schedule, f"{v.variance:.4f}", f"{v.low:.4f} to {v.high:.4f}") for v in self.variances]
         steps = [
             (row.kernel, row.grid, str(row.count), f"{row.bpd:.4f} +/- {row.half_width:.4f}") for row in self.steps
         ]
         of_steps = table("Bounds of T steps", steps, ("kernel", "grid", "T", "bits/dim"))
-        return table(bound, variances, ("schedule", "variance, (bits/dim)^2", "95%")) + of_steps
+        return table(self.headline, variances, ("schedule", "variance, (bits/dim)^2", "95%")) + of_steps
 
     def as_json(self) -> dict[str, Any]:
         """Returns everything as JSON values, with the curves' means over test images instead of those of each image."""

@@ -15,7 +15,7 @@ def text_of_study(study: Study) -> str:
     """Returns the tables of variances and of bounds."""
     return "\n".join(
         [
-            f"{study.continuous:.4f} +/- {study.half_width:.4f} bits/dim in continuous time, {study.images} images",
+            study.headline,
             f"measured in {study.arithmetic}",
             "",
             "Variance of its estimate from one image, t and eps, (bits/dim)^2, 95% by the bootstrap over images;",
