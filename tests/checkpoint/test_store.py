@@ -66,6 +66,7 @@ def test_nothing_to_restore(tmp_path, like, stream):
     assert restore(tmp_path / "none", like, stream()) == (None, [])
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("damage", [cut, flip, Path.unlink], ids=["cut", "flipped", "missing"])
 def test_damage_to_any_file_falls_back_to_the_checkpoint_before(filled, like, stream, damage, tmp_path):
     """Some file of a checkpoint could be damaged and be used all the same, or stop a resume for good."""

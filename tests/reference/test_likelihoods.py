@@ -27,6 +27,7 @@ def float64():
         yield
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("variance", ["FIXED_SMALL", "FIXED_LARGE"])
 @pytest.mark.parametrize("table", ["linear", "cosine"])
 def test_bound_of_improved_diffusion(figures, mixture: GaussianMixture, table: str, variance: str) -> None:

@@ -35,6 +35,7 @@ def precision(request):
         yield ("_f64", EXACT, EXACT) if request.param else ("", 2e-5, 1e-4)
 
 
+@pytest.mark.costly
 def test_output_and_estimate(unet, precision):
     """Otherwise a layer, or what the network is told of gamma or the conditioning, differs; or what F means."""
     suffix, tolerance, _ = precision

@@ -41,6 +41,7 @@ def test_the_numbers_agree(evaluation):
     assert json.loads(json.dumps(evaluation.as_json(), allow_nan=False)) == evaluation.as_json()
 
 
+@pytest.mark.costly
 def test_the_numbers_can_be_computed_again_from_the_library(evaluation, tiny_model, tiny_images):
     """The report would be of other draws than the seed's for evaluation, which no training step has seen."""
     found = log_likelihood(tiny_model, tiny_images.pixels, estimator=VariationalBound(draws=2), key=jax.random.key(1))

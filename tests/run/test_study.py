@@ -6,6 +6,7 @@ import json
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from vdmkit.noise import AbstractSchedule
 from vdmkit.study import Curve
@@ -22,6 +23,7 @@ class _Standing(AbstractSchedule):
         return self.gamma_min + (self.gamma_max - self.gamma_min) * jnp.asarray(t) ** 2
 
 
+@pytest.mark.costly
 def test_a_schedule_that_stands_still_at_an_end():
     """False if its density, which is infinite there, ended the study after all its measuring: it is no JSON."""
     rng = np.random.default_rng(0)

@@ -55,6 +55,7 @@ def test_a_step_draws_from_the_reverse_process(tiny_model, as_float64, key):
         np.testing.assert_allclose(z_s, mean + jnp.sqrt(variance) * noise, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.costly
 def test_a_denoiser_that_knows_the_image_draws_it(tiny_model, tiny_images, key):
     """The chain, the last latent's scale or the decoder would not lead back to the data."""
     image = jnp.asarray(tiny_images.pixels[0])

@@ -29,6 +29,7 @@ def check_steps(kernel: AbstractKernel) -> None:
         check_kernel(kernel, *knowledge(), np.asarray(gamma_t), np.asarray(gamma_s))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", sorted(registry("kernel").components))
 def test_kernels(build, name):
     """A registered kernel would be no density, or its KL and its samples those of another."""

@@ -220,6 +220,7 @@ SAME = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("claim", SAME)
 def test_samplers_that_are_the_same(claim: str) -> None:
     """False if two names of one method were two methods."""

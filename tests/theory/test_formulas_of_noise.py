@@ -150,6 +150,7 @@ def test_every_component_has_a_formula(kind: str) -> None:
     assert own <= FORMULAS[kind].keys()
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("name", "settings", "gamma"), cases("schedule", SCHEDULES))
 def test_schedules(name: str, settings: dict, gamma: np.ndarray) -> None:
     """False if gamma were another than the paper's at some time, or a default not the paper's constant."""

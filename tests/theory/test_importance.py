@@ -186,6 +186,7 @@ def test_other_steps_than_those_of_training_are_the_papers() -> None:
     assert VariationalBound(*trained, kernel=KERNELS["large"], grid=EVEN_IN_GAMMA).describe(17).endswith(words)
 
 
+@pytest.mark.costly
 def test_a_kernel_without_what_it_needs_is_refused(model_of) -> None:
     """False if a prediction without probabilities were measured by a mixture of them, or ended in a traceback."""
     model = model_of(lambda z, gamma: 0 * z)

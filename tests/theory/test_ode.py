@@ -294,6 +294,7 @@ def test_more_samples_give_a_tighter_bound(pixels) -> None:
     assert bounds[-1].mean() > code_length(IMAGES[:1]) - 4 * bounds[-1].std() / np.sqrt(100)
 
 
+@pytest.mark.costly
 def test_too_few_steps_are_a_failure(pixels) -> None:
     """False if a solve that did not reach gamma_1 gave a number that looks like a likelihood."""
     assert ProbabilityFlow(**SHORT)(pixels, IMAGES, INDEX, None, **FIRST).failed.all()

@@ -54,6 +54,7 @@ def test_a_chain_of_steps_has_the_variance_of_the_recursion(gaussian, quick_key,
         np.testing.assert_allclose(last, value, rtol=0, atol=1.5e-6)  # six decimals; 0.913838 is printed for 0.9138394
 
 
+@pytest.mark.costly
 def test_samples_have_the_variance_of_the_recursion(gaussian, quick_key) -> None:
     """False if `sample` added other noise than its steps say: T = 10 keeps 46% of the variance 0.04."""
     model = gaussian(0.04, observation=CategoricalObservation(256), shape=(64, 64, 1))

@@ -73,6 +73,7 @@ def test_draws_of_a_batch_end_steps_and_are_standard_normal(quick_key) -> None:
     np.testing.assert_allclose(np.corrcoef(eps_0, eps)[0, 1], 0, atol=4 / np.sqrt(eps.size))  # 4 standard errors, 6e-5
 
 
+@pytest.mark.costly
 def test_noise_and_times_are_independent() -> None:
     """False if a noise and its time, or any two of an image's noises, came from the same random bits."""
     draws = jax.vmap(lambda key: Objective(Uniform(), Elbo(), 0).draw((2, 1, 1, 1), key=key))(KEYS(jnp.arange(REPEATS)))

@@ -64,6 +64,7 @@ def test_the_loss_as_a_function_has_the_gradient_of_a_step(float64, batches, key
         np.testing.assert_allclose(new, old - RATE * slope, rtol=1e-12, atol=1e-12)  # rounding of float64
 
 
+@pytest.mark.costly
 def test_the_gradient_is_that_of_the_mean_bpd(float64, batches, key):
     """Training would minimise something else than the mean bound in bits per dimension."""
     model, batch = jax.tree.map(jnp.copy, float64.model), {name: rows[0] for name, rows in batches.items()}
