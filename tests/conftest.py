@@ -57,6 +57,13 @@ def forget_compiled() -> Iterator[None]:
     jax.clear_caches()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def forget_registered() -> Iterator[None]:
+    """A plugin that one module loads is not there for the next one."""
+    with _registries_as_they_were():
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_model() -> DiffusionModel:
     """Learned linear schedule, eps prediction, 4x4 images of 5 levels; no parameter is zero."""
@@ -144,12 +151,21 @@ class Program:
 @contextmanager
 def _as_it_was() -> Iterator[None]:
     """Take back what a command leaves in its process: the components of its plugins, and how it hears SIGTERM."""
-    before = {kind: dict(registry(kind).components) for kind in kinds()}
     handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with _registries_as_they_were():
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+@contextmanager
+def _registries_as_they_were() -> Iterator[None]:
+    """Take back the components that were registered inside."""
+    before = {kind: dict(registry(kind).components) for kind in kinds()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, handler)
         for kind, components in before.items():
             known = registry(kind).components
             known.clear()

@@ -40,8 +40,8 @@ from typing import Annotated
 import equinox as eqx
 import vdmkit
 from annotated_types import Ge
-from jaxtyping import Array, Float
 from vdmkit.noise import AbstractSchedule
+from vdmkit.typing import Scalar
 
 
 @vdmkit.register("schedule", "$component")
@@ -67,7 +67,6 @@ TEST = '''"""The component does what every component of its kind must."""
 
 from $module import Schedule
 from vdmkit.testing import check_schedule
-from vdmkit.typing import Scalar
 
 
 def test_conforms():
