@@ -2,6 +2,9 @@
 """The Python API: what it says is what the commands say, to the last digit, and it neither prints nor writes."""
 
 import json
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import equinox as eqx
@@ -12,6 +15,8 @@ import pytest
 
 import vdmkit
 from vdmkit.errors import DataError, RecipeError
+from vdmkit.model import DiffusionModel
+from vdmkit.run._fingerprint import fingerprint_of
 
 QUICK = {
     "training.steps": 2,
@@ -46,9 +51,17 @@ def test_a_run_is_what_the_folder_holds(run):
     assert repr(again) == f"Run({str(run.folder.path)!r}, step 2, ema weights)"
 
 
+def test_measurements_of_other_parameters_have_another_name(run):
+    """Parts of a measurement before the data were replaced, and the run trained anew, would be averaged with later ones."""
+    parameters, static = eqx.partition(run.state, eqx.is_inexact_array)
+    trained_anew = replace(run, state=eqx.combine(jax.tree.map(lambda leaf: leaf + 1, parameters), static))
+    assert fingerprint_of(trained_anew, run.data("test")) != fingerprint_of(run, run.data("test"))
+    assert fingerprint_of(vdmkit.load(run.folder.path), run.data("test")) == fingerprint_of(run, run.data("test"))
+
+
 def test_other_weights_are_refused(tmp_path):
     """False if a misspelt name meant the raw parameters, as it did."""
-    with pytest.raises(RecipeError, match="weights='emaa': expected 'ema' or 'raw'"):
+    with pytest.raises(RecipeError, match="weights: expected 'ema' or 'raw', found 'emaa'"):
         vdmkit.load.__wrapped__(tmp_path, weights="emaa")  # a user has no run-time type checks
 
 
@@ -184,3 +197,89 @@ def test_every_promised_name_is_there():
     assert all(getattr(vdmkit, name).__name__ == f"vdmkit.{name}" for name in dir(vdmkit) if name in rooms)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = vdmkit.nonsense
+
+
+MISTAKES = """
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import vdmkit
+from vdmkit.errors import VdmkitError
+from vdmkit.noise import LearnedLinear
+
+parts = dict(schedule=LearnedLinear(gamma_min=-8.0, gamma_max=5.0), prediction=vdmkit.denoiser.V(), shape=(4, 4, 1))
+zero = lambda z, gamma, condition, *, key=None: jnp.zeros((*z.shape, 1))
+key, images = jax.random.key(0), np.zeros((4, 4, 4, 1), np.uint8)
+images[1:] = np.arange(1, 4)[:, None, None, None]
+new = lambda **changed: vdmkit.DiffusionModel(**{**parts, "levels": 5, "network": zero, **changed})
+model = new()
+likelihood = lambda of=model, x=images, key=key, **given: vdmkit.log_likelihood(of, x, key=key, **given)
+sample = lambda of=model, **given: vdmkit.sample(of, **{"count": 1, "steps": 2, "key": key, **given})
+short = new(network=lambda z, gamma, condition, *, key=None: jnp.zeros(z.shape))
+for mistake in MISTAKES:
+    try:
+        print("ACCEPTED:", eval(mistake))
+    except VdmkitError as error:
+        print(error)
+    except Exception as error:
+        print("RAW:", type(error), error)
+"""
+REFUSED = {
+    "new(levels=1)": "levels: expected an integer from 2 to 256, found 1.",
+    "new(levels=257)": "levels: expected an integer from 2 to 256, found 257.",
+    "new(levels=-1)": "levels: expected an integer from 2 to 256, found -1.",
+    "new(levels=9.5)": "levels: expected an integer from 2 to 256, found 9.5.",
+    "new(levels='9')": "levels: expected an integer from 2 to 256, found '9'.",
+    "new(shape=(8, 8))": "shape: expected (height, width, channels), found (8, 8).",
+    "new(shape=(8, 8, 0))": "shape: expected an integer from 1 to 2,147,483,647, found 0.",
+    "new(prediction=vdmkit.denoiser.V)": "prediction: expected a Prediction of vdmkit, found the class V: write V().",
+    "new(path='vp')": "path: expected a Path of vdmkit, found 'vp'.",
+    "likelihood(short)": "the network's output has shape (4, 4, 1): expected (h, w, c, outputs of the prediction) = "
+    "(4, 4, 1, 1).",
+    "vdmkit.loss(short, images, key=key)": "the network's output has shape (4, 4, 1): expected (h, w, c, outputs of "
+    "the prediction) = (4, 4, 1, 1).",
+    "likelihood(index=[0, 1, 1])": "index: image 1 occurs 2 times. Give each image once.",
+    "likelihood(index=[-1, 0])": "index from -1 to 0: there are images 0..3.",
+    "likelihood(index=[0, 4])": "index from 0 to 4: there are images 0..3.",
+    "likelihood(index=[True, False])": "index of shape (2,) and type bool: expected integers, of shape (m,).",
+    "likelihood(estimator='ode')": "estimator: expected an Estimator of vdmkit, found 'ode'.",
+    "likelihood('runs/digits')": "model: expected a DiffusionModel of vdmkit, found 'runs/digits'.",
+    "likelihood(batch_size=0)": "batch_size: expected an integer from 1 to 2,147,483,647, found 0.",
+    "likelihood(precision=-1)": "precision: expected a finite number >= 0, found -1.",
+    "likelihood(precision=float('inf'))": "precision: expected a finite number >= 0, found inf.",
+    "likelihood(key=0)": "key: expected a random key, such as jax.random.key(0), found int.",
+    "likelihood(progress='yes')": "progress: expected None, \"auto\" or an object like Meter, found 'yes'.",
+    "sample(end='imge')": "end: expected 'latent' or 'image', found 'imge'.",
+    "sample(steps=2.5)": "steps: expected an integer from 1 to 10,000, found 2.5.",
+    "sample(steps=0)": "steps: expected an integer from 1 to 10,000, found 0.",
+    "sample(count=0)": "count: expected an integer from 1 to 2,147,483,647, found 0.",
+    "sample(sampler='heun')": "sampler: expected a Sampler of vdmkit, found 'heun'.",
+    "sample(guidance=3.0)": "guidance: expected a Guidance of vdmkit, found 3.0.",
+    "vdmkit.loss(model, images + 5, key=key)": "a pixel is 8: expected 0..4.",
+    "vdmkit.loss(model, images[:0], key=key)": "images: an empty batch has no loss.",
+    "vdmkit.compare(images, images)": "first: expected a LogLikelihood of vdmkit, found an object of type ndarray.",
+    "vdmkit.Run.data(None, 'tset')": "split: expected 'train' or 'test', found 'tset'.",
+    "vdmkit.train({'seed': None}, out='run')": "train: the recipe is not TOML: Object of type 'NoneType' is not TOML "
+    "serializable. Leave out a key for its default.",
+}
+
+
+@pytest.mark.costly
+def test_mistakes_are_named():
+    """A wrong argument would be taken for another, or end in the traceback of a library.
+
+    In a process of its own, because the tests' run-time checks of types would come first.
+    """
+    script = MISTAKES.replace("MISTAKES", repr(list(REFUSED)))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert dict(zip(REFUSED, done.stdout.splitlines(), strict=True)) == REFUSED
+
+
+def test_a_number_is_a_noise_level(tiny_model):
+    """`model.denoise(z, 0.0)` would fail, where an array of one number does not."""
+    z = jnp.ones(tiny_model.shape)
+    found = DiffusionModel.denoise.__wrapped__(tiny_model, z, 0.0)
+    assert eqx.tree_equal(found, tiny_model.denoise(z, jnp.asarray(0.0)))

@@ -17,6 +17,7 @@ ROOMS = [
     "paths",
     "files",
     "limits",
+    "arguments",
     "typing",
     "notebook",
     "registry",

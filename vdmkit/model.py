@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, Real
 
+from vdmkit.arguments import check_instance, check_integer
 from vdmkit.denoiser import AbstractPrediction, Estimate
-from vdmkit.errors import RecipeError
+from vdmkit.errors import ConformanceError, RecipeError
 from vdmkit.networks import Condition
 from vdmkit.noise import AbstractPath, AbstractSchedule, VariancePreserving, diffuse
 from vdmkit.observation import AbstractObservation, CategoricalObservation
@@ -28,6 +29,9 @@ class DiffusionModel(eqx.Module):
         levels: Number of values of a pixel, for the paper's categorical observation.
         observation: The decoder p(x | z_0), instead of `levels`.
         path: alpha and sigma as functions of gamma; variance preserving by default, as in the paper.
+
+    Raises:
+        RecipeError: an argument is not what is said here.
     """
 
     schedule: AbstractSchedule
@@ -52,9 +56,12 @@ class DiffusionModel(eqx.Module):
             observation = CategoricalObservation(levels)
         elif levels is not None or observation is None:
             raise RecipeError("DiffusionModel: give the number of levels, or an observation, and not both.")
-        self.schedule, self.prediction, self.network, self.shape = schedule, prediction, network, shape
+        self.schedule, self.prediction, self.network, self.shape = schedule, prediction, network, _checked(shape)
         self.path = VariancePreserving() if path is None else path
         self.observation = observation
+        kinds = (AbstractSchedule, AbstractPrediction, AbstractPath, AbstractObservation)
+        for name, kind in zip(("schedule", "prediction", "path", "observation"), kinds, strict=True):
+            check_instance(name, getattr(self, name), kind)
 
     def diffuse(
         self, image: Real[Array | np.ndarray, "h w c"], gamma: Scalar, *, key: PRNGKeyArray
@@ -67,7 +74,7 @@ class DiffusionModel(eqx.Module):
     def denoise(
         self,
         z: Image,
-        gamma: Scalar,
+        gamma: Scalar | float,
         condition: Condition | None = None,
         *,
         key: PRNGKeyArray | None = None,
@@ -79,9 +86,14 @@ class DiffusionModel(eqx.Module):
         Args:
             condition: Side information on the image by name, such as its label.
             key: Random key of dropout; without a key, dropout is off.
+
+        Raises:
+            ConformanceError: the network's output has another shape than (h, w, c, `prediction.outputs`).
         """
+        gamma = jnp.asarray(gamma)
         shown = self.prediction.network_input(z, gamma, self.path)
         output = self.network(shown, gamma, condition or {}, key=key)
+        _check_output(output, (*z.shape, self.prediction.outputs))
         return self.prediction(output, z, gamma, self.path)
 
     def x_hat(self, y: Image, gamma: Scalar) -> Image:
@@ -93,3 +105,22 @@ class DiffusionModel(eqx.Module):
         """Number of values (pixels times channels) in one image."""
         height, width, channels = self.shape
         return height * width * channels
+
+
+def _checked(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Raises RecipeError unless the shape is (h, w, c)."""
+    if not isinstance(shape, tuple | list) or len(shape) != 3:
+        raise RecipeError(f"shape: expected (height, width, channels), found {shape!r}.")
+    for size in shape:
+        check_integer("shape", size)
+    height, width, channels = map(int, shape)
+    return height, width, channels
+
+
+def _check_output(output: Array, expected: tuple[int, ...]) -> None:
+    """Raises ConformanceError for an output of another shape, which would be broadcast to a wrong likelihood."""
+    if jnp.shape(output) != expected:
+        raise ConformanceError(
+            f"the network's output has shape {jnp.shape(output)}: expected (h, w, c, outputs of the prediction) = "
+            f"{expected}."
+        )

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from annotated_types import Ge, Le
 from jaxtyping import Array, Float, Integer, Real, UInt8
 
+from vdmkit.arguments import check_integer
 from vdmkit.errors import RecipeError
 from vdmkit.registry import define_kind, register
 from vdmkit.typing import Image, Scalar
@@ -34,9 +35,10 @@ def require_even_levels(observation: "AbstractObservation", component: str) -> N
 
 
 def require_levels(levels: int, component: str) -> None:
-    """Raises RecipeError if the data are continuous (`levels` is 0), because `component` needs levels."""
-    if not levels:
+    """Raises RecipeError unless there are 2 to 256 levels; 0 stands for continuous data, without levels."""
+    if levels == 0:
         raise RecipeError(f"{component} needs data with levels, but the data are continuous.")
+    check_integer("levels", levels, least=2, most=256)  # of uint8
 
 
 class AbstractObservation(eqx.Module):

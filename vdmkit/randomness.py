@@ -4,9 +4,18 @@
 import zlib
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
+
+from vdmkit.errors import RecipeError
 
 
 def fold_purpose(key: PRNGKeyArray, purpose: str) -> PRNGKeyArray:
-    """Returns the random key of `purpose` ("init", "train", "evaluate", "sample", ...) under `key`."""
+    """Returns the random key of `purpose` ("init", "train", "evaluate", "sample", ...) under `key`.
+
+    Raises:
+        RecipeError: `key` is not a random key, but a number for example.
+    """
+    if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise RecipeError(f"key: expected a random key, such as jax.random.key(0), found {type(key).__name__}.")
     return jax.random.fold_in(key, zlib.crc32(purpose.encode()))

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from vdmkit.arguments import check_instance
 from vdmkit.errors import DataError, UntrustedError
 from vdmkit.likelihood._interval import Interval, interval
 from vdmkit.likelihood._log_likelihood import LogLikelihood
@@ -19,7 +20,10 @@ def compare(first: LogLikelihood, second: LogLikelihood) -> Interval:
     Raises:
         DataError: the estimates are not of the same images.
         UntrustedError: one of the estimates is not a likelihood.
+        RecipeError: an argument is not the result of `log_likelihood`.
     """
+    for name, one in (("first", first), ("second", second)):
+        check_instance(name, one, LogLikelihood)
     if not np.array_equal(first.hashes, second.hashes):
         raise DataError("compare: the estimates are of other images. Measure both on the same ones, in the same order.")
     if reasons := [*first.reasons(), *second.reasons()]:

@@ -79,6 +79,18 @@ def check_count(pixels: Real[np.ndarray, "n h w c"]) -> None:
         raise DataError(f"{len(pixels)} image(s) to test on: an interval needs at least 2. Give more.")
 
 
+def check_index(index: Int[np.ndarray, " m"], count: int) -> Int[np.ndarray, " m"]:
+    """Returns indices of images. Raises DataError unless each is one of 0..count - 1, once: copies are no evidence."""
+    if index.ndim != 1 or not np.issubdtype(index.dtype, np.integer):
+        raise DataError(f"index of shape {index.shape} and type {index.dtype}: expected integers, of shape (m,).")
+    if len(index) and not 0 <= index.min() <= index.max() < count:
+        raise DataError(f"index from {index.min()} to {index.max()}: there are images 0..{count - 1}.")
+    values, times = np.unique(index, return_counts=True)
+    if len(values) < len(index):
+        raise DataError(f"index: image {values[times.argmax()]} occurs {times.max()} times. Give each image once.")
+    return index
+
+
 def check_distinct(groups: Int[np.ndarray, " n"]) -> None:
     """Raises DataError if there are fewer than two groups of equal images, too few for an interval."""
     if len(np.unique(groups)) < 2:

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Real, UInt64
 
+from vdmkit.arguments import check_instance, check_integer, check_not_negative
 from vdmkit.data import check_pixels, image_hashes
 from vdmkit.devices import Arithmetic, arithmetic, precisely
 from vdmkit.errors import UntrustedError
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
-from vdmkit.likelihood._interval import Interval, check_count, interval, passes_for
+from vdmkit.likelihood._interval import Interval, check_count, check_index, interval, passes_for
 from vdmkit.likelihood._pass import Parts, batch_of, pass_over, sample_of
 from vdmkit.likelihood._solver_error import SolverError
 from vdmkit.likelihood._variational import VariationalBound
@@ -168,13 +169,19 @@ def log_likelihood(
         progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress.Meter`.
 
     Raises:
-        DataError: the images differ from the model's in shape or levels, or are fewer than 2.
-        RecipeError: the schedule does not rise, or the estimator cannot plan for a precision.
+        DataError: the images differ from the model's in shape or levels, or are fewer than 2; an index is not that
+            of an image, or occurs twice.
+        RecipeError: the schedule does not rise, the estimator cannot plan for a precision, or an argument is not what
+            is said here.
     """
+    check_instance("model", model, DiffusionModel)
+    check_instance("estimator", estimator, AbstractEstimator, optional=True)
+    check_integer("batch_size", batch_size)
+    check_not_negative("precision", precision)
     pixels, estimator = np.asarray(images), estimator or VariationalBound()
     check_pixels(model, pixels)
     check_increasing(model.schedule)
-    index = np.arange(len(pixels)) if index is None else np.asarray(index)
+    index = np.arange(len(pixels)) if index is None else check_index(np.asarray(index), len(pixels))
     check_count(pixels[index])
     key, wanted = fold_purpose(key, "likelihood"), precision * model.dimensions * math.log(2)
     first_key = jax.random.fold_in(key, 0)

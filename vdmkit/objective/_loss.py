@@ -8,6 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, Real
 
+from vdmkit.arguments import check_instance
+from vdmkit.data import check_pixels
+from vdmkit.errors import DataError
 from vdmkit.model import DiffusionModel
 from vdmkit.objective._bound import Bound
 from vdmkit.objective._objective import Objective
@@ -34,7 +37,17 @@ def loss(
         key: Random key of times, noise and dropout.
         objective: By default the bound in continuous time with low-discrepancy times.
         condition: Side information on the images by name, each of shape (b,).
+
+    Raises:
+        DataError: there are no images, or they differ from the model's in shape, type or range; under `jax.jit` the
+            range cannot be checked.
+        RecipeError: an argument is not what is said here.
     """
+    check_instance("model", model, DiffusionModel)
+    check_instance("objective", objective, Objective, optional=True)
+    check_pixels(model, images)
+    if not len(images):
+        raise DataError("images: an empty batch has no loss.")
     objective = objective or Objective()
     key_draws, key_dropout = jax.random.split(key)
     b, h, w, c = images.shape

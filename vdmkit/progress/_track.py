@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from vdmkit.errors import RecipeError
+
 Note = Callable[[], str]
 Advance = Callable[..., None]
 """advance(n=1, note=None) reports n more done; `note` is called when the progress is shown, and stands beside it."""
@@ -33,7 +35,11 @@ Progress = Meter | Literal["auto"] | None
 
 @contextmanager
 def track(progress: Progress, what: str, total: int, done: int = 0) -> Iterator[Advance]:
-    """Yields the function that the task `what` calls to report progress, from `done` to `total`."""
+    """Yields the function that the task `what` calls to report progress, from `done` to `total`.
+
+    Raises:
+        RecipeError: `progress` is none of the three.
+    """
     if progress is None:
         yield _nothing
     elif progress == "auto":
@@ -41,6 +47,8 @@ def track(progress: Progress, what: str, total: int, done: int = 0) -> Iterator[
 
         with on_console(what, total, done) as advance:
             yield advance
+    elif not isinstance(progress, Meter):
+        raise RecipeError(f'progress: expected None, "auto" or an object like Meter, found {progress!r}.')
     else:
         progress.start(what, total, done)
         try:

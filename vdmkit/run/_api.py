@@ -9,6 +9,7 @@ from typing import Any
 
 import tomli_w
 
+from vdmkit.arguments import check_one_of
 from vdmkit.errors import RecipeError
 from vdmkit.recipe import load_for_run, toml_text
 from vdmkit.run._folder import RunFolder
@@ -39,8 +40,7 @@ def load(
         CheckpointError: the folder is not a run, or its checkpoint is missing, damaged, or from another run.
         RecipeError: an override changes what was trained.
     """
-    if weights not in ("ema", "raw"):
-        raise RecipeError(f"weights={weights!r}: expected 'ema' or 'raw'.")
+    check_one_of("weights", weights, ("ema", "raw"))
     return load_run(path, as_overrides(overrides), [Path(file) for file in plugins], step, weights)
 
 
@@ -67,12 +67,20 @@ def train(
             raise RecipeError("train: a recipe that is a dict needs a run folder. Give `out`.")
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "recipe.toml"
-            path.write_text(tomli_w.dumps(recipe))
+            path.write_text(_toml(recipe))
             return train(path, out=out, overrides=overrides, plugins=plugins)
     files = [Path(file) for file in plugins]
     checked, text, path = load_for_run(recipe, None if out is None else Path(out), as_overrides(overrides), files)
     run_recipe(checked, text, RunFolder(path), files)
     return load_run(path)
+
+
+def _toml(recipe: Mapping[str, Any]) -> str:
+    """Returns a recipe as text. Raises RecipeError if it holds what TOML does not know, such as None."""
+    try:
+        return tomli_w.dumps(recipe)
+    except TypeError as error:
+        raise RecipeError(f"train: the recipe is not TOML: {error}. Leave out a key for its default.") from error
 
 
 def as_overrides(overrides: Mapping[str, Any] | Iterable[str]) -> list[str]:

@@ -5,6 +5,11 @@ import hashlib
 import json
 from dataclasses import asdict
 
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
 from vdmkit import __version__
 from vdmkit.data import Images
 from vdmkit.devices import arithmetic, packages
@@ -27,9 +32,18 @@ def fingerprint_of(run: Run, test: Images, stage: object = 0) -> str:
         run.plugins,
         packages(),
         run.step,
+        _sha256_of_arrays(run.weighted(run.recipe.likelihood.weights)),
         [test.identity.sha256, test.pixels.shape, test.levels],
         stage,
         asdict(arithmetic()),
         __version__,
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _sha256_of_arrays(tree: PyTree) -> str:
+    """Returns the SHA-256 of the parameters: a run of other data may have the same recipe, step and folder."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(eqx.filter(tree, eqx.is_array)):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, PRNGKeyArray
 
+from vdmkit.arguments import check_one_of
 from vdmkit.assembly import state_like
 from vdmkit.checkpoint import Restored, read_chosen, read_newest
 from vdmkit.data import AbstractSource, Images, Split
@@ -61,6 +62,7 @@ class Run:
 
     def data(self, split: Split) -> Images:
         """Returns the training or the test images. Raises DataError if they are missing or damaged."""
+        check_one_of("split", split, ("train", "test"))
         return self.source.load(split)
 
     def metrics(self) -> dict[str, tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]]:

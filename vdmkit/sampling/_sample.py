@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Real
 
+from vdmkit.arguments import check_instance, check_integer, check_one_of
 from vdmkit.denoiser import Estimate
 from vdmkit.errors import NonFiniteError
+from vdmkit.limits import MAX_STEPS
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import AbstractGrid, AbstractSchedule, UniformInTime, gammas_of
 from vdmkit.progress import Progress, track
@@ -31,6 +33,9 @@ class SamplingConfig:
     """Settings of sampling: sampler, number of steps, grid, labels, and the end of the last step.
 
     `end` is "latent" for z_0, from which the observation draws levels, or "image" for a last step to zero noise.
+
+    Raises:
+        RecipeError: a setting is not what is said here.
     """
 
     sampler: AbstractSampler
@@ -38,6 +43,13 @@ class SamplingConfig:
     grid: AbstractGrid = UniformInTime()
     guidance: Guidance | None = None
     end: Literal["latent", "image"] = "latent"
+
+    def __post_init__(self) -> None:
+        check_instance("sampler", self.sampler, AbstractSampler)
+        check_integer("steps", self.steps, most=MAX_STEPS)
+        check_instance("grid", self.grid, AbstractGrid)
+        check_instance("guidance", self.guidance, Guidance, optional=True)
+        check_one_of("end", self.end, ("latent", "image"))
 
     def gammas(self, schedule: AbstractSchedule) -> Float[Array, " steps_plus_1"]:
         """Returns the gammas at the ends of the steps, from the noisiest; the last is -inf if `end` is "image"."""
@@ -78,8 +90,9 @@ def sample(
 
     Raises:
         NonFiniteError: some images are not finite.
+        RecipeError: an argument is not what is said here.
     """
-    parts = {"sampler": sampler or Ancestral(), "grid": grid or UniformInTime()}
+    parts = {"sampler": Ancestral() if sampler is None else sampler, "grid": UniformInTime() if grid is None else grid}
     config, seen = SamplingConfig(steps=steps, guidance=guidance, end=end, **parts), []
     keep = (lambda estimate: seen.append(np.asarray(estimate.x_hat))) if trajectory else lambda estimate: None
     images = draw_samples(model, config, count, key=key, progress=progress, on_step=keep)
@@ -110,7 +123,10 @@ def draw_samples(
 
     Raises:
         NonFiniteError: some images are not finite.
+        RecipeError: an argument is not what is said here.
     """
+    check_instance("model", model, DiffusionModel)
+    check_integer("count", count)
     key, gammas, starts = fold_purpose(key, "sample"), config.gammas(model.schedule), range(0, count, _BATCH)
     with track(progress, "sampling", config.steps * len(starts)) as advance:
 
