@@ -4,14 +4,19 @@
 from abc import abstractmethod
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vdmkit.errors import ConformanceError
-from vdmkit.likelihood import Estimates, ProbabilityFlow, VariationalBound
+from vdmkit.likelihood import AbstractEstimator, Estimates, ProbabilityFlow, VariationalBound
+from vdmkit.model import DiffusionModel
+from vdmkit.noise import Cosine, StraightLine
+from vdmkit.objective import eps_error, prior_loss, reconstruction_loss
 from vdmkit.registry import registry
 from vdmkit.testing import check_estimator
+from vdmkit.testing._estimator import check_estimator_of_model
 
 
 @pytest.mark.costly
@@ -58,6 +63,39 @@ class _Corner(_Changed):
         return nats * min(1.0, 8 / values) if name == "reconstruction" else nats
 
 
+class _LinearInTime(AbstractEstimator[None]):
+    """The bound, with gamma' as if gamma were linear in time."""
+
+    def describe(self, levels):
+        return "a bound"
+
+    def plan(self, model, images, *, precision, key):
+        return None
+
+    def rounds(self, plan):
+        return 1
+
+    @eqx.filter_jit
+    def __call__(self, model, images, index, plan, *, replicate, key, on_round=lambda: None):
+        rise = model.schedule(jnp.ones(())) - model.schedule(jnp.zeros(()))
+
+        def one(image, index):
+            of_image = jax.random.fold_in(jax.random.fold_in(key, replicate), index)
+            key_t, *keys = jax.random.split(of_image, 3)
+            gamma = model.schedule(jax.random.uniform(key_t))
+            eps, eps_0 = (jax.random.normal(key, image.shape) for key in keys)
+            x = model.observation.encode(image)
+            diffusion = rise / 2 * eps_error(model, x, gamma, eps, {})
+            return {
+                "prior": prior_loss(model, x),
+                "reconstruction": reconstruction_loss(model, image, eps_0),
+                "diffusion": diffusion,
+            }
+
+        terms = jax.vmap(one)(images, index)
+        return Estimates(terms, jnp.ones(len(images), int), jnp.zeros(len(images), bool))
+
+
 class _Same(VariationalBound):
     """Two replicates that are one."""
 
@@ -94,6 +132,7 @@ WRONG = {
     _Same: "replicates are not independent, with correlation 1.000",
     _SharedDraws: "images share their draws: the error of their mean is",
     _OnlyMiddle: "it does not bound -log P",
+    _LinearInTime: "it does not bound -log P",
 }
 
 
@@ -103,3 +142,32 @@ def test_wrong_estimators(wrong):
     """A likelihood would be too high, or its error bar too small."""
     with pytest.raises(ConformanceError, match=WRONG[wrong]):
         check_estimator(wrong(), 17)
+
+
+class _Crop(_Changed):
+    """Counts 4x4 pixels at most."""
+
+    def changed(self, name, nats, values):
+        return nats * min(1.0, 16 / values)
+
+
+class _OnStraightLines(VariationalBound):
+    """Too low on the straight-line path."""
+
+    def __call__(self, model, *args, **options):
+        found = super().__call__(model, *args, **options)
+        lower = {name: 0.75 * nats for name, nats in found.terms.items()}
+        return Estimates(lower, found.evaluations, found.failed) if isinstance(model.path, StraightLine) else found
+
+
+@pytest.mark.costly
+@pytest.mark.parametrize("estimator", [VariationalBound(), _Crop(), _OnStraightLines()], ids=lambda e: type(e).__name__)
+def test_an_estimator_is_checked_on_the_models_shape_schedule_and_path(tiny_model, estimator):
+    """A likelihood would be right on the small images and paths of a check, and too high on those of the run."""
+    parts = {"network": tiny_model.network, "prediction": tiny_model.prediction, "shape": (6, 5, 1), "levels": 17}
+    model = DiffusionModel(schedule=Cosine(), path=StraightLine(), **parts)
+    if isinstance(estimator, _Changed | _OnStraightLines):
+        with pytest.raises(ConformanceError, match="it does not bound -log P"):
+            check_estimator_of_model(estimator, model)
+    else:
+        check_estimator_of_model(estimator, model)

@@ -80,7 +80,7 @@ def check_count(pixels: Real[np.ndarray, "n h w c"]) -> None:
 
 
 def check_index(index: Int[np.ndarray, " m"], count: int) -> Int[np.ndarray, " m"]:
-    """Returns indices of images. Raises DataError unless each is one of 0..count - 1, once: copies are no evidence."""
+    """Returns indices of images. Raises DataError unless each is one of 0..count - 1, once."""
     if index.ndim != 1 or not np.issubdtype(index.dtype, np.integer):
         raise DataError(f"index of shape {index.shape} and type {index.dtype}: expected integers, of shape (m,).")
     if len(index) and not 0 <= index.min() <= index.max() < count:

@@ -38,7 +38,7 @@ def track(progress: Progress, what: str, total: int, done: int = 0) -> Iterator[
     """Yields the function that the task `what` calls to report progress, from `done` to `total`.
 
     Raises:
-        RecipeError: `progress` is none of the three.
+        RecipeError: `progress` is something else.
     """
     if progress is None:
         yield _nothing

@@ -24,7 +24,7 @@ from vdmkit.noise import AbstractSchedule, check_increasing, ends_of
 from vdmkit.recipe import Recipe
 from vdmkit.registry import Choice, Component
 from vdmkit.testing._data import check_augmentation, check_images, check_loads_again
-from vdmkit.testing._estimator import check_estimator
+from vdmkit.testing._estimator import check_estimator, check_estimator_of_model
 from vdmkit.testing._model import (
     check_derivative_of_model,
     check_kernel_of_model,
@@ -110,12 +110,20 @@ def check_measurement_of_recipe(recipe: Recipe, model: DiffusionModel, test: Ima
 
 
 def check_estimator_of_recipe(recipe: Recipe, model: DiffusionModel) -> Findings:
-    """Checks the recipe's estimator on synthetic data of known likelihood, with the run's levels and noise levels."""
-    choice, levels, ends = recipe.likelihood.estimator, model.observation.levels, ends_of(model.schedule)
+    """Checks the recipe's estimator on synthetic data of known likelihood.
+
+    It does so on few values with the run's levels, and with the run's shape, schedule and path.
+    """
+    component, levels = recipe.likelihood.estimator.component, model.observation.levels
+    estimator, ends = build_estimator(recipe, levels), ends_of(model.schedule)
     height, width, channels = model.shape
     shape = min(height, _SIDE), min(width, _SIDE), min(channels, _SIDE)
-    check = lambda: check_estimator(build_estimator(recipe, levels), levels, shape, ends)  # noqa: E731
-    return _run([(choice.component, check)])
+    return _run(
+        [
+            (component, lambda: check_estimator(estimator, levels, shape, ends)),
+            (component, lambda: check_estimator_of_model(estimator, model)),
+        ]
+    )
 
 
 def check_data_of_recipe(recipe: Recipe, source: AbstractSource, *splits: Images) -> Findings:
