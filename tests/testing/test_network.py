@@ -4,6 +4,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.custom_batching import custom_vmap
 
@@ -70,7 +71,39 @@ class _StopsClean(_Network):
         return super().__call__(jnp.where(gamma < 0, jax.lax.stop_gradient(z), z), gamma, condition)
 
 
+@jax.custom_jvp
+def _tanh(z):
+    return jnp.tanh(z)
+
+
+@_tanh.defjvp
+def _(primals, tangents):
+    value, tangent = jax.jvp(jnp.tanh, primals, tangents)
+    return value, 1.009 * tangent
+
+
+class _OffByNineThousandths(_Network):
+    def __call__(self, z, gamma, condition, *, key=None):
+        return super().__call__(jnp.arctanh(_tanh(z) * 0.99), gamma, condition)
+
+
+class _Remembers(_Network):
+    """Its output depends on how often it was called."""
+
+    def __call__(self, z, gamma, condition, *, key=None):
+        calls = []
+
+        def output(z):
+            calls.append(len(z))
+            return np.tanh(z) if len(calls) < 9 else np.zeros_like(z)
+
+        shape = jax.ShapeDtypeStruct(z.shape, z.dtype)
+        return super().__call__(jax.pure_callback(output, shape, z, vmap_method="sequential"), gamma, condition)
+
+
 WRONG = {
+    _Remembers: "it calls Python by pure_callback: its output may depend on earlier calls",
+    _OffByNineThousandths: "the derivative of the network's output by JAX is .* a gradient is stopped or replaced",
     _Flat: r"output of shape \(8, 8, 1\): expected \(8, 8, 1, 1\)",
     _Neighbour: "the output for one image changes by up to .* with the other images of its batch",
     _StopsClean: "the derivative of the network's output by JAX is 0 .* gradient is stopped",

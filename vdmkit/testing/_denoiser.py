@@ -54,8 +54,9 @@ def check_outputs(
     """Checks that outputs are finite, of `shape`, reproducible, and independent of the other latents of a batch.
 
     Raises:
-        ConformanceError: one of these does not hold.
+        ConformanceError: one of these does not hold, or the network calls Python functions while it runs.
     """
+    _check_no_callback(network, z, gamma)
     even = (np.arange(len(z)) % 2 == 0)[:, None, None, None]
     batches = (z, z, np.where(even, z, 1 - 2 * z), np.where(even, 1 - 2 * z, z))
     first, again, *beside = (np.asarray(outputs_of(network, batch, gamma), np.float64) for batch in batches)
@@ -66,6 +67,14 @@ def check_outputs(
     expect(off <= rounding, f"without a key a second call gives other outputs, by up to {off:.3g}")
     off = max(abs(first[i::2] - beside[i][i::2]).max() for i in (0, 1))
     expect(off <= rounding, f"the output for one image changes by up to {off:.3g} with the other images of its batch")
+
+
+def _check_no_callback(network: Callable[..., Array], z: Float[Any, "n h w c"], gamma: Float[Any, " n"]) -> None:
+    """Checks that the network is a function of its inputs: Python may remember what it was called with before."""
+    batch = jax.vmap(lambda z, gamma: network(z, gamma, {}, key=None))
+    program = str(jax.make_jaxpr(batch)(z, gamma))
+    for name in ("pure_callback", "io_callback"):
+        expect(f"{name}[" not in program, f"it calls Python by {name}: its output may depend on earlier calls")
 
 
 def check_network_derivative(network: AbstractNetwork, z: Float[np.ndarray, "h w c"], gamma: Float[Any, ""]) -> None:
