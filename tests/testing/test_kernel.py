@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import Array
 
 from vdmkit.denoiser import Estimate
 from vdmkit.errors import ConformanceError
@@ -15,10 +16,10 @@ from vdmkit.testing import check_kernel
 
 
 def knowledge(levels: int = 5) -> tuple[Estimate, np.ndarray, np.ndarray]:
-    """What a denoiser knows of an image of 4 x 4 values, the image, and the noise in it."""
+    """What a denoiser knows of an image of 8 x 8 values, the image, and the noise in it."""
     rng = np.random.default_rng(0)
-    x = np.asarray(level_values(levels))[rng.integers(0, levels, (4, 4, 1))]
-    eps, log_probs = rng.standard_normal((4, 4, 1)), rng.standard_normal((4, 4, 1, levels))
+    x = np.asarray(level_values(levels))[rng.integers(0, levels, (8, 8, 1))]
+    eps, log_probs = rng.standard_normal((8, 8, 1)), rng.standard_normal((8, 8, 1, levels))
     log_probs -= np.logaddexp.reduce(log_probs, axis=-1, keepdims=True)
     return Estimate(*map(jnp.asarray, (0.8 * x, eps + 0.1, log_probs))), x, eps
 
@@ -41,7 +42,7 @@ class _Step(AbstractStep):
     """A density of mass exp(`extra`), and samples `wider` than it."""
 
     step: AbstractStep
-    extra: float = 0.0
+    extra: float | Array = 0.0
     wider: float = 1.0
 
     def sample(self, noise):
@@ -86,7 +87,39 @@ class _RatioLies(GaussianKernel):
         return super().log_ratio(estimate, x, eps, n, gamma_t, gamma_s) + jnp.where(gamma_t > 0.2, 0.1, 0.0)
 
 
+class _UpperRows(GaussianKernel):
+    """The KL of the first six rows, those whose density is integrated, only."""
+
+    def kl(self, estimate, x, *args, key):
+        kl = super().kl(estimate, x, *args, key=key)
+        return jnp.where(jnp.arange(len(x))[:, None, None] < 6, kl, 0.0)
+
+
+class _LowerRowsHeavy(GaussianKernel):
+    """A mass of 2 for each value in the last two rows, and all else in keeping with it."""
+
+    def __call__(self, *args):
+        return _Step(super().__call__(*args), extra=self.extra(args[1]))
+
+    def extra(self, x):
+        return jnp.where((jnp.arange(len(x)) >= 6)[:, None, None], jnp.log(2.0), 0.0)
+
+    def kl(self, estimate, x, *args, key):
+        return super().kl(estimate, x, *args, key=key) - self.extra(x)
+
+    def log_ratio(self, estimate, x, *args):
+        return super().log_ratio(estimate, x, *args) + self.extra(x)
+
+
+class _LowInFloat32(GaussianKernel):
+    def kl(self, estimate, x, *args, key):
+        return super().kl(estimate, x, *args, key=key) * (0.96 if x.dtype == jnp.float32 else 1.0)
+
+
 WRONG = {
+    _UpperRows: r"its KL\(q \|\| p\) is .* nats, and by quadrature of its density",
+    _LowerRowsHeavy: r"p\(z_s given z_t\) of a value changes by 0.693 with its place in the image",
+    _LowInFloat32: r"its KL\(q \|\| p\) is .* nats, and by quadrature of its density",
     _Heavy: r"p\(z_s given z_t\) integrates to 1.0009",
     _WiderSamples: "samples are not drawn from its distribution function",
     _NoisyHalfKl: r"the draws of its KL\(q \|\| p\) spread too far to be checked",

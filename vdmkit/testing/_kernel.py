@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks that a reverse kernel's density, samples, distribution function, KL and ratio belong to one distribution."""
+"""Checks that a reverse kernel's density, samples and distribution function belong to one distribution."""
 
 from typing import Any
 
@@ -7,18 +7,17 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int
 
 from vdmkit.denoiser import Estimate
-from vdmkit.kernel import AbstractKernel, AbstractStep
-from vdmkit.testing._compile import compiled_fast, fast_key
+from vdmkit.kernel import AbstractKernel
+from vdmkit.testing._compile import compiled_fast
 from vdmkit.testing._expect import expect, in_float64
-from vdmkit.typing import Scalar
+from vdmkit.testing._kernel_of_image import Given, check_image
 
-_VALUES = 48  # values of an image that are checked, because kernels treat all alike
-_GRID, _SAMPLES, _DRAWS, _NODES = 2001, 400, 2048, 40
+_VALUES = 48  # values of an image whose density is checked on a grid; all others are compared with them
+_GRID, _SAMPLES = 2001, 400
 _EXCESS = 1e-7  # of a density's integral over 1; a bound of T steps adds up T of them
-_NOISES = (-1.7, 0.3, 2.1)  # standard normal draws of y_s, for the ratio of densities
 
 
 def check_kernel(
@@ -29,10 +28,10 @@ def check_kernel(
     gamma_t: Float[Any, ""],
     gamma_s: Float[Any, ""],
 ) -> None:
-    """Checks a kernel's step in float64: its density, samples, `cdf`, `kl` and `log_ratio`.
+    """Checks a kernel's step: its density, samples, `cdf`, `kl` and `log_ratio`.
 
-    p(y_s | y_t) must integrate to 1, samples and `cdf` must follow it, `kl` must equal KL(q || p) by quadrature, and
-    `log_ratio` must equal log p - log q by the density.
+    p(y_s | y_t) must integrate to 1 and treat all values of an image alike, samples and `cdf` must follow it, `kl` must
+    equal KL(q || p) by quadrature, and `log_ratio` must equal log p - log q by the density, in float32 as well.
 
     Args:
         kernel: The kernel.
@@ -46,15 +45,13 @@ def check_kernel(
         ConformanceError: one of these does not hold.
         RecipeError: the estimate lacks what the kernel needs.
     """
-    estimate, x, eps = _patch((_normalised(estimate), x, eps))
-    noise = np.random.default_rng(4).standard_normal((_SAMPLES, kernel.noise_draws, *x.shape))
+    given = Given(_normalised(estimate), x, eps, gamma_t, gamma_s)
+    patch = _patch(*x.shape)
     with jax.enable_x64(True):
-        given = in_float64((kernel, estimate, x, eps, gamma_t, gamma_s, noise))
-        found = {name: np.asarray(values) for name, values in _evaluated(*given).items()}
+        found = {name: np.asarray(values) for name, values in _on_grid(*in_float64((kernel, given.at(patch)))).items()}
     _check_density(found["y"], found["log_prob"], found["cdf"])
     _check_samples(found["ranks"])
-    _check_kl(found["kl"], found["kl_by_quadrature"])
-    _check_ratio(found["log_ratio"], found["log_ratio_by_density"])
+    check_image(kernel, given, patch)
 
 
 def _normalised(estimate: Estimate) -> Estimate:
@@ -66,51 +63,25 @@ def _normalised(estimate: Estimate) -> Estimate:
     return eqx.tree_at(lambda e: e.log_probs, estimate, log_probs - total)
 
 
-def _patch(tree: PyTree) -> PyTree:
-    """Returns a corner of an image, of at most 48 values."""
-
-    def cut(leaf: Array | np.ndarray) -> Array | np.ndarray:
-        side = max(1, int((_VALUES / leaf.shape[2]) ** 0.5))
-        return leaf[:side, :side, :_VALUES]
-
-    return jax.tree.map(cut, tree)
+def _patch(height: int, width: int, channels: int) -> Int[np.ndarray, "a b"]:
+    """Returns the numbers of the pixels in a corner of an image, of about 48 values."""
+    side = max(1, int((_VALUES / channels) ** 0.5))
+    return np.arange(height * width).reshape(height, width)[:side, :side]
 
 
 @compiled_fast
-def _evaluated(
-    kernel: AbstractKernel, estimate: Estimate, x: Array, eps: Array, gamma_t: Array, gamma_s: Array, noise: Any
-) -> dict[str, Array]:
-    """Evaluates the step on a grid of y for each value, at its samples, and at the nodes of q."""
-    y_t = x + jnp.exp(gamma_t / 2) * eps
-    step = kernel(estimate, y_t, gamma_t, gamma_s)
-    c = -jnp.expm1(gamma_s - gamma_t)
-    mean, sd = y_t + c * (x - y_t), jnp.exp(gamma_s / 2) * jnp.sqrt(c)
-    samples = jax.vmap(step.sample)(noise)
+def _on_grid(kernel: AbstractKernel, given: Given) -> dict[str, Array]:
+    """Evaluates the step on a grid of y for each value, and at its samples."""
+    step, (_, sd) = kernel(given.estimate, given.y_t, given.gamma_t, given.gamma_s), given.q
+    noise = np.random.default_rng(4).standard_normal((_SAMPLES, kernel.noise_draws, *given.x.shape))
+    samples = jax.vmap(step.sample)(jnp.asarray(noise))
     y = jnp.linspace(samples.min(0) - 10 * sd, samples.max(0) + 10 * sd, _GRID)
-    n = jnp.asarray(_NOISES)[:, None, None, None] * jnp.ones_like(x)
-
-    def kl(key: PRNGKeyArray) -> Scalar:
-        return kernel.kl(estimate, x, eps, gamma_t, gamma_s, key=key).sum()
-
     return {
         "y": y,
         "log_prob": jax.lax.map(step.log_prob, y, batch_size=64),
         "cdf": jax.lax.map(step.cdf, y, batch_size=64),
         "ranks": jax.vmap(step.cdf)(samples),
-        "kl": jax.lax.map(kl, jax.random.split(fast_key(4), _DRAWS), batch_size=128),
-        "kl_by_quadrature": _kl(step, mean, sd),
-        "log_ratio": jax.vmap(lambda n: kernel.log_ratio(estimate, x, eps, n, gamma_t, gamma_s))(n),
-        "log_ratio_by_density": jax.vmap(step.log_prob)(mean + sd * n) - jax.scipy.stats.norm.logpdf(n) + jnp.log(sd),
     }
-
-
-def _kl(step: AbstractStep, mean: Array, sd: Array) -> Scalar:
-    """Returns E_q [log q - log p], summed over values, q = N(mean, sd^2)."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-    log_q = -0.5 * nodes**2 - 0.5 * np.log(2 * np.pi)
-    log_p = jax.vmap(lambda node: step.log_prob(mean + sd * node).sum())(jnp.asarray(nodes))
-    per_node = mean.size * (jnp.asarray(log_q) - jnp.log(sd)) - log_p
-    return (jnp.asarray(weights / weights.sum()) * per_node).sum()
 
 
 def _check_density(
@@ -134,25 +105,3 @@ def _check_samples(ranks: Float[np.ndarray, "n h w c"]) -> None:
     values = np.sort(ranks.ravel())
     off = abs(values - (np.arange(len(values)) + 0.5) / len(values)).max()
     expect(off * np.sqrt(len(values)) < 3, f"samples are not drawn from its distribution function: off by {off:.3g}")
-
-
-def _check_kl(kl: Float[np.ndarray, " n"], wanted: Float[np.ndarray, ""]) -> None:
-    """Checks the mean of draws of the KL within 5 standard errors and rounding, and that these are small enough."""
-    error = float(kl.std() / np.sqrt(len(kl)))
-    spread = f"+/- {error:.3g} of {float(wanted):.3g} nats"
-    enough = 0.05 * abs(float(wanted)) + 0.02
-    expect(error < enough, f"the draws of its KL(q || p) spread too far to be checked: {spread}")
-    limit = 5 * kl.std() / np.sqrt(len(kl)) + 1e-3 * abs(wanted) + 1e-8
-    expect(
-        abs(kl.mean() - wanted) < limit,
-        f"its KL(q || p) is {kl.mean():.5g} nats, and by quadrature of its density {float(wanted):.5g}",
-    )
-
-
-def _check_ratio(found: Float[np.ndarray, "n h w c"], wanted: Float[np.ndarray, "n h w c"]) -> None:
-    """Checks the ratio up to the rounding of y_s, which is at most 1e5 of its standard deviations."""
-    off = abs(found - wanted).max()
-    expect(
-        off < 1e-6 * (1 + abs(wanted).max()),
-        f"its log p / q is {off:.3g} nats off that of its density for one of the values",
-    )

@@ -55,5 +55,5 @@ def bent_oracle(
     levels: int, shape: tuple[int, int, int], ends: tuple[float, float], bend: float, share: float
 ) -> tuple[DiffusionModel, AbstractDistribution]:
     """Returns an oracle whose schedule is bent, on a path between two known ones; all of a shape compile once."""
-    schedule = BentSchedule(jnp.asarray([*ends, bend], float))
+    schedule = BentSchedule(numbers=jnp.asarray([*ends, bend], float))
     return oracle_of(levels, shape, schedule, BetweenPaths(jnp.asarray(share, float)))
