@@ -2,6 +2,7 @@
 """A plugin whose components make numbers too low, or other than they say."""
 
 import os
+from dataclasses import dataclass
 
 import equinox as eqx
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 import vdmkit
 from vdmkit.data import AbstractSource, identified
 from vdmkit.denoiser import AbstractPrediction, Estimate
+from vdmkit.distribution import LevelMixture
 from vdmkit.kernel import AbstractKernel, GaussianKernel
 from vdmkit.likelihood import AbstractEstimator, Estimates, VariationalBound
 from vdmkit.networks import AbstractNetwork
@@ -202,3 +204,23 @@ class Changing(AbstractSource):
         self.loads += 1
         pixels = np.random.default_rng(self.loads).integers(0, 5, (12, 4, 4, 1)).astype(np.uint8)
         return identified(pixels, 5, name="changing", split=split)
+
+
+@dataclass(frozen=True)
+class _TooProbable(LevelMixture):
+    """P of each image is ten times too large."""
+
+    def nats(self, images):
+        return super().nats(images) - np.log(10)
+
+
+@vdmkit.register("data", "boastful")
+class Boastful(AbstractSource):
+    """Gives an exact likelihood that is too high, which no check sees."""
+
+    shape, levels = (4, 4, 1), 5
+    distribution = _TooProbable(shape, levels, (1.0,), ((0.0,) * 16,), ((0.5,) * 16,))
+
+    def load(self, split):
+        pixels = self.distribution.sample(12, seed=int(split == "test"))
+        return identified(pixels, self.levels, name="boastful", split=split)

@@ -84,7 +84,15 @@ def check_model_of_recipe(
     ]
     if differentiated:
         checks.append((choices.network.component, lambda: check_derivative_of_model(model, latents)))
-    return _run(checks)
+    return _run(checks) + _of_exact_likelihood(recipe)
+
+
+def _of_exact_likelihood(recipe: Recipe) -> Findings:
+    """Returns a remark if a plugin gives the exact likelihood of its data, which is printed beside the model's."""
+    component = recipe.data.component
+    if component.origin == "vdmkit" or recipe.data.build().distribution is None:
+        return Findings()
+    return Findings(remarks=(f"It was not checked whether the exact likelihood that {component} gives is right.",))
 
 
 def _fetched(model: DiffusionModel) -> DiffusionModel:
