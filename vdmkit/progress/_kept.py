@@ -19,12 +19,15 @@ class Kept:
     folder: Path
 
     def read(self, number: int) -> dict[str, np.ndarray] | None:
-        """Returns the arrays of a part by name, or None if it was not measured."""
+        """Returns the arrays of a part by name, or None if it was not measured, or its file is damaged."""
         path = self.folder / f"{number}.npz"
         if not path.exists():
             return None
-        with np.load(path) as file:
-            return {name: file[name] for name in file.files}
+        try:
+            with np.load(path) as file:
+                return {name: file[name] for name in file.files}
+        except Exception:  # of many types; the part is measured again
+            return None
 
     def write(self, number: int, arrays: dict[str, Any]) -> None:
         """Writes a part; in a read-only folder it does nothing."""
