@@ -86,7 +86,7 @@ def test_a_checkpoint_belongs_to_the_manifest_of_its_run(idle, tmp_path):
     mine.check(idle(), tmp_path, restored)
     replace(mine, run=None).check(idle(), tmp_path, restored)  # lost
     for other in (replace(mine, run="other"), replace(mine, run="")):
-        with pytest.raises(CheckpointError, match=r"3: .* other sessions, so manifest\.json is another run's\. Give"):
+        with pytest.raises(CheckpointError, match=r"3: .* other sessions, so it or manifest\.json is another run's"):
             other.check(idle(), tmp_path, restored)
     older = Restored(3, State(), {name: fact for name, fact in restored.meta.items() if name != "run"})
     replace(mine, run="").check(idle(), tmp_path, older)

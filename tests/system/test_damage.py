@@ -119,4 +119,4 @@ def test_the_manifest_of_another_run(program, tiny, copy):
     for command in (("run", tiny, "--out", "run"), ("evaluate", "--ckpt", "run")):
         result = program(*command)
         assert result.code == 1
-        assert "run/checkpoints/12: this checkpoint was made with other sessions, so manifest.json is" in result.err
+        assert "run/checkpoints/12: this checkpoint was made with other sessions, so it or manifest.json" in result.err

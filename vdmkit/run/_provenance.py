@@ -23,7 +23,7 @@ _MAY_CHANGE = {"data.path", "data.train", "data.test", "evaluation", "likelihood
 _MAY_CHANGE |= {"training.steps", "training.log_every", "training.keep_last", "training.keep_best"}
 _WORDS = {"recipe": "recipe settings", "plugins": "plugin files", "images": "training images"}
 _WORDS |= {"imported": "imported parameters", "components": "packages of its components"}
-_WORDS |= {"run": "sessions, so manifest.json is another run's"}
+_WORDS |= {"run": "sessions, so it or manifest.json is another run's"}
 
 _Size = Annotated[int, Ge(1)]
 
@@ -76,7 +76,7 @@ class Provenance:
         other = [name for name in _WORDS if found.get(name, "") != wanted[name]]
         if self.imported and None in (wanted["images"], found.get("images", "")):
             other = [name for name in other if name != "images"]
-        if other:
+        if other := [name for name in other if name != "run"] or other:  # the rest says more
             raise CheckpointError(
                 f"{step}: this checkpoint was made with other {' and '.join(_WORDS[name] for name in other)}. "
                 "Give the run what it began with, or choose another folder."
