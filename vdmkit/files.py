@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Atomic writes: a file is whole or absent, even if the process is killed. And the SHA-256 of files."""
+"""Atomic writes: a file is whole or absent, even if the process is killed. JSON by its type; the SHA-256 of files."""
 
 import errno
 import hashlib
@@ -7,9 +7,10 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from vdmkit.paths import not_a_file
@@ -80,6 +81,30 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, facts: dict[str, Any]) -> None:
     """Writes JSON atomically. Raises ValueError for NaN and infinities, which JSON does not have."""
     write_text(path, json.dumps(facts, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, kind: Any, missing: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    """Reads JSON as a type that pydantic knows, strictly.
+
+    Args:
+        path: The file.
+        kind: A type such as `dict[str, int]`, or a dataclass.
+        missing: Values of keys that the file may lack.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not JSON, has NaN or infinities, or is of another type. The message says where.
+    """
+    from pydantic import TypeAdapter, ValidationError  # here, because `vdmkit --help` would wait for it
+
+    try:
+        found = TypeAdapter(Any).validate_json(path.read_bytes())
+        found = {**missing, **found} if isinstance(found, dict) else found
+        return TypeAdapter(kind).validate_json(json.dumps(found, allow_nan=False), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from error
 
 
 def file_sha256(path: Path) -> str:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run's checkpoints: whole or known to be damaged, no more than asked for, and not of another recipe."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -137,6 +138,28 @@ def test_a_reader_refuses_a_damaged_newest_checkpoint(filled, like, damage, tmp_
         earlier = "an earlier one (--checkpoint-step 2, --checkpoint-step 1)"
         assert advice == f"{earlier}, or run the recipe again, which goes on from step 2."
         assert sorted(directory.rglob("*")) == before
+
+
+def test_a_list_that_is_none_is_damage(filled, like, stream):
+    """A checkpoint would be believed without a check of its files, or the command end in a traceback."""
+    for content in ("[]", "null", "7", '["state"]', '{"state": 1}', "[" * 100_000, "", "\0", "{}"):
+        (filled / "3" / "checksums.json").write_text(content)
+        with pytest.raises(CheckpointError, match=r"is damaged: checksums\.json is damaged\. Choose an earlier one"):
+            read_newest(filled, like, saved=3)
+    restored, (warning,) = restore(filled, like, stream())
+    assert restored.step == 2
+    assert warning.startswith("checkpoint 3 cannot be used: checksums.json is damaged. Moved to")
+
+
+def test_a_file_that_is_not_listed_is_damage(filled, like):
+    """A list that lost a line would let a changed file pass; or a file of the system's own would be damage."""
+    path = filled / "3" / "checksums.json"
+    sums = json.loads(path.read_text())
+    (filled / "3" / ".DS_Store").write_text("")
+    assert read_newest(filled, like, saved=3).step == 3
+    path.write_text(json.dumps({name: sha256 for name, sha256 in sums.items() if name != "meta/metadata"}))
+    with pytest.raises(CheckpointError, match=r"is damaged: meta/metadata is not in checksums\.json\."):
+        read_newest(filled, like, saved=3)
 
 
 def test_a_reader_refuses_where_the_newest_checkpoint_is_missing(filled, like):

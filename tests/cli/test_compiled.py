@@ -2,12 +2,17 @@
 """Where commands keep compiled functions, and when they keep none."""
 
 import os
+import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
+from jax._src.lru_cache import LRUCache
 
-from vdmkit.cli._compiled import keep_compiled
+from vdmkit.cli._compiled import checked, keep_compiled
 
 FOLDER, SECONDS = "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
@@ -56,3 +61,90 @@ def test_a_user_without_a_home(chosen, monkeypatch):
     monkeypatch.delenv("VDMKIT_CACHE")
     monkeypatch.setattr(Path, "expanduser", no_home)
     assert chosen() == (None, None)
+
+
+@pytest.fixture
+def entries(tmp_path) -> Any:
+    """JAX's cache of two entries, "a" and "b", as vdmkit has it checked."""
+    cache = checked(LRUCache)(str(tmp_path), max_size=-1)
+    for name in "ab":
+        cache.put(name, name.encode() * 100)
+    return cache
+
+
+def of(cache: Any, name: str) -> Path:
+    return Path(cache.path, f"{name}-cache")
+
+
+def flip(cache: Any, at: int) -> None:
+    entry = bytearray(of(cache, "a").read_bytes())
+    entry[at] ^= 1
+    of(cache, "a").write_bytes(entry)
+
+
+DAMAGE = {
+    "first byte": lambda cache: flip(cache, 0),
+    "last byte": lambda cache: flip(cache, -1),
+    "truncated": lambda cache: os.truncate(of(cache, "a"), 50),
+    "cut to its hash": lambda cache: os.truncate(of(cache, "a"), 32),
+    "empty": lambda cache: os.truncate(of(cache, "a"), 0),
+    "of another function": lambda cache: shutil.copy(of(cache, "b"), of(cache, "a")),
+    "of an older version": lambda cache: of(cache, "a").write_bytes(b"a" * 100),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_entry_is_compiled_anew(entries, damage):
+    """False if JAX ran what is not the function (a crash, or other numbers), or compiled it in every command anew."""
+    DAMAGE[damage](entries)
+    assert entries.get("a") is None
+    assert entries.get("b") == b"b" * 100
+    entries.put("a", b"a" * 100)
+    assert entries.get("a") == b"a" * 100
+
+
+def test_two_commands_at_once(entries, tmp_path):
+    """False if a command failed because another one had deleted, or not yet finished, an entry."""
+    other = checked(LRUCache)(str(tmp_path), max_size=-1)
+    of(entries, "a").unlink()
+    with of(entries, "a").open("wb") as half_written:
+        half_written.write(b"a" * 50)
+        half_written.flush()
+        assert other.get("a") is None
+        other.put("a", b"a" * 100)
+        half_written.write(b"a" * 50)
+    assert entries.get("a") == other.get("a") == b"a" * 100
+
+
+PROGRAM = """
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from vdmkit.cli._compiled import checked, keep_compiled
+keep_compiled()
+import jax
+from jax import numpy as jnp
+def numbers():
+    jax.clear_caches()
+    x = jnp.arange(5.0)
+    return float(jax.jit(jnp.sum)(x)), float(jax.jit(jnp.prod)(x + 1))
+assert numbers() == (10, 120)
+kept = sorted(Path(os.environ["VDMKIT_CACHE"], "xla").glob("*-cache"))
+contents = [path.read_bytes() for path in kept]
+assert len(kept) > 2
+for path, other in zip(kept, contents[1:] + contents[:1]):
+    path.write_bytes(other)
+assert numbers() == (10, 120)
+assert not any(path.read_bytes() in contents[:i] + contents[i + 1:] for i, path in enumerate(kept))
+"""
+
+
+def test_jax_reads_no_entry_of_another_function(tmp_path):
+    """False if vdmkit's check were not there in the JAX that commands load."""
+    environment = {name: value for name, value in os.environ.items() if name not in (FOLDER, SECONDS)}
+    environment["VDMKIT_CACHE"] = str(tmp_path)
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

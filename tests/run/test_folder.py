@@ -12,14 +12,17 @@ import jax
 import optax
 import pytest
 
+from vdmkit.data import Identities, Identity
 from vdmkit.errors import CheckpointError, RecipeError
 from vdmkit.files import write_json, write_text
 from vdmkit.objective import Elbo, LowDiscrepancy, Objective
 from vdmkit.recipe import Recipe, load_recipe
 from vdmkit.run import Run, RunFolder, load_run
+from vdmkit.run._provenance import Provenance
 from vdmkit.training import initial_state
 
 FACTS = {"plugins": {}, "shape": [8, 8, 1], "levels": 17, "data": None, "imported": None, "sessions": []}
+IMAGES = {"name": "a", "split": "train", "count": 9, "sha256": "0", "low": 0.0, "high": 16.0, "published": None}
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +169,45 @@ def test_a_damaged_manifest_is_explained(folder, recipe, content):
     folder.manifest.write_text(content)
     with pytest.raises(CheckpointError, match=r"manifest\.json: .*[Dd]elete it and run the recipe again"):
         folder.provenance()
+
+
+MANGLED = {
+    "Input should be an object": None,
+    "shape.2: Field required": {"shape": [8, 8]},
+    "shape.0: Input should be greater than or equal to 1": {"shape": [0, 8, 1]},
+    "shape.1: Input should be a valid integer": {"shape": [8, "8", 1]},
+    "levels: Input should be a valid integer": {"levels": "17"},
+    "data.train.sha256: Field required": {"data": {"train": {k: v for k, v in IMAGES.items() if k != "sha256"}}},
+    "data.test: Field required": {"data": {"train": IMAGES}},
+    "data.test.low: Input should be a valid number": {"data": {"train": IMAGES, "test": IMAGES | {"low": None}}},
+    "Out of range float values": {"data": {"train": IMAGES, "test": IMAGES | {"high": float("nan")}}},
+    "plugins: Input should be ": {"plugins": ["a.py"]},
+    "kept.trained_on.npy: Input should be a valid string": {"kept": {"trained_on.npy": 7}},
+    "sessions.0: Input should be ": {"sessions": [7]},
+    "newest_checkpoint: Input should be a valid integer": {"newest_checkpoint": "12"},
+    "run: Input should be a valid string": {"run": 7},
+}
+
+
+@pytest.mark.parametrize("wrong", MANGLED)
+def test_what_is_wrong_with_a_manifest(folder, wrong):
+    """A manifest with another key or type would end in a traceback, or the message not say which it is."""
+    folder.path.mkdir()
+    folder.manifest.write_text(json.dumps(MANGLED[wrong] and FACTS | MANGLED[wrong]))
+    with pytest.raises(CheckpointError, match=rf"manifest\.json: cannot be read \({wrong}.*delete it and run the rec"):
+        folder.provenance()
+
+
+def test_a_manifest_is_read_as_it_was_written(folder):
+    """A run would continue with other facts than it recorded, or a run of an older version not be read."""
+    images = Identities(Identity(**IMAGES), Identity(**IMAGES))
+    made = Provenance((8, 8, 1), 17, images, {"a.py": "1"}, None, [{"command": ["vdmkit"]}], {"b": "2"}, 12, "name")
+    folder.path.mkdir()
+    folder.record(made)
+    assert folder.provenance() == made
+    write_json(folder.manifest, FACTS)
+    (folder.checkpoints / "3").mkdir(parents=True)
+    assert folder.provenance() == Provenance((8, 8, 1), 17, None, {}, None, [], {}, 3, "")
 
 
 def test_what_is_no_run_is_not_loaded(folder, recipe):

@@ -78,6 +78,21 @@ def test_what_was_kept_is_read(tiny_model, pixels, tmp_path) -> None:
     np.testing.assert_allclose(again.nats, first.nats + 1, rtol=1e-12)
 
 
+@pytest.mark.parametrize("damage", [b"", b"PK", b"\x93NUMPY", b"{}"])
+def test_what_was_kept_and_is_damaged_is_measured_again(tiny_model, pixels, tmp_path, damage) -> None:
+    """False if a measurement that was killed ended in a traceback ever after, or took one part for another."""
+    kept = lambda stage: Kept(tmp_path / "kept" / str(stage))  # noqa: E731
+    (tmp_path / "kept").mkdir()
+    first = measured(tiny_model, pixels, kept=kept)
+    path = tmp_path / "kept" / "0" / "0.npz"
+    whole = path.read_bytes()
+    Kept(tmp_path / "other" / "0").write(5, {"evaluations": np.zeros((2, COUNT))})
+    other = (tmp_path / "other" / "0" / "5.npz").read_bytes()
+    for content in (damage, other, whole[:-9], whole[:200] + bytes([whole[200] ^ 1]) + whole[201:]):
+        path.write_bytes(content)
+        np.testing.assert_array_equal(measured(tiny_model, pixels, kept=kept).nats, first.nats)
+
+
 class Counted:
     """A progress meter that notes what it is told."""
 

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run begins with: its model is the recipe's, made for the training images."""
 
-from dataclasses import KW_ONLY, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 import equinox as eqx
 import numpy as np
 import pytest
 
 from vdmkit.assembly import state_like
+from vdmkit.checkpoint import Restored
 from vdmkit.data import Images, identified
 from vdmkit.errors import CheckpointError, RecipeError
 from vdmkit.noise import AbstractSchedule
@@ -69,6 +70,38 @@ def test_an_imported_model_is_not_trained_from_the_beginning(idle, tmp_path):
     with pytest.raises(CheckpointError, match="no whole checkpoint is left of this imported model"):
         begin(idle(), RunFolder(tmp_path), images(0), replace(made_from(images(0)), imported="sha256"))
     assert damaged.is_dir()
+
+
+@dataclass(frozen=True)
+class State:
+    """Of a checkpoint, so much as tells its step."""
+
+    step: int = 3
+
+
+def test_a_checkpoint_belongs_to_the_manifest_of_its_run(idle, tmp_path):
+    """The manifest of another run of the same recipe would tell of sessions, and of test images, that were not its."""
+    mine = replace(made_from(images(0)), run="mine")
+    restored = Restored(3, State(), mine.origin(idle()))
+    mine.check(idle(), tmp_path, restored)
+    replace(mine, run=None).check(idle(), tmp_path, restored)  # lost
+    for other in (replace(mine, run="other"), replace(mine, run="")):
+        with pytest.raises(CheckpointError, match=r"3: .* other sessions, so it or manifest\.json is another run's"):
+            other.check(idle(), tmp_path, restored)
+    older = Restored(3, State(), {name: fact for name, fact in restored.meta.items() if name != "run"})
+    replace(mine, run="").check(idle(), tmp_path, older)
+    with pytest.raises(CheckpointError, match="another run's"):
+        mine.check(idle(), tmp_path, older)
+
+
+def test_a_run_has_a_name_of_its_own(idle, tmp_path):
+    """Two runs of one recipe could not be told apart, or a run that continues would not be known again."""
+    first, second = (begin(idle(), RunFolder(tmp_path), images(0), made_from(images(0))).origin["run"] for _ in "12")
+    assert first
+    assert first != second
+    named = replace(made_from(images(0)), run=first)
+    assert begin(idle(), RunFolder(tmp_path), images(0), named).origin["run"] == first
+    assert provenance_of(images(0), images(0), {}, named).run == first
 
 
 def test_the_network_knows_the_range_of_the_schedule(digits_toml):

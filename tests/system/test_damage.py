@@ -94,7 +94,7 @@ def test_all_checkpoints_truncated(program, tiny, copy, same_as_whole):
     same_as_whole(copy)
 
 
-def test_a_damaged_manifest(program, tiny, copy, same_as_whole):
+def test_a_damaged_manifest(program, tiny, copy, whole, same_as_whole):
     """A damaged manifest.json would end in a traceback, or following the advice would not help."""
     (copy / "manifest.json").write_text('{"shape": [8')
     for command in (("run", tiny, "--out", "run"), ("evaluate", "--ckpt", "run")):
@@ -105,4 +105,18 @@ def test_a_damaged_manifest(program, tiny, copy, same_as_whole):
     (copy / "manifest.json").unlink()
     assert program("run", tiny, "--out", "run").code == 0
     same_as_whole(copy)
-    assert (copy / "manifest.json").is_file()
+    names = {json.loads((run / "manifest.json").read_text())["run"] for run in (whole, copy)}
+    assert len(names) == 1, "its checkpoints remember which run it is"
+    assert program("evaluate", "--ckpt", "run").code == 0
+
+
+def test_the_manifest_of_another_run(program, tiny, copy):
+    """A report would tell of sessions and test images of another run of the same recipe."""
+    other = json.loads((copy / "manifest.json").read_text())
+    other["sessions"][0]["command"] = ["of another run"]
+    other["run"] = 16 * "0"
+    (copy / "manifest.json").write_text(json.dumps(other))
+    for command in (("run", tiny, "--out", "run"), ("evaluate", "--ckpt", "run")):
+        result = program(*command)
+        assert result.code == 1
+        assert "run/checkpoints/12: this checkpoint was made with other sessions, so it or manifest.json" in result.err

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """SHA-256 of every file of a checkpoint, to find damage before the checkpoint is read."""
 
-import json
 from pathlib import Path
+from typing import Annotated
 
-from vdmkit.files import file_sha256, write_json
+from annotated_types import Len
+
+from vdmkit.files import file_sha256, read_json, write_json
 
 _NAME = "checksums.json"
 
@@ -23,11 +25,15 @@ def is_finished(folder: Path) -> bool:
 def what_is_damaged(folder: Path) -> str | None:
     """Describes the first file that is not as it was written; returns None if all are."""
     try:
-        sums = json.loads((folder / _NAME).read_text())
+        sums = read_json(folder / _NAME, Annotated[dict[str, str], Len(1)])
     except FileNotFoundError:
         return "it was not finished"
     except ValueError:
         return f"{_NAME} is damaged"
+    # A hidden file may be there without being listed: systems leave such files of their own.
+    there = {str(path.relative_to(folder)) for path in folder.rglob("[!.]*") if path.is_file()}
+    if unlisted := there - {_NAME, *sums}:
+        return f"{min(unlisted)} is not in {_NAME}"
     for name, expected in sums.items():
         path = folder / name
         if not path.is_file():

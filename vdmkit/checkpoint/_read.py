@@ -27,7 +27,7 @@ class Restored:
 
 def steps_in(directory: Path) -> list[int]:
     """Returns the steps that have a checkpoint folder, oldest first."""
-    return sorted(int(path.name) for path in directory.glob("*") if path.name.isdigit())
+    return sorted(int(path.name) for path in directory.glob("*") if path.name.isdecimal())
 
 
 def read_newest(directory: Path, like: PyTree, *, saved: int | None) -> Restored | None:

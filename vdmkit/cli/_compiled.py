@@ -1,12 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps compiled functions between commands, so that the second one starts sooner."""
+"""Keeps compiled functions between commands, so that the second one starts sooner.
 
+JAX believes what it reads from its cache: a changed entry may crash the process, and one of another function may be
+run. What vdmkit keeps therefore begins with a SHA-256, and is compiled anew if that is wrong.
+"""
+
+import hashlib
+import importlib.util
 import os
+import sys
 import warnings
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from vdmkit.errors import DataError
 from vdmkit.paths import cache_folder
+
+_OF_JAX = "jax._src.lru_cache"  # where JAX reads and writes its cache; it has no public place for a cache of one's own
+_BYTES = hashlib.sha256().digest_size
 
 
 def keep_compiled() -> None:
@@ -22,10 +36,55 @@ def keep_compiled() -> None:
         return
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # the checks compile many small ones
-    # An entry that another process has half written is compiled anew.
+    if os.environ["JAX_COMPILATION_CACHE_DIR"] == str(folder) and "jax" not in sys.modules:
+        sys.meta_path.insert(0, _WhenLoaded())
+    # An entry that cannot be read or written, for example on a full disk, is compiled anew.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
 
 
 def _may_be_written(folder: Path) -> bool:
     there = next(parent for parent in (folder, *folder.parents) if os.path.exists(parent))
     return os.path.isdir(there) and os.access(there, os.W_OK)
+
+
+class _WhenLoaded(MetaPathFinder):
+    """Replaces JAX's cache while JAX is loaded by a command, because loading it here would slow all of them down."""
+
+    def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
+        if fullname != _OF_JAX:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec and spec.loader:
+            load = spec.loader.exec_module
+
+            def exec_module(module: Any) -> None:
+                load(module)
+                module.LRUCache = checked(module.LRUCache)
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+
+def checked(cache: type[Any]) -> type[Any]:
+    """Returns JAX's class of caches with a SHA-256 of name and contents before every entry.
+
+    An entry without it, truncated, changed or of another name, is deleted, so that JAX replaces it.
+    """
+
+    class Checked(cache):
+        def get(self, key: str) -> bytes | None:
+            entry = super().get(key)
+            if entry is None or entry[:_BYTES] == _sha256(key, entry[_BYTES:]):
+                return entry and entry[_BYTES:]
+            Path(self.path, f"{key}-cache").unlink(missing_ok=True)
+            return None
+
+        def put(self, key: str, value: bytes) -> None:
+            super().put(key, _sha256(key, value) + value)
+
+    return Checked
+
+
+def _sha256(key: str, value: bytes) -> bytes:
+    return hashlib.sha256(f"{key}\0".encode() + value).digest()

@@ -5,7 +5,7 @@ from vdmkit.data._augmentation import AbstractAugmentation, Flip, PermuteChannel
 from vdmkit.data._batches import BatchSource, batches
 from vdmkit.data._cifar10 import Cifar10
 from vdmkit.data._comparable import check_comparable, check_fits, check_pixels, reasons_against
-from vdmkit.data._copies import Copies, Prints, copies_of, groups_of, image_hashes, prints_of
+from vdmkit.data._copies import Copies, Prints, copies_of, groups_of, image_hashes, may_be_prints, prints_of
 from vdmkit.data._counts import level_counts
 from vdmkit.data._digits import Digits
 from vdmkit.data._folder import Folder
@@ -14,8 +14,8 @@ from vdmkit.data._imagenet import ImageNetNew, ImageNetOld
 from vdmkit.data._npz import Npz
 from vdmkit.data._oracle import GaussianData, MixtureData
 from vdmkit.data._remarks import on_copies
-from vdmkit.data._source import AbstractSource, Identity, Images, Split, identified, pixel_sha256
-from vdmkit.data._statistics import Difference, Statistics, differences, statistics_of
+from vdmkit.data._source import AbstractSource, Identities, Identity, Images, Split, identified, pixel_sha256
+from vdmkit.data._statistics import Difference, Statistics, differences, may_be_statistics, statistics_of
 from vdmkit.data._trained_on import TrainedOn, trained_on
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Flip",
     "Folder",
     "GaussianData",
+    "Identities",
     "Identity",
     "ImageList",
     "ImageNetNew",
@@ -53,6 +54,8 @@ __all__ = [
     "image_hashes",
     "level_counts",
     "list_images",
+    "may_be_prints",
+    "may_be_statistics",
     "on_copies",
     "pixel_sha256",
     "prints_of",

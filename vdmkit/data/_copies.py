@@ -69,6 +69,12 @@ def prints_of(images: Images) -> Prints:
     return prints
 
 
+def may_be_prints(found: np.ndarray, count: int, values: int, *, older: bool = False) -> bool:
+    """Returns whether an array may be the prints of `count` images of so many values; an older run had hashes alone."""
+    hashes_alone = values < _FEWEST_VALUES or (older and found.dtype != _PRINT)
+    return found.shape == (count,) and found.dtype == (np.dtype("<u8") if hashes_alone else _PRINT)
+
+
 def copies_of(test: Prints, trained_on: Prints | None) -> Copies:
     """Returns how many test images are copies or near copies of training images."""
     if trained_on is None:

@@ -37,6 +37,14 @@ class Identity:
 
 
 @dataclass(frozen=True)
+class Identities:
+    """The identities of training and test images."""
+
+    train: Identity
+    test: Identity
+
+
+@dataclass(frozen=True)
 class Images:
     """One split in its canonical order: uint8 levels 0..levels-1, or float32 for continuous data (levels = 0).
 

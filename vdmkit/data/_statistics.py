@@ -49,6 +49,12 @@ def statistics_of(pixels: Real[np.ndarray, "n h w c"]) -> Statistics:
     return np.stack([_of_image(pixels[row].astype(np.float64)) for row in rows]).astype(np.float32)
 
 
+def may_be_statistics(found: np.ndarray, count: int) -> bool:
+    """Returns whether an array may be the statistics of `count` images."""
+    shape = (min(count, _MOST), len(_NAMES))
+    return found.dtype == np.float32 and found.shape == shape and bool(np.isfinite(found).all())
+
+
 def _of_image(image: Real[np.ndarray, "h w c"]) -> list[float]:
     step = np.abs(np.diff(image, axis=1)).mean() if image.shape[1] > 1 else 0.0
     channels = image.mean((0, 1))

@@ -11,6 +11,8 @@ import numpy as np
 
 from vdmkit.files import whole_file
 
+_NUMBER = "number_of_part"
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -19,23 +21,28 @@ class Kept:
     folder: Path
 
     def read(self, number: int) -> dict[str, np.ndarray] | None:
-        """Returns the arrays of a part by name, or None if it was not measured."""
+        """Returns the arrays of a part by name; None if it was not measured, or its file is damaged or another's."""
         path = self.folder / f"{number}.npz"
         if not path.exists():
             return None
-        with np.load(path) as file:
-            return {name: file[name] for name in file.files}
+        try:
+            with np.load(path) as file:
+                arrays = {name: file[name] for name in file.files}
+                return arrays if int(arrays.pop(_NUMBER)) == number else None
+        except Exception:  # of many types; the part is measured again
+            return None
 
     def write(self, number: int, arrays: dict[str, Any]) -> None:
         """Writes a part; in a read-only folder it does nothing."""
         if os.access(self.folder.parent.parent, os.W_OK):
+            numbered: dict[str, Any] = {**arrays, _NUMBER: number}
             self.folder.mkdir(parents=True, exist_ok=True)
             with whole_file(self.folder / f"{number}.npz") as part, part.open("wb") as file:
-                np.savez(file, **arrays)
+                np.savez(file, **numbered)
 
     def numbers(self) -> list[int]:
         """Returns the numbers of the parts that were written."""
-        return [int(path.stem) for path in self.folder.glob("*.npz")]
+        return [int(path.stem) for path in self.folder.glob("*.npz") if path.stem.isdecimal()]
 
     def clear(self) -> None:
         """Deletes the parts, and those of other measurements that did not end."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Converts a run to another path or prediction without training, and checks that the bound is the same."""
 
+import secrets
 from dataclasses import replace
 
 import jax
@@ -65,7 +66,7 @@ def convert(run: Run, target: Recipe, folder: RunFolder, *, where: str = "--to")
 
 def save_as(run: Run, recipe: Recipe, state: TrainState, train: Images, folder: RunFolder, remark: str) -> None:
     """Makes `folder` a run of this recipe and state, with the history of `run`."""
-    made, settings = run.folder.provenance(), recipe.training
+    made, settings = replace(run.folder.provenance(), run=secrets.token_hex(8)), recipe.training
     folder.path.mkdir(parents=True, exist_ok=True)
     data = batches(train, batch_size=settings.batch_size, seed=recipe.seed)
     data.set_state(data.get_state() | {"next_index": run.step})

@@ -28,10 +28,10 @@ def load_test(run: Run) -> Images:
 def _refuse_unrecorded(run: Run, test: Images) -> None:
     """Raises UntrustedError if the images are not those of the run, which would allow choosing images by the result."""
     recorded, found = run.tested_on, test.identity.sha256
-    if recorded and recorded["sha256"] != found and run.recipe.data == run.read_recipe(()).data:
+    if recorded and recorded.sha256 != found and run.recipe.data == run.read_recipe(()).data:
         raise UntrustedError(
             f"{run.recipe.data.component}: its test images, sha256 {found[:12]}, are not those that "
-            f"{run.folder.manifest} records, sha256 {recorded['sha256'][:12]}, although no setting of the data was "
+            f"{run.folder.manifest} records, sha256 {recorded.sha256[:12]}, although no setting of the data was "
             "changed. Put the same images back, or name others with --set data...."
         )
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes a run folder of an imported model, which can be evaluated, sampled and trained further."""
 
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ def _leave(imported: Imported, folder: RunFolder) -> int:
     folder.path.mkdir(parents=True, exist_ok=True)
     settings = recipe.training
     store = CheckpointStore(folder.checkpoints, keep_last=settings.keep_last, keep_best=settings.keep_best)
-    made = Provenance(imported.shape, imported.levels, None, {}, imported.sha256, [session(step, step)], {}, step)
+    facts = (imported.shape, imported.levels, None, {}, imported.sha256)
+    made = Provenance(*facts, [session(step, step)], {}, step, secrets.token_hex(8))
     store.save(step, imported.state, _data_at(step, imported), made.origin(recipe))
     folder.record(made)
     folder.write_recipe(recipe, imported.text)  # last: it marks a run folder

@@ -3,10 +3,10 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, PRNGKeyArray
 from vdmkit.arguments import check_one_of
 from vdmkit.assembly import state_like
 from vdmkit.checkpoint import Restored, read_chosen, read_newest
-from vdmkit.data import AbstractSource, Images, Split
+from vdmkit.data import AbstractSource, Identity, Images, Split
 from vdmkit.errors import CheckpointError, RecipeError
 from vdmkit.model import DiffusionModel
 from vdmkit.paths import not_a_folder
@@ -70,10 +70,10 @@ class Run:
         return read_metrics(self.folder.path)
 
     @property
-    def tested_on(self) -> Mapping[str, Any] | None:
+    def tested_on(self) -> Identity | None:
         """The identity of the test images, as in the manifest; None if it is not known."""
         data = self.folder.provenance().data
-        return data and data["test"]
+        return data and data.test
 
     def read_recipe(self, overrides: Sequence[str]) -> Recipe:
         """Returns the recipe of the run with overrides, read with its own plugin files."""

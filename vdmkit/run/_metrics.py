@@ -63,12 +63,13 @@ def read_metrics(folder: Path) -> dict[str, tuple[Int[np.ndarray, " n"], Float[n
 def _step_of(line: str) -> int | float:
     """Returns the step of a line, or infinity for a damaged line, so that it is dropped."""
     try:
-        return json.loads(line)["step"]
-    except (ValueError, TypeError, KeyError):
+        step = json.loads(line)["step"]
+        return step if isinstance(step, int) else float("inf")
+    except (ValueError, TypeError, KeyError, RecursionError):
         return float("inf")
 
 
 def _whole_lines(path: Path) -> list[str]:
     """Returns all complete lines, without a last one truncated by a kill."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    lines = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
     return [line for line in lines if line.endswith("\n")]

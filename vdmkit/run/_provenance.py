@@ -4,13 +4,16 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge
 
 from vdmkit.checkpoint import Restored, steps_in
-from vdmkit.data import Images
+from vdmkit.data import Identities, Images
 from vdmkit.errors import CheckpointError
+from vdmkit.files import read_json
 from vdmkit.paths import not_a_file
 from vdmkit.recipe import Recipe, differences, flat
 from vdmkit.registry import Choice
@@ -20,6 +23,9 @@ _MAY_CHANGE = {"data.path", "data.train", "data.test", "evaluation", "likelihood
 _MAY_CHANGE |= {"training.steps", "training.log_every", "training.keep_last", "training.keep_best"}
 _WORDS = {"recipe": "recipe settings", "plugins": "plugin files", "images": "training images"}
 _WORDS |= {"imported": "imported parameters", "components": "packages of its components"}
+_WORDS |= {"run": "sessions, so it or manifest.json is another run's"}
+
+_Size = Annotated[int, Ge(1)]
 
 
 @dataclass(frozen=True)
@@ -29,26 +35,29 @@ class Provenance:
     Attributes:
         shape: Height, width and channels of the images.
         levels: Number of levels of the images.
-        data: Identities of the training and test images, by split; None if unknown, as for an imported model.
+        data: Identities of the images; None if unknown, as for an imported model.
         plugins: SHA-256 of every plugin file, by file name.
         imported: SHA-256 of the file that the parameters were imported from, or None.
         sessions: The processes that trained the run: see `session`.
         kept: SHA-256 of the files on training images, by file name.
         newest_checkpoint: Step of the checkpoint that was saved last, or None.
+        run: A random name, so that no other run's manifest passes for this one; "" for a run of an older version, None
+            if its manifest was lost.
     """
 
-    shape: tuple[int, int, int]
-    levels: int
-    data: Mapping[str, Any] | None
+    shape: tuple[_Size, _Size, _Size]
+    levels: Annotated[int, Ge(0)]
+    data: Identities | None
     plugins: Mapping[str, str]
     imported: str | None
     sessions: Sequence[Mapping[str, Any]]
     kept: Mapping[str, str] = field(default_factory=dict)
     newest_checkpoint: int | None = None
+    run: str | None = ""
 
     def origin(self, recipe: Recipe) -> dict[str, Any]:
         """Returns what a checkpoint of `recipe` records, so that no other run continues from it or reports it."""
-        train = self.data and f"{self.data['train']['sha256']} {'x'.join(map(str, self.shape))} {self.levels} levels"
+        train = self.data and f"{self.data.train.sha256} {'x'.join(map(str, self.shape))} {self.levels} levels"
         foreign = {str(one.component) for one in _choices(recipe) if one.component.is_of_package}
         return {
             "recipe": _digest(recipe),
@@ -56,16 +65,18 @@ class Provenance:
             "images": train,
             "imported": self.imported,
             "components": sorted(foreign),  # two packages may register the same name
+            "run": self.run,
         }
 
     def check(self, recipe: Recipe, checkpoints: Path, restored: Restored) -> None:
         """Raises CheckpointError if a checkpoint has another origin than this run with this recipe."""
         wanted, step = self.origin(recipe), checkpoints / str(restored.step)
-        found = {"components": wanted["components"]} | restored.meta  # older checkpoints do not record it
+        found = {"components": wanted["components"], "run": ""} | restored.meta  # older checkpoints do not record these
+        found |= {"run": None} if self.run is None else {}
         other = [name for name in _WORDS if found.get(name, "") != wanted[name]]
         if self.imported and None in (wanted["images"], found.get("images", "")):
             other = [name for name in other if name != "images"]
-        if other:
+        if other := [name for name in other if name != "run"] or other:  # the rest says more
             raise CheckpointError(
                 f"{step}: this checkpoint was made with other {' and '.join(_WORDS[name] for name in other)}. "
                 "Give the run what it began with, or choose another folder."
@@ -90,10 +101,11 @@ def provenance_of(
     return Provenance(
         shape=train.pixels.shape[1:],
         levels=train.levels,
-        data={"train": asdict(train.identity), "test": asdict(test.identity)},
+        data=Identities(train.identity, test.identity),
         plugins={name: hashlib.sha256(source).hexdigest() for name, source in plugins.items()},
         imported=earlier.imported if earlier else None,
         sessions=list(earlier.sessions) if earlier else [],
+        run=earlier.run if earlier else None,
     )
 
 
@@ -105,14 +117,10 @@ def read_provenance(path: Path) -> Provenance:
             "number is given without them. Put a copy of it back, or run the recipe again with --out "
             f"{path.parent}: that goes on from the newest checkpoint, and records the sessions from then on."
         )
-    older = {"kept": {}, "newest_checkpoint": max(steps_in(path.parent / "checkpoints"), default=None)}  # not recorded
+    older = {"newest_checkpoint": max(steps_in(path.parent / "checkpoints"), default=None)}  # not recorded
     try:
-        found = older | json.loads(path.read_text())
-        found["shape"] = tuple(found["shape"])
-        return Provenance(**{one.name: found[one.name] for one in fields(Provenance)})
-    except KeyError as error:
-        raise CheckpointError(f"{path}: without {error.args[0]}. Delete it and run the recipe again.") from error
-    except (OSError, ValueError, TypeError) as error:
+        return read_json(path, Provenance, older)
+    except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path}: cannot be read ({error}). It records what this run was made with. "
             "Put a copy of it back, or delete it and run the recipe again."

@@ -64,8 +64,8 @@ def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[P
         now = session(int(start.state.step), recipe.training.steps)
         known = TrainedOn() if made.imported else known  # the images of its earlier training are unknown
         newest = max(steps_in(folder.checkpoints), default=None)  # damaged checkpoints have been moved away
-        sessions = [*made.sessions, now]
-        folder.record(replace(made, sessions=sessions, kept=keep(folder, known), newest_checkpoint=newest))
+        made = replace(made, run=start.origin["run"], sessions=[*made.sessions, now])
+        folder.record(replace(made, kept=keep(folder, known), newest_checkpoint=newest))
         print(f"train  {train.identity}\ntest   {test.identity}", file=sys.stderr)
         with closing(MetricLog(folder.path, step=int(start.state.step))) as log:
             training = Training(recipe, folder, test, start, log)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains a recipe in its run folder, from the start or from the newest checkpoint."""
 
+import secrets
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -205,6 +206,8 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, made: Provenance) ->
     if restored is not None:
         print(f"continuing {folder.path} from step {restored.step:,}", file=sys.stderr)
         state = restored.state
+    if made.run is None:
+        made = replace(made, run=restored.meta.get("run", "") if restored else secrets.token_hex(8))
     return Start(state, data, store, made.origin(recipe))
 
 
