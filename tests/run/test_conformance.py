@@ -102,7 +102,6 @@ def test_what_cannot_be_checked_is_said():
     assert findings_of(ROOT / "recipes" / "oracle_gaussian.toml").remarks == ()
     chosen = ("data.name=boastful", "model.network.name=none", "sampling.steps=4")
     plugins = (SYSTEM / "tiny.py", SYSTEM / "lying.py")
-    (remark,) = findings_of(SYSTEM / "tiny.toml", *chosen, plugins=plugins).remarks
-    assert re.fullmatch(
-        r"It was not checked whether the exact likelihood that data 'boastful' of .* is right\.", remark
-    )
+    remarks = findings_of(SYSTEM / "tiny.toml", *chosen, plugins=plugins).remarks
+    assert len(remarks) == 1
+    assert "not checked whether the exact likelihood that data 'boastful' of" in remarks[0]
