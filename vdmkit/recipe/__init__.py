@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recipes: TOML files that describe a run completely. Importing this loads no JAX."""
 
+from vdmkit.recipe._document import Override
 from vdmkit.recipe._drawn import Drawn, drawn_by
 from vdmkit.recipe._dump import differences, dump, flat, one_line, resolved
+from vdmkit.recipe._keys import keys_called
 from vdmkit.recipe._load import load_for_run, load_recipe
 from vdmkit.recipe._names import find_recipe, recipe_summary, shipped_recipes
 from vdmkit.recipe._recipe import (
@@ -22,6 +24,7 @@ __all__ = [
     "LikelihoodSettings",
     "ModelChoices",
     "ObjectiveChoices",
+    "Override",
     "Recipe",
     "SamplingSettings",
     "TrainingSettings",
@@ -30,6 +33,7 @@ __all__ = [
     "dump",
     "find_recipe",
     "flat",
+    "keys_called",
     "load_for_run",
     "load_recipe",
     "one_line",

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from vdmkit import __version__
 from vdmkit.data import Images
 from vdmkit.devices import arithmetic, packages
-from vdmkit.recipe import flat
+from vdmkit.recipe import Recipe, flat
+from vdmkit.registry import Choice
 from vdmkit.run._load import Run
 
 _MEASURED_BY = ("seed", "model.", "objective.", "likelihood.")  # keys of the recipe
@@ -25,7 +26,7 @@ def fingerprint_of(run: Run, test: Images, stage: object = 0) -> str:
     facts = [
         {key: value for key, value in flat(run.recipe).items() if key.startswith(_MEASURED_BY)},
         run.plugins,
-        packages(),
+        packages(_packages_of(run.recipe)),
         run.step,
         [test.identity.sha256, test.pixels.shape, test.levels],
         stage,
@@ -33,3 +34,10 @@ def fingerprint_of(run: Run, test: Images, stage: object = 0) -> str:
         __version__,
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _packages_of(recipe: Recipe) -> set[str]:
+    """Returns the plugin packages of the measured components; others that are installed change no number."""
+    parts = (*vars(recipe.model).values(), *vars(recipe.objective).values(), recipe.likelihood.estimator)
+    chosen = [one.component for part in parts if isinstance(part, Choice) for one in part.nested()]
+    return {component.origin for component in chosen if component.is_of_package}
