@@ -62,4 +62,5 @@ def sample(
             np.save(file, images)
     else:
         write_png(grid_of(images, model.observation.levels), output)
-    typer.echo(f"{output}: {number} samples of the checkpoint of step {run.step:,}, by {drawn_by(run.recipe)}")
+    drawn = f"{number} sample{'s' * (number != 1)}"
+    typer.echo(f"{output}: {drawn} of the checkpoint of step {run.step:,}, by {drawn_by(run.recipe)}")
