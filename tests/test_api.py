@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Python API: what it says is what the commands say, to the last digit, and it neither prints nor writes."""
 
+import io
 import json
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,8 +38,17 @@ ESTIMATORS = {
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> vdmkit.Run:
-    return vdmkit.train("oracle_gaussian", out=tmp_path_factory.mktemp("runs") / "oracle", overrides=QUICK)
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[vdmkit.Run, str]:
+    """A run, and what its training printed."""
+    printed = io.StringIO()
+    with redirect_stdout(printed), redirect_stderr(printed):
+        run = vdmkit.train("oracle_gaussian", out=tmp_path_factory.mktemp("runs") / "oracle", overrides=QUICK)
+    return run, printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def run(trained) -> vdmkit.Run:
+    return trained[0]
 
 
 def test_a_run_is_what_the_folder_holds(run):
@@ -112,6 +123,34 @@ def test_nothing_is_printed_or_written(run, capsys, monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_training_prints_nothing(trained):
+    """False if training in a notebook filled it with lines that nobody asked for."""
+    assert trained[1] == ""
+
+
+WORDS = [
+    ({"training": {"steps": -3}}, "overrides: training.steps: expected greater than 0, found -3."),
+    ({"training.steps": -3}, "overrides: training.steps: expected greater than 0, found -3."),
+    (["training.steps=-3"], "overrides, 'training.steps=-3': training.steps: expected greater than 0, found -3."),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), WORDS)
+def test_overrides_are_refused_in_the_callers_words(tmp_path, overrides, message):
+    """False if a mistake in Python were explained by an option of the command line."""
+    with pytest.raises(RecipeError) as refused:
+        vdmkit.train("digits", out=tmp_path / "run", overrides=overrides)
+    assert str(refused.value) == message
+
+
+def test_a_dict_is_refused_in_the_callers_words(run, tmp_path):
+    """False if a mistake in a dict were placed in a file that the caller never wrote."""
+    with pytest.raises(RecipeError, match=r"^recipe: training\.steps: expected greater than 0, found -3\.$"):
+        vdmkit.train({"extends": "digits", "training": {"steps": -3}}, out=tmp_path / "run")
+    with pytest.raises(RecipeError, match=r"^training\.steps: cannot be changed after training\."):
+        vdmkit.load(run.folder.path, overrides={"training": {"steps": 3}})
+
+
 def test_images_may_be_numpy_arrays(tiny_model):
     """False if the images of `Run.data(...).pixels` had to be converted before a loss is taken, or a latent drawn."""
     images, key = np.ones((3, *tiny_model.shape), np.uint8), jax.random.key(0)
@@ -184,11 +223,29 @@ def test_what_is_no_image_of_the_model_is_refused(run, images, reason):
         vdmkit.log_likelihood(run.model, images, key=run.key)
 
 
+class _Meter:
+    """A notebook's own progress display."""
+
+    def __init__(self):
+        self.seen = []
+
+    def start(self, what, total, done):
+        self.seen.append(what)
+
+    def advance(self, n=1, note=None):
+        pass
+
+    def stop(self):
+        pass
+
+
 def test_a_recipe_may_be_a_dict(tmp_path):
-    """A notebook could not vary a recipe without writing files."""
+    """A notebook could not vary a recipe without writing files, or not follow its training with a meter of its own."""
     recipe = {"extends": "oracle_gaussian", "training": {"steps": 1}}
-    run = vdmkit.train(recipe, out=tmp_path / "run", overrides={**QUICK, "training.steps": 1})
+    meter = _Meter()
+    run = vdmkit.train(recipe, out=tmp_path / "run", overrides={**QUICK, "training.steps": 1}, progress=meter)
     assert run.step == 1
+    assert set(meter.seen) == {"training", "likelihood", "sampling"}
     with pytest.raises(RecipeError, match="needs a run folder"):
         vdmkit.train(recipe)
 

@@ -59,7 +59,7 @@ def test_its_code_and_commands_run(folder, vdmkit_in, monkeypatch):
     """False if a reader who copies files and commands in their order met an error."""
     program, printed = vdmkit_in(folder), []
     commands = re.findall(r"^uv (run|pip) (\w+) (.*)$", TUTORIAL, re.MULTILINE)
-    assert len(commands) == 10
+    assert len(commands) == 13
     for how, what, rest in commands:
         words = rest.split()
         if how == "pip":

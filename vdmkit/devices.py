@@ -3,7 +3,7 @@
 
 import functools
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, ParamSpec, TypeVar
 
@@ -96,6 +96,7 @@ def facts_of(report: Any) -> dict[str, Any]:
     return facts | of_arithmetic
 
 
-def packages() -> dict[str, str]:
-    """Versions of what numbers depend on, plugins included."""
-    return {name: importlib.metadata.version(name) for name in (*_PACKAGES, *plugin_packages())}
+def packages(plugins: Iterable[str] | None = None) -> dict[str, str]:
+    """Returns the versions of what numbers depend on, and of these plugin packages: by default all that are loaded."""
+    names = (*_PACKAGES, *sorted(plugin_packages() if plugins is None else plugins))
+    return {name: importlib.metadata.version(name) for name in names}

@@ -49,7 +49,7 @@ class Integrator(eqx.Module):
         if not self.steps and not issubclass(SOLVERS[self.solver], diffrax.AbstractAdaptiveSolver):
             raise RecipeError(
                 f'solver = "{self.solver}" does not estimate its error, which step_size = '
-                '"adaptive" needs. Set step_size = "constant" (of a sampler: steps), or take Tsit5.'
+                '"adaptive" needs. Set step_size = "constant" (of a sampler: solver_steps), or take Tsit5.'
             )
 
     def describe(self) -> str:

@@ -38,6 +38,39 @@ def test_an_override_without_its_option_is_told_of_it(run, extra):
     assert refused.err.endswith("). To override a key of the recipe: --set training.steps=20\n")
 
 
+KEYS = [
+    (("sample", "--ckpt", "run", "--sampler", "heun"), "--sampler", "sampling.sampler=heun"),
+    (("sample", "--ckpt", "run", "--guidance=3"), "--guidance", "sampling.guidance=3"),
+    (("likelihood", "--ckpt", "run", "--draws", "64"), "--draws", "likelihood.estimator.draws=64"),
+    (("evaluate", "--ckpt", "run", "--weights", "raw"), "--weights", "evaluation.weights=raw"),
+    (("run", "digits", "--lr", "1e-3"), "--lr", "optimizer.learning_rate=1e-3"),
+    (("run", "digits", "--batch-size", "8"), "--batch-size", "training.batch_size=8 (or evaluation.batch_size)"),
+    (("run", "digits", "--network"), "--network", "model.network=VALUE"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "option", "key"), KEYS, ids=lambda value: str(value))
+def test_an_option_that_is_a_key_of_the_recipe_is_told_it(run, arguments, option, key):
+    """False if whoever looks for an option of a setting were not told the `--set` that sets it."""
+    refused = run(*arguments)
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.endswith(f"Error: No such option: {option}. It is a key of the recipe: --set {key}\n")
+
+
+def test_a_key_that_a_command_does_not_use_is_not_advised(run):
+    """False if a key without effect were recommended."""
+    assert run("sample", "--ckpt", "run", "--batch-size", "8").err.endswith("Error: No such option: --batch-size\n")
+
+
+@pytest.mark.parametrize("name", ["evaluate", "likelihood", "sample", "convert"])
+def test_a_run_without_its_option_is_told_of_it(run, name):
+    """False if `vdmkit evaluate runs/digits` were answered as if no run had been named."""
+    refused = run(name, "runs/digits")
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.endswith("Error: Missing option '--ckpt'. Did you mean --ckpt runs/digits?\n")
+    assert run("compress", "images.npy").err.endswith("Error: Missing option '--ckpt'.\n")
+
+
 def test_a_name_that_was_never_one_is_only_unknown(run):
     """False if a command were said to have an option that it does not have."""
     refused = run("check", "a.toml", "--step", "9")

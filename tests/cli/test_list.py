@@ -26,8 +26,15 @@ def test_one_kind(run):
     """The list of one kind would show others, or not its keys."""
     out = run("list", "schedule").out
     assert out.startswith("schedule: ")
-    assert "      gamma_min: float >= -30.0 <= 30.0 = -13.3\n" in out
+    assert "      gamma_min: float >= -30, <= 30 = -13.3\n" in out
     assert "optimizer:" not in out
+
+
+def test_types_are_in_the_words_of_a_recipe(run):
+    """False if a reader had to know Python's typing to write a key, or what "= none" is in TOML."""
+    out = run("list").out
+    assert not re.search(r"Annotated|Literal|Choice|tuple\[|None|= none", out)
+    assert "      steps: int >= 0, <= 10000  (optional)\n" in out
 
 
 def test_an_unknown_kind(run):
@@ -42,7 +49,7 @@ def test_json(run):
     facts = json.loads(run("list", "--json").out)
     assert {(one["kind"], one["name"]) for one in facts} == {(one.kind, one.name) for one in ALL}
     adamw = next(one for one in facts if one["name"] == "adamw")
-    assert {"name": "b2", "type": "float >= 0 <= 0.9999999", "default": 0.99} in adamw["parameters"]
+    assert {"name": "b2", "type": "float >= 0, <= 0.9999999", "default": 0.99} in adamw["parameters"]
 
 
 @pytest.mark.parametrize("component", ALL, ids=lambda one: f"{one.kind}-{one.name}")

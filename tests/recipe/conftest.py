@@ -49,7 +49,6 @@ def _register_stubs() -> None:
         ("time_sampler", "low_discrepancy"),
         ("time_sampler", "independent"),
         ("weighting", "elbo"),
-        ("sampler", "ancestral"),
         ("grid", "uniform"),
         ("kernel", "gaussian"),
         ("estimator", "importance"),
@@ -101,6 +100,13 @@ def _register_stubs() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Bound:
         """A stub of an estimator, the default one, which has the key that estimators of an ODE have."""
+
+        solver_steps: int = 1
+
+    @registry.register("sampler", "ancestral")
+    @dataclass(frozen=True, kw_only=True)
+    class Ancestral:
+        """A stub of a sampler, the default one, which has the key that samplers of an ODE have."""
 
         solver_steps: int = 1
 

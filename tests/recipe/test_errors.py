@@ -39,7 +39,7 @@ ONE_EACH = [
     ("channels = 64", "attention = 1", "a.toml:17: model.network.attention: expected true or false, found 1."),
     ('"images"', '"i"\nsplit = "tst"', "a.toml:7: data.split: expected 'train' or 'test', found the string \"tst\"."),
     ('path = "images"\n', "", "a.toml:4: data.path: missing key (Path) in [data]."),
-    ("batch_size = 8\n", "", "a.toml:22: training.batch_size: missing key (int > 0 <= 1000000) in [training]."),
+    ("batch_size = 8\n", "", "a.toml:22: training.batch_size: missing key (int > 0, <= 1000000) in [training]."),
     (
         '[optimizer]\nname = "adamw"\n',
         "",

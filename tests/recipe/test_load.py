@@ -16,7 +16,7 @@ def test_defaults_are_filled_in(write):
     assert recipe.model.path == Choice("path", "variance_preserving")
     assert recipe.model.network.params["attention"] is False
     assert recipe.training.ema == 0.9999
-    assert recipe.sampling.sampler == Choice("sampler", "ancestral")
+    assert recipe.sampling.sampler == Choice("sampler", "ancestral", {"solver_steps": 1})
     assert resolved(recipe)["objective"]["weighting"] == {"name": "elbo"}
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Literal, Optional
 
 import pytest
-from annotated_types import Ge, Lt, MultipleOf
+from annotated_types import Ge, Le, Lt, MultipleOf
 
 from vdmkit.recipe import toml_text, type_name
+from vdmkit.registry import Choice
 
 
 @pytest.mark.parametrize(
@@ -16,12 +17,19 @@ from vdmkit.recipe import toml_text, type_name
     [
         (int, "int"),
         (Path, "Path"),
-        (int | None, "int | None"),
-        (Optional[int], "int | None"),  # noqa: UP045 (what a plugin may still write)
-        (Literal["ema", "raw"], "Literal['ema', 'raw']"),
-        (tuple[float, ...], "tuple[float, ...]"),
-        (Annotated[float, Ge(0), Lt(1)], "float >= 0 < 1"),
-        (Annotated[int, Ge(2), MultipleOf(2)] | None, "int >= 2 multiple of 2 | None"),
+        (int | None, "int"),
+        (Optional[int], "int"),  # noqa: UP045 (what a plugin may still write)
+        (int | str, "int | str"),
+        (Literal["ema", "raw"], '"ema" | "raw"'),
+        (Literal["a", "b"] | None, '"a" | "b"'),
+        (tuple[float, ...], "list of float"),
+        (tuple[Annotated[float, Ge(-100), Le(1e12)], ...], "list of float >= -100, <= 1e+12"),
+        (tuple[Annotated[int, Ge(1)], str], "[int >= 1; str]"),
+        (Annotated[float, Ge(0), Lt(1)], "float >= 0, < 1"),
+        (Annotated[float, Ge(-30.0), Le(0.9999999)], "float >= -30, <= 0.9999999"),
+        (Annotated[int, Ge(2), Le(1048576), MultipleOf(2)] | None, "int >= 2, <= 1048576, multiple of 2"),
+        (Annotated[Choice, "kernel"] | None, "component of kind kernel"),
+        (Annotated[Choice | Path, "kernel"], "component of kind kernel"),
         (inspect.Parameter.empty, "any"),
     ],
 )
@@ -32,7 +40,15 @@ def test_type_name(annotation, text):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(True, "true"), (1e-8, "1e-08"), (float("inf"), "inf"), ((1, 2), "[1, 2]"), (None, "none"), (Path("a"), '"a"')],
+    [
+        (True, "true"),
+        (1e-8, "1e-08"),
+        (float("inf"), "inf"),
+        ((1, 2), "[1, 2]"),
+        (None, "none"),
+        (Path("a"), '"a"'),
+        ({"a b": [{"c": 1.0}]}, '{"a b" = [{"c" = 1.0}]}'),
+    ],
 )
 def test_toml_text(value, text):
     """A default would be shown in a form that a recipe does not accept."""

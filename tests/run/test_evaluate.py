@@ -58,6 +58,16 @@ def test_the_text_says_it_all(evaluation):
     for row in ("estimator     variational bound, continuous time", "model         step 7, ema weights, float"):
         assert row in text
     assert "images        all 12 of tiny/test, not the published data set" in text
+    assert "network       24 evaluations: 2 draws an image\n" in text
+
+
+def test_evaluations_are_told_apart(evaluation):
+    """False if an image seemed to take evaluations of a pilot, or of a finer solve of a few images."""
+    planned = replace(evaluation, evaluations=24 + 2304)
+    assert "network       2,328 evaluations: 2 draws an image, 2,304 to plan them\n" in str(planned)
+    facts = {"are_draws": False, "evaluations_per_image": 57.25, "evaluations_of_solver_error": 400}
+    solved = replace(evaluation, evaluations=687 + 400, **facts)
+    assert "network       1,087 evaluations: 57.2 an image, 400 for the solver's error\n" in str(solved)
 
 
 def test_the_batch_size_does_not_matter(evaluation, tiny_model, tiny_images, recipe):

@@ -7,7 +7,7 @@ import numpy as np
 
 from vdmkit.devices import arithmetic
 from vdmkit.run import leave_study
-from vdmkit.study import Curve, Predicted, Study, Variance
+from vdmkit.study import Curve, Predicted, Study, Variance, text_of_study
 
 
 def _study() -> Study:
@@ -25,6 +25,13 @@ def _expanded(name: str) -> list[str]:
     """The names that a shell makes of one with braces."""
     braces = re.search(r"\{(.*)\}", name)
     return [name.replace(braces[0], word) for word in braces[1].split(",")] if braces else [name]
+
+
+def test_it_says_how_many_images_and_gammas():
+    """False if a reader could not tell that fewer images were there than asked for, or that an error is understated."""
+    text = text_of_study(_study())
+    few = "fewer than 61 gammas: the +/- of T steps understates the error"
+    assert f"\nerrors at 11 gammas on 4 test and 4 training images; {few}\n" in text
 
 
 def test_every_file_is_named(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from vdmkit.codec import ExpectedRate, fingerprint
 from vdmkit.devices import Arithmetic, arithmetic, precisely
 from vdmkit.likelihood import audit_as_json
-from vdmkit.run._session import session
+from vdmkit.training import session
 
 KEYS = ("precision", "matmul_precision", "device")
 DRAWS = ("--set", "likelihood.estimator.draws=2")

@@ -141,7 +141,8 @@ def test_the_text(measured):
     assert text.row("terms") == " + ".join(f"{name} {bits:.4f}" for name, bits in facts["terms"].items())
     assert text.row("estimator") == "variational bound, continuous time"
     assert (
-        text.row("network") == f"{facts['evaluations']:,} evaluations, {facts['evaluations_per_image']:,.1f} an image"
+        text.row("network")
+        == f"{facts['evaluations']:,} evaluations: {facts['evaluations_per_image']:.0f} draws an image"
     )
     assert text.row("images") == "all 20 of noise/test, not the published data set"
     assert text.row("model") == f"step 12, ema weights, float32, matmul precision highest, {facts['device']}"

@@ -165,6 +165,6 @@ def test_what_training_fixed_cannot_be_set_afterwards(program, whole):
     result = program("evaluate", "--ckpt", str(whole), "--set", "model.schedule.gamma_max=1.0", "--set", "seed=2")
     assert (result.code, result.out) == (2, "")
     assert result.err == (
-        "--set model.schedule.gamma_max: cannot be changed after training. "
+        "model.schedule.gamma_max: cannot be changed after training. "
         "Only seed, data, evaluation, likelihood and sampling can.\n"
     )

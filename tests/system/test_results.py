@@ -111,7 +111,7 @@ def test_any_checkpoint_can_be_evaluated(program, whole, evaluation):
     assert facts["step"] == 9
     assert facts["bpd"] != evaluation["bpd"]
     sampled = program("sample", "--ckpt", "run", "--checkpoint-step", "9", "-n", "1")
-    assert sampled.out.startswith("samples.png: 1 samples of the checkpoint of step 9, by sampler ancestral")
+    assert sampled.out.startswith("samples.png: 1 sample of the checkpoint of step 9, by sampler ancestral")
     missing = program("evaluate", "--ckpt", "run", "--checkpoint-step", "10")
     assert (missing.code, missing.out) == (1, "")
     assert missing.err == "run/checkpoints: no checkpoint of step 10. Steps that are there: 9, 12.\n"

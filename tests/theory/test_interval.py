@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Error bars cover what they should, and say where the error comes from."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from vdmkit.errors import DataError
-from vdmkit.likelihood import interval, passes_for
+from vdmkit.likelihood import Interval, interval, passes_for
 from vdmkit.objective import bits_per_dim
 
 
@@ -70,6 +72,15 @@ def test_each_part_has_its_share_of_the_width(of_images: float, of_draws: float)
     np.testing.assert_allclose((result.half_width * in_units) ** 2, both, atol=error)
     np.testing.assert_allclose((result.half_width_monte_carlo * in_units) ** 2, of_draws**2 / 2, atol=error)
     np.testing.assert_allclose((result.half_width_test_set * in_units) ** 2, of_images**2, atol=2 * error)
+
+
+def test_the_text_is_that_of_the_command() -> None:
+    """False if Python printed another +/- than `vdmkit likelihood`, or a whole that is smaller than its part."""
+    both = Interval(1.7652, 0.0287, 0.0266, 0.0108)
+    assert str(both) == "1.7652 +/- 0.0108 (95%: on these images; +/- 0.0287 on others)"
+    assert str(replace(both, half_width=0.3).with_solver(0.01)).startswith("1.7652 +/- 0.0208 (95%: on these images; ")
+    for hidden in (replace(both, half_width=0.0101), replace(both, half_width_test_set=0.0)):
+        assert str(hidden) == "1.7652 +/- 0.0108 (95%: on these images; that of others is hidden by Monte Carlo)"
 
 
 def test_known_case() -> None:

@@ -57,8 +57,8 @@ SETTINGS = {
     "dpmpp_2m, sde": ("dpmpp_2m", {"eta": 1.0}, 2),
     "dpmpp_2s_ancestral, eta = 0": ("dpmpp_2s_ancestral", {"eta": 0.0}, 2),
     "dpmpp_3m_sde, eta = 0": ("dpmpp_3m_sde", {"eta": 0.0}, 3),
-    "ode by Heun's method": ("ode", {"solver": "Heun", "steps": 1}, 2),
-    "ode by Bogacki and Shampine's": ("ode", {"solver": "Bosh3", "steps": 1}, 3),
+    "ode by Heun's method": ("ode", {"solver": "Heun", "solver_steps": 1}, 2),
+    "ode by Bogacki and Shampine's": ("ode", {"solver": "Bosh3", "solver_steps": 1}, 3),
     "sde by Heun's method": ("sde", {"solver": "Heun"}, 2),
 }
 # `ode` by itself chooses its steps: it has tolerances in the place of an order

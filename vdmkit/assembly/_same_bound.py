@@ -9,6 +9,7 @@ from jaxtyping import Integer, PRNGKeyArray
 from vdmkit.errors import UntrustedError
 from vdmkit.likelihood import VariationalBound, log_likelihood, sample_of
 from vdmkit.model import DiffusionModel
+from vdmkit.progress import Progress
 
 _IMAGES, _DRAWS = 64, 32
 _ROUNDING = 1e-3  # bits/dim, the largest effect of float32 rounding with any prediction
@@ -36,6 +37,7 @@ def check_same_bound(
     *,
     steps: int,
     key: PRNGKeyArray,
+    progress: Progress = None,
 ) -> Conversion:
     """Measures both models' bounds of `steps` steps on the same few images with the same draws.
 
@@ -44,7 +46,9 @@ def check_same_bound(
     images = pixels[sample_of(len(pixels), _IMAGES)]
 
     def bound(model: DiffusionModel) -> float:
-        found = log_likelihood(model, images, estimator=VariationalBound(steps, draws=_DRAWS), key=key)
+        found = log_likelihood(
+            model, images, estimator=VariationalBound(steps, draws=_DRAWS), key=key, progress=progress
+        )
         return found.bits_per_dim.value
 
     first, second = bound(before), bound(after)

@@ -3,6 +3,7 @@
 
 from absl import logging
 
+from vdmkit.checkpoint._checksums import sha256_of_arrays
 from vdmkit.checkpoint._read import Restored, read_chosen, read_newest, read_step, steps_in
 from vdmkit.checkpoint._store import CheckpointStore
 
@@ -15,5 +16,6 @@ __all__ = [
     "read_chosen",
     "read_newest",
     "read_step",
+    "sha256_of_arrays",
     "steps_in",
 ]

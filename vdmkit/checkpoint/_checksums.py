@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SHA-256 of every file of a checkpoint, to find damage before the checkpoint is read."""
+"""SHA-256 of every file of a checkpoint, to find damage before the checkpoint is read, and of parameters."""
 
+import hashlib
 from pathlib import Path
 from typing import Annotated
 
+import equinox as eqx
+import jax
+import numpy as np
 from annotated_types import Len
+from jaxtyping import PyTree
 
 from vdmkit.files import file_sha256, read_json, write_json
 
@@ -41,3 +46,11 @@ def what_is_damaged(folder: Path) -> str | None:
         if file_sha256(path) != expected:
             return f"{name} has changed since it was written ({path.stat().st_size} bytes now)"
     return None
+
+
+def sha256_of_arrays(tree: PyTree) -> str:
+    """Returns the SHA-256 of the parameters: a run of other data may have the same recipe, step and folder."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(eqx.filter(tree, eqx.is_array)):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()

@@ -5,9 +5,9 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
-import tomlkit
 import typer
 
+from vdmkit.cli._options import as_override
 from vdmkit.errors import RecipeError
 from vdmkit.paths import not_a_file
 
@@ -16,7 +16,8 @@ Kernel = Annotated[
     typer.Option(
         "--kernel",
         metavar="NAME|FILE.toml",
-        help="Reverse kernel of T steps. Default: as trained, or gaussian; for compress mixture, if possible.",
+        help="Reverse kernel of T steps: a name that `vdmkit list kernel` shows, or a file that `vdmkit study` saves. "
+        "Default: as trained, or gaussian.",
     ),
 ]
 Grid = Annotated[
@@ -24,40 +25,38 @@ Grid = Annotated[
     typer.Option(
         "--grid",
         metavar="NAME|FILE.toml",
-        help="The gammas of T steps. Default: as trained, or even in t; for compress even in gamma.",
+        help="The gammas of T steps: a name that `vdmkit list grid` shows, or a file that `vdmkit study` saves. "
+        "Default: as trained, or even in t.",
     ),
 ]
 
 
-def component(option: str, given: str) -> dict[str, Any]:
+def component(option: str, name: str) -> dict[str, Any]:
     """Returns the name and keys of a component. Raises RecipeError if the file does not describe one."""
-    if not given.endswith(".toml"):
-        return {"name": given}
-    if reason := not_a_file(Path(given)):
-        raise RecipeError(f"{option} {given}: {reason}. Expected a component as `vdmkit study` saves it.")
+    if not name.endswith(".toml"):
+        return {"name": name}
+    if reason := not_a_file(Path(name)):
+        raise RecipeError(f"{option} {name}: {reason}. Expected a component as `vdmkit study` saves it.")
     try:
-        table = tomllib.loads(Path(given).read_text())
+        table = tomllib.loads(Path(name).read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{option} {given}: cannot be read: {error}.") from error
+        raise RecipeError(f"{option} {name}: cannot be read: {error}.") from error
     if not isinstance(table.get("name"), str):
-        raise RecipeError(f"{option} {given}: without a name. Expected a component as `vdmkit study` saves it.")
+        raise RecipeError(f"{option} {name}: without a name. Expected a component as `vdmkit study` saves it.")
     return table
-
-
-def override(key: str, table: dict[str, Any]) -> str:
-    """Returns a component as KEY=VALUE."""
-    inline = tomlkit.inline_table()
-    inline.update(table)
-    return f"{key}={inline.as_string()}"
 
 
 def of_estimator(steps: int | None, kernel: str | None, grid: str | None) -> list[str]:
     """Returns the options that choose the steps of a bound, as overrides of the recipe."""
-    given = {"kernel": kernel, "grid": grid}
-    parts = {key: component(f"--{key}", name) for key, name in given.items() if name is not None}
-    steps = steps_of(parts.get("grid", {})) if steps is None else steps
-    chosen = [f"likelihood.estimator.steps={steps}"] if steps is not None else []
-    return chosen + [override(f"likelihood.estimator.{key}", table) for key, table in parts.items()]
+    names = {"kernel": kernel, "grid": grid}
+    parts = {key: component(f"--{key}", name) for key, name in names.items() if name is not None}
+    words, on_grid = f"--steps {steps}", steps_of(parts.get("grid", {}))
+    if steps is None and on_grid is not None:
+        words, steps = f"--grid {grid}", on_grid
+    chosen = [] if steps is None else [as_override(words, "likelihood.estimator.steps", steps)]
+    return chosen + [
+        as_override(f"--{key} {names[key]}", f"likelihood.estimator.{key}", table) for key, table in parts.items()
+    ]
 
 
 def steps_of(table: dict[str, Any]) -> int | None:

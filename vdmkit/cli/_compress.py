@@ -3,13 +3,16 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vdmkit.cli._component import Grid, Kernel, of_estimator
+from vdmkit.cli._component import of_estimator
 from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step
-from vdmkit.errors import RecipeError
+from vdmkit.errors import DataError, RecipeError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Given = Annotated[
     list[Path], typer.Argument(metavar="IMAGES...", help="Files, folders, or one .npy of uint8 levels (n, h, w, c).")
@@ -18,6 +21,24 @@ Output = Annotated[Path | None, typer.Option("-o", metavar="FILE.vdmz", help="Th
 Steps = Annotated[
     int | None,
     typer.Option("--steps", min=1, help="T. Default: as trained, or 15 for the mixture, 250 for the Gaussian."),
+]
+Kernel = Annotated[
+    str | None,
+    typer.Option(
+        "--kernel",
+        metavar="NAME|FILE.toml",
+        help="Reverse kernel: mixture, gaussian, or a file of a Gaussian one that `vdmkit study` saves. Default: as "
+        "trained; after training in continuous time mixture if the prediction is over levels, else gaussian.",
+    ),
+]
+Grid = Annotated[
+    str | None,
+    typer.Option(
+        "--grid",
+        metavar="NAME|FILE.toml",
+        help="The gammas of T steps: a name that `vdmkit list grid` shows, or a file that `vdmkit study` saves. "
+        "Default: as trained, or even in gamma.",
+    ),
 ]
 ChosenProfile = Annotated[
     Literal["portable", "host"],
@@ -68,7 +89,9 @@ def compress(
     run = with_steps_of_codec(load_run(checkpoint, overrides, plugins, step), overrides)
     coding = coding_of(run, profile=profile, group=batch)
     images = list_images(given, coding.codec.model.shape)
-    check_model_of_recipe(run.recipe, coding.codec.model, images.read(0, min(2, len(images)))).refuse()
+    few = images.read(0, min(2, len(images)))
+    known = _known(given, few, coding.codec.model.observation.levels)
+    check_model_of_recipe(run.recipe, coding.codec.model, known).refuse()
     if images.passed_over:
         typer.echo(f"{images.passed_over} other files in these folders are skipped", err=True)
     if dry_run or output is None:
@@ -77,3 +100,17 @@ def compress(
         how = {"chunk": chunk, "resume": resume, "verify": not no_verify, "progress": "auto"}
         report = compress_images(coding, images, output, **how)
     typer.echo(json.dumps(report.as_json(), indent=2) if as_json else str(report))
+
+
+def _known(given: list[Path], first: "np.ndarray", levels: int) -> "np.ndarray":
+    """Returns those of the first images that have the model's levels. Raises DataError if there are none."""
+    named = str(given[0]) if len(given) == 1 else f"{given[0]}, ..."
+    if not len(first):
+        raise DataError(f"{named}: there are no images. Give some.")
+    highest = first.reshape(len(first), -1).max(1)
+    if highest.min() >= levels:
+        raise DataError(
+            f"{named}: a pixel is {highest[0]}: expected 0..{levels - 1}, as in the training images of the run. "
+            "Give images of these levels, or a run that was trained on images like yours."
+        )
+    return first[highest < levels]

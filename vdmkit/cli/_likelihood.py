@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vdmkit.cli._component import Grid, Kernel, of_estimator
-from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step
+from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step, as_override
 from vdmkit.cli._stoppable import stoppable
 from vdmkit.errors import RecipeError, UntrustedError
 
@@ -48,8 +48,12 @@ def likelihood(
     """Measure -log2 P of the test images of a run, with its error."""
     from vdmkit.run import load_run, load_test, measure_likelihood
 
-    given = {"estimator.name": estimator, "precision": precision}
-    shorthands = [f"likelihood.{key}={value}" for key, value in given.items() if value is not None]
+    given = {"estimator.name": ("--estimator", estimator), "precision": ("--precision", precision)}
+    shorthands = [
+        as_override(f"{option} {value}", f"likelihood.{key}", value)
+        for key, (option, value) in given.items()
+        if value is not None
+    ]
     run = load_run(checkpoint, [*shorthands, *overrides], plugins, step)
     if of_steps := _of_steps(run.recipe.likelihood.estimator, of_estimator(steps, kernel, grid), solver_steps):
         shorthands += of_steps
@@ -73,7 +77,8 @@ def _of_steps(estimator: "Choice", of_bound: list[str], solver_steps: int | None
         )
     if solver_steps and not solves:
         raise RecipeError(f"--solver-steps: the estimator {estimator.name} solves no ODE. T of a bound is --steps.")
-    return [*of_bound, *([f"likelihood.estimator.solver_steps={solver_steps}"] if solver_steps else [])]
+    words, key = f"--solver-steps {solver_steps}", "likelihood.estimator.solver_steps"
+    return [*of_bound, *([as_override(words, key, solver_steps)] if solver_steps else [])]
 
 
 def _audit(run: "Run", test: "Images", as_json: bool) -> None:

@@ -78,5 +78,7 @@ def _describe(registry: "Registry") -> str:
 def _parameter_line(facts: dict[str, Any]) -> str:
     from vdmkit.recipe import toml_text
 
-    default = f" = {toml_text(facts['default'])}" if "default" in facts else "  (required)"
-    return f"{facts['name']}: {facts['type']}{default}"
+    default = facts.get("default")
+    if default is not None:
+        return f"{facts['name']}: {facts['type']} = {toml_text(default)}"
+    return f"{facts['name']}: {facts['type']}  ({'optional' if 'default' in facts else 'required'})"

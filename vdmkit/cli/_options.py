@@ -4,7 +4,7 @@
 import os
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -42,13 +42,23 @@ Checkpoint = Annotated[Path, typer.Option("--ckpt", metavar="RUN", help="A run f
 Step = Annotated[int | None, typer.Option("--checkpoint-step", min=0, help="A checkpoint's step. Default: the newest.")]
 
 
-def with_steps(overrides: list[str], steps: int | None) -> list[str]:
-    """Adds the sampling steps to the overrides. Raises RecipeError if the overrides have them already."""
+def with_steps(overrides: list[str], steps: int | None, option: str = "--steps") -> list[str]:
+    """Adds the sampling steps to the overrides. Raises RecipeError if the overrides have them already.
+
+    `option` is what they were given by: the gammas of a `--grid` determine their number.
+    """
     if steps is None:
         return overrides
     if any(text.partition("=")[0].strip() == "sampling.steps" for text in overrides):
-        raise RecipeError("--steps and --set sampling.steps set the same key. Omit one of them.")
-    return [*overrides, f"sampling.steps={steps}"]
+        raise RecipeError(f"{option} and --set sampling.steps set the same key. Omit one of them.")
+    return [*overrides, as_override(f"--steps {steps}" if option == "--steps" else option, "sampling.steps", steps)]
+
+
+def as_override(words: str, key: str, value: Any) -> str:
+    """Returns the override of a recipe key that an option stands for; messages name the option, by its `words`."""
+    from vdmkit.recipe import Override, toml_text
+
+    return Override(f"{key}={toml_text(value)}", words)
 
 
 def command(*words: str | Path) -> str:

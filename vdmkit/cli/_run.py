@@ -20,7 +20,7 @@ def run(recipe: RecipeName, overrides: Overrides, plugins: PluginFiles, out: Out
     from vdmkit.run import RunFolder, run_recipe
 
     folder = RunFolder(path)
-    evaluation = run_recipe(checked, text, folder, plugins)
+    evaluation = run_recipe(checked, text, folder, plugins, progress="auto")
     samples = f"{folder.samples}  (left: samples, right: real)" if folder.samples.exists() else "none: not finite"
     typer.echo(
         f"\n{evaluation}\n\n"

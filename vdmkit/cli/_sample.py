@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from vdmkit.cli._component import Grid, Kernel, component, override, steps_of
-from vdmkit.cli._options import Checkpoint, Overrides, PluginFiles, Step, Steps, with_steps
+from vdmkit.cli._component import Grid, Kernel, component, steps_of
+from vdmkit.cli._options import Checkpoint, Overrides, PluginFiles, Step, Steps, as_override, with_steps
 from vdmkit.errors import RecipeError
 
 Number = Annotated[int, typer.Option("-n", min=1, help="How many images.")]
@@ -34,9 +34,10 @@ def sample(
     if not output.parent.is_dir():
         raise RecipeError(f"-o {output}: there is no folder {output.parent}. Make it, or choose another.")
     on_grid = component("--grid", grid) if grid else {}
-    overrides = with_steps(overrides, steps or steps_of(on_grid))
-    overrides += [override("sampling.grid", on_grid)] if on_grid else []
-    overrides += [override("sampling.sampler.kernel", component("--kernel", kernel))] if kernel else []
+    overrides = with_steps(overrides, steps or steps_of(on_grid), "--steps" if steps else "--grid")
+    overrides += [as_override(f"--grid {grid}", "sampling.grid", on_grid)] if on_grid else []
+    reverse = component("--kernel", kernel) if kernel else {}
+    overrides += [as_override(f"--kernel {kernel}", "sampling.sampler.kernel", reverse)] if reverse else []
     import jax
     import numpy as np
 
@@ -61,4 +62,5 @@ def sample(
             np.save(file, images)
     else:
         write_png(grid_of(images, model.observation.levels), output)
-    typer.echo(f"{output}: {number} samples of the checkpoint of step {run.step:,}, by {drawn_by(run.recipe)}")
+    drawn = f"{number} sample{'s' * (number != 1)}"
+    typer.echo(f"{output}: {drawn} of the checkpoint of step {run.step:,}, by {drawn_by(run.recipe)}")

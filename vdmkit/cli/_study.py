@@ -11,7 +11,9 @@ from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step
 from vdmkit.errors import Interrupted, RecipeError
 
 Counts = Annotated[str, typer.Option("--steps", metavar="T,T,...", help="Numbers of steps.")]
-Images = Annotated[int, typer.Option("--images", min=2, help="Number of training images, and of test images.")]
+Images = Annotated[
+    int, typer.Option("--images", min=2, help="Number of training images, and of test images; or all there are.")
+]
 Nodes = Annotated[
     int,
     typer.Option("--nodes", min=11, help="Number of gammas to measure at; with fewer, the +/- understates the error."),

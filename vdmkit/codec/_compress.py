@@ -19,7 +19,7 @@ from vdmkit.progress import Progress, track
 
 @dataclass(frozen=True)
 class Compressed:
-    """The result of compression, in bits per dimension.
+    """The result of compression, in bits per dimension; `bytes_given` is the size of the files that hold the images.
 
     `gross` counts the whole file; `net` counts the stacks without their `initial` bits, which decoding returns. These
     two are None for a resumed file, and all three for a file without images. `stored` images are not compressed.
@@ -28,6 +28,7 @@ class Compressed:
     images: int
     stored: int
     bytes: int
+    bytes_given: int
     gross: float | None
     net: float | None
     initial: float | None
@@ -38,7 +39,7 @@ class Compressed:
 
     def __str__(self) -> str:
         rate = "" if self.gross is None else f": {self.gross:.4f} bits/dim"
-        lines = [f"{self.images:,} images in {self.bytes:,} bytes{rate}; {self.steps}"]
+        lines = [f"{self.images:,} image{'s' * (self.images != 1)} in {self.bytes:,} bytes{rate}; {self.steps}"]
         if self.gross is not None and self.net is not None and self.initial is not None:
             rest = self.gross - self.net - self.initial
             lines += [
@@ -49,6 +50,8 @@ class Compressed:
             lines += [
                 f"stored as they are, since the model does not know them or would make them larger: {self.stored:,}"
             ]
+        if self.bytes > self.bytes_given:
+            lines += [f"larger than the images as they were given, in {self.bytes_given:,} bytes"]
         return "\n".join(lines)
 
 
@@ -98,7 +101,7 @@ def compress(
     values = len(images) * codec.model.dimensions
     rates = [bits / values if values else None for bits in (8 * out.stat().st_size, net, initial)]
     gross, net, initial = rates if not begun else (rates[0], None, None)
-    return Compressed(len(images), stored, out.stat().st_size, gross, net, initial, str(coding))
+    return Compressed(len(images), stored, out.stat().st_size, images.bytes, gross, net, initial, str(coding))
 
 
 @contextmanager

@@ -39,6 +39,11 @@ class ImageList:
     def __len__(self) -> int:
         return len(self.paths) if self.array is None else len(self.array)
 
+    @property
+    def bytes(self) -> int:
+        """Returns the size of the files, or of the array."""
+        return sum(path.stat().st_size for path in self.paths) if self.array is None else self.array.nbytes
+
     def read(self, start: int, stop: int) -> UInt8[np.ndarray, "n h w c"]:
         """Returns images start, ..., stop - 1. Raises DataError if a file is not an image of this shape."""
         if self.array is not None:

@@ -13,7 +13,12 @@ from vdmkit.errors import DataError
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95% half-widths: total, of the finite test set, of Monte Carlo, and of a solver."""
+    """A mean with its 95% half-widths: total, of the finite test set, of Monte Carlo, and of a solver.
+
+    As the mean over these images it has the error of Monte Carlo and of the solver alone, which is printed after "+/-".
+    As a claim about other images it has the total, from `low` to `high`. The total is measured on the spread of the
+    images, and Monte Carlo on that of an image's draws; if there is little else, either may be larger.
+    """
 
     value: float
     half_width: float
@@ -34,10 +39,10 @@ class Interval:
         return replace(self, half_width=self.half_width + half_width, half_width_solver=half_width)
 
     def __str__(self) -> str:
-        parts = {"test set": self.half_width_test_set, "Monte Carlo": self.half_width_monte_carlo}
-        parts |= {"solver": self.half_width_solver} if self.half_width_solver else {}
-        of = ", ".join(f"{name} {width:.4f}" for name, width in parts.items())
-        return f"{self.value:.4f} +/- {self.half_width:.4f} (95%: {of})"
+        on_these = self.half_width_monte_carlo + self.half_width_solver
+        seen = self.half_width_test_set > 0 and self.half_width > on_these
+        others = f"+/- {self.half_width:.4f} on others" if seen else "that of others is hidden by Monte Carlo"
+        return f"{self.value:.4f} +/- {on_these:.4f} (95%: on these images; {others})"
 
 
 def interval(replicates: Float[np.ndarray, "2 n"], groups: Int[np.ndarray, " n"] | None = None) -> Interval:

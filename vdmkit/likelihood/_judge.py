@@ -13,6 +13,7 @@ from vdmkit.likelihood._estimator import AbstractEstimator
 from vdmkit.likelihood._exact import below_the_truth, exact_bound, impossible_below
 from vdmkit.likelihood._log_likelihood import LogLikelihood
 from vdmkit.likelihood._report import LikelihoodReport
+from vdmkit.likelihood._variational import VariationalBound
 from vdmkit.model import DiffusionModel
 from vdmkit.objective import bits_per_dim
 
@@ -78,7 +79,9 @@ def report_on(
         discretisation=solver and solver.value,
         estimator=estimate.estimator,
         evaluations=estimate.total_evaluations,
-        evaluations_per_image=estimate.total_evaluations / on_images,
+        evaluations_per_image=float(estimate.evaluations.mean()),
+        evaluations_of_solver_error=solver.evaluations if solver else 0,
+        are_draws=isinstance(subject.estimator, VariationalBound),
         levels=test.levels,
         images=on_images,
         images_in_test_set=len(test.pixels),

@@ -19,8 +19,10 @@ class LikelihoodReport:
     and the solver, on these images. `exact` is -log2 P if the distribution is known, and `exact_bound` the expectation
     of the bound if that is known. A number below `impossible_below` is not a likelihood (one false alarm in a million);
     it is minus infinity if the Monte Carlo error is too large to decide, and None if P is unknown. If `levels` is 0, P
-    is a density. `trusted` is false, with reasons, for a number that is not a likelihood; `held_out` is false if images
-    are copies or near copies of training images.
+    is a density. `evaluations` of the network include those of planning, as by a pilot, and of the solver's error;
+    `evaluations_per_image` do not. If `are_draws`, each of these is one draw of the bound. `trusted` is false, with
+    reasons, for a number that is not a likelihood; `held_out` is false if images are copies or near copies of training
+    images.
     """
 
     bpd: float
@@ -36,6 +38,8 @@ class LikelihoodReport:
     estimator: str
     evaluations: int
     evaluations_per_image: float
+    evaluations_of_solver_error: int
+    are_draws: bool
     levels: int
     images: int
     images_in_test_set: int
@@ -83,7 +87,7 @@ class LikelihoodReport:
             *_row("exact bound", self.exact_bound, "{:.4f}, from infinitely many draws"),
             *_row("solver", self.discretisation, self._solver()),
             ("estimator", self.estimator),
-            ("network", f"{self.evaluations:,} evaluations, {self.evaluations_per_image:,.1f} an image"),
+            ("network", f"{self.evaluations:,} evaluations: {', '.join(self._parts_of_evaluations())}"),
             ("images", f"{self._count()} of {self.dataset}, {self.published or 'not the published data set'}"),
             ("model", f"step {self.step:,}, {self.weights} weights, {self.arithmetic}"),
             *(("reason", reason) for reason in self.reasons),
@@ -107,6 +111,13 @@ class LikelihoodReport:
         if self.discretisation is not None and math.isnan(self.discretisation):
             return "error not known: of the few images that it is measured on, one was not solved"
         return "off by {:+.5f}, by a finer solve of a few images"
+
+    def _parts_of_evaluations(self) -> list[str]:
+        of_image = f"{self.evaluations_per_image:,.1f}".removesuffix(".0")
+        rest = self.evaluations - round(self.evaluations_per_image * self.images) - self.evaluations_of_solver_error
+        parts = {f"{rest:,} to plan them": rest}
+        parts[f"{self.evaluations_of_solver_error:,} for the solver's error"] = self.evaluations_of_solver_error
+        return [f"{of_image}{' draws' * self.are_draws} an image", *(text for text, number in parts.items() if number)]
 
     def _count(self) -> str:
         if self.images < self.images_in_test_set:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads TOML into plain values and records the file and line, or the `--set`, of each."""
+"""Reads TOML into plain values and records the file and line, or the override, of each."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 from vdmkit.errors import RecipeError
 from vdmkit.paths import not_a_file
@@ -16,9 +16,21 @@ from vdmkit.recipe._lines import Keys, line_map
 from vdmkit.recipe._names import find_recipe, locate_recipe
 
 
+@final
+class Override(str):
+    """`KEY=VALUE` that the user gave in other words, such as `--steps 50`; a plain string was given by `--set`."""
+
+    given: str
+
+    def __new__(cls, text: str, given: str) -> "Override":
+        made = super().__new__(cls, text)
+        made.given = given
+        return made
+
+
 @dataclass(frozen=True, order=True)
 class Place:
-    """A file and a line in it (0 for the whole file), or a `--set` argument."""
+    """A file and a line in it (0 for the whole file), or an override in the words of the user."""
 
     source: str
     line: int = 0
@@ -135,22 +147,22 @@ def _syntax_error(message: str, text: str) -> tuple[str, int, int]:
 
 
 def _read_override(text: str) -> Document:
+    place = Place(text.given if isinstance(text, Override) else f"--set {text}")
     key, equals, value = (part.strip() for part in text.partition("="))
     if not key or not equals:
-        raise RecipeError(f"--set {text}: expected KEY=VALUE, such as training.steps=100.")
+        raise RecipeError(f"{place}: expected KEY=VALUE, such as training.steps=100.")
     try:
         values = tomllib.loads(f"{key} = {value}")
     except tomllib.TOMLDecodeError:
-        values = _string_override(key, value, text)
-    place = Place(f"--set {text}")
+        values = _string_override(key, value, place)
     return Document(values, dict.fromkeys(_all_keys(values, ()), place))
 
 
-def _string_override(key: str, value: str, text: str) -> dict[str, Any]:
+def _string_override(key: str, value: str, place: Place) -> dict[str, Any]:
     try:
         return tomllib.loads(f"{key} = {json.dumps(value, ensure_ascii=False)}")
     except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"--set {text}: {key!r} is not a dotted key such as model.network.channels.") from error
+        raise RecipeError(f"{place}: {key!r} is not a dotted key such as model.network.channels.") from error
 
 
 def _all_keys(values: dict[str, Any], keys: Keys) -> Iterator[Keys]:

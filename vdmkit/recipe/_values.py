@@ -6,7 +6,8 @@ import json
 import math
 import re
 import types
-from typing import Annotated, Any, Union, get_args, get_origin
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
@@ -86,32 +87,57 @@ def describe(value: Any) -> str:
 
 
 def toml_text(value: Any) -> str:
-    """Returns a plain value as TOML writes it, for messages and listings; None is an absent key."""
+    """Returns a plain value as TOML writes it in one line; None, which TOML cannot write, is "none"."""
     if value is None:
         return "none"
     if isinstance(value, float):
         return repr(value)  # TOML writes inf and nan as Python does
-    return json.dumps(list(value) if isinstance(value, tuple) else value, default=str, ensure_ascii=False)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(toml_text, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{json.dumps(key)} = {toml_text(inner)}' for key, inner in value.items())}}}"
+    return json.dumps(value, default=str, ensure_ascii=False)
 
 
 def type_name(annotation: Any) -> str:
-    """Returns an annotation in the notation of recipes: `int > 0`, `'ema' | 'raw'`, `list of int`."""
+    """Returns an annotation in the notation of recipes: `int >= 1`, `"ema" | "raw"`, `list of int`.
+
+    None is not shown in a union, because a recipe gives it by the absence of a key.
+    """
     if annotation is inspect.Parameter.empty:
         return "any"
     if isinstance(annotation, type):
-        return annotation.__name__.replace("NoneType", "None")
-    if get_origin(annotation) in (Union, types.UnionType):
-        return " | ".join(map(type_name, get_args(annotation)))
-    if get_origin(annotation) is Annotated:
-        base, *constraints = get_args(annotation)
-        base = Choice if Choice in get_args(base) else base  # a recipe cannot give objects
-        return " ".join([type_name(base), *map(_constraint, constraints)])
+        return annotation.__name__.replace("NoneType", "none")
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return " | ".join(type_name(part) for part in parts if part is not type(None))
+    if origin is Literal:
+        return " | ".join(map(toml_text, parts))
+    if origin in (tuple, list):
+        return _list_name(parts)
+    if origin is Annotated:
+        base, *constraints = parts
+        if Choice in (base, *get_args(base)):
+            return f"component of kind {constraints[0]}"
+        bounds = [bound for constraint in constraints for bound in _bounds(constraint)]
+        return f"{type_name(base)} {', '.join(bounds)}".rstrip()
     return re.sub(r"\b(typing|pathlib|collections\.abc)\.", "", inspect.formatannotation(annotation))
 
 
-def _constraint(constraint: Any) -> str:
-    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-    if hasattr(constraint, "multiple_of"):
-        return f"multiple of {constraint.multiple_of}"
-    bounds = [f"{sign} {getattr(constraint, name)}" for name, sign in signs.items() if hasattr(constraint, name)]
-    return ", ".join(bounds) or str(constraint)
+def _list_name(parts: tuple[Any, ...]) -> str:
+    """Returns the words for a list: of one type, or of a type for every element."""
+    if len(parts) == 1 or parts[1:] == (...,):
+        return f"list of {type_name(parts[0])}"
+    return f"[{'; '.join(map(type_name, parts))}]"
+
+
+def _bounds(constraint: Any) -> list[str]:
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "multiple_of": "multiple of"}
+    found = {sign: getattr(constraint, name) for name, sign in signs.items() if hasattr(constraint, name)}
+    return [f"{sign} {_short(value)}" for sign, value in found.items()] or [str(constraint)]
+
+
+def _short(number: Any) -> str:
+    """Returns 10000 for 10000.0, and 1e+12 for its digits."""
+    short = f"{number:g}"
+    return short if float(short) == number and isinstance(number, float) else str(number)

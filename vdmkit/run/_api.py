@@ -2,16 +2,16 @@
 """Runs from Python: training a recipe, and loading a run folder."""
 
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 from vdmkit.arguments import check_one_of
 from vdmkit.errors import RecipeError
-from vdmkit.recipe import load_for_run, toml_text
+from vdmkit.progress import Progress
+from vdmkit.recipe import as_overrides, as_text, load_for_run
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._load import Run, Weights, load_run
 from vdmkit.run._run import run_recipe
@@ -50,6 +50,7 @@ def train(
     out: StrPath | None = None,
     overrides: Mapping[str, Any] | Iterable[str] = (),
     plugins: Iterable[StrPath] = (),
+    progress: Progress = None,
 ) -> Run:
     """Trains, evaluates and samples a recipe in a run folder, as `vdmkit run` does. An existing run continues.
 
@@ -58,6 +59,7 @@ def train(
         out: The run folder; runs/RECIPE by default.
         overrides: Recipe keys, such as {"training.steps": 400}.
         plugins: Python files that register components.
+        progress: None, "auto" for what `vdmkit run` shows, or an object like `vdmkit.progress.Meter`.
 
     Raises:
         VdmkitError: the recipe, the data or the folder is invalid, or training or evaluation fails.
@@ -67,26 +69,12 @@ def train(
             raise RecipeError("train: a recipe that is a dict needs a run folder. Give `out`.")
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "recipe.toml"
-            path.write_text(_toml(recipe))
-            return train(path, out=out, overrides=overrides, plugins=plugins)
+            path.write_text(as_text(recipe))
+            try:
+                return train(path, out=out, overrides=overrides, plugins=plugins, progress=progress)
+            except RecipeError as error:
+                raise RecipeError(re.sub(rf"{re.escape(str(path))}(:\d+)*", "recipe", str(error))) from None
     files = [Path(file) for file in plugins]
     checked, text, path = load_for_run(recipe, None if out is None else Path(out), as_overrides(overrides), files)
-    run_recipe(checked, text, RunFolder(path), files)
+    run_recipe(checked, text, RunFolder(path), files, progress=progress)
     return load_run(path)
-
-
-def _toml(recipe: Mapping[str, Any]) -> str:
-    """Returns a recipe as text. Raises RecipeError if it holds what TOML does not know, such as None."""
-    try:
-        return tomli_w.dumps(recipe)
-    except TypeError as error:
-        raise RecipeError(f"train: the recipe is not TOML: {error}. Leave out a key for its default.") from error
-
-
-def as_overrides(overrides: Mapping[str, Any] | Iterable[str]) -> list[str]:
-    """Returns overrides in the form of `--set`."""
-    if isinstance(overrides, str):
-        raise RecipeError(f"overrides = {overrides!r}: expected a dict, or a list of key=value.")
-    if isinstance(overrides, Mapping):
-        return [f"{key}={toml_text(value)}" for key, value in overrides.items()]
-    return list(overrides)

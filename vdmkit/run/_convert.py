@@ -25,9 +25,8 @@ from vdmkit.registry import plugin_sources
 from vdmkit.run._evaluate import load_test
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._load import Run
-from vdmkit.run._session import session
 from vdmkit.run._trained_on import keep, read_trained_on
-from vdmkit.training import TrainState
+from vdmkit.training import TrainState, session
 
 
 def convert(run: Run, target: Recipe, folder: RunFolder, *, where: str = "--to") -> Conversion:
@@ -52,15 +51,10 @@ def convert(run: Run, target: Recipe, folder: RunFolder, *, where: str = "--to")
     template = build_state(recipe, counts).model
     model, ema = (carry(old, template) for old in (run.state.model, run.state.ema_model))
     key = fold_purpose(jax.random.key(recipe.seed), "convert")
-    found = check_same_bound(run.state.ema_model, ema, test.pixels, steps=recipe.evaluation_steps, key=key)
-    save_as(
-        run,
-        recipe,
-        started_anew(recipe, model, ema, run.state.step),
-        train,
-        folder,
-        f"Converted from {run.folder.path.name}",
-    )
+    how = {"steps": recipe.evaluation_steps, "key": key, "progress": "auto"}
+    found = check_same_bound(run.state.ema_model, ema, test.pixels, **how)
+    state = started_anew(recipe, model, ema, run.state.step)
+    save_as(run, recipe, state, train, folder, f"Converted from {run.folder.path.name}")
     return found
 
 

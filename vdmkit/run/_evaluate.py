@@ -48,4 +48,4 @@ def evaluate_run(run: Run) -> LikelihoodReport:
     check_comparable(known, test)
     check_fits(model, test)
     findings = check_model_of_recipe(run.recipe, model, test.pixels).refuse()
-    return evaluate(run.recipe, model, test, known, step=run.step, findings=findings)
+    return evaluate(run.recipe, model, test, known, step=run.step, findings=findings, progress="auto")

@@ -5,15 +5,12 @@ import hashlib
 import json
 from dataclasses import asdict
 
-import equinox as eqx
-import jax
-import numpy as np
-from jaxtyping import PyTree
-
 from vdmkit import __version__
+from vdmkit.checkpoint import sha256_of_arrays
 from vdmkit.data import Images
 from vdmkit.devices import arithmetic, packages
-from vdmkit.recipe import flat
+from vdmkit.recipe import Recipe, flat
+from vdmkit.registry import Choice
 from vdmkit.run._load import Run
 
 _MEASURED_BY = ("seed", "model.", "objective.", "likelihood.")  # keys of the recipe
@@ -30,9 +27,9 @@ def fingerprint_of(run: Run, test: Images, stage: object = 0) -> str:
     facts = [
         {key: value for key, value in flat(run.recipe).items() if key.startswith(_MEASURED_BY)},
         run.plugins,
-        packages(),
+        packages(_packages_of(run.recipe)),
         run.step,
-        _sha256_of_arrays(run.weighted(run.recipe.likelihood.weights)),
+        sha256_of_arrays(run.weighted(run.recipe.likelihood.weights)),
         [test.identity.sha256, test.pixels.shape, test.levels],
         stage,
         asdict(arithmetic()),
@@ -41,9 +38,8 @@ def fingerprint_of(run: Run, test: Images, stage: object = 0) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _sha256_of_arrays(tree: PyTree) -> str:
-    """Returns the SHA-256 of the parameters: a run of other data may have the same recipe, step and folder."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(eqx.filter(tree, eqx.is_array)):
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()
+def _packages_of(recipe: Recipe) -> set[str]:
+    """Returns the plugin packages of the measured components; others that are installed change no number."""
+    parts = (*vars(recipe.model).values(), *vars(recipe.objective).values(), recipe.likelihood.estimator)
+    chosen = [one.component for part in parts if isinstance(part, Choice) for one in part.nested()]
+    return {component.origin for component in chosen if component.is_of_package}

@@ -13,7 +13,7 @@ from vdmkit.data import Identity, Images, batches
 from vdmkit.importers import Imported, read_vdm
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._provenance import Provenance
-from vdmkit.run._session import session
+from vdmkit.training import session
 
 
 def import_official(checkpoint: Path, config: Path, folder: RunFolder, overrides: Sequence[str]) -> int:

@@ -78,7 +78,7 @@ def evaluate(
     step: int,
     findings: Findings | None = None,
     seconds: float = math.inf,
-    progress: Progress = "auto",
+    progress: Progress = None,
 ) -> LikelihoodReport:
     """Returns the report at the end of a run and of `vdmkit evaluate`, by the recipe's evaluation settings and seed.
 

@@ -118,7 +118,7 @@ def _refuse_changes(trained: Recipe, recipe: Recipe) -> None:
     wrong = [key for key in differences(trained, recipe) if not key.startswith(_AFTER_TRAINING)]
     if wrong:
         raise RecipeError(
-            f"--set {', '.join(wrong)}: cannot be changed after training. Only seed, data, evaluation, likelihood "
+            f"{', '.join(wrong)}: cannot be changed after training. Only seed, data, evaluation, likelihood "
             "and sampling can."
         )
 

@@ -12,12 +12,15 @@ from vdmkit.assembly import build_sampling
 from vdmkit.data import Images
 from vdmkit.errors import NonFiniteError
 from vdmkit.model import DiffusionModel
+from vdmkit.progress import Progress
 from vdmkit.recipe import Recipe
 from vdmkit.report import beside, grid
 from vdmkit.sampling import draw_samples, fit_into
 
 
-def picture_beside_real(model: DiffusionModel, real: Images, recipe: Recipe) -> UInt8[np.ndarray, "H W c"] | None:
+def picture_beside_real(
+    model: DiffusionModel, real: Images, recipe: Recipe, progress: Progress
+) -> UInt8[np.ndarray, "H W c"] | None:
     """Returns a picture with samples on the left and the first images of `real` on the right.
 
     If the time limit allows fewer samples than asked for, it prints a message. If samples are not finite, it returns
@@ -34,7 +37,7 @@ def picture_beside_real(model: DiffusionModel, real: Images, recipe: Recipe) -> 
         )
     try:
         key = jax.random.key(recipe.seed)
-        samples = draw_samples(model, replace(config, steps=steps), count, key=key, progress="auto")
+        samples = draw_samples(model, replace(config, steps=steps), count, key=key, progress=progress)
     except NonFiniteError as error:
         print(f"sampling: no picture. {error}", file=sys.stderr)
         return None

@@ -12,6 +12,7 @@ from vdmkit.data import TrainedOn, check_comparable, groups_of, prints_of, train
 from vdmkit.errors import Interrupted
 from vdmkit.files import write_json
 from vdmkit.likelihood import LikelihoodReport, check_count, check_distinct
+from vdmkit.progress import Progress
 from vdmkit.recipe import Recipe
 from vdmkit.registry import plugin_sources
 from vdmkit.report import write_png
@@ -20,15 +21,18 @@ from vdmkit.run._likelihood import evaluate
 from vdmkit.run._metrics import MetricLog
 from vdmkit.run._pictures import picture_beside_real
 from vdmkit.run._provenance import provenance_of
-from vdmkit.run._session import session
 from vdmkit.run._train import Training, begin
 from vdmkit.run._trained_on import keep
 from vdmkit.testing import check_data_of_recipe, check_model_of_recipe, check_training_of_recipe
-from vdmkit.training import TrainState
+from vdmkit.training import TrainState, session
 
 
-def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[Path]) -> LikelihoodReport:
+def run_recipe(
+    recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[Path], *, progress: Progress = None
+) -> LikelihoodReport:
     """Trains `recipe`, whose file has the contents `text`, in `folder`; an interrupted run continues.
+
+    With `progress` "auto" it also prints the images, and the step from which it continues, on standard error.
 
     Raises:
         Interrupted: the user asked to stop; the training state is saved.
@@ -66,9 +70,11 @@ def run_recipe(recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[P
         newest = max(steps_in(folder.checkpoints), default=None)  # damaged checkpoints have been moved away
         made = replace(made, run=start.origin["run"], sessions=[*made.sessions, now])
         folder.record(replace(made, kept=keep(folder, known), newest_checkpoint=newest))
-        print(f"train  {train.identity}\ntest   {test.identity}", file=sys.stderr)
+        if progress == "auto":
+            begun = f"continuing {folder.path} from step {now['from_step']:,}\n" if start.restored else ""
+            print(f"{begun}train  {train.identity}\ntest   {test.identity}", file=sys.stderr)
         with closing(MetricLog(folder.path, step=int(start.state.step))) as log:
-            training = Training(recipe, folder, test, start, log)
+            training = Training(recipe, folder, test, start, log, progress)
             return _close(training, training.run(), known)
 
 
@@ -88,10 +94,11 @@ def _report(training: Training, state: TrainState, known: TrainedOn) -> Likeliho
     model = state.ema_model if recipe.evaluation.weights == "ema" else state.model
     findings = check_model_of_recipe(recipe, model, test.pixels).refuse()
     limit = 60 * recipe.evaluation.minutes
-    evaluation = evaluate(recipe, model, test, known, step=step, findings=findings, seconds=limit)
+    how = {"step": step, "findings": findings, "seconds": limit, "progress": training.progress}
+    evaluation = evaluate(recipe, model, test, known, **how)
     write_json(folder.evaluation, evaluation.as_json())
     training.log.scalars(step, {f"test/{name}": getattr(evaluation, name) for name in ("bpd", "bpd_low", "bpd_high")})
-    picture = picture_beside_real(model, test, recipe)
+    picture = picture_beside_real(model, test, recipe, training.progress)
     if picture is None:
         folder.samples.unlink(missing_ok=True)  # from an earlier end of this run
     else:

@@ -6,6 +6,7 @@ import sys
 import jax
 
 from vdmkit.data import check_fits
+from vdmkit.devices import packages
 from vdmkit.likelihood import sample_of
 from vdmkit.progress import Kept
 from vdmkit.randomness import fold_purpose
@@ -29,7 +30,9 @@ def study_run(run: Run, *, images: int, nodes: int, counts: tuple[int, ...]) -> 
     test, train = load_test(run), run.data("train")
     check_fits(model, test)
     some = [one.pixels[sample_of(len(one.pixels), min(images, len(one.pixels)))] for one in (train, test)]
-    kept = Kept(run.folder.unfinished_schedule / fingerprint_of(run, test, [train.identity.sha256, images, nodes]))
+    # Every installed kernel is measured.
+    stage = [train.identity.sha256, images, nodes, packages()]
+    kept = Kept(run.folder.unfinished_schedule / fingerprint_of(run, test, stage))
     plan = plan_study(model, *some, nodes=nodes, key=fold_purpose(jax.random.key(run.recipe.seed), "schedule"))
     print(
         f"measuring {plan.describe(kept.numbers())}.\n"

@@ -29,7 +29,7 @@ from vdmkit.data import Images, batches
 from vdmkit.errors import CheckpointError, DataError, Interrupted, NonFiniteError
 from vdmkit.likelihood import log_likelihood
 from vdmkit.model import DiffusionModel
-from vdmkit.progress import track
+from vdmkit.progress import Progress, track
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import Recipe
 from vdmkit.run._folder import RunFolder
@@ -50,6 +50,7 @@ class Training:
     test: Images
     start: "Start"
     log: MetricLog
+    progress: Progress = None
 
     def run(self) -> TrainState:
         """Trains to the recipe's last step and saves the state.
@@ -63,7 +64,7 @@ class Training:
         state = self.start.state
         collected: list[Metrics] = []
         start = time.monotonic()
-        with stop_requests() as stopping, track("auto", "training", settings.steps, int(state.step)) as advance:
+        with stop_requests() as stopping, track(self.progress, "training", settings.steps, int(state.step)) as advance:
             updates = self._loop().updates(state, settings.steps, intervals)
             for state, step, metrics in updates:
                 collected.append(metrics)
@@ -118,7 +119,7 @@ class Training:
         if at_end or _due(step, settings.checkpoint_every) or best:
             self._save(state, step, bpd)
         if _due(step, settings.sample_every) and step < settings.steps:
-            picture = picture_beside_real(self._reported(state), self.test, self.recipe)
+            picture = picture_beside_real(self._reported(state), self.test, self.recipe, self.progress)
             if picture is not None:
                 self.log.picture(step, "samples", picture)
 
@@ -128,7 +129,7 @@ class Training:
         name = f"test/bpd_of_{draws}_draws" if draws else "test/bpd"
         settings = replace(self.recipe.evaluation, draws=draws or self.recipe.evaluation.draws)
         estimator = build_evaluator(replace(self.recipe, evaluation=settings))
-        how = {"estimator": estimator, "batch_size": settings.batch_size, "progress": "auto"}
+        how = {"estimator": estimator, "batch_size": settings.batch_size, "progress": self.progress}
         key = jax.random.key(self.recipe.seed)
         bpd = log_likelihood(self._reported(state), self.test.pixels, key=key, **how).bits_per_dim.value
         self.log.scalars(step, {name: bpd})
@@ -154,12 +155,13 @@ class Training:
 
 @dataclass(frozen=True)
 class Start:
-    """The start of training: the state, the iterator over batches, the store of checkpoints and their origin."""
+    """The start of training: the state, and whether it is that of a checkpoint; batches, checkpoints, their origin."""
 
     state: TrainState
     data: grain.DatasetIterator
     store: CheckpointStore
     origin: dict[str, Any]
+    restored: bool
 
 
 def begin(recipe: Recipe, folder: RunFolder, train: Images, made: Provenance) -> Start:
@@ -175,14 +177,8 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, made: Provenance) ->
     """
     settings = recipe.training
     augmentations = [choice.build() for choice in recipe.augmentations]
-    data = batches(
-        train,
-        augmentations,
-        batch_size=settings.batch_size,
-        seed=recipe.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
+    process = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    data = batches(train, augmentations, batch_size=settings.batch_size, seed=recipe.seed, **process)
     store = CheckpointStore(folder.checkpoints, keep_last=settings.keep_last, keep_best=settings.keep_best)
     if is_told_labels(recipe.model.network) and train.labels is None:
         raise DataError(f"network {recipe.model.network.name!r} is told labels, and {train.identity.name} has none.")
@@ -203,12 +199,10 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, made: Provenance) ->
             )
 
     restored = store.restore(state, data, warn=lambda message: print(message, file=sys.stderr), check=check)
-    if restored is not None:
-        print(f"continuing {folder.path} from step {restored.step:,}", file=sys.stderr)
-        state = restored.state
     if made.run is None:
         made = replace(made, run=restored.meta.get("run", "") if restored else secrets.token_hex(8))
-    return Start(state, data, store, made.origin(recipe))
+    found = state if restored is None else restored.state
+    return Start(found, data, store, made.origin(recipe), restored is not None)
 
 
 def _refuse_beginning(folder: RunFolder, made: Provenance) -> None:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from vdmkit.denoiser import Estimate
 from vdmkit.integrator import Integrator
-from vdmkit.limits import SolverSteps, StepsOrZero, Tolerance
+from vdmkit.limits import SolverSteps, Steps, Tolerance
 from vdmkit.registry import register
 from vdmkit.sampling._denoise import Denoise
 from vdmkit.sampling._sampler import AbstractSampler, History
@@ -33,7 +33,7 @@ class Ode(AbstractSampler):
         solver: Name of the solver in diffrax.
         rtol: Relative tolerance of an adaptive step.
         atol: Absolute tolerance of an adaptive step.
-        steps: Number of constant steps for each step of the grid; 0 is adaptive.
+        solver_steps: Number of constant steps for each step of the grid; by default the tolerances choose.
         max_steps: Largest number of adaptive steps for each step of the grid.
     """
 
@@ -46,10 +46,11 @@ class Ode(AbstractSampler):
         solver: str = "Tsit5",
         rtol: Tolerance = 1e-4,
         atol: Tolerance = 1e-4,
-        steps: StepsOrZero = 0,
+        solver_steps: Steps | None = None,
         max_steps: SolverSteps = 4096,
     ):
-        self.integrator = Integrator(solver, jnp.asarray(rtol, float), jnp.asarray(atol, float), steps, max_steps)
+        tolerances = jnp.asarray(rtol, float), jnp.asarray(atol, float)
+        self.integrator = Integrator(solver, *tolerances, solver_steps or 0, max_steps)
         self.noise_draws = 0
 
     def step(

@@ -27,6 +27,7 @@ from vdmkit.study._measured import Measurement
 from vdmkit.study._predicted import Predicted, of_gaussian, of_optimal_variance, of_pairs
 from vdmkit.study._variance import best_rate, fine, rate_of, variances_with_errors
 
+NODES = 61  # gammas to measure at
 THIS_RUNS, BEST = "this run's", "the best there is"
 Some = Real[np.ndarray, "_ h w c"]
 
@@ -67,7 +68,16 @@ class Study:
     @property
     def headline(self) -> str:
         """The bound in continuous time, in words."""
-        return f"{self.continuous:.4f} +/- {self.half_width:.4f} bits/dim in continuous time, {self.images} images"
+        return (
+            f"{self.continuous:.4f} +/- {self.half_width:.4f} bits/dim in continuous time, {self.images:,} test images"
+        )
+
+    @property
+    def measured(self) -> str:
+        """What was measured, and where the errors leave out a part, in words."""
+        gammas, train = len(self.test.gamma), self.train.error.shape[2]
+        few = f"; fewer than {NODES} gammas: the +/- of T steps understates the error" if gammas < NODES else ""
+        return f"errors at {gammas} gammas on {self.images:,} test and {train:,} training images{few}"
 
     def _repr_html_(self) -> str:
         variances = [(v.schedule, f"{v.variance:.4f}", f"{v.low:.4f} to {v.high:.4f}") for v in self.variances]
@@ -91,7 +101,7 @@ class Study:
         return {**values, **rows, **measured, **asdict(self.arithmetic)}
 
 
-def plan_study(model: DiffusionModel, train: Some, test: Some, *, nodes: int = 61, key: PRNGKeyArray) -> Measurement:
+def plan_study(model: DiffusionModel, train: Some, test: Some, *, nodes: int = NODES, key: PRNGKeyArray) -> Measurement:
     """Returns the plan of a study of schedules and step grids: the errors of a model at `nodes` gammas on these images.
 
     Raises:

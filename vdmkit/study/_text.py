@@ -16,6 +16,7 @@ def text_of_study(study: Study) -> str:
     return "\n".join(
         [
             study.headline,
+            study.measured,
             f"measured in {study.arithmetic}",
             "",
             "Variance of its estimate from one image, t and eps, (bits/dim)^2, 95% by the bootstrap over images;",

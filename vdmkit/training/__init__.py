@@ -2,6 +2,7 @@
 """Training: state, update, and the loop of updates."""
 
 from vdmkit.training._loop import Loop, default_steps_per_dispatch, means, next_multiple
+from vdmkit.training._session import session
 from vdmkit.training._state import TrainState, initial_state, is_finite
 from vdmkit.training._step import Batch, Metrics, Update, train_step, train_steps
 from vdmkit.training._stop import stop_requests
@@ -17,6 +18,7 @@ __all__ = [
     "is_finite",
     "means",
     "next_multiple",
+    "session",
     "stop_requests",
     "train_step",
     "train_steps",

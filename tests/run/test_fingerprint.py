@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The name of a result depends on what the number depends on."""
+
+import importlib.metadata
+
+from vdmkit.assembly import state_like
+from vdmkit.data import Images
+from vdmkit.recipe import load_recipe
+from vdmkit.registry import plugin_packages
+from vdmkit.run import Run, RunFolder
+from vdmkit.run._fingerprint import fingerprint_of
+
+
+def test_packages_that_a_model_does_not_use_change_no_name(tiny_images: Images, tmp_path, monkeypatch):
+    """False if a measurement had another name in a clone, which has plugins, than where vdmkit alone is installed.
+
+    Or if it had the same name with another version of the package that its schedule is from.
+    """
+
+    def name(*overrides: str) -> str:
+        recipe = load_recipe("digits", ["model.network.name=none", *overrides])
+        return fingerprint_of(Run(RunFolder(tmp_path), recipe, state_like(recipe, (8, 8, 1), 17), 7, ()), tiny_images)
+
+    other = ("model.schedule.name=laplace",)
+    before, used = name(), name(*other)
+    version = importlib.metadata.version
+    newer = dict.fromkeys(plugin_packages(), "99")
+    assert newer
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: newer.get(package) or version(package))
+    assert name() == before
+    assert name(*other) != used
