@@ -25,7 +25,7 @@ def in_float64(tree: PyTree) -> PyTree:
     """Converts floating-point arrays to float64, for use inside `jax.enable_x64(True)`."""
 
     def widen(leaf: object) -> object:
-        inexact = isinstance(leaf, Array | np.ndarray) and jnp.issubdtype(leaf.dtype, jnp.floating)
+        inexact = isinstance(leaf, Array | np.ndarray | np.generic) and jnp.issubdtype(leaf.dtype, jnp.floating)
         return np.asarray(leaf, np.float64) if inexact else leaf
 
     return jax.tree.map(widen, tree)

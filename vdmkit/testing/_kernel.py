@@ -45,7 +45,8 @@ def check_kernel(
         ConformanceError: one of these does not hold.
         RecipeError: the estimate lacks what the kernel needs.
     """
-    given = Given(_normalised(estimate), x, eps, gamma_t, gamma_s)
+    # As arrays, not numpy's scalars, which would be constants: each gamma would compile anew.
+    given = Given(_normalised(estimate), x, eps, np.asarray(gamma_t), np.asarray(gamma_s))
     patch = _patch(*x.shape)
     with jax.enable_x64(True):
         found = {name: np.asarray(values) for name, values in _on_grid(*in_float64((kernel, given.at(patch)))).items()}
