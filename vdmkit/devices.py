@@ -4,8 +4,9 @@
 import functools
 import importlib.metadata
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from vdmkit.registry import plugin_packages
 
 P = ParamSpec("P")
 T = TypeVar("T")
+MatmulPrecision = Literal["default", "high", "highest"]
 _PACKAGES = ("jax", "jaxlib", "equinox", "optax", "diffrax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -57,10 +59,15 @@ def precisely(measure: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(measure)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
-        with jax.default_matmul_precision(_matmul_precision() or "highest"):
+        with multiplying("highest"):
             return measure(*args, **kwargs)
 
     return wrapped
+
+
+def multiplying(precision: MatmulPrecision | None) -> AbstractContextManager[None]:
+    """Sets the precision of products inside; None leaves it to the device. The user's own setting comes first."""
+    return jax.default_matmul_precision(_matmul_precision() or precision)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 """The model: one pytree that is trained and saved, and gives likelihoods and samples."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -16,6 +17,9 @@ from vdmkit.networks import Condition
 from vdmkit.noise import AbstractPath, AbstractSchedule, VariancePreserving, diffuse
 from vdmkit.observation import AbstractObservation, CategoricalObservation
 from vdmkit.typing import Image, Scalar
+
+Compute = Literal["bfloat16"]
+"""A type in which a network may compute, other than that of its parameters."""
 
 
 class DiffusionModel(eqx.Module):
@@ -92,13 +96,26 @@ class DiffusionModel(eqx.Module):
         """
         gamma = jnp.asarray(gamma)
         shown = self.prediction.network_input(z, gamma, self.path)
-        output = self.network(shown, gamma, condition or {}, key=key)
+        output = jnp.asarray(self.network(shown, gamma, condition or {}, key=key))
         _check_output(output, (*z.shape, self.prediction.outputs))
+        output = output.astype(jnp.promote_types(output.dtype, z.dtype))  # a network may compute in bfloat16
         return self.prediction(output, z, gamma, self.path)
 
     def x_hat(self, y: Image, gamma: Scalar) -> Image:
         """Returns the estimate of the data from y = z / alpha."""
         return self.denoise(self.path.alpha(gamma) * y, gamma).x_hat
+
+    def computing_in(self, compute: Compute | None) -> "DiffusionModel":
+        """Returns the model with the network's parameters in another type, in which its layers then compute.
+
+        In the layers of vdmkit the statistics of group norms, softmax, Fourier features, the embedding of gamma and the
+        output of the last convolution stay in float32, and so does all outside of the network. Gradients reach the
+        parameters through the cast. None changes nothing.
+        """
+        if compute is None:
+            return self
+        cast = lambda leaf: leaf.astype(compute) if eqx.is_inexact_array(leaf) else leaf  # noqa: E731
+        return eqx.tree_at(lambda of: of.network, self, jax.tree.map(cast, self.network))
 
     @property
     def dimensions(self) -> int:

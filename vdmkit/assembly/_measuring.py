@@ -63,4 +63,5 @@ def build_sampling(recipe: Recipe) -> SamplingConfig:
         grid=settings.grid.build(),
         guidance=build_guidance(recipe),
         end=settings.end,
+        compute=settings.compute,
     )

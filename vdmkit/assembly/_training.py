@@ -35,7 +35,8 @@ def build_learning_rate(recipe: Recipe) -> optax.Schedule | None:
 
 def build_update(recipe: Recipe, optimizer: optax.GradientTransformation) -> Update:
     """Builds the recipe's training step."""
-    return Update(optimizer, recipe.training.ema, recipe.training.ema_warmup)
+    settings = recipe.training
+    return Update(optimizer, settings.ema, settings.ema_warmup, settings.compute, settings.matmul_precision)
 
 
 def build_objective(recipe: Recipe) -> Objective:

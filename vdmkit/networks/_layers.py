@@ -39,7 +39,7 @@ class Dense(eqx.Module):
         self.bias = jnp.zeros(outputs) if use_bias else None
 
     def __call__(self, x: Float[Array, "*n i"]) -> Float[Array, "*n o"]:
-        y = x @ self.kernel
+        y = _operand(x, self.kernel) @ self.kernel
         return y if self.bias is None else y + self.bias
 
 
@@ -64,11 +64,22 @@ class Conv(eqx.Module):
         self.kernel = initializer(key, (3, 3, inputs, outputs))
         self.bias = jnp.zeros(outputs)
 
-    def __call__(self, x: Float[Array, "h w i"]) -> Float[Array, "h w o"]:
+    def __call__(self, x: Float[Array, "h w i"], dtype: jnp.dtype | None = None) -> Float[Array, "h w o"]:
+        """Returns the convolution, of another type than its operands if `dtype` is given."""
         y = jax.lax.conv_general_dilated(
-            x[None], self.kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            _operand(x, self.kernel)[None],
+            self.kernel,
+            (1, 1),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            preferred_element_type=dtype,
         )
         return y[0] + self.bias
+
+
+def _operand(x: Float[Array, "*n"], kernel: Float[Array, "*m"]) -> Float[Array, "*n"]:
+    """Returns x in the type of a kernel that is narrower than float32; other types promote each other."""
+    return x.astype(kernel.dtype) if jnp.finfo(kernel.dtype).bits < 32 else x
 
 
 class GroupNorm(eqx.Module):
@@ -87,9 +98,10 @@ class GroupNorm(eqx.Module):
         self.groups = groups
 
     def __call__(self, x: Image) -> Image:
-        centred = x - self._group_mean(x)
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # bfloat16 would lose the sums
+        centred = wide - self._group_mean(wide)
         variance = self._group_mean(jnp.square(centred))
-        return centred * (self.scale * jax.lax.rsqrt(variance + EPSILON)) + self.bias
+        return (centred * (self.scale * jax.lax.rsqrt(variance + EPSILON)) + self.bias).astype(x.dtype)
 
     def _group_mean(self, x: Image) -> Float[Array, " c"]:
         """Returns the mean of each channel's group. It reduces over pixels first to keep the channels contiguous."""

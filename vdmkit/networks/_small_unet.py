@@ -84,7 +84,7 @@ class SmallUNet(AbstractNetwork):
         h = self.attention(self.mid_1(h, cond, key=keys[1]))
         h = _unfold_2x2(self.double(self.mid_2(h, cond, key=keys[2])))
         h = self.up(jnp.concatenate([h, skip], axis=-1), cond, key=keys[3])
-        return values_per_pixel(self.conv_out(jax.nn.silu(self.norm_out(h))), z)
+        return values_per_pixel(self.conv_out(jax.nn.silu(self.norm_out(h)), z.dtype), z)
 
 
 def _check_even(shape: tuple[int, int, int]) -> None:

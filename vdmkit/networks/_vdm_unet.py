@@ -86,7 +86,7 @@ class VDMUNet(AbstractNetwork):
             h = stage(h, cond, key=next(keys))
         for stage in self.up:
             h = stage(jnp.concatenate([h, skips.pop()], axis=-1), cond, key=next(keys))
-        h = self.conv_out(jax.nn.silu(self.norm_out(h)))
+        h = self.conv_out(jax.nn.silu(self.norm_out(h)), z.dtype)
         return values_per_pixel(h, z)
 
     def _stage_keys(self, key: PRNGKeyArray | None) -> Iterator[PRNGKeyArray | None]:

@@ -46,6 +46,9 @@ class TrainingSettings:
 
     At least two checkpoints are kept, because an interruption can damage the newest. `keep_best` also keeps those of
     lowest test bpd at `evaluate_every`; choosing among them is model selection on the test set.
+
+    The network computes in the type `compute`, by default that of its parameters, float32, and multiplies with
+    `matmul_precision`, by default the device's, which on a GPU or TPU is less than float32.
     """
 
     steps: Positive
@@ -60,6 +63,8 @@ class TrainingSettings:
     keep_last: Annotated[int, Ge(2), Le(MAX_COUNT)] = 2
     keep_best: Count = 1
     steps_per_dispatch: StepsOrZero = 0
+    compute: Literal["bfloat16"] | None = None
+    matmul_precision: Literal["default", "high", "highest"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +105,8 @@ class SamplingSettings:
 
     With a `guidance` above 0 the samples have labels: `label`, or each in turn. 1 is the model's own estimate given the
     label; larger values amplify the effect of the label.
+
+    The network computes in the type `compute`, by default that of its parameters.
     """
 
     sampler: Annotated[Choice, "sampler"] = Choice("sampler", "ancestral")
@@ -110,6 +117,7 @@ class SamplingSettings:
     label: Count | None = None
     count: AtOnce = 64
     minutes: Minutes = 2.0
+    compute: Literal["bfloat16"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

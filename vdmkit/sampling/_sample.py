@@ -16,7 +16,7 @@ from vdmkit.arguments import check_instance, check_integer, check_one_of
 from vdmkit.denoiser import Estimate
 from vdmkit.errors import NonFiniteError
 from vdmkit.limits import MAX_STEPS
-from vdmkit.model import DiffusionModel
+from vdmkit.model import Compute, DiffusionModel
 from vdmkit.noise import AbstractGrid, AbstractSchedule, UniformInTime, gammas_of
 from vdmkit.progress import Progress, track
 from vdmkit.randomness import fold_purpose
@@ -30,7 +30,7 @@ _TIMED = 8
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """Settings of sampling: sampler, number of steps, grid, labels, and the end of the last step.
+    """Settings of sampling: sampler, number of steps, grid, labels, end of the last step, and type of the network.
 
     `end` is "latent" for z_0, from which the observation draws levels, or "image" for a last step to zero noise.
 
@@ -43,6 +43,7 @@ class SamplingConfig:
     grid: AbstractGrid = UniformInTime()
     guidance: Guidance | None = None
     end: Literal["latent", "image"] = "latent"
+    compute: Compute | None = None
 
     def __post_init__(self) -> None:
         check_instance("sampler", self.sampler, AbstractSampler)
@@ -127,6 +128,7 @@ def draw_samples(
     """
     check_instance("model", model, DiffusionModel)
     check_integer("count", count)
+    model = model.computing_in(config.compute)
     key, gammas, starts = fold_purpose(key, "sample"), config.gammas(model.schedule), range(0, count, _BATCH)
     with track(progress, "sampling", config.steps * len(starts)) as advance:
 

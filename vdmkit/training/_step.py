@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from vdmkit.model import DiffusionModel
+from vdmkit.devices import MatmulPrecision, multiplying
+from vdmkit.model import Compute, DiffusionModel
 from vdmkit.objective import Bound, Draws, NoiseLevel, Objective, bits_per_dim, mean_terms
 from vdmkit.training._state import TrainState
 from vdmkit.typing import Scalar
@@ -20,11 +21,17 @@ Metrics = dict[str, Float[Array, "*steps"]]
 
 
 class Update(eqx.Module):
-    """A training step. `ema` is the decay of the average; `ema_warmup` limits it to (1 + n) / (10 + n) at first."""
+    """A training step. `ema` is the decay of the average; `ema_warmup` limits it to (1 + n) / (10 + n) at first.
+
+    The network computes in the type `compute`, None for that of its parameters, and multiplies with `matmul_precision`,
+    None for the device's. Parameters, their average, the optimiser's state and the loss stay in float32.
+    """
 
     optimizer: optax.GradientTransformation = eqx.field(static=True)
     ema: float = eqx.field(static=True)
     ema_warmup: bool = eqx.field(static=True)
+    compute: Compute | None = eqx.field(static=True, default=None)
+    matmul_precision: MatmulPrecision | None = eqx.field(static=True, default=None)
 
     def gradient(
         self, model: DiffusionModel, objective: Objective, batch: Batch, draws: Draws, *, key: PRNGKeyArray | None
@@ -39,7 +46,8 @@ class Update(eqx.Module):
 
         def mean_bpd(parts: tuple[DiffusionModel, NoiseLevel]) -> tuple[Scalar, tuple[Metrics, Bound]]:
             model, noise = parts
-            bound = objective.at(noise, model, batch["image"], condition, draws, key=key)
+            computing = model.computing_in(self.compute)
+            bound = objective.at(noise, computing, batch["image"], condition, draws, key=key)
             terms = mean_terms(bound, model.dimensions)
             bpd = sum(terms.values(), jnp.zeros(()))
             return bpd, ({"bpd": bpd, **terms}, bound)
@@ -54,7 +62,8 @@ class Update(eqx.Module):
         key_draws, key_dropout = jax.random.split(jax.random.fold_in(key, state.step))
         b, h, w, c = batch["image"].shape
         draws = state.objective.draw((b, h, w, c), key=key_draws)
-        gradient, (metrics, bound) = self.gradient(state.model, state.objective, batch, draws, key=key_dropout)
+        with multiplying(self.matmul_precision):
+            gradient, (metrics, bound) = self.gradient(state.model, state.objective, batch, draws, key=key_dropout)
         state = self.apply(state, gradient, state.objective.after(draws, bound))
         return state, {**metrics, "gradient": optax.tree.norm(gradient)}
 
