@@ -11,6 +11,7 @@ from vdmkit.data._digits import Digits
 from vdmkit.data._folder import Folder
 from vdmkit.data._image_list import ImageList, list_images
 from vdmkit.data._imagenet import ImageNetNew, ImageNetOld
+from vdmkit.data._mnist import Mnist5k
 from vdmkit.data._npz import Npz
 from vdmkit.data._oracle import GaussianData, MixtureData
 from vdmkit.data._remarks import on_copies
@@ -36,6 +37,7 @@ __all__ = [
     "ImageNetOld",
     "Images",
     "MixtureData",
+    "Mnist5k",
     "Npz",
     "PermuteChannels",
     "Prints",
