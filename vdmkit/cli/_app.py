@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from vdmkit import __version__
+from vdmkit.cli._bench import bench
 from vdmkit.cli._check import check
 from vdmkit.cli._commands import Commands
 from vdmkit.cli._compiled import keep_compiled
@@ -51,6 +52,7 @@ app.command()(stoppable(decompress, "No images were written. Run the same comman
 app.command()(stoppable(inspect))
 app.command()(stoppable(convert, _NEW_FOLDER))
 app.command()(stoppable(check))
+app.command()(stoppable(bench))
 app.command("import")(stoppable(import_checkpoint, _NEW_FOLDER))
 app.command("list")(stoppable(list_components))
 app.command()(stoppable(new_plugin))
