@@ -63,6 +63,8 @@ class DiffusionModel(eqx.Module):
         self.schedule, self.prediction, self.network, self.shape = schedule, prediction, network, _checked(shape)
         self.path = VariancePreserving() if path is None else path
         self.observation = observation
+        if not callable(network):
+            raise RecipeError(f"network: expected a function of a latent, gamma and a condition, found {network!r}.")
         kinds = (AbstractSchedule, AbstractPrediction, AbstractPath, AbstractObservation)
         for name, kind in zip(("schedule", "prediction", "path", "observation"), kinds, strict=True):
             check_instance(name, getattr(self, name), kind)

@@ -18,4 +18,6 @@ def fold_purpose(key: PRNGKeyArray, purpose: str) -> PRNGKeyArray:
     """
     if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise RecipeError(f"key: expected a random key, such as jax.random.key(0), found {type(key).__name__}.")
+    if key.ndim:
+        raise RecipeError(f"key: expected one random key, found an array of keys of shape {key.shape}.")
     return jax.random.fold_in(key, zlib.crc32(purpose.encode()))

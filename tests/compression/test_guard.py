@@ -25,7 +25,10 @@ class Noisy(AbstractPrediction):
 
     inner: AbstractPrediction
     size: Array
-    outputs: int = 1
+
+    @property
+    def outputs(self) -> int:
+        return self.inner.outputs
 
     def __call__(self, output, z, gamma, path) -> Estimate:
         estimate = self.inner(output, z, gamma, path)

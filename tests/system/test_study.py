@@ -3,9 +3,11 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 
+HERE = Path(__file__).parent
 QUICK = ("--images", "20", "--nodes", "25", "--steps", "2,3")  # all test images
 
 
@@ -91,3 +93,19 @@ def test_what_is_refused(program, whole, tmp_path):
         refused = program(*arguments)
         assert (refused.code, refused.out) == (code, ""), refused.err
         assert message in refused.err
+
+
+def test_kernels_that_lie_and_other_images_are_left_out(program, whole):
+    """A study would print a bound of 0.7 bits/dim by a kernel that counts a tenth of its KL,, or of darkened images."""
+    plugins = ("--plugin", str(HERE / "tiny.py"), "--plugin", str(HERE / "lying.py"))
+    few = ("study", "--ckpt", str(whole), "--images", "6", "--nodes", "11", "--steps", "2")
+    lying = program(*few, plugins=plugins)
+    assert lying.code == 0, lying.err
+    table, _, left_out = lying.out.partition("kernel half_kl: ")
+    assert "half_kl" not in table
+    assert "its KL(q || p) is" in left_out
+    images = np.repeat(np.arange(20, dtype=np.uint8)[:, None], 64, axis=1).reshape(20, 8, 8, 1) % 2
+    np.savez(program.cwd / "dark.npz", train=images, test=images)
+    dark = program(*few, "--set", "data.path=dark.npz", "--set", "likelihood.images=0")
+    assert (dark.code, dark.out) == (1, "")
+    assert "they are of another scale" in dark.err

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from vdmkit.run import Run
 
 Estimator = Annotated[str | None, typer.Option("--estimator", help="bound, ode or importance. Default: the recipe's.")]
-Steps = Annotated[int | None, typer.Option("--steps", help="T of a bound; 0 is continuous time. Default: as trained.")]
+Steps = Annotated[
+    int | None,
+    typer.Option("--steps", help="T of a bound; 0 is continuous time. Default: as trained (importance: then 100)."),
+]
 SolverSteps = Annotated[
     int | None, typer.Option("--solver-steps", min=1, help="Constant steps of the ode. Default: its tolerances choose.")
 ]

@@ -67,10 +67,13 @@ def _of_scale(low: float, high: float, test: Images) -> list[str]:
 def check_pixels(model: DiffusionModel, pixels: Real[Array | np.ndarray, "n h w c"]) -> None:
     """Raises DataError if the images differ from the model's in shape, type or range; under `jax.jit`, not in range."""
     levels, dtype = model.observation.levels, np.uint8 if model.observation.levels else np.float32
+    if isinstance(pixels.dtype, np.dtype) and pixels.dtype == object:
+        raise DataError('images: expected an array of shape (n, h, w, c), such as `run.data("test").pixels`.')
     if pixels.ndim != 4 or pixels.shape[1:] != model.shape:
         raise DataError(f"images of shape {pixels.shape}: expected (n, {', '.join(map(str, model.shape))}).")
     if pixels.dtype != dtype:
-        raise DataError(f"images of {pixels.dtype}: expected {dtype.__name__}, for {levels or 'no'} levels.")
+        advice = f" Give the levels 0..{levels - 1} as integers: images.astype(numpy.uint8)." if levels else ""
+        raise DataError(f"images of {pixels.dtype}: expected {dtype.__name__}, for {levels or 'no'} levels.{advice}")
     if isinstance(pixels, Tracer):
         return
     if 0 < levels < 256 and len(pixels) and (highest := int(pixels.max())) >= levels:

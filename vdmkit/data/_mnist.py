@@ -25,7 +25,7 @@ _INSTALL = "Install the extra `mnist`: `uv run --extra mnist ...` in a checkout,
 class Mnist5k(AbstractSource):
     """5,000 of MNIST's training images, 500 of each digit: 4,500 for training and 500 for testing.
 
-    The order is numpy's `RandomState(0).permutation(5000)`; the last 500 images are the test set. They are no part of
+    The order is numpy's `RandomState(0).permutation(5000)`; the last 500 images are the test set. None is of
     MNIST's own test set, so figures on them are not comparable with published ones. With `validation`, the last 500 of
     the other 4,500 replace the test set, for choices of settings.
     """

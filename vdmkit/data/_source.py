@@ -44,7 +44,7 @@ class Identities:
     test: Identity
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Images:
     """One split in its canonical order: uint8 levels 0..levels-1, or float32 for continuous data (levels = 0).
 
@@ -55,6 +55,9 @@ class Images:
     levels: int
     identity: Identity
     labels: Int[np.ndarray, " n"] | None = None
+
+    def __repr__(self) -> str:
+        return f"Images({self.identity}, {self.levels or 'no'} levels)"
 
 
 def identified(

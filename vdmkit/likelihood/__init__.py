@@ -9,7 +9,7 @@ from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
 from vdmkit.likelihood._exact import below_the_truth, exact_bound, impossible_below
 from vdmkit.likelihood._gaussian import gaussian_terms
 from vdmkit.likelihood._importance import ImportanceWeighted
-from vdmkit.likelihood._interval import Interval, check_count, check_distinct, interval, passes_for
+from vdmkit.likelihood._interval import Interval, check_count, check_distinct, interval, passes_for, remark_on_few
 from vdmkit.likelihood._judge import Subject, report_on
 from vdmkit.likelihood._log_likelihood import LogLikelihood, log_likelihood
 from vdmkit.likelihood._ode import ProbabilityFlow
@@ -57,6 +57,7 @@ __all__ = [
     "pass_over",
     "passes_for",
     "referee",
+    "remark_on_few",
     "report_on",
     "sample_of",
     "terms_of_images",

@@ -73,6 +73,11 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
         """Returns the number of network evaluations that the plan took, by default 0."""
         return 0
 
+    @property
+    def images_solved_again(self) -> int:
+        """Returns the number of images on which `discretisation_error` is measured."""
+        return 4
+
     def discretisation_error(
         self,
         model: DiffusionModel,

@@ -11,6 +11,7 @@ from vdmkit.data import Images, TrainedOn, copies_of, groups_of, on_copies, prin
 from vdmkit.distribution import AbstractDistribution
 from vdmkit.likelihood._estimator import AbstractEstimator
 from vdmkit.likelihood._exact import below_the_truth, exact_bound, impossible_below
+from vdmkit.likelihood._interval import remark_on_few
 from vdmkit.likelihood._log_likelihood import LogLikelihood
 from vdmkit.likelihood._report import LikelihoodReport
 from vdmkit.likelihood._variational import VariationalBound
@@ -98,7 +99,7 @@ def report_on(
         arithmetic=estimate.arithmetic,
         trusted=not reasons,
         reasons=tuple(reasons),
-        remarks=(*on_copies(copies, groups, len(prints)), *beside, *remarks),
+        remarks=(*on_copies(copies, groups, len(prints)), *beside, *remarks, *remark_on_few(estimate.nats)),
     )
 
 

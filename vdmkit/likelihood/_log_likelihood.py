@@ -28,8 +28,6 @@ from vdmkit.objective import bits_per_dim
 from vdmkit.progress import Progress, track
 from vdmkit.randomness import fold_purpose
 
-_REFINED = 4  # images that are solved again, to measure the solver's error
-
 
 @dataclass(frozen=True, repr=False)
 class LogLikelihood:
@@ -233,6 +231,6 @@ def _solver_error(
     index: Int[np.ndarray, " m"],
     key: PRNGKeyArray,
 ) -> SolverError | None:
-    few = index[sample_of(len(index), _REFINED)]
+    few = index[sample_of(len(index), estimator.images_solved_again)]
     found = estimator.discretisation_error(model, jnp.asarray(pixels[few]), jnp.asarray(few, jnp.int32), key=key)
     return found and SolverError(bits_per_dim(found[0], model.dimensions), found[1])

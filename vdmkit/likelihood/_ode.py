@@ -119,6 +119,11 @@ class ProbabilityFlow(AbstractEstimator[None]):
     def rounds(self, plan: None) -> int:
         return self.draws * self.samples
 
+    @property
+    def images_solved_again(self) -> int:
+        """Returns more images for constant steps, because nothing makes them finer where an image needs it."""
+        return 64 if self.integrator.steps else 4
+
     def discretisation_error(
         self,
         model: DiffusionModel,

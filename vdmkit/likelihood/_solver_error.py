@@ -41,6 +41,6 @@ class SolverError:
             return []
         return [
             f"the solver has not converged: a finer solve differs by {self.value:+.4f}, on all images perhaps by "
-            f"{self.half_width:.4f} bits/dim. Make its steps finer by the keys of likelihood.estimator, such as lower "
-            "rtol and atol, or more steps."
+            f"{self.half_width:.4f} bits/dim, and {_LARGEST:g} is allowed. Give it more --solver-steps, or, without "
+            "them, lower likelihood.estimator.rtol and atol."
         ]

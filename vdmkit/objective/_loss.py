@@ -45,6 +45,7 @@ def loss(
     """
     check_instance("model", model, DiffusionModel)
     check_instance("objective", objective, Objective, optional=True)
+    images = images if isinstance(images, jax.Array) else np.asarray(images)
     check_pixels(model, images)
     if not len(images):
         raise DataError("images: an empty batch has no loss.")

@@ -22,7 +22,7 @@ from vdmkit.data import Images, batches
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import Recipe, dump
 from vdmkit.registry import plugin_sources
-from vdmkit.run._evaluate import load_test
+from vdmkit.run._evaluate import load_test, load_train
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._load import Run
 from vdmkit.run._trained_on import keep, read_trained_on
@@ -43,7 +43,7 @@ def convert(run: Run, target: Recipe, folder: RunFolder, *, where: str = "--to")
     """
     folder.check_new("-o")
     recipe = converted_recipe(run.recipe, target)
-    train, test = run.data("train"), load_test(run)
+    train, test = load_train(run), load_test(run)
     counts = training_counts(recipe, train)
     if recipe.model.prediction != run.recipe.model.prediction:
         refuse_untranslatable(run.recipe, counts, f"--ckpt {run.folder.path}")

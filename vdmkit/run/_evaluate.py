@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The test images of a run, and its test bound."""
+"""The images of a run, and its test bound."""
 
-from vdmkit.data import Images, check_comparable, check_fits
+from vdmkit.data import Images, Split, check_comparable, check_fits
 from vdmkit.errors import UntrustedError
 from vdmkit.likelihood import LikelihoodReport
 from vdmkit.run._likelihood import evaluate
@@ -18,19 +18,29 @@ def load_test(run: Run) -> Images:
         UntrustedError: the images contradict their source or their identity, change on a second read, or are not those
             that the run recorded although no setting of the data was changed.
     """
+    return _load(run, "test")
+
+
+def load_train(run: Run) -> Images:
+    """Returns the training images of a run's recipe. Raises the errors of `load_test`."""
+    return _load(run, "train")
+
+
+def _load(run: Run, split: Split) -> Images:
     source = run.source
-    test = source.load("test")
-    check_data_of_recipe(run.recipe, source, test).refuse()
-    _refuse_unrecorded(run, test)
-    return test
+    images = source.load(split)
+    check_data_of_recipe(run.recipe, source, images).refuse()
+    _refuse_unrecorded(run, images, split)
+    return images
 
 
-def _refuse_unrecorded(run: Run, test: Images) -> None:
+def _refuse_unrecorded(run: Run, images: Images, split: Split) -> None:
     """Raises UntrustedError if the images are not those of the run, which would allow choosing images by the result."""
-    recorded, found = run.tested_on, test.identity.sha256
+    data, found = run.folder.provenance().data, images.identity.sha256
+    recorded = data and getattr(data, split)
     if recorded and recorded.sha256 != found and run.recipe.data == run.read_recipe(()).data:
         raise UntrustedError(
-            f"{run.recipe.data.component}: its test images, sha256 {found[:12]}, are not those that "
+            f"{run.recipe.data.component}: its {split} images, sha256 {found[:12]}, are not those that "
             f"{run.folder.manifest} records, sha256 {recorded.sha256[:12]}, although no setting of the data was "
             "changed. Put the same images back, or name others with --set data...."
         )

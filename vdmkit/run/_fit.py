@@ -8,6 +8,7 @@ import equinox as eqx
 from vdmkit.assembly import started_anew
 from vdmkit.errors import RecipeError
 from vdmkit.run._convert import save_as
+from vdmkit.run._evaluate import load_train
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._load import Run
 from vdmkit.study import Curve, Fit, choice_of_fit, fitted, judge_fit
@@ -42,5 +43,5 @@ def fit_schedule(run: Run, train: Curve, test: Curve, folder: RunFolder) -> Fit:
     choice = choice_of_fit(after.gamma_min, after.gamma_max)
     recipe = replace(run.recipe, model=replace(run.recipe.model, schedule=choice))
     state = started_anew(recipe, model, ema, run.state.step)
-    save_as(run, recipe, state, run.data("train"), folder, f"Schedule fitted to {run.folder.path.name}")
+    save_as(run, recipe, state, load_train(run), folder, f"Schedule fitted to {run.folder.path.name}")
     return judge_fit(before, after, test, run.model.dimensions)

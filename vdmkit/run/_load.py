@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, PRNGKeyArray
 from vdmkit.arguments import check_one_of
 from vdmkit.assembly import state_like
 from vdmkit.checkpoint import Restored, read_chosen, read_newest
-from vdmkit.data import AbstractSource, Identity, Images, Split
+from vdmkit.data import AbstractSource, Images, Split
 from vdmkit.errors import CheckpointError, RecipeError
 from vdmkit.model import DiffusionModel
 from vdmkit.paths import not_a_folder
@@ -68,12 +68,6 @@ class Run:
     def metrics(self) -> dict[str, tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]]:
         """Returns the metrics that training logged: steps and values by name."""
         return read_metrics(self.folder.path)
-
-    @property
-    def tested_on(self) -> Identity | None:
-        """The identity of the test images, as in the manifest; None if it is not known."""
-        data = self.folder.provenance().data
-        return data and data.test
 
     def read_recipe(self, overrides: Sequence[str]) -> Recipe:
         """Returns the recipe of the run with overrides, read with its own plugin files."""

@@ -21,7 +21,7 @@ from vdmkit.run._likelihood import evaluate
 from vdmkit.run._metrics import MetricLog
 from vdmkit.run._pictures import picture_beside_real
 from vdmkit.run._provenance import provenance_of
-from vdmkit.run._train import Training, begin
+from vdmkit.run._train import Start, Training, begin
 from vdmkit.run._trained_on import keep
 from vdmkit.testing import check_data_of_recipe, check_model_of_recipe, check_training_of_recipe
 from vdmkit.training import TrainState, session
@@ -71,11 +71,20 @@ def run_recipe(
         made = replace(made, run=start.origin["run"], sessions=[*made.sessions, now])
         folder.record(replace(made, kept=keep(folder, known), newest_checkpoint=newest))
         if progress == "auto":
-            begun = f"continuing {folder.path} from step {now['from_step']:,}\n" if start.restored else ""
+            begun = _begun(folder, start, recipe.training.steps)
             print(f"{begun}train  {train.identity}\ntest   {test.identity}", file=sys.stderr)
         with closing(MetricLog(folder.path, step=int(start.state.step))) as log:
             training = Training(recipe, folder, test, start, log, progress)
             return _close(training, training.run(), known)
+
+
+def _begun(folder: RunFolder, start: Start, last: int) -> str:
+    step = int(start.state.step)
+    if not start.restored:
+        return ""
+    if step >= last:
+        return f"{folder.path} is trained to its last step, {step:,}; it is evaluated and sampled again\n"
+    return f"continuing {folder.path} from step {step:,}\n"
 
 
 def _close(training: Training, state: TrainState, known: TrainedOn) -> LikelihoodReport:

@@ -3,7 +3,7 @@
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
@@ -42,6 +42,12 @@ class Measurement:
     kernels: Mapping[str, AbstractKernel]
     left_out: tuple[str, ...]
     key: PRNGKeyArray
+
+    def without(self, problems: Mapping[str, str]) -> "Measurement":
+        """Returns the measurement without some kernels; `problems` gives the reasons by name."""
+        kernels = {name: kernel for name, kernel in self.kernels.items() if name not in problems}
+        reasons = [f"kernel {name}: {problem}" for name, problem in problems.items()]
+        return replace(self, kernels=kernels, left_out=(*self.left_out, *reasons))
 
     def evaluations(self, number: int) -> int:
         """Returns the number of evaluations of the network at one of the gammas."""

@@ -29,6 +29,7 @@ from vdmkit.testing._recipe import (
     check_measurement_of_recipe,
     check_model_of_recipe,
     check_training_of_recipe,
+    problems_of_kernels,
 )
 from vdmkit.testing._sampling import check_sampler
 
@@ -63,4 +64,5 @@ __all__ = [
     "checks_of_model",
     "gammas_between",
     "latents_of",
+    "problems_of_kernels",
 ]

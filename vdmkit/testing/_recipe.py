@@ -4,7 +4,7 @@
 The checks are those of `vdmkit.testing`, on the run's own components, parameters and images.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +18,12 @@ from vdmkit.assembly import build_estimator, build_optimizer
 from vdmkit.data import AbstractSource, Images
 from vdmkit.devices import precisely
 from vdmkit.errors import ConformanceError, RecipeError, UntrustedError
+from vdmkit.kernel import AbstractKernel
 from vdmkit.likelihood import ImportanceWeighted, VariationalBound
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import AbstractSchedule, check_increasing, ends_of
 from vdmkit.recipe import Recipe
-from vdmkit.registry import Choice, Component
+from vdmkit.registry import Choice, Component, registry
 from vdmkit.testing._data import check_augmentation, check_images, check_loads_again
 from vdmkit.testing._estimator import check_estimator, check_estimator_of_model
 from vdmkit.testing._model import (
@@ -85,6 +86,19 @@ def check_model_of_recipe(
     if differentiated:
         checks.append((choices.network.component, lambda: check_derivative_of_model(model, latents)))
     return _run(checks) + _of_exact_likelihood(recipe)
+
+
+@precisely
+def problems_of_kernels(
+    model: DiffusionModel, pixels: Real[np.ndarray, "n h w c"], kernels: Mapping[str, AbstractKernel]
+) -> dict[str, str]:
+    """Returns what is wrong with kernels on latents of images, by their names, which those without problems lack."""
+    latents = latents_of(_fetched(model), pixels)
+    found = {
+        name: _findings(registry("kernel").get(name), lambda kernel=kernel: check_kernel_of_model(kernel, latents))
+        for name, kernel in kernels.items()
+    }
+    return {name: " ".join(findings.problems) for name, findings in found.items() if findings.problems}
 
 
 def _of_exact_likelihood(recipe: Recipe) -> Findings:
