@@ -4,8 +4,10 @@
 The checks are those of `vdmkit.testing`, on the run's own components, parameters and images.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +40,7 @@ from vdmkit.testing._optimizer import check_optimizer
 from vdmkit.testing._sampling import check_sampler
 
 _FEW = 16  # training images on which augmentations are checked
+_TURN = 0.1  # seconds
 _SIDE = 3  # side of the synthetic images on which estimators are checked
 _NO_DERIVATIVE = (VariationalBound, ImportanceWeighted)  # estimators that never differentiate the network
 Checked = tuple[Component, Callable[[], object]]
@@ -125,7 +128,7 @@ def check_measurement_of_recipe(recipe: Recipe, model: DiffusionModel, test: Ima
     """
     differentiated = not isinstance(build_estimator(recipe, test.levels), _NO_DERIVATIVE)
     grids = _checks_of_grids(_grids_of_measurement(recipe), model.schedule)
-    with ThreadPoolExecutor(1) as aside:  # compilation, which takes most of the time, can use another core
+    with _threads(1) as aside:  # compilation, which takes most of the time, can use another core
         estimator = aside.submit(check_estimator_of_recipe, recipe, model)
         found = check_model_of_recipe(recipe, model, test.pixels, differentiated=differentiated) + _run(grids)
         return found if found.problems else found + estimator.result()
@@ -205,8 +208,20 @@ def _kernels(recipe: Recipe) -> list[Choice]:
     return trained + [one for one in measured if one not in trained]
 
 
+@contextmanager
+def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Yields threads that seldom take turns: while one compiles another traces, but two that trace slow each other."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN)
+    try:
+        with ThreadPoolExecutor(count) as pool:
+            yield pool
+    finally:
+        sys.setswitchinterval(before)
+
+
 def _run(checks: Iterable[Checked]) -> Findings:
-    with ThreadPoolExecutor(2) as pool:
+    with _threads(2) as pool:
         return sum(pool.map(lambda checked: _findings(*checked), checks), Findings())
 
 
