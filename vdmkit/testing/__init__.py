@@ -9,6 +9,7 @@ from vdmkit.testing._data import check_augmentation, check_data, check_images, c
 from vdmkit.testing._denoiser import check_network, check_prediction
 from vdmkit.testing._derivative import check_derivative
 from vdmkit.testing._estimator import check_estimator
+from vdmkit.testing._findings import Findings
 from vdmkit.testing._kernel import check_kernel
 from vdmkit.testing._model import (
     Latents,
@@ -23,7 +24,6 @@ from vdmkit.testing._objective import check_time_sampler, check_weighting
 from vdmkit.testing._observation import check_observation
 from vdmkit.testing._optimizer import check_optimizer
 from vdmkit.testing._recipe import (
-    Findings,
     check_data_of_recipe,
     check_estimator_of_recipe,
     check_measurement_of_recipe,

@@ -4,11 +4,7 @@
 The checks are those of `vdmkit.testing`, on the run's own components, parameters and images.
 """
 
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -19,15 +15,15 @@ from jaxtyping import Real
 from vdmkit.assembly import build_estimator, build_optimizer
 from vdmkit.data import AbstractSource, Images
 from vdmkit.devices import precisely
-from vdmkit.errors import ConformanceError, RecipeError, UntrustedError
 from vdmkit.kernel import AbstractKernel
 from vdmkit.likelihood import ImportanceWeighted, VariationalBound
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import AbstractSchedule, check_increasing, ends_of
 from vdmkit.recipe import Recipe
-from vdmkit.registry import Choice, Component, registry
+from vdmkit.registry import Choice, registry
 from vdmkit.testing._data import check_augmentation, check_images, check_loads_again
 from vdmkit.testing._estimator import check_estimator, check_estimator_of_model
+from vdmkit.testing._findings import Checked, Findings, findings_of, run_checks, threads
 from vdmkit.testing._model import (
     check_derivative_of_model,
     check_kernel_of_model,
@@ -40,33 +36,8 @@ from vdmkit.testing._optimizer import check_optimizer
 from vdmkit.testing._sampling import check_sampler
 
 _FEW = 16  # training images on which augmentations are checked
-_TURN = 0.1  # seconds
 _SIDE = 3  # side of the synthetic images on which estimators are checked
 _NO_DERIVATIVE = (VariationalBound, ImportanceWeighted)  # estimators that never differentiate the network
-Checked = tuple[Component, Callable[[], object]]
-"""A component and its check, which raises, or returns False if the sum of probabilities could not be checked."""
-
-
-@dataclass(frozen=True)
-class Findings:
-    """Problems of components, and remarks to print beside a number, in sentences."""
-
-    problems: tuple[str, ...] = ()
-    remarks: tuple[str, ...] = ()
-
-    def refuse(self) -> "Findings":
-        """Returns the findings. Raises UntrustedError if there are problems."""
-        if self.problems:
-            raise UntrustedError(
-                f"no number of this model can be trusted: {' '.join(self.problems)} "
-                "Correct the component, or choose another."
-            )
-        return self
-
-    def __add__(self, other: "Findings") -> "Findings":
-        """Joins two findings, each sentence once."""
-        pairs = (self.problems, other.problems), (self.remarks, other.remarks)
-        return Findings(*(tuple(dict.fromkeys(mine + others)) for mine, others in pairs))
 
 
 @precisely
@@ -88,7 +59,7 @@ def check_model_of_recipe(
     ]
     if differentiated:
         checks.append((choices.network.component, lambda: check_derivative_of_model(model, latents)))
-    return _run(checks) + _of_exact_likelihood(recipe)
+    return run_checks(checks) + _of_exact_likelihood(recipe)
 
 
 @precisely
@@ -98,7 +69,7 @@ def problems_of_kernels(
     """Returns what is wrong with kernels on latents of images, by their names, which those without problems lack."""
     latents = latents_of(_fetched(model), pixels)
     found = {
-        name: _findings(registry("kernel").get(name), lambda kernel=kernel: check_kernel_of_model(kernel, latents))
+        name: findings_of(registry("kernel").get(name), lambda kernel=kernel: check_kernel_of_model(kernel, latents))
         for name, kernel in kernels.items()
     }
     return {name: " ".join(findings.problems) for name, findings in found.items() if findings.problems}
@@ -128,9 +99,9 @@ def check_measurement_of_recipe(recipe: Recipe, model: DiffusionModel, test: Ima
     """
     differentiated = not isinstance(build_estimator(recipe, test.levels), _NO_DERIVATIVE)
     grids = _checks_of_grids(_grids_of_measurement(recipe), model.schedule)
-    with _threads(1) as aside:  # compilation, which takes most of the time, can use another core
+    with threads(1) as aside:  # compilation, which takes most of the time, can use another core
         estimator = aside.submit(check_estimator_of_recipe, recipe, model)
-        found = check_model_of_recipe(recipe, model, test.pixels, differentiated=differentiated) + _run(grids)
+        found = check_model_of_recipe(recipe, model, test.pixels, differentiated=differentiated) + run_checks(grids)
         return found if found.problems else found + estimator.result()
 
 
@@ -143,7 +114,7 @@ def check_estimator_of_recipe(recipe: Recipe, model: DiffusionModel) -> Findings
     estimator, ends = build_estimator(recipe, levels), ends_of(model.schedule)
     height, width, channels = model.shape
     shape = min(height, _SIDE), min(width, _SIDE), min(channels, _SIDE)
-    return _run(
+    return run_checks(
         [
             (component, lambda: check_estimator(estimator, levels, shape, ends)),
             (component, lambda: check_estimator_of_model(estimator, model)),
@@ -155,12 +126,12 @@ def check_data_of_recipe(recipe: Recipe, source: AbstractSource, *splits: Images
     """Checks images against their source and their identity, and that the last split loads again with equal pixels."""
     component = recipe.data.component
     checks = [(component, lambda images=images: check_images(source, images)) for images in splits]
-    return _run([*checks, (component, lambda: check_loads_again(source, splits[-1]))])
+    return run_checks([*checks, (component, lambda: check_loads_again(source, splits[-1]))])
 
 
 def check_training_of_recipe(recipe: Recipe, train: Images) -> Findings:
     """Checks the components that training and sampling use besides the model."""
-    return _run(_checks_of_training(recipe, train))
+    return run_checks(_checks_of_training(recipe, train))
 
 
 def _checks_of_training(recipe: Recipe, train: Images) -> Iterator[Checked]:
@@ -206,41 +177,3 @@ def _kernels(recipe: Recipe) -> list[Choice]:
     trained = [recipe.objective.kernel] if recipe.objective.steps else []
     measured = [one for one in recipe.likelihood.estimator.nested() if one.kind == "kernel"]
     return trained + [one for one in measured if one not in trained]
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Yields threads that seldom take turns: while one compiles another traces, but two that trace slow each other."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(_TURN)
-    try:
-        with ThreadPoolExecutor(count) as pool:
-            yield pool
-    finally:
-        sys.setswitchinterval(before)
-
-
-def _run(checks: Iterable[Checked]) -> Findings:
-    with _threads(2) as pool:
-        return sum(pool.map(lambda checked: _findings(*checked), checks), Findings())
-
-
-@precisely  # in the threads of `_run`
-def _findings(component: Component, check: Callable[[], object]) -> Findings:
-    """Returns the problems of a component. A mistake in the recipe is raised instead.
-
-    Raises:
-        RecipeError: a component of vdmkit refuses the recipe's values.
-        PluginError: a plugin fails.
-    """
-    try:
-        with component.named("cannot be checked"):
-            if check() is False:  # only the check of an observation returns False
-                return Findings(remarks=(f"It was not checked whether the probabilities of {component} sum to 1.",))
-    except ConformanceError as error:
-        return Findings((f"{component}: {error}",))
-    except RecipeError as error:
-        if component.origin == "vdmkit":
-            raise
-        return Findings((str(error),))
-    return Findings()
