@@ -34,7 +34,7 @@ def test_the_python_shown_runs(tmp_path, monkeypatch, capsys):
     exec(SNIPPETS[1], names | {"MyNetwork": lambda: run.model.network})
 
 
-@pytest.mark.system
+@pytest.mark.slow
 def test_the_component_shown_trains(tmp_path):
     """False if the one-file schedule of the README, copied as it stands, did not train by the command below it."""
     (tmp_path / "bent.py").write_text(SNIPPETS[2])

@@ -54,7 +54,7 @@ def settings(words: list[str]) -> list[str]:
     return [word for key in keys for word in ("--set", key)]
 
 
-@pytest.mark.system
+@pytest.mark.slow
 def test_its_code_and_commands_run(folder, vdmkit_in, monkeypatch):
     """False if a reader who copies files and commands in their order met an error."""
     program, printed = vdmkit_in(folder), []

@@ -100,6 +100,7 @@ def test_everything_else_works(processes, packages, tiny):
     assert "'vdmkit-a-good'" in reason
 
 
+@pytest.mark.slow
 def test_a_package_that_takes_the_name_of_a_run_s_file(processes, tiny):
     """A run made with a plugin file would be unreadable, or read by other code, once a package has its name."""
     file = processes.cwd / "straight.py"

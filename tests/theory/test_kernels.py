@@ -215,8 +215,8 @@ def test_what_a_kernel_refuses() -> None:
     assert Choice("kernel", "gaussian").build() == GaussianKernel()
 
 
-@pytest.mark.parametrize("oracle", ["mixture", "gaussian", pytest.param("gaussian_continuous", marks=pytest.mark.slow)])
-@pytest.mark.statistical
+@pytest.mark.parametrize("oracle", ["mixture", "gaussian", "gaussian_continuous"])
+@pytest.mark.slow
 def test_no_bound_of_an_oracle_is_below_the_truth(oracle: str) -> None:
     """False if a kernel gave data of known -log P fewer bits than they have, of dependent pixels too."""
     recipe = load_recipe(RECIPES / f"oracle_{oracle}.toml")
