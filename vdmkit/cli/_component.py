@@ -20,15 +20,16 @@ Kernel = Annotated[
         "Default: as trained, or gaussian.",
     ),
 ]
-Grid = Annotated[
-    str | None,
-    typer.Option(
-        "--grid",
-        metavar="NAME|FILE.toml",
-        help="The gammas of T steps: a name that `vdmkit list grid` shows, or a file that `vdmkit study` saves. "
-        "Default: as trained, or even in t.",
-    ),
-]
+
+
+def grid_option(default: str) -> Any:
+    """Returns the option `--grid`; `default` says what holds without it."""
+    where = "a name that `vdmkit list grid` shows, or a file that `vdmkit study` saves"
+    text = f"The gammas of T steps: {where}. Default: {default}."
+    return typer.Option("--grid", metavar="NAME|FILE.toml", help=text)
+
+
+Grid = Annotated[str | None, grid_option("as trained, or even in t")]
 
 
 def component(option: str, name: str) -> dict[str, Any]:

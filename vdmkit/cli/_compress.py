@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vdmkit.cli._component import of_estimator
+from vdmkit.cli._component import grid_option, of_estimator
 from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step
 from vdmkit.errors import DataError, RecipeError
 
@@ -31,15 +31,7 @@ Kernel = Annotated[
         "trained; after training in continuous time mixture if the prediction is over levels, else gaussian.",
     ),
 ]
-Grid = Annotated[
-    str | None,
-    typer.Option(
-        "--grid",
-        metavar="NAME|FILE.toml",
-        help="The gammas of T steps: a name that `vdmkit list grid` shows, or a file that `vdmkit study` saves. "
-        "Default: as trained, or even in gamma.",
-    ),
-]
+Grid = Annotated[str | None, grid_option("as trained, or even in gamma")]
 ChosenProfile = Annotated[
     Literal["portable", "host"],
     typer.Option("--profile", help="portable: float64, for all machines. host: float32, for this machine alone."),
