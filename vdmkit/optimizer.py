@@ -4,6 +4,7 @@
 from typing import Annotated, Any, Literal
 
 import jax
+import jax.numpy as jnp
 import optax
 from annotated_types import Ge, Gt, Le
 from jaxtyping import PyTree
@@ -39,10 +40,9 @@ def adamw(
 
 def learning_rates(steps: int, learning_rate: float, warmup_steps: int, decay: str) -> optax.Schedule:
     """Returns the learning rate as a function of the number of updates made before."""
-    if decay == "cosine":
-        after_warmup = optax.cosine_decay_schedule(learning_rate, max(steps - warmup_steps, 1))
-    else:
-        after_warmup = optax.constant_schedule(learning_rate)
+    if decay == "none":  # one operation: the compiler repeats it in the update of every parameter
+        return lambda count: learning_rate * (jnp.minimum(count / warmup_steps, 1) if warmup_steps else 1)
+    after_warmup = optax.cosine_decay_schedule(learning_rate, max(steps - warmup_steps, 1))
     warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
     return optax.join_schedules([warmup, after_warmup], [warmup_steps])
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The encoding of levels and the decoder p(x | z_0)."""
 
+import math
+import re
 from pathlib import Path
 
 import equinox as eqx
@@ -117,3 +119,42 @@ def test_predictions_of_levels_know_where_these_lie() -> None:
     recipe = load_recipe(RECIPES / "oracle_gaussian.toml", ["model.observation.name=discretised_gaussian"])
     with pytest.raises(RecipeError, match="the observation puts them elsewhere"):
         state_like(recipe, (4, 4, 1), 17)
+
+
+GAMMA_0 = (-13.3, -11.2, -11.0, -9.0, 2.0)  # below about -11.1, 256 levels are summed in a window around z_0
+
+
+@pytest.mark.parametrize("gamma_0", GAMMA_0)
+def test_a_window_of_levels_is_exact(gamma_0: float) -> None:
+    """False if the levels that the sum leaves out counted, in the reconstruction term or in its gradients."""
+    observation = CategoricalObservation(256)
+    image, eps = _image_and_noise()
+
+    def loss(gamma_0: Array, eps: Array, *, of_all: bool) -> Array:
+        z_0 = observation.encode(image) + jnp.exp(gamma_0 / 2) * eps
+        if not of_all:
+            return observation.log_prob(image, z_0, gamma_0, not_asked)
+        log_probs = observation.log_probs(z_0, gamma_0, not_asked)
+        return jnp.take_along_axis(log_probs, image[..., None].astype(int), axis=-1).sum()
+
+    found, expected = (
+        jax.value_and_grad(lambda *a, of=of: loss(*a, of_all=of), (0, 1))(jnp.array(gamma_0), eps)
+        for of in (False, True)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), found, expected)  # roundings
+
+
+def test_the_reconstruction_term_never_holds_all_levels() -> None:
+    """False if training needed the memory of 256 numbers for each pixel of a batch."""
+    observation = CategoricalObservation(256)
+    image, eps = _image_and_noise()
+    gradient = jax.grad(lambda z_0: observation.log_prob(image, z_0, jnp.array(-9.0), not_asked))
+    shapes = re.findall(r"f64\[([\d,]+)\]", jax.jit(gradient).lower(eps).compile().as_text())
+    largest = max(math.prod(map(int, shape.split(","))) for shape in shapes)
+    assert largest == 16 * eps.size  # the levels of a block
+
+
+def _image_and_noise() -> tuple[Array, Array]:
+    rng = np.random.default_rng(0)
+    image = jnp.asarray(rng.integers(256, size=(8, 8, 3)), jnp.uint8)
+    return image, jnp.asarray(1.5 * rng.standard_normal(image.shape))

@@ -4,7 +4,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from vdmkit.typing import Image
 
@@ -18,6 +18,7 @@ EPSILON = 1e-6
 """Flax's default and the authors'; other frameworks use 1e-5, which does not reproduce their numbers."""
 
 Heads = Float[Array, "n heads size"]
+Kept = Bool[Array, "h w c"] | None
 
 
 class Dense(eqx.Module):
@@ -99,15 +100,15 @@ class GroupNorm(eqx.Module):
 
     def __call__(self, x: Image) -> Image:
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # bfloat16 would lose the sums
-        centred = wide - self._group_mean(wide)
-        variance = self._group_mean(jnp.square(centred))
-        return (centred * (self.scale * jax.lax.rsqrt(variance + EPSILON)) + self.bias).astype(x.dtype)
+        mean, square = (self._group_mean(values) for values in (wide, jnp.square(wide)))
+        # The mean of squares, as in Flax, takes one pass over x, and keeps its gradient apart from the residual sums.
+        variance = jnp.maximum(square - jnp.square(mean), 0)
+        return ((wide - mean) * (self.scale * jax.lax.rsqrt(variance + EPSILON)) + self.bias).astype(x.dtype)
 
     def _group_mean(self, x: Image) -> Float[Array, " c"]:
-        """Returns the mean of each channel's group. It reduces over pixels first to keep the channels contiguous."""
-        per_channel = jnp.mean(x, axis=(0, 1))
-        per_group = jnp.mean(per_channel.reshape(self.groups, -1), axis=1)
-        return jnp.repeat(per_group, per_channel.size // self.groups)
+        """Returns, for each channel, the mean over the pixels and channels of its group."""
+        size = x.shape[-1] // self.groups
+        return jnp.repeat(jnp.mean(x.reshape(-1, self.groups, size), axis=(0, 2)), size)
 
 
 class Attention(eqx.Module):
@@ -141,8 +142,10 @@ class Attention(eqx.Module):
 def _attend(q: Heads, k: Heads, v: Heads) -> Heads:
     """Computes dot-product attention; `jax.nn.dot_product_attention` takes the softmax in float32 even for float64."""
     wide = jnp.promote_types(q.dtype, jnp.float32)
-    logits = jnp.einsum("tnh,snh->nts", q, k, preferred_element_type=wide) * (q.shape[-1] ** -0.5)
-    return jnp.einsum("nts,snh->tnh", jax.nn.softmax(logits).astype(v.dtype), v)
+    # Keys and values last in tokens: the gradient then transposes them, and not the matrix of weights.
+    k, v = (jnp.transpose(x, (1, 2, 0)) for x in (k, v))
+    logits = jnp.einsum("tnh,nhs->nts", q * (q.shape[-1] ** -0.5), k, preferred_element_type=wide)
+    return jnp.einsum("nts,nhs->tnh", jax.nn.softmax(logits).astype(v.dtype), v)
 
 
 class ModulatedBlock(eqx.Module):
@@ -182,7 +185,7 @@ class ModulatedBlock(eqx.Module):
 class ResidualBlock(eqx.Module):
     """The paper's residual block: two convolutions with the conditioning vector added between them.
 
-    Untrained, it returns the shortcut only.
+    Untrained, it returns the shortcut only. Dropout leaves the activations that are `kept`, all of them for None.
     """
 
     norm1: GroupNorm
@@ -203,12 +206,10 @@ class ResidualBlock(eqx.Module):
         self.shortcut = Dense(inputs, outputs, shortcut_key) if inputs != outputs else None
         self.dropout = dropout
 
-    def __call__(
-        self, x: Float[Array, "h w i"], cond: Float[Array, " width"], *, key: PRNGKeyArray | None
-    ) -> Float[Array, "h w o"]:
+    def __call__(self, x: Float[Array, "h w i"], cond: Float[Array, " width"], kept: Kept) -> Float[Array, "h w o"]:
         h = self.conv1(jax.nn.silu(self.norm1(x))) + self.cond_proj(cond)
         h = jax.nn.silu(self.norm2(h))
-        h = eqx.nn.Dropout(self.dropout)(h, key=key, inference=key is None)
+        h = h if kept is None else jnp.where(kept, h / (1 - self.dropout), 0)
         return self.conv2(h) + (x if self.shortcut is None else self.shortcut(x))
 
 
@@ -225,10 +226,8 @@ class Stage(eqx.Module):
         self.block = ResidualBlock(inputs, outputs, width, block_key, groups=groups, dropout=dropout)
         self.attention = Attention(outputs, attention_key, groups=groups) if attention else None
 
-    def __call__(
-        self, x: Float[Array, "h w i"], cond: Float[Array, " width"], *, key: PRNGKeyArray | None
-    ) -> Float[Array, "h w o"]:
-        h = self.block(x, cond, key=key)
+    def __call__(self, x: Float[Array, "h w i"], cond: Float[Array, " width"], kept: Kept) -> Float[Array, "h w o"]:
+        h = self.block(x, cond, kept)
         return h if self.attention is None else self.attention(h)
 
 

@@ -65,7 +65,7 @@ class Update(eqx.Module):
         with multiplying(self.matmul_precision):
             gradient, (metrics, bound) = self.gradient(state.model, state.objective, batch, draws, key=key_dropout)
         state = self.apply(state, gradient, state.objective.after(draws, bound))
-        return state, {**metrics, "gradient": optax.tree.norm(gradient)}
+        return state, {**metrics, "gradient": _norm(gradient)}
 
     def apply(self, state: TrainState, gradient: PyTree, objective: Objective) -> TrainState:
         """Applies the optimiser's update, then ema + (1 - decay) (params - ema). `objective` is the next step's."""
@@ -77,6 +77,11 @@ class Update(eqx.Module):
         params = eqx.filter(model, eqx.is_inexact_array)
         ema = jax.tree.map(lambda average, new: average + rate * (new - average), state.ema, params)
         return TrainState(model, ema, opt_state, state.step + 1, objective)
+
+
+def _norm(tree: PyTree) -> Scalar:
+    """Returns the Euclidean norm by dot products; reductions take a third longer to compile."""
+    return jnp.sqrt(sum((jnp.tensordot(leaf, leaf, leaf.ndim) for leaf in jax.tree.leaves(tree)), jnp.zeros(())))
 
 
 @eqx.filter_jit(donate="all-except-first")
