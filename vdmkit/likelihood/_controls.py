@@ -17,7 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Real
+from scipy.linalg import eigh
 
+from vdmkit.data import Pixels
 from vdmkit.denoiser import Categorical
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import diffuse
@@ -72,14 +74,15 @@ class Controls(eqx.Module):
         return loss(eps) - jax.lax.map(loss, free).mean()
 
 
-def fit_controls(model: DiffusionModel, images: Real[np.ndarray, "n h w c"]) -> Controls:
+def fit_controls(model: DiffusionModel, pixels: Pixels) -> Controls:
     """Fits the control variates to these images, at most 2,000 of them."""
-    images = images[:: -(-len(images) // _FITTED_IMAGES)]
+    images = pixels[:: -(-len(pixels) // _FITTED_IMAGES)]
     x = np.asarray(jax.vmap(model.observation.encode)(jnp.asarray(images)), np.float64).reshape(len(images), -1)
     mean = x.mean(0)
-    variances, axes = (x - mean).var(0), None
-    if x.shape[1] <= _LARGEST_COVARIANCE:
-        variances, axes = np.linalg.eigh((x - mean).T @ (x - mean) / len(x))
+    x -= mean
+    variances, axes = x.var(0), None
+    if x.shape[1] <= _LARGEST_COVARIANCE:  # by a solver that needs little memory besides, and in place
+        variances, axes = eigh((x.T @ x).T / len(x), driver="evr", overwrite_a=True, check_finite=False)
     variances = np.maximum(variances, _VARIANCE_FLOOR * max(variances.max(), _VARIANCE_FLOOR))
     axes = None if axes is None else jnp.asarray(axes, float)
     independent = _independent(images, model.observation.levels)
