@@ -70,9 +70,9 @@ class Packing:
         identity, levels = images.identity, self.begun.levels
         pixels = shards(self.folder, files, self.begun.format, self.shape, levels)
         found = check_identity(self.folder, pixels, identity, levels, advance)
-        prints = self._array(f"{identity.split}-prints.npy", found)
+        prints = self._array(f"prints-{identity.split}.npy", found)
         labels = images.labels
-        kept = None if labels is None else self._array(f"{identity.split}-labels.npy", labels)
+        kept = None if labels is None else self._array(f"labels-{identity.split}.npy", labels)
         return PackedSplit(identity, files, prints, kept)
 
     def _array(self, name: str, array: np.ndarray) -> StoredFile:

@@ -81,7 +81,7 @@ def blocks(pixels: Pixels) -> Iterator[Real[np.ndarray, "m h w c"]]:
         yield pixels[start : start + rows]
 
 
-def select(pixels: Pixels, index: Int[np.ndarray, " m"]) -> Pixels:
+def select(pixels: Pixels, index: Int[np.ndarray, " m"]) -> Real[np.ndarray | AbstractPixels, "m h w c"]:
     """Returns the images with these numbers, without reading those that are not in memory."""
     return pixels[index] if isinstance(pixels, np.ndarray) else _Selected(pixels, index)
 
