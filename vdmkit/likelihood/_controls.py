@@ -81,8 +81,11 @@ def fit_controls(model: DiffusionModel, pixels: Pixels) -> Controls:
     mean = x.mean(0)
     x -= mean
     variances, axes = x.var(0), None
-    if x.shape[1] <= _LARGEST_COVARIANCE:  # by a solver that needs little memory besides, and in place
-        variances, axes = eigh((x.T @ x).T / len(x), driver="evr", overwrite_a=True, check_finite=False)
+    if x.shape[1] <= _LARGEST_COVARIANCE:
+        covariance = (x.T @ x).T
+        covariance /= len(images)
+        del x  # the solver needs twice the covariance: three times with numpy's
+        variances, axes = eigh(covariance, driver="evr", overwrite_a=True, check_finite=False)
     variances = np.maximum(variances, _VARIANCE_FLOOR * max(variances.max(), _VARIANCE_FLOOR))
     axes = None if axes is None else jnp.asarray(axes, float)
     independent = _independent(images, model.observation.levels)
