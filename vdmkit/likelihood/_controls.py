@@ -77,7 +77,7 @@ class Controls(eqx.Module):
 def fit_controls(model: DiffusionModel, pixels: Pixels) -> Controls:
     """Fits the control variates to these images, at most 2,000 of them."""
     images = pixels[:: -(-len(pixels) // _FITTED_IMAGES)]
-    x = np.asarray(jax.vmap(model.observation.encode)(jnp.asarray(images)), np.float64).reshape(len(images), -1)
+    x = np.array(jax.vmap(model.observation.encode)(jnp.asarray(images)), np.float64).reshape(len(images), -1)
     mean = x.mean(0)
     x -= mean
     variances, axes = x.var(0), None
