@@ -77,19 +77,30 @@ class Controls(eqx.Module):
 def fit_controls(model: DiffusionModel, pixels: Pixels) -> Controls:
     """Fits the control variates to these images, at most 2,000 of them."""
     images = pixels[:: -(-len(pixels) // _FITTED_IMAGES)]
-    x = np.array(jax.vmap(model.observation.encode)(jnp.asarray(images)), np.float64).reshape(len(images), -1)
-    mean = x.mean(0)
-    x -= mean
-    variances, axes = x.var(0), None
-    if x.shape[1] <= _LARGEST_COVARIANCE:
-        covariance = (x.T @ x).T
-        covariance /= len(images)
-        del x  # the solver needs twice the covariance: three times with numpy's
-        variances, axes = eigh(covariance, driver="evr", overwrite_a=True, check_finite=False)
+    mean, variances, axes = _moments(model, images)
     variances = np.maximum(variances, _VARIANCE_FLOOR * max(variances.max(), _VARIANCE_FLOOR))
     axes = None if axes is None else jnp.asarray(axes, float)
     independent = _independent(images, model.observation.levels)
     return Controls(jnp.asarray(mean, float), axes, jnp.asarray(variances, float), independent)
+
+
+def _moments(
+    model: DiffusionModel, images: Real[np.ndarray, "n h w c"]
+) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"], Float[np.ndarray, "d d"] | None]:
+    """Returns mean, variances and principal axes, or the pixels' variances and None in many dimensions.
+
+    It needs the memory of two covariances at most, because a pilot should not need more than the estimates.
+    """
+    x = np.array(jax.vmap(model.observation.encode)(jnp.asarray(images)), np.float64).reshape(len(images), -1)
+    mean = x.mean(0)
+    x -= mean
+    if x.shape[1] > _LARGEST_COVARIANCE:
+        return mean, x.var(0), None
+    covariance = (x.T @ x).T
+    covariance /= len(x)
+    del x
+    variances, axes = eigh(covariance, driver="evr", overwrite_a=True, check_finite=False)
+    return mean, variances, axes
 
 
 def _independent(images: Real[np.ndarray, "n h w c"], levels: int) -> Categorical | None:
