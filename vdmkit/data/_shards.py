@@ -4,7 +4,6 @@
 import functools
 import io
 import math
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -108,13 +107,13 @@ class Shards(AbstractPixels):
     def _from_npy(self, path: Path, count: int, places: Int[np.ndarray, " m"]) -> bytearray:
         size, first = math.prod(self.image) * self.kind.itemsize, len(_header((count, *self.image), self.kind))
         data = bytearray(len(places) * size)
-        view, row = memoryview(data), 0
+        starts = np.flatnonzero(np.diff(places, prepend=-2) != 1)  # of runs of neighbours, which are read at once
+        ends, view = np.append(starts[1:], len(places)), memoryview(data)
         with _reading(path), path.open("rb", buffering=0) as file:
-            for run in np.split(places, np.flatnonzero(np.diff(places) != 1) + 1):
-                part = view[row * size : (row + len(run)) * size]
-                if os.preadv(file.fileno(), [part], first + int(run[0]) * size) != len(part):
+            for start, end, place in zip(starts.tolist(), ends.tolist(), places[starts].tolist(), strict=True):
+                file.seek(first + place * size)
+                if file.readinto(view[start * size : end * size]) != (end - start) * size:
                     raise DataError(f"{path}: ends too soon. {_VERIFY}")
-                row += len(run)
         return data
 
     def _records(self, path: Path, places: Int[np.ndarray, " m"]) -> bytes:
