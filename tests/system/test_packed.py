@@ -60,7 +60,7 @@ atexit.register(lambda: Path("peak").write_text(str(resource.getrusage(resource.
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_images(processes):
-    """A data set that does not fit in memory could be packed, and not trained on. No test set is large enough for a pilot."""
+    """A data set that does not fit in memory could be packed, and not trained on. Neither test set has a pilot."""
     (processes.cwd / "peak.py").write_text(PEAK)
     base = Path(__file__).parent / "tiny.toml"
     (processes.cwd / "tiny.toml").write_text(

@@ -17,7 +17,7 @@ from vdmkit.likelihood._loss import AbstractLoss
 from vdmkit.model import DiffusionModel
 from vdmkit.objective import reconstruction_loss
 
-_IMAGES, _NODES, _AT_ONCE = 48, 24, 8
+_IMAGES, _NODES, _AT_ONCE = 48, 24, 16
 _LEAST = 0.1  # size of a control variate relative to that of the loss
 MOST_EVALUATIONS = 2 * _IMAGES * _NODES
 
