@@ -103,7 +103,7 @@ def test_batch_sizes_that_do_not_divide_are_refused(images: Images, batch_size: 
 
 def test_level_counts_are_histograms_of_each_pixel(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     """False if the evidence of the categorical prediction were counted at the wrong pixel, channel or level."""
-    monkeypatch.setattr("vdmkit.data._counts._CHUNK", 4)
+    monkeypatch.setattr("vdmkit.data._pixels._VALUES", 4 * images.pixels[0].size)
     counts = level_counts(images)
     expected = (images.pixels[..., None] == np.arange(256)).sum(axis=0)
     np.testing.assert_array_equal(counts, expected)

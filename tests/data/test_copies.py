@@ -116,7 +116,7 @@ def test_sketches_do_not_depend_on_how_many_images_are_read_at_once(colour, monk
     """False if the sketch of an image depended on its neighbours, or a lazy source were read as a whole."""
     train, _ = colour
     expected = prints_of(train)
-    monkeypatch.setattr("vdmkit.data._copies._CHUNK", 7 * train.pixels[0].size)
+    monkeypatch.setattr("vdmkit.data._pixels._VALUES", 7 * train.pixels[0].size)
     assert (prints_of(train) == expected).all()
 
 

@@ -26,7 +26,7 @@ def build_estimator(recipe: Recipe, levels: int) -> AbstractEstimator[Any]:
 def build_guidance(recipe: Recipe) -> Guidance | None:
     """Returns the labels of samples, or None. Raises RecipeError for labels that would not be used."""
     guidance, label = recipe.sampling.guidance, recipe.sampling.label
-    network, classes = recipe.model.network, recipe.data.build().classes
+    network = recipe.model.network
     if not guidance and label is None:
         return None
     key, value = ("guidance", f"{guidance:g}") if guidance else ("label", label)
@@ -35,6 +35,7 @@ def build_guidance(recipe: Recipe) -> Guidance | None:
             f"sampling.{key} = {value}: network {network.name!r} does not use labels. "
             f"Put it into network labelled, or remove sampling.{key}."
         )
+    classes = recipe.data.build().classes
     if not classes:
         raise RecipeError(f"sampling.{key} = {value}: data {recipe.data.name!r} have no labels. Remove this key.")
     if label is not None and label >= classes:

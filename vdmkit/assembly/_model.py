@@ -36,7 +36,7 @@ def build_model(recipe: Recipe, level_counts: Int[Array, "h w c v"], *, key: PRN
         shape=(h, w, c),
         outputs=prediction.outputs,
         gamma_range=(schedule.gamma_min, schedule.gamma_max),
-        classes=recipe.data.build().classes,
+        classes=_classes(recipe),
         key=fold_purpose(key, "network"),
     )
     observation = choices.observation.build(levels=levels)
@@ -52,6 +52,12 @@ def build_model(recipe: Recipe, level_counts: Int[Array, "h w c v"], *, key: PRN
         observation=observation,
         shape=(h, w, c),
     )
+
+
+def _classes(recipe: Recipe) -> int:
+    """Returns the number of labels if a network asks for it; else the data, which may not be here, are not asked."""
+    asked = any("classes" in one.component.injected for one in recipe.model.network.nested())
+    return recipe.data.build().classes if asked else 0
 
 
 def build_prediction(recipe: Recipe, level_counts: Int[Array, "h w c v"]) -> AbstractPrediction:

@@ -3,9 +3,9 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-from jaxtyping import Integer, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
+from vdmkit.data import Pixels
 from vdmkit.errors import UntrustedError
 from vdmkit.likelihood import VariationalBound, log_likelihood, sample_of
 from vdmkit.model import DiffusionModel
@@ -33,7 +33,7 @@ class Conversion:
 def check_same_bound(
     before: DiffusionModel,
     after: DiffusionModel,
-    pixels: Integer[np.ndarray, "n h w c"],
+    pixels: Pixels,
     *,
     steps: int,
     key: PRNGKeyArray,

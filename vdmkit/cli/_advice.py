@@ -18,6 +18,7 @@ _ALL = ("training.", "model.", "objective.", "optimizer.", "evaluation.", "sampl
 _SETS = {
     "run": _ALL,
     "check": _ALL,
+    "pack": ("data",),
     "evaluate": ("evaluation.", "data", "seed"),
     "likelihood": ("likelihood.", "data", "seed"),
     "study": ("likelihood.weights", "data", "seed"),

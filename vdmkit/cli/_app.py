@@ -19,6 +19,7 @@ from vdmkit.cli._commands import Commands
 from vdmkit.cli._compiled import keep_compiled
 from vdmkit.cli._compress import compress
 from vdmkit.cli._convert import convert
+from vdmkit.cli._data import pack, verify
 from vdmkit.cli._decompress import decompress
 from vdmkit.cli._evaluate import evaluate
 from vdmkit.cli._import import import_checkpoint
@@ -41,6 +42,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich would cost --help a tenth of a second
 )
+data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Pack images that do not fit in memory.")
+data.command()(stoppable(pack, "Files that were finished are kept: to go on, run the same command again."))
+data.command()(stoppable(verify))
 app.command()(stoppable(run, "What was saved is kept: to go on, run the same command again."))
 app.command()(stoppable(evaluate, "No result was written. Run the same command again to begin anew."))
 app.command()(stoppable(likelihood, "Batches that were done are kept: to go on, run the same command again."))
@@ -53,6 +57,7 @@ app.command()(stoppable(inspect))
 app.command()(stoppable(convert, _NEW_FOLDER))
 app.command()(stoppable(check))
 app.command()(stoppable(bench))
+app.add_typer(data, name="data")
 app.command("import")(stoppable(import_checkpoint, _NEW_FOLDER))
 app.command("list")(stoppable(list_components))
 app.command()(stoppable(new_plugin))

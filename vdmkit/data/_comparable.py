@@ -7,7 +7,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Real
 
-from vdmkit.data._copies import image_hashes
+from vdmkit.data._copies import hashes_of
+from vdmkit.data._pixels import AbstractPixels, blocks, select
 from vdmkit.data._source import Images
 from vdmkit.data._statistics import differences, statistics_of
 from vdmkit.data._trained_on import TrainedOn
@@ -30,8 +31,8 @@ def reasons_against(known: TrainedOn, test: Images) -> tuple[list[str], list[str
         return [], []
     reasons = [*_of_release(trained["name"], test.identity.name), *_of_scale(trained["low"], trained["high"], test)]
     # The statistical test assumes independent images, so copies of an image count once.
-    distinct = np.unique(image_hashes(test.pixels), return_index=True)[1]
-    found = [] if statistics is None else differences(statistics, statistics_of(test.pixels[np.sort(distinct)]))
+    distinct = np.sort(np.unique(hashes_of(test), return_index=True)[1])
+    found = [] if statistics is None else differences(statistics, statistics_of(select(test.pixels, distinct)))
     large = [f"the test images are unlike the training images: {one}." for one in found[:1] if one.large]
     small = [f"The test images differ a little from the training images: {one}." for one in found[:1] if not one.large]
     return [*reasons, *large], small
@@ -64,7 +65,7 @@ def _of_scale(low: float, high: float, test: Images) -> list[str]:
     ]
 
 
-def check_pixels(model: DiffusionModel, pixels: Real[Array | np.ndarray, "n h w c"]) -> None:
+def check_pixels(model: DiffusionModel, pixels: Real[Array | np.ndarray | AbstractPixels, "n h w c"]) -> None:
     """Raises DataError if the images differ from the model's in shape, type or range; under `jax.jit`, not in range."""
     levels, dtype = model.observation.levels, np.uint8 if model.observation.levels else np.float32
     if isinstance(pixels.dtype, np.dtype) and pixels.dtype == object:
@@ -76,7 +77,8 @@ def check_pixels(model: DiffusionModel, pixels: Real[Array | np.ndarray, "n h w 
         raise DataError(f"images of {pixels.dtype}: expected {dtype.__name__}, for {levels or 'no'} levels.{advice}")
     if isinstance(pixels, Tracer):
         return
-    if 0 < levels < 256 and len(pixels) and (highest := int(pixels.max())) >= levels:
+    parts = blocks(pixels) if isinstance(pixels, AbstractPixels) else [pixels]
+    if 0 < levels < 256 and len(pixels) and (highest := max(int(part.max()) for part in parts)) >= levels:
         raise DataError(f"a pixel is {highest}: expected 0..{levels - 1}.")
 
 

@@ -25,12 +25,12 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Bool, Int, Real, Shaped, UInt32, UInt64
 
+from vdmkit.data._pixels import Pixels, blocks
 from vdmkit.data._rank_test import chance_of_as_many
 from vdmkit.data._source import Images
 
 _BANDS, _AGREEING, _SUMS, _CELL = 8, 5, 4, 0.08
 _FEWEST_VALUES = 64
-_CHUNK = 1 << 22  # values that are read at once
 _CHANCE = 1e-6
 _PRINT = np.dtype([("hash", "<u8"), ("bands", "<u4", (_BANDS,))])
 
@@ -50,22 +50,31 @@ class Copies:
     held_out: bool | None
 
 
-def image_hashes(pixels: Real[np.ndarray, "n h w c"]) -> UInt64[np.ndarray, " n"]:
+def image_hashes(pixels: Pixels) -> UInt64[np.ndarray, " n"]:
     """Returns 64 bits of BLAKE2b of every image's bytes."""
-    digests = (hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).digest() for image in pixels)
+    images = (np.ascontiguousarray(image) for block in blocks(pixels) for image in block)
+    digests = (hashlib.blake2b(image.data, digest_size=8).digest() for image in images)
     return np.frombuffer(b"".join(digests), "<u8")
 
 
 def prints_of(images: Images) -> Prints:
     """Returns an array of records with every image's hash and sketch; for small images, the hashes alone."""
-    pixels = images.pixels
-    if pixels[0].size < _FEWEST_VALUES:
-        return image_hashes(pixels)
-    prints, rows = np.zeros(len(pixels), _PRINT), max(_CHUNK // pixels[0].size, 1)
-    for start in range(0, len(pixels), rows):
-        part = pixels[start : start + rows]
-        prints["hash"][start : start + rows] = image_hashes(part)
-        prints["bands"][start : start + rows] = _bands(part.reshape(len(part), -1), images.levels)
+    if images.prints is not None:
+        return images.prints
+    return np.concatenate([prints_of_block(block, images.levels) for block in blocks(images.pixels)])
+
+
+def hashes_of(images: Images) -> UInt64[np.ndarray, " n"]:
+    """Returns `image_hashes` of the images, without reading them if their prints are known."""
+    return image_hashes(images.pixels) if images.prints is None else _hashes(images.prints)
+
+
+def prints_of_block(block: Real[np.ndarray, "n h w c"], levels: int) -> Prints:
+    """Returns the prints of some images."""
+    if block[0].size < _FEWEST_VALUES:
+        return image_hashes(block)
+    prints = np.zeros(len(block), _PRINT)
+    prints["hash"], prints["bands"] = image_hashes(block), _bands(block.reshape(len(block), -1), levels)
     return prints
 
 

@@ -4,9 +4,8 @@
 import numpy as np
 from jaxtyping import Int32
 
+from vdmkit.data._pixels import blocks
 from vdmkit.data._source import Images
-
-_CHUNK = 1024
 
 
 def level_counts(images: Images) -> Int32[np.ndarray, "h w c V"]:
@@ -15,7 +14,6 @@ def level_counts(images: Images) -> Int32[np.ndarray, "h w c V"]:
     size = int(np.prod(shape))
     counts = np.zeros(size * levels, np.int64)
     first_bin = np.arange(size) * levels
-    for start in range(0, len(images.pixels), _CHUNK):  # a memory-mapped split need not fit in memory
-        chunk = images.pixels[start : start + _CHUNK].reshape(-1, size)
-        counts += np.bincount((first_bin + chunk).ravel(), minlength=size * levels)
+    for block in blocks(images.pixels):
+        counts += np.bincount((first_bin + block.reshape(-1, size)).ravel(), minlength=size * levels)
     return counts.reshape(*shape, levels).astype(np.int32)

@@ -26,21 +26,29 @@ def read_image(path: Path, shape: tuple[int, int, int] | None = None) -> UInt8[n
         DataError: the file cannot be read or decoded, has another size or number of channels, a palette,
             transparency, or not 8 bits per channel.
     """
-    from PIL import Image
-
     if reason := not_a_file(path):
         raise DataError(f"{path}: {reason}. Replace or remove it.")
     try:
         data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error}). Replace or remove it.") from error
+    return decode_image(data, str(path), shape)
+
+
+def decode_image(data: bytes, where: str, shape: tuple[int, int, int] | None = None) -> UInt8[np.ndarray, "h w c"]:
+    """Decodes the contents of such a file, which messages call `where`. Raises DataError as `read_image` does."""
+    from PIL import Image
+
+    try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
             found, found_shape = _kind(image.mode, image.format, data), (image.height, image.width)
             pixels = np.asarray(image) if _is_expected(found, found_shape, shape) else None
     except Exception as error:  # decoders raise errors of many types on a damaged file
-        raise DataError(f"{path}: cannot be decoded as an image ({error}). Replace or remove the file.") from error
+        raise DataError(f"{where}: cannot be decoded as an image ({error}). Replace or remove the file.") from error
     if pixels is None:
         height, width = found_shape
         raise DataError(
-            f"{path}: {width}x{height}, {found}; expected {_expectation(shape)}. "
+            f"{where}: {width}x{height}, {found}; expected {_expectation(shape)}. "
             "Convert the file, or give data.shape = [height, width, channels] if the other files are the odd ones."
         )
     return pixels.reshape(*found_shape, -1)

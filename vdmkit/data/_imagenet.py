@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 
 from vdmkit.data._folder import Folder
 from vdmkit.data._pickle import array_in, read_pickle
+from vdmkit.data._pixels import Pixels
 from vdmkit.data._source import AbstractSource, Images, Split, identified
 from vdmkit.errors import DataError
 from vdmkit.paths import not_a_file
@@ -103,9 +104,7 @@ def _open(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-def _identified(
-    pixels: UInt8[np.ndarray, "n h w 3"], release: Release, size: Size, split: Split, where: Path
-) -> Images:
+def _identified(pixels: Pixels, release: Release, size: Size, split: Split, where: Path) -> Images:
     """Identifies the release by its number of images, because neither publishes hashes."""
     other: Release = "new" if release == "old" else "old"
     if len(pixels) == _COUNTS[other][split]:

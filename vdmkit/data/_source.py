@@ -3,12 +3,14 @@
 
 import abc
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int, Real
+from jaxtyping import Int, Shaped
 
+from vdmkit.data._pixels import Pixels, blocks
 from vdmkit.distribution import AbstractDistribution
 from vdmkit.errors import DataError
 from vdmkit.registry import define_kind
@@ -48,20 +50,22 @@ class Identities:
 class Images:
     """One split in its canonical order: uint8 levels 0..levels-1, or float32 for continuous data (levels = 0).
 
-    `labels` holds each image's class, 0..classes-1.
+    `pixels` is an array, or reads images from disk when it is indexed. `labels` holds each image's class,
+    0..classes-1, and `prints` what `prints_of` returns, if it was computed before.
     """
 
-    pixels: Real[np.ndarray, "n h w c"]
+    pixels: Pixels
     levels: int
     identity: Identity
     labels: Int[np.ndarray, " n"] | None = None
+    prints: Shaped[np.ndarray, " n"] | None = None
 
     def __repr__(self) -> str:
         return f"Images({self.identity}, {self.levels or 'no'} levels)"
 
 
 def identified(
-    pixels: Real[np.ndarray, "n h w c"],
+    pixels: Pixels,
     levels: int,
     *,
     name: str,
@@ -75,19 +79,31 @@ def identified(
         raise DataError(f"{where}: no images. Give a source that holds at least one.")
     if pixels.dtype != (np.uint8 if levels else np.float32):
         raise DataError(f"{where}: {pixels.dtype} with {levels} levels. Levels are uint8, continuous data float32.")
-    if not levels and not np.isfinite(pixels).all():
+    sha256, low, high = hash_and_range(blocks(pixels))
+    if not np.isfinite([low, high]).all():
         raise DataError(f"{where}: a value is not finite. Correct the data.")
-    if 0 < levels < 256 and (highest := int(pixels.max())) >= levels:
-        raise DataError(f"{where}: a pixel is {highest}, expected 0..{levels - 1}. Correct the data or data.levels.")
+    if levels and high >= levels:
+        raise DataError(f"{where}: a pixel is {high:g}, expected 0..{levels - 1}. Correct the data or data.levels.")
     if labels is not None and len(labels) != len(pixels):
         raise DataError(f"{where}: {len(labels):,} labels of {len(pixels):,} images. Fetch the data anew.")
-    ends = float(pixels.min()), float(pixels.max())
-    return Images(pixels, levels, Identity(name, split, len(pixels), pixel_sha256(pixels), *ends, published), labels)
+    return Images(pixels, levels, Identity(name, split, len(pixels), sha256, low, high, published), labels)
 
 
-def pixel_sha256(pixels: Real[np.ndarray, "n h w c"]) -> str:
+def hash_and_range(parts: Iterable[np.ndarray]) -> tuple[str, float, float]:
+    """Returns the SHA-256 of all bytes of pixels in C order, in hexadecimal, and their least and largest value.
+
+    The values are NaN if one is.
+    """
+    digest, low, high = hashlib.sha256(), np.inf, -np.inf
+    for block in parts:
+        digest.update(np.ascontiguousarray(block).data)
+        low, high = np.minimum(low, block.min()), np.maximum(high, block.max())
+    return digest.hexdigest(), float(low), float(high)
+
+
+def pixel_sha256(pixels: Pixels) -> str:
     """Returns the SHA-256 of the bytes of all pixels in C order, in hexadecimal."""
-    return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
+    return hash_and_range(blocks(pixels))[0]
 
 
 class AbstractSource(abc.ABC):

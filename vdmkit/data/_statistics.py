@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Real
 
+from vdmkit.data._pixels import Pixels
 from vdmkit.data._rank_test import apart
 
 CHANCE = 1e-6  # probability of reporting a difference between sets of the same distribution
@@ -39,7 +40,7 @@ class Difference:
         )
 
 
-def statistics_of(pixels: Real[np.ndarray, "n h w c"]) -> Statistics:
+def statistics_of(pixels: Pixels) -> Statistics:
     """Returns four statistics per image, for all images or for 2,000 drawn at random.
 
     They are the mean and the standard deviation of the values, the mean absolute difference of neighbours in a row,

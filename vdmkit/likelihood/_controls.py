@@ -17,7 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Real
+from scipy.linalg import eigh
 
+from vdmkit.data import Pixels
 from vdmkit.denoiser import Categorical
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import diffuse
@@ -72,18 +74,33 @@ class Controls(eqx.Module):
         return loss(eps) - jax.lax.map(loss, free).mean()
 
 
-def fit_controls(model: DiffusionModel, images: Real[np.ndarray, "n h w c"]) -> Controls:
+def fit_controls(model: DiffusionModel, pixels: Pixels) -> Controls:
     """Fits the control variates to these images, at most 2,000 of them."""
-    images = images[:: -(-len(images) // _FITTED_IMAGES)]
-    x = np.asarray(jax.vmap(model.observation.encode)(jnp.asarray(images)), np.float64).reshape(len(images), -1)
-    mean = x.mean(0)
-    variances, axes = (x - mean).var(0), None
-    if x.shape[1] <= _LARGEST_COVARIANCE:
-        variances, axes = np.linalg.eigh((x - mean).T @ (x - mean) / len(x))
+    images = pixels[:: -(-len(pixels) // _FITTED_IMAGES)]
+    mean, variances, axes = _moments(model, images)
     variances = np.maximum(variances, _VARIANCE_FLOOR * max(variances.max(), _VARIANCE_FLOOR))
     axes = None if axes is None else jnp.asarray(axes, float)
     independent = _independent(images, model.observation.levels)
     return Controls(jnp.asarray(mean, float), axes, jnp.asarray(variances, float), independent)
+
+
+def _moments(
+    model: DiffusionModel, images: Real[np.ndarray, "n h w c"]
+) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"], Float[np.ndarray, "d d"] | None]:
+    """Returns mean, variances and principal axes, or the pixels' variances and None in many dimensions.
+
+    It needs the memory of two covariances at most, because a pilot should not need more than the estimates.
+    """
+    x = np.array(jax.vmap(model.observation.encode)(jnp.asarray(images)), np.float64).reshape(len(images), -1)
+    mean = x.mean(0)
+    x -= mean
+    if x.shape[1] > _LARGEST_COVARIANCE:
+        return mean, x.var(0), None
+    covariance = (x.T @ x).T
+    covariance /= len(x)
+    del x
+    variances, axes = eigh(covariance, driver="evr", overwrite_a=True, check_finite=False)
+    return mean, variances, axes
 
 
 def _independent(images: Real[np.ndarray, "n h w c"], levels: int) -> Categorical | None:

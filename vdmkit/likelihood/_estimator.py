@@ -9,6 +9,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Real
 
+from vdmkit.data import Pixels
 from vdmkit.model import DiffusionModel
 from vdmkit.registry import define_kind
 
@@ -50,9 +51,7 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
         """Raises RecipeError if it cannot measure images with `levels`; 0 is continuous data."""
 
     @abc.abstractmethod
-    def plan(
-        self, model: DiffusionModel, images: Real[np.ndarray, "n h w c"], *, precision: float, key: PRNGKeyArray
-    ) -> Plan:
+    def plan(self, model: DiffusionModel, images: Pixels, *, precision: float, key: PRNGKeyArray) -> Plan:
         """Prepares the estimates, for example by an allocation of draws found in a pilot.
 
         Args:

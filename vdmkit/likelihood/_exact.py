@@ -4,8 +4,9 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Real
+from jaxtyping import Float
 
+from vdmkit.data import Pixels
 from vdmkit.distribution import Exact, GaussianMixture, LevelMixture
 from vdmkit.kernel import GaussianKernel
 from vdmkit.likelihood._doubt import depth_beyond_doubt
@@ -55,9 +56,7 @@ def below_the_truth(value: float, exact: float, lowest: float, levels: int) -> l
     ]
 
 
-def exact_bound(
-    model: DiffusionModel, images: Real[np.ndarray, "m h w c"], estimator: AbstractEstimator[Any]
-) -> float | None:
+def exact_bound(model: DiffusionModel, images: Pixels, estimator: AbstractEstimator[Any]) -> float | None:
     """Returns the expectation of the bound for the exact denoiser of independent pixels or of a Gaussian, else None."""
     if not (isinstance(model.prediction, Exact) and isinstance(estimator, VariationalBound)):
         return None
@@ -68,7 +67,7 @@ def exact_bound(
         return None
     if estimator.steps and estimator.kernel != GaussianKernel():
         return None
-    gammas = estimator.gammas(model.schedule)
+    gammas, images = estimator.gammas(model.schedule), images[:]
     match distribution:
         case GaussianMixture():
             bound = gaussian_terms(distribution, images, gammas, continuous=not estimator.steps)

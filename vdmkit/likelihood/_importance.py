@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, Real
 from scipy.special import logsumexp
 
+from vdmkit.data import Pixels
 from vdmkit.errors import RecipeError
 from vdmkit.kernel import AbstractKernel, part_of_noise
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
@@ -82,9 +83,7 @@ class ImportanceWeighted(AbstractEstimator[None]):
         """Returns the rising gammas of the steps. Raises RecipeError as `steps_of_bound` does."""
         return steps_of_bound(self.grid, schedule, self.steps)
 
-    def plan(
-        self, model: DiffusionModel, images: Real[np.ndarray, "n h w c"], *, precision: float, key: PRNGKeyArray
-    ) -> None:
+    def plan(self, model: DiffusionModel, images: Pixels, *, precision: float, key: PRNGKeyArray) -> None:
         check_rounding(self.gammas(model.schedule))
         if precision:
             raise RecipeError(

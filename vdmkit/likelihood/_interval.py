@@ -5,9 +5,10 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int, Real
+from jaxtyping import Float, Int
 from scipy.special import stdtrit
 
+from vdmkit.data import Pixels
 from vdmkit.errors import DataError
 
 _ENOUGH, _FEW = 30, 3  # degrees of freedom
@@ -106,7 +107,7 @@ def remark_on_few(replicates: Float[np.ndarray, "2 n"]) -> tuple[str, ...]:
     return ("A few images carry most of the Monte Carlo variance: its interval is rough. More draws make it reliable.",)
 
 
-def check_count(pixels: Real[np.ndarray, "n h w c"]) -> None:
+def check_count(pixels: Pixels) -> None:
     """Raises DataError if there are too few test images for an interval."""
     if len(pixels) < 2:
         raise DataError(f"{len(pixels)} image(s) to test on: an interval needs at least 2. Give more.")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vdmkit.data import Images, TrainedOn, copies_of, groups_of, on_copies, prints_of, reasons_against
+from vdmkit.data import Images, TrainedOn, copies_of, groups_of, on_copies, prints_of, reasons_against, select
 from vdmkit.distribution import AbstractDistribution
 from vdmkit.likelihood._estimator import AbstractEstimator
 from vdmkit.likelihood._exact import below_the_truth, exact_bound, impossible_below
@@ -76,7 +76,7 @@ def report_on(
         terms={name: bits_per_dim(float(terms[name].mean()), d) for name in names if name in terms},
         exact=exact,
         impossible_below=lowest,
-        exact_bound=exact_bound(subject.model, test.pixels[estimate.index], subject.estimator),
+        exact_bound=exact_bound(subject.model, select(test.pixels, estimate.index), subject.estimator),
         discretisation=solver and solver.value,
         estimator=estimate.estimator,
         evaluations=estimate.total_evaluations,

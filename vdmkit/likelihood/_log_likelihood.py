@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Real, UInt64
 
 from vdmkit.arguments import check_instance, check_integer, check_not_negative
-from vdmkit.data import check_pixels, image_hashes
+from vdmkit.data import AbstractPixels, Pixels, check_pixels, image_hashes, select
 from vdmkit.devices import Arithmetic, arithmetic, precisely
 from vdmkit.errors import UntrustedError
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
@@ -137,7 +137,7 @@ class LogLikelihood:
 @precisely
 def log_likelihood(
     model: DiffusionModel,
-    images: Real[Array | np.ndarray, "n h w c"],
+    images: Real[Array | np.ndarray | AbstractPixels, "n h w c"],
     *,
     key: PRNGKeyArray,
     estimator: AbstractEstimator[Any] | None = None,
@@ -176,14 +176,16 @@ def log_likelihood(
     check_instance("estimator", estimator, AbstractEstimator, optional=True)
     check_integer("batch_size", batch_size)
     check_not_negative("precision", precision)
-    pixels, estimator = np.asarray(images), estimator or VariationalBound()
+    pixels = images if isinstance(images, AbstractPixels) else np.asarray(images)
+    estimator = estimator or VariationalBound()
     check_pixels(model, pixels)
     check_increasing(model.schedule)
     index = np.arange(len(pixels)) if index is None else check_index(np.asarray(index), len(pixels))
-    check_count(pixels[index])
+    chosen = select(pixels, index)
+    check_count(chosen)
     key, wanted = fold_purpose(key, "likelihood"), precision * model.dimensions * math.log(2)
     first_key = jax.random.fold_in(key, 0)
-    plan = estimator.plan(model, pixels[index], precision=wanted, key=fold_purpose(first_key, "plan"))
+    plan = estimator.plan(model, chosen, precision=wanted, key=fold_purpose(first_key, "plan"))
     # In random order, so that an interrupted pass is a random sample even of a sorted test set.
     order = index[np.random.default_rng(0).permutation(len(index))]
 
@@ -204,7 +206,7 @@ def log_likelihood(
     sorted_ = jax.tree.map(lambda a: np.asarray(a)[:, places], Estimates(averaged, total.evaluations, total.failed))
     solver = _solver_error(estimator, model, pixels, done[places], first_key)
     evaluations = int(np.sum(total.evaluations)) + estimator.evaluations_of(plan)
-    hashes = image_hashes(pixels[done[places]])
+    hashes = image_hashes(select(pixels, done[places]))
     return LogLikelihood(
         estimates=sorted_,
         index=done[places],
@@ -227,7 +229,7 @@ def _sum(a: Estimates, b: Estimates) -> Estimates:
 def _solver_error(
     estimator: AbstractEstimator[Any],
     model: DiffusionModel,
-    pixels: Real[np.ndarray, "n h w c"],
+    pixels: Pixels,
     index: Int[np.ndarray, " m"],
     key: PRNGKeyArray,
 ) -> SolverError | None:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
+from vdmkit.data import Pixels
 from vdmkit.errors import RecipeError
 from vdmkit.integrator import Integrator
 from vdmkit.likelihood._dequantisation import DEQUANTISATIONS
@@ -107,9 +108,7 @@ class ProbabilityFlow(AbstractEstimator[None]):
     def _draws(self) -> str:
         return f", mean of {self.draws} draws" if self.draws > 1 else ""
 
-    def plan(
-        self, model: DiffusionModel, images: Real[np.ndarray, "n h w c"], *, precision: float, key: PRNGKeyArray
-    ) -> None:
+    def plan(self, model: DiffusionModel, images: Pixels, *, precision: float, key: PRNGKeyArray) -> None:
         if precision > 0:
             raise RecipeError(
                 f"a precision of {precision:g} nats was asked for, but the ode estimator has no draws to allocate. "

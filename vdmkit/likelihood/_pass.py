@@ -8,8 +8,9 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, PRNGKeyArray, Real
+from jaxtyping import Int, PRNGKeyArray
 
+from vdmkit.data import Pixels
 from vdmkit.devices import data_mesh, place_batch, replicate
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
 from vdmkit.model import DiffusionModel
@@ -53,7 +54,7 @@ def batch_of(batch_size: int, count: int) -> int:
 def pass_over(
     estimator: AbstractEstimator[Any],
     model: DiffusionModel,
-    pixels: Real[np.ndarray, "n h w c"],
+    pixels: Pixels,
     index: Int[np.ndarray, " m"],
     plan: Any,
     *,

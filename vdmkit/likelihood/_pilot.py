@@ -8,15 +8,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, PRNGKeyArray, Real
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
+from vdmkit.data import Pixels
 from vdmkit.likelihood._allocation import Cells
 from vdmkit.likelihood._controls import COUNT, Controls
 from vdmkit.likelihood._loss import AbstractLoss
 from vdmkit.model import DiffusionModel
 from vdmkit.objective import reconstruction_loss
 
-_IMAGES, _NODES = 48, 24
+_IMAGES, _NODES, _AT_ONCE = 48, 24, 16
 _LEAST = 0.1  # size of a control variate relative to that of the loss
 MOST_EVALUATIONS = 2 * _IMAGES * _NODES
 
@@ -42,7 +43,7 @@ class Pilot(eqx.Module):
 
 def run_pilot(
     model: DiffusionModel,
-    images: Real[np.ndarray, "n h w c"],
+    images: Pixels,
     controls: Controls,
     cells: Cells,
     loss: AbstractLoss,
@@ -56,13 +57,26 @@ def run_pilot(
     keys = jax.random.split(key, (len(gamma), 2, _IMAGES))
     fits, curves = [], []
     for i, g in enumerate(gamma):
-        pair = [_draws(model, controls, loss, chosen, jnp.asarray(g, float), keys[i, j]) for j in (0, 1)]
-        pair = jax.tree.map(lambda a: np.asarray(a, np.float64), pair)
+        pair = [_in_parts(model, controls, loss, chosen, jnp.asarray(g, float), keys[i, j]) for j in (0, 1)]
         mean = (pair[0][0] + pair[1][0]).mean() / 2
         fits.append((mean, *_fit(*(first - second for first, second in zip(*pair, strict=True)))))
         curves.append([of_draw - controlled @ fits[-1][1] for of_draw, controlled, _ in pair])
     mean, coefficients, sd, variance = (np.asarray(column) for column in zip(*fits, strict=True))
     return Pilot(gamma, mean, coefficients, sd, np.stack(curves, axis=1), float(variance.mean()))
+
+
+def _in_parts(
+    model: DiffusionModel,
+    controls: Controls,
+    loss: AbstractLoss,
+    images: Array,
+    gamma: Array,
+    keys: Key[Array, " b"],
+) -> tuple[np.ndarray, ...]:
+    """Returns `_draws` of a few images at once, or a pilot would need more memory than the estimates."""
+    parts = [slice(start, start + _AT_ONCE) for start in range(0, len(images), _AT_ONCE)]
+    found = [_draws(model, controls, loss, images[part], gamma, keys[part]) for part in parts]
+    return jax.tree.map(lambda *values: np.concatenate(values).astype(np.float64), *found)
 
 
 @eqx.filter_jit

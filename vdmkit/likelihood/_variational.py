@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
+from vdmkit.data import Pixels
 from vdmkit.errors import RecipeError
 from vdmkit.kernel import AbstractKernel
 from vdmkit.likelihood._allocation import (
@@ -125,9 +126,7 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         """Returns the rising gammas of the steps, or the two ends. Raises RecipeError as `steps_of_bound` does."""
         return steps_of_bound(self.grid if self.steps else UniformInTime(), schedule, self.steps or 1)
 
-    def plan(
-        self, model: DiffusionModel, images: Real[np.ndarray, "n h w c"], *, precision: float, key: PRNGKeyArray
-    ) -> BoundPlan:
+    def plan(self, model: DiffusionModel, images: Pixels, *, precision: float, key: PRNGKeyArray) -> BoundPlan:
         if self.steps:
             check_rounding(self.gammas(model.schedule))
         if not precision and self.draws * len(images) < MOST_EVALUATIONS:
@@ -146,9 +145,7 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
             return cells_between(*gammas), ContinuousLoss()
         return cells_of_steps(gammas), StepLoss(self.kernel, jnp.asarray(gammas, float))
 
-    def fitted_plan(
-        self, model: DiffusionModel, images: Real[np.ndarray, "n h w c"], *, precision: float, key: PRNGKeyArray
-    ) -> BoundPlan:
+    def fitted_plan(self, model: DiffusionModel, images: Pixels, *, precision: float, key: PRNGKeyArray) -> BoundPlan:
         """Returns a plan from a pilot."""
         (cells, loss), controls = self._parts(model.schedule), fit_controls(model, images)
         pilot = run_pilot(model, images, controls, cells, loss, key=key)

@@ -6,9 +6,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Real
+from jaxtyping import Float
 
-from vdmkit.data import Images, check_fits
+from vdmkit.data import Images, Pixels, check_fits, select
 from vdmkit.devices import Arithmetic, arithmetic, facts_of
 from vdmkit.errors import DataError
 from vdmkit.model import DiffusionModel
@@ -122,12 +122,12 @@ def score(
     )
 
 
-def _of_label(images: Images, label: int | None) -> Real[np.ndarray, "n h w c"]:
+def _of_label(images: Images, label: int | None) -> Pixels:
     """Returns the images of a label, because samples of one label should only be compared with these."""
     if label is None:
         return images.pixels
     assert images.labels is not None, "guidance was refused"
-    return images.pixels[images.labels == label]
+    return select(images.pixels, np.flatnonzero(images.labels == label))
 
 
 def _refuse_too_many(count: int, sizes: list[int], label: int | None) -> None:

@@ -4,7 +4,7 @@
 import numpy as np
 from jaxtyping import Real
 
-from vdmkit.data import AbstractAugmentation, AbstractSource, Images, Split, pixel_sha256
+from vdmkit.data import AbstractAugmentation, AbstractSource, Images, Split, blocks, hash_and_range, pixel_sha256
 from vdmkit.testing._expect import expect
 
 
@@ -26,17 +26,27 @@ def check_images(source: AbstractSource, images: Images) -> None:
     Raises:
         ConformanceError: they do not agree.
     """
+    check_identity(source, images)
+    identity, where = images.identity, images.identity.split
+    named, (found, *ends) = identity.sha256, hash_and_range(blocks(images.pixels))
+    expect(found == named, f"identity of {where} names pixels {named[:12]}, and these are {found[:12]}")
+    low, high = ends
+    expect((low, high) == (identity.low, identity.high), f"identity of {where} does not go from {low:g} to {high:g}")
+
+
+def check_identity(source: AbstractSource, images: Images) -> None:
+    """Checks what can be seen without reading the pixels: shape, levels, number of images, and labels.
+
+    Raises:
+        ConformanceError: they do not agree with the source or the identity.
+    """
     pixels, identity, where = images.pixels, images.identity, images.identity.split
     shape, levels = pixels.shape[1:], images.levels
     expect(shape == tuple(source.shape), f"images of {where} have shape {shape}, and the source says {source.shape}")
     expect(levels == source.levels, f"images of {where} have {levels} levels, and the source says {source.levels}")
     expect(identity.count == len(pixels), f"identity of {where} counts {identity.count} images of {len(pixels)}")
-    named, found = identity.sha256, pixel_sha256(pixels)
-    expect(found == named, f"identity of {where} names pixels {named[:12]}, and these are {found[:12]}")
-    ends = float(pixels.min()), float(pixels.max())
-    expect(ends == (identity.low, identity.high), f"identity of {where} does not go from {ends[0]:g} to {ends[1]:g}")
     if levels:
-        expect(ends[1] < levels, f"a value of {where} is {ends[1]:g}, and there are {levels} levels")
+        expect(identity.high < levels, f"a value of {where} is {identity.high:g}, and there are {levels} levels")
     if images.labels is not None:
         low, high = int(np.min(images.labels)), int(np.max(images.labels))
         expect(low >= 0 and high < source.classes, f"labels of {where} go from {low} to {high} of {source.classes}")
