@@ -30,15 +30,15 @@ def data_mesh(batch_size: int, fsdp: int = 1) -> Mesh:
         DataError: the global batch does not divide over the devices.
         RecipeError: the devices do not divide into groups of `fsdp`.
     """
-    # A process loads neighbouring rows of the batch, so its devices must be neighbours.
-    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-    n = len(devices)
+    n = jax.device_count()
     if batch_size % n:
         raise DataError(
             f"training.batch_size = {batch_size} does not divide over {n} devices. Choose a multiple of {n}."
         )
     if n % fsdp:
         raise RecipeError(f"training.fsdp = {fsdp}: {n} devices do not divide into groups of {fsdp}.")
+    # A process loads neighbouring rows of the batch, so its devices must be neighbours.
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     if fsdp == 1:
         return _mesh(devices, (n,), (_DATA,))
     return _mesh(devices, (n // fsdp, fsdp), (_DATA, _FSDP))
