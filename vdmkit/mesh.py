@@ -108,11 +108,11 @@ def state_shardings(state: PyTree, mesh: Mesh, *, small: int = _SMALL) -> PyTree
     Without an axis `fsdp` every device has a copy. With one, the largest dimension that it divides is divided, except
     for arrays of less than `small` bytes.
     """
-    return jax.tree.map(lambda leaf: NamedSharding(mesh, _spec(leaf, mesh, small)), eqx.filter(state, _is_array))
-
-
-def _spec(leaf: Any, mesh: Mesh, small: int) -> PartitionSpec:
     n = mesh.shape.get(_FSDP, 1)
+    return jax.tree.map(lambda leaf: NamedSharding(mesh, _spec(leaf, n, small)), eqx.filter(state, _is_array))
+
+
+def _spec(leaf: Any, n: int, small: int) -> PartitionSpec:
     divisible = [(size, -axis) for axis, size in enumerate(leaf.shape) if size % n == 0]
     if n == 1 or not divisible or math.prod(leaf.shape) * leaf.dtype.itemsize < small:
         return PartitionSpec()
@@ -120,8 +120,19 @@ def _spec(leaf: Any, mesh: Mesh, small: int) -> PartitionSpec:
     return PartitionSpec(*(None,) * axis, _FSDP)
 
 
-def place_state(state: PyTree, shardings: PyTree) -> PyTree:
-    """Places the training state by `state_shardings`. Each process has the same values."""
+def place_state(state: PyTree, mesh: Mesh) -> PyTree:
+    """Copies the training state to every device, unless `build_on` has placed it."""
+    arrays, static = eqx.partition(state, eqx.is_array)
+    return state if mesh_of(arrays) else eqx.combine(replicate(arrays, mesh), static)
+
+
+def shardings_of(state: PyTree) -> PyTree:
+    """Returns where the arrays of the training state are."""
+    return jax.tree.map(lambda leaf: leaf.sharding, eqx.filter(state, eqx.is_array))
+
+
+def keep(state: PyTree, shardings: PyTree) -> PyTree:
+    """Returns the training state where `shardings` say; what is there is not moved."""
     arrays, static = eqx.partition(state, eqx.is_array)
     return eqx.combine(jax.tree.map(_put, arrays, shardings), static)
 

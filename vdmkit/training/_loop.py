@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from vdmkit.errors import NonFiniteError
-from vdmkit.mesh import data_mesh, mesh_of, place_batch, place_state, replicate, state_shardings
+from vdmkit.mesh import data_mesh, keep, mesh_of, place_batch, place_state, replicate, shardings_of
 from vdmkit.training._state import TrainState
 from vdmkit.training._step import Metrics, Update, train_step, train_steps
 
@@ -36,8 +36,8 @@ class Loop:
         alone, so that a resumed run repeats them exactly.
         """
         mesh = mesh_of(state) or data_mesh(self.batch_size)
-        shardings = state_shardings(state, mesh)
-        state, key = place_state(state, shardings), replicate(self.key, mesh)
+        state, key = place_state(state, mesh), replicate(self.key, mesh)
+        shardings = shardings_of(state)
         step = int(state.step)
         k = self.steps_per_dispatch or default_steps_per_dispatch()
         while step < last:
@@ -49,7 +49,7 @@ class Loop:
             else:
                 placed = place_batch(_stack(batches), mesh, stacked=True)
                 state, metrics = train_steps((self.update, placed, key), state)
-            state = place_state(state, shardings)  # there already, unless the compiler chose otherwise
+            state = keep(state, shardings)  # there already, unless the compiler chose otherwise
             step += n
             yield state, step, metrics
 
