@@ -48,6 +48,7 @@ def check(
     if devices is not None:
         from vdmkit.memory import memory_of_step
 
+        typer.echo(f"compiling a step for {devices} devices, which takes minutes for a large network", err=True)
         typer.echo(f"  {'memory':12}  {memory_of_step(checked, fsdp=fsdp)}", err=as_json)
     if findings.missing:
         raise DataError(findings.missing)
@@ -58,6 +59,7 @@ def _pretend(devices: int) -> None:
     flag = f"--xla_force_host_platform_device_count={devices}"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
     os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA would ask for a report of a slow compilation
 
 
 @dataclass(frozen=True)

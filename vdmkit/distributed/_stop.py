@@ -52,7 +52,7 @@ class CommonStop:
         stop = asked or bool(client().key_value_dir_get(f"{self._name}/asked/"))
         steps = step - self._said[-1] if self._said else 0
         pace = steps / max(time.monotonic() - self._time, 1e-3)
-        following = step + max(1, int(pace * _BETWEEN))
+        following = step + max(1, min(int(pace * _BETWEEN), 2 * steps))  # the first steps tell little of the pace
         client().key_value_set(f"{self._name}/{step}", f"{int(stop)} {following}")
         self._said, self._time = [*self._said, step], time.monotonic()
         if len(self._said) > _KEPT:
