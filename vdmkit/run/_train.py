@@ -167,7 +167,7 @@ class Start:
     restored: bool
 
 
-def begin(recipe: Recipe, folder: RunFolder, train: Images, made: Provenance, fsdp: int) -> Start:
+def begin(recipe: Recipe, folder: RunFolder, train: Images, made: Provenance, fsdp: int = 1) -> Start:
     """Returns the newest intact checkpoint, or the initial state.
 
     Raises:
