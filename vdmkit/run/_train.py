@@ -189,8 +189,7 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, made: Provenance, fs
     check_objective(recipe)
     check_rest(recipe)
     build_estimator(recipe, train.levels)
-    mesh = data_mesh(settings.batch_size, fsdp)
-    state = build_on(mesh, build_state, recipe, training_counts(recipe, train))
+    state = build_on(data_mesh(settings.batch_size, fsdp), build_state, recipe, training_counts(recipe, train))
 
     def check(restored: Restored | None) -> None:
         if restored is None:
