@@ -22,15 +22,29 @@ ROOMS = [
     "notebook",
     "registry",
     "randomness",
+    "distributed",
     "progress",
     "devices",
+    "mesh",
 ]  # the ground
 ROOMS += ["noise", "networks", "observation", "denoiser", "distribution", "kernel", "integrator", "model"]
 ROOMS += ["data", "objective", "sampling", "likelihood", "container", "compression", "optimizer", "recipe"]
-ROOMS += ["training", "assembly", "speed", "study", "quality", "checkpoint", "importers", "report", "codec", "testing"]
+ROOMS += [
+    "training",
+    "assembly",
+    "speed",
+    "memory",
+    "study",
+    "quality",
+    "checkpoint",
+    "importers",
+    "report",
+    "codec",
+    "testing",
+]
 ROOMS += ["run", "cli"]
 OUTSIDE_THE_ORDER = {"__init__", "__main__"}
-JAX_FREE = ["vdmkit", "vdmkit.errors", "vdmkit.registry", "vdmkit.recipe", "vdmkit.cli"]
+JAX_FREE = ["vdmkit", "vdmkit.errors", "vdmkit.registry", "vdmkit.recipe", "vdmkit.cli", "vdmkit.distributed"]
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Placement of arrays on devices, and the precision, devices and software of a process."""
+"""The precision, devices and software of a process."""
 
 import functools
 import importlib.metadata
@@ -10,44 +10,13 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import PyTree
 
-from vdmkit.errors import DataError
 from vdmkit.registry import plugin_packages
 
 P = ParamSpec("P")
 T = TypeVar("T")
 MatmulPrecision = Literal["default", "high", "highest"]
 _PACKAGES = ("jax", "jaxlib", "equinox", "optax", "diffrax", "orbax-checkpoint", "grain", "numpy")
-
-
-def data_mesh(batch_size: int) -> Mesh:
-    """Returns a mesh of all devices on one axis. Raises DataError if the global batch does not divide over them."""
-    n = jax.device_count()
-    if batch_size % n:
-        raise DataError(
-            f"training.batch_size = {batch_size} does not divide over {n} devices. Choose a multiple of {n}."
-        )
-    return jax.make_mesh((n,), ("batch",), axis_types=(AxisType.Auto,))
-
-
-def place_batch(batch: PyTree[np.ndarray], mesh: Mesh, *, stacked: bool = False) -> PyTree:
-    """Places this process's rows of the global batch as one global array.
-
-    Args:
-        batch: Arrays whose leading axis is the batch.
-        stacked: Whether the arrays have another axis in front, of training steps, which is not divided.
-    """
-    spec = PartitionSpec(None, "batch") if stacked else PartitionSpec("batch")
-    sharding = NamedSharding(mesh, spec)
-    return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch)
-
-
-def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Copies every array to every device."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def precisely(measure: Callable[P, T]) -> Callable[P, T]:

@@ -62,6 +62,10 @@ class ConformanceError(VdmkitError):
     """A component that does not do what every component of its kind must: see `vdmkit.testing`."""
 
 
+class DistributedError(VdmkitError):
+    """Processes that do not find each other, are not as many as expected, or of which one has ended."""
+
+
 class Interrupted(VdmkitError):
     """The user stopped a run; it was saved and can be continued."""
 

@@ -14,7 +14,8 @@ from jaxtyping import Float
 
 from vdmkit.assembly import build_optimizer, build_state, build_update, count_parameters
 from vdmkit.data import Images, batches, identified
-from vdmkit.devices import Arithmetic, arithmetic, data_mesh, place_batch, replicate
+from vdmkit.devices import Arithmetic, arithmetic
+from vdmkit.mesh import data_mesh, place_batch, replicate
 from vdmkit.recipe import Recipe
 from vdmkit.training import train_step
 

@@ -12,10 +12,10 @@ from vdmkit.training._stop import stop_requests
 def test_a_signal_is_a_request_and_a_second_one_an_order(number):
     """Training would be torn in the middle of an update, or could not be stopped at once."""
     before = signal.getsignal(number)
-    with stop_requests() as stopping:
-        assert not stopping()
+    with stop_requests(9) as stopping:
+        assert not stopping(1)
         signal.raise_signal(number)
-        assert stopping()
+        assert stopping(1)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(number)
     assert signal.getsignal(number) is before, "after training Ctrl-C is Python's again"

@@ -19,6 +19,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from vdmkit.checkpoint._checksums import what_is_damaged, write_checksums
 from vdmkit.checkpoint._read import Restored, read_step, steps_in
+from vdmkit.distributed import is_first, lost, meet
 from vdmkit.errors import CheckpointError
 
 _NO_SPACE = os.strerror(errno.ENOSPC)
@@ -58,11 +59,13 @@ class CheckpointStore:
         whole = [step for step in steps if not damage[step]]
         restored = read_step(self._directory / str(whole[-1]), like, data) if whole else None
         check(restored)
+        meet()  # the first must not move what others read
         for step in reversed(steps):
             if damage[step]:
                 warn(f"checkpoint {step} cannot be used: {damage[step]}. Moved to {self._set_aside(step)}.")
         if steps and not whole:
             warn("No usable checkpoint is left: training starts again from the beginning.")
+        meet()
         return restored
 
     def save(
@@ -85,12 +88,18 @@ class CheckpointStore:
                 self._manager = ocp.CheckpointManager(self._directory, options=self._options)
             with _late_reports_unheard():
                 self._manager.save(step, args=items, metrics={"bpd": bpd}, force=True)
-            write_checksums(self._directory / str(step))
+            if is_first():
+                write_checksums(self._directory / str(step))
+            meet()
         except Exception as error:  # Orbax and TensorStore raise many types; all mean that it was not written
+            if other := lost(error):
+                raise other from error
             raise CheckpointError(self._not_written(step, error)) from error
 
     def _set_aside(self, step: int) -> Path:
         aside = self._directory.parent / "damaged_checkpoints" / str(step)
+        if not is_first():
+            return aside
         shutil.rmtree(aside, ignore_errors=True)
         aside.parent.mkdir(exist_ok=True)
         return Path(shutil.move(self._directory / str(step), aside))

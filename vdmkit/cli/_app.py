@@ -21,6 +21,7 @@ from vdmkit.cli._compress import compress
 from vdmkit.cli._convert import convert
 from vdmkit.cli._data import pack, verify
 from vdmkit.cli._decompress import decompress
+from vdmkit.cli._distributed import distributed, end, end_if_lost
 from vdmkit.cli._evaluate import evaluate
 from vdmkit.cli._import import import_checkpoint
 from vdmkit.cli._inspect import inspect
@@ -32,7 +33,7 @@ from vdmkit.cli._run import run
 from vdmkit.cli._sample import sample
 from vdmkit.cli._stoppable import stoppable
 from vdmkit.cli._study import study
-from vdmkit.errors import PluginError, PluginWarning, VdmkitError, in_one_line, place_of, words_of
+from vdmkit.errors import Interrupted, PluginError, PluginWarning, VdmkitError, in_one_line, place_of, words_of
 
 _NEW_FOLDER = "Delete the new folder, if it is there, and run the same command again."
 
@@ -45,10 +46,12 @@ app = typer.Typer(
 data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Pack images that do not fit in memory.")
 data.command()(stoppable(pack, "Files that were finished are kept: to go on, run the same command again."))
 data.command()(stoppable(verify))
-app.command()(stoppable(run, "What was saved is kept: to go on, run the same command again."))
-app.command()(stoppable(evaluate, "No result was written. Run the same command again to begin anew."))
-app.command()(stoppable(likelihood, "Batches that were done are kept: to go on, run the same command again."))
-app.command()(stoppable(sample, "No samples were written. Run the same command again to begin anew."))
+app.command()(stoppable(distributed(run), "What was saved is kept: to go on, run the same command again."))
+app.command()(stoppable(distributed(evaluate), "No result was written. Run the same command again to begin anew."))
+app.command()(
+    stoppable(distributed(likelihood), "Batches that were done are kept: to go on, run the same command again.")
+)
+app.command()(stoppable(distributed(sample), "No samples were written. Run the same command again to begin anew."))
 app.command()(stoppable(study, "Run the same command again to begin anew."))
 app.command()(stoppable(quality, "No score was computed. Run the same command again to begin anew."))
 app.command()(stoppable(compress, "Chunks that were done are kept: to go on, add --resume to the same command."))
@@ -73,16 +76,14 @@ def main() -> None:
     except VdmkitError as error:
         if isinstance(error, PluginError) and os.environ.get("VDMKIT_TRACEBACK"):
             raise
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+        end(error, error.exit_code, common=isinstance(error, Interrupted))
     except OSError as error:  # a full disk, a folder that may not be written
-        print(words_of(error), file=sys.stderr)
-        sys.exit(1)
+        end(words_of(error))
     except Exception as error:
+        end_if_lost(error)
         if os.environ.get("VDMKIT_TRACEBACK"):
             raise
-        print(_defect(error), file=sys.stderr)
-        sys.exit(1)
+        end(_defect(error))
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: object) -> None:

@@ -2,20 +2,39 @@
 """`vdmkit check`: validates a recipe and shows what it resolves to."""
 
 import functools
+import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vdmkit.cli._options import AsJson, Overrides, PluginFiles, RecipeName
-from vdmkit.errors import DataError
+from vdmkit.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
     from vdmkit.recipe import Recipe
 
 
-def check(recipe: RecipeName, overrides: Overrides, plugins: PluginFiles, as_json: AsJson = False) -> None:
+Devices = Annotated[
+    int | None,
+    typer.Option("--devices", min=1, help="Also compile a training step for so many, and show the memory of each."),
+]
+Fsdp = Annotated[bool, typer.Option("--fsdp", help="With --devices: divide the training state over them.")]
+
+
+def check(
+    recipe: RecipeName,
+    overrides: Overrides,
+    plugins: PluginFiles,
+    as_json: AsJson = False,
+    devices: Devices = None,
+    fsdp: Fsdp = False,
+) -> None:
     """Check a recipe and the presence of its data, without training, and show what it resolves to."""
+    if fsdp and devices is None:
+        raise RecipeError("--fsdp: say for how many, with --devices.")
+    if devices is not None:
+        _pretend(devices)
     from vdmkit.recipe import load_recipe, resolved
 
     checked = load_recipe(recipe, overrides, plugins)
@@ -26,8 +45,21 @@ def check(recipe: RecipeName, overrides: Overrides, plugins: PluginFiles, as_jso
         typer.echo(json.dumps(resolved(checked), indent=2))
     else:
         typer.echo(f"{recipe} {findings.verdict}\n" + _summary(checked, findings.parameters))
+    if devices is not None:
+        from vdmkit.memory import memory_of_step
+
+        typer.echo(f"compiling a step for {devices} devices, which takes minutes for a large network", err=True)
+        typer.echo(f"  {'memory':12}  {memory_of_step(checked, fsdp=fsdp)}", err=as_json)
     if findings.missing:
         raise DataError(findings.missing)
+
+
+def _pretend(devices: int) -> None:
+    """Divides the CPU into so many devices, before JAX is loaded."""
+    flag = f"--xla_force_host_platform_device_count={devices}"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA would ask for a report of a slow compilation
 
 
 @dataclass(frozen=True)

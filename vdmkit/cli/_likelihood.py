@@ -49,6 +49,7 @@ def likelihood(
     as_json: AsJson = False,
 ) -> None:
     """Measure -log2 P of the test images of a run, with its error."""
+    from vdmkit.distributed import own_folder
     from vdmkit.run import load_run, load_test, measure_likelihood
 
     given = {"estimator.name": ("--estimator", estimator), "precision": ("--precision", precision)}
@@ -57,7 +58,7 @@ def likelihood(
         for key, (option, value) in given.items()
         if value is not None
     ]
-    run = load_run(checkpoint, [*shorthands, *overrides], plugins, step)
+    run = load_run(own_folder(checkpoint), [*shorthands, *overrides], plugins, step)
     if of_steps := _of_steps(run.recipe.likelihood.estimator, of_estimator(steps, kernel, grid), solver_steps):
         shorthands += of_steps
         run = replace(run, recipe=run.read_recipe([*shorthands, *overrides]))

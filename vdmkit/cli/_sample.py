@@ -42,6 +42,7 @@ def sample(
     import numpy as np
 
     from vdmkit.assembly import build_sampling
+    from vdmkit.distributed import is_first, own_folder
     from vdmkit.files import whole_file
     from vdmkit.recipe import drawn_by
     from vdmkit.report import grid as grid_of
@@ -49,7 +50,7 @@ def sample(
     from vdmkit.run import load_run
     from vdmkit.sampling import draw_samples
 
-    run = load_run(checkpoint, overrides, plugins, step)
+    run = load_run(own_folder(checkpoint), overrides, plugins, step)
     if not steps and steps_of(on_grid) and run.recipe.sampling.end == "image":
         # the step to the image comes after the steps of the grid
         sampling = replace(run.recipe.sampling, steps=run.recipe.sampling.steps + 1)
@@ -57,6 +58,8 @@ def sample(
     model = run.weighted(run.recipe.evaluation.weights)
     key = jax.random.key(run.recipe.seed if seed is None else seed)
     images = draw_samples(model, build_sampling(run.recipe), number, key=key, progress="auto")
+    if not is_first():
+        return
     if output.suffix == ".npy":
         with whole_file(output) as part, part.open("wb") as file:
             np.save(file, images)

@@ -18,7 +18,7 @@ from vdmkit.devices import Arithmetic, arithmetic, precisely
 from vdmkit.errors import UntrustedError
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
 from vdmkit.likelihood._interval import Interval, check_count, check_index, interval, passes_for
-from vdmkit.likelihood._pass import Parts, batch_of, pass_over, sample_of
+from vdmkit.likelihood._pass import Parts, as_first_plan, calls_of, pass_over, sample_of
 from vdmkit.likelihood._solver_error import SolverError
 from vdmkit.likelihood._variational import VariationalBound
 from vdmkit.model import DiffusionModel
@@ -185,15 +185,15 @@ def log_likelihood(
     check_count(chosen)
     key, wanted = fold_purpose(key, "likelihood"), precision * model.dimensions * math.log(2)
     first_key = jax.random.fold_in(key, 0)
-    plan = estimator.plan(model, chosen, precision=wanted, key=fold_purpose(first_key, "plan"))
+    plan = as_first_plan(estimator.plan(model, chosen, precision=wanted, key=fold_purpose(first_key, "plan")))
     # In random order, so that an interrupted pass is a random sample even of a sorted test set.
     order = index[np.random.default_rng(0).permutation(len(index))]
 
     def measured(stage: int, count: int = 1) -> Estimates:
         what = f"likelihood, pass {stage + 1} of {count}" if stage else "likelihood"
-        batches = -(-len(index) // batch_of(batch_size, len(index)))
+        calls = calls_of(batch_size, len(index))
         of_stage = {"key": jax.random.fold_in(key, stage), "kept": kept and kept(stage), "seconds": seconds}
-        with track(progress, what, 2 * estimator.rounds(plan) * batches) as advance:
+        with track(progress, what, 2 * estimator.rounds(plan) * calls) as advance:
             return pass_over(estimator, model, pixels, order, plan, batch_size=batch_size, on_round=advance, **of_stage)
 
     first = measured(0)

@@ -3,6 +3,7 @@
 
 import time
 from collections.abc import Callable
+from itertools import cycle, islice, takewhile
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -11,8 +12,9 @@ import numpy as np
 from jaxtyping import Int, PRNGKeyArray
 
 from vdmkit.data import Pixels
-from vdmkit.devices import data_mesh, place_batch, replicate
+from vdmkit.distributed import as_first, gathered, is_alone, share_of
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
+from vdmkit.mesh import devices_for, in_groups, local_mesh, place_batch, replicate_arrays
 from vdmkit.model import DiffusionModel
 
 
@@ -45,10 +47,10 @@ def sample_of(count: int, wanted: int) -> Int[np.ndarray, " m"]:
     return np.sort(np.random.default_rng(0).permutation(count)[:wanted])
 
 
-def batch_of(batch_size: int, count: int) -> int:
-    """Returns the number of images in a batch, a multiple of the number of devices."""
-    devices = jax.device_count()
-    return -(-min(batch_size, count) // devices) * devices
+def calls_of(batch_size: int, count: int) -> int:
+    """Returns how often this process will call the estimator for each replicate, for a progress bar."""
+    starts = share_of(range(0, count, min(batch_size, count)))
+    return -(-len(starts) // devices_for(len(starts)))
 
 
 def pass_over(
@@ -66,32 +68,54 @@ def pass_over(
 ) -> Estimates:
     """Returns two independent estimates of each image in `index`, in its order; every array is (2, m).
 
-    After `seconds` no batch is begun; m is then the number of images done, at least 2.
+    A device measures whole batches, so that the estimates do not depend on the number of devices and processes, each of
+    which takes its share. After `seconds` no batch is begun; m is then the number of images done, at least 2.
     """
-    size, end = batch_of(batch_size, len(index)), time.monotonic() + seconds
-    mesh = data_mesh(size)
+    size, end = min(batch_size, len(index)), time.monotonic() + seconds
+    starts = share_of(range(0, len(index), size))
+    mesh = local_mesh(devices_for(len(starts)))
     model, plan = replicate_arrays((model, plan), mesh)
-    parts, done = [], 0
-    for start in range(0, len(index), size):
-        if done > 1 and time.monotonic() > end:
+    done: dict[int, Estimates] = {}
+    for at_once in in_groups(starts, mesh.size):
+        if len(done) * size > 1 and time.monotonic() > end:
             break
-        found = kept.read(start) if kept else None
-        if found is None:
-            rows = np.resize(index[start : start + size], size)  # one shape, one compilation
+        found = {start: kept.read(start) if kept else None for start in at_once}
+        if None in found.values():
+            rows = [np.resize(index[start : start + size], size) for start in at_once]
+            rows = np.concatenate(list(islice(cycle(rows), mesh.size)))  # one shape, one compilation
             images, numbers = place_batch((np.ascontiguousarray(pixels[rows]), rows.astype(np.int32)), mesh)
             pair = [estimator(model, images, numbers, plan, replicate=r, key=key, on_round=on_round) for r in (0, 1)]
             part = jax.tree.map(lambda *both: np.stack([np.asarray(one) for one in both]), *pair)
-            if kept:
-                kept.write(start, as_arrays(part))
+            for i, start in enumerate(at_once):
+                done[start] = jax.tree.map(lambda values, i=i: values[:, i * size : (i + 1) * size], part)
+                if kept:
+                    kept.write(start, as_arrays(done[start]))
         else:
-            part = _of_arrays(found)
+            done |= {start: _of_arrays(arrays) for start, arrays in found.items() if arrays is not None}
             for _ in range(2 * estimator.rounds(plan)):
                 on_round()
-        parts.append(part)
-        done = min(start + size, len(index))
-    return jax.tree.map(lambda *values: np.concatenate(values, axis=1)[:, :done], *parts)
+    return _joined(done, size, len(index))
 
 
-def replicate_arrays(tree: Any, mesh: jax.sharding.Mesh) -> Any:
-    """Copies JAX arrays to every device; numpy arrays stay, because they are read on the host."""
-    return jax.tree.map(lambda leaf: replicate(leaf, mesh) if isinstance(leaf, jnp.ndarray) else leaf, tree)
+def _joined(done: dict[int, Estimates], size: int, count: int) -> Estimates:
+    """Returns the batches of all processes, up to the first that is missing, as one."""
+    sent = {f"{start} {name}": array for start, part in done.items() for name, array in as_arrays(part).items()}
+    batches: dict[int, dict[str, Any]] = {}
+    for arrays in gathered(sent):
+        for words, array in arrays.items():
+            start, _, name = words.partition(" ")
+            batches.setdefault(int(start), {})[name] = array
+    whole = takewhile(lambda start: start in batches, range(0, count, size))
+    parts = [_of_arrays(batches[start]) for start in whole]
+    return jax.tree.map(lambda *values: np.concatenate(values, axis=1)[:, :count], *parts)
+
+
+def as_first_plan(plan: Any) -> Any:
+    """Returns the plan of the first process: by rounding, the pilot of another machine may choose other draws."""
+    leaves, structure = jax.tree.flatten(plan)
+    arrays = {str(i): np.asarray(leaf) for i, leaf in enumerate(leaves) if isinstance(leaf, jax.Array | np.ndarray)}
+    if is_alone() or not arrays:
+        return plan
+    for i, array in as_first(arrays).items():
+        leaves[int(i)] = jnp.asarray(array) if isinstance(leaves[int(i)], jax.Array) else array
+    return jax.tree.unflatten(structure, leaves)

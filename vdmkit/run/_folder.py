@@ -18,25 +18,26 @@ from vdmkit.run._provenance import Provenance, check_same_recipe, read_provenanc
 
 
 class _Name:
-    """A file or folder of this name in a run folder."""
+    """A file or folder of this name in a run folder; in the shared one, if all processes write it."""
 
-    def __init__(self, name: str):
-        self.name = name
+    def __init__(self, name: str, *, by_all: bool = False):
+        self.name, self.by_all = name, by_all
 
     def __get__(self, folder: "RunFolder", kind: type) -> Path:
-        return folder.path / self.name
+        return ((self.by_all and folder.shared) or folder.path) / self.name
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The files of a run folder."""
+    """The files of a run folder; `shared` is the one of which `path` is a process's own copy, if it is one."""
 
     path: Path
+    shared: Path | None = None
 
     given_recipe = _Name("recipe.toml")  # as the user wrote it
     resolved_recipe = _Name("resolved.toml")  # with overrides and defaults, a valid recipe; it marks a run folder
     manifest = _Name("manifest.json")  # versions, device, data identity, git state
-    checkpoints = _Name("checkpoints")
+    checkpoints = _Name("checkpoints", by_all=True)
     evaluation = _Name("evaluation.json")  # the last evaluation
     likelihoods = _Name("likelihood")  # a JSON file and every image's estimates for each measured one
     unfinished_likelihood = _Name("likelihood.unfinished")  # finished batches of an interrupted one

@@ -12,6 +12,7 @@ from vdmkit.data import TrainedOn, check_comparable, groups_of, prints_of, train
 from vdmkit.errors import Interrupted
 from vdmkit.files import write_json
 from vdmkit.likelihood import LikelihoodReport, check_count, check_distinct
+from vdmkit.mesh import gather_local
 from vdmkit.progress import Progress
 from vdmkit.recipe import Recipe
 from vdmkit.registry import plugin_sources
@@ -28,7 +29,7 @@ from vdmkit.training import TrainState, session
 
 
 def run_recipe(
-    recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[Path], *, progress: Progress = None
+    recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[Path], *, progress: Progress = None, fsdp: int = 1
 ) -> LikelihoodReport:
     """Trains `recipe`, whose file has the contents `text`, in `folder`; an interrupted run continues.
 
@@ -53,8 +54,8 @@ def run_recipe(
         check_comparable(known, test)
         missing = folder.missing_checkpoint()
         made = provenance_of(train, test, sources, earlier)
-        start = begin(recipe, folder, train, made)
-        check_model_of_recipe(recipe, start.state.ema_model, train.pixels).refuse()
+        start = begin(recipe, folder, train, made, fsdp)
+        check_model_of_recipe(recipe, gather_local(start.state.ema_model), train.pixels).refuse()
         # After the checks: a refused command changes nothing in the folder, and prints the reason only.
         folder.say_new_end(recipe, plugins)
         if missing is not None:
@@ -100,7 +101,7 @@ def _close(training: Training, state: TrainState, known: TrainedOn) -> Likelihoo
 def _report(training: Training, state: TrainState, known: TrainedOn) -> LikelihoodReport:
     """Evaluates and samples the trained model, and writes both to the run folder."""
     recipe, folder, test, step = training.recipe, training.folder, training.test, int(state.step)
-    model = state.ema_model if recipe.evaluation.weights == "ema" else state.model
+    model = training.reported(state)
     findings = check_model_of_recipe(recipe, model, test.pixels).refuse()
     limit = 60 * recipe.evaluation.minutes
     how = {"step": step, "findings": findings, "seconds": limit, "progress": training.progress}

@@ -28,6 +28,7 @@ from vdmkit.checkpoint import CheckpointStore, Restored, steps_in
 from vdmkit.data import Images, batches
 from vdmkit.errors import CheckpointError, DataError, Interrupted, NonFiniteError
 from vdmkit.likelihood import log_likelihood
+from vdmkit.mesh import build_on, data_mesh, gather_local
 from vdmkit.model import DiffusionModel
 from vdmkit.progress import Progress, track
 from vdmkit.randomness import fold_purpose
@@ -64,12 +65,13 @@ class Training:
         state = self.start.state
         collected: list[Metrics] = []
         start = time.monotonic()
-        with stop_requests() as stopping, track(self.progress, "training", settings.steps, int(state.step)) as advance:
+        tracked = track(self.progress, "training", settings.steps, int(state.step))
+        with stop_requests(settings.steps) as stopping, tracked as advance:
             updates = self._loop().updates(state, settings.steps, intervals)
             for state, step, metrics in updates:
                 collected.append(metrics)
                 advance(len(metrics["bpd"]), lambda recent=collected[-_RECENT:]: self._recent(recent))
-                stop = stopping()
+                stop = stopping(step)
                 at_end = stop or step == settings.steps
                 if at_end or any(_due(step, interval) for interval in intervals):
                     self._log(collected, state, step, time.monotonic() - start)
@@ -77,7 +79,7 @@ class Training:
                     collected, start = [], time.monotonic()
                 if stop:
                     break
-            if stopping():  # also if the request came after the last step
+            if stopping(int(state.step)):  # also if the request came after the last step
                 where = f"step {int(state.step):,} of {settings.steps:,}"
                 raise Interrupted(f"Stopped at {where} and saved. To go on, run the same command again.")
         return state
@@ -119,7 +121,7 @@ class Training:
         if at_end or _due(step, settings.checkpoint_every) or best:
             self._save(state, step, bpd)
         if _due(step, settings.sample_every) and step < settings.steps:
-            picture = picture_beside_real(self._reported(state), self.test, self.recipe, self.progress)
+            picture = picture_beside_real(self.reported(state), self.test, self.recipe, self.progress)
             if picture is not None:
                 self.log.picture(step, "samples", picture)
 
@@ -131,7 +133,7 @@ class Training:
         estimator = build_evaluator(replace(self.recipe, evaluation=settings))
         how = {"estimator": estimator, "batch_size": settings.batch_size, "progress": self.progress}
         key = jax.random.key(self.recipe.seed)
-        bpd = log_likelihood(self._reported(state), self.test.pixels, key=key, **how).bits_per_dim.value
+        bpd = log_likelihood(self.reported(state), self.test.pixels, key=key, **how).bits_per_dim.value
         self.log.scalars(step, {name: bpd})
         return bpd
 
@@ -149,8 +151,9 @@ class Training:
             "Try a lower optimizer.learning_rate or an optimizer.clip_norm, in another folder (--out)."
         )
 
-    def _reported(self, state: TrainState) -> DiffusionModel:
-        return state.ema_model if self.recipe.evaluation.weights == "ema" else state.model
+    def reported(self, state: TrainState) -> DiffusionModel:
+        """Returns the model that is evaluated and sampled, whole on one device."""
+        return gather_local(state.ema_model if self.recipe.evaluation.weights == "ema" else state.model)
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,7 @@ class Start:
     restored: bool
 
 
-def begin(recipe: Recipe, folder: RunFolder, train: Images, made: Provenance) -> Start:
+def begin(recipe: Recipe, folder: RunFolder, train: Images, made: Provenance, fsdp: int = 1) -> Start:
     """Returns the newest intact checkpoint, or the initial state.
 
     Raises:
@@ -186,7 +189,7 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, made: Provenance) ->
     check_objective(recipe)
     check_rest(recipe)
     build_estimator(recipe, train.levels)
-    state = build_state(recipe, training_counts(recipe, train))
+    state = build_on(data_mesh(settings.batch_size, fsdp), build_state, recipe, training_counts(recipe, train))
 
     def check(restored: Restored | None) -> None:
         if restored is None:

@@ -5,24 +5,26 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, Real
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
 from vdmkit.arguments import check_instance, check_integer, check_one_of
 from vdmkit.denoiser import Estimate
-from vdmkit.errors import NonFiniteError
+from vdmkit.distributed import as_first, gathered, is_alone, share_of
+from vdmkit.errors import NonFiniteError, RecipeError
 from vdmkit.limits import MAX_STEPS
+from vdmkit.mesh import devices_for, in_groups, local_mesh, place_batch, replicate_arrays
 from vdmkit.model import Compute, DiffusionModel
 from vdmkit.noise import AbstractGrid, AbstractSchedule, UniformInTime, gammas_of
 from vdmkit.progress import Progress, track
 from vdmkit.randomness import fold_purpose
 from vdmkit.sampling._ancestral import Ancestral
 from vdmkit.sampling._denoise import Guidance
-from vdmkit.sampling._sampler import AbstractSampler, draw
+from vdmkit.sampling._sampler import AbstractSampler, draw, draw_numbers
 
 _BATCH = 64
 _TIMED = 8
@@ -93,6 +95,8 @@ def sample(
         NonFiniteError: some images are not finite.
         RecipeError: an argument is not what is said here.
     """
+    if trajectory and not is_alone():
+        raise RecipeError("trajectory: only one process can return it, and there are several.")
     parts = {"sampler": Ancestral() if sampler is None else sampler, "grid": UniformInTime() if grid is None else grid}
     config, seen = SamplingConfig(steps=steps, guidance=guidance, end=end, **parts), []
     keep = (lambda estimate: seen.append(np.asarray(estimate.x_hat))) if trajectory else lambda estimate: None
@@ -129,19 +133,61 @@ def draw_samples(
     check_instance("model", model, DiffusionModel)
     check_integer("count", count)
     model = model.computing_in(config.compute)
-    key, gammas, starts = fold_purpose(key, "sample"), config.gammas(model.schedule), range(0, count, _BATCH)
-    with track(progress, "sampling", config.steps * len(starts)) as advance:
+    key, gammas = fold_purpose(key, "sample"), config.gammas(model.schedule)
+    calls = _calls(count)
+    drawn: dict[str, np.ndarray] = {}
+    failure = None
+    with track(progress, "sampling", config.steps * len(calls)) as advance:
 
         def stepped(estimate: Estimate) -> None:
             on_step(estimate)
             advance()
 
-        of_batch = {"key": key, "guidance": config.guidance, "on_step": stepped}
-        drawn = [
-            np.asarray(draw(model, config.sampler, gammas, min(_BATCH, count - first), first=first, **of_batch))
-            for first in starts
-        ]
-    return np.concatenate(drawn)
+        for numbers in calls:
+            settings = (model, config.sampler, gammas, numbers, key, config.guidance)
+            model_, sampler, gammas_, on_devices, key_, guidance = _spread(settings, len(numbers))
+            how = {"key": key_, "guidance": guidance, "on_step": stepped}
+            try:
+                images = np.asarray(draw_numbers(model_, sampler, gammas_, on_devices, **how))
+            except NonFiniteError as error:  # the other processes learn of it below
+                failure = str(error)
+                break
+            firsts = range(0, len(numbers), _BATCH)
+            drawn |= {str(numbers[first]): images[first : first + _BATCH] for first in firsts}
+    return _joined(drawn, failure)
+
+
+def _calls(count: int) -> list[Int[np.ndarray, " m"]]:
+    """Returns the numbers of the images that this process draws, for each call of the sampler.
+
+    A device draws whole batches, so that images do not depend on the number of devices and processes.
+    """
+    batches = share_of(
+        [np.arange(first, min(first + _BATCH, count), dtype=np.int32) for first in range(0, count, _BATCH)]
+    )
+    whole = [batch for batch in batches if len(batch) == _BATCH]
+    rest = [batch for batch in batches if len(batch) < _BATCH]
+    return [np.concatenate(group) for group in in_groups(whole, devices_for(len(whole)))] + rest
+
+
+def _spread(settings: tuple[Any, ...], count: int) -> tuple[Any, ...]:
+    """Returns the settings of a call on as many devices as it has batches, with its numbers divided over them."""
+    if count <= _BATCH:
+        return tuple(jnp.asarray(part) if isinstance(part, np.ndarray) else part for part in settings)
+    mesh = local_mesh(count // _BATCH)
+    return tuple(
+        place_batch(part, mesh) if isinstance(part, np.ndarray) else replicate_arrays(part, mesh) for part in settings
+    )
+
+
+def _joined(drawn: dict[str, np.ndarray], failure: str | None) -> Real[np.ndarray, "count h w c"]:
+    """Returns the images of all processes by number. Raises NonFiniteError in all if one failed."""
+    parts: dict[int, np.ndarray] = {}
+    for arrays in gathered(drawn if failure is None else {"failure": np.asarray(failure)}):
+        if "failure" in arrays:
+            raise NonFiniteError(str(arrays["failure"]))
+        parts |= {int(first): images for first, images in arrays.items()}
+    return np.concatenate([parts[first] for first in sorted(parts)])
 
 
 def fit_into(model: DiffusionModel, config: SamplingConfig, count: int, *, seconds: float) -> tuple[int, int]:
@@ -160,5 +206,6 @@ def fit_into(model: DiffusionModel, config: SamplingConfig, count: int, *, secon
             ).block_until_ready()
         times.append(time.monotonic() - start)
     affordable = max(int(seconds / times[1] * images), 1)  # steps of single images
+    affordable = int(as_first({"affordable": np.asarray(affordable)})["affordable"])  # one number for all processes
     fitting = min(count, max(affordable // config.steps, 1))
     return fitting, config.steps if fitting > 1 else min(config.steps, affordable)

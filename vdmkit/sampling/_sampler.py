@@ -102,27 +102,42 @@ def draw(
     Raises:
         NonFiniteError: an image is not finite.
     """
-    numbers = first + jnp.arange(count)
+    return draw_numbers(model, sampler, grid, first + jnp.arange(count), key=key, guidance=guidance, on_step=on_step)
+
+
+def draw_numbers(
+    model: DiffusionModel,
+    sampler: AbstractSampler,
+    grid: Float[Array, " n"],
+    numbers: Int[Array, " count"],
+    *,
+    key: PRNGKeyArray,
+    guidance: Guidance | None = None,
+    on_step: Callable[[Estimate], object] = lambda estimate: None,
+) -> Real[Array, "count h w c"]:
+    """Draws the images with these numbers, as `draw` does, on the devices that `numbers` are on."""
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers)
     chain = _start(model, grid[0], keys, jnp.asarray(len(grid) - 1))
     # A convolution inside lax.scan is 16 times slower on CPU: one dispatch per step.
     for i in range(len(grid) - 1):
+        if len(numbers.sharding.device_set) > 1:  # what does not depend on the numbers may be elsewhere
+            chain = jax.device_put(chain, numbers.sharding)
         chain, estimate = _step(model, sampler, chain, grid[i], grid[i + 1], keys, numbers, guidance)
         chain[0].block_until_ready()
         on_step(estimate)
-    _refuse_not_finite(np.asarray(chain[0]), first)
+    _refuse_not_finite(np.asarray(chain[0]), np.asarray(numbers))
     if jnp.isneginf(grid[-1]):
         return _nearest(model, chain[0])
     return _decode(model, chain[0], grid[-1], numbers, guidance)
 
 
-def _refuse_not_finite(y: Float[np.ndarray, "count h w c"], first: int) -> None:
+def _refuse_not_finite(y: Float[np.ndarray, "count h w c"], numbers: Int[np.ndarray, " count"]) -> None:
     """Raises NonFiniteError before decoding, which turns any values into levels. It squares y, which may overflow."""
     with np.errstate(over="ignore"):
         bad = np.flatnonzero(~np.isfinite(y**2).all(axis=(1, 2, 3)))
     if len(bad):
         raise NonFiniteError(
-            f"{len(bad)} of {len(y)} samples are not finite, the first of them number {first + bad[0]}. Take more "
+            f"{len(bad)} of {len(y)} samples are not finite, the first of them number {numbers[bad[0]]}. Take more "
             "sampling.steps, of sampler ode more sampling.sampler.max_steps, or less sampling.guidance."
         )
 

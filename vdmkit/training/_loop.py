@@ -9,8 +9,8 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
-from vdmkit.devices import data_mesh, place_batch, replicate
 from vdmkit.errors import NonFiniteError
+from vdmkit.mesh import data_mesh, keep, mesh_of, place_batch, place_state, replicate, shardings_of
 from vdmkit.training._state import TrainState
 from vdmkit.training._step import Metrics, Update, train_step, train_steps
 
@@ -35,8 +35,9 @@ class Loop:
         A dispatch ends at the next multiple of one of `intervals`. Which updates share a dispatch depends on the step
         alone, so that a resumed run repeats them exactly.
         """
-        mesh = data_mesh(self.batch_size)
-        state, key = replicate((state, self.key), mesh)
+        mesh = mesh_of(state) or data_mesh(self.batch_size)
+        state, key = place_state(state, mesh), replicate(self.key, mesh)
+        shardings = shardings_of(state)
         step = int(state.step)
         k = self.steps_per_dispatch or default_steps_per_dispatch()
         while step < last:
@@ -46,9 +47,9 @@ class Loop:
             if n == 1:
                 state, metrics = train_step((self.update, place_batch(batches[0], mesh), key), state)
             else:
-                state, metrics = train_steps(
-                    (self.update, place_batch(_stack(batches), mesh, stacked=True), key), state
-                )
+                placed = place_batch(_stack(batches), mesh, stacked=True)
+                state, metrics = train_steps((self.update, placed, key), state)
+            state = keep(state, shardings)  # there already, unless the compiler chose otherwise
             step += n
             yield state, step, metrics
 

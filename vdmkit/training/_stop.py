@@ -6,11 +6,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from vdmkit.distributed import CommonStop
+
 
 @contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Yields a function that returns whether the user asked to stop. A second Ctrl-C stops at once."""
-    asked = False
+def stop_requests(last: int) -> Iterator[Callable[[int], bool]]:
+    """Yields a function that returns whether to stop after a step, as the user asked. A second Ctrl-C stops at once.
+
+    Of several processes any may be asked, and all stop at the same step. After step `last` each must call the function.
+    """
+    asked, common = False, CommonStop()
 
     def ask(number: int, frame: FrameType | None) -> None:
         nonlocal asked
@@ -20,7 +25,7 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: asked
+        yield lambda step: common(asked, step, last=step >= last)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
