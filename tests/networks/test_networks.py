@@ -136,6 +136,24 @@ def test_the_authors_network_runs_without_fourier_features():
     assert run(network, jnp.zeros(SHAPE)).shape == (*SHAPE, 1)
 
 
+@pytest.mark.costly
+def test_remat_changes_no_gradient():
+    """False if a network that keeps no activations trained otherwise, or dropped others the second time."""
+    z = jax.random.normal(KEY, SHAPE)
+
+    @eqx.filter_jit
+    def gradient(remat):
+        network = VDMUNet(SHAPE, 1, (-13.3, 5.0), KEY, channels=32, blocks=1, dropout=0.5, remat=remat)
+        network = eqx.tree_at(lambda of: of.conv_out.kernel, network, replace_fn=jnp.ones_like)
+        gradient_of = eqx.filter_grad(lambda of: (of(z, jnp.array(0.0), {}, key=KEY) ** 2).sum())
+        return jax.tree.leaves(gradient_of(network))
+
+    kept, computed_again = gradient(False), gradient(True)
+    largest = max(np.abs(leaf).max() for leaf in kept)
+    for one, other in zip(kept, computed_again, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * largest)  # float32; other products are fused
+
+
 @pytest.mark.parametrize(
     ("name", "shape", "params", "message"),
     [

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One update, and many: what is differentiated, what decays, what is averaged, what is reused."""
 
+from dataclasses import replace
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,11 +11,12 @@ import optax
 import pytest
 
 import vdmkit
-from vdmkit.assembly import build_optimizer
+from vdmkit.assembly import build_optimizer, build_update
+from vdmkit.errors import RecipeError
 from vdmkit.noise import Pinned
 from vdmkit.objective import Draws, Elbo, LowDiscrepancy, Objective, bits_per_dim
 from vdmkit.optimizer import adamw, interior_apart
-from vdmkit.recipe import load_recipe
+from vdmkit.recipe import find_recipe, load_recipe
 from vdmkit.training import TrainState, Update, initial_state, train_step, train_steps
 
 OBJECTIVE = Objective(LowDiscrepancy(), Elbo(), 0)
@@ -215,3 +218,26 @@ def test_a_step_reuses_the_state_and_nothing_else(float64, batches, key):
     train_step(inputs, float64)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(eqx.filter(float64, eqx.is_array)))
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(eqx.filter(inputs, eqx.is_array)))
+
+
+@pytest.mark.costly
+def test_micro_batches_have_the_gradient_of_the_batch(float64, batches):
+    """False if a batch that is too large for memory trained another model than it says."""
+    key = jax.random.key(0)  # of the default generator: the numbers of others depend on the size of a batch
+    batch = {name: rows[0] for name, rows in batches.items()}
+    draws = OBJECTIVE.draw(batch["image"].shape, key=key)
+
+    @eqx.filter_jit
+    def gradient(micro_batches):
+        update = replace(UPDATE, micro_batches=micro_batches)
+        return update.gradient(float64.model, OBJECTIVE, batch, draws, key=key)
+
+    whole, parts = gradient(1), gradient(2)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), whole, parts)  # roundings
+
+
+def test_micro_batches_divide_the_batch():
+    """Images of a batch would be left out without a word."""
+    recipe = load_recipe(find_recipe("digits"), ["training.batch_size=4", "training.micro_batches=3"])
+    with pytest.raises(RecipeError, match="does not divide training"):
+        build_update(recipe, build_optimizer(recipe))

@@ -4,7 +4,7 @@
 import jax
 
 from vdmkit.assembly._measuring import build_guidance
-from vdmkit.assembly._training import build_objective, init_key, state_like
+from vdmkit.assembly._training import build_objective, build_optimizer, build_update, init_key, state_like
 from vdmkit.errors import VdmkitError
 from vdmkit.noise import check_ends, check_increasing, steps_of_bound
 from vdmkit.objective import check_variance
@@ -32,7 +32,8 @@ def check_schedule(recipe: Recipe) -> None:
 
 
 def check_rest(recipe: Recipe) -> None:
-    """Builds what is used after training. Raises RecipeError if something cannot be built."""
+    """Builds the update, and what is used after training. Raises RecipeError if something cannot be built."""
+    build_update(recipe, build_optimizer(recipe))
     recipe.sampling.sampler.build()
     _check_sampling_grid(recipe)
     build_guidance(recipe)

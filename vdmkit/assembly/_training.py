@@ -10,6 +10,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from vdmkit.assembly._model import build_model, training_counts
 from vdmkit.data import AbstractSource, Images
+from vdmkit.errors import RecipeError
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import ends_of
 from vdmkit.objective import Objective
@@ -36,7 +37,13 @@ def build_learning_rate(recipe: Recipe) -> optax.Schedule | None:
 def build_update(recipe: Recipe, optimizer: optax.GradientTransformation) -> Update:
     """Builds the recipe's training step."""
     settings = recipe.training
-    return Update(optimizer, settings.ema, settings.ema_warmup, settings.compute, settings.matmul_precision)
+    if settings.batch_size % settings.micro_batches:
+        raise RecipeError(
+            f"training.micro_batches = {settings.micro_batches} does not divide training.batch_size = "
+            f"{settings.batch_size}. Choose a divisor of it."
+        )
+    of_compute = (settings.compute, settings.matmul_precision, settings.micro_batches)
+    return Update(optimizer, settings.ema, settings.ema_warmup, *of_compute)
 
 
 def build_objective(recipe: Recipe) -> Objective:

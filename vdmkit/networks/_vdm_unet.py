@@ -26,7 +26,8 @@ class VDMUNet(AbstractNetwork):
     """The paper's U-Net: every block at full resolution, conditioned on gamma, with Fourier features.
 
     There are `blocks` down stages and `blocks` + 1 up stages with skip connections. Attention is in the middle, and
-    with `attention` after every block.
+    with `attention` after every block. With `remat`, training computes the activations inside of each stage again for
+    the gradient, instead of keeping them.
     """
 
     conditioning: Conditioning
@@ -38,6 +39,7 @@ class VDMUNet(AbstractNetwork):
     conv_out: Conv
     fourier: bool = eqx.field(static=True)
     dropout: float = eqx.field(static=True)
+    remat: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -51,6 +53,7 @@ class VDMUNet(AbstractNetwork):
         attention: bool = False,
         fourier: bool = True,
         dropout: Dropout = 0.1,
+        remat: bool = False,
     ):
         check_channels(channels, GROUPS)
         width = 4 * channels
@@ -69,6 +72,7 @@ class VDMUNet(AbstractNetwork):
         self.conv_out = Conv(channels, depth * outputs, next(keys), initializer=ZEROS)
         self.fourier = fourier
         self.dropout = dropout
+        self.remat = remat
 
     def __call__(
         self,
@@ -83,14 +87,17 @@ class VDMUNet(AbstractNetwork):
         skips = [h]
         kept = self._kept(h.shape, key)
         for stage in self.down:
-            h = stage(h, cond, next(kept))
+            h = self._apply(stage, h, cond, next(kept))
             skips.append(h)
         for stage in self.mid:
-            h = stage(h, cond, next(kept))
+            h = self._apply(stage, h, cond, next(kept))
         for stage in self.up:
-            h = stage(jnp.concatenate([h, skips.pop()], axis=-1), cond, next(kept))
+            h = self._apply(stage, jnp.concatenate([h, skips.pop()], axis=-1), cond, next(kept))
         h = self.conv_out(jax.nn.silu(self.norm_out(h)), z.dtype)
         return values_per_pixel(h, z)
+
+    def _apply(self, stage: Stage, h: Float[Array, "h w i"], cond: Float[Array, " width"], kept: Kept) -> Image:
+        return (eqx.filter_checkpoint(stage) if self.remat else stage)(h, cond, kept)
 
     def _kept(self, shape: tuple[int, ...], key: PRNGKeyArray | None) -> Iterator[Kept]:
         """Returns what dropout keeps in each stage, of one draw, which compiles faster than a draw for each."""

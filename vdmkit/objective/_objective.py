@@ -74,7 +74,8 @@ class Objective(eqx.Module):
         key: PRNGKeyArray | None = None,
     ) -> Bound:
         """Returns one unbiased draw of the (weighted) bound of each image in nats. `key` drives dropout."""
-        return self.at(self.noise_levels(model.schedule, draws), model, images, condition, draws, key=key)
+        keys = None if key is None else jax.random.split(key, images.shape[0])
+        return self.at(self.noise_levels(model.schedule, draws), model, images, condition, draws, keys=keys)
 
     def noise_levels(self, schedule: AbstractSchedule, draws: Draws) -> NoiseLevel:
         """Returns the noise level of each draw of the diffusion loss."""
@@ -93,10 +94,9 @@ class Objective(eqx.Module):
         condition: Mapping[str, Real[Array, " b"]],
         draws: Draws,
         *,
-        key: PRNGKeyArray | None = None,
+        keys: Key[Array, " b"] | None = None,
     ) -> Bound:
-        """Returns the bounds with the diffusion loss at the given noise levels."""
-        keys = None if key is None else jax.random.split(key, images.shape[0])
+        """Returns the bounds with the diffusion loss at the given noise levels. `keys` drive dropout, of each image."""
 
         def one(noise: NoiseLevel, image: Array, condition: Condition, draws: Draws, key: PRNGKeyArray | None) -> Bound:
             x = model.observation.encode(image)

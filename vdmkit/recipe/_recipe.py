@@ -48,7 +48,9 @@ class TrainingSettings:
     lowest test bpd at `evaluate_every`; choosing among them is model selection on the test set.
 
     The network computes in the type `compute`, by default that of its parameters, float32, and multiplies with
-    `matmul_precision`, by default the device's, which on a GPU or TPU is less than float32.
+    `matmul_precision`, by default the device's, which on a GPU or TPU is less than float32. With `micro_batches` the
+    gradient of a batch is computed of so many parts, one after the other, which needs less memory and changes nothing
+    but roundings.
     """
 
     steps: Positive
@@ -65,6 +67,7 @@ class TrainingSettings:
     steps_per_dispatch: StepsOrZero = 0
     compute: Literal["bfloat16"] | None = None
     matmul_precision: Literal["default", "high", "highest"] | None = None
+    micro_batches: AtOnce = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,23 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """One training update: gradient of the batch's mean bits per dimension, optimiser, running average."""
 
-from collections.abc import Mapping
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray, PyTree
 
 from vdmkit.devices import MatmulPrecision, multiplying
 from vdmkit.model import Compute, DiffusionModel
-from vdmkit.objective import Bound, Draws, NoiseLevel, Objective, bits_per_dim, mean_terms
+from vdmkit.objective import Bound, Draws, Objective, bits_per_dim
+from vdmkit.training._gradient import Batch, Metrics, batch_gradient, in_micro_batches
 from vdmkit.training._state import TrainState
 from vdmkit.typing import Scalar
-
-Batch = Mapping[str, Array]
-"""A batch: "image" is uint8 (b, h, w, c); every other entry is side information on the images, shape (b,)."""
-Metrics = dict[str, Float[Array, "*steps"]]
 
 
 class Update(eqx.Module):
@@ -25,6 +20,8 @@ class Update(eqx.Module):
 
     The network computes in the type `compute`, None for that of its parameters, and multiplies with `matmul_precision`,
     None for the device's. Parameters, their average, the optimiser's state and the loss stay in float32.
+
+    The gradient is computed of `micro_batches` parts of the batch, one after the other.
     """
 
     optimizer: optax.GradientTransformation = eqx.field(static=True)
@@ -32,6 +29,7 @@ class Update(eqx.Module):
     ema_warmup: bool = eqx.field(static=True)
     compute: Compute | None = eqx.field(static=True, default=None)
     matmul_precision: MatmulPrecision | None = eqx.field(static=True, default=None)
+    micro_batches: int = eqx.field(static=True, default=1)
 
     def gradient(
         self, model: DiffusionModel, objective: Objective, batch: Batch, draws: Draws, *, key: PRNGKeyArray | None
@@ -41,18 +39,12 @@ class Update(eqx.Module):
         The interior of a schedule may have the gradient of the variance instead. Bounds are of each image, in nats.
         `key` drives dropout.
         """
-        condition = {name: value for name, value in batch.items() if name != "image"}
         noise, vjp = eqx.filter_vjp(lambda schedule: objective.noise_levels(schedule, draws), model.schedule)
-
-        def mean_bpd(parts: tuple[DiffusionModel, NoiseLevel]) -> tuple[Scalar, tuple[Metrics, Bound]]:
-            model, noise = parts
-            computing = model.computing_in(self.compute)
-            bound = objective.at(noise, computing, batch["image"], condition, draws, key=key)
-            terms = mean_terms(bound, model.dimensions)
-            bpd = sum(terms.values(), jnp.zeros(()))
-            return bpd, ({"bpd": bpd, **terms}, bound)
-
-        (gradient, sensitivity), aux = eqx.filter_grad(mean_bpd, has_aux=True)((model, noise))
+        keys = None if key is None else jax.random.split(key, len(batch["image"]))
+        gradient_of = lambda given: batch_gradient(model, objective, given, self.compute)  # noqa: E731
+        given = (noise, batch, draws, keys)
+        one, n = self.micro_batches == 1, self.micro_batches
+        (gradient, sensitivity), aux = gradient_of(given) if one else in_micro_batches(gradient_of, given, n)
         loss = bits_per_dim(jnp.asarray(aux[1].diffusion), model.dimensions)
         schedule = objective.schedule_gradient(gradient.schedule, vjp, sensitivity, loss)
         return eqx.tree_at(lambda of: of.schedule, gradient, schedule), aux
