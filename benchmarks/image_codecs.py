@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What images take in other codecs: `uv run --group benchmarks python benchmarks/image_codecs.py [CIFAR-10 ARCHIVE]`.
+"""What images take in other codecs: `uv run --group benchmarks python benchmarks/image_codecs.py [mnist | ARCHIVE]`.
 
-Prints the table for the test images of digits, or for the first hundred of CIFAR-10; `rates` makes it for any images.
+Prints the table for the test images of digits, for those of `mnist_5k`, or for the first hundred of an archive of
+CIFAR-10; `rates` makes it for any images.
 Files are real ones. Code lengths are what an arithmetic coder would write, but for the last few bytes, of probabilities
 that a decoder can compute from values decoded before. What the trained coder learned is no part of the file, as a
 checkpoint is none of ours.
@@ -15,7 +16,7 @@ from context_coder import FEW, order0_bits, trained_bits
 from jaxtyping import UInt8
 from real_codecs import Row, real_codecs
 
-from vdmkit.data import Cifar10, Digits
+from vdmkit.data import Cifar10, Digits, Mnist5k
 
 
 def rates(images: UInt8[np.ndarray, "n h w c"], levels: int, train: UInt8[np.ndarray, "m h w c"]) -> list[Row]:
@@ -60,7 +61,9 @@ def _trained(images: UInt8[np.ndarray, "n h w c"], levels: int, train: UInt8[np.
 
 def main() -> None:
     """Print the table."""
-    source, count = (Cifar10(path=sys.argv[1]), 100) if len(sys.argv) > 1 else (Digits(), None)
+    which = sys.argv[1] if len(sys.argv) > 1 else "digits"
+    known = {"digits": (Digits(), None), "mnist": (Mnist5k(), None)}
+    source, count = known.get(which, (Cifar10(path=which), 100))
     test, train = source.load("test"), source.load("train")
     images = test.pixels[:count]
     print(f"{test.identity}; the first {len(images)}. Bits per value, images each in a file, and in one.")

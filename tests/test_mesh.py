@@ -43,7 +43,7 @@ print("equal")
 )
 
 
-@pytest.mark.system
+@pytest.mark.slow
 def test_a_divided_state_trains_as_a_copied_one():
     """FSDP would train another model, or the compiler would gather what was divided."""
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}

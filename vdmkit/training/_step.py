@@ -43,8 +43,10 @@ class Update(eqx.Module):
         keys = None if key is None else jax.random.split(key, len(batch["image"]))
         gradient_of = lambda given: batch_gradient(model, objective, given, self.compute)  # noqa: E731
         given = (noise, batch, draws, keys)
-        one, n = self.micro_batches == 1, self.micro_batches
-        (gradient, sensitivity), aux = gradient_of(given) if one else in_micro_batches(gradient_of, given, n)
+        if self.micro_batches == 1:
+            (gradient, sensitivity), aux = gradient_of(given)
+        else:
+            (gradient, sensitivity), aux = in_micro_batches(gradient_of, given, self.micro_batches)
         loss = bits_per_dim(jnp.asarray(aux[1].diffusion), model.dimensions)
         schedule = objective.schedule_gradient(gradient.schedule, vjp, sensitivity, loss)
         return eqx.tree_at(lambda of: of.schedule, gradient, schedule), aux
@@ -56,8 +58,8 @@ class Update(eqx.Module):
         draws = state.objective.draw((b, h, w, c), key=key_draws)
         with multiplying(self.matmul_precision):
             gradient, (metrics, bound) = self.gradient(state.model, state.objective, batch, draws, key=key_dropout)
-        state = self.apply(state, gradient, state.objective.after(draws, bound))
-        return state, {**metrics, "gradient": _norm(gradient)}
+            metrics |= {"gradient": _norm(gradient)}
+        return self.apply(state, gradient, state.objective.after(draws, bound)), metrics
 
     def apply(self, state: TrainState, gradient: PyTree, objective: Objective) -> TrainState:
         """Applies the optimiser's update, then ema + (1 - decay) (params - ema). `objective` is the next step's."""
