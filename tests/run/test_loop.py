@@ -116,3 +116,18 @@ def test_the_first_number_that_is_not_finite_is_named(terms, message):
     spoiled = [1.0] * first + [np.nan] * (4 - first)  # the total and the gradient are not finite either
     with pytest.raises(NonFiniteError, match=message):
         means(metrics(**{"bpd": spoiled, "gradient": spoiled} | terms), 20)
+
+
+@pytest.mark.costly
+def test_the_steady_state_compiles_nothing(tiny_model, tiny_images, caplog):
+    """Steps would be compiled again, for a type or a device that changed."""
+    update = Update(optax.sgd(0.1), 0.9, False)
+    state = initial_state(jax.tree.map(jnp.copy, tiny_model), update.optimizer, Objective(LowDiscrepancy(), Elbo(), 0))
+    of = Loop(update, batches(tiny_images, batch_size=4, seed=0), jax.random.key(0), 4, 1)
+    updates = of.updates(state, 6, (100,))
+    next(updates)
+    with jax.log_compiles():
+        assert [step for _, step, _ in updates] == [2, 3, 4, 5, 6]
+        assert "Compiling" not in caplog.text
+        jax.jit(lambda x: x + 1)(jnp.zeros(3))
+        assert "Compiling" in caplog.text
