@@ -36,7 +36,7 @@ def data_mesh(batch_size: int, fsdp: int = 1) -> Mesh:
             f"training.batch_size = {batch_size} does not divide over {n} devices. Choose a multiple of {n}."
         )
     if n % fsdp:
-        raise RecipeError(f"training.fsdp = {fsdp}: {n} devices do not divide into groups of {fsdp}.")
+        raise RecipeError(f"{n} devices do not divide into groups of {fsdp}. Choose a divisor of {n}.")
     # A process loads neighbouring rows of the batch, so its devices must be neighbours.
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     if fsdp == 1:

@@ -24,6 +24,7 @@ from vdmkit.data import (
     verify,
 )
 from vdmkit.errors import DataError
+from vdmkit.files import file_sha256
 from vdmkit.testing import check_data
 
 SMALL = 100 * 64  # bytes of a shard: 100 digits
@@ -118,12 +119,22 @@ def test_every_shard_is_an_array_of_numpy(digits):
     np.testing.assert_array_equal(np.concatenate(arrays), Digits().load("train").pixels)
 
 
-def test_a_start_reads_no_image(digits, monkeypatch):
+def test_a_damaged_test_image_is_found_at_a_start(copy):
+    """A likelihood of other images would be reported as that of the data set which the facts name."""
+    flip(copy / "test-00002.npy", 0.5)
+    with pytest.raises(DataError, match=r"test-00002.npy: its contents are not those that were written"):
+        Packed(path=str(copy)).load("test")
+
+
+def test_a_start_reads_no_training_image(digits, monkeypatch):
     """A start on 250 GB would take an hour."""
+    hashed = []
+    monkeypatch.setattr("vdmkit.data._sidecar.file_sha256", lambda path: hashed.append(path.name) or file_sha256(path))
     monkeypatch.setattr("vdmkit.data._shards.Shards.read", lambda self, numbers: pytest.fail("an image was read"))
     for split in ("train", "test"):
         images = Packed(path=str(digits)).load(split)
         assert len(prints_of(images)) == images.identity.count
+    assert {name for name in hashed if name.startswith("train-")} == set()
 
 
 @pytest.mark.parametrize("place", [0, 0.5, 1])

@@ -19,7 +19,8 @@ _ADVICE = "Put the file back, or pack the images again."
 class Packed(AbstractSource):
     """Images packed by `vdmkit data pack`, read from disk when they are needed, so that their number needs no memory.
 
-    A start checks that all files are there with their sizes; `vdmkit data verify` reads them.
+    A start checks that all files are there with their sizes, and the SHA-256 of those with test images, because numbers
+    are computed on them; `vdmkit data verify` reads all of them.
 
     Args:
         path: The folder.
@@ -46,11 +47,11 @@ class Packed(AbstractSource):
         return self.sidecar.classes
 
     def locate(self) -> str:
-        self._check_sizes(*SPLITS)
+        self._check(*SPLITS)
         return ""
 
     def load(self, split: Split) -> Images:
-        self._check_sizes(split)
+        self._check(split, whole=split == "test")
         found = self.sidecar.of(split)
         prints = self._array(found.prints)
         if not may_be_prints(prints, found.identity.count, int(np.prod(self.shape))):
@@ -58,9 +59,9 @@ class Packed(AbstractSource):
         labels = self._array(found.labels) if found.labels else None
         return Images(self.sidecar.pixels(self.path, split), self.levels, found.identity, labels, prints)
 
-    def _check_sizes(self, *splits: Split) -> None:
+    def _check(self, *splits: Split, whole: bool = False) -> None:
         for file in self.sidecar.files(*splits):
-            if problem := file.problem(self.path, whole=False):
+            if problem := file.problem(self.path, whole=whole):
                 raise DataError(f"{problem}. {_ADVICE}")
 
     def _array(self, file: StoredFile) -> np.ndarray:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is recorded beside packed images, so that a start reads none of them."""
+"""What is recorded beside packed images, so that a start need not read the training images."""
 
 import hashlib
 import json
