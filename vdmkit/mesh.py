@@ -134,7 +134,8 @@ def shardings_of(state: PyTree) -> PyTree:
 def keep(state: PyTree, shardings: PyTree) -> PyTree:
     """Returns the training state where `shardings` say; what is there is not moved."""
     arrays, static = eqx.partition(state, eqx.is_array)
-    return eqx.combine(jax.tree.map(_put, arrays, shardings), static)
+    placed = jax.tree.map(lambda leaf, there: leaf if leaf.sharding == there else _put(leaf, there), arrays, shardings)
+    return eqx.combine(placed, static)
 
 
 def build_on(mesh: Mesh, build: Callable[..., PyTree], *arguments: Any, small: int = _SMALL) -> PyTree:

@@ -49,7 +49,8 @@ class Loop:
             else:
                 placed = place_batch(_stack(batches), mesh, stacked=True)
                 state, metrics = train_steps((self.update, placed, key), state)
-            state = keep(state, shardings)  # there already, unless the compiler chose otherwise
+            if mesh.size > 1:  # there already, unless the compiler chose otherwise, which on one device it cannot
+                state = keep(state, shardings)
             step += n
             yield state, step, metrics
 
