@@ -45,6 +45,5 @@ def verify(folder: Folder) -> None:
 
 
 def _facts(folder: Path, sidecar: "Sidecar") -> str:
-    files = list(sidecar.files("train", "test"))
-    size = f"{len(files)} files of {sidecar.format}, {sum(file.bytes for file in files) / 1e6:,.1f} MB"
+    size = f"{len(sidecar.files)} files of {sidecar.format}, {sum(file.bytes for file in sidecar.files) / 1e6:,.1f} MB"
     return f"{folder}: {size}\n  train  {sidecar.train.identity}\n  test   {sidecar.test.identity}"

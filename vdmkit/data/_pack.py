@@ -54,7 +54,7 @@ def pack(
 def verify(folder: Path, *, progress: Progress = None) -> Sidecar:
     """Reads all files of a packed data set, and returns its facts. Raises DataError if any bit differs."""
     sidecar = read_sidecar(folder)
-    files, problems = list(sidecar.files(*SPLITS)), []
+    files, problems = sidecar.files, []
     with track(progress, "files", len(files)) as advance:
         for file in files:
             problems += [problem] if (problem := file.problem(folder, whole=True)) else []

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from vdmkit.data._copies import may_be_prints
-from vdmkit.data._sidecar import SPLITS, Sidecar, StoredFile, read_sidecar
+from vdmkit.data._sidecar import Sidecar, StoredFile, read_sidecar
 from vdmkit.data._source import AbstractSource, Images, Split
 from vdmkit.errors import DataError
 from vdmkit.registry import register
@@ -47,25 +47,25 @@ class Packed(AbstractSource):
         return self.sidecar.classes
 
     def locate(self) -> str:
-        self._check(*SPLITS)
+        for file in self.sidecar.files:
+            self._check(file)
         return ""
 
     def load(self, split: Split) -> Images:
-        self._check(split, whole=split == "test")
         found = self.sidecar.of(split)
+        for file in found.shards:
+            self._check(file, whole=split == "test")
         prints = self._array(found.prints)
         if not may_be_prints(prints, found.identity.count, int(np.prod(self.shape))):
             raise DataError(f"{self.path / found.prints.name}: not of these images. {_ADVICE}")
         labels = self._array(found.labels) if found.labels else None
         return Images(self.sidecar.pixels(self.path, split), self.levels, found.identity, labels, prints)
 
-    def _check(self, *splits: Split, whole: bool = False) -> None:
-        for file in self.sidecar.files(*splits):
-            if problem := file.problem(self.path, whole=whole):
-                raise DataError(f"{problem}. {_ADVICE}")
+    def _check(self, file: StoredFile, *, whole: bool = False) -> None:
+        if problem := file.problem(self.path, whole=whole):
+            raise DataError(f"{problem}. {_ADVICE}")
 
     def _array(self, file: StoredFile) -> np.ndarray:
         """Reads a file with something about each image, which is small, so it is checked as a whole."""
-        if problem := file.problem(self.path, whole=True):
-            raise DataError(f"{problem}. {_ADVICE}")
+        self._check(file, whole=True)
         return np.load(self.path / file.name)

@@ -3,7 +3,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -57,6 +56,10 @@ class PackedSplit:
     prints: StoredFile
     labels: StoredFile | None
 
+    @property
+    def files(self) -> list[StoredFile]:
+        return [*self.shards, self.prints, *([self.labels] if self.labels else [])]
+
 
 @dataclass(frozen=True)
 class Sidecar:
@@ -73,13 +76,9 @@ class Sidecar:
     def of(self, split: Split) -> PackedSplit:
         return self.train if split == "train" else self.test
 
-    def files(self, *splits: Split) -> Iterator[StoredFile]:
-        """Yields all files of these splits."""
-        for split in splits:
-            found = self.of(split)
-            yield from found.shards
-            yield found.prints
-            yield from [found.labels] if found.labels else []
+    @property
+    def files(self) -> list[StoredFile]:
+        return [*self.train.files, *self.test.files]
 
     def pixels(self, folder: Path, split: Split) -> Shards:
         return shards(folder, self.of(split).shards, self.format, self.shape, self.levels)
@@ -121,7 +120,6 @@ def _checksum(facts: dict[str, Any]) -> str:
 
 
 def _agrees(split: PackedSplit, name: Split) -> bool:
-    files = [*split.shards, split.prints, *([split.labels] if split.labels else [])]
-    here = all(file.name == Path(file.name).name for file in files)  # a name never leads out of the folder
+    here = all(file.name == Path(file.name).name for file in split.files)  # a name never leads out of the folder
     whole = sum(file.images for file in split.shards) == split.identity.count
     return here and whole and split.identity.split == name

@@ -4,6 +4,9 @@
 Its draws do not enter the estimate, which is therefore unbiased.
 """
 
+import functools
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -57,7 +60,8 @@ def run_pilot(
     keys = jax.random.split(key, (len(gamma), 2, _IMAGES))
     fits, curves = [], []
     for i, g in enumerate(gamma):
-        pair = [_in_parts(model, controls, loss, chosen, jnp.asarray(g, float), keys[i, j]) for j in (0, 1)]
+        at_g = functools.partial(_draws, model, controls, loss, jnp.asarray(g, float))
+        pair = [_in_parts(at_g, chosen, keys[i, j]) for j in (0, 1)]
         mean = (pair[0][0] + pair[1][0]).mean() / 2
         fits.append((mean, *_fit(*(first - second for first, second in zip(*pair, strict=True)))))
         curves.append([of_draw - controlled @ fits[-1][1] for of_draw, controlled, _ in pair])
@@ -66,16 +70,11 @@ def run_pilot(
 
 
 def _in_parts(
-    model: DiffusionModel,
-    controls: Controls,
-    loss: AbstractLoss,
-    images: Array,
-    gamma: Array,
-    keys: Key[Array, " b"],
+    draws: Callable[[Array, Key[Array, " m"]], tuple[Array, ...]], images: Array, keys: Key[Array, " b"]
 ) -> tuple[np.ndarray, ...]:
-    """Returns `_draws` of a few images at once, or a pilot would need more memory than the estimates."""
+    """Returns the draws of a few images at once, or a pilot would need more memory than the estimates."""
     parts = [slice(start, start + _AT_ONCE) for start in range(0, len(images), _AT_ONCE)]
-    found = [_draws(model, controls, loss, images[part], gamma, keys[part]) for part in parts]
+    found = [draws(images[part], keys[part]) for part in parts]
     return jax.tree.map(lambda *values: np.concatenate(values).astype(np.float64), *found)
 
 
@@ -84,8 +83,8 @@ def _draws(
     model: DiffusionModel,
     controls: Controls,
     loss: AbstractLoss,
-    images: Array,
     gamma: Array,
+    images: Array,
     keys: Key[Array, " b"],
 ) -> tuple[Array, Array, Array]:
     def one(image: Array, key: PRNGKeyArray) -> tuple[Array, Array, Array]:

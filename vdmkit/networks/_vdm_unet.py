@@ -38,7 +38,6 @@ class VDMUNet(AbstractNetwork):
     norm_out: GroupNorm
     conv_out: Conv
     fourier: bool = eqx.field(static=True)
-    dropout: float = eqx.field(static=True)
     remat: bool = eqx.field(static=True)
 
     def __init__(
@@ -71,7 +70,6 @@ class VDMUNet(AbstractNetwork):
         self.norm_out = GroupNorm(channels, GROUPS)
         self.conv_out = Conv(channels, depth * outputs, next(keys), initializer=ZEROS)
         self.fourier = fourier
-        self.dropout = dropout
         self.remat = remat
 
     def __call__(
@@ -101,7 +99,7 @@ class VDMUNet(AbstractNetwork):
 
     def _kept(self, shape: tuple[int, ...], key: PRNGKeyArray | None) -> Iterator[Kept]:
         """Returns what dropout keeps in each stage, of one draw, which compiles faster than a draw for each."""
-        if key is None or self.dropout == 0:
+        dropout, stages = self.mid[0].block.dropout, len(self.down) + len(self.mid) + len(self.up)
+        if key is None or dropout == 0:
             return itertools.repeat(None)
-        stages = len(self.down) + len(self.mid) + len(self.up)
-        return iter(jax.random.bernoulli(key, 1 - self.dropout, (stages, *shape)))
+        return iter(jax.random.bernoulli(key, 1 - dropout, (stages, *shape)))

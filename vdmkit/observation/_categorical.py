@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The paper's decoder: the probabilities of levels are those of the noise between them and z_0."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
-from vdmkit.observation._observation import AbstractObservation, Lazy, level_values, require_levels
+from vdmkit.observation._observation import AbstractObservation, Lazy, level_values, require_levels, value_of
 from vdmkit.registry import register
 from vdmkit.typing import Image, Scalar
 
@@ -45,8 +47,8 @@ def log_normaliser(z_0: Image, gamma_0: Scalar, levels: int) -> Image:
     squared_ratio = (2 / levels) ** 2 * jnp.exp(-gamma_0)
     enough = _SIDE * (_SIDE + 1) / 2 * squared_ratio > jnp.log(levels / jnp.finfo(z_0.dtype).eps)
     # Without checkpoint, the gradient would keep what each branch computes on its way.
-    branches = (jax.checkpoint(_in_window, static_argnums=2), jax.checkpoint(_in_blocks, static_argnums=2))
-    return jax.lax.cond(enough, *(lambda *given, of=of: of(*given, levels) for of in branches), z_0, gamma_0)
+    branches = (jax.checkpoint(functools.partial(of, levels=levels)) for of in (_in_window, _in_blocks))
+    return jax.lax.cond(enough, *branches, z_0, gamma_0)
 
 
 def _in_window(z_0: Image, gamma_0: Scalar, levels: int) -> Image:
@@ -62,7 +64,7 @@ def _in_blocks(z_0: Image, gamma_0: Scalar, levels: int) -> Image:
 
 def _log_sum(z_0: Image, level: Int[Array, "*#shape v"], gamma_0: Scalar, levels: int) -> Image:
     """Sums over those of the given levels that exist."""
-    evidence = _log_evidence(z_0[..., None], 2 * (level + 0.5) / levels - 1, gamma_0)
+    evidence = _log_evidence(z_0[..., None], value_of(level, levels), gamma_0)
     return jax.nn.logsumexp(evidence, axis=-1, where=(level >= 0) & (level < levels))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Real
+from jaxtyping import Array, Float, Int, Real
 
 from vdmkit.arguments import check_integer
 from vdmkit.errors import RecipeError
@@ -18,7 +18,12 @@ Lazy = Callable[[], Image]
 
 def level_values(levels: int) -> Float[Array, " v"]:
     """Returns x_k = 2 (k + 1/2) / V - 1, the centres of V equal bins of [-1, 1]."""
-    return 2 * (jnp.arange(levels) + 0.5) / levels - 1
+    return value_of(jnp.arange(levels), levels)
+
+
+def value_of(level: Int[Array, "*shape"], levels: int) -> Float[Array, "*shape"]:
+    """Returns x_k of each level k."""
+    return 2 * (level + 0.5) / levels - 1
 
 
 def require_even_levels(observation: "AbstractObservation", component: str) -> None:

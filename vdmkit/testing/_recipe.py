@@ -125,11 +125,11 @@ def check_data_of_recipe(recipe: Recipe, source: AbstractSource, *splits: Images
     vdmkit's own images that are not in memory are not read, because their identity was recorded when all were.
     """
     component = recipe.data.component
-    whole = [one for one in splits if not (component.origin == "vdmkit" and isinstance(one.pixels, AbstractPixels))]
-    checks = [(component, lambda images=images: check_identity(source, images)) for images in splits]
-    checks += [(component, lambda images=images: check_images(source, images)) for images in whole]
-    checks += [(component, lambda images=images: check_loads_again(source, images)) for images in whole[-1:]]
-    return run_checks(checks)
+    on_disk = component.origin == "vdmkit" and all(isinstance(one.pixels, AbstractPixels) for one in splits)
+    check = check_identity if on_disk else check_images
+    checks = [(component, lambda images=images: check(source, images)) for images in splits]
+    again = [] if on_disk else [(component, lambda: check_loads_again(source, splits[-1]))]
+    return run_checks([*checks, *again])
 
 
 def check_training_of_recipe(recipe: Recipe, train: Images) -> Findings:
