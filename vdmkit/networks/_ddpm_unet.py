@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from jaxtyping import PRNGKeyArray
 
+from vdmkit.networks import _checks as of
 from vdmkit.networks._axis import AbstractAxis
-from vdmkit.networks._checks import Blocks, Channels, Dropout, Heads, Heights, Labels, Multipliers, check_labels
 from vdmkit.networks.unet import Design, UNet
 from vdmkit.noise import VariancePreserving
 from vdmkit.registry import Choice, built, register
@@ -20,15 +20,15 @@ def ddpm_unet(
     classes: int,
     key: PRNGKeyArray,
     *,
-    channels: Channels = 128,
-    multipliers: Multipliers = (1.0, 2.0, 2.0, 2.0),
-    blocks: Blocks = 2,
-    attention: Heights = (16,),
-    head_channels: Heads | None = None,
-    groups: Heads = 32,
+    channels: of.Channels = 128,
+    multipliers: of.Multipliers = (1.0, 2.0, 2.0, 2.0),
+    blocks: of.Blocks = 2,
+    attention: of.Heights = (16,),
+    head_channels: of.HeadChannels = 0,
+    groups: of.Heads = 32,
     padding: Literal["end", "both"] = "end",
-    labels: Labels = 0,
-    dropout: Dropout = 0.1,
+    labels: of.Labels = 0,
+    dropout: of.Dropout = 0.1,
     remat: bool = False,
     axis: Annotated[Choice | AbstractAxis, "axis"] = Choice("axis", "timestep"),
 ) -> UNet:
@@ -39,7 +39,7 @@ def ddpm_unet(
         multipliers: Widths of the levels over `channels`; each level has half of the resolution before it.
         blocks: Residual blocks of a level on the way down; there is one more on the way up.
         attention: Heights in pixels of the levels with attention.
-        head_channels: Channels of a head of attention; one head if it is not given.
+        head_channels: Channels of a head of attention; 0 for one head.
         groups: Groups of every normalisation.
         padding: Where a convolution of stride 2 pads: at the right and below, or on all sides.
         labels: Number of classes that the network is told; 0 for none.
@@ -47,7 +47,7 @@ def ddpm_unet(
         remat: Whether training computes activations again for the gradient instead of keeping them.
         axis: How the network is told the noise level.
     """
-    check_labels(labels, classes)
+    of.check_labels(labels, classes)
     design = Design(
         channels=channels,
         multipliers=multipliers,

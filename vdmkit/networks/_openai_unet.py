@@ -91,7 +91,7 @@ def adm_unet(
     attention: of.Heights = (32, 16, 8),
     heads: of.Heads = 1,
     heads_up: of.Heads | None = None,
-    head_channels: of.Heads | None = 64,
+    head_channels: of.HeadChannels = 64,
     groups: of.Heads = 32,
     group_size: of.Heads = 1,
     scale_shift: bool = True,
@@ -111,7 +111,7 @@ def adm_unet(
         multipliers: Widths of the levels over `channels`; each level has half of the resolution before it.
         blocks: Residual blocks of a level on the way down; there is one more on the way up.
         attention: Heights in pixels of the levels with attention.
-        heads: Heads of attention, if `head_channels` is not given.
+        heads: Heads of attention, if `head_channels` is 0.
         heads_up: Heads of attention on the way up, if it is another number.
         head_channels: Channels of a head of attention; layers of fewer channels have no attention.
         groups: Groups of a normalisation.

@@ -25,7 +25,7 @@ class Design:
         attention_up: Whether, on the way up, it follows all blocks of a level or only the last one.
         heads: Number of heads of attention.
         heads_up: Number of heads on the way up, if it is another one.
-        head_channels: Channels of a head, instead of a number of heads. Narrower layers have no attention.
+        head_channels: Channels of a head, or 0 for a number of heads. Narrower layers have no attention.
         widened: Whether the first convolution is as wide as the first level, and not `channels` wide.
         resampling: What changes the resolution: convolutions (DDPM) or residual blocks (BigGAN).
         padding: Padding of a convolution of stride 2, before and after.
@@ -52,7 +52,7 @@ class Design:
     attention_up: Literal["all", "last"] = "all"
     heads: int = 1
     heads_up: int | None = None
-    head_channels: int | None = None
+    head_channels: int = 0
     widened: bool = False
     resampling: Literal["convolution", "block"] = "block"
     padding: tuple[int, int] = (1, 1)

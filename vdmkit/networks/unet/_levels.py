@@ -107,12 +107,6 @@ def _pyramid(design: Design, shown: int, width: int, key: PRNGKeyArray) -> Dense
     kinds: dict[str, Callable[[], Dense | ConvDown | None]] = {
         "none": lambda: None,
         "skip": lambda: Dense(shown, width, key),
-        "residual": lambda: _pyramid_of_convolutions(design, shown, width, key),
+        "residual": lambda: ConvDown.filtered(shown, width, key, taps=design.taps),
     }
     return kinds[design.progressive_input]()
-
-
-def _pyramid_of_convolutions(design: Design, shown: int, width: int, key: PRNGKeyArray) -> ConvDown:
-    if len(design.taps) == 2:
-        return ConvDown(shown, width, key, padding=(0, 1))
-    return ConvDown.filtered(shown, width, key, taps=design.taps)
