@@ -7,7 +7,6 @@ from typing import Any
 from vdmkit.importers._places import Place, Places, placed, with_arrays
 from vdmkit.importers._settings import Settings
 from vdmkit.networks import UNet
-from vdmkit.networks.unet import Stage
 
 _BLOCK = {
     "norm1": Place("norm1"),

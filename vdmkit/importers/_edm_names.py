@@ -40,7 +40,9 @@ def edm_network(config: Mapping[str, Any], preconditioning: str = "edm") -> dict
     is_song = model.only("model_type", "SongUNet", "DhariwalUNet") == "SongUNet"
     table = {
         "channels": model.of("model_channels", int, 128 if is_song else 192),
-        "multipliers": [float(one) for one in model.of("channel_mult", tuple, (1, 2, 2, 2) if is_song else (1, 2, 3, 4))],
+        "multipliers": [
+            float(one) for one in model.of("channel_mult", tuple, (1, 2, 2, 2) if is_song else (1, 2, 3, 4))
+        ],
         "blocks": model.of("num_blocks", int, 4 if is_song else 3),
         "attention": list(model.of("attn_resolutions", tuple, (16,) if is_song else (32, 16, 8))),
         "width_multiplier": model.of("channel_mult_emb", int, 4),

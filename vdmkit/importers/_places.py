@@ -65,7 +65,7 @@ def placed(ours: str, theirs: str, layers: Mapping[str, Place]) -> Places:
 
 
 def attention(theirs: Mapping[str, str], heads: int, order: tuple[Any, ...], trailing: tuple[int, ...]) -> Places:
-    """Returns the places of an attention's layers in which q, k and v are one array; `theirs` has norm, qkv, proj_out."""
+    """Returns the places of an attention whose q, k and v are one array; `theirs` names norm, qkv and proj_out."""
     parts = {name: Part(which, heads, order) for which, name in enumerate("qkv")}
     projections = {name: Place(theirs["qkv"], trailing=trailing, part=part) for name, part in parts.items()}
     return {"norm": Place(theirs["norm"]), **projections, "proj_out": Place(theirs["proj_out"], trailing=trailing)}

@@ -21,10 +21,10 @@ class Settings:
     def of(self, name: str, kind: type, default: Any = None) -> Any:
         """Returns a value of this type; integers may stand for floats. Without a default the field is required."""
         self._read.add(name)
-        value = self._config.get(name, default)
-        kinds = (int, float) if kind is float else (list, tuple) if kind is tuple else (kind,)
-        if value is None and name in self._config:
+        value: Any = self._config.get(name)
+        if value is None and default is not None:
             return default
+        kinds = (int, float) if kind is float else (list, tuple) if kind is tuple else (kind,)
         if type(value) not in kinds:
             found = f"{value!r}, but {kind.__name__} is expected" if name in self._config else "missing"
             self._problems.append(f"{name}: {found}")

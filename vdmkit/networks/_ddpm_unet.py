@@ -11,6 +11,8 @@ from vdmkit.networks.unet import Design, UNet
 from vdmkit.noise import VariancePreserving
 from vdmkit.registry import Choice, built, register
 
+_TIMESTEP = Choice("axis", "timestep")
+
 
 @register("network", "ddpm_unet")
 def ddpm_unet(
@@ -30,7 +32,7 @@ def ddpm_unet(
     labels: of.Labels = 0,
     dropout: of.Dropout = 0.1,
     remat: bool = False,
-    axis: Annotated[Choice | AbstractAxis, "axis"] = Choice("axis", "timestep"),
+    axis: Annotated[Choice | AbstractAxis, "axis"] = _TIMESTEP,
 ) -> UNet:
     """DDPM's U-Net: convolutions of stride 2, attention of one head, the embedding of the timestep added.
 
@@ -62,5 +64,5 @@ def ddpm_unet(
         dropout=dropout,
         remat=remat,
     )
-    axis = built(axis, gamma_range=gamma_range)
-    return UNet(shape, outputs, key, design=design, axis=axis, latent=VariancePreserving())
+    told = built(axis, gamma_range=gamma_range)
+    return UNet(shape, outputs, key, design=design, axis=told, latent=VariancePreserving())

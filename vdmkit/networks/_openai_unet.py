@@ -73,8 +73,8 @@ def iddpm_unet(
         dropout=dropout,
         remat=remat,
     )
-    axis = built(axis, gamma_range=gamma_range)
-    return UNet(shape, outputs, key, design=design, axis=axis, latent=VariancePreserving())
+    told = built(axis, gamma_range=gamma_range)
+    return UNet(shape, outputs, key, design=design, axis=told, latent=VariancePreserving())
 
 
 @register("network", "adm_unet")
@@ -147,8 +147,8 @@ def adm_unet(
         dropout=dropout,
         remat=remat,
     )
-    axis = built(axis, gamma_range=gamma_range)
-    return UNet(shape, outputs, key, design=design, axis=axis, latent=VariancePreserving())
+    told = built(axis, gamma_range=gamma_range)
+    return UNet(shape, outputs, key, design=design, axis=told, latent=VariancePreserving())
 
 
 def _design(**choices: Any) -> Design:

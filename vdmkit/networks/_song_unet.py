@@ -11,6 +11,8 @@ from vdmkit.networks.unet import Design, UNet
 from vdmkit.noise import AbstractPath
 from vdmkit.registry import Choice, built, register
 
+_SDE_TIME = Choice("axis", "sde_time")
+_VARIANCE_PRESERVING = Choice("path", "variance_preserving")
 _SIGMA_OF_UNIT_INTERVAL = Choice("axis", "log_sigma", {"factor": 1.0, "unit": 2.0})
 
 
@@ -35,8 +37,8 @@ def ddpmpp(
     augment: of.Labels = 0,
     dropout: of.Dropout = 0.1,
     remat: bool = False,
-    axis: Annotated[Choice | AbstractAxis, "axis"] = Choice("axis", "sde_time"),
-    latent: Annotated[Choice | AbstractPath, "path"] = Choice("path", "variance_preserving"),
+    axis: Annotated[Choice | AbstractAxis, "axis"] = _SDE_TIME,
+    latent: Annotated[Choice | AbstractPath, "path"] = _VARIANCE_PRESERVING,
 ) -> UNet:
     """DDPM++: BigGAN's residual blocks, all sums of branches over sqrt 2, and positional features of the noise level.
 
@@ -73,8 +75,8 @@ def ddpmpp(
         dropout=dropout,
         remat=remat,
     )
-    axis = built(axis, gamma_range=gamma_range)
-    return UNet(shape, outputs, key, design=design, axis=axis, latent=built(latent))
+    told = built(axis, gamma_range=gamma_range)
+    return UNet(shape, outputs, key, design=design, axis=told, latent=built(latent))
 
 
 @register("network", "ncsnpp")
@@ -103,7 +105,7 @@ def ncsnpp(
     remat: bool = False,
     by_sigma: bool = False,
     axis: Annotated[Choice | AbstractAxis, "axis"] = _SIGMA_OF_UNIT_INTERVAL,
-    latent: Annotated[Choice | AbstractPath, "path"] = Choice("path", "variance_preserving"),
+    latent: Annotated[Choice | AbstractPath, "path"] = _VARIANCE_PRESERVING,
 ) -> UNet:
     """NCSN++: DDPM++ with a smoothing filter, Fourier features of log sigma, and the input at every resolution.
 
@@ -149,8 +151,8 @@ def ncsnpp(
         dropout=dropout,
         remat=remat,
     )
-    axis = built(axis, gamma_range=gamma_range)
-    return UNet(shape, outputs, key, design=design, axis=axis, latent=built(latent), by_sigma=by_sigma)
+    told = built(axis, gamma_range=gamma_range)
+    return UNet(shape, outputs, key, design=design, axis=told, latent=built(latent), by_sigma=by_sigma)
 
 
 def _design(**choices: Any) -> Design:

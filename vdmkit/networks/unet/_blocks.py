@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit.errors import RecipeError
 from vdmkit.networks._layers import ZEROS, Conv, Dense, GroupNorm, Kept, _attend
-from vdmkit.networks.unet._resampling import Taps, downsample, upsample
+from vdmkit.networks.unet._resampling import Pixels, Taps, downsample, upsample
 from vdmkit.typing import Image
 
 Move = Literal["stay", "down", "up"]
@@ -26,7 +26,7 @@ class Style:
         groups: Number of groups of a normalisation.
         group_size: Fewest channels of a group; layers of few channels have fewer groups.
         epsilon: Added to the variance in a normalisation.
-        scale_shift: Whether the embedding scales and shifts after the second normalisation (ADM), or is added before it.
+        scale_shift: Whether the embedding scales and shifts after the second normalisation, or is added before it.
         rescale: Whether every sum of two branches is divided by sqrt 2 (BigGAN, StyleGAN2).
         taps: Filter of the blocks that change the resolution.
         project: Whether blocks that change the resolution have a 1x1 convolution in their shortcut.
@@ -57,7 +57,7 @@ class Style:
         """Returns the sum of two branches."""
         return (x + y) * 0.5**0.5 if self.rescale else x + y
 
-    def moved(self, x: Image, move: Move) -> Image:
+    def moved(self, x: Pixels, move: Move) -> Pixels:
         """Returns x at the resolution of the block's output."""
         return x if move == "stay" else (downsample if move == "down" else upsample)(x, self.taps)
 

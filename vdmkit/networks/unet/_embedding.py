@@ -19,7 +19,7 @@ FOURIER_SCALE = 16.0
 class PositionalFeatures(eqx.Module):
     """Sines and cosines of the label at geometric frequencies 10000^(-i / (n - shift)), i < n (arXiv 1706.03762).
 
-    DDPM puts sines first and has shift 1, so that the last frequency is 1/10000; ADM puts cosines first and has shift 0.
+    DDPM has sines first and shift 1, so that the last frequency is 1/10000; ADM has cosines first and shift 0.
     """
 
     size: int = eqx.field(static=True)

@@ -11,7 +11,6 @@ from vdmkit.networks._layers import ZEROS, Conv, Dense, GroupNorm
 from vdmkit.networks.unet._blocks import Block, Stage, Style
 from vdmkit.networks.unet._design import Design
 from vdmkit.networks.unet._resampling import ConvDown, ConvUp
-from vdmkit.typing import Image
 
 
 class Head(eqx.Module):

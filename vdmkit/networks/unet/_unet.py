@@ -9,21 +9,22 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from vdmkit.errors import RecipeError
 from vdmkit.networks._axis import AbstractAxis
-from vdmkit.networks._layers import Conv, Kept
+from vdmkit.networks._layers import Conv
 from vdmkit.networks._network import AbstractNetwork, Condition
 from vdmkit.networks.unet._blocks import Block, Stage
 from vdmkit.networks.unet._design import Design
 from vdmkit.networks.unet._embedding import Embedding
 from vdmkit.networks.unet._levels import Down, Up, down_levels, middle, up_levels
-from vdmkit.networks.unet._resampling import ConvDown, downsample, upsample
+from vdmkit.networks.unet._resampling import ConvDown, Pixels, downsample, upsample
 from vdmkit.noise import AbstractPath
 from vdmkit.typing import Image, Scalar
 
-Mask = Iterator[Kept]
+Mask = Iterator[Bool[Array, "_ _ _"] | None]
+"""What dropout keeps in each block, in their order."""
 
 
 class UNet(AbstractNetwork):
@@ -104,7 +105,7 @@ class UNet(AbstractNetwork):
             h = self._apply(stage, h, embedding, kept)
         return self._ascend(h, skips, embedding, kept, image.dtype).reshape(*image.shape, self.outputs)
 
-    def _descend(self, image: Image, embedding: Array, kept: Mask) -> tuple[Image, list[Image]]:
+    def _descend(self, image: Pixels, embedding: Array, kept: Mask) -> tuple[Pixels, list[Pixels]]:
         h = self.conv_in(image)
         skips, shown = [h], image
         for level in self.down:
@@ -117,7 +118,7 @@ class UNet(AbstractNetwork):
                 skips.append(h)
         return h, skips
 
-    def _with_input(self, level: Down, h: Image, shown: Image) -> tuple[Image, Image]:
+    def _with_input(self, level: Down, h: Pixels, shown: Pixels) -> tuple[Pixels, Pixels]:
         """Returns the level's input joined with the smaller version of the network's input, and that version."""
         if level.pyramid is None:
             return h, shown
@@ -127,7 +128,7 @@ class UNet(AbstractNetwork):
         shown = downsample(shown, self.design.taps)
         return h + level.pyramid(shown), shown
 
-    def _ascend(self, h: Image, skips: list[Image], embedding: Array, kept: Mask, dtype: Any) -> Image:
+    def _ascend(self, h: Pixels, skips: list[Pixels], embedding: Array, kept: Mask, dtype: Any) -> Pixels:
         output = None
         for level in self.up:
             for stage in level.stages:
@@ -140,7 +141,7 @@ class UNet(AbstractNetwork):
         assert output is not None  # the last level has a head
         return output
 
-    def _apply(self, part: Any, h: Image, embedding: Array, kept: Mask) -> Image:
+    def _apply(self, part: Any, h: Pixels, embedding: Array, kept: Mask) -> Pixels:
         if not isinstance(part, Stage | Block):
             return part(h)
         return (eqx.filter_checkpoint(part) if self.design.remat else part)(h, embedding, next(kept))
