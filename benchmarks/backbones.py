@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training speed of the literature's networks for their arithmetic: `uv run python benchmarks/backbones.py`.
 
-Each row is the gradient of a squared error at 8 images of 32x32, at a small width, with the arithmetic as the compiler counts
-it. The ratio is the time for a floating-point operation over that of `vdm_unet`, the median of steps in turns with it, so
-that drift of the machine cancels.
+Each row is the gradient of a squared error at 8 images of 32x32, at a small width. The compiler counts the arithmetic.
+The ratio is the time of a floating-point operation over that of `vdm_unet`: the median of steps in turns with it, which
+cancels drift of the machine.
 """
 
 import time

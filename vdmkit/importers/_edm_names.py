@@ -6,8 +6,7 @@ from typing import Any
 
 from vdmkit.importers._places import Place, Places, attention, placed, with_arrays, without_prefix
 from vdmkit.importers._settings import Settings
-from vdmkit.networks import UNet
-from vdmkit.networks.unet import Stage
+from vdmkit.networks import UNet, unet
 
 _BLOCK = {
     "norm1": Place("norm0"),
@@ -135,7 +134,7 @@ def _up(network: UNet, i: int, here: str, above: str) -> Places:
     return places | {f"up/{i}/head/norm": Place(f"{head}_norm"), f"up/{i}/head/conv": Place(f"{head}_conv")}
 
 
-def _stage(ours: str, theirs: str, stage: Stage) -> Places:
+def _stage(ours: str, theirs: str, stage: unet.Stage) -> Places:
     places = placed(f"{ours}/block", theirs, _BLOCK)
     if stage.attention is not None:
         layers = attention(_ATTENTION, stage.attention.heads, ("head", "channel", "qkv"), (1, 1))

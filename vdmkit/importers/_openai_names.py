@@ -6,8 +6,7 @@ from typing import Any
 
 from vdmkit.importers._places import Place, Places, attention, placed, with_arrays
 from vdmkit.importers._settings import Settings
-from vdmkit.networks import UNet
-from vdmkit.networks.unet import Block, Stage
+from vdmkit.networks import UNet, unet
 
 _BLOCK = {
     "norm1": Place("in_layers.0"),
@@ -136,12 +135,12 @@ def _of_outputs(network: UNet, order: tuple[Any, ...]) -> Places:
 
 
 def _leave(ours: str, theirs: str, leave: Any, conv: str) -> Places:
-    if isinstance(leave, Block):
+    if isinstance(leave, unet.Block):
         return placed(ours, theirs, _BLOCK)
     return {ours: Place(f"{theirs}.{conv}"), f"{ours}/conv": Place(f"{theirs}.{conv}")}
 
 
-def _stage(ours: str, theirs: str, stage: Stage, order: tuple[Any, ...]) -> Places:
+def _stage(ours: str, theirs: str, stage: unet.Stage, order: tuple[Any, ...]) -> Places:
     places = placed(f"{ours}/block", f"{theirs}.0", _BLOCK)
     if stage.attention is not None:
         layers = attention(_ATTENTION, stage.attention.heads, order, (1,))

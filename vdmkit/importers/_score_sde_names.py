@@ -6,8 +6,7 @@ from typing import Any
 
 from vdmkit.importers._places import Place, Places, placed, with_arrays, without_prefix
 from vdmkit.importers._settings import Settings
-from vdmkit.networks import UNet
-from vdmkit.networks.unet import Block, FourierFeatures, Stage
+from vdmkit.networks import UNet, unet
 
 _BLOCK = {
     "norm1": Place("GroupNorm_0"),
@@ -125,12 +124,12 @@ def _check_rest(model: Settings) -> None:
 
 def _modules(network: UNet) -> Iterator[tuple[str, Mapping[str, Place] | None]]:
     """Yields our path of each of their modules, with its layers if it has several."""
-    if isinstance(network.embedding.features, FourierFeatures):
+    if isinstance(network.embedding.features, unet.FourierFeatures):
         yield "embedding/features", None
     yield from (("embedding/dense0", None), ("embedding/dense1", None), ("conv_in", None))
     for i, level in enumerate(network.down):
         yield from _of_stages(f"down/{i}/stages", level.stages)
-        if isinstance(level.leave, Block):
+        if isinstance(level.leave, unet.Block):
             yield f"down/{i}/leave", _BLOCK
         if level.pyramid is not None:
             yield f"down/{i}", {"pyramid": _pyramid(network)}
@@ -143,7 +142,7 @@ def _modules(network: UNet) -> Iterator[tuple[str, Mapping[str, Place] | None]]:
             yield f"up/{i}/leave", _BLOCK
 
 
-def _of_stages(path: str, stages: tuple[Stage, ...]) -> Iterator[tuple[str, Mapping[str, Place]]]:
+def _of_stages(path: str, stages: tuple[unet.Stage, ...]) -> Iterator[tuple[str, Mapping[str, Place]]]:
     for i, stage in enumerate(stages):
         yield f"{path}/{i}/block", _BLOCK
         if stage.attention is not None:

@@ -18,7 +18,7 @@ class Settings:
     def __contains__(self, name: str) -> bool:
         return name in self._config
 
-    def of(self, name: str, kind: type, default: Any = None) -> Any:
+    def of(self, name: str, kind: Any, default: Any = None) -> Any:
         """Returns a value of this type; integers may stand for floats. Without a default the field is required."""
         self._read.add(name)
         value: Any = self._config.get(name)

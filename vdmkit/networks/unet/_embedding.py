@@ -46,7 +46,7 @@ class FourierFeatures(eqx.Module):
         frequencies = FOURIER_SCALE * jax.random.normal(key, (size // 2,), jnp.float32)
         self.bits = jax.lax.bitcast_convert_type(frequencies, jnp.int32)
 
-    def __call__(self, label: Scalar) -> Float[Array, " 2*n"]:
+    def __call__(self, label: Scalar) -> Float[Array, " size"]:
         frequencies = jax.lax.bitcast_convert_type(self.bits, jnp.float32).astype(label.dtype)
         angles = 2 * np.pi * frequencies * label
         return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)])
