@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit import`: makes a run folder from a checkpoint of the authors' released code, or lists what a checkpoint holds."""
+"""`vdmkit import`: makes a run folder from a checkpoint of the authors' code, or lists the tensors of any."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from vdmkit.cli._options import AsJson, Overrides, command
 from vdmkit.errors import RecipeError
 
 if TYPE_CHECKING:
-    from vdmkit.importers.files import TensorFacts
+    from vdmkit.importers import TensorFacts
 
 Checkpoint = Annotated[
     Path, typer.Argument(metavar="FILE", help="A checkpoint: a Flax file of google-research/vdm; with --list, any.")
@@ -50,7 +50,7 @@ def import_checkpoint(
 
 
 def _list(checkpoint: Path, as_json: bool) -> None:
-    from vdmkit.importers.files import list_tensors, read_checkpoint
+    from vdmkit.importers import list_tensors, read_checkpoint
 
     content = read_checkpoint(checkpoint)
     tensors = list_tensors(content.tree)
@@ -67,6 +67,5 @@ def _table(tensors: list["TensorFacts"]) -> str:
     rows = [("name", "shape", "dtype", "sum")]
     rows += [(name, str(one.shape), one.dtype, f"{one.sum:.12g}") for name, one in zip(names, tensors, strict=True)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    lines = ("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
