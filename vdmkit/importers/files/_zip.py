@@ -17,6 +17,7 @@ from vdmkit.importers.files._limits import Malformed, shown
 _END, _END64, _LOCATOR = b"PK\5\6", b"PK\6\6", b"PK\6\7"
 _ENTRY, _LOCAL = struct.Struct("<4s4xHH4xIIIHHH8xI"), struct.Struct("<4s22xHH")
 _STORED, _DEFLATED, _ENCRYPTED = 0, 8, 1
+_PIECE = 1 << 20
 _LONGEST_DIRECTORY = 16_000_000
 _MOST_COMPRESSED = 20
 """Weights shrink by a tenth, or to a third if they were rounded; zeros shrink a thousandfold."""
@@ -59,17 +60,30 @@ class Archive:
             raise Malformed(f"it has no entry {shown(name)}")
         if n_bytes is not None and entry.n_bytes != n_bytes:
             raise Malformed(f"entry {shown(name)} has {entry.n_bytes:,} bytes where {n_bytes:,} are expected")
-        stored = self._stored(entry)
-        data = zlib.decompressobj(-15).decompress(stored, entry.n_bytes or 1) if entry.compressed else stored
-        if len(data) != entry.n_bytes or zlib.crc32(data) != entry.crc:
+        start = self._start(entry)
+        data = self._inflated(entry, start) if entry.compressed else self._at(start, entry.n_stored)
+        if zlib.crc32(data) != entry.crc:
             raise Malformed(f"entry {shown(name)} is damaged: its checksum is another")
         return np.frombuffer(data, np.uint8)
 
-    def _stored(self, entry: Entry) -> bytes:
+    def _start(self, entry: Entry) -> int:
+        """Returns where the bytes of an entry begin, behind its local header."""
         mark, n_name, n_extra = _LOCAL.unpack(self._at(entry.offset, _LOCAL.size))
         if mark != b"PK\3\4":
             raise Malformed("its directory is damaged: it names entries where there are none")
-        return self._at(entry.offset + _LOCAL.size + n_name + n_extra, entry.n_stored)
+        return entry.offset + _LOCAL.size + n_name + n_extra
+
+    def _inflated(self, entry: Entry, start: int) -> bytearray:
+        """Decompresses a piece at a time, up to the size that was declared."""
+        inflate, data = zlib.decompressobj(-15), bytearray()
+        for at in range(start, start + entry.n_stored, _PIECE):
+            piece = self._at(at, min(_PIECE, start + entry.n_stored - at))
+            data += inflate.decompress(piece, entry.n_bytes - len(data) + 1)
+            if len(data) > entry.n_bytes:
+                break
+        if len(data) != entry.n_bytes:
+            raise Malformed("a compressed entry has another size than it declares")
+        return data
 
     def _at(self, offset: int, n: int) -> bytes:
         if not 0 <= offset <= offset + n <= self._size:
