@@ -83,6 +83,13 @@ def nested(data: bytes) -> bytes:
     return b"ctorch.storage\n_load_from_bytes\nB" + struct.pack("<I", len(data)) + data + b"\x85R"
 
 
+def nested_tensor(array: np.ndarray) -> bytes:
+    """The operations that push a tensor as EDM's pickles hold it."""
+    strides = tuple(n // array.itemsize for n in array.strides)
+    inner = torch_legacy(storage("1", array.dtype.name, array.size, b"N"), {"1": array})
+    return tensor(nested(inner), array.shape, strides)
+
+
 def npz(path: Path, arrays: Mapping[str, np.ndarray], compression: int = zipfile.ZIP_STORED) -> Path:
     """A file of numpy.savez."""
     with zipfile.ZipFile(path, "w", compression) as file:
@@ -101,6 +108,7 @@ def ops() -> SimpleNamespace:
 
 OPS = SimpleNamespace(
     NO_HOOKS=NO_HOOKS,
+    TENSOR=TENSOR,
     text=text,
     integer=integer,
     integers=integers,
@@ -112,5 +120,6 @@ OPS = SimpleNamespace(
     torch_legacy=torch_legacy,
     edm_pickle=edm_pickle,
     nested=nested,
+    nested_tensor=nested_tensor,
     npz=npz,
 )

@@ -135,7 +135,8 @@ class Unpickler:
     def _name(self, text: str) -> None:
         if text not in self.builders and text not in self.classes:
             raise Malformed(
-                f"its pickle asks for {shown(text)}, and a checkpoint needs nothing but tensors and plain containers"
+                f"its pickle asks for {shown(text)}, and a checkpoint needs nothing but tensors and plain containers "
+                "(of a whole model, save the state_dict())"
             )
         self._stack.append(Name(text))
 

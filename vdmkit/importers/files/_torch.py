@@ -19,7 +19,11 @@ _MAGIC_NUMBER, _VERSION = 0x1950A86A20F9469CFC6C, 1001
 
 def read_torch_zip(archive: Archive) -> Any:
     """Returns the content of a zip file of data.pkl and data/<key>, as torch writes since 1.6."""
-    (root,) = [name.removesuffix("data.pkl") for name in archive.names if name.endswith("/data.pkl")]
+    root, *others = [name.removesuffix("data.pkl") for name in archive.names if name.endswith("/data.pkl")]
+    if others:
+        raise Malformed("it has more than one data.pkl")
+    if archive.is_compressed():
+        raise Malformed("its entries are compressed, which torch never does")
     if f"{root}byteorder" in archive.names and bytes(archive.read(f"{root}byteorder")) != b"little":
         raise Malformed("it was written on a machine with another byte order")
     storages: dict[str, Storage] = {}

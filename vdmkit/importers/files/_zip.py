@@ -60,18 +60,19 @@ class Archive:
             raise Malformed(f"it has no entry {shown(name)}")
         if n_bytes is not None and entry.n_bytes != n_bytes:
             raise Malformed(f"entry {shown(name)} has {entry.n_bytes:,} bytes where {n_bytes:,} are expected")
-        start = self._start(entry)
+        start = self._start(name, entry)
         data = self._inflated(entry, start) if entry.compressed else self._at(start, entry.n_stored)
         if zlib.crc32(data) != entry.crc:
             raise Malformed(f"entry {shown(name)} is damaged: its checksum is another")
         return np.frombuffer(data, np.uint8)
 
-    def _start(self, entry: Entry) -> int:
-        """Returns where the bytes of an entry begin, behind its local header."""
+    def _start(self, name: str, entry: Entry) -> int:
+        """Returns where the bytes of an entry begin, behind its local header, which repeats the name."""
         mark, n_name, n_extra = _LOCAL.unpack(self._at(entry.offset, _LOCAL.size))
-        if mark != b"PK\3\4":
-            raise Malformed("its directory is damaged: it names entries where there are none")
-        return entry.offset + _LOCAL.size + n_name + n_extra
+        end = entry.offset + _LOCAL.size + n_name
+        if mark != b"PK\3\4" or self._at(end - n_name, n_name) != name.encode():
+            raise Malformed(f"its directory is damaged: entry {shown(name)} is elsewhere")
+        return end + n_extra
 
     def _inflated(self, entry: Entry, start: int) -> bytearray:
         """Decompresses a piece at a time, up to the size that was declared."""
