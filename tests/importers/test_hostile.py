@@ -214,7 +214,7 @@ def test_a_pickle_has_an_end(tmp_path, ops, monkeypatch):
     inner = ops.nested(ops.torch_legacy(ops.storage("0", "float32", 1, b"N"), {"0": np.zeros(1, np.float32)}))
     for name, program in {"long": b"]0" * 600 + b"N", "nested": (inner + b"0") * 30 + b"N"}.items():
         (tmp_path / name).write_bytes(ops.edm_pickle(program))
-        with pytest.raises(CheckpointError, match="more than 1,000 operations"):
+        with pytest.raises(CheckpointError, match=r"pickles have more than [\d,]+ operations"):
             read_checkpoint(tmp_path / name)
 
 

@@ -15,13 +15,7 @@ class Budget:
     """The work that a file may still ask for. Nested pickles share it with the one that holds them."""
 
     def __init__(self, n_bytes: int) -> None:
-        self._operations, self._bytes = MAX_OPERATIONS, n_bytes
-
-    def spend_operation(self) -> None:
-        """Counts one operation of a pickle."""
-        self._operations -= 1
-        if self._operations < 0:
-            raise Malformed(f"its pickles have more than {MAX_OPERATIONS:,} operations")
+        self.operations, self._bytes = MAX_OPERATIONS, n_bytes
 
     def spend_bytes(self, n_bytes: int) -> None:
         """Counts bytes that are read or copied a second time, which no genuine file does more than once."""

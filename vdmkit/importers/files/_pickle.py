@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vdmkit.importers.files._bytes import Bytes
-from vdmkit.importers.files._limits import Budget, Malformed, shown
+from vdmkit.importers.files._limits import MAX_OPERATIONS, Budget, Malformed, shown
 
 Builders = Mapping[str, Callable[..., Any] | None]
 """What each global of a pickle, "module.name", stands for; None if the pickle may only name it."""
@@ -67,7 +67,9 @@ class Unpickler:
     def load(self) -> Any:
         """Returns what the pickle builds. Raises Malformed, or ValueError for bytes that pickle never wrote."""
         for operation, argument, _ in pickletools.genops(self.source):  # type: ignore[arg-type]
-            self.budget.spend_operation()
+            self.budget.operations -= 1
+            if self.budget.operations < 0:
+                raise Malformed(f"its pickles have more than {MAX_OPERATIONS:,} operations")
             self._run(operation.name, argument)
         result = self._pop()
         if self._stack:
@@ -103,7 +105,11 @@ class Unpickler:
         return self._stack.pop()
 
     def _last(self, n: int) -> list[Any]:
-        return [self._pop() for _ in range(n)][::-1]
+        items = self._stack[-n:]
+        if len(items) < n or any(item is _MARK for item in items):
+            raise Malformed("its pickle uses an object before there is one")
+        del self._stack[-n:]
+        return items
 
     def _to_mark(self) -> list[Any]:
         items = []

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Shaped
 
-from vdmkit.importers.files._bytes import Bytes
+from vdmkit.importers.files._bytes import FileBytes, expect_end
 from vdmkit.importers.files._limits import MAX_VALUES, Malformed, product, shown
 
 _DTYPES = {"BOOL": np.dtype("?"), "BF16": jnp.dtype("bfloat16")}
@@ -22,18 +22,18 @@ _LONGEST_HEADER = 100_000_000  # as the format says
 
 def read_safetensors(file: BinaryIO, size: int) -> dict[str, Shaped[np.ndarray, "..."]]:
     """Returns the arrays by their names. The metadata are text, and ignored."""
-    source = Bytes(file, size)
+    source = FileBytes(file, size)
     header = _header(source)
     # The numbers of all tensors follow each other without gaps, so that they are read in the order of their offsets.
     ordered = sorted(header.items(), key=lambda item: item[1]["data_offsets"][0])
-    arrays, start = {}, size - source.remaining
+    arrays, n_numbers = {}, source.remaining
     for name, entry in ordered:
-        arrays[name] = _array(source, name, entry, source.tell() - start)
-    source.expect_end()
+        arrays[name] = _array(source, name, entry, n_numbers - source.remaining)
+    expect_end(source)
     return {name: arrays[name] for name in header}
 
 
-def _header(source: Bytes) -> dict[str, Any]:
+def _header(source: FileBytes) -> dict[str, Any]:
     n = int.from_bytes(source.read(8), "little")
     if n > _LONGEST_HEADER:
         raise Malformed(f"its header claims {n:,} bytes")
@@ -48,7 +48,7 @@ def _header(source: Bytes) -> dict[str, Any]:
     return header
 
 
-def _array(source: Bytes, name: str, entry: dict[str, Any], at: int) -> Shaped[np.ndarray, "..."]:
+def _array(source: FileBytes, name: str, entry: dict[str, Any], at: int) -> Shaped[np.ndarray, "..."]:
     dtype, shape = _DTYPES.get(str(entry.get("dtype"))), entry.get("shape")
     if dtype is None or not isinstance(shape, list):
         raise Malformed(f"tensor {shown(name)} has no shape, or is of type {shown(str(entry.get('dtype')))}")

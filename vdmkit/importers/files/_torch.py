@@ -4,7 +4,7 @@
 from typing import Any, BinaryIO
 
 from vdmkit.importers.files._builders import CLASSES, builders
-from vdmkit.importers.files._bytes import Bytes
+from vdmkit.importers.files._bytes import Bytes, FileBytes, MemoryBytes, expect_end
 from vdmkit.importers.files._limits import Budget, Malformed
 from vdmkit.importers.files._pickle import Builders, Instance, Unpickler
 from vdmkit.importers.files._plain import plain
@@ -37,27 +37,27 @@ def read_torch_zip(archive: Archive) -> Any:
         return found
 
     content = bytes(archive.read(f"{root}data.pkl"))
-    source, budget = Bytes(content, len(content)), Budget(len(content))
+    source, budget = MemoryBytes(content), Budget(len(content))
     found = Unpickler(source, budget, builders(budget), {}, storage).load()
-    source.expect_end()
+    expect_end(source)
     return plain(found)
 
 
 def read_torch_legacy(file: BinaryIO, size: int) -> Any:
     """Returns the content of a file of torch before 1.6: five pickles, and then the storages."""
-    source, budget = Bytes(file, size), Budget(size)
+    source, budget = FileBytes(file, size), Budget(size)
     return plain(_legacy(source, budget))
 
 
 def read_edm_pickle(file: BinaryIO, size: int) -> Any:
     """Returns the content of EDM's network-snapshot-<kimg>.pkl, or of another pickle of plain containers."""
-    source, budget = Bytes(file, size), Budget(2 * size)  # protocol 2 encodes bytes before they are read
+    source, budget = FileBytes(file, size), Budget(2 * size)  # protocol 2 encodes bytes before they are read
 
     def nested(data: object) -> Storage:
         if type(data) is not bytes:
             raise Malformed("a nested torch file is not made of bytes")
         budget.spend_bytes(len(data))
-        found = _legacy(Bytes(data, len(data)), budget)
+        found = _legacy(MemoryBytes(data), budget)
         if type(found) is not Storage:
             raise Malformed("a nested torch file holds something other than a storage")
         return found
@@ -67,7 +67,7 @@ def read_edm_pickle(file: BinaryIO, size: int) -> Any:
         "torch_utils.persistence._reconstruct_persistent_obj": _persistent,
     }
     found = Unpickler(source, budget, builders(budget, more), CLASSES).load()
-    source.expect_end()
+    expect_end(source)
     return plain(found)
 
 
@@ -96,7 +96,7 @@ def _legacy(source: Bytes, budget: Budget) -> Any:
 
     found = Unpickler(source, budget, builders(budget), {}, storage).load()
     _fill(storages, Unpickler(source, budget).load(), source)
-    source.expect_end()
+    expect_end(source)
     return found
 
 
