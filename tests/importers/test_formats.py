@@ -81,6 +81,15 @@ def test_every_format_gives_the_same_arrays(tmp_path, ops, format):
         assert found.tree[name].dtype == array.dtype
 
 
+def test_numpy_arrays_of_another_order(tmp_path, ops):
+    """Arrays that Fortran or a big-endian machine wrote would be transposed, or have a type that JAX refuses."""
+    arrays = {"fortran": np.asfortranarray(RNG.normal(size=(2, 3))), "big": np.arange(3, dtype=">f4")}
+    found = read_checkpoint(ops.npz(tmp_path / "a.npz", arrays)).tree
+    assert all(array.dtype.isnative for array in found.values())
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
 @pytest.mark.parametrize("format", ["safetensors", "npz", "compressed npz", "flax"])
 def test_memory_is_that_of_the_file(tmp_path, ops, format):
     """A checkpoint that fits in memory twice could not be imported."""

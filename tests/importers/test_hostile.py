@@ -151,6 +151,7 @@ ODD: dict[str, Callable[..., bytes]] = {
     "odd number of items": lambda ops: b"}(K\1u",
     "add to a list": lambda ops: b"](K\1\x90",
     "key is a list": lambda ops: b"}]K\1s",
+    "keys that share a hash": lambda ops: b"}" + ops.integer(2**61 - 1) + b"Ns",
     "key is a deep tuple": lambda ops: b"})" + b"\x85" * 2_000 + b"K\1s",
     "set of deep tuples": lambda ops: b"\x8f()" + b"\x85" * 2_000 + b"\x90",
     "deep lists": lambda ops: b"]" * 1_000 + b"a" * 999,

@@ -45,7 +45,7 @@ def load_official(path: Path, template: DiffusionModel) -> OfficialCheckpoint:
     missing += [] if adam else ["Adam's moments in opt_state"]
     if missing:
         raise CheckpointError(
-            f"{path}: without {', '.join(missing)} (found: {', '.join(content)}). "
+            f"{path}: without {', '.join(missing)} (found: {', '.join(map(str, content)) or 'nothing'}). "
             "A training state of the authors' code is expected."
         )
     parameters = parameters_of(template)

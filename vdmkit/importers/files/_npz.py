@@ -27,4 +27,5 @@ def _array(archive: Archive, name: str) -> Shaped[np.ndarray, "..."]:
         raise Malformed(f"array {shown(name)} holds {dtype}, not numbers")
     if product(shape) * dtype.itemsize != len(data) - head.tell():
         raise Malformed(f"array {shown(name)} does not have the {product(shape):,} numbers of its shape")
-    return np.frombuffer(data[head.tell() :], dtype).reshape(shape, order="F" if fortran else "C")
+    array = np.frombuffer(data[head.tell() :], dtype).reshape(shape, order="F" if fortran else "C")
+    return array.astype(dtype.newbyteorder("="), copy=False)

@@ -41,7 +41,8 @@ _ARGUMENTS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE",
 _ARGUMENTS |= {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BINSTRING", "SHORT_BINSTRING"}
 _EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_SET": set}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_KEYS = (str, int, float, bool, bytes, type(None))  # hashing a deep tuple would overflow C's stack
+_KEYS = (str, int, bool, bytes, type(None))  # hashing a deep tuple would overflow C's stack
+_LARGEST_KEY = 2**31  # larger numbers can be chosen to share a hash
 
 
 @dataclass
@@ -231,7 +232,7 @@ _OPERATIONS: dict[str, Callable[[Unpickler, Any], None]] = {
 
 def key_of(value: Any) -> Any:
     """Returns a key of a dictionary or an element of a set. Raises Malformed unless it is a plain value."""
-    if type(value) not in _KEYS:
+    if type(value) not in _KEYS or (type(value) is int and abs(value) > _LARGEST_KEY):
         raise Malformed("a key or an element of a set is not plain")
     return value
 
