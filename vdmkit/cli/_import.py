@@ -62,10 +62,8 @@ def _list(checkpoint: Path, as_json: bool) -> None:
 
 
 def _table(tensors: list["TensorFacts"]) -> str:
-    """Returns a line for each tensor; a name that would control the terminal is escaped."""
-    names = [one.name if one.name.isprintable() else ascii(one.name)[1:-1] for one in tensors]
     rows = [("name", "shape", "dtype", "sum")]
-    rows += [(name, str(one.shape), one.dtype, f"{one.sum:.12g}") for name, one in zip(names, tensors, strict=True)]
+    rows += [(one.printable, str(one.shape), one.dtype, f"{one.sum:.12g}") for one in tensors]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)

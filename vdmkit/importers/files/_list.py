@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from vdmkit.importers.files._limits import shown
 from vdmkit.importers.files._plain import PersistentObject
 
 
@@ -19,6 +20,11 @@ class TensorFacts:
     shape: tuple[int, ...]
     dtype: str
     sum: float
+
+    @property
+    def printable(self) -> str:
+        """The name as a terminal can show it, cut if it is long."""
+        return shown(self.name)
 
 
 def list_tensors(tree: Any) -> list[TensorFacts]:
