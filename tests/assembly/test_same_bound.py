@@ -17,5 +17,5 @@ def test_another_model_is_refused(tiny_model, tiny_images):
     assert same.before == same.after
     assert str(same).endswith("(the same 12 test images and draws; difference +0.0e+00)")
     other = eqx.tree_at(lambda model: model.network.bias, tiny_model, replace_fn=lambda bias: bias + 0.5)
-    with pytest.raises(UntrustedError, match="the bound was .* bits/dim: not the same model"):
+    with pytest.raises(UntrustedError, match=r"the bound was .* bits/dim: not the same model"):
         check_same_bound(tiny_model, other, tiny_images.pixels, **how)
