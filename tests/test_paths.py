@@ -15,7 +15,7 @@ from vdmkit.cli._component import component
 from vdmkit.container import open_reader
 from vdmkit.data import Cifar10, Folder, ImageNetNew, Npz, list_images
 from vdmkit.errors import VdmkitError
-from vdmkit.importers._vdm_file import read_flax
+from vdmkit.importers.files import read_checkpoint
 from vdmkit.paths import not_a_file, not_a_folder
 from vdmkit.quality import load_inception
 from vdmkit.recipe import load_recipe
@@ -115,7 +115,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "plugin": lambda name: load_plugins([_with_suffix(name, ".py")]),
     "component": lambda name: component("--grid", str(_with_suffix(name, ".toml"))),
     "inception": lambda name: load_inception(Path(name)),
-    "authors' checkpoint": lambda name: read_flax(Path(name)),
+    "authors' checkpoint": lambda name: read_checkpoint(Path(name)),
     "authors' configuration": _config,
 }
 TAKE_FOLDERS = {"cifar10", "image to compress"}

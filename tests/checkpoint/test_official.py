@@ -15,7 +15,7 @@ import pytest
 from vdmkit.denoiser import Eps
 from vdmkit.errors import CheckpointError
 from vdmkit.importers import load_official, official_parameters, official_recipe
-from vdmkit.importers._vdm_file import read_flax
+from vdmkit.importers.files import read_checkpoint
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import VDMUNet
 from vdmkit.noise import FixedLinear, LearnedLinear, LearnedMonotone, VariancePreserving
@@ -135,7 +135,7 @@ def test_kinds_of_leaves(tmp_path):
     split = {"__msgpack_chunked_array__": True, "shape": {"0": 2, "1": 3}, "chunks": chunks}
     half = np.asarray(jnp.array([1.5, -2], jnp.bfloat16))
     tree = {"a": {"split": split, "complex": 1 + 2j}, "scalar": np.float32(3), "half": half, "text": "x"}
-    found = read_flax(write(tmp_path / "leaves", tree))
+    found = read_checkpoint(write(tmp_path / "leaves", tree)).tree
     np.testing.assert_array_equal(found["a"]["split"], np.arange(6.0).reshape(2, 3))
     np.testing.assert_array_equal(found["half"].astype(float), [1.5, -2])
     assert found["a"]["complex"] == 1 + 2j

@@ -1,20 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit import`: makes a run folder from a checkpoint of the authors' released code."""
+"""`vdmkit import`: makes a run folder from a checkpoint of the authors' code, or lists the tensors of any."""
 
+import json
+import math
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vdmkit.cli._options import Overrides, command
+from vdmkit.cli._options import AsJson, Overrides, command
+from vdmkit.errors import RecipeError
 
-Checkpoint = Annotated[Path, typer.Argument(metavar="OFFICIAL.flax", help="A Flax checkpoint of google-research/vdm.")]
-Config = Annotated[Path, typer.Option("--config", help="Its VDMConfig fields, as JSON.")]
-Out = Annotated[Path, typer.Option("-o", "--out", metavar="RUN", help="The run folder to make.")]
+if TYPE_CHECKING:
+    from vdmkit.importers import TensorFacts
+
+Checkpoint = Annotated[
+    Path, typer.Argument(metavar="FILE", help="A checkpoint: a Flax file of google-research/vdm; with --list, any.")
+]
+Config = Annotated[Path | None, typer.Option("--config", help="Its VDMConfig fields, as JSON.")]
+Out = Annotated[Path | None, typer.Option("-o", "--out", metavar="RUN", help="The run folder to make.")]
+List = Annotated[bool, typer.Option("--list", help="Show the tensors of the file, and make nothing.")]
 
 
-def import_checkpoint(checkpoint: Checkpoint, config: Config, out: Out, overrides: Overrides) -> None:
-    """Make a run folder from a checkpoint of the authors' released code."""
+def import_checkpoint(
+    checkpoint: Checkpoint,
+    overrides: Overrides,
+    config: Config = None,
+    out: Out = None,
+    only_list: List = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a run folder from a checkpoint of the authors' released code, or list the tensors of any checkpoint."""
+    if only_list:
+        return _list(checkpoint, as_json)
+    if as_json:
+        raise RecipeError("--json is for --list. Omit it, or add --list.")
+    if config is None or out is None:
+        missing = " and ".join(name for name, value in (("--config", config), ("-o", out)) if value is None)
+        raise RecipeError(f"{missing} missing: the authors' configuration and a new run folder. Or use --list.")
     from vdmkit.run import RunFolder, import_official
 
     step = import_official(checkpoint, config, RunFolder(out), overrides)
@@ -23,3 +47,23 @@ def import_checkpoint(checkpoint: Checkpoint, config: Config, out: Out, override
         f"  next  {command('evaluate', '--ckpt', out)}\n"
         f"        {command('run', out / 'resolved.toml', '--out', out)}   (to train on)"
     )
+
+
+def _list(checkpoint: Path, as_json: bool) -> None:
+    from vdmkit.importers import list_tensors, read_checkpoint
+
+    content = read_checkpoint(checkpoint)
+    tensors = list_tensors(content.tree)
+    if as_json:
+        facts = [asdict(one) | {"sum": one.sum if math.isfinite(one.sum) else None} for one in tensors]
+        typer.echo(json.dumps({"file": str(checkpoint), "format": content.format, "tensors": facts}, indent=2))
+    else:
+        typer.echo(f"{checkpoint}: {content.format}, {len(tensors):,} tensors\n{_table(tensors)}")
+
+
+def _table(tensors: list["TensorFacts"]) -> str:
+    rows = [("name", "shape", "dtype", "sum")]
+    rows += [(one.printable, str(one.shape), one.dtype, f"{one.sum:.12g}") for one in tensors]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)

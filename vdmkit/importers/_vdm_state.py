@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from vdmkit.errors import CheckpointError
-from vdmkit.importers._vdm_file import read_flax
 from vdmkit.importers._vdm_names import official_parameters, parameters_of, with_official_parameters
+from vdmkit.importers.files import flat_arrays, read_checkpoint, step_in
 from vdmkit.model import DiffusionModel
 
 
@@ -38,29 +38,30 @@ def load_official(path: Path, template: DiffusionModel) -> OfficialCheckpoint:
         CheckpointError: the file cannot be read, or its arrays do not fit the template; the message lists every path
             and shape that differs.
     """
-    content = read_flax(path)
+    content = read_checkpoint(path).tree
+    content = content if isinstance(content, dict) else {}
     adam = _find_adam(content.get("opt_state")) or {}
     missing = [name for name in ("step", "params", "ema_params") if name not in content]
     missing += [] if adam else ["Adam's moments in opt_state"]
     if missing:
         raise CheckpointError(
-            f"{path}: without {', '.join(missing)} (found: {', '.join(content)}). "
+            f"{path}: without {', '.join(missing)} (found: {', '.join(map(str, content)) or 'nothing'}). "
             "A training state of the authors' code is expected."
         )
     parameters = parameters_of(template)
 
     def fill(tree: Mapping[str, Any], like: PyTree, where: str) -> PyTree:
-        arrays = _flatten(tree)
+        arrays = flat_arrays(tree)
         _check_fit(arrays, parameters, f"{path}: {where}")
         return with_official_parameters(like, arrays)
 
     return OfficialCheckpoint(
-        step=int(content["step"]),
+        step=step_in(content["step"], path),
         model=fill(content["params"], template, "params"),
         ema=fill(content["ema_params"], template, "ema_params"),
         mu=fill(adam["mu"], parameters, "opt_state mu"),
         nu=fill(adam["nu"], parameters, "opt_state nu"),
-        count=jnp.asarray(adam["count"], jnp.int32),
+        count=jnp.asarray(step_in(adam["count"], path), jnp.int32),
     )
 
 
@@ -71,14 +72,6 @@ def _find_adam(tree: Any) -> Mapping[str, Any] | None:
     if {"count", "mu", "nu"} <= tree.keys():
         return tree
     return next((found for child in tree.values() if (found := _find_adam(child))), None)
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns the arrays by path, with names joined by '/'."""
-    flat: dict[str, Any] = {}
-    for name, child in tree.items():
-        flat |= _flatten(child, f"{prefix}{name}/") if isinstance(child, dict) else {prefix + name: child}
-    return flat
 
 
 def _check_fit(arrays: Mapping[str, Any], parameters: PyTree, where: str) -> None:

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vdmkit import --list`; what an imported run can do is in tests/system/test_import.py."""
+
+import json
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def listed(run, tmp_path) -> None:
+    """A file a.npz."""
+    arrays = {"conv.weight": np.full((2, 3), 0.5, np.float32), "n\x1b[2J": np.arange(4), "bad": np.asarray(np.inf)}
+    np.savez(tmp_path / "a.npz", **arrays)
+
+
+def test_every_tensor_is_listed(run, listed):
+    """A user could not see what a checkpoint holds, or a name in it would clear the screen."""
+    result = run("import", "--list", "a.npz")
+    assert (result.code, result.err) == (0, "")
+    assert result.out == (
+        "a.npz: npz, 3 tensors\n"
+        "name         shape   dtype    sum\n"
+        "conv.weight  (2, 3)  float32  3\n"
+        "n\\x1b[2J     (4,)    int64    6\n"
+        "bad          ()      float64  inf\n"
+    )
+
+
+def test_the_list_as_json(run, listed):
+    """A program could not read the list."""
+    facts = json.loads(run("import", "--list", "a.npz", "--json").out)
+    assert (facts["file"], facts["format"]) == ("a.npz", "npz")
+    assert facts["tensors"][0] == {"name": "conv.weight", "shape": [2, 3], "dtype": "float32", "sum": 3.0}
+    assert facts["tensors"][2]["sum"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--list", "none.pt"), 1, "none.pt: no such file. Formats that are read: torch"),
+        (("a.npz",), 2, "--config and -o missing: "),
+        (("a.npz", "-o", "new"), 2, "--config missing: "),
+        (("a.npz", "--config", "c.json", "-o", "new", "--json"), 2, "--json is for --list"),
+    ],
+)
+def test_what_is_missing_is_said(run, listed, arguments, code, words):
+    """A mistake would end in a traceback, or leave it to the user to find what to write."""
+    result = run("import", *arguments)
+    assert (result.code, result.out) == (code, "")
+    assert words in result.err
