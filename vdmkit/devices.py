@@ -3,7 +3,8 @@
 
 import functools
 import importlib.metadata
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -63,6 +64,16 @@ def arithmetic() -> Arithmetic:
 
 def _matmul_precision() -> str | None:
     return jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def in_flight(dispatched: Iterable[T], ahead: int = 2) -> Iterator[T]:
+    """Yields results of the device, each when `ahead` later ones are dispatched: it has work while the host reads."""
+    waiting = deque[T]()
+    for result in dispatched:
+        waiting.append(result)
+        if len(waiting) > ahead:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def facts_of(report: Any) -> dict[str, Any]:

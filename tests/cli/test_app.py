@@ -40,6 +40,22 @@ def test_a_user_mistake_is_one_message(run_process):
     assert result.err == "no_such.toml: cannot read the recipe: no such file.\n"
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(28, "No space left on device", "run/a.json"), "run/a.json: No space left on device"),
+        (ZeroDivisionError("division by zero"), "division by zero"),
+    ],
+)
+def test_what_a_machine_refuses_is_not_called_a_defect(run, recipe, monkeypatch, error, line):
+    """A full disk would be reported as a mistake of vdmkit, or a mistake of vdmkit as one of the disk."""
+    monkeypatch.setattr("vdmkit.recipe.load_recipe", lambda *arguments: (_ for _ in ()).throw(error))
+    result = run("check", str(recipe))
+    assert (result.code, result.out) == (1, "")
+    assert line in result.err.splitlines()[0]
+    assert ("defect" in result.err) == isinstance(error, ZeroDivisionError)
+
+
 @pytest.mark.system
 def test_a_defect_is_one_message_unless_the_traceback_is_asked_for(tmp_path):
     """A plugin's mistake would bury its own line under frames of JAX, or could not be traced at all."""

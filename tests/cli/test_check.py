@@ -143,6 +143,21 @@ def test_sizes_that_may_fit_the_data_are_not_refused_without_them(run, recipe):
     assert "8x8 pixels in patches of 11" in run("check", str(recipe), "--set", network).err
 
 
+def test_parts_of_how_many(run, recipe):
+    """Parameters would be divided over the one device of this machine, and its memory be shown for a cluster's."""
+    result = run("check", str(recipe), "--fsdp")
+    assert (result.code, result.err) == (2, "--fsdp: say for how many, with --devices.\n")
+
+
+@pytest.mark.costly
+def test_memory_on_devices_that_are_not_there(run_process, recipe):
+    """A user could not know before a job starts whether it fits its devices."""
+    small = ("--set", "model.network.channels=8", "--devices", "2", "--fsdp")
+    result = run_process("check", str(recipe), *small)
+    assert result.code == 0, result.err
+    assert "on each of 2 devices: state" in result.out
+
+
 @pytest.mark.costly
 @pytest.mark.parametrize("data", ["digits", "folder"])
 def test_a_schedule_that_may_not_follow_the_variance(run, recipe, data):

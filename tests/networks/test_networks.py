@@ -137,21 +137,34 @@ def test_the_authors_network_runs_without_fourier_features():
 
 
 @pytest.mark.costly
-def test_remat_changes_no_gradient():
-    """False if a network that keeps no activations trained otherwise, or dropped others the second time."""
+@pytest.mark.parametrize("how", ["remat", "scan"])
+def test_how_it_is_computed_changes_no_gradient(how):
+    """False if a network that keeps no activations, or whose stages share a program, trained otherwise."""
     z = jax.random.normal(KEY, SHAPE)
 
     @eqx.filter_jit
-    def gradient(remat):
-        network = VDMUNet(SHAPE, 1, (-13.3, 5.0), KEY, channels=32, blocks=1, dropout=0.5, remat=remat)
-        network = eqx.tree_at(lambda of: of.conv_out.kernel, network, replace_fn=jnp.ones_like)
+    def gradient(network):
         gradient_of = eqx.filter_grad(lambda of: (of(z, jnp.array(0.0), {}, key=KEY) ** 2).sum())
         return jax.tree.leaves(gradient_of(network))
 
-    kept, computed_again = gradient(False), gradient(True)
-    largest = max(np.abs(leaf).max() for leaf in kept)
-    for one, other in zip(kept, computed_again, strict=True):
+    plain, other_way = (
+        gradient(at_random(NETWORKS["vdm_unet"], 1, dropout=0.5, attention=False, **{how: flag}))
+        for flag in (False, True)
+    )
+    largest = max(np.abs(leaf).max() for leaf in plain)
+    for one, other in zip(plain, other_way, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * largest)  # float32; other products are fused
+
+
+def test_scanned_stages_are_one_program():
+    """False if compilation for an accelerator took longer for more blocks."""
+
+    def convolutions(blocks):
+        network = at_random(NETWORKS["vdm_unet"], 1, blocks=blocks, scan=True)
+        program = eqx.filter_make_jaxpr(network)(jnp.zeros(SHAPE), GAMMA, {}, key=KEY)[0]
+        return str(program).count("conv_general_dilated[")
+
+    assert convolutions(2) == convolutions(5) == 2 + 4 * 2  # the first and last, and four stages of two
 
 
 @pytest.mark.parametrize(

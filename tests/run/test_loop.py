@@ -75,6 +75,14 @@ def test_a_cpu_gets_single_steps(loop):
     assert jax.default_backend() != "cpu" or loop(0, 3, (100,)) == [(1, 1), (2, 1), (3, 1)]
 
 
+def test_two_dispatches_wait_on_the_device(loop, monkeypatch):
+    """The device would be idle between steps, or all batches of a long interval be in memory at once."""
+    done = []
+    monkeypatch.setattr(jax, "block_until_ready", lambda metrics: done.append(metrics))
+    loop(1, 5, (100,))
+    assert len(done) == 3
+
+
 def test_a_batch_that_devices_cannot_share(loop, monkeypatch):
     """Uneven batches would end in JAX's traceback."""
     monkeypatch.setattr(jax, "device_count", lambda: 3)

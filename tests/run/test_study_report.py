@@ -34,6 +34,14 @@ def test_it_says_how_many_images_and_gammas():
     assert f"\nerrors at 11 gammas on 4 test and 4 training images; {few}\n" in text
 
 
+def test_a_notebook_shows_the_same_rows():
+    """A notebook would show other variances or bounds than the command, or leave a kernel out."""
+    html = _study()._repr_html_()
+    assert "1.0000 to 3.0000" in html
+    assert html.count("2.1000 +/- 0.1000") == 5
+    assert html.count("mixture") == 3
+
+
 def test_every_file_is_named(tmp_path):
     """A user would be told a pattern that is no file, such as KERNEL_GRID_STEPS.toml, or not of one that is there."""
     named = leave_study(_study(), tmp_path / "schedule")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run begins with: its model is the recipe's, made for the training images."""
 
+from contextlib import closing
 from dataclasses import KW_ONLY, dataclass, replace
 
 import equinox as eqx
@@ -15,8 +16,10 @@ from vdmkit.noise import AbstractSchedule
 from vdmkit.recipe import load_recipe
 from vdmkit.registry import Component, registry
 from vdmkit.run import RunFolder
+from vdmkit.run._metrics import MetricLog
 from vdmkit.run._provenance import Provenance, provenance_of
-from vdmkit.run._train import begin
+from vdmkit.run._train import Training, begin
+from vdmkit.training import _loop
 
 
 class Falling(AbstractSchedule):
@@ -61,6 +64,23 @@ def test_a_schedule_that_falls_is_not_trained_on(idle, tmp_path):
     """All of the training would go by before the evaluation refuses the schedule."""
     with pytest.raises(RecipeError, match="schedule 'falling' of tests: gamma does not rise"):
         begin(idle("model.schedule.name=falling"), RunFolder(tmp_path), images(0), made_from(images(0)))
+
+
+@pytest.mark.costly
+def test_the_log_of_a_step_waits_for_the_next(idle, tmp_path, monkeypatch):
+    """An accelerator would be idle while the host reads its numbers and writes a line."""
+    recipe = idle("training.steps=4", "training.batch_size=2", "training.log_every=1", "training.checkpoint_every=3")
+    done, train = [], images(0)
+    step = _loop.train_step
+    monkeypatch.setattr(_loop, "train_step", lambda *given: (done.append("step"), step(*given))[1])
+    start = begin(recipe, RunFolder(tmp_path), train, made_from(train))
+    with closing(MetricLog(tmp_path, step=0)) as log:
+        monkeypatch.setattr(log, "scalars", lambda step, values: done.append(step))
+        training = Training(recipe, RunFolder(tmp_path), train, start, log)
+        monkeypatch.setattr(Training, "_save", lambda training, state, step, bpd: done.append(f"saved {step}"))
+        training.run()
+    # What is saved has its line before it: a run that is killed goes on from there.
+    assert done == ["step", "step", 1, "step", 2, 3, "saved 3", "step", 4, "saved 4"]
 
 
 def test_an_imported_model_is_not_trained_from_the_beginning(idle, tmp_path):

@@ -59,6 +59,7 @@ class Processes:
     ) -> subprocess.Popen:
         """Start it, and do not wait. `flags` are XLA's; in `packages` more packages are installed."""
         path = os.pathsep.join(str(folder) for folder in (ROOT, packages) if folder)
+        flags = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
         environment = os.environ | {"VDMKIT_FAULTS": faults, "XLA_FLAGS": flags, "PYTHONPATH": path}
         environment |= {"JAX_COMPILATION_CACHE_DIR": str(self.cache / "jax"), "PYTHONPYCACHEPREFIX": str(self.cache)}
         environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_ENABLE_X64": str(int(x64))}

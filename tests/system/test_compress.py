@@ -178,6 +178,7 @@ def test_doubled_names_and_a_dry_run(program_in, folder, whole, tmp_path) -> Non
     assert abs(expected["bytes"] - net_bytes - written) < 3 * 64 * 4, (written, expected)
 
 
+@SLOW
 def test_resumed_after_a_kill(processes, tiny, whole, folder) -> None:
     """A file that was being written would be lost, or end as another one."""
     shutil.copy(folder / "images.npy", processes.cwd)

@@ -62,6 +62,7 @@ def test_a_missing_newest_checkpoint(program, tiny, copy, same_as_whole):
     same_as_whole(copy)
 
 
+@pytest.mark.slow
 def test_a_kill_between_a_checkpoint_and_its_note(processes, tiny, same_as_whole):
     """A run that was killed at the wrong moment would be refused as damaged, although it is sound."""
     run = processes.cwd / "run"

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 HERE = Path(__file__).parent
 QUICK = ("--images", "20", "--nodes", "25", "--steps", "2,3")  # all test images
@@ -47,6 +48,7 @@ def test_grids_and_kernels_go_from_command_to_command(program, whole):
     assert abs(json.loads(fitted.out)["bpd"] - same["bpd"]) < 1e-3  # the same gammas and noise, in float32
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_where_it_was(processes, whole):
     """Minutes of measuring would begin anew, end with other numbers, or come without a word of how long they take."""
     runs = {name: shutil.copytree(whole, processes.cwd / name) for name in ("undisturbed", "killed")}

@@ -4,15 +4,14 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Int, PRNGKeyArray
 
 from vdmkit.assembly._model import build_model, training_counts
 from vdmkit.data import AbstractSource, Images
 from vdmkit.errors import RecipeError
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import ends_of
+from vdmkit.noise import gammas_of
 from vdmkit.objective import Objective
 from vdmkit.optimizer import adamw, interior_apart, learning_rates
 from vdmkit.randomness import fold_purpose
@@ -83,9 +82,12 @@ def count_parameters(recipe: Recipe, source: AbstractSource) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(model))
 
 
-def scalars_of(recipe: Recipe, state: TrainState) -> dict[str, float]:
-    """Returns gamma_0 and gamma_1 of the schedule, and the learning rate of the last update if it is known."""
-    gamma_0, gamma_1 = ends_of(state.model.schedule)
+def scalars_of(recipe: Recipe, state: TrainState, step: int) -> dict[str, ArrayLike]:
+    """Returns gamma_0 and gamma_1 of the schedule, and the learning rate of the last update if it is known.
+
+    The device may still be computing them, and it does not matter what becomes of the state.
+    """
+    gamma_0, gamma_1 = gammas_of(state.model.schedule, 1)
     ends = {"schedule/gamma_0": gamma_0, "schedule/gamma_1": gamma_1}
     rate = build_learning_rate(recipe)
-    return ends if rate is None else {"learning_rate": float(np.asarray(rate(int(state.step) - 1))), **ends}
+    return ends if rate is None else {"learning_rate": rate(step - 1), **ends}

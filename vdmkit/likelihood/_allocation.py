@@ -11,6 +11,8 @@ For any p > 0 and m, its mean is the loss. m_c near E[L] removes the variance al
 (Neyman's rule) minimises the rest.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -70,11 +72,12 @@ def neyman(cells: Cells, mean: Float[np.ndarray, " c"], sd: Float[np.ndarray, " 
     """
     share, even = cells.rate * sd, (cells.rate / cells.rate.sum() + 1 / len(cells.rate)) / 2
     share = share / share.sum() if share.sum() > 0 else even
-    ends = jnp.asarray(np.cumsum((1 - _EVEN_SHARE) * share + _EVEN_SHARE * even), float).at[-1].set(1.0)
-    probability = np.diff(np.asarray(ends, np.float64), prepend=0)  # the rounded ones are those that are drawn from
+    ends = _rounded(np.cumsum((1 - _EVEN_SHARE) * share + _EVEN_SHARE * even))
+    ends[-1] = 1.0
+    probability = np.diff(ends.astype(np.float64), prepend=0)  # the rounded ones are those that are drawn from
     weight = cells.rate / probability
     low, width, counts_for, m, ends = (_padded(a) for a in (cells.low, cells.width, weight, mean, ends))
-    total = jnp.asarray((cells.rate * mean).sum(), float)
+    total = jax.device_put(_rounded((cells.rate * mean).sum()))
     return Allocation(low, width, counts_for, m, ends, total), float((probability * weight**2 * sd**2).sum())
 
 
@@ -100,6 +103,11 @@ def variance_of_curves(
     return max(float((first * second).mean()), 0.0)
 
 
-def _padded(values: Float[np.ndarray | Array, " c"]) -> Float[Array, " padded"]:
+def _padded(values: Float[np.ndarray, " c"]) -> Float[Array, " padded"]:
     """Pads with cells of probability 0 that repeat the last value, so that few numbers of steps compile anew."""
-    return jnp.pad(jnp.asarray(values, float), (0, -len(values) % _PAD), mode="edge")
+    return jax.device_put(np.pad(_rounded(values), (0, -len(values) % _PAD), mode="edge"))
+
+
+def _rounded(values: Any) -> Float[np.ndarray, "*c"]:
+    """Rounds to the default type, by NumPy, because JAX would compile a program for each shape."""
+    return np.asarray(values, jnp.zeros(()).dtype)

@@ -8,7 +8,7 @@ p(z_s | z_t) is the kernel. Along such a chain z_t = alpha_t x + sigma_t eps_t, 
     eps_s = exp((gamma_s - gamma_t) / 2) eps_t + sqrt(c) n,   c = 1 - exp(gamma_s - gamma_t)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import equinox as eqx
 import jax
@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, Real
 from scipy.special import logsumexp
 
 from vdmkit.data import Pixels
+from vdmkit.devices import in_flight
 from vdmkit.errors import RecipeError
 from vdmkit.kernel import AbstractKernel, part_of_noise
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
@@ -106,17 +107,26 @@ class ImportanceWeighted(AbstractEstimator[None]):
         on_round: Callable[[], object] = lambda: None,
     ) -> Estimates:
         keys = _chain_keys(index, jnp.asarray(replicate), self.draws * self.samples, key)
-        gamma = jnp.asarray(self.gammas(model.schedule)[::-1], float)
-        eps, log_weight = _start(model, images, gamma[0], keys)
-        total = np.asarray(log_weight, np.float64)
-        for i in range(self.steps):
-            eps, log_weight = _step(model, self.kernel, images, gamma[i], gamma[i + 1], eps, keys, jnp.asarray(i))
+        total = np.zeros(keys.shape)
+        for number, log_weight in enumerate(in_flight(self._log_weights(model, images, keys))):
             total = total + np.asarray(log_weight, np.float64)
-            on_round()
-        total = total + np.asarray(_end(model, images, gamma[-1], eps), np.float64)
+            if 1 <= number <= self.steps:
+                on_round()
         bounds = np.log(self.samples) - logsumexp(total.reshape(-1, self.draws, self.samples), axis=2)
         evaluations = np.full(len(images), self.draws * self.samples * self.steps)
         return Estimates({"importance": bounds.mean(1)}, evaluations, np.zeros(len(images), bool))
+
+    def _log_weights(
+        self, model: DiffusionModel, images: Array, keys: Key[Array, "b k"]
+    ) -> Iterator[Float[Array, "b k"]]:
+        """Yields the log weights of the start, of every step, and of the image given z_0."""
+        gamma = jnp.asarray(self.gammas(model.schedule)[::-1], float)
+        eps, log_weight = _start(model, images, gamma[0], keys)
+        yield log_weight
+        for i in range(self.steps):
+            eps, log_weight = _step(model, self.kernel, images, gamma[i], gamma[i + 1], eps, keys, jnp.asarray(i))
+            yield log_weight
+        yield _end(model, images, gamma[-1], eps)
 
 
 @eqx.filter_jit

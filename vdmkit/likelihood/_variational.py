@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
 from vdmkit.data import Pixels
+from vdmkit.devices import in_flight
 from vdmkit.errors import RecipeError
 from vdmkit.kernel import AbstractKernel
 from vdmkit.likelihood._allocation import (
@@ -183,8 +184,8 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         on_round: Callable[[], object] = lambda: None,
     ) -> Estimates:
         sums = {"prior": 0.0, "reconstruction": 0.0, "diffusion": 0.0}
-        for k in range(int(plan.draws)):
-            of_draw = _one_draw(model, plan, images, index, jnp.asarray([replicate, k]), key)
+        numbers = (jnp.asarray([replicate, k]) for k in range(int(plan.draws)))
+        for of_draw in in_flight(_one_draw(model, plan, images, index, number, key) for number in numbers):
             sums = {name: total + np.asarray(of_draw[name], np.float64) for name, total in sums.items()}
             on_round()
         terms = {name: total / plan.draws for name, total in sums.items()}

@@ -15,6 +15,7 @@ from vdmkit.networks._checks import MOST_CHANNELS, Blocks, Dropout, check_channe
 from vdmkit.networks._embedding import FREQUENCIES, Conditioning, with_fourier_features
 from vdmkit.networks._layers import ZEROS, Conv, GroupNorm, Kept, Stage, values_per_pixel
 from vdmkit.networks._network import AbstractNetwork, Condition
+from vdmkit.networks._over import one_by_one, scanned_over
 from vdmkit.registry import register
 from vdmkit.typing import Image, Scalar
 
@@ -27,7 +28,8 @@ class VDMUNet(AbstractNetwork):
 
     There are `blocks` down stages and `blocks` + 1 up stages with skip connections. Attention is in the middle, and
     with `attention` after every block. With `remat`, training computes the activations inside of each stage again for
-    the gradient, instead of keeping them.
+    the gradient, instead of keeping them. With `scan`, one stage is compiled for all on its side, which is for
+    accelerators: on CPU a convolution in a compiled loop is 16 times slower than outside.
     """
 
     conditioning: Conditioning
@@ -39,6 +41,7 @@ class VDMUNet(AbstractNetwork):
     conv_out: Conv
     fourier: bool = eqx.field(static=True)
     remat: bool = eqx.field(static=True)
+    scan: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class VDMUNet(AbstractNetwork):
         fourier: bool = True,
         dropout: Dropout = 0.1,
         remat: bool = False,
+        scan: bool = False,
     ):
         check_channels(channels, GROUPS)
         width = 4 * channels
@@ -70,7 +74,7 @@ class VDMUNet(AbstractNetwork):
         self.norm_out = GroupNorm(channels, GROUPS)
         self.conv_out = Conv(channels, depth * outputs, next(keys), initializer=ZEROS)
         self.fourier = fourier
-        self.remat = remat
+        self.remat, self.scan = remat, scan
 
     def __call__(
         self,
@@ -82,20 +86,23 @@ class VDMUNet(AbstractNetwork):
     ) -> Float[Array, "h w c k"]:
         cond = self.conditioning(gamma, condition)
         h = self.conv_in(with_fourier_features(z) if self.fourier else z)
-        skips = [h]
         kept = self._kept(h.shape, key)
-        for stage in self.down:
-            h = self._apply(stage, h, cond, next(kept))
-            skips.append(h)
+
+        def apply(stage: Stage, h: Float[Array, "h w i"], kept: Kept) -> Image:
+            return (eqx.filter_checkpoint(stage) if self.remat else stage)(h, cond, kept)
+
+        def with_skip(stage: Stage, h: Image, given: tuple[Image, Kept]) -> Image:
+            skip, kept = given
+            return apply(stage, jnp.concatenate([h, skip], axis=-1), kept)
+
+        over = scanned_over if self.scan else one_by_one
+        skips = [h, *over(self.down, apply, h, [next(kept) for _ in self.down])]
+        h = skips[-1]
         for stage in self.mid:
-            h = self._apply(stage, h, cond, next(kept))
-        for stage in self.up:
-            h = self._apply(stage, jnp.concatenate([h, skips.pop()], axis=-1), cond, next(kept))
+            h = apply(stage, h, next(kept))
+        h = over(self.up, with_skip, h, [(skips.pop(), next(kept)) for _ in self.up])[-1]
         h = self.conv_out(jax.nn.silu(self.norm_out(h)), z.dtype)
         return values_per_pixel(h, z)
-
-    def _apply(self, stage: Stage, h: Float[Array, "h w i"], cond: Float[Array, " width"], kept: Kept) -> Image:
-        return (eqx.filter_checkpoint(stage) if self.remat else stage)(h, cond, kept)
 
     def _kept(self, shape: tuple[int, ...], key: PRNGKeyArray | None) -> Iterator[Kept]:
         """Returns what dropout keeps in each stage, of one draw, which compiles faster than a draw for each."""

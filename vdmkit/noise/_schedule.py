@@ -53,12 +53,18 @@ def gamma_and_derivative(schedule: AbstractSchedule, t: Scalar) -> tuple[Scalar,
 
 def ends_of(schedule: AbstractSchedule) -> tuple[float, float]:
     """Returns gamma_0 and gamma_1, which differ from gamma_min and gamma_max if they were learned."""
-    return float(schedule(jnp.asarray(0, float))), float(schedule(jnp.asarray(1, float)))
+    gamma_0, gamma_1 = np.asarray(gammas_of(schedule, 1))
+    return float(gamma_0), float(gamma_1)
 
 
 def gammas_of(schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_plus_1"]:
     """Returns gamma at t = 0, 1 / T, ..., 1."""
-    return jax.vmap(schedule)(jnp.arange(steps + 1) / steps)
+    return _gammas(schedule, np.asarray(np.arange(steps + 1) / steps, jnp.zeros(()).dtype))
+
+
+@eqx.filter_jit
+def _gammas(schedule: AbstractSchedule, t: Float[Any, " n"]) -> Float[Array, " n"]:
+    return jax.vmap(schedule)(jnp.asarray(t))
 
 
 def check_increasing(schedule: AbstractSchedule) -> None:
@@ -100,7 +106,7 @@ def _refuse_others(schedule: AbstractSchedule) -> None:
 
 def _refuse_rest(schedule: AbstractSchedule) -> None:
     t = np.linspace(0, 1, _PARTS + 1)
-    gamma = np.asarray(jax.vmap(schedule)(jnp.asarray(t)))
+    gamma = np.asarray(_gammas(schedule, t))
     rests = np.flatnonzero(~(np.diff(gamma) > 0))  # written so that a NaN is one
     if len(rests):
         i = rests[0]
@@ -132,15 +138,15 @@ def _panels(
     """Returns, per panel, rise minus integrated derivative (two Gauss points), and the smaller derivative."""
     padded = np.resize(low, _PANELS)  # one shape, one compilation
     offsets = width * (0.5 + np.array([[-1], [1]]) / np.sqrt(12))
-    ends = np.asarray(_at(schedule, jnp.asarray(np.stack([padded, padded + width])))[0])
-    slopes = np.asarray(_at(schedule, jnp.asarray(padded + offsets))[1])
+    ends = np.asarray(_at(schedule, np.stack([padded, padded + width]))[0])
+    slopes = np.asarray(_at(schedule, padded + offsets)[1])
     deviation = ends[1] - ends[0] - width * slopes.mean(0)
     return deviation[: len(low)], slopes.min(0)[: len(low)]
 
 
 @eqx.filter_jit
-def _at(schedule: AbstractSchedule, t: Float[Array, "2 n"]) -> tuple[Float[Array, "2 n"], Float[Array, "2 n"]]:
-    return jax.vmap(jax.vmap(lambda t: gamma_and_derivative(schedule, t)))(t)
+def _at(schedule: AbstractSchedule, t: Float[Any, "2 n"]) -> tuple[Float[Array, "2 n"], Float[Array, "2 n"]]:
+    return jax.vmap(jax.vmap(lambda t: gamma_and_derivative(schedule, t)))(jnp.asarray(t))
 
 
 def _refuse_fall(low: Float[np.ndarray, " n"], slope: Float[np.ndarray, " n"]) -> None:

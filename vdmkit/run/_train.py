@@ -5,11 +5,13 @@ import secrets
 import sys
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import grain
 import jax
 import numpy as np
+from jaxtyping import ArrayLike
 
 from vdmkit.assembly import (
     build_estimator,
@@ -64,18 +66,23 @@ class Training:
         intervals = (settings.log_every, settings.checkpoint_every, settings.evaluate_every, settings.sample_every)
         state = self.start.state
         collected: list[Metrics] = []
-        start = time.monotonic()
+        late, start = list[partial[None]](), time.monotonic()
         tracked = track(self.progress, "training", settings.steps, int(state.step))
         with stop_requests(settings.steps) as stopping, tracked as advance:
             updates = self._loop().updates(state, settings.steps, intervals)
             for state, step, metrics in updates:
                 collected.append(metrics)
-                advance(len(metrics["bpd"]), lambda recent=collected[-_RECENT:]: self._recent(recent))
+                advance(len(metrics["bpd"]), lambda recent=collected: self._recent(recent))
+                while late:  # now the device has a step to compute while the numbers of earlier ones are waited for
+                    late.pop()()
                 stop = stopping(step)
                 at_end = stop or step == settings.steps
                 if at_end or any(_due(step, interval) for interval in intervals):
-                    self._log(collected, state, step, time.monotonic() - start)
-                    self._act(state, step, at_end=at_end)
+                    scalars = scalars_of(self.recipe, state, step)
+                    late.append(partial(self._log, collected, scalars, step, time.monotonic() - start))
+                    if at_end or any(_due(step, interval) for interval in intervals[1:]):
+                        late.pop()()
+                        self._act(state, step, at_end=at_end)
                     collected, start = [], time.monotonic()
                 if stop:
                     break
@@ -94,21 +101,23 @@ class Training:
             recipe.training.steps_per_dispatch,
         )
 
-    def _log(self, collected: list[Metrics], state: TrainState, step: int, seconds: float) -> None:
+    def _log(self, collected: list[Metrics], scalars: dict[str, ArrayLike], step: int, seconds: float) -> None:
         try:
             values = means(collected, step)
         except NonFiniteError as error:
             raise NonFiniteError(f"{error} {self._advice()}") from None
         rate = sum(len(m["bpd"]) for m in collected) / seconds
         trained = {f"train/{self._name(name)}": value for name, value in values.items()}
-        self.log.scalars(step, {**trained, "steps_per_second": rate, **scalars_of(self.recipe, state)})
+        found = {name: float(np.asarray(value)) for name, value in scalars.items()}
+        self.log.scalars(step, {**trained, "steps_per_second": rate, **found})
 
     def _name(self, metric: str) -> str:
         """Returns the metric's name; the loss is called bits/dim only if it is the bound."""
         return "loss" if metric == "bpd" and self.recipe.objective.weighting.name != "elbo" else metric
 
     def _recent(self, recent: list[Metrics]) -> str:
-        mean = np.mean([np.asarray(metrics["bpd"]).mean() for metrics in recent])
+        known = recent[-_RECENT:-2] or recent  # not to wait for the newest
+        mean = np.mean([np.asarray(metrics["bpd"]).mean() for metrics in known])
         return f"train {self._name('bpd')} {mean:.3f}"
 
     def _act(self, state: TrainState, step: int, *, at_end: bool) -> None:

@@ -5,7 +5,7 @@ Samplers work in y = z / alpha = x + s eps, with s = sigma / alpha = exp(gamma /
 """
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import equinox as eqx
 import jax
@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
 from vdmkit.denoiser import Estimate
+from vdmkit.devices import in_flight
 from vdmkit.errors import NonFiniteError
 from vdmkit.model import DiffusionModel
 from vdmkit.randomness import fold_purpose
@@ -118,13 +119,18 @@ def draw_numbers(
     """Draws the images with these numbers, as `draw` does, on the devices that `numbers` are on."""
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers)
     chain = _start(model, grid[0], keys, jnp.asarray(len(grid) - 1))
-    # A convolution inside lax.scan is 16 times slower on CPU: one dispatch per step.
-    for i in range(len(grid) - 1):
-        if len(numbers.sharding.device_set) > 1:  # what does not depend on the numbers may be elsewhere
-            chain = jax.device_put(chain, numbers.sharding)
-        chain, estimate = _step(model, sampler, chain, grid[i], grid[i + 1], keys, numbers, guidance)
-        chain[0].block_until_ready()
-        on_step(estimate)
+
+    def estimates() -> Iterator[Estimate]:
+        nonlocal chain
+        # A convolution inside lax.scan is 16 times slower on CPU: one dispatch per step.
+        for i in range(len(grid) - 1):
+            if len(numbers.sharding.device_set) > 1:  # what does not depend on the numbers may be elsewhere
+                chain = jax.device_put(chain, numbers.sharding)
+            chain, estimate = _step(model, sampler, chain, grid[i], grid[i + 1], keys, numbers, guidance)
+            yield estimate
+
+    for estimate in in_flight(estimates(), ahead=1):  # of images with 256 levels each takes hundreds of MB
+        on_step(jax.block_until_ready(estimate))
     _refuse_not_finite(np.asarray(chain[0]), np.asarray(numbers))
     if jnp.isneginf(grid[-1]):
         return _nearest(model, chain[0])

@@ -54,7 +54,7 @@ def fast_key(seed: int) -> PRNGKeyArray:
 
     It is good enough for averages over a thousand draws in checks; the numbers of a run use JAX's own keys.
     """
-    return jax.random.wrap_key_data(jnp.asarray(np.asarray([seed, 0xC2B2AE35], np.uint32)), impl=_HASHED)
+    return jax.random.wrap_key_data(jax.device_put(np.asarray([seed, 0xC2B2AE35], np.uint32)), impl=_HASHED)
 
 
 def _mixed(x: UInt32[Array, "*n"]) -> UInt32[Array, "*n"]:

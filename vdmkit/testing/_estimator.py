@@ -4,7 +4,7 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from jaxtyping import Array, Float, Real
 
@@ -52,8 +52,8 @@ def check_estimator_of_model(estimator: AbstractEstimator[Any], model: Diffusion
     """
     levels = min(model.observation.levels, _FEW_LEVELS)
     oracle, distribution = oracle_of(levels, model.shape, model.schedule, model.path)
-    few, index = distribution.sample(_FEW, seed=0), jnp.arange(_FEW, dtype=jnp.int32)
-    plan, given = estimator.plan(oracle, few, precision=0.0, key=fast_key(0)), (jnp.asarray(few), index)
+    few, index = distribution.sample(_FEW, seed=0), jax.device_put(np.arange(_FEW, dtype=np.int32))
+    plan, given = estimator.plan(oracle, few, precision=0.0, key=fast_key(0)), (jax.device_put(few), index)
     found = [estimator(oracle, *given, plan, replicate=r, key=fast_key(k)) for r in (0, 1) for k in range(_FEW_KEYS)]
     for one in found:
         _check_terms(one)
@@ -71,7 +71,7 @@ def _check_on_oracle(
     index = np.arange(len(images), dtype=np.int32)
 
     def estimates(order: np.ndarray, replicate: int, number: int) -> Estimates:
-        given = jnp.asarray(images[order]), jnp.asarray(index[order])
+        given = jax.device_put(images[order]), jax.device_put(index[order])
         found = estimator(model, *given, plan, replicate=replicate, key=fast_key(number))
         _check_terms(found)
         return found
@@ -86,7 +86,7 @@ def _check_on_oracle(
     expect(off < allowed, f"an estimate changes by up to {off:.3g} nats with the order of the images")
     _check_draws(found.reshape(2, _KEYS, _IMAGES, _COPIES))
     of_images = found.mean((0, 1)).reshape(_IMAGES, _COPIES).mean(1)
-    solver = _solver(estimator, model, few, jnp.asarray(index[::_COPIES]))
+    solver = _solver(estimator, model, few, jax.device_put(index[::_COPIES]))
     _check_above_the_truth(of_images, distribution.nats(few), solver)
 
 
@@ -96,7 +96,7 @@ def _solver(
     """Returns a function for the change by a finer solve, which is printed beside a number and is in its interval."""
 
     def solver() -> float:
-        off = estimator.discretisation_error(model, jnp.asarray(images), index, key=fast_key(0))
+        off = estimator.discretisation_error(model, jax.device_put(images), index, key=fast_key(0))
         return 0.0 if off is None else abs(float(off[0].mean()))
 
     return solver

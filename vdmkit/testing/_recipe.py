@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vdmkit.assembly import build_estimator, build_optimizer
@@ -84,7 +83,7 @@ def _fetched(model: DiffusionModel) -> DiffusionModel:
     """Returns the model on the default device, so that what was compiled before training is not compiled again."""
 
     def fetched(leaf: Any) -> Any:
-        return jnp.asarray(np.asarray(leaf)) if isinstance(getattr(leaf, "dtype", None), np.dtype) else leaf
+        return jax.device_put(np.asarray(leaf)) if isinstance(getattr(leaf, "dtype", None), np.dtype) else leaf
 
     return jax.tree.map(fetched, model)
 

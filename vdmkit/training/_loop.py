@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop, which dispatches updates up to the next step at which something else has to happen."""
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from vdmkit.training._state import TrainState
 from vdmkit.training._step import Metrics, Update, train_step, train_steps
 
 _STEPS_PER_DISPATCH_ON_ACCELERATORS = 10
+_AHEAD = 2  # dispatches that wait on the device: it is never idle, and few batches are in memory
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,15 @@ class Loop:
     ) -> Iterator[tuple[TrainState, int, Metrics]]:
         """Trains up to step `last`; after every dispatch yields the state, its step, and each update's metrics.
 
+        The device may still be at work on them: reading one of their numbers waits for it.
+
         A dispatch ends at the next multiple of one of `intervals`. Which updates share a dispatch depends on the step
         alone, so that a resumed run repeats them exactly.
         """
         mesh = mesh_of(state) or data_mesh(self.batch_size)
         state, key = place_state(state, mesh), replicate(self.key, mesh)
         shardings = shardings_of(state)
-        step = int(state.step)
+        step, running = int(state.step), deque[Metrics]()
         k = self.steps_per_dispatch or default_steps_per_dispatch()
         while step < last:
             until = min(next_multiple(step, *intervals), last)
@@ -52,6 +56,9 @@ class Loop:
             if mesh.size > 1:  # there already, unless the compiler chose otherwise, which on one device it cannot
                 state = keep(state, shardings)
             step += n
+            running.append(metrics)
+            if len(running) > _AHEAD:
+                jax.block_until_ready(running.popleft())
             yield state, step, metrics
 
 
