@@ -20,7 +20,7 @@ from vdmkit.paths import not_a_file, not_a_folder
 from vdmkit.quality import load_inception
 from vdmkit.recipe import load_recipe
 from vdmkit.registry import load_plugins
-from vdmkit.run import RunFolder, import_official, load_run
+from vdmkit.run import RunFolder, import_checkpoint, load_run
 
 OF_A_FILE = {
     "folder": "a folder, where a file is expected",
@@ -100,7 +100,7 @@ def _open(name: str) -> None:
 
 
 def _config(name: str) -> None:
-    import_official(Path("file"), Path(name), RunFolder(Path("new")), ())
+    import_checkpoint(Path("file"), RunFolder(Path("new")), config=Path(name))
 
 
 READERS: dict[str, Callable[[str], object]] = {

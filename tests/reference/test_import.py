@@ -15,7 +15,7 @@ from vdmkit.data import batches
 from vdmkit.errors import CheckpointError
 from vdmkit.importers import load_official, official_parameters
 from vdmkit.recipe import load_recipe
-from vdmkit.run import RunFolder, import_official, load_run
+from vdmkit.run import RunFolder, import_checkpoint, load_run
 
 
 def test_every_checkpoint_is_read(case):
@@ -52,7 +52,8 @@ def test_an_imported_run_stands_where_the_checkpoint_does(tmp_path, tiny_images)
     content["opt_state"] = {"count": content["step"], "mu": content["ema_params"], "nu": content["params"]}
     path = tmp_path / "ckpt-1.flax"
     path.write_bytes(msgpack.packb(content))
-    step = import_official(path, here / "config.json", folder, ["training.batch_size=4"])
+    how = {"config": here / "config.json", "overrides": ["training.batch_size=4"]}
+    step = int(import_checkpoint(path, folder, **how).state.step)
     state = load_run(folder.path).state
     file = load_official(path, state.model)
     assert (step, int(state.step)) == (file.step, file.step)

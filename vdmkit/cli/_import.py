@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit import`: makes a run folder from a checkpoint of the authors' code, or lists the tensors of any."""
+"""`vdmkit import`: makes a run folder from a published checkpoint, or lists the tensors of any."""
 
 import json
 import math
@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vdmkit.cli._options import AsJson, Overrides, command
+from vdmkit.cli._options import AsJson, Overrides, PluginFiles, command
 from vdmkit.errors import RecipeError
 
 if TYPE_CHECKING:
     from vdmkit.importers import TensorFacts
 
-Checkpoint = Annotated[
-    Path, typer.Argument(metavar="FILE", help="A checkpoint: a Flax file of google-research/vdm; with --list, any.")
+Checkpoint = Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint of another codebase, or its folder.")]
+Config = Annotated[
+    Path | None, typer.Option("--config", help="The authors' configuration, as JSON; some files hold their own.")
 ]
-Config = Annotated[Path | None, typer.Option("--config", help="Its VDMConfig fields, as JSON.")]
+Family = Annotated[
+    str | None,
+    typer.Option("--family", metavar="NAME", help="Its importer, one of `vdmkit list importer`. Default: by the file."),
+]
 Out = Annotated[Path | None, typer.Option("-o", "--out", metavar="RUN", help="The run folder to make.")]
 List = Annotated[bool, typer.Option("--list", help="Show the tensors of the file, and make nothing.")]
 
@@ -26,24 +30,27 @@ List = Annotated[bool, typer.Option("--list", help="Show the tensors of the file
 def import_checkpoint(
     checkpoint: Checkpoint,
     overrides: Overrides,
+    plugins: PluginFiles,
     config: Config = None,
+    family: Family = None,
     out: Out = None,
     only_list: List = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a run folder from a checkpoint of the authors' released code, or list the tensors of any checkpoint."""
+    """Make a run folder from a published checkpoint, or list the tensors of any checkpoint."""
     if only_list:
         return _list(checkpoint, as_json)
     if as_json:
         raise RecipeError("--json is for --list. Omit it, or add --list.")
-    if config is None or out is None:
-        missing = " and ".join(name for name, value in (("--config", config), ("-o", out)) if value is None)
-        raise RecipeError(f"{missing} missing: the authors' configuration and a new run folder. Or use --list.")
-    from vdmkit.run import RunFolder, import_official
+    if out is None:
+        raise RecipeError("-o missing: a new run folder. Or use --list.")
+    from vdmkit.run import RunFolder, import_checkpoint
 
-    step = import_official(checkpoint, config, RunFolder(out), overrides)
+    imported = import_checkpoint(checkpoint, RunFolder(out), plugins, config=config, overrides=overrides, family=family)
+    weights = "raw and averaged parameters" if imported.has_raw else "one set of parameters, as raw and averaged ones"
+    remarks = "".join(f"  {remark}\n" for remark in imported.remarks)
     typer.echo(
-        f"{out}: the authors' model at step {step:,}, raw and averaged parameters.\n"
+        f"{out}: {imported.family}, the authors' model at step {int(imported.state.step):,}, {weights}.\n{remarks}"
         f"  next  {command('evaluate', '--ckpt', out)}\n"
         f"        {command('run', out / 'resolved.toml', '--out', out)}   (to train on)"
     )

@@ -2,7 +2,18 @@
 """Predictions, which turn a network's output into an estimate of the data."""
 
 from vdmkit.denoiser._levels import Categorical, Lattice, estimate_from_logits
-from vdmkit.denoiser._linear import AbstractDirection, Edm, Eps, Score, V, Velocity, X, solve_direction
+from vdmkit.denoiser._linear import (
+    AbstractDirection,
+    Edm,
+    Eps,
+    EpsAndRange,
+    Score,
+    UnitVelocity,
+    V,
+    Velocity,
+    X,
+    solve_direction,
+)
 from vdmkit.denoiser._prediction import AbstractPrediction, Estimate
 from vdmkit.denoiser._translated import Translated, is_direction
 
@@ -12,10 +23,12 @@ __all__ = [
     "Categorical",
     "Edm",
     "Eps",
+    "EpsAndRange",
     "Estimate",
     "Lattice",
     "Score",
     "Translated",
+    "UnitVelocity",
     "V",
     "Velocity",
     "X",

@@ -52,6 +52,20 @@ class Eps(AbstractDirection):
         return jnp.zeros_like(gamma), jnp.ones_like(gamma)
 
 
+@register("prediction", "eps_and_range")
+class EpsAndRange(AbstractDirection):
+    """The network gives eps, and beside it iDDPM's v of a learned variance, which the estimate does not need.
+
+    v interpolates between the logs of the least and the largest variance of a step (Nichol & Dhariwal 2021,
+    arXiv 2102.09672, eq. 15).
+    """
+
+    outputs: int = eqx.field(static=True, default=2, init=False)
+
+    def direction(self, gamma: Scalar, path: AbstractPath) -> Direction:
+        return jnp.zeros_like(gamma), jnp.ones_like(gamma)
+
+
 @register("prediction", "x")
 class X(AbstractDirection):
     """The network gives the data x."""
@@ -91,6 +105,19 @@ class Velocity(AbstractDirection):
 
     def direction(self, gamma: Scalar, path: AbstractPath) -> Direction:
         return -jnp.ones_like(gamma), jnp.ones_like(gamma)
+
+
+@register("prediction", "unit_velocity")
+class UnitVelocity(AbstractDirection):
+    """The network is shown z itself and gives (eps - x) / sqrt 2 (Zheng et al. 2023, arXiv 2305.03935, i-DODE's SP)."""
+
+    outputs: int = eqx.field(static=True, default=1, init=False)
+
+    def direction(self, gamma: Scalar, path: AbstractPath) -> Direction:
+        return jnp.full_like(gamma, -(0.5**0.5)), jnp.full_like(gamma, 0.5**0.5)
+
+    def network_input(self, z: Image, gamma: Scalar, path: AbstractPath) -> Image:
+        return z
 
 
 @register("prediction", "edm")

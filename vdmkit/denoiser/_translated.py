@@ -54,7 +54,7 @@ class Translated(AbstractNetwork):
             raise RecipeError(f"a direction is one value per pixel and channel, but the prediction asks for {outputs}.")
         self.trained_as, self.read_as = _direction(trained_as), _direction(read_as)
         self.trained_on, self.read_on = trained_on.build(), read_on.build()
-        context = {"outputs": outputs, "gamma_range": gamma_range, "classes": classes, "key": key}
+        context = {"gamma_range": gamma_range, "classes": classes, "key": key, "outputs": self.trained_as.outputs}
         self.inner = network.build(shape=shape, **context)
 
     def __call__(

@@ -1,23 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
 """Importers of checkpoints of other codebases, a module for each family."""
 
+from vdmkit.importers._described import Described, described
+from vdmkit.importers._diffusers import DiffusersImporter
 from vdmkit.importers._diffusers_names import diffusers_network, with_diffusers_arrays
+from vdmkit.importers._edm import EdmImporter
 from vdmkit.importers._edm_names import edm_network, with_edm_arrays
+from vdmkit.importers._idode import IDodeImporter
 from vdmkit.importers._imported import Imported
+from vdmkit.importers._importer import AbstractImporter, Config
+from vdmkit.importers._openai import OpenAiImporter
 from vdmkit.importers._openai_names import openai_network, with_openai_arrays
+from vdmkit.importers._read import read_imported
+from vdmkit.importers._score_sde import ScoreSdeImporter
 from vdmkit.importers._score_sde_names import score_sde_network, with_score_sde_arrays
-from vdmkit.importers._vdm import read_vdm
+from vdmkit.importers._state import state_of
+from vdmkit.importers._vdm import VdmImporter
 from vdmkit.importers._vdm_config import official_recipe
 from vdmkit.importers._vdm_names import official_parameters
 from vdmkit.importers._vdm_state import OfficialCheckpoint, load_official
-from vdmkit.importers.files import Content, TensorFacts, Weights, list_tensors, read_checkpoint, read_weights
+from vdmkit.importers.files import (
+    Adam,
+    Arrays,
+    Content,
+    TensorFacts,
+    Weights,
+    list_tensors,
+    read_checkpoint,
+    read_weights,
+)
 
 __all__ = [
+    "AbstractImporter",
+    "Adam",
+    "Arrays",
+    "Config",
     "Content",
+    "Described",
+    "DiffusersImporter",
+    "EdmImporter",
+    "IDodeImporter",
     "Imported",
     "OfficialCheckpoint",
+    "OpenAiImporter",
+    "ScoreSdeImporter",
     "TensorFacts",
+    "VdmImporter",
     "Weights",
+    "described",
     "diffusers_network",
     "edm_network",
     "list_tensors",
@@ -26,9 +56,10 @@ __all__ = [
     "official_recipe",
     "openai_network",
     "read_checkpoint",
-    "read_vdm",
+    "read_imported",
     "read_weights",
     "score_sde_network",
+    "state_of",
     "with_diffusers_arrays",
     "with_edm_arrays",
     "with_openai_arrays",

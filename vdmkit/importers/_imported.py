@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The result of an importer, from which a run folder is made."""
+"""The result of an import, from which a run folder is made."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vdmkit.recipe import Recipe
@@ -11,7 +12,8 @@ from vdmkit.training import TrainState
 class Imported:
     """A recipe, as text and parsed, with its training state.
 
-    `shape` (h, w, c) and `levels` describe its images; `sha256` is the hash of the imported file.
+    `shape` (h, w, c) and `levels` describe its images; `sha256` is the hash of the imported file. `remarks` are for the
+    user. `has_raw` says whether raw parameters differ from averaged ones, which the file may not have.
     """
 
     recipe: Recipe
@@ -20,3 +22,6 @@ class Imported:
     shape: tuple[int, int, int]
     levels: int
     sha256: str
+    family: str
+    has_raw: bool
+    remarks: Sequence[str] = ()

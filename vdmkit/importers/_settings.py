@@ -25,7 +25,7 @@ class Settings:
         if value is None and default is not None:
             return default
         kinds = (int, float) if kind is float else (list, tuple) if kind is tuple else (kind,)
-        if type(value) not in kinds:
+        if value is None or type(value) not in kinds:
             found = f"{value!r}, but {kind.__name__} is expected" if name in self._config else "missing"
             self._problems.append(f"{name}: {found}")
             return kind() if kind is not int else 1

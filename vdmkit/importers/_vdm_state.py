@@ -12,7 +12,7 @@ from jaxtyping import Array, Int, PyTree
 
 from vdmkit.errors import CheckpointError
 from vdmkit.importers._vdm_names import official_parameters, parameters_of, with_official_parameters
-from vdmkit.importers.files import flat_arrays, read_checkpoint, step_in
+from vdmkit.importers.files import find_adam, flat_arrays, read_checkpoint, step_in
 from vdmkit.model import DiffusionModel
 
 
@@ -40,7 +40,7 @@ def load_official(path: Path, template: DiffusionModel) -> OfficialCheckpoint:
     """
     content = read_checkpoint(path).tree
     content = content if isinstance(content, dict) else {}
-    adam = _find_adam(content.get("opt_state")) or {}
+    adam = find_adam(content.get("opt_state")) or {}
     missing = [name for name in ("step", "params", "ema_params") if name not in content]
     missing += [] if adam else ["Adam's moments in opt_state"]
     if missing:
@@ -52,7 +52,7 @@ def load_official(path: Path, template: DiffusionModel) -> OfficialCheckpoint:
 
     def fill(tree: Mapping[str, Any], like: PyTree, where: str) -> PyTree:
         arrays = flat_arrays(tree)
-        _check_fit(arrays, parameters, f"{path}: {where}")
+        check_fit(arrays, parameters, f"{path}: {where}")
         return with_official_parameters(like, arrays)
 
     return OfficialCheckpoint(
@@ -65,16 +65,8 @@ def load_official(path: Path, template: DiffusionModel) -> OfficialCheckpoint:
     )
 
 
-def _find_adam(tree: Any) -> Mapping[str, Any] | None:
-    """Finds the map with Adam's moments, whose place in opt_state depends on the versions of Flax and optax."""
-    if not isinstance(tree, dict):
-        return None
-    if {"count", "mu", "nu"} <= tree.keys():
-        return tree
-    return next((found for child in tree.values() if (found := _find_adam(child))), None)
-
-
-def _check_fit(arrays: Mapping[str, Any], parameters: PyTree, where: str) -> None:
+def check_fit(arrays: Mapping[str, Any], parameters: PyTree, where: str = "the file") -> None:
+    """Raises CheckpointError, with every path and shape that differs, unless the arrays are those of `parameters`."""
     wanted = {name: leaf.shape for name, leaf in official_parameters(parameters).items()}
     found = {name: np.shape(array) for name, array in arrays.items()}
     misfits = [

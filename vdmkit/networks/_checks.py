@@ -28,10 +28,9 @@ def check_channels(channels: int, groups: int) -> None:
 
 
 def check_labels(labels: int, classes: int) -> None:
-    """Raises RecipeError unless a network of `labels` classes is unconditional or has those of the data."""
-    if labels and labels != classes:
-        found = f"have {classes}" if classes else "have no labels"
-        raise RecipeError(f"labels = {labels}, but the data {found}. Give the number of the data, or 0 for none.")
+    """Raises RecipeError if a network reads other classes than the data have. Of data without labels it reads none."""
+    if labels and classes and labels != classes:
+        raise RecipeError(f"labels = {labels}, but the data have {classes}. Give their number, or 0 for none.")
 
 
 def check_taps(taps: tuple[float, ...]) -> None:

@@ -16,7 +16,7 @@ from vdmkit.errors import RegistryError
 from vdmkit.registry._component import Component
 
 _ROOMS = ("noise", "networks", "denoiser", "distribution", "observation", "kernel", "objective")
-_ROOMS += ("sampling", "likelihood", "data", "optimizer")
+_ROOMS += ("sampling", "likelihood", "data", "optimizer", "importers")
 _RENAMED = {"times": "time_sampler"}
 _registries: dict[str, "Registry"] = {}
 _owner: str | None = None  # the plugin that is being loaded

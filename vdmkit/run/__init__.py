@@ -7,7 +7,7 @@ from vdmkit.run._convert import convert as convert_run
 from vdmkit.run._evaluate import evaluate_run, load_test
 from vdmkit.run._fit import check_fit, fit_schedule
 from vdmkit.run._folder import RunFolder
-from vdmkit.run._import import import_official
+from vdmkit.run._import import import_checkpoint
 from vdmkit.run._likelihood import evaluate, measure_likelihood
 from vdmkit.run._load import Run, load_run
 from vdmkit.run._run import run_recipe
@@ -25,7 +25,7 @@ __all__ = [
     "evaluate",
     "evaluate_run",
     "fit_schedule",
-    "import_official",
+    "import_checkpoint",
     "leave_study",
     "load",
     "load_run",

@@ -3,6 +3,7 @@
 
 import secrets
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -10,33 +11,32 @@ import numpy as np
 
 from vdmkit.checkpoint import CheckpointStore
 from vdmkit.data import Identity, Images, batches
-from vdmkit.importers import Imported, read_vdm
+from vdmkit.importers import Imported, read_imported
+from vdmkit.registry import plugin_sources
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._provenance import Provenance
 from vdmkit.training import session
 
 
-def import_official(checkpoint: Path, config: Path, folder: RunFolder, overrides: Sequence[str]) -> int:
-    """Makes `folder` a run of the authors' model: see `read_vdm`. Returns its step.
+def import_checkpoint(checkpoint: Path, folder: RunFolder, plugins: Sequence[Path] = (), **how: Any) -> Imported:
+    """Makes `folder` a run of the model in a checkpoint; for `how` it is read, see `read_imported`.
 
     Raises:
-        CheckpointError: the folder is in use, or as in `read_vdm`.
+        CheckpointError: the folder is in use, or as in `read_imported`.
     """
     folder.check_new("-o")
-    return _leave(read_vdm(checkpoint, config, overrides), folder)
-
-
-def _leave(imported: Imported, folder: RunFolder) -> int:
-    recipe, step = imported.recipe, int(imported.state.step)
+    imported = read_imported(checkpoint, plugins=plugins, **how)
+    recipe, settings, step = imported.recipe, imported.recipe.training, int(imported.state.step)
+    hashes = {name: sha256(source).hexdigest() for name, source in plugin_sources(plugins).items()}
     folder.path.mkdir(parents=True, exist_ok=True)
-    settings = recipe.training
     store = CheckpointStore(folder.checkpoints, keep_last=settings.keep_last, keep_best=settings.keep_best)
-    facts = (imported.shape, imported.levels, None, {}, imported.sha256)
-    made = Provenance(*facts, [session(step, step)], {}, step, secrets.token_hex(8))
+    facts = (imported.shape, imported.levels, None, hashes, imported.sha256, [session(step, step)], {}, step)
+    made = Provenance(*facts, secrets.token_hex(8))
     store.save(step, imported.state, _data_at(step, imported), made.origin(recipe))
     folder.record(made)
+    folder.keep_plugins(plugin_sources(plugins))
     folder.write_recipe(recipe, imported.text)  # last: it marks a run folder
-    return step
+    return imported
 
 
 def _data_at(step: int, imported: Imported) -> Any:

@@ -10,6 +10,7 @@ from vdmkit.testing._denoiser import check_network, check_prediction
 from vdmkit.testing._derivative import check_derivative
 from vdmkit.testing._estimator import check_estimator
 from vdmkit.testing._findings import Findings
+from vdmkit.testing._importer import check_importer
 from vdmkit.testing._kernel import check_kernel
 from vdmkit.testing._model import (
     Latents,
@@ -47,6 +48,7 @@ __all__ = [
     "check_estimator_of_recipe",
     "check_grid",
     "check_images",
+    "check_importer",
     "check_kernel",
     "check_kernel_of_model",
     "check_loads_again",

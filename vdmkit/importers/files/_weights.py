@@ -2,15 +2,15 @@
 """Recognises whose checkpoint a file is, and brings its parameters into dictionaries by the authors' names."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Shaped
 
 from vdmkit.errors import CheckpointError
+from vdmkit.importers.files._adam import Adam, Arrays, adam_of_torch, find_adam
 from vdmkit.importers.files._diffusers import new_name
 from vdmkit.importers.files._limits import shown
 from vdmkit.importers.files._list import flat_arrays
@@ -18,7 +18,6 @@ from vdmkit.importers.files._plain import PersistentObject
 from vdmkit.importers.files._read import Content, read_checkpoint
 from vdmkit.limits import MAX_COUNT
 
-Arrays = dict[str, Shaped[np.ndarray, "..."]]
 Family = Literal["vdm", "idode", "mulan", "score_sde", "score_sde_flax", "edm", "openai", "diffusers"]
 
 
@@ -33,13 +32,15 @@ class Weights:
         step: Number of updates, if the file or its name says so.
         config: The configuration, if the file has one: of EDM's pickles `network`, `loss_fn`, `augment_pipe` and
             `dataset_kwargs`; of diffusers' folders `unet`, `scheduler` and `pipeline`.
+        adam: The optimiser's moments, if the file has them.
     """
 
-    family: Family
+    family: str
     ema: Arrays
     raw: Arrays | None = None
     step: int | None = None
     config: dict[str, Any] = field(default_factory=dict)
+    adam: Adam | None = None
 
 
 _SIGNS: dict[Family, tuple[str, ...]] = {
@@ -67,46 +68,72 @@ def family_of(names: Collection[str], config: Mapping[str, Any] | None = None) -
     return None
 
 
-def read_weights(path: Path, config: Mapping[str, Any] | None = None) -> Weights:
+def read_weights(
+    path: Path,
+    config: Mapping[str, Any] | None = None,
+    recognise: Callable[[Collection[str], Mapping[str, Any] | None], str | None] = family_of,
+) -> Weights:
     """Reads a checkpoint and recognises its family.
 
     Args:
         path: The file, or diffusers' folder.
         config: The authors' configuration, if it is a file of its own.
+        recognise: Returns the family by the names of the parameters and the configuration, or None.
 
     Raises:
         CheckpointError: as `read_checkpoint`, or the parameters are of no known family, or incomplete.
     """
-    content = read_checkpoint(path)
-    ema, raw, step, found = _parts(content)
-    family = family_of(ema, config)
-    if family is None or (raw is not None and raw.keys() != ema.keys()):
-        names = ", ".join(shown(name) for name in list(ema)[:5]) or "none"
+    parts = _parts(read_checkpoint(path))
+    family = recognise(parts.ema, config)
+    if family is None or (parts.raw is not None and parts.raw.keys() != parts.ema.keys()):
+        names = ", ".join(shown(name) for name in list(parts.ema)[:5]) or "none"
         raise CheckpointError(
             f"{path}: the parameters are of no family that is known (the first are {names}). "
             "`vdmkit import --list` shows all of them."
         )
-    return Weights(family, ema, raw, None if step is None else step_in(step, path), found)
+    step = None if parts.step is None else step_in(parts.step, path)
+    return Weights(family, parts.ema, parts.raw, step, parts.config, parts.adam)
 
 
-def _parts(content: Content) -> tuple[Arrays, Arrays | None, Any, dict[str, Any]]:
-    """Returns the averaged and the raw parameters, the step and the configuration."""
+class _Parts(NamedTuple):
+    ema: Arrays
+    raw: Arrays | None = None
+    step: Any = None
+    config: dict[str, Any] = {}  # noqa: RUF012  (which nothing changes)
+    adam: Adam | None = None
+
+
+def _parts(content: Content) -> _Parts:
     tree = content.tree if isinstance(content.tree, dict) else {}
     step = tree.get("step")
     if {"params", "ema_params"} <= tree.keys():
-        return flat_arrays(tree["ema_params"]), flat_arrays(tree["params"]), step, {}
+        adam = _adam_of_flax(tree.get("opt_state"), content.path)
+        return _Parts(flat_arrays(tree["ema_params"]), flat_arrays(tree["params"]), step, adam=adam)
     if {"optimizer", "params_ema"} <= tree.keys() and isinstance(tree["optimizer"], dict):
-        return flat_arrays(tree["params_ema"]), flat_arrays(tree["optimizer"].get("target")), step, {}
+        return _Parts(flat_arrays(tree["params_ema"]), flat_arrays(tree["optimizer"].get("target")), step)
     if {"model", "ema"} <= tree.keys() and isinstance(tree["ema"], dict):
         raw = {name.removeprefix("module."): array for name, array in flat_arrays(tree["model"]).items()}
         if family_of(raw) == "score_sde":
-            return _averaged(raw, tree["ema"].get("shadow_params"), content.path), raw, step, {}
+            ema = _averaged(raw, tree["ema"].get("shadow_params"), content.path)
+            return _Parts(ema, raw, step, adam=adam_of_torch(tree.get("optimizer"), _trained(raw), raw))
     if isinstance(network := tree.get("ema"), PersistentObject):
-        return network.state_dict(), None, None, _configuration(tree)
+        return _Parts(network.state_dict(), config=_configuration(tree))
     if content.format == "diffusers":
-        return {new_name(name): array for name, array in flat_arrays(tree).items()}, None, None, content.config
+        return _Parts({new_name(name): array for name, array in flat_arrays(tree).items()}, config=content.config)
     arrays = {name.removeprefix("module."): array for name, array in flat_arrays(tree).items()}
-    return arrays, None, _step_in_name(content.path), {}
+    return _Parts(arrays, step=_step_in_name(content.path))
+
+
+def _adam_of_flax(opt_state: Any, path: Path) -> Adam | None:
+    found = find_adam(opt_state)
+    if found is None:
+        return None
+    return Adam(flat_arrays(found["mu"]), flat_arrays(found["nu"]), step_in(found["count"], path))
+
+
+def _trained(raw: Arrays) -> list[str]:
+    """Returns Score-SDE's trained parameters: neither Fourier frequencies nor `sigmas`."""
+    return [name for name in raw if name != "sigmas" and not re.fullmatch(r"all_modules\.0\.W", name)]
 
 
 def _averaged(raw: Arrays, shadow: Any, path: Path) -> Arrays:
@@ -114,7 +141,7 @@ def _averaged(raw: Arrays, shadow: Any, path: Path) -> Arrays:
 
     Fourier frequencies and `sigmas` are not trained, so that they have no average and stay as they are.
     """
-    trained = [name for name in raw if name != "sigmas" and not re.fullmatch(r"all_modules\.0\.W", name)]
+    trained = _trained(raw)
     shapes = [getattr(array, "shape", None) for array in shadow] if isinstance(shadow, list) else []
     if shapes != [raw[name].shape for name in trained]:
         raise CheckpointError(

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of openai/improved-diffusion (iDDPM, arXiv 2102.09672) and openai/guided-diffusion (ADM, 2105.05233)."""
+
+from typing import Any
+
+from vdmkit.importers._importer import AbstractImporter, Config
+from vdmkit.importers._openai_names import openai_network, with_openai_arrays
+from vdmkit.importers._published import AS_IMAGE, FLIPS, discrete_model, published
+from vdmkit.importers._settings import Settings
+from vdmkit.importers._unet import with_unet
+from vdmkit.importers.files import Arrays
+from vdmkit.model import DiffusionModel
+from vdmkit.registry import register
+
+
+@register("importer", "openai")
+class OpenAiImporter(AbstractImporter):
+    """The U-Nets of iDDPM and ADM, with learned variances or without."""
+
+    def recipe(self, config: Config) -> dict[str, Any]:
+        _check_sections(config)
+        learned, is_kl = _of_diffusion(config)
+        network = openai_network(config)
+        self.shape(config)
+        axis = network["axis"]
+        prediction = "x" if config["diffusion"].get("predict_xstart") else "eps_and_range" if learned else "eps"
+        parts = {"prediction": {"name": prediction}, "network": network}
+        return published(
+            discrete_model(axis["table"], axis["steps"]) | parts,
+            {"weighting": "elbo" if is_kl else "simple", "steps": axis["steps"] - 1},
+            {"learning_rate": 1e-4, "warmup_steps": 0},
+            {"steps": 500_000, "batch_size": 128, "ema": 0.9999},
+            augmentations=FLIPS,
+            sampling=AS_IMAGE | {"steps": min(1000, axis["steps"])},
+        )
+
+    def shape(self, config: Config) -> tuple[int, int, int]:
+        unet, size = config["unet"], config["image_size"]
+        settings = Settings(unet, "the U-Net of these arguments of OpenAI")
+        channels = settings.of("in_channels", int, 3)
+        settings.only("out_channels", channels * (2 if config["diffusion"].get("learn_sigma") else 1))
+        settings.only("image_size", size)
+        settings.ignore(*unet)
+        settings.finish()
+        return size, size, channels
+
+    def filled(self, model: DiffusionModel, arrays: Arrays, config: Config) -> DiffusionModel:
+        return with_unet(model, lambda network: with_openai_arrays(network, arrays, config))
+
+    def remarks(self, config: Config) -> list[str]:
+        remarks = ["OpenAI's files do not say the settings of training: those of the recipe are iDDPM's for CIFAR-10."]
+        if config["diffusion"].get("learn_sigma"):
+            remarks.append(
+                "Half of the network's outputs are learned variances. They are kept, but bounds and samples take the "
+                "posterior's variances in their place, so that a bound in discrete time differs from the published one."
+            )
+        return remarks
+
+
+def _check_sections(config: Config) -> None:
+    settings = Settings(config, "this configuration of OpenAI's (unet, diffusion, image_size)")
+    for section in ("unet", "diffusion"):
+        settings.of(section, dict)
+    settings.of("image_size", int)
+    settings.ignore("seed")
+    settings.finish()
+
+
+def _of_diffusion(config: Config) -> tuple[bool, bool]:
+    """Returns whether variances are learned, and whether the loss is the bound."""
+    diffusion = config["diffusion"]
+    settings = Settings(diffusion, "the diffusion of these arguments of OpenAI")
+    learned = settings.of("learn_sigma", bool, False)
+    is_kl = settings.of("use_kl", bool, False)
+    if settings.of("predict_xstart", bool, False) and learned:
+        settings.problem("predict_xstart: True, but False is expected with learn_sigma = True")
+    settings.ignore(*diffusion)
+    settings.finish()
+    return learned, is_kl

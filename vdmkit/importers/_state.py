@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training state of an imported model."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import PyTree
+
+from vdmkit.assembly import build_objective, build_optimizer, state_like
+from vdmkit.errors import CheckpointError
+from vdmkit.importers._described import Described
+from vdmkit.importers._importer import AbstractImporter, Config
+from vdmkit.importers.files import Adam, Arrays, Weights, step_in
+from vdmkit.model import DiffusionModel
+from vdmkit.optimizer import adamw
+from vdmkit.recipe import Recipe
+from vdmkit.training import TrainState
+
+
+def state_of(path: Path, importer: AbstractImporter, made: Described, weights: Weights, config: Config) -> TrainState:
+    """Returns the state of the recipe with the arrays of `weights`.
+
+    Raises:
+        CheckpointError: they do not fit the model, or it has parameters that are in no file.
+    """
+    recipe, template = made.recipe, state_like(made.recipe, made.shape, made.levels).model
+
+    def fill(arrays: Arrays) -> DiffusionModel:
+        try:
+            return _whole(importer.filled(template, arrays, config))
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+
+    ema = fill(weights.ema)
+    model = ema if weights.raw is None else fill(weights.raw)
+    opt_state = _opt_state(recipe, model, weights.adam, fill, path)
+    step = jnp.asarray(weights.step or 0, jnp.int32)
+    return TrainState(model, _parameters(ema), opt_state, step, build_objective(recipe))
+
+
+def _opt_state(
+    recipe: Recipe, model: DiffusionModel, adam: Adam | None, fill: Callable[[Arrays], DiffusionModel], path: Path
+) -> PyTree:
+    """Returns the optimiser's state; of AdamW with the moments in the file, if it has them."""
+    fresh = build_optimizer(recipe).init(_parameters(model))
+    if adam is None or recipe.optimizer.component.target is not adamw:
+        return fresh
+    mu, nu = (_parameters(fill(moments)) for moments in (adam.mu, adam.nu))
+    count = jnp.asarray(step_in(adam.count, path), jnp.int32)
+    return optax.tree_utils.tree_set(fresh, mu=mu, nu=nu, count=count)
+
+
+def _parameters(model: DiffusionModel) -> Any:
+    return eqx.filter(model, eqx.is_inexact_array)
+
+
+def _whole(model: DiffusionModel) -> DiffusionModel:
+    """Raises CheckpointError if the model has arrays that the file did not give it."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(model)
+    missing = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, leaf in leaves
+        if isinstance(leaf, jax.ShapeDtypeStruct)
+    ]
+    if missing:
+        raise CheckpointError(
+            f"the recipe's model has parameters that are not in the file: {', '.join(missing[:5])}. "
+            "Omit the --set that adds them."
+        )
+    return model
