@@ -51,7 +51,8 @@ def stepping(name: str) -> tuple[Callable[[], float], float, int]:
 
     step()
     parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(network, eqx.is_inexact_array)))
-    return step, float(compiled.compiled.cost_analysis()["flops"]), parameters
+    found = compiled.compiled.cost_analysis()
+    return step, float((found[0] if isinstance(found, list) else found)["flops"]), parameters
 
 
 def main() -> None:
