@@ -117,7 +117,7 @@ class Folder(abc.ABC):
 
     def output(self, call: Call) -> Rows:
         """The output of a call. In float64 by the function that has the gradients too, which is compiled once."""
-        if jax.config.read("jax_enable_x64"):
+        if jnp.zeros(()).dtype == jnp.float64:
             return self.pull_back(call, np.zeros_like(self.golden["out"]))[0]
         return np.asarray(self._compiled[0](*self._inputs(call)))
 
@@ -348,9 +348,9 @@ def test_outputs(folder, suffix):
     """Otherwise a layer differs from the authors', or what it is told of noise level, class or augmentation."""
     tolerance, checked = EXACT if suffix else 1e-5, 0
     for name, call in folder.calls():
-        if name + suffix not in folder.golden:
-            continue
         rows = accurate(folder, call, suffix)
+        if name + suffix not in folder.golden or not rows:
+            continue
         out = folder.output(call)
         assert error(out[rows], folder.golden[name + suffix][rows]) < tolerance, name
         checked += 1
@@ -409,9 +409,8 @@ def test_arrays_that_do_not_fit_are_listed(folder):
 
 def test_unknown_settings_are_refused(folder):
     """Otherwise a network is built that lacks what the configuration asks for."""
-    for part in ("model", "unet"):
-        if part in folder.config:
-            folder.config[part]["width_of_nothing"] = 3
-    folder.config["width_of_nothing"] = 3
+    other = type(folder)(folder.path)
+    for part in (other.config, *(other.config[one] for one in ("model", "unet") if one in other.config)):
+        part["width_of_nothing"] = 3
     with pytest.raises(CheckpointError, match="width_of_nothing: unknown field"):
-        _ = folder.table
+        _ = other.table

@@ -52,7 +52,8 @@ def edm_network(config: Mapping[str, Any], preconditioning: str = "edm") -> dict
         "axis": _AXES[preconditioning],
     }
     table = (_song if is_song else _dhariwal)(model, table)
-    model.ignore("img_resolution", "img_channels", "in_channels", "out_channels", "sigma_data", "use_fp16")
+    model.of("img_resolution", int)
+    model.ignore("img_channels", "in_channels", "out_channels", "sigma_data", "use_fp16")
     model.ignore("sigma_min", "sigma_max", "seed")
     model.finish()
     return table

@@ -29,7 +29,10 @@ def openai_network(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         CheckpointError: an argument is unknown, missing, or has a value without counterpart here; all are listed.
     """
-    unet, diffusion = config.get("unet", {}), config.get("diffusion", {})
+    top = Settings(config, "this configuration of OpenAI")
+    size, unet, diffusion = top.of("image_size", int), top.of("unet", dict), top.of("diffusion", dict)
+    top.ignore("seed")
+    top.finish()
     model = Settings(unet, "the U-Net of these arguments of OpenAI")
     heads = model.of("num_heads", int, 1)
     up = model.of("num_heads_upsample", int, -1)
@@ -38,7 +41,7 @@ def openai_network(config: Mapping[str, Any]) -> dict[str, Any]:
         "channels": model.of("model_channels", int),
         "multipliers": [float(one) for one in model.of("channel_mult", tuple, (1, 2, 4, 8))],
         "blocks": model.of("num_res_blocks", int),
-        "attention": [config["image_size"] // factor for factor in factors],
+        "attention": [size // factor for factor in factors],
         "heads": heads,
         "heads_up": heads if up == -1 else up,
         "scale_shift": model.of("use_scale_shift_norm", bool, False),

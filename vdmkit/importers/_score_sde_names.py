@@ -48,6 +48,8 @@ def score_sde_network(config: Mapping[str, Any]) -> dict[str, Any]:
         "progressive_output": _PROGRESSIVE[model.only("progressive", "none", "output_skip")],
     }
     _check_rest(model)
+    if str(config.get("training", {}).get("sde", "vpsde")).lower() not in _PATHS:
+        model.problem(f"training.sde: {config['training']['sde']!r}, but {' or '.join(_PATHS)} is expected")
     if not is_fourier and (by_sigma or _sde(config) == "vesde"):
         model.problem("embedding_type: 'positional', but 'fourier' is expected for the variance exploding SDE")
     if progressive["progressive_input"] == "residual" and len(table["taps"]) == 2:

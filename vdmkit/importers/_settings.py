@@ -6,6 +6,8 @@ from typing import Any
 
 from vdmkit.errors import CheckpointError
 
+_ACCEPTED: dict[Any, tuple[type, ...]] = {float: (int, float), tuple: (list, tuple)}
+
 
 class Settings:
     """Reads a configuration and collects what cannot be built."""
@@ -15,20 +17,16 @@ class Settings:
         self._problems: list[str] = []
         self._read: set[str] = set()
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._config
-
     def of(self, name: str, kind: Any, default: Any = None) -> Any:
         """Returns a value of this type; integers may stand for floats. Without a default the field is required."""
         self._read.add(name)
         value: Any = self._config.get(name)
         if value is None and default is not None:
             return default
-        kinds = (int, float) if kind is float else (list, tuple) if kind is tuple else (kind,)
-        if value is None or type(value) not in kinds:
+        if type(value) not in _ACCEPTED.get(kind, (kind,)):
             found = f"{value!r}, but {kind.__name__} is expected" if name in self._config else "missing"
             self._problems.append(f"{name}: {found}")
-            return kind() if kind is not int else 1
+            return 1 if kind is int else kind()
         return kind(value)
 
     def only(self, name: str, *allowed: Any, default: Any = None) -> Any:

@@ -7,14 +7,16 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from vdmkit.errors import RecipeError
-from vdmkit.networks._layers import ZEROS, Conv, Dense, GroupNorm, Kept, _attend
+from vdmkit.networks._layers import ZEROS, Conv, Dense, GroupNorm, _attend
 from vdmkit.networks.unet._resampling import Pixels, Taps, downsample, upsample
 from vdmkit.typing import Image
 
 Move = Literal["stay", "down", "up"]
+Kept = Bool[Array, "_ _ _"] | None
+"""What dropout leaves of a block's output; all of it for None."""
 
 
 @dataclass(frozen=True)

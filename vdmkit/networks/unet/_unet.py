@@ -9,13 +9,13 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit.errors import RecipeError
 from vdmkit.networks._axis import AbstractAxis
 from vdmkit.networks._layers import Conv
 from vdmkit.networks._network import AbstractNetwork, Condition
-from vdmkit.networks.unet._blocks import Block, Stage
+from vdmkit.networks.unet._blocks import Block, Kept, Stage
 from vdmkit.networks.unet._design import Design
 from vdmkit.networks.unet._embedding import Embedding
 from vdmkit.networks.unet._levels import Down, Up, down_levels, middle, up_levels
@@ -23,7 +23,7 @@ from vdmkit.networks.unet._resampling import ConvDown, Pixels, downsample, upsam
 from vdmkit.noise import AbstractPath
 from vdmkit.typing import Image, Scalar
 
-Mask = Iterator[Bool[Array, "_ _ _"] | None]
+Mask = Iterator[Kept]
 """What dropout keeps in each block, in their order."""
 
 
