@@ -2,14 +2,22 @@
 """Memory of a training step of `vdm_cifar10` by the compiler's analysis: `uv run python benchmarks/memory.py`.
 
 At 32 channels and 16 images of 32x32, on the backend of this machine: with all activations kept, with those inside of
-stages computed again (`model.network.remat`), and with the batch in four parts (`training.micro_batches`).
+stages computed again (`model.network.remat`), with one program for all stages (`model.network.scan`), with both, and
+with the batch in four parts (`training.micro_batches`).
 """
 
 from vdmkit.memory import memory_of_step
 from vdmkit.recipe import find_recipe, load_recipe
 
 SIZE = ["model.network.channels=32", "training.batch_size=16"]
-WAYS = {"as it is": [], "remat": ["model.network.remat=true"], "4 micro-batches": ["training.micro_batches=4"]}
+REMAT, SCAN = "model.network.remat=true", "model.network.scan=true"
+WAYS = {
+    "as it is": [],
+    "remat": [REMAT],
+    "scan": [SCAN],
+    "scan and remat": [SCAN, REMAT],
+    "4 micro-batches": ["training.micro_batches=4"],
+}
 
 
 def main() -> None:

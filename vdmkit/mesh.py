@@ -114,10 +114,15 @@ def state_shardings(state: PyTree, mesh: Mesh, *, small: int = _SMALL) -> PyTree
 
 def _spec(leaf: Any, n: int, small: int) -> PartitionSpec:
     divisible = [(size, -axis) for axis, size in enumerate(leaf.shape) if size % n == 0]
-    if n == 1 or not divisible or math.prod(leaf.shape) * leaf.dtype.itemsize < small:
+    if n == 1 or not divisible or is_small(leaf, small):
         return PartitionSpec()
     axis = -max(divisible)[1]
     return PartitionSpec(*(None,) * axis, _FSDP)
+
+
+def is_small(leaf: Any, small: int = _SMALL) -> bool:
+    """Returns whether an array is never divided, because it has less than `small` bytes."""
+    return math.prod(leaf.shape) * leaf.dtype.itemsize < small
 
 
 def place_state(state: PyTree, mesh: Mesh) -> PyTree:

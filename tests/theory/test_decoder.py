@@ -151,7 +151,7 @@ def test_the_reconstruction_term_never_holds_all_levels() -> None:
     gradient = jax.grad(lambda z_0: observation.log_prob(image, z_0, jnp.array(-9.0), not_asked))
     shapes = re.findall(r"f64\[([\d,]+)\]", jax.jit(gradient).lower(eps).compile().as_text())
     largest = max(math.prod(map(int, shape.split(","))) for shape in shapes)
-    assert largest == 16 * eps.size  # the levels of a block
+    assert largest == 256 > eps.size  # the table of levels
 
 
 def _image_and_noise() -> tuple[Array, Array]:

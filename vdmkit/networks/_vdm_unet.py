@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The paper's U-Net, layer by layer as in the authors' code (Kingma et al. 2021, arXiv 2107.00630v6, appendix B)."""
 
+import functools
 import itertools
 from collections.abc import Iterator
 from typing import Annotated
@@ -105,8 +106,9 @@ class VDMUNet(AbstractNetwork):
         return values_per_pixel(h, z)
 
     def _kept(self, shape: tuple[int, ...], key: PRNGKeyArray | None) -> Iterator[Kept]:
-        """Returns what dropout keeps in each stage, of one draw, which compiles faster than a draw for each."""
+        """Returns what dropout keeps in each stage, drawn in a loop: one draw would be made again at each use."""
         dropout, stages = self.mid[0].block.dropout, len(self.down) + len(self.mid) + len(self.up)
         if key is None or dropout == 0:
             return itertools.repeat(None)
-        return iter(jax.random.bernoulli(key, 1 - dropout, (stages, *shape)))
+        draw = functools.partial(jax.random.bernoulli, p=1 - dropout, shape=shape)
+        return iter(jax.lax.map(draw, jax.random.split(key, stages)))

@@ -13,7 +13,7 @@ from vdmkit.registry import register
 from vdmkit.typing import Image, Scalar
 
 _SIDE = 4  # levels on each side of the nearest one in a window
-_BLOCK = 16  # levels at once where a window is too narrow
+_FEW = 32  # so many levels are summed at once
 
 
 @register("observation", "categorical")
@@ -37,35 +37,45 @@ class CategoricalObservation(AbstractObservation):
 
 
 def log_normaliser(z_0: Image, gamma_0: Scalar, levels: int) -> Image:
-    """Returns log sum_k exp(-1/2 (z_0 - x_k)^2 exp(-gamma_0)) of every pixel, without all levels in memory at once.
+    """Returns log sum_k exp(-1/2 u_k^2) of every pixel, where u_k = (z_0 - x_k) exp(-gamma_0 / 2)."""
+    if levels <= _FEW:
+        return jax.nn.logsumexp(_log_evidence(z_0[..., None], level_values(levels), gamma_0), axis=-1)
+    return _log_sum(z_0, gamma_0, levels)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _log_sum(z_0: Image, gamma_0: Scalar, levels: int) -> Image:
+    return _log_sum_and_moments(z_0, gamma_0, levels)[0]
+
+
+@_log_sum.defjvp
+def _derivative(levels: int, at: tuple[Image, Scalar], along: tuple[Image, Scalar]) -> tuple[Image, Image]:
+    log_sum, mean, mean_square = _log_sum_and_moments(*at, levels)
+    z_0, gamma_0 = along
+    return log_sum, mean_square / 2 * gamma_0 - jnp.exp(-at[1] / 2) * mean * z_0
+
+
+def _log_sum_and_moments(z_0: Image, gamma_0: Scalar, levels: int) -> tuple[Image, Image, Image]:
+    """Returns log sum_k exp(-1/2 u_k^2), and the means of u_k and u_k^2 under these weights, level by level.
 
     At low noise only the levels next to z_0 count. With (W + 1) W / 2 times the squared ratio of spacing to noise
     above -log(precision / V), all levels but W on each side of the nearest add less than a rounding error.
     """
-    if levels <= 2 * _BLOCK:
-        return _log_sum(z_0, jnp.arange(levels), gamma_0, levels)
     squared_ratio = (2 / levels) ** 2 * jnp.exp(-gamma_0)
     enough = _SIDE * (_SIDE + 1) / 2 * squared_ratio > jnp.log(levels / jnp.finfo(z_0.dtype).eps)
-    # Without checkpoint, the gradient would keep what each branch computes on its way.
-    branches = (jax.checkpoint(functools.partial(of, levels=levels)) for of in (_in_window, _in_blocks))
-    return jax.lax.cond(enough, *branches, z_0, gamma_0)
-
-
-def _in_window(z_0: Image, gamma_0: Scalar, levels: int) -> Image:
     nearest = jnp.clip(jnp.floor((z_0 + 1) / 2 * levels), 0, levels - 1).astype(int)
-    return _log_sum(z_0, nearest[..., None] + jnp.arange(-_SIDE, _SIDE + 1), gamma_0, levels)
+    first, count = jnp.where(enough, nearest - _SIDE, 0), jnp.where(enough, 2 * _SIDE + 1, levels)
+    largest = _log_evidence(z_0, value_of(nearest, levels), gamma_0)
 
+    def add(i: Int[Array, ""], sums: tuple[Image, ...]) -> tuple[Image, ...]:
+        level = first + i
+        u = (z_0 - value_of(level, levels)) * jnp.exp(-gamma_0 / 2)
+        weight = jnp.where((level >= 0) & (level < levels), jnp.exp(-0.5 * u**2 - largest), 0)
+        return tuple(total + weight * u**power for power, total in enumerate(sums))
 
-def _in_blocks(z_0: Image, gamma_0: Scalar, levels: int) -> Image:
-    blocks = jnp.arange(-(-levels // _BLOCK) * _BLOCK).reshape(-1, _BLOCK)
-    of_block = jax.checkpoint(lambda block: _log_sum(z_0, block, gamma_0, levels))
-    return jax.nn.logsumexp(jax.lax.map(of_block, blocks), axis=0)
-
-
-def _log_sum(z_0: Image, level: Int[Array, "*#shape v"], gamma_0: Scalar, levels: int) -> Image:
-    """Sums over those of the given levels that exist."""
-    evidence = _log_evidence(z_0[..., None], value_of(level, levels), gamma_0)
-    return jax.nn.logsumexp(evidence, axis=-1, where=(level >= 0) & (level < levels))
+    total, *moments = jax.lax.fori_loop(0, count, add, (jnp.zeros_like(largest),) * 3)
+    mean, mean_square = (moment / total for moment in moments)
+    return largest + jnp.log(total), mean, mean_square
 
 
 def _log_evidence(z_0: Float[Array, "..."], x: Float[Array, "..."], gamma_0: Scalar) -> Float[Array, "..."]:

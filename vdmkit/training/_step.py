@@ -5,9 +5,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import PRNGKeyArray, PyTree
 
 from vdmkit.devices import MatmulPrecision, multiplying
+from vdmkit.mesh import is_small
 from vdmkit.model import Compute, DiffusionModel
 from vdmkit.objective import Bound, Draws, Objective, bits_per_dim
 from vdmkit.training._gradient import Batch, Metrics, batch_gradient, in_micro_batches
@@ -74,8 +76,10 @@ class Update(eqx.Module):
 
 
 def _norm(tree: PyTree) -> Scalar:
-    """Returns the Euclidean norm by dot products; reductions take a third longer to compile."""
-    return jnp.sqrt(sum((jnp.tensordot(leaf, leaf, leaf.ndim) for leaf in jax.tree.leaves(tree)), jnp.zeros(())))
+    """Returns the Euclidean norm. Small arrays are joined, since a sum for each takes a fifth of the compile time."""
+    small, large = eqx.partition(tree, is_small)
+    parts = [ravel_pytree(small)[0], *jax.tree.leaves(large)]
+    return jnp.sqrt(sum((jnp.sum(jnp.square(part)) for part in parts), jnp.zeros(())))
 
 
 @eqx.filter_jit(donate="all-except-first")
