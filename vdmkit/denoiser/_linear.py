@@ -32,13 +32,16 @@ def solve_direction(
 
 
 class AbstractDirection(AbstractPrediction):
-    """A prediction whose network gives a x + b eps; an implementer supplies the direction (a, b)."""
+    """A prediction whose network gives a x + b eps; an implementer supplies the direction (a, b).
+
+    Of several `outputs` the first is the direction.
+    """
 
     @abc.abstractmethod
     def direction(self, gamma: Scalar, path: AbstractPath) -> Direction:
         """Returns (a, b) at gamma."""
 
-    def __call__(self, output: Float[Array, "h w c 1"], z: Image, gamma: Scalar, path: AbstractPath) -> Estimate:
+    def __call__(self, output: Float[Array, "h w c k"], z: Image, gamma: Scalar, path: AbstractPath) -> Estimate:
         return solve_direction(output[..., 0], z, self.direction(gamma, path), gamma, path)
 
 

@@ -18,9 +18,8 @@ class OpenAiImporter(AbstractImporter):
     """The U-Nets of iDDPM and ADM, with learned variances or without."""
 
     def recipe(self, config: Config) -> dict[str, Any]:
-        _check_sections(config)
-        learned, is_kl = _of_diffusion(config)
         network = openai_network(config)
+        learned, is_kl = _of_diffusion(config)
         self.shape(config)
         axis = network["axis"]
         prediction = "x" if config["diffusion"].get("predict_xstart") else "eps_and_range" if learned else "eps"
@@ -55,15 +54,6 @@ class OpenAiImporter(AbstractImporter):
                 "posterior's variances in their place, so that a bound in discrete time differs from the published one."
             )
         return remarks
-
-
-def _check_sections(config: Config) -> None:
-    settings = Settings(config, "this configuration of OpenAI's (unet, diffusion, image_size)")
-    for section in ("unet", "diffusion"):
-        settings.of(section, dict)
-    settings.of("image_size", int)
-    settings.ignore("seed")
-    settings.finish()
 
 
 def _of_diffusion(config: Config) -> tuple[bool, bool]:
