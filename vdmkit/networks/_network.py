@@ -11,8 +11,11 @@ from jaxtyping import Array, Float, PRNGKeyArray, Real
 from vdmkit.registry import define_kind
 from vdmkit.typing import Image, Scalar
 
-Condition = Mapping[str, Real[Array, ""]]
-"""Side information on one image: "augmented" (0 or 1), "label" (from 0). Networks ignore the names they do not use."""
+Condition = Mapping[str, Real[Array, "..."]]
+"""Side information on one image: "augmented" (0 or 1), "label" (from 0), "augment" (the augmentation, a vector).
+
+Networks ignore the names they do not use.
+"""
 
 
 class AbstractNetwork(eqx.Module):
