@@ -155,7 +155,7 @@ def test_every_block_has_its_dropout_and_is_computed_again_if_asked(remat):
         (iddpm_unet, (32, 32, 3), 0, {"heads": 5}, r"channels do not divide into 5 heads"),
         (ncsnpp, (32, 32, 3), 0, {"taps": (1.0, 2.0, 1.0)}, r"^taps = \[1.0, 2.0, 1.0\]: expected an even number"),
         (adm_unet, (64, 64, 3), 10, {"labels": 1000}, r"^labels = 1000, but the data have 10"),
-        (ddpmpp, (32, 32, 3), 0, {"labels": 10}, r"^labels = 10, but the data have no labels"),
+        (ddpmpp, (32, 32, 3), 4, {"labels": 10}, r"^labels = 10, but the data have 4\."),
         (ddpmpp, (32, 32, 3), 0, {"channels": 13}, r"an even number is expected"),
     ],
 )

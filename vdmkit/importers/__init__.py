@@ -15,7 +15,7 @@ from vdmkit.importers._read import read_imported
 from vdmkit.importers._score_sde import ScoreSdeImporter
 from vdmkit.importers._score_sde_names import score_sde_network, with_score_sde_arrays
 from vdmkit.importers._state import state_of
-from vdmkit.importers._vdm import VdmImporter
+from vdmkit.importers._vdm import VdmImporter, with_vdm_arrays
 from vdmkit.importers._vdm_config import official_recipe
 from vdmkit.importers._vdm_names import official_parameters
 from vdmkit.importers._vdm_state import OfficialCheckpoint, load_official
@@ -64,4 +64,5 @@ __all__ = [
     "with_edm_arrays",
     "with_openai_arrays",
     "with_score_sde_arrays",
+    "with_vdm_arrays",
 ]

@@ -58,7 +58,7 @@ def _tables(importer: AbstractImporter, config: Config) -> tuple[dict[str, Any],
 
 
 def _with_data(tables: dict[str, Any], shape: tuple[int, int, int]) -> list[str]:
-    """Puts a file in the place of CIFAR-10 in tables whose model is of other images, and returns a remark."""
+    """Replaces CIFAR-10 by a file in tables whose model is of other images, and returns a remark."""
     labels = tables["model"]["network"].get("labels", 0)
     if tables["data"] != _CIFAR10 or (shape == (32, 32, 3) and labels in (0, 10)):
         return []

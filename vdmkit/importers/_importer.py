@@ -34,7 +34,7 @@ class AbstractImporter(abc.ABC):
 
     @abc.abstractmethod
     def filled(self, model: DiffusionModel, arrays: Arrays, config: Config) -> DiffusionModel:
-        """Returns the model with the authors' arrays in the place of its own, which are `jax.ShapeDtypeStruct`.
+        """Returns the model with the authors' arrays instead of its own, which are `jax.ShapeDtypeStruct`.
 
         Raises:
             CheckpointError: paths or shapes do not fit; all of them are listed.

@@ -50,8 +50,8 @@ class OpenAiImporter(AbstractImporter):
         remarks = ["OpenAI's files do not say the settings of training: those of the recipe are iDDPM's for CIFAR-10."]
         if config["diffusion"].get("learn_sigma"):
             remarks.append(
-                "Half of the network's outputs are learned variances. They are kept, but bounds and samples take the "
-                "posterior's variances in their place, so that a bound in discrete time differs from the published one."
+                "Half of the network's outputs are learned variances. They are kept, but bounds and samples use the "
+                "posterior's variances instead, so that a bound in discrete time differs from the published one."
             )
         return remarks
 

@@ -14,7 +14,7 @@ def check_importer(importer: AbstractImporter, arrays: Arrays, config: Config) -
     """Checks that the configuration is a recipe whose model takes the arrays, all of them, and no others.
 
     Raises:
-        ConformanceError: an estimate of the model is not finite, or an array that is not of the model is left out.
+        ConformanceError: an estimate of the model is not finite, or `filled` ignores an array that is not of the model.
         VdmkitError: the recipe is not valid, or its model does not take the arrays.
     """
     made = described(importer, config, "arrays")
@@ -25,4 +25,4 @@ def check_importer(importer: AbstractImporter, arrays: Arrays, config: Config) -
         importer.filled(model, {**arrays, "an array of another model": jnp.zeros(1)}, config)  # pyright: ignore
     except CheckpointError:
         return
-    expect(False, "it leaves an array that is not of its model out, where a CheckpointError should name it")
+    expect(False, "it ignores an array that is not of its model, where a CheckpointError should name it")

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Importers of vdmkit pass the check on the authors' arrays; others are told why they do not."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vdmkit.errors import CheckpointError, ConformanceError
+from vdmkit.importers import AbstractImporter, OpenAiImporter
+from vdmkit.testing import check_importer
+
+FOLDER = Path(__file__).parents[1] / "reference" / "networks" / "improved"
+
+
+@pytest.fixture(scope="module")
+def case():
+    with np.load(FOLDER / "weights.npz") as file:
+        return dict(file), json.loads((FOLDER / "config.json").read_text())
+
+
+class _LeavesOut(AbstractImporter):
+    """Takes the arrays that it knows, and no notice of others."""
+
+    def __init__(self, names):
+        self.names = names
+
+    def recipe(self, config):
+        return OpenAiImporter().recipe(config)
+
+    def shape(self, config):
+        return OpenAiImporter().shape(config)
+
+    def filled(self, model, arrays, config):
+        return OpenAiImporter().filled(model, {name: arrays[name] for name in self.names}, config)
+
+
+@pytest.mark.costly
+def test_importers(case):
+    """An importer of vdmkit would leave parameters of a checkpoint out."""
+    check_importer(OpenAiImporter(), *case)
+
+
+@pytest.mark.costly
+def test_arrays_that_are_ignored(case):
+    """A checkpoint with more layers than the configuration says would be imported without them."""
+    with pytest.raises(ConformanceError, match="ignores an array that is not of its model"):
+        check_importer(_LeavesOut(list(case[0])), *case)
+
+
+def test_arrays_that_do_not_fit(case):
+    """A checkpoint of another model would pass."""
+    arrays, config = case
+    with pytest.raises(CheckpointError, match=r"out\.2\.bias: nothing in the file, \(6,\) in the network"):
+        check_importer(OpenAiImporter(), {name: one for name, one in arrays.items() if name != "out.2.bias"}, config)
