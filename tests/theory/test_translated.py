@@ -22,8 +22,12 @@ PATHS = sorted(registry("path").components)
 DIRECTIONS = sorted(
     name
     for name, component in registry("prediction").components.items()
-    if isinstance(component.target, type) and issubclass(component.target, AbstractDirection)
+    if isinstance(component.target, type)
+    and issubclass(component.target, AbstractDirection)
+    and component.build({}).outputs == 1
 )
+OF_PATH = ("score", "unit_velocity")
+"""Directions, or inputs of the network, that depend on the path."""
 
 
 class _Bent(AbstractNetwork):
@@ -31,6 +35,13 @@ class _Bent(AbstractNetwork):
 
     def __call__(self, z, gamma, condition, *, key=None):
         return (jnp.tanh(2 * z + gamma / 5) + z / 2)[..., None]
+
+
+class _BentBesideRange(AbstractNetwork):
+    """The same, and another value beside it."""
+
+    def __call__(self, z, gamma, condition, *, key=None):
+        return jnp.concatenate([_Bent()(z, gamma, condition), jnp.full((*z.shape, 1), 7.0)], axis=-1)
 
 
 def model(path: str, prediction: str, network: AbstractNetwork) -> DiffusionModel:
@@ -72,11 +83,11 @@ def translated(trained: tuple[str, str], read: tuple[str, str]) -> Translated:
 @pytest.mark.system
 @pytest.mark.parametrize("prediction", DIRECTIONS)
 def test_one_network_has_one_bound_on_all_paths(batch, prediction: str) -> None:
-    """False if any two paths with the same ends gave a network another bound; score is a direction of its path."""
+    """False if any two paths with the same ends gave a network another bound."""
     first = bound(model(PATHS[0], prediction, _Bent()), *batch)
     for path in PATHS[1:]:
         network = _Bent()
-        if prediction == "score":
+        if prediction in OF_PATH:
             network = translated((PATHS[0], prediction), (path, prediction))
         np.testing.assert_allclose(bound(model(path, prediction, network), *batch), first, rtol=1e-10)
 
@@ -90,6 +101,16 @@ def test_a_translated_network_has_the_same_bound(batch, before: str, after: str)
     second = bound(model(*read, translated(trained, read)), *batch)
     np.testing.assert_allclose(second, first, rtol=1e-9)
     assert abs(bound(model(*read, _Bent()), *batch) - first).max() > 1e-3  # there was something to translate
+
+
+def test_learned_variances_are_not_translated(batch) -> None:
+    """False if a network of iDDPM that was converted had lost eps, or mixed it with what it says of variances."""
+    trained, read = (PATHS[0], "eps_and_range"), (PATHS[-1], "v")
+    network = translated(trained, read)
+    network = eqx.tree_at(lambda n: n.inner, network, _BentBesideRange())
+    expected = bound(model(PATHS[0], "eps", _Bent()), *batch)
+    np.testing.assert_allclose(bound(model(*trained, _BentBesideRange()), *batch), expected, rtol=1e-9)
+    np.testing.assert_allclose(bound(model(*read, network), *batch), expected, rtol=1e-9)
 
 
 def test_levels_are_no_direction() -> None:
