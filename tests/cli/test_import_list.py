@@ -39,8 +39,8 @@ def test_the_list_as_json(run, listed):
     ("arguments", "code", "words"),
     [
         (("--list", "none.pt"), 1, "none.pt: no such file. Formats that are read: torch"),
-        (("a.npz",), 2, "--config and -o missing: "),
-        (("a.npz", "-o", "new"), 2, "--config missing: "),
+        (("a.npz",), 2, "-o missing: "),
+        (("a.npz", "-o", "new"), 1, "a.npz: the parameters are of no family that is known"),
         (("a.npz", "--config", "c.json", "-o", "new", "--json"), 2, "--json is for --list"),
     ],
 )
