@@ -119,10 +119,11 @@ def with_ends(component: Component) -> list[dict[str, Any]]:
     """All keys of the component: its defaults, with one key at one end of its range."""
     required = {"train": "nowhere", "test": "nowhere", "path": "nowhere", "gammas": (-1.0, 1.0), "errors": (1.0, 1.0)}
     choices = {key: Choice(*pair) for key, pair in CHOICES.items()}
+    small = {"multipliers": (1.0, 2.0), "blocks": 1} if "multipliers" in component.parameters else {}
     defaults = {
         name: (required | choices)[name] if one.default is one.empty else one.default
         for name, one in component.parameters.items()
-    }
+    } | small
     return [
         {**defaults, name: value}
         for name, one in component.parameters.items()

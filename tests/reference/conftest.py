@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every folder of reference figures of the authors' code is a case; `--reference DIR` names another set.
 
-DIR/literature, where there is one, holds other implementations' figures, and DIR/networks/idode-* those of the authors'
-network with 64 channels (test_networks.py).
+DIR/literature, where there is one, holds other implementations' figures, DIR/networks/idode-* those of the authors'
+network with 64 channels (test_networks.py), and the folders beside it those of other networks (test_unets.py).
 
 The authors' figures are in float32 at the highest matmul precision, and so is what is compared with them.
 """
@@ -31,6 +31,8 @@ from vdmkit.objective import Draws, Objective, bits_per_dim, step_end
 from vdmkit.registry import registry
 
 HERE = Path(__file__).parent
+PUBLISHED = ("ddpm", "edm-", "guided", "improved", "score_sde-")
+"""Names of folders with networks of test_unets.py."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,12 @@ def unet(request: pytest.FixtureRequest) -> ScoreUNet:
 
 
 @pytest.fixture(scope="session")
+def published(request: pytest.FixtureRequest) -> Path:
+    """A folder of another published network."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
 def literature(request: pytest.FixtureRequest) -> Path:
     """The folder of figures of other implementations."""
     return request.param
@@ -214,16 +222,18 @@ def _highest_precision():
 
 
 def _folders(root: Path) -> dict[str, list[Path]]:
-    """What each of the three fixtures runs over."""
+    """What each of the four fixtures runs over."""
     cases = [path.parent for path in sorted(root.glob("*/golden.npz")) if (path.parent / "config.json").is_file()]
     literature = [path for path in (root / "literature",) if path.is_dir()]
-    unets = [path.parent for path in sorted(root.glob("networks/idode-*/golden.npz"))]
-    if not cases and not literature and not unets:
+    networks = [path.parent for path in sorted(root.glob("networks/*/golden.npz"))]
+    unets = [path for path in networks if path.name.startswith("idode-")]
+    published = [path for path in networks if path.name.startswith(PUBLISHED)]
+    if not cases and not literature and not unets and not published:
         raise pytest.UsageError(
             f"--reference {root}: no folder in it has a config.json and a golden.npz, or is called literature, or is "
-            "networks/idode-*"
+            f"one of networks/, idode-* or {', '.join(f'{name}*' for name in PUBLISHED)}"
         )
-    return {"case": cases, "literature": literature, "unet": unets}
+    return {"case": cases, "literature": literature, "unet": unets, "published": published}
 
 
 def _shapes(tables: dict[str, Any], shape: tuple[int, ...]) -> DiffusionModel:

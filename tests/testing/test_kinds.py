@@ -14,7 +14,7 @@ from vdmkit.registry import kinds, load_plugins, registry
 def test_every_kind_has_its_check():
     """The author of a component could not know what is asked of it."""
     assert {f"check_{kind}" for kind in kinds()} <= set(testing.__all__)
-    assert len(kinds()) == 14
+    assert len(kinds()) == 15
 
 
 @pytest.mark.system

@@ -16,7 +16,14 @@ from vdmkit.testing import check_network
 SHAPE = (8, 8, 1)
 
 
-IN_CI = {"dit", "labelled", "vdm_unet"}  # which compile for ten seconds each
+UNETS = {
+    "ddpm_unet": {"groups": 4},
+    "ddpmpp": {},
+    "ncsnpp": {"progressive_input": "skip", "progressive_output": "skip"},
+    "iddpm_unet": {"groups": 4},
+    "adm_unet": {"group_size": 4, "head_channels": 8},
+}
+IN_CI = {"dit", "labelled", "vdm_unet", *UNETS}  # which compile for ten seconds each
 # One output is all that `translated` is about: tests/theory/test_translated.py.
 NETWORKS = [
     pytest.param(name, marks=[pytest.mark.system] if name in IN_CI else [])
@@ -29,8 +36,10 @@ NETWORKS = [
 def test_networks(build, name):
     """A registered network would not give what its prediction asks for."""
     around = {"network": Choice("network", "small_unet", {"channels": 8})}
-    small = {"vdm_unet": {"channels": 32, "blocks": 1}, "labelled": around}.get(name, {})  # compile in seconds
-    check_network(lambda outputs: build("network", name, {"outputs": outputs}, **small), SHAPE)
+    small = {"vdm_unet": {"channels": 32, "blocks": 1}, "labelled": around}  # compile in seconds
+    unet = {"channels": 8, "multipliers": (1.0, 2.0), "blocks": 1, "attention": (4,)}
+    small |= {name: {**unet, **given} for name, given in UNETS.items()}
+    check_network(lambda outputs: build("network", name, {"outputs": outputs}, **small.get(name, {})), SHAPE)
 
 
 @custom_vmap

@@ -55,9 +55,8 @@ def build_model(recipe: Recipe, level_counts: Int[Array, "h w c v"], *, key: PRN
 
 
 def _classes(recipe: Recipe) -> int:
-    """Returns the number of labels if a network asks for it; else the data, which may not be here, are not asked."""
-    asked = any("classes" in one.component.injected for one in recipe.model.network.nested())
-    return recipe.data.build().classes if asked else 0
+    """Returns the number of labels if a network reads them; else the data, which may not be here, are not asked."""
+    return recipe.data.build().classes if is_told_labels(recipe.model.network) else 0
 
 
 def build_prediction(recipe: Recipe, level_counts: Int[Array, "h w c v"]) -> AbstractPrediction:
@@ -95,5 +94,11 @@ def _distribution(recipe: Recipe) -> dict[str, AbstractDistribution]:
 
 def is_told_labels(network: Choice) -> bool:
     """Returns whether this network, or one inside it, reads labels."""
-    networks = [one.component for one in network.nested() if one.kind == "network"]
-    return any("classes" in one.injected and not getattr(one.target, "hands_labels_on", False) for one in networks)
+    return any(_reads_labels(one) for one in network.nested() if one.kind == "network")
+
+
+def _reads_labels(network: Choice) -> bool:
+    component, number = network.component, network.component.parameters.get("labels")
+    if "classes" not in component.injected or getattr(component.target, "hands_labels_on", False):
+        return False
+    return number is None or bool(network.params.get("labels", number.default))

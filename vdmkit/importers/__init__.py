@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Importers of checkpoints of other codebases, a module for each family."""
 
+from vdmkit.importers._diffusers_names import diffusers_network, with_diffusers_arrays
+from vdmkit.importers._edm_names import edm_network, with_edm_arrays
 from vdmkit.importers._imported import Imported
+from vdmkit.importers._openai_names import openai_network, with_openai_arrays
+from vdmkit.importers._score_sde_names import score_sde_network, with_score_sde_arrays
 from vdmkit.importers._vdm import read_vdm
 from vdmkit.importers._vdm_config import official_recipe
 from vdmkit.importers._vdm_names import official_parameters
@@ -14,11 +18,19 @@ __all__ = [
     "OfficialCheckpoint",
     "TensorFacts",
     "Weights",
+    "diffusers_network",
+    "edm_network",
     "list_tensors",
     "load_official",
     "official_parameters",
     "official_recipe",
+    "openai_network",
     "read_checkpoint",
     "read_vdm",
     "read_weights",
+    "score_sde_network",
+    "with_diffusers_arrays",
+    "with_edm_arrays",
+    "with_openai_arrays",
+    "with_score_sde_arrays",
 ]

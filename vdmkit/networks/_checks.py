@@ -1,15 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of recipe values before a network's arrays are made."""
+"""Ranges and checks of recipe values before a network's arrays are made."""
 
 from typing import Annotated
 
-from annotated_types import Ge, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
 from vdmkit.errors import RecipeError
 
 Dropout = Annotated[float, Ge(0), Lt(1)]
 MOST_CHANNELS = 16_384
 Blocks = Annotated[int, Ge(1), Le(256)]
+Channels = Annotated[int, Ge(2), Le(MOST_CHANNELS)]
+Multipliers = tuple[Annotated[float, Ge(0.125), Le(64)], ...]
+Heights = tuple[Annotated[int, Ge(1), Le(65_536)], ...]
+Heads = Annotated[int, Ge(1), Le(MOST_CHANNELS)]
+HeadChannels = Annotated[int, Ge(0), Le(MOST_CHANNELS)]
+Multiple = Annotated[int, Ge(1), Le(64)]
+Labels = Annotated[int, Ge(0), Le(1_000_000)]
+Taps = tuple[Annotated[float, Gt(0), Le(1000)], ...]
 
 
 def check_channels(channels: int, groups: int) -> None:
@@ -17,3 +25,16 @@ def check_channels(channels: int, groups: int) -> None:
     if channels < groups or channels % groups:
         near = max(1, round(channels / groups)) * groups
         raise RecipeError(f"channels = {channels}: expected a positive multiple of {groups}, such as {near}.")
+
+
+def check_labels(labels: int, classes: int) -> None:
+    """Raises RecipeError unless a network of `labels` classes is unconditional or has those of the data."""
+    if labels and labels != classes:
+        found = f"have {classes}" if classes else "have no labels"
+        raise RecipeError(f"labels = {labels}, but the data {found}. Give the number of the data, or 0 for none.")
+
+
+def check_taps(taps: tuple[float, ...]) -> None:
+    """Raises RecipeError unless a filter has an even number of taps, which halve and double without a shift."""
+    if not taps or len(taps) % 2:
+        raise RecipeError(f"taps = {list(taps)}: expected an even number of them, such as [1, 1] or [1, 3, 3, 1].")

@@ -92,18 +92,20 @@ class GroupNorm(eqx.Module):
     scale: Float[Array, " c"]
     bias: Float[Array, " c"]
     groups: int = eqx.field(static=True)
+    epsilon: float = eqx.field(static=True)
 
-    def __init__(self, channels: int, groups: int):
+    def __init__(self, channels: int, groups: int, epsilon: float = EPSILON):
         self.scale = jnp.ones(channels)
         self.bias = jnp.zeros(channels)
         self.groups = groups
+        self.epsilon = epsilon
 
     def __call__(self, x: Image) -> Image:
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # bfloat16 would lose the sums
         mean, square = (self._group_mean(values) for values in (wide, jnp.square(wide)))
         # The mean of squares, as in Flax, takes one pass over x, and keeps its gradient apart from the residual sums.
         variance = jnp.maximum(square - jnp.square(mean), 0)
-        return ((wide - mean) * (self.scale * jax.lax.rsqrt(variance + EPSILON)) + self.bias).astype(x.dtype)
+        return ((wide - mean) * (self.scale * jax.lax.rsqrt(variance + self.epsilon)) + self.bias).astype(x.dtype)
 
     def _group_mean(self, x: Image) -> Float[Array, " c"]:
         """Returns, for each channel, the mean over the pixels and channels of its group."""

@@ -22,8 +22,9 @@ class AbstractNetwork(eqx.Module):
     parameters, and, if it needs them, `key`, `gamma_range` and `classes` (the number of labels, 0 for data without).
     Parameters named `bias` are exempt from weight decay.
 
-    A network that takes `classes` reads labels. One that takes them only to hand them on to a network inside it says so
-    by `hands_labels_on = True`; then the one inside decides.
+    A network that takes `classes` reads labels, unless it has a recipe key `labels`, their number, which is 0. One that
+    takes them only to hand them on to a network inside it says so by `hands_labels_on = True`; then the one inside
+    decides.
     """
 
     hands_labels_on: ClassVar[bool] = False

@@ -19,7 +19,7 @@ from vdmkit.testing._model import (
     checks_of_model,
     latents_of,
 )
-from vdmkit.testing._noise import check_grid, check_path, check_schedule, gammas_between
+from vdmkit.testing._noise import check_axis, check_grid, check_path, check_schedule, gammas_between
 from vdmkit.testing._objective import check_time_sampler, check_weighting
 from vdmkit.testing._observation import check_observation
 from vdmkit.testing._optimizer import check_optimizer
@@ -37,6 +37,7 @@ __all__ = [
     "Findings",
     "Latents",
     "check_augmentation",
+    "check_axis",
     "check_data",
     "check_data_of_recipe",
     "check_decoder_of_model",

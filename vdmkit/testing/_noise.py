@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vdmkit.networks import AbstractAxis
 from vdmkit.noise import AbstractGrid, AbstractPath, AbstractSchedule, check_increasing, ends_of, gamma_and_derivative
 from vdmkit.testing._compile import compiled_fast
 from vdmkit.testing._expect import expect, in_float64, near
@@ -40,6 +41,27 @@ def check_schedule(schedule: AbstractSchedule) -> None:
             expect(off < (_END if learns else 1e-6 * (1 + abs(end))), f"{name} = {end:g}, but gamma is {found:g} there")
         slope = jax.jit(jax.vmap(lambda t: gamma_and_derivative(schedule, t)[1]))(jnp.linspace(0.01, 0.99, 99))
         expect(bool((np.asarray(slope) > 0).all()), "gamma' is not above 0 everywhere")
+
+
+def check_axis(axis: AbstractAxis) -> None:
+    """Checks that a label of the noise level is finite and rises with gamma, in float32 and float64.
+
+    Raises:
+        ConformanceError: one of these does not hold, or the label has another type than gamma.
+    """
+    _check_labels(axis)
+    with jax.enable_x64(True):
+        _check_labels(axis)
+
+
+def _check_labels(axis: AbstractAxis) -> None:
+    gammas = jnp.asarray(GAMMAS, float)
+    labels = jax.jit(jax.vmap(axis))(gammas)
+    expect(labels.shape == gammas.shape, f"a label of shape {labels.shape[1:]}: expected a number")
+    expect(labels.dtype == gammas.dtype, f"a label of type {labels.dtype} for gamma of type {gammas.dtype}")
+    found = ", ".join(f"{label:g}" for label in np.asarray(labels))
+    expect(bool(np.isfinite(labels).all()), f"labels {found} are not finite")
+    expect(bool((np.diff(labels) > 0).all()), f"labels {found} at gamma = {GAMMAS} do not rise")
 
 
 def check_path(path: AbstractPath) -> None:

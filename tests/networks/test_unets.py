@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The literature's U-Nets as networks of vdmkit: sizes, labels, dropout, axes and units."""
+
+from collections.abc import Iterator
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vdmkit.errors import RecipeError
+from vdmkit.networks import UNet, adm_unet, ddpm_unet, ddpmpp, iddpm_unet, ncsnpp
+from vdmkit.noise import VarianceExploding
+from vdmkit.registry import registry
+
+KEY = jax.random.key(0)
+SHAPE = (4, 6, 3)
+GAMMA = jnp.asarray(1.0)
+NAMES = ("ddpm_unet", "ddpmpp", "ncsnpp", "iddpm_unet", "adm_unet")
+TINY = {"channels": 8, "multipliers": (1.0, 2.0), "blocks": 1, "attention": (2,)}
+GROUPS = {"ddpm_unet": {"groups": 4}, "iddpm_unet": {"groups": 4}, "adm_unet": {"groups": 4, "head_channels": 8}}
+LABELLED = {"labels": 3}
+
+
+def shapes(name: str, shape=SHAPE, outputs: int = 1, classes: int = 3, **params) -> UNet:
+    context = {"shape": shape, "outputs": outputs, "gamma_range": (-13.3, 5.0), "classes": classes}
+    return eqx.filter_eval_shape(lambda key: registry("network").get(name).build(context | {"key": key}, **params), KEY)
+
+
+def tiny(name: str, **params) -> UNet:
+    """A network with random parameters, so that its zero-initialised layers work. No time goes into initialisers."""
+    rng = np.random.default_rng(0)
+    draw = lambda leaf: jnp.asarray(0.2 * rng.normal(size=leaf.shape), leaf.dtype)  # noqa: E731
+    built = shapes(name, **TINY, **GROUPS.get(name, {}), **params)
+    return jax.tree.map(lambda leaf: draw(leaf) if leaf.dtype != jnp.int32 else jnp.zeros_like(leaf), built)
+
+
+@eqx.filter_jit
+def run(network, z, condition=None, key=None, gamma=GAMMA):
+    return network(z, gamma, condition or {}, key=key)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "outputs", "params", "count"),
+    [
+        ("ddpm_unet", (32, 32, 3), 1, {}, 35_746_307),
+        ("ddpmpp", (32, 32, 3), 1, {}, 61_804_419),
+        ("ddpmpp", (32, 32, 3), 1, {"blocks": 8}, 106_632_579),
+        ("ddpmpp", (32, 32, 3), 1, {"multipliers": (2.0, 2.0, 2.0), "augment": 9}, 55_733_891),
+        ("ncsnpp", (32, 32, 3), 1, {}, 62_758_787),
+        ("ncsnpp", (32, 32, 3), 1, {"blocks": 8}, 107_586_947),
+        ("iddpm_unet", (32, 32, 3), 2, {}, 52_546_438),
+        ("iddpm_unet", (64, 64, 3), 2, {"multipliers": (1.0, 2.0, 3.0, 4.0)}, 121_063_942),
+        ("adm_unet", (64, 64, 3), 2, {"labels": 1000}, 295_904_454),
+        ("adm_unet", (64, 64, 3), 1, {"labels": 1000}, 295_899_267),
+    ],
+)
+def test_parameter_counts_of_the_papers(name, shape, outputs, params, count):
+    """Otherwise the default is not the published network: 35.7M, 61.8M, 106.6M, 55.7M, 62.8M, 107.6M, 52.5M, 296M, ...
+
+    Fourier frequencies, which are not trained, are not counted. No weight is made.
+    """
+    network = shapes(name, shape, outputs, params.get("labels", 0), **params)
+    assert sum(leaf.size for leaf in jax.tree.leaves(network) if leaf.dtype == jnp.float32) == count
+
+
+def equations(jaxpr) -> Iterator:
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in equation.params.values():
+            for inner in value if isinstance(value, list | tuple) else [value]:
+                inner = getattr(inner, "jaxpr", inner)
+                yield from equations(inner) if hasattr(inner, "eqns") else ()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_narrower_than_its_parameters(name):
+    """Otherwise float64 is float32 somewhere, and parity with the authors' float64 would be by accident."""
+    with jax.enable_x64(True):
+        network = shapes(name, outputs=2, **TINY, **GROUPS.get(name, {}), **LABELLED)
+        given = jnp.zeros(SHAPE, float), jnp.zeros((), float), {"label": jnp.asarray(1)}
+        program = eqx.filter_make_jaxpr(lambda network, *given: network(*given))(network, *given)[0]
+    types = {str(value.aval.dtype) for one in equations(program.jaxpr) for value in one.outvars}
+    assert "float64" in types
+    floats = [one.primitive.name for one in equations(program.jaxpr) if str(one.outvars[0].aval.dtype) == "float32"]
+    assert set(floats) <= {"bitcast_convert_type", "pjit", "jit"}, floats  # the frequencies, before they are widened
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_products_are_in_bfloat16_and_statistics_in_float32(name):
+    """Otherwise computing in bfloat16 is no faster, or loses sums, phases and the output."""
+    network = shapes(name, **TINY, **GROUPS.get(name, {}))
+    narrow = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, "bfloat16" if x.dtype == "float32" else x.dtype), network
+    )
+    arrays, static = eqx.partition(narrow, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
+    program = jax.make_jaxpr(lambda arrays, z: eqx.combine(arrays, static)(z, GAMMA, {}))(arrays, jnp.zeros(SHAPE))
+    products = [e for e in equations(program.jaxpr) if e.primitive.name in ("dot_general", "conv_general_dilated")]
+    assert {str(v.aval.dtype) for e in products for v in e.invars} == {"bfloat16"}
+    wide = {"reduce_sum", "reduce_max", "rsqrt", "sqrt", "exp", "sin", "cos", "div"}
+    for one in equations(program.jaxpr):
+        types = [v.aval.dtype for v in one.invars if hasattr(v.aval, "dtype")]
+        assert one.primitive.name not in wide or jnp.bfloat16 not in types, one
+    assert program.out_avals[0].dtype == jnp.float32
+
+
+@pytest.mark.costly
+def test_dropout_needs_a_key():
+    """Otherwise evaluation is random, or training is not."""
+    network = tiny("ddpmpp", dropout=0.5)
+    z = jax.random.normal(KEY, SHAPE)
+    np.testing.assert_array_equal(run(network, z), run(network, z))
+    first, second = (run(network, z, key=jax.random.key(seed)) for seed in (1, 2))
+    assert not jnp.allclose(first, second)
+
+
+def test_labels_are_one_hot_and_withheld_in_training_only():
+    """Otherwise the network is told another class, or one that is not known as the first one."""
+    network = shapes("ddpmpp", **TINY, withheld=0.5, **LABELLED)
+    condition = {"label": jnp.asarray(1)}
+    assert network._classes({}, None) is None
+    np.testing.assert_array_equal(network._classes(condition, None), [0, 1, 0])
+    drawn = jax.vmap(lambda key: network._classes(condition, key))(jax.random.split(KEY, 64))
+    assert set(map(tuple, np.asarray(drawn))) == {(0, 1, 0), (0, 0, 0)}
+    assert 16 < float(drawn.sum()) < 48  # 32 with standard deviation 4: false alarm 6e-5
+
+
+@pytest.mark.costly
+def test_a_score_network_sees_and_gives_the_authors_units():
+    """Otherwise an imported NCSN++ would be shown latents of another scale, or its score be that of another one."""
+    parts = {"latent": VarianceExploding(), "by_sigma": True}
+    network, z = tiny("ncsnpp", **parts), jax.random.normal(KEY, SHAPE)
+    sigma = float(np.exp(GAMMA / 2))
+    expected = eqx.filter_jit(network.evaluate)(z * np.sqrt(1 + sigma**2), jnp.asarray(np.log(sigma / 2))) / sigma
+    np.testing.assert_allclose(run(network, z), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_every_block_has_its_dropout_and_is_computed_again_if_asked(remat):
+    """Otherwise training drops nothing in some block, or `remat` saves no memory."""
+    network = shapes("ddpmpp", **TINY, dropout=0.5, remat=remat)
+    program = eqx.filter_make_jaxpr(lambda of, z, key: of(z, GAMMA, {}, key=key))(network, jnp.zeros(SHAPE), KEY)[0]
+    blocks = len(list(network._shapes_of_blocks(*SHAPE[:2])))
+    assert blocks == 2 + 1 + 2 + 4 + 1  # down, halving, middle, up, doubling
+    names = [one.primitive.name for one in equations(program.jaxpr)]
+    assert sum(name in ("checkpoint", "remat", "remat2") for name in names) == remat * blocks
+
+
+@pytest.mark.parametrize(
+    ("build", "shape", "classes", "params", "message"),
+    [
+        (ddpm_unet, (28, 28, 1), 0, {}, r"^images of 28 x 28 pixels cannot be halved 3 times. Give fewer multipliers"),
+        (ddpm_unet, (32, 32, 3), 0, {"channels": 48}, r"^48 channels do not divide into 32 groups"),
+        (iddpm_unet, (32, 32, 3), 0, {"heads": 5}, r"channels do not divide into 5 heads"),
+        (ncsnpp, (32, 32, 3), 0, {"taps": (1.0, 2.0, 1.0)}, r"^taps = \[1.0, 2.0, 1.0\]: expected an even number"),
+        (adm_unet, (64, 64, 3), 10, {"labels": 1000}, r"^labels = 1000, but the data have 10"),
+        (ddpmpp, (32, 32, 3), 0, {"labels": 10}, r"^labels = 10, but the data have no labels"),
+        (ddpmpp, (32, 32, 3), 0, {"channels": 13}, r"an even number is expected"),
+    ],
+)
+def test_impossible_values_are_refused(build, shape, classes, params, message):
+    """Otherwise a wrong recipe ends in a shape error deep inside a network."""
+    with pytest.raises(RecipeError, match=message):
+        eqx.filter_eval_shape(lambda key: build(shape, 1, (-13.3, 5.0), classes, key, **params), KEY)

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DDPM++ and NCSN++ of yang-song/score_sde_pytorch: their configuration and their names."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vdmkit.importers._places import Place, Places, placed, with_arrays, without_prefix
+from vdmkit.importers._settings import Settings
+from vdmkit.networks import UNet, unet
+
+_BLOCK = {
+    "norm1": Place("GroupNorm_0"),
+    "conv1": Place("Conv_0"),
+    "embed": Place("Dense_0"),
+    "norm2": Place("GroupNorm_1"),
+    "conv2": Place("Conv_1"),
+    "shortcut": Place("Conv_2", trailing=(1, 1)),
+}
+_NIN = {"fields": ("W", "b"), "inputs_first": True}
+_ATTENTION = {
+    "norm": Place("GroupNorm_0"),
+    "q": Place("NIN_0", **_NIN),
+    "k": Place("NIN_1", **_NIN),
+    "v": Place("NIN_2", **_NIN),
+    "proj_out": Place("NIN_3", **_NIN),
+}
+_PROGRESSIVE = {"none": "none", "input_skip": "skip", "output_skip": "skip", "residual": "residual"}
+
+
+def score_sde_network(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the recipe table of the network that a configuration of Score-SDE describes.
+
+    Raises:
+        CheckpointError: a field is unknown, missing, or has a value without counterpart here; all are listed.
+    """
+    model = Settings(config.get("model", {}), "the model of this configuration of Score-SDE")
+    is_fourier = model.only("embedding_type", "fourier", "positional") == "fourier"
+    by_sigma = model.of("scale_by_sigma", bool)
+    table = _sizes(model) | {
+        "taps": _taps(model),
+        "rescale": model.of("skip_rescale", bool),
+        "features_multiplier": 2 if is_fourier else 1,
+        "axis": _axis(model, config),
+        "latent": {"name": _PATHS[_sde(config)]},
+    }
+    progressive = {
+        "progressive_input": _PROGRESSIVE[model.only("progressive_input", "none", "input_skip", "residual")],
+        "progressive_output": _PROGRESSIVE[model.only("progressive", "none", "output_skip")],
+    }
+    _check_rest(model)
+    if str(config.get("training", {}).get("sde", "vpsde")).lower() not in _PATHS:
+        model.problem(f"training.sde: {config['training']['sde']!r}, but {' or '.join(_PATHS)} is expected")
+    if not is_fourier and (by_sigma or _sde(config) == "vesde"):
+        model.problem("embedding_type: 'positional', but 'fourier' is expected for the variance exploding SDE")
+    if progressive["progressive_input"] == "residual" and len(table["taps"]) == 2:
+        model.problem("fir: False, but True is expected with progressive_input = 'residual'")
+    model.finish()
+    if not is_fourier and set(progressive.values()) == {"none"}:
+        return {"name": "ddpmpp", **table}
+    features = {"features": "fourier" if is_fourier else "positional", "by_sigma": by_sigma}
+    return {"name": "ncsnpp", **table, **features, **progressive}
+
+
+def with_score_sde_arrays(network: UNet, arrays: Mapping[str, Any]) -> UNet:
+    """Returns the network with the parameters and buffers of Score-SDE, by the authors' names.
+
+    Raises:
+        CheckpointError: paths or shapes do not fit; all of them are listed.
+    """
+    arrays = without_prefix(arrays, "module.")
+    return with_arrays(network, score_sde_places(network), arrays, lambda name: name == "sigmas")
+
+
+def score_sde_places(network: UNet) -> Places:
+    """Returns the authors' place of every layer: their modules are numbered in the order of their making."""
+    places: Places = {}
+    for number, (path, layers) in enumerate(_modules(network)):
+        places |= placed(path, f"all_modules.{number}", layers) if layers else {path: Place(f"all_modules.{number}")}
+    if "embedding/features" in places:
+        places["embedding/features"] = Place("all_modules.0", fields=("W", ""))
+    return places
+
+
+_PATHS = {"vpsde": "variance_preserving", "subvpsde": "sub_variance_preserving", "vesde": "variance_exploding"}
+
+
+def _sde(config: Mapping[str, Any]) -> str:
+    found = str(config.get("training", {}).get("sde", "vpsde")).lower()
+    return found if found in _PATHS else "vpsde"
+
+
+def _taps(model: Settings) -> list[float]:
+    kernel = model.of("fir_kernel", tuple, (1, 3, 3, 1))
+    return [float(tap) for tap in kernel] if model.of("fir", bool) else [1.0, 1.0]
+
+
+def _sizes(model: Settings) -> dict[str, Any]:
+    return {
+        "channels": model.of("nf", int),
+        "multipliers": [float(one) for one in model.of("ch_mult", tuple)],
+        "blocks": model.of("num_res_blocks", int),
+        "attention": list(model.of("attn_resolutions", tuple)),
+        "dropout": model.of("dropout", float),
+    }
+
+
+def _axis(model: Settings, config: Mapping[str, Any]) -> dict[str, Any]:
+    betas = {"beta_min": model.of("beta_min", float, 0.1), "beta_max": model.of("beta_max", float, 20.0)}
+    if _sde(config) == "vesde":
+        return {"name": "log_sigma", "factor": 1.0, "unit": 1.0 if config.get("data", {}).get("centered") else 2.0}
+    return {"name": "sde_time", **betas, "sde": "vp" if _sde(config) == "vpsde" else "sub_vp"}
+
+
+def _check_rest(model: Settings) -> None:
+    model.only("name", "ncsnpp")
+    model.only("conditional", True)
+    model.only("resblock_type", "biggan")
+    model.only("attention_type", "ddpm")
+    model.only("progressive_combine", "sum")
+    model.only("nonlinearity", "swish")
+    model.only("normalization", "GroupNorm")
+    model.only("resamp_with_conv", True)
+    model.only("conv_size", 3)
+    model.ignore("ema_rate", "fourier_scale", "init_scale", "num_scales", "sigma_max", "sigma_min")
+
+
+def _modules(network: UNet) -> Iterator[tuple[str, Mapping[str, Place] | None]]:
+    """Yields our path of each of their modules, with its layers if it has several."""
+    if isinstance(network.embedding.features, unet.FourierFeatures):
+        yield "embedding/features", None
+    yield from (("embedding/dense0", None), ("embedding/dense1", None), ("conv_in", None))
+    for i, level in enumerate(network.down):
+        yield from _of_stages(f"down/{i}/stages", level.stages)
+        if isinstance(level.leave, unet.Block):
+            yield f"down/{i}/leave", _BLOCK
+        if level.pyramid is not None:
+            yield f"down/{i}", {"pyramid": _pyramid(network)}
+    yield from _of_stages("mid", network.mid)
+    for i, level in enumerate(network.up):
+        yield from _of_stages(f"up/{i}/stages", level.stages)
+        if level.head is not None:
+            yield from ((f"up/{i}/head/norm", None), (f"up/{i}/head/conv", None))
+        if level.leave is not None:
+            yield f"up/{i}/leave", _BLOCK
+
+
+def _of_stages(path: str, stages: tuple[unet.Stage, ...]) -> Iterator[tuple[str, Mapping[str, Place]]]:
+    for i, stage in enumerate(stages):
+        yield f"{path}/{i}/block", _BLOCK
+        if stage.attention is not None:
+            yield f"{path}/{i}/attention", _ATTENTION
+
+
+def _pyramid(network: UNet) -> Place:
+    if network.design.progressive_input == "skip":
+        return Place("Conv_0", trailing=(1, 1))
+    return Place("Conv2d_0")
