@@ -53,18 +53,13 @@ def gamma_and_derivative(schedule: AbstractSchedule, t: Scalar) -> tuple[Scalar,
 
 def ends_of(schedule: AbstractSchedule) -> tuple[float, float]:
     """Returns gamma_0 and gamma_1, which differ from gamma_min and gamma_max if they were learned."""
-    gamma_0, gamma_1 = np.asarray(gammas_of(schedule, 1))
-    return float(gamma_0), float(gamma_1)
+    # Not compiled as one program, whose rounding would move ends that are pinned.
+    return float(schedule(jnp.asarray(0, float))), float(schedule(jnp.asarray(1, float)))
 
 
 def gammas_of(schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_plus_1"]:
     """Returns gamma at t = 0, 1 / T, ..., 1."""
-    return _gammas(schedule, np.asarray(np.arange(steps + 1) / steps, jnp.zeros(()).dtype))
-
-
-@eqx.filter_jit
-def _gammas(schedule: AbstractSchedule, t: Float[Any, " n"]) -> Float[Array, " n"]:
-    return jax.vmap(schedule)(jnp.asarray(t))
+    return jax.vmap(schedule)(jnp.arange(steps + 1) / steps)
 
 
 def check_increasing(schedule: AbstractSchedule) -> None:
@@ -106,7 +101,7 @@ def _refuse_others(schedule: AbstractSchedule) -> None:
 
 def _refuse_rest(schedule: AbstractSchedule) -> None:
     t = np.linspace(0, 1, _PARTS + 1)
-    gamma = np.asarray(_gammas(schedule, t))
+    gamma = np.asarray(jax.vmap(schedule)(jnp.asarray(t)))
     rests = np.flatnonzero(~(np.diff(gamma) > 0))  # written so that a NaN is one
     if len(rests):
         i = rests[0]
