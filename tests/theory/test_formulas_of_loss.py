@@ -101,6 +101,8 @@ TIMES: dict[str, list[tuple[dict, Callable, Callable]]] = {
 # What a network that knows x and eps gives, of (x, eps, alpha, sigma).
 OUTPUTS: dict[str, tuple[dict, Callable]] = {
     "eps": ({}, lambda x, eps, alpha, sigma: eps),
+    # Nichol & Dhariwal 2021, arXiv 2102.09672: eps, and a number that the estimate does not depend on
+    "eps_and_range": ({}, lambda x, eps, alpha, sigma: np.stack([eps, x], axis=-1)),
     "x": ({}, lambda x, eps, alpha, sigma: x),
     # Salimans & Ho 2022, arXiv 2202.00512, section 4, of the alpha and sigma whose squares add up to 1
     "v": ({}, lambda x, eps, alpha, sigma: (alpha * eps - sigma * x) / np.hypot(alpha, sigma)),
@@ -108,6 +110,8 @@ OUTPUTS: dict[str, tuple[dict, Callable]] = {
     "score": ({}, lambda x, eps, alpha, sigma: -eps / sigma),
     # Lipman et al. 2023, arXiv 2210.02747, from data to noise: d/dsigma ((1 - sigma) x + sigma eps)
     "velocity": ({}, lambda x, eps, alpha, sigma: eps - x),
+    # Zheng et al. 2023, arXiv 2305.03935, of norm 1 if x and eps have it
+    "unit_velocity": ({}, lambda x, eps, alpha, sigma: (eps - x) / np.sqrt(2)),
     "edm": ({"sd": 0.4}, lambda x, eps, alpha, sigma: edm_output(x, eps, sigma / alpha, 0.4)),
 }
 # Distributions over levels have theirs in test_predictions.py, and the exact one in test_oracle.py.
@@ -198,7 +202,7 @@ def test_predictions(path, name: str) -> None:
     x, eps = np.random.default_rng(0).normal(size=(2, 2, 2, 1))
     for gamma in jnp.asarray(GAMMAS):
         alpha, sigma = float(path.alpha(gamma)), float(path.sigma(gamma))
-        given = jnp.asarray(output(x, eps, alpha, sigma))[..., None]
+        given = jnp.asarray(output(x, eps, alpha, sigma)).reshape(*x.shape, prediction.outputs)
         estimate = prediction(given, jnp.asarray(alpha * x + sigma * eps), gamma, path)
         # the 2x2 solve magnifies rounding by the ratio of sigma and alpha, 90 at most, both ways
         np.testing.assert_allclose(estimate.x_hat, x, rtol=0, atol=1e-11)
