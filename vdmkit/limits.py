@@ -21,6 +21,7 @@ MAX_AT_ONCE = 1_000_000  # images: the indices of more, of 2,000 values each, do
 Gamma = Annotated[float, Ge(-MAX_GAMMA), Le(MAX_GAMMA)]
 LogSigma = Annotated[float, Ge(-MAX_GAMMA / 2), Le(MAX_GAMMA / 2)]  # log(sigma / alpha) = gamma / 2
 Sigma = Annotated[float, Ge(1e-6), Le(1e6)]  # sigma / alpha
+Beta = Annotated[float, Ge(1e-4), Le(60)]  # of an SDE, at one of its ends; gamma_1 is about the mean of both
 Width = Annotated[float, Ge(0.01), Le(100)]  # width of a density or a sigmoid in gamma
 DataScale = Annotated[float, Ge(1e-3), Le(1e3)]  # standard deviation of data that lie near [-1, 1]
 Share = Annotated[float, Ge(1e-6), Le(1)]

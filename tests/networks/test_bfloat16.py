@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A network that computes in bfloat16 multiplies in it, and sums, measures and remembers in float32."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import equinox as eqx
@@ -24,7 +23,6 @@ NETWORKS = {
     "small_unet": lambda: SmallUNet(SHAPE, 1, RANGE, KEY, channels=8),
     "vdm_unet": lambda: VDMUNet(SHAPE, 1, RANGE, KEY, channels=32, blocks=1, attention=True),
 }
-WIDE = {"reduce_sum", "reduce_max", "rsqrt", "sqrt", "exp", "sin", "cos", "div"}  # of statistics, softmax, features
 
 
 def model_of(network: Any) -> DiffusionModel:
@@ -32,18 +30,8 @@ def model_of(network: Any) -> DiffusionModel:
     return DiffusionModel(schedule=schedule, prediction=Eps(), network=network, shape=SHAPE, levels=17)
 
 
-def equations(jaxpr: Any) -> Iterator[Any]:
-    """Every operation of a program, those inside of others included."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for value in equation.params.values():
-            for inner in value if isinstance(value, list | tuple) else [value]:
-                inner = getattr(inner, "jaxpr", inner)
-                yield from equations(inner) if hasattr(inner, "eqns") else ()
-
-
 @pytest.mark.parametrize("name", NETWORKS)
-def test_products_are_in_bfloat16_and_statistics_in_float32(name):
+def test_products_are_in_bfloat16_and_statistics_in_float32(name, equations, wide):
     """A network would be no faster, or lose what bfloat16 has no digits for: sums, softmax, phases, its own output."""
     model = model_of(eqx.filter_eval_shape(NETWORKS[name]))
     arrays, static = eqx.partition(model, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
@@ -61,7 +49,7 @@ def test_products_are_in_bfloat16_and_statistics_in_float32(name):
     assert products[-1].outvars[0].aval.dtype == jnp.float32  # the last convolution
     for equation in found:
         types = [v.aval.dtype for v in equation.invars if hasattr(v.aval, "dtype")]
-        assert equation.primitive.name not in WIDE or jnp.bfloat16 not in types, equation
+        assert equation.primitive.name not in wide or jnp.bfloat16 not in types, equation
     assert program.out_avals[0].dtype == jnp.float32
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vdmkit.errors import CheckpointError
+from vdmkit.importers._misfits import misfits
 from vdmkit.networks import UNet
 
 
@@ -144,13 +145,8 @@ def _interleaved(array: Any, values: int) -> Any:
 
 def _check_fit(wanted: Mapping[str, Any], arrays: Mapping[str, Any], unused: Callable[[str], bool]) -> None:
     found = {name: np.shape(array) for name, array in arrays.items() if name in wanted or not unused(name)}
-    misfits = [
-        f"{name}: {found.get(name, 'nothing')} in the file, {wanted.get(name, 'nothing')} in the network"
-        for name in sorted(wanted.keys() | found.keys())
-        if wanted.get(name) != found.get(name)
-    ]
-    if misfits:
+    if differences := misfits(found, wanted, "network"):
         raise CheckpointError(
             "the arrays do not fit the network that the configuration describes. Check widths, depth, attention and "
-            f"labels. {len(misfits)} paths differ:\n  " + "\n  ".join(misfits)
+            f"labels. {differences}"
         )

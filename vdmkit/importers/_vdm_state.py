@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from vdmkit.errors import CheckpointError
+from vdmkit.importers._misfits import misfits
 from vdmkit.importers._vdm_names import official_parameters, parameters_of, with_official_parameters
 from vdmkit.importers.files import find_adam, flat_arrays, read_checkpoint, step_in
 from vdmkit.model import DiffusionModel
@@ -69,13 +70,8 @@ def check_fit(arrays: Mapping[str, Any], parameters: PyTree, where: str = "the f
     """Raises CheckpointError, with every path and shape that differs, unless the arrays are those of `parameters`."""
     wanted = {name: leaf.shape for name, leaf in official_parameters(parameters).items()}
     found = {name: np.shape(array) for name, array in arrays.items()}
-    misfits = [
-        f"{name}: {found.get(name, 'nothing')} in the file, {wanted.get(name, 'nothing')} in the model"
-        for name in sorted(wanted.keys() | found.keys())
-        if wanted.get(name) != found.get(name)
-    ]
-    if misfits:
+    if differences := misfits(found, wanted, "model"):
         raise CheckpointError(
             f"{where} does not fit the model that the config describes. Check depth, width, attention, "
-            f"Fourier features and gamma type. {len(misfits)} paths differ:\n  " + "\n  ".join(misfits)
+            f"Fourier features and gamma type. {differences}"
         )

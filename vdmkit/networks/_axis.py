@@ -10,13 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
 
-from vdmkit.limits import MAX_STEPS, Sigma
+from vdmkit.limits import MAX_STEPS, Beta, Sigma
 from vdmkit.noise import Tabulated
 from vdmkit.registry import define_kind, register
 from vdmkit.typing import Scalar
 
 Factor = Annotated[float, Ge(1e-3), Le(1e5)]
-Rate = Annotated[float, Ge(1e-4), Le(60)]
 
 
 class AbstractAxis(eqx.Module):
@@ -98,8 +97,8 @@ class SdeTimeAxis(AbstractAxis):
     def __init__(
         self,
         *,
-        beta_min: Rate = 0.1,
-        beta_max: Rate = 20.0,
+        beta_min: Beta = 0.1,
+        beta_max: Beta = 20.0,
         sde: Literal["vp", "sub_vp"] = "vp",
         factor: Factor = 999.0,
     ):

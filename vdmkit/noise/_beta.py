@@ -8,14 +8,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from annotated_types import Ge, Le, Lt
+from annotated_types import Ge, Lt
 from jaxtyping import Array
 
+from vdmkit.limits import Beta
 from vdmkit.noise._schedule import AbstractSchedule
 from vdmkit.registry import register
 from vdmkit.typing import Scalar
 
-Rate = Annotated[float, Ge(1e-4), Le(60)]  # gamma_1 is about the mean of both rates
 Start = Annotated[float, Ge(1e-8), Lt(1)]
 Time = TypeVar("Time", float, Array)
 
@@ -43,8 +43,8 @@ class LinearBeta(AbstractSchedule):
     def __init__(
         self,
         *,
-        beta_min: Rate = 0.1,
-        beta_max: Rate = 20.0,
+        beta_min: Beta = 0.1,
+        beta_max: Beta = 20.0,
         epsilon: Start = 1e-5,
     ):
         self.beta_min, self.beta_max, self.epsilon = beta_min, beta_max, epsilon
@@ -74,8 +74,8 @@ class SubVpLinearBeta(AbstractSchedule):
     def __init__(
         self,
         *,
-        beta_min: Rate = 0.1,
-        beta_max: Rate = 20.0,
+        beta_min: Beta = 0.1,
+        beta_max: Beta = 20.0,
         epsilon: Start = 1e-5,
     ):
         self.vp = LinearBeta(beta_min=beta_min, beta_max=beta_max, epsilon=epsilon)
