@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from vdmkit.denoiser import Estimate
+from vdmkit.errors import CheckpointError
+from vdmkit.importers._score_sde import ScoreSdeImporter
 from vdmkit.model import DiffusionModel
 from vdmkit.recipe import load_recipe
 from vdmkit.run import load_run
@@ -207,6 +209,15 @@ REFUSED = {
     "both": (lambda config: config["diffusion"].update(predict_xstart=True), "predict_xstart: True"),
     "channels": (lambda config: config["diffusion"].update(learn_sigma=False), "out_channels: 6, but 3 is expected"),
 }
+
+
+@pytest.mark.parametrize("key", ["sigma_min", "sigma_max"])
+def test_a_value_that_is_no_number_is_named(key):
+    """A model would be given another schedule than its own, or be refused for a value that nobody wrote."""
+    config = json.loads((NETWORKS / "score_sde-ncsnpp" / "config.json").read_text())
+    config["model"][key] = "a"
+    with pytest.raises(CheckpointError, match=f"{key}: 'a', but float is expected"):
+        ScoreSdeImporter().recipe(config)
 
 
 @pytest.mark.parametrize("name", REFUSED)

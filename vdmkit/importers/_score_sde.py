@@ -104,6 +104,8 @@ def _check_pairing(model: Config, *, is_ve: bool) -> None:
 def _vp(model: Config, sde: str) -> dict[str, Any]:
     settings = Settings(model, "the model of this configuration of Score-SDE")
     betas = {"beta_min": settings.of("beta_min", float, 0.1), "beta_max": settings.of("beta_max", float, 20.0)}
+    settings.ignore(*model)
+    settings.finish()
     return {"name": _SCHEDULES[sde], **betas}
 
 
@@ -114,4 +116,6 @@ def _ve(model: Config, unit: float) -> dict[str, Any]:
         "sigma_min": unit * settings.of("sigma_min", float, 0.01),
         "sigma_max": unit * settings.of("sigma_max", float, 50.0),
     }
+    settings.ignore(*model)
+    settings.finish()
     return {"name": "log_linear", **ends}
