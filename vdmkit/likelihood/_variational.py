@@ -184,7 +184,7 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         on_round: Callable[[], object] = lambda: None,
     ) -> Estimates:
         sums = {"prior": 0.0, "reconstruction": 0.0, "diffusion": 0.0}
-        numbers = (jnp.asarray([replicate, k]) for k in range(int(plan.draws)))
+        numbers = (np.asarray([replicate, k], np.int32) for k in range(int(plan.draws)))
         for of_draw in in_flight(_one_draw(model, plan, images, index, number, key) for number in numbers):
             sums = {name: total + np.asarray(of_draw[name], np.float64) for name, total in sums.items()}
             on_round()
