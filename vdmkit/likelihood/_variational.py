@@ -209,7 +209,12 @@ def _fewest(enough: Callable[[int], bool]) -> int:
 
 @eqx.filter_jit
 def _one_draw(
-    model: DiffusionModel, plan: BoundPlan, images: Array, index: Array, draw: Array, key: PRNGKeyArray
+    model: DiffusionModel,
+    plan: BoundPlan,
+    images: Array,
+    index: Array,
+    draw: Int[Array | np.ndarray, "2"],
+    key: PRNGKeyArray,
 ) -> dict[str, Array]:
     replicate, k = draw
 
