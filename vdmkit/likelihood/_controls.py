@@ -22,7 +22,7 @@ from scipy.linalg import eigh
 from vdmkit.data import Pixels
 from vdmkit.denoiser import Categorical
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import diffuse
+from vdmkit.noise import AbstractPath, diffuse
 from vdmkit.typing import Image, Scalar
 
 COUNT = 3
@@ -67,11 +67,21 @@ class Controls(eqx.Module):
 
         def loss(eps: Array) -> Scalar:
             z = diffuse(model.path, gamma, x, eps)
-            estimate = independent(jnp.zeros((*x.shape, independent.outputs), x.dtype), z, gamma, model.path)
-            return ((eps - estimate.eps_hat) ** 2).sum()
+            return ((eps - _eps_hat(independent, z, gamma, model.path)) ** 2).sum()
 
         free = jax.random.normal(key, (_FREE_DRAWS, *x.shape), x.dtype)
         return loss(eps) - jax.lax.map(loss, free).mean()
+
+
+def _eps_hat(independent: Categorical, z: Image, gamma: Scalar, path: AbstractPath) -> Image:
+    """Estimates row by row: the logits of whole images would be most of the memory of a pass."""
+
+    def of_row(row: tuple[Array, Array]) -> Array:
+        counts, z = (part[None] for part in row)
+        of_pixels = Categorical(counts, smoothing=independent.smoothing)
+        return of_pixels(jnp.zeros(counts.shape, z.dtype), z, gamma, path).eps_hat[0]
+
+    return jax.lax.map(of_row, (independent.level_counts, z))
 
 
 def fit_controls(model: DiffusionModel, pixels: Pixels) -> Controls:
