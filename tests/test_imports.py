@@ -33,6 +33,7 @@ ROOMS += [
     "training",
     "assembly",
     "speed",
+    "doctor",
     "memory",
     "study",
     "quality",

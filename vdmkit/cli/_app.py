@@ -22,6 +22,7 @@ from vdmkit.cli._convert import convert
 from vdmkit.cli._data import pack, verify
 from vdmkit.cli._decompress import decompress
 from vdmkit.cli._distributed import distributed, end, end_if_lost
+from vdmkit.cli._doctor import doctor
 from vdmkit.cli._evaluate import evaluate
 from vdmkit.cli._import import import_checkpoint
 from vdmkit.cli._inspect import inspect
@@ -60,6 +61,7 @@ app.command()(stoppable(inspect))
 app.command()(stoppable(convert, _NEW_FOLDER))
 app.command()(stoppable(check))
 app.command()(stoppable(bench))
+app.command()(stoppable(doctor))
 app.add_typer(data, name="data")
 app.command("import")(stoppable(import_checkpoint, _NEW_FOLDER))
 app.command("list")(stoppable(list_components))

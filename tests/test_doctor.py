@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vdmkit doctor` names what is wrong, and what to do."""
+
+import json
+
+import jax
+import pytest
+
+from vdmkit import doctor
+from vdmkit.doctor import cache_found, devices_found, plugins_found, product_found, training_found
+
+
+@pytest.mark.costly
+def test_an_installation_that_works_is_called_so(vdmkit_in, tmp_path):
+    """A user would look for a fault where there is none, or a script that asks for --json could not read it."""
+    result = vdmkit_in(tmp_path)("doctor", "--json")
+    found = {finding["name"]: finding for finding in json.loads(result.out)}
+    assert set(found) == {"software", "devices", "arithmetic", "training", "cache", "plugins"}
+    assert result.code == 0, result.out
+    assert jax.__version__ in found["software"]["found"]
+    assert "bits/dim" in found["training"]["found"]
+
+
+def test_a_gpu_that_jax_does_not_see_is_named(tmp_path, monkeypatch):
+    """A user with a GPU would train on the CPU, and blame vdmkit for its speed."""
+    monkeypatch.setattr(doctor, "_GPU", tmp_path)
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    assert devices_found().advice == "There is an NVIDIA GPU that JAX does not see. Install jax[cuda12]."
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert devices_found().advice == "There is an NVIDIA GPU, and JAX_PLATFORMS=cpu hides it. Unset it."
+
+
+def test_products_of_less_than_float32_are_found(monkeypatch):
+    """A device that multiplies in TF32 whatever it is told would pass, and likelihoods have its error."""
+    assert not product_found().advice
+    monkeypatch.setattr(doctor, "_precisely", lambda error: 1e-3)
+    assert product_found().advice.startswith("Likelihoods would have this error.")
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    """Every command would compile and decode everything again without a word."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("VDMKIT_CACHE", str(tmp_path / "file" / "cache"))
+    found = cache_found()
+    assert found.advice.startswith(f"{tmp_path / 'file'} may not be written: nothing is kept between commands.")
+    monkeypatch.setenv("VDMKIT_CACHE", str(tmp_path / "new"))
+    assert not cache_found().advice
+
+
+def test_a_plugin_that_does_not_load_is_named():
+    """A user would not know why a component of an installed package is missing."""
+    assert not plugins_found([], []).advice
+    assert plugins_found([], ["vdmkit-x"]).advice.startswith("vdmkit-x: cannot be loaded")
+
+
+def test_a_training_that_fails_is_a_finding(monkeypatch):
+    """The examination would end at a fault of the device, and say nothing of cache and plugins."""
+
+    def fails():
+        raise RuntimeError("no memory\nat all")
+
+    monkeypatch.setattr(doctor, "_losses_of_two_steps", fails)
+    assert "no memory" in training_found().found
+    assert training_found().advice
+    monkeypatch.setattr(doctor, "_losses_of_two_steps", lambda: [1.0, float("nan")])
+    assert training_found().advice == "The device computes wrong numbers."
