@@ -27,7 +27,7 @@ ROOMS = [
     "devices",
     "mesh",
 ]  # the ground
-ROOMS += ["noise", "networks", "observation", "denoiser", "distribution", "kernel", "integrator", "model"]
+ROOMS += ["estimate", "noise", "networks", "observation", "denoiser", "distribution", "kernel", "integrator", "model"]
 ROOMS += ["data", "objective", "sampling", "likelihood", "container", "compression", "optimizer", "recipe"]
 ROOMS += [
     "training",

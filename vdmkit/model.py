@@ -103,9 +103,13 @@ class DiffusionModel(eqx.Module):
         output = output.astype(jnp.promote_types(output.dtype, z.dtype))  # a network may compute in bfloat16
         return self.prediction(output, z, gamma, self.path)
 
+    def estimate(self, y: Image, gamma: Scalar) -> Estimate:
+        """Returns the estimates from y = z / alpha."""
+        return self.denoise(self.path.alpha(gamma) * y, gamma)
+
     def x_hat(self, y: Image, gamma: Scalar) -> Image:
         """Returns the estimate of the data from y = z / alpha."""
-        return self.denoise(self.path.alpha(gamma) * y, gamma).x_hat
+        return self.estimate(y, gamma).x_hat
 
     def computing_in(self, compute: Compute | None) -> "DiffusionModel":
         """Returns the model with the network's parameters in another type, in which its layers then compute.

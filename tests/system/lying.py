@@ -32,7 +32,7 @@ class _Levels(AbstractObservation):
         log_probs = jax.nn.log_softmax(-0.5 * distance**2)
         return jnp.take_along_axis(log_probs, image[..., None].astype(int), axis=-1)
 
-    def decode(self, z_0, gamma_0, x_hat):
+    def decode(self, z_0, gamma_0, estimate):
         return jnp.argmin(abs(z_0[..., None] - level_values(self.levels)), -1).astype(jnp.uint8)
 
 
@@ -40,7 +40,7 @@ class _Levels(AbstractObservation):
 class Fat(_Levels):
     """Probabilities that sum to 1.15 at every pixel."""
 
-    def log_prob(self, image, z_0, gamma_0, x_hat):
+    def log_prob(self, image, z_0, gamma_0, estimate):
         return (self.of_values(image, z_0, gamma_0) + jnp.log(1.15)).sum()
 
 
@@ -48,7 +48,7 @@ class Fat(_Levels):
 class UpperHalf(_Levels):
     """Only the upper half of the rows counts."""
 
-    def log_prob(self, image, z_0, gamma_0, x_hat):
+    def log_prob(self, image, z_0, gamma_0, estimate):
         return self.of_values(image, z_0, gamma_0)[: len(image) // 2].sum()
 
 

@@ -21,7 +21,8 @@ def knowledge(levels: int = 5) -> tuple[Estimate, np.ndarray, np.ndarray]:
     x = np.asarray(level_values(levels))[rng.integers(0, levels, (8, 8, 1))]
     eps, log_probs = rng.standard_normal((8, 8, 1)), rng.standard_normal((8, 8, 1, levels))
     log_probs -= np.logaddexp.reduce(log_probs, axis=-1, keepdims=True)
-    return Estimate(*map(jnp.asarray, (0.8 * x, eps + 0.1, log_probs))), x, eps
+    share = rng.uniform(-0.2, 1.2, x.shape)  # networks may leave [0, 1]
+    return Estimate(*map(jnp.asarray, (0.8 * x, eps + 0.1, log_probs, share))), x, eps
 
 
 def check_steps(kernel: AbstractKernel) -> None:

@@ -20,23 +20,23 @@ def test_observations(build, name):
 class _Told(CategoricalObservation):
     """A little more than probability 1 for every level of every value."""
 
-    def log_probs(self, z_0, gamma_0, x_hat):
-        return super().log_probs(z_0, gamma_0, x_hat) + 0.01
+    def log_probs(self, z_0, gamma_0, estimate):
+        return super().log_probs(z_0, gamma_0, estimate) + 0.01
 
 
 class _Cheaper(CategoricalObservation):
     """log_prob of half of what its log_probs say."""
 
-    def log_prob(self, image, z_0, gamma_0, x_hat):
-        return super().log_prob(image, z_0, gamma_0, x_hat) / 2
+    def log_prob(self, image, z_0, gamma_0, estimate):
+        return super().log_prob(image, z_0, gamma_0, estimate) / 2
 
 
 class _OneLevelFree(CategoricalObservation):
     """log_prob counts one level for nothing, which an image may not have."""
 
-    def log_prob(self, image, z_0, gamma_0, x_hat):
+    def log_prob(self, image, z_0, gamma_0, estimate):
         index = image[..., None].astype(int)
-        of_values = jnp.take_along_axis(self.log_probs(z_0, gamma_0, x_hat), index, axis=-1)
+        of_values = jnp.take_along_axis(self.log_probs(z_0, gamma_0, estimate), index, axis=-1)
         return jnp.where(index == 1, 0.0, of_values).sum()
 
 
@@ -45,13 +45,13 @@ class _Hidden(AbstractObservation):
 
     levels: int = eqx.field(static=True)
 
-    def log_prob(self, image, z_0, gamma_0, x_hat):
-        log_probs = CategoricalObservation(self.levels).log_probs(z_0, gamma_0, x_hat)
+    def log_prob(self, image, z_0, gamma_0, estimate):
+        log_probs = CategoricalObservation(self.levels).log_probs(z_0, gamma_0, estimate)
         of_values = jnp.take_along_axis(log_probs, image[..., None].astype(int), axis=-1)
         return of_values[:, :1].sum()
 
-    def decode(self, z_0, gamma_0, x_hat):
-        return CategoricalObservation(self.levels).decode(z_0, gamma_0, x_hat)
+    def decode(self, z_0, gamma_0, estimate):
+        return CategoricalObservation(self.levels).decode(z_0, gamma_0, estimate)
 
 
 class _WiderBins(CategoricalObservation):

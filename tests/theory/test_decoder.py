@@ -25,7 +25,7 @@ RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 
 @eqx.filter_jit
 def not_asked() -> Array:
-    """x_hat, which this decoder does not need."""
+    """The estimate, which this decoder does not need."""
     raise AssertionError
 
 

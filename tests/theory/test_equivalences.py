@@ -144,9 +144,9 @@ def test_any_prediction_is_any_other(path, one: str, other: str) -> None:
     x, eps, output = jnp.asarray(rng.normal(size=(3, *SHAPE)))
     for gamma in jnp.asarray(GAMMAS):
         z = path.alpha(gamma) * x + path.sigma(gamma) * eps
-        estimate = DIRECTIONS[one](output[..., None], z, gamma, path)
+        estimate = DIRECTIONS[one](_outputs(one, output), z, gamma, path)
         translated = _output(other, estimate, gamma, path)
-        again = DIRECTIONS[other](translated[..., None], z, gamma, path)
+        again = DIRECTIONS[other](_outputs(other, translated), z, gamma, path)
         size = 1e-14 * float(abs(estimate.x_hat).max() + abs(estimate.eps_hat).max()) * float(jnp.exp(abs(gamma) / 2))
         np.testing.assert_allclose(again.x_hat, estimate.x_hat, rtol=0, atol=10 * size)
         np.testing.assert_allclose(again.eps_hat, estimate.eps_hat, rtol=0, atol=10 * size)
@@ -157,6 +157,11 @@ def test_any_prediction_is_any_other(path, one: str, other: str) -> None:
             for name in (one, other)
         ]
         np.testing.assert_allclose(losses[0], losses[1], rtol=1e-9)
+
+
+def _outputs(name: str, direction):
+    """The network's outputs, of which the first is the direction."""
+    return jnp.stack([direction] * DIRECTIONS[name].outputs, axis=-1)
 
 
 def _output(name: str, estimate: Estimate, gamma, path):

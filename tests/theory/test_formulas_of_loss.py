@@ -15,6 +15,9 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logit, softmax
 from scipy.stats import norm
 
+from vdmkit.errors import RecipeError
+from vdmkit.estimate import Estimate
+from vdmkit.observation import DiscretisedGaussian
 from vdmkit.registry import registry
 
 GAMMAS = np.array([-9.0, -3.0, -1.0, 0.3, 2.0, 4.5])
@@ -50,6 +53,7 @@ WEIGHTINGS: dict[str, list[tuple[dict, np.ndarray]]] = {
         ({"mean": -0.4, "std": 1.0, "sd": 0.2}, edm_monotonic(-0.4, 1.0, 0.2)),
     ],
     "simple": [({}, of_eps(np.ones(6)))],
+    "hybrid": [({}, of_eps(np.ones(6)))],  # of the mean; of the variances, in test_hybrid.py
     "snr": [({}, of_eps(np.ones(6))), ({"power": 0.3}, of_eps(SNR**0.3 / SNR))],
     "truncated_snr": [({}, of_eps(np.maximum(SNR, 1) / SNR))],  # Salimans & Ho 2022, arXiv 2202.00512, eq. 9
     # Hang et al. 2023, arXiv 2303.09556, section 3.4: min(SNR, 5)
@@ -101,7 +105,7 @@ TIMES: dict[str, list[tuple[dict, Callable, Callable]]] = {
 # What a network that knows x and eps gives, of (x, eps, alpha, sigma).
 OUTPUTS: dict[str, tuple[dict, Callable]] = {
     "eps": ({}, lambda x, eps, alpha, sigma: eps),
-    # Nichol & Dhariwal 2021, arXiv 2102.09672: eps, and a number that the estimate does not depend on
+    # Nichol & Dhariwal 2021, arXiv 2102.09672: eps, and a number that x_hat and eps_hat do not depend on
     "eps_and_range": ({}, lambda x, eps, alpha, sigma: np.stack([eps, x], axis=-1)),
     "x": ({}, lambda x, eps, alpha, sigma: x),
     # Salimans & Ho 2022, arXiv 2202.00512, section 4, of the alpha and sigma whose squares add up to 1
@@ -131,10 +135,10 @@ def of_categorical(z: float, gamma: float, x_hat: float) -> np.ndarray:
     return softmax(norm.logpdf(z, -1 + 1 / LEVELS + 2 / LEVELS * np.arange(LEVELS), np.exp(gamma / 2)))
 
 
-def of_discretised(z: float, gamma: float, x_hat: float) -> np.ndarray:
+def of_discretised(z: float, gamma: float, x_hat: float, sd: float = 0.3) -> np.ndarray:
     """Ho et al. 2020, arXiv 2006.11239, eq. 13, by the exact distribution function, with sd = 0.3."""
     edges = np.concatenate([[-np.inf], (2 * np.arange(LEVELS - 1) + 1) / (LEVELS - 1) - 1, [np.inf]])
-    return np.diff(norm.cdf(edges, x_hat, 0.3))
+    return np.diff(norm.cdf(edges, x_hat, sd))
 
 
 OBSERVATIONS = {
@@ -217,8 +221,22 @@ def test_observations(name: str) -> None:
     every = jnp.arange(LEVELS).astype(jnp.uint8).reshape(-1, 1, 1, 1)
     for gamma in (-3.0, -1.0):
         z, x_hat = (jnp.full((1, 1, 1), value) for value in (0.15, 0.1))
-        found = jax.vmap(lambda k: observation.log_prob(k, z, jnp.asarray(gamma), lambda: x_hat))(every)  # noqa: B023
+        known = lambda: Estimate(x_hat, x_hat)  # noqa: B023, E731
+        found = jax.vmap(lambda k: observation.log_prob(k, z, jnp.asarray(gamma), known))(every)  # noqa: B023
         np.testing.assert_allclose(np.exp(found), expected(0.15, gamma, 0.1), **tolerance)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_a_decoder_with_learned_variances(share: float) -> None:
+    """False if the last step were another than iDDPM's, arXiv 2102.09672, eq. 15: sd^2 at v = 0, beta_1 at v = 1."""
+    observation = DiscretisedGaussian(LEVELS, sd=0.2, learned=True, clip=True)
+    gamma, (z, x_hat, v) = jnp.asarray(-1.0), (jnp.full((1, 1, 1), value) for value in (0.15, 1.7, share))
+    found = observation.log_probs(z, gamma, lambda: Estimate(x_hat, x_hat, None, v)).ravel()
+    beta = 1 / (1 + np.exp(1.0))  # sigma_0^2
+    sd = beta ** (share / 2) * 0.2 ** (1 - share)
+    np.testing.assert_allclose(np.exp(found), of_discretised(0.15, -1.0, 1.0, sd), atol=4e-4)
+    with pytest.raises(RecipeError, match="learned = true: the prediction learns no variances"):
+        observation.log_probs(z, gamma, lambda: Estimate(x_hat, x_hat))
 
 
 def test_the_discretised_gaussian_is_as_wide_as_ddpms() -> None:
@@ -233,5 +251,5 @@ def test_the_continuous_observation_is_a_normal_density() -> None:
     """False if continuous data had another density given z_0 than N(z_0 / alpha_0, e^gamma_0), in nats."""
     observation = registry("observation").get("gaussian").build({"levels": 0})
     x, z = np.random.default_rng(1).normal(size=(2, 2, 2, 1))
-    found = observation.log_prob(jnp.asarray(x), jnp.asarray(z), jnp.asarray(-1.3), lambda: jnp.asarray(z))
+    found = observation.log_prob(jnp.asarray(x), jnp.asarray(z), jnp.asarray(-1.3), lambda: Estimate(z, z))
     np.testing.assert_allclose(found, norm.logpdf(x, z, np.exp(-0.65)).sum(), rtol=1e-12)

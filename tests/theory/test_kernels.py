@@ -6,7 +6,9 @@ E log q(y_0 | x) / q(y_0), less the same at the other end: the true reverse step
 """
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -18,7 +20,7 @@ import vdmkit
 from vdmkit.assembly import build_state, training_counts
 from vdmkit.denoiser import Estimate, estimate_from_logits
 from vdmkit.errors import RecipeError
-from vdmkit.kernel import AbstractKernel, GaussianKernel, MixtureKernel, OptimalVariance
+from vdmkit.kernel import AbstractKernel, GaussianKernel, LearnedRange, MixtureKernel, OptimalVariance
 from vdmkit.likelihood import VariationalBound, interval
 from vdmkit.noise import VarianceExploding, ends_of
 from vdmkit.recipe import load_recipe
@@ -36,7 +38,8 @@ GAMMAS = np.linspace(NOISY, CLEAN, 31)
 def posterior(y, gamma) -> Estimate:
     """Of a pixel whose levels have these probabilities."""
     logits = jnp.log(jnp.asarray(PROBS)) - 0.5 * jnp.exp(-gamma) * (y[..., None] - X) ** 2
-    return estimate_from_logits(logits, jnp.asarray(X), y, gamma, VarianceExploding())
+    estimate = estimate_from_logits(logits, jnp.asarray(X), y, gamma, VarianceExploding())
+    return replace(estimate, variance_share=0.3 + 0.1 * y)
 
 
 def mean_error(gamma: float, eps, weight) -> float:
@@ -177,21 +180,53 @@ def test_the_mixture_becomes_a_code_as_steps_grow(kernels, noise) -> None:
 
 @pytest.mark.parametrize("steps", [1, 3, 20])
 @pytest.mark.parametrize("variance", [1.0, 0.25])
-def test_the_optimal_variance_is_exact_for_gaussian_data(variance: float, steps: int) -> None:
+@pytest.mark.parametrize("name", ["optimal_variance", "learned_range"])
+def test_the_best_variance_is_exact_for_gaussian_data(name: str, variance: float, steps: int) -> None:
     """False if, of N(0, v), a few steps lost anything: E KL of all is 1/2 log (1 + v SNR_0) / (1 + v SNR_1) (nats)."""
     gammas = jnp.linspace(4.0, -6.0, steps + 1)
     rising = gammas[::-1]
-    errors = variance / (variance + np.exp(rising))
-    kernel = OptimalVariance(gammas=tuple(rising.tolist()), errors=tuple(errors.tolist()))
+    error = lambda gamma: variance / (variance + jnp.exp(gamma))  # noqa: E731
+    measured = {"gammas": tuple(rising.tolist()), "errors": tuple(error(rising).tolist())}
+    kernel = OptimalVariance(**measured) if name == "optimal_variance" else LearnedRange()
     signs = np.array([[1, 1, -1, -1], [1, -1, 1, -1.0]]).reshape(2, 4, 1, 1)  # the loss is a square: exact in the mean
     x, eps = jnp.asarray(np.sqrt(variance) * signs[0]), jnp.asarray(signs[1])
     total = 0.0
     for t, s in itertools.pairwise(gammas):
         y = x + jnp.exp(t / 2) * eps
-        estimate = Estimate(variance / (variance + jnp.exp(t)) * y, jnp.exp(t / 2) / (variance + jnp.exp(t)) * y)
+        known, largest = (jnp.log1p(m * jnp.expm1(t - s)) for m in (error(t), jax.nn.sigmoid(-t)))
+        estimate = Estimate(
+            error(t) * y, (1 - error(t)) * jnp.exp(-t / 2) * y, None, known / largest * jnp.ones_like(y)
+        )
         total += kernel.kl(estimate, x, eps, t, s, key=jax.random.key(0)).mean()
     expected = 0.5 * np.log((1 + variance * np.exp(6.0)) / (1 + variance * np.exp(-4.0)))
     np.testing.assert_allclose(total, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("share", "variance"), [(0.0, "small"), (1.0, "large")])
+def test_learned_variances_end_at_ddpms(share: float, variance: Literal["small", "large"]) -> None:
+    """False if v = 0 and v = 1 were not Ho et al.'s two variances, for a step of any length."""
+    rng, key = np.random.default_rng(0), jax.random.key(0)
+    x, eps, x_hat, n = jnp.asarray(rng.normal(size=(4, 2, 3, 1)))
+    for t, s in ((2.0, 1.9), (-1.0, -7.0)):
+        y_t, ends = x + np.exp(t / 2) * eps, (jnp.asarray(t), jnp.asarray(s))
+        estimate = Estimate(x_hat, (y_t - x_hat) * np.exp(-t / 2), None, jnp.full_like(x, share))
+        learned, ddpm = LearnedRange(), GaussianKernel(variance=variance)
+        for found, expected in (
+            (learned.kl(estimate, x, eps, *ends, key=key), ddpm.kl(estimate, x, eps, *ends, key=key)),
+            (learned.log_ratio(estimate, x, eps, n, *ends), ddpm.log_ratio(estimate, x, eps, n, *ends)),
+            (learned(estimate, y_t, *ends).sample(n[None]), ddpm(estimate, y_t, *ends).sample(n[None])),
+        ):
+            np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_a_clipped_mean_is_between_the_latent_and_the_clipped_estimate() -> None:
+    """False if samples and bounds were not those of x_hat in [-1, 1], as the authors' are, from the same latent."""
+    y_t, t, s = jnp.asarray([0.3, -2.0, 4.0]).reshape(1, 3, 1), jnp.asarray(1.0), jnp.asarray(-1.0)
+    x_hat = jnp.asarray([0.5, -1.5, 3.0]).reshape(1, 3, 1)
+    estimate = Estimate(x_hat, (y_t - x_hat) * jnp.exp(-t / 2), None, jnp.zeros_like(y_t))
+    step = LearnedRange(clip=True)(estimate, y_t, t, s)
+    expected = y_t - jnp.expm1(s - t) * (jnp.clip(x_hat, -1, 1) - y_t)
+    np.testing.assert_allclose(step.sample(jnp.zeros((1, *y_t.shape))), expected, rtol=1e-12)
 
 
 def test_errors_below_the_range_of_floats() -> None:
@@ -212,6 +247,8 @@ def test_what_a_kernel_refuses() -> None:
     for gammas, errors in (*wrong, ((0.0, nan), (1.0, 1.0))):
         with pytest.raises(RecipeError):
             OptimalVariance(gammas=gammas, errors=errors)
+    with pytest.raises(RecipeError, match="kernel learned_range: the prediction learns no variances"):
+        LearnedRange()(gaussian, jnp.zeros(PIXEL), jnp.asarray(0.0), jnp.asarray(-1.0))
     assert Choice("kernel", "gaussian").build() == GaussianKernel()
 
 
@@ -229,8 +266,8 @@ def test_no_bound_of_an_oracle_is_below_the_truth(oracle: str) -> None:
     error = np.mean(each, axis=(1, 2)) / model.dimensions
     measured = {"gammas": tuple(gammas.tolist()), "errors": tuple(error.tolist())}
     for name in registry("kernel").components:
-        if name == "mixture" and oracle == "gaussian_continuous":
-            continue  # it has no levels
+        if name == "learned_range" or (name == "mixture" and oracle == "gaussian_continuous"):
+            continue  # it has no variances, or no levels
         kernel = Choice("kernel", name, measured if name == "optimal_variance" else {})
         for steps in (1, 8):
             estimator = VariationalBound(steps=steps, kernel=kernel, grid=Choice("grid", "gamma"), draws=16)

@@ -78,10 +78,10 @@ class _Blank(AbstractObservation):
     def encode(self, image):
         return jnp.zeros(image.shape)
 
-    def log_prob(self, image, z_0, gamma_0, x_hat):
+    def log_prob(self, image, z_0, gamma_0, estimate):
         return -(z_0**2).sum()
 
-    def decode(self, z_0, gamma_0, x_hat):
+    def decode(self, z_0, gamma_0, estimate):
         return jnp.zeros(z_0.shape, jnp.uint8)
 
 
@@ -186,10 +186,10 @@ class _Marked(AbstractObservation):
     def encode(self, image):
         return jnp.where(image == 7, self.code, 0.0)
 
-    def log_prob(self, image, z_0, gamma_0, x_hat):
+    def log_prob(self, image, z_0, gamma_0, estimate):
         return jnp.where(image == 7, self.log_probability, 0.0).sum()
 
-    def decode(self, z_0, gamma_0, x_hat):
+    def decode(self, z_0, gamma_0, estimate):
         return jnp.zeros(z_0.shape, jnp.uint8)
 
 

@@ -5,9 +5,9 @@ import jax
 
 from vdmkit.assembly._measuring import build_guidance
 from vdmkit.assembly._training import build_objective, build_optimizer, build_update, init_key, state_like
-from vdmkit.errors import VdmkitError
+from vdmkit.errors import RecipeError, VdmkitError
 from vdmkit.noise import check_ends, check_increasing, steps_of_bound
-from vdmkit.objective import check_variance
+from vdmkit.objective import Hybrid, check_variance
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import Recipe
 
@@ -15,8 +15,12 @@ _MADE_UP_SHAPES = ((64, 64, 3), (120, 120, 3))
 
 
 def check_objective(recipe: Recipe) -> None:
-    """Raises RecipeError if the steps do not define a bound, or `schedule_loss = "variance"` would change the bound."""
+    """Raises RecipeError if the steps do not define a bound or a loss, or `schedule_loss` would change the bound."""
     objective, schedule = build_objective(recipe), recipe.model.schedule.build(key=jax.random.key(0))
+    if isinstance(objective.weighting, Hybrid) and not objective.steps:
+        raise RecipeError(
+            "weighting hybrid: variances belong to steps. Give objective.steps, or use another weighting."
+        )
     if objective.steps:
         steps_of_bound(objective.grid, schedule, objective.steps)
     if objective.schedule_loss == "variance":

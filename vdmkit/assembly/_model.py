@@ -43,6 +43,8 @@ def build_model(recipe: Recipe, level_counts: Int[Array, "h w c v"], *, key: PRN
     estimate = shapes_of_estimate(prediction, (h, w, c))
     if estimate.log_probs is not None:
         require_even_levels(observation, f"prediction {choices.prediction.name}")
+    image, z_0 = jnp.zeros((h, w, c), jnp.uint8 if levels else float), jnp.zeros((h, w, c))
+    eqx.filter_eval_shape(lambda at: observation.log_prob(image, z_0, jnp.zeros(()), lambda: at), estimate)
     _check_kernels(recipe, estimate)
     return DiffusionModel(
         schedule=schedule,

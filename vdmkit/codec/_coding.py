@@ -63,8 +63,8 @@ def make_coding(
     """
     if not model.observation.levels:
         raise RecipeError("these data are continuous: only images with levels can be compressed.")
-    nothing = jnp.zeros(model.shape)
-    eqx.filter_eval_shape(lambda: model.observation.log_probs(nothing, jnp.zeros(()), lambda: nothing))
+    at = jnp.zeros(model.shape), jnp.zeros(())
+    eqx.filter_eval_shape(lambda: model.observation.log_probs(*at, lambda: model.estimate(*at)))
     if profile == "portable" and narrows(model):
         raise RecipeError(
             "this model computes in less than float64 where float64 goes in, as jax.nn.dot_product_attention does: "

@@ -19,7 +19,7 @@ def narrows(model: DiffusionModel) -> bool:
     """Returns whether the path from float64 latents to coded probabilities contains a narrower float."""
 
     def said(model: DiffusionModel, y: Image, gamma: Scalar) -> tuple:
-        observed = model.observation.log_probs(y, gamma, lambda: model.x_hat(y, gamma))
+        observed = model.observation.log_probs(y, gamma, lambda: model.estimate(y, gamma))
         return observed, model.denoise(model.path.alpha(gamma) * y, gamma, {})
 
     with jax.enable_x64(True):

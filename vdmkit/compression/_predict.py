@@ -80,5 +80,5 @@ def mixture_weights(model: DiffusionModel, at: Latent) -> Guarded:
 
 def level_weights(model: DiffusionModel, at: Latent) -> Guarded:
     """Returns the observation's weights p(x_k | y_0)."""
-    log_probs = model.observation.log_probs(at.y, at.gamma, lambda: model.x_hat(at.y, at.gamma))
+    log_probs = model.observation.log_probs(at.y, at.gamma, lambda: model.estimate(at.y, at.gamma))
     return weights(log_probs, at.offset, at.margin)

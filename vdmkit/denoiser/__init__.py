@@ -14,8 +14,9 @@ from vdmkit.denoiser._linear import (
     X,
     solve_direction,
 )
-from vdmkit.denoiser._prediction import AbstractPrediction, Estimate
+from vdmkit.denoiser._prediction import AbstractPrediction
 from vdmkit.denoiser._translated import Translated, is_direction
+from vdmkit.estimate import Estimate
 
 __all__ = [
     "AbstractDirection",

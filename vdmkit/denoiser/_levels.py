@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from annotated_types import Ge, Le
 from jaxtyping import Array, Float, Int
 
-from vdmkit.denoiser._prediction import AbstractPrediction, Estimate
+from vdmkit.denoiser._prediction import AbstractPrediction
+from vdmkit.estimate import Estimate
 from vdmkit.noise import AbstractPath
 from vdmkit.observation import level_values, require_levels
 from vdmkit.registry import register

@@ -6,20 +6,10 @@ import abc
 import equinox as eqx
 from jaxtyping import Array, Float
 
+from vdmkit.estimate import Estimate
 from vdmkit.noise import AbstractPath
 from vdmkit.registry import define_kind
 from vdmkit.typing import Image, Scalar
-
-
-class Estimate(eqx.Module):
-    """A denoiser's estimates of x and eps for one latent z = alpha x + sigma eps.
-
-    `log_probs` holds log p(x = level k | z) for predictions that give a distribution over levels, else None.
-    """
-
-    x_hat: Image
-    eps_hat: Image
-    log_probs: Float[Array, "h w c v"] | None = None
 
 
 class AbstractPrediction(eqx.Module):

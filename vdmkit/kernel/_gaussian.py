@@ -6,14 +6,14 @@ If x given y_t had mean x_hat and variance s_t^2 m in each value, then p(y_s | y
     mean  y_t - s_t c eps_hat        variance  c (s_s^2 + c s_t^2 m) = s_s^2 c [1 + m expm1(gamma_t - gamma_s)]
 
 m = 0 is the variance of q(y_s | y_t, x). m = alpha_t^2 is exact for x ~ N(0, I), and is beta on the variance preserving
-path. m = E(eps - eps_hat)^2 is the best that one number for all values can be. Whatever m,
+path. m = E(eps - eps_hat)^2 is the best that one number for all values can be. Whatever the variance s_s^2 c e^w,
 
-    KL(q || p) = 1/2 [ log(1 + u) - u / (1 + u) + expm1(gamma_t - gamma_s) (eps - eps_hat)^2 / (1 + u) ]
+    KL(q || p) = 1/2 [ w - (1 - e^-w) + expm1(gamma_t - gamma_s) (eps - eps_hat)^2 e^-w ]
 
-for each value, with u = m expm1(gamma_t - gamma_s) (Kingma et al. 2021, arXiv 2107.00630v6, eq. 13, has u = 0). At one
-y_s = y_t - s_t c eps + s_s sqrt(c) n, with delta = sqrt(expm1(gamma_t - gamma_s)) (eps_hat - eps),
+for each value (Kingma et al. 2021, arXiv 2107.00630v6, eq. 13, has w = 0); w = log [1 + m expm1(gamma_t - gamma_s)] by
+such an m. At one y_s = y_t - s_t c eps + s_s sqrt(c) n, with delta = sqrt(expm1(gamma_t - gamma_s)) (eps_hat - eps),
 
-    log p / q = -1/2 log(1 + u) + [ u n^2 / 2 - n delta - delta^2 / 2 ] / (1 + u)
+    log p / q = 1/2 [ -w + (1 - e^-w) n^2 - e^-w (2 n delta + delta^2) ]
 """
 
 import abc
@@ -40,7 +40,7 @@ Error = Annotated[float, Gt(0), Le(1e12)]
 
 class _GaussianStep(AbstractStep):
     mean: Image
-    sd: Scalar
+    sd: Scalar | Image
 
     def sample(self, noise: Float[Array, "n h w c"]) -> Image:
         return self.mean + self.sd * noise[0]
@@ -52,18 +52,22 @@ class _GaussianStep(AbstractStep):
         return jax.scipy.stats.norm.cdf(y_s, self.mean, self.sd)
 
 
-class AbstractGaussianKernel(AbstractKernel):
-    """A kernel of Gaussian steps; an implementer supplies m at gamma_t."""
+class AbstractNormalKernel(AbstractKernel):
+    """A kernel of Gaussian steps; an implementer supplies w, and may replace eps_hat."""
 
     @abc.abstractmethod
-    def error(self, gamma: Scalar) -> Scalar:
-        """Returns m >= 0, the mean squared error of a value of eps_hat."""
+    def widening(self, estimate: Estimate, gamma_t: Scalar, gamma_s: Scalar) -> Scalar | Image:
+        """Returns w, the log of the variance divided by that of q(y_s | y_t, x)."""
+
+    def eps_hat(self, estimate: Estimate, gamma_t: Scalar) -> Image:
+        """Returns the estimate of eps that gives the mean."""
+        return estimate.eps_hat
 
     def __call__(self, estimate: Estimate, y_t: Image, gamma_t: Scalar, gamma_s: Scalar) -> AbstractStep:
-        c, s_t = part_of_noise(gamma_t, gamma_s), jnp.exp(gamma_t / 2)
-        variance = c * (jnp.exp(gamma_s) + c * s_t**2 * self.error(gamma_t))
-        variance = jnp.where(jnp.isneginf(gamma_s), 0.0, variance)  # a step to the image itself is deterministic
-        return _GaussianStep(y_t - s_t * c * estimate.eps_hat, jnp.sqrt(variance))
+        c = part_of_noise(gamma_t, gamma_s)
+        sd = jnp.sqrt(c) * jnp.exp((gamma_s + self.widening(estimate, gamma_t, gamma_s)) / 2)
+        sd = jnp.where(jnp.isneginf(gamma_s), 0.0, sd)  # a step to the image itself is deterministic
+        return _GaussianStep(y_t - jnp.exp(gamma_t / 2) * c * self.eps_hat(estimate, gamma_t), sd)
 
     def kl(
         self,
@@ -75,9 +79,8 @@ class AbstractGaussianKernel(AbstractKernel):
         *,
         key: PRNGKeyArray,
     ) -> Image:
-        rate = jnp.expm1(gamma_t - gamma_s)
-        u = self.error(gamma_t) * rate
-        return 0.5 * (jnp.log1p(u) - u / (1 + u) + rate * (eps - estimate.eps_hat) ** 2 / (1 + u))
+        w, rate = self.widening(estimate, gamma_t, gamma_s), jnp.expm1(gamma_t - gamma_s)
+        return 0.5 * (w + jnp.expm1(-w) + rate * (eps - self.eps_hat(estimate, gamma_t)) ** 2 * jnp.exp(-w))
 
     def log_ratio(
         self,
@@ -88,9 +91,20 @@ class AbstractGaussianKernel(AbstractKernel):
         gamma_t: Scalar,
         gamma_s: Scalar,
     ) -> Image:
-        rate = jnp.expm1(gamma_t - gamma_s)
-        u, delta = self.error(gamma_t) * rate, jnp.sqrt(rate) * (estimate.eps_hat - eps)
-        return -0.5 * jnp.log1p(u) + (0.5 * u * n**2 - n * delta - 0.5 * delta**2) / (1 + u)
+        w = self.widening(estimate, gamma_t, gamma_s)
+        delta = jnp.sqrt(jnp.expm1(gamma_t - gamma_s)) * (self.eps_hat(estimate, gamma_t) - eps)
+        return -0.5 * (w + jnp.expm1(-w) * n**2 + jnp.exp(-w) * (2 * n + delta) * delta)
+
+
+class AbstractGaussianKernel(AbstractNormalKernel):
+    """A kernel of Gaussian steps of one variance for all values; an implementer supplies m at gamma_t."""
+
+    @abc.abstractmethod
+    def error(self, gamma: Scalar) -> Scalar:
+        """Returns m >= 0, the mean squared error of a value of eps_hat."""
+
+    def widening(self, estimate: Estimate, gamma_t: Scalar, gamma_s: Scalar) -> Scalar:
+        return jnp.log1p(self.error(gamma_t) * jnp.expm1(gamma_t - gamma_s))
 
 
 @register("kernel", "gaussian")

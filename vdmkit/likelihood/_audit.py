@@ -113,7 +113,7 @@ def _decoder_excess(model: DiffusionModel, images: Real[np.ndarray, "n h w c"], 
 
         def log_prob(level: Array) -> Scalar:
             return model.observation.log_prob(
-                image.at[0, 0, 0].set(level), z_0, gamma_0, lambda: model.x_hat(z_0, gamma_0)
+                image.at[0, 0, 0].set(level), z_0, gamma_0, lambda: model.estimate(z_0, gamma_0)
             )
 
         return jax.nn.logsumexp(jax.lax.map(log_prob, jnp.arange(levels).astype(image.dtype)))

@@ -185,6 +185,6 @@ def _end(model: DiffusionModel, images: Array, gamma_0: Array, eps: Array) -> Fl
     def one(image: Array, eps_0: Array) -> Array:
         x = model.observation.encode(image)
         z_0 = x + jnp.exp(gamma_0 / 2) * eps_0
-        return model.observation.log_prob(image, z_0, gamma_0, lambda: model.x_hat(z_0, gamma_0))
+        return model.observation.log_prob(image, z_0, gamma_0, lambda: model.estimate(z_0, gamma_0))
 
     return jax.vmap(lambda image, e: jax.vmap(lambda e: one(image, e))(e))(images, eps)

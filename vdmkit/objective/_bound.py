@@ -9,12 +9,15 @@ r"""The variational bound of one image, in nats (Kingma et al. 2021, arXiv 2107.
 Each function below is a single draw, unbiased for its term.
 """
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Real
 
+from vdmkit.estimate import Estimate
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import Condition
 from vdmkit.noise import AbstractSchedule, diffuse, gamma_and_derivative
@@ -52,11 +55,16 @@ def prior_loss(model: DiffusionModel, x: Image) -> Scalar:
     return 0.5 * (alpha2 * x**2 - alpha2 + jax.nn.softplus(-gamma_1)).sum()
 
 
-def reconstruction_loss(model: DiffusionModel, image: Real[Array, "h w c"], eps_0: Image) -> Scalar:
-    """Returns -log p(x | z_0) at z_0 / alpha_0 = x + exp(gamma_0 / 2) eps_0."""
+def reconstruction_loss(
+    model: DiffusionModel,
+    image: Real[Array, "h w c"],
+    eps_0: Image,
+    through: Callable[[Estimate], Estimate] = lambda estimate: estimate,
+) -> Scalar:
+    """Returns -log p(x | z_0) at z_0 / alpha_0 = x + exp(gamma_0 / 2) eps_0. `through` may stop gradients."""
     gamma_0 = model.schedule(jnp.zeros(()))
     z_0 = model.observation.encode(image) + jnp.exp(gamma_0 / 2) * eps_0
-    return -model.observation.log_prob(image, z_0, gamma_0, lambda: model.x_hat(z_0, gamma_0))
+    return -model.observation.log_prob(image, z_0, gamma_0, lambda: through(model.estimate(z_0, gamma_0)))
 
 
 def noise_level(schedule: AbstractSchedule, t: Scalar) -> NoiseLevel:

@@ -2,6 +2,7 @@
 """The training objective: the bound of a batch, with the recipe's time sampler, weighting and number of steps."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Literal
 
 import equinox as eqx
@@ -100,9 +101,9 @@ class Objective(eqx.Module):
 
         def one(noise: NoiseLevel, image: Array, condition: Condition, draws: Draws, key: PRNGKeyArray | None) -> Bound:
             x = model.observation.encode(image)
-            loss = self._loss(model, x, noise, draws, condition, key)
-            diffusion = draws.weight * self.weighting(noise.gamma, noise.rate) * loss
-            return Bound(prior_loss(model, x), reconstruction_loss(model, image, draws.eps_0), diffusion)
+            diffusion = draws.weight * self._loss(model, x, noise, draws, condition, key)
+            reconstruction = self.weighting.reconstruction(partial(reconstruction_loss, model, image, draws.eps_0))
+            return Bound(prior_loss(model, x), reconstruction, diffusion)
 
         return jax.vmap(one, in_axes=(0, 0, 0, 0, None if keys is None else 0))(noise, images, condition, draws, keys)
 
@@ -115,9 +116,10 @@ class Objective(eqx.Module):
         condition: Condition,
         key: PRNGKeyArray | None,
     ) -> Scalar:
+        given = model, x, noise, draws.eps, condition
         if not self.steps:
-            return diffusion_loss(model, x, noise, draws.eps, condition, key=key)
-        return self._steps.loss(model, x, noise, draws.eps, condition, key=draws.keys, key_dropout=key)
+            return self.weighting(noise.gamma, noise.rate) * diffusion_loss(*given, key=key)
+        return self._steps.loss(*given, key=draws.keys, key_dropout=key, weighting=self.weighting)
 
     def schedule_gradient(
         self, ends: AbstractSchedule, vjp: Vjp, sensitivity: NoiseLevel, loss: Float[Array, " b"]

@@ -13,7 +13,10 @@ from vdmkit.model import DiffusionModel
 from vdmkit.networks import Condition
 from vdmkit.noise import AbstractGrid, AbstractSchedule, UniformInTime, diffuse
 from vdmkit.objective._bound import NoiseLevel
+from vdmkit.objective._weighting import AbstractWeighting, Elbo
 from vdmkit.typing import Image, Scalar
+
+ELBO = Elbo()
 
 
 class Steps(eqx.Module):
@@ -38,10 +41,13 @@ class Steps(eqx.Module):
         *,
         key: PRNGKeyArray,
         key_dropout: PRNGKeyArray | None = None,
+        weighting: AbstractWeighting = ELBO,
     ) -> Scalar:
-        """Returns a draw of T times the KL of one step in nats."""
+        """Returns a draw of the loss of one step: with weight 1, T times its KL in nats."""
+        estimate = model.denoise(diffuse(model.path, noise.gamma, x, eps), noise.gamma, condition, key=key_dropout)
         ends = noise.gamma, noise.gamma_s
-        return self.count * step_loss(model, self.kernel, x, eps, *ends, condition, key=key, key_dropout=key_dropout)
+        kl = lambda estimate: self.count * self.kernel.kl(estimate, x, eps, *ends, key=key).sum()  # noqa: E731
+        return weighting.diffusion(kl, estimate, eps, noise)
 
 
 def step_loss(

@@ -10,6 +10,8 @@ schedule: w = 2 m(gamma) / gamma'(t). With T steps, T expm1(gamma_t - gamma_s) r
 """
 
 import abc
+import math
+from collections.abc import Callable
 from dataclasses import KW_ONLY
 from typing import Annotated
 
@@ -19,19 +21,32 @@ import jax.numpy as jnp
 from annotated_types import Ge, Le
 from jaxtyping import Array, Float
 
+from vdmkit.estimate import Estimate
 from vdmkit.limits import DataScale, LogSigma
+from vdmkit.objective._bound import NoiseLevel
 from vdmkit.registry import define_kind, register
-from vdmkit.typing import Scalar
+from vdmkit.typing import Image, Scalar
 
 Positive = Annotated[float, Ge(1e-6), Le(1e6)]
 
 
 class AbstractWeighting(eqx.Module):
-    """A weighting of the diffusion loss; an implementer supplies w >= 0."""
+    """A weighting of the diffusion loss; an implementer supplies w >= 0.
+
+    A loss of another form than w times the bound's, with T steps, replaces `diffusion` and `reconstruction`.
+    """
 
     @abc.abstractmethod
     def __call__(self, gamma: Scalar, rate: Scalar) -> Scalar:
         """Returns the weight at gamma, where the schedule has the derivative `rate`, or T expm1(gamma_t - gamma_s)."""
+
+    def diffusion(self, kl: Callable[[Estimate], Scalar], estimate: Estimate, eps: Image, noise: NoiseLevel) -> Scalar:
+        """Returns the loss of the estimate at one of T steps; `kl` gives T times the KL of the step in nats."""
+        return self(noise.gamma, noise.rate) * kl(estimate)
+
+    def reconstruction(self, loss: Callable[..., Scalar]) -> Scalar:
+        """Returns the loss of the decoder; `loss` gives that of the bound: see `reconstruction_loss`."""
+        return loss()
 
 
 define_kind("weighting", "w in the loss; elbo (w = 1) is the likelihood bound", AbstractWeighting)
@@ -90,6 +105,35 @@ class Simple(AbstractWeighting):
 
     def __call__(self, gamma: Scalar, rate: Scalar) -> Scalar:
         return 2 / rate
+
+
+@register("weighting", "hybrid")
+class Hybrid(AbstractWeighting):
+    """|eps - eps_hat|^2 + share L_vlb, where L_vlb trains variances alone (Nichol & Dhariwal 2021, arXiv 2102.09672).
+
+    L_vlb is the bound of T steps, in bits as in the authors' code, with no gradient of x_hat and eps_hat. The kernel
+    must learn variances, as learned_range does.
+
+    Args:
+        share: lambda of section 3.1.
+    """
+
+    _: KW_ONLY
+    share: Positive = eqx.field(static=True, default=1e-3)
+
+    def __call__(self, gamma: Scalar, rate: Scalar) -> Scalar:
+        return 2 / rate
+
+    def diffusion(self, kl: Callable[[Estimate], Scalar], estimate: Estimate, eps: Image, noise: NoiseLevel) -> Scalar:
+        return ((eps - estimate.eps_hat) ** 2).sum() + self.share / math.log(2) * kl(_with_fixed_mean(estimate))
+
+    def reconstruction(self, loss: Callable[..., Scalar]) -> Scalar:
+        return self.share / math.log(2) * loss(_with_fixed_mean)
+
+
+def _with_fixed_mean(estimate: Estimate) -> Estimate:
+    """Returns the estimate without gradients of x_hat and eps_hat."""
+    return eqx.tree_at(lambda e: (e.x_hat, e.eps_hat), estimate, replace_fn=jax.lax.stop_gradient)
 
 
 @register("weighting", "snr")

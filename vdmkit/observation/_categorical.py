@@ -25,15 +25,15 @@ class CategoricalObservation(AbstractObservation):
     def __check_init__(self) -> None:
         require_levels(self.levels, "the categorical observation")
 
-    def log_probs(self, z_0: Image, gamma_0: Scalar, x_hat: Lazy) -> Float[Array, "h w c v"]:
+    def log_probs(self, z_0: Image, gamma_0: Scalar, estimate: Lazy) -> Float[Array, "h w c v"]:
         return jax.nn.log_softmax(_log_evidence(z_0[..., None], level_values(self.levels), gamma_0))
 
-    def log_prob(self, image: UInt8[Array, "h w c"], z_0: Image, gamma_0: Scalar, x_hat: Lazy) -> Scalar:
+    def log_prob(self, image: UInt8[Array, "h w c"], z_0: Image, gamma_0: Scalar, estimate: Lazy) -> Scalar:
         evidence = _log_evidence(z_0, self.encode(image), gamma_0)
         return (evidence - log_normaliser(z_0, gamma_0, self.levels)).sum()
 
-    def decode(self, z_0: Image, gamma_0: Scalar, x_hat: Lazy) -> UInt8[Array, "h w c"]:
-        return jnp.argmax(self.log_probs(z_0, gamma_0, x_hat), axis=-1).astype(jnp.uint8)
+    def decode(self, z_0: Image, gamma_0: Scalar, estimate: Lazy) -> UInt8[Array, "h w c"]:
+        return jnp.argmax(self.log_probs(z_0, gamma_0, estimate), axis=-1).astype(jnp.uint8)
 
 
 def log_normaliser(z_0: Image, gamma_0: Scalar, levels: int) -> Image:

@@ -20,9 +20,9 @@ class GaussianObservation(AbstractObservation):
         if self.levels:
             raise RecipeError(f"the gaussian observation needs continuous data, but these have {self.levels} levels.")
 
-    def log_prob(self, image: Image, z_0: Image, gamma_0: Scalar, x_hat: Lazy) -> Scalar:
+    def log_prob(self, image: Image, z_0: Image, gamma_0: Scalar, estimate: Lazy) -> Scalar:
         distance = (self.encode(image) - z_0) * jnp.exp(-gamma_0 / 2)
         return -0.5 * (distance**2 + gamma_0 + jnp.log(2 * jnp.pi)).sum()
 
-    def decode(self, z_0: Image, gamma_0: Scalar, x_hat: Lazy) -> Image:
+    def decode(self, z_0: Image, gamma_0: Scalar, estimate: Lazy) -> Image:
         return z_0

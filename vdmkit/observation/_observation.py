@@ -10,10 +10,11 @@ from jaxtyping import Array, Float, Int, Real
 
 from vdmkit.arguments import check_integer
 from vdmkit.errors import RecipeError
+from vdmkit.estimate import Estimate
 from vdmkit.registry import define_kind
 from vdmkit.typing import Image, Scalar
 
-Lazy = Callable[[], Image]
+Lazy = Callable[[], Estimate]
 
 
 def level_values(levels: int) -> Float[Array, " v"]:
@@ -45,8 +46,8 @@ def require_levels(levels: int, component: str) -> None:
 class AbstractObservation(eqx.Module):
     """The decoder p(x | z_0). `z_0` is passed divided by alpha_0, so that a decoder does not depend on the path.
 
-    Images are uint8 levels 0..V-1, or the data x themselves where `levels` is 0. `x_hat()` is what the model estimates
-    at z_0, for decoders that ask: it calls the network.
+    Images are uint8 levels 0..V-1, or the data x themselves where `levels` is 0. `estimate()` is what the model
+    estimates at z_0, for decoders that ask: it calls the network.
     """
 
     levels: eqx.AbstractVar[int]
@@ -61,10 +62,10 @@ class AbstractObservation(eqx.Module):
         return level_values(self.levels)[image] if self.levels else image.astype(float)
 
     @abc.abstractmethod
-    def log_prob(self, image: Real[Array, "h w c"], z_0: Image, gamma_0: Scalar, x_hat: Lazy) -> Scalar:
+    def log_prob(self, image: Real[Array, "h w c"], z_0: Image, gamma_0: Scalar, estimate: Lazy) -> Scalar:
         """Returns log p(x | z_0) in nats, summed over pixels and channels."""
 
-    def log_probs(self, z_0: Image, gamma_0: Scalar, x_hat: Lazy) -> Float[Array, "h w c v"]:
+    def log_probs(self, z_0: Image, gamma_0: Scalar, estimate: Lazy) -> Float[Array, "h w c v"]:
         """Returns log p(x = level k | z_0) of every pixel in nats, which compression needs; other uses do not call it.
 
         Raises:
@@ -73,7 +74,7 @@ class AbstractObservation(eqx.Module):
         raise RecipeError(f"observation {type(self).__name__} gives no probabilities of levels, for a codec.")
 
     @abc.abstractmethod
-    def decode(self, z_0: Image, gamma_0: Scalar, x_hat: Lazy) -> Real[Array, "h w c"]:
+    def decode(self, z_0: Image, gamma_0: Scalar, estimate: Lazy) -> Real[Array, "h w c"]:
         """Returns the most probable image."""
 
 

@@ -25,13 +25,14 @@ def denoiser_of(model: DiffusionModel, condition: Condition = _NOTHING) -> Denoi
 def guided(without: Denoise, given: Denoise, scale: float) -> Denoise:
     """Returns the denoiser eps_hat = eps_hat without the label + scale (eps_hat given it - eps_hat without it).
 
-    Ho & Salimans 2022, arXiv 2207.12598, eq. 6, where scale is 1 + w. It does not give probabilities of levels.
+    Ho & Salimans 2022, arXiv 2207.12598, eq. 6, where scale is 1 + w. It does not give probabilities of levels;
+    learned variances are those given the label.
     """
 
     def denoise(y: Image, gamma: Scalar) -> Estimate:
-        base = without(y, gamma).eps_hat
-        eps_hat = base + scale * (given(y, gamma).eps_hat - base)
-        return Estimate(y - jnp.exp(gamma / 2) * eps_hat, eps_hat)
+        base, of_label = without(y, gamma).eps_hat, given(y, gamma)
+        eps_hat = base + scale * (of_label.eps_hat - base)
+        return Estimate(y - jnp.exp(gamma / 2) * eps_hat, eps_hat, variance_share=of_label.variance_share)
 
     return denoise
 

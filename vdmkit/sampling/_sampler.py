@@ -189,7 +189,7 @@ def _step(
 @eqx.filter_jit
 def _decode(model: DiffusionModel, y_0: Array, gamma_0: Array, numbers: Array, guidance: Guidance | None) -> Array:
     def one(y: Array, number: Array) -> Array:
-        return model.observation.decode(y, gamma_0, lambda: _denoiser(model, guidance, number)(y, gamma_0).x_hat)
+        return model.observation.decode(y, gamma_0, lambda: _denoiser(model, guidance, number)(y, gamma_0))
 
     return jax.vmap(one)(y_0, numbers)
 
@@ -197,7 +197,7 @@ def _decode(model: DiffusionModel, y_0: Array, gamma_0: Array, numbers: Array, g
 @eqx.filter_jit
 def _nearest(model: DiffusionModel, x: Array) -> Array:
     """Returns the image nearest to values without noise, for which the choice of gamma has no effect."""
-    return jax.vmap(lambda x: model.observation.decode(x, jnp.zeros(()), lambda: x))(x)
+    return jax.vmap(lambda x: model.observation.decode(x, jnp.zeros(()), lambda: Estimate(x, jnp.zeros_like(x))))(x)
 
 
 def _denoiser(model: DiffusionModel, guidance: Guidance | None, number: Array) -> Denoise:

@@ -152,7 +152,8 @@ def check_decoder_of_model(model: DiffusionModel, latents: Latents) -> bool:
     last = _LEVELS_OF_NOISE - 1
     gamma_0 = latents.gamma[last]
     y = latents.x[last] + np.exp(gamma_0 / 2) * latents.eps[last]
-    return check_decoder(model.observation, Latent(latents.image[last], y, gamma_0, latents.estimate.x_hat[last]))
+    estimate = jax.tree.map(lambda leaf: leaf[last], latents.estimate)
+    return check_decoder(model.observation, Latent(latents.image[last], y, gamma_0, estimate))
 
 
 def check_kernel_of_model(kernel: AbstractKernel, latents: Latents) -> None:

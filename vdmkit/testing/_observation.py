@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Integer
 
 from vdmkit.errors import RecipeError
+from vdmkit.estimate import Estimate
 from vdmkit.observation import AbstractObservation
 from vdmkit.testing._compile import compiled_fast
 from vdmkit.testing._expect import expect
@@ -29,12 +30,12 @@ _SWAPS = 8
 
 
 class Latent(eqx.Module):
-    """An image, its latent z_0 / alpha_0, gamma_0, and a model's estimate of the data there."""
+    """An image, its latent z_0 / alpha_0, gamma_0, and a model's estimate there."""
 
     image: Integer[Any, "h w c"]
     z_0: Float[Any, "h w c"]
     gamma_0: Float[Any, ""]
-    x_hat: Float[Any, "h w c"]
+    estimate: Estimate
 
 
 def check_observation(observation: AbstractObservation) -> None:
@@ -46,7 +47,8 @@ def check_observation(observation: AbstractObservation) -> None:
     levels = observation.levels
     expect(levels > 0, "continuous: nothing to check here")
     image = jnp.full((1, 2, 1), levels // 2, jnp.uint8)
-    latent = Latent(image, observation.encode(image), jnp.asarray(-4.0), observation.encode(image))
+    x = observation.encode(image)
+    latent = Latent(image, x, jnp.asarray(-4.0), _known(x))
     check_decoder(observation, latent)
     for width in (1, 2):
         if levels**width <= _MOST_IMAGES:
@@ -83,10 +85,15 @@ def check_decoder(observation: AbstractObservation, latent: Latent) -> bool:
     return True
 
 
+def _known(x: Float[Array, "h w c"]) -> Estimate:
+    """Returns an estimate that knows the data."""
+    return Estimate(x, jnp.zeros_like(x), variance_share=jnp.full_like(x, 0.5))
+
+
 def has_log_probs(observation: AbstractObservation, latent: Latent) -> bool:
     """Returns whether the observation gives the probabilities of the levels of each value."""
     try:
-        eqx.filter_eval_shape(lambda o, at: o.log_probs(at.z_0, at.gamma_0, lambda: at.x_hat), observation, latent)
+        eqx.filter_eval_shape(lambda o, at: o.log_probs(at.z_0, at.gamma_0, lambda: at.estimate), observation, latent)
     except RecipeError:
         return False
     return True
@@ -98,9 +105,9 @@ def _evaluated(
 ) -> tuple[Array, Array, Array, Array | None]:
     """Returns the decoded encoding of the image, the data of the levels, log p of the images, and log_probs if any."""
     x = observation.encode(latent.image)
-    again = observation.decode(x, latent.gamma_0, lambda: x)
+    again = observation.decode(x, latent.gamma_0, lambda: _known(x))
     lattice = observation.encode(jnp.arange(observation.levels).astype(jnp.uint8).reshape(-1, 1, 1))
-    at = latent.z_0, latent.gamma_0, lambda: latent.x_hat
+    at = latent.z_0, latent.gamma_0, lambda: latent.estimate
     log_probs = observation.log_probs(*at) if shows else None
     return again, lattice, jax.vmap(lambda image: observation.log_prob(image, *at))(images), log_probs
 
@@ -112,7 +119,7 @@ def _sums(observation: AbstractObservation, latent: Latent) -> Float[Array, " d"
 
     def of_value(place: Array) -> Array:
         changed = jax.vmap(lambda level: jnp.asarray(latent.image).at[tuple(place)].set(level))(levels)
-        at = latent.z_0, latent.gamma_0, lambda: latent.x_hat
+        at = latent.z_0, latent.gamma_0, lambda: latent.estimate
         return jax.nn.logsumexp(jax.vmap(lambda image: observation.log_prob(image, *at))(changed))
 
     return jax.lax.map(of_value, jnp.asarray(np.indices(latent.image.shape).reshape(3, -1).T))
@@ -122,8 +129,8 @@ def _sums(observation: AbstractObservation, latent: Latent) -> Float[Array, " d"
 def _log_sum_of_all(observation: AbstractObservation, latent: Latent, width: int) -> Scalar:
     """Returns the log of the sum of p over all images of `width` values."""
     every = np.stack(np.meshgrid(*[np.arange(observation.levels)] * width), -1).reshape(-1, 1, width, 1)
-    y, mean = latent.z_0[:, :width], latent.x_hat[:, :width]
-    of_image: Callable[[Array], Array] = lambda image: observation.log_prob(image, y, latent.gamma_0, lambda: mean)  # noqa: E731
+    y, estimate = jax.tree.map(lambda leaf: leaf[:, :width], (latent.z_0, latent.estimate))
+    of_image: Callable[[Array], Array] = lambda image: observation.log_prob(image, y, latent.gamma_0, lambda: estimate)  # noqa: E731
     return jax.nn.logsumexp(jax.vmap(of_image)(jnp.asarray(every, jnp.uint8)))
 
 
