@@ -13,7 +13,7 @@ from jaxtyping import Array, PRNGKeyArray, Real
 from vdmkit.arguments import check_instance, check_integer
 from vdmkit.denoiser import AbstractPrediction, Estimate
 from vdmkit.errors import ConformanceError, RecipeError
-from vdmkit.networks import Condition
+from vdmkit.networks import Condition, Given
 from vdmkit.noise import AbstractPath, AbstractSchedule, VariancePreserving, diffuse
 from vdmkit.observation import AbstractObservation, CategoricalObservation
 from vdmkit.typing import Image, Scalar
@@ -122,6 +122,13 @@ class DiffusionModel(eqx.Module):
             return self
         cast = lambda leaf: leaf.astype(compute) if eqx.is_inexact_array(leaf) else leaf  # noqa: E731
         return eqx.tree_at(lambda of: of.network, self, jax.tree.map(cast, self.network))
+
+    def given(self, condition: Condition) -> "DiffusionModel":
+        """Returns the model of images with this side information, such as {"label": 3}: p(x | label)."""
+        if not condition:
+            return self
+        told = Given(self.network, {name: jnp.asarray(value) for name, value in condition.items()})
+        return eqx.tree_at(lambda of: of.network, self, told)
 
     @property
     def dimensions(self) -> int:

@@ -11,9 +11,11 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Real
 
 from vdmkit.data import Pixels
 from vdmkit.model import DiffusionModel
+from vdmkit.networks import Conditions
 from vdmkit.registry import define_kind
 
 Plan = TypeVar("Plan")
+NOTHING: Conditions = {}
 
 
 class Estimates(eqx.Module):
@@ -37,7 +39,8 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
     """An estimator of -log P; an implementer supplies the abstract members below.
 
     Calls with different `replicate` must be independent. All draws must depend on the image's index in the test set,
-    so that estimates do not depend on the division into batches.
+    so that estimates do not depend on the division into batches. Methods without the parameter `condition` are allowed
+    and cannot measure images given their labels.
 
     A constructor may take as positional parameters `trained_steps`, T of the training objective (0 if continuous), and
     its `trained_kernel` and `trained_grid`, not yet built. They need defaults, for use without a recipe.
@@ -51,7 +54,15 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
         """Raises RecipeError if it cannot measure images with `levels`; 0 is continuous data."""
 
     @abc.abstractmethod
-    def plan(self, model: DiffusionModel, images: Pixels, *, precision: float, key: PRNGKeyArray) -> Plan:
+    def plan(
+        self,
+        model: DiffusionModel,
+        images: Pixels,
+        *,
+        precision: float,
+        key: PRNGKeyArray,
+        condition: Conditions = NOTHING,
+    ) -> Plan:
         """Prepares the estimates, for example by an allocation of draws found in a pilot.
 
         Args:
@@ -59,6 +70,7 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
             images: The whole test set.
             precision: Wanted half-width of the 95% Monte Carlo interval of the mean, nats; 0 for the recipe's draws.
             key: Random key.
+            condition: Side information on the images, such as their labels.
 
         Raises:
             RecipeError: the estimator cannot plan for a precision.
@@ -84,6 +96,7 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
         index: Int[Array, " b"],
         *,
         key: PRNGKeyArray,
+        condition: Conditions = NOTHING,
     ) -> tuple[Float[np.ndarray, " b"], int] | None:
         """Returns a solver's discretisation error for a few images in nats, and the evaluations that this took.
 
@@ -102,9 +115,14 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
         *,
         replicate: int,
         key: PRNGKeyArray,
+        condition: Conditions = NOTHING,
         on_round: Callable[[], object] = lambda: None,
     ) -> Estimates:
-        """Returns estimates for images with these indices in the test set. `replicate` is 0 or 1."""
+        """Returns estimates for images with these indices in the test set. `replicate` is 0 or 1.
+
+        With side information on the images it estimates log P(image | condition), by `model.given` for each image. The
+        draws must not depend on it.
+        """
 
 
 define_kind(

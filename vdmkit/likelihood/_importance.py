@@ -21,7 +21,7 @@ from vdmkit.data import Pixels
 from vdmkit.devices import in_flight
 from vdmkit.errors import RecipeError
 from vdmkit.kernel import AbstractKernel, part_of_noise
-from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
+from vdmkit.likelihood._estimator import NOTHING, AbstractEstimator, Estimates
 from vdmkit.likelihood._steps import (
     EVEN_IN_TIME,
     PAPERS_KERNEL,
@@ -33,6 +33,7 @@ from vdmkit.likelihood._steps import (
 )
 from vdmkit.limits import Draws, Steps
 from vdmkit.model import DiffusionModel
+from vdmkit.networks import Condition, Conditions
 from vdmkit.noise import AbstractGrid, AbstractSchedule, diffuse, steps_of_bound
 from vdmkit.randomness import fold_purpose
 from vdmkit.registry import built, register
@@ -84,7 +85,15 @@ class ImportanceWeighted(AbstractEstimator[None]):
         """Returns the rising gammas of the steps. Raises RecipeError as `steps_of_bound` does."""
         return steps_of_bound(self.grid, schedule, self.steps)
 
-    def plan(self, model: DiffusionModel, images: Pixels, *, precision: float, key: PRNGKeyArray) -> None:
+    def plan(
+        self,
+        model: DiffusionModel,
+        images: Pixels,
+        *,
+        precision: float,
+        key: PRNGKeyArray,
+        condition: Conditions = NOTHING,
+    ) -> None:
         check_rounding(self.gammas(model.schedule))
         if precision:
             raise RecipeError(
@@ -104,11 +113,12 @@ class ImportanceWeighted(AbstractEstimator[None]):
         *,
         replicate: int,
         key: PRNGKeyArray,
+        condition: Conditions = NOTHING,
         on_round: Callable[[], object] = lambda: None,
     ) -> Estimates:
         keys = _chain_keys(index, jnp.asarray(replicate), self.draws * self.samples, key)
         total = np.zeros(keys.shape)
-        for number, log_weight in enumerate(in_flight(self._log_weights(model, images, keys))):
+        for number, log_weight in enumerate(in_flight(self._log_weights(model, images, condition, keys))):
             total = total + np.asarray(log_weight, np.float64)
             if 1 <= number <= self.steps:
                 on_round()
@@ -117,16 +127,17 @@ class ImportanceWeighted(AbstractEstimator[None]):
         return Estimates({"importance": bounds.mean(1)}, evaluations, np.zeros(len(images), bool))
 
     def _log_weights(
-        self, model: DiffusionModel, images: Array, keys: Key[Array, "b k"]
+        self, model: DiffusionModel, images: Array, condition: Conditions, keys: Key[Array, "b k"]
     ) -> Iterator[Float[Array, "b k"]]:
         """Yields the log weights of the start, of every step, and of the image given z_0."""
         gamma = jnp.asarray(self.gammas(model.schedule)[::-1], float)
         eps, log_weight = _start(model, images, gamma[0], keys)
         yield log_weight
         for i in range(self.steps):
-            eps, log_weight = _step(model, self.kernel, images, gamma[i], gamma[i + 1], eps, keys, jnp.asarray(i))
+            ends = gamma[i], gamma[i + 1]
+            eps, log_weight = _step(model, self.kernel, images, condition, *ends, eps, keys, jnp.asarray(i))
             yield log_weight
-        yield _end(model, images, gamma[-1], eps)
+        yield _end(model, images, condition, gamma[-1], eps)
 
 
 @eqx.filter_jit
@@ -160,6 +171,7 @@ def _step(
     model: DiffusionModel,
     kernel: AbstractKernel,
     images: Array,
+    condition: Conditions,
     gamma_t: Array,
     gamma_s: Array,
     eps: Array,
@@ -168,23 +180,33 @@ def _step(
 ) -> tuple[Float[Array, "b k h w c"], Float[Array, "b k"]]:
     """Draws z_s; returns its eps, and log p(z_s | z_t) - log q(z_s | z_t, x)."""
 
-    def one(image: Array, eps_t: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
+    def one(image: Array, told: DiffusionModel, eps_t: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
         x = model.observation.encode(image)
-        estimate = model.denoise(diffuse(model.path, gamma_t, x, eps_t), gamma_t, {})
+        estimate = told.denoise(diffuse(model.path, gamma_t, x, eps_t), gamma_t, {})
         n = jax.random.normal(jax.random.fold_in(fold_purpose(key, "step"), i), eps_t.shape, eps_t.dtype)
         eps_s = jnp.exp((gamma_s - gamma_t) / 2) * eps_t + jnp.sqrt(part_of_noise(gamma_t, gamma_s)) * n
         return eps_s, kernel.log_ratio(estimate, x, eps_t, n, gamma_t, gamma_s).sum()
 
-    return jax.vmap(lambda image, e, k: jax.vmap(lambda e, k: one(image, e, k))(e, k))(images, eps, keys)
+    def of_image(image: Array, condition: Condition, eps: Array, keys: Array) -> tuple[Array, Array]:
+        told = model.given(condition)
+        return jax.vmap(lambda e, k: one(image, told, e, k))(eps, keys)
+
+    return jax.vmap(of_image)(images, condition, eps, keys)
 
 
 @eqx.filter_jit
-def _end(model: DiffusionModel, images: Array, gamma_0: Array, eps: Array) -> Float[Array, "b k"]:
+def _end(
+    model: DiffusionModel, images: Array, condition: Conditions, gamma_0: Array, eps: Array
+) -> Float[Array, "b k"]:
     """Returns log p(x | z_0), where z_0 / alpha_0 = x + exp(gamma_0 / 2) eps."""
 
-    def one(image: Array, eps_0: Array) -> Array:
+    def one(image: Array, told: DiffusionModel, eps_0: Array) -> Array:
         x = model.observation.encode(image)
         z_0 = x + jnp.exp(gamma_0 / 2) * eps_0
-        return model.observation.log_prob(image, z_0, gamma_0, lambda: model.estimate(z_0, gamma_0))
+        return model.observation.log_prob(image, z_0, gamma_0, lambda: told.estimate(z_0, gamma_0))
 
-    return jax.vmap(lambda image, e: jax.vmap(lambda e: one(image, e))(e))(images, eps)
+    def of_image(image: Array, condition: Condition, eps: Array) -> Array:
+        told = model.given(condition)
+        return jax.vmap(lambda e: one(image, told, e))(eps)
+
+    return jax.vmap(of_image)(images, condition, eps)

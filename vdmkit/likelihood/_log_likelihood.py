@@ -2,7 +2,7 @@
 """log P of images under a model: the average of as many passes of an estimator as a precision needs."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
@@ -16,12 +16,14 @@ from vdmkit.arguments import check_instance, check_integer, check_not_negative
 from vdmkit.data import AbstractPixels, Pixels, check_pixels, image_hashes, select
 from vdmkit.devices import Arithmetic, arithmetic, precisely
 from vdmkit.errors import UntrustedError
+from vdmkit.likelihood._condition import as_arguments, check_condition, rows_of
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
 from vdmkit.likelihood._interval import Interval, check_count, check_index, interval, passes_for
 from vdmkit.likelihood._pass import Parts, as_first_plan, calls_of, pass_over, sample_of
 from vdmkit.likelihood._solver_error import SolverError
 from vdmkit.likelihood._variational import VariationalBound
 from vdmkit.model import DiffusionModel
+from vdmkit.networks import Conditions
 from vdmkit.noise import check_increasing
 from vdmkit.notebook import table
 from vdmkit.objective import bits_per_dim
@@ -141,6 +143,7 @@ def log_likelihood(
     *,
     key: PRNGKeyArray,
     estimator: AbstractEstimator[Any] | None = None,
+    condition: Mapping[str, Real[Array | np.ndarray, "n ..."]] | None = None,
     precision: float = 0.0,
     batch_size: int = 64,
     index: Int[np.ndarray, " m"] | None = None,
@@ -158,6 +161,8 @@ def log_likelihood(
         images: Levels 0..levels - 1, or float32 if the model's data are continuous.
         key: Random key; the command uses `jax.random.key(seed)`.
         estimator: The estimator; by default the variational bound in continuous time.
+        condition: Side information on the images by name, each of shape (n, ...): log P(image | condition) is then
+            estimated, such as {"label": labels}. By default a network is told nothing.
         precision: Wanted half-width of the 95% Monte Carlo interval of the mean, bits/dim; 0 for the estimator's own
             number of draws.
         batch_size: Number of images in a batch.
@@ -180,12 +185,15 @@ def log_likelihood(
     estimator = estimator or VariationalBound()
     check_pixels(model, pixels)
     check_increasing(model.schedule)
+    told = check_condition(condition, len(pixels))
     index = np.arange(len(pixels)) if index is None else check_index(np.asarray(index), len(pixels))
     chosen = select(pixels, index)
     check_count(chosen)
     key, wanted = fold_purpose(key, "likelihood"), precision * model.dimensions * math.log(2)
     first_key = jax.random.fold_in(key, 0)
-    plan = as_first_plan(estimator.plan(model, chosen, precision=wanted, key=fold_purpose(first_key, "plan")))
+    given = as_arguments(estimator, rows_of(told, index))
+    plan = estimator.plan(model, chosen, precision=wanted, key=fold_purpose(first_key, "plan"), **given)
+    plan = as_first_plan(plan)
     # In random order, so that an interrupted pass is a random sample even of a sorted test set.
     order = index[np.random.default_rng(0).permutation(len(index))]
 
@@ -193,6 +201,7 @@ def log_likelihood(
         what = f"likelihood, pass {stage + 1} of {count}" if stage else "likelihood"
         calls = calls_of(batch_size, len(index))
         of_stage = {"key": jax.random.fold_in(key, stage), "kept": kept and kept(stage), "seconds": seconds}
+        of_stage["condition"] = told
         with track(progress, what, 2 * estimator.rounds(plan) * calls) as advance:
             return pass_over(estimator, model, pixels, order, plan, batch_size=batch_size, on_round=advance, **of_stage)
 
@@ -204,7 +213,7 @@ def log_likelihood(
     places = np.argsort(done)
     averaged = {name: values / count for name, values in total.terms.items()}
     sorted_ = jax.tree.map(lambda a: np.asarray(a)[:, places], Estimates(averaged, total.evaluations, total.failed))
-    solver = _solver_error(estimator, model, pixels, done[places], first_key)
+    solver = solver_error(estimator, model, pixels, told, done[places], first_key)
     evaluations = int(np.sum(total.evaluations)) + estimator.evaluations_of(plan)
     hashes = image_hashes(select(pixels, done[places]))
     return LogLikelihood(
@@ -226,13 +235,17 @@ def _sum(a: Estimates, b: Estimates) -> Estimates:
     return Estimates(terms, a.evaluations + b.evaluations, a.failed | b.failed)
 
 
-def _solver_error(
+def solver_error(
     estimator: AbstractEstimator[Any],
     model: DiffusionModel,
     pixels: Pixels,
+    condition: Conditions,
     index: Int[np.ndarray, " m"],
     key: PRNGKeyArray,
 ) -> SolverError | None:
+    """Returns the error of an estimator's solver on a few of the images in `index`, or None without a solver."""
     few = index[sample_of(len(index), estimator.images_solved_again)]
-    found = estimator.discretisation_error(model, jnp.asarray(pixels[few]), jnp.asarray(few, jnp.int32), key=key)
+    told = as_arguments(estimator, rows_of(condition, few))
+    images, numbers = jnp.asarray(pixels[few]), jnp.asarray(few, jnp.int32)
+    found = estimator.discretisation_error(model, images, numbers, key=key, **told)
     return found and SolverError(bits_per_dim(found[0], model.dimensions), found[1])

@@ -15,10 +15,11 @@ from vdmkit.errors import RecipeError
 from vdmkit.integrator import Integrator
 from vdmkit.likelihood._dequantisation import DEQUANTISATIONS
 from vdmkit.likelihood._divergence import Probes
-from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
+from vdmkit.likelihood._estimator import NOTHING, AbstractEstimator, Estimates
 from vdmkit.likelihood._flow import log_prior, transport
 from vdmkit.limits import Draws, SolverSteps, Steps, Tolerance
 from vdmkit.model import DiffusionModel
+from vdmkit.networks import Condition, Conditions
 from vdmkit.randomness import fold_purpose
 from vdmkit.registry import register
 
@@ -108,7 +109,15 @@ class ProbabilityFlow(AbstractEstimator[None]):
     def _draws(self) -> str:
         return f", mean of {self.draws} draws" if self.draws > 1 else ""
 
-    def plan(self, model: DiffusionModel, images: Pixels, *, precision: float, key: PRNGKeyArray) -> None:
+    def plan(
+        self,
+        model: DiffusionModel,
+        images: Pixels,
+        *,
+        precision: float,
+        key: PRNGKeyArray,
+        condition: Conditions = NOTHING,
+    ) -> None:
         if precision > 0:
             raise RecipeError(
                 f"a precision of {precision:g} nats was asked for, but the ode estimator has no draws to allocate. "
@@ -130,10 +139,12 @@ class ProbabilityFlow(AbstractEstimator[None]):
         index: Int[Array, " b"],
         *,
         key: PRNGKeyArray,
+        condition: Conditions = NOTHING,
     ) -> tuple[Float[np.ndarray, " b"], int]:
         """Returns the estimate minus a finer one with the same draws: see `Integrator.refined`."""
         finer = eqx.tree_at(lambda e: e.integrator, self, self.integrator.refined())
-        coarse, fine = (e(model, images, index, None, replicate=0, key=key) for e in (self, finer))
+        given = {"replicate": 0, "key": key, "condition": condition}
+        coarse, fine = (e(model, images, index, None, **given) for e in (self, finer))
         failed = np.asarray(coarse.failed) | np.asarray(fine.failed)
         differences = np.where(failed, np.nan, np.asarray(coarse.nats) - np.asarray(fine.nats))
         return differences, int(np.sum(coarse.evaluations) + np.sum(fine.evaluations))
@@ -147,13 +158,14 @@ class ProbabilityFlow(AbstractEstimator[None]):
         *,
         replicate: int,
         key: PRNGKeyArray,
+        condition: Conditions = NOTHING,
         on_round: Callable[[], object] = lambda: None,
     ) -> Estimates:
         # Not `self`, so that other numbers of samples and draws compile nothing.
         how = (self.integrator, self.probes, self._dequantisation(model.observation.levels))
 
         def solve(*draw: int) -> Estimates:
-            solved = _solve(*how, model, images, index, jnp.asarray(draw), key)
+            solved = _solve(*how, model, images, index, condition, jnp.asarray(draw), key)
             solved.failed.block_until_ready()  # type: ignore[union-attr]
             on_round()
             return solved
@@ -175,25 +187,27 @@ def _solve(
     model: DiffusionModel,
     images: Array,
     index: Array,
+    condition: Conditions,
     draw: Array,
     key: PRNGKeyArray,
 ) -> Estimates:
-    def one(image: Array, index: Array) -> Estimates:
+    def one(image: Array, index: Array, condition: Condition) -> Estimates:
+        told = model.given(condition)
         of_draw = jax.random.fold_in(fold_purpose(key, "ode"), index)
         for number in draw:
             of_draw = jax.random.fold_in(of_draw, number)
         key_z, key_probes = jax.random.split(of_draw)
-        z_0, log_q = DEQUANTISATIONS[dequantisation](model, image, key_z)
+        z_0, log_q = DEQUANTISATIONS[dequantisation](told, image, key_z)
         v = probes(model.shape, key=key_probes)
-        end = transport(model, z_0, v, integrator)
+        end = transport(told, z_0, v, integrator)
         return Estimates(
-            {"prior": -log_prior(model, end.z_1), "volume": -end.volume, "dequantisation": log_q},
+            {"prior": -log_prior(told, end.z_1), "volume": -end.volume, "dequantisation": log_q},
             end.calls * (1 + len(v)),
             end.failed,
         )
 
     # vmap gives each image its own steps, so that its result does not depend on its batch.
-    return jax.vmap(one)(images, index)
+    return jax.vmap(one)(images, index, condition)
 
 
 def _importance_weighted(samples: list[Estimates]) -> Estimates:

@@ -13,9 +13,10 @@ from jaxtyping import Int, PRNGKeyArray
 
 from vdmkit.data import Pixels
 from vdmkit.distributed import as_first, gathered, is_alone, share_of
-from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
+from vdmkit.likelihood._estimator import NOTHING, AbstractEstimator, Estimates
 from vdmkit.mesh import devices_for, in_groups, local_mesh, place_batch, replicate_arrays
 from vdmkit.model import DiffusionModel
+from vdmkit.networks import Conditions
 
 
 @runtime_checkable
@@ -62,6 +63,7 @@ def pass_over(
     *,
     batch_size: int,
     key: PRNGKeyArray,
+    condition: Conditions = NOTHING,
     kept: Parts | None = None,
     seconds: float = float("inf"),
     on_round: Callable[[], object] = lambda: None,
@@ -70,6 +72,7 @@ def pass_over(
 
     A device measures whole batches, so that the estimates do not depend on the number of devices and processes, each of
     which takes its share. After `seconds` no batch is begun; m is then the number of images done, at least 2.
+    `condition` has a row for each of `pixels`.
     """
     size, end = min(batch_size, len(index)), time.monotonic() + seconds
     starts = share_of(range(0, len(index), size))
@@ -83,8 +86,11 @@ def pass_over(
         if None in found.values():
             rows = [np.resize(index[start : start + size], size) for start in at_once]
             rows = np.concatenate(list(islice(cycle(rows), mesh.size)))  # one shape, one compilation
-            images, numbers = place_batch((np.ascontiguousarray(pixels[rows]), rows.astype(np.int32)), mesh)
-            pair = [estimator(model, images, numbers, plan, replicate=r, key=key, on_round=on_round) for r in (0, 1)]
+            told = {name: np.asarray(values)[rows] for name, values in condition.items()}
+            batch = np.ascontiguousarray(pixels[rows]), rows.astype(np.int32), told
+            images, numbers, told = place_batch(batch, mesh)
+            how = {"key": key, "on_round": on_round} | ({"condition": told} if told else {})
+            pair = [estimator(model, images, numbers, plan, replicate=r, **how) for r in (0, 1)]
             part = jax.tree.map(lambda *both: np.stack([np.asarray(one) for one in both]), *pair)
             for i, start in enumerate(at_once):
                 done[start] = jax.tree.map(lambda values, i=i: values[:, i * size : (i + 1) * size], part)

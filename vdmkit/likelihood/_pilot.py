@@ -18,6 +18,7 @@ from vdmkit.likelihood._allocation import Cells
 from vdmkit.likelihood._controls import COUNT, Controls
 from vdmkit.likelihood._loss import AbstractLoss
 from vdmkit.model import DiffusionModel
+from vdmkit.networks import Condition, Conditions
 from vdmkit.objective import reconstruction_loss
 
 _IMAGES, _NODES, _AT_ONCE = 48, 24, 16
@@ -47,6 +48,7 @@ class Pilot(eqx.Module):
 def run_pilot(
     model: DiffusionModel,
     images: Pixels,
+    condition: Conditions,
     controls: Controls,
     cells: Cells,
     loss: AbstractLoss,
@@ -55,13 +57,14 @@ def run_pilot(
 ) -> Pilot:
     """Makes two draws of the loss for each of some images, in some of the cells."""
     order = np.random.default_rng(0).permutation(len(images))
-    chosen = jnp.asarray(images[np.resize(order, _IMAGES)])
+    rows = np.resize(order, _IMAGES)
+    chosen, told = jnp.asarray(images[rows]), {name: jnp.asarray(values[rows]) for name, values in condition.items()}
     gamma = _nodes(cells)
     keys = jax.random.split(key, (len(gamma), 2, _IMAGES))
     fits, curves = [], []
     for i, g in enumerate(gamma):
         at_g = functools.partial(_draws, model, controls, loss, jnp.asarray(g, float))
-        pair = [_in_parts(at_g, chosen, keys[i, j]) for j in (0, 1)]
+        pair = [_in_parts(at_g, chosen, told, keys[i, j]) for j in (0, 1)]
         mean = (pair[0][0] + pair[1][0]).mean() / 2
         fits.append((mean, *_fit(*(first - second for first, second in zip(*pair, strict=True)))))
         curves.append([of_draw - controlled @ fits[-1][1] for of_draw, controlled, _ in pair])
@@ -70,11 +73,15 @@ def run_pilot(
 
 
 def _in_parts(
-    draws: Callable[[Array, Key[Array, " m"]], tuple[Array, ...]], images: Array, keys: Key[Array, " b"]
+    draws: Callable[[Array, Conditions, Key[Array, " m"]], tuple[Array, ...]],
+    images: Array,
+    condition: Conditions,
+    keys: Key[Array, " b"],
 ) -> tuple[np.ndarray, ...]:
     """Returns the draws of a few images at once, or a pilot would need more memory than the estimates."""
     parts = [slice(start, start + _AT_ONCE) for start in range(0, len(images), _AT_ONCE)]
-    found = [draws(images[part], keys[part]) for part in parts]
+    of_part = [{name: values[part] for name, values in condition.items()} for part in parts]
+    found = [draws(images[part], told, keys[part]) for part, told in zip(parts, of_part, strict=True)]
     return jax.tree.map(lambda *values: np.concatenate(values).astype(np.float64), *found)
 
 
@@ -85,17 +92,19 @@ def _draws(
     loss: AbstractLoss,
     gamma: Array,
     images: Array,
+    condition: Conditions,
     keys: Key[Array, " b"],
 ) -> tuple[Array, Array, Array]:
-    def one(image: Array, key: PRNGKeyArray) -> tuple[Array, Array, Array]:
+    def one(image: Array, condition: Condition, key: PRNGKeyArray) -> tuple[Array, Array, Array]:
+        told = model.given(condition)
         key_eps, key_0, key_controls, key_loss = jax.random.split(key, 4)
         x = model.observation.encode(image)
         eps_0, eps = (jax.random.normal(k, x.shape, x.dtype) for k in (key_0, key_eps))
-        of_draw = loss(model, x, gamma, eps, key=key_loss)
-        controlled = controls(model, x, gamma, eps, key=key_controls)
-        return of_draw, controlled, reconstruction_loss(model, image, eps_0)
+        of_draw = loss(told, x, gamma, eps, key=key_loss)
+        controlled = controls(told, x, gamma, eps, key=key_controls)
+        return of_draw, controlled, reconstruction_loss(told, image, eps_0)
 
-    return jax.vmap(one)(images, keys)
+    return jax.vmap(one)(images, condition, keys)
 
 
 def _nodes(cells: Cells) -> Float[np.ndarray, " g"]:

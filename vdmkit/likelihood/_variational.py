@@ -22,7 +22,7 @@ from vdmkit.likelihood._allocation import (
     variance_of_curves,
 )
 from vdmkit.likelihood._controls import Controls, fit_controls
-from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
+from vdmkit.likelihood._estimator import NOTHING, AbstractEstimator, Estimates
 from vdmkit.likelihood._interval import quantile_of
 from vdmkit.likelihood._loss import AbstractLoss, ContinuousLoss, StepLoss
 from vdmkit.likelihood._pilot import MOST_EVALUATIONS, run_pilot
@@ -37,6 +37,7 @@ from vdmkit.likelihood._steps import (
 )
 from vdmkit.limits import EvenDraws, StepsOrZero
 from vdmkit.model import DiffusionModel
+from vdmkit.networks import Condition, Conditions
 from vdmkit.noise import AbstractGrid, AbstractSchedule, UniformInTime, steps_of_bound
 from vdmkit.objective import prior_loss, reconstruction_loss
 from vdmkit.randomness import fold_purpose
@@ -127,12 +128,20 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         """Returns the rising gammas of the steps, or the two ends. Raises RecipeError as `steps_of_bound` does."""
         return steps_of_bound(self.grid if self.steps else UniformInTime(), schedule, self.steps or 1)
 
-    def plan(self, model: DiffusionModel, images: Pixels, *, precision: float, key: PRNGKeyArray) -> BoundPlan:
+    def plan(
+        self,
+        model: DiffusionModel,
+        images: Pixels,
+        *,
+        precision: float,
+        key: PRNGKeyArray,
+        condition: Conditions = NOTHING,
+    ) -> BoundPlan:
         if self.steps:
             check_rounding(self.gammas(model.schedule))
         if not precision and self.draws * len(images) < MOST_EVALUATIONS:
             return self.even_plan(model)
-        return self.fitted_plan(model, images, precision=precision, key=key)
+        return self.fitted_plan(model, images, precision=precision, key=key, condition=condition)
 
     def even_plan(self, model: DiffusionModel) -> BoundPlan:
         """Returns a plan without a pilot, for passes that are cheaper than a pilot."""
@@ -146,10 +155,18 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
             return cells_between(*gammas), ContinuousLoss()
         return cells_of_steps(gammas), StepLoss(self.kernel, jnp.asarray(gammas, float))
 
-    def fitted_plan(self, model: DiffusionModel, images: Pixels, *, precision: float, key: PRNGKeyArray) -> BoundPlan:
+    def fitted_plan(
+        self,
+        model: DiffusionModel,
+        images: Pixels,
+        *,
+        precision: float,
+        key: PRNGKeyArray,
+        condition: Conditions = NOTHING,
+    ) -> BoundPlan:
         """Returns a plan from a pilot."""
         (cells, loss), controls = self._parts(model.schedule), fit_controls(model, images)
-        pilot = run_pilot(model, images, controls, cells, loss, key=key)
+        pilot = run_pilot(model, images, condition, controls, cells, loss, key=key)
         middles = cells.low + cells.width / 2
         mean, sd = (np.interp(middles, pilot.gamma, values) for values in (pilot.mean, pilot.sd))
         allocation, variance = neyman(cells, mean, sd)
@@ -181,11 +198,12 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         *,
         replicate: int,
         key: PRNGKeyArray,
+        condition: Conditions = NOTHING,
         on_round: Callable[[], object] = lambda: None,
     ) -> Estimates:
         sums = {"prior": 0.0, "reconstruction": 0.0, "diffusion": 0.0}
         numbers = (np.asarray([replicate, k], np.int32) for k in range(int(plan.draws)))
-        for of_draw in in_flight(_one_draw(model, plan, images, index, number, key) for number in numbers):
+        for of_draw in in_flight(_one_draw(model, plan, images, index, condition, number, key) for number in numbers):
             sums = {name: total + np.asarray(of_draw[name], np.float64) for name, total in sums.items()}
             on_round()
         terms = {name: total / plan.draws for name, total in sums.items()}
@@ -213,24 +231,26 @@ def _one_draw(
     plan: BoundPlan,
     images: Array,
     index: Array,
+    condition: Conditions,
     draw: Int[Array | np.ndarray, "2"],
     key: PRNGKeyArray,
 ) -> dict[str, Array]:
     replicate, k = draw
 
-    def one(image: Array, index: Array) -> dict[str, Array]:
+    def one(image: Array, index: Array, condition: Condition) -> dict[str, Array]:
+        told = model.given(condition)
         of_replicate = jax.random.fold_in(jax.random.fold_in(fold_purpose(key, "bound"), index), replicate)
         u = jax.random.uniform(fold_purpose(of_replicate, "time"), dtype=float)
         key_0, key_eps, *keys = jax.random.split(jax.random.fold_in(of_replicate, k), 4)
         x = model.observation.encode(image)
         eps_0, eps = (jax.random.normal(k, x.shape, x.dtype) for k in (key_0, key_eps))
         return {
-            "prior": prior_loss(model, x),
-            "reconstruction": reconstruction_loss(model, image, eps_0),
-            "diffusion": _diffusion(model, plan, x, (u + k) / plan.draws, eps, *keys),
+            "prior": prior_loss(told, x),
+            "reconstruction": reconstruction_loss(told, image, eps_0),
+            "diffusion": _diffusion(told, plan, x, (u + k) / plan.draws, eps, *keys),
         }
 
-    return jax.vmap(one)(images, index)
+    return jax.vmap(one)(images, index, condition)
 
 
 def _diffusion(

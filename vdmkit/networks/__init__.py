@@ -3,8 +3,9 @@
 
 from vdmkit.networks._axis import AbstractAxis, GammaAxis, LogSigmaAxis, SdeTimeAxis, TimestepAxis
 from vdmkit.networks._ddpm_unet import ddpm_unet
+from vdmkit.networks._given import Given
 from vdmkit.networks._labelled import Labelled
-from vdmkit.networks._network import AbstractNetwork, Condition
+from vdmkit.networks._network import AbstractNetwork, Condition, Conditions
 from vdmkit.networks._none import NoNetwork
 from vdmkit.networks._openai_unet import adm_unet, iddpm_unet
 from vdmkit.networks._small_unet import SmallUNet
@@ -16,7 +17,9 @@ __all__ = [
     "AbstractAxis",
     "AbstractNetwork",
     "Condition",
+    "Conditions",
     "GammaAxis",
+    "Given",
     "Labelled",
     "LogSigmaAxis",
     "NoNetwork",

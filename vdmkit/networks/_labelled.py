@@ -66,5 +66,7 @@ class Labelled(AbstractNetwork):
         if key is not None:
             key, key_label = jax.random.split(key)
             label = jnp.where(jax.random.bernoulli(key_label, self.withheld), unknown, label)
-        shown = jnp.concatenate([z, self.pictures[label].astype(z.dtype)], axis=-1)
+        # A label that does not exist gives NaN, which is refused, and not the last picture
+        picture = self.pictures.at[label].get(mode="fill", fill_value=jnp.nan)
+        shown = jnp.concatenate([z, picture.astype(z.dtype)], axis=-1)
         return self.inner(shown, gamma, condition, key=key)[..., : z.shape[-1], :]

@@ -16,6 +16,8 @@ Condition = Mapping[str, Real[Array, "..."]]
 
 Networks ignore the names they do not use.
 """
+Conditions = Mapping[str, Real[Array, "b ..."]]
+"""Side information on several images by name, each with a row for every image."""
 
 
 class AbstractNetwork(eqx.Module):
