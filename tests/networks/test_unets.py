@@ -10,7 +10,8 @@ import pytest
 from vdmkit.errors import RecipeError
 from vdmkit.networks import UNet, adm_unet, ddpm_unet, ddpmpp, iddpm_unet, ncsnpp
 from vdmkit.noise import VarianceExploding
-from vdmkit.registry import registry
+from vdmkit.recipe import find_recipe, load_recipe
+from vdmkit.registry import Choice, registry
 
 KEY = jax.random.key(0)
 SHAPE = (4, 6, 3)
@@ -39,28 +40,48 @@ def run(network, z, condition=None, key=None, gamma=GAMMA):
     return network(z, gamma, condition or {}, key=key)
 
 
-@pytest.mark.parametrize(
-    ("name", "shape", "outputs", "params", "count"),
-    [
-        ("ddpm_unet", (32, 32, 3), 1, {}, 35_746_307),
-        ("ddpmpp", (32, 32, 3), 1, {}, 61_804_419),
-        ("ddpmpp", (32, 32, 3), 1, {"blocks": 8}, 106_632_579),
-        ("ddpmpp", (32, 32, 3), 1, {"multipliers": (2.0, 2.0, 2.0), "augment": 9}, 55_733_891),
-        ("ncsnpp", (32, 32, 3), 1, {}, 62_758_787),
-        ("ncsnpp", (32, 32, 3), 1, {"blocks": 8}, 107_586_947),
-        ("iddpm_unet", (32, 32, 3), 2, {}, 52_546_438),
-        ("iddpm_unet", (64, 64, 3), 2, {"multipliers": (1.0, 2.0, 3.0, 4.0)}, 121_063_942),
-        ("adm_unet", (64, 64, 3), 2, {"labels": 1000}, 295_904_454),
-        ("adm_unet", (64, 64, 3), 1, {"labels": 1000}, 295_899_267),
-    ],
-)
-def test_parameter_counts_of_the_papers(name, shape, outputs, params, count):
-    """Otherwise the default is not the published network: 35.7M, 61.8M, 106.6M, 55.7M, 62.8M, 107.6M, 52.5M, 296M, ...
+DDPM = "its layers added up by the authors' code, diffusion_tf/models/unet.py; the paper says 35.7 million"
+SCORE_SDE = "score_sde_pytorch, run with configs/{}: parameters with requires_grad"
+EDM = "NVlabs/edm, run with the arguments that train.py makes of {}: parameters, without buffers"
+OPENAI = "{}, run with the flags in its README; without learned variances 3,459 less, which the last layer has"
+I_DODE = "VDM's configuration (PAPER.md section 11) without the two ends of its schedule"
+COUNTS = [
+    ("cifar10/ddpm", {}, 1, 35_746_307, DDPM),
+    ("cifar10/ddim", {}, 1, 35_746_307, DDPM),
+    ("cifar10/score_sde_vp", {}, 1, 106_632_579, SCORE_SDE.format("vp/cifar10_ddpmpp_deep_continuous")),
+    ("cifar10/score_sde_vp", {"blocks": 4}, 1, 61_804_419, SCORE_SDE.format("vp/cifar10_ddpmpp_continuous")),
+    ("cifar10/score_sde_subvp", {}, 1, 106_632_579, SCORE_SDE.format("subvp/cifar10_ddpmpp_deep_continuous")),
+    ("cifar10/score_sde_ve", {}, 1, 107_586_947, SCORE_SDE.format("ve/cifar10_ncsnpp_deep_continuous")),
+    ("cifar10/score_sde_ve", {"blocks": 4}, 1, 62_758_787, SCORE_SDE.format("ve/cifar10_ncsnpp_continuous")),
+    ("cifar10/edm", {}, 1, 55_733_891, EDM.format("--arch=ddpmpp --cond=0")),
+    ("cifar10/edm", {"labels": 10}, 1, 55_735_299, EDM.format("--arch=ddpmpp --cond=1")),
+    ("cifar10/iddpm_cosine", {}, 1, 52_542_979, OPENAI.format("improved-diffusion")),
+    ("cifar10/iddpm_cosine", {}, 2, 52_546_438, OPENAI.format("improved-diffusion")),
+    ("cifar10/i_dode", {}, 1, 30_578_179, I_DODE),
+    ("imagenet32/i_dode", {}, 1, 122_137_603, I_DODE),
+    ("imagenet64/iddpm_cosine", {}, 1, 121_060_483, OPENAI.format("improved-diffusion")),
+    ("imagenet64/iddpm_cosine", {}, 2, 121_063_942, OPENAI.format("improved-diffusion")),
+    ("imagenet64/iddpm_cosine", {"channels": 192, "labels": 1000}, 2, 273_049_350, OPENAI.format("improved-diffusion")),
+    ("imagenet64/adm", {}, 2, 295_904_454, OPENAI.format("guided-diffusion")),
+    ("imagenet64/edm", {}, 1, 295_899_267, EDM.format("--arch=adm --cond=1 --augment=0")),
+]
+"""Recipe, changes of its network, outputs, the authors' count of parameters, and how it was found."""
 
-    Fourier frequencies, which are not trained, are not counted. No weight is made.
+
+@pytest.mark.parametrize(("recipe", "params", "outputs", "count", "source"), COUNTS, ids=lambda value: str(value)[:30])
+def test_parameter_counts_of_the_papers(recipe, params, outputs, count, source):
+    """Otherwise a recipe's network is not the published one. No weight is made.
+
+    Fourier frequencies, which are not trained, are not counted.
     """
-    network = shapes(name, shape, outputs, params.get("labels", 0), **params)
-    assert sum(leaf.size for leaf in jax.tree.leaves(network) if leaf.dtype == jnp.float32) == count
+    size = 64 if recipe.startswith("imagenet64") else 32
+    choice = load_recipe(find_recipe(recipe)).model.network
+    classes = params.get("labels", choice.params.get("labels", 0))
+    context = {"shape": (size, size, 3), "outputs": outputs, "gamma_range": (-13.3, 5.0), "classes": classes}
+    build = Choice("network", choice.name, {**choice.params, **params}).build
+    network = eqx.filter_eval_shape(lambda key: build(**context, key=key), KEY)
+    found = sum(leaf.size for leaf in jax.tree.leaves(network) if leaf.dtype == jnp.float32)
+    assert found == count, source
 
 
 @pytest.mark.parametrize("name", NAMES)

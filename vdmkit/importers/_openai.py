@@ -12,6 +12,9 @@ from vdmkit.importers.files import Arrays
 from vdmkit.model import DiffusionModel
 from vdmkit.registry import register
 
+_IDDPM = ({"learning_rate": 1e-4, "warmup_steps": 0}, {"steps": 500_000, "batch_size": 128, "ema": 0.9999})
+_ADM = ({"learning_rate": 3e-4, "warmup_steps": 0}, {"steps": 540_000, "batch_size": 2048, "ema": 0.9999})
+
 
 @register("importer", "openai")
 class OpenAiImporter(AbstractImporter):
@@ -21,15 +24,14 @@ class OpenAiImporter(AbstractImporter):
         network = openai_network(config)
         learned, is_kl = _of_diffusion(config)
         self.shape(config)
-        axis = network["axis"]
+        axis, is_adm = network["axis"], network["name"] == "adm_unet"
         prediction = "x" if config["diffusion"].get("predict_xstart") else "eps_and_range" if learned else "eps"
         parts = {"prediction": {"name": prediction}, "network": network}
         return published(
             discrete_model(axis["table"], axis["steps"]) | parts,
             {"weighting": "elbo" if is_kl else "simple", "steps": axis["steps"] - 1},
-            {"learning_rate": 1e-4, "warmup_steps": 0},
-            {"steps": 500_000, "batch_size": 128, "ema": 0.9999},
-            augmentations=FLIPS,
+            *(_ADM if is_adm else _IDDPM),
+            augmentations=FLIPS if is_adm else [],
             sampling=AS_IMAGE | {"steps": min(1000, axis["steps"])},
         )
 
@@ -47,7 +49,8 @@ class OpenAiImporter(AbstractImporter):
         return with_unet(model, lambda network: with_openai_arrays(network, arrays, config))
 
     def remarks(self, config: Config) -> list[str]:
-        remarks = ["OpenAI's files do not say the settings of training: those of the recipe are iDDPM's for CIFAR-10."]
+        of = "ADM's for ImageNet 64x64" if openai_network(config)["name"] == "adm_unet" else "iDDPM's for CIFAR-10"
+        remarks = [f"OpenAI's files do not say the settings of training: those of the recipe are {of}."]
         if config["diffusion"].get("learn_sigma"):
             remarks.append(
                 "Half of the network's outputs are learned variances. They are kept, but bounds and samples use the "
