@@ -12,9 +12,7 @@ import matplotlib.font_manager  # noqa: F401  (which writes a cache of its own w
 import numpy as np
 import pytest
 
-from vdmkit.codec._compress import _resumable
-from vdmkit.container import Chunk, open_writer
-from vdmkit.errors import CodecError, words_of
+from vdmkit.errors import words_of
 from vdmkit.files import whole_file, whole_folder, write_json
 from vdmkit.progress import Kept
 from vdmkit.report import line_chart, write_png
@@ -54,11 +52,6 @@ def _events(folder: Path) -> None:
         log.picture(1, "samples", NOISE)
 
 
-def _compressed(folder: Path) -> None:
-    with open_writer(folder / "a", {}, resume=False) as writer:
-        writer.append(Chunk(1, NOISE.tobytes(), bytes(32)))
-
-
 def _folder(folder: Path) -> None:
     with whole_folder(folder / "a") as part:
         (part / "inside").write_bytes(NOISE.tobytes())
@@ -72,7 +65,6 @@ WRITERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "chart": (lambda folder: line_chart(folder / "a", {"b": ([1, 2], [3, 4])}, x="", y="", title=""), "a.svg"),
     "metrics": (_metrics, "metrics.jsonl"),
     "events": (_events, "tensorboard/events.out.tfevents"),
-    "vdmz": (_compressed, "a.part"),
     "folder": (_folder, "a"),
 }
 
@@ -107,16 +99,3 @@ def test_a_device_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="a device, where a file is expected"), whole_file(path):
         pass
     assert path.is_char_device()
-
-
-def test_what_was_compressed_is_gone_on_with(tmp_path: Path) -> None:
-    """False if the advice led to a refusal: with chunks on the disk it takes --resume."""
-    out = tmp_path / "a.vdmz"
-    with (  # noqa: PT012
-        pytest.raises(CodecError, match=r"a\.vdmz\.part: File too large\. Free space there, .* with --resume"),
-        _resumable(out),
-        open_writer(out, {}, resume=False) as writer,
-    ):
-        writer.append(Chunk(1, b"1", bytes(32)))
-        with little_room():
-            writer.append(Chunk(1, NOISE.tobytes(), bytes(32)))

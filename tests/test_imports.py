@@ -28,7 +28,7 @@ ROOMS = [
     "mesh",
 ]  # the ground
 ROOMS += ["estimate", "noise", "networks", "observation", "denoiser", "distribution", "kernel", "integrator", "model"]
-ROOMS += ["data", "objective", "sampling", "likelihood", "container", "compression", "optimizer", "recipe"]
+ROOMS += ["data", "objective", "sampling", "likelihood", "optimizer", "recipe"]
 ROOMS += [
     "training",
     "assembly",
@@ -40,7 +40,6 @@ ROOMS += [
     "checkpoint",
     "importers",
     "report",
-    "codec",
     "testing",
 ]
 ROOMS += ["run", "cli"]

@@ -3,7 +3,7 @@
 
 import pytest
 
-READERS = ("evaluate", "likelihood", "sample", "study", "quality", "compress", "decompress", "convert")
+READERS = ("evaluate", "likelihood", "sample", "study", "quality", "convert")
 STEP = "No such option: --step. It is now called --checkpoint-step."
 REFUSED = [
     (("score", "--ckpt", "run"), "No such command 'score'. It is now called 'quality'."),
@@ -68,7 +68,6 @@ def test_a_run_without_its_option_is_told_of_it(run, name):
     refused = run(name, "runs/digits")
     assert (refused.code, refused.out) == (2, "")
     assert refused.err.endswith("Error: Missing option '--ckpt'. Did you mean --ckpt runs/digits?\n")
-    assert run("compress", "images.npy").err.endswith("Error: Missing option '--ckpt'.\n")
 
 
 def test_a_name_that_was_never_one_is_only_unknown(run):

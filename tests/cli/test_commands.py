@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Commands that installed packages bring: listed, called, and refused where they are wrong."""
 
+import re
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
+
+import vdmkit
 
 GREET = '''"""A command."""
 from typing import Annotated
@@ -145,3 +149,22 @@ def test_help_imports_no_jax_for_a_package(install, run_process, tmp_path, monke
     listed = run_process("--help")
     assert "Greet somebody" in listed.out
     assert listed.err == ""
+
+
+@pytest.mark.parametrize("name", ["compress", "decompress", "inspect"])
+def test_the_codec_is_said_to_be_a_plugin(say, monkeypatch, name):
+    """Without the plugin its commands would be unknown, or end in a traceback; or other commands would not work."""
+    monkeypatch.setattr("vdmkit.cli._commands.plugin_commands", lambda own: {})
+    missing = say(name, "a.npy", "-o", "a.vdmz")
+    assert (missing.code, missing.out) == (2, "")
+    (line,) = missing.err.splitlines()
+    assert line.startswith(f"vdmkit {name}: is a command of the plugin vdmkit-codec, which is not installed. ")
+    assert "pip install -e plugins/vdmkit-codec" in line
+    assert name not in say("--help").out
+    assert say("list", "recipe").code == 0
+
+
+def test_vdmkit_does_not_import_the_codec():
+    """A command of vdmkit would fail where the plugin is not installed."""
+    sources = Path(vdmkit.__file__).parent.rglob("*.py")
+    assert [path.name for path in sources if re.search(r"(import|from) vdmkit_codec", path.read_text())] == []

@@ -4,7 +4,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 SCHEDULE = """
@@ -112,11 +111,10 @@ def test_a_package_that_takes_the_name_of_a_run_s_file(processes, tiny):
     folder = processes.cwd / "site-packages"
     folder.mkdir()
     install(folder, "straight", SCHEDULE.format(name="'straight'").replace("* t", "* t**2"))
-    np.save(processes.cwd / "two.npy", np.zeros((2, 8, 8, 1), np.uint8))
-    evaluate, dry = ("evaluate", "--ckpt", "run", "--json"), ("compress", "two.npy", "--dry-run", "--ckpt", "run")
-    read, coded = processes.together(evaluate, dry, plugins=(), packages=folder)
+    evaluate, drawn = ("evaluate", "--ckpt", "run", "--json"), ("sample", "--ckpt", "run", "-n", "1", "-o", "one.png")
+    read, sampled = processes.together(evaluate, drawn, plugins=(), packages=folder)
     assert (read.code, json.loads(read.out)) == (0, own), read.err
-    assert coded.code == 0, coded.err
+    assert sampled.code == 0, sampled.err
     again = processes(*run, "--set", "training.steps=14", plugins=plugins, packages=folder)
     assert (again.code, "continuing run from step 12" in again.err) == (0, True), again.err
 

@@ -17,15 +17,12 @@ from vdmkit.cli._bench import bench
 from vdmkit.cli._check import check
 from vdmkit.cli._commands import Commands
 from vdmkit.cli._compiled import keep_compiled
-from vdmkit.cli._compress import compress
 from vdmkit.cli._convert import convert
 from vdmkit.cli._data import pack, verify
-from vdmkit.cli._decompress import decompress
 from vdmkit.cli._distributed import distributed, end, end_if_lost
 from vdmkit.cli._doctor import doctor
 from vdmkit.cli._evaluate import evaluate
 from vdmkit.cli._import import import_checkpoint
-from vdmkit.cli._inspect import inspect
 from vdmkit.cli._likelihood import likelihood
 from vdmkit.cli._list import list_components
 from vdmkit.cli._new_plugin import new_plugin
@@ -55,9 +52,6 @@ app.command()(
 app.command()(stoppable(distributed(sample), "No samples were written. Run the same command again to begin anew."))
 app.command()(stoppable(study, "Run the same command again to begin anew."))
 app.command()(stoppable(quality, "No score was computed. Run the same command again to begin anew."))
-app.command()(stoppable(compress, "Chunks that were done are kept: to go on, add --resume to the same command."))
-app.command()(stoppable(decompress, "No images were written. Run the same command again to begin anew."))
-app.command()(stoppable(inspect))
 app.command()(stoppable(convert, _NEW_FOLDER))
 app.command()(stoppable(check))
 app.command()(stoppable(bench))

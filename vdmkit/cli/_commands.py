@@ -11,7 +11,10 @@ from typer.core import TyperGroup
 
 from vdmkit.cli._advice import advising
 from vdmkit.cli._stoppable import stoppable
+from vdmkit.errors import RegistryError
 from vdmkit.registry import load_command, plugin_commands
+
+_OF_PLUGINS: dict[str, str] = dict.fromkeys(("compress", "decompress", "inspect"), "vdmkit-codec")
 
 
 class Commands(TyperGroup):
@@ -27,6 +30,11 @@ class Commands(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         entry = self._of_packages.get(cmd_name)
+        if entry is None and (package := _OF_PLUGINS.get(cmd_name)):
+            raise RegistryError(
+                f"vdmkit {cmd_name}: is a command of the plugin {package}, which is not installed. "
+                f"In a checkout of vdmkit: pip install -e plugins/{package}, or uv sync."
+            )
         return _command(entry) if entry else super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: Any) -> Any:

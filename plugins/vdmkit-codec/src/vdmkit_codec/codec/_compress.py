@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compresses images into a .vdmz file, chunk by chunk."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vdmkit.data import ImageList, pixel_sha256
+from vdmkit.errors import CodecError
+from vdmkit.progress import Progress, track
+from vdmkit_codec.codec._coding import Coding
+from vdmkit_codec.compression import Codec
+from vdmkit_codec.container import Chunk, Writer, open_writer, payload_of
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """The result of compression, in bits per dimension; `bytes_given` is the size of the files that hold the images.
+
+    `gross` counts the whole file; `net` counts the stacks without their `initial` bits, which decoding returns. These
+    two are None for a resumed file, and all three for a file without images. `stored` images are not compressed.
+    """
+
+    images: int
+    stored: int
+    bytes: int
+    bytes_given: int
+    gross: float | None
+    net: float | None
+    initial: float | None
+    steps: str
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        rate = "" if self.gross is None else f": {self.gross:.4f} bits/dim"
+        lines = [f"{self.images:,} image{'s' * (self.images != 1)} in {self.bytes:,} bytes{rate}; {self.steps}"]
+        if self.gross is not None and self.net is not None and self.initial is not None:
+            rest = self.gross - self.net - self.initial
+            lines += [
+                f"= {self.net:.4f} the images + {self.initial:.4f} what chunks begin with "
+                f"+ {rest:.4f} headers, index, checksums"
+            ]
+        if self.stored:
+            lines += [
+                f"stored as they are, since the model does not know them or would make them larger: {self.stored:,}"
+            ]
+        if self.bytes > self.bytes_given:
+            lines += [f"larger than the images as they were given, in {self.bytes_given:,} bytes"]
+        return "\n".join(lines)
+
+
+def write_file(
+    coding: Coding, images: ImageList, out: Path, *, chunk: int, resume: bool, verify: bool, progress: Progress = None
+) -> Compressed:
+    """Writes the images to `out`.
+
+    Args:
+        coding: The codec.
+        images: The images.
+        out: The file to write.
+        chunk: Number of images in a chunk.
+        resume: Whether to continue an unfinished file.
+        verify: Whether to decode each chunk before it is written.
+        progress: As in `vdmkit.sample`.
+
+    Raises:
+        CodecError: an unfinished file exists and `resume` is false, or a chunk does not decode to its images.
+        DataError: a file is not an image of the model's shape.
+    """
+    codec = coding.codec
+    code, other = codec.chunk_code(codec.group), codec.chunk_code(_other_batch(codec))
+    header = coding.header(chunk)
+    coded = []
+    if resume and out.exists() and not out.with_name(f"{out.name}.part").exists():
+        raise CodecError(f"{out}: finished already, there is nothing to resume. Omit --resume to write it anew.")
+    with (
+        _resumable(out),
+        open_writer(out, header, resume=resume) as writer,
+        track(progress, "compressing", len(images)) as advance,
+    ):
+        begun = writer.images
+        _check_same(writer, images, out)
+        if begun:
+            advance(begun)
+        for first in range(begun, len(images), chunk):
+            pixels = images.read(first, min(first + chunk, len(images)))
+            payload, bits = code.encode(pixels, advance)
+            written = payload.to_bytes()
+            if verify and not np.array_equal(other.decode(payload_of(written, len(pixels))), pixels):
+                raise CodecError("a chunk does not decode to its images: it was not written. Try --profile portable.")
+            writer.append(Chunk(len(pixels), written, bytes.fromhex(pixel_sha256(pixels))))
+            coded.append((int(payload.stored.sum()), bits, payload.initial_bits))
+        writer.finish(images.names)
+    stored, net, initial = (sum(column) for column in zip((0, 0, 0), *coded, strict=True))
+    values = len(images) * codec.model.dimensions
+    rates = [bits / values if values else None for bits in (8 * out.stat().st_size, net, initial)]
+    gross, net, initial = rates if not begun else (rates[0], None, None)
+    return Compressed(len(images), stored, out.stat().st_size, images.bytes, gross, net, initial, str(coding))
+
+
+@contextmanager
+def _resumable(out: Path) -> Iterator[None]:
+    """Adds to errors of writing, as on a full disk, how to continue with the written part."""
+    try:
+        yield
+    except OSError as error:
+        if not out.with_name(f"{out.name}.part").exists():
+            raise
+        raise CodecError(
+            f"{error.filename}: {error.strerror}. Free space there, and run the same command again with --resume."
+        ) from error
+
+
+def _check_same(writer: Writer, images: ImageList, out: Path) -> None:
+    """Raises CodecError if the chunks written by an interrupted process are not of these images."""
+    first = 0
+    for chunk in writer.written():
+        if pixel_sha256(images.read(first, first + chunk.images)) != chunk.pixels_sha256.hex():
+            raise CodecError(f"{out}.part: begun with other images than these. Give the same ones, or delete it.")
+        first += chunk.images
+
+
+def _other_batch(codec: Codec) -> int:
+    """Returns the batch size of verification: another than that of encoding, if the profile allows it."""
+    return codec.group // 2 + 1 if codec.profile == "portable" else codec.group

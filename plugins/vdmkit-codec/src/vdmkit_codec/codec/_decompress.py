@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decompresses images from a .vdmz file."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, BinaryIO, Literal
+
+import numpy as np
+from annotated_types import Ge
+from jaxtyping import Float, Integer, UInt8
+from numpy.lib.format import write_array_header_1_0
+from pydantic import BaseModel, ValidationError
+
+from vdmkit.data import pixel_sha256
+from vdmkit.errors import CodecError, RecipeError
+from vdmkit.files import whole_file, whole_folder
+from vdmkit.progress import Progress, track
+from vdmkit.report import write_png
+from vdmkit_codec.compression import ChunkCode, Codec
+from vdmkit_codec.container import Entry, Reader, payload_of
+
+Images = UInt8[np.ndarray, "n h w c"]
+
+
+class MadeWith(BaseModel):
+    """The checkpoint in a file's header."""
+
+    step: Annotated[int, Ge(0)]
+    weights: Literal["ema", "raw"]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Writes x_hat(z_t) of every image at every `every` steps, as PNG files in a folder."""
+
+    folder: Path
+    every: int
+
+    def on_latent(self, code: ChunkCode, first: int) -> Callable[..., None]:
+        """Returns the callback on latents of a chunk whose first image has number `first`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+        def write(which: Integer[np.ndarray, " n"], t: int, k: Integer[np.ndarray, "n h w c"]) -> None:
+            if t and t % self.every == 0:
+                x_hat = code.chain.network.x_hat(k, t)
+                for i, picture in zip((which + first).tolist(), _picture(x_hat), strict=True):
+                    write_png(picture, self.folder / f"{i:06d}_step_{t:04d}.png")
+
+        return write
+
+
+def _picture(x_hat: Float[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n h w c"]:
+    return np.clip(np.rint((x_hat + 1) / 2 * 255), 0, 255).astype(np.uint8)
+
+
+def made_with(reader: Reader) -> MadeWith:
+    """Returns the step and the weights in a file's header. Raises CodecError if they are missing."""
+    try:
+        return MadeWith.model_validate(reader.header)
+    except ValidationError as error:
+        raise CodecError(f"{reader.path}: its header does not say which checkpoint it was made with.") from error
+
+
+def images_of_file(
+    codec: Codec,
+    reader: Reader,
+    wanted: range,
+    *,
+    batch: int | None = None,
+    jobs: int = 1,
+    preview: Preview | None = None,
+    on_damage: Callable[[str], object] | None = None,
+    progress: Progress = None,
+) -> Iterator[tuple[int, Images]]:
+    """Yields the wanted images, one chunk at a time, with the number of the first.
+
+    Args:
+        codec: The codec.
+        reader: The file.
+        wanted: Numbers of the images.
+        batch: Number of images in a call of the network; by default that of encoding.
+        jobs: Number of chunks that are decoded concurrently.
+        preview: Writer of the model's estimates.
+        on_damage: Called for a chunk that does not decode and that the reader does not list as damaged; the chunk is
+            then skipped.
+        progress: As in `vdmkit.sample`.
+
+    Raises:
+        RecipeError: the batch differs from the encoder's, with profile host.
+        CodecError: a chunk is damaged, or does not decode to its images.
+    """
+    if batch not in (None, codec.group) and codec.profile == "host":
+        raise RecipeError(f"--batch {batch}: profile host decodes in batches of {codec.group}, as it encoded.")
+    code = codec.chunk_code(batch or codec.group)
+    chunks = [
+        i for i, entry in enumerate(reader.chunks) if entry.first < wanted.stop and entry.next_image > wanted.start
+    ]
+    total = sum(reader.chunks[i].images for i in chunks)
+
+    def decode(i: int) -> Images | CodecError:
+        try:
+            return _decode(code, reader, i, preview, advance)
+        except CodecError as error:
+            return error
+
+    with track(progress, "decompressing", total) as advance, ThreadPoolExecutor(jobs) as pool:
+        for first in range(0, len(chunks), jobs):
+            some = chunks[first : first + jobs]
+            for i, images in zip(some, pool.map(decode, some), strict=True):
+                if not isinstance(images, CodecError):
+                    yield _within(reader.chunks[i], images, wanted)
+                elif on_damage is None:
+                    raise images
+                elif not reader.tells(i):
+                    on_damage(str(images))
+
+
+def _decode(
+    code: ChunkCode, reader: Reader, i: int, preview: Preview | None, advance: Callable[[int], object]
+) -> Images:
+    chunk, entry = reader.chunk(i), reader.chunks[i]
+    told = preview.on_latent(code, entry.first) if preview else lambda which, t, k: None
+    try:
+        images = code.decode(payload_of(chunk.payload, chunk.images), advance, told)
+    except CodecError as error:
+        raise CodecError(f"{reader.path}: {entry.title}: {error}.") from error
+    if pixel_sha256(images) != chunk.pixels_sha256.hex():
+        raise CodecError(f"{reader.path}: {entry.title}: the decoded images are not those that were encoded.")
+    return images
+
+
+def _within(entry: Entry, images: Images, wanted: range) -> tuple[int, UInt8[np.ndarray, "m h w c"]]:
+    low = max(wanted.start - entry.first, 0)
+    return entry.first + low, images[low : wanted.stop - entry.first]
+
+
+def write_images(
+    decoded: Iterator[tuple[int, Images]], out: Path, shape: tuple[int, int, int], names: list[str] | None
+) -> int:
+    """Writes images atomically to one .npy, or as PNG files to a new folder. Returns their number.
+
+    Raises:
+        CodecError: a name leads out of the folder.
+        OSError: the folder exists and is not empty, or cannot be written.
+    """
+    if out.suffix == ".npy":
+        return _write_array(decoded, out, shape)
+    count = 0
+    with whole_folder(out) as folder:
+        for first, images in decoded:
+            for i, image in enumerate(images, start=first):
+                path = folder / _file_name(names, i)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_png(image, path)
+            count += len(images)
+    return count
+
+
+def _write_array(decoded: Iterator[tuple[int, Images]], out: Path, shape: tuple[int, int, int]) -> int:
+    """Writes one .npy, without a memory map, because a full disk would then kill the process."""
+    count = 0
+    with whole_file(out) as part, part.open("wb") as file:
+        _write_header(file, (0, *shape))
+        for _, images in decoded:
+            file.write(images.tobytes())
+            count += len(images)
+        file.seek(0)
+        _write_header(file, (count, *shape))  # numpy leaves room for a longer first axis
+    return count
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+
+def _file_name(names: list[str] | None, i: int) -> PurePosixPath:
+    name = PurePosixPath(names[i] if names else f"{i:06d}").with_suffix(".png")
+    if name.is_absolute() or ".." in name.parts:
+        raise CodecError(f"{name}: a name that leads out of the folder. Use -o with a .npy.")
+    return name

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vdmkit compress`: compresses images into a .vdmz file."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from vdmkit.cli import AsJson, Checkpoint, Overrides, PluginFiles, Step, grid_option, of_estimator
+from vdmkit.errors import DataError, RecipeError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Given = Annotated[
+    list[Path], typer.Argument(metavar="IMAGES...", help="Files, folders, or one .npy of uint8 levels (n, h, w, c).")
+]
+Output = Annotated[Path | None, typer.Option("-o", metavar="FILE.vdmz", help="The file to write.")]
+Steps = Annotated[
+    int | None,
+    typer.Option("--steps", min=1, help="T. Default: as trained, or 15 for the mixture, 250 for the Gaussian."),
+]
+Kernel = Annotated[
+    str | None,
+    typer.Option(
+        "--kernel",
+        metavar="NAME|FILE.toml",
+        help="Reverse kernel: mixture, gaussian, or a file of a Gaussian one that `vdmkit study` saves. Default: as "
+        "trained; after training in continuous time mixture if the prediction is over levels, else gaussian.",
+    ),
+]
+Grid = Annotated[str | None, grid_option("as trained, or even in gamma")]
+ChosenProfile = Annotated[
+    Literal["portable", "host"],
+    typer.Option("--profile", help="portable: float64, for all machines. host: float32, for this machine alone."),
+]
+Batch = Annotated[int, typer.Option("--batch", min=1, max=4096, help="Largest number of images coded together.")]
+ChunkSize = Annotated[
+    int, typer.Option("--chunk", min=1, max=65535, help="Images in a chunk, which is decoded as a whole.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue a file whose writing was interrupted.")]
+NoVerify = Annotated[bool, typer.Option("--no-verify", help="Do not decode each chunk before it is written.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Write nothing; print the size expected from the bound.")]
+
+
+def compress(
+    given: Given,
+    checkpoint: Checkpoint,
+    overrides: Overrides,
+    plugins: PluginFiles,
+    output: Output = None,
+    step: Step = None,
+    steps: Steps = None,
+    kernel: Kernel = None,
+    grid: Grid = None,
+    profile: ChosenProfile = "portable",
+    batch: Batch = 64,
+    chunk: ChunkSize = 1024,
+    resume: Resume = False,
+    no_verify: NoVerify = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compress images without loss, at the rate of the model's T-step bound. Reading them takes the same model."""
+    if output is None and not dry_run:
+        raise RecipeError("-o is missing: where to? Expected a name that ends in .vdmz.")
+    if output and (output.suffix != ".vdmz" or not output.parent.is_dir()):
+        raise RecipeError(f"-o {output}: expected a name that ends in .vdmz, in a folder that is there.")
+    if output and output.is_dir():
+        raise RecipeError(f"-o {output}: is a folder. Expected the name of a file.")
+    overrides = [*of_estimator(steps, kernel, grid), *overrides]
+    from vdmkit.data import list_images
+    from vdmkit.run import load_run
+    from vdmkit.testing import check_model_of_recipe
+    from vdmkit_codec.codec import coding_of, expected_rate, with_steps_of_codec, write_file
+
+    run = with_steps_of_codec(load_run(checkpoint, overrides, plugins, step), overrides)
+    coding = coding_of(run, profile=profile, group=batch)
+    images = list_images(given, coding.codec.model.shape)
+    few = images.read(0, min(2, len(images)))
+    known = _known(given, few, coding.codec.model.observation.levels)
+    check_model_of_recipe(run.recipe, coding.codec.model, known).refuse()
+    if images.passed_over:
+        typer.echo(f"{images.passed_over} other files in these folders are skipped", err=True)
+    if dry_run or output is None:
+        report = expected_rate(coding, images, chunk=chunk, seed=run.recipe.seed, progress="auto")
+    else:
+        how = {"chunk": chunk, "resume": resume, "verify": not no_verify, "progress": "auto"}
+        report = write_file(coding, images, output, **how)
+    typer.echo(json.dumps(report.as_json(), indent=2) if as_json else str(report))
+
+
+def _known(given: list[Path], first: "np.ndarray", levels: int) -> "np.ndarray":
+    """Returns those of the first images that have the model's levels. Raises DataError if there are none."""
+    named = str(given[0]) if len(given) == 1 else f"{given[0]}, ..."
+    if not len(first):
+        raise DataError(f"{named}: there are no images. Give some.")
+    highest = first.reshape(len(first), -1).max(1)
+    if highest.min() >= levels:
+        raise DataError(
+            f"{named}: a pixel is {highest[0]}: expected 0..{levels - 1}, as in the training images of the run. "
+            "Give images of these levels, or a run that was trained on images like yours."
+        )
+    return first[highest < levels]

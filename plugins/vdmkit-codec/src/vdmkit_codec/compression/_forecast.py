@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Forecasts the length of a chunk by simulating the numbers of bits in its lanes, without encoding.
+
+A lane holds from 32 to 64 bits in its head. Excess bits go as words to the tail that all lanes share; missing bits are
+taken from there, or are initial bits of the chunk. Latents are normal, so a pop of m of them takes
+m log2(q_sd / d sqrt(2 pi)) + log2(e) chi^2_m / 2 bits; their push returns these, plus their term of the bound.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from vdmkit_codec.compression._chunk import ChunkCode
+from vdmkit_codec.compression._layers import Layers
+from vdmkit_codec.compression._rans import first_heads
+from vdmkit_codec.container import Payload
+
+_DRAWS = 16
+_MOST_GROUPS = 64  # groups that are simulated; later groups are like the last
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Mean bits of an image.
+
+    Args:
+        reconstruction: Reconstruction term of the bound of images that are not stored.
+        diffusion: Their diffusion term.
+        prior: Their prior term.
+        raw: Bits of a stored image.
+        stored: Share of stored images.
+        variance: Variance of the data.
+        pixels: Share of each value in an image's bits.
+    """
+
+    reconstruction: float
+    diffusion: float
+    prior: float
+    raw: float
+    stored: float
+    variance: float
+    pixels: Float[np.ndarray, " d"]
+
+    @property
+    def bits(self) -> float:
+        """Returns the mean bits of an image, stored or not."""
+        return (1 - self.stored) * (self.reconstruction + self.diffusion + self.prior) + self.stored * self.raw
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Bytes of a payload, and the initial bits of its stack."""
+
+    bytes: float
+    initial_bits: float
+
+
+@dataclass
+class _Stack:
+    """A simulated stack: bits above 32 in each head, words in the tail, and initial words."""
+
+    heads: Float[np.ndarray, " lanes"]
+    words: int = 0
+    seeded: int = 0
+
+    def add(self, bits: Float[np.ndarray, " lanes"]) -> None:
+        """Pushes these bits; negative numbers are pops."""
+        carried = np.floor((self.heads + bits) / 32)
+        self.heads += bits - 32 * carried
+        words = self.words + int(carried.sum())
+        self.words, self.seeded = max(words, 0), self.seeded - min(words, 0)
+
+    def shared(self, of_values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " lanes"]:
+        """Returns each lane's sum of these; values go through the lanes in rows."""
+        lanes = len(self.heads)
+        return np.append(of_values, np.zeros(-len(of_values) % lanes)).reshape(-1, lanes).sum(0)
+
+
+def shares_of_pixels(images: UInt8[np.ndarray, "n *shape"]) -> Float[np.ndarray, " d"]:
+    """Returns the approximate share of each value in an image's bits, from the entropies of the levels.
+
+    The shares matter if lanes have the same pixels of each image: the lanes of digits' corners hardly change.
+    """
+    values = images.reshape(len(images), -1)
+    places = np.arange(values.shape[1]) * 256
+    counts = np.bincount((values + places).ravel(), minlength=256 * len(places)).reshape(-1, 256)
+    frequencies = counts / len(images)
+    entropies = -(frequencies * np.log2(np.where(counts, frequencies, 1))).sum(1)
+    return entropies / entropies.sum() if entropies.any() else np.full(len(places), 1 / len(places))
+
+
+def forecast(code: ChunkCode, rate: Rate, images: int) -> Forecast:
+    """Returns the average size of a chunk of this number of images."""
+    found = [_simulated(code, rate, images, np.random.default_rng(seed)) for seed in range(_DRAWS)]
+    return Forecast(*(float(np.mean(column)) for column in zip(*found, strict=True)))
+
+
+def _simulated(code: ChunkCode, rate: Rate, images: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Simulates one chunk; returns the bytes of the payload, and the initial bits of the stack."""
+    stack, groups, stored = _Stack(np.log2(first_heads(code.seed, code.lanes).astype(float)) - 32), [], 0
+    while (done := sum(groups)) < images and len(groups) < _MOST_GROUPS:
+        groups.append(code.size_of_group(stack.words, images - done))
+        more = round(sum(groups) * rate.stored) - stored
+        stored += more
+        stack.add(stack.shared(np.full(more * len(rate.pixels), rate.raw / len(rate.pixels))))
+        _push_group(stack, code, rate, groups[-1] - more, rng)
+    more, left = divmod(images - done, groups[-1])
+    groups += [groups[-1]] * more + [left] * (left > 0)
+    stack.words += round((images - done) * rate.bits / 32)
+    heads, words = np.zeros(code.lanes, np.uint64), np.zeros(stack.words, np.uint32)
+    payload = Payload(tuple(groups), np.zeros(images, bool), 1, stack.seeded, heads, words)
+    return len(payload.to_bytes()), payload.initial_bits
+
+
+def _push_group(stack: _Stack, code: ChunkCode, rate: Rate, images: int, rng: np.random.Generator) -> None:
+    """Simulates `Chain.encode`."""
+    layers, values = code.chain.layers, stack.shared(np.ones(images * len(rate.pixels)))
+    pixels, owed = stack.shared(np.tile(rate.pixels, images)), np.zeros(len(values))
+    gained = np.append(rate.reconstruction, _of_steps(layers, rate))
+    for entropy, bits in zip(np.log2(layers.q_sd / layers.d * np.sqrt(2 * np.pi)), gained, strict=True):
+        popped = values * entropy + np.log2(np.e) * rng.gamma(values / 2)  # chi^2_m / 2
+        stack.add(-popped)
+        stack.add(owed + pixels * bits)
+        owed = popped
+    stack.add(owed + pixels * rate.prior)
+
+
+def _of_steps(layers: Layers, rate: Rate) -> Float[np.ndarray, " steps"]:
+    """Returns the diffusion term of each step, as if the data were normal with their variance.
+
+    The information is capped, so that steps at low noise levels add nothing.
+    """
+    known = len(rate.pixels) / 2 * np.log2(1 + rate.variance / layers.s**2)
+    parts = -np.diff(np.minimum(known, known[-1] + rate.diffusion))
+    parts += not parts.any()  # images that are all the same
+    return rate.diffusion * parts / parts.sum()

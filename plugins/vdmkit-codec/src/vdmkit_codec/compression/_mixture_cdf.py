@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The distribution function of mixtures of normal distributions on cells, and its inversion, in integers.
+
+    F(j) = (sum_k w_k G(edge_j - m_k)) / 2^24 + j
+
+is its value at the lower edge of cell j of the window, in slots. G of the common standard deviation reaches 2^26 minus
+the slots of j and of the escape; the w_k sum to 2^24. It is computed by XLA, which is exact with integers and avoids
+arrays of all levels of all values.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int64, Shaped
+
+from vdmkit_codec.compression._gaussian_law import FINE
+from vdmkit_codec.compression._law import ESCAPE
+from vdmkit_codec.compression._rans import SLOTS, Symbols
+
+WEIGHT_BITS = 24
+_FEWEST, _MOST = 64, 1024  # values in a block
+
+
+class Window(NamedTuple):
+    """A common standard deviation and means, in parts.
+
+    Args:
+        normal: G at every part of its own window, followed by padding.
+        end: Number of the last part of that window.
+        means: Rising means of the levels, starting at 0.
+        cells: Number of cells from the first mean's window to the last's.
+    """
+
+    normal: Int64[np.ndarray, " padded"]
+    end: Int64[np.ndarray, ""]
+    means: Int64[np.ndarray, " v"]
+    cells: Int64[np.ndarray, ""]
+
+
+def below(window: Window, near: int, cumulative: Any, cell: Any, lead: Any) -> Any:
+    """Returns F at the lower edges of cells; the outer cells reach to infinity.
+
+    Args:
+        window: The standard deviation and the means.
+        near: Largest number of levels whose windows contain the same point.
+        cumulative: Cumulative weights of the levels of each value, (n, V + 1).
+        cell: Cell of each value, (n,).
+        lead: Part of the window at which each value's cell 0 begins, (n,).
+    """
+    normal, end, means, cells = window
+    parts = cell * FINE + lead
+    begin = jnp.clip(jnp.searchsorted(means, parts - end, side="right"), 0, len(means) - near)
+    level = begin[:, None] + jnp.arange(near + 1)  # earlier levels count in full, later ones not at all
+    weights = jnp.take_along_axis(cumulative, level, axis=1).astype(jnp.int64)
+    at = normal[jnp.clip(parts[:, None] - means[level[:, :-1]], 0, end)]
+    total = weights[:, 0] * normal[end] + ((weights[:, 1:] - weights[:, :-1]) * at).sum(1)
+    inner = (total >> WEIGHT_BITS) + cell
+    return jnp.where(cell <= 0, 0, jnp.where(cell >= cells, SLOTS - ESCAPE, inner))
+
+
+def in_blocks(
+    function: Callable[..., Any], window: Window, near: int, *of_values: Shaped[np.ndarray, "n ..."]
+) -> list[Symbols]:
+    """Calls `ends_of` or `search` for any number of values, in blocks of few sizes, each compiled once."""
+    count, parts = len(of_values[0]), []
+    for first in range(0, count, _MOST):
+        rows = np.arange(first, min(first + _MOST, count))
+        padded = np.resize(rows, max(_FEWEST, 1 << (len(rows) - 1).bit_length()))
+        with jax.enable_x64(True):
+            found = function(window, near, *(values[padded] for values in of_values))
+            parts.append([np.array(array)[: len(rows)] for array in found])
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]
+
+
+@partial(jax.jit, static_argnames="near")
+def ends_of(window: Window, near: int, cumulative: Any, lead: Any, cell: Any) -> tuple[Any, Any]:
+    """Returns F(cell) and F(cell + 1)."""
+    return below(window, near, cumulative, cell, lead), below(window, near, cumulative, cell + 1, lead)
+
+
+@partial(jax.jit, static_argnames="near")
+def search(window: Window, near: int, cumulative: Any, lead: Any, slots: Any) -> tuple[Any, Any, Any]:
+    """Returns each value's cell with F(cell) <= slot < F(cell + 1), and these two; the last cell for higher slots."""
+
+    def halve(bracket: Any) -> Any:
+        low, high, at_low, at_high = bracket
+        middle = (low + high) // 2
+        at = below(window, near, cumulative, middle, lead)
+        left = slots < at
+        return (
+            jnp.where(left, low, middle),
+            jnp.where(left, middle, high),
+            jnp.where(left, at_low, at),
+            jnp.where(left, at, at_high),
+        )
+
+    zero = jnp.zeros_like(lead)
+    bracket = zero, zero + window.cells, zero, zero + (SLOTS - ESCAPE)
+    low, _, at_low, at_high = jax.lax.while_loop(lambda b: (b[1] - b[0] > 1).any(), halve, bracket)
+    return low, at_low, at_high

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calls the network for any number of images, in batches of two sizes, each compiled once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Shaped
+
+from vdmkit.model import DiffusionModel
+from vdmkit_codec.compression._gaussian_law import FINE
+from vdmkit_codec.compression._layers import Layers
+from vdmkit_codec.compression._predict import MARGIN, OFFSETS, Latent, gaussian_shift, level_weights, mixture_weights
+
+Precision = Literal["float64", "float32"]
+_FEW = 8
+_FUNCTIONS = {"gaussian": gaussian_shift, "mixture": mixture_weights, "levels": level_weights}
+
+
+def in_precision(model: DiffusionModel, dtype: Precision) -> DiffusionModel:
+    """Returns the model with parameters of this type."""
+    with jax.enable_x64(True):
+        return jax.tree.map(lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, model)
+
+
+@eqx.filter_jit
+def _integers(kind: str, model: DiffusionModel, at: Latent) -> tuple[Array, Array]:
+    """Returns the integers for latents of several images at one noise level, and whether they are guarded."""
+
+    def of_image(y: Array, offset: Array) -> tuple[Array, Array]:
+        return _FUNCTIONS[kind](model, at._replace(y=y, offset=offset))
+
+    return jax.vmap(of_image)(at.y, at.offset)
+
+
+@eqx.filter_jit
+def _x_hat(model: DiffusionModel, y: Array, gamma: Array) -> Array:
+    return jax.vmap(model.x_hat, in_axes=(0, None))(y, gamma)
+
+
+@dataclass(frozen=True)
+class Network:
+    """The network's outputs as integers.
+
+    Args:
+        model: The model, from `in_precision` with `dtype`.
+        layers: The steps.
+        batch: Number of images in a call.
+        dtype: Precision of the network.
+    """
+
+    model: DiffusionModel
+    layers: Layers
+    batch: int
+    dtype: Precision
+
+    def encoded(self, k: Int[np.ndarray, "n h w c"], t: int) -> tuple[np.ndarray, Int[np.ndarray, " n"], np.ndarray]:
+        """Returns the integers of each image, the offsets that guard them, and whether such offsets exist."""
+        offsets = np.zeros(len(k), np.int64)
+        integers, clear = self.decoded(k, t, offsets)
+        for offset in range(1, OFFSETS):
+            again = np.flatnonzero(~clear)
+            if not len(again):
+                break
+            offsets[again] = offset
+            integers[again], clear[again] = self.decoded(k[again], t, offsets[again])
+        return integers, offsets, clear
+
+    def decoded(
+        self, k: Int[np.ndarray, "n h w c"], t: int, offsets: Int[np.ndarray, " n"]
+    ) -> tuple[np.ndarray, Bool[np.ndarray, " n"]]:
+        """Returns the integers of each image at these offsets, and whether they are guarded.
+
+        They are those of step t, or of the observation for t = 0.
+        """
+        layers = self.layers
+        kind = ("mixture" if layers.mixture else "gaussian") if t else "levels"
+        scale = layers.s[t] * layers.c[t - 1] / layers.d[t - 1] * FINE
+        margin = MARGIN if self.dtype == "float64" else 0.0  # float32 must agree to the last bit
+        y = k * layers.d[t]
+
+        def call(rows: Int[np.ndarray, " b"]) -> tuple[Array, ...]:
+            floats = self._floats(y[rows], layers.gamma[t], scale, margin)
+            return _integers(kind, self.model, Latent(*floats, offset=jnp.asarray(offsets[rows])))
+
+        integers, clear = self._in_batches(len(k), call)
+        return integers, clear
+
+    def x_hat(self, k: Int[np.ndarray, "n h w c"], t: int) -> Float[np.ndarray, "n h w c"]:
+        """Returns the model's estimate of the images at y_t = k d_t."""
+        y = k * self.layers.d[t]
+
+        def call(rows: Int[np.ndarray, " b"]) -> tuple[Array, ...]:
+            return (_x_hat(self.model, *self._floats(y[rows], self.layers.gamma[t])),)
+
+        return self._in_batches(len(k), call)[0]
+
+    def _in_batches(
+        self, count: int, call: Callable[[Int[np.ndarray, " b"]], tuple[Array, ...]]
+    ) -> list[Shaped[np.ndarray, "n ..."]]:
+        """Returns the results for `count` images from calls of fixed size; the last call repeats some images."""
+        parts, first = [], 0
+        while first < count:
+            # small batches if a large one would be half empty
+            size = self.batch if count - first > self.batch // 2 else min(_FEW, self.batch)
+            rows = np.resize(np.arange(first, min(first + size, count)), size)
+            with jax.enable_x64(True):  # the integers need 64 bits at any precision of the network
+                parts.append([np.array(array)[: count - first] for array in call(rows)])
+            first += size
+        return [np.concatenate(part) for part in zip(*parts, strict=True)]
+
+    def _floats(self, *values: float | Float[np.ndarray, "..."]) -> list[Array]:
+        return [jnp.asarray(value, self.dtype) for value in values]

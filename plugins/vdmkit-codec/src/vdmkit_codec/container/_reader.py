@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads a .vdmz file chunk by chunk, in any order; errors are raised before a pixel is decoded."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vdmkit_codec.container._chunk import Chunk, Entry, read_chunk, read_entry
+from vdmkit_codec.container._contents import Contents, check_order, read_contents
+from vdmkit_codec.container._head import Head, read_head
+from vdmkit_codec.container._salvage import read_undamaged
+from vdmkit_codec.container._source import Source, open_source
+
+
+class Reader:
+    """An open .vdmz file, made by `open_reader`. Threads may read concurrently.
+
+    Attributes:
+        path: The file.
+        header: The header, a JSON object.
+        chunks: Its chunks in order; a salvaged file includes the known damaged ones.
+        images: Number of images that were written; for a salvaged file, the known number.
+        names: Names of the images in order, or None.
+        damaged: Descriptions of damage in a salvaged file; else empty.
+    """
+
+    def __init__(self, source: Source, head: Head, contents: Contents) -> None:
+        self._source = source
+        self.path: Path = source.path
+        self._head = head
+        self.header: dict[str, Any] = head.header
+        self.chunks: list[Entry] = contents.entries
+        self.images: int = contents.images
+        self.names: list[str] | None = contents.names
+        self.damaged: list[str] = contents.damaged
+
+    def tells(self, i: int) -> bool:
+        """Returns whether `damaged` mentions chunk `i` of `chunks`."""
+        return any(words.startswith(f"{self.chunks[i].title} is") for words in self.damaged)
+
+    def chunk(self, i: int) -> Chunk:
+        """Reads and verifies chunk `i` of `chunks`.
+
+        Raises:
+            CodecError: The chunk is damaged, in the wrong place, or of another file.
+        """
+        expected, source = self.chunks[i], self._source
+        entry = read_entry(source, expected.offset, self._head.file_id)
+        if entry is None:
+            check_order(source, self._head)
+        if entry and entry.ordinal != expected.ordinal:
+            raise source.fault(f"chunks are out of order: chunk {entry.ordinal} where chunk {expected.ordinal} belongs")
+        if entry and entry != expected:
+            raise source.fault(
+                f"{expected.title} is not the one that the index lists, but one of another file with the same header"
+            )
+        chunk = read_chunk(source, expected, self._head.file_id) if entry else None
+        if chunk is None:
+            raise source.fault(f"{expected.title} is damaged")
+        return chunk
+
+
+@contextmanager
+def open_reader(path: Path, *, salvage: bool = False) -> Iterator[Reader]:
+    """Opens a .vdmz file.
+
+    Args:
+        path: The file.
+        salvage: Whether to search the whole file, finished or not, for undamaged chunks. One of the two copies of the
+            header must be intact.
+
+    Raises:
+        CodecError: It is not a .vdmz file, of a newer version, truncated, or damaged. Chunks are verified when they
+            are read.
+    """
+    with open_source(path) as source:
+        if salvage:
+            yield Reader(source, *read_undamaged(source))
+        else:
+            head = read_head(source)
+            yield Reader(source, head, read_contents(source, head))

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chunks: whatever the images, the model and its steps, they come back; foreign ones cost their raw bits."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from vdmkit_codec.container import payload_of
+
+from vdmkit.denoiser import Categorical, Eps
+from vdmkit.noise import FlowMatching, LearnedLinear
+from vdmkit.observation import DiscretisedGaussian
+from vdmkit.registry import Choice, registry
+
+GAUSSIAN = Choice("kernel", "gaussian", {"variance": "small"})
+LARGE = Choice("kernel", "gaussian", {"variance": "large"})
+MEASURED = Choice("kernel", "optimal_variance", {"gammas": (-6.0, 0.0, 5.0), "errors": (0.9, 0.5, 0.2)})
+GIVEN = Choice("grid", "gammas", {"gammas": tuple(np.append(np.linspace(-6, 4, 16), 5.0).tolist())})
+UNIFORM = Choice("grid", "uniform")
+IN_CI = [pytest.param(one, marks=pytest.mark.system) for one in (LARGE, MEASURED, UNIFORM, GIVEN)]  # each compiles anew
+FOREIGN = {
+    "noise": np.random.default_rng(0).integers(0, 5, (19, 4, 4, 1)),
+    "black": np.zeros((7, 4, 4, 1)),
+    "white": np.full((7, 4, 4, 1), 4),
+    "checkerboard": np.broadcast_to(4 * (np.indices((4, 4)).sum(0) % 2)[..., None], (7, 4, 4, 1)),
+    "beyond": np.random.default_rng(1).integers(0, 256, (5, 4, 4, 1)),
+    "one beyond": np.where(np.arange(9)[:, None, None, None] == 4, 255, 2) + np.zeros((9, 4, 4, 1)),
+}
+
+
+@pytest.mark.costly
+@pytest.mark.parametrize("kernel", [Choice("kernel", "mixture"), GAUSSIAN, *IN_CI[:2]], ids=str)
+@pytest.mark.parametrize("grid", [Choice("grid", "gamma"), *IN_CI[2:]], ids=str)
+def test_kernels_and_grids(make_codec, learned, images, round_trip, kernel, grid) -> None:
+    """False if images of some kernel or grid did not come back."""
+    payload, _ = round_trip(make_codec(learned, 16, kernel, grid), images, batch=5)
+    assert payload.stored.mean() < 0.7, "it is the model that is tested"
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10, pytest.param(250, marks=pytest.mark.costly)])
+@pytest.mark.parametrize("kernel", [Choice("kernel", "mixture"), GAUSSIAN], ids=str)
+def test_steps(make_codec, learned, images, round_trip, steps, kernel) -> None:
+    """False if images of one step, or of many, did not come back."""
+    round_trip(make_codec(learned, steps, kernel), images[: 11 if steps < 250 else 2])
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 37])
+def test_counts(make_codec, learned, images, round_trip, count) -> None:
+    """False if no image, one, or a prime number did not come back in their order."""
+    payload, bits = round_trip(make_codec(learned), images[:count])
+    assert sum(payload.groups) == count
+    assert max(payload.groups, default=0) <= 8
+    if not count:
+        assert bits == 0
+        assert payload.groups == ()
+
+
+@pytest.mark.costly
+def test_small_files_come_back(make_codec, oracle, images, round_trip) -> None:
+    """False if a file were refused whose heads hold some of the words it began with: one in twelve of one image."""
+    more = 0
+    for seed in range(40):
+        code = make_codec(oracle, 2, seed=seed).chunk_code(8)
+        payload, _ = code.encode(images[seed % 37 :][:1])
+        if payload.seeded > len(payload.words):
+            more += 1
+            np.testing.assert_array_equal(code.decode(payload_of(payload.to_bytes(), 1)), images[seed % 37 :][:1])
+    assert more > 0
+
+
+@pytest.mark.costly
+@pytest.mark.parametrize("name", FOREIGN)
+def test_foreign_images(make_codec, learned, images, round_trip, name) -> None:
+    """False if what the model does not know did not come back, or took more than raw and a bit of each image."""
+    foreign = FOREIGN[name].astype(np.uint8)
+    levels = 5 if foreign.max() < 5 else 256
+    payload, bits = round_trip(make_codec(learned), foreign)
+    assert bits <= len(foreign) * (16 * np.log2(levels) + 1)
+    mixed = np.concatenate([images[:9], foreign, images[9:]])
+    payload, mixed_bits = round_trip(make_codec(learned), mixed)
+    # Another draw of latents each time: 16 values of 46 images, of less than a bit's standard deviation, four times.
+    assert mixed_bits <= round_trip(make_codec(learned), images)[1] + 46 * 16 * np.log2(levels) + 4 * 27
+    if levels == 256:
+        assert payload.stored[9:][: len(foreign)][foreign.reshape(len(foreign), -1).max(1) > 4].all()
+
+
+def test_stored_images_cost_raw(make_codec, learned, round_trip) -> None:
+    """False if an image that is written out cost more than log2 V of each value, and a millionth."""
+    beyond = FOREIGN["beyond"].astype(np.uint8)
+    payload, bits = round_trip(make_codec(learned), beyond)
+    assert payload.stored.all()
+    assert abs(bits / (8 * beyond.size) - 1) < 1e-3  # of which 40 values in 64 lanes round their heads
+
+
+@pytest.mark.costly
+@pytest.mark.parametrize("path", sorted(registry("path").components))
+def test_paths(make_codec, model_of, dense, images, round_trip, path) -> None:
+    """False if a path's latents were not those that its network knows."""
+    model = model_of(Eps(), dense(1), path=registry("path").get(path).build({}))
+    round_trip(make_codec(model, kernel=GAUSSIAN), images)
+
+
+@pytest.mark.costly
+@pytest.mark.parametrize(
+    "schedule",
+    [FlowMatching(gamma_min=-6.0, gamma_max=5.0), LearnedLinear(gamma_min=-6.0)],
+    ids=lambda one: type(one).__name__,
+)
+def test_schedules(make_codec, model_of, dense, images, round_trip, schedule) -> None:
+    """False if the steps of a schedule, or learned ends, did not decode."""
+    model = model_of(Eps(), dense(1), schedule=schedule)
+    round_trip(make_codec(model, kernel=GAUSSIAN, grid=Choice("grid", "uniform")), images)
+
+
+def test_observations(make_codec, model_of, dense, images, round_trip) -> None:
+    """False if a decoder that asks the network, or levels that end at -1 and 1, did not decode."""
+    model = model_of(Eps(), dense(1), observation=DiscretisedGaussian(5, sd=0.2))
+    codec = make_codec(model, kernel=GAUSSIAN)
+    assert codec.layers.x[-1] == pytest.approx(1), "the levels are those of this observation"
+    round_trip(codec, images)
+    np.testing.assert_allclose(codec.layers.x, jnp.asarray(model.observation.encode(jnp.arange(5)[None, None])).ravel())
+
+
+def test_untrained(make_codec, model_of, images, round_trip) -> None:
+    """False if a model that knows nothing took more than raw images and a bit."""
+    model = model_of(Categorical(jnp.zeros((4, 4, 1, 5), int)))
+    _, bits = round_trip(make_codec(model), images)
+    assert bits <= images.shape[0] * (16 * np.log2(5) + 1)
+
+
+@pytest.mark.costly
+def test_first_bits_are_those_of_one_image(make_codec, learned, data) -> None:
+    """False if a chunk began with more bits the more images it holds, as a fixed size of groups would."""
+    codec, images = make_codec(learned, 10, group=64), data.sample(200, 2)
+    code = codec.chunk_code(64)
+    alone, all_ = (code.encode(images[:count])[0] for count in (1, 200))
+    assert len(all_.groups) > 5
+    assert max(all_.groups) > 30
+    # One image owes `layers.bits` of each value; each of 64 lanes may take one word more, and again as groups grow.
+    # 64 images at once would owe 64 times as much, 240 words.
+    most = codec.layers.bits * 16 / 32 + 2 * 64
+    assert 0 < alone.seeded <= all_.seeded <= most
+
+
+def test_host(make_codec, learned, images, round_trip) -> None:
+    """False if float32 did not decode with the batch that it encoded with."""
+    round_trip(make_codec(learned, profile="host"), images)

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stack of bits: against its own inverse, whole numbers of any size, the entropy, and another coder."""
+
+import constriction
+import numpy as np
+import pytest
+from scipy.special import ndtr
+from vdmkit_codec.compression._gaussian_law import FINE, GaussianTable
+from vdmkit_codec.compression._law import pop, push
+from vdmkit_codec.compression._levels_law import LevelsLaw
+from vdmkit_codec.compression._rans import PRECISION, SLOTS, Stack, first_heads, keystream, seed_words
+
+from vdmkit.errors import CodecError
+
+
+def random_law(rng: np.random.Generator, count: int, levels: int) -> LevelsLaw:
+    """So many values, each with its own distribution, some of which leave levels without weight."""
+    weights = np.cumsum(rng.dirichlet(np.full(levels, 0.1), count), axis=1)
+    cumulative = np.floor(weights * 2**24).astype(np.int64)
+    cumulative[:, -1] = 2**24
+    return LevelsLaw(np.pad(np.maximum.accumulate(cumulative, axis=1), ((0, 0), (1, 0))))
+
+
+def same(a: Stack, b: Stack) -> bool:
+    return np.array_equal(a.heads, b.heads) and np.array_equal(a.words, b.words)
+
+
+@pytest.mark.parametrize("lanes", [1, 3, 64, 256])
+@pytest.mark.parametrize("count", [0, 1, 63, 64, 65, 1000])
+def test_pop_undoes_push(lanes: int, count: int) -> None:
+    """False if any symbol came back changed or the stack were not what it was, whole rows or not."""
+    rng = np.random.default_rng(lanes + count)
+    stack = Stack(first_heads(7, lanes))
+    laws = [random_law(rng, count, levels) for levels in (2, 5, 17)]
+    symbols = [rng.integers(0, levels, count) for levels in (2, 5, 17)]
+    states = []
+    for law, values in zip(laws, symbols, strict=True):
+        states.append(stack.copy())
+        push(stack, law, values)
+        assert (stack.heads >= 2**32).all()
+    for law, values, before in reversed(list(zip(laws, symbols, states, strict=True))):
+        np.testing.assert_array_equal(pop(stack, law, count), values)
+        assert same(stack, before)
+
+
+@pytest.mark.parametrize("with_keys", [False, True])
+def test_push_undoes_pop(with_keys: bool) -> None:
+    """False if what was drawn from the stack could not be put back, bit for bit, when it ran empty on the way."""
+    rng = np.random.default_rng(1)
+    law, keys = random_law(rng, 1000, 17), keystream(5, 9, 1000) if with_keys else None
+    stack = Stack(first_heads(3, 64), seed=3)
+    before = stack.copy()
+    symbols = stack.pop(1000, law.find, keys)
+    assert stack.seeded > 0
+    starts, frequencies = law.intervals(symbols)
+    stack.push(starts, frequencies, keys)
+    np.testing.assert_array_equal(stack.heads, before.heads)
+    assert stack.length == stack.seeded
+    np.testing.assert_array_equal(stack.words[::-1], seed_words(3, 0, stack.length))
+
+
+def test_escapes() -> None:
+    """False if a value beyond the window were lost, or left bits behind."""
+    rng = np.random.default_rng(2)
+    law = GaussianTable(2.0, escapes=True).at(rng.integers(-1000, 1000, 500))
+    values = rng.integers(-40, 40, 500)
+    values[::7] = [2**31 - 1, -(2**31), 10**6] * 24
+    stack = Stack(first_heads(1, 64))
+    before = stack.copy()
+    bits = push(stack, law, values)
+    assert (bits[::7] == 20 + 32).all()
+    np.testing.assert_array_equal(pop(stack, law, 500), values)
+    assert same(stack, before)
+
+
+def test_an_empty_stack_without_a_seed_is_refused() -> None:
+    """False if a decoder made up bits that a file does not hold."""
+    with pytest.raises(CodecError, match="more bits than it holds"):
+        Stack(first_heads(1, 4)).pop(100, random_law(np.random.default_rng(0), 100, 5).find)
+
+
+def test_push_on_no_room() -> None:
+    """False if a stack that was read with no words could not grow: it once looped for ever."""
+    stack = Stack(np.full(4, 2**63, np.uint64), np.zeros(0, np.uint32))
+    law = random_law(np.random.default_rng(0), 100, 5)
+    push(stack, law, np.zeros(100, np.int64))
+    assert stack.length > 0
+
+
+@pytest.mark.parametrize("lanes", [1, 5])
+def test_against_python(lanes: int) -> None:
+    """False if lanes, rows or words were in another order than documented: one value at a time, in Python."""
+    rng = np.random.default_rng(4)
+    law, symbols = random_law(rng, 123, 9), rng.integers(0, 9, 123)
+    stack = Stack(first_heads(1, lanes))
+    heads, tail = stack.heads.tolist(), []
+    for first in reversed(range(0, 123, lanes)):
+        for i in range(first, min(first + lanes, 123)):
+            start, frequency = (int(values[i]) for values in law.intervals(symbols))
+            if heads[i - first] >= frequency << 38:
+                tail.append(heads[i - first] & 0xFFFFFFFF)
+                heads[i - first] >>= 32
+            heads[i - first] = (heads[i - first] // frequency << PRECISION) + heads[i - first] % frequency + start
+    push(stack, law, symbols)
+    assert stack.heads.tolist() == heads
+    assert stack.words.tolist() == tail
+
+
+def test_against_one_large_integer() -> None:
+    """False if words cost: exact rANS holds all in one integer, and 32-bit words may lose 2^-6 of a slot a value."""
+    rng = np.random.default_rng(5)
+    law, symbols = random_law(rng, 2000, 9), rng.integers(0, 9, 2000)
+    starts, frequencies = law.intervals(symbols)
+    stack = Stack(first_heads(1, 1))
+    content = int(stack.heads[0])
+    for start, frequency in zip(starts[::-1].tolist(), frequencies[::-1].tolist(), strict=True):
+        content = (content // frequency << PRECISION) + content % frequency + start
+    push(stack, law, symbols)
+    assert abs(content.bit_length() - stack.bits) < 2
+    decoded = []
+    for i in range(2000):
+        slot = content & (SLOTS - 1)
+        symbol = int((law.cumulative[i] * (SLOTS - 9) // 2**24 + np.arange(10) <= slot).sum()) - 1
+        decoded.append(symbol)
+        content = int(frequencies[i]) * (content >> PRECISION) + slot - int(starts[i])
+    assert decoded == symbols.tolist()
+    assert pop(stack, law, 2000).tolist() == decoded
+
+
+def test_size_is_the_entropy_and_anothers() -> None:
+    """False if the coder took 0.1% more than the code length, or than constriction does for the same values."""
+    rng = np.random.default_rng(6)
+    values = np.rint(rng.normal(0, 2.5, 200_000)).astype(np.int64)
+    law = GaussianTable(2.5, escapes=True).at(np.zeros(len(values), np.int64))
+    stack = Stack(first_heads(1, 256))
+    before = stack.bits
+    said = push(stack, law, values).sum()
+    taken = stack.bits - before
+    edges = (np.arange(-20, 22) - 0.5) / 2.5
+    entropy = -np.log2(np.diff(ndtr(edges)))[values + 20].sum()
+    other = constriction.stream.stack.AnsCoder()
+    other.encode_reverse(values.astype(np.int32), constriction.stream.model.QuantizedGaussian(-20, 20, 0.0, 2.5))
+    assert abs(said / taken - 1) < 1e-4
+    for expected in (entropy, other.num_bits()):
+        assert abs(taken / expected - 1) < 1e-3
+    assert law.table.cells * FINE + 1 == len(law.table.cumulative)
