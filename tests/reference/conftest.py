@@ -31,7 +31,8 @@ from vdmkit.objective import Draws, Objective, bits_per_dim, step_end
 from vdmkit.registry import registry
 
 HERE = Path(__file__).parent
-PUBLISHED = ("ddpm", "edm-", "guided", "improved", "score_sde-")
+OPENAI = ("guided", "improved")
+PUBLISHED = ("ddpm", "edm-", *OPENAI, "score_sde-")
 """Names of folders with networks of test_unets.py."""
 
 
@@ -189,6 +190,12 @@ def published(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
+def openai(request: pytest.FixtureRequest) -> Path:
+    """A folder of those with learned variances."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
 def literature(request: pytest.FixtureRequest) -> Path:
     """The folder of figures of other implementations."""
     return request.param
@@ -222,7 +229,7 @@ def _highest_precision():
 
 
 def _folders(root: Path) -> dict[str, list[Path]]:
-    """What each of the four fixtures runs over."""
+    """What each of the five fixtures runs over."""
     cases = [path.parent for path in sorted(root.glob("*/golden.npz")) if (path.parent / "config.json").is_file()]
     literature = [path for path in (root / "literature",) if path.is_dir()]
     networks = [path.parent for path in sorted(root.glob("networks/*/golden.npz"))]
@@ -233,7 +240,13 @@ def _folders(root: Path) -> dict[str, list[Path]]:
             f"--reference {root}: no folder in it has a config.json and a golden.npz, or is called literature, or is "
             f"one of networks/, idode-* or {', '.join(f'{name}*' for name in PUBLISHED)}"
         )
-    return {"case": cases, "literature": literature, "unet": unets, "published": published}
+    openai = [path for path in published if path.name.startswith(OPENAI) and _learns_variances(path)]
+    return {"case": cases, "literature": literature, "unet": unets, "published": published, "openai": openai}
+
+
+def _learns_variances(folder: Path) -> bool:
+    with np.load(folder / "golden.npz") as file:
+        return "p_log_variance" in file and "vb_terms_bpd_clipped" in file and file["out"].shape != file["x"].shape
 
 
 def _shapes(tables: dict[str, Any], shape: tuple[int, ...]) -> DiffusionModel:

@@ -22,18 +22,19 @@ class OpenAiImporter(AbstractImporter):
 
     def recipe(self, config: Config) -> dict[str, Any]:
         network = openai_network(config)
-        learned, is_kl = _of_diffusion(config)
+        is_learned, weighting = _of_diffusion(config)
         self.shape(config)
         axis, is_adm = network["axis"], network["name"] == "adm_unet"
-        prediction = "x" if config["diffusion"].get("predict_xstart") else "eps_and_range" if learned else "eps"
+        prediction = "x" if config["diffusion"].get("predict_xstart") else "eps_and_range" if is_learned else "eps"
         parts = {"prediction": {"name": prediction}, "network": network}
-        return published(
+        tables = published(
             discrete_model(axis["table"], axis["steps"]) | parts,
-            {"weighting": "elbo" if is_kl else "simple", "steps": axis["steps"] - 1},
+            {"weighting": weighting, "steps": axis["steps"] - 1},
             *(_ADM if is_adm else _IDDPM),
             augmentations=FLIPS if is_adm else [],
             sampling=AS_IMAGE | {"steps": min(1000, axis["steps"])},
         )
+        return _with_variances(tables) if is_learned else tables
 
     def shape(self, config: Config) -> tuple[int, int, int]:
         unet, size = config["unet"], config["image_size"]
@@ -53,20 +54,30 @@ class OpenAiImporter(AbstractImporter):
         remarks = [f"OpenAI's files do not say the settings of training: those of the recipe are {of}."]
         if config["diffusion"].get("learn_sigma"):
             remarks.append(
-                "Half of the network's outputs are learned variances. They are kept, but bounds and samples use the "
-                "posterior's variances instead, so that a bound in discrete time differs from the published one."
+                "vdmkit likelihood and vdmkit sample clip x_hat to [-1, 1], as the authors do; training and "
+                "vdmkit evaluate do not."
             )
         return remarks
 
 
-def _of_diffusion(config: Config) -> tuple[bool, bool]:
-    """Returns whether variances are learned, and whether the loss is the bound."""
+def _with_variances(tables: dict[str, Any]) -> dict[str, Any]:
+    """Returns the recipe with learned variances. The authors clip x_hat in what they measure, not in training."""
+    clipped = {"name": "learned_range", "clip": True}
+    tables["model"]["observation"] |= {"learned": True, "clip": True}
+    tables["objective"]["kernel"] = "learned_range"
+    tables["sampling"]["sampler"] = {"name": "ancestral", "kernel": clipped}
+    return tables | {"likelihood": {"estimator": {"name": "bound", "kernel": clipped}}}
+
+
+def _of_diffusion(config: Config) -> tuple[bool, str | dict[str, Any]]:
+    """Returns whether variances are learned, and the weighting of the loss."""
     diffusion = config["diffusion"]
     settings = Settings(diffusion, "the diffusion of these arguments of OpenAI")
     learned = settings.of("learn_sigma", bool, False)
     is_kl = settings.of("use_kl", bool, False)
+    share = 1e-3 if settings.of("rescale_learned_sigmas", bool, False) else 1 / max(settings.of("steps", int, 1000), 1)
     if settings.of("predict_xstart", bool, False) and learned:
         settings.problem("predict_xstart: True, but False is expected with learn_sigma = True")
     settings.ignore(*diffusion)
     settings.finish()
-    return learned, is_kl
+    return learned, "elbo" if is_kl else {"name": "hybrid", "share": share} if learned else "simple"

@@ -1,20 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exact denoisers of synthetic data, on which estimators are checked against a known -log P."""
 
+from dataclasses import replace
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vdmkit.distribution import AbstractDistribution, Exact, GaussianMixture, LevelMixture
+from vdmkit.denoiser import AbstractPrediction, Estimate
+from vdmkit.distribution import AbstractDistribution, GaussianMixture, LevelMixture
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import NoNetwork
 from vdmkit.noise import AbstractPath, AbstractSchedule, VariancePreserving
 from vdmkit.observation import CategoricalObservation, GaussianObservation
-from vdmkit.typing import Scalar
+from vdmkit.typing import Image, Scalar
 
 _SD = 0.58
+
+
+class _Oracle(AbstractPrediction):
+    """The exact posterior, with the variances of steps that are exact for standard normal values: the largest ones."""
+
+    distribution: AbstractDistribution = eqx.field(static=True)
+    outputs: int = eqx.field(static=True, default=1, init=False)
+
+    def __call__(self, output: Float[Array, "h w c 1"], z: Image, gamma: Scalar, path: AbstractPath) -> Estimate:
+        return replace(self.distribution.estimate(z, gamma, path), variance_share=jnp.ones_like(z))
 
 
 def oracle_of(
@@ -27,7 +40,7 @@ def oracle_of(
         distribution, observation = LevelMixture(shape, levels, **of_values), CategoricalObservation(levels)
     else:
         distribution, observation = GaussianMixture(shape, **of_values), GaussianObservation(0)
-    parts = {"prediction": Exact(distribution), "network": NoNetwork(outputs=1), "observation": observation}
+    parts = {"prediction": _Oracle(distribution), "network": NoNetwork(outputs=1), "observation": observation}
     return DiffusionModel(schedule=schedule, path=path, shape=shape, **parts), distribution
 
 
