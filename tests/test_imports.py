@@ -28,7 +28,17 @@ ROOMS = [
     "mesh",
 ]  # the ground
 ROOMS += ["noise", "networks", "observation", "denoiser", "distribution", "kernel", "integrator", "model"]
-ROOMS += ["data", "objective", "sampling", "likelihood", "container", "compression", "optimizer", "recipe"]
+ROOMS += [
+    "data",
+    "objective",
+    "sampling",
+    "likelihood",
+    "classification",
+    "container",
+    "compression",
+    "optimizer",
+    "recipe",
+]
 ROOMS += [
     "training",
     "assembly",
