@@ -28,7 +28,7 @@ ROOMS = [
     "mesh",
 ]  # the ground
 ROOMS += ["estimate", "noise", "networks", "observation", "denoiser", "distribution", "kernel", "integrator", "model"]
-ROOMS += ["data", "objective", "sampling", "likelihood", "optimizer", "recipe"]
+ROOMS += ["data", "objective", "sampling", "likelihood", "classification", "optimizer", "recipe"]
 ROOMS += [
     "training",
     "assembly",

@@ -3,6 +3,7 @@
 
 import functools
 import importlib.metadata
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -77,10 +78,21 @@ def in_flight(dispatched: Iterable[T], ahead: int = 2) -> Iterator[T]:
 
 
 def facts_of(report: Any) -> dict[str, Any]:
-    """Returns the fields of a report (a dataclass) as JSON values, with the fields of its `arithmetic` beside them."""
+    """Returns the fields of a report (a dataclass) as JSON values, with the fields of its `arithmetic` beside them.
+
+    None, null in JSON, stands for numbers that are not finite.
+    """
     facts = asdict(report)
     of_arithmetic = facts.pop("arithmetic")
-    return facts | of_arithmetic
+    return {name: _finite(value) for name, value in (facts | of_arithmetic).items()}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_finite(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def packages(plugins: Iterable[str] | None = None) -> dict[str, str]:

@@ -6,6 +6,7 @@ Building loads JAX; reading a recipe does not.
 
 from vdmkit.assembly._checks import check_objective, check_rest, check_schedule, check_without_data
 from vdmkit.assembly._converted import carry, converted_recipe, refuse_untranslatable, started_anew
+from vdmkit.assembly._labels import count_labels, labels_of, told_labels
 from vdmkit.assembly._measuring import build_estimator, build_evaluator, build_guidance, build_sampling
 from vdmkit.assembly._model import build_model, build_prediction, is_told_labels, shapes_of_estimate, training_counts
 from vdmkit.assembly._same_bound import Conversion, check_same_bound
@@ -41,13 +42,16 @@ __all__ = [
     "check_schedule",
     "check_without_data",
     "converted_recipe",
+    "count_labels",
     "count_parameters",
     "initial_model",
     "is_told_labels",
+    "labels_of",
     "refuse_untranslatable",
     "scalars_of",
     "shapes_of_estimate",
     "started_anew",
     "state_like",
+    "told_labels",
     "training_counts",
 ]

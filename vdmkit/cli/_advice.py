@@ -21,6 +21,7 @@ _SETS = {
     "pack": ("data",),
     "evaluate": ("evaluation.", "data", "seed"),
     "likelihood": ("likelihood.", "data", "seed"),
+    "classify": ("likelihood.", "data", "seed"),
     "study": ("likelihood.weights", "data", "seed"),
     "sample": ("sampling.", "evaluation.weights"),
     "quality": ("sampling.", "evaluation.weights", "data", "seed"),

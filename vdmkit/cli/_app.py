@@ -15,6 +15,7 @@ import typer
 from vdmkit import __version__
 from vdmkit.cli._bench import bench
 from vdmkit.cli._check import check
+from vdmkit.cli._classify import classify
 from vdmkit.cli._commands import Commands
 from vdmkit.cli._compiled import keep_compiled
 from vdmkit.cli._convert import convert
@@ -49,6 +50,7 @@ app.command()(stoppable(distributed(evaluate), "No result was written. Run the s
 app.command()(
     stoppable(distributed(likelihood), "Batches that were done are kept: to go on, run the same command again.")
 )
+app.command()(stoppable(classify, "Nothing was written. Run the same command again to begin anew."))
 app.command()(stoppable(distributed(sample), "No samples were written. Run the same command again to begin anew."))
 app.command()(stoppable(study, "Run the same command again to begin anew."))
 app.command()(stoppable(quality, "No score was computed. Run the same command again to begin anew."))

@@ -2,12 +2,12 @@
 """`vdmkit likelihood`: measures the likelihood of a run's test images, with its error."""
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vdmkit.cli._component import Grid, Kernel, of_estimator
+from vdmkit.cli._measured import Estimator, SolverSteps, Steps, run_to_measure
 from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step, as_override
 from vdmkit.cli._stoppable import stoppable
 from vdmkit.errors import RecipeError, UntrustedError
@@ -15,22 +15,18 @@ from vdmkit.errors import RecipeError, UntrustedError
 if TYPE_CHECKING:
     from vdmkit.data import Images
     from vdmkit.likelihood import Check
-    from vdmkit.registry import Choice
     from vdmkit.run import Run
 
-Estimator = Annotated[str | None, typer.Option("--estimator", help="bound, ode or importance. Default: the recipe's.")]
-Steps = Annotated[
-    int | None,
-    typer.Option("--steps", help="T of a bound; 0 is continuous time. Default: as trained (importance: then 100)."),
-]
-SolverSteps = Annotated[
-    int | None, typer.Option("--solver-steps", min=1, help="Constant steps of the ode. Default: its tolerances choose.")
-]
 Precision = Annotated[float | None, typer.Option("--precision", help="Wanted 95% Monte Carlo half-width, in bits/dim.")]
+Label = Annotated[
+    str | None,
+    typer.Option("--label", metavar="data|N", help="Measure images given their labels, or given N. Default: no label."),
+]
 Untrusted = Annotated[
     bool, typer.Option("--allow-untrusted", help="Also print a number that is not a likelihood, marked.")
 ]
 Audit = Annotated[bool, typer.Option("--audit", help="Run all estimators on a few images, and check their relations.")]
+_NOT_OF_AUDIT = ("likelihood.estimator", "likelihood.precision", "likelihood.label")
 
 
 def likelihood(
@@ -43,46 +39,32 @@ def likelihood(
     kernel: Kernel = None,
     grid: Grid = None,
     precision: Precision = None,
+    label: Label = None,
     step: Step = None,
     audit: Audit = False,
     allow_untrusted: Untrusted = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure -log2 P of the test images of a run, with its error."""
-    from vdmkit.distributed import own_folder
-    from vdmkit.run import load_run, load_test, measure_likelihood
+    from vdmkit.run import load_test, measure_likelihood
 
+    told = int(label) if label and label.isdecimal() else label
     given = {"estimator.name": ("--estimator", estimator), "precision": ("--precision", precision)}
+    given["label"] = ("--label", told)
     shorthands = [
         as_override(f"{option} {value}", f"likelihood.{key}", value)
         for key, (option, value) in given.items()
         if value is not None
     ]
-    run = load_run(own_folder(checkpoint), [*shorthands, *overrides], plugins, step)
-    if of_steps := _of_steps(run.recipe.likelihood.estimator, of_estimator(steps, kernel, grid), solver_steps):
-        shorthands += of_steps
-        run = replace(run, recipe=run.read_recipe([*shorthands, *overrides]))
+    of_bound = of_estimator(steps, kernel, grid)
+    run = run_to_measure(checkpoint, shorthands, overrides, plugins, step, of_bound, solver_steps)
     test = load_test(run)
     if audit:
-        if shorthands or any(key.startswith(("likelihood.estimator", "likelihood.precision")) for key in overrides):
-            raise RecipeError("--audit runs its own estimators: omit the estimator, its steps and --precision.")
+        if shorthands or of_bound or solver_steps or any(key.startswith(_NOT_OF_AUDIT) for key in overrides):
+            raise RecipeError("--audit runs its own estimators: omit the estimator, its steps, --precision, --label.")
         return _audit(run, test, as_json)
     report = measure_likelihood(run, test, allow_untrusted=allow_untrusted)
     typer.echo(json.dumps(report.as_json(), indent=2) if as_json else str(report))
-
-
-def _of_steps(estimator: "Choice", of_bound: list[str], solver_steps: int | None) -> list[str]:
-    """Returns the overrides of T steps and of a solver's. Raises RecipeError if they are of another estimator."""
-    solves = "solver_steps" in estimator.component.parameters
-    if of_bound and solves:
-        raise RecipeError(
-            f"--steps, --kernel and --grid choose the diffusion steps of a bound, and the estimator {estimator.name} "
-            "has none. The constant steps of its solver are --solver-steps."
-        )
-    if solver_steps and not solves:
-        raise RecipeError(f"--solver-steps: the estimator {estimator.name} solves no ODE. T of a bound is --steps.")
-    words, key = f"--solver-steps {solver_steps}", "likelihood.estimator.solver_steps"
-    return [*of_bound, *([as_override(words, key, solver_steps)] if solver_steps else [])]
 
 
 def _audit(run: "Run", test: "Images", as_json: bool) -> None:

@@ -44,7 +44,8 @@ class AbstractDrawn(AbstractSource):
     def load(self, split: Split) -> Images:
         seed = (self.seed, ("train", "test").index(split))
         pixels = self.distribution.sample(self.counts[split], seed)
-        return identified(pixels, self.levels, name=self.name, split=split)
+        labels = self.distribution.components(self.counts[split], seed) if self.classes else None
+        return identified(pixels, self.levels, name=self.name, split=split, labels=labels)
 
 
 @register("data", "gaussian")
@@ -96,6 +97,8 @@ class GaussianData(AbstractDrawn):
 class MixtureData(AbstractDrawn):
     """Images from a mixture of components, each with its own standard deviation, and its mean on a chequerboard.
 
+    The label of an image is its component.
+
     The pixels are independent given the component. Units are those of the data: levels lie in [-1, 1].
 
     Args:
@@ -136,6 +139,14 @@ class MixtureData(AbstractDrawn):
             tuple((float(sd),) * len(signs) for sd in sds),
         )
         self._distribution = _rounded(continuous, levels)
+
+    @property
+    def classes(self) -> int:
+        return len(self._distribution.weights)
+
+    @property
+    def labels_are_components(self) -> bool:
+        return True
 
     @property
     def distribution(self) -> AbstractDistribution:

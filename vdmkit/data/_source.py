@@ -133,6 +133,11 @@ class AbstractSource(abc.ABC):
         """Returns the distribution that the images are drawn from, or None if it is unknown."""
         return None
 
+    @property
+    def labels_are_components(self) -> bool:
+        """Returns whether label k is component k of the distribution, so that P(image | label) is known."""
+        return False
+
     def locate(self) -> str:
         """Checks that the files of `load` exist, without reading an image. Raises DataError if one is missing.
 

@@ -3,7 +3,7 @@
 
 from vdmkit.distribution._continuous import Basis, GaussianMixture
 from vdmkit.distribution._distribution import AbstractDistribution
-from vdmkit.distribution._exact import Exact
+from vdmkit.distribution._exact import Exact, ExactGivenLabel
 from vdmkit.distribution._levels import LevelMixture
 
-__all__ = ["AbstractDistribution", "Basis", "Exact", "GaussianMixture", "LevelMixture"]
+__all__ = ["AbstractDistribution", "Basis", "Exact", "ExactGivenLabel", "GaussianMixture", "LevelMixture"]

@@ -6,7 +6,7 @@ r"""A distribution of continuous images: a mixture of Gaussians whose covariance
 B is the identity, or the cosine transform of each channel, which makes the pixels correlated.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import jax
@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from scipy.special import logsumexp
 
 from vdmkit.denoiser import Estimate
-from vdmkit.distribution._distribution import AbstractDistribution, Rows, check_components
+from vdmkit.distribution._distribution import AbstractDistribution, Rows, check_components, draw_components
 from vdmkit.noise import AbstractPath
 from vdmkit.typing import Image, Scalar
 
@@ -68,16 +68,25 @@ class GaussianMixture(AbstractDistribution):
     def sample(self, count: int, seed: int | tuple[int, ...]) -> Float[np.ndarray, "n h w c"]:
         """Returns independent images in float32, by numpy's `default_rng(seed)`."""
         rng = np.random.default_rng(seed)
-        component = rng.choice(len(self.weights), count, p=self.weights)
+        component = draw_components(rng, self.weights, count)
         noise = rng.standard_normal((count, *self.shape))
         return self._pixels(self._means()[component] + self._sds()[component] * noise).astype(np.float32)
 
-    def estimate(self, z: Image, gamma: Scalar, path: AbstractPath) -> Estimate:
-        """Returns the posterior mean: linear in z for each component, weighted by Bayes' rule."""
+    def component(self, number: int) -> "GaussianMixture":
+        rows = slice(number, number + 1)
+        return replace(self, weights=(1.0,), means=self.means[rows], sds=self.sds[rows])
+
+    def estimate(
+        self, z: Image, gamma: Scalar, path: AbstractPath, weights: Float[Array, " components"] | None = None
+    ) -> Estimate:
+        """Returns the posterior mean: linear in z for each component, weighted by Bayes' rule.
+
+        Other `weights` of the components may be given, also 0.
+        """
         means, sds = jnp.asarray(self._means(), float), jnp.asarray(self._sds(), float)
         offset = self.coordinates(z / path.alpha(gamma)) - means
         variance = sds**2 + jnp.exp(gamma)
-        log_weights = jnp.log(jnp.asarray(self.weights, float))
+        log_weights = jnp.log(jnp.asarray(self.weights if weights is None else weights, float))
         log_joint = log_weights - 0.5 * (offset**2 / variance + jnp.log(variance)).sum((1, 2, 3))
         share = jax.nn.softmax(log_joint)[:, None, None, None]
         x_hat = (share * (means + sds**2 / variance * offset)).sum(0)

@@ -4,7 +4,7 @@
 import abc
 
 import numpy as np
-from jaxtyping import Float, Real
+from jaxtyping import Float, Int, Real
 
 from vdmkit.denoiser import Estimate
 from vdmkit.errors import RecipeError
@@ -33,9 +33,22 @@ class AbstractDistribution(abc.ABC):
     def sample(self, count: int, seed: int | tuple[int, ...]) -> Real[np.ndarray, "n h w c"]:
         """Returns independent images, by numpy's `default_rng(seed)`."""
 
+    def components(self, count: int, seed: int | tuple[int, ...]) -> Int[np.ndarray, " n"]:
+        """Returns the component of each image of `sample`, which must draw it first, by `draw_components`."""
+        return draw_components(np.random.default_rng(seed), self.weights, count)
+
     @abc.abstractmethod
     def estimate(self, z: Image, gamma: Scalar, path: AbstractPath) -> Estimate:
         """Returns the exact posterior estimate of the image given its latent z = alpha x + sigma eps."""
+
+    def component(self, number: int) -> "AbstractDistribution | None":
+        """Returns the distribution of the images of one component; None if that is not known."""
+        return None
+
+
+def draw_components(rng: np.random.Generator, weights: tuple[float, ...], count: int) -> Int[np.ndarray, " n"]:
+    """Returns independent components."""
+    return rng.choice(len(weights), count, p=weights)
 
 
 def check_components(shape: tuple[int, int, int], weights: tuple[float, ...], means: Rows, sds: Rows) -> None:

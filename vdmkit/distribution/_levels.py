@@ -7,7 +7,7 @@ r"""A distribution of images whose -log P is known: a mixture of components with
 e_k = 2k / V - 1 are the edges of V equal bins of [-1, 1], the outer two moved to infinity.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, UInt8
 from scipy.special import log_ndtr, logsumexp
 
 from vdmkit.denoiser import Estimate, estimate_from_logits
-from vdmkit.distribution._distribution import AbstractDistribution, Rows, check_components
+from vdmkit.distribution._distribution import AbstractDistribution, Rows, check_components, draw_components
 from vdmkit.errors import RecipeError
 from vdmkit.noise import AbstractPath
 from vdmkit.observation import level_values
@@ -63,23 +63,35 @@ class LevelMixture(AbstractDistribution):
     def sample(self, count: int, seed: int | tuple[int, ...]) -> UInt8[np.ndarray, "n h w c"]:
         """Returns independent images, by numpy's `default_rng(seed)`: Gaussian pixels rounded to levels."""
         rng = np.random.default_rng(seed)
-        component = rng.choice(len(self.weights), count, p=self.weights)
+        component = draw_components(rng, self.weights, count)
         noise = rng.standard_normal((count, *self.shape))
         x = self._by_pixel(self.means)[component] + self._by_pixel(self.sds)[component] * noise
         return np.clip(np.floor((x + 1) / 2 * self.levels), 0, self.levels - 1).astype(np.uint8)
 
-    def estimate(self, z: Image, gamma: Scalar, path: AbstractPath) -> Estimate:
-        return estimate_from_logits(self.posterior(z, gamma, path), level_values(self.levels), z, gamma, path)
+    def component(self, number: int) -> "LevelMixture":
+        rows = slice(number, number + 1)
+        return replace(self, weights=(1.0,), means=self.means[rows], sds=self.sds[rows])
 
-    def posterior(self, z: Image, gamma: Scalar, path: AbstractPath) -> Float[Array, "h w c v"]:
-        """Returns log p(x_j = level k | z) of every pixel, where z = alpha x + sigma eps is the whole latent."""
+    def estimate(
+        self, z: Image, gamma: Scalar, path: AbstractPath, weights: Float[Array, " components"] | None = None
+    ) -> Estimate:
+        return estimate_from_logits(self.posterior(z, gamma, path, weights), level_values(self.levels), z, gamma, path)
+
+    def posterior(
+        self, z: Image, gamma: Scalar, path: AbstractPath, weights: Float[Array, " components"] | None = None
+    ) -> Float[Array, "h w c v"]:
+        """Returns log p(x_j = level k | z) of every pixel, where z = alpha x + sigma eps is the whole latent.
+
+        Other `weights` of the components may be given, also 0.
+        """
         evidence = -0.5 * jnp.exp(-gamma) * (z[..., None] / path.alpha(gamma) - level_values(self.levels)) ** 2
         # The maximum is common to all components. Summed over the pixels of a latent far from the levels it may reach
         # 1e5, where float32 would round away the differences between components.
         evidence = evidence - evidence.max(-1, keepdims=True)
         joint = jnp.asarray(self.log_probs(), dtype=float) + evidence
         of_pixels = jax.nn.logsumexp(joint, axis=-1, keepdims=True)
-        of_components = jnp.asarray(np.log(self.weights), dtype=float) + of_pixels.sum((1, 2, 3, 4))
+        log_weights = jnp.asarray(np.log(self.weights), float) if weights is None else jnp.log(weights)
+        of_components = log_weights + of_pixels.sum((1, 2, 3, 4))
         responsibility = jax.nn.log_softmax(of_components)[:, None, None, None, None]
         return jax.nn.logsumexp(responsibility + joint - of_pixels, axis=0)
 

@@ -4,16 +4,26 @@
 from vdmkit.likelihood._audit import gather
 from vdmkit.likelihood._checks import audit_as_json
 from vdmkit.likelihood._compare import compare
+from vdmkit.likelihood._condition import as_arguments, rows_of
 from vdmkit.likelihood._doubt import depth_beyond_doubt
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
 from vdmkit.likelihood._exact import below_the_truth, exact_bound, impossible_below
 from vdmkit.likelihood._gaussian import gaussian_terms
 from vdmkit.likelihood._importance import ImportanceWeighted
-from vdmkit.likelihood._interval import Interval, check_count, check_distinct, interval, passes_for, remark_on_few
+from vdmkit.likelihood._interval import (
+    Interval,
+    check_count,
+    check_distinct,
+    check_index,
+    interval,
+    passes_for,
+    remark_on_few,
+)
 from vdmkit.likelihood._judge import Subject, report_on
-from vdmkit.likelihood._log_likelihood import LogLikelihood, log_likelihood
+from vdmkit.likelihood._log_likelihood import LogLikelihood, log_likelihood, solver_error
+from vdmkit.likelihood._names import name_of_result
 from vdmkit.likelihood._ode import ProbabilityFlow
-from vdmkit.likelihood._pass import Parts, as_arrays, pass_over, sample_of
+from vdmkit.likelihood._pass import Parts, as_arrays, as_first_plan, calls_of, pass_over, sample_of
 from vdmkit.likelihood._quadrature import exact_terms, has_known_ends, terms_of_images
 from vdmkit.likelihood._referee import FEW_STEPS, Check, Evidence, Measured, referee
 from vdmkit.likelihood._report import LikelihoodReport
@@ -37,11 +47,15 @@ __all__ = [
     "SolverError",
     "Subject",
     "VariationalBound",
+    "as_arguments",
     "as_arrays",
+    "as_first_plan",
     "audit_as_json",
     "below_the_truth",
+    "calls_of",
     "check_count",
     "check_distinct",
+    "check_index",
     "compare",
     "depth_beyond_doubt",
     "describe_bound",
@@ -54,11 +68,14 @@ __all__ = [
     "impossible_below",
     "interval",
     "log_likelihood",
+    "name_of_result",
     "pass_over",
     "passes_for",
     "referee",
     "remark_on_few",
     "report_on",
+    "rows_of",
     "sample_of",
+    "solver_error",
     "terms_of_images",
 ]

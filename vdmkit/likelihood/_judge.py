@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from vdmkit.data import Images, TrainedOn, copies_of, groups_of, on_copies, prints_of, reasons_against, select
 from vdmkit.distribution import AbstractDistribution
@@ -25,7 +26,8 @@ _TERMS = ("prior", "reconstruction", "diffusion", "volume", "dequantisation")  #
 class Subject:
     """The subject of a report: a model (of `step` and `weights`), test images, an estimator, and a seed.
 
-    `distribution` is the distribution of the images, or None if it is unknown.
+    `distribution` is the distribution of the images, or None if it is unknown. With `labels`, which the network is told
+    of each image, its components are the labels; `label` names them, "data" or the one of all.
     """
 
     model: DiffusionModel
@@ -35,6 +37,20 @@ class Subject:
     seed: int
     step: int
     weights: str
+    label: int | str | None = None
+    labels: Int[np.ndarray, " n"] | None = None
+
+    def exact_nats(self, index: Int[np.ndarray, " m"]) -> Float[np.ndarray, " m"] | None:
+        """Returns -log P of images, given their labels if the network is told these; None if it is unknown."""
+        distribution, pixels = self.distribution, self.test.pixels[index]
+        if distribution is None or self.labels is None:
+            return None if distribution is None else distribution.nats(pixels)
+        nats, labels = np.empty(len(index)), self.labels[index]
+        for label in np.unique(labels):
+            if (component := distribution.component(int(label))) is None:
+                return None
+            nats[labels == label] = component.nats(pixels[labels == label])
+        return nats
 
 
 def report_on(
@@ -91,6 +107,7 @@ def report_on(
         test_images_near_trained_on=copies.near,
         held_out=copies.held_out,
         dataset=f"{test.identity.name}/{test.identity.split}",
+        label=subject.label,
         sha256=test.identity.sha256,
         published=test.identity.published,
         seed=subject.seed,
@@ -105,8 +122,10 @@ def report_on(
 
 def _truth(estimate: LogLikelihood, subject: Subject) -> tuple[float | None, float | None]:
     """Returns -log2 P of the images if it is known, and the least value possible for a likelihood; bits/dim."""
-    if subject.distribution is None:
+    d, nats = estimate.dimensions, subject.exact_nats(estimate.index)
+    if nats is None:
         return None, None
-    d, nats = estimate.dimensions, subject.distribution.nats(subject.test.pixels[estimate.index])
+    if subject.label not in (None, "data"):  # the images are not drawn from P(image | label)
+        return bits_per_dim(float(nats.mean()), d), None
     lowest = bits_per_dim(impossible_below(nats, estimate.nats, subject.estimator), d)
     return bits_per_dim(float(nats.mean()), d), lowest - (estimate.solver.half_width if estimate.solver else 0.0)

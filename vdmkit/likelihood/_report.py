@@ -22,7 +22,8 @@ class LikelihoodReport:
     is a density. `evaluations` of the network include those of planning, as by a pilot, and of the solver's error;
     `evaluations_per_image` do not. If `are_draws`, each of these is one draw of the bound. `trusted` is false, with
     reasons, for a number that is not a likelihood; `held_out` is false if images are copies or near copies of training
-    images.
+    images. `label` is what the network was told of the images: "data" for their own labels, or one label for all; P is
+    then that of an image given its label.
     """
 
     bpd: float
@@ -48,6 +49,7 @@ class LikelihoodReport:
     test_images_near_trained_on: int | None
     held_out: bool | None
     dataset: str
+    label: int | str | None
     sha256: str
     published: str | None
     seed: int
@@ -61,7 +63,7 @@ class LikelihoodReport:
     def as_json(self) -> dict[str, Any]:
         """Returns the report as JSON values; null stands for numbers that are not finite, or hidden by Monte Carlo."""
         hidden = {} if self.half_width_test_set else {"half_width_test_set": None}
-        return {name: _finite(value) for name, value in facts_of(self).items()} | hidden
+        return facts_of(self) | hidden
 
     def __str__(self) -> str:
         rows = [f"  {name:12}  {text}" for name, text in self._rows()]
@@ -89,9 +91,17 @@ class LikelihoodReport:
             ("estimator", self.estimator),
             ("network", f"{self.evaluations:,} evaluations: {', '.join(self._parts_of_evaluations())}"),
             ("images", f"{self._count()} of {self.dataset}, {self.published or 'not the published data set'}"),
+            *self._labels(),
             ("model", f"step {self.step:,}, {self.weights} weights, {self.arithmetic}"),
             *(("reason", reason) for reason in self.reasons),
         ]
+
+    def _labels(self) -> list[tuple[str, str]]:
+        """Describes the labels that the network was told, if it was told any."""
+        if self.label is None:
+            return []
+        told = "each image's own" if self.label == "data" else f"{self.label} for all images"
+        return [("labels", f"{told}: log P(image | label)")]
 
     def _test_set(self) -> str:
         """Describes the error of the test set; 0 means that it is hidden by Monte Carlo."""
@@ -132,14 +142,6 @@ class LikelihoodReport:
             count = f"{self.test_images_trained_on:,} of the {self.images_in_test_set:,}"
             lines.insert(0, f"The model was trained on {count} images: not a test likelihood.")
         return lines
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_finite(one) for one in value]
-    if isinstance(value, dict):
-        return {name: _finite(one) for name, one in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _row(name: str, value: float | None, text: str) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@
 from vdmkit.networks._axis import AbstractAxis, GammaAxis, LogSigmaAxis, SdeTimeAxis, TimestepAxis
 from vdmkit.networks._ddpm_unet import ddpm_unet
 from vdmkit.networks._given import Given
+from vdmkit.networks._label import LabelNetwork
 from vdmkit.networks._labelled import Labelled
 from vdmkit.networks._network import AbstractNetwork, Condition, Conditions
 from vdmkit.networks._none import NoNetwork
@@ -20,6 +21,7 @@ __all__ = [
     "Conditions",
     "GammaAxis",
     "Given",
+    "LabelNetwork",
     "Labelled",
     "LogSigmaAxis",
     "NoNetwork",

@@ -90,11 +90,15 @@ class LikelihoodSettings:
     """Settings of `vdmkit likelihood`: an estimator, on all test images or on `images` of them, drawn at random.
 
     With a `precision` above 0 (bits/dim) it continues until the 95% Monte Carlo half-width is that small.
+
+    With a `label` it measures images given their own labels ("data"), or given this one; by default a network is told
+    no label.
     """
 
     estimator: Annotated[Choice, "estimator"] = Choice("estimator", "bound")
     precision: Annotated[float, Ge(0), Le(100)] = 0.0
     images: Count = 0
+    label: Literal["data"] | Count | None = None
     batch_size: AtOnce = 64
     weights: Literal["ema", "raw"] = "ema"
 

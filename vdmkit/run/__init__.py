@@ -4,7 +4,8 @@
 from vdmkit.run._api import load, train
 from vdmkit.run._audit import audit
 from vdmkit.run._convert import convert as convert_run
-from vdmkit.run._evaluate import evaluate_run, load_test
+from vdmkit.run._evaluate import evaluate_run, load_test, load_train
+from vdmkit.run._fingerprint import fingerprint_of
 from vdmkit.run._fit import check_fit, fit_schedule
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._import import import_checkpoint
@@ -24,12 +25,14 @@ __all__ = [
     "convert_run",
     "evaluate",
     "evaluate_run",
+    "fingerprint_of",
     "fit_schedule",
     "import_checkpoint",
     "leave_study",
     "load",
     "load_run",
     "load_test",
+    "load_train",
     "measure_likelihood",
     "read_trained_on",
     "run_recipe",

@@ -5,6 +5,9 @@ import hashlib
 import json
 from dataclasses import asdict
 
+import numpy as np
+from jaxtyping import Int
+
 from vdmkit import __version__
 from vdmkit.checkpoint import sha256_of_arrays
 from vdmkit.data import Images
@@ -16,13 +19,14 @@ from vdmkit.run._load import Run
 _MEASURED_BY = ("seed", "model.", "objective.", "likelihood.")  # keys of the recipe
 
 
-def fingerprint_of(run: Run, test: Images, stage: object = 0) -> str:
+def fingerprint_of(run: Run, test: Images, stage: object = 0, labels: Int[np.ndarray, " n"] | None = None) -> str:
     """Returns the fingerprint for a run and its test images.
 
     Args:
         run: The run.
         test: The test images.
         stage: A JSON value that identifies the measurement among those of the run.
+        labels: The label that the network is told of each image, if it is told any.
     """
     facts = [
         {key: value for key, value in flat(run.recipe).items() if key.startswith(_MEASURED_BY)},
@@ -34,6 +38,7 @@ def fingerprint_of(run: Run, test: Images, stage: object = 0) -> str:
         stage,
         asdict(arithmetic()),
         __version__,
+        *([] if labels is None else [labels.tolist()]),
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from vdmkit.assembly import build_estimator, build_evaluator
+from vdmkit.assembly import build_estimator, build_evaluator, told_labels
 from vdmkit.data import Images, TrainedOn, check_fits, reasons_against
 from vdmkit.devices import precisely
 from vdmkit.errors import UntrustedError
@@ -16,7 +16,7 @@ from vdmkit.model import DiffusionModel
 from vdmkit.progress import Kept, Progress
 from vdmkit.recipe import Recipe
 from vdmkit.run._fingerprint import fingerprint_of
-from vdmkit.run._likelihood_files import leave, name_of_result
+from vdmkit.run._likelihood_files import leave
 from vdmkit.run._load import Run
 from vdmkit.run._trained_on import read_trained_on
 from vdmkit.testing import Findings, check_measurement_of_recipe
@@ -31,8 +31,9 @@ def measure_likelihood(run: Run, test: Images, *, allow_untrusted: bool = False)
     Results of other estimators or images have other names and remain there: see `name_of_result`.
 
     Raises:
-        DataError: the images differ from the model's in shape or number of levels, or are fewer than 2.
-        RecipeError: the schedule does not rise, or the estimator cannot plan for a precision.
+        DataError: the images differ from the model's in shape or levels, are fewer than 2, or lack the wanted labels.
+        RecipeError: the schedule does not rise, the estimator cannot plan for a precision, or the network does not know
+            the label.
         UntrustedError: the number is not a likelihood, and `allow_untrusted` was not given.
     """
     settings, recipe, known = run.recipe.likelihood, run.recipe, read_trained_on(run)
@@ -40,19 +41,24 @@ def measure_likelihood(run: Run, test: Images, *, allow_untrusted: bool = False)
     check_fits(model, test)
     if not allow_untrusted:
         _refuse(reasons_against(known, test)[0], _ALLOW)
-    findings = check_measurement_of_recipe(recipe, model, test)
+    labels = told_labels(recipe, test)
+    condition = {} if labels is None else {"label": labels}
+    findings = check_measurement_of_recipe(recipe, model.given({name: one[0] for name, one in condition.items()}), test)
     if not allow_untrusted:
         findings.refuse()
     estimator = build_estimator(recipe, test.levels)
 
     def kept(stage: int) -> Kept:
-        return Kept(run.folder.unfinished_likelihood / fingerprint_of(run, test, stage))
+        return Kept(run.folder.unfinished_likelihood / fingerprint_of(run, test, stage, labels))
 
-    subject = Subject(model, test, estimator, run.source.distribution, recipe.seed, run.step, settings.weights)
+    distribution = run.source.distribution if labels is None or run.source.labels_are_components else None
+    of_run = recipe.seed, run.step, settings.weights
+    subject = Subject(model, test, estimator, distribution, *of_run, settings.label, labels)
     estimate, report = _measure(
         subject,
         known,
         findings,
+        condition=condition,
         precision=settings.precision,
         batch_size=settings.batch_size,
         index=sample_of(len(test.pixels), settings.images or len(test.pixels)),
@@ -63,7 +69,7 @@ def measure_likelihood(run: Run, test: Images, *, allow_untrusted: bool = False)
         unfinished = run.folder.unfinished_likelihood
         by = f" What was measured is kept for that in {unfinished}; or delete it." if unfinished.exists() else ""
         _refuse(report.reasons, _ALLOW + by)
-    leave(run.folder, name_of_result(test.identity, settings.estimator, fingerprint_of(run, test)), report, estimate)
+    leave(run.folder, settings.estimator, fingerprint_of(run, test, labels=labels), report, estimate)
     # Only now: --allow-untrusted after a refusal, or a repeated command after a kill, reads them.
     kept(0).clear()
     return report

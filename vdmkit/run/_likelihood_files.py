@@ -1,42 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files of a measured likelihood; different measurements have different names."""
+"""The files of a measured likelihood."""
 
 import os
-import re
 import sys
 
 import numpy as np
 
-from vdmkit.data import Identity
 from vdmkit.files import whole_file, write_json
-from vdmkit.likelihood import LikelihoodReport, LogLikelihood, as_arrays
+from vdmkit.likelihood import LikelihoodReport, LogLikelihood, as_arrays, name_of_result
 from vdmkit.registry import Choice
 from vdmkit.run._folder import RunFolder
 
-_LONGEST = 80  # characters of the estimator; the fingerprint distinguishes truncated names
 
-
-def name_of_result(data: Identity, estimator: Choice, fingerprint: str) -> str:
-    """Returns a name for a measurement, such as `digits-test_bound-steps-10_3f9a1c20`.
-
-    Args:
-        data: Identity of the images.
-        estimator: The recipe's choice; settings that differ from the default are in the name.
-        fingerprint: Fingerprint, in hexadecimal, of everything that the number depends on.
-    """
-    return "_".join([_words(f"{data.name} {data.split}"), _words(str(estimator))[:_LONGEST], fingerprint[:8]])
-
-
-def _words(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-")
-
-
-def leave(folder: RunFolder, name: str, report: LikelihoodReport, estimate: LogLikelihood) -> None:
+def leave(
+    folder: RunFolder, estimator: Choice, fingerprint: str, report: LikelihoodReport, estimate: LogLikelihood
+) -> None:
     """Writes the report as NAME.json and every image's estimates as NAME.npz, and prints their paths.
 
     Args:
         folder: The run. If it is read-only, nothing is written, with a message.
-        name: See `name_of_result`.
+        estimator, fingerprint: See `name_of_result`, by which they are in the name.
         report: The report.
         estimate: Two estimates of each image.
     """
@@ -44,6 +27,7 @@ def leave(folder: RunFolder, name: str, report: LikelihoodReport, estimate: LogL
         print(f"{folder.path}: may not be written, so nothing is kept there.", file=sys.stderr)
         return
     folder.likelihoods.mkdir(exist_ok=True)
+    name = name_of_result(report.dataset, report.label, estimator, fingerprint)
     of_images, summary = (folder.likelihoods / f"{name}.{suffix}" for suffix in ("npz", "json"))
     facts = {"index": estimate.index, "nats": -estimate.log_prob, "standard_error": estimate.standard_error}
     with whole_file(of_images) as part, part.open("wb") as file:

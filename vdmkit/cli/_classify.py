@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vdmkit classify`: compares all labels for each test image of a run by Bayes' rule."""
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vdmkit.cli._component import Grid, Kernel, of_estimator
+from vdmkit.cli._measured import Estimator, SolverSteps, Steps, run_to_measure
+from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step, as_override
+from vdmkit.errors import RecipeError
+
+if TYPE_CHECKING:
+    from vdmkit.classification import Classification, ClassificationReport
+    from vdmkit.data import Images
+    from vdmkit.run import Run
+
+Passes = Annotated[
+    int, typer.Option("--passes", min=1, help="Passes of the estimator, each of two estimates of every label.")
+]
+Logistic = Annotated[
+    bool, typer.Option("--logistic-regression", help="Also fit logistic regression to the training images' pixels.")
+]
+
+
+def classify(
+    checkpoint: Checkpoint,
+    overrides: Overrides,
+    plugins: PluginFiles,
+    estimator: Estimator = None,
+    steps: Steps = None,
+    solver_steps: SolverSteps = None,
+    kernel: Kernel = None,
+    grid: Grid = None,
+    passes: Passes = 4,
+    logistic_regression: Logistic = False,
+    step: Step = None,
+    as_json: AsJson = False,
+) -> None:
+    """Classify the test images of a run by their likelihoods given each label; its network must use labels."""
+    named = [as_override(f"--estimator {estimator}", "likelihood.estimator.name", estimator)] if estimator else []
+    of_bound = of_estimator(steps, kernel, grid)
+    run = run_to_measure(checkpoint, named, overrides, plugins, step, of_bound, solver_steps)
+    _refuse_settings(run)
+    from vdmkit.run import load_test, load_train
+
+    test = load_test(run)
+    report, found = _measure(run, load_train(run), test, passes, beside=logistic_regression)
+    typer.echo(json.dumps(report.as_json(), indent=2) if as_json else str(report))
+    _keep(run, test, report, found)
+
+
+def _refuse_settings(run: "Run") -> None:
+    """Raises RecipeError for settings of likelihoods that classification does not have."""
+    from vdmkit.assembly import count_labels
+
+    settings = run.recipe.likelihood
+    count_labels(run.recipe, "classify")
+    if settings.label is not None:
+        raise RecipeError(
+            f"likelihood.label = {settings.label}: classify tells the network every label. Remove this key."
+        )
+    if settings.precision:
+        raise RecipeError("likelihood.precision: classify has none. Omit it, and give more --passes.")
+
+
+def _measure(
+    run: "Run", train: "Images", test: "Images", passes: int, *, beside: bool
+) -> "tuple[ClassificationReport, Classification]":
+    """Checks and classifies the images; returns the report and what it is made of."""
+    import numpy as np
+
+    from vdmkit.assembly import build_estimator, count_labels, labels_of
+    from vdmkit.classification import classify, report_on
+    from vdmkit.data import check_comparable, check_fits
+    from vdmkit.likelihood import Subject, sample_of
+    from vdmkit.run import read_trained_on
+    from vdmkit.testing import check_measurement_of_recipe
+
+    recipe, settings, known, source = run.recipe, run.recipe.likelihood, read_trained_on(run), run.source
+    model = run.weighted(settings.weights)
+    check_fits(model, test)
+    of_train, of_test = (labels_of(images, "classify") for images in (train, test))
+    counts = np.bincount(of_train, minlength=count_labels(recipe, "classify"))
+    remarks = check_comparable(known, test)
+    findings = check_measurement_of_recipe(recipe, model.given({"label": of_test[0]}), test).refuse()
+    estimator = build_estimator(recipe, test.levels)
+    index = sample_of(len(test.pixels), settings.images or len(test.pixels))
+    how = {"passes": passes, "batch_size": settings.batch_size, "index": index, "progress": "auto"}
+    found = classify(model, test.pixels, frequencies=counts, key=run.key, estimator=estimator, **how)
+    exact = source.distribution if source.labels_are_components else None
+    of_run = recipe.seed, run.step, settings.weights
+    subject = Subject(model, test, estimator, exact, *of_run, labels=of_test)
+    of_report = {"beside": train if beside else None, "remarks": (*remarks, *findings.remarks)}
+    return report_on(found, subject, known, counts, **of_report), found
+
+
+def _keep(run: "Run", test: "Images", report: "ClassificationReport", found: "Classification") -> None:
+    """Writes the report and every image's probabilities to the run folder, and prints their paths."""
+    import numpy as np
+
+    from vdmkit.files import whole_file, write_json
+    from vdmkit.likelihood import name_of_result
+    from vdmkit.run import fingerprint_of
+
+    folder = run.folder.path / "classification"
+    if not os.access(run.folder.path, os.W_OK):
+        return print(f"{run.folder.path}: may not be written, so nothing is kept there.", file=sys.stderr)
+    folder.mkdir(exist_ok=True)
+    fingerprint = fingerprint_of(run, test, ["classify", report.estimates, report.class_counts])
+    name = name_of_result(report.dataset, None, run.recipe.likelihood.estimator, fingerprint)
+    of_images, summary = (folder / f"{name}.{suffix}" for suffix in ("npz", "json"))
+    with whole_file(of_images) as part, part.open("wb") as file:
+        np.savez(file, index=found.index, log_posterior=found.log_posterior, undecided=found.undecided)
+    write_json(summary, report.as_json())
+    print(f"written to {summary}, every image's to {of_images}", file=sys.stderr)

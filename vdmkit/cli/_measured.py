@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options that choose an estimator of likelihoods, and the run that they measure."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vdmkit.cli._options import as_override
+from vdmkit.errors import RecipeError
+
+if TYPE_CHECKING:
+    from vdmkit.registry import Choice
+    from vdmkit.run import Run
+
+Estimator = Annotated[str | None, typer.Option("--estimator", help="bound, ode or importance. Default: the recipe's.")]
+Steps = Annotated[
+    int | None,
+    typer.Option("--steps", help="T of a bound; 0 is continuous time. Default: as trained (importance: then 100)."),
+]
+SolverSteps = Annotated[
+    int | None, typer.Option("--solver-steps", min=1, help="Constant steps of the ode. Default: its tolerances choose.")
+]
+
+
+def run_to_measure(
+    checkpoint: Path,
+    shorthands: Sequence[str],
+    overrides: Sequence[str],
+    plugins: Sequence[Path],
+    step: int | None,
+    of_bound: list[str],
+    solver_steps: int | None,
+) -> "Run":
+    """Loads a run with its estimator: `shorthands` and `of_bound` are the overrides that options stand for."""
+    from vdmkit.distributed import own_folder
+    from vdmkit.run import load_run
+
+    run = load_run(own_folder(checkpoint), [*shorthands, *overrides], plugins, step)
+    of_steps = _of_steps(run.recipe.likelihood.estimator, of_bound, solver_steps)
+    if not of_steps:
+        return run
+    return replace(run, recipe=run.read_recipe([*shorthands, *of_steps, *overrides]))
+
+
+def _of_steps(estimator: "Choice", of_bound: list[str], solver_steps: int | None) -> list[str]:
+    """Returns the overrides of T steps and of a solver's. Raises RecipeError if they are of another estimator."""
+    solves = "solver_steps" in estimator.component.parameters
+    if of_bound and solves:
+        raise RecipeError(
+            f"--steps, --kernel and --grid choose the diffusion steps of a bound, and the estimator {estimator.name} "
+            "has none. The constant steps of its solver are --solver-steps."
+        )
+    if solver_steps and not solves:
+        raise RecipeError(f"--solver-steps: the estimator {estimator.name} solves no ODE. T of a bound is --steps.")
+    words, key = f"--solver-steps {solver_steps}", "likelihood.estimator.solver_steps"
+    return [*of_bound, *([as_override(words, key, solver_steps)] if solver_steps else [])]
