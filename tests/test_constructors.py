@@ -32,6 +32,7 @@ REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
     ("prediction", "categorical"): {"level_counts": jnp.ones((2, 2, 1, 5), int)},
     ("prediction", "lattice"): {"levels": 5},
     ("prediction", "exact"): {"distribution": MixtureData().distribution},
+    ("prediction", "exact_given_label"): {"distribution": MixtureData().distribution},
     # are measured
     ("grid", "gammas"): {"gammas": (-5.0, 0.0, 5.0)},
     ("kernel", "optimal_variance"): {"gammas": (-5.0, 5.0), "errors": (0.1, 0.5)},

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model: one pytree that is trained and saved, and gives likelihoods and samples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import equinox as eqx
@@ -123,7 +123,7 @@ class DiffusionModel(eqx.Module):
         cast = lambda leaf: leaf.astype(compute) if eqx.is_inexact_array(leaf) else leaf  # noqa: E731
         return eqx.tree_at(lambda of: of.network, self, jax.tree.map(cast, self.network))
 
-    def given(self, condition: Condition) -> "DiffusionModel":
+    def given(self, condition: Mapping[str, Real[Array | np.ndarray, "..."] | int]) -> "DiffusionModel":
         """Returns the model of images with this side information, such as {"label": 3}: p(x | label)."""
         if not condition:
             return self

@@ -7,16 +7,16 @@ from vdmkit.classification._calibration import Calibration, Reliability
 from vdmkit.classification._classify import check_frequencies, classify
 from vdmkit.classification._judge import report_on
 from vdmkit.classification._report import ClassificationReport
-from vdmkit.classification._scores import Scores, scores_of, wilson
+from vdmkit.classification._scores import ClassificationScores, scores_of, wilson
 
 __all__ = [
     "Beside",
     "Calibration",
     "Classification",
     "ClassificationReport",
+    "ClassificationScores",
     "Exactly",
     "Reliability",
-    "Scores",
     "check_frequencies",
     "classify",
     "compare_with",

@@ -128,7 +128,7 @@ def _plan(
     model: DiffusionModel,
     pixels: Pixels,
     told: Conditions,
-    index: Int[np.ndarray, " n"],
+    index: Int[np.ndarray, " m"],
     key: PRNGKeyArray,
 ) -> Any:
     """Returns one plan for all labels, or their draws would differ. It is made with the labels in turn."""

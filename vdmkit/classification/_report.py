@@ -6,7 +6,7 @@ from typing import Any
 
 from vdmkit.classification._beside import Beside, Exactly
 from vdmkit.classification._calibration import Reliability
-from vdmkit.classification._scores import Scores
+from vdmkit.classification._scores import ClassificationScores
 from vdmkit.devices import Arithmetic, facts_of
 from vdmkit.notebook import table
 
@@ -21,7 +21,7 @@ class ClassificationReport:
     `held_out` is false if test images are copies or near copies of training images.
     """
 
-    scores: Scores
+    scores: ClassificationScores
     exact: Exactly | None
     beside: Beside | None
     labels: int
@@ -129,7 +129,7 @@ class ClassificationReport:
         return lines
 
 
-def _table(scores: Scores) -> list[str]:
+def _table(scores: ClassificationScores) -> list[str]:
     """Returns the reliability table."""
     return [f"  {'probability':14}{'images':>8}{'mean':>9}{'right':>9}   95%", *map(_line, scores.reliability)]
 

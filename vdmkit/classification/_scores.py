@@ -15,7 +15,7 @@ _Z = 1.959963984540054
 
 
 @dataclass(frozen=True)
-class Scores:
+class ClassificationScores:
     """Scores of n images; `log_score` is the mean of log p(label | image), in nats. All intervals are of 95%.
 
     Intervals are of the finite test set. Monte Carlo has its own: the images that it leaves `undecided`, by which the
@@ -44,7 +44,7 @@ class Scores:
     reliability: tuple[Reliability, ...]
 
 
-def scores_of(found: Classification, labels: Int[np.ndarray, " n"]) -> Scores:
+def scores_of(found: Classification, labels: Int[np.ndarray, " n"]) -> ClassificationScores:
     """Returns the scores of a classification, given the label of each classified image."""
     right, images = found.predicted == labels, np.arange(len(labels))
     scores = found.log_posterior[images, labels]
@@ -53,7 +53,7 @@ def scores_of(found: Classification, labels: Int[np.ndarray, " n"]) -> Scores:
     bias, error = _jackknife(scores, found.left_out(labels))
     posterior = np.exp(found.log_posterior)
     confidence = posterior.max(1)
-    return Scores(
+    return ClassificationScores(
         images=len(labels),
         correct=int(right.sum()),
         accuracy=accuracy,

@@ -46,6 +46,7 @@ class ExactGivenLabel(AbstractPrediction):
 
     def __call__(self, output: Float[Array, "h w c 1"], z: Image, gamma: Scalar, path: AbstractPath) -> Estimate:
         assert isinstance(self.distribution, GaussianMixture | LevelMixture), "checked"
-        told, weights = output[0, 0, 0, 0], jnp.asarray(self.distribution.weights, float)
-        one = (jnp.arange(1, len(weights) + 1) == jnp.round(told)).astype(float)
-        return self.distribution.estimate(z, gamma, path, jnp.where(one.any(), one, weights))
+        weights = jnp.asarray(self.distribution.weights, float)
+        told = jnp.clip(jnp.round(output[0, 0, 0, 0]), 0, len(weights))  # NaN, for a label that does not exist, remains
+        one = (jnp.arange(1, len(weights) + 1) == told).astype(float)
+        return self.distribution.estimate(z, gamma, path, jnp.where(told == 0, weights, one))

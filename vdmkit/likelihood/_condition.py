@@ -14,7 +14,7 @@ from vdmkit.likelihood._estimator import AbstractEstimator
 from vdmkit.networks import Conditions
 
 
-def check_condition(condition: Mapping[str, Real[Array | np.ndarray, "n ..."]] | None, count: int) -> Conditions:
+def check_condition(condition: Mapping[str, Real[Array | np.ndarray, "..."]] | None, count: int) -> Conditions:
     """Returns side information as arrays. Raises DataError unless it has a row for each of `count` images."""
     found = {name: np.asarray(values) for name, values in (condition or {}).items()}
     for name, values in found.items():

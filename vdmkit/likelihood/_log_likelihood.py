@@ -143,7 +143,7 @@ def log_likelihood(
     *,
     key: PRNGKeyArray,
     estimator: AbstractEstimator[Any] | None = None,
-    condition: Mapping[str, Real[Array | np.ndarray, "n ..."]] | None = None,
+    condition: Mapping[str, Real[Array | np.ndarray, "..."]] | None = None,
     precision: float = 0.0,
     batch_size: int = 64,
     index: Int[np.ndarray, " m"] | None = None,

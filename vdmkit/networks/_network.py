@@ -16,7 +16,7 @@ Condition = Mapping[str, Real[Array, "..."]]
 
 Networks ignore the names they do not use.
 """
-Conditions = Mapping[str, Real[Array, "b ..."]]
+Conditions = Mapping[str, Real[Array, "..."]]
 """Side information on several images by name, each with a row for every image."""
 
 
