@@ -15,12 +15,15 @@ IDODE = {"schedule": "VP", "dequantization": "tn", "gamma_type": "fixed"}
 NAMES: dict[str, list[str]] = {
     "vdm": ["score_model/conv_in/kernel", "gamma/w"],
     "score_sde": ["sigmas", "all_modules.0.W", "all_modules.1.weight"],
-    "score_sde_flax": ["Conv_0/kernel", "ResnetBlockBigGANpp_0/Conv_0/kernel"],
     "edm": ["model.map_layer0.weight", "model.enc.16x16_conv.weight"],
     "openai": ["time_embed.0.weight", "input_blocks.0.0.weight", "label_emb.weight", "out.2.weight"],
     "diffusers": ["conv_in.weight", "time_embedding.linear_1.weight", "conv_out.weight"],
     "mulan": ["score_model/conv_in/kernel", "encoder_model/conv_in/kernel"],
 }
+
+
+FLAX = ["Conv_0/kernel", "ResnetBlockBigGANpp_0/Conv_0/kernel"]
+"""Of Score-SDE."""
 
 
 @pytest.mark.parametrize("family", NAMES)
@@ -120,12 +123,12 @@ def flax(path: Path, tree: Any) -> Path:
 
 def test_training_states_of_flax(tmp_path):
     """The averaged parameters of VDM, i-DODE or Score-SDE would be the raw ones, or the step be lost."""
-    vdm, score_sde = ((tree_of(NAMES[name], 1), tree_of(NAMES[name], 2)) for name in ("vdm", "score_sde_flax"))
+    vdm, score_sde = ((tree_of(names, 1), tree_of(names, 2)) for names in (NAMES["vdm"], FLAX))
     ours = flax(tmp_path / "a", {"step": 3, "params": vdm[0], "ema_params": vdm[1], "opt_state": {}})
     optimizer = {"target": score_sde[0], "state": {"step": 4}}
     theirs = flax(tmp_path / "b", {"step": 4, "optimizer": optimizer, "params_ema": score_sde[1], "lr": 1e-4})
     found = [read_weights(ours), read_weights(ours, IDODE), read_weights(theirs)]
-    assert [(one.family, one.step) for one in found] == [("vdm", 3), ("idode", 3), ("score_sde_flax", 4)]
+    assert [(one.family, one.step) for one in found] == [("vdm", 3), ("idode", 3), ("score_sde", 4)]
     for one in found:
         assert one.raw is not None
         assert {float(array[0]) for array in one.ema.values()} == {2}

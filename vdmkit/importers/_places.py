@@ -39,7 +39,8 @@ class Place:
         name: Name of the layer.
         fields: Names of kernel (or scale) and bias.
         trailing: Axes of size 1 at the end of a matrix.
-        inputs_first: Whether a matrix is (inputs, outputs), as here, and not (outputs, inputs).
+        inputs_first: Whether a kernel has its inputs before its outputs, as here.
+        leading: Axes of size 1 before a matrix whose inputs are first.
         values: Values per channel that the layer gives; the authors have all channels of the first value first.
         part: Which part of an array of q, k and v it is.
     """
@@ -48,12 +49,17 @@ class Place:
     fields: tuple[str, str] = ("weight", "bias")
     trailing: tuple[int, ...] = ()
     inputs_first: bool = False
+    leading: tuple[int, ...] = ()
     values: int = 1
     part: Part | None = None
 
     def under(self, name: str) -> "Place":
         """Returns the place of the layer inside of the module of this name."""
-        return replace(self, name=f"{name}.{self.name}")
+        return self.named(f"{name}.{self.name}")
+
+    def named(self, name: str) -> "Place":
+        """Returns the place of a layer of this name in the same layout."""
+        return replace(self, name=name)
 
 
 Places = dict[str, Place]
@@ -73,7 +79,11 @@ def attention(theirs: Mapping[str, str], heads: int, order: tuple[Any, ...], tra
 
 
 def with_arrays(
-    network: UNet, places: Places, arrays: Mapping[str, Any], unused: Callable[[str], bool] = lambda name: False
+    network: UNet,
+    places: Places,
+    arrays: Mapping[str, Any],
+    unused: Callable[[str], bool] = lambda name: False,
+    joint: str = ".",
 ) -> UNet:
     """Returns the network with the authors' arrays.
 
@@ -82,12 +92,14 @@ def with_arrays(
         places: Where the authors keep each layer; of a layer that the network does not have, it is ignored.
         arrays: The authors' arrays by name; they may be traced.
         unused: Whether an array of this name is a constant that the network does not need.
+        joint: What the authors write between the names of modules.
 
     Raises:
         CheckpointError: paths or shapes do not fit; all of them are listed.
     """
     leaves, structure = jax.tree_util.tree_flatten_with_path(network)
-    sources = [_source(jax.tree_util.keystr(path, simple=True, separator="/"), leaf, places) for path, leaf in leaves]
+    paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+    sources = [_source(path, leaf, places, joint) for path, (_, leaf) in zip(paths, leaves, strict=True)]
     _check_fit({one.name: one.shape for one in sources}, arrays, unused)
     pairs = zip(sources, leaves, strict=True)
     filled = [jnp.asarray(source.read(arrays[source.name]), leaf.dtype) for source, (_, leaf) in pairs]
@@ -110,7 +122,7 @@ class _Source:
     read: Callable[[Any], Any]
 
 
-def _source(path: str, leaf: Any, places: Places) -> _Source:
+def _source(path: str, leaf: Any, places: Places, joint: str) -> _Source:
     layer, _, field = path.rpartition("/")
     place = places[layer]
     shape, read = _layout(field, leaf.shape, place)
@@ -118,19 +130,21 @@ def _source(path: str, leaf: Any, places: Places) -> _Source:
         shape, read = (3 * shape[0], *shape[1:]), _after(place.part.of, read)
     if place.values > 1:
         read = _after(lambda array: _interleaved(array, place.values), read)
-    name = place.fields[field == "bias"]
-    return _Source(f"{place.name}.{name}" if name else place.name, shape, read)
+    name = ".".join(filter(None, (place.name, place.fields[field == "bias"])))
+    return _Source(name.replace(".", joint), shape, read)
 
 
 def _layout(field: str, ours: tuple[int, ...], place: Place) -> tuple[tuple[int, ...], Callable[[Any], Any]]:
     """Returns the shape of the authors' array and the way from it to ours."""
     if field == "bits":
         return ours, lambda array: np.asarray(array, np.float32).view(np.int32)
-    if field == "kernel" and len(ours) == 4:
+    if field != "kernel":
+        return ours, lambda array: array
+    if place.inputs_first:
+        return (*place.leading, *ours), lambda array: array.reshape(ours)
+    if len(ours) == 4:
         return (ours[3], ours[2], *ours[:2]), lambda array: array.transpose(2, 3, 1, 0)
-    if field == "kernel" and not place.inputs_first:
-        return (*ours[::-1], *place.trailing), lambda array: array.reshape(ours[::-1]).T
-    return ours, lambda array: array
+    return (*ours[::-1], *place.trailing), lambda array: array.reshape(ours[::-1]).T
 
 
 def _after(first: Callable[[Any], Any], then: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of yang-song/score_sde_pytorch (Song et al. 2021, arXiv 2011.13456): VP, sub-VP and VE SDEs."""
+"""Checkpoints of yang-song/score_sde_pytorch and score_sde (Song et al. 2021, arXiv 2011.13456)."""
 
 from typing import Any
 
@@ -13,7 +13,14 @@ from vdmkit.model import DiffusionModel
 from vdmkit.registry import register
 
 _SCHEDULES = {"vpsde": "linear_beta", "subvpsde": "sub_vp_linear_beta"}
-_OF_TRAINING = ("eval_freq", "log_freq", "snapshot_freq", "snapshot_freq_for_preemption", "snapshot_sampling")
+_OF_TRAINING = (
+    "eval_freq",
+    "log_freq",
+    "n_jitted_steps",
+    "snapshot_freq",
+    "snapshot_freq_for_preemption",
+    "snapshot_sampling",
+)
 _OF_DATA = ("dataset", "uniform_dequantization", "tfrecords_path")
 
 

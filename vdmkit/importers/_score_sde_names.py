@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DDPM++ and NCSN++ of yang-song/score_sde_pytorch: their configuration and their names."""
+"""DDPM++ and NCSN++ of yang-song/score_sde_pytorch and score_sde: their configuration and their names."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vdmkit.importers._places import Place, Places, placed, with_arrays, without_prefix
+from vdmkit.importers._score_sde_flax import flax_places
 from vdmkit.importers._settings import Settings
 from vdmkit.networks import UNet, unet
 
@@ -23,6 +24,12 @@ _ATTENTION = {
     "k": Place("NIN_1", **_NIN),
     "v": Place("NIN_2", **_NIN),
     "proj_out": Place("NIN_3", **_NIN),
+}
+_LAYERS = {
+    "ResnetBlockBigGANpp": _BLOCK,
+    "AttnBlockpp": _ATTENTION,
+    "Combine": {"pyramid": Place("Conv_0", trailing=(1, 1))},
+    "Downsample": {"pyramid": Place("Conv2d_0")},
 }
 _PROGRESSIVE = {"none": "none", "input_skip": "skip", "output_skip": "skip", "residual": "residual"}
 
@@ -62,11 +69,13 @@ def score_sde_network(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_score_sde_arrays(network: UNet, arrays: Mapping[str, Any]) -> UNet:
-    """Returns the network with the parameters and buffers of Score-SDE, by the authors' names.
+    """Returns the network with the parameters and buffers of Score-SDE, by the names of its torch or Flax code.
 
     Raises:
         CheckpointError: paths or shapes do not fit; all of them are listed.
     """
+    if any("/" in name for name in arrays):
+        return with_arrays(network, flax_places(_modules(network)), arrays, joint="/")
     arrays = without_prefix(arrays, "module.")
     return with_arrays(network, score_sde_places(network), arrays, lambda name: name == "sigmas")
 
@@ -74,8 +83,9 @@ def with_score_sde_arrays(network: UNet, arrays: Mapping[str, Any]) -> UNet:
 def score_sde_places(network: UNet) -> Places:
     """Returns the authors' place of every layer: their modules are numbered in the order of their making."""
     places: Places = {}
-    for number, (path, layers) in enumerate(_modules(network)):
-        places |= placed(path, f"all_modules.{number}", layers) if layers else {path: Place(f"all_modules.{number}")}
+    for number, (path, kind) in enumerate(_modules(network)):
+        theirs = f"all_modules.{number}"
+        places |= placed(path, theirs, _LAYERS[kind]) if kind in _LAYERS else {path: Place(theirs)}
     if "embedding/features" in places:
         places["embedding/features"] = Place("all_modules.0", fields=("W", ""))
     return places
@@ -124,34 +134,28 @@ def _check_rest(model: Settings) -> None:
     model.ignore("ema_rate", "fourier_scale", "init_scale", "num_scales", "sigma_max", "sigma_min")
 
 
-def _modules(network: UNet) -> Iterator[tuple[str, Mapping[str, Place] | None]]:
-    """Yields our path of each of their modules, with its layers if it has several."""
+def _modules(network: UNet) -> Iterator[tuple[str, str]]:
+    """Yields our path, and the class in their Flax code, of each of their modules in the order of their making."""
     if isinstance(network.embedding.features, unet.FourierFeatures):
-        yield "embedding/features", None
-    yield from (("embedding/dense0", None), ("embedding/dense1", None), ("conv_in", None))
+        yield "embedding/features", "GaussianFourierProjection"
+    yield from (("embedding/dense0", "Dense"), ("embedding/dense1", "Dense"), ("conv_in", "Conv"))
     for i, level in enumerate(network.down):
         yield from _of_stages(f"down/{i}/stages", level.stages)
         if isinstance(level.leave, unet.Block):
-            yield f"down/{i}/leave", _BLOCK
+            yield f"down/{i}/leave", "ResnetBlockBigGANpp"
         if level.pyramid is not None:
-            yield f"down/{i}", {"pyramid": _pyramid(network)}
+            yield f"down/{i}", "Combine" if network.design.progressive_input == "skip" else "Downsample"
     yield from _of_stages("mid", network.mid)
     for i, level in enumerate(network.up):
         yield from _of_stages(f"up/{i}/stages", level.stages)
         if level.head is not None:
-            yield from ((f"up/{i}/head/norm", None), (f"up/{i}/head/conv", None))
+            yield from ((f"up/{i}/head/norm", "GroupNorm"), (f"up/{i}/head/conv", "Conv"))
         if level.leave is not None:
-            yield f"up/{i}/leave", _BLOCK
+            yield f"up/{i}/leave", "ResnetBlockBigGANpp"
 
 
-def _of_stages(path: str, stages: tuple[unet.Stage, ...]) -> Iterator[tuple[str, Mapping[str, Place]]]:
+def _of_stages(path: str, stages: tuple[unet.Stage, ...]) -> Iterator[tuple[str, str]]:
     for i, stage in enumerate(stages):
-        yield f"{path}/{i}/block", _BLOCK
+        yield f"{path}/{i}/block", "ResnetBlockBigGANpp"
         if stage.attention is not None:
-            yield f"{path}/{i}/attention", _ATTENTION
-
-
-def _pyramid(network: UNet) -> Place:
-    if network.design.progressive_input == "skip":
-        return Place("Conv_0", trailing=(1, 1))
-    return Place("Conv2d_0")
+            yield f"{path}/{i}/attention", "AttnBlockpp"

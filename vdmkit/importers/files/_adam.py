@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from vdmkit.importers.files._list import flat_arrays
+
 Arrays = dict[str, Shaped[np.ndarray, "..."]]
 
 
@@ -20,7 +22,7 @@ class Adam:
     count: Any
 
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+_OF_TORCH, _OF_OLD_FLAX = ("exp_avg", "exp_avg_sq"), ("grad_ema", "grad_sq_ema")
 
 
 def find_adam(tree: Any) -> Mapping[str, Any] | None:
@@ -38,5 +40,23 @@ def adam_of_torch(optimizer: Any, trained: list[str], raw: Arrays) -> Adam | Non
     found: list[Any] = [state.get(i) for i in range(len(trained))] if isinstance(state, dict) else []
     if not found or not all(isinstance(one, dict) for one in found):
         return None
-    mu, nu = ({name: one.get(key) for name, one in zip(trained, found, strict=True)} for key in _MOMENTS)
-    return Adam(raw | mu, raw | nu, found[0].get("step"))
+    mu, nu = ({name: one.get(key) for name, one in zip(trained, found, strict=True)} for key in _OF_TORCH)
+    return Adam(raw | mu, raw | nu, _whole(found[0].get("step")))
+
+
+def _whole(step: Any) -> Any:
+    """Returns the number of updates, for which torch has a float since 1.12, as an integer if it is one."""
+    is_float = isinstance(step, np.ndarray) and step.dtype.kind == "f" and step.size == 1
+    return int(step.item()) if is_float and step.item().is_integer() else step
+
+
+def adam_of_old_flax(optimizer: Any, trained: list[str]) -> Adam | None:
+    """Returns the state of Adam in `flax.optim`, of before Flax 0.6; None if it is another optimiser's."""
+    state = optimizer.get("state") if isinstance(optimizer, dict) else None
+    if not isinstance(state, dict):
+        return None
+    found = flat_arrays(state.get("param_states"))
+    if not trained or not all(f"{name}/{key}" in found for name in trained for key in _OF_OLD_FLAX):
+        return None
+    mu, nu = ({name: found[f"{name}/{key}"] for name in trained} for key in _OF_OLD_FLAX)
+    return Adam(mu, nu, state.get("step"))

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from vdmkit.errors import CheckpointError
-from vdmkit.importers.files._adam import Adam, Arrays, adam_of_torch, find_adam
+from vdmkit.importers.files._adam import Adam, Arrays, adam_of_old_flax, adam_of_torch, find_adam
 from vdmkit.importers.files._diffusers import new_name
 from vdmkit.importers.files._limits import shown
 from vdmkit.importers.files._list import flat_arrays
@@ -18,7 +18,7 @@ from vdmkit.importers.files._plain import PersistentObject
 from vdmkit.importers.files._read import Content, read_checkpoint
 from vdmkit.limits import MAX_COUNT
 
-Family = Literal["vdm", "idode", "mulan", "score_sde", "score_sde_flax", "edm", "openai", "diffusers"]
+Family = Literal["vdm", "idode", "mulan", "score_sde", "edm", "openai", "diffusers"]
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,15 @@ class Weights:
     adam: Adam | None = None
 
 
-_SIGNS: dict[Family, tuple[str, ...]] = {
-    "mulan": (r"score_model/conv_in/kernel", r"encoder_model/.*"),
-    "vdm": (r"score_model/conv_in/kernel",),
-    "score_sde": (r"all_modules\.0\.(weight|W)",),
-    "score_sde_flax": (r"Conv_0/kernel", r"ResnetBlock\w+_0/.*"),
-    "edm": (r"model\.map_layer0\.weight", r"model\.(enc|dec)\.\d+x\d+_.*"),
-    "openai": (r"time_embed\.0\.weight", r"input_blocks\.0\.0\.weight", r"out\.2\.weight"),
-    "diffusers": (r"time_embedding\.linear_1\.weight", r"conv_in\.weight", r"conv_out\.weight"),
-}
+_SIGNS: tuple[tuple[Family, tuple[str, ...]], ...] = (
+    ("mulan", (r"score_model/conv_in/kernel", r"encoder_model/.*")),
+    ("vdm", (r"score_model/conv_in/kernel",)),
+    ("score_sde", (r"all_modules\.0\.(weight|W)",)),
+    ("score_sde", (r"Conv_0/kernel", r"ResnetBlock\w+_0/.*")),
+    ("edm", (r"model\.map_layer0\.weight", r"model\.(enc|dec)\.\d+x\d+_.*")),
+    ("openai", (r"time_embed\.0\.weight", r"input_blocks\.0\.0\.weight", r"out\.2\.weight")),
+    ("diffusers", (r"time_embedding\.linear_1\.weight", r"conv_in\.weight", r"conv_out\.weight")),
+)
 """Patterns, each of which is the name of some parameter. The first family of which all are found is the file's."""
 
 
@@ -61,7 +61,7 @@ def family_of(names: Collection[str], config: Mapping[str, Any] | None = None) -
     i-DODE's files have the names of VDM's: they are told apart by the authors' configuration, if it is given. OpenAI's
     improved-diffusion and guided-diffusion share all names, too: both are "openai".
     """
-    for family, patterns in _SIGNS.items():
+    for family, patterns in _SIGNS:
         if all(any(re.fullmatch(pattern, name) for name in names) for pattern in patterns):
             is_idode = family == "vdm" and config is not None and {"schedule", "dequantization"} <= config.keys()
             return "idode" if is_idode else family
@@ -110,7 +110,8 @@ def _parts(content: Content) -> _Parts:
         adam = _adam_of_flax(tree.get("opt_state"), content.path)
         return _Parts(flat_arrays(tree["ema_params"]), flat_arrays(tree["params"]), step, adam=adam)
     if {"optimizer", "params_ema"} <= tree.keys() and isinstance(tree["optimizer"], dict):
-        return _Parts(flat_arrays(tree["params_ema"]), flat_arrays(tree["optimizer"].get("target")), step)
+        raw = flat_arrays(tree["optimizer"].get("target"))
+        return _Parts(flat_arrays(tree["params_ema"]), raw, step, adam=adam_of_old_flax(tree["optimizer"], list(raw)))
     if {"model", "ema"} <= tree.keys() and isinstance(tree["ema"], dict):
         raw = {name.removeprefix("module."): array for name, array in flat_arrays(tree["model"]).items()}
         if family_of(raw) == "score_sde":
