@@ -17,6 +17,7 @@ from vdmkit.cli._bench import bench
 from vdmkit.cli._check import check
 from vdmkit.cli._classify import classify
 from vdmkit.cli._commands import Commands
+from vdmkit.cli._compare import compare
 from vdmkit.cli._compiled import keep_compiled
 from vdmkit.cli._convert import convert
 from vdmkit.cli._data import pack, verify
@@ -52,6 +53,7 @@ app.command()(
 )
 app.command()(stoppable(classify, "Nothing was written. Run the same command again to begin anew."))
 app.command()(stoppable(distributed(sample), "No samples were written. Run the same command again to begin anew."))
+app.command()(stoppable(compare, "Batches that were done are kept: to go on, run the same command again."))
 app.command()(stoppable(study, "Run the same command again to begin anew."))
 app.command()(stoppable(quality, "No score was computed. Run the same command again to begin anew."))
 app.command()(stoppable(convert, _NEW_FOLDER))

@@ -63,7 +63,7 @@ def likelihood(
         if shorthands or of_bound or solver_steps or any(key.startswith(_NOT_OF_AUDIT) for key in overrides):
             raise RecipeError("--audit runs its own estimators: omit the estimator, its steps, --precision, --label.")
         return _audit(run, test, as_json)
-    report = measure_likelihood(run, test, allow_untrusted=allow_untrusted)
+    _, report = measure_likelihood(run, test, allow_untrusted=allow_untrusted)
     typer.echo(json.dumps(report.as_json(), indent=2) if as_json else str(report))
 
 

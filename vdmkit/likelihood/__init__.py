@@ -4,6 +4,7 @@
 from vdmkit.likelihood._audit import gather
 from vdmkit.likelihood._checks import audit_as_json
 from vdmkit.likelihood._compare import compare
+from vdmkit.likelihood._comparison import Comparison
 from vdmkit.likelihood._condition import as_arguments, rows_of
 from vdmkit.likelihood._doubt import depth_beyond_doubt
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
@@ -35,6 +36,7 @@ __all__ = [
     "FEW_STEPS",
     "AbstractEstimator",
     "Check",
+    "Comparison",
     "Estimates",
     "Evidence",
     "ImportanceWeighted",

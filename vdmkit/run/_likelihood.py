@@ -21,11 +21,12 @@ from vdmkit.run._load import Run
 from vdmkit.run._trained_on import read_trained_on
 from vdmkit.testing import Findings, check_measurement_of_recipe
 
+Measured = tuple[LogLikelihood, LikelihoodReport]
 _ALLOW = "--allow-untrusted prints the number, marked as untrusted."
 
 
 @precisely  # what was measured before is named by the precision too
-def measure_likelihood(run: Run, test: Images, *, allow_untrusted: bool = False) -> LikelihoodReport:
+def measure_likelihood(run: Run, test: Images, *, allow_untrusted: bool = False) -> Measured:
     """Estimates -log P of the test images by the recipe's estimator, and writes the result to the run folder.
 
     Results of other estimators or images have other names and remain there: see `name_of_result`.
@@ -72,7 +73,7 @@ def measure_likelihood(run: Run, test: Images, *, allow_untrusted: bool = False)
     leave(run.folder, settings.estimator, fingerprint_of(run, test, labels=labels), report, estimate)
     # Only now: --allow-untrusted after a refusal, or a repeated command after a kill, reads them.
     kept(0).clear()
-    return report
+    return estimate, report
 
 
 def evaluate(
@@ -112,9 +113,7 @@ def evaluate(
     return report
 
 
-def _measure(
-    subject: Subject, known: TrainedOn, findings: Findings, **how: Any
-) -> tuple[LogLikelihood, LikelihoodReport]:
+def _measure(subject: Subject, known: TrainedOn, findings: Findings, **how: Any) -> Measured:
     """Returns the estimate of a subject's test images, and its report. `how` is passed to `log_likelihood`."""
     key = jax.random.key(subject.seed)
     estimate = log_likelihood(subject.model, subject.test.pixels, key=key, estimator=subject.estimator, **how)
