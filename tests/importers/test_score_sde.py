@@ -125,3 +125,13 @@ def test_adams_moments_are_taken_over(moments):
     params = eqx.filter(state.model, eqx.is_inexact_array)
     assert eqx.tree_equal(mu, params)
     assert eqx.tree_equal(nu, jax.tree.map(lambda one: 2 * one, params))
+
+
+def test_a_new_optimiser_takes_little_memory():
+    """An import would need three times the memory of its file, for moments that are zero."""
+    held = Weights("score_sde", weights_of("score_sde-ncsnpp_skip"))
+    state = state_of(Path("file"), ScoreSdeImporter(), made("score_sde-ncsnpp_skip"), held, {})
+    mu, nu = (jax.tree.leaves(optax.tree_utils.tree_get(state.opt_state, name)) for name in ("mu", "nu"))
+    assert len(mu) == len(jax.tree.leaves(state.ema))
+    assert len({id(leaf) for leaf in mu + nu}) == len({leaf.shape for leaf in mu})
+    assert not any(leaf.any() for leaf in mu + nu)

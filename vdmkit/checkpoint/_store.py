@@ -13,6 +13,7 @@ from typing import Any
 
 import equinox as eqx
 import grain
+import jax
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
@@ -26,9 +27,13 @@ _NO_SPACE = os.strerror(errno.ENOSPC)
 
 
 class CheckpointStore:
-    """Keeps the last `keep_last` checkpoints, and the `keep_best` evaluated ones of lowest bpd."""
+    """Keeps the last `keep_last` checkpoints, and the `keep_best` evaluated ones of lowest bpd.
 
-    def __init__(self, directory: Path, *, keep_last: int, keep_best: int):
+    A `frugal` store copies few arrays at a time while it saves, and not the whole state.
+    """
+
+    def __init__(self, directory: Path, *, keep_last: int, keep_best: int, frugal: bool = False):
+        self._frugal = frugal
         self._directory = directory.resolve()  # Orbax fails late and at length on a relative path
         keep: list[Any] = [policies.LatestN(keep_last)]
         if keep_best:
@@ -85,7 +90,8 @@ class CheckpointStore:
         )
         try:
             if self._manager is None:
-                self._manager = ocp.CheckpointManager(self._directory, options=self._options)
+                handlers = _few_at_a_time(state) if self._frugal else None
+                self._manager = ocp.CheckpointManager(self._directory, options=self._options, item_handlers=handlers)
             with _late_reports_unheard():
                 self._manager.save(step, args=items, metrics={"bpd": bpd}, force=True)
             if is_first():
@@ -113,6 +119,17 @@ class CheckpointStore:
             f"checkpoint {step} could not be written to {self._directory}: {reason}. {kept}. "
             "Free space and run the same command again."
         )
+
+
+def _few_at_a_time(state: PyTree) -> dict[str, Any]:
+    """Returns Orbax's handlers with room for two of the largest array, which must fit, and for many small ones."""
+    largest = max((leaf.nbytes for leaf in jax.tree.leaves(eqx.filter(state, eqx.is_array))), default=0)
+    room: Any = (2 * largest + 2**25) / 1e9  # Orbax multiplies it by 1e9, and need not have an int
+    return {
+        "state": ocp.StandardCheckpointHandler(save_concurrent_gb=room),
+        "data": grain.checkpoint.CheckpointHandler(),
+        "meta": ocp.JsonCheckpointHandler(),
+    }
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training state of an imported model."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,12 +48,21 @@ def _opt_state(
     recipe: Recipe, model: DiffusionModel, adam: Adam | None, fill: Callable[[Arrays], DiffusionModel], path: Path
 ) -> PyTree:
     """Returns the optimiser's state; of AdamW with the moments in the file, if it has them."""
-    fresh = build_optimizer(recipe).init(_parameters(model))
-    if adam is None or recipe.optimizer.component.target is not adamw:
+    init = build_optimizer(recipe).init
+    if recipe.optimizer.component.target is not adamw:
+        return init(_parameters(model))
+    fresh = _zeros(eqx.filter_eval_shape(init, _parameters(model)))
+    if adam is None:
         return fresh
     mu, nu = (_parameters(fill(moments)) for moments in (adam.mu, adam.nu))
     count = jnp.asarray(step_in(adam.count, path), jnp.int32)
     return optax.tree_utils.tree_set(fresh, mu=mu, nu=nu, count=count)
+
+
+def _zeros(shapes: PyTree) -> PyTree:
+    """Returns AdamW's state before its first update. Arrays of one shape are one array: the state is only saved."""
+    make = functools.cache(jnp.zeros)
+    return jax.tree.map(lambda leaf: make(leaf.shape, leaf.dtype), shapes)
 
 
 def _parameters(model: DiffusionModel) -> Any:

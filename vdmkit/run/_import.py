@@ -26,10 +26,10 @@ def import_checkpoint(checkpoint: Path, folder: RunFolder, plugins: Sequence[Pat
     """
     folder.check_new("-o")
     imported = read_imported(checkpoint, plugins=plugins, **how)
-    recipe, settings, step = imported.recipe, imported.recipe.training, int(imported.state.step)
+    recipe, step = imported.recipe, int(imported.state.step)
     hashes = {name: sha256(source).hexdigest() for name, source in plugin_sources(plugins).items()}
     folder.path.mkdir(parents=True, exist_ok=True)
-    store = CheckpointStore(folder.checkpoints, keep_last=settings.keep_last, keep_best=settings.keep_best)
+    store = CheckpointStore(folder.checkpoints, keep_last=1, keep_best=0, frugal=True)
     facts = (imported.shape, imported.levels, None, hashes, imported.sha256, [session(step, step)], {}, step)
     made = Provenance(*facts, secrets.token_hex(8))
     store.save(step, imported.state, _data_at(step, imported), made.origin(recipe))
