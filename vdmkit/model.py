@@ -123,7 +123,7 @@ class DiffusionModel(eqx.Module):
         cast = lambda leaf: leaf.astype(compute) if eqx.is_inexact_array(leaf) else leaf  # noqa: E731
         return eqx.tree_at(lambda of: of.network, self, jax.tree.map(cast, self.network))
 
-    def given(self, condition: Mapping[str, Real[Array | np.ndarray, "..."] | int]) -> "DiffusionModel":
+    def given(self, condition: Mapping[str, Real[Array | np.ndarray, "..."] | int | np.number]) -> "DiffusionModel":
         """Returns the model of images with this side information, such as {"label": 3}: p(x | label)."""
         if not condition:
             return self

@@ -13,7 +13,7 @@ from vdmkit.data import MixtureData
 from vdmkit.denoiser import Eps
 from vdmkit.distribution import ExactGivenLabel
 from vdmkit.errors import DataError, RecipeError, UntrustedError
-from vdmkit.likelihood import ProbabilityFlow, VariationalBound
+from vdmkit.likelihood import ProbabilityFlow, VariationalBound, log_likelihood
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import LabelNetwork, NoNetwork
 from vdmkit.noise import FixedLinear
@@ -54,7 +54,8 @@ def test_probabilities_by_the_flow_are_those_of_bayes_rule():
     flow = ProbabilityFlow(rtol=1e-6, atol=1e-6)
     given = {"frequencies": np.asarray(frequencies) * 70, "key": KEY, "estimator": flow, "passes": 1}
     pixels = CONTINUOUS.load("test").pixels
-    found = classify(oracle(CONTINUOUS, (-20.0, 24.0)), pixels, **given)
+    model = oracle(CONTINUOUS, (-20.0, 24.0))
+    found = classify(model, pixels, **given)
     posterior = log_softmax(exact(CONTINUOUS, frequencies), axis=1)
     np.testing.assert_allclose(np.exp(found.log_posterior), np.exp(posterior), rtol=0, atol=2e-4)
     np.testing.assert_array_equal(found.predicted, posterior.argmax(1))
@@ -63,6 +64,9 @@ def test_probabilities_by_the_flow_are_those_of_bayes_rule():
     assert beside.difference < 2e-4
     assert beside.other_decisions == 0
     assert beside.accuracy == (posterior.argmax(1) == labels).mean()
+    own = log_likelihood(model, pixels, condition={"label": labels}, key=KEY, estimator=flow)
+    expected = (exact(CONTINUOUS, frequencies) - np.log(frequencies))[np.arange(24), labels]
+    np.testing.assert_allclose(own.log_prob, expected, rtol=0, atol=1e-3)
 
 
 @pytest.mark.costly

@@ -9,7 +9,7 @@ import pytest
 from vdmkit.data import MixtureData
 from vdmkit.distribution import ExactGivenLabel
 from vdmkit.errors import DataError, RecipeError, UntrustedError
-from vdmkit.likelihood import AbstractEstimator, ImportanceWeighted, ProbabilityFlow, VariationalBound, log_likelihood
+from vdmkit.likelihood import AbstractEstimator, ImportanceWeighted, VariationalBound, log_likelihood
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import Labelled, LabelNetwork
 from vdmkit.noise import FixedLinear
@@ -22,7 +22,6 @@ KEY = jax.random.key(0)
 ESTIMATORS = {
     "bound": VariationalBound(draws=2),
     "steps": VariationalBound(draws=2, steps=5),
-    "ode": ProbabilityFlow(solver="Euler", solver_steps=2),
     "importance": ImportanceWeighted(samples=2, steps=4),
 }
 
