@@ -43,7 +43,8 @@ def test_every_recipe_opens_with_what_it_reproduces(path):
     assert len(opening) > 100
 
 
-LITERATURE = ["classifier_free", "ddim", "ddpm", "edm", "flow_matching", "i_dode", "iddpm_cosine", "min_snr"]
+LITERATURE = ["classifier_free", "ddim", "ddpm", "edm", "flow_matching", "i_dode"]
+LITERATURE += ["iddpm", "iddpm_cosine", "min_snr"]
 LITERATURE += ["score_sde_subvp", "score_sde_ve", "score_sde_vp", "v_prediction", "vdm", "vdm_plus_plus"]
 
 
