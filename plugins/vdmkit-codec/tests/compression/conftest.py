@@ -9,7 +9,7 @@ import pytest
 from jaxtyping import Array
 from vdmkit_codec.codec import layers_of
 from vdmkit_codec.compression import Codec
-from vdmkit_codec.container import payload_of
+from vdmkit_codec.container import Limits, payload_of
 
 from vdmkit.denoiser import Categorical
 from vdmkit.distribution import Exact, LevelMixture
@@ -21,6 +21,7 @@ from vdmkit.observation import CategoricalObservation
 from vdmkit.registry import Choice
 
 SHAPE, LEVELS, PIXELS = (4, 4, 1), 5, 16
+LIMITS = Limits(65535, 65535, PIXELS)
 MIXTURE, IN_GAMMA = Choice("kernel", "mixture"), Choice("grid", "gamma")
 
 
@@ -107,7 +108,7 @@ def round_trip() -> Callable[..., tuple]:
 
     def there_and_back(codec: Codec, images: np.ndarray, batch: int | None = None) -> tuple:
         payload, bits = codec.chunk_code(codec.group).encode(images)
-        read = payload_of(payload.to_bytes(), len(images))
+        read = payload_of(payload.to_bytes(), len(images), LIMITS)
         np.testing.assert_array_equal(codec.chunk_code(batch or codec.group).decode(read), images)
         return payload, bits
 

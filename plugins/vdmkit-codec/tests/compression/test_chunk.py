@@ -4,7 +4,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from vdmkit_codec.container import payload_of
+from vdmkit_codec.container import Limits, payload_of
 
 from vdmkit.denoiser import Categorical, Eps
 from vdmkit.noise import FlowMatching, LearnedLinear
@@ -33,7 +33,7 @@ FOREIGN = {
 def test_kernels_and_grids(make_codec, learned, images, round_trip, kernel, grid) -> None:
     """False if images of some kernel or grid did not come back."""
     payload, _ = round_trip(make_codec(learned, 16, kernel, grid), images, batch=5)
-    assert payload.stored.mean() < 0.7, "it is the model that is tested"
+    assert (payload.stored > 0).mean() < 0.7, "it is the model that is tested"
 
 
 @pytest.mark.parametrize("steps", [1, 2, 10, pytest.param(250, marks=pytest.mark.costly)])
@@ -63,7 +63,9 @@ def test_small_files_come_back(make_codec, oracle, images, round_trip) -> None:
         payload, _ = code.encode(images[seed % 37 :][:1])
         if payload.seeded > len(payload.words):
             more += 1
-            np.testing.assert_array_equal(code.decode(payload_of(payload.to_bytes(), 1)), images[seed % 37 :][:1])
+            np.testing.assert_array_equal(
+                code.decode(payload_of(payload.to_bytes(), 1, Limits(1, 1, 16))), images[seed % 37 :][:1]
+            )
     assert more > 0
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Twenty images in a file of long ago, with the model that wrote it."""
+"""Twenty images in files of every version of the format, with the model that wrote them."""
 
 import hashlib
 from pathlib import Path
@@ -30,18 +30,18 @@ def decoded(path: Path, model) -> np.ndarray:
         return np.concatenate([images for _, images in images_of_file(codec, reader, range(reader.images))])
 
 
-def write(path: Path, codec, images: np.ndarray) -> None:
-    """Also how the golden file was made, if it must ever be made anew: then older files are no longer read."""
-    with open_writer(path, codec.header(fingerprint()), resume=False) as writer:
+def write(path: Path, codec, images: np.ndarray, small: int = 8192, header: dict | None = None) -> None:
+    """Also how golden files of version 2 were made: `large` with small=0, and the header of a run."""
+    with open_writer(path, codec.header(fingerprint()) | (header or {}), resume=False, small=small) as writer:
         payload, _ = codec.chunk_code(codec.group).encode(images)
         writer.append(Chunk(len(images), payload.to_bytes(), hashlib.sha256(images.tobytes()).digest()))
         writer.finish(None)
 
 
-@pytest.mark.parametrize("kernel", ["mixture", "gaussian"])
-def test_a_file_of_long_ago_decodes(model, kernel) -> None:
+@pytest.mark.parametrize("name", ["mixture", "gaussian", "version_2_mixture", "version_2_gaussian", "version_2_large"])
+def test_a_file_of_long_ago_decodes(model, name) -> None:
     """False if files that users have could no longer be read, on this machine and these versions."""
-    np.testing.assert_array_equal(decoded(GOLDEN / f"{kernel}.vdmz", model), np.load(GOLDEN / "images.npy"))
+    np.testing.assert_array_equal(decoded(GOLDEN / f"{name}.vdmz", model), np.load(GOLDEN / "images.npy"))
 
 
 def test_it_is_written_again(tmp_path, model) -> None:

@@ -23,8 +23,8 @@ CHUNKS = [chunk(0, 1, 30), chunk(1, 3, 0), chunk(2, 2, 25), chunk(3, 4, 30)]
 NAMES = [f"image {i} \u00e9\udcff.png" for i in range(10)]  # one byte that is not UTF-8, as file names may have
 
 
-def write(path: Path, chunks=tuple(CHUNKS), names=None, header=HEADER, resume=False) -> Path:
-    with open_writer(path, header, resume=resume) as writer:
+def write(path: Path, chunks=tuple(CHUNKS), names=None, header=HEADER, resume=False, small=0) -> Path:
+    with open_writer(path, header, resume=resume, small=small) as writer:
         for one in chunks:
             writer.append(one)
         writer.finish(names)

@@ -188,7 +188,7 @@ def test_an_edited_header_is_refused(vdmz, tmp_path, count):
     assert not vdmz.salvaged(path)[0]
 
 
-@pytest.mark.parametrize(("version", "flags"), [(2, 0), (1, 1), (300, 0)])
+@pytest.mark.parametrize(("version", "flags"), [(3, 0), (1, 1), (2, 4), (300, 0)])
 def test_a_newer_version_is_refused(vdmz, file, version, flags):
     """A file of a later vdmkit would be called damaged, or read by rules that are not its own."""
     file.write_bytes(with_header(file.read_bytes(), b"of another kind", version, flags))

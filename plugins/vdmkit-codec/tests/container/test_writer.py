@@ -24,7 +24,7 @@ def test_resume_after_every_cut(vdmz, tmp_path, finished):
     path, part = tmp_path / "a.vdmz", tmp_path / "a.vdmz.part"
     for size in range(ends[-1], len(whole) + 1) if finished else range(ends[-1] + 1):
         part.write_bytes(whole[:size])
-        with open_writer(path, vdmz.header, resume=True) as writer:
+        with open_writer(path, vdmz.header, resume=True, small=0) as writer:
             done = sum(end <= size for end in ends)
             assert writer.images == sum(one.images for one in vdmz.chunks[:done])
             for one in vdmz.chunks[done:]:
@@ -46,7 +46,7 @@ def test_resume_after_damage(vdmz, tmp_path):
         damaged = bytearray(whole)
         damaged[at] ^= 16
         part.write_bytes(damaged)
-        with open_writer(path, vdmz.header, resume=True) as writer:
+        with open_writer(path, vdmz.header, resume=True, small=0) as writer:
             assert writer.images == 4
             assert part.stat().st_size == begin, "a later kill would bring back what follows"
     part.write_bytes(whole[:20] + b"\0" + whole[21:])
@@ -58,7 +58,7 @@ def test_resume_with_another_header_is_refused(vdmz, tmp_path):
     """A file would hold chunks of two models; or 1 and true would be taken for one another."""
     path, part = tmp_path / "a.vdmz", tmp_path / "a.vdmz.part"
     begun = vdmz.header | {"flag": 1}
-    with open_writer(path, begun, resume=False) as writer:
+    with open_writer(path, begun, resume=False, small=0) as writer:
         writer.append(vdmz.chunks[0])
     before = part.read_bytes()
     now = begun | {"T": 20, "new": "a", "flag": True}
@@ -75,7 +75,7 @@ def test_resume_with_another_header_is_refused(vdmz, tmp_path):
 def test_an_unfinished_file_is_refused_and_salvaged(vdmz, tmp_path):
     """Someone would wait in vain, or lose what was written."""
     part = tmp_path / "a.vdmz.part"
-    with open_writer(tmp_path / "a.vdmz", vdmz.header, resume=False) as writer:
+    with open_writer(tmp_path / "a.vdmz", vdmz.header, resume=False, small=0) as writer:
         writer.append(vdmz.chunks[0])
         writer.append(vdmz.chunks[1])
         with pytest.raises(CodecError, match=r"is not finished.*--resume"):
@@ -85,7 +85,7 @@ def test_an_unfinished_file_is_refused_and_salvaged(vdmz, tmp_path):
 
 def test_an_error_before_the_first_chunk_leaves_nothing(vdmz, tmp_path):
     """A mistake that was found at once would have to be cleared away by hand."""
-    with pytest.raises(RuntimeError), open_writer(tmp_path / "a.vdmz", vdmz.header, resume=False):
+    with pytest.raises(RuntimeError), open_writer(tmp_path / "a.vdmz", vdmz.header, resume=False, small=0):
         raise RuntimeError
     assert not list(tmp_path.iterdir())
 
@@ -103,7 +103,7 @@ def test_a_full_disk_keeps_what_was_whole(vdmz, tmp_path, monkeypatch):
     def failing(descriptor):
         raise OSError(5, "disk")
 
-    with open_writer(path, vdmz.header, resume=False) as writer:
+    with open_writer(path, vdmz.header, resume=False, small=0) as writer:
         with monkeypatch.context() as patch:
             patch.setattr("os.pwrite", full)
             writer.append(vdmz.chunks[0])
@@ -126,7 +126,7 @@ def test_a_full_disk_keeps_what_was_whole(vdmz, tmp_path, monkeypatch):
 def test_two_writers_at_once_are_refused(vdmz, tmp_path):
     """Two commands would write into one file."""
     path = tmp_path / "a.vdmz"
-    with open_writer(path, vdmz.header, resume=False) as writer:
+    with open_writer(path, vdmz.header, resume=False, small=0) as writer:
         writer.append(vdmz.chunks[0])
         for resume in (False, True):
             with pytest.raises(CodecError, match="another vdmkit is writing it"):
@@ -198,7 +198,7 @@ import sys
 from pathlib import Path
 from vdmkit_codec.container import Chunk, open_writer
 path, count = Path(sys.argv[1]), int(sys.argv[2])
-with open_writer(path, {"T": 1}, resume=True) as writer:
+with open_writer(path, {"T": 1}, resume=True, small=0) as writer:
     print("open", writer.images, flush=True)
     while writer.images < count:
         writer.append(Chunk(1, bytes([writer.images % 256]) * 5000, bytes(32)))

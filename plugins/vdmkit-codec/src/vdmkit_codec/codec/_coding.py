@@ -18,7 +18,10 @@ from vdmkit.errors import RecipeError
 from vdmkit.kernel import AbstractGaussianKernel, MixtureKernel
 from vdmkit.likelihood import VariationalBound
 from vdmkit.model import DiffusionModel
+from vdmkit.registry import Choice
 from vdmkit_codec.compression import Codec, Layers, Profile, narrows, whole
+
+FEW, MANY = 15, 250  # default steps of the mixture, and of the Gaussian kernel
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,17 @@ def make_coding(
     if not bound.steps:
         raise RecipeError("a codec takes steps: the estimator must be the bound, with a number of steps.")
     return Coding(Codec(model, layers_of(model, bound), profile, group, seed=seed), bound, checkpoint)
+
+
+def default_bound(model: DiffusionModel, steps: int | None = None) -> VariationalBound:
+    """Returns the bound of the mixture kernel if the model gives probabilities of levels, else of the Gaussian one.
+
+    Its steps, by default 15 of the mixture or 250 of the Gaussian, are even in gamma.
+    """
+    nothing = jnp.zeros(model.shape)
+    mixes = eqx.filter_eval_shape(lambda: model.denoise(nothing, jnp.zeros(()), {}).log_probs) is not None
+    kernel = Choice("kernel", "mixture" if mixes else "gaussian")
+    return VariationalBound(steps=steps or (FEW if mixes else MANY), kernel=kernel, grid=Choice("grid", "gamma"))
 
 
 def layers_of(model: DiffusionModel, bound: VariationalBound) -> Layers:

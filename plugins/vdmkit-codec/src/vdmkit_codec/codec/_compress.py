@@ -11,10 +11,10 @@ import numpy as np
 
 from vdmkit.data import ImageList, pixel_sha256
 from vdmkit.errors import CodecError
-from vdmkit.progress import Progress, track
+from vdmkit.progress import Advance, Progress, track
 from vdmkit_codec.codec._coding import Coding
 from vdmkit_codec.compression import Codec
-from vdmkit_codec.container import Chunk, Writer, open_writer, payload_of
+from vdmkit_codec.container import MAX_PIXELS, Chunk, Limits, Writer, open_writer, pack_file, payload_of
 
 
 @dataclass(frozen=True)
@@ -74,34 +74,77 @@ def write_file(
         DataError: a file is not an image of the model's shape.
     """
     codec = coding.codec
-    code, other = codec.chunk_code(codec.group), codec.chunk_code(_other_batch(codec))
-    header = coding.header(chunk)
+    chunk = min(chunk, most_images(codec))
     coded = []
     if resume and out.exists() and not out.with_name(f"{out.name}.part").exists():
         raise CodecError(f"{out}: finished already, there is nothing to resume. Omit --resume to write it anew.")
     with (
         _resumable(out),
-        open_writer(out, header, resume=resume) as writer,
+        open_writer(out, coding.header(chunk), resume=resume) as writer,
         track(progress, "compressing", len(images)) as advance,
     ):
         begun = writer.images
         _check_same(writer, images, out)
         if begun:
             advance(begun)
-        for first in range(begun, len(images), chunk):
-            pixels = images.read(first, min(first + chunk, len(images)))
-            payload, bits = code.encode(pixels, advance)
-            written = payload.to_bytes()
-            if verify and not np.array_equal(other.decode(payload_of(written, len(pixels))), pixels):
-                raise CodecError("a chunk does not decode to its images: it was not written. Try --profile portable.")
-            writer.append(Chunk(len(pixels), written, bytes.fromhex(pixel_sha256(pixels))))
-            coded.append((int(payload.stored.sum()), bits, payload.initial_bits))
+        for one in coded_chunks(coding, images, chunk, begun, verify, advance):
+            writer.append(one.chunk)
+            coded.append(one)
         writer.finish(images.names)
-    stored, net, initial = (sum(column) for column in zip((0, 0, 0), *coded, strict=True))
-    values = len(images) * codec.model.dimensions
-    rates = [bits / values if values else None for bits in (8 * out.stat().st_size, net, initial)]
-    gross, net, initial = rates if not begun else (rates[0], None, None)
-    return Compressed(len(images), stored, out.stat().st_size, images.bytes, gross, net, initial, str(coding))
+    return _compressed(coding, images, coded, out.stat().st_size, whole=not begun)
+
+
+def to_bytes(
+    coding: Coding, images: ImageList, *, chunk: int, verify: bool, progress: Progress = None
+) -> tuple[bytes, Compressed]:
+    """Returns a file of the images, as `write_file` writes it.
+
+    Raises:
+        CodecError: a chunk does not decode to its images.
+        DataError: a file is not an image of the model's shape.
+    """
+    chunk = min(chunk, most_images(coding.codec))
+    with track(progress, "compressing", len(images)) as advance:
+        coded = list(coded_chunks(coding, images, chunk, 0, verify, advance))
+    data = pack_file(coding.header(chunk), [one.chunk for one in coded], images.names)
+    return data, _compressed(coding, images, coded, len(data), whole=True)
+
+
+@dataclass(frozen=True)
+class CodedChunk:
+    """A chunk, with its number of stored images and its net and initial bits."""
+
+    chunk: Chunk
+    stored: int
+    bits: float
+    initial: int
+
+
+def coded_chunks(
+    coding: Coding, images: ImageList, chunk: int, begun: int, verify: bool, advance: Advance
+) -> Iterator[CodedChunk]:
+    """Yields the chunks of `chunk` images from image `begun` on."""
+    codec = coding.codec
+    code, other = codec.chunk_code(codec.group), codec.chunk_code(_other_batch(codec))
+    limits = Limits(chunk, codec.group, codec.model.dimensions)
+    for first in range(begun, len(images), chunk):
+        pixels = images.read(first, min(first + chunk, len(images)))
+        payload, bits = code.encode(pixels, advance)
+        written = payload.to_bytes()
+        if verify and not np.array_equal(other.decode(payload_of(written, len(pixels), limits)), pixels):
+            raise CodecError("a chunk does not decode to its images: it was not written. Try --profile portable.")
+        made = Chunk(len(pixels), written, bytes.fromhex(pixel_sha256(pixels)))
+        yield CodedChunk(made, int((payload.stored > 0).sum()), bits, payload.initial_bits)
+
+
+def _compressed(coding: Coding, images: ImageList, coded: list[CodedChunk], size: int, *, whole: bool) -> Compressed:
+    """Returns the result; `whole` is whether all chunks are in `coded`."""
+    values = len(images) * coding.codec.model.dimensions
+    bits = [8 * size, sum(one.bits for one in coded), sum(one.initial for one in coded)]
+    gross, net, initial = (count / values if values else None for count in bits)
+    stored = sum(one.stored for one in coded)
+    rates = (gross, net, initial) if whole else (gross, None, None)
+    return Compressed(len(images), stored, size, images.bytes, *rates, str(coding))
 
 
 @contextmanager
@@ -124,6 +167,11 @@ def _check_same(writer: Writer, images: ImageList, out: Path) -> None:
         if pixel_sha256(images.read(first, first + chunk.images)) != chunk.pixels_sha256.hex():
             raise CodecError(f"{out}.part: begun with other images than these. Give the same ones, or delete it.")
         first += chunk.images
+
+
+def most_images(codec: Codec) -> int:
+    """Returns the number of images in the largest chunk that readers take."""
+    return max(1, MAX_PIXELS // codec.model.dimensions)
 
 
 def _other_batch(codec: Codec) -> int:

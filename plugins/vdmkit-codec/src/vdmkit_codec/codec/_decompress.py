@@ -19,9 +19,25 @@ from vdmkit.files import whole_file, whole_folder
 from vdmkit.progress import Progress, track
 from vdmkit.report import write_png
 from vdmkit_codec.compression import ChunkCode, Codec
-from vdmkit_codec.container import Entry, Reader, payload_of
+from vdmkit_codec.container import Entry, Reader
 
 Images = UInt8[np.ndarray, "n h w c"]
+
+
+class LostError(CodecError):
+    """A damaged file of which some images were decoded, and others are lost."""
+
+    exit_code = 5
+
+
+def lost_images(wanted: range, decoded: list[range]) -> list[range]:
+    """Returns the wanted images that are in none of the decoded ranges, which are in order."""
+    lost, at = list[range](), wanted.start
+    for part in [*decoded, range(wanted.stop, wanted.stop)]:
+        if part.start > at:
+            lost.append(range(at, part.start))
+        at = max(at, part.stop)
+    return lost
 
 
 class MadeWith(BaseModel):
@@ -120,13 +136,13 @@ def images_of_file(
 def _decode(
     code: ChunkCode, reader: Reader, i: int, preview: Preview | None, advance: Callable[[int], object]
 ) -> Images:
-    chunk, entry = reader.chunk(i), reader.chunks[i]
+    payload, entry, expected = reader.payload(i), reader.chunks[i], reader.chunk(i).pixels_sha256.hex()
     told = preview.on_latent(code, entry.first) if preview else lambda which, t, k: None
     try:
-        images = code.decode(payload_of(chunk.payload, chunk.images), advance, told)
+        images = code.decode(payload, advance, told)
     except CodecError as error:
         raise CodecError(f"{reader.path}: {entry.title}: {error}.") from error
-    if pixel_sha256(images) != chunk.pixels_sha256.hex():
+    if not pixel_sha256(images).startswith(expected):
         raise CodecError(f"{reader.path}: {entry.title}: the decoded images are not those that were encoded.")
     return images
 

@@ -15,8 +15,9 @@ from vdmkit.errors import DataError
 from vdmkit.likelihood import interval, pass_over
 from vdmkit.progress import Progress, track
 from vdmkit_codec.codec._coding import Coding
+from vdmkit_codec.codec._compress import most_images
 from vdmkit_codec.compression import Rate, forecast, shares_of_pixels
-from vdmkit_codec.container import bytes_around
+from vdmkit_codec.container import size_of_file
 
 _MOST = 256  # images in the sample
 _MOST_STEPS = 32  # steps per image, each with two draws
@@ -70,12 +71,12 @@ def expected_rate(
         DataError: there are no images.
     """
     codec, dimensions = coding.codec, coding.codec.model.dimensions
-    pixels = _sample(images)
+    pixels, chunk = _sample(images), min(chunk, most_images(codec))
     rate, bits = _rate(coding, pixels, seed, progress)
     sizes = [min(chunk, len(images) - first) for first in range(0, len(images), chunk)]
     chunks = {size: forecast(codec.chunk_code(codec.group), rate, size) for size in set(sizes)}
-    around = bytes_around(coding.header(chunk), sizes, images.names)
-    file = round(around + sum(chunks[size].bytes for size in sizes))
+    parts = [(size, round(chunks[size].bytes)) for size in sizes]
+    file = size_of_file(coding.header(chunk), parts, images.names)
     initial = sum(chunks[size].initial_bits for size in sizes)
     found, values = interval(bits), len(images) * dimensions
     return ExpectedRate(

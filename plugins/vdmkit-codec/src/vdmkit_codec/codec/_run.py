@@ -8,12 +8,10 @@ from vdmkit.assembly import build_estimator, shapes_of_estimate
 from vdmkit.errors import CodecError, RecipeError
 from vdmkit.likelihood import VariationalBound
 from vdmkit.run import Run, RunFolder
-from vdmkit_codec.codec._coding import Coding, fingerprint, make_coding
+from vdmkit_codec.codec._coding import FEW, MANY, Coding, fingerprint, make_coding
 from vdmkit_codec.codec._decompress import made_with
 from vdmkit_codec.compression import Codec, Profile, codec_of
 from vdmkit_codec.container import Reader
-
-_FEW, _MANY = 15, 250  # default steps of the mixture, and of the Gaussian kernel
 
 
 def with_steps_of_codec(run: Run, overrides: Sequence[str]) -> Run:
@@ -27,7 +25,7 @@ def with_steps_of_codec(run: Run, overrides: Sequence[str]) -> Run:
     if not run.recipe.objective.steps:
         model = run.weighted("raw")
         mixes = shapes_of_estimate(model.prediction, model.shape).log_probs is not None
-        choices = {"steps": _FEW if mixes else _MANY, "grid": "gamma", "kernel": "mixture" if mixes else "gaussian"}
+        choices = {"steps": FEW if mixes else MANY, "grid": "gamma", "kernel": "mixture" if mixes else "gaussian"}
         filled += [f"{prefix}{key}={value}" for key, value in choices.items() if not _says(overrides, prefix + key)]
     return replace(run, recipe=run.read_recipe([*filled, *overrides]))
 

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`vdmkit compress`: compresses images into a .vdmz file."""
 
+import io
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,10 +15,18 @@ from vdmkit.errors import DataError, RecipeError
 if TYPE_CHECKING:
     import numpy as np
 
+    from vdmkit.data import ImageList
+
 Given = Annotated[
-    list[Path], typer.Argument(metavar="IMAGES...", help="Files, folders, or one .npy of uint8 levels (n, h, w, c).")
+    list[Path],
+    typer.Argument(
+        metavar="IMAGES...",
+        help="Files, folders, or one .npy of uint8 levels (n, h, w, c); - reads it from standard input.",
+    ),
 ]
-Output = Annotated[Path | None, typer.Option("-o", metavar="FILE.vdmz", help="The file to write.")]
+Output = Annotated[
+    Path | None, typer.Option("-o", metavar="FILE.vdmz", help="The file to write; - for standard output.")
+]
 Steps = Annotated[
     int | None,
     typer.Option("--steps", min=1, help="T. Default: as trained, or 15 for the mixture, 250 for the Gaussian."),
@@ -65,19 +75,23 @@ def compress(
     """Compress images without loss, at the rate of the model's T-step bound. Reading them takes the same model."""
     if output is None and not dry_run:
         raise RecipeError("-o is missing: where to? Expected a name that ends in .vdmz.")
-    if output and (output.suffix != ".vdmz" or not output.parent.is_dir()):
+    piped = output == Path("-")
+    if piped and resume:
+        raise RecipeError("-o -: standard output cannot be resumed. Omit --resume, or name a file.")
+    if output and not piped and (output.suffix != ".vdmz" or not output.parent.is_dir()):
         raise RecipeError(f"-o {output}: expected a name that ends in .vdmz, in a folder that is there.")
-    if output and output.is_dir():
+    if output and not piped and output.is_dir():
         raise RecipeError(f"-o {output}: is a folder. Expected the name of a file.")
     overrides = [*of_estimator(steps, kernel, grid), *overrides]
     from vdmkit.data import list_images
     from vdmkit.run import load_run
     from vdmkit.testing import check_model_of_recipe
-    from vdmkit_codec.codec import coding_of, expected_rate, with_steps_of_codec, write_file
+    from vdmkit_codec.codec import coding_of, expected_rate, to_bytes, with_steps_of_codec, write_file
 
     run = with_steps_of_codec(load_run(checkpoint, overrides, plugins, step), overrides)
     coding = coding_of(run, profile=profile, group=batch)
-    images = list_images(given, coding.codec.model.shape)
+    shape = coding.codec.model.shape
+    images = _from_standard_input(shape) if given == [Path("-")] else list_images(given, shape)
     few = images.read(0, min(2, len(images)))
     known = _known(given, few, coding.codec.model.observation.levels)
     check_model_of_recipe(run.recipe, coding.codec.model, known).refuse()
@@ -85,10 +99,30 @@ def compress(
         typer.echo(f"{images.passed_over} other files in these folders are skipped", err=True)
     if dry_run or output is None:
         report = expected_rate(coding, images, chunk=chunk, seed=run.recipe.seed, progress="auto")
+    elif piped:
+        data, report = to_bytes(coding, images, chunk=chunk, verify=not no_verify, progress="auto")
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
     else:
         how = {"chunk": chunk, "resume": resume, "verify": not no_verify, "progress": "auto"}
         report = write_file(coding, images, output, **how)
-    typer.echo(json.dumps(report.as_json(), indent=2) if as_json else str(report))
+    typer.echo(json.dumps(report.as_json(), indent=2) if as_json else str(report), err=piped and not dry_run)
+
+
+def _from_standard_input(shape: tuple[int, int, int]) -> "ImageList":
+    """Reads one array. Raises DataError if it is not one of images of this shape."""
+    import numpy as np
+
+    from vdmkit.data import ImageList
+
+    try:
+        array = np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"-: cannot be read as an array ({error}). Give a .npy by standard input.") from error
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 4 or array.shape[1:] != shape:
+        found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
+        raise DataError(f"-: {found}; expected uint8 (n, {', '.join(map(str, shape))}), as the model's images.")
+    return ImageList(shape, None, [], array)
 
 
 def _known(given: list[Path], first: "np.ndarray", levels: int) -> "np.ndarray":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from jaxtyping import Bool, Integer, UInt8
+from jaxtyping import Bool, Integer, UInt8, UInt16
 
 from vdmkit.errors import CodecError
 from vdmkit_codec.compression._chain import Chain, Latents
@@ -15,7 +15,9 @@ from vdmkit_codec.compression._levels_law import even
 from vdmkit_codec.compression._rans import Stack, first_heads, keystream, seed_words
 from vdmkit_codec.container import Payload
 
+_VALUES_OF_LANE = 1024  # at most twice as many
 Images = UInt8[np.ndarray, "n h w c"]
+Levels = UInt16[np.ndarray, " n"]
 OnLatent = Callable[[Integer[np.ndarray, " n"], int, Latents], object]
 """A callback on_latent(indices of images in the chunk, t, their y_t in cells)."""
 
@@ -26,7 +28,7 @@ class ChunkCode:
 
     Args:
         chain: The model's code.
-        lanes: Number of lanes of the stack.
+        lanes: Largest number of lanes of a stack.
         group: Largest number of images that are coded together.
         seed: Seed of the bits that an empty stack is filled with.
     """
@@ -37,18 +39,31 @@ class ChunkCode:
     seed: int
 
     def encode(self, images: Images, on_group: Callable[[int], object] = lambda count: None) -> tuple[Payload, float]:
-        """Returns the payload, and the net bits: those on the stack minus the initial ones."""
-        stack = Stack(first_heads(self.seed, self.lanes), seed=self.seed)
-        start, groups, stored = stack.bits, [], np.zeros(len(images), bool)
+        """Returns the payload, and the net bits: those on the stack minus the initial ones.
+
+        All images are stored if that takes fewer bytes than the payload with its initial bits.
+        """
         levels = self._stored_levels(images)
+        coded = self._encode(images, self._beyond(images), on_group)
+        if len(coded[0].to_bytes()) <= np.log2(levels).sum() * images[:1].size / 8:
+            return coded
+        stored = self._encode(images, np.ones(len(images), bool), lambda count: None)
+        return min(coded, stored, key=lambda one: len(one[0].to_bytes()))
+
+    def _encode(
+        self, images: Images, stored: Bool[np.ndarray, " n"], on_group: Callable[[int], object]
+    ) -> tuple[Payload, float]:
+        """Encodes images, of which some are stored in any case."""
+        stack = Stack(first_heads(self.seed, self.lanes_for(images.size)), seed=self.seed)
+        start, groups, levels = stack.bits, [], self._stored_levels(images)
+        kinds = np.zeros(len(images), np.uint16)
         while (first := sum(groups)) < len(images):
             size = self.size_of_group(stack.length, len(images) - first)
             rows = slice(first, first + size)
-            stack, stored[rows] = self._encode_group(stack, images[rows], len(groups), levels)
+            stack, kinds[rows] = self._encode_group(stack, images[rows], len(groups), levels[rows], stored[rows])
             groups.append(size)
             on_group(size)
-        payload = Payload(tuple(groups), stored, levels, stack.seeded, stack.heads, stack.words)
-        return payload, stack.bits - start
+        return Payload(tuple(groups), kinds, stack.seeded, stack.heads, stack.words), stack.bits - start
 
     def decode(
         self,
@@ -63,8 +78,8 @@ class ChunkCode:
         for number, size in reversed(list(enumerate(payload.groups))):
             first -= size
             stored = payload.stored[first : first + size]
-            told = partial(on_latent, np.flatnonzero(~stored) + first)
-            images[first : first + size] = self._decode_group(stack, stored, number, payload.stored_levels, told)
+            told = partial(on_latent, np.flatnonzero(stored == 0) + first)
+            images[first : first + size] = self._decode_group(stack, stored, number, told)
             on_group(size)
         self._check_end(stack)
         return images
@@ -74,40 +89,50 @@ class ChunkCode:
         owed = self.chain.layers.bits * np.prod(self.chain.network.model.shape)
         return int(min(left, self.group, max(1, 32 * words // owed)))
 
-    def _stored_levels(self, images: Images) -> int:
-        """Returns the number of levels of stored images: that of the data, unless an image has more."""
-        most = int(images.max(initial=0)) + 1
-        return self.chain.layers.levels if most <= self.chain.layers.levels else 256
+    def lanes_for(self, values: int) -> int:
+        """Returns the number of lanes of a chunk: a lane takes about 10 bytes, and fewer lanes more time."""
+        return min(self.lanes, 1 << max(0, (values // _VALUES_OF_LANE).bit_length() - 1))
+
+    def _beyond(self, images: Images) -> Bool[np.ndarray, " n"]:
+        """Returns which images have pixels beyond the model's levels."""
+        return images.reshape(len(images), images[:1].size).max(1, initial=0) >= self.chain.layers.levels
+
+    def _stored_levels(self, images: Images) -> Levels:
+        """Returns the number of levels of each image if it is stored: that of the data, or 256."""
+        return np.where(self._beyond(images), 256, self.chain.layers.levels).astype(np.uint16)
 
     def _encode_group(
-        self, stack: Stack, images: Images, number: int, levels: int
-    ) -> tuple[Stack, Bool[np.ndarray, " n"]]:
-        """Returns the stack with the images on it, and which images are stored because that takes fewer bits."""
-        stored = images.reshape(len(images), -1).max(1, initial=0) >= self.chain.layers.levels
-        most = images[0].size * np.log2(levels)
+        self, stack: Stack, images: Images, number: int, levels: Levels, stored: Bool[np.ndarray, " n"]
+    ) -> tuple[Stack, Levels]:
+        """Returns the stack with the images on it, and the levels of those that are stored, or take fewer bits so."""
+        stored, most = stored.copy(), images[0].size * np.log2(levels)
         while True:
             tried, bits = stack.copy(), np.zeros(0)
             if not stored.all():
                 bits = self.chain.encode(tried, images[~stored], self._seed(number))
-            if not (bits > most).any():
-                written = images[stored].astype(np.int64).ravel()
-                push(tried, even(len(written), levels), written)
-                return tried, stored
-            stored[np.flatnonzero(~stored)[bits > most]] = True
+            more = bits > most[~stored]
+            if not more.any():
+                kinds = np.where(stored, levels, 0).astype(np.uint16)
+                for kind in _kinds(kinds)[::-1]:
+                    written = images[kinds == kind].astype(np.int64).ravel()
+                    push(tried, even(len(written), kind), written)
+                return tried, kinds
+            stored[np.flatnonzero(~stored)[more]] = True
 
     def _decode_group(
         self,
         stack: Stack,
-        stored: Bool[np.ndarray, " n"],
+        stored: Levels,
         number: int,
-        levels: int,
         on_latent: Callable[[int, Latents], object],
     ) -> Images:
         images = np.zeros((len(stored), *self.chain.network.model.shape), np.uint8)
-        size = images[stored].size
-        images[stored] = pop(stack, even(size, levels), size).reshape(images[stored].shape)
-        if not stored.all():
-            images[~stored] = self.chain.decode(stack, int((~stored).sum()), self._seed(number), on_latent)
+        for kind in _kinds(stored):
+            size = images[stored == kind].size
+            images[stored == kind] = pop(stack, even(size, kind), size).reshape(images[stored == kind].shape)
+        coded = stored == 0
+        if coded.any():
+            images[coded] = self.chain.decode(stack, int(coded.sum()), self._seed(number), on_latent)
         return images
 
     def _seed(self, group: int) -> int:
@@ -118,3 +143,8 @@ class ChunkCode:
         heads, words = first_heads(self.seed, len(stack.heads)), seed_words(self.seed, 0, stack.length)
         if not (np.array_equal(stack.heads, heads) and np.array_equal(stack.words[::-1], words)):
             raise CodecError("its bits do not end as they began: they belong to another model, or were changed")
+
+
+def _kinds(stored: Levels) -> list[int]:
+    """Returns the numbers of levels of stored images, in the order in which they are decoded."""
+    return [int(kind) for kind in np.unique(stored) if kind]

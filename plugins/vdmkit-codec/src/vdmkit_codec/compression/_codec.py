@@ -15,7 +15,7 @@ from vdmkit.errors import CodecError
 from vdmkit.model import DiffusionModel
 from vdmkit_codec.compression._chain import Chain
 from vdmkit_codec.compression._chunk import ChunkCode
-from vdmkit_codec.compression._header import PROBED, header_of
+from vdmkit_codec.compression._header import PROBED, SHORT, header_of
 from vdmkit_codec.compression._layers import Layers
 from vdmkit_codec.compression._network import Network, Precision, in_precision
 from vdmkit_codec.compression._rans import keystream
@@ -60,7 +60,7 @@ class Codec:
 
     @property
     def lanes(self) -> int:
-        """Returns the number of lanes, a power of two near the number of values in an image, within limits."""
+        """Returns the most lanes, a power of two near the number of values in an image, within limits."""
         return int(np.clip(2 ** int(np.log2(self.model.dimensions)), *_LANES))
 
     def header(self, fingerprint: Mapping[str, str]) -> dict[str, Any]:
@@ -77,13 +77,16 @@ class Codec:
             "group": self.group,
             "seed": self.seed,
             "model": model_sha256(self.model),
-            "tables": layers.sha256(),
+            "tables": layers.sha256()[:SHORT],
             "probe": self.probe(),
             "machine": dict(fingerprint) if self.profile == "host" else fingerprint["versions"],
         }
 
-    def probe(self, offsets: list[int] | None = None) -> dict[str, Any]:
-        """Returns a hash of the network's outputs at fixed latents and some noise levels, with their offsets."""
+    def probe(self, offsets: list[int] | None = None, length: int = SHORT) -> dict[str, Any]:
+        """Returns a hash of the network's outputs at fixed latents and some noise levels, with their offsets.
+
+        `length` is that of the hash, in hexadecimal digits.
+        """
         network, found = self.network(self.group), []
         noise = (keystream(0, 0, self.model.dimensions) >> np.uint64(40)).astype(float) / 2**24 - 0.5
         for i, t in enumerate(np.linspace(0, self.layers.steps, PROBED).round().astype(int).tolist()):
@@ -96,7 +99,7 @@ class Codec:
                 integers, _ = network.decoded(k, t, guard)
             found.append((int(guard[0]), integers.astype("<i8").tobytes()))
         digest = hashlib.sha256(b"".join(integers for _, integers in found))
-        return {"offsets": [offset for offset, _ in found], "sha256": digest.hexdigest()[:32]}
+        return {"offsets": [offset for offset, _ in found], "sha256": digest.hexdigest()[:length]}
 
 
 def codec_of(header: Mapping[str, Any], model: DiffusionModel, fingerprint: Mapping[str, str]) -> Codec:
@@ -115,9 +118,9 @@ def codec_of(header: Mapping[str, Any], model: DiffusionModel, fingerprint: Mapp
         )
     layers = said.layers()
     codec = Codec(model, layers, said.profile, said.group, said.seed)
-    if layers.sha256() != said.tables:
+    if layers.sha256()[: len(said.tables)] != said.tables:
         raise CodecError("the tables that this machine computes are not the encoder's")
-    if codec.probe(said.probe.offsets) != said.probe.model_dump():
+    if codec.probe(said.probe.offsets, len(said.probe.sha256)) != said.probe.model_dump():
         raise CodecError("the network's outputs are not those of the encoder, within what the profile allows")
     return codec
 

@@ -98,7 +98,8 @@ def forecast(code: ChunkCode, rate: Rate, images: int) -> Forecast:
 
 def _simulated(code: ChunkCode, rate: Rate, images: int, rng: np.random.Generator) -> tuple[int, int]:
     """Simulates one chunk; returns the bytes of the payload, and the initial bits of the stack."""
-    stack, groups, stored = _Stack(np.log2(first_heads(code.seed, code.lanes).astype(float)) - 32), [], 0
+    lanes = code.lanes_for(images * len(rate.pixels))
+    stack, groups, stored = _Stack(np.log2(first_heads(code.seed, lanes).astype(float)) - 32), [], 0
     while (done := sum(groups)) < images and len(groups) < _MOST_GROUPS:
         groups.append(code.size_of_group(stack.words, images - done))
         more = round(sum(groups) * rate.stored) - stored
@@ -108,8 +109,9 @@ def _simulated(code: ChunkCode, rate: Rate, images: int, rng: np.random.Generato
     more, left = divmod(images - done, groups[-1])
     groups += [groups[-1]] * more + [left] * (left > 0)
     stack.words += round((images - done) * rate.bits / 32)
-    heads, words = np.zeros(code.lanes, np.uint64), np.zeros(stack.words, np.uint32)
-    payload = Payload(tuple(groups), np.zeros(images, bool), 1, stack.seeded, heads, words)
+    heads, words = np.zeros(lanes, np.uint64), np.zeros(stack.words, np.uint32)
+    kinds = np.where(np.arange(images) < stored, 256, 0).astype(np.uint16)
+    payload = Payload(tuple(groups), kinds, stack.seeded, heads, words)
     return len(payload.to_bytes()), payload.initial_bits
 
 

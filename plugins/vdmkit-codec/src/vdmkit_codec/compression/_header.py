@@ -15,6 +15,8 @@ from vdmkit_codec.compression._layers import MOST_WHOLE, Layers
 from vdmkit_codec.compression._predict import OFFSETS
 
 PROBED = 4  # noise levels
+SHORT = 16  # hexadecimal digits of a hash; 32 in files of version 1
+_Hash = Annotated[str, Len(SHORT, 2 * SHORT)]
 _Whole = Annotated[int, Ge(-2 * MOST_WHOLE), Le(2 * MOST_WHOLE)]  # gamma, or a difference of gammas
 
 
@@ -24,7 +26,7 @@ class Probe(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True)
 
     offsets: Annotated[list[Annotated[int, Ge(0), Le(OFFSETS - 1)]], Len(PROBED, PROBED)]
-    sha256: str
+    sha256: _Hash
 
 
 class Header(BaseModel):
@@ -40,9 +42,10 @@ class Header(BaseModel):
     log_errors: Annotated[list[_Whole], Len(0, MAX_STEPS)]
     profile: Literal["portable", "host"]
     group: Annotated[int, Ge(1), Le(65535)]
+    chunk: Annotated[int, Ge(1), Le(65535)] | None = None
     seed: Annotated[int, Ge(0), Le(2**64 - 1)]
     model: str
-    tables: str
+    tables: _Hash
     probe: Probe
     machine: dict[str, str] | str
 

@@ -24,7 +24,8 @@ from vdmkit_codec.compression._normal import exact_exp
 GAMMA_BITS = 16  # gammas are multiples of 2^-16, which are the same on every machine
 MOST_WHOLE = 80 << GAMMA_BITS  # exp of it, and its square, are within the range of float64
 _CELLS_PER_SD = 2
-_MOST_CELLS = 1 << 14, 1 << 20  # in a table, and in all: 16 MiB and 1 GiB; 10,000 even steps take 600 and 2^19
+_MOST_CELLS = 1 << 11  # in a table, 2 MiB; 10,000 even steps take 600
+_CELLS_OF_STEP = 128  # in tables, on average; even steps take 50
 
 
 def whole(values: Float[np.ndarray, "*n"]) -> tuple[int, ...]:
@@ -61,7 +62,7 @@ class Layers:
         if self.log_errors and (self.mixture or len(self.log_errors) != self.steps):
             raise CodecError("errors are not those of the steps")
         of_tables = 2 * WINDOW * np.append(self.q_sd / self.d, self.p_sd / self.d)
-        if of_tables.max() > _MOST_CELLS[0] or of_tables.sum() > _MOST_CELLS[1]:
+        if of_tables.max() > _MOST_CELLS or of_tables.sum() > _MOST_CELLS + _CELLS_OF_STEP * self.steps:
             raise CodecError("steps differ so much in width that their tables would fill the memory")
 
     @property

@@ -25,7 +25,7 @@ class Chunk:
     Attributes:
         images: Number of images, at least one.
         payload: The coded images, at most 2^30 bytes.
-        pixels_sha256: SHA-256 (32 bytes) of their uint8 pixels (images, H, W, C) in C order.
+        pixels_sha256: SHA-256 of their uint8 pixels (images, H, W, C) in C order; of a small file its first 16 bytes.
     """
 
     images: int
@@ -33,7 +33,7 @@ class Chunk:
     pixels_sha256: bytes
 
     def __post_init__(self) -> None:
-        if not 1 <= self.images <= _MAX_IMAGES or len(self.pixels_sha256) != 32:
+        if not 1 <= self.images <= _MAX_IMAGES or len(self.pixels_sha256) not in (16, 32):
             raise ValueError(f"a chunk of {self.images} images with {len(self.pixels_sha256)} bytes of SHA-256")
         if len(self.payload) > _MAX_PAYLOAD:
             raise ValueError(f"a chunk of {len(self.payload)} bytes; at most {_MAX_PAYLOAD} are read")
@@ -48,8 +48,9 @@ class Entry:
         first: Index of its first image in the file, from 0.
         images: Number of its images.
         offset: Its first byte in the file.
-        length: Its length in bytes, including its own header of 72 bytes.
+        length: Its length in bytes, with its own header of 72 bytes if it has one.
         digest: Its 8-byte checksum.
+        pixels: SHA-256 of its pixels, if it is listed.
     """
 
     ordinal: int
@@ -58,6 +59,7 @@ class Entry:
     offset: int
     length: int
     digest: bytes
+    pixels: bytes = b""
 
     @property
     def end(self) -> int:

@@ -35,6 +35,10 @@ def read_contents(source: Source, head: Head) -> Contents:
         CodecError: The footer, index, names or second header are damaged, the chunks are not in order, or the file is
             unfinished.
     """
+    if head.small:
+        from vdmkit_codec.container._small import read_small
+
+        return read_small(source, head, salvage=False)
     try:
         return _read(source, head, read_footer(source, head))
     except CodecError:

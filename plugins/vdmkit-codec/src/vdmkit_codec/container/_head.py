@@ -10,10 +10,13 @@ from functools import cached_property
 from typing import Any
 
 from vdmkit.errors import CodecError
+from vdmkit_codec.container._fields import pack_fields, unpack_fields
 from vdmkit_codec.container._source import Source
 
 MAGIC = b"VDMZ"
-_VERSION = 1
+VERSION = 2
+_IN_BINARY, _IS_SMALL = 1, 2  # flags
+_FLAGS = {1: 0, 2: _IN_BINARY | _IS_SMALL}  # the most that a version has
 _PRELUDE = struct.Struct("<4sHHI")  # magic, version, flags, length of the compressed header
 _CRC = struct.Struct("<I")
 _MAX_HEADER = 1 << 22  # bytes, compressed or not; a header of 1,000 layers has about 2^18
@@ -25,6 +28,8 @@ class Head:
 
     header: dict[str, Any]
     raw: bytes
+    version: int = VERSION
+    small: bool = False
 
     @cached_property
     def file_id(self) -> bytes:
@@ -32,18 +37,20 @@ class Head:
         return hashlib.sha256(self.raw).digest()
 
 
-def make_head(header: dict[str, Any]) -> Head:
+def make_head(header: dict[str, Any], *, small: bool = False) -> Head:
     """Makes the head of a new file.
 
     Raises:
         ValueError: The header is not a JSON object (NaN is not JSON), or larger than readers accept.
     """
     text = canonical_json(header)
-    data = zlib.compress(text, 9)
+    binary = pack_fields(header)
+    data = zlib.compress(text, 9) if binary is None else binary
     if max(len(text), len(data)) > _MAX_HEADER:
         raise ValueError(f"a header of {len(text)} bytes; at most {_MAX_HEADER} are read")
-    raw = _PRELUDE.pack(MAGIC, _VERSION, 0, len(data)) + data
-    return Head(json.loads(text), raw + _CRC.pack(zlib.crc32(raw)))
+    flags = _IN_BINARY * (binary is not None) + _IS_SMALL * small
+    raw = _PRELUDE.pack(MAGIC, VERSION, flags, len(data)) + data
+    return Head(json.loads(text), raw + _CRC.pack(zlib.crc32(raw)), VERSION, small)
 
 
 def read_head(source: Source, start: int = 0) -> Head:
@@ -60,12 +67,12 @@ def read_head(source: Source, start: int = 0) -> Head:
     if len(prelude) < _PRELUDE.size:
         raise source.fault(f"was cut short within its header, to {source.size} bytes")
     _, version, flags, length = _PRELUDE.unpack(prelude)
-    if version > _VERSION or flags:
+    if version > VERSION or flags > _FLAGS.get(version, 0):
         raise CodecError(
-            f"{path}: has format version {version} with flags {flags:#x}; this vdmkit reads version {_VERSION} without "
-            "flags. A newer version wrote it: update vdmkit. (Or its first bytes are damaged: try --salvage.)"
+            f"{path}: has format version {version} with flags {flags:#x}; this vdmkit-codec reads versions "
+            f"1 to {VERSION}. A newer version wrote it: update vdmkit. (Or its first bytes are damaged: try --salvage.)"
         )
-    if version < _VERSION or length > _MAX_HEADER:
+    if version < 1 or length > _MAX_HEADER:
         raise source.fault(f"its header is damaged: version {version}, {length} bytes")
     total = _PRELUDE.size + length + _CRC.size
     if start + total > source.size:
@@ -77,12 +84,13 @@ def read_head(source: Source, start: int = 0) -> Head:
     if _CRC.unpack(raw[-_CRC.size :]) != (zlib.crc32(raw[: -_CRC.size]),):
         raise source.fault("its header is damaged: its checksum does not hold")
     try:
-        header = parse_json(raw[_PRELUDE.size : -_CRC.size], _MAX_HEADER)
+        data = raw[_PRELUDE.size : -_CRC.size]
+        header = unpack_fields(data) if flags & _IN_BINARY else parse_json(data, _MAX_HEADER)
     except ValueError as error:
         raise CodecError(f"{path}: its header cannot be read: {error}. It was not written by vdmkit.") from error
     if not isinstance(header, dict):
         raise CodecError(f"{path}: its header is not a JSON object. It was not written by vdmkit.")
-    return Head(header, raw)
+    return Head(header, raw, version, bool(flags & _IS_SMALL))
 
 
 def canonical_json(value: Any) -> bytes:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from vdmkit.errors import CodecError
-from vdmkit_codec.container._payload import payload_of
 from vdmkit_codec.container._reader import Reader, open_reader
 
 
@@ -58,19 +57,19 @@ def _check_header(header: dict[str, Any]) -> None:
         raise CodecError(f"the header is not one of vdmkit's: {', '.join(wrong) or 'shape'}.")
 
 
-def inspect(path: Path, *, salvage: bool) -> Inspection:
+def inspect(given: Path | bytes, *, salvage: bool = False, name: str = "the data") -> Inspection:
     """Reads a whole file.
 
     Raises:
         CodecError: its header is not one of vdmkit's; or it is damaged and `salvage` is false. With `salvage`, the
             result lists the damage.
     """
-    with open_reader(path, salvage=salvage) as reader:
+    with open_reader(given, salvage=salvage, name=name) as reader:
         _check_header(reader.header)
         parts, stored, damaged = _parts(reader, salvage)
-        sizes = {**parts, "header, names, index, checksums": path.stat().st_size - sum(parts.values())}
+        sizes = {**parts, "header, names, index, checksums": reader.bytes - sum(parts.values())}
         return Inspection(
-            str(path),
+            str(reader.path),
             reader.images,
             stored,
             len(reader.chunks),
@@ -91,17 +90,16 @@ def _parts(reader: Reader, salvage: bool) -> tuple[dict[str, int], int, list[str
     stored, damaged = 0, list(reader.damaged)
     for i, entry in enumerate(reader.chunks):
         try:
-            chunk = reader.chunk(i)
-            payload = payload_of(chunk.payload, chunk.images)
+            payload = reader.payload(i)
         except CodecError as error:
             if not salvage:
                 raise
             if not reader.tells(i):
-                damaged.append(f"{entry.title}: {error}")
+                damaged.append(str(error).removeprefix(f"{reader.path}: "))
             continue
         unused = int((64 - np.log2(payload.heads.astype(float))).sum() / 8)
         first, stack = payload.initial_bits // 8, 8 * len(payload.heads) + 4 * len(payload.words)
         sizes = (stack - first - unused, first, unused, entry.length - stack)
         parts = {name: total + size for (name, total), size in zip(parts.items(), sizes, strict=True)}
-        stored += int(payload.stored.sum())
+        stored += int((payload.stored > 0).sum())
     return parts, stored, damaged

@@ -53,6 +53,8 @@ def take_up(source: Source, head: Head) -> tuple[Head, list[Entry]] | None:
         found = read_head(source)
     except CodecError as error:
         raise CodecError(f"{error} It cannot be resumed: delete it to begin anew.") from error
+    if found.version != head.version:
+        raise CodecError(f"{source.path}: was begun by an older vdmkit. Delete it to begin anew.")
     if differences := _differences(found.header, head.header):
         raise CodecError(
             f"{source.path}: was begun with another header: {'; '.join(differences)}. "

@@ -9,6 +9,7 @@ from vdmkit_codec.container._chunk import HEADER_BYTES, TAG, Entry, is_whole, re
 from vdmkit_codec.container._contents import Contents, check_copy
 from vdmkit_codec.container._footer import read_footer
 from vdmkit_codec.container._head import MAGIC, Head, read_head
+from vdmkit_codec.container._small import read_small
 from vdmkit_codec.container._source import Source
 from vdmkit_codec.container._tail import INDEX, NAMES, index_of, names_of, read_section
 
@@ -33,6 +34,8 @@ def read_undamaged(source: Source) -> tuple[Head, Contents]:
     """
     damaged: list[str] = []
     head = _any_head(source, damaged)
+    if head.small:
+        return head, read_small(source, head, salvage=True)
     try:
         check_copy(source, head, read_footer(source, head))
     except CodecError as error:

@@ -2,9 +2,10 @@
 """A file that is read by position, with checks of its end; threads may read concurrently."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from vdmkit.errors import CodecError
@@ -16,11 +17,27 @@ _ADVICE = "Fetch the file anew, or try --salvage."
 
 @dataclass(frozen=True)
 class Source:
-    """An open file and its size when it was opened, in bytes."""
+    """A file, or bytes that have a name.
+
+    Args:
+        path: The name in messages.
+        at: Returns some of so many bytes from a position on.
+        size: The number of bytes when it was opened.
+    """
 
     path: Path
-    descriptor: int
+    at: Callable[[int, int], bytes]
     size: int
+
+    @classmethod
+    def of_file(cls, path: Path, descriptor: int) -> "Source":
+        """Returns the source of an open file."""
+        return cls(path, partial(os.pread, descriptor), os.fstat(descriptor).st_size)
+
+    @classmethod
+    def of_bytes(cls, data: bytes, name: str) -> "Source":
+        """Returns the source of bytes."""
+        return cls(Path(name), lambda count, start: data[start : start + count], len(data))
 
     def read(self, start: int, count: int) -> bytes:
         """Reads `count` bytes at `start`.
@@ -34,7 +51,7 @@ class Source:
                 "it was cut short or is damaged"
             )
         try:
-            data = os.pread(self.descriptor, count, start)
+            data = self.at(count, start)
         except OSError as error:
             raise self.fault(f"cannot be read at byte {start}: {error.strerror}") from error
         if len(data) != count:
@@ -82,6 +99,6 @@ def open_source(path: Path) -> Iterator[Source]:
     except OSError as error:
         raise CodecError(f"{path}: cannot be opened: {error.strerror}.") from error
     try:
-        yield Source(path, descriptor, os.fstat(descriptor).st_size)
+        yield Source.of_file(path, descriptor)
     finally:
         os.close(descriptor)

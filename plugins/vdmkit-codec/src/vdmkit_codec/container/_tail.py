@@ -16,6 +16,7 @@ _SECTION = struct.Struct("<4sI")  # tag, bytes of the body; the body and 8 bytes
 _LISTED = struct.Struct("<II8s")  # images, bytes of payload, digest of the chunk
 _NO_NAMES = bytes(8)
 _MAX_SECTION = 1 << 28  # bytes, compressed or not
+_FEW_NAMES, _MOST_RATIO = 1 << 16, 64  # bytes of names that compress well; how well larger ones may
 _MAX_NAME = 1 << 12  # bytes of JSON for a name, on average
 
 
@@ -69,7 +70,12 @@ def names_of(section: bytes, images: int | None) -> list[str]:
     Raises:
         ValueError: The section holds something else.
     """
-    names: Any = parse_json(section[:-8], _most_names(images))
+    return names_in(section[:-8], images)
+
+
+def names_in(data: bytes, images: int | None) -> list[str]:
+    """Returns the names in compressed JSON, as `names_of`."""
+    names: Any = parse_json(data, min(_most_names(images), _FEW_NAMES + _MOST_RATIO * len(data)))
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("it is not a list of names")
     if images is not None and len(names) != images:
@@ -88,10 +94,16 @@ def _section(tag: bytes, body: bytes, file_id: bytes) -> bytes:
     return frame + body + keyed_digest(file_id, [frame, body])
 
 
+def pack_names(text: bytes) -> bytes:
+    """Compresses the JSON of names, but not so far that readers refuse it."""
+    data = zlib.compress(text, 9)
+    return data if len(text) <= _FEW_NAMES + _MOST_RATIO * len(data) else zlib.compress(text, 0)
+
+
 def _pack_names(names: list[str], images: int, file_id: bytes) -> bytes:
     if len(names) != images:
         raise ValueError(f"{len(names)} names for {images} images")
     text = canonical_json(names)
     if len(text) > _most_names(images):
         raise ValueError(f"names of {len(text)} bytes; at most {_most_names(images)} are read")
-    return _section(NAMES, zlib.compress(text, 9), file_id)
+    return _section(NAMES, pack_names(text), file_id)

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vdmkit.files import writing
+from vdmkit.files import whole_file, writing
 from vdmkit_codec.container._chunk import Chunk, Entry, pack_chunk, place_after, read_chunk
 from vdmkit_codec.container._head import Head, make_head
 from vdmkit_codec.container._part import hold, take_up
+from vdmkit_codec.container._small import SMALL, pack_small
 from vdmkit_codec.container._source import Source
 from vdmkit_codec.container._tail import pack_tail
 
@@ -18,11 +19,12 @@ from vdmkit_codec.container._tail import pack_tail
 class Writer:
     """Appends chunks to an unfinished file, and finishes it; made by `open_writer`."""
 
-    def __init__(self, path: Path, descriptor: int, head: Head, entries: list[Entry]) -> None:
+    def __init__(self, path: Path, descriptor: int, head: Head, entries: list[Entry], small: int) -> None:
         self._path = path
         self._descriptor = descriptor
         self._head = head
         self._entries = entries
+        self._small = small
         self.finished = False
 
     @property
@@ -40,9 +42,9 @@ class Writer:
 
     def written(self) -> Iterator[Chunk]:
         """Yields the chunks in the file, so that a resumed command can check that they hold the same images."""
-        size = os.fstat(self._descriptor).st_size
+        source = Source.of_file(part_of(self._path), self._descriptor)
         for entry in self._entries:
-            chunk = read_chunk(Source(part_of(self._path), self._descriptor, size), entry, self._head.file_id)
+            chunk = read_chunk(source, entry, self._head.file_id)
             if chunk is not None:  # it was complete when the file was resumed
                 yield chunk
 
@@ -68,6 +70,8 @@ class Writer:
             OSError: The file cannot be written, and stays unfinished.
         """
         self._check_unfinished()
+        if self._finish_small(names):
+            return
         tail = pack_tail(self._head, self._entries, names)
         with writing(part_of(self._path)):
             _write(self._descriptor, tail, self._end)
@@ -76,6 +80,22 @@ class Writer:
             os.replace(part_of(self._path), self._path)
         self.finished = True
         _sync_folder(self._path)
+
+    def _finish_small(self, names: list[str] | None) -> bool:
+        """Writes a small file anew in the form of small files; returns whether it is small."""
+        if self._end > self._small:
+            return False
+        data = pack_small(self._head.header, list(self.written()), names)
+        if len(data) > self._small:
+            return False
+        with whole_file(self._path) as other, other.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part_of(self._path).unlink()
+        self.finished = True
+        _sync_folder(self._path)
+        return True
 
     @property
     def _end(self) -> int:
@@ -92,7 +112,7 @@ def part_of(path: Path) -> Path:
 
 
 @contextmanager
-def open_writer(path: Path, header: dict[str, Any], *, resume: bool) -> Iterator[Writer]:
+def open_writer(path: Path, header: dict[str, Any], *, resume: bool, small: int = SMALL) -> Iterator[Writer]:
     """Begins or resumes a .vdmz file. It is `NAME.part` until it is finished, then replaces `path`.
 
     A block that ends without `finish` leaves a `.part` to be resumed, if that has a chunk.
@@ -101,6 +121,7 @@ def open_writer(path: Path, header: dict[str, Any], *, resume: bool) -> Iterator
         path: The file to write.
         header: A JSON object (lists, not tuples; no NaN). Its SHA-256 enters every checksum of the file.
         resume: Whether to continue an existing `.part` after its last complete chunk.
+        small: Bytes up to which a file is written in the form of small files.
 
     Raises:
         CodecError: A `.part` exists and `resume` is false, another process writes it, it was begun with another
@@ -110,9 +131,9 @@ def open_writer(path: Path, header: dict[str, Any], *, resume: bool) -> Iterator
     """
     head, part = make_head(header), part_of(path)
     with hold(part, resume=resume) as descriptor:
-        size = os.fstat(descriptor).st_size
-        taken_up = take_up(Source(part, descriptor, size), head) if size else None
-        writer = Writer(path, descriptor, *(taken_up or (head, [])))
+        source = Source.of_file(part, descriptor)
+        taken_up = take_up(source, head) if source.size else None
+        writer = Writer(path, descriptor, *(taken_up or (head, [])), small)
         try:
             writer.begin()
             yield writer

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compression in Python: bytes that the commands read too, and images of a file by their numbers."""
+
+import numpy as np
+import pytest
+import vdmkit_codec
+
+from vdmkit.errors import CodecError, DataError
+
+SETTINGS = {"steps": 3, "group": 8, "chunk": 9}
+
+
+@pytest.fixture(scope="module")
+def written(learned, images) -> bytes:
+    """37 images in five chunks, with names."""
+    names = [f"{i}.png" for i in range(37)]
+    return vdmkit_codec.compress(learned, images, names=names, **SETTINGS)
+
+
+def test_arrays_come_back(learned, images, written) -> None:
+    """False if Python could not compress and decompress without a run folder."""
+    np.testing.assert_array_equal(vdmkit_codec.decompress(written, learned), images)
+    assert vdmkit_codec.inspect(written).images == 37
+
+
+def test_images_by_their_numbers(tmp_path, learned, images, written, monkeypatch) -> None:
+    """False if one image of a file were another, or took the decoding of chunks that do not hold it."""
+    (tmp_path / "a.vdmz").write_bytes(written)
+    read, chunks = vdmkit_codec.container.Reader.payload, []
+    monkeypatch.setattr(vdmkit_codec.container.Reader, "payload", lambda self, i: chunks.append(i) or read(self, i))
+    with vdmkit_codec.open(tmp_path / "a.vdmz", learned) as archive:
+        assert (len(archive), archive.names[36]) == (37, "36.png")
+        for which in (0, -1, 20, slice(8, 10), slice(None, None, -9), slice(5, 5)):
+            np.testing.assert_array_equal(archive[which], images[which])
+        with pytest.raises(IndexError):
+            archive[37]
+    assert chunks[:3] == [0, 4, 2]
+    assert chunks[3:5] == [0, 1]
+
+
+def test_other_images_are_refused(learned, images) -> None:
+    """False if images of another type or shape ended in a traceback, or were cast."""
+    for wrong in (images.astype(np.int64), images[0], images[:, :2]):
+        with pytest.raises(DataError, match=r"expected uint8 \(n, 4, 4, 1\)"):
+            vdmkit_codec.compress(learned, wrong)
+    with pytest.raises(DataError, match="1 names for 37 images"):
+        vdmkit_codec.compress(learned, images, names=["a"])
+
+
+def test_another_model_is_refused(oracle, written) -> None:
+    """False if pixels were decoded by another model."""
+    with pytest.raises(CodecError, match="made with the model"):
+        vdmkit_codec.open(written, oracle)
+
+
+def test_names_exist() -> None:
+    """False if a public name were promised and not there."""
+    for name in vdmkit_codec.__all__:
+        assert callable(getattr(vdmkit_codec, name))
+
+
+@pytest.mark.parametrize(("value", "most"), [(4, 8), (255, 16)])
+def test_a_chunk_that_would_be_larger_is_stored(learned, value, most) -> None:
+    """False if an image that the model does not expect cost the first bits of a stack besides."""
+    alone = np.full((1, 4, 4, 1), value, np.uint8)
+    data = vdmkit_codec.compress(learned, alone, **SETTINGS)
+    np.testing.assert_array_equal(vdmkit_codec.decompress(data, learned), alone)
+    sizes = vdmkit_codec.inspect(data).bytes
+    assert sizes["stacks"] <= most + 1
+    assert sum(sizes.values()) < 200
+
+
+def test_each_image_is_stored_by_its_own_levels(learned) -> None:
+    """False if one image of 256 levels made all stored images of a chunk cost 8 bits a pixel."""
+    rng = np.random.default_rng(0)
+    foreign = rng.integers(0, 5, (30, 4, 4, 1)).astype(np.uint8)
+    foreign[7] = rng.integers(200, 256, (4, 4, 1))
+    data = vdmkit_codec.compress(learned, foreign, steps=3)
+    np.testing.assert_array_equal(vdmkit_codec.decompress(data, learned), foreign)
+    assert vdmkit_codec.inspect(data).bytes["stacks"] <= (29 * 16 * np.log2(5) + 16 * 8 + 40) / 8
