@@ -102,7 +102,8 @@ class Objective(eqx.Module):
         def one(noise: NoiseLevel, image: Array, condition: Condition, draws: Draws, key: PRNGKeyArray | None) -> Bound:
             x = model.observation.encode(image)
             diffusion = draws.weight * self._loss(model, x, noise, draws, condition, key)
-            reconstruction = self.weighting.reconstruction(partial(reconstruction_loss, model, image, draws.eps_0))
+            decoder = partial(reconstruction_loss, model.given(condition), image, draws.eps_0)
+            reconstruction = self.weighting.reconstruction(decoder)
             return Bound(prior_loss(model, x), reconstruction, diffusion)
 
         return jax.vmap(one, in_axes=(0, 0, 0, 0, None if keys is None else 0))(noise, images, condition, draws, keys)
