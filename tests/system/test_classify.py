@@ -32,21 +32,21 @@ def test_a_likelihood_says_which_labels_it_is_given(program, oracle):
     assert facts["label"] == "data"
     assert "_label-data_" in own.written.name
     assert abs(facts["bpd"] - facts["exact"]) < 2 * facts["half_width_monte_carlo"] < 0.1
-    one = program("likelihood", "--ckpt", str(oracle), "--label", "1", "--json")
+    one = program("likelihood", "--ckpt", str(oracle), "--label", "1", "--json", *FEW)
     given = json.loads(one.out)
     assert (given["label"], given["impossible_below"]) == (1, None)
     assert abs(given["bpd"] - given["exact"]) < 2 * given["half_width_monte_carlo"]
     assert given["exact"] > facts["exact"] + 0.1
-    without = program("likelihood", "--ckpt", str(oracle))
-    assert "labels" not in without.out
-    assert len({result.written for result in (own, one, without)}) == 3
+    assert "_label-1_" in one.written.name
 
 
-def test_a_classification_is_bayes_rule_within_its_errors(program, processes, oracle):
-    """A score would be off by more than is said, a process print other numbers, or nothing be kept."""
+def test_a_classification_is_bayes_rule_within_its_errors(processes, oracle):
+    """A score would be off by more than is said, or a number that is printed not be kept."""
     words = ("classify", "--ckpt", str(oracle), "--passes", "2", "--logistic-regression", *FEW)
-    result = program(*words, "--json")
-    facts = json.loads(result.out)
+    result = processes(*words, plugins=())
+    assert result.code == 0, result.err
+    written = Path(result.err.splitlines()[-1].removeprefix("written to ").partition(",")[0])
+    facts = json.loads(written.read_text())
     scores, exact, beside = (facts[name] for name in ("scores", "exact", "beside"))
     assert scores["accuracy_least"] <= exact["accuracy"] <= scores["accuracy_most"]
     off = scores["log_score"] - scores["monte_carlo_bias"] - exact["log_score"]
@@ -54,16 +54,12 @@ def test_a_classification_is_bayes_rule_within_its_errors(program, processes, or
     assert exact["other_decisions"] <= scores["undecided"] < 20
     assert beside["accuracy"] < exact["accuracy"]
     assert (facts["labels"], sum(facts["class_counts"]), facts["estimates"]) == (3, 1000, 4)
-    written = Path(result.err.splitlines()[-1].removeprefix("written to ").partition(",")[0])
-    assert json.loads(written.read_text()) == facts
     with np.load(written.with_suffix(".npz")) as arrays:
         np.testing.assert_allclose(np.exp(arrays["log_posterior"]).sum(1), 1, rtol=1e-6)
         assert int(arrays["undecided"].sum()) == scores["undecided"]
-    text = processes(*words, plugins=())
-    assert text.code == 0, text.err
-    assert text.out.startswith(f"accuracy {scores['accuracy']:.4f} ({scores['accuracy_low']:.4f} to ")
+    assert result.out.startswith(f"accuracy {scores['accuracy']:.4f} ({scores['accuracy_low']:.4f} to ")
     for row in ("Monte Carlo", "log score", "calibration", "exact", "beside", "estimator", "probability"):
-        assert f"\n  {row}  " in text.out
+        assert f"\n  {row}  " in result.out
 
 
 def test_the_python_shown_runs(oracle):
