@@ -90,7 +90,7 @@ def test_extends_finds_a_file_beside_the_recipe_first(shipped, write):
     ("name", "advice"),
     [
         ("digts", f' Did you mean "digits" or "digits_eps"? {LIST}'),
-        ("edm", f' Did you mean "cifar10/edm" or "digits/edm"? {LIST}'),
+        ("edm", f' Did you mean "cifar10/edm", "digits/edm" or "imagenet64/edm"? {LIST}'),
         ("recipes/digits_eps.toml", f' Did you mean "digits_eps"? {LIST}'),
         ("./digits_eps", f' Did you mean "digits_eps"? {LIST}'),
         ("../recipes/digits_eps", f' Did you mean "digits_eps"? {LIST}'),

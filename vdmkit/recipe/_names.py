@@ -63,5 +63,11 @@ def _advice(path: PurePath, known: list[str]) -> str:
     near = [f'"{one}"' for part in alike for one in known if PurePath(one).name == part]
     if not near and path.suffix == ".toml":
         return ""
-    question = f" Did you mean {' or '.join(near)}?" if near else ""
+    question = f" Did you mean {_one_of(near)}?" if near else ""
     return f"{question} `vdmkit list recipe` shows the recipes that come with vdmkit."
+
+
+def _one_of(names: list[str]) -> str:
+    """Returns 'a, b or c'."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
