@@ -147,7 +147,7 @@ def test_names_and_salvage(program, tiny, whole) -> None:
     assert not (program.cwd / "again").exists()
     saved = program("decompress", "a.vdmz", "-o", "again", "--ckpt", str(whole), "--salvage")
     assert saved.code == 5, "its own code, for scripts"
-    assert saved.err.endswith("a.vdmz: 3 images are lost: 3 to 5. Others were decoded.\n")
+    assert saved.err.endswith("a.vdmz: 3 images are lost: 3 to 5. The others were decoded.\n")
     assert "again: 6 of 9 images" in saved.out
     part = program("decompress", "a.vdmz", "-o", "part.npy", "--ckpt", str(whole), "--salvage", "--range", "6:9")
     assert part.code == 0, "all that was asked for is there"

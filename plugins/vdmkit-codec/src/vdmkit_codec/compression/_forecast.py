@@ -93,7 +93,18 @@ def shares_of_pixels(images: UInt8[np.ndarray, "n *shape"]) -> Float[np.ndarray,
 def forecast(code: ChunkCode, rate: Rate, images: int) -> Forecast:
     """Returns the average size of a chunk of this number of images."""
     found = [_simulated(code, rate, images, np.random.default_rng(seed)) for seed in range(_DRAWS)]
-    return Forecast(*(float(np.mean(column)) for column in zip(*found, strict=True)))
+    coded = Forecast(*(float(np.mean(column)) for column in zip(*found, strict=True)))
+    return min(coded, _stored(code, images, len(rate.pixels)), key=lambda one: one.bytes)
+
+
+def _stored(code: ChunkCode, images: int, values: int) -> Forecast:
+    """Returns the size of a chunk whose images are all stored."""
+    lanes, levels = code.lanes_for(images * values), code.chain.layers.levels
+    words = lanes * int(images * values * np.log2(levels) / 32 / lanes)
+    groups = tuple(len(part) for part in np.array_split(np.arange(images), -(-images // code.group)))
+    stack = np.zeros(lanes, np.uint64), np.zeros(words, np.uint32)
+    payload = Payload(groups, np.full(images, levels, np.uint16), 0, *stack)
+    return Forecast(float(len(payload.to_bytes())), float(payload.initial_bits))
 
 
 def _simulated(code: ChunkCode, rate: Rate, images: int, rng: np.random.Generator) -> tuple[int, int]:
