@@ -118,8 +118,8 @@ OUTPUTS: dict[str, tuple[dict, Callable]] = {
     "unit_velocity": ({}, lambda x, eps, alpha, sigma: (eps - x) / np.sqrt(2)),
     "edm": ({"sd": 0.4}, lambda x, eps, alpha, sigma: edm_output(x, eps, sigma / alpha, 0.4)),
 }
-# Distributions over levels have theirs in test_predictions.py, and the exact one in test_oracle.py.
-OF_LEVELS = {"categorical", "lattice", "exact"}
+# Distributions over levels have theirs in test_predictions.py, and the exact ones in test_oracle.py and test_bayes.py.
+OF_LEVELS = {"categorical", "lattice", "exact", "exact_given_label"}
 
 
 def edm_output(x, eps, s, sd):

@@ -20,14 +20,14 @@ class DiffusersImporter(AbstractImporter):
     def recipe(self, config: Config) -> dict[str, Any]:
         network = diffusers_network(_unet(config), config.get("scheduler") if "unet" in config else None)
         self.shape(config)
-        steps = network["axis"]["steps"]
+        steps, kernel = network["axis"]["steps"], _kernel(config.get("scheduler", {}))
         return published(
             discrete_model("linear", steps) | {"prediction": {"name": "eps"}, "network": network},
-            {"weighting": "simple", "steps": steps - 1},
+            {"weighting": "simple", "steps": steps - 1, "kernel": kernel},
             {"learning_rate": 2e-4, "warmup_steps": 5000, "clip_norm": 1.0},
             {"steps": 800_000, "batch_size": 128, "ema": 0.9999},
             augmentations=FLIPS,
-            sampling=AS_IMAGE,
+            sampling=AS_IMAGE | {"sampler": {"name": "ancestral", "kernel": kernel}},
         )
 
     def shape(self, config: Config) -> tuple[int, int, int]:
@@ -52,6 +52,16 @@ class DiffusersImporter(AbstractImporter):
         if "scheduler" in config:
             return []
         return ["There is no configuration of a scheduler: DDPM's own betas, 1e-4 to 0.02, are assumed."]
+
+
+def _kernel(scheduler: Config) -> dict[str, Any]:
+    """Returns the reverse kernel; DDPM's own is "fixed_large", and that of other schedulers of no concern."""
+    settings = Settings(scheduler, "this configuration of DDPMScheduler")
+    kinds = {f"fixed_{size}{log}": size for size in ("small", "large") for log in ("", "_log")}
+    kind = kinds[settings.only("variance_type", *kinds)]
+    settings.ignore(*scheduler)
+    settings.finish()
+    return {"name": "gaussian", "variance": kind}
 
 
 def _unet(config: Config) -> Config:

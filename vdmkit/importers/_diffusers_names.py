@@ -46,7 +46,7 @@ def diffusers_network(config: Mapping[str, Any], scheduler: Mapping[str, Any] | 
         "blocks": model.of("layers_per_block", int),
         "attention": _attention(model),
         "groups": model.of("norm_num_groups", int),
-        "head_channels": model.of("attention_head_dim", int, 0),
+        "head_channels": _head_channels(model),
         "padding": "both" if model.only("downsample_padding", 0, 1, default=1) else "end",
         "labels": model.of("num_class_embeds", int, 0),
         "dropout": model.of("dropout", float, 0.0),
@@ -97,6 +97,11 @@ def _new_name(name: str) -> str:
     return f"{parent}.{_OLD[layer]}.{field}" if ".attentions." in name and layer in _OLD else name
 
 
+def _head_channels(model: Settings) -> int:
+    """Returns the channels of a head; UNet2DModel has one head for null, and heads of 8 channels if nothing is said."""
+    return model.of("attention_head_dim", int, 0) if model.has("attention_head_dim") else 8
+
+
 def _attention(model: Settings) -> list[int]:
     """Returns the heights with attention. The way up must have it where the way down has."""
     down = model.of("down_block_types", tuple)
@@ -110,8 +115,13 @@ def _attention(model: Settings) -> list[int]:
     return [size >> i for i, one in enumerate(down) if one.startswith("Attn")]
 
 
+_SCHEDULERS = tuple(f"{name}Scheduler" for name in ("DDPM", "DDIM", "PNDM", "DPMSolverMultistep", "UniPCMultistep"))
+"""Those whose noise is DDPM's; they differ in how they sample."""
+
+
 def _axis(scheduler: Mapping[str, Any]) -> dict[str, Any]:
     settings = Settings(scheduler, "this configuration of DDPMScheduler")
+    settings.only("_class_name", *_SCHEDULERS)
     settings.only("beta_schedule", "linear")
     settings.only("beta_start", 1e-4)
     settings.only("beta_end", 0.02)

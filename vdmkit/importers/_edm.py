@@ -29,7 +29,7 @@ class EdmImporter(AbstractImporter):
         sampling = {"sampler": "heun", "grid": "karras", **AS_IMAGE, "steps": 18}
         return published(
             model,
-            {"time_sampler": "uniform", "weighting": "edm"},
+            {"time_sampler": "uniform", "weighting": _weighting(kind, config)},
             optimizer,
             training,
             augmentations=FLIPS,
@@ -65,6 +65,11 @@ _DHARIWAL = (
     {"learning_rate": 1e-4, "warmup_steps": 2441},
     {"steps": 610_352, "batch_size": 4096, "ema": 0.9999432},  # 10, 2500 and 50 million images
 )
+
+
+def _weighting(kind: str, config: Config) -> str | dict[str, Any]:
+    """Returns the weights of EDMLoss, or 1 / sigma^2 of VPLoss and VELoss."""
+    return {"name": "edm", "sd": config.get("sigma_data", 0.5)} if kind == "edm" else "simple"
 
 
 def _parts(config: Config) -> tuple[str, dict[str, Any]]:

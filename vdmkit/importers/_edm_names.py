@@ -62,7 +62,7 @@ def edm_network(config: Mapping[str, Any], preconditioning: str = "edm") -> dict
 def _song(model: Settings, table: dict[str, Any]) -> dict[str, Any]:
     table = table | {
         "features_multiplier": model.of("channel_mult_noise", int, 1),
-        "taps": [float(tap) for tap in model.of("resample_filter", tuple, (1, 1))],
+        "taps": model.taps("resample_filter", (1, 1)),
         "latent": {"name": "variance_preserving"},
     }
     features = model.only("embedding_type", "positional", "fourier")

@@ -34,7 +34,7 @@ class OpenAiImporter(AbstractImporter):
             augmentations=FLIPS if is_adm else [],
             sampling=AS_IMAGE | {"steps": min(1000, axis["steps"])},
         )
-        return _with_variances(tables) if is_learned else tables
+        return _with_variances(tables) if is_learned else _with_fixed_variance(tables, config["diffusion"])
 
     def shape(self, config: Config) -> tuple[int, int, int]:
         unet, size = config["unet"], config["image_size"]
@@ -57,6 +57,10 @@ class OpenAiImporter(AbstractImporter):
                 "vdmkit likelihood and vdmkit sample clip x_hat to [-1, 1], as the authors do; training and "
                 "vdmkit evaluate do not."
             )
+        else:
+            remarks.append(
+                "The authors clip x_hat to [-1, 1] in bounds and samples; with fixed variances, this is not done."
+            )
         return remarks
 
 
@@ -69,6 +73,17 @@ def _with_variances(tables: dict[str, Any]) -> dict[str, Any]:
     return tables | {"likelihood": {"estimator": {"name": "bound", "kernel": clipped}}}
 
 
+def _with_fixed_variance(tables: dict[str, Any], diffusion: Config) -> dict[str, Any]:
+    """Returns the recipe with the authors' variance, beta, or with `sigma_small` that of q(z_s given z_t, x)."""
+    settings = Settings(diffusion, "the diffusion of these arguments of OpenAI")
+    kernel = {"name": "gaussian", "variance": "small" if settings.of("sigma_small", bool, False) else "large"}
+    settings.ignore(*diffusion)
+    settings.finish()
+    tables["objective"]["kernel"] = kernel
+    tables["sampling"]["sampler"] = {"name": "ancestral", "kernel": kernel}
+    return tables
+
+
 def _of_diffusion(config: Config) -> tuple[bool, str | dict[str, Any]]:
     """Returns whether variances are learned, and the weighting of the loss."""
     diffusion = config["diffusion"]
@@ -76,8 +91,10 @@ def _of_diffusion(config: Config) -> tuple[bool, str | dict[str, Any]]:
     learned = settings.of("learn_sigma", bool, False)
     is_kl = settings.of("use_kl", bool, False)
     share = 1e-3 if settings.of("rescale_learned_sigmas", bool, False) else 1 / max(settings.of("steps", int, 1000), 1)
-    if settings.of("predict_xstart", bool, False) and learned:
+    of_x = settings.of("predict_xstart", bool, False)
+    if of_x and learned:
         settings.problem("predict_xstart: True, but False is expected with learn_sigma = True")
     settings.ignore(*diffusion)
     settings.finish()
-    return learned, "elbo" if is_kl else {"name": "hybrid", "share": share} if learned else "simple"
+    plain = {"name": "snr", "power": 0.0} if of_x else "simple"
+    return learned, "elbo" if is_kl else {"name": "hybrid", "share": share} if learned else plain

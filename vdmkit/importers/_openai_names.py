@@ -37,11 +37,14 @@ def openai_network(config: Mapping[str, Any]) -> dict[str, Any]:
     heads = model.of("num_heads", int, 1)
     up = model.of("num_heads_upsample", int, -1)
     factors = model.of("attention_resolutions", tuple)
+    multipliers = model.of("channel_mult", tuple, (1, 2, 4, 8))
+    levels = [2**i for i in range(len(multipliers))]  # the authors ignore other factors
+    channels = model.of("model_channels", int)
     table = {
-        "channels": model.of("model_channels", int),
-        "multipliers": [float(one) for one in model.of("channel_mult", tuple, (1, 2, 4, 8))],
+        "channels": channels,
+        "multipliers": [int(channels * one) / max(channels, 1) for one in multipliers],
         "blocks": model.of("num_res_blocks", int),
-        "attention": [size // factor for factor in factors],
+        "attention": [size // factor for factor in factors if factor in levels],
         "heads": heads,
         "heads_up": heads if up == -1 else up,
         "scale_shift": model.of("use_scale_shift_norm", bool, False),

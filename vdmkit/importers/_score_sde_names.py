@@ -50,6 +50,8 @@ def score_sde_network(config: Mapping[str, Any]) -> dict[str, Any]:
         "axis": _axis(model, config),
         "latent": {"name": _PATHS[_sde(config)]},
     }
+    if _sde(config) != "vesde" and not config.get("data", {}).get("centered"):
+        model.problem("data.centered: False, but True is expected for this SDE, whose data are in [-1, 1] here")
     progressive = {
         "progressive_input": _PROGRESSIVE[model.only("progressive_input", "none", "input_skip", "residual")],
         "progressive_output": _PROGRESSIVE[model.only("progressive", "none", "output_skip")],
@@ -59,7 +61,7 @@ def score_sde_network(config: Mapping[str, Any]) -> dict[str, Any]:
         model.problem(f"training.sde: {config['training']['sde']!r}, but {' or '.join(_PATHS)} is expected")
     if not is_fourier and (by_sigma or _sde(config) == "vesde"):
         model.problem("embedding_type: 'positional', but 'fourier' is expected for the variance exploding SDE")
-    if progressive["progressive_input"] == "residual" and len(table["taps"]) == 2:
+    if progressive["progressive_input"] == "residual" and not model.of("fir", bool):
         model.problem("fir: False, but True is expected with progressive_input = 'residual'")
     model.finish()
     if not is_fourier and set(progressive.values()) == {"none"}:
@@ -100,8 +102,9 @@ def _sde(config: Mapping[str, Any]) -> str:
 
 
 def _taps(model: Settings) -> list[float]:
-    kernel = model.of("fir_kernel", tuple, (1, 3, 3, 1))
-    return [float(tap) for tap in kernel] if model.of("fir", bool) else [1.0, 1.0]
+    is_fir = model.of("fir", bool)
+    model.ignore("fir_kernel")
+    return model.taps("fir_kernel", (1, 3, 3, 1)) if is_fir else [1.0, 1.0]
 
 
 def _sizes(model: Settings) -> dict[str, Any]:

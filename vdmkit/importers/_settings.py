@@ -29,6 +29,10 @@ class Settings:
             return 1 if kind is int else kind()
         return kind(value)
 
+    def has(self, name: str) -> bool:
+        """Returns whether the field is there, if only as null."""
+        return name in self._config
+
     def only(self, name: str, *allowed: Any, default: Any = None) -> Any:
         """Returns a value that must be one of `allowed`; by default the first one."""
         self._read.add(name)
@@ -38,6 +42,13 @@ class Settings:
             self._problems.append(f"{name}: {value!r}, but {' or '.join(map(repr, allowed))} is expected")
             return allowed[0]
         return value
+
+    def taps(self, name: str, default: tuple[int, ...]) -> list[float]:
+        """Returns a filter, which must be symmetrical: the authors turn others around in one direction or another."""
+        found = [float(tap) for tap in self.of(name, tuple, default)]
+        if found != found[::-1]:
+            self._problems.append(f"{name}: {found}, but a symmetrical filter is expected")
+        return found
 
     def ignore(self, *names: str) -> None:
         """Says that these fields have no effect on the network's function."""

@@ -33,7 +33,7 @@ def pack_fields(header: dict[str, Any]) -> bytes | None:
 
 
 def unpack_fields(data: bytes) -> dict[str, Any]:
-    """Returns the header. Raises ValueError if the data are no header."""
+    """Returns the header. Raises ValueError for data of another kind."""
     start = sum(_HASHES.values())
     machine = zlib.decompressobj(-15, _DICTIONARY)
     try:
