@@ -114,5 +114,6 @@ def test_groups_that_are_not_looked_at(make_codec, learned) -> None:
     """False if a chunk of many small groups took minutes, or its last groups were left out."""
     rate = Rate(0.0, 23.0, 0.0, raw=0.0, stored=0.0, variance=0.1, pixels=np.full(16, 1 / 16))
     code = make_codec(learned, group=1).chunk_code(1)
-    bits = [8 * forecast(code, rate, count).bytes for count in (64, 40_000)]
-    assert abs((bits[1] - bits[0]) / (40_000 - 64) - (23 + 16 + 1)) < 0.02  # of each a group's size and a flag
+    few, many = 4096, 40_000  # of as many lanes
+    bits = [8 * forecast(code, rate, count).bytes for count in (few, many)]
+    assert abs((bits[1] - bits[0]) / (many - few) - (23 + 8)) < 0.02  # of each a group's size

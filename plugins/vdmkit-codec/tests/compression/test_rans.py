@@ -2,9 +2,11 @@
 """The stack of bits: against its own inverse, whole numbers of any size, the entropy, and another coder."""
 
 import constriction
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import ndtr
+from vdmkit_codec.compression._fused import pop_fused
 from vdmkit_codec.compression._gaussian_law import FINE, GaussianTable
 from vdmkit_codec.compression._law import pop, push
 from vdmkit_codec.compression._levels_law import LevelsLaw
@@ -59,6 +61,28 @@ def test_push_undoes_pop(with_keys: bool) -> None:
     np.testing.assert_array_equal(stack.words[::-1], seed_words(3, 0, stack.length))
 
 
+@pytest.mark.parametrize("lanes", [1, 64, 5000])
+@pytest.mark.parametrize("count", [0, 65, 5003])
+@pytest.mark.parametrize("seed", [None, 3])
+def test_one_call_pops_as_rows_do(lanes: int, count: int, seed: int | None) -> None:
+    """False if a file of before, or with another number of lanes, gave other pixels: rows, words, keys or the seed."""
+    law, keys = random_law(np.random.default_rng(count), count, 5), keystream(5, 9, count)
+    many = np.zeros(0, np.uint32) if seed else seed_words(8, 0, 5000)
+    stack, other = (Stack(first_heads(7, lanes), many, len(many), seed) for _ in range(2))
+    expected = stack.pop(count, law.find, keys)
+    np.testing.assert_array_equal(pop_fused(other, _find_level, (), (law.cumulative,), keys), expected)
+    assert same(stack, other)
+    assert stack.seeded == other.seeded
+
+
+def _find_level(_, cumulative, slots):
+    """LevelsLaw.find, in JAX."""
+    edges = (cumulative * (SLOTS - 5) >> 24) + jnp.arange(6)
+    symbol = (edges[:, 1:] <= slots[:, None]).sum(1)
+    start, end = (jnp.take_along_axis(edges, symbol[:, None] + side, 1)[:, 0] for side in (0, 1))
+    return symbol, start, end - start
+
+
 def test_escapes() -> None:
     """False if a value beyond the window were lost, or left bits behind."""
     rng = np.random.default_rng(2)
@@ -77,6 +101,8 @@ def test_an_empty_stack_without_a_seed_is_refused() -> None:
     """False if a decoder made up bits that a file does not hold."""
     with pytest.raises(CodecError, match="more bits than it holds"):
         Stack(first_heads(1, 4)).pop(100, random_law(np.random.default_rng(0), 100, 5).find)
+    with pytest.raises(CodecError, match="more bits than it holds"):
+        pop(Stack(first_heads(1, 4)), GaussianTable(2.0, escapes=True).at(np.zeros(100, np.int64)), 100)
 
 
 def test_push_on_no_room() -> None:

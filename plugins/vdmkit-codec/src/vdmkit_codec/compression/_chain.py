@@ -46,7 +46,7 @@ class Chain:
         below, bits = images.astype(np.int64), np.zeros(len(images))
         for t in range(self.layers.steps + 1):
             q = self._q(t, below)
-            above = stack.pop(below.size, q.find, _keys(seed, t, below.size)).reshape(below.shape)
+            above = q.pop_from(stack, below.size, _keys(seed, t, below.size)).reshape(below.shape)
             bits -= _of_images(PRECISION - np.log2(q.intervals(above.ravel())[1]), len(images))
             integers, offsets, clear = self.network.encoded(above, t)
             if not clear.all():

@@ -90,7 +90,7 @@ class ChunkCode:
         return int(min(left, self.group, max(1, 32 * words // owed)))
 
     def lanes_for(self, values: int) -> int:
-        """Returns the number of lanes of a chunk: a lane takes about 10 bytes, and fewer lanes more time."""
+        """Returns the number of lanes of a chunk: a lane takes about 10 bytes, and fewer lanes more rows."""
         return min(self.lanes, 1 << max(0, (values // _VALUES_OF_LANE).bit_length() - 1))
 
     def _beyond(self, images: Images) -> Bool[np.ndarray, " n"]:

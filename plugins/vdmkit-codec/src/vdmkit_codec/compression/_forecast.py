@@ -94,17 +94,25 @@ def forecast(code: ChunkCode, rate: Rate, images: int) -> Forecast:
     """Returns the average size of a chunk of this number of images."""
     found = [_simulated(code, rate, images, np.random.default_rng(seed)) for seed in range(_DRAWS)]
     coded = Forecast(*(float(np.mean(column)) for column in zip(*found, strict=True)))
-    return min(coded, _stored(code, images, len(rate.pixels)), key=lambda one: one.bytes)
+    return min(coded, _stored(code, rate, images), key=lambda one: one.bytes)
 
 
-def _stored(code: ChunkCode, images: int, values: int) -> Forecast:
+def _stored(code: ChunkCode, rate: Rate, images: int) -> Forecast:
     """Returns the size of a chunk whose images are all stored."""
-    lanes, levels = code.lanes_for(images * values), code.chain.layers.levels
-    words = lanes * int(images * values * np.log2(levels) / 32 / lanes)
-    groups = tuple(len(part) for part in np.array_split(np.arange(images), -(-images // code.group)))
-    stack = np.zeros(lanes, np.uint64), np.zeros(words, np.uint32)
-    payload = Payload(groups, np.full(images, levels, np.uint16), 0, *stack)
+    values, levels, groups = len(rate.pixels), code.chain.layers.levels, []
+    bits = rate.stored * rate.raw + (1 - rate.stored) * values * np.log2(levels)  # of an image
+    lanes = code.lanes_for(images * values)
+    while (done := sum(groups)) < images and len(groups) < _MOST_GROUPS:
+        groups.append(code.size_of_group(int(done * bits / 32), images - done))
+    stack = np.zeros(lanes, np.uint64), np.zeros(int(images * bits / 32), np.uint32)
+    payload = Payload(_filled(groups, images), np.full(images, levels, np.uint16), 0, *stack)
     return Forecast(float(len(payload.to_bytes())), float(payload.initial_bits))
+
+
+def _filled(groups: list[int], images: int) -> tuple[int, ...]:
+    """Returns the groups of all images: the rest are like the last."""
+    more, left = divmod(images - sum(groups), groups[-1])
+    return *groups, *[groups[-1]] * more, *[left] * (left > 0)
 
 
 def _simulated(code: ChunkCode, rate: Rate, images: int, rng: np.random.Generator) -> tuple[int, int]:
@@ -117,12 +125,10 @@ def _simulated(code: ChunkCode, rate: Rate, images: int, rng: np.random.Generato
         stored += more
         stack.add(stack.shared(np.full(more * len(rate.pixels), rate.raw / len(rate.pixels))))
         _push_group(stack, code, rate, groups[-1] - more, rng)
-    more, left = divmod(images - done, groups[-1])
-    groups += [groups[-1]] * more + [left] * (left > 0)
     stack.words += round((images - done) * rate.bits / 32)
     heads, words = np.zeros(lanes, np.uint64), np.zeros(stack.words, np.uint32)
     kinds = np.where(np.arange(images) < stored, 256, 0).astype(np.uint16)
-    payload = Payload(tuple(groups), kinds, stack.seeded, heads, words)
+    payload = Payload(_filled(groups, images), kinds, stack.seeded, heads, words)
     return len(payload.to_bytes()), payload.initial_bits
 
 

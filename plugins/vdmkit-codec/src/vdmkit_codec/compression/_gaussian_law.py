@@ -6,13 +6,17 @@ to (k + 1/2) FINE.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int64, Integer, UInt64
 
+from vdmkit_codec.compression._fused import or_escape, pop_fused
 from vdmkit_codec.compression._law import ESCAPE, AbstractLaw, escape
 from vdmkit_codec.compression._normal import exact_normal_cdf
-from vdmkit_codec.compression._rans import SLOTS, Symbols
+from vdmkit_codec.compression._rans import SLOTS, Stack, Symbols
 
 FINE = 128
 WINDOW = 6.2  # standard deviations, beyond which a normal distribution has probability 6e-10
@@ -29,6 +33,11 @@ def counts(sd: float, total: int) -> Int64[np.ndarray, " parts"]:
     values = np.floor(exact_normal_cdf(np.arange(-half, half + 1) / (sd * FINE)) * total).astype(np.int64)
     values[0], values[-1] = 0, total
     return values
+
+
+def in_few_lengths(table: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " padded"]:
+    """Returns the table with more of its last number, so that tables share compiled functions."""
+    return np.pad(table, (0, (1 << len(table).bit_length()) - len(table)), mode="edge")
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,11 @@ class GaussianTable:
         object.__setattr__(self, "cells", cells)
         object.__setattr__(self, "cumulative", counts(self.sd, total - cells) + floor)
 
+    @cached_property
+    def tables(self) -> tuple[Int64[np.ndarray, " padded"], Int64[np.ndarray, ""], Int64[np.ndarray, ""]]:
+        """Returns the counts in one of few lengths, the number of the last, and the number of cells."""
+        return in_few_lengths(self.cumulative), np.asarray(len(self.cumulative) - 1), np.asarray(self.cells)
+
     def at(self, means: Integer[np.ndarray, " n"]) -> "GaussianLaw":
         """Returns the distributions with these means, in parts."""
         return GaussianLaw(self, means)
@@ -66,16 +80,10 @@ class GaussianLaw(AbstractLaw):
         starts, frequencies = self._interval(cell, lead)
         if not self.table.escapes:
             return starts, frequencies
-        return escape(symbols, starts, frequencies, (cell < 0) | (cell >= self.table.cells))[1:]
+        return escape(starts, frequencies, (cell < 0) | (cell >= self.table.cells))
 
-    def find(self, rows: slice, slots: UInt64[np.ndarray, " n"]) -> tuple[Symbols, Symbols, Symbols]:
-        first, lead = self._frame(self.means[rows])
-        part = np.searchsorted(self.table.cumulative, slots.astype(np.int64), side="right") - 1
-        cell = np.clip((part - lead) // FINE, 0, self.table.cells - 1)
-        starts, frequencies = self._interval(cell, lead)
-        if not self.table.escapes:
-            return first + cell, starts, frequencies
-        return escape(first + cell, starts, frequencies, slots.astype(np.int64) >= self.table.cumulative[-1])
+    def pop_from(self, stack: Stack, count: int, keys: UInt64[np.ndarray, " n"] | None = None) -> Symbols:
+        return pop_fused(stack, _find, self.table.tables, self._frame(self.means[:count]), keys)
 
     def _frame(self, means: Symbols) -> tuple[Symbols, Symbols]:
         """Returns the first cell of the window, and the part of the window at its lower edge."""
@@ -89,3 +97,15 @@ class GaussianLaw(AbstractLaw):
         high = np.where(cell >= self.table.cells - 1, last, np.clip((cell + 1) * FINE + lead, 0, last))
         starts = self.table.cumulative[low]
         return starts, self.table.cumulative[high] - starts
+
+
+def _find(tables: tuple[Any, Any, Any], first: Any, lead: Any, slots: Any) -> tuple[Any, Any, Any]:
+    """Returns the symbols at one slot for each value, with starts and frequencies."""
+    cumulative, last, cells = tables
+    part = jnp.minimum(jnp.searchsorted(cumulative, slots, side="right") - 1, last)
+    cell = jnp.clip((part - lead) // FINE, 0, cells - 1)
+    low = jnp.where(cell <= 0, 0, jnp.clip(cell * FINE + lead, 0, last))
+    high = jnp.where(cell >= cells - 1, last, jnp.clip((cell + 1) * FINE + lead, 0, last))
+    start = cumulative[low]
+    # Without escapes the last count is beyond all slots.
+    return or_escape(slots >= cumulative[last], first + cell, start, cumulative[high] - start)

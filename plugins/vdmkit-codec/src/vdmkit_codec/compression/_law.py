@@ -10,7 +10,7 @@ from vdmkit_codec.compression._rans import PRECISION, SLOTS, Stack, Symbols
 
 ESCAPE = 64  # slots (2^-20) for values beyond the window, in distributions that are not drawn from
 _ESCAPES_AT = SLOTS - ESCAPE
-_OUT = np.int64(-(2**62))
+OUT = np.int64(-(2**62))
 _HALF = 16  # bits of half an escaped symbol
 _OFFSET = 2**31
 
@@ -23,15 +23,13 @@ class AbstractLaw(abc.ABC):
         """Returns start and frequency of each value's symbol, or those of the escape."""
 
     @abc.abstractmethod
-    def find(self, rows: slice, slots: UInt64[np.ndarray, " n"]) -> tuple[Symbols, Symbols, Symbols]:
-        """Returns the symbols at one slot for each value in `rows`, with starts and frequencies."""
+    def pop_from(self, stack: Stack, count: int, keys: UInt64[np.ndarray, " n"] | None = None) -> Symbols:
+        """Pops the symbols of the first `count` values; `OUT` is the escape's. See `Stack.pop` for `keys`."""
 
 
-def escape(
-    symbols: Symbols, starts: Symbols, frequencies: Symbols, out: np.ndarray
-) -> tuple[Symbols, Symbols, Symbols]:
-    """Replaces symbol, start and frequency by those of the escape where `out` is true."""
-    return np.where(out, _OUT, symbols), np.where(out, _ESCAPES_AT, starts), np.where(out, ESCAPE, frequencies)
+def escape(starts: Symbols, frequencies: Symbols, out: np.ndarray) -> tuple[Symbols, Symbols]:
+    """Replaces start and frequency by those of the escape where `out` is true."""
+    return np.where(out, _ESCAPES_AT, starts), np.where(out, ESCAPE, frequencies)
 
 
 def push(stack: Stack, law: AbstractLaw, symbols: Symbols) -> Float[np.ndarray, " n"]:
@@ -47,8 +45,8 @@ def push(stack: Stack, law: AbstractLaw, symbols: Symbols) -> Float[np.ndarray, 
 
 def pop(stack: Stack, law: AbstractLaw, count: int) -> Int64[np.ndarray, " count"]:
     """Pops and returns the symbols that `push` pushed."""
-    symbols = stack.pop(count, law.find)
-    out = symbols == _OUT
+    symbols = law.pop_from(stack, count)
+    out = symbols == OUT
     high, low = (stack.pop(int(out.sum()), _find_half) for _ in range(2))
     symbols[out] = (high << _HALF) + low - _OFFSET
     return symbols

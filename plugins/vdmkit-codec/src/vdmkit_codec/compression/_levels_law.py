@@ -8,7 +8,7 @@ from jaxtyping import Integer, UInt64
 
 from vdmkit_codec.compression._law import AbstractLaw
 from vdmkit_codec.compression._mixture_cdf import WEIGHT_BITS
-from vdmkit_codec.compression._rans import SLOTS, Symbols
+from vdmkit_codec.compression._rans import SLOTS, Stack, Symbols
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,11 @@ class LevelsLaw(AbstractLaw):
     def intervals(self, symbols: Symbols) -> tuple[Symbols, Symbols]:
         return self._interval(slice(0, len(symbols)), symbols)
 
+    def pop_from(self, stack: Stack, count: int, keys: UInt64[np.ndarray, " n"] | None = None) -> Symbols:
+        return stack.pop(count, self.find, keys)
+
     def find(self, rows: slice, slots: UInt64[np.ndarray, " n"]) -> tuple[Symbols, Symbols, Symbols]:
+        """Returns the symbols at one slot for each value in `rows`, with starts and frequencies."""
         edges = self._edge(rows, np.arange(1, self.cumulative.shape[1]))
         symbols = (edges <= slots.astype(np.int64)[:, None]).sum(1)
         return symbols, *self._interval(rows, symbols)

@@ -9,7 +9,7 @@ arrays of all levels of all values.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int64, Shaped
 
+from vdmkit_codec.compression._fused import Find, or_escape
 from vdmkit_codec.compression._gaussian_law import FINE
 from vdmkit_codec.compression._law import ESCAPE
 from vdmkit_codec.compression._rans import SLOTS, Symbols
@@ -53,10 +54,12 @@ def below(window: Window, near: int, cumulative: Any, cell: Any, lead: Any) -> A
     """
     normal, end, means, cells = window
     parts = cell * FINE + lead
-    begin = jnp.clip(jnp.searchsorted(means, parts - end, side="right"), 0, len(means) - near)
-    level = begin[:, None] + jnp.arange(near + 1)  # earlier levels count in full, later ones not at all
-    weights = jnp.take_along_axis(cumulative, level, axis=1).astype(jnp.int64)
-    at = normal[jnp.clip(parts[:, None] - means[level[:, :-1]], 0, end)]
+    if near < len(means):  # earlier levels count in full, later ones not at all
+        begin = jnp.clip(jnp.searchsorted(means, parts - end, side="right"), 0, len(means) - near)
+        level = begin[:, None] + jnp.arange(near + 1)
+        cumulative, means = jnp.take_along_axis(cumulative, level, axis=1), means[level[:, :-1]]
+    weights = cumulative.astype(jnp.int64)
+    at = normal[jnp.clip(parts[:, None] - means, 0, end)]
     total = weights[:, 0] * normal[end] + ((weights[:, 1:] - weights[:, :-1]) * at).sum(1)
     inner = (total >> WEIGHT_BITS) + cell
     return jnp.where(cell <= 0, 0, jnp.where(cell >= cells, SLOTS - ESCAPE, inner))
@@ -65,7 +68,7 @@ def below(window: Window, near: int, cumulative: Any, cell: Any, lead: Any) -> A
 def in_blocks(
     function: Callable[..., Any], window: Window, near: int, *of_values: Shaped[np.ndarray, "n ..."]
 ) -> list[Symbols]:
-    """Calls `ends_of` or `search` for any number of values, in blocks of few sizes, each compiled once."""
+    """Calls `ends_of` for any number of values, in blocks of few sizes, each compiled once."""
     count, parts = len(of_values[0]), []
     for first in range(0, count, _MOST):
         rows = np.arange(first, min(first + _MOST, count))
@@ -82,8 +85,18 @@ def ends_of(window: Window, near: int, cumulative: Any, lead: Any, cell: Any) ->
     return below(window, near, cumulative, cell, lead), below(window, near, cumulative, cell + 1, lead)
 
 
-@partial(jax.jit, static_argnames="near")
-def search(window: Window, near: int, cumulative: Any, lead: Any, slots: Any) -> tuple[Any, Any, Any]:
+@cache
+def find_in(near: int) -> Find:
+    """Returns a function that finds symbols in mixtures, of which cell 0 is the symbol `first`."""
+
+    def find(window: Window, cumulative: Any, first: Any, lead: Any, slots: Any) -> tuple[Any, Any, Any]:
+        cell, start, end = _search(window, near, cumulative, lead, slots)
+        return or_escape(slots >= SLOTS - ESCAPE, first + cell, start, end - start)
+
+    return find
+
+
+def _search(window: Window, near: int, cumulative: Any, lead: Any, slots: Any) -> tuple[Any, Any, Any]:
     """Returns each value's cell with F(cell) <= slot < F(cell + 1), and these two; the last cell for higher slots."""
 
     def halve(bracket: Any) -> Any:

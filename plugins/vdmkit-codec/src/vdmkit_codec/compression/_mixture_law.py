@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Int32, Int64, Integer, UInt64
 
-from vdmkit_codec.compression._gaussian_law import FINE, counts, reach
+from vdmkit_codec.compression._fused import pop_fused
+from vdmkit_codec.compression._gaussian_law import FINE, counts, in_few_lengths, reach
 from vdmkit_codec.compression._law import ESCAPE, AbstractLaw, escape
-from vdmkit_codec.compression._mixture_cdf import Window, ends_of, in_blocks, search
-from vdmkit_codec.compression._rans import SLOTS, Symbols
+from vdmkit_codec.compression._mixture_cdf import Window, ends_of, find_in, in_blocks
+from vdmkit_codec.compression._rans import SLOTS, Stack, Symbols
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,10 @@ class MixtureTable:
         cells = -(-int(offsets[-1] - offsets[0] + 2 * half) // FINE)
         normal = counts(self.sd, SLOTS - ESCAPE - cells)
         most = (np.searchsorted(offsets, offsets + 2 * half + 1) - np.arange(len(offsets))).max()
-        # Powers of 4, so that layers share compiled functions.
-        near = min(4 ** int(np.ceil(np.log2(most) / 2)), len(offsets))
-        padded = np.pad(normal, (0, (1 << len(normal).bit_length()) - len(normal)), mode="edge")
-        parts = Window(padded, np.asarray(2 * half), offsets - offsets[0], np.asarray(cells))
+        # Powers of 4 or all, so that layers share compiled functions.
+        near = 4 ** int(np.ceil(np.log2(most) / 2))
+        near = near if 2 * near <= len(offsets) else len(offsets)
+        parts = Window(in_few_lengths(normal), np.asarray(2 * half), offsets - offsets[0], np.asarray(cells))
         object.__setattr__(self, "window", parts)
         object.__setattr__(self, "near", near)
 
@@ -48,14 +49,13 @@ class MixtureLaw(AbstractLaw):
         first, lead = self._frame(slice(0, len(symbols)))
         cell = symbols - first
         starts, ends = in_blocks(ends_of, self.table.window, self.table.near, self.cumulative, lead, cell)
-        return escape(symbols, starts, ends - starts, (cell < 0) | (cell >= self.table.window.cells))[1:]
+        return escape(starts, ends - starts, (cell < 0) | (cell >= self.table.window.cells))
 
-    def find(self, rows: slice, slots: UInt64[np.ndarray, " n"]) -> tuple[Symbols, Symbols, Symbols]:
-        first, lead = self._frame(rows)
-        slots = slots.astype(np.int64)
-        found = in_blocks(search, self.table.window, self.table.near, self.cumulative[rows], lead, slots)
-        cell, starts, ends = found
-        return escape(first + cell, starts, ends - starts, slots >= SLOTS - ESCAPE)
+    def pop_from(self, stack: Stack, count: int, keys: UInt64[np.ndarray, " n"] | None = None) -> Symbols:
+        first, lead = self._frame(slice(0, count))
+        return pop_fused(
+            stack, find_in(self.table.near), self.table.window, (self.cumulative[:count], first, lead), keys
+        )
 
     def _frame(self, rows: slice) -> tuple[Symbols, Symbols]:
         """Returns the first cell of the window, and the part of the window at its lower edge."""

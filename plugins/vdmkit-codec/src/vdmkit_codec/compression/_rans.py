@@ -117,7 +117,7 @@ class Stack:
     ) -> None:
         x = frequency * (self.heads[: len(slots)] >> _BITS) + slots - start
         low = x < np.uint64(1) << _WORD
-        x[low] = (x[low] << _WORD) | self._take(int(low.sum())).astype(np.uint64)
+        x[low] = (x[low] << _WORD) | self.take(int(low.sum())).astype(np.uint64)
         self.heads[: len(slots)] = x
 
     def _put(self, words: UInt32[np.ndarray, " n"]) -> None:
@@ -126,14 +126,20 @@ class Stack:
         self.tail[self.length : self.length + len(words)] = words
         self.length += len(words)
 
-    def _take(self, count: int) -> UInt32[np.ndarray, " count"]:
+    def top(self, count: int) -> UInt32[np.ndarray, " count"]:
+        """Returns the words that `take` would take; zeros for those that are missing and that no seed gives."""
         missing = max(count - self.length, 0)
-        self.length -= count - missing
-        there = self.tail[self.length : self.length + count - missing]
+        there = self.tail[self.length - count + missing : self.length]
         if not missing:
             return there
-        if self.seed is None:
-            raise CodecError("it asks for more bits than it holds")
-        self.seeded += missing
-        below = seed_words(self.seed, self.seeded - missing, missing)
+        below = np.zeros(missing, np.uint32) if self.seed is None else seed_words(self.seed, self.seeded, missing)
         return np.concatenate([below[::-1], there])
+
+    def take(self, count: int) -> UInt32[np.ndarray, " count"]:
+        """Takes the last words from the tail. Raises CodecError if they are missing, and no seed gives them."""
+        missing = max(count - self.length, 0)
+        if missing and self.seed is None:
+            raise CodecError("it asks for more bits than it holds")
+        words = self.top(count)
+        self.length, self.seeded = self.length - count + missing, self.seeded + missing
+        return words
