@@ -37,7 +37,9 @@ def estimate_of(logits, x, eps, t) -> Estimate:
     """Of pixels whose levels have these prior logits, independently of each other."""
     levels, y_t = level_values(logits.shape[-1]), x + jnp.exp(t / 2) * eps
     log_joint = logits - 0.5 * jnp.exp(-t) * (y_t[..., None] - levels) ** 2
-    return estimate_from_logits(log_joint, levels, y_t, t, VarianceExploding())
+    of_levels = estimate_from_logits(log_joint, levels, y_t, t, VarianceExploding())
+    share = jnp.full_like(eps, 0.3)  # for learned variances
+    return Estimate(of_levels.x_hat, of_levels.eps_hat, of_levels.log_probs, variance_share=share)
 
 
 def pixels(levels: int = 16):
