@@ -131,7 +131,8 @@ def _estimates(
         estimate, directed = prediction(output, z, gamma, path), None
         if isinstance(prediction, AbstractDirection):
             a, b = prediction.direction(gamma, path)
-            directed = prediction((a * x + b * eps)[..., None], z, gamma, path)
+            of_direction = output.at[..., 0].set(a * x + b * eps)  # what is beside it, such as a variance, remains
+            directed = prediction(of_direction, z, gamma, path)
         return z, estimate, directed, scales_at(path, gamma)
 
     return jax.vmap(at)(gammas)
