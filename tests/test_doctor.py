@@ -33,7 +33,7 @@ def test_a_gpu_that_jax_does_not_see_is_named(tmp_path, monkeypatch):
 def test_products_of_less_than_float32_are_found(monkeypatch):
     """A device that multiplies in TF32 whatever it is told would pass, and likelihoods have its error."""
     assert not product_found().advice
-    monkeypatch.setattr(doctor, "_precisely", lambda error: 1e-3)
+    monkeypatch.setattr(doctor, "precisely", lambda error: lambda: 1e-3)
     assert product_found().advice.startswith("Likelihoods would have this error.")
 
 

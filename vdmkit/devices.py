@@ -84,14 +84,15 @@ def facts_of(report: Any) -> dict[str, Any]:
     """
     facts = asdict(report)
     of_arithmetic = facts.pop("arithmetic")
-    return {name: _finite(value) for name, value in (facts | of_arithmetic).items()}
+    return finite(facts | of_arithmetic)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Returns a JSON value, with None for numbers that are not finite."""
     if isinstance(value, tuple):
-        return [_finite(one) for one in value]
+        return [finite(one) for one in value]
     if isinstance(value, dict):
-        return {name: _finite(one) for name, one in value.items()}
+        return {name: finite(one) for name, one in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -3,7 +3,7 @@
 
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,9 +14,9 @@ import numpy as np
 
 from vdmkit import __version__
 from vdmkit.assembly import build_optimizer, build_state, build_update
-from vdmkit.devices import arithmetic, multiplying, packages
+from vdmkit.devices import arithmetic, packages, precisely
 from vdmkit.errors import DataError, in_one_line
-from vdmkit.paths import cache_folder
+from vdmkit.paths import cache_folder, existing_part_of, may_be_written
 from vdmkit.recipe import load_recipe
 from vdmkit.registry import broken_packages, load_plugins, plugin_packages
 from vdmkit.training import train_step
@@ -64,15 +64,10 @@ def product_found() -> Finding:
     def error() -> float:
         return float(abs(np.asarray(jnp.asarray(a) @ jnp.asarray(b)) - exact).max() / abs(exact).max())
 
-    as_set, highest = error(), _precisely(error)
+    as_set, highest = error(), precisely(error)()
     found = f"{arithmetic()}; a product is right to {as_set:.0e}, at the precision of measurements to {highest:.0e}"
     wrong = "Likelihoods would have this error. Do not set jax_default_matmul_precision below highest."
     return Finding("arithmetic", found, wrong if highest > _ROUNDING else "")
-
-
-def _precisely(error: Callable[[], float]) -> float:
-    with multiplying("highest"):
-        return error()
 
 
 def training_found() -> Finding:
@@ -104,9 +99,9 @@ def cache_found() -> Finding:
         folder = cache_folder()
     except DataError as error:
         return Finding("cache", "none", str(error))
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        advice = f"{there} may not be written: nothing is kept between commands. Set VDMKIT_CACHE to another folder."
+    if not may_be_written(folder):
+        where = existing_part_of(folder)
+        advice = f"{where} may not be written: nothing is kept between commands. Set VDMKIT_CACHE to another folder."
         return Finding("cache", str(folder), advice)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return Finding("cache", f"{folder}, {size / 2**20:,.0f} MiB")

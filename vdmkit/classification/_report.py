@@ -8,6 +8,7 @@ from vdmkit.classification._beside import Beside, Exactly
 from vdmkit.classification._calibration import Reliability
 from vdmkit.classification._scores import ClassificationScores
 from vdmkit.devices import Arithmetic, facts_of
+from vdmkit.likelihood import count_of_images, on_trained_images
 from vdmkit.notebook import table
 
 
@@ -63,7 +64,7 @@ class ClassificationReport:
         return f"accuracy {one.accuracy:.4f} ({one.accuracy_low:.4f} to {one.accuracy_high:.4f}): {what}"
 
     def _rows(self) -> list[tuple[str, str]]:
-        one = self.scores
+        one, count = self.scores, count_of_images(self.scores.images, self.images_in_test_set)
         calibration = one.calibration
         return [
             ("Monte Carlo", self._undecided()),
@@ -84,7 +85,7 @@ class ClassificationReport:
             ("estimator", self.estimator),
             *([("solver", f"off by {self.discretisation:+.5f} bits/dim")] if self.discretisation is not None else []),
             ("network", f"{self.evaluations:,} evaluations: {self.evaluations_per_label:,.0f} an image and label"),
-            ("images", f"{self._count()} of {self.dataset}, {self.published or 'not the published data set'}"),
+            ("images", f"{count} of {self.dataset}, {self.published or 'not the published data set'}"),
             ("labels", f"{self.labels}, with the class frequencies of {sum(self.class_counts):,} training images"),
             ("model", f"step {self.step:,}, {self.weights} weights, {self.arithmetic}"),
         ]
@@ -114,19 +115,9 @@ class ClassificationReport:
         )
         return [("beside", f"{one.name}: {scores}"), ("", f"{only}; p = {one.p_value:.2g} for equal accuracy")]
 
-    def _count(self) -> str:
-        if self.scores.images < self.images_in_test_set:
-            return f"{self.scores.images:,} (drawn at random from {self.images_in_test_set:,})"
-        return f"all {self.scores.images:,}"
-
     def _caveats(self) -> list[str]:
-        lines = list(self.remarks)
-        if self.test_images_trained_on is None:
-            lines.insert(0, "It is not known which images this model was trained on.")
-        if self.test_images_trained_on:
-            count = f"{self.test_images_trained_on:,} of the {self.images_in_test_set:,}"
-            lines.insert(0, f"The model was trained on {count} images: not a test accuracy.")
-        return lines
+        copies = on_trained_images(self.test_images_trained_on, self.images_in_test_set, "accuracy")
+        return [*copies, *self.remarks]
 
 
 def _table(scores: ClassificationScores) -> list[str]:

@@ -2,15 +2,14 @@
 """`vdmkit classify`: compares all labels for each test image of a run by Bayes' rule."""
 
 import json
-import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vdmkit.cli._component import Grid, Kernel, of_estimator
-from vdmkit.cli._measured import Estimator, SolverSteps, Steps, run_to_measure
-from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step, as_override
+from vdmkit.cli._measured import Estimator, SolverSteps, Steps, run_to_measure, shorthands
+from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step
 from vdmkit.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -41,8 +40,7 @@ def classify(
     as_json: AsJson = False,
 ) -> None:
     """Classify the test images of a run by their likelihoods given each label; its network must use labels."""
-    named = [as_override(f"--estimator {estimator}", "likelihood.estimator.name", estimator)] if estimator else []
-    of_bound = of_estimator(steps, kernel, grid)
+    named, of_bound = shorthands(estimator=estimator), of_estimator(steps, kernel, grid)
     run = run_to_measure(checkpoint, named, overrides, plugins, step, of_bound, solver_steps)
     _refuse_settings(run)
     from vdmkit.run import load_test, load_train
@@ -100,20 +98,12 @@ def _measure(
 
 def _keep(run: "Run", test: "Images", report: "ClassificationReport", found: "Classification") -> None:
     """Writes the report and every image's probabilities to the run folder, and prints their paths."""
-    import numpy as np
-
-    from vdmkit.files import whole_file, write_json
     from vdmkit.likelihood import name_of_result
+    from vdmkit.report import leave_result
     from vdmkit.run import fingerprint_of
 
-    folder = run.folder.path / "classification"
-    if not os.access(run.folder.path, os.W_OK):
-        return print(f"{run.folder.path}: may not be written, so nothing is kept there.", file=sys.stderr)
-    folder.mkdir(exist_ok=True)
     fingerprint = fingerprint_of(run, test, ["classify", report.estimates, report.class_counts])
     name = name_of_result(report.dataset, None, run.recipe.likelihood.estimator, fingerprint)
-    of_images, summary = (folder / f"{name}.{suffix}" for suffix in ("npz", "json"))
-    with whole_file(of_images) as part, part.open("wb") as file:
-        np.savez(file, index=found.index, log_posterior=found.log_posterior, undecided=found.undecided)
-    write_json(summary, report.as_json())
-    print(f"written to {summary}, every image's to {of_images}", file=sys.stderr)
+    of_images = {"index": found.index, "log_posterior": found.log_posterior, "undecided": found.undecided}
+    left = leave_result(run.folder.path / "classification", name, report.as_json(), of_images)
+    print(left, file=sys.stderr)

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from vdmkit.errors import DataError
-from vdmkit.paths import cache_folder
+from vdmkit.paths import cache_folder, may_be_written
 
 _OF_JAX = "jax._src.lru_cache"  # where JAX reads and writes its cache; it has no public place for a cache of one's own
 _BYTES = hashlib.sha256().digest_size
@@ -32,7 +32,7 @@ def keep_compiled() -> None:
         folder = cache_folder() / "xla"
     except DataError:
         return
-    if not _may_be_written(folder):
+    if not may_be_written(folder):
         return
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # the checks compile many small ones
@@ -40,11 +40,6 @@ def keep_compiled() -> None:
         sys.meta_path.insert(0, _WhenLoaded())
     # An entry that cannot be read or written, for example on a full disk, is compiled anew.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
-
-
-def _may_be_written(folder: Path) -> bool:
-    there = next(parent for parent in (folder, *folder.parents) if os.path.exists(parent))
-    return os.path.isdir(there) and os.access(there, os.W_OK)
 
 
 class _WhenLoaded(MetaPathFinder):

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vdmkit.cli._component import Grid, Kernel, of_estimator
-from vdmkit.cli._measured import Estimator, SolverSteps, Steps, run_to_measure
-from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step, as_override
+from vdmkit.cli._measured import Estimator, SolverSteps, Steps, run_to_measure, shorthands
+from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step
 from vdmkit.cli._stoppable import stoppable
 from vdmkit.errors import RecipeError, UntrustedError
 
@@ -49,18 +49,12 @@ def likelihood(
     from vdmkit.run import load_test, measure_likelihood
 
     told = int(label) if label and label.isdecimal() else label
-    given = {"estimator.name": ("--estimator", estimator), "precision": ("--precision", precision)}
-    given["label"] = ("--label", told)
-    shorthands = [
-        as_override(f"{option} {value}", f"likelihood.{key}", value)
-        for key, (option, value) in given.items()
-        if value is not None
-    ]
+    named = shorthands(estimator=estimator, precision=precision, label=told)
     of_bound = of_estimator(steps, kernel, grid)
-    run = run_to_measure(checkpoint, shorthands, overrides, plugins, step, of_bound, solver_steps)
+    run = run_to_measure(checkpoint, named, overrides, plugins, step, of_bound, solver_steps)
     test = load_test(run)
     if audit:
-        if shorthands or of_bound or solver_steps or any(key.startswith(_NOT_OF_AUDIT) for key in overrides):
+        if named or of_bound or solver_steps or any(key.startswith(_NOT_OF_AUDIT) for key in overrides):
             raise RecipeError("--audit runs its own estimators: omit the estimator, its steps, --precision, --label.")
         return _audit(run, test, as_json)
     _, report = measure_likelihood(run, test, allow_untrusted=allow_untrusted)

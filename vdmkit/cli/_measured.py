@@ -25,24 +25,34 @@ SolverSteps = Annotated[
 ]
 
 
+def shorthands(**given: object) -> list[str]:
+    """Returns the overrides of `likelihood` that options stand for, by their names; None is an option not given."""
+    keys = {name: "estimator.name" if name == "estimator" else name for name in given}
+    return [
+        as_override(f"--{name} {value}", f"likelihood.{keys[name]}", value)
+        for name, value in given.items()
+        if value is not None
+    ]
+
+
 def run_to_measure(
     checkpoint: Path,
-    shorthands: Sequence[str],
+    named: Sequence[str],
     overrides: Sequence[str],
     plugins: Sequence[Path],
     step: int | None,
     of_bound: list[str],
     solver_steps: int | None,
 ) -> "Run":
-    """Loads a run with its estimator: `shorthands` and `of_bound` are the overrides that options stand for."""
+    """Loads a run with its estimator: `named` and `of_bound` are the overrides that options stand for."""
     from vdmkit.distributed import own_folder
     from vdmkit.run import load_run
 
-    run = load_run(own_folder(checkpoint), [*shorthands, *overrides], plugins, step)
+    run = load_run(own_folder(checkpoint), [*named, *overrides], plugins, step)
     of_steps = _of_steps(run.recipe.likelihood.estimator, of_bound, solver_steps)
     if not of_steps:
         return run
-    return replace(run, recipe=run.read_recipe([*shorthands, *of_steps, *overrides]))
+    return replace(run, recipe=run.read_recipe([*named, *of_steps, *overrides]))
 
 
 def _of_steps(estimator: "Choice", of_bound: list[str], solver_steps: int | None) -> list[str]:

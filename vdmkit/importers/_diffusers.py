@@ -5,7 +5,7 @@ from typing import Any
 
 from vdmkit.importers._diffusers_names import diffusers_network, with_diffusers_arrays
 from vdmkit.importers._importer import AbstractImporter, Config
-from vdmkit.importers._published import AS_IMAGE, FLIPS, discrete_model, published
+from vdmkit.importers._published import AS_IMAGE, FLIPS, discrete_model, published, with_kernel
 from vdmkit.importers._settings import Settings
 from vdmkit.importers._unet import with_unet
 from vdmkit.importers.files import Arrays
@@ -21,14 +21,15 @@ class DiffusersImporter(AbstractImporter):
         network = diffusers_network(_unet(config), config.get("scheduler") if "unet" in config else None)
         self.shape(config)
         steps, kernel = network["axis"]["steps"], _kernel(config.get("scheduler", {}))
-        return published(
+        tables = published(
             discrete_model("linear", steps) | {"prediction": {"name": "eps"}, "network": network},
-            {"weighting": "simple", "steps": steps - 1, "kernel": kernel},
+            {"weighting": "simple", "steps": steps - 1},
             {"learning_rate": 2e-4, "warmup_steps": 5000, "clip_norm": 1.0},
             {"steps": 800_000, "batch_size": 128, "ema": 0.9999},
             augmentations=FLIPS,
-            sampling=AS_IMAGE | {"sampler": {"name": "ancestral", "kernel": kernel}},
+            sampling=AS_IMAGE,
         )
+        return with_kernel(tables, kernel, kernel)
 
     def shape(self, config: Config) -> tuple[int, int, int]:
         unet = _unet(config)

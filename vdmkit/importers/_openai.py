@@ -5,7 +5,7 @@ from typing import Any
 
 from vdmkit.importers._importer import AbstractImporter, Config
 from vdmkit.importers._openai_names import openai_network, with_openai_arrays
-from vdmkit.importers._published import AS_IMAGE, FLIPS, discrete_model, published
+from vdmkit.importers._published import AS_IMAGE, FLIPS, discrete_model, published, with_kernel
 from vdmkit.importers._settings import Settings
 from vdmkit.importers._unet import with_unet
 from vdmkit.importers.files import Arrays
@@ -34,7 +34,10 @@ class OpenAiImporter(AbstractImporter):
             augmentations=FLIPS if is_adm else [],
             sampling=AS_IMAGE | {"steps": min(1000, axis["steps"])},
         )
-        return _with_variances(tables) if is_learned else _with_fixed_variance(tables, config["diffusion"])
+        if is_learned:
+            return _with_variances(tables)
+        kernel = _kernel(config["diffusion"])
+        return with_kernel(tables, kernel, kernel)
 
     def shape(self, config: Config) -> tuple[int, int, int]:
         unet, size = config["unet"], config["image_size"]
@@ -68,20 +71,17 @@ def _with_variances(tables: dict[str, Any]) -> dict[str, Any]:
     """Returns the recipe with learned variances. The authors clip x_hat in what they measure, not in training."""
     clipped = {"name": "learned_range", "clip": True}
     tables["model"]["observation"] |= {"learned": True, "clip": True}
-    tables["objective"]["kernel"] = "learned_range"
-    tables["sampling"]["sampler"] = {"name": "ancestral", "kernel": clipped}
-    return tables | {"likelihood": {"estimator": {"name": "bound", "kernel": clipped}}}
+    measured = {"likelihood": {"estimator": {"name": "bound", "kernel": clipped}}}
+    return with_kernel(tables, "learned_range", clipped) | measured
 
 
-def _with_fixed_variance(tables: dict[str, Any], diffusion: Config) -> dict[str, Any]:
-    """Returns the recipe with the authors' variance, beta, or with `sigma_small` that of q(z_s given z_t, x)."""
+def _kernel(diffusion: Config) -> dict[str, Any]:
+    """Returns the reverse kernel of the authors' fixed variance: beta, or with `sigma_small` that of q(z_s|z_t, x)."""
     settings = Settings(diffusion, "the diffusion of these arguments of OpenAI")
     kernel = {"name": "gaussian", "variance": "small" if settings.of("sigma_small", bool, False) else "large"}
     settings.ignore(*diffusion)
     settings.finish()
-    tables["objective"]["kernel"] = kernel
-    tables["sampling"]["sampler"] = {"name": "ancestral", "kernel": kernel}
-    return tables
+    return kernel
 
 
 def _of_diffusion(config: Config) -> tuple[bool, str | dict[str, Any]]:

@@ -28,6 +28,13 @@ def published(
     }
 
 
+def with_kernel(tables: dict[str, Any], trained: Any, sampled: Any) -> dict[str, Any]:
+    """Returns the recipe with the reverse kernel of its training in T steps, and that of its samples."""
+    sampler = {"name": "ancestral", "kernel": sampled}
+    of_kernel = {"objective": {"kernel": trained}, "sampling": {"sampler": sampler}}
+    return tables | {name: tables[name] | table for name, table in of_kernel.items()}
+
+
 def discrete_model(table: str, steps: int) -> dict[str, Any]:
     """Returns the model of DDPM and iDDPM without its network and prediction: its betas and its decoder."""
     schedule = {"table": table, "steps": steps}

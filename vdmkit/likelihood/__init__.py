@@ -4,7 +4,7 @@
 from vdmkit.likelihood._audit import gather
 from vdmkit.likelihood._checks import audit_as_json
 from vdmkit.likelihood._compare import compare
-from vdmkit.likelihood._comparison import Comparison
+from vdmkit.likelihood._comparison import Comparison, check_same_estimator
 from vdmkit.likelihood._condition import as_arguments, rows_of
 from vdmkit.likelihood._doubt import depth_beyond_doubt
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
@@ -27,7 +27,7 @@ from vdmkit.likelihood._ode import ProbabilityFlow
 from vdmkit.likelihood._pass import Parts, as_arrays, as_first_plan, calls_of, pass_over, sample_of
 from vdmkit.likelihood._quadrature import exact_terms, has_known_ends, terms_of_images
 from vdmkit.likelihood._referee import FEW_STEPS, Check, Evidence, Measured, referee
-from vdmkit.likelihood._report import LikelihoodReport
+from vdmkit.likelihood._report import LikelihoodReport, count_of_images, on_trained_images
 from vdmkit.likelihood._solver_error import SolverError
 from vdmkit.likelihood._steps import describe_bound, describe_steps
 from vdmkit.likelihood._variational import VariationalBound
@@ -58,7 +58,9 @@ __all__ = [
     "check_count",
     "check_distinct",
     "check_index",
+    "check_same_estimator",
     "compare",
+    "count_of_images",
     "depth_beyond_doubt",
     "describe_bound",
     "describe_steps",
@@ -71,6 +73,7 @@ __all__ = [
     "interval",
     "log_likelihood",
     "name_of_result",
+    "on_trained_images",
     "pass_over",
     "passes_for",
     "referee",

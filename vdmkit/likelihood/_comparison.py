@@ -5,9 +5,19 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from vdmkit.devices import finite
 from vdmkit.errors import RecipeError
 from vdmkit.likelihood._interval import Interval
 from vdmkit.likelihood._report import LikelihoodReport
+
+
+def check_same_estimator(first: str, second: str) -> None:
+    """Raises RecipeError if two likelihoods are measured by different estimators, given by their descriptions."""
+    if first != second:
+        raise RecipeError(
+            f"compare: the first is measured by {first}, and the second by {second}. "
+            "Give --estimator, and --steps of a bound, for both."
+        )
 
 
 @dataclass(frozen=True)
@@ -23,11 +33,7 @@ class Comparison:
     difference: Interval
 
     def __post_init__(self) -> None:
-        if self.first.estimator != self.second.estimator:
-            raise RecipeError(
-                f"compare: the first is measured by {self.first.estimator}, and the second by {self.second.estimator}. "
-                "Give --estimator, and --steps of a bound, for both."
-            )
+        check_same_estimator(self.first.estimator, self.second.estimator)
 
     @property
     def error_on_these(self) -> float:
@@ -46,12 +52,9 @@ class Comparison:
 
     def as_json(self) -> dict[str, Any]:
         """Returns the comparison as JSON values; infinity, for a difference of exactly 0, becomes null."""
-        finite = {
-            name: None if value is not None and math.isinf(value) else value
-            for name, value in (("times_draws", self.times_draws), ("times_images", self.times_images))
-        }
-        both = {"first": self.first.as_json(), "second": self.second.as_json()}
-        return {**both, "difference": asdict(self.difference), **finite}
+        of_both = {"first": self.first.as_json(), "second": self.second.as_json()}
+        times = {"times_draws": self.times_draws, "times_images": self.times_images}
+        return of_both | finite({"difference": asdict(self.difference), **times})
 
     def __str__(self) -> str:
         value, others = self.difference.value, self.difference.half_width

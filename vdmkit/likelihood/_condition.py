@@ -26,8 +26,8 @@ def check_condition(condition: Mapping[str, Real[Array | np.ndarray, "..."]] | N
     return {name: jnp.asarray(values) for name, values in found.items()}
 
 
-def rows_of(condition: Conditions, index: Int[np.ndarray, " m"]) -> Conditions:
-    """Returns the side information on the images with these indices."""
+def rows_of(condition: Conditions, index: Int[np.ndarray, " m"] | slice) -> Conditions:
+    """Returns the side information on the images with these indices, on the device."""
     return {name: jnp.asarray(np.asarray(values)[index]) for name, values in condition.items()}
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from vdmkit.data import Pixels
 from vdmkit.likelihood._allocation import Cells
+from vdmkit.likelihood._condition import rows_of
 from vdmkit.likelihood._controls import COUNT, Controls
 from vdmkit.likelihood._loss import AbstractLoss
 from vdmkit.model import DiffusionModel
@@ -58,7 +59,7 @@ def run_pilot(
     """Makes two draws of the loss for each of some images, in some of the cells."""
     order = np.random.default_rng(0).permutation(len(images))
     rows = np.resize(order, _IMAGES)
-    chosen, told = jnp.asarray(images[rows]), {name: jnp.asarray(values[rows]) for name, values in condition.items()}
+    chosen, told = jnp.asarray(images[rows]), rows_of(condition, rows)
     gamma = _nodes(cells)
     keys = jax.random.split(key, (len(gamma), 2, _IMAGES))
     fits, curves = [], []
@@ -80,8 +81,7 @@ def _in_parts(
 ) -> tuple[np.ndarray, ...]:
     """Returns the draws of a few images at once, or a pilot would need more memory than the estimates."""
     parts = [slice(start, start + _AT_ONCE) for start in range(0, len(images), _AT_ONCE)]
-    of_part = [{name: values[part] for name, values in condition.items()} for part in parts]
-    found = [draws(images[part], told, keys[part]) for part, told in zip(parts, of_part, strict=True)]
+    found = [draws(images[part], rows_of(condition, part), keys[part]) for part in parts]
     return jax.tree.map(lambda *values: np.concatenate(values).astype(np.float64), *found)
 
 

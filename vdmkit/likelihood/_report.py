@@ -130,18 +130,24 @@ class LikelihoodReport:
         return [f"{of_image}{' draws' * self.are_draws} an image", *(text for text, number in parts.items() if number)]
 
     def _count(self) -> str:
-        if self.images < self.images_in_test_set:
-            return f"{self.images:,} (drawn at random from {self.images_in_test_set:,})"
-        return f"all {self.images:,}"
+        return count_of_images(self.images, self.images_in_test_set)
 
     def _caveats(self) -> list[str]:
-        lines = list(self.remarks)
-        if self.test_images_trained_on is None:
-            lines.insert(0, "It is not known which images this model was trained on.")
-        if self.test_images_trained_on:
-            count = f"{self.test_images_trained_on:,} of the {self.images_in_test_set:,}"
-            lines.insert(0, f"The model was trained on {count} images: not a test likelihood.")
-        return lines
+        copies = on_trained_images(self.test_images_trained_on, self.images_in_test_set, "likelihood")
+        return [*copies, *self.remarks]
+
+
+def count_of_images(images: int, in_test_set: int) -> str:
+    """Returns how many images were measured, in words."""
+    return f"{images:,} (drawn at random from {in_test_set:,})" if images < in_test_set else f"all {images:,}"
+
+
+def on_trained_images(trained_on: int | None, in_test_set: int, what: str) -> list[str]:
+    """Returns what is to be said of test images that the model was trained on; None is an unknown number of them."""
+    if trained_on is None:
+        return ["It is not known which images this model was trained on."]
+    count = f"{trained_on:,} of the {in_test_set:,}"
+    return [f"The model was trained on {count} images: not a test {what}."] if trained_on else []
 
 
 def _row(name: str, value: float | None, text: str) -> list[tuple[str, str]]:

@@ -60,12 +60,11 @@ def step_loss(
     condition: Condition,
     *,
     key: PRNGKeyArray,
-    key_dropout: PRNGKeyArray | None = None,
 ) -> Scalar:
     """Returns a draw of KL(q(z_s | z_t, x) || p(z_s | z_t)) at z_t = alpha_t x + sigma_t eps in nats.
 
     Raises:
         RecipeError: the prediction lacks what the kernel needs.
     """
-    estimate = model.denoise(diffuse(model.path, gamma_t, x, eps), gamma_t, condition, key=key_dropout)
+    estimate = model.denoise(diffuse(model.path, gamma_t, x, eps), gamma_t, condition)
     return kernel.kl(estimate, x, eps, gamma_t, gamma_s, key=key).sum()

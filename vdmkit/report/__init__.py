@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures, charts and TensorBoard events."""
+"""Pictures, charts, TensorBoard events, and the files of what was measured."""
 
 from vdmkit.report._chart import line_chart
 from vdmkit.report._events import EventFile
 from vdmkit.report._grid import beside, grid, write_png
+from vdmkit.report._result import leave_result
 
-__all__ = ["EventFile", "beside", "grid", "line_chart", "write_png"]
+__all__ = ["EventFile", "beside", "grid", "leave_result", "line_chart", "write_png"]

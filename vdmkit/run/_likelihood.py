@@ -2,6 +2,7 @@
 """The likelihood of a run's test images, with everything that speaks against it."""
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,12 +12,21 @@ from vdmkit.assembly import build_estimator, build_evaluator, told_labels
 from vdmkit.data import Images, TrainedOn, check_fits, reasons_against
 from vdmkit.devices import precisely
 from vdmkit.errors import UntrustedError
-from vdmkit.likelihood import LikelihoodReport, LogLikelihood, Subject, log_likelihood, report_on, sample_of
+from vdmkit.likelihood import (
+    LikelihoodReport,
+    LogLikelihood,
+    Subject,
+    as_arrays,
+    log_likelihood,
+    name_of_result,
+    report_on,
+    sample_of,
+)
 from vdmkit.model import DiffusionModel
 from vdmkit.progress import Kept, Progress
 from vdmkit.recipe import Recipe
+from vdmkit.report import leave_result
 from vdmkit.run._fingerprint import fingerprint_of
-from vdmkit.run._likelihood_files import leave
 from vdmkit.run._load import Run
 from vdmkit.run._trained_on import read_trained_on
 from vdmkit.testing import Findings, check_measurement_of_recipe
@@ -70,7 +80,10 @@ def measure_likelihood(run: Run, test: Images, *, allow_untrusted: bool = False)
         unfinished = run.folder.unfinished_likelihood
         by = f" What was measured is kept for that in {unfinished}; or delete it." if unfinished.exists() else ""
         _refuse(report.reasons, _ALLOW + by)
-    leave(run.folder, settings.estimator, fingerprint_of(run, test, labels=labels), report, estimate)
+    name = name_of_result(report.dataset, report.label, settings.estimator, fingerprint_of(run, test, labels=labels))
+    facts = {"index": estimate.index, "nats": -estimate.log_prob, "standard_error": estimate.standard_error}
+    left = leave_result(run.folder.likelihoods, name, report.as_json(), facts | as_arrays(estimate.estimates))
+    print(left, file=sys.stderr)
     # Only now: --allow-untrusted after a refusal, or a repeated command after a kill, reads them.
     kept(0).clear()
     return estimate, report

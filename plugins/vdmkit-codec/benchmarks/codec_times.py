@@ -36,7 +36,7 @@ class Watch:
 
     @property
     def share(self) -> float:
-        """Of the time outside calls of the network."""
+        """Returns the share of the time that is spent outside of the network."""
         return 1 - self.network / self.seconds
 
 

@@ -4,8 +4,8 @@
 Prints the table for the test images of digits, for those of `mnist_5k`, or for the first hundred of an archive of
 CIFAR-10; `rates` makes it for any images.
 Files are real ones. Code lengths are what an arithmetic coder would write, but for the last few bytes, of probabilities
-that a decoder can compute from values decoded before. What the trained coder learned is no part of the file, as a
-checkpoint is none of ours.
+that a decoder can compute from values decoded before. The file does not contain what the trained
+coder learned, just as our files do not contain the checkpoint.
 """
 
 import math

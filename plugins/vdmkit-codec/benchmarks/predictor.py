@@ -85,7 +85,7 @@ def _regressed(here: list[Channel], around: list[Channel], target: Channel, fitt
 def _features(
     here: list[Channel], around: list[Channel], some: slice, at: Bool[np.ndarray, "h w"]
 ) -> Float[np.ndarray, "f values"]:
-    """Of some images, at some positions: 1, values `here`, and those `around`."""
+    """Returns 1, the values `here` and those `around`, for some positions of some images."""
     parts = [part[some] for part in here]
     parts += [_shifted(part[some], *by) for part in around for by in AROUND]
     ones = np.ones_like(around[0][some])

@@ -69,7 +69,7 @@ def test_the_file_is_as_long_as_foretold(tmp_path, coding_of, data, group, few, 
 
 
 def _besides(found, count: int) -> float:
-    """Bytes that are none of images."""
+    """Returns the bytes of a file that do not hold images."""
     return found.bytes - found.net * 16 * count / 8
 
 
@@ -103,7 +103,7 @@ def test_no_images(coding_of) -> None:
 
 
 def test_images_that_are_all_the_same(make_codec, learned) -> None:
-    """False if images of one level, whose entropy is none, ended in a division by zero."""
+    """False if images of one level, whose entropy is zero, ended in a division by zero."""
     black = np.zeros((5, 4, 4, 1), np.uint8)
     rate = Rate(0.1, 0.2, 0.0, raw=0.0, stored=0.0, variance=0.0, pixels=shares_of_pixels(black))
     assert forecast(make_codec(learned).chunk_code(8), rate, 5).bytes > 8 + 5 // 8

@@ -86,7 +86,7 @@ def test_salvage_finds_what_lies_across_pieces(vdmz, tmp_path):
 
 
 def test_salvage_leaves_out_what_does_not_fit(vdmz, tmp_path):
-    """Of two files of one header that were mixed up, two chunks would claim the same images."""
+    """Two chunks would claim the same images if files with the same header were mixed up."""
     one, other = [vdmz.chunk(i, 2) for i in range(3)], [vdmz.chunk(7, 3), vdmz.chunk(8, 1)]
     whole = [vdmz.write(tmp_path / "a.vdmz", chunks).read_bytes() for chunks in (other, one)]
     with open_reader(tmp_path / "a.vdmz") as reader:

@@ -161,7 +161,7 @@ def _order(names) -> list[str]:
 
 
 def test_doubled_names_and_a_dry_run(program_in, folder, whole, tmp_path) -> None:
-    """Of two files of one name one would be lost; or a rate would be printed that is far from the file's."""
+    """One of two files with the same name would be lost, or a rate far from that of the file would be printed."""
     program = program_in(folder)
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
