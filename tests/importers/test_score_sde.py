@@ -112,6 +112,7 @@ def moments_in_flax(weights: dict[str, np.ndarray]) -> Adam | None:
     return adam_of_old_flax({"state": state}, list(in_flax(weights)))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("moments", [moments_in_torch, moments_in_flax])
 def test_adams_moments_are_taken_over(moments):
     """Training on would begin with a new optimiser, and its first updates be too large."""
@@ -127,6 +128,7 @@ def test_adams_moments_are_taken_over(moments):
     assert eqx.tree_equal(nu, jax.tree.map(lambda one: 2 * one, params))
 
 
+@pytest.mark.costly
 def test_a_new_optimiser_takes_little_memory():
     """An import would need three times the memory of its file, for moments that are zero."""
     held = Weights("score_sde", weights_of("score_sde-ncsnpp_skip"))

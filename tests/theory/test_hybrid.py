@@ -53,6 +53,7 @@ def parts(model, objective, draws):
     return jax.vmap(one)(IMAGES, noise, draws)
 
 
+@pytest.mark.costly
 def test_it_is_the_simple_loss_and_a_share_of_the_bound_in_bits(model, objective, quick_key) -> None:
     """False if lambda multiplied another number than the bound of T steps in bits, of steps and decoder."""
     draws = objective.draw(IMAGES.shape, key=quick_key)
@@ -62,6 +63,7 @@ def test_it_is_the_simple_loss_and_a_share_of_the_bound_in_bits(model, objective
     np.testing.assert_allclose(found.reconstruction, SHARE * decoder / np.log(2), rtol=1e-12)
 
 
+@pytest.mark.costly
 def test_the_bound_trains_variances_alone(model, objective, quick_key) -> None:
     """False if the bound moved eps_hat too, or the variances were not trained on it."""
     draws = objective.draw(IMAGES.shape, key=quick_key)

@@ -23,6 +23,7 @@ def test_arrays_come_back(learned, images, written) -> None:
     assert vdmkit_codec.inspect(written).images == 37
 
 
+@pytest.mark.costly
 def test_images_by_their_numbers(tmp_path, learned, images, written, monkeypatch) -> None:
     """False if one image of a file were another, or took the decoding of chunks that do not hold it."""
     (tmp_path / "a.vdmz").write_bytes(written)

@@ -160,6 +160,7 @@ def test_edited_payloads(tmp_path, coded, learned, codec, images, edit) -> None:
         inspect(path, salvage=False)
 
 
+@pytest.mark.costly
 def test_payloads_of_noise(tmp_path, coded, learned, codec, images) -> None:
     """False if some payload of the right length crashed."""
     header, ((payload, digest), second) = coded

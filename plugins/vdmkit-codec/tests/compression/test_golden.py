@@ -44,6 +44,7 @@ def test_a_file_of_long_ago_decodes(model, name) -> None:
     np.testing.assert_array_equal(decoded(GOLDEN / f"{name}.vdmz", model), np.load(GOLDEN / "images.npy"))
 
 
+@pytest.mark.costly
 def test_it_is_written_again(tmp_path, model) -> None:
     """False if its codec could still read but no longer write."""
     images = np.load(GOLDEN / "images.npy")

@@ -144,6 +144,7 @@ def first_version(groups: list[int], images: int, levels: int, stored: bool) -> 
     return _FIXED.pack(len(groups), 1, levels, 0, 0) + np.asarray(groups, "<u2").tobytes() + bits + bytes(7) + b"\1"
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("levels", [1, 2])
 def test_images_of_no_bits(coded, learned, codec, images, whole, levels, monkeypatch) -> None:
     """False if 125 kB asked for a million images of no bits each, or 50 MB for 24 GiB, and got them."""
