@@ -59,7 +59,7 @@ def test_bound_of_improved_diffusion(figures, mixture: GaussianMixture, table: s
         of_step = lambda eps, t, s: step_loss(model, kernel, x, eps, t, s, {}, key=key)  # noqa: E731
         steps = jax.vmap(of_step)(eps[:-1], gammas[:-1], gammas[1:])
         z_0 = x + jnp.exp(gammas[-1] / 2) * eps[-1]
-        decoder = -observation.log_prob(image, z_0, gammas[-1], lambda: model.x_hat(z_0, gammas[-1]))
+        decoder = -observation.log_prob(image, z_0, gammas[-1], lambda: model.estimate(z_0, gammas[-1]))
         return prior_loss(model, x), jnp.append(steps, decoder), errors / model.dimensions
 
     prior, steps, errors = jax.vmap(bound, in_axes=(0, 1))(images, noise)

@@ -127,7 +127,7 @@ BOUND = VariationalBound(draws=64)
 class _NoReconstruction(CategoricalObservation):
     """Says that every image is certain."""
 
-    def log_prob(self, image, z_0, gamma_0, x_hat):
+    def log_prob(self, image, z_0, gamma_0, estimate):
         return jnp.zeros_like(gamma_0)
 
 
