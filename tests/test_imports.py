@@ -40,6 +40,7 @@ ROOMS += [
     "checkpoint",
     "importers",
     "report",
+    "page",
     "testing",
 ]
 ROOMS += ["run", "cli"]

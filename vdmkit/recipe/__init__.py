@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recipes: TOML files that describe a run completely. Importing this loads no JAX."""
 
+from vdmkit.recipe._changed import changed_keys
 from vdmkit.recipe._document import Override
 from vdmkit.recipe._drawn import Drawn, drawn_by
-from vdmkit.recipe._dump import differences, dump, flat, one_line, resolved
+from vdmkit.recipe._dump import differences, dump, flat, leaves, one_line, resolved
 from vdmkit.recipe._given import as_overrides, as_text
 from vdmkit.recipe._keys import keys_called
 from vdmkit.recipe._load import load_for_run, load_recipe
@@ -31,11 +32,13 @@ __all__ = [
     "TrainingSettings",
     "as_overrides",
     "as_text",
+    "changed_keys",
     "differences",
     "drawn_by",
     "dump",
     "find_recipe",
     "flat",
+    "leaves",
     "keys_called",
     "load_for_run",
     "load_recipe",

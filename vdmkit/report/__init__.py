@@ -4,6 +4,17 @@
 from vdmkit.report._chart import line_chart
 from vdmkit.report._events import EventFile
 from vdmkit.report._grid import beside, grid, write_png
+from vdmkit.report._metrics import read_metrics, step_of, whole_lines
 from vdmkit.report._result import leave_result
 
-__all__ = ["EventFile", "beside", "grid", "leave_result", "line_chart", "write_png"]
+__all__ = [
+    "EventFile",
+    "beside",
+    "grid",
+    "leave_result",
+    "line_chart",
+    "read_metrics",
+    "step_of",
+    "whole_lines",
+    "write_png",
+]

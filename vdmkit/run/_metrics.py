@@ -6,10 +6,10 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import UInt8
 
 from vdmkit.files import write_text, writing
-from vdmkit.report import EventFile
+from vdmkit.report import EventFile, step_of, whole_lines
 
 
 class MetricLog:
@@ -17,7 +17,7 @@ class MetricLog:
 
     def __init__(self, folder: Path, *, step: int):
         path = folder / "metrics.jsonl"
-        kept = [line for line in _whole_lines(path) if _step_of(line) <= step]
+        kept = [line for line in whole_lines(path) if step_of(line) <= step]
         write_text(path, "".join(kept))
         self._path, self._kept = path, set(kept)
         with writing(path):
@@ -43,33 +43,3 @@ class MetricLog:
         """Flushes and closes the files."""
         with closing(self._events), writing(self._path):
             self._file.close()
-
-
-def read_metrics(folder: Path) -> dict[str, tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]]:
-    """Returns the steps and values of each metric by name. A metric may have values at some steps only."""
-    found: dict[str, list[tuple[int, float]]] = {}
-    for line in _whole_lines(folder / "metrics.jsonl"):
-        if _step_of(line) == float("inf"):
-            continue
-        values = json.loads(line)
-        step = values.pop("step")
-        for name, value in values.items():
-            found.setdefault(name, []).append((step, value))
-    return {
-        name: (np.array([s for s, _ in rows]), np.array([v for _, v in rows], float)) for name, rows in found.items()
-    }
-
-
-def _step_of(line: str) -> int | float:
-    """Returns the step of a line, or infinity for a damaged line, so that it is dropped."""
-    try:
-        step = json.loads(line)["step"]
-        return step if isinstance(step, int) else float("inf")
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return float("inf")
-
-
-def _whole_lines(path: Path) -> list[str]:
-    """Returns all complete lines, without a last one truncated by a kill."""
-    lines = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
-    return [line for line in lines if line.endswith("\n")]
