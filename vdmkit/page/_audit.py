@@ -24,7 +24,8 @@ def audit(shown: Shown) -> list[Section]:
     ]
     passed = sum(check["verdict"] == "passes" for check in checks)
     arithmetic = f"{found['precision']}, matrix products {found['matmul_precision']}, {found['device']}"
-    summary = f"{passed} of {len(checks)} checks pass and {len(failed)} fail; of the others too little is known. Measured in {arithmetic}."
+    summary = f"{passed} of {len(checks)} checks pass and {len(failed)} fail; of the others too little is known. "
+    summary += f"Measured in {arithmetic}."
     columns = ("verdict", "claim", "difference", "95%", "allowed")
     return section(
         "Audit",

@@ -65,7 +65,8 @@ def reasons_not_to_trust(shown: Shown) -> Iterator[str]:
     if failed:
         yield f"The audit failed: {'; '.join(failed)}."
     if facts is not None and shown.seen and facts["step"] != shown.seen.step:
-        yield f"The number is that of step {facts['step']:,}, and the newest checkpoint that of step {shown.seen.step:,}."
+        newest = f"the newest checkpoint that of step {shown.seen.step:,}"
+        yield f"The number is that of step {facts['step']:,}, and {newest}."
     steps, wanted = shown.seen and shown.seen.step, shown.files.recipe["training.steps"]
     if steps is not None and steps < wanted:
         yield f"Training has not ended: step {steps:,} of {wanted:,}."

@@ -57,8 +57,8 @@ def _extremes(shown: Shown, result: Result, bits: np.ndarray) -> list[Block]:
         return [Words("The images of this result are not those of the recipe, so none of them are shown.")]
     order = np.argsort(bits)
     parts = {"fewest": order[:_FEW], "most": order[: -_FEW - 1 : -1]}
-    return [_picture(np.stack([test.pixels[int(result.arrays["index"][one])] for one in some]), test.levels, bits[some], words)
-            for words, some in parts.items()]  # fmt: skip
+    index = result.arrays["index"]
+    return [_picture(test.pixels[index[some]], test.levels, bits[some], words) for words, some in parts.items()]
 
 
 def _picture(pixels: np.ndarray, levels: int, bits: np.ndarray, words: str) -> Picture:

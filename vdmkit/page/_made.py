@@ -49,12 +49,13 @@ def commands(shown: Shown) -> list[Section]:
 def _commands(shown: Shown) -> Iterator[Command]:
     files = shown.files
     if files.metrics:
-        yield Command("Training, with the same numbers on the same machine, in another folder:",
-                      shown.command("run", str(files.path / "resolved.toml"), "--out", f"{files.path}-again"))  # fmt: skip
+        words = "Training, in another folder, with the same numbers on the same machine and versions:"
+        again = shown.command("run", str(files.path / "resolved.toml"), "--out", f"{files.path}-again")
+        yield Command(words, [*again, *_plugins(shown)])
     if facts := files.json("evaluation.json"):
         yield Command(f"{plus_minus(facts)} bits/dim (evaluation.json):", _at(shown, "evaluate", facts))
     for one in files.likelihoods:
-        overrides = [word for text in one.facts.get("overrides", ()) for word in ("--set", text)]
+        overrides = [word for text in one.arrays.get("overrides", ()) for word in ("--set", str(text))]
         yield Command(
             f"{plus_minus(one.facts)} bits/dim ({one.name}):", [*_at(shown, "likelihood", one.facts), *overrides]
         )
@@ -67,3 +68,9 @@ def _commands(shown: Shown) -> Iterator[Command]:
 
 def _at(shown: Shown, command: str, facts: dict[str, Any]) -> list[str]:
     return shown.command(command, "--ckpt", "RUN", "--checkpoint-step", str(facts["step"]))
+
+
+def _plugins(shown: Shown) -> list[str]:
+    """Returns the options for the plugin files that the run kept."""
+    kept = (shown.files.json("manifest.json") or {"plugins": {}})["plugins"]
+    return [word for name in kept for word in ("--plugin", str(shown.files.path / "plugins" / name))]

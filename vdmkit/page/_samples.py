@@ -11,7 +11,7 @@ from vdmkit.page._seen import Samples
 from vdmkit.page._shown import Shown
 from vdmkit.report import grid
 
-_WIDTH = 560  # CSS pixels of a row of images
+_WIDTH = 520  # CSS pixels of a row of images
 
 
 def samples(shown: Shown) -> list[Section]:
@@ -54,8 +54,8 @@ def _chain(found: Samples) -> Picture:
     gammas = ", ".join(f"{gamma:.2f}" for gamma, _, _ in found.chain)
     return _rows(
         rows,
-        f"Latents of one chain from noise to an image in a row, and below each the model's estimate of the image.",
-        f"The chain of the first sample: z above, the estimate of x below, both clipped to [-1, 1], at gamma = {gammas}.",
+        "Latents of one chain from noise to an image in a row, and below each the model's estimate of the image.",
+        f"The chain of the first sample: z above, x_hat(z) below, both clipped to [-1, 1], at gamma = {gammas}.",
     )
 
 
@@ -69,4 +69,4 @@ def _row(images: np.ndarray, levels: int) -> np.ndarray:
 def _rows(rows: list[np.ndarray], alt: str, caption: str) -> Picture:
     gap = np.full((4, *rows[0].shape[1:]), 255, np.uint8)
     picture = np.concatenate([part for row in rows for part in (row, gap)][:-1])
-    return Picture(picture, alt, caption, max(1.0, _WIDTH // picture.shape[1]))
+    return Picture(picture, alt, caption, _WIDTH / picture.shape[1])

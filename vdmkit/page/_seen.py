@@ -100,7 +100,7 @@ def _samples(model: DiffusionModel, recipe: Recipe, key: PRNGKeyArray, progress:
     config = build_sampling(recipe)
     count, steps = fit_into(model, config, SAMPLES, seconds=60 * recipe.sampling.minutes)
     config = replace(config, steps=steps)
-    gammas = np.asarray(config.gammas(model.schedule), np.float64)
+    gammas = np.asarray(config.gammas(model.schedule), np.float64).tolist()
     estimates = list[tuple[np.ndarray, np.ndarray]]()
 
     def keep(estimate: Estimate) -> None:

@@ -46,10 +46,10 @@ def _side_by_side(runs: Sequence[Shown]) -> Iterator[Block]:
 def _paired(runs: Sequence[Shown]) -> Iterator[Block]:
     rows = []
     for one, other in itertools.combinations(runs, 2):
-        found = [row for row in _rows_of_pair(one, other)]
+        found = list(_rows_of_pair(one, other))
         rows += found
         if not found:
-            words = f"{one.name} and {other.name} have no results of single images that compare. This measures the difference:"
+            words = f"{one.name} and {other.name} have no results of single images that compare. This measures both:"
             yield Command(words, one.command("compare", "RUN", str(other.files.path)))
     if rows:
         columns = ("first minus second", "bits/dim", "on these images", "on other images", "estimator")

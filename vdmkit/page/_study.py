@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _FILE = "schedule/schedule.json"
+_HIGHEST = 2.5  # times the bound in continuous time, on the linear axis
 
 
 def study(shown: Shown) -> list[Section]:
@@ -27,50 +28,59 @@ def study(shown: Shown) -> list[Section]:
         return section("Loss along gamma, and bounds of few steps", [asked])
     return [
         *section("Loss along gamma", _along_gamma(shown, found)),
-        *section("Bounds of few steps", [_steps(found), *_tables(found)]),
+        *section("Bounds of few steps", [*_steps(found), _table(found)]),
     ]
 
 
 def _along_gamma(shown: Shown, found: dict[str, Any]) -> list[Chart | Table]:
-    gamma, error, width = _loss(shown, found["curve"])
     own = next(row for row in found["variances"] if row["schedule"] == "this run's")
-    density = np.array(own["density"], float)
+    return [_chart_of_loss(shown, found), _chart_of_density(found["curve"]["gamma"], own), _variances(found, own)]
 
-    def draw_loss(axes: "Axes") -> None:
+
+def _chart_of_loss(shown: Shown, found: dict[str, Any]) -> Chart:
+    gamma, error, width = _loss(shown, found["curve"])
+
+    def draw(axes: "Axes") -> None:
         axes.errorbar(gamma, error, width, color=COLOURS[0], linewidth=1, marker="o", markersize=2.5)
         axes.set_ylim(bottom=0)
 
-    def draw_density(axes: "Axes") -> None:
+    top = gamma[np.argmax(error)]
+    ends = f"from gamma = {gamma[0]:.2f} to {gamma[-1]:.2f}"
+    return chart(
+        draw,
+        alt=f"Diffusion loss for each unit of gamma {ends}, with 95% errors; at most {error.max():.4f}, at {top:.2f}.",
+        caption=f"The diffusion loss at each noise level, with its 95% error over {found['images']:,} test images. "
+        "The area below it is the diffusion term.",
+        x="gamma = -log SNR",
+        y="bits/dim for a unit of gamma",
+    )
+
+
+def _chart_of_density(gamma: list[float], own: dict[str, Any]) -> Chart:
+    density = np.array(own["density"], float)
+
+    def draw(axes: "Axes") -> None:
         axes.fill_between(gamma, density, color=COLOURS[2], alpha=0.4)
         axes.plot(gamma, density, color=COLOURS[2])
         axes.set_ylim(0, 1.15 * np.nanmax(density))
 
-    top = gamma[np.argmax(error)]
-    variances = [
+    return chart(
+        draw,
+        alt=f"Density of the noise levels that are drawn, from {np.nanmin(density):.4f} to {np.nanmax(density):.4f}.",
+        caption="Where the schedule draws: the density of gamma for uniform t. The variance is least if it follows "
+        "the root of the loss's second moment.",
+        x="gamma = -log SNR",
+        y="density",
+    )
+
+
+def _variances(found: dict[str, Any], own: dict[str, Any]) -> Table:
+    rows = [
         (row["schedule"], f"{row['variance']:.4f}", f"{row['low']:.4f} to {row['high']:.4f}")
         for row in found["variances"]
     ]
-    return [
-        chart(
-            draw_loss,
-            alt=f"Diffusion loss for each unit of gamma, with 95% errors, from gamma = {gamma[0]:.2f} to {gamma[-1]:.2f}; "
-            f"it is largest, {error.max():.4f}, at {top:.2f}.",
-            caption=f"The diffusion loss at each noise level, with its 95% error over {found['images']:,} test images. The area "
-            "below it is the diffusion term.",
-            x="gamma = -log SNR",
-            y="bits/dim for a unit of gamma",
-        ),
-        chart(
-            draw_density,
-            alt=f"Density of the noise levels that the schedule draws, from {np.nanmin(density):.4f} to {np.nanmax(density):.4f}.",
-            caption="Where the schedule draws: the density of gamma for uniform t. The variance is least if it follows the "
-            "root of the second moment of the loss.",
-            x="gamma = -log SNR",
-            y="density",
-        ),
-        Table("Variance of the bound's estimate from one image, t and eps, (bits/dim)², for schedules with these ends",
-              ("schedule", "variance", "95% interval"), variances, frozenset({found["variances"].index(own)})),
-    ]  # fmt: skip
+    caption = "Variance of the bound's estimate from one image, t and eps, (bits/dim)², for schedules with these ends"
+    return Table(caption, ("schedule", "variance", "95% interval"), rows, frozenset({found["variances"].index(own)}))
 
 
 def _loss(shown: Shown, curve: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -82,50 +92,64 @@ def _loss(shown: Shown, curve: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, 
     return gamma, scale * error, 1.96 * scale * standard
 
 
-def _steps(found: dict[str, Any]) -> Chart:
-    lines = _by_line(found)
+def _steps(found: dict[str, Any]) -> list[Chart]:
+    continuous, lines = found["continuous"], _by_line(found)
+    kernels, grids = (list(dict.fromkeys(row[name] for row in found["steps"])) for name in ("kernel", "grid"))
 
-    def draw(axes: "Axes") -> None:
-        for number, (name, rows) in enumerate(lines.items()):
+    def plot(axes: "Axes", zero: float, *, named: bool) -> None:
+        for (kernel, grid), rows in lines.items():
             counts, bounds, widths = (np.array(column) for column in zip(*rows, strict=True))
-            style = {"color": COLOURS[number % len(COLOURS)], "linestyle": STYLES[number // 2 % len(STYLES)]}
-            axes.errorbar(counts, bounds, widths, label=name, linewidth=1.2, marker="o", markersize=2.5, **style)
-        axes.axhline(found["continuous"], linewidth=0.8, color=COLOURS[5], linestyle=":", label="continuous time")
+            style = {"color": COLOURS[kernels.index(kernel) % 6], "linestyle": STYLES[grids.index(grid) % 6]}
+            name = f"{kernel}, {grid}" if named else None
+            axes.errorbar(counts, bounds - zero, widths, label=name, linewidth=1.2, marker="o", markersize=2.5, **style)
+        axes.set_xscale("log")
 
-    told = "; ".join(f"{name}: {rows[-1][1]:.4f} at T = {rows[-1][0]}" for name, rows in lines.items())
-    caption = (
-        f"Bound of T steps by kernel and grid; continuous time {found['continuous']:.4f} ± {found['half_width']:.4f}."
-    )
-    return chart(
-        draw,
-        alt=f"Bounds against T. {told}.",
-        caption=caption,
-        x="steps T",
-        y="bits/dim",
-        height=1.6,
-        xscale="log",
-        yscale="log",
-    )
+    def draw_bounds(axes: "Axes") -> None:
+        plot(axes, 0.0, named=True)
+        axes.axhline(continuous, linewidth=0.8, color=COLOURS[5], label="continuous time")
+        axes.set_ylim(0.95 * continuous, _HIGHEST * continuous)
+
+    def draw_excess(axes: "Axes") -> None:
+        plot(axes, continuous, named=False)
+        above = [bpd - continuous for rows in lines.values() for _, bpd, _ in rows if bpd > continuous]
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=min(above, default=1.0) / 3)
+
+    told = "; ".join(f"{', '.join(line)}: {rows[-1][1]:.4f} at T = {rows[-1][0]}" for line, rows in lines.items())
+    about = f"continuous time {continuous:.4f} ± {found['half_width']:.4f}"
+    return [
+        chart(
+            draw_bounds,
+            alt=f"Bounds against T, {about}. {told}.",
+            caption=f"Bounds of T steps by kernel and grid; {about}. Bounds more than {_HIGHEST:g} times as high "
+            "are in the table only.",
+            x="steps T",
+            y="bits/dim",
+            height=1.5,
+        ),
+        chart(
+            draw_excess,
+            alt=f"The same minus the bound in continuous time, on logarithmic axes. {told}.",
+            caption="The same lines minus the bound in continuous time. What is not above it is in the table only.",
+            x="steps T",
+            y="bits/dim above continuous time",
+            height=1.1,
+        ),
+    ]
 
 
-def _by_line(found: dict[str, Any]) -> dict[str, list[tuple[int, float, float]]]:
-    lines: dict[str, list[tuple[int, float, float]]] = {}
+def _by_line(found: dict[str, Any]) -> dict[tuple[str, str], list[tuple[int, float, float]]]:
+    lines: dict[tuple[str, str], list[tuple[int, float, float]]] = {}
     for row in found["steps"]:
-        lines.setdefault(f"{row['kernel']}, {row['grid']}", []).append(
-            (len(row["gammas"]) - 1, row["bpd"], row["half_width"])
-        )
+        point = len(row["gammas"]) - 1, row["bpd"], row["half_width"]
+        lines.setdefault((row["kernel"], row["grid"]), []).append(point)
     return lines
 
 
-def _tables(found: dict[str, Any]) -> list[Table]:
+def _table(found: dict[str, Any]) -> Table:
     lines = _by_line(found)
     counts = sorted({count for rows in lines.values() for count, _, _ in rows})
-    cells = {name: {count: f"{bpd:.4f} ± {width:.4f}" for count, bpd, width in rows} for name, rows in lines.items()}
-    rows = [(name, *(of_line.get(count, "") for count in counts)) for name, of_line in cells.items()]
-    return [
-        Table(
-            "The same in numbers, bits/dim with the 95% Monte Carlo error",
-            ("kernel, grid", *(f"T = {count}" for count in counts)),
-            rows,
-        )
-    ]
+    cells = {line: {count: f"{bpd:.4f} ± {width:.4f}" for count, bpd, width in rows} for line, rows in lines.items()}
+    rows = [(*line, *(of_line.get(count, "") for count in counts)) for line, of_line in cells.items()]
+    columns = ("kernel", "grid", *(f"T = {count}" for count in counts))
+    return Table("Bounds of T steps, bits/dim with the 95% Monte Carlo error", columns, rows)

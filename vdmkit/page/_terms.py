@@ -44,16 +44,17 @@ def _bars(named: Sequence[Named], rows: Sequence[dict[str, Any]]) -> Block:
 
     def draw(axes: "Axes") -> None:
         names = dict.fromkeys(term for _, facts in named for term in facts["terms"])
-        for number, (name, facts) in enumerate(named):
+        for number, (_, facts) in enumerate(named):
             left = 0.0
             for term, colour in zip(names, COLOURS, strict=False):
                 value = facts["terms"].get(term, 0.0)
-                axes.barh(number, value, 0.6, left=left, color=colour, label=term if number == 0 else None)
+                words = f"{term} {value:.4f}" if len(named) == 1 else term
+                axes.barh(number, value, 0.6, left=left, color=colour, label=words if number == 0 else None)
                 left += value
-            axes.text(left, number, f" {facts['bpd']:.4f}", va="center")
+            _beside(axes, left, number, f"{facts['bpd']:.4f}")
         for number, row in enumerate(rows, len(named)):
             axes.barh(number, row["bpd"], 0.6, color="none", edgecolor=COLOURS[5], hatch="///")
-            axes.text(row["bpd"], number, f" {row['bpd']:.2f}", va="center")
+            _beside(axes, row["bpd"], number, f"{row['bpd']:.2f}")
         axes.set_yticks(range(len(labels)), labels)
         axes.invert_yaxis()
         axes.margins(x=0.15)
@@ -71,5 +72,9 @@ def _bars(named: Sequence[Named], rows: Sequence[dict[str, Any]]) -> Block:
         caption=f"Terms of the bound, bits/dim; error of the test set: {errors}." + " Hatched: published." * bool(rows),
         x="bits/dim",
         y="",
-        height=0.55 + 0.13 * len(labels),
+        height=0.5 + 0.1 * len(labels),
     )
+
+
+def _beside(axes: "Axes", x: float, y: float, text: str) -> None:
+    axes.annotate(text, (x, y), (4, 0), textcoords="offset points", va="center")

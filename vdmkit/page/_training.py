@@ -21,55 +21,60 @@ _WORDS = {
     "learning_rate": "learning rate",
 }
 _TOTALS = ("train/bpd", "train/loss")
+_TERMS = ("train/prior", "train/reconstruction", "train/diffusion")
+_FEW, _FAR = 20, 30
 
 
 def training(shown: Shown) -> list[Section]:
-    """Returns the section on training; an imported model that was not trained has none."""
+    """Returns the section on training; of an imported model that was not trained here it says how to train on."""
     if not shown.files.metrics:
+        recipe = str(shown.files.path / "resolved.toml")
         asked = Command(
-            "No step of training is logged here. This trains on:",
-            shown.command("run", f"{shown.files.path}/resolved.toml", "--out", "RUN"),
+            "No step of training is logged here. This trains on:", shown.command("run", recipe, "--out", "RUN")
         )
         return section("Training", [asked])
-    return section("Training", _charts(shown))
+    averaged = Command(
+        "The averaged parameters against the raw ones, on the same images with the same draws:",
+        shown.command("compare", "RUN", "RUN", "--second-set", "likelihood.weights=raw"),
+    )
+    return section("Training", [*_charts(shown), averaged])
 
 
 def _charts(shown: Shown) -> Iterator[Chart]:
     metrics = {name: curve for name, curve in shown.files.metrics.items() if name not in _INTERVAL}
-    totals = [name for name in metrics if name in _TOTALS or name.startswith("test/")]
-    parts = [name for name in metrics if name in {"train/prior", "train/reconstruction", "train/diffusion"}]
-    yield from _of(metrics, totals, "Training loss and test bound", "bits/dim")
-    yield from _of(metrics, parts, "Terms of the training bound", "bits/dim", yscale="log")
-    ends = [name for name in metrics if name.startswith("schedule/gamma_")]
-    yield from _of(metrics, ends, "Ends of the schedule", "gamma")
-    for name in metrics:
-        if name not in (*totals, *parts, *ends):
-            words = _WORDS.get(name, name)
-            yield from _of(metrics, [name], words[0].upper() + words[1:], words)
+    groups = {
+        "Training loss and test bound": [name for name in metrics if name in _TOTALS or name.startswith("test/")],
+        "Terms of the training loss": [name for name in metrics if name in _TERMS],
+        "Ends of the schedule": [name for name in metrics if name.startswith("schedule/gamma_")],
+    }
+    units = "bits/dim", "bits/dim", "gamma"
+    for (title, names), unit in zip(groups.items(), units, strict=True):
+        if names:
+            yield curves([(name, *metrics[name]) for name in names], title, unit)
+    grouped = {name for names in groups.values() for name in names}
+    for name in (name for name in metrics if name not in grouped):
+        words = _WORDS.get(name, name)
+        yield curves([(words, *metrics[name])], words[0].upper() + words[1:], words)
 
 
-def _of(metrics: dict, names: Sequence[str], title: str, y: str, **scales: str) -> Iterator[Chart]:
-    found = [(name, *metrics[name]) for name in names]
-    if found:
-        yield curves(found, title, y, **scales)
+def curves(found: Sequence[Curve], title: str, y: str) -> Chart:
+    """Returns a chart of curves over the steps of training; curves of few points have markers.
 
-
-def curves(found: Sequence[Curve], title: str, y: str, **scales: str) -> Chart:
-    """Returns a chart of curves over the steps of training; single points have a marker."""
+    The vertical axis is logarithmic if the values are positive and their means differ by a factor of 30 or more.
+    """
 
     def draw(axes: "Axes") -> None:
         for number, (name, steps, values) in enumerate(found):
             style = {"color": COLOURS[number % len(COLOURS)], "linestyle": STYLES[number % len(STYLES)]}
-            axes.plot(steps, values, label=name, marker="o" if len(steps) < 20 else "", markersize=3, **style)
+            axes.plot(steps, values, label=name, marker="o" if len(steps) < _FEW else "", markersize=3, **style)
+        means = [values.mean() for _, _, values in found]
+        if min(values.min() for _, _, values in found) > 0 and max(means) > _FAR * min(means):
+            axes.set_yscale("log")
 
-    told = [f"{name} from {values[0]:.4g} at step {steps[0]:,} to {values[-1]:.4g} at step {steps[-1]:,}"
-            for name, steps, values in found]  # fmt: skip
-    last = "; ".join(f"{name} ends at {values[-1]:.4g}" for name, _, values in found)
-    return chart(
-        draw,
-        alt=f"Curves over training steps: {'; '.join(told)}.",
-        caption=f"{title}. {last}.",
-        x="step",
-        y=y,
-        **scales,
-    )
+    told = [
+        f"{name} from {values[0]:.4g} at step {steps[0]:,} to {values[-1]:.4g} at step {steps[-1]:,}"
+        for name, steps, values in found
+    ]
+    ends = ", ".join(f"{name} {values[-1]:.4g}" if len(found) > 1 else f"{values[-1]:.4g}" for name, _, values in found)
+    alt, caption = f"Curves over training steps: {'; '.join(told)}.", f"{title}; at the end {ends}."
+    return chart(draw, alt=alt, caption=caption, x="step", y=y)

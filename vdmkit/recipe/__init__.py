@@ -5,7 +5,7 @@ from vdmkit.recipe._changed import changed_keys
 from vdmkit.recipe._document import Override
 from vdmkit.recipe._drawn import Drawn, drawn_by
 from vdmkit.recipe._dump import differences, dump, flat, leaves, one_line, resolved
-from vdmkit.recipe._given import as_overrides, as_text
+from vdmkit.recipe._given import as_overrides, as_text, overrides_between
 from vdmkit.recipe._keys import keys_called
 from vdmkit.recipe._load import load_for_run, load_recipe
 from vdmkit.recipe._names import find_recipe, recipe_summary, shipped_recipes
@@ -38,11 +38,12 @@ __all__ = [
     "dump",
     "find_recipe",
     "flat",
-    "leaves",
     "keys_called",
+    "leaves",
     "load_for_run",
     "load_recipe",
     "one_line",
+    "overrides_between",
     "recipe_summary",
     "resolved",
     "shipped_recipes",
