@@ -74,14 +74,9 @@ def compare_alike(first: Result, second: Result) -> bool:
     """Returns whether two results are trusted likelihoods of the same distinct images by the same estimator."""
     one, other = first.facts, second.facts
     same = all(one[key] == other[key] for key in ("sha256", "estimator", "label", "images", "levels"))
-    kept = bool(first.arrays) and bool(second.arrays) and one["images"] == one["distinct_images"]
-    return (
-        same
-        and kept
-        and one["trusted"]
-        and other["trusted"]
-        and np.array_equal(first.arrays["index"], second.arrays["index"])
-    )
+    trusted = all(facts["trusted"] and facts["images"] == facts["distinct_images"] for facts in (one, other))
+    kept = all("index" in result.arrays for result in (first, second))
+    return same and trusted and kept and np.array_equal(first.arrays["index"], second.arrays["index"])
 
 
 def difference(first: Result, second: Result, dimensions: int) -> Interval:

@@ -76,5 +76,5 @@ def _bars(named: Sequence[Named], rows: Sequence[dict[str, Any]]) -> Block:
     )
 
 
-def _beside(axes: "Axes", x: float, y: float, text: str) -> None:
+def _beside(axes: "Axes", x: float, y: int, text: str) -> None:
     axes.annotate(text, (x, y), (4, 0), textcoords="offset points", va="center")
