@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of the last audit."""
 
-import math
+from typing import Any
 
 from vdmkit.page._blocks import Command, Section, Table, Words, section
 from vdmkit.page._shown import Shown
@@ -19,12 +19,19 @@ def audit(shown: Shown) -> list[Section]:
     checks = found["checks"]
     failed = frozenset(number for number, check in enumerate(checks) if check["verdict"] == "fails")
     rows = [
-        (check["verdict"], check["claim"], _text(check["difference"], "+"), _text(check["half_width"]), _range(check))
+        (
+            check["verdict"],
+            check["claim"],
+            _text(check["difference"], "+"),
+            _text(check["half_width"]) if check["half_width"] != 0 else "exact",
+            _range(check),
+        )
         for check in checks
     ]
     passed = sum(check["verdict"] == "passes" for check in checks)
     arithmetic = f"{found['precision']}, matrix products {found['matmul_precision']}, {found['device']}"
-    summary = f"{passed} of {len(checks)} checks pass and {len(failed)} fail; of the others too little is known. "
+    rest = "; of the others too little is known" if passed + len(failed) < len(checks) else ""
+    summary = f"{passed} of {len(checks)} checks pass and {len(failed)} fail{rest}. "
     summary += f"Measured in {arithmetic}."
     columns = ("verdict", "claim", "difference", "95%", "allowed")
     return section(
@@ -33,14 +40,13 @@ def audit(shown: Shown) -> list[Section]:
     )
 
 
-def _range(check: dict) -> str:
+def _range(check: dict[str, Any]) -> str:
+    """Returns the allowed range; null stands for an end that is infinite."""
     low, high = (check[name] for name in ("low", "high"))
-    return f"{_text(-math.inf if low is None else low)} to {_text(math.inf if high is None else high)}"
+    if low is None or high is None:
+        return f"above {low:g}" if high is None else f"below {high:g}"
+    return f"{low + 0:g} to {high:g}"
 
 
 def _text(value: float | None, sign: str = "") -> str:
-    if value is None:
-        return "not finite"
-    if math.isinf(value):
-        return "∞" if value > 0 else "-∞"
-    return f"{value:{sign}.5f}"
+    return "not finite" if value is None else f"{value + 0:{sign}.5f}"

@@ -5,12 +5,11 @@ import base64
 import io
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from jaxtyping import UInt8
-from markupsafe import Markup
 from PIL import Image
 
 
@@ -63,7 +62,7 @@ class Chart:
     """An inline SVG, with what a reader who cannot see it is told, and a caption."""
 
     kind: ClassVar[str] = "chart"
-    svg: Markup
+    svg: str
     caption: str
 
 
@@ -105,10 +104,11 @@ Block = Words | Command | Number | Table | Chart | Picture | File
 
 @dataclass(frozen=True)
 class Section:
-    """A titled part of a page."""
+    """A titled part of a page; `printed` is false for one that is too long for paper."""
 
     title: str
-    blocks: Sequence[Block] = field(default_factory=tuple)
+    blocks: Sequence[Block]
+    printed: bool = True
 
     @property
     def groups(self) -> list[list[Block]]:
@@ -120,7 +120,7 @@ class Section:
         return found
 
 
-def section(title: str, blocks: Iterable[Block]) -> list[Section]:
+def section(title: str, blocks: Iterable[Block], *, printed: bool = True) -> list[Section]:
     """Returns a section in a list, which is empty if there are no blocks."""
     found = tuple(blocks)
-    return [Section(title, found)] if found else []
+    return [Section(title, found, printed)] if found else []

@@ -4,9 +4,8 @@
 import io
 import re
 from collections.abc import Callable
+from html import escape
 from typing import TYPE_CHECKING, Any
-
-from markupsafe import Markup, escape
 
 from vdmkit.page._blocks import Chart
 
@@ -73,16 +72,15 @@ def chart(draw: Callable[["Axes"], object], *, alt: str, caption: str, x: str, y
     return Chart(_inline(file.getvalue(), alt), caption)
 
 
-def _inline(svg: str, alt: str) -> Markup:
+def _inline(svg: str, alt: str) -> str:
     """Returns an SVG document as an element of the page, with alternative text; nothing in it is fetched."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(
-        r'<svg [^>]*viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{escape(alt)}">', svg
-    )
+    told = f'role="img" aria-label="{escape(alt)}"'
+    svg = re.sub(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', lambda of: f'<svg viewBox="{of[1]}" {told}>', svg)
     used = {*re.findall(r'xlink:href="#([^"]+)"', svg), *re.findall(r"url\(#([^)]+)\)", svg)}
     svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
     svg = svg.replace("xlink:href", "href")
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, variable)
-    return Markup(re.sub(r"\n\s*", "\n", svg))
+    return re.sub(r"\n\s*", "\n", svg)

@@ -15,7 +15,7 @@ def numbers(shown: Shown) -> list[Section]:
     if shown.files.metrics_text:
         found.append(File("metrics.jsonl", shown.files.metrics_text))
     about = Words("The files of the run folder from which this page was made, in full; numbers above are rounded.")
-    return section("All numbers", [about, *found] if found else [])
+    return section("All numbers", [about, *found] if found else [], printed=False)
 
 
 def holds_number(text: str) -> bool:

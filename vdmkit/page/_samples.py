@@ -42,10 +42,11 @@ def _beside_nearest(found: Samples, levels: int) -> Picture:
     rows = [_row(found.images, levels), _row(found.nearest, levels)]
     unit = "levels" if levels else "units of data"
     distances = ", ".join(f"{one:.3g}" for one in found.distance)
+    among = "training image" if found.every == 1 else f"of one in {found.every} training images"
     return _rows(
         rows,
-        f"{len(found.images)} samples in a row, and below each the training image nearest to it.",
-        f"Samples, and below each the nearest training image; root mean square differences in {unit}: {distances}.",
+        f"{len(found.images)} samples in a row, and below each the nearest {among}.",
+        f"Samples, and below each the nearest {among}; root mean square differences in {unit}: {distances}.",
     )
 
 

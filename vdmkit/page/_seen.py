@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray, Real
 
 from vdmkit.assembly import build_sampling
-from vdmkit.data import Images, Split
+from vdmkit.data import Images, Split, select
 from vdmkit.errors import VdmkitError
 from vdmkit.estimate import Estimate
 from vdmkit.model import DiffusionModel
@@ -22,6 +22,7 @@ from vdmkit.sampling import draw_samples, fit_into
 
 SAMPLES = 8
 _POINTS, _SHOWN = 201, 8  # of the schedule; of the chain
+_COMPARED = 100_000  # training images
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Samples:
     """A few samples, the training images nearest to them, and the chain that leads to the first.
 
     `chain` holds gamma, z and x_hat at some of its steps; `distance` is the root mean square difference in levels.
+    One in `every` training images was compared.
     """
 
     images: Real[np.ndarray, "n h w c"]
@@ -36,6 +38,7 @@ class Samples:
     how: str
     nearest: Real[np.ndarray, "n h w c"] | None = None
     distance: Float[np.ndarray, " n"] | None = None
+    every: int = 1
 
 
 @dataclass(frozen=True)
@@ -120,5 +123,8 @@ def _latent(model: DiffusionModel, gamma: float, x_hat: np.ndarray, eps_hat: np.
 
 
 def _beside(samples: Samples, train: Images) -> Samples:
-    index, distance = nearest(samples.images, train.pixels)
-    return replace(samples, nearest=np.stack([train.pixels[int(one)] for one in index]), distance=distance)
+    """Adds the nearest training images; of very many, evenly spaced ones are compared."""
+    every = -(-len(train.pixels) // _COMPARED)
+    some = select(train.pixels, np.arange(0, len(train.pixels), every))
+    index, distance = nearest(samples.images, some)
+    return replace(samples, nearest=some[index], distance=distance, every=every)

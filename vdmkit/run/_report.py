@@ -2,13 +2,17 @@
 """The report of runs as a page."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from vdmkit.data import Images, Split
 from vdmkit.errors import VdmkitError
 from vdmkit.page import Page, RunFiles, Seen, Shown, look, page, read_files
 from vdmkit.progress import Progress
+from vdmkit.run._evaluate import load_test, load_train
 from vdmkit.run._load import Run, load_run
+
+_LOADS: dict[Split, Callable[[Run], Images]] = {"train": load_train, "test": load_test}
 
 
 def report_runs(paths: Sequence[str | os.PathLike[str]], progress: Progress = None) -> Page:
@@ -30,4 +34,4 @@ def _shown(files: RunFiles, progress: Progress) -> Shown:
 
 def _seen(run: Run, progress: Progress) -> Seen:
     model = run.weighted(run.recipe.evaluation.weights)
-    return look(model, run.recipe, run.data, step=run.step, key=run.key, progress=progress)
+    return look(model, run.recipe, lambda split: _LOADS[split](run), step=run.step, key=run.key, progress=progress)
