@@ -59,7 +59,7 @@ def _paired(runs: Sequence[Shown]) -> Iterator[Block]:
 def _rows_of_pair(one: Shown, other: Shown) -> Iterator[list[str]]:
     for first, second in itertools.product(one.files.likelihoods, other.files.likelihoods):
         if compare_alike(first, second):
-            found = difference(first, second, math.prod(one.files.json("manifest.json")["shape"]))
+            found = difference(first, second, one.files.dimensions)
             on_these = found.half_width_monte_carlo + found.half_width_solver
             yield [
                 f"{one.name} - {other.name}",
