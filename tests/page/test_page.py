@@ -20,7 +20,7 @@ from vdmkit.page._headline import reasons_not_to_trust
 from vdmkit.page._made import commands
 from vdmkit.page._several import compare_alike, difference, several
 
-_VOID = {"meta", "link", "img", "br"}
+_VOID = {"meta", "link", "img", "br", "wbr"}
 
 
 class Read(HTMLParser):
@@ -86,6 +86,7 @@ def test_nothing_is_fetched_and_nothing_is_executed(read):
     assert "@import" not in read.text
     assert "url(" not in read.text
     assert "<script>alert(1)</script>" in read.text  # as text
+    assert "wbr" not in read.text
 
 
 def test_the_elements_are_balanced_and_ids_unique(read):
