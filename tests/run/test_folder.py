@@ -210,6 +210,12 @@ def test_a_manifest_is_read_as_it_was_written(folder):
     assert folder.provenance() == Provenance((8, 8, 1), 17, None, {}, None, [], {}, 3, "")
 
 
+def test_advice_on_a_missing_manifest_can_be_pasted(tmp_path):
+    """A path with blanks would be advised as several words."""
+    with pytest.raises(CheckpointError, match=r"manifest\.json: no such file.* with --out '.*/my run': that goes on"):
+        RunFolder(tmp_path / "my run").provenance()
+
+
 def test_what_is_no_run_is_not_loaded(folder, recipe):
     """A mistyped --ckpt would end in a traceback."""
     with pytest.raises(CheckpointError, match=r"run: no such folder\."):
