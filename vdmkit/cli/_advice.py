@@ -52,7 +52,9 @@ def advising() -> Iterator[None]:
             error.message = f"{found[0]}. It is a key of the recipe: --set {override}{others}"
             error.possibilities = None
         elif run := _run_without_option(error):
-            raise _UsageError(f"Missing option '--ckpt'. Did you mean --ckpt {shlex.quote(run)}?", ctx=error.ctx) from None
+            raise _UsageError(
+                f"Missing option '--ckpt'. Did you mean --ckpt {shlex.quote(run)}?", ctx=error.ctx
+            ) from None
         raise
 
 
