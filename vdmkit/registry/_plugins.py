@@ -15,6 +15,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 from vdmkit.errors import PluginWarning, RegistryError, in_one_line, place_of
+from vdmkit.foreign import MAX_PLUGIN, TooMuch, read_at_most
 from vdmkit.paths import not_a_file
 from vdmkit.registry._component import Component
 from vdmkit.registry._kinds import collecting, in_front, load_builtins, registering_as, registry
@@ -162,7 +163,10 @@ def _source_of(path: Path) -> bytes:
         raise RegistryError(f"--plugin {path}: {reason}. Give a Python file that registers components.")
     if path.suffix != ".py":
         raise RegistryError(f"--plugin {path} does not load: the name of a Python file ends in .py.")
-    return path.read_bytes()
+    try:
+        return read_at_most(path, MAX_PLUGIN)
+    except TooMuch as error:
+        raise RegistryError(f"--plugin {path} does not load: {error}.") from error
 
 
 def _components_of(path: Path, source: bytes) -> list[Component]:
