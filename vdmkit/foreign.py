@@ -5,6 +5,7 @@ A genuine file is far below its limit. Beyond it, `TooMuch` is raised before mem
 words behind the name of the file. `vdmkit.importers` and files `.vdmz` check more, which depends on their formats.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,10 @@ def check_at_most(limit: int, found: int, what: str) -> None:
 
 def read_at_most(path: Path, limit: int) -> bytes:
     """Returns the contents of a file. Raises TooMuch if it is larger, as a sparse file may be."""
-    check_at_most(limit, path.stat().st_size, "bytes")
     with path.open("rb") as file:
-        data = file.read(limit + 1)
-    check_at_most(limit, len(data), "bytes")
-    return data
+        size = os.fstat(file.fileno()).st_size
+        check_at_most(limit, size, "bytes")
+        return file.read(size)  # not `limit`: Python takes the memory before it reads
 
 
 class Metered:

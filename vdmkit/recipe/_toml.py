@@ -11,7 +11,7 @@ _LEVELS = "levels of tables within tables"
 
 
 def read_toml(path: Path) -> str:
-    """Returns the text of a file. Raises TooMuch if it is no file of a recipe's size, UnicodeDecodeError or OSError."""
+    """Returns the text of a file. Raises TooMuch if it is larger than a recipe, UnicodeDecodeError or OSError."""
     return read_at_most(path, MAX_RECIPE).decode().replace("\r\n", "\n")
 
 
