@@ -139,16 +139,23 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock(descriptor)
             yield
-        except BlockingIOError:
-            raise CheckpointError(
-                f"{self.path}: another vdmkit is training here. Wait for it, or choose another --out."
-            ) from None
         finally:
             os.close(descriptor)
             if made and not any(self.path.iterdir()):
                 self.path.rmdir()  # refused before anything was written
+
+    def _lock(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CheckpointError(
+                f"{self.path}: another vdmkit is writing this run. Wait for it, or choose another --out."
+            ) from None
+        except OSError as error:  # NFS, for example, locks no folders
+            note = f"{self.path}: this file system has no locks ({error.strerror}). Start no other vdmkit on this run."
+            print(note, file=sys.stderr)
 
 
 def _check_unchanged(path: Path, sha256: str, advice: str) -> None:
