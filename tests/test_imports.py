@@ -15,6 +15,7 @@ PACKAGE = Path(vdmkit.__file__).parent
 ROOMS = [
     "errors",
     "paths",
+    "foreign",
     "files",
     "limits",
     "arguments",

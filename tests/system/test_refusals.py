@@ -27,7 +27,7 @@ def test_two_processes_in_one_folder(processes, tiny):
     assert first.stdout.readline() == "waiting\n"
     second = processes("run", tiny, "--out", "run")
     assert second.code == 1
-    assert second.err == "run: another vdmkit is training here. Wait for it, or choose another --out.\n"
+    assert second.err == "run: another vdmkit is writing this run. Wait for it, or choose another --out.\n"
     first.send_signal(signal.SIGTERM)
     _, err = first.communicate()
     assert (first.returncode, err.splitlines()[-1][:17]) == (3, "Stopped at step 5")
