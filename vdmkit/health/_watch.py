@@ -74,6 +74,7 @@ class Watch:
         self._held_out: dict[str, list[tuple[int, float]]] = {}
         for line in history:
             self._take(line["step"], line)
+        self._last = step  # an imported model begins at a later one than 0
         write_findings(path, self.findings)
 
     def begin(self, step: int) -> list[Finding]:

@@ -96,7 +96,7 @@ def means(
     ]
     if bad:
         offset, name = min(bad, key=lambda found: found[0])
-        step, (count, row, gamma) = first_step + offset, (values[offset] for values in faults)
+        step, (count, row, gamma) = first_step + offset, (float(values[offset]) for values in faults)
         where = _where(int(count), image_of(step, int(row)) if image_of else int(row), gamma)
         raise NonFiniteError(f"training stopped: the {name} term was not finite at step {step}{where}.")
     untrained = {"untrained": float(joined["bpd"][0])} if first_step == 1 else {}
