@@ -9,9 +9,10 @@ import pytest
 from vdmkit.health import read_findings
 from vdmkit.report import read_metrics
 
-SHORT = ("--set", "data={name='digits'}", "--set", "training.steps=120", "--set", "training.batch_size=32")
-SHORT += ("--set", "training.log_every=40", "--set", "training.checkpoint_every=60", "--set", "training.ema_warmup=true")
+SHORT = ("--set", "training.steps=120", "--set", "training.batch_size=32", "--set", "training.ema_warmup=true")
+SHORT += ("--set", "training.log_every=40", "--set", "training.checkpoint_every=60")
 FIXED = ("--set", "model.schedule.name=fixed_linear")
+SLOW_AVERAGE = ("--set", "training.ema=0.99999")
 RATE = ("--set", "optimizer.learning_rate=10.0")
 
 
@@ -36,22 +37,40 @@ PLANTED = {
     "gamma_min": ("levels", "with gamma_min = -3 its noise is 1.9", ("--set", "model.schedule.gamma_min=-3.0")),
     "gamma_min, fixed": ("levels", "gamma_min = -3", (*FIXED, "--set", "model.schedule.gamma_min=-3.0")),
     "gamma_max": ("prior", "with gamma_max = 0 the prior term", ("--set", "model.schedule.gamma_max=0.0")),
-    "average": ("average", "will be 100% those of the untrained model", ("--set", "training.ema=0.99999")),
+    "average": (
+        "average",
+        "will be 100% those of the untrained",
+        ("--set", "training.ema_warmup=false", *SLOW_AVERAGE),
+    ),
 }
 
 
-@pytest.mark.costly
-@pytest.mark.parametrize("trouble", PLANTED)
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        pytest.param("rate", marks=pytest.mark.costly),
+        *(pytest.param(trouble, marks=pytest.mark.slow) for trouble in PLANTED if trouble != "rate"),
+    ],
+)
 def test_a_trouble_gives_its_one_warning(program, tiny, trouble):
     """A training that cannot succeed would go on for hours, or one cause be reported as many."""
     sign, words, settings = PLANTED[trouble]
-    settings = (*settings, "--set", "training.ema_warmup=false") if sign == "average" else settings
-    result = program("run", tiny, "--out", "run", *SHORT, *settings)
-    (line,) = warnings(result.err)
+    run = ("run", tiny, "--out", "run", *SHORT, *settings)
+    (line,) = warnings(program(*run).err)
     assert words in line
     (found,) = read_findings(program.cwd / "run" / "health.json")
     assert (found.sign, line) == (sign, f"warning: step {found.step:,}: {found.message}")
     steps, values = read_metrics(program.cwd / "run")[f"health/{sign}"]
     assert (steps.tolist(), values.tolist()) == ([found.step], [1.0])
-    again = program("run", tiny, "--out", "run", *SHORT, *settings, "--set", "training.steps=160")
-    assert (again.code, warnings(again.err)) == (0, [])
+    again = program(*run, "--set", "training.steps=130")
+    assert (again.code, warnings(again.err)) == (0, []), again.err
+
+
+def test_labels_that_are_missing_are_refused(program, tiny):
+    """A network would be trained on labels that nobody gave it."""
+    network = "model.network={name='labelled', network={name='tiny'}}"
+    refused = program("run", tiny, "--out", "run", "--set", network)
+    assert (refused.code, refused.out) == (1, "")
+    (line,) = refused.err.splitlines()
+    assert line.startswith("network 'labelled' is told labels, and noise has none. Choose data with labels")
+    assert not (program.cwd / "run").exists()

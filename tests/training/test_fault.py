@@ -11,7 +11,7 @@ from vdmkit.errors import NonFiniteError
 from vdmkit.noise import LearnedLinear
 from vdmkit.objective import Bound, NoiseLevel
 from vdmkit.training import means
-from vdmkit.training._fault import fault
+from vdmkit.training._fault import FAULT, fault
 
 FINE = np.ones(4)
 NAN_OF_2 = np.array([1, 1, np.nan, 1])
@@ -32,7 +32,7 @@ def test_the_first_image_with_a_term_that_is_not_finite(prior, reconstruction, d
     gammas = jnp.asarray([-2.0, -1.0, 0.5, 3.0])
     noise, schedule = NoiseLevel(gammas, gammas, gammas), LearnedLinear(gamma_min=-8.0, gamma_max=5.0)
     found = jax.jit(fault)(Bound(prior, reconstruction, diffusion), noise, schedule)
-    assert [float(value) for value in found.values()] == list(expected)
+    assert [float(found[name]) for name in FAULT] == list(expected)
 
 
 def test_a_batch_without_fault(tiny_model):
@@ -45,9 +45,7 @@ def test_an_image_has_the_number_by_which_its_batch_has_it(tiny_images):
     """The user would look at another image than the one that broke the training."""
     source = BatchSource(tiny_images, (), 5, 3, 0, 1)
     for step in (0, 2, 7):  # 12 images: the third batch holds the end of an epoch
-        numbers = [
-            image_numbers(step, slice(row, row + 1), batch_size=5, count=12, seed=3)[0] for row in range(5)
-        ]
+        numbers = [image_numbers(step, slice(row, row + 1), batch_size=5, count=12, seed=3)[0] for row in range(5)]
         np.testing.assert_array_equal(tiny_images.pixels[numbers], source[step]["image"])
 
 

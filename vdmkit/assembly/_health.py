@@ -2,6 +2,7 @@
 """What the health signs of a training depend on beside its metrics."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -17,7 +18,8 @@ _IMAGES = 1000  # for the mean square of their values, which enters the prior te
 def health_facts(recipe: Recipe, model: DiffusionModel, train: Images) -> Facts:
     """Returns the facts of a training of this recipe, whatever the parameters of its model."""
     settings, schedule = recipe.training, model.schedule
-    x = np.asarray(model.observation.encode(jnp.asarray(train.pixels[:_IMAGES])))
+    images = jnp.asarray(train.pixels[np.arange(min(len(train.pixels), _IMAGES))])
+    x = np.asarray(jax.vmap(model.observation.encode)(images))
     return Facts(
         steps=settings.steps,
         batch_size=settings.batch_size,

@@ -73,7 +73,7 @@ class Watch:
         self._untrained, self._last = math.inf, 0
         self._held_out: dict[str, list[tuple[int, float]]] = {}
         for line in history:
-            self._take(line["step"], line)
+            self._take(line["step"], {name: value for name, value in line.items() if name != "step"})
         self._last = step  # an imported model begins at a later one than 0
         write_findings(path, self.findings)
 
