@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from vdmkit.health import read_findings
+from vdmkit.health import read_troubles
 from vdmkit.report import read_metrics
 
 SHORT = ("--set", "training.steps=120", "--set", "training.batch_size=32", "--set", "training.ema_warmup=true")
@@ -58,7 +58,7 @@ def test_a_trouble_gives_its_one_warning(program, tiny, trouble):
     run = ("run", tiny, "--out", "run", *SHORT, *settings)
     (line,) = warnings(program(*run).err)
     assert words in line
-    (found,) = read_findings(program.cwd / "run" / "health.json")
+    (found,) = read_troubles(program.cwd / "run" / "health.json")
     assert (found.sign, line) == (sign, f"warning: step {found.step:,}: {found.message}")
     steps, values = read_metrics(program.cwd / "run")[f"health/{sign}"]
     assert (steps.tolist(), values.tolist()) == ([found.step], [1.0])

@@ -5,15 +5,15 @@ A sign is a function of numbers, which returns a message, or None. It does not s
 """
 
 from vdmkit.health._average import average_behind_raw, initial_share, slow_average
-from vdmkit.health._finding import Finding, read_findings
 from vdmkit.health._generalisation import held_out_rises, labels_untold
 from vdmkit.health._schedule import crossed_ends, open_levels, prior_bpd, short_of_noise
+from vdmkit.health._trouble import Trouble, read_troubles
 from vdmkit.health._updates import Window, gradient_jumps, loss_jumps, nothing_learned
 from vdmkit.health._watch import Facts, Watch
 
 __all__ = [
     "Facts",
-    "Finding",
+    "Trouble",
     "Watch",
     "Window",
     "average_behind_raw",
@@ -26,7 +26,7 @@ __all__ = [
     "nothing_learned",
     "open_levels",
     "prior_bpd",
-    "read_findings",
+    "read_troubles",
     "short_of_noise",
     "slow_average",
 ]

@@ -2,7 +2,7 @@
 """Signs in the loss and the gradient of training, whose means are taken over windows of at least 50 updates.
 
 A batch's loss scatters by tens of percent, and its gradient by a factor of a few; means over 50 do so seven times less.
-A gradient that is clipped at every update is no sign: Adam does not depend on the size of gradients.
+Clipping at every update is not looked for: Adam's updates do not depend on the size of gradients.
 """
 
 import math
@@ -61,7 +61,7 @@ def gradient_jumps(windows: Sequence[Window]) -> str | None:
 
 
 def nothing_learned(window: Window, levels: int, steps: int) -> str | None:
-    """Says that the bound is no better than giving every level the same probability, log2 of their number.
+    """Says that the bound is as bad as giving every level the same probability, log2 of their number.
 
     It is judged in the second half of a training, and after `FEWEST_TO_LEARN` updates: predictions of the noise begin
     far above it. Within 2% counts as no better, since a collapsed schedule comes that close.

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vdmkit.health._average import average_behind_raw, initial_share, slow_average
-from vdmkit.health._finding import Finding, read_findings, write_findings
 from vdmkit.health._generalisation import held_out_rises, labels_untold
 from vdmkit.health._schedule import crossed_ends, open_levels, short_of_noise
+from vdmkit.health._trouble import Trouble, read_troubles, write_troubles
 from vdmkit.health._updates import UPDATES_OF_WINDOW, Window, gradient_jumps, loss_jumps, nothing_learned
 
 FEWEST_UPDATES = 20
@@ -67,7 +67,7 @@ class Watch:
             history: Lines of metrics up to `step`, which were looked at before.
         """
         self.facts, self._path = facts, path
-        self.findings = [finding for finding in read_findings(path) if finding.step <= step]
+        self.findings = [finding for finding in read_troubles(path) if finding.step <= step]
         self._windows: list[Window] = []
         self._open: list[tuple[int, float, float]] = []  # updates, loss and gradient of lines not yet in a window
         self._untrained, self._last = math.inf, 0
@@ -75,9 +75,9 @@ class Watch:
         for line in history:
             self._take(line["step"], {name: value for name, value in line.items() if name != "step"})
         self._last = step  # an imported model begins at a later one than 0
-        write_findings(path, self.findings)
+        write_troubles(path, self.findings)
 
-    def begin(self, step: int) -> list[Finding]:
+    def begin(self, step: int) -> list[Trouble]:
         """Returns what the settings show, before the first update."""
         facts = self.facts
         found = [("prior", short_of_noise(facts.gamma_max, facts.mean_square)), ("labels", labels_untold(facts.told))]
@@ -87,15 +87,15 @@ class Watch:
             found.append(("average", slow_average(facts.ema, facts.ema_warmup, facts.steps)))
         return self._new(iter(found), step)
 
-    def see(self, step: int, values: Mapping[str, float]) -> list[Finding]:
+    def see(self, step: int, values: Mapping[str, float]) -> list[Trouble]:
         """Returns what a line of metrics shows that was not found before."""
         grown = self._take(step, values)
         return [] if step < FEWEST_UPDATES else self._new(self._signs(step, values, grown), step)
 
     def stopped(self, step: int, reason: str) -> None:
         """Keeps the reason why a number that is not finite ended the training; the error itself is what users see."""
-        self.findings.append(Finding("not_finite", step, reason))
-        write_findings(self._path, self.findings)
+        self.findings.append(Trouble("not_finite", step, reason))
+        write_troubles(self._path, self.findings)
 
     def _signs(self, step: int, values: Mapping[str, float], grown: bool) -> Signs:
         facts = self.facts
@@ -114,15 +114,15 @@ class Watch:
             difference = values["test/ema_minus_raw"], values["test/ema_minus_raw_half_width"]
             yield "average", average_behind_raw(*difference, step, facts.steps, facts.share(step))
 
-    def _new(self, signs: Signs, step: int) -> list[Finding]:
+    def _new(self, signs: Signs, step: int) -> list[Trouble]:
         new = []
         for sign, message in signs:
             known = {finding.sign for finding in self.findings}
             if message and sign not in known and not known & _UNSTABLE:
-                new.append(Finding(sign, step, message))
+                new.append(Trouble(sign, step, message))
                 self.findings.append(new[-1])
         if new:
-            write_findings(self._path, self.findings)
+            write_troubles(self._path, self.findings)
         return new
 
     def _take(self, step: int, values: Mapping[str, float]) -> bool:

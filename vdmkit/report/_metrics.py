@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from vdmkit.files import write_text, writing
-from vdmkit.health import Facts, Finding, Watch
+from vdmkit.health import Facts, Trouble, Watch
 from vdmkit.report._events import EventFile
 
 
@@ -38,7 +38,7 @@ class MetricLog:
             self._write(step, line, values)
             self._tell(self.watch.see(step, values) if self.watch else [])
 
-    def _tell(self, findings: list[Finding]) -> None:
+    def _tell(self, findings: list[Trouble]) -> None:
         for found in findings:
             self._say(f"warning: step {found.step:,}: {found.message}")
             values = {f"health/{found.sign}": 1.0}

@@ -10,7 +10,7 @@ from vdmkit.files import read_json, write_json
 
 
 @dataclass(frozen=True)
-class Finding:
+class Trouble:
     """A sign of trouble, the step at which it was found, and one line that says what was found and what to do."""
 
     sign: str
@@ -18,7 +18,7 @@ class Finding:
     message: str
 
 
-def read_findings(path: Path) -> list[Finding]:
+def read_troubles(path: Path) -> list[Trouble]:
     """Returns the findings of a run from its health.json, in the order in which they were made; none without the file.
 
     Raises:
@@ -27,11 +27,11 @@ def read_findings(path: Path) -> list[Finding]:
     if not path.is_file():
         return []
     try:
-        return read_json(path, dict[str, list[Finding]]).get("findings", [])
+        return read_json(path, dict[str, list[Trouble]]).get("findings", [])
     except ValueError as error:
         raise CheckpointError(f"{path}: damaged ({error}). Delete it: training looks for signs again.") from error
 
 
-def write_findings(path: Path, findings: Sequence[Finding]) -> None:
+def write_troubles(path: Path, findings: Sequence[Trouble]) -> None:
     """Writes health.json; an empty list says that the training was watched and that nothing was found."""
     write_json(path, {"findings": [asdict(finding) for finding in findings]})
