@@ -172,5 +172,5 @@ def test_held_out_images_that_part_from_training(held_out, losses, found):
 
 def test_labels_of_training_alone():
     """The bound of images without labels would be reported of a network that never saw one."""
-    assert "network song_unet is told the label of every training image" in (labels_untold("song_unet") or "")
+    assert "network adm_unet is told the label of every training image" in (labels_untold("adm_unet") or "")
     assert labels_untold(None) is None

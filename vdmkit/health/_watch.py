@@ -67,7 +67,7 @@ class Watch:
             history: Lines of metrics up to `step`, which were looked at before.
         """
         self.facts, self._path = facts, path
-        self.findings = [finding for finding in read_troubles(path) if finding.step <= step]
+        self.troubles = [finding for finding in read_troubles(path) if finding.step <= step]
         self._windows: list[Window] = []
         self._open: list[tuple[int, float, float]] = []  # updates, loss and gradient of lines not yet in a window
         self._untrained, self._last = math.inf, 0
@@ -75,7 +75,7 @@ class Watch:
         for line in history:
             self._take(line["step"], {name: value for name, value in line.items() if name != "step"})
         self._last = step  # an imported model begins at a later one than 0
-        write_troubles(path, self.findings)
+        write_troubles(path, self.troubles)
 
     def begin(self, step: int) -> list[Trouble]:
         """Returns what the settings show, before the first update."""
@@ -94,8 +94,8 @@ class Watch:
 
     def stopped(self, step: int, reason: str) -> None:
         """Keeps the reason why a number that is not finite ended the training; the error itself is what users see."""
-        self.findings.append(Trouble("not_finite", step, reason))
-        write_troubles(self._path, self.findings)
+        self.troubles.append(Trouble("not_finite", step, reason))
+        write_troubles(self._path, self.troubles)
 
     def _signs(self, step: int, values: Mapping[str, float], grown: bool) -> Signs:
         facts = self.facts
@@ -117,12 +117,12 @@ class Watch:
     def _new(self, signs: Signs, step: int) -> list[Trouble]:
         new = []
         for sign, message in signs:
-            known = {finding.sign for finding in self.findings}
+            known = {finding.sign for finding in self.troubles}
             if message and sign not in known and not known & _UNSTABLE:
                 new.append(Trouble(sign, step, message))
-                self.findings.append(new[-1])
+                self.troubles.append(new[-1])
         if new:
-            write_troubles(self._path, self.findings)
+            write_troubles(self._path, self.troubles)
         return new
 
     def _take(self, step: int, values: Mapping[str, float]) -> bool:
