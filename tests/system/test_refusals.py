@@ -2,6 +2,7 @@
 """What a run folder refuses, and what stops a run: one clear message, and nothing is lost."""
 
 import json
+import re
 import shutil
 import signal
 
@@ -101,7 +102,11 @@ def test_a_loss_that_is_not_finite(program, tiny, steep):
     result = program("run", tiny, "--out", "run", *diverges, "--set", "training.checkpoint_every=1")
     assert (result.code, result.out) == (1, "")
     last = result.err.splitlines()[-1]
-    assert last.startswith("training stopped: the diffusion term was not finite at step 3.")
+    where = r"step 3, in training image \d+ and 7 others of the batch, at gamma = \S+\."
+    assert re.match(f"training stopped: the diffusion term was not finite at {where}", last)
+    (found,) = json.loads((program.cwd / "run" / "health.json").read_text())["findings"]
+    assert (found["sign"], found["step"]) == ("not_finite", 3)
+    assert last.startswith(found["message"])
     assert "The last good checkpoint is that of step 2, in run/checkpoints." in last
     assert "learning_rate" in last
     assert steps_in(program.cwd / "run" / "checkpoints") == [1, 2]

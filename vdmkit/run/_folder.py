@@ -43,6 +43,7 @@ class RunFolder:
     unfinished_likelihood = _Name("likelihood.unfinished")  # finished batches of an interrupted one
     schedule = _Name("schedule")  # results of the last study of schedules
     unfinished_schedule = _Name("schedule.unfinished")  # measurements of an interrupted study
+    health = _Name("health.json")  # signs of trouble that training showed
     samples = _Name("samples.png")  # of the trained model, beside real images
     plugins = _Name("plugins")  # copies of the plugin files that the run was started with
     trained_on = _Name("trained_on.npy")  # a hash and a sketch of every training image

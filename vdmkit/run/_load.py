@@ -21,8 +21,8 @@ from vdmkit.model import DiffusionModel
 from vdmkit.paths import not_a_folder
 from vdmkit.recipe import Recipe, differences, load_recipe
 from vdmkit.registry import allow, plugin_sources
+from vdmkit.report import read_metrics
 from vdmkit.run._folder import RunFolder
-from vdmkit.run._metrics import read_metrics
 from vdmkit.run._provenance import Provenance
 from vdmkit.training import TrainState
 
