@@ -42,6 +42,7 @@ ROOMS += [
     "checkpoint",
     "importers",
     "report",
+    "page",
     "testing",
 ]
 ROOMS += ["run", "cli"]

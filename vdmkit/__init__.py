@@ -56,7 +56,19 @@ _ROOMS = {
     "noise",
     "observation",
 }
-_ROOMS |= {"optimizer", "quality", "randomness", "recipe", "report", "study", "testing", "training", "typing", *_FROM}
+_ROOMS |= {
+    "optimizer",
+    "page",
+    "quality",
+    "randomness",
+    "recipe",
+    "report",
+    "study",
+    "testing",
+    "training",
+    "typing",
+    *_FROM,
+}
 
 
 def __getattr__(name: str) -> Any:

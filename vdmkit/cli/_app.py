@@ -29,6 +29,7 @@ from vdmkit.cli._likelihood import likelihood
 from vdmkit.cli._list import list_components
 from vdmkit.cli._new_plugin import new_plugin
 from vdmkit.cli._quality import quality
+from vdmkit.cli._report import report
 from vdmkit.cli._run import run
 from vdmkit.cli._sample import sample
 from vdmkit.cli._stoppable import stoppable
@@ -56,6 +57,7 @@ app.command()(stoppable(distributed(sample), "No samples were written. Run the s
 app.command()(stoppable(compare, "Batches that were done are kept: to go on, run the same command again."))
 app.command()(stoppable(study, "Run the same command again to begin anew."))
 app.command()(stoppable(quality, "No score was computed. Run the same command again to begin anew."))
+app.command()(stoppable(report, "No page was written. Run the same command again."))
 app.command()(stoppable(convert, _NEW_FOLDER))
 app.command()(stoppable(check))
 app.command()(stoppable(bench))

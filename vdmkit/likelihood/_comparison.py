@@ -43,12 +43,12 @@ class Comparison:
     @property
     def times_draws(self) -> float | None:
         """Returns how many times as many draws would decide the difference on these images; None if it is decided."""
-        return _factor(self.error_on_these, self.difference.value)
+        return times_to_decide(self.error_on_these, self.difference.value)
 
     @property
     def times_images(self) -> float | None:
         """Returns how many times as many images would decide it for others of the kind; None if it is decided."""
-        return _factor(self.difference.half_width, self.difference.value)
+        return times_to_decide(self.difference.half_width, self.difference.value)
 
     def as_json(self) -> dict[str, Any]:
         """Returns the comparison as JSON values; infinity, for a difference of exactly 0, becomes null."""
@@ -82,7 +82,7 @@ def _of_report(report: LikelihoodReport) -> str:
     return f"{report.bpd:.4f} +/- {report.half_width_monte_carlo:.4f} bits/dim, {report.estimator}{held_out}"
 
 
-def _factor(half_width: float, value: float) -> float | None:
+def times_to_decide(half_width: float, value: float) -> float | None:
     """Returns by what factor a sample must grow for its half-width to reach the value; None if it is below it."""
     if abs(value) > half_width:
         return None

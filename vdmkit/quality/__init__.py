@@ -4,6 +4,7 @@
 from vdmkit.quality._distances import Neighbours, frechet_distance, neighbours
 from vdmkit.quality._features import FEATURES, features_of
 from vdmkit.quality._inception import Extractor, as_rgb, load_inception
+from vdmkit.quality._nearest import nearest
 from vdmkit.quality._score import Fid, Scores, score
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "features_of",
     "frechet_distance",
     "load_inception",
+    "nearest",
     "neighbours",
     "score",
 ]

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recipes: TOML files that describe a run completely. Importing this loads no JAX."""
 
+from vdmkit.recipe._changed import changed_keys
 from vdmkit.recipe._document import Override
 from vdmkit.recipe._drawn import Drawn, drawn_by
-from vdmkit.recipe._dump import differences, dump, flat, one_line, resolved
-from vdmkit.recipe._given import as_overrides, as_text
+from vdmkit.recipe._dump import differences, dump, flat, leaves, one_line, resolved
+from vdmkit.recipe._given import as_overrides, as_text, overrides_between
 from vdmkit.recipe._keys import keys_called
 from vdmkit.recipe._load import load_for_run, load_recipe
 from vdmkit.recipe._names import find_recipe, recipe_summary, shipped_recipes
@@ -32,15 +33,18 @@ __all__ = [
     "TrainingSettings",
     "as_overrides",
     "as_text",
+    "changed_keys",
     "differences",
     "drawn_by",
     "dump",
     "find_recipe",
     "flat",
     "keys_called",
+    "leaves",
     "load_for_run",
     "load_recipe",
     "one_line",
+    "overrides_between",
     "parse_toml",
     "read_toml",
     "recipe_summary",

@@ -39,7 +39,7 @@ def differences(a: Recipe, b: Recipe) -> list[str]:
 
 def flat(recipe: Recipe) -> dict[str, Any]:
     """Returns the recipe's values by dotted key."""
-    return dict(_leaves(resolved(recipe), ""))
+    return dict(leaves(resolved(recipe)))
 
 
 def _plain(value: Any) -> Any:
@@ -54,8 +54,9 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _leaves(table: dict[str, Any], prefix: str) -> list[tuple[str, Any]]:
-    leaves = []
+def leaves(table: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Returns the dotted keys and values of nested tables, in their order."""
+    found = []
     for key, value in table.items():
-        leaves += _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
-    return leaves
+        found += leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
+    return found

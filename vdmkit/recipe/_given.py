@@ -8,6 +8,8 @@ import tomli_w
 
 from vdmkit.errors import RecipeError
 from vdmkit.recipe._document import Override
+from vdmkit.recipe._dump import differences, flat
+from vdmkit.recipe._recipe import Recipe
 from vdmkit.recipe._values import toml_text
 
 
@@ -17,6 +19,13 @@ def as_text(recipe: Mapping[str, Any]) -> str:
         return tomli_w.dumps(recipe)
     except TypeError as error:
         raise RecipeError(f"train: the recipe is not TOML: {error}. Leave out a key for its default.") from error
+
+
+def overrides_between(before: Recipe, after: Recipe, *prefixes: str) -> list[str]:
+    """Returns `key=value` for each key below the prefixes in which `after` differs, as `--set` takes them."""
+    values = flat(after)
+    changed = [key for key in differences(before, after) if key.startswith(prefixes)]
+    return [f"{key}={toml_text(values[key])}" for key in changed if key in values]
 
 
 def as_overrides(overrides: Mapping[str, Any] | Iterable[str]) -> list[str]:

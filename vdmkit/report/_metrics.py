@@ -22,7 +22,7 @@ class MetricLog:
 
     def __init__(self, folder: Path, *, step: int, facts: Facts | None = None, say: Callable[[str], object] = str):
         path = folder / "metrics.jsonl"
-        kept = [line for line in _whole_lines(path) if _step_of(line) <= step]
+        kept = [line for line in whole_lines(path) if step_of(line) <= step]
         write_text(path, "".join(kept))
         self._path, self._kept, self._say = path, set(kept), say
         with writing(path):
@@ -65,8 +65,8 @@ class MetricLog:
 def read_metrics(folder: Path) -> dict[str, tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]]:
     """Returns the steps and values of each metric by name. A metric may have values at some steps only."""
     found: dict[str, list[tuple[int, float]]] = {}
-    for line in _whole_lines(folder / "metrics.jsonl"):
-        if _step_of(line) == float("inf"):
+    for line in whole_lines(folder / "metrics.jsonl"):
+        if step_of(line) == float("inf"):
             continue
         values = json.loads(line)
         step = values.pop("step")
@@ -77,7 +77,7 @@ def read_metrics(folder: Path) -> dict[str, tuple[Int[np.ndarray, " n"], Float[n
     }
 
 
-def _step_of(line: str) -> int | float:
+def step_of(line: str) -> int | float:
     """Returns the step of a line, or infinity for a damaged line, so that it is dropped."""
     try:
         step = json.loads(line)["step"]
@@ -86,7 +86,7 @@ def _step_of(line: str) -> int | float:
         return float("inf")
 
 
-def _whole_lines(path: Path) -> list[str]:
+def whole_lines(path: Path) -> list[str]:
     """Returns all complete lines, without a last one truncated by a kill."""
     lines = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
     return [line for line in lines if line.endswith("\n")]

@@ -18,7 +18,7 @@ def leave_result(folder: Path, name: str, report: dict[str, Any], of_images: Map
         folder: A folder in that of the run; if the run is read-only, nothing is written.
         name: See `vdmkit.likelihood.name_of_result`.
         report: The report as JSON values.
-        of_images: Arrays with an entry for each image.
+        of_images: Arrays with an entry for each image, and the overrides of the recipe that led to them.
     """
     if not os.access(folder.parent, os.W_OK):
         return f"{folder.parent}: may not be written, so nothing is kept there."

@@ -11,6 +11,7 @@ from vdmkit.run._folder import RunFolder
 from vdmkit.run._import import import_checkpoint
 from vdmkit.run._likelihood import evaluate, measure_likelihood
 from vdmkit.run._load import Run, load_run
+from vdmkit.run._report import report_runs
 from vdmkit.run._run import run_recipe
 from vdmkit.run._score import score_run
 from vdmkit.run._study import study_run
@@ -35,6 +36,7 @@ __all__ = [
     "load_train",
     "measure_likelihood",
     "read_trained_on",
+    "report_runs",
     "run_recipe",
     "score_run",
     "study_run",

@@ -24,7 +24,7 @@ from vdmkit.likelihood import (
 )
 from vdmkit.model import DiffusionModel
 from vdmkit.progress import Kept, Progress
-from vdmkit.recipe import Recipe
+from vdmkit.recipe import Recipe, overrides_between
 from vdmkit.report import leave_result
 from vdmkit.run._fingerprint import fingerprint_of
 from vdmkit.run._load import Run
@@ -81,7 +81,13 @@ def measure_likelihood(run: Run, test: Images, *, allow_untrusted: bool = False)
         by = f" What was measured is kept for that in {unfinished}; or delete it." if unfinished.exists() else ""
         _refuse(report.reasons, _ALLOW + by)
     name = name_of_result(report.dataset, report.label, settings.estimator, fingerprint_of(run, test, labels=labels))
-    facts = {"index": estimate.index, "nats": -estimate.log_prob, "standard_error": estimate.standard_error}
+    overrides = overrides_between(run.read_recipe(()), recipe, "likelihood.", "data.", "seed")
+    facts = {
+        "overrides": overrides,
+        "index": estimate.index,
+        "nats": -estimate.log_prob,
+        "standard_error": estimate.standard_error,
+    }
     left = leave_result(run.folder.likelihoods, name, report.as_json(), facts | as_arrays(estimate.estimates))
     print(left, file=sys.stderr)
     # Only now: --allow-untrusted after a refusal, or a repeated command after a kill, reads them.

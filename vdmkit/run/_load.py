@@ -18,7 +18,9 @@ from vdmkit.checkpoint import Restored, read_chosen, read_newest
 from vdmkit.data import AbstractSource, Images, Split
 from vdmkit.errors import CheckpointError, RecipeError
 from vdmkit.model import DiffusionModel
+from vdmkit.page import Page
 from vdmkit.paths import not_a_folder
+from vdmkit.progress import Progress
 from vdmkit.recipe import Recipe, differences, load_recipe
 from vdmkit.registry import allow, plugin_sources
 from vdmkit.report import read_metrics
@@ -68,6 +70,12 @@ class Run:
     def metrics(self) -> dict[str, tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]]:
         """Returns the metrics that training logged: steps and values by name."""
         return read_metrics(self.folder.path)
+
+    def report(self, *, progress: Progress = None) -> Page:
+        """Returns the page that `vdmkit report` writes: see `vdmkit.page.Page`."""
+        from vdmkit.run._report import report_run  # which loads runs itself
+
+        return report_run(self, progress)
 
     def read_recipe(self, overrides: Sequence[str]) -> Recipe:
         """Returns the recipe of the run with overrides, read with its own plugin files."""

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page of a run: complete, self-contained, told in words, and honest about what is missing."""
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vdmkit.errors import CheckpointError
+from vdmkit.page import Result, page, read_files
+from vdmkit.page._blocks import Table
+from vdmkit.page._headline import reasons_not_to_trust
+from vdmkit.page._several import compare_alike, difference, several
+
+_VOID = {"meta", "link", "img", "br"}
+
+
+class Read(HTMLParser):
+    """The elements of a page with their attributes, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text, self.open = "", []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def numbers_in(value: object) -> list[str]:
+    """Every number in JSON, as JSON writes it."""
+    if isinstance(value, dict | list):
+        parts = value.values() if isinstance(value, dict) else value
+        return [one for part in parts for one in numbers_in(part)]
+    return [json.dumps(value)] if isinstance(value, int | float) and not isinstance(value, bool) else []
+
+
+def numbers_of(folder: Path) -> set[str]:
+    """Every number in the JSON files and the metrics of a run folder."""
+    texts = [path.read_text() for path in folder.rglob("*.json")]
+    texts += (folder / "metrics.jsonl").read_text().splitlines() if (folder / "metrics.jsonl").exists() else []
+    return {number for text in texts for number in numbers_in(json.loads(text))}
+
+
+@pytest.fixture(scope="module")
+def read(whole, shown_of) -> Read:
+    return Read(page([shown_of(whole)]).html)
+
+
+def test_every_number_of_the_run_folder_is_in_the_text(read, whole):
+    """A reader would have to open the run folder for a number, or find it rounded only."""
+    expected = numbers_of(whole)
+    assert len(expected) > 60
+    assert {number for number in expected if number not in read.text} == set()
+
+
+def test_nothing_is_fetched_and_nothing_is_executed(read):
+    """The page would look different without a network, or run what a recipe's comment says."""
+    assert not {"script", "iframe", "object", "embed"} & {tag for tag, _ in read.elements}
+    for tag, attributes in read.elements:
+        for name in ("src", "href", "srcset", "poster", "data"):
+            assert attributes.get(name, "#").startswith(("#", "data:")), (tag, attributes)
+        assert all(
+            target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", " ".join(map(str, attributes.values())))
+        )
+    assert "@import" not in read.text
+    assert "url(" not in read.text
+    assert "<script>alert(1)</script>" in read.text  # as text
+
+
+def test_the_elements_are_balanced_and_ids_unique(read):
+    """A browser would guess where elements end, or a link lead to another section."""
+    assert read.open == []
+    ids = [attributes["id"] for _, attributes in read.elements if "id" in attributes and "s-" in attributes["id"]]
+    links = [attributes["href"][1:] for tag, attributes in read.elements if tag == "a"]
+    assert ids == links
+    assert len(set(ids)) == len(ids) > 9
+
+
+def test_every_figure_is_told_in_words(read):
+    """A reader who cannot see the figures would learn nothing from them."""
+    figures = [tag for tag, _ in read.elements if tag == "figure"]
+    told = [attributes["aria-label"] for tag, attributes in read.elements if tag == "svg"]
+    told += [attributes["alt"] for tag, attributes in read.elements if tag == "img"]
+    assert len(told) == len(figures) == sum(tag == "figcaption" for tag, _ in read.elements) > 6
+    assert all(re.search(r"\d", words) and len(words) > 30 for words in told)
+
+
+def test_what_speaks_against_a_number_is_beside_it(read, full, likelihood, shown_of):
+    """A number that is not a test likelihood would look like one."""
+    reason = "the solver did not reach its end for 1 of 6 images."
+    report = replace(likelihood, trusted=False, reasons=(reason,), held_out=False, distinct_images=5)
+    (full / "evaluation.json").write_text(json.dumps(report.as_json()))
+    found = " ".join(reasons_not_to_trust(shown_of(full)))
+    wanted = ("NOT A LIKELIHOOD", reason, "NOT A TEST LIKELIHOOD", "5 are distinct", "audit failed: the second holds")
+    assert [words for words in (*wanted, "could not be loaded") if words not in found] == []
+    warned = sum(attributes.get("class") == "warning" for _, attributes in read.elements)
+    assert warned == 4  # not loaded, a remark, the audit beside the number and in its own section
+    assert read.text.index("A remark.") < read.text.index("What the number is of")
+
+
+def test_what_is_missing_is_asked_for(bare, shown_of):
+    """The page of an imported model would fail, or leave its reader without a way to its numbers."""
+    text = Read(page([shown_of(bare)]).html).text
+    for command in ("evaluate --ckpt", "likelihood --ckpt", "study --ckpt", "run"):
+        assert f"vdmkit {command} {bare}" in text
+    assert f"vdmkit likelihood --ckpt {bare} --audit" in text
+    assert {number for number in numbers_of(bare) if number not in text} == set()
+
+
+def test_the_command_of_a_likelihood_has_its_settings(read, whole):
+    """The command beside a number would give another one."""
+    wanted = f"vdmkit likelihood --ckpt {whole} --checkpoint-step 12 --set likelihood.estimator.draws=8"
+    assert wanted in read.text
+
+
+def test_runs_are_compared_image_by_image(whole, bare, likelihood, nats, leave, shown_of):
+    """The difference would not be that of the same images, or a run not equal itself."""
+    recipe = bare / "resolved.toml"
+    recipe.write_text(recipe.read_text().replace("seed = 1\n", "seed = 2\n"))
+    leave(bare, likelihood, nats + 0.5 * np.log(2) * 64)  # 0.5 bits/dim more for every image
+    tables = {one.caption: one for part in several([shown_of(whole), shown_of(bare)]) for one in part.blocks
+              if isinstance(one, Table)}  # fmt: skip
+    (row,) = next(table for caption, table in tables.items() if caption.startswith("Differences")).rows
+    assert row[:3] == ["full - bare", "-0.5000", "± 0.0000: the first is better"]
+    assert list(tables["Keys in which the resolved recipes differ"].rows) == [("seed", "1", "2")]
+    same = Result("", likelihood.as_json(), {"term_a": nats, "index": np.arange(6)})
+    assert difference(same, same, 64).value == difference(same, same, 64).half_width == 0
+
+
+@pytest.mark.parametrize("change", [{"estimator": "ODE"}, {"sha256": "00"}, {"trusted": False}, {"distinct_images": 5}])
+def test_what_does_not_compare_is_not_subtracted(likelihood, change):
+    """The difference of two estimators or data sets would be taken for one of two models."""
+    arrays = {"index": np.arange(6)}
+    first, second = (Result("", report.as_json(), arrays) for report in (likelihood, replace(likelihood, **change)))
+    assert compare_alike(first, first)
+    assert not compare_alike(first, second)
+    assert not compare_alike(second, first)
+
+
+def test_a_folder_that_is_not_a_run_is_refused(tmp_path, full):
+    """A page of nothing would be written, or a damaged file end in a traceback."""
+    with pytest.raises(CheckpointError, match=r"not a run folder: it has no resolved\.toml"):
+        read_files(tmp_path)
+    with pytest.raises(CheckpointError, match="no such folder"):
+        read_files(tmp_path / "nowhere")
+    (full / "evaluation.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"evaluation\.json: is not JSON"):
+        read_files(full)
+
+
+def test_a_long_log_is_thinned(full, shown_of):
+    """The page of a run of millions of steps would have hundreds of megabytes."""
+    lines = "".join(json.dumps({"step": step, "train/bpd": 2.5}) + "\n" for step in range(1, 9001))
+    (full / "metrics.jsonl").write_text(lines)
+    text = shown_of(full).files.metrics_text.splitlines()
+    assert text[:2] == ["# every 5th of 9,000 lines", lines.partition("\n")[0]]
+    assert len(text) == 1801

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of the page: published figures, changed keys, nearest images, and what a model shows."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from vdmkit.data import identified
+from vdmkit.errors import DataError
+from vdmkit.noise import ends_of
+from vdmkit.page import look
+from vdmkit.page._terms import published
+from vdmkit.quality import nearest
+from vdmkit.recipe import changed_keys, flat, load_recipe, overrides_between
+
+
+@pytest.mark.parametrize(
+    ("data", "estimator", "bpds"),
+    [
+        ("CIFAR-10", "variational bound, continuous time", {2.65, 2.49}),
+        ("CIFAR-10", "variational bound, T = 100 steps, kernel gaussian, grid uniform", {2.90}),
+        ("CIFAR-10", "variational bound, T = 100 steps, kernel gaussian, grid gamma", set()),
+        (None, "variational bound, continuous time", set()),
+    ],
+)
+def test_only_comparable_figures_are_shown(likelihood, data, estimator, bpds):
+    """A run would stand beside figures of other data, such as the other ImageNet, or of another estimator."""
+    report = replace(likelihood, published=data, dataset="cifar10/test", estimator=estimator)
+    assert {row["bpd"] for row in published(report.as_json())} == bpds
+
+
+def test_changed_keys(digits_toml):
+    """A default would be marked as a choice, or a choice be overlooked."""
+    recipe = load_recipe(digits_toml, ["training.log_every=100", "sampling.sampler.kernel.name=mixture"])
+    changed = changed_keys(recipe)
+    assert {"model.schedule.gamma_min", "optimizer.clip_norm", "sampling.sampler.kernel.name", "data.name"} <= changed
+    assert not {"training.log_every", "model.schedule.gamma_max", "model.path.name", "sampling.sampler.name"} & changed
+    assert changed <= flat(recipe).keys()
+
+
+def test_overrides_between_recipes_lead_from_one_to_the_other(digits_toml):
+    """The command beside a likelihood would have other settings than the likelihood."""
+    given = ["likelihood.estimator.name=ode", "likelihood.estimator.draws=4", "seed=7", "sampling.steps=3"]
+    before, after = load_recipe(digits_toml), load_recipe(digits_toml, given)
+    found = overrides_between(before, after, "likelihood.", "seed")
+    assert load_recipe(digits_toml, [*found, "sampling.steps=3"]) == after
+    assert not any(text.startswith("sampling") for text in found)
+
+
+def test_nearest_images():
+    """A sample that repeats a training image would stand beside another one."""
+    images = np.random.default_rng(0).integers(0, 17, (50, 8, 8, 1)).astype(np.uint8)
+    samples = images[[31, 4]].copy()
+    samples[1, 0, 0, 0] = (int(samples[1, 0, 0, 0]) + 8) % 17
+    step = abs(int(samples[1, 0, 0, 0]) - int(images[4, 0, 0, 0]))
+    index, distance = nearest(samples, images)
+    assert index.tolist() == [31, 4]
+    np.testing.assert_allclose(distance, [0, step / 8], rtol=1e-12)  # the root of 64 values; float64
+
+
+@pytest.mark.costly
+def test_what_a_model_shows(tiny_model, tiny_images, digits_toml):
+    """The schedule, the samples or their chain would not be those of the model, or a missing file hide all of them."""
+    recipe = load_recipe(digits_toml, ["sampling.steps=3"])
+
+    def load(split):
+        if split == "train":
+            raise DataError("train: missing.")
+        return tiny_images
+
+    seen = look(tiny_model, recipe, load, step=5, key=jax.random.key(1))
+    t, gamma, slope = seen.schedule
+    assert (gamma[0], gamma[-1]) == pytest.approx(ends_of(tiny_model.schedule))
+    np.testing.assert_allclose(np.trapezoid(slope, t), gamma[-1] - gamma[0], rtol=1e-5)  # float32
+    assert seen.reasons == ("train: missing.",)
+    assert [round(gamma, 3) for gamma, _, _ in seen.samples.chain] == [5.0, 1.333, -2.333]
+    assert seen.samples.nearest is None
+    again = look(tiny_model, recipe, lambda split: tiny_images, step=5, key=jax.random.key(1))
+    np.testing.assert_array_equal(again.samples.images, seen.samples.images)
+    assert again.samples.nearest.shape == again.samples.images.shape
+
+
+def test_levels_do_not_overflow():
+    """A level of 0 and one of 255 would be as near as neighbours, by the overflow of bytes."""
+    images = identified(np.array([[[[0]]], [[[250]]]], np.uint8), 256, name="a", split="train").pixels
+    index, _ = nearest(np.array([[[[255]]]], np.uint8), images)
+    assert index.tolist() == [1]

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run folder holds, as far as a page shows it. Nothing here needs the model, its plugins or JAX."""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vdmkit.errors import CheckpointError
+from vdmkit.paths import not_a_folder
+from vdmkit.recipe import leaves
+from vdmkit.report import read_metrics, step_of, whole_lines
+
+_RESOLVED = "resolved.toml"  # marks a run folder
+_ENTRIES = 2000  # lines of metrics that are shown one by one
+
+
+@dataclass(frozen=True)
+class Result:
+    """A measured likelihood: its report, and the arrays of its images, if they were kept."""
+
+    name: str
+    facts: dict[str, Any]
+    arrays: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of a run folder; JSON by its path in the folder, as text."""
+
+    path: Path
+    texts: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """Returns the name of the folder."""
+        return self.path.resolve().name
+
+    def json(self, name: str) -> Any:
+        """Returns a file's JSON, or None if there is no such file."""
+        return json.loads(self.texts[name]) if name in self.texts else None
+
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
+        """Returns the resolved recipe's values by dotted key."""
+        return dict(leaves(tomllib.loads((self.path / _RESOLVED).read_text())))
+
+    @property
+    def given_recipe(self) -> str:
+        """Returns the recipe as the user wrote it, or ''."""
+        return _text(self.path / "recipe.toml")
+
+    @cached_property
+    def metrics(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Returns the steps and values of each logged metric by name."""
+        return read_metrics(self.path)
+
+    @property
+    def metrics_text(self) -> str:
+        """Returns the lines of metrics.jsonl; of a long one every n-th, after a line that says so."""
+        lines = [line.strip() for line in whole_lines(self.path / "metrics.jsonl") if step_of(line) < float("inf")]
+        every = -(-len(lines) // _ENTRIES) or 1
+        few = [] if every == 1 else [f"# every {every}th of {len(lines):,} lines"]
+        return "\n".join([*few, *lines[::every]])
+
+    @cached_property
+    def likelihoods(self) -> list[Result]:
+        """Returns the measured likelihoods by name."""
+        found = [Path(name) for name in self.texts if name.startswith("likelihood/")]
+        return [
+            Result(one.stem, self.json(str(one)), _arrays((self.path / one).with_suffix(".npz")))
+            for one in sorted(found)
+            if "bpd" in self.json(str(one))
+        ]
+
+    @property
+    def facts(self) -> dict[str, Any] | None:
+        """Returns the report of the last evaluation, or else of a likelihood; None if there is neither."""
+        return self.json("evaluation.json") or next((one.facts for one in self.likelihoods), None)
+
+
+def read_files(path: Path) -> RunFiles:
+    """Reads a run folder.
+
+    Raises:
+        CheckpointError: the folder is not a run, or one of its JSON files is damaged.
+    """
+    if reason := not_a_folder(path):
+        raise CheckpointError(f"{path}: {reason}. Give the folder of a run.")
+    if not (path / _RESOLVED).is_file():
+        raise CheckpointError(f"{path}: not a run folder: it has no {_RESOLVED}.")
+    return RunFiles(path, {str(one.relative_to(path)): _checked(one) for one in sorted(path.rglob("*.json"))})
+
+
+def _checked(path: Path) -> str:
+    text = _text(path)
+    try:
+        json.loads(text)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: is not JSON ({error}). Make it anew, or delete it.") from error
+    return text
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace") if path.is_file() else ""
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        return {}
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}

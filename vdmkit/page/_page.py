@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page of one or several runs: one HTML file that fetches nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from html import escape
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from vdmkit.files import write_text
+from vdmkit.page._audit import audit
+from vdmkit.page._blocks import Section
+from vdmkit.page._coding import coding
+from vdmkit.page._headline import headline
+from vdmkit.page._images import images
+from vdmkit.page._made import commands, manifest
+from vdmkit.page._numbers import numbers
+from vdmkit.page._recipe import recipe
+from vdmkit.page._samples import samples
+from vdmkit.page._schedule import schedule
+from vdmkit.page._several import several
+from vdmkit.page._shown import Shown
+from vdmkit.page._study import study
+from vdmkit.page._terms import terms
+from vdmkit.page._training import training
+
+_OF_RUN = (
+    headline,
+    terms,
+    training,
+    schedule,
+    study,
+    images,
+    samples,
+    audit,
+    coding,
+    recipe,
+    manifest,
+    commands,
+    numbers,
+)
+
+
+@dataclass(frozen=True, repr=False)
+class Page:
+    """A page of HTML; a notebook shows it."""
+
+    html: str
+
+    def write(self, path: Path) -> None:
+        """Writes the page to a file atomically."""
+        write_text(path, self.html)
+
+    def __repr__(self) -> str:
+        return f"Page({len(self.html.encode()) / 1024:,.0f} KiB)"
+
+    def _repr_html_(self) -> str:
+        return f'<iframe srcdoc="{escape(self.html)}" style="width: 100%; height: 40rem; border: 0"></iframe>'
+
+
+@dataclass(frozen=True)
+class Part:
+    """The sections of a run, or of the comparison of all."""
+
+    title: str
+    path: str
+    sections: Sequence[Section]
+
+
+def page(runs: Sequence[Shown]) -> Page:
+    """Returns the page of one or several runs, which are compared first."""
+    parts = [Part("Comparison", "", several(runs))] if len(runs) > 1 else []
+    parts += [Part(run.name, str(run.files.path), [one for make in _OF_RUN for one in make(run)]) for run in runs]
+    return Page(_environment().get_template("page.html").render(parts=parts, title=", ".join(run.name for run in runs)))
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("vdmkit.page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Curves of training: terms of the loss, test bound, gradient norm, throughput, and whatever else was logged."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vdmkit.page._blocks import Chart, Command, Section, section
+from vdmkit.page._figures import COLOURS, STYLES, chart
+from vdmkit.page._shown import Shown
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Curve = tuple[str, np.ndarray, np.ndarray]
+_INTERVAL = ("test/bpd_low", "test/bpd_high")  # of the last evaluation, one point
+_WORDS = {
+    "train/gradient": "norm of the gradient",
+    "steps_per_second": "steps per second",
+    "learning_rate": "learning rate",
+}
+_TOTALS = ("train/bpd", "train/loss")
+_TERMS = ("train/prior", "train/reconstruction", "train/diffusion")
+_FEW, _FAR = 20, 30
+
+
+def training(shown: Shown) -> list[Section]:
+    """Returns the section on training; of an imported model that was not trained here it says how to train on."""
+    if not shown.files.metrics:
+        recipe = str(shown.files.path / "resolved.toml")
+        asked = Command(
+            "No step of training is logged here. This trains on:", shown.command("run", recipe, "--out", "RUN")
+        )
+        return section("Training", [asked])
+    averaged = Command(
+        "The averaged parameters against the raw ones, on the same images with the same draws:",
+        shown.command("compare", "RUN", "RUN", "--second-set", "likelihood.weights=raw"),
+    )
+    return section("Training", [*_charts(shown), averaged])
+
+
+def _charts(shown: Shown) -> Iterator[Chart]:
+    metrics = {name: curve for name, curve in shown.files.metrics.items() if name not in _INTERVAL}
+    groups = {
+        "Training loss and test bound": [name for name in metrics if name in _TOTALS or name.startswith("test/")],
+        "Terms of the training loss": [name for name in metrics if name in _TERMS],
+        "Ends of the schedule": [name for name in metrics if name.startswith("schedule/gamma_")],
+    }
+    units = "bits/dim", "bits/dim", "gamma"
+    for (title, names), unit in zip(groups.items(), units, strict=True):
+        if names:
+            yield curves([(name, *metrics[name]) for name in names], title, unit)
+    grouped = {name for names in groups.values() for name in names}
+    for name in (name for name in metrics if name not in grouped):
+        words = _WORDS.get(name, name)
+        yield curves([(words, *metrics[name])], words[0].upper() + words[1:], words)
+
+
+def curves(found: Sequence[Curve], title: str, y: str) -> Chart:
+    """Returns a chart of curves over the steps of training; curves of few points have markers.
+
+    The vertical axis is logarithmic if the values are positive and their means differ by a factor of 30 or more.
+    """
+
+    def draw(axes: "Axes") -> None:
+        for number, (name, steps, values) in enumerate(found):
+            style = {"color": COLOURS[number % len(COLOURS)], "linestyle": STYLES[number % len(STYLES)]}
+            axes.plot(steps, values, label=name, marker="o" if len(steps) < _FEW else "", markersize=3, **style)
+        means = [values.mean() for _, _, values in found]
+        if min(values.min() for _, _, values in found) > 0 and max(means) > _FAR * min(means):
+            axes.set_yscale("log")
+
+    told = [
+        f"{name} from {values[0]:.4g} at step {steps[0]:,} to {values[-1]:.4g} at step {steps[-1]:,}"
+        for name, steps, values in found
+    ]
+    ends = ", ".join(f"{name} {values[-1]:.4g}" if len(found) > 1 else f"{values[-1]:.4g}" for name, _, values in found)
+    alt, caption = f"Curves over training steps: {'; '.join(told)}.", f"{title}; at the end {ends}."
+    return chart(draw, alt=alt, caption=caption, x="step", y=y)
