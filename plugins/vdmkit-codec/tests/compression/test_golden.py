@@ -13,7 +13,13 @@ from vdmkit_codec.compression import codec_of
 from vdmkit_codec.container import Chunk, open_reader, open_writer
 
 GOLDEN = Path(__file__).parent / "golden"
-OLDEST = ["mixture", "gaussian", "version_2_mixture", "version_2_gaussian", "version_2_large"]  # Python 3.11, JAX 0.10.2
+OLDEST = [
+    "mixture",
+    "gaussian",
+    "version_2_mixture",
+    "version_2_gaussian",
+    "version_2_large",
+]  # Python 3.11, JAX 0.10.2
 NEWEST = ["newest_mixture", "newest_gaussian"]  # Python 3.13, JAX 0.12.0
 
 
