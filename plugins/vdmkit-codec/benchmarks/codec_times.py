@@ -35,7 +35,7 @@ Images = UInt8[np.ndarray, "n h w c"]
 
 @dataclass
 class Watch:
-    """Seconds in all and in calls of the network, the same of all cores, calls, rows, and the net bits of each image."""
+    """Seconds in all and in the network, the same of all cores, calls, rows, and the net bits of each image."""
 
     seconds: float = 0
     network: float = 0
@@ -47,13 +47,13 @@ class Watch:
 
     @property
     def share(self) -> float:
-        """Returns the share of the time that is spent outside of the network."""
-        return 1 - self.network / self.seconds
+        """Returns the share of the time of all cores that is spent outside of the network."""
+        return 1 - self.network_cpu / self.cpu
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Bits per dimension. To encode and decode: `milliseconds` an image, the coder's `shares`.
+    """Bits per dimension. To encode and decode: `milliseconds` of all cores an image, the coder's `shares`.
 
     `each`: net, of each image; None where some were stored.
     """
@@ -83,7 +83,7 @@ def measure(coding: Coding, images: Images) -> Measured:
         None if payload.stored.any() else np.concatenate(whole.bits) / images[0].size,
         payload.initial_bits / values,
         int(payload.stored.sum()),
-        (1e3 * encoding.seconds / len(timed), 1e3 * decoding.seconds / len(timed)),
+        (1e3 * encoding.cpu / len(timed), 1e3 * decoding.cpu / len(timed)),
         (encoding.share, decoding.share),
         encoding.calls,
     )
