@@ -2,18 +2,20 @@
 """What a kernel that knows the colours of a pixel would save: `uv run python joint_colours.py ARCHIVE`, in this folder.
 
 The mixture kernel draws the values of z_s independently of each other given z_t. Their dependence costs the bound its
-total correlation, which vanishes as the number T of steps grows. Here it is computed for natural images' covariance, and
-not for a trained network: patches of CIFAR-10's training images (an archive, or a part of it) are taken for normal, so
-that given y_t = x + s_t eps their covariance is
+total correlation, which vanishes as the number T of steps grows. Here it is computed for the covariance of natural
+images, and not for a trained network: patches of CIFAR-10's training images (an archive, or a part of it) are taken for
+normal, so that given y_t = x + s_t eps their covariance is
 
     S_t = C - C (C + s_t^2 I)^-1 C        and that of y_s is        c^2 S_t + s_s^2 c I,    c = 1 - s_s^2 / s_t^2.
 
-"colours" is the total correlation of the three values of a pixel, what a kernel saves whose channels are coded in order,
-each given those before; "neighbours" is what it would save besides if each pixel were coded given the four before it.
-Both are sums over T steps even in gamma, in bits/dim. "share" is that of the colours in both.
+"colours" is the total correlation of the three values of a pixel, which a kernel saves whose channels are coded in
+order, each given those before; logits that are linear in these are exact here. "neighbours" is what it would save
+besides if each pixel were coded given the four before it. Both are sums over T steps even in gamma, in bits/dim; "share"
+is that of the colours in both.
 """
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +65,7 @@ def main() -> None:
     print(f"{'T':>6}{'colours':>10}{'neighbours':>12}{'share':>8}")
     for steps in STEPS:
         widths = np.exp(np.linspace(*GAMMAS, steps + 1) / 2)
-        found = [savings(clean, s_t, s_s) for s_s, s_t in zip(widths[:-1], widths[1:], strict=True)]
+        found = [savings(clean, s_t, s_s) for s_s, s_t in pairwise(widths)]
         colours, neighbours = np.sum(found, axis=0) / 3 / np.log(2)
         print(f"{steps:6}{colours:10.4f}{neighbours:12.4f}{colours / (colours + neighbours):8.0%}", flush=True)
 
