@@ -10,8 +10,8 @@ normal, so that given y_t = x + s_t eps their covariance is
 
 "colours" is the total correlation of the three values of a pixel, which a kernel saves whose channels are coded in
 order, each given those before; logits that are linear in these are exact here. "neighbours" is what it would save
-besides if each pixel were coded given the four before it. Both are sums over T steps even in gamma, in bits/dim; "share"
-is that of the colours in both.
+besides if each pixel were coded given the four before it. Both are sums over T steps even in gamma, in bits/dim, and
+"share" is that of the colours in both.
 """
 
 import sys
