@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Docstrings as Markdown."""
+
+import re
+
+SECTION = re.compile(r"(Args|Raises|Returns|Yields):$")
+ENTRY = re.compile(r"    (\w+): (.*)")
+
+
+def markdown(docstring: str) -> str:
+    """Converts a docstring of Google's style: sections become lists, indented formulas stay as they are."""
+    lines, section = [], False
+    for line in docstring.splitlines():
+        if found := SECTION.match(line):
+            section = True
+            lines += ["", f"**{found[1]}**", ""]
+        elif section and line.startswith("    "):
+            lines.append(_entry(line))
+        else:
+            section = section and not line
+            lines.append(line if line.startswith("    ") else escaped(line))
+    return "\n".join(lines)
+
+
+def _entry(line: str) -> str:
+    """Converts one line below `Args:`: the first of an item, or its continuation."""
+    if found := ENTRY.match(line):
+        return f"- `{found[1]}`: {escaped(found[2])}"
+    return "    " + escaped(line.strip()) if line.startswith("        ") else escaped(line.strip())
+
+
+def escaped(text: str) -> str:
+    """Escapes what Markdown would read as markup, except code between backticks."""
+    parts = re.split(r"(`[^`]+`)", text)
+    return "".join(part if part.startswith("`") else re.sub(r"([*_<|\[\]$\\])", r"\\\1", part) for part in parts)
