@@ -4,6 +4,7 @@
 import re
 
 SECTION = re.compile(r"(Args|Raises|Returns|Yields):$")
+_MARKUP = re.compile(r"[*_<|\[\]$\\]")
 ENTRY = re.compile(r"    (\w+): (.*)")
 
 
@@ -30,6 +31,10 @@ def _entry(line: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Escapes what Markdown would read as markup, except code between backticks."""
+    """Writes what Markdown would read as markup as HTML's entities, except code between backticks."""
     parts = re.split(r"(`[^`]+`)", text)
-    return "".join(part if part.startswith("`") else re.sub(r"([*_<|\[\]$\\])", r"\\\1", part) for part in parts)
+    return "".join(part if part.startswith("`") else _MARKUP.sub(_entity, part) for part in parts)
+
+
+def _entity(found: re.Match[str]) -> str:
+    return f"&#{ord(found[0])};"
