@@ -59,7 +59,8 @@ def write_pages(site: Site) -> list[dict[str, object]]:
 def check_spelling() -> None:
     """Raises PageError if a page or a docstring has a misspelled word."""
     texts = [*PROJECT, "docs", "plugins", "vdmkit", "website"]
-    command = [sys.executable, "-m", "codespell_lib", "--skip", "*.svg,*.npz", "--ignore-words", str(HERE / "names.txt"), *texts]
+    options = ["--skip", "*.svg,*.npz", "--ignore-words", str(HERE / "names.txt")]
+    command = [sys.executable, "-m", "codespell_lib", *options, *texts]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise PageError(f"misspelled:\n{done.stdout}{done.stderr}")

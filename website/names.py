@@ -4,6 +4,7 @@
 import ast
 import importlib
 import inspect
+import pkgutil
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -15,9 +16,9 @@ from website.pages import Site
 
 
 def modules() -> list[str]:
-    """Returns the modules of which users import names: vdmkit itself, and what `dir(vdmkit)` lists."""
-    rooms = [name for name in dir(vdmkit) if name not in vdmkit.__all__]
-    return ["vdmkit", *(f"vdmkit.{room}" for room in rooms)]
+    """Returns vdmkit and its modules without an underscore, from which users may import."""
+    found = (module.name for module in pkgutil.walk_packages(vdmkit.__path__, "vdmkit."))
+    return ["vdmkit", *(name for name in found if "._" not in name)]
 
 
 def public_names(module: str) -> list[str]:
@@ -67,7 +68,8 @@ def _method(node: ast.FunctionDef) -> str:
 def _methods(node: ast.ClassDef) -> Iterator[ast.FunctionDef]:
     """Yields the methods and properties that have a docstring of their own."""
     for one in node.body:
-        if isinstance(one, ast.FunctionDef) and ast.get_docstring(one) and (one.name[0] != "_" or one.name == "__call__"):
+        is_public = isinstance(one, ast.FunctionDef) and (one.name[0] != "_" or one.name == "__call__")
+        if isinstance(one, ast.FunctionDef) and is_public and ast.get_docstring(one):
             yield one
 
 

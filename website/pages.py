@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The written pages: links that leave docs/ lead to pages of the site, and sections of the README are included once.
 
-A page in docs/ is read on its own too, so its links are those of the repository: `../vdmkit/objective/_bound.py#eps_error`.
+A page in docs/ is read on its own too, so its links are those of the repository: `../vdmkit/model.py#DiffusionModel`.
 """
 
 import ast
@@ -75,11 +75,11 @@ class Site:
     def _section(self, source: Path, name: str, anchor: str) -> str:
         """Returns the text below a heading of another page, with links relative to this one's folder."""
         other = (source.parent / name).resolve()
-        for heading, text in _sections(other.read_text()):
-            if slug(heading) == anchor:
-                there = os.path.relpath(other.parent, source.parent)
-                return LINK.sub(lambda found: os.path.join(there, found[0]), text)
-        raise PageError(f"{source.relative_to(ROOT)}: {name} has no section #{anchor} to include.")
+        there = os.path.relpath(other.parent, source.parent)
+        found = [text for heading, text in _sections(other.read_text()) if slug(heading) == anchor]
+        if not found:
+            raise PageError(f"{source.relative_to(ROOT)}: {name} has no section #{anchor} to include.")
+        return LINK.sub(lambda link: os.path.join(there, link[0]), found[0])
 
     def _listing(self, folder: Path) -> str:
         readme = folder / "README.md"
