@@ -2,6 +2,7 @@
 """Reference pages from the registry: a page for each kind, each component, and vdmkit's recipes and commands."""
 
 import inspect
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def _kind(kind: Registry) -> str:
 
 def _component(site: Site, component: Component) -> str:
     page = f"reference/{component.kind}/{component.name}.md"
-    path = Path(inspect.getsourcefile(component.target) or "").resolve()
+    path = Path(str(sys.modules[component.target.__module__].__file__)).resolve()
     source = f"[source]({site.link_to(page, path, line_of(path, component.target.__name__))}) of {component.origin}"
     parts = [f"# {component.kind} {component.name}", markdown(inspect.getdoc(component.target) or ""), _keys(component)]
     if component.injected:
