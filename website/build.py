@@ -37,7 +37,7 @@ def build(folder: Path, *, execute: bool = True) -> Path:
     settings = yaml.safe_load((HERE / "mkdocs.yml").read_text())
     settings["nav"].insert(-1, {"Reference": navigation})
     (folder / "mkdocs.yml").write_text(yaml.safe_dump(settings, sort_keys=False))
-    _zensical(folder / "mkdocs.yml")
+    make_html(folder / "mkdocs.yml")
     return folder / "site"
 
 
@@ -66,8 +66,8 @@ def check_spelling() -> None:
         raise PageError(f"misspelled:\n{done.stdout}{done.stderr}")
 
 
-def _zensical(settings: Path) -> None:
-    """Makes HTML of the pages. A link to a page or heading that is not there is an error."""
+def make_html(settings: Path) -> None:
+    """Makes HTML of pages by Zensical. Raises PageError if a link leads to a page or heading that is not there."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict", "--config-file", str(settings)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

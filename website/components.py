@@ -67,7 +67,8 @@ def _kind(kind: Registry) -> str:
 def _component(site: Site, component: Component) -> str:
     page = f"reference/{component.kind}/{component.name}.md"
     path = Path(str(sys.modules[component.target.__module__].__file__)).resolve()
-    source = f"[source]({site.link_to(page, path, line_of(path, component.target.__name__))}) of {component.origin}"
+    line = line_of(path, component.target.__name__)
+    source = f"[source]({site.link_to(page, path, line)}) of {component.origin} | [all of this kind](index.md)"
     parts = [f"# {component.kind} {component.name}", markdown(inspect.getdoc(component.target) or ""), _keys(component)]
     if component.injected:
         parts.append(f"vdmkit supplies {_code(*component.injected)}.")

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = {"README.md": "readme.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)(#[^)\s]+)?(?=\))")
 INCLUDE = re.compile(r"^<!-- include (\S+)#(\S+) -->$", re.MULTILINE)
-FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"(^```.*?^```$|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
 LANGUAGES = {".py": "python", ".toml": "toml", ".yaml": "yaml", ".sh": "bash", ".sbatch": "bash", ".md": "markdown"}
 
 
@@ -43,7 +43,7 @@ class Site:
             PageError: a link leads nowhere, or a section that is to be included is not there.
         """
         text = INCLUDE.sub(lambda found: self._section(source, found[1], found[2]), source.read_text())
-        parts = FENCE.split(text)
+        parts = CODE.split(text)
         parts[::2] = [LINK.sub(lambda found: self._target(name, source, found), part) for part in parts[::2]]
         self.write(name, "".join(parts))
 

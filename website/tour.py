@@ -27,4 +27,5 @@ def run_tour(site: Site, page: str = "tour.md") -> None:
     text, files = MarkdownExporter().from_notebook_node(notebook)
     for name, content in files["outputs"].items():
         (site.folder / name).write_bytes(content)
-    site.write(page, text.replace("![png]", "![drawn by the code above]"))
+    text = text.replace("![png]", "![drawn by the code above]")
+    site.write(page, f"{text}\n\n[The notebook, executed]({path.stem}.ipynb)\n")
