@@ -49,7 +49,7 @@ def write_pages(site: Site) -> list[dict[str, object]]:
         site.add(page, ROOT / name)
     for path in [*(ROOT / "docs").glob("*.svg"), HERE / "site.css"]:
         shutil.copy(path, site.folder)
-    single = [{TITLES[page]: page} for page in (write_commands(site), write_recipes(site))]
+    single: list[dict[str, object]] = [{TITLES[page]: page} for page in (write_commands(site), write_recipes(site))]
     components = [{Path(page).parent.name: page} for page in write_components(site)]
     names = [{Path(page).stem: page} for page in write_names(site)]
     site.write_sources()

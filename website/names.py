@@ -102,10 +102,10 @@ def _definition(module: str, name: str) -> tuple[Path, ast.stmt]:
     """Returns the file and the statement that define a public name, following imports from the module that has it."""
     if node := _definitions(module).get(name):
         return Path(inspect.getfile(importlib.import_module(module))), node
-    for node in ast.walk(_tree(module)):
-        for alias in node.names if isinstance(node, ast.ImportFrom) and node.module else ():
-            if name == (alias.asname or alias.name):
-                return _definition(str(node.module), alias.name)
+    imports = [node for node in ast.walk(_tree(module)) if isinstance(node, ast.ImportFrom)]
+    for home, alias in [(str(node.module), alias) for node in imports for alias in node.names]:
+        if name == (alias.asname or alias.name):
+            return _definition(home, alias.name)
     raise LookupError(f"{module}.{name}: neither defined nor imported in the module's file.")
 
 

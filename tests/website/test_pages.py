@@ -101,7 +101,7 @@ def test_keys_are_found():
 
 def test_the_network_and_recipe_of_own_images_are_right(tmp_path, monkeypatch):
     """A reader who copies the page's files would get a wrong network, or an error of the recipe."""
-    files = re.findall(r"`(\w+\.\w+)`(?: writes[^`]*)?:\n\n```\w+\n(.*?)```", TEXTS[Path("docs/own.md")], re.DOTALL)
+    files = re.findall(r"`(\w+\.\w+)`:\n\n```\w+\n(.*?)```", TEXTS[Path("docs/own.md")], re.DOTALL)
     assert [name for name, _ in files] == ["pngs.py", "mine.toml", "plain.py"]
     for name, code in files:
         (tmp_path / name).write_text(code)
