@@ -94,7 +94,7 @@ def _default(parameter: inspect.Parameter) -> str:
 
 
 def _help(*words: str) -> str:
-    done = CliRunner().invoke(app, [*words, "--help"], prog_name="vdmkit", terminal_width=100)
+    done = CliRunner().invoke(app, [*words, "--help"], prog_name="vdmkit", terminal_width=78)
     return f"## {' '.join(words)}\n\n```\n{done.output.strip()}\n```"
 
 

@@ -3,18 +3,14 @@
 
 import re
 import runpy
-import shlex
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import jax
 import pytest
-import typer
 from markdown import markdown
 
 import vdmkit
-from vdmkit.cli import app
 from vdmkit.recipe import (
     EvaluationSettings,
     LikelihoodSettings,
@@ -36,38 +32,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT
 TEXTS = {path.relative_to(ROOT): path.read_text() for path in PAGES}
 
 
-def commands(text: str) -> list[list[str]]:
-    """The words of each command of vdmkit that a page shows, without pipes and what is written into files."""
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    blocks = [code for language, code in fenced if not language]
-    lines = re.findall(
-        r"(?:^|\| |& )(?:uv run (?:--\w+ \S+ )*)?vdmkit ([a-z][^|>\n]*)", "\n".join(blocks), re.MULTILINE
-    )
-    return [shlex.split(line, comments=True) for line in lines]
-
-
-OF_READERS = {"hardest", "plain"}  # a command and a component that pages show how to write
-COMMANDS = [
-    pytest.param(words, id=f"{path}: {' '.join(words)}") for path, text in TEXTS.items() for words in commands(text)
-]
-
-
-@pytest.mark.parametrize("words", COMMANDS)
-def test_commands_are_understood(words):
-    """A reader who copies a command would be told that an option or a command does not exist."""
-    if words[0] in OF_READERS:
-        return
-    command: Any = typer.main.get_command(app)
-    while hasattr(command, "commands"):
-        name, *words = words
-        command = command.get_command(None, name)
-        assert command, f"there is no command {name}"
-    command.make_context(name, words)
-
-
-def test_there_are_commands():
-    """False if no command were found on the pages."""
-    assert len(COMMANDS) > 60
+OF_READERS = {"plain"}  # a component that a page shows how to write
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=str)
