@@ -18,6 +18,7 @@ from vdmkit.recipe._recipe import (
     SamplingSettings,
     TrainingSettings,
 )
+from vdmkit.recipe._toml import parse_toml, read_toml
 from vdmkit.recipe._values import toml_text, type_name
 
 __all__ = [
@@ -44,6 +45,8 @@ __all__ = [
     "load_recipe",
     "one_line",
     "overrides_between",
+    "parse_toml",
+    "read_toml",
     "recipe_summary",
     "resolved",
     "shipped_recipes",

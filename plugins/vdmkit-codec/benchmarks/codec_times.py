@@ -1,48 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a codec makes of images, and where its time goes."""
+"""What a codec makes of images, and where its time goes: `uv run python codec_times.py RUN`, in this folder.
+
+Prints milliseconds for each of the first 256 test images of a run, or of what there is, with the default steps of
+`vdmkit compress`, after compilation. CPU is the time of all cores, which other programs on the machine do not change
+much. rows: images in calls of the network, padding included, for each image and step.
+"""
 
 import hashlib
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from unittest.mock import patch
 
 import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Float, UInt8
-from vdmkit_codec.codec import Coding, fingerprint
-from vdmkit_codec.compression import ChunkCode
+from vdmkit_codec.codec import Coding, coding_of, fingerprint, with_steps_of_codec
+from vdmkit_codec.compression import ChunkCode, Profile
 from vdmkit_codec.container import Chunk, Payload, open_writer
 
 from vdmkit.likelihood import interval, pass_over
+from vdmkit.run import load_run
 
 TIMED = 256  # images
+BATCH = 64  # the default of `vdmkit compress`
 Images = UInt8[np.ndarray, "n h w c"]
 
 
 @dataclass
 class Watch:
-    """Seconds in all and in calls of the network, the number of calls, and the net bits of each image."""
+    """Seconds in all and in the network, the same of all cores, calls, rows, and the net bits of each image."""
 
     seconds: float = 0
     network: float = 0
+    cpu: float = 0
+    network_cpu: float = 0
     calls: int = 0
+    rows: int = 0
     bits: list[Float[np.ndarray, " n"]] = field(default_factory=list)
 
     @property
     def share(self) -> float:
-        """Returns the share of the time that is spent outside of the network."""
-        return 1 - self.network / self.seconds
+        """Returns the share of the time of all cores that is spent outside of the network."""
+        return 1 - self.network_cpu / self.cpu
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Bits per dimension. To encode and decode: `milliseconds` an image, the coder's `shares`.
+    """Bits per dimension. To encode and decode: `milliseconds` of all cores an image, the coder's `shares`.
 
     `each`: net, of each image; None where some were stored.
     """
@@ -61,13 +72,7 @@ def measure(coding: Coding, images: Images) -> Measured:
     """Raises RuntimeError if other pixels come back."""
     code = coding.codec.chunk_code(coding.codec.group)
     timed = images[:TIMED]
-    _compile(code)
-    if coding.codec.layers.mixture:  # what searches in mixtures is compiled for the sizes that come
-        code.decode(code.encode(timed)[0])
-    (payload, bits), encoding = watched(code, lambda: code.encode(timed))
-    back, decoding = watched(code, lambda: code.decode(payload))
-    if not np.array_equal(back, timed):
-        raise RuntimeError("other pixels came back")
+    (payload, bits), encoding, decoding = round_trip(coding, timed)
     whole = encoding
     if len(images) > TIMED:
         (payload, bits), whole = watched(code, lambda: code.encode(images))
@@ -78,10 +83,26 @@ def measure(coding: Coding, images: Images) -> Measured:
         None if payload.stored.any() else np.concatenate(whole.bits) / images[0].size,
         payload.initial_bits / values,
         int(payload.stored.sum()),
-        (1e3 * encoding.seconds / len(timed), 1e3 * decoding.seconds / len(timed)),
+        (1e3 * encoding.cpu / len(timed), 1e3 * decoding.cpu / len(timed)),
         (encoding.share, decoding.share),
         encoding.calls,
     )
+
+
+def round_trip(coding: Coding, images: Images) -> tuple[tuple[Payload, float], Watch, Watch]:
+    """Encodes and decodes images after compilation: what `encode` returns, and what both take.
+
+    Raises RuntimeError if other pixels come back.
+    """
+    code = coding.codec.chunk_code(coding.codec.group)
+    _compile(code)
+    if coding.codec.layers.mixture:  # what searches in mixtures is compiled for the sizes that come
+        code.decode(code.encode(images)[0])
+    encoded, encoding = watched(code, lambda: code.encode(images))
+    back, decoding = watched(code, lambda: code.decode(encoded[0]))
+    if not np.array_equal(back, images):
+        raise RuntimeError("other pixels came back")
+    return encoded, encoding, decoding
 
 
 def bound(coding: Coding, images: Images, draws: int) -> tuple[Float[np.ndarray, " n"], float]:
@@ -98,9 +119,9 @@ def watched(code: ChunkCode, action: Callable[[], Any]) -> tuple[Any, Watch]:
     """What the action gives, and what it took."""
     watch = Watch()
     with _watching(code, watch):
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         result = action()
-        watch.seconds = time.perf_counter() - start
+        watch.seconds, watch.cpu = time.perf_counter() - start, time.process_time() - cpu
     return result, watch
 
 
@@ -110,13 +131,15 @@ def _watching(code: ChunkCode, watch: Watch) -> Iterator[None]:
     in_batches, encode = network._in_batches, chain.encode
 
     def timed(of: Any, count: int, call: Callable[..., Any]) -> Any:
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         result = in_batches(of, count, lambda rows: counted(call, rows))
         watch.network += time.perf_counter() - start
+        watch.network_cpu += time.process_time() - cpu
         return result
 
     def counted(call: Callable[..., Any], rows: Any) -> Any:
         watch.calls += 1
+        watch.rows += len(rows)
         return call(rows)
 
     def kept_encode(*arguments: Any) -> Any:
@@ -145,3 +168,24 @@ def _bytes_of_file(coding: Coding, images: Images, payload: Payload) -> int:
             writer.append(chunk)
             writer.finish(None)
         return path.stat().st_size
+
+
+def main() -> None:
+    """Print the times of both profiles."""
+    run = with_steps_of_codec(load_run(Path(sys.argv[1])), [])
+    images = run.data("test").pixels[:TIMED]
+    columns = ("wall", "network", "rest", "CPU", "network", "rest", "rows")
+    print(f"{len(images)} images, ms an image" + "".join(f"{name:>9}" for name in columns))
+    for profile in get_args(Profile):
+        coding = coding_of(run, profile=profile, group=BATCH)
+        _, *watches = round_trip(coding, images)
+        for what, watch in zip(("encode", "decode"), watches, strict=True):
+            times = (watch.seconds, watch.network, watch.seconds - watch.network)
+            times += (watch.cpu, watch.network_cpu, watch.cpu - watch.network_cpu)
+            rows = watch.rows / len(images) / (coding.codec.layers.steps + 1)
+            numbers = "".join(f"{1e3 * value / len(images):9.2f}" for value in times)
+            print(f"{profile:>12} {what:>9}{numbers}{rows:9.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -9,12 +9,13 @@ repeated), and prints for each, from the code that `vdmkit compress` and `vdmkit
     a. rates of test images in one file, beside the T-step bound of the same images, and the time of the codec
     b. what other codecs make of these images, each in a file and all in one
     c. how many images pay back the checkpoint's own size
+    d. of digits, what files of few and of many images take, as `file_sizes.py`
 
 Rates are bits per dimension: gross of the file; net of the images; initial, what the chunk begins with and leaves.
 +/- is 95%: of the bound from its draws, of net - bound from the spread over images of one encoding less one estimate;
-no such figure where images were stored. Times are of ChunkCode.encode and .decode, milliseconds an image, of the first
-256 images, without compilation; coder is the share of the time that is spent outside calls of the network, and calls
-are those of encoding.
+no such figure where images were stored. Times are of ChunkCode.encode and .decode, milliseconds of all cores an image,
+of the first 256 images, without compilation; coder is the share of the time that is spent outside calls of the network,
+and calls are those of encoding.
 """
 
 import argparse
@@ -29,6 +30,7 @@ import jax
 import numpy as np
 import tomlkit
 from codec_times import Images, Measured, bound, measure
+from file_sizes import BATCH, CHUNK, table_of_sizes
 from image_codecs import break_even, rates
 from real_codecs import Row
 from vdmkit_codec.codec import Coding, coding_of, with_steps_of_codec
@@ -39,9 +41,8 @@ from vdmkit.run import Run, load_run
 
 CIFAR = ["data.name=cifar10", "model.prediction.name=lattice", "model.schedule.gamma_min=-13.3"]
 CIFAR += ["model.network.channels=48", "training.batch_size=16", "evaluation.draws=2", "evaluation.minutes=1"]
-BATCH, CHUNK = 64, 1024  # the defaults of `vdmkit compress`
 LONG = 4  # images of CIFAR-10 that take hundreds of steps
-HEADER = "gross   net    initial  bound             net - bound         encode decode ms  coder        calls stored"
+HEADER = "gross   net    initial  bound             net - bound         encode decode CPU ms coder     calls stored"
 
 
 def vdmkit(*arguments: str) -> None:
@@ -184,7 +185,10 @@ def main() -> None:
     given = parser.parse_args()
     digits = run("digits", given.out)
     study(digits)
-    report(digits, settings_of_digits(digits), None, draws=512, data=[])
+    report(digits, settings_of_digits(digits), None, draws=128, data=[])
+    source = load_run(digits).recipe.data.build()
+    print("\nbytes of one file of test images, then training images; mixture T = 15, gamma, portable")
+    table_of_sizes(Setting("mixture", 15).coding(digits, []), source.load("test"), source.load("train"))
     if given.cifar:
         data = f"data.path={given.cifar.resolve()}"
         cifar = run("cifar10_lattice", given.out, "--set", data, "--set", f"training.steps={given.cifar_steps}")

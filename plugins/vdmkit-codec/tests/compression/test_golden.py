@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Twenty images in files of every version of the format, with the model that wrote them."""
+"""Twenty images in files of both versions of the format and of two versions of Python and JAX, with their model."""
 
 import hashlib
 from pathlib import Path
@@ -13,6 +13,14 @@ from vdmkit_codec.compression import codec_of
 from vdmkit_codec.container import Chunk, open_reader, open_writer
 
 GOLDEN = Path(__file__).parent / "golden"
+OLDEST = [
+    "mixture",
+    "gaussian",
+    "version_2_mixture",
+    "version_2_gaussian",
+    "version_2_large",
+]  # Python 3.11, JAX 0.10.2
+NEWEST = ["newest_mixture", "newest_gaussian"]  # Python 3.13, JAX 0.12.0
 
 
 @pytest.fixture(scope="module")
@@ -31,17 +39,28 @@ def decoded(path: Path, model) -> np.ndarray:
 
 
 def write(path: Path, codec, images: np.ndarray, small: int = 8192, header: dict | None = None) -> None:
-    """Also how golden files of version 2 were made: `large` with small=0, and the header of a run."""
+    """Also how golden files of version 2 were made: `large` and `newest_gaussian` with small=0 and a run's header."""
     with open_writer(path, codec.header(fingerprint()) | (header or {}), resume=False, small=small) as writer:
         payload, _ = codec.chunk_code(codec.group).encode(images)
         writer.append(Chunk(len(images), payload.to_bytes(), hashlib.sha256(images.tobytes()).digest()))
         writer.finish(None)
 
 
-@pytest.mark.parametrize("name", ["mixture", "gaussian", "version_2_mixture", "version_2_gaussian", "version_2_large"])
+@pytest.mark.parametrize("name", OLDEST + NEWEST)
 def test_a_file_of_long_ago_decodes(model, name) -> None:
-    """False if files that users have could no longer be read, on this machine and these versions."""
+    """False if files that users have, of another version of Python, JAX or the format, could no longer be read."""
     np.testing.assert_array_equal(decoded(GOLDEN / f"{name}.vdmz", model), np.load(GOLDEN / "images.npy"))
+
+
+def test_files_are_of_both_versions() -> None:
+    """False if the test above read files of one version of the format only, or of none but these versions of JAX."""
+    formats, machines = set(), set()
+    for name in OLDEST + NEWEST:
+        formats.add((GOLDEN / f"{name}.vdmz").read_bytes()[4])
+        with open_reader(GOLDEN / f"{name}.vdmz") as reader:
+            machines.add(reader.header["machine"])
+    assert formats == {1, 2}
+    assert machines - {fingerprint()["versions"]}
 
 
 @pytest.mark.costly

@@ -3,11 +3,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property, partial
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
@@ -17,7 +17,8 @@ from vdmkit_codec.compression._layers import Layers
 from vdmkit_codec.compression._predict import MARGIN, OFFSETS, Latent, gaussian_shift, level_weights, mixture_weights
 
 Precision = Literal["float64", "float32"]
-_FEW = 8
+_FEW = {"float64": 4, "float32": 8}  # images in a small batch; float32 decodes in the batches of files that exist
+_ARRAY = object()  # where a form has an array
 _FUNCTIONS = {"gaussian": gaussian_shift, "mixture": mixture_weights, "levels": level_weights}
 
 
@@ -27,19 +28,48 @@ def in_precision(model: DiffusionModel, dtype: Precision) -> DiffusionModel:
         return jax.tree.map(lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, model)
 
 
-@eqx.filter_jit
-def _integers(kind: str, model: DiffusionModel, at: Latent) -> tuple[Array, Array]:
+@dataclass(frozen=True)
+class _Form:
+    """What a model is besides its arrays. Models of equal forms share compiled functions."""
+
+    structure: Any
+    others: tuple[Any, ...]
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:  # a call of a compiled function asks for it
+        return hash((self.structure, self.others))
+
+    def model(self, arrays: list[Array]) -> DiffusionModel:
+        """Returns the model of these arrays."""
+        given = iter(arrays)
+        leaves = [next(given) if other is _ARRAY else other for other in self.others]
+        return jax.tree.unflatten(self.structure, leaves)
+
+
+def _parts(model: DiffusionModel) -> tuple[_Form, list[Array]]:
+    """Returns the form of a model, and its arrays."""
+    leaves, structure = jax.tree.flatten(model)
+    others = tuple(_ARRAY if eqx.is_array(leaf) else leaf for leaf in leaves)
+    return _Form(structure, others), [leaf for leaf in leaves if eqx.is_array(leaf)]
+
+
+@partial(jax.jit, static_argnames=("kind", "form"))
+def _integers(kind: str, form: _Form, arrays: list[Array], y: Any, offsets: Any, *of_step: Any) -> tuple[Array, Array]:
     """Returns the integers for latents of several images at one noise level, and whether they are guarded."""
+    model = form.model(arrays)
 
     def of_image(y: Array, offset: Array) -> tuple[Array, Array]:
-        return _FUNCTIONS[kind](model, at._replace(y=y, offset=offset))
+        return _FUNCTIONS[kind](model, Latent(y, *of_step, offset=offset))
 
-    return jax.vmap(of_image)(at.y, at.offset)
+    return jax.vmap(of_image)(y, offsets)
 
 
-@eqx.filter_jit
-def _x_hat(model: DiffusionModel, y: Array, gamma: Array) -> Array:
-    return jax.vmap(model.x_hat, in_axes=(0, None))(y, gamma)
+@partial(jax.jit, static_argnames="form")
+def _x_hat(form: _Form, arrays: list[Array], y: Any, gamma: Any) -> Array:
+    return jax.vmap(form.model(arrays).x_hat, in_axes=(0, None))(y, gamma)
 
 
 @dataclass(frozen=True)
@@ -57,6 +87,11 @@ class Network:
     layers: Layers
     batch: int
     dtype: Precision
+
+    @cached_property
+    def _parts(self) -> tuple[_Form, list[Array]]:
+        """Returns the model taken apart once, and not in each of hundreds of calls."""
+        return _parts(self.model)
 
     def encoded(self, k: Int[np.ndarray, "n h w c"], t: int) -> tuple[np.ndarray, Int[np.ndarray, " n"], np.ndarray]:
         """Returns the integers of each image, the offsets that guard them, and whether such offsets exist."""
@@ -84,8 +119,8 @@ class Network:
         y = k * layers.d[t]
 
         def call(rows: Int[np.ndarray, " b"]) -> tuple[Array, ...]:
-            floats = self._floats(y[rows], layers.gamma[t], scale, margin)
-            return _integers(kind, self.model, Latent(*floats, offset=jnp.asarray(offsets[rows])))
+            some, *of_step = self._floats(y[rows], layers.gamma[t], scale, margin)
+            return _integers(kind, *self._parts, some, offsets[rows], *of_step)
 
         integers, clear = self._in_batches(len(k), call)
         return integers, clear
@@ -95,7 +130,7 @@ class Network:
         y = k * self.layers.d[t]
 
         def call(rows: Int[np.ndarray, " b"]) -> tuple[Array, ...]:
-            return (_x_hat(self.model, *self._floats(y[rows], self.layers.gamma[t])),)
+            return (_x_hat(*self._parts, *self._floats(y[rows], self.layers.gamma[t])),)
 
         return self._in_batches(len(k), call)[0]
 
@@ -106,12 +141,12 @@ class Network:
         parts, first = [], 0
         while first < count:
             # small batches if a large one would be half empty
-            size = self.batch if count - first > self.batch // 2 else min(_FEW, self.batch)
+            size = self.batch if count - first > self.batch // 2 else min(_FEW[self.dtype], self.batch)
             rows = np.resize(np.arange(first, min(first + size, count)), size)
             with jax.enable_x64(True):  # the integers need 64 bits at any precision of the network
                 parts.append([np.array(array)[: count - first] for array in call(rows)])
             first += size
         return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
-    def _floats(self, *values: float | Float[np.ndarray, "..."]) -> list[Array]:
-        return [jnp.asarray(value, self.dtype) for value in values]
+    def _floats(self, *values: float | Float[np.ndarray, "..."]) -> list[Float[np.ndarray, "..."]]:
+        return [np.asarray(value, self.dtype) for value in values]

@@ -4,11 +4,11 @@
 from dataclasses import dataclass, field
 
 from vdmkit.errors import CodecError
-from vdmkit_codec.container._chunk import Entry, walk
+from vdmkit_codec.container._chunk import HEADER_BYTES, Entry, walk
 from vdmkit_codec.container._footer import Footer, read_footer
 from vdmkit_codec.container._head import Head
 from vdmkit_codec.container._source import Source
-from vdmkit_codec.container._tail import INDEX, NAMES, index_of, names_of, read_section
+from vdmkit_codec.container._tail import INDEX, NAMES, index_of, names_of, number_of_chunks, read_section
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ def read_contents(source: Source, head: Head) -> Contents:
 def _read(source: Source, head: Head, footer: Footer) -> Contents:
     check_copy(source, head, footer)
     section = read_section(source, INDEX, footer.index, head.file_id)
+    if section and number_of_chunks(section) * HEADER_BYTES > footer.names:
+        raise source.fault("its index lists more chunks than it has room for")
     entries, names_digest = index_of(section, head) if section else ([], None)
     if section is None or footer.names != (entries[-1].end if entries else len(head.raw)):
         raise source.fault("its index is damaged")

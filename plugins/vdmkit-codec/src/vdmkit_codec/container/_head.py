@@ -108,6 +108,14 @@ def parse_json(data: bytes, cap: int) -> Any:
     Raises:
         ValueError: The text is larger, damaged, or not JSON.
     """
+    try:
+        return json.loads(decompressed(data, cap), parse_constant=_refuse)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def decompressed(data: bytes, cap: int) -> bytes:
+    """Returns at most `cap` bytes that `zlib` compressed. Raises ValueError if there are more, or they are damaged."""
     machine = zlib.decompressobj()
     try:
         text = machine.decompress(data, cap + 1)
@@ -117,10 +125,7 @@ def parse_json(data: bytes, cap: int) -> Any:
         raise ValueError(f"it is larger than {cap} bytes")
     if not machine.eof or machine.unused_data:
         raise ValueError("it does not end where it should")
-    try:
-        return json.loads(text, parse_constant=_refuse)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+    return text
 
 
 def _refuse(constant: str) -> Any:

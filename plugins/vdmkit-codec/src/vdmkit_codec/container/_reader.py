@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,11 @@ class Reader:
 
     def tells(self, i: int) -> bool:
         """Returns whether `damaged` mentions chunk `i` of `chunks`."""
-        return any(words.startswith(f"{self.chunks[i].title} is") for words in self.damaged)
+        return self.chunks[i].title in self._told
+
+    @cached_property
+    def _told(self) -> set[str]:
+        return {words.partition(" is ")[0] for words in self.damaged}
 
     @property
     def bytes(self) -> int:
@@ -70,6 +75,8 @@ class Reader:
             CodecError: The chunk is damaged, in the wrong place, or of another file.
         """
         expected, source = self.chunks[i], self._source
+        if self.tells(i):
+            raise source.fault(f"{expected.title} is damaged")
         if self._head.small:
             if chunk := read_small_chunk(source, self._head, expected):
                 return chunk

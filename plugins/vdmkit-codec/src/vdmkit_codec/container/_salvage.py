@@ -14,6 +14,7 @@ from vdmkit_codec.container._source import Source
 from vdmkit_codec.container._tail import INDEX, NAMES, index_of, names_of, read_section
 
 _COMMON = b"VDM"  # first bytes of all tags
+_TIMES, _LEAST = 16, 1 << 24  # how often the file's length may be read, and bytes that any file may
 
 
 @dataclass
@@ -29,10 +30,13 @@ class _Found:
 def read_undamaged(source: Source) -> tuple[Head, Contents]:
     """Reads the whole file, a mebibyte at a time; returns its header and contents, with descriptions of damage.
 
+    Overlapping chunks are not read without end, as in a file that is full of headers of chunks.
+
     Raises:
         CodecError: Both copies of the header are damaged.
     """
     damaged: list[str] = []
+    source = source.metered(_TIMES * source.size + _LEAST)
     head = _any_head(source, damaged)
     if head.small:
         return head, read_small(source, head, salvage=True)

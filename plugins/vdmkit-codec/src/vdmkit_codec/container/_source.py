@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A file that is read by position, with checks of its end; threads may read concurrently."""
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +39,18 @@ class Source:
     def of_bytes(cls, data: bytes, name: str) -> "Source":
         """Returns the source of bytes."""
         return cls(Path(name), lambda count, start: data[start : start + count], len(data))
+
+    def metered(self, most: int) -> "Source":
+        """Returns a source of the same bytes, of which at most so many are read in all, many of them repeatedly."""
+        left = [most]
+
+        def at(count: int, start: int) -> bytes:
+            left[0] -= count
+            if left[0] < 0:
+                raise OSError(errno.EIO, "parts of it overlap too often")
+            return self.at(count, start)
+
+        return replace(self, at=at)
 
     def read(self, start: int, count: int) -> bytes:
         """Reads `count` bytes at `start`.
@@ -73,7 +86,7 @@ class Source:
 
     def find(self, pattern: bytes, start: int) -> int | None:
         """Finds `pattern` at or after `start`, or returns None; bytes that cannot be read are skipped."""
-        at, size = start, 1 << 12  # small at first, so that a file full of patterns is searched in linear time
+        at, size = start, 1 << 6  # small at first, so that a file full of patterns is searched in linear time
         while at < self.size:
             piece = b""
             with suppress(CodecError):

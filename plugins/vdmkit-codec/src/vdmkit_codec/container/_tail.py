@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parts after the chunks of a .vdmz file: names, index, a second copy of the head, and a footer."""
 
+import json
 import struct
 import zlib
 from itertools import accumulate
-from typing import Any
 
 from vdmkit_codec.container._chunk import HEADER_BYTES, Entry, keyed_digest
 from vdmkit_codec.container._footer import pack_footer
-from vdmkit_codec.container._head import Head, canonical_json, parse_json
+from vdmkit_codec.container._head import Head, canonical_json, decompressed
 from vdmkit_codec.container._source import Source
 
 NAMES, INDEX = b"VDMN", b"VDMI"
@@ -17,6 +17,7 @@ _LISTED = struct.Struct("<II8s")  # images, bytes of payload, digest of the chun
 _NO_NAMES = bytes(8)
 _MAX_SECTION = 1 << 28  # bytes, compressed or not
 _FEW_NAMES, _MOST_RATIO = 1 << 16, 64  # bytes of names that compress well; how well larger ones may
+_BETWEEN = b'","'  # names in canonical JSON, where quotes within names are escaped
 _MAX_NAME = 1 << 12  # bytes of JSON for a name, on average
 
 
@@ -47,6 +48,11 @@ def read_section(source: Source, tag: bytes, start: int, file_id: bytes) -> byte
     return data if keyed_digest(file_id, [frame, data[:-8]]) == data[-8:] else None
 
 
+def number_of_chunks(section: bytes) -> int:
+    """Returns the number of chunks that an index lists."""
+    return (len(section) - 16) // _LISTED.size
+
+
 def index_of(section: bytes, head: Head) -> tuple[list[Entry], bytes | None]:
     """Returns the entries of an index, and the digest of the names, or None without names."""
     names, body = section[:8], section[8:-8]
@@ -74,13 +80,24 @@ def names_of(section: bytes, images: int | None) -> list[str]:
 
 
 def names_in(data: bytes, images: int | None) -> list[str]:
-    """Returns the names in compressed JSON, as `names_of`."""
-    names: Any = parse_json(data, min(_most_names(images), _FEW_NAMES + _MOST_RATIO * len(data)))
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    """Returns the names in compressed JSON, as `names_of`.
+
+    They are counted before they are made, because empty names, or other JSON, would take much memory.
+    """
+    text = decompressed(data, min(_most_names(images), _FEW_NAMES + _MOST_RATIO * len(data)))
+    if text == b"[]":
+        return []
+    if not (text.startswith(b'["') and text.endswith(b'"]')):
         raise ValueError("it is not a list of names")
-    if images is not None and len(names) != images:
-        raise ValueError(f"it holds {len(names)} names for {images} images")
-    return names
+    count = text.count(_BETWEEN) + 1
+    if count > _most_of(data) or images not in (None, count):
+        raise ValueError(f"it holds {count} names for {images} images, in {len(data)} bytes")
+    return [json.loads(b'"' + name + b'"') for name in text[2:-2].split(_BETWEEN)]
+
+
+def _most_of(data: bytes) -> int:
+    """Returns the largest number of names in compressed JSON; different names take more than a byte each."""
+    return _FEW_NAMES + len(data)
 
 
 def _most_names(images: int | None) -> int:
@@ -97,7 +114,8 @@ def _section(tag: bytes, body: bytes, file_id: bytes) -> bytes:
 def pack_names(text: bytes) -> bytes:
     """Compresses the JSON of names, but not so far that readers refuse it."""
     data = zlib.compress(text, 9)
-    return data if len(text) <= _FEW_NAMES + _MOST_RATIO * len(data) else zlib.compress(text, 0)
+    fits = len(text) <= _FEW_NAMES + _MOST_RATIO * len(data) and text.count(_BETWEEN) < _most_of(data)
+    return data if fits else zlib.compress(text, 0)
 
 
 def _pack_names(names: list[str], images: int, file_id: bytes) -> bytes:

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A newcomer who has the first two pages only, and copies what they say, from a fresh clone."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vdmkit
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(vdmkit.__file__).parents[1]
+BLOCK = re.compile(r"(?:`([\w.]+)`:\n\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Path:
+    """A fresh clone of what is committed."""
+    folder = tmp_path_factory.mktemp("newcomer") / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    return folder
+
+
+def follow(clone: Path, page: str) -> dict[str, str]:
+    """Do in the clone what a page says, in its order; returns what each command and snippet printed."""
+    printed = {}
+    for name, language, code in BLOCK.findall((clone / "docs" / page).read_text()):
+        if name:
+            (clone / name).write_text(code)
+        elif language == "python":
+            printed["python"] = output(clone, [sys.executable, "-c", code])
+        elif not language:
+            for line in code.splitlines():
+                words = shlex.split(line, comments=True)
+                if words[:2] == ["uv", "run"]:  # what uv would install is installed here
+                    program = ["-m", *words[2:]] if words[2] == "vdmkit" else words[3:]
+                    printed[" ".join(words[2:])] = output(clone, [sys.executable, *program])
+    return printed
+
+
+def output(clone: Path, command: list[str]) -> str:
+    """What a command prints that runs the code of the clone, and ends well."""
+    environment = os.environ | {"PYTHONPATH": str(clone)}
+    done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def test_ten_minutes_to_a_number(clone):
+    """False if a command of the first page ended in an error, or printed no number."""
+    printed = follow(clone, "index.md")
+    assert len(printed) == 6
+    number = r"^\d\.\d{4} \+/- \d\.\d{4} bits/dim on these 297 images$"
+    for command in ("vdmkit run digits", "vdmkit likelihood --ckpt runs/digits"):
+        assert re.search(number, printed[command], re.MULTILINE)
+    assert (clone / "grid.png").read_bytes().startswith(b"\x89PNG")
+    assert "runs/short" in printed["vdmkit compare runs/digits runs/short"]
+
+
+def test_own_images_and_an_own_network_are_compared(clone):
+    """False if who follows the page did not come to two runs and their difference."""
+    printed = follow(clone, "own.md")
+    assert {"python pngs.py", "vdmkit check mine.toml"} < printed.keys()
+    assert len(list((clone / "pngs/test").iterdir())) == 297
+    first, second, difference = printed["python"].splitlines()
+    value = r"-?\d\.\d{4} \+/- \d\.\d{4} \(95%: .*\)"
+    assert all(re.fullmatch(value, line) for line in (first, second, difference))
+    assert "runs/plain" in printed["vdmkit compare runs/mine runs/plain"]

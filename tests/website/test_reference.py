@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The reference is complete: every component and every public name has a page that says something."""
+
+import importlib
+import inspect
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import vdmkit
+from vdmkit.recipe import shipped_recipes
+from vdmkit.registry import kinds, registry
+from website.docstrings import markdown
+
+MODULES = [name for _, name, _ in pkgutil.walk_packages(vdmkit.__path__, "vdmkit.") if "._" not in name]
+COMPONENTS = [component for kind in kinds() for component in registry(kind).components.values()]
+
+
+def entries(page: Path) -> dict[str, str]:
+    """The text below each heading of the second level."""
+    return dict(re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", page.read_text(), re.MULTILINE | re.DOTALL))
+
+
+@pytest.mark.parametrize("module", ["vdmkit", *MODULES])
+def test_public_names_have_an_entry(pages, module):
+    """A name that `import` promises would not be found by a reader, or its entry say nothing."""
+    found = entries(pages / "reference/python" / f"{module}.md")
+    for name in getattr(importlib.import_module(module), "__all__", ()):
+        value = getattr(importlib.import_module(module), name)
+        if name != "__version__":
+            assert name in found
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert inspect.getdoc(value), f"{module}.{name} has no docstring"
+
+
+def test_all_modules_are_there():
+    """False if the test above had no cases."""
+    assert {"vdmkit.noise", "vdmkit.networks.unet", "vdmkit.likelihood"} < set(MODULES)
+
+
+def test_a_class_shows_fields_methods_and_source(pages):
+    """A reader could not see how a class is made, what it does, or where it is."""
+    shown = entries(pages / "reference/python/vdmkit.objective.md")["Steps"]
+    for part in ("class Steps(eqx.Module)", "kernel: AbstractKernel", "`noise_level(schedule, t)`", "Returns a draw"):
+        assert part in shown
+    assert re.search(r"\[source\]\(\.\./\.\./source/vdmkit/objective/_step\.py\.md#__codelineno-0-\d+\)", shown)
+
+
+@pytest.mark.parametrize("component", COMPONENTS, ids=lambda one: f"{one.kind}-{one.name}")
+def test_components_have_a_page(pages, component):
+    """A component that recipes can choose would have no page, or one that lacks a recipe key."""
+    page = (pages / "reference" / component.kind / f"{component.name}.md").read_text()
+    assert page.startswith(f"# {component.kind} {component.name}\n")
+    assert all(f"\n| `{key}` | " in page for key in component.parameters)
+    of_kind = (pages / "reference" / component.kind / "index.md").read_text()
+    assert f"| [`{component.name}`]({component.name}.md) | " in of_kind
+
+
+def test_commands_and_recipes_are_listed(pages):
+    """A command or a recipe would be missing."""
+    commands = entries(pages / "reference/commands.md")
+    assert {"run", "likelihood", "new-plugin", "compress"} < commands.keys()
+    assert "--precision <float>" in commands["likelihood"]
+    recipes = (pages / "reference/recipes.md").read_text()
+    assert all(f"| [`{name}`](" in recipes for name in shipped_recipes())
+
+
+def test_docstrings_become_lists():
+    """Arguments would run together, or a formula be read as markup."""
+    text = "A * b_c <d>.\n\n    x = 1\n\nArgs:\n    a: First,\n        continued.\n    b: `k_*`.\n\nMore."
+    shown = "A &#42; b&#95;c &#60;d>.\n\n    x = 1\n\n\n**Args**\n\n- `a`: First,\n    continued.\n"
+    assert markdown(text) == shown + "- `b`: `k_*`.\n\nMore."

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The site as it is built: whole, without a request to elsewhere, and not at all with a broken link."""
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import vdmkit
+from website.build import build, make_html
+from website.pages import PageError
+
+ROOT = Path(vdmkit.__file__).parents[1]
+
+
+class Loaded(HTMLParser):
+    """What a browser loads for a page by itself."""
+
+    def __init__(self, page: Path):
+        super().__init__()
+        self.found: list[str] = []
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        if tag in {"script", "img", "iframe"} and given.get("src"):
+            self.found.append(given["src"])
+        if tag == "link" and given.get("rel") != "canonical" and given.get("href"):
+            self.found.append(given["href"])
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """The site without the results of the tour."""
+    return build(tmp_path_factory.mktemp("site"), execute=False)
+
+
+@pytest.mark.costly
+def test_pages_load_nothing_from_elsewhere(site):
+    """A reader without a network would see no equations or no style, and one with it would be counted elsewhere."""
+    for name in ("index", "theory", "tour", "reference/python/vdmkit.noise", "source/vdmkit/model.py"):
+        page = site / f"{name}.html"
+        loaded = Loaded(page).found
+        assert any(one.endswith(".css") for one in loaded)
+        assert [one for one in loaded if not (page.parent / one.partition("?")[0]).exists()] == []
+    theory = (site / "theory.html").read_text()
+    assert theory.count('display="block"') > 15
+    assert "$" not in re.sub(r"<script.*?</script>|<style.*?</style>", "", theory, flags=re.DOTALL)
+    assert not re.search(r"@import|url\((?!data:)[\"']?https?:", "".join(p.read_text() for p in site.rglob("*.css")))
+
+
+@pytest.mark.costly
+def test_every_name_can_be_searched(site):
+    """A public name or a component would not be found by the site's search."""
+    found = {item["location"] for item in json.loads((site / "search.json").read_text())["items"]}
+    for name in (
+        "python/vdmkit.html#train",
+        "python/vdmkit.noise.html#cosine",
+        "schedule/cosine.html",
+        "commands.html#run",
+    ):
+        assert f"reference/{name}" in found
+    assert not [one for one in found if one.startswith("source/vdmkit/")]
+
+
+def test_a_broken_link_is_refused(tmp_path):
+    """The site would be built with a link that leads nowhere."""
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "index.md").write_text("# A\n\n[gone](#gone)\n")
+    (tmp_path / "mkdocs.yml").write_text("site_name: a\ndocs_dir: pages\nsite_dir: site\n")
+    with pytest.raises(PageError, match="anchor does not exist"):
+        make_html(tmp_path / "mkdocs.yml")
+
+
+@pytest.mark.slow
+def test_the_documented_command_builds_it_from_a_clone(tmp_path):
+    """The command of CONTRIBUTING.md would fail, a cell of the tour end in an error, or its results be missing."""
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), "clone"], cwd=tmp_path, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "website"], cwd=tmp_path / "clone", capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    site = tmp_path / "clone/build/site"
+    assert done.stdout == f"built {site / 'index.html'}\n"
+    assert (site / "tour.html").read_text().count('alt="drawn by the code above"') == 3
+    outputs = [cell.get("outputs") for cell in json.loads((site / "tour.ipynb").read_text())["cells"]]
+    assert sum(bool(one) for one in outputs) > 8
