@@ -14,7 +14,7 @@ from vdmkit_codec import Inspection
 
 from vdmkit.errors import CheckpointError
 from vdmkit.page import Result, page, read_files
-from vdmkit.page._blocks import Table
+from vdmkit.page._blocks import Table, Words
 from vdmkit.page._coding import coding
 from vdmkit.page._headline import reasons_not_to_trust
 from vdmkit.page._made import commands
@@ -190,6 +190,15 @@ def test_runs_of_one_name_are_told_apart(bare, shown_of):
     read = Read(page([shown_of(bare), shown_of(other)]).html)
     assert f"{bare} and {other} have no results" in read.text
     assert "The resolved recipes are equal." in read.text
+
+
+def test_runs_of_other_images_are_not_offered_a_comparison(bare, shown_of):
+    """The command that the page gives would be refused."""
+    other = shutil.copytree(bare, bare.parent / "other")
+    made = json.loads((other / "manifest.json").read_text()) | {"shape": [4, 4, 1]}
+    (other / "manifest.json").write_text(json.dumps(made))
+    blocks = [block for part in several([shown_of(bare), shown_of(other)]) for block in part.blocks]
+    assert Words("bare and other were not tested on the same images.") in blocks
 
 
 def test_an_evaluation_with_other_settings_is_rebuilt_with_them(bare, likelihood, shown_of):
