@@ -150,6 +150,7 @@ def test_an_average_that_is_worse_than_its_parameters(difference, step, share, f
     """The reported model would be the worse of two, or an average that lags behind at first be called so."""
     assert bool(average_behind_raw(difference, 0.02, step, 1600, share)) == found
     assert average_behind_raw(-difference, 0.02, step, 1600, share) is None
+    assert average_behind_raw(0.001, 1e-6, step, 1600, share) is None
 
 
 LOSSES = [(100, 2.0), (200, 1.9), (300, 1.8)]

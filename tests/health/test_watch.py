@@ -119,6 +119,12 @@ def test_a_small_batch_says_nothing_of_the_untrained_model(watch):
     assert watch(batch_size=2).see(100, line(2.0, train__untrained=0.5)) == []
 
 
+def test_the_loss_of_continuous_data_may_be_negative(watch):
+    """A density's loss that rises from -0.1 to 0.1 by chance would be called divergence."""
+    over = watch(levels=0, spacing=None)
+    assert [over.see(step, line(loss)) for step, loss in ((100, -0.1), (200, 0.1))] == [[], []]
+
+
 def test_a_training_that_goes_on_says_nothing_twice(watch, tmp_path):
     """A warning would come back with every restart, or a run forget what is usual for it."""
     over = watch(gamma_max=0.0)

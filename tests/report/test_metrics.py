@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
+from vdmkit.health import Facts, read_troubles
 from vdmkit.report import MetricLog
 
 
@@ -101,3 +102,17 @@ def test_tensorboard_shows_the_same(tmp_path):
     assert (values[1][1].image.height, values[1][1].image.width) == (4, 6)
     purged = [event.step for event in events(tmp_path) if event.HasField("session_log")]
     assert purged == [8], "TensorBoard drops what an earlier process logged from this step on"
+
+
+def test_a_trouble_is_said_and_written(tmp_path):
+    """A warning would be lost with the terminal, or missing in TensorBoard or in what programs read."""
+    facts = Facts(100, 64, -8.0, 0.0, 17, 2 / 17, 0.5, None, False, None)
+    said = []
+    metrics = MetricLog(tmp_path, step=0, facts=facts, say=said.append)
+    metrics.scalars(10, {"train/bpd": 2.0})
+    metrics.close()
+    (trouble,) = read_troubles(tmp_path / "health.json")
+    assert said == [f"warning: step 0: {trouble.message}"]
+    assert lines(tmp_path) == [{"step": 0, "health/prior": 1.0}, {"step": 10, "train/bpd": 2.0}]
+    texts = [value for event in events(tmp_path) for value in event.summary.value if value.tag.startswith("health")]
+    assert trouble.message.encode() in b"".join(value.tensor.SerializeToString() for value in texts)

@@ -5,6 +5,8 @@ import math
 
 LARGEST_SHARE = 0.01
 """Share of the initial parameters in the average: after 4.6 times 1 / (1 - decay) updates it is this much."""
+LARGEST_LAG = 0.01
+"""Bits/dim; at the end of a decaying learning rate both are nearly the same, and so is the noise in their estimates."""
 FEWEST_UPDATES = 20
 """With fewer updates a recipe is tried out, and the share says nothing."""
 
@@ -49,7 +51,7 @@ def average_behind_raw(difference: float, half_width: float, step: int, steps: i
         steps: The last step of the training.
         share: Share of the initial parameters in the average now.
     """
-    if 2 * step < steps or share > LARGEST_SHARE or not difference > 2 * half_width:
+    if 2 * step < steps or share > LARGEST_SHARE or not difference > max(2 * half_width, LARGEST_LAG):
         return None
     return (
         f"the averaged parameters, which are evaluated, are {difference:.3g} +/- {half_width:.2g} bits/dim worse than "

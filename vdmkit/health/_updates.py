@@ -33,12 +33,12 @@ def loss_jumps(windows: Sequence[Window], untrained: float) -> str | None:
     """Says that the loss is `RISE_OF_LOSS` times what it once was.
 
     Args:
-        windows: Windows up to now.
+        windows: Windows up to now, whose losses are positive.
         untrained: Loss of the model before its first update; infinity if it is not known.
     """
     *earlier, now = windows
     lowest = min([untrained, *(window.loss for window in earlier)])
-    if not now.loss > RISE_OF_LOSS * max(lowest, 0.0) or math.isinf(lowest):
+    if not now.loss > RISE_OF_LOSS * lowest:
         return None
     return (
         f"training diverges: the loss, {now.loss:.4g}, is more than {RISE_OF_LOSS:g} times what it was before, "

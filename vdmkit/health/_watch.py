@@ -103,7 +103,8 @@ class Watch:
         if gamma_0 is not None and gamma_1 is not None:
             yield "ends", crossed_ends(gamma_0, gamma_1, facts.gamma_min, facts.gamma_max)
         if grown:
-            yield "loss", loss_jumps(self._windows, self._untrained)
+            if facts.levels:  # the loss of continuous data may be negative
+                yield "loss", loss_jumps(self._windows, self._untrained)
             yield "gradient", gradient_jumps(self._windows)
             if "train/bpd" in values:
                 yield "learning", nothing_learned(self._windows[-1], facts.levels, facts.steps)
