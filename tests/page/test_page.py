@@ -3,20 +3,24 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from vdmkit_codec import Inspection
 
 from vdmkit.errors import CheckpointError
 from vdmkit.page import Result, page, read_files
-from vdmkit.page._blocks import Table
+from vdmkit.page._blocks import Table, Words
+from vdmkit.page._coding import coding
 from vdmkit.page._headline import reasons_not_to_trust
+from vdmkit.page._made import commands
 from vdmkit.page._several import compare_alike, difference, several
 
-_VOID = {"meta", "link", "img", "br"}
+_VOID = {"meta", "link", "img", "br", "wbr"}
 
 
 class Read(HTMLParser):
@@ -82,6 +86,7 @@ def test_nothing_is_fetched_and_nothing_is_executed(read):
     assert "@import" not in read.text
     assert "url(" not in read.text
     assert "<script>alert(1)</script>" in read.text  # as text
+    assert "wbr" not in read.text
 
 
 def test_the_elements_are_balanced_and_ids_unique(read):
@@ -160,9 +165,59 @@ def test_a_folder_that_is_not_a_run_is_refused(tmp_path, full):
         read_files(tmp_path)
     with pytest.raises(CheckpointError, match="no such folder"):
         read_files(tmp_path / "nowhere")
+    (tmp_path / "resolved.toml").touch()
+    with pytest.raises(CheckpointError, match=r"has no manifest\.json"):
+        read_files(tmp_path)
     (full / "evaluation.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"evaluation\.json: is not JSON"):
         read_files(full)
+
+
+def test_a_file_of_another_version_hides_its_section_only(bare, likelihood, shown_of):
+    """One fact that an older run lacks would end in a traceback, or the whole page be missing."""
+    facts = likelihood.as_json()
+    del facts["label"]
+    (bare / "evaluation.json").write_text(json.dumps(facts))
+    (bare / "audit.json").write_text(json.dumps({"checks": []}))
+    text = Read(page([shown_of(bare)]).html).text
+    assert "A file lacks 'precision': it is of another version of vdmkit." in text
+    assert "The resolved recipe (resolved.toml)" in text
+
+
+def test_runs_of_one_name_are_told_apart(bare, shown_of):
+    """Numbers of a/digits and b/digits would both be called those of digits."""
+    other = shutil.copytree(bare, bare.parent / "again" / bare.name)
+    read = Read(page([shown_of(bare), shown_of(other)]).html)
+    assert f"{bare} and {other} have no results" in read.text
+    assert "The resolved recipes are equal." in read.text
+
+
+def test_runs_of_other_images_are_not_offered_a_comparison(bare, shown_of):
+    """The command that the page gives would be refused."""
+    other = shutil.copytree(bare, bare.parent / "other")
+    made = json.loads((other / "manifest.json").read_text()) | {"shape": [4, 4, 1]}
+    (other / "manifest.json").write_text(json.dumps(made))
+    blocks = [block for part in several([shown_of(bare), shown_of(other)]) for block in part.blocks]
+    assert Words("bare and other were not tested on the same images.") in blocks
+
+
+def test_an_evaluation_with_other_settings_is_rebuilt_with_them(bare, likelihood, shown_of):
+    """The command beside the number would give the recipe's draws and seed, and another number."""
+    report = replace(likelihood, seed=9, weights="raw", evaluations_per_image=4.0)
+    (bare / "evaluation.json").write_text(json.dumps(report.as_json()))
+    (command, _) = commands(shown_of(bare))[0].blocks
+    wanted = "--checkpoint-step 12 --set seed=9 --set evaluation.draws=4 --set evaluation.weights=raw"
+    assert command.line == f"vdmkit evaluate --ckpt {bare} {wanted}"
+
+
+def test_a_compressed_file_stands_beside_the_bound(bare, likelihood, shown_of):
+    """Its bits/dim would be of other images or dimensions than its bytes."""
+    header = {"shape": [8, 8, 1], "levels": 17, "gammas": [0.0, 1.0, 2.0], "kernel": "gaussian"}
+    found = Inspection("a.vdmz", 10, 0, 1, False, header, {"head": 100, "stacks": 60}, [])
+    (bare / "a.json").write_text(json.dumps(found.as_json()))
+    (bare / "evaluation.json").write_text(json.dumps(likelihood.as_json()))
+    ((row,),) = (table.rows for table in coding(shown_of(bare))[0].blocks)
+    assert row == ["a.vdmz", "10", "T = 2, gaussian", "160", "2.0000", f"1.7612, {likelihood.estimator}"]
 
 
 def test_a_long_log_is_thinned(full, shown_of):

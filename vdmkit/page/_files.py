@@ -2,6 +2,7 @@
 """What a run folder holds, as far as a page shows it. Nothing here needs the model, its plugins or JAX."""
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from vdmkit.paths import not_a_folder
 from vdmkit.recipe import leaves
 from vdmkit.report import read_metrics, step_of, whole_lines
 
-_RESOLVED = "resolved.toml"  # marks a run folder
+_RESOLVED, _MANIFEST = "resolved.toml", "manifest.json"  # the first marks a run folder
 _ENTRIES = 2000  # lines of metrics that are shown one by one
 
 
@@ -31,15 +32,11 @@ class Result:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The files of a run folder; JSON by its path in the folder, as text."""
+    """The files of a run folder; JSON by its path in the folder, as text. `name` is what the page calls the run."""
 
     path: Path
+    name: str
     texts: Mapping[str, str]
-
-    @property
-    def name(self) -> str:
-        """Returns the name of the folder."""
-        return self.path.resolve().name
 
     def json(self, name: str) -> Any:
         """Returns a file's JSON, or None if there is no such file."""
@@ -54,6 +51,16 @@ class RunFiles:
     def given_recipe(self) -> str:
         """Returns the recipe as the user wrote it, or ''."""
         return _text(self.path / "recipe.toml")
+
+    @property
+    def made(self) -> dict[str, Any]:
+        """Returns the manifest; a run of an older version may lack what is null here."""
+        return {"newest_checkpoint": None, **self.json(_MANIFEST)}
+
+    @property
+    def dimensions(self) -> int:
+        """Returns the number of values in an image."""
+        return math.prod(self.made["shape"])
 
     @cached_property
     def metrics(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -94,7 +101,11 @@ def read_files(path: Path) -> RunFiles:
         raise CheckpointError(f"{path}: {reason}. Give the folder of a run.")
     if not (path / _RESOLVED).is_file():
         raise CheckpointError(f"{path}: not a run folder: it has no {_RESOLVED}.")
-    return RunFiles(path, {str(one.relative_to(path)): _checked(one) for one in sorted(path.rglob("*.json"))})
+    if not (path / _MANIFEST).is_file():
+        raise CheckpointError(f"{path}: has no {_MANIFEST}. Put a copy of it back, or run the recipe again.")
+    return RunFiles(
+        path, path.resolve().name, {str(one.relative_to(path)): _checked(one) for one in sorted(path.rglob("*.json"))}
+    )
 
 
 def _checked(path: Path) -> str:

@@ -68,7 +68,7 @@ def reasons_not_to_trust(shown: Shown) -> Iterator[str]:
         newest = f"the newest checkpoint that of step {shown.seen.step:,}"
         yield f"The number is that of step {facts['step']:,}, and {newest}."
     steps, wanted = shown.seen and shown.seen.step, shown.files.recipe["training.steps"]
-    if steps is not None and steps < wanted:
+    if steps is not None and steps < wanted and not shown.files.made["imported"]:
         yield f"Training has not ended: step {steps:,} of {wanted:,}."
 
 

@@ -33,7 +33,7 @@ def images(shown: Shown) -> list[Section]:
 
 def bits_of(shown: Shown, result: Result) -> np.ndarray:
     """Returns the bits/dim of each image of a result."""
-    return result.arrays["nats"] / (math.log(2) * math.prod(shown.files.json("manifest.json")["shape"]))
+    return result.arrays["nats"] / (math.log(2) * shown.files.dimensions)
 
 
 def _histogram(result: Result, bits: np.ndarray) -> Block:

@@ -11,8 +11,8 @@ from vdmkit.page._shown import Shown, plus_minus
 
 def manifest(shown: Shown) -> list[Section]:
     """Returns the section on data, versions and sessions."""
-    found = shown.files.json("manifest.json")
-    return [] if found is None else section("Manifest", [Table("The run", (), list(_facts(found))), *_sessions(found)])
+    found = shown.files.made
+    return section("Manifest", [Table("The run", (), list(_facts(found))), *_sessions(found)])
 
 
 def _facts(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -53,7 +53,8 @@ def _commands(shown: Shown) -> Iterator[Command]:
         again = shown.command("run", str(files.path / "resolved.toml"), "--out", f"{files.path}-again")
         yield Command(words, [*again, *_plugins(shown)])
     if facts := files.json("evaluation.json"):
-        yield Command(f"{plus_minus(facts)} bits/dim (evaluation.json):", _at(shown, "evaluate", facts))
+        words = f"{plus_minus(facts)} bits/dim (evaluation.json):"
+        yield Command(words, [*_at(shown, "evaluate", facts), *_settings(shown, facts)])
     for one in files.likelihoods:
         overrides = [word for text in one.arrays.get("overrides", ()) for word in ("--set", str(text))]
         yield Command(
@@ -72,5 +73,14 @@ def _at(shown: Shown, command: str, facts: dict[str, Any]) -> list[str]:
 
 def _plugins(shown: Shown) -> list[str]:
     """Returns the options for the plugin files that the run kept."""
-    kept = (shown.files.json("manifest.json") or {"plugins": {}})["plugins"]
-    return [word for name in kept for word in ("--plugin", str(shown.files.path / "plugins" / name))]
+    return [
+        word for name in shown.files.made["plugins"] for word in ("--plugin", str(shown.files.path / "plugins" / name))
+    ]
+
+
+def _settings(shown: Shown, facts: dict[str, Any]) -> list[str]:
+    """Returns the overrides with which an evaluation was made, as far as its report differs from the recipe."""
+    draws = round(facts["evaluations_per_image"])
+    found = {"seed": facts["seed"], "evaluation.draws": draws, "evaluation.weights": facts["weights"]}
+    changed = {key: value for key, value in found.items() if shown.files.recipe[key] != value}
+    return [word for key, value in changed.items() for word in ("--set", f"{key}={value}")]

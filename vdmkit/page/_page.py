@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page of one or several runs: one HTML file that fetches nothing."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from html import escape
 from pathlib import Path
+from typing import TypeVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vdmkit.files import write_text
 from vdmkit.page._audit import audit
-from vdmkit.page._blocks import Section
+from vdmkit.page._blocks import Section, Words
 from vdmkit.page._coding import coding
 from vdmkit.page._headline import headline
 from vdmkit.page._images import images
@@ -26,6 +27,7 @@ from vdmkit.page._study import study
 from vdmkit.page._terms import terms
 from vdmkit.page._training import training
 
+T = TypeVar("T")
 _OF_RUN = (
     headline,
     terms,
@@ -71,9 +73,28 @@ class Part:
 
 def page(runs: Sequence[Shown]) -> Page:
     """Returns the page of one or several runs, which are compared first."""
-    parts = [Part("Comparison", "", several(runs))] if len(runs) > 1 else []
-    parts += [Part(run.name, str(run.files.path), [one for make in _OF_RUN for one in make(run)]) for run in runs]
+    runs = _told_apart(runs)
+    parts = [Part("Comparison", "", _made(several, runs))] if len(runs) > 1 else []
+    parts += [
+        Part(run.name, str(run.files.path), [one for make in _OF_RUN for one in _made(make, run)]) for run in runs
+    ]
     return Page(_environment().get_template("page.html").render(parts=parts, title=", ".join(run.name for run in runs)))
+
+
+def _told_apart(runs: Sequence[Shown]) -> Sequence[Shown]:
+    """Calls runs by their paths if two folders have the same name."""
+    if len({run.name for run in runs}) == len(runs):
+        return runs
+    return [replace(run, files=replace(run.files, name=str(run.files.path))) for run in runs]
+
+
+def _made(make: Callable[[T], list[Section]], of: T) -> list[Section]:
+    """Returns sections, or one that says which fact a file of another version of vdmkit lacks."""
+    try:
+        return make(of)
+    except KeyError as error:
+        words = f"A file lacks {error}: it is of another version of vdmkit. Measure it again, or use that version."
+        return [Section(make.__name__.capitalize(), [Words(words, marked=True)])]
 
 
 @cache

@@ -25,7 +25,8 @@ def _blocks(shown: Shown) -> Iterator[Block]:
         yield _beside_nearest(found, levels)
         yield _chain(found)
         yield Words(f"The first {len(found.images)} samples of the recipe's seed, by {found.how}.")
-        yield Command("They are drawn again by", shown.command("sample", "--ckpt", "RUN", "-n", str(len(found.images))))
+        many = ("-n", str(len(found.images)), "--steps", str(found.steps))
+        yield Command("They are drawn again by", shown.command("sample", "--ckpt", "RUN", *many))
     if shown.seen:
         yield from (Words(f"Not everything could be shown: {reason}", marked=True) for reason in shown.seen.reasons)
     path = shown.files.path / "samples.png"

@@ -36,6 +36,7 @@ class Samples:
     images: Real[np.ndarray, "n h w c"]
     chain: list[tuple[float, Float[np.ndarray, "h w c"], Float[np.ndarray, "h w c"]]]
     how: str
+    steps: int
     nearest: Real[np.ndarray, "n h w c"] | None = None
     distance: Float[np.ndarray, " n"] | None = None
     every: int = 1
@@ -113,7 +114,7 @@ def _samples(model: DiffusionModel, recipe: Recipe, key: PRNGKeyArray, progress:
     shown = np.unique(np.linspace(0, steps - 1, _SHOWN).round().astype(int))
     chain = [(gammas[i], _latent(model, gammas[i], *estimates[i]), estimates[i][0]) for i in shown.tolist()]
     how = str(replace(drawn_by(recipe), steps=steps))
-    return Samples(images, chain, how)
+    return Samples(images, chain, how, steps)
 
 
 def _latent(model: DiffusionModel, gamma: float, x_hat: np.ndarray, eps_hat: np.ndarray) -> np.ndarray:

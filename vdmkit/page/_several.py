@@ -4,6 +4,7 @@
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -29,11 +30,7 @@ def several(runs: Sequence[Shown]) -> list[Section]:
 
 def _side_by_side(runs: Sequence[Shown]) -> Iterator[Block]:
     measured = [(run.name, facts) for run in runs if (facts := run.files.facts)]
-    rows = [
-        (name, plus_minus(facts), test_set_of(facts), facts["estimator"], facts["dataset"],
-         f"{facts['step']:,}", facts["weights"], "yes" if facts["trusted"] and facts["held_out"] is not False else "NO")
-        for name, facts in measured
-    ]  # fmt: skip
+    rows = [_row(name, facts) for name, facts in measured]
     rows += [(run.name, "not measured", *6 * [""]) for run in runs if not run.files.facts]
     columns = ("run", "bits/dim", "test set", "estimator", "images", "step", "weights", "test likelihood")
     yield Table("Bits/dim, ± the 95% error on these images; and the error of the test set", columns, rows)
@@ -43,23 +40,37 @@ def _side_by_side(runs: Sequence[Shown]) -> Iterator[Block]:
         yield from blocks_of_terms(measured)
 
 
+def _row(name: str, facts: dict[str, Any]) -> Sequence[str]:
+    held_out = {True: "yes", False: "NO", None: "not known"}[facts["held_out"]] if facts["trusted"] else "NO"
+    of_model = f"{facts['step']:,}", facts["weights"]
+    return [name, plus_minus(facts), test_set_of(facts), facts["estimator"], facts["dataset"], *of_model, held_out]
+
+
 def _paired(runs: Sequence[Shown]) -> Iterator[Block]:
     rows = []
     for one, other in itertools.combinations(runs, 2):
         found = list(_rows_of_pair(one, other))
         rows += found
         if not found:
-            words = f"{one.name} and {other.name} have no results of single images that compare. This measures both:"
-            yield Command(words, one.command("compare", "RUN", str(other.files.path)))
+            yield _how_to_compare(one, other)
     if rows:
         columns = ("first minus second", "bits/dim", "on these images", "on other images", "estimator")
         yield Table("Differences on the same images; below 0 the first is better. ± is the 95% error", columns, rows)
 
 
+def _how_to_compare(one: Shown, other: Shown) -> Block:
+    first, second = one.files.made, other.files.made
+    of_test = [made["data"] and made["data"]["test"]["sha256"] for made in (first, second)]
+    if first["shape"] != second["shape"] or (all(of_test) and of_test[0] != of_test[1]):
+        return Words(f"{one.name} and {other.name} were not tested on the same images.")
+    words = f"{one.name} and {other.name} have no results of single images that compare. This measures both:"
+    return Command(words, one.command("compare", "RUN", str(other.files.path)))
+
+
 def _rows_of_pair(one: Shown, other: Shown) -> Iterator[list[str]]:
     for first, second in itertools.product(one.files.likelihoods, other.files.likelihoods):
         if compare_alike(first, second):
-            found = difference(first, second, math.prod(one.files.json("manifest.json")["shape"]))
+            found = difference(first, second, one.files.dimensions)
             on_these = found.half_width_monte_carlo + found.half_width_solver
             yield [
                 f"{one.name} - {other.name}",

@@ -85,7 +85,7 @@ def _variances(found: dict[str, Any], own: dict[str, Any]) -> Table:
 
 def _loss(shown: Shown, curve: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns gammas, dL / d gamma = E |eps - eps_hat|^2 / 2 in bits/dim, and its 95% half-widths."""
-    scale = 1 / (2 * math.log(2) * math.prod(shown.files.json("manifest.json")["shape"]))
+    scale = 1 / (2 * math.log(2) * shown.files.dimensions)
     gamma, error, standard = (
         np.array(curve[name]) for name in ("gamma", "squared_error", "squared_error_standard_error")
     )

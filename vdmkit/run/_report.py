@@ -15,9 +15,9 @@ from vdmkit.run._load import Run, load_run
 _LOADS: dict[Split, Callable[[Run], Images]] = {"train": load_train, "test": load_test}
 
 
-def report_runs(paths: Sequence[str | os.PathLike[str]], progress: Progress = None) -> Page:
+def report_runs(paths: Sequence[str | os.PathLike[str]], *, trust: bool = False, progress: Progress = None) -> Page:
     """Returns the page of runs. Raises CheckpointError if a folder is not a run; a run that does not load is shown."""
-    return page([_shown(one, progress) for one in [read_files(Path(path)) for path in paths]])
+    return page([_shown(one, trust, progress) for one in [read_files(Path(path)) for path in paths]])
 
 
 def report_run(run: Run, progress: Progress = None) -> Page:
@@ -25,9 +25,9 @@ def report_run(run: Run, progress: Progress = None) -> Page:
     return page([Shown(read_files(run.folder.path), _seen(run, progress))])
 
 
-def _shown(files: RunFiles, progress: Progress) -> Shown:
+def _shown(files: RunFiles, trust: bool, progress: Progress) -> Shown:
     try:
-        return Shown(files, _seen(load_run(files.path), progress))
+        return Shown(files, _seen(load_run(files.path, trust=trust), progress))
     except VdmkitError as error:
         return Shown(files, reason=str(error))
 
