@@ -15,8 +15,7 @@ import pytest
 from vdmkit.errors import words_of
 from vdmkit.files import whole_file, whole_folder, write_json
 from vdmkit.progress import Kept
-from vdmkit.report import line_chart, write_png
-from vdmkit.run._metrics import MetricLog
+from vdmkit.report import MetricLog, line_chart, write_png
 
 MOST = 8192  # bytes of a file
 NOISE = np.random.default_rng(0).integers(0, 256, (100, 100, 3)).astype(np.uint8)

@@ -15,6 +15,7 @@ PACKAGE = Path(vdmkit.__file__).parent
 ROOMS = [
     "errors",
     "paths",
+    "foreign",
     "files",
     "limits",
     "arguments",
@@ -30,6 +31,7 @@ ROOMS = [
 ROOMS += ["estimate", "noise", "networks", "observation", "denoiser", "distribution", "kernel", "integrator", "model"]
 ROOMS += ["data", "objective", "sampling", "likelihood", "classification", "optimizer", "recipe"]
 ROOMS += [
+    "health",
     "training",
     "assembly",
     "speed",

@@ -8,7 +8,7 @@ import pytest
 from vdmkit.assembly import is_told_labels
 from vdmkit.errors import PluginError, PluginWarning, RecipeError, RegistryError
 from vdmkit.recipe import load_recipe
-from vdmkit.registry import Choice, _plugins, kinds, load_plugins, plugin_packages, plugin_sources, registry
+from vdmkit.registry import Choice, _plugins, allow, kinds, load_plugins, plugin_packages, plugin_sources, registry
 
 SCHEDULE = """
 from dataclasses import KW_ONLY
@@ -191,6 +191,7 @@ def test_a_file_does_not_replace_a_package(both):
 def test_what_a_run_kept_goes_before_a_package(both, digits_toml):
     """A run would be unreadable once a package has the name of its plugin file, or be read by other code."""
     chosen = ["model.schedule={name='straight', gamma_max=1.0}"]
+    allow([both])
     own = load_recipe(digits_toml, chosen, kept=[both]).model.schedule
     installed = load_recipe(digits_toml, chosen).model.schedule
     again = load_recipe(digits_toml, chosen, [both], kept=[both]).model.schedule
@@ -212,6 +213,7 @@ def test_what_two_runs_kept(write, digits_toml):
     """Of two runs whose plugin files have one name, a program could read only one, or read one by the other's."""
     files = [write(SCHEDULE.format(name="straight").replace("-13.3", low), f"{low}.py") for low in ("-7.0", "-6.0")]
     chosen = ["model.schedule={name='straight', gamma_max=1.0}"]
+    allow(files)
     first, second = (load_recipe(digits_toml, chosen, kept=[file]).model.schedule for file in files)
     assert [one.build(key=None)(0.0) for one in (first, second)] == [-7.0, -6.0]
 
@@ -219,6 +221,7 @@ def test_what_two_runs_kept(write, digits_toml):
 def test_what_a_run_kept_does_not_replace_vdmkit(write, digits_toml):
     """A file in a run folder could replace a component of vdmkit without a word."""
     file = write(SCHEDULE.format(name="fixed_linear"))
+    allow([file])
     with pytest.raises(RegistryError, match=r"fixed_linear.*: the name is taken by vdmkit"):
         load_recipe(digits_toml, kept=[file])
     assert registry("schedule").get("fixed_linear").origin == "vdmkit"

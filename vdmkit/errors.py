@@ -50,6 +50,10 @@ class UntrustedError(VdmkitError):
     exit_code = 4
 
 
+class UnknownCodeError(VdmkitError):
+    """Code in a run folder that is not known from a run of this user, and was therefore not executed."""
+
+
 class CodecError(VdmkitError):
     """A compressed file that is damaged, truncated, or was written with another model."""
 
@@ -87,6 +91,11 @@ def words_of(error: OSError) -> str:
     elif error.errno in _RIGHTS:
         advice = " Change its permissions, or choose another place."
     return f"{error.filename or 'standard output, or a file without a name'}: {error.strerror or error}.{advice}"
+
+
+def printable(text: str) -> str:
+    """Returns a message in which characters that control a terminal are escaped: names in files may have some."""
+    return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
 
 
 def in_one_line(error: BaseException) -> str:

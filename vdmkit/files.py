@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from vdmkit.foreign import MAX_JSON, TooMuch, read_at_most
 from vdmkit.paths import not_a_file
 
 
@@ -93,14 +94,16 @@ def read_json(path: Path, kind: Any, missing: Mapping[str, Any] = MappingProxyTy
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is not JSON, has NaN or infinities, or is of another type. The message says where.
+        ValueError: it is not JSON, is too large, has NaN or infinities, or is of another type. The message says where.
     """
     from pydantic import TypeAdapter, ValidationError  # here, because `vdmkit --help` would wait for it
 
     try:
-        found = TypeAdapter(Any).validate_json(path.read_bytes())
+        found = TypeAdapter(Any).validate_json(read_at_most(path, MAX_JSON))
         found = {**missing, **found} if isinstance(found, dict) else found
         return TypeAdapter(kind).validate_json(json.dumps(found, allow_nan=False), strict=True)
+    except TooMuch as error:
+        raise ValueError(str(error)) from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))

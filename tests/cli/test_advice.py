@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is said of old names, and of overrides without `--set`."""
 
+import shlex
+
 import pytest
 
 READERS = ("evaluate", "likelihood", "sample", "study", "quality", "convert")
@@ -68,6 +70,16 @@ def test_a_run_without_its_option_is_told_of_it(run, name):
     refused = run(name, "runs/digits")
     assert (refused.code, refused.out) == (2, "")
     assert refused.err.endswith("Error: Missing option '--ckpt'. Did you mean --ckpt runs/digits?\n")
+
+
+def test_advice_can_be_pasted_into_a_shell(run):
+    """False if a path or a value with blanks were advised as several words."""
+    assert run("evaluate", "my runs/digits").err.endswith("Did you mean --ckpt 'my runs/digits'?\n")
+    refused = run("sample", "--ckpt", "run", "--sampler", "{name = 'heun'}")
+    assert shlex.split(refused.err.rpartition("It is a key of the recipe: ")[2]) == [
+        "--set",
+        "sampling.sampler={name = 'heun'}",
+    ]
 
 
 def test_a_name_that_was_never_one_is_only_unknown(run):

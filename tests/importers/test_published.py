@@ -15,6 +15,7 @@ import pytest
 
 from vdmkit.denoiser import Estimate
 from vdmkit.errors import CheckpointError
+from vdmkit.importers import DiffusersImporter, described, read_weights, state_of
 from vdmkit.importers._score_sde import ScoreSdeImporter
 from vdmkit.model import DiffusionModel
 from vdmkit.recipe import load_recipe
@@ -209,6 +210,14 @@ REFUSED = {
     "both": (lambda config: config["diffusion"].update(predict_xstart=True), "predict_xstart: True"),
     "channels": (lambda config: config["diffusion"].update(learn_sigma=False), "out_channels: 6, but 3 is expected"),
 }
+
+
+def test_the_arrays_of_the_file_are_released():
+    """An import would take memory for the file and for the model."""
+    importer, folder = DiffusersImporter(), NETWORKS / "ddpm" / "diffusers_old_names"
+    weights = read_weights(folder)
+    state_of(folder, importer, described(importer, weights.config, "a test"), weights, weights.config)
+    assert not weights.ema
 
 
 @pytest.mark.parametrize("key", ["sigma_min", "sigma_max"])

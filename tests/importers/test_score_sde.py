@@ -86,7 +86,7 @@ def test_a_flax_file_has_the_network_of_the_torch_file(folder):
     context = {"shape": ScoreSdeImporter().shape(config), "outputs": 1, "gamma_range": (-13.3, 5.0), "classes": 0}
     template = eqx.filter_eval_shape(lambda key: build(**context, key=key), jax.random.key(0))
     weights = weights_of(folder)
-    torch, flax = (importers.with_score_sde_arrays(template, one) for one in (weights, in_flax(weights)))
+    torch, flax = (importers.with_score_sde_arrays(template, one) for one in (dict(weights), in_flax(weights)))
     assert eqx.tree_equal(torch, flax)
 
 

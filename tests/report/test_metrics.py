@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from vdmkit.run._metrics import MetricLog
+from vdmkit.report import MetricLog
 
 
 def log(folder, step: int, *steps: int) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run folder belongs to one recipe and one process, and every file in it is whole."""
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -156,10 +157,27 @@ def test_a_damaged_recipe_is_no_traceback(folder, recipe):
 def test_one_process_at_a_time(folder):
     """Two runs would write the same checkpoints; or a folder would stay locked when its run has ended."""
     second = folder.locked()
-    with folder.locked(), pytest.raises(CheckpointError, match="another vdmkit is training here"):
+    with folder.locked(), pytest.raises(CheckpointError, match="another vdmkit is writing this run"):
         second.__enter__()
     with folder.locked():
         pass
+
+
+def test_a_file_system_without_locks(folder, monkeypatch, capsys):
+    """Training would end on NFS, or two runs write one folder there and nobody be told."""
+
+    def flock(descriptor: int, how: int) -> None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with folder.locked():
+        assert capsys.readouterr().err.startswith(f"{folder.path}: this file system has no locks (Bad file descriptor)")
+
+
+def test_an_error_while_it_is_locked_is_not_one_of_the_lock(folder):
+    """An error of a full pipe, say, would be told as another run's lock."""
+    with pytest.raises(BlockingIOError), folder.locked():
+        raise BlockingIOError
 
 
 @pytest.mark.parametrize("content", ['{"shape": [8', "[]", "{}", json.dumps({**FACTS, "data": 0} | {"levels": 1})[:-9]])
@@ -208,6 +226,12 @@ def test_a_manifest_is_read_as_it_was_written(folder):
     write_json(folder.manifest, FACTS)
     (folder.checkpoints / "3").mkdir(parents=True)
     assert folder.provenance() == Provenance((8, 8, 1), 17, None, {}, None, [], {}, 3, "")
+
+
+def test_advice_on_a_missing_manifest_can_be_pasted(tmp_path):
+    """A path with blanks would be advised as several words."""
+    with pytest.raises(CheckpointError, match=r"manifest\.json: no such file.* with --out '.*/my run': that goes on"):
+        RunFolder(tmp_path / "my run").provenance()
 
 
 def test_what_is_no_run_is_not_loaded(folder, recipe):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many passes a wanted precision takes, and what is made of them."""
 
+import os
+
 import jax
 import numpy as np
 import pytest
@@ -91,6 +93,23 @@ def test_what_was_kept_and_is_damaged_is_measured_again(tiny_model, pixels, tmp_
     for content in (damage, other, whole[:-9], whole[:200] + bytes([whole[200] ^ 1]) + whole[201:]):
         path.write_bytes(content)
         np.testing.assert_array_equal(measured(tiny_model, pixels, kept=kept).nats, first.nats)
+
+
+def test_a_part_may_be_lost_while_it_is_written(tmp_path, monkeypatch) -> None:
+    """False if a measurement ended in an error because another of the same run ended first and cleared the parts."""
+    (tmp_path / "run").mkdir()
+    one, other = (Kept(tmp_path / "run" / "unfinished" / name) for name in "ab")
+
+    def replaced(source, target, original=os.replace):
+        other.clear()
+        original(source, target)
+
+    monkeypatch.setattr("os.replace", replaced)
+    one.write(0, {"nats": np.zeros(3)})
+    assert one.read(0) is None
+    monkeypatch.undo()
+    one.write(0, {"nats": np.zeros(3)})
+    assert one.numbers() == [0]
 
 
 class Counted:

@@ -15,8 +15,8 @@ from vdmkit.errors import CheckpointError, RecipeError
 from vdmkit.noise import AbstractSchedule
 from vdmkit.recipe import load_recipe
 from vdmkit.registry import Component, registry
+from vdmkit.report import MetricLog
 from vdmkit.run import RunFolder
-from vdmkit.run._metrics import MetricLog
 from vdmkit.run._provenance import Provenance, provenance_of
 from vdmkit.run._train import Training, begin
 from vdmkit.training import _loop

@@ -2,6 +2,7 @@
 """What a run folder refuses, and what stops a run: one clear message, and nothing is lost."""
 
 import json
+import re
 import shutil
 import signal
 
@@ -27,7 +28,7 @@ def test_two_processes_in_one_folder(processes, tiny):
     assert first.stdout.readline() == "waiting\n"
     second = processes("run", tiny, "--out", "run")
     assert second.code == 1
-    assert second.err == "run: another vdmkit is training here. Wait for it, or choose another --out.\n"
+    assert second.err == "run: another vdmkit is writing this run. Wait for it, or choose another --out.\n"
     first.send_signal(signal.SIGTERM)
     _, err = first.communicate()
     assert (first.returncode, err.splitlines()[-1][:17]) == (3, "Stopped at step 5")
@@ -101,7 +102,11 @@ def test_a_loss_that_is_not_finite(program, tiny, steep):
     result = program("run", tiny, "--out", "run", *diverges, "--set", "training.checkpoint_every=1")
     assert (result.code, result.out) == (1, "")
     last = result.err.splitlines()[-1]
-    assert last.startswith("training stopped: the diffusion term was not finite at step 3.")
+    where = r"step 3, in training image \d+ and 7 others of the batch, at gamma = \S+\."
+    assert re.match(f"training stopped: the diffusion term was not finite at {where}", last)
+    (found,) = json.loads((program.cwd / "run" / "health.json").read_text())["findings"]
+    assert (found["sign"], found["step"]) == ("not_finite", 3)
+    assert last.startswith(found["message"])
     assert "The last good checkpoint is that of step 2, in run/checkpoints." in last
     assert "learning_rate" in last
     assert steps_in(program.cwd / "run" / "checkpoints") == [1, 2]

@@ -25,7 +25,7 @@ from website import build as website_build
 from website import pages as website_pages
 from website.build import check_spelling
 from website.mathematics import Mathematics
-from website.pages import PageError, Site
+from website.pages import PROJECT, PageError, Site
 
 ROOT = Path(vdmkit.__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("plugins/*/README.md"))]
@@ -40,6 +40,12 @@ def test_components_named_exist(path):
     """A reader would look for a component that is not there: "schedule `cosine`" names one."""
     named = re.findall(rf"\b({'|'.join(kinds())}) `(\w+)`", TEXTS[path])
     assert [one for one in named if one[1] not in registry(one[0]).components and one[1] not in OF_READERS] == []
+
+
+def test_every_page_is_in_the_navigation():
+    """A page would be found by those only who know that it is there."""
+    listed = set(re.findall(r"(\w+\.md)$", (ROOT / "website/mkdocs.yml").read_text(), re.MULTILINE))
+    assert listed - set(PROJECT.values()) == {path.name for path in ROOT.glob("docs/*.md")}
 
 
 SETTINGS = {

@@ -6,7 +6,7 @@ Importing it loads no JAX, so that `vdmkit --help` is fast.
 
 from vdmkit.cli._app import app, main
 from vdmkit.cli._component import grid_option, of_estimator
-from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step
+from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step, Trust
 from vdmkit.cli._stoppable import stoppable
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Overrides",
     "PluginFiles",
     "Step",
+    "Trust",
     "app",
     "grid_option",
     "main",

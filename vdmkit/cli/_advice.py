@@ -2,6 +2,7 @@
 """Advice on command lines that are refused: new names of commands and options, `--set`, and a forgotten `--ckpt`."""
 
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,13 +45,16 @@ def advising() -> Iterator[None]:
             error.message = f"{found[0]}. It is now called {found[1]}{new}{found[1]}."
             error.possibilities = None
         elif (found := _OVERRIDE.match(error.message)) and "--set" in names:
-            error.message += f". To override a key of the recipe: --set {found[1]}"
+            error.message += f". To override a key of the recipe: --set {shlex.quote(found[1])}"
         elif (found := _UNKNOWN.match(error.message)) and (keys := _keys(error.ctx, found[2])):
             others = f" (or {', '.join(keys[1:])})" if keys[1:] else ""
-            error.message = f"{found[0]}. It is a key of the recipe: --set {keys[0]}={_value(found[2])}{others}"
+            override = shlex.quote(f"{keys[0]}={_value(found[2])}")
+            error.message = f"{found[0]}. It is a key of the recipe: --set {override}{others}"
             error.possibilities = None
         elif run := _run_without_option(error):
-            raise _UsageError(f"Missing option '--ckpt'. Did you mean --ckpt {run}?", ctx=error.ctx) from None
+            raise _UsageError(
+                f"Missing option '--ckpt'. Did you mean --ckpt {shlex.quote(run)}?", ctx=error.ctx
+            ) from None
         raise
 
 

@@ -9,7 +9,7 @@ import typer
 
 from vdmkit.cli._component import Grid, Kernel, of_estimator
 from vdmkit.cli._measured import Estimator, SolverSteps, Steps, run_to_measure, shorthands
-from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step
+from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step, Trust
 from vdmkit.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -37,11 +37,12 @@ def classify(
     passes: Passes = 4,
     logistic_regression: Logistic = False,
     step: Step = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Classify the test images of a run by their likelihoods given each label; its network must use labels."""
     named, of_bound = shorthands(estimator=estimator), of_estimator(steps, kernel, grid)
-    run = run_to_measure(checkpoint, named, overrides, plugins, step, of_bound, solver_steps)
+    run = run_to_measure(checkpoint, named, overrides, plugins, step, of_bound, solver_steps, trust=trust)
     _refuse_settings(run)
     from vdmkit.run import load_test, load_train
 

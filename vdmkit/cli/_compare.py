@@ -9,7 +9,7 @@ import typer
 
 from vdmkit.cli._component import Grid, Kernel, of_estimator
 from vdmkit.cli._measured import Estimator, SolverSteps, Steps, run_to_measure, shorthands
-from vdmkit.cli._options import AsJson, Overrides, PluginFiles
+from vdmkit.cli._options import AsJson, Overrides, PluginFiles, Trust
 
 _OF_SECOND = "Override a key for the second run alone, such as likelihood.weights=raw. May be repeated."
 
@@ -27,15 +27,16 @@ def compare(
     solver_steps: SolverSteps = None,
     kernel: Kernel = None,
     grid: Grid = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure the difference of two runs in bits/dim, image by image, with its error and what would decide it."""
     named, of_bound = shorthands(estimator=estimator), of_estimator(steps, kernel, grid)
     of_steps = (of_bound, solver_steps)
-    one = run_to_measure(first, named, overrides, plugins, None, *of_steps)
+    one = run_to_measure(first, named, overrides, plugins, None, *of_steps, trust=trust)
     # The seed of the draws: with the same, both estimates share their noise.
     shared = [*overrides, *(of_second or []), f"seed={one.recipe.seed}"]
-    other = run_to_measure(second, named, shared, plugins, None, *of_steps)
+    other = run_to_measure(second, named, shared, plugins, None, *of_steps, trust=trust)
     from vdmkit.assembly import build_estimator
     from vdmkit.likelihood import Comparison, check_same_estimator
     from vdmkit.likelihood import compare as paired

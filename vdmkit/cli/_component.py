@@ -9,6 +9,7 @@ import typer
 
 from vdmkit.cli._options import as_override
 from vdmkit.errors import RecipeError
+from vdmkit.foreign import TooMuch
 from vdmkit.paths import not_a_file
 
 Kernel = Annotated[
@@ -38,9 +39,11 @@ def component(option: str, name: str) -> dict[str, Any]:
         return {"name": name}
     if reason := not_a_file(Path(name)):
         raise RecipeError(f"{option} {name}: {reason}. Expected a component as `vdmkit study` saves it.")
+    from vdmkit.recipe import parse_toml, read_toml
+
     try:
-        table = tomllib.loads(Path(name).read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        table = parse_toml(read_toml(Path(name)))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, TooMuch) as error:
         raise RecipeError(f"{option} {name}: cannot be read: {error}.") from error
     if not isinstance(table.get("name"), str):
         raise RecipeError(f"{option} {name}: without a name. Expected a component as `vdmkit study` saves it.")

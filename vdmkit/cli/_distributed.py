@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 import typer
 
+from vdmkit.errors import printable
+
 T = TypeVar("T")
 _HELP = "How this process finds the others: by JAX's detection, one cluster's, or the options below."
 _OPTIONS = {
@@ -88,10 +90,8 @@ def end_if_lost(error: Exception) -> None:
 def _say(message: object, *, common: bool = False) -> None:
     from vdmkit.distributed import in_words, started_as
 
-    place = started_as()
+    place, message = started_as(), printable(str(message))
     if place is None:
         print(message, file=sys.stderr)
     elif place.process == 0 or not common:
-        print(
-            f"process {place.process} of {place.processes}: {in_words(str(message))}", file=sys.__stderr__, flush=True
-        )
+        print(f"process {place.process} of {place.processes}: {in_words(message)}", file=sys.__stderr__, flush=True)

@@ -8,7 +8,7 @@ import typer
 
 from vdmkit.cli._component import Grid, Kernel, of_estimator
 from vdmkit.cli._measured import Estimator, SolverSteps, Steps, run_to_measure, shorthands
-from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step
+from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step, Trust
 from vdmkit.cli._stoppable import stoppable
 from vdmkit.errors import RecipeError, UntrustedError
 
@@ -41,6 +41,7 @@ def likelihood(
     precision: Precision = None,
     label: Label = None,
     step: Step = None,
+    trust: Trust = False,
     audit: Audit = False,
     allow_untrusted: Untrusted = False,
     as_json: AsJson = False,
@@ -51,7 +52,7 @@ def likelihood(
     told = int(label) if label and label.isdecimal() else label
     named = shorthands(estimator=estimator, precision=precision, label=told)
     of_bound = of_estimator(steps, kernel, grid)
-    run = run_to_measure(checkpoint, named, overrides, plugins, step, of_bound, solver_steps)
+    run = run_to_measure(checkpoint, named, overrides, plugins, step, of_bound, solver_steps, trust=trust)
     test = load_test(run)
     if audit:
         if named or of_bound or solver_steps or any(key.startswith(_NOT_OF_AUDIT) for key in overrides):

@@ -43,12 +43,14 @@ def run_to_measure(
     step: int | None,
     of_bound: list[str],
     solver_steps: int | None,
+    *,
+    trust: bool,
 ) -> "Run":
     """Loads a run with its estimator: `named` and `of_bound` are the overrides that options stand for."""
     from vdmkit.distributed import own_folder
     from vdmkit.run import load_run
 
-    run = load_run(own_folder(checkpoint), [*named, *overrides], plugins, step)
+    run = load_run(own_folder(checkpoint), [*named, *overrides], plugins, step, trust=trust)
     of_steps = _of_steps(run.recipe.likelihood.estimator, of_bound, solver_steps)
     if not of_steps:
         return run

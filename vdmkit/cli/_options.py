@@ -39,6 +39,9 @@ PluginFiles = Annotated[
 Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Sampling steps. Default: the recipe's.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the same facts as JSON.")]
 Checkpoint = Annotated[Path, typer.Option("--ckpt", metavar="RUN", help="A run folder.")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Execute plugin files of RUN though no run of yours on this machine had them.")
+]
 Step = Annotated[int | None, typer.Option("--checkpoint-step", min=0, help="A checkpoint's step. Default: the newest.")]
 
 

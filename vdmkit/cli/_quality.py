@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step, Steps, with_steps
+from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step, Steps, Trust, with_steps
 from vdmkit.errors import RecipeError
 
 Number = Annotated[int, typer.Option("-n", min=6, help="Number of samples, and of test images.")]
@@ -22,6 +22,7 @@ def quality(
     overrides: Overrides,
     plugins: PluginFiles,
     step: Step = None,
+    trust: Trust = False,
     number: Number = 200,
     steps: Steps = None,
     inception: Inception = None,
@@ -35,5 +36,5 @@ def quality(
     from vdmkit.run import load_run, score_run
 
     extractor = load_inception(inception) if inception else None
-    scores = score_run(load_run(checkpoint, overrides, plugins, step), number, extractor)
+    scores = score_run(load_run(checkpoint, overrides, plugins, step, trust=trust), number, extractor)
     typer.echo(json.dumps(scores.as_json(), indent=2) if as_json else str(scores))

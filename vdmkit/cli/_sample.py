@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vdmkit.cli._component import Grid, Kernel, component, steps_of
-from vdmkit.cli._options import Checkpoint, Overrides, PluginFiles, Step, Steps, as_override, with_steps
+from vdmkit.cli._options import Checkpoint, Overrides, PluginFiles, Step, Steps, Trust, as_override, with_steps
 from vdmkit.errors import RecipeError
 
 Number = Annotated[int, typer.Option("-n", min=1, help="How many images.")]
@@ -21,6 +21,7 @@ def sample(
     overrides: Overrides,
     plugins: PluginFiles,
     step: Step = None,
+    trust: Trust = False,
     number: Number = 64,
     output: Output = Path("samples.png"),
     steps: Steps = None,
@@ -50,7 +51,7 @@ def sample(
     from vdmkit.run import load_run
     from vdmkit.sampling import draw_samples
 
-    run = load_run(own_folder(checkpoint), overrides, plugins, step)
+    run = load_run(own_folder(checkpoint), overrides, plugins, step, trust=trust)
     if not steps and steps_of(on_grid) and run.recipe.sampling.end == "image":
         # the step to the image comes after the steps of the grid
         sampling = replace(run.recipe.sampling, steps=run.recipe.sampling.steps + 1)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step
+from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step, Trust
 from vdmkit.errors import Interrupted, RecipeError
 
 Counts = Annotated[str, typer.Option("--steps", metavar="T,T,...", help="Numbers of steps.")]
@@ -28,6 +28,7 @@ def study(
     overrides: Overrides,
     plugins: PluginFiles,
     step: Step = None,
+    trust: Trust = False,
     counts: Counts = "1,2,5,10,20,25,50,100,250",
     images: Images = 256,
     nodes: Nodes = 61,
@@ -38,7 +39,7 @@ def study(
     from vdmkit.run import RunFolder, check_fit, fit_schedule, leave_study, load_run, study_run
     from vdmkit.study import text_of_study
 
-    run = load_run(checkpoint, overrides, plugins, step)
+    run = load_run(checkpoint, overrides, plugins, step, trust=trust)
     if fit:
         check_fit(run, RunFolder(fit))
     try:

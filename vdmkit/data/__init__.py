@@ -2,7 +2,7 @@
 """Images: data sources, the identity of the data, and the stream of training batches."""
 
 from vdmkit.data._augmentation import AbstractAugmentation, Flip, PermuteChannels, Rotate90
-from vdmkit.data._batches import BatchSource, batches
+from vdmkit.data._batches import BatchSource, batches, image_numbers
 from vdmkit.data._cifar10 import Cifar10
 from vdmkit.data._comparable import check_comparable, check_fits, check_pixels, reasons_against
 from vdmkit.data._copies import Copies, Prints, copies_of, groups_of, hashes_of, image_hashes, may_be_prints, prints_of
@@ -76,6 +76,7 @@ __all__ = [
     "hashes_of",
     "identified",
     "image_hashes",
+    "image_numbers",
     "level_counts",
     "list_images",
     "may_be_prints",

@@ -86,7 +86,7 @@ class BatchSource:
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         rows = self._rows()
-        numbers = self._image_numbers(index, rows)
+        numbers = image_numbers(index, rows, batch_size=self.batch_size, count=len(self.images.pixels), seed=self.seed)
         pixels, labels = self.images.pixels[numbers], self.images.labels
         rng = generator(self.seed, Purpose.AUGMENT, index)
         pixels, augmented = augment(pixels, self.augmentations, rng, n_global=self.batch_size, rows=rows)
@@ -97,14 +97,16 @@ class BatchSource:
         size, n, p = self.batch_size, self.process_count, self.process_index
         return slice(p * size // n, (p + 1) * size // n)
 
-    def _image_numbers(self, step: int, rows: slice) -> Int[np.ndarray, " b"]:
-        positions = step * self.batch_size + np.arange(rows.start, rows.stop)
-        epochs, places = np.divmod(positions, len(self.images.pixels))
-        numbers = np.empty_like(places)
-        for epoch in np.unique(epochs):
-            within = epochs == epoch
-            numbers[within] = _shuffled(self.seed, int(epoch), len(self.images.pixels))[places[within]]
-        return numbers
+
+def image_numbers(index: int, rows: slice, *, batch_size: int, count: int, seed: int) -> Int[np.ndarray, " b"]:
+    """Returns the numbers of the images in some rows of global batch `index`, of a training set of `count` images."""
+    positions = index * batch_size + np.arange(rows.start, rows.stop)
+    epochs, places = np.divmod(positions, count)
+    numbers = np.empty_like(places)
+    for epoch in np.unique(epochs):
+        within = epochs == epoch
+        numbers[within] = _shuffled(seed, int(epoch), count)[places[within]]
+    return numbers
 
 
 @functools.lru_cache(maxsize=2)  # a batch that straddles two epochs needs both

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """CIFAR-10 from its canonical Python archive, or from the folder extracted from it."""
 
+import gzip
 import hashlib
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,10 +14,11 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from vdmkit.data._download import download
-from vdmkit.data._pickle import array_in, read_pickle
+from vdmkit.data._pickle import array_in, read_pickle, read_whole
 from vdmkit.data._source import AbstractSource, Images, Split, identified
 from vdmkit.errors import DataError
 from vdmkit.files import file_sha256
+from vdmkit.foreign import MAX_MEMBERS, MAX_UNPACKED, Metered, check_at_most
 from vdmkit.paths import cache_folder, not_a_file
 from vdmkit.registry import register
 
@@ -22,6 +26,7 @@ _URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 _SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
 _MEGABYTES = 170
 _CLASSES = 10
+_PIECE = 1 << 20
 _FILES: dict[Split, tuple[str, ...]] = {
     "train": ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"),
     "test": ("test_batch",),
@@ -116,15 +121,17 @@ def _require(path: Path) -> None:
 def _read_archive(path: Path, split: Split) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     try:
-        with tarfile.open(path) as tar:
-            for member in tar:
+        with _unpacked(path) as stream, tarfile.open(fileobj=stream, mode="r|", bufsize=_PIECE) as tar:
+            for count, member in enumerate(tar, 1):
+                check_at_most(MAX_MEMBERS, count, "files in it")
+                check_at_most(MAX_UNPACKED, member.size, "bytes when it is unpacked")  # sparse ones are not stored
                 name = PurePosixPath(member.name).name
-                if name in _FILES[split] and (file := tar.extractfile(member)):
+                if name in _FILES[split] and member.isreg() and (file := tar.extractfile(member)):
                     files[name] = file.read()
-            while tar.fileobj.read(1 << 20):  # read to the end, where gzip keeps its checksum
+            while stream.read(_PIECE):  # read to the end, where gzip keeps its checksum
                 pass
-    except Exception as error:  # a damaged archive raises errors of tarfile, gzip, zlib, lzma, ...
-        reason = " ".join(str(error).split())  # tarfile lists a line for each compression it tried
+    except Exception as error:  # a damaged archive raises errors of tarfile, gzip, zlib, ...
+        reason = " ".join(str(error).split())
         raise DataError(
             f"{path}: not a readable tar archive, or a truncated one ({reason}). Fetch it anew; "
             "data.path is the canonical cifar-10-python.tar.gz or the folder extracted from it."
@@ -132,12 +139,22 @@ def _read_archive(path: Path, split: Split) -> dict[str, bytes]:
     return _in_order(files, path, split)
 
 
+@contextmanager
+def _unpacked(path: Path) -> Iterator[Any]:
+    """Opens a tar archive, with or without gzip, as a `Metered` stream."""
+    with path.open("rb") as file:
+        gzipped = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        with gzip.GzipFile(fileobj=file) if gzipped else nullcontext(file) as stream:
+            yield Metered(stream, MAX_UNPACKED)
+
+
 def _read_folder(path: Path, split: Split) -> dict[str, bytes]:
     there = [path / name for name in _FILES[split] if (path / name).exists()]
     for file in there:
         if reason := not_a_file(file):
             raise DataError(f"{file}: {reason}. Extract the CIFAR-10 python archive anew.")
-    return _in_order({file.name: file.read_bytes() for file in there}, path, split)
+    return _in_order({file.name: read_whole(file) for file in there}, path, split)
 
 
 def _in_order(files: dict[str, bytes], path: Path, split: Split) -> dict[str, bytes]:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vdmkit.errors import DataError
+from vdmkit.foreign import MAX_IMAGE_FILE, MAX_IMAGE_PIXELS, TooMuch, check_at_most, read_at_most
 from vdmkit.paths import not_a_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -29,22 +30,24 @@ def read_image(path: Path, shape: tuple[int, int, int] | None = None) -> UInt8[n
     if reason := not_a_file(path):
         raise DataError(f"{path}: {reason}. Replace or remove it.")
     try:
-        data = path.read_bytes()
-    except OSError as error:
+        data = read_at_most(path, MAX_IMAGE_FILE)
+    except (OSError, TooMuch) as error:
         raise DataError(f"{path}: cannot be read ({error}). Replace or remove it.") from error
     return decode_image(data, str(path), shape)
 
 
 def decode_image(data: bytes, where: str, shape: tuple[int, int, int] | None = None) -> UInt8[np.ndarray, "h w c"]:
     """Decodes the contents of such a file, which messages call `where`. Raises DataError as `read_image` does."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
+            check_at_most(MAX_IMAGE_PIXELS, image.height * image.width, "pixels")
             found, found_shape = _kind(image.mode, image.format, data), (image.height, image.width)
             pixels = np.asarray(image) if _is_expected(found, found_shape, shape) else None
     except Exception as error:  # decoders raise errors of many types on a damaged file
-        raise DataError(f"{where}: cannot be decoded as an image ({error}). Replace or remove the file.") from error
+        reason = "it is no PNG, JPEG or WebP" if isinstance(error, UnidentifiedImageError) else error
+        raise DataError(f"{where}: cannot be decoded as an image ({reason}). Replace or remove the file.") from error
     if pixels is None:
         height, width = found_shape
         raise DataError(

@@ -102,9 +102,9 @@ def _array(path: Path, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "n h w 
     if reason := not_a_file(path):
         raise DataError(f"{path}: {reason}. {_EXPECTED}")
     try:
-        array = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: cannot be read as an array ({error}).") from error
+        array = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # of many types for a damaged header
+        raise DataError(f"{path}: cannot be read as an array ({error}). Save it again with numpy.save.") from error
     if array.dtype != np.uint8 or array.shape[1:] != shape or array.ndim != 4:
         expected = ", ".join(map(str, shape))
         raise DataError(f"{path}: {array.dtype} {array.shape}; expected uint8 (n, {expected}), as the model's images.")

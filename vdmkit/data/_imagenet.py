@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vdmkit.data._folder import Folder
-from vdmkit.data._pickle import array_in, read_pickle
+from vdmkit.data._pickle import array_in, read_pickle, read_whole
 from vdmkit.data._pixels import Pixels
 from vdmkit.data._source import AbstractSource, Images, Split, identified
 from vdmkit.errors import DataError
@@ -87,8 +87,8 @@ class ImageNetNew(AbstractSource):
         return _identified(pixels, "new", self.size, split, self.path)
 
     def _pixels(self, path: Path) -> UInt8[np.ndarray, "n h w 3"]:
-        with _open(path) as file:
-            data = file.read()
+        _open(path).close()
+        data = read_whole(path)
         rows, size = array_in(read_pickle(data, str(path)), b"data", str(path)), self.size
         if rows.ndim != 2 or rows.shape[1] != 3 * size * size:
             raise DataError(f"{path}: array of shape {rows.shape}, expected (n, {3 * size * size}). Set data.size.")

@@ -4,7 +4,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vdmkit.importers._places import Place, Places, placed, with_arrays
+from vdmkit.importers._places import Place, Places, placed, renamed, with_arrays
 from vdmkit.importers._settings import Settings
 from vdmkit.networks import UNet
 
@@ -56,13 +56,15 @@ def diffusers_network(config: Mapping[str, Any], scheduler: Mapping[str, Any] | 
     return table
 
 
-def with_diffusers_arrays(network: UNet, arrays: Mapping[str, Any]) -> UNet:
+def with_diffusers_arrays(network: UNet, arrays: dict[str, Any]) -> UNet:
     """Returns the network with UNet2DModel's parameters, by its names, or by those of older files.
+
+    The arrays are removed from `arrays`.
 
     Raises:
         CheckpointError: paths or shapes do not fit; all of them are listed.
     """
-    return with_arrays(network, diffusers_places(network), {_new_name(name): one for name, one in arrays.items()})
+    return with_arrays(network, diffusers_places(network), renamed(arrays, _new_name))
 
 
 def diffusers_places(network: UNet) -> Places:

@@ -84,8 +84,10 @@ def _dhariwal(model: Settings, table: dict[str, Any]) -> dict[str, Any]:
     return {"name": "adm_unet", **table, **heads}
 
 
-def with_edm_arrays(network: UNet, arrays: Mapping[str, Any], config: Mapping[str, Any]) -> UNet:
+def with_edm_arrays(network: UNet, arrays: dict[str, Any], config: Mapping[str, Any]) -> UNet:
     """Returns the network with the parameters and buffers of EDM, by the authors' names.
+
+    The arrays are removed from `arrays`.
 
     Raises:
         CheckpointError: paths or shapes do not fit; all of them are listed.

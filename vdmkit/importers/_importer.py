@@ -36,6 +36,8 @@ class AbstractImporter(abc.ABC):
     def filled(self, model: DiffusionModel, arrays: Arrays, config: Config) -> DiffusionModel:
         """Returns the model with the authors' arrays instead of its own, which are `jax.ShapeDtypeStruct`.
 
+        It may empty `arrays`, so that a large file is in memory once.
+
         Raises:
             CheckpointError: paths or shapes do not fit; all of them are listed.
         """

@@ -97,8 +97,10 @@ def _axis(diffusion: Mapping[str, Any]) -> dict[str, Any]:
     return axis
 
 
-def with_openai_arrays(network: UNet, arrays: Mapping[str, Any], config: Mapping[str, Any]) -> UNet:
+def with_openai_arrays(network: UNet, arrays: dict[str, Any], config: Mapping[str, Any]) -> UNet:
     """Returns the network with OpenAI's parameters, by the authors' names.
+
+    The arrays are removed from `arrays`.
 
     Raises:
         CheckpointError: paths or shapes do not fit; all of them are listed.

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Puts the authors' arrays, by their names and in their layout, into a U-Net."""
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -81,7 +82,7 @@ def attention(theirs: Mapping[str, str], heads: int, order: tuple[Any, ...], tra
 def with_arrays(
     network: UNet,
     places: Places,
-    arrays: Mapping[str, Any],
+    arrays: dict[str, Any],
     unused: Callable[[str], bool] = lambda name: False,
     joint: str = ".",
 ) -> UNet:
@@ -90,7 +91,8 @@ def with_arrays(
     Args:
         network: Built from the authors' configuration; its arrays may be `jax.ShapeDtypeStruct`.
         places: Where the authors keep each layer; of a layer that the network does not have, it is ignored.
-        arrays: The authors' arrays by name; they may be traced.
+        arrays: The authors' arrays by name; they may be traced. The dict is emptied: file and network would take memory
+            for both.
         unused: Whether an array of this name is a constant that the network does not need.
         joint: What the authors write between the names of modules.
 
@@ -101,16 +103,21 @@ def with_arrays(
     paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
     sources = [_source(path, leaf, places, joint) for path, (_, leaf) in zip(paths, leaves, strict=True)]
     _check_fit({one.name: one.shape for one in sources}, arrays, unused)
-    pairs = zip(sources, leaves, strict=True)
-    filled = [jnp.asarray(source.read(arrays[source.name]), leaf.dtype) for source, (_, leaf) in pairs]
+    taken = zip(_taken(sources, arrays), leaves, strict=True)
+    filled = [jnp.asarray(array, leaf.dtype) for array, (_, leaf) in taken]
     return jax.tree_util.tree_unflatten(structure, filled)
 
 
-def without_prefix(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def renamed(arrays: dict[str, Any], name_of: Callable[[str], str]) -> dict[str, Any]:
+    """Returns the arrays by their new names, and empties the dict of the old ones."""
+    return {name_of(name): arrays.pop(name) for name in list(arrays)}
+
+
+def without_prefix(arrays: dict[str, Any], prefix: str) -> dict[str, Any]:
     """Returns the arrays by their names less a prefix, if all of them have it."""
     if not all(name.startswith(prefix) for name in arrays):
-        return dict(arrays)
-    return {name.removeprefix(prefix): array for name, array in arrays.items()}
+        return arrays
+    return renamed(arrays, lambda name: name.removeprefix(prefix))
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,14 @@ class _Source:
     name: str
     shape: tuple[int, ...]
     read: Callable[[Any], Any]
+
+
+def _taken(sources: list[_Source], arrays: dict[str, Any]) -> Iterator[Any]:
+    """Reads the array of each source, and removes it from `arrays` with the last that needs it."""
+    needed = Counter(source.name for source in sources)
+    for source in sources:
+        needed[source.name] -= 1
+        yield source.read(arrays[source.name] if needed[source.name] else arrays.pop(source.name))
 
 
 def _source(path: str, leaf: Any, places: Places, joint: str) -> _Source:

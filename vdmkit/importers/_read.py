@@ -9,6 +9,7 @@ from typing import Any
 
 from vdmkit.errors import CheckpointError
 from vdmkit.files import file_sha256
+from vdmkit.foreign import MAX_JSON, TooMuch, read_at_most
 from vdmkit.importers._described import described
 from vdmkit.importers._imported import Imported
 from vdmkit.importers._importer import AbstractImporter, Config
@@ -102,8 +103,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     if reason := not_a_file(path):
         raise CheckpointError(f"{path}: {reason}. Give the authors' configuration as JSON.")
     try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
+        config = json.loads(read_at_most(path, MAX_JSON))
+    except (OSError, ValueError, RecursionError, TooMuch) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON: {error}.") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: expected a JSON object with the fields of the authors' configuration.")

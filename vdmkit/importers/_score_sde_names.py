@@ -70,8 +70,10 @@ def score_sde_network(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": "ncsnpp", **table, **features, **progressive}
 
 
-def with_score_sde_arrays(network: UNet, arrays: Mapping[str, Any]) -> UNet:
+def with_score_sde_arrays(network: UNet, arrays: dict[str, Any]) -> UNet:
     """Returns the network with the parameters and buffers of Score-SDE, by the names of its torch or Flax code.
+
+    The arrays are removed from `arrays`.
 
     Raises:
         CheckpointError: paths or shapes do not fit; all of them are listed.

@@ -34,10 +34,10 @@ def official_parameters(model: PyTree) -> dict[str, Any]:
 
 
 def with_official_parameters(model: PyTree, arrays: dict[str, Any]) -> PyTree:
-    """Returns the model with its parameters replaced by `arrays`, a dictionary by the authors' paths."""
+    """Returns the model with its parameters replaced by `arrays`, a dict by the authors' paths, which is emptied."""
     parameters = parameters_of(model)
     replaced = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jnp.asarray(arrays[_official_path(path)], leaf.dtype), parameters
+        lambda path, leaf: jnp.asarray(arrays.pop(_official_path(path)), leaf.dtype), parameters
     )
     return eqx.combine(replaced, model)
 

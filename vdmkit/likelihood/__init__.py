@@ -3,7 +3,7 @@
 
 from vdmkit.likelihood._audit import gather
 from vdmkit.likelihood._checks import audit_as_json
-from vdmkit.likelihood._compare import compare
+from vdmkit.likelihood._compare import against_raw, compare
 from vdmkit.likelihood._comparison import Comparison, check_same_estimator
 from vdmkit.likelihood._condition import as_arguments, rows_of
 from vdmkit.likelihood._doubt import depth_beyond_doubt
@@ -49,6 +49,7 @@ __all__ = [
     "SolverError",
     "Subject",
     "VariationalBound",
+    "against_raw",
     "as_arguments",
     "as_arrays",
     "as_first_plan",

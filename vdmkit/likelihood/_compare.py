@@ -30,3 +30,16 @@ def compare(first: LogLikelihood, second: LogLikelihood) -> Interval:
         raise UntrustedError(f"compare: not likelihoods: {' '.join(reasons)}")
     found = interval(bits_per_dim(first.nats - second.nats, first.dimensions), first.groups)
     return found.with_solver(math.fsum(one.solver.half_width for one in (first, second) if one.solver))
+
+
+def against_raw(averaged: LogLikelihood, raw: LogLikelihood) -> dict[str, float]:
+    """Returns how much more averaged parameters take than raw ones in bits/dim, with its 95% half-width, by name.
+
+    Args:
+        averaged: Estimates of images, with averaged parameters.
+        raw: Estimates of the first of them, with the same key; if they are not likelihoods, nothing is returned.
+    """
+    if raw.reasons():
+        return {}
+    found = compare(averaged.of_first(len(raw.index)), raw)
+    return {"test/ema_minus_raw": found.value, "test/ema_minus_raw_half_width": found.half_width}

@@ -102,6 +102,12 @@ class LogLikelihood:
             raise UntrustedError(f"not a likelihood: {' '.join(reasons)}")
         return self.mean()
 
+    def of_first(self, count: int) -> "LogLikelihood":
+        """Returns the estimates of the first images alone; the facts on the whole measurement stay as they are."""
+        estimates = jax.tree.map(lambda values: values[:, :count], self.estimates)
+        index, hashes, groups = (values[:count] for values in (self.index, self.hashes, self.groups))
+        return replace(self, estimates=estimates, index=index, hashes=hashes, groups=groups)
+
     def mean(self) -> Interval:
         """Returns the mean without checking it: see `reasons`."""
         found = interval(bits_per_dim(self.nats, self.dimensions), self.groups)

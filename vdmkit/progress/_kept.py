@@ -3,6 +3,7 @@
 
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,10 @@ class Kept:
         """Writes a part; in a read-only folder it does nothing."""
         if os.access(self.folder.parent.parent, os.W_OK):
             numbered: dict[str, Any] = {**arrays, _NUMBER: number}
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with whole_file(self.folder / f"{number}.npz") as part, part.open("wb") as file:
-                np.savez(file, **numbered)
+            with suppress(FileNotFoundError):  # another measurement of the run ended meanwhile, and cleared all
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with whole_file(self.folder / f"{number}.npz") as part, part.open("wb") as file:
+                    np.savez(file, **numbered)
 
     def numbers(self) -> list[int]:
         """Returns the numbers of the parts that were written."""

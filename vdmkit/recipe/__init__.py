@@ -17,6 +17,7 @@ from vdmkit.recipe._recipe import (
     SamplingSettings,
     TrainingSettings,
 )
+from vdmkit.recipe._toml import parse_toml, read_toml
 from vdmkit.recipe._values import toml_text, type_name
 
 __all__ = [
@@ -40,6 +41,8 @@ __all__ = [
     "load_for_run",
     "load_recipe",
     "one_line",
+    "parse_toml",
+    "read_toml",
     "recipe_summary",
     "resolved",
     "shipped_recipes",

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, final
 
 from vdmkit.errors import RecipeError
+from vdmkit.foreign import TooMuch
 from vdmkit.paths import not_a_file
 from vdmkit.recipe._lines import Keys, line_map
 from vdmkit.recipe._names import find_recipe, locate_recipe
+from vdmkit.recipe._toml import parse_toml, read_toml
 
 
 @final
@@ -123,16 +125,20 @@ def _parent(path: Path, extends: Any, place: Place) -> Path:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_bytes().decode().replace("\r\n", "\n")
+        return read_toml(path)
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not UTF-8 text (byte {error.start}). A recipe is a TOML file.") from error
+    except TooMuch as error:
+        raise RecipeError(f"{path}: {error}. A recipe is a TOML file.") from error
     except OSError as error:
         raise RecipeError(f"{path}: cannot read the recipe: {error.strerror}.") from error
 
 
 def _parse(text: str, path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
+        return parse_toml(text)
+    except TooMuch as error:
+        raise RecipeError(f"{path}: {error}. A recipe is a TOML file.") from error
     except tomllib.TOMLDecodeError as error:
         message, line, column = _syntax_error(str(error), text)
         raise RecipeError(f"{path}:{line}:{column}: not valid TOML: {message}.") from error

@@ -30,6 +30,7 @@ def load_recipe(
         kept: Plugin files that the recipe's run kept; their names take precedence over installed packages.
 
     Raises:
+        UnknownCodeError: a file of `kept` is not known from a run of this user; see `vdmkit.registry.allow`.
         RecipeError: the recipe is invalid; the message lists every problem, one per line.
         RegistryError: a plugin file does not load, or registers a name that is taken.
     """

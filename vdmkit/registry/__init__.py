@@ -17,6 +17,7 @@ from vdmkit.registry._plugins import (
     plugin_packages,
     plugin_sources,
 )
+from vdmkit.registry._trust import allow, remember
 
 __all__ = [
     "COMMAND_GROUP",
@@ -24,6 +25,7 @@ __all__ = [
     "Choice",
     "Component",
     "Registry",
+    "allow",
     "broken_packages",
     "built",
     "copies_in",
@@ -38,4 +40,5 @@ __all__ = [
     "plugin_sources",
     "register",
     "registry",
+    "remember",
 ]

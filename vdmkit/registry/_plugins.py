@@ -4,7 +4,6 @@
 This module imports no JAX, but loading plugins does.
 """
 
-import hashlib
 import importlib.metadata
 import re
 import sys
@@ -16,9 +15,11 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 from vdmkit.errors import PluginWarning, RegistryError, in_one_line, place_of
+from vdmkit.foreign import MAX_PLUGIN, TooMuch, read_at_most
 from vdmkit.paths import not_a_file
 from vdmkit.registry._component import Component
 from vdmkit.registry._kinds import collecting, in_front, load_builtins, registering_as, registry
+from vdmkit.registry._trust import allow, refuse_unknown, sha256_of
 
 ENTRY_POINT_GROUP = "vdmkit.plugins"
 _loads: dict[str, bool] = {}  # whether each installed package could be loaded; each is tried once in a process
@@ -45,18 +46,23 @@ def kept_plugins(files: Iterable[str | Path]) -> Iterator[None]:
     """Makes the plugin files that a run kept take precedence inside over plugins installed or loaded since.
 
     Raises:
+        UnknownCodeError: one of `files` is not known, and none was executed.
         RegistryError: one of `files` does not load, or registers one of vdmkit's own names.
     """
     load_plugins()
-    components = [component for file in files for component in _components_of(Path(file))]
+    sources = {path: _source_of(path) for path in (Path(file).resolve() for file in files)}
+    refuse_unknown(sources)
+    components = [component for path, source in sources.items() for component in _components_of(path, source)]
     with in_front(components):
         yield
 
 
 def copies_in(folder: Path, files: Iterable[Path]) -> list[Path]:
-    """Returns the plugin files of which `folder`, such as a run's folder of plugins, holds a copy."""
+    """Returns the plugin files, which the user named, of which `folder`, such as a run's, holds a copy."""
     both = [file for file in files if file.is_file() and (folder / file.name).is_file()]
-    return [file for file in both if (folder / file.name).read_bytes() == file.read_bytes()]
+    same = [file for file in both if (folder / file.name).read_bytes() == file.read_bytes()]
+    allow(same)
+    return same
 
 
 def plugin_packages() -> list[str]:
@@ -142,7 +148,8 @@ def plugin_sources(files: Iterable[str | Path]) -> dict[str, bytes]:
 
 def _load_file(path: Path) -> None:
     """Registers the components of a Python file: all of them, or none if one fails."""
-    components = _components_of(path)
+    path = path.resolve()
+    components = _components_of(path, _source_of(path))
     try:
         with registering_as(str(path)):
             for component in components:
@@ -151,15 +158,21 @@ def _load_file(path: Path) -> None:
         raise RegistryError(f"--plugin {path} does not load: {error}") from error
 
 
-def _components_of(path: Path) -> list[Component]:
-    """Executes the file, unless this process already executed a file of the same content; returns its components."""
-    path = path.resolve()
+def _source_of(path: Path) -> bytes:
     if reason := not_a_file(path):
         raise RegistryError(f"--plugin {path}: {reason}. Give a Python file that registers components.")
     if path.suffix != ".py":
         raise RegistryError(f"--plugin {path} does not load: the name of a Python file ends in .py.")
-    source = _sources[path] = path.read_bytes()
-    module_name = f"vdmkit_plugin_{path.stem}_{hashlib.sha256(source).hexdigest()[:16]}"
+    try:
+        return read_at_most(path, MAX_PLUGIN)
+    except TooMuch as error:
+        raise RegistryError(f"--plugin {path} does not load: {error}.") from error
+
+
+def _components_of(path: Path, source: bytes) -> list[Component]:
+    """Executes the file, unless this process already executed a file of the same content; returns its components."""
+    _sources[path] = source
+    module_name = f"vdmkit_plugin_{path.stem}_{sha256_of(source)[:16]}"
     if module_name not in sys.modules:
         message = _one_message(f"--plugin {path}", "Repair it.")
         with registering_as(str(path)), collecting() as components, message:

@@ -37,6 +37,10 @@ class EventFile:
         """Writes a number."""
         self._add(Event(step=step, summary=summary.scalar(name, value)))
 
+    def add_text(self, name: str, text: str, step: int) -> None:
+        """Writes a text."""
+        self._add(Event(step=step, summary=summary.text(name, text)))
+
     def add_image(self, name: str, picture: UInt8[np.ndarray, "H W c"], step: int) -> None:
         """Writes a picture."""
         self._add(Event(step=step, summary=summary.image(name, picture, dataformats="HWC")))

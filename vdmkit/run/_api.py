@@ -26,8 +26,9 @@ def load(
     weights: Weights = "ema",
     overrides: Mapping[str, Any] | Iterable[str] = (),
     plugins: Iterable[StrPath] = (),
+    trust: bool = False,
 ) -> Run:
-    """Reads a run folder. The plugin files that it kept are executed.
+    """Reads a run folder. The plugin files that it kept are executed if this user made a run with them here.
 
     Args:
         path: The run folder.
@@ -35,13 +36,15 @@ def load(
         weights: Averaged ("ema") or "raw" parameters, for `Run.model`.
         overrides: Recipe keys that may change after training, such as {"sampling.steps": 50}.
         plugins: Python files that register more components.
+        trust: Whether plugin files of a run folder from someone else are executed too.
 
     Raises:
+        UnknownCodeError: a plugin file is of no run that this user made here, and `trust` is false.
         CheckpointError: the folder is not a run, or its checkpoint is missing, damaged, or from another run.
         RecipeError: an override changes what was trained.
     """
     check_one_of("weights", weights, ("ema", "raw"))
-    return load_run(path, as_overrides(overrides), [Path(file) for file in plugins], step, weights)
+    return load_run(path, as_overrides(overrides), [Path(file) for file in plugins], step, weights, trust=trust)
 
 
 def train(

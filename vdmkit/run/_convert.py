@@ -59,9 +59,18 @@ def convert(run: Run, target: Recipe, folder: RunFolder, *, where: str = "--to")
 
 
 def save_as(run: Run, recipe: Recipe, state: TrainState, train: Images, folder: RunFolder, remark: str) -> None:
-    """Makes `folder` a run of this recipe and state, with the history of `run`."""
+    """Makes `folder` a run of this recipe and state, with the history of `run`.
+
+    Raises:
+        CheckpointError: another process writes the folder, or has written it.
+    """
+    with folder.locked():
+        folder.check_new("-o")  # again, because the measurement took its time
+        _save(run, recipe, state, train, folder, remark)
+
+
+def _save(run: Run, recipe: Recipe, state: TrainState, train: Images, folder: RunFolder, remark: str) -> None:
     made, settings = replace(run.folder.provenance(), run=secrets.token_hex(8)), recipe.training
-    folder.path.mkdir(parents=True, exist_ok=True)
     data = batches(train, batch_size=settings.batch_size, seed=recipe.seed)
     data.set_state(data.get_state() | {"next_index": run.step})
     store = CheckpointStore(folder.checkpoints, keep_last=settings.keep_last, keep_best=settings.keep_best)

@@ -13,7 +13,7 @@ from vdmkit.errors import CheckpointError
 from vdmkit.files import file_sha256, whole_file, write_json, write_text
 from vdmkit.paths import not_a_folder
 from vdmkit.recipe import Recipe, dump, load_recipe
-from vdmkit.registry import copies_in
+from vdmkit.registry import copies_in, remember
 from vdmkit.run._provenance import Provenance, check_same_recipe, read_provenance
 
 
@@ -43,6 +43,7 @@ class RunFolder:
     unfinished_likelihood = _Name("likelihood.unfinished")  # finished batches of an interrupted one
     schedule = _Name("schedule")  # results of the last study of schedules
     unfinished_schedule = _Name("schedule.unfinished")  # measurements of an interrupted study
+    health = _Name("health.json")  # signs of trouble that training showed
     samples = _Name("samples.png")  # of the trained model, beside real images
     plugins = _Name("plugins")  # copies of the plugin files that the run was started with
     trained_on = _Name("trained_on.npy")  # a hash and a sketch of every training image
@@ -76,7 +77,8 @@ class RunFolder:
         write_text(self.given_recipe, text)
 
     def keep_plugins(self, sources: Mapping[str, bytes]) -> None:
-        """Writes copies of plugin files, given by name."""
+        """Writes copies of plugin files, given by name, which later commands of this user execute."""
+        remember(sources)
         for name, source in sources.items():
             self.plugins.mkdir(exist_ok=True)
             with whole_file(self.plugins / name) as part:
@@ -84,7 +86,7 @@ class RunFolder:
 
     def kept_plugins(self) -> list[Path]:
         """Returns the copies. Raises CheckpointError if one has changed since the run began."""
-        kept = {self.plugins / name: sha256 for name, sha256 in self.provenance().plugins.items()}
+        kept = {self.plugins / Path(name).name: sha256 for name, sha256 in self.provenance().plugins.items()}
         for path, sha256 in kept.items():
             _check_unchanged(path, sha256, "Put it back.")
         return list(kept)
@@ -138,16 +140,23 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock(descriptor)
             yield
-        except BlockingIOError:
-            raise CheckpointError(
-                f"{self.path}: another vdmkit is training here. Wait for it, or choose another --out."
-            ) from None
         finally:
             os.close(descriptor)
             if made and not any(self.path.iterdir()):
                 self.path.rmdir()  # refused before anything was written
+
+    def _lock(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CheckpointError(
+                f"{self.path}: another vdmkit is writing this run. Wait for it, or choose another --out."
+            ) from None
+        except OSError as error:  # NFS, for example, locks no folders
+            note = f"{self.path}: this file system has no locks ({error.strerror}). Start no other vdmkit on this run."
+            print(note, file=sys.stderr)
 
 
 def _check_unchanged(path: Path, sha256: str, advice: str) -> None:

@@ -26,9 +26,15 @@ def import_checkpoint(checkpoint: Path, folder: RunFolder, plugins: Sequence[Pat
     """
     folder.check_new("-o")
     imported = read_imported(checkpoint, plugins=plugins, **how)
+    with folder.locked():
+        folder.check_new("-o")  # again, because reading took its time
+        _save(imported, folder, plugins)
+    return imported
+
+
+def _save(imported: Imported, folder: RunFolder, plugins: Sequence[Path]) -> None:
     recipe, step = imported.recipe, int(imported.state.step)
     hashes = {name: sha256(source).hexdigest() for name, source in plugin_sources(plugins).items()}
-    folder.path.mkdir(parents=True, exist_ok=True)
     store = CheckpointStore(folder.checkpoints, keep_last=1, keep_best=0, frugal=True)
     facts = (imported.shape, imported.levels, None, hashes, imported.sha256, [session(step, step)], {}, step)
     made = Provenance(*facts, secrets.token_hex(8))
@@ -36,7 +42,6 @@ def import_checkpoint(checkpoint: Path, folder: RunFolder, plugins: Sequence[Pat
     folder.record(made)
     folder.keep_plugins(plugin_sources(plugins))
     folder.write_recipe(recipe, imported.text)  # last: it marks a run folder
-    return imported
 
 
 def _data_at(step: int, imported: Imported) -> Any:

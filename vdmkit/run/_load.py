@@ -20,9 +20,9 @@ from vdmkit.errors import CheckpointError, RecipeError
 from vdmkit.model import DiffusionModel
 from vdmkit.paths import not_a_folder
 from vdmkit.recipe import Recipe, differences, load_recipe
-from vdmkit.registry import plugin_sources
+from vdmkit.registry import allow, plugin_sources
+from vdmkit.report import read_metrics
 from vdmkit.run._folder import RunFolder
-from vdmkit.run._metrics import read_metrics
 from vdmkit.run._provenance import Provenance
 from vdmkit.training import TrainState
 
@@ -83,10 +83,13 @@ def load_run(
     plugins: Sequence[Path] = (),
     step: int | None = None,
     weights: Weights = "ema",
+    *,
+    trust: bool = False,
 ) -> Run:
     """Reads a run folder, with its newest checkpoint or that of `step`, its plugin files and more `plugins`.
 
     Raises:
+        UnknownCodeError: a plugin file that it kept is of no run that this user made here, and `trust` is false.
         CheckpointError: the folder is not a run, or its checkpoint is missing, damaged, or from another run.
         RecipeError: an override changes what was trained.
     """
@@ -98,6 +101,7 @@ def load_run(
         raise CheckpointError(f"{path}: not a run folder: it has no {folder.resolved_recipe.name}.")
     made = folder.provenance()
     kept = folder.kept_plugins()
+    allow([*plugins, *(kept if trust else ())])
     trained = load_recipe(folder.resolved_recipe, plugins=plugins, kept=kept)
     recipe = load_recipe(folder.resolved_recipe, overrides, kept=kept)
     _refuse_changes(trained, recipe)

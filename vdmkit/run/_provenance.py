@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -115,7 +116,8 @@ def read_provenance(path: Path) -> Provenance:
         raise CheckpointError(
             f"{path}: {reason}. It records the data, plugins, versions and sessions that this run was made with; no "
             "number is given without them. Put a copy of it back, or run the recipe again with --out "
-            f"{path.parent}: that goes on from the newest checkpoint, and records the sessions from then on."
+            f"{shlex.quote(str(path.parent))}: that goes on from the newest checkpoint, and records the sessions from "
+            "then on."
         )
     older = {"newest_checkpoint": max(steps_in(path.parent / "checkpoints"), default=None)}  # not recorded
     try:

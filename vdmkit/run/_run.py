@@ -5,8 +5,10 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from vdmkit.assembly import health_facts
 from vdmkit.checkpoint import steps_in
 from vdmkit.data import TrainedOn, check_comparable, groups_of, prints_of, trained_on
 from vdmkit.errors import Interrupted
@@ -16,10 +18,9 @@ from vdmkit.mesh import gather_local
 from vdmkit.progress import Progress
 from vdmkit.recipe import Recipe
 from vdmkit.registry import plugin_sources
-from vdmkit.report import write_png
+from vdmkit.report import MetricLog, write_png
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._likelihood import evaluate
-from vdmkit.run._metrics import MetricLog
 from vdmkit.run._pictures import picture_beside_real
 from vdmkit.run._provenance import provenance_of
 from vdmkit.run._train import Start, Training, begin
@@ -74,7 +75,9 @@ def run_recipe(
         if progress == "auto":
             begun = _begun(folder, start, recipe.training.steps)
             print(f"{begun}train  {train.identity}\ntest   {test.identity}", file=sys.stderr)
-        with closing(MetricLog(folder.path, step=int(start.state.step))) as log:
+        facts = health_facts(recipe, start.state.model, train)
+        say = partial(print, file=sys.stderr)
+        with closing(MetricLog(folder.path, step=int(start.state.step), facts=facts, say=say)) as log:
             training = Training(recipe, folder, test, start, log, progress)
             return _close(training, training.run(), known)
 

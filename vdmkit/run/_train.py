@@ -27,16 +27,16 @@ from vdmkit.assembly import (
     training_counts,
 )
 from vdmkit.checkpoint import CheckpointStore, Restored, steps_in
-from vdmkit.data import Images, batches
+from vdmkit.data import Images, batches, image_numbers, select
 from vdmkit.errors import CheckpointError, DataError, Interrupted, NonFiniteError
-from vdmkit.likelihood import log_likelihood
+from vdmkit.likelihood import against_raw, log_likelihood
 from vdmkit.mesh import build_on, data_mesh, gather_local
 from vdmkit.model import DiffusionModel
 from vdmkit.progress import Progress, track
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import Recipe
+from vdmkit.report import MetricLog
 from vdmkit.run._folder import RunFolder
-from vdmkit.run._metrics import MetricLog
 from vdmkit.run._pictures import picture_beside_real
 from vdmkit.run._provenance import Provenance
 from vdmkit.training import Loop, Metrics, TrainState, is_finite, means, stop_requests
@@ -103,13 +103,21 @@ class Training:
 
     def _log(self, collected: list[Metrics], scalars: dict[str, ArrayLike], step: int, seconds: float) -> None:
         try:
-            values = means(collected, step)
+            values = means(collected, step, self._image_of)
         except NonFiniteError as error:
+            if self.log.watch:
+                self.log.watch.stopped(step, str(error))
             raise NonFiniteError(f"{error} {self._advice()}") from None
         rate = sum(len(m["bpd"]) for m in collected) / seconds
         trained = {f"train/{self._name(name)}": value for name, value in values.items()}
         found = {name: float(np.asarray(value)) for name, value in scalars.items()}
         self.log.scalars(step, {**trained, "steps_per_second": rate, **found})
+
+    def _image_of(self, step: int, row: int) -> int:
+        """Returns the number of a training image by the step and the row of its batch."""
+        settings, data = self.recipe.training, self.folder.provenance().data
+        rows, count = slice(row, row + 1), data.train.count if data else 1
+        return int(image_numbers(step - 1, rows, batch_size=settings.batch_size, count=count, seed=self.recipe.seed)[0])
 
     def _name(self, metric: str) -> str:
         """Returns the metric's name; the loss is called bits/dim only if it is the bound."""
@@ -140,10 +148,14 @@ class Training:
         name = f"test/bpd_of_{draws}_draws" if draws else "test/bpd"
         settings = replace(self.recipe.evaluation, draws=draws or self.recipe.evaluation.draws)
         estimator = build_evaluator(replace(self.recipe, evaluation=settings))
-        how = {"estimator": estimator, "batch_size": settings.batch_size, "progress": self.progress}
+        how = {"estimator": estimator, "batch_size": settings.batch_size}
         key = jax.random.key(self.recipe.seed)
-        bpd = log_likelihood(self.reported(state), self.test.pixels, key=key, **how).bits_per_dim.value
-        self.log.scalars(step, {name: bpd})
+        measured = log_likelihood(self.reported(state), self.test.pixels, key=key, progress=self.progress, **how)
+        bpd, raw = measured.bits_per_dim.value, {}
+        if settings.weights == "ema":
+            some = select(self.test.pixels, np.arange(min(max(settings.batch_size, 2), len(self.test.pixels))))
+            raw = against_raw(measured, log_likelihood(gather_local(state.model), some, key=key, **how))
+        self.log.scalars(step, {name: bpd, **raw})
         return bpd
 
     def _save(self, state: TrainState, step: int, bpd: float) -> None:
@@ -193,7 +205,9 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, made: Provenance, fs
     data = batches(train, augmentations, batch_size=settings.batch_size, seed=recipe.seed, **process)
     store = CheckpointStore(folder.checkpoints, keep_last=settings.keep_last, keep_best=settings.keep_best)
     if is_told_labels(recipe.model.network) and train.labels is None:
-        raise DataError(f"network {recipe.model.network.name!r} is told labels, and {train.identity.name} has none.")
+        advice = "Choose data with labels, or a network that is told none."
+        of_network = f"network {recipe.model.network.name!r} is told labels, and"
+        raise DataError(f"{of_network} {train.identity.name} has none. {advice}")
     check_schedule(recipe)
     check_objective(recipe)
     check_rest(recipe)

@@ -18,7 +18,7 @@ def check_importer(importer: AbstractImporter, arrays: Arrays, config: Config) -
         VdmkitError: the recipe is not valid, or its model does not take the arrays.
     """
     made = described(importer, config, "arrays")
-    model = state_of(Path("arrays"), importer, made, Weights("", arrays), config).ema_model
+    model = state_of(Path("arrays"), importer, made, Weights("", dict(arrays)), config).ema_model
     estimate = model.denoise(jnp.zeros(model.shape), 0.0)
     expect(bool(jnp.isfinite(estimate.x_hat).all()), "the imported model's estimate of an image is not finite")
     try:

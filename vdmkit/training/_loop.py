@@ -2,7 +2,7 @@
 """The training loop, which dispatches updates up to the next step at which something else has to happen."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import grain
@@ -12,6 +12,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from vdmkit.errors import NonFiniteError
 from vdmkit.mesh import data_mesh, keep, mesh_of, place_batch, place_state, replicate, shardings_of
+from vdmkit.training._fault import FAULT
 from vdmkit.training._state import TrainState
 from vdmkit.training._step import Metrics, Update, train_step, train_steps
 
@@ -67,15 +68,26 @@ def default_steps_per_dispatch() -> int:
     return 1 if jax.default_backend() == "cpu" else _STEPS_PER_DISPATCH_ON_ACCELERATORS
 
 
-def means(metrics: list[Metrics], last_step: int) -> dict[str, float]:
+def means(
+    metrics: list[Metrics], last_step: int, image_of: Callable[[int, int], int] | None = None
+) -> dict[str, float]:
     """Returns the mean of every metric over the updates that end at `last_step`.
 
+    If they begin with the first, "untrained" is the loss before it.
+
+    Args:
+        metrics: The metrics of these updates.
+        last_step: The last of them.
+        image_of: Gives the number of a training image by step and row of the batch, for the message.
+
     Raises:
-        NonFiniteError: a metric is not finite; the message names the term and the first such step.
+        NonFiniteError: a metric is not finite; the message names the term, the first such step, and the image and its
+            gamma if the term of an image is not finite.
     """
     # The gradient comes last, because a term that is not finite makes it so.
     names = sorted(metrics[0], key=lambda name: name == "gradient")
     joined = {name: np.concatenate([np.asarray(m[name]) for m in metrics]) for name in names}
+    faults = [joined.pop(name, np.zeros(len(joined["bpd"]))) for name in FAULT]
     first_step = last_step - len(joined["bpd"]) + 1
     bad = [
         (int(np.argmin(np.isfinite(v))), name)
@@ -84,8 +96,16 @@ def means(metrics: list[Metrics], last_step: int) -> dict[str, float]:
     ]
     if bad:
         offset, name = min(bad, key=lambda found: found[0])
-        raise NonFiniteError(f"training stopped: the {name} term was not finite at step {first_step + offset}.")
-    return {name: float(values.mean()) for name, values in joined.items()}
+        step, (count, row, gamma) = first_step + offset, (float(values[offset]) for values in faults)
+        where = _where(int(count), image_of(step, int(row)) if image_of else int(row), gamma)
+        raise NonFiniteError(f"training stopped: the {name} term was not finite at step {step}{where}.")
+    untrained = {"untrained": float(joined["bpd"][0])} if first_step == 1 else {}
+    return {name: float(values.mean()) for name, values in joined.items()} | untrained
+
+
+def _where(count: int, image: int, gamma: float) -> str:
+    others = f" and {count - 1} others of the batch" if count > 1 else ""
+    return f", in training image {image}{others}, at gamma = {gamma:.4g}" if count else ""
 
 
 def next_multiple(step: int, *intervals: int) -> int:

@@ -12,6 +12,7 @@ from vdmkit.devices import MatmulPrecision, multiplying
 from vdmkit.mesh import is_small
 from vdmkit.model import Compute, DiffusionModel
 from vdmkit.objective import Bound, Draws, Objective, bits_per_dim
+from vdmkit.training._fault import fault
 from vdmkit.training._gradient import Batch, Metrics, batch_gradient, in_micro_batches
 from vdmkit.training._state import TrainState
 from vdmkit.typing import Scalar
@@ -36,8 +37,9 @@ class Update(eqx.Module):
     def gradient(
         self, model: DiffusionModel, objective: Objective, batch: Batch, draws: Draws, *, key: PRNGKeyArray | None
     ) -> tuple[PyTree, tuple[Metrics, Bound]]:
-        """Returns the gradient of the batch's mean bits per dimension, with the mean, its terms and the bounds.
+        """Returns the gradient of the batch's mean bits per dimension, with metrics and the bounds.
 
+        Metrics are the mean, its terms, and where a number is not finite: see `fault`.
         The interior of a schedule may have the gradient of the variance instead. Bounds are of each image, in nats.
         `key` drives dropout.
         """
@@ -49,9 +51,11 @@ class Update(eqx.Module):
             (gradient, sensitivity), aux = gradient_of(given)
         else:
             (gradient, sensitivity), aux = in_micro_batches(gradient_of, given, self.micro_batches)
-        loss = bits_per_dim(jnp.asarray(aux[1].diffusion), model.dimensions)
+        metrics, bound = aux
+        loss = bits_per_dim(jnp.asarray(bound.diffusion), model.dimensions)
         schedule = objective.schedule_gradient(gradient.schedule, vjp, sensitivity, loss)
-        return eqx.tree_at(lambda of: of.schedule, gradient, schedule), aux
+        metrics |= fault(bound, noise, model.schedule)
+        return eqx.tree_at(lambda of: of.schedule, gradient, schedule), (metrics, bound)
 
     def __call__(self, state: TrainState, batch: Batch, *, key: PRNGKeyArray) -> tuple[TrainState, Metrics]:
         """Returns the state after one update. The step's key is folded from `key`, that of the run."""

@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a checkpoint file may claim. A file beyond a limit is refused before memory is taken for it."""
 
-MAX_VALUES = 200_000  # containers, numbers, names and tensors; a U-Net with its optimizer's state has about 10,000
-MAX_OPERATIONS = 1_000_000  # of a pickle; a tensor takes about 40, a module of EDM's pickles 150
-MAX_DEPTH = 100  # containers within containers; EDM's modules take about 20
-MAX_DIMENSIONS = 32
+from vdmkit.foreign import MAX_DIMENSIONS, MAX_OPERATIONS
 
 
 class Malformed(Exception):

@@ -5,7 +5,8 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from vdmkit.importers.files._limits import MAX_DEPTH, MAX_VALUES, Malformed, shown
+from vdmkit.foreign import MAX_DEPTH, MAX_VALUES
+from vdmkit.importers.files._limits import Malformed, shown
 
 _CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
 _NUMBERS = dict(enumerate((">f", ">d", ">B", ">H", ">I", ">Q", ">b", ">h", ">i", ">q"), start=0xCA))

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from vdmkit.importers.files._limits import MAX_DEPTH, MAX_VALUES, Malformed, shown
+from vdmkit.foreign import MAX_DEPTH, MAX_VALUES
+from vdmkit.importers.files._limits import Malformed, shown
 from vdmkit.importers.files._pickle import Instance, Name
 from vdmkit.importers.files._tensor import Tensor
 

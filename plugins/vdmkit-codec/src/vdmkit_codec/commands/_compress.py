@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vdmkit.cli import AsJson, Checkpoint, Overrides, PluginFiles, Step, grid_option, of_estimator
+from vdmkit.cli import AsJson, Checkpoint, Overrides, PluginFiles, Step, Trust, grid_option, of_estimator
 from vdmkit.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def compress(
     plugins: PluginFiles,
     output: Output = None,
     step: Step = None,
+    trust: Trust = False,
     steps: Steps = None,
     kernel: Kernel = None,
     grid: Grid = None,
@@ -88,7 +89,7 @@ def compress(
     from vdmkit.testing import check_model_of_recipe
     from vdmkit_codec.codec import coding_of, expected_rate, to_bytes, with_steps_of_codec, write_file
 
-    run = with_steps_of_codec(load_run(checkpoint, overrides, plugins, step), overrides)
+    run = with_steps_of_codec(load_run(checkpoint, overrides, plugins, step, trust=trust), overrides)
     coding = coding_of(run, profile=profile, group=batch)
     shape = coding.codec.model.shape
     images = _from_standard_input(shape) if given == [Path("-")] else list_images(given, shape)

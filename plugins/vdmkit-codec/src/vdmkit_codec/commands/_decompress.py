@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vdmkit.cli import Checkpoint, Overrides, PluginFiles, Step
+from vdmkit.cli import Checkpoint, Overrides, PluginFiles, Step, Trust
 from vdmkit.errors import RecipeError
 
 File = Annotated[Path, typer.Argument(metavar="FILE.vdmz", help="- reads it from standard input.")]
@@ -51,6 +51,7 @@ def decompress(
     overrides: Overrides,
     plugins: PluginFiles,
     step: Step = None,
+    trust: Trust = False,
     wanted: Range = None,
     batch: Batch = None,
     jobs: Jobs = 1,
@@ -80,7 +81,7 @@ def decompress(
     with open_reader(given, salvage=salvage, max_pixels=max_pixels or MAX_PIXELS, name="-") as reader:
         chosen = _range(wanted, reader.images)
         step = step_of_file(reader, RunFolder(checkpoint)) if step is None else step
-        codec = codec_of_file(load_run(checkpoint, overrides, plugins, step), reader)
+        codec = codec_of_file(load_run(checkpoint, overrides, plugins, step, trust=trust), reader)
         preview = Preview(output.with_name(f"{output.stem}.previews"), preview_every) if preview_every else None
         damage = [f"{file}: {words}" for words in reader.damaged]
         how = {"batch": batch, "jobs": jobs, "preview": preview, "progress": "auto"}

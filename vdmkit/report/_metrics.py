@@ -2,6 +2,7 @@
 """Metrics of a run: JSON lines, which a resumed run continues exactly, and TensorBoard events."""
 
 import json
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -9,26 +10,42 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from vdmkit.files import write_text, writing
-from vdmkit.report import EventFile
+from vdmkit.health import Facts, Trouble, Watch
+from vdmkit.report._events import EventFile
 
 
 class MetricLog:
-    """metrics.jsonl and tensorboard/ in a run folder. Lines after `step`, where the run continues, are dropped."""
+    """metrics.jsonl and tensorboard/ in a run folder. Lines after `step`, where the run continues, are dropped.
 
-    def __init__(self, folder: Path, *, step: int):
+    With the facts of a training it also looks for signs of trouble in each line, writes what it finds, and says it.
+    """
+
+    def __init__(self, folder: Path, *, step: int, facts: Facts | None = None, say: Callable[[str], object] = str):
         path = folder / "metrics.jsonl"
         kept = [line for line in _whole_lines(path) if _step_of(line) <= step]
         write_text(path, "".join(kept))
-        self._path, self._kept = path, set(kept)
+        self._path, self._kept, self._say = path, set(kept), say
         with writing(path):
             self._file = path.open("a")
         self._events = EventFile(folder / "tensorboard", purge_step=step + 1)
+        self.watch = facts and Watch(facts, folder / "health.json", step=step, history=map(json.loads, kept))
+        self._tell(self.watch.begin(step) if self.watch else [])
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Writes one line to disk, unless it is there already, as when a finished run is run again."""
         line = json.dumps({"step": step, **values}) + "\n"
-        if line in self._kept:
-            return
+        if line not in self._kept:
+            self._write(step, line, values)
+            self._tell(self.watch.see(step, values) if self.watch else [])
+
+    def _tell(self, findings: list[Trouble]) -> None:
+        for found in findings:
+            self._say(f"warning: step {found.step:,}: {found.message}")
+            values = {f"health/{found.sign}": 1.0}
+            self._write(found.step, json.dumps({"step": found.step, **values}) + "\n", values)
+            self._events.add_text("health", found.message, found.step)
+
+    def _write(self, step: int, line: str, values: dict[str, float]) -> None:
         with writing(self._path):
             self._file.write(line)
             self._file.flush()

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a small file from elsewhere may ask for: it is refused before it takes memory or time, in one form of words."""
+
+import io
+import os
+import pickle
+import struct
+import tarfile
+import tracemalloc
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vdmkit.data import _cifar10, _npz, _pickle
+from vdmkit.data._cifar10 import Cifar10
+from vdmkit.data._image_file import read_image
+from vdmkit.data._npz import Npz
+from vdmkit.data._pickle import read_pickle
+from vdmkit.errors import VdmkitError
+from vdmkit.importers import read_imported
+from vdmkit.recipe import load_recipe
+from vdmkit.registry import load_plugins
+from vdmkit.run import RunFolder
+
+FORM = r"asks for [\d,]+ [\w' ]+, and vdmkit reads at most [\d,]+"
+
+
+def tar_of(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        for info, data in members:
+            info.size = info.size or len(data)
+            tar.fileobj.write(info.tobuf() + data + bytes(-len(data) % 512))
+    return path
+
+
+def member(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info
+
+
+def archive(*members: tuple[tarfile.TarInfo, bytes]) -> Callable[[Path], Any]:
+    return lambda folder: Cifar10(path=str(tar_of(folder / "a.tar.gz", *members))).load("test")
+
+
+def png(width: int, height: int) -> bytes:
+    header, data = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT"
+    chunks = [struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (header, data)]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def sparse(path: Path, size: int = 2**40) -> Path:
+    """A file of a terabyte that takes no room."""
+    path.touch()
+    os.truncate(path, size)
+    return path
+
+
+def wide_image(folder: Path) -> None:
+    (folder / "a.png").write_bytes(png(9_000, 9_000))
+    read_image(folder / "a.png")
+
+
+def squeezed_npz(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "a.npz", "w", zipfile.ZIP_DEFLATED) as file:
+        data = io.BytesIO()
+        np.save(data, np.zeros((2_000, 32, 32, 1), np.uint8))
+        file.writestr("train.npy", data.getvalue())
+    Npz(path=str(folder / "a.npz")).load("train")
+
+
+def deep_recipe(folder: Path) -> None:
+    (folder / "a.toml").write_text("seed = " + "[" * 150 + "]" * 150)
+    load_recipe(folder / "a.toml")
+
+
+def text_often(folder: Path) -> None:
+    text, call = b"\x8d" + struct.pack("<Q", 5_000) + b"a" * 5_000, b"h\0(h\1X\6\0\0\0latin1tR0"
+    read_pickle(b"\x80\4c_codecs\nencode\nq\0" + text + b"q\1" + call * 9 + b".", "a")
+
+
+BOMBS: dict[str, Callable[[Path], Any]] = {
+    "tar: a file of zeros": archive((member("test_batch"), bytes(2_000_000))),
+    "tar: a declared size": archive((member("test_batch", size=2**33 - 1), b"")),
+    "tar: a header of zeros": archive((member("pax", size=2**33 - 1, kind=tarfile.XHDTYPE), bytes(2_000_000))),
+    "tar: zeros behind its end": archive((member("a"), b""), (member("b"), bytes(2_000_000))),
+    "tar: many files": archive(*((member(str(number)), b"") for number in range(1_500))),
+    "pickle: many operations": lambda folder: read_pickle(b"\x80\2" + b"N0" * 2_000 + b"}.", "a"),
+    "pickle: text again and again": text_often,
+    "pickle: a file": lambda folder: Cifar10(path=str(sparse(folder / "test_batch").parent)).load("test"),
+    "npz: zeros": squeezed_npz,
+    "image: pixels": wide_image,
+    "image: a file": lambda folder: read_image(sparse(folder / "a.png")),
+    "recipe: a file": lambda folder: load_recipe(sparse(folder / "a.toml")),
+    "recipe: tables within tables": deep_recipe,
+    "manifest: a file": lambda folder: RunFolder(sparse(folder / "manifest.json").parent).provenance(),
+    "plugin: a file": lambda folder: load_plugins([sparse(folder / "a.py")]),
+    "configuration: a file": lambda folder: read_imported(folder / "a.pt", sparse(folder / "a.json")),
+}
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Limits that a test reaches within milliseconds."""
+    monkeypatch.setattr(_cifar10, "MAX_UNPACKED", 1_000_000)
+    monkeypatch.setattr(_npz, "MAX_UNPACKED", 1_000_000)
+    monkeypatch.setattr(_pickle, "MAX_PICKLE_OPERATIONS", 1_000)
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_refused(tmp_path, small, name):
+    """False if a small file could fill the memory or the hours of whoever reads it."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(VdmkitError, match=FORM):
+            BOMBS[name](tmp_path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 50e6
+
+
+def test_a_memo_takes_no_more_than_it_holds():
+    """False if six bytes of a data set took the sixteen gigabytes that they take of Python's unpickler in C."""
+    program = b"\x80\2}X\1\0\0\0aK\7r\xff\xff\xff\x7fs."
+    assert read_pickle(program, "a") == {b"a": 7}
+
+
+def test_an_array_has_what_its_header_claims(tmp_path):
+    """False if a header of a hundred bytes took memory for terabytes, or the array were read short."""
+    data = io.BytesIO()
+    np.lib.format.write_array_header_1_0(data, {"descr": "|u1", "fortran_order": False, "shape": (2**40, 8, 8, 1)})
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
+        file.writestr("train.npy", data.getvalue() + bytes(64))
+    with pytest.raises(VdmkitError, match=r"takes [\d,]+ bytes, and [\d,]+ are there"):
+        Npz(path=str(tmp_path / "a.npz")).load("train")
+
+
+def test_genuine_files_are_far_below(tmp_path):
+    """False if the archive of CIFAR-10, with its five batches and labels, were refused."""
+    rows = np.random.default_rng(0).integers(0, 256, (500, 3072)).astype(np.uint8)
+    batch = pickle.dumps({b"data": rows, b"labels": [7] * 500}, protocol=2)
+    members = [(member(f"cifar-10-batches-py/data_batch_{number}"), batch) for number in range(1, 6)]
+    images = Cifar10(path=str(tar_of(tmp_path / "a.tar.gz", *members))).load("train")
+    assert images.pixels.shape == (2_500, 32, 32, 3)
+    np.testing.assert_array_equal(images.pixels[3], rows[3].reshape(3, 32, 32).transpose(1, 2, 0))

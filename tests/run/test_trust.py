@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run folder from someone else is data: its plugin files are not executed unless the user says so."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+import typer
+
+import vdmkit
+from vdmkit.cli import app
+from vdmkit.errors import CheckpointError, UnknownCodeError
+from vdmkit.files import write_json
+from vdmkit.recipe import dump, load_recipe
+from vdmkit.registry import _trust, remember
+from vdmkit.run import RunFolder
+
+COMMANDS = ("evaluate", "likelihood", "sample", "study", "quality", "classify", "compare", "convert", "compress")
+WORDS = {"convert": ("--to", "digits", "-o", "new"), "compress": ("image.png", "-o", "a.vdmz")}
+NOT_COMMANDS_ON_RUNS = {"run", "check", "bench", "doctor", "data", "import", "list", "new-plugin", "inspect"}
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """A user's cache folder, in a process that executed nothing yet."""
+    monkeypatch.setenv("VDMKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(_trust, "_known", set())
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def plugin(tmp_path) -> bytes:
+    """The source of a plugin that leaves a file, new in every test: a process executes the same source once."""
+    return f"open({str(tmp_path / 'executed')!r}, 'w')\n# {tmp_path}\n".encode()
+
+
+@pytest.fixture
+def folder(tmp_path, cache, digits_toml, plugin) -> RunFolder:
+    """A folder with the plugin, and no checkpoint, as someone else may give it."""
+    folder = RunFolder(tmp_path / "run")
+    (folder.plugins).mkdir(parents=True)
+    (folder.plugins / "theirs.py").write_bytes(plugin)
+    folder.resolved_recipe.write_text(dump(load_recipe(digits_toml)))
+    facts = {"shape": [8, 8, 1], "levels": 17, "data": None, "imported": None, "sessions": []}
+    write_json(folder.manifest, facts | {"plugins": {"theirs.py": hashlib.sha256(plugin).hexdigest()}})
+    return folder
+
+
+def words(command: str, folder: RunFolder) -> tuple[str, ...]:
+    runs = (str(folder.path), str(folder.path)) if command == "compare" else ("--ckpt", str(folder.path))
+    return (command, *runs, *WORDS.get(command, ()))
+
+
+def executed(folder: RunFolder) -> bool:
+    return (folder.path.parent / "executed").exists()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_their_plugin_is_not_executed(vdmkit_in, folder, command):
+    """False if looking at a run folder from the web could run a program of whoever made it."""
+    refused = vdmkit_in(folder.path.parent)(*words(command, folder))
+    assert (refused.code, refused.out, executed(folder)) == (1, "", False)
+    assert f"{folder.plugins / 'theirs.py'}: this run folder would have this file executed (2 lines" in refused.err
+    assert "add --trust" in refused.err
+    trusted = vdmkit_in(folder.path.parent)(*words(command, folder), "--trust")
+    assert executed(folder)
+    assert "no checkpoint yet" in trusted.err, trusted.err
+
+
+def test_every_command_on_a_run_asks():
+    """False if a command that reads run folders had no --trust, and the cases above left it out."""
+    group = typer.main.get_command(app)
+    names = set(group.list_commands(None)) - NOT_COMMANDS_ON_RUNS
+    assert names - {"decompress"} == set(COMMANDS)
+    for name in names:
+        assert "--trust" in {option for one in group.get_command(None, name).params for option in one.opts}, name
+
+
+def test_python_asks_too(folder):
+    """False if a notebook executed what the command line refuses."""
+    with pytest.raises(UnknownCodeError, match=r"trust=True"):
+        vdmkit.load(folder.path)
+    assert not executed(folder)
+    with pytest.raises(CheckpointError, match="no checkpoint yet"):
+        vdmkit.load(folder.path, trust=True)
+    assert executed(folder)
+
+
+def test_a_plugin_of_an_own_run_is_known(folder, cache, plugin, monkeypatch):
+    """False if ordinary use of one's own runs needed a flag, or the next process did not know them."""
+    remember({"mine.py": plugin})
+    monkeypatch.setattr(_trust, "_known", set())  # as in a new process
+    with pytest.raises(CheckpointError, match="no checkpoint yet"):
+        vdmkit.load(folder.path)
+    assert executed(folder)
+
+
+def test_a_plugin_that_the_user_names_is_known(folder, tmp_path, plugin):
+    """False if a copy of the very file that the user named by --plugin were refused."""
+    (tmp_path / "given.py").write_bytes(plugin)
+    with pytest.raises(CheckpointError, match="no checkpoint yet"):
+        vdmkit.load(folder.path, plugins=[tmp_path / "given.py"])
+    assert executed(folder)
+
+
+@pytest.mark.parametrize("record", ["of another user", "renamed", "folder", "absent"])
+def test_a_record_that_this_user_did_not_make_is_not_believed(folder, cache, plugin, record, monkeypatch):
+    """False if someone who shares the cache could have plugins executed by adding or renaming files."""
+    remember({"mine.py": b"other" if record == "renamed" else plugin})
+    (made,) = (cache / "plugins").iterdir()
+    if record == "of another user":
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    elif record == "renamed":
+        made.rename(made.with_name(hashlib.sha256(plugin).hexdigest()))
+    else:
+        made.unlink()
+        if record == "folder":
+            made.mkdir()
+    monkeypatch.setattr(_trust, "_known", set())
+    with pytest.raises(UnknownCodeError):
+        vdmkit.load(folder.path)
+    assert not executed(folder)
+
+
+def test_a_cache_that_cannot_be_written_ends_no_training(cache, plugin):
+    """False if a full disk or a user without a home folder lost a run for the sake of its record."""
+    cache.write_text("not a folder")
+    remember({"mine.py": plugin})
+
+
+def test_names_in_a_manifest_lead_nowhere(folder, plugin, tmp_path):
+    """False if a manifest could name a file outside of the run folder to be executed or read."""
+    facts = folder.manifest.read_text().replace("theirs.py", "../../other.py")
+    (tmp_path / "other.py").write_bytes(plugin)
+    folder.manifest.write_text(facts)
+    with pytest.raises(CheckpointError, match=r"run/plugins/other\.py: missing"):
+        vdmkit.load(folder.path, trust=True)
+    assert not executed(folder)

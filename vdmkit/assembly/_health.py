@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the health signs of a training depend on beside its metrics."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vdmkit.data import Images
+from vdmkit.estimate import Estimate
+from vdmkit.health import Facts
+from vdmkit.model import DiffusionModel
+from vdmkit.recipe import Recipe
+
+_IMAGES = 1000  # for the mean square of their values, which enters the prior term by a factor near exp(-gamma_max)
+
+
+def health_facts(recipe: Recipe, model: DiffusionModel, train: Images) -> Facts:
+    """Returns the facts of a training of this recipe, whatever the parameters of its model."""
+    settings, schedule = recipe.training, model.schedule
+    images = jnp.asarray(train.pixels[np.arange(min(len(train.pixels), _IMAGES))])
+    x = np.asarray(jax.vmap(model.observation.encode)(images))
+    return Facts(
+        steps=settings.steps,
+        batch_size=settings.batch_size,
+        gamma_min=float(schedule.gamma_min),
+        gamma_max=float(schedule.gamma_max),
+        levels=train.levels,
+        spacing=model.observation.spacing if train.levels and not _asks_network(model) else None,
+        mean_square=float(np.mean(np.square(x))),
+        ema=settings.ema if recipe.evaluation.weights == "ema" else None,
+        ema_warmup=settings.ema_warmup,
+        told=_told_always(recipe),
+    )
+
+
+def _asks_network(model: DiffusionModel) -> bool:
+    """Returns whether the decoder p(x | z_0) uses the model's estimate at z_0, which may know more than z_0 alone."""
+    asked = []
+
+    def estimate() -> Estimate:
+        asked.append(True)
+        return model.estimate(jnp.zeros(model.shape), jnp.zeros(()))
+
+    image = jnp.zeros(model.shape, jnp.uint8)
+    eqx.filter_eval_shape(
+        lambda z: model.observation.log_prob(image, z, jnp.zeros(()), estimate), jnp.zeros(model.shape)
+    )
+    return bool(asked)
+
+
+def _told_always(recipe: Recipe) -> str | None:
+    """Returns the name of a network that is told every label and has no state for an image without one, or None.
+
+    Such networks count their labels themselves; network labelled withholds some.
+    """
+    networks = [one for one in recipe.model.network.nested() if one.kind == "network"]
+    return next((one.name for one in networks if one.params.get("labels")), None)

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a file from elsewhere may ask for: all limits, and one form of the refusal.
+
+A genuine file is far below its limit. Beyond it, `TooMuch` is raised before memory or time is spent; readers put its
+words behind the name of the file. `vdmkit.importers` and files `.vdmz` check more, which depends on their formats.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+MAX_JSON = 2**26  # bytes; a manifest has a kilobyte for each session, and a large model's checksums a megabyte
+MAX_RECIPE = 2**18  # bytes of TOML; the longest recipe of vdmkit has 2,000
+MAX_PLUGIN = 2**24  # bytes of Python
+MAX_IMAGE_FILE = 2**28  # bytes, compressed
+MAX_IMAGE_PIXELS = 2**26  # 8192 x 8192
+MAX_UNPACKED = 2**29  # bytes of a tar archive; CIFAR-10's has 186 million
+MAX_MEMBERS = 1_000  # of a tar archive; CIFAR-10's has 9
+MAX_PICKLE_FILE = 2**31  # bytes; a batch of ImageNet 64x64 has 1.6 billion
+MAX_PICKLE_OPERATIONS = 2_000_000  # of a data set; a batch of ImageNet has 400,000
+MAX_COMPRESSION = 100  # unpacked bytes for each of a file of npz above MAX_UNPACKED; photographs take 1 to 3
+
+# Of checkpoints.
+MAX_VALUES = 200_000  # containers, numbers, names and tensors; a U-Net with its optimizer's state has about 10,000
+MAX_OPERATIONS = 1_000_000  # of a pickle; a tensor takes about 40, a module of EDM's pickles 150
+MAX_DEPTH = 100  # containers within containers; EDM's modules take about 20
+MAX_DIMENSIONS = 32
+
+
+class TooMuch(Exception):
+    """Says what a file asks for beyond a limit, in words that follow its name."""
+
+
+def check_at_most(limit: int, found: int, what: str) -> None:
+    """Raises TooMuch if `found`, a number of `what`, is above the limit."""
+    if found > limit:
+        raise TooMuch(f"it asks for {found:,} {what}, and vdmkit reads at most {limit:,}")
+
+
+def read_at_most(path: Path, limit: int) -> bytes:
+    """Returns the contents of a file. Raises TooMuch if it is larger, as a sparse file may be."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        check_at_most(limit, size, "bytes")
+        return file.read(size)  # not `limit`: Python takes the memory before it reads
+
+
+class Metered:
+    """A stream of which at most `limit` bytes can be read, however few bytes it is made from."""
+
+    def __init__(self, stream: Any, limit: int) -> None:
+        self._stream, self._limit, self._read = stream, limit, 0
+
+    def read(self, n: int) -> bytes:
+        """Returns at most n bytes. Raises TooMuch beyond the limit."""
+        data = self._stream.read(n)
+        self._read += len(data)
+        check_at_most(self._limit, self._read, "bytes when it is unpacked")
+        return data
