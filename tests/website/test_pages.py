@@ -78,7 +78,7 @@ def test_the_network_and_recipe_of_own_images_are_right(tmp_path, monkeypatch):
         (tmp_path / name).write_text(code)
     monkeypatch.chdir(tmp_path)
     runpy.run_path("pngs.py")
-    recipe = load_recipe(tmp_path / "mine.toml", kept=[tmp_path / "plain.py"])
+    recipe = load_recipe(tmp_path / "mine.toml", plugins=[tmp_path / "plain.py"])
     assert recipe.data.build().shape == (8, 8, 1)
     plain = registry("network").get("plain")
     check_network(lambda outputs: plain.target((8, 8, 1), outputs, jax.random.key(0)), (8, 8, 1))
