@@ -25,7 +25,7 @@ from website import build as website_build
 from website import pages as website_pages
 from website.build import check_spelling
 from website.mathematics import Mathematics
-from website.pages import PageError, Site
+from website.pages import PROJECT, PageError, Site
 
 ROOT = Path(vdmkit.__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("plugins/*/README.md"))]
@@ -40,6 +40,12 @@ def test_components_named_exist(path):
     """A reader would look for a component that is not there: "schedule `cosine`" names one."""
     named = re.findall(rf"\b({'|'.join(kinds())}) `(\w+)`", TEXTS[path])
     assert [one for one in named if one[1] not in registry(one[0]).components and one[1] not in OF_READERS] == []
+
+
+def test_every_page_is_in_the_navigation():
+    """A page would be found by those only who know that it is there."""
+    listed = set(re.findall(r"(\w+\.md)$", (ROOT / "website/mkdocs.yml").read_text(), re.MULTILINE))
+    assert listed - set(PROJECT.values()) == {path.name for path in ROOT.glob("docs/*.md")}
 
 
 SETTINGS = {
@@ -72,7 +78,7 @@ def test_the_network_and_recipe_of_own_images_are_right(tmp_path, monkeypatch):
         (tmp_path / name).write_text(code)
     monkeypatch.chdir(tmp_path)
     runpy.run_path("pngs.py")
-    recipe = load_recipe(tmp_path / "mine.toml", kept=[tmp_path / "plain.py"])
+    recipe = load_recipe(tmp_path / "mine.toml", plugins=[tmp_path / "plain.py"])
     assert recipe.data.build().shape == (8, 8, 1)
     plain = registry("network").get("plain")
     check_network(lambda outputs: plain.target((8, 8, 1), outputs, jax.random.key(0)), (8, 8, 1))
