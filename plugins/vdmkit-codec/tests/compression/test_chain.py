@@ -8,6 +8,7 @@ less the bound of the same levels; one pixel's has a standard deviation of about
 
 from dataclasses import dataclass, field
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
