@@ -3,7 +3,8 @@
 
 Prints milliseconds for each of the first 256 test images of a run, or of what there is, with the default steps of
 `vdmkit compress`, after compilation. CPU is the time of all cores, which other programs on the machine do not change
-much. rows: images in calls of the network, padding included, for each image and step.
+much. rows: images in calls of the network, padding included, for each image and step. "alone" is the network with full
+batches only, which a codec cannot be faster than.
 """
 
 import hashlib
@@ -105,6 +106,19 @@ def round_trip(coding: Coding, images: Images) -> tuple[tuple[Payload, float], W
     return encoded, encoding, decoding
 
 
+def alone(coding: Coding, count: int) -> Watch:
+    """What the network takes for so many images in full batches at every step, after compilation."""
+    code = coding.codec.chunk_code(coding.codec.group)
+    _compile(code)
+    shape, batch = (code.group, *coding.codec.model.shape), np.zeros(code.group, np.int64)
+
+    def evaluate() -> None:
+        for t in [*range(coding.codec.layers.steps + 1)] * (count // code.group):
+            code.chain.network.decoded(np.zeros(shape, np.int64), t, batch)
+
+    return watched(code, evaluate)[1]
+
+
 def bound(coding: Coding, images: Images, draws: int) -> tuple[Float[np.ndarray, " n"], float]:
     """The T-step bound of each image, in bits per dimension, and the half-width of the 95% interval of its draws."""
     per_nat = 1 / np.log(2) / images[0].size
@@ -178,8 +192,8 @@ def main() -> None:
     print(f"{len(images)} images, ms an image" + "".join(f"{name:>9}" for name in columns))
     for profile in get_args(Profile):
         coding = coding_of(run, profile=profile, group=BATCH)
-        _, *watches = round_trip(coding, images)
-        for what, watch in zip(("encode", "decode"), watches, strict=True):
+        watches = [*round_trip(coding, images)[1:], alone(coding, len(images))]
+        for what, watch in zip(("encode", "decode", "alone"), watches, strict=True):
             times = (watch.seconds, watch.network, watch.seconds - watch.network)
             times += (watch.cpu, watch.network_cpu, watch.cpu - watch.network_cpu)
             rows = watch.rows / len(images) / (coding.codec.layers.steps + 1)

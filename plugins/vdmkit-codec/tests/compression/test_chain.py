@@ -8,13 +8,14 @@ less the bound of the same levels; one pixel's has a standard deviation of about
 
 from dataclasses import dataclass, field
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import log_softmax, logsumexp
 from vdmkit_codec.compression import _chain
 from vdmkit_codec.compression._chain import Chain
-from vdmkit_codec.compression._network import Network
+from vdmkit_codec.compression._network import Network, _integers
 from vdmkit_codec.compression._rans import Stack, first_heads
 
 from vdmkit.denoiser import Categorical
@@ -184,3 +185,14 @@ def test_a_model_that_cheats(make_codec, model_of, kernel) -> None:
     assert error < 5e-4
     # Rounded means and tables of 2^26 slots: 20 r^2 / 24 log2 e for each of r = 1 / 256, 2e-5, several times over.
     assert abs(mean - prior) < 1e-3 + 3 * error
+
+
+def test_networks_of_one_form_are_compiled_once(make_codec, learned) -> None:
+    """False if another model of the same kind were compiled anew, or were computed with the arrays of the first."""
+    other = eqx.tree_at(lambda m: m.network.bias, learned, -learned.network.bias)
+    k, offsets = np.ones((1, 4, 4, 1), np.int64), np.zeros(1, np.int64)
+    first, _ = make_codec(learned, 3).network(4).decoded(k, 1, offsets)
+    compiled = _integers._cache_size()  # type: ignore[attr-defined]
+    second, _ = make_codec(other, 3).network(4).decoded(k, 1, offsets)
+    assert _integers._cache_size() == compiled  # type: ignore[attr-defined]
+    assert (first != second).any()
