@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics of a run: JSON lines, which a resumed run continues exactly, and TensorBoard events."""
 
-import json
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from vdmkit.files import write_text, writing
+from vdmkit.files import read_sealed_line, sealed_line, write_text, writing
 from vdmkit.report import EventFile
 
 
@@ -17,7 +17,7 @@ class MetricLog:
 
     def __init__(self, folder: Path, *, step: int):
         path = folder / "metrics.jsonl"
-        kept = [line for line in _whole_lines(path) if _step_of(line) <= step]
+        kept = [line for line in _whole_lines(path) if _step_of(read_sealed_line(line)) <= step]
         write_text(path, "".join(kept))
         self._path, self._kept = path, set(kept)
         with writing(path):
@@ -26,7 +26,7 @@ class MetricLog:
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Writes one line to disk, unless it is there already, as when a finished run is run again."""
-        line = json.dumps({"step": step, **values}) + "\n"
+        line = sealed_line({"step": step, **values})
         if line in self._kept:
             return
         with writing(self._path):
@@ -49,24 +49,21 @@ def read_metrics(folder: Path) -> dict[str, tuple[Int[np.ndarray, " n"], Float[n
     """Returns the steps and values of each metric by name. A metric may have values at some steps only."""
     found: dict[str, list[tuple[int, float]]] = {}
     for line in _whole_lines(folder / "metrics.jsonl"):
-        if _step_of(line) == float("inf"):
+        values = read_sealed_line(line)
+        if values is None or _step_of(values) == float("inf"):
             continue
-        values = json.loads(line)
         step = values.pop("step")
         for name, value in values.items():
-            found.setdefault(name, []).append((step, value))
+            if isinstance(value, int | float):
+                found.setdefault(name, []).append((step, value))
     return {
         name: (np.array([s for s, _ in rows]), np.array([v for _, v in rows], float)) for name, rows in found.items()
     }
 
 
-def _step_of(line: str) -> int | float:
+def _step_of(values: dict[str, Any] | None) -> int | float:
     """Returns the step of a line, or infinity for a damaged line, so that it is dropped."""
-    try:
-        step = json.loads(line)["step"]
-        return step if isinstance(step, int) else float("inf")
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return float("inf")
+    return step if isinstance(step := values and values.get("step"), int) else float("inf")
 
 
 def _whole_lines(path: Path) -> list[str]:

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kills at random moments under a seed: the same command goes on, and ends bit for bit as if nothing had happened."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vdmkit.checkpoint import steps_in
+
+ROOT = Path(__file__).parents[2]
+PLUGIN = ROOT / "tests" / "system" / "tiny.py"
+
+
+def start(folder: Path, cache: Path, *arguments: str) -> subprocess.Popen:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": str(cache)}
+    environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    command = [sys.executable, "-m", "vdmkit", *arguments, "--plugin", str(PLUGIN)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=folder, env=environment, **pipes)
+
+
+def parameters(run: Path) -> dict[str, bytes]:
+    """Returns the files of the arrays of the last checkpoint, and what the run ended with."""
+    newest = run / "checkpoints" / str(steps_in(run / "checkpoints")[-1])
+    sums = (newest / "data").glob("*.json"), [run / "evaluation.json", run / "samples.png"]
+    return {path.name: path.read_bytes() for paths in sums for path in paths}
+
+
+@pytest.mark.slow
+def test_kills(tmp_path, tiny, chosen):
+    """False if SIGKILL or SIGTERM at some moment changed the model, lost the run, or left it unable to go on."""
+    cache, rng, killed = tmp_path / "cache", random.Random(chosen.seed), []
+    words = ("run", tiny, "--out")
+    _, err = (first := start(tmp_path, cache, *words, "never")).communicate()
+    assert first.returncode == 0, err
+    while len(killed) < chosen.cases(50):
+        process, wait, how = start(tmp_path, cache, *words, "run"), rng.uniform(2, 12), rng.choice(["KILL", "TERM"])
+        try:
+            _, err = process.communicate(timeout=wait)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.Signals[f"SIG{how}"])
+            _, err = process.communicate()
+            killed.append((how, round(wait, 1), process.returncode))
+            assert "Traceback" not in err, (chosen.seed, killed[-1], err)
+            assert process.returncode in ((-9, 0) if how == "KILL" else (3, 0, -15)), (chosen.seed, killed[-1], err)
+        else:
+            assert process.returncode == 0, (chosen.seed, killed, err)
+            (tmp_path / "run").rename(tmp_path / f"run{len(killed)}")
+            assert parameters(tmp_path / f"run{len(killed)}") == parameters(tmp_path / "never"), (chosen.seed, killed)
+    _, err = (last := start(tmp_path, cache, *words, "run")).communicate()
+    assert last.returncode == 0, err
+    assert parameters(tmp_path / "run") == parameters(tmp_path / "never"), (chosen.seed, killed)
+    print(f"{len(killed)} kills, seed {chosen.seed}: {killed}")
