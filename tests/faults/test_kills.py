@@ -47,7 +47,7 @@ def test_kills(tmp_path, tiny, chosen):
     _, err = (first := start(tmp_path, cache, *words, "never")).communicate()
     assert first.returncode == 0, err
     while len(killed) < chosen.cases(50):
-        process, wait, how = start(tmp_path, cache, *words, "run"), rng.uniform(2, 12), rng.choice(["KILL", "TERM"])
+        process, wait, how = start(tmp_path, cache, *words, "run"), rng.uniform(2, 15), rng.choice(["KILL", "TERM"])
         try:
             _, err = process.communicate(timeout=wait)
         except subprocess.TimeoutExpired:
