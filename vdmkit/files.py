@@ -2,11 +2,13 @@
 """Atomic writes: a file is whole or absent, even if the process is killed. JSON by its type; the SHA-256 of files."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import uuid
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +17,8 @@ from typing import Any
 
 from vdmkit.foreign import MAX_JSON, TooMuch, read_at_most
 from vdmkit.paths import not_a_file
+
+_CHECKSUM = "crc32"
 
 
 @contextmanager
@@ -73,6 +77,33 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+@contextmanager
+def locked_folder(path: Path, busy: Exception) -> Iterator[str | None]:
+    """Makes and locks a folder for this process; the system releases the lock however the process ends.
+
+    Yields None, or why it is not locked: NFS, for example, locks no folders. Raises `busy` if another process has it.
+    """
+    made = not path.exists()
+    path.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield _lock(descriptor, busy)
+    finally:
+        os.close(descriptor)
+        if made and not any(path.iterdir()):
+            path.rmdir()  # refused before anything was written
+
+
+def _lock(descriptor: int, busy: Exception) -> str | None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise busy from None
+    except OSError as error:
+        return f"this file system has no locks ({error.strerror})"
+    return None
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes text atomically."""
     with whole_file(path) as part:
@@ -108,6 +139,33 @@ def read_json(path: Path, kind: Any, missing: Mapping[str, Any] = MappingProxyTy
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from error
+
+
+def seal_of(facts: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of facts, which is written beside them as "sha256"."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def check_seal(facts: Mapping[str, Any]) -> None:
+    """Raises ValueError if facts are not those of their "sha256"; files of older versions have none."""
+    sealed = {name: value for name, value in facts.items() if name != "sha256"}
+    if facts.get("sha256", seal := seal_of(sealed)) != seal:
+        raise ValueError("its facts are not those that were written")
+
+
+def sealed_line(values: Mapping[str, Any]) -> str:
+    """Returns a line of JSON with a checksum of it."""
+    return json.dumps({**values, _CHECKSUM: zlib.crc32(json.dumps(values).encode())}) + "\n"
+
+
+def read_sealed_line(line: str) -> dict[str, Any] | None:
+    """Returns the values of a line, or None if it is damaged; lines of older versions have no checksum."""
+    try:
+        values = json.loads(line)
+        checksum = values.pop(_CHECKSUM, None)
+        return values if checksum is None or sealed_line(values) == line else None
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def file_sha256(path: Path) -> str:

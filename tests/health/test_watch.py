@@ -129,7 +129,7 @@ def test_a_training_that_goes_on_says_nothing_twice(watch, tmp_path):
     """A warning would come back with every restart, or a run forget what is usual for it."""
     over = watch(gamma_max=0.0)
     over.begin(0)
-    lines = [{"step": step, **line(2.0)} for step in (100, 200)]
+    lines = [(step, line(2.0)) for step in (100, 200)]
     assert [over.see(step, line(2.0)) for step in (100, 200)] == [[], []]
     assert signs(over.see(300, line(9.0))) == ["loss"]
     again = watch(step=200, history=lines, gamma_max=0.0)  # killed before the checkpoint of step 300

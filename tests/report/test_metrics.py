@@ -11,7 +11,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from vdmkit.health import Facts, read_troubles
-from vdmkit.report import MetricLog
+from vdmkit.report import MetricLog, read_metrics
 
 
 def log(folder, step: int, *steps: int) -> None:
@@ -23,7 +23,8 @@ def log(folder, step: int, *steps: int) -> None:
 
 
 def lines(folder) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "crc32"} for line in found]
 
 
 def events(folder) -> list[Event]:
@@ -75,6 +76,14 @@ def test_what_a_kill_or_a_full_disk_left_is_dropped(tmp_path):
     path.write_text('{"st\n[1]\n{}\n' + path.read_text() + '{"step": 20, "train/b')
     log(tmp_path, 20, 30)
     assert [line["step"] for line in lines(tmp_path)] == [10, 30]
+
+
+def test_a_line_with_another_number_is_dropped(tmp_path):
+    """A digit that the disk changed would be plotted as if it had been measured."""
+    log(tmp_path, 0, 10, 20)
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text().replace("5.0", "4.0"))
+    assert [values.tolist() for values in read_metrics(tmp_path)["train/bpd"]] == [[20], [10.0]]
 
 
 def test_lines_survive_when_they_cannot_be_rewritten(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 
 from absl import logging
 
-from vdmkit.checkpoint._checksums import sha256_of_arrays
+from vdmkit.checkpoint._checksums import check_unchanged, sha256_of_arrays
 from vdmkit.checkpoint._read import Restored, read_chosen, read_newest, read_step, steps_in
 from vdmkit.checkpoint._store import CheckpointStore
 
@@ -13,6 +13,7 @@ logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathnam
 __all__ = [
     "CheckpointStore",
     "Restored",
+    "check_unchanged",
     "read_chosen",
     "read_newest",
     "read_step",

@@ -11,6 +11,7 @@ import numpy as np
 from annotated_types import Len
 from jaxtyping import PyTree
 
+from vdmkit.errors import CheckpointError
 from vdmkit.files import file_sha256, read_json, write_json
 
 _NAME = "checksums.json"
@@ -46,6 +47,14 @@ def what_is_damaged(folder: Path) -> str | None:
         if file_sha256(path) != expected:
             return f"{name} has changed since it was written ({path.stat().st_size} bytes now)"
     return None
+
+
+def check_unchanged(path: Path, sha256: str, advice: str) -> None:
+    """Raises CheckpointError if a file is missing, or has another SHA-256 than when the run wrote it."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: missing. {advice}")
+    if file_sha256(path) != sha256:
+        raise CheckpointError(f"{path}: changed since the run wrote it. {advice}")
 
 
 def sha256_of_arrays(tree: PyTree) -> str:

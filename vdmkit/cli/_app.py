@@ -32,7 +32,7 @@ from vdmkit.cli._quality import quality
 from vdmkit.cli._report import report
 from vdmkit.cli._run import run
 from vdmkit.cli._sample import sample
-from vdmkit.cli._stoppable import stoppable
+from vdmkit.cli._stoppable import hear_again, stoppable
 from vdmkit.cli._study import study
 from vdmkit.errors import Interrupted, PluginError, PluginWarning, VdmkitError, in_one_line, place_of, words_of
 
@@ -71,6 +71,7 @@ app.command()(stoppable(new_plugin))
 def main() -> None:
     """Runs the program. A user's mistake ends with one message and an exit code, without a traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's request to stop is handled like Ctrl-C
+    hear_again()
     warnings.showwarning = _show_warning
     keep_compiled()
     try:

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ends a command on Ctrl-C with one message and exit code 3. SIGTERM does the same: see `main`."""
 
+import signal
+import sys
+import threading
 from collections.abc import Callable
-from functools import wraps
-from typing import ParamSpec, TypeVar
+from functools import partial, wraps
+from typing import Any, ParamSpec, TypeVar
 
 from vdmkit.errors import Interrupted
 
@@ -27,3 +30,22 @@ def stoppable(command: Callable[P, T], what_now: str = "") -> Callable[P, T]:
             raise Interrupted(f"Stopped. {what_now}".rstrip()) from None
 
     return answering
+
+
+def hear_again() -> None:
+    """Sends Ctrl-C again if it came inside a callback of garbage collection, JAX's for example.
+
+    Python drops what is raised there, with a traceback: the command would go on as if nobody had asked it to stop.
+    """
+    if getattr(sys.unraisablehook, "func", None) is not _again:
+        sys.unraisablehook = partial(_again, sys.unraisablehook)
+
+
+def _again(otherwise: Callable[[Any], object], report: Any) -> None:
+    if not isinstance(report.exc_value, KeyboardInterrupt):
+        otherwise(report)
+        return
+    main = threading.main_thread().ident or 0
+    timer = threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT))  # when the callback has ended
+    timer.daemon = True
+    timer.start()

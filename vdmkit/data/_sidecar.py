@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is recorded beside packed images, so that a start need not read the training images."""
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +11,7 @@ from annotated_types import Ge, Le, Len
 from vdmkit.data._shards import Format, Shards
 from vdmkit.data._source import Identity, Split
 from vdmkit.errors import DataError
-from vdmkit.files import file_sha256, read_json, write_json
+from vdmkit.files import file_sha256, read_json, seal_of, write_json
 from vdmkit.paths import not_a_file, not_a_folder
 
 NAME = "data.json"
@@ -95,7 +93,7 @@ def shards(
 def write_sidecar(folder: Path, sidecar: Sidecar) -> None:
     """Writes the facts with a checksum of them."""
     facts = asdict(sidecar)
-    write_json(folder / NAME, {**facts, "sha256": _checksum(facts)})
+    write_json(folder / NAME, {**facts, "sha256": seal_of(facts)})
 
 
 def read_sidecar(folder: Path) -> Sidecar:
@@ -108,15 +106,11 @@ def read_sidecar(folder: Path) -> Sidecar:
         facts = read_json(path, dict[str, Any])
         checksum = facts.pop("sha256", None)
         found = read_json(path, Sidecar)
-        if checksum != _checksum(facts) or not all(_agrees(found.of(split), split) for split in SPLITS):
+        if checksum != seal_of(facts) or not all(_agrees(found.of(split), split) for split in SPLITS):
             raise ValueError("the facts are not those that were written")
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: damaged ({error}). Pack the images again.") from error
     return found
-
-
-def _checksum(facts: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _agrees(split: PackedSplit, name: Split) -> bool:

@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vdmkit.health._average import average_behind_raw, initial_share, slow_average
 from vdmkit.health._generalisation import held_out_rises, labels_untold
@@ -57,14 +56,14 @@ class Facts:
 class Watch:
     """Finds each sign once, and keeps the findings in health.json."""
 
-    def __init__(self, facts: Facts, path: Path, *, step: int, history: Iterable[Mapping[str, Any]]):
+    def __init__(self, facts: Facts, path: Path, *, step: int, history: Iterable[tuple[int, Mapping[str, float]]]):
         """Continues the watch over a training at `step`.
 
         Args:
             facts: What is known before.
             path: The health.json of the run; findings after `step` are dropped.
             step: Step of the training.
-            history: Lines of metrics up to `step`, which were looked at before.
+            history: Steps and metrics up to `step`, which were looked at before.
         """
         self.facts, self._path = facts, path
         self.troubles = [finding for finding in read_troubles(path) if finding.step <= step]
@@ -72,8 +71,8 @@ class Watch:
         self._open: list[tuple[int, float, float]] = []  # updates, loss and gradient of lines not yet in a window
         self._untrained, self._last = math.inf, 0
         self._held_out: dict[str, list[tuple[int, float]]] = {}
-        for line in history:
-            self._take(line["step"], {name: value for name, value in line.items() if name != "step"})
+        for earlier, values in history:
+            self._take(earlier, values)
         self._last = step  # an imported model begins at a later one than 0
         write_troubles(path, self.troubles)
 

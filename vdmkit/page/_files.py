@@ -15,7 +15,7 @@ import numpy as np
 from vdmkit.errors import CheckpointError
 from vdmkit.paths import not_a_folder
 from vdmkit.recipe import leaves
-from vdmkit.report import read_metrics, step_of, whole_lines
+from vdmkit.report import intact_lines, read_metrics
 
 _RESOLVED, _MANIFEST = "resolved.toml", "manifest.json"  # the first marks a run folder
 _ENTRIES = 2000  # lines of metrics that are shown one by one
@@ -70,7 +70,7 @@ class RunFiles:
     @property
     def metrics_text(self) -> str:
         """Returns the lines of metrics.jsonl; of a long one every n-th, after a line that says so."""
-        lines = [line.strip() for line in whole_lines(self.path / "metrics.jsonl") if step_of(line) < float("inf")]
+        lines = [line.strip() for line in intact_lines(self.path / "metrics.jsonl")]
         every = -(-len(lines) // _ENTRIES) or 1
         few = [] if every == 1 else [f"# every {every}th of {len(lines):,} lines"]
         return "\n".join([*few, *lines[::every]])

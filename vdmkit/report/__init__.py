@@ -4,7 +4,7 @@
 from vdmkit.report._chart import line_chart
 from vdmkit.report._events import EventFile
 from vdmkit.report._grid import beside, grid, write_png
-from vdmkit.report._metrics import MetricLog, read_metrics, step_of, whole_lines
+from vdmkit.report._metrics import MetricLog, intact_lines, read_metrics
 from vdmkit.report._result import leave_result
 
 __all__ = [
@@ -12,10 +12,9 @@ __all__ = [
     "MetricLog",
     "beside",
     "grid",
+    "intact_lines",
     "leave_result",
     "line_chart",
     "read_metrics",
-    "step_of",
-    "whole_lines",
     "write_png",
 ]

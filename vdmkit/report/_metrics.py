@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics of a run: JSON lines, which a resumed run continues exactly, and TensorBoard events."""
 
-import json
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from vdmkit.files import write_text, writing
+from vdmkit.files import read_sealed_line, sealed_line, write_text, writing
 from vdmkit.health import Facts, Trouble, Watch
 from vdmkit.report._events import EventFile
 
@@ -22,18 +22,18 @@ class MetricLog:
 
     def __init__(self, folder: Path, *, step: int, facts: Facts | None = None, say: Callable[[str], object] = str):
         path = folder / "metrics.jsonl"
-        kept = [line for line in whole_lines(path) if step_of(line) <= step]
+        kept = [line for line in intact_lines(path) if _read(line)[0] <= step]
         write_text(path, "".join(kept))
         self._path, self._kept, self._say = path, set(kept), say
         with writing(path):
             self._file = path.open("a")
         self._events = EventFile(folder / "tensorboard", purge_step=step + 1)
-        self.watch = facts and Watch(facts, folder / "health.json", step=step, history=map(json.loads, kept))
+        self.watch = facts and Watch(facts, folder / "health.json", step=step, history=map(_read, kept))
         self._tell(self.watch.begin(step) if self.watch else [])
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Writes one line to disk, unless it is there already, as when a finished run is run again."""
-        line = json.dumps({"step": step, **values}) + "\n"
+        line = sealed_line({"step": step, **values})
         if line not in self._kept:
             self._write(step, line, values)
             self._tell(self.watch.see(step, values) if self.watch else [])
@@ -42,7 +42,7 @@ class MetricLog:
         for found in findings:
             self._say(f"warning: step {found.step:,}: {found.message}")
             values = {f"health/{found.sign}": 1.0}
-            self._write(found.step, json.dumps({"step": found.step, **values}) + "\n", values)
+            self._write(found.step, sealed_line({"step": found.step, **values}), values)
             self._events.add_text("health", found.message, found.step)
 
     def _write(self, step: int, line: str, values: dict[str, float]) -> None:
@@ -65,28 +65,27 @@ class MetricLog:
 def read_metrics(folder: Path) -> dict[str, tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]]:
     """Returns the steps and values of each metric by name. A metric may have values at some steps only."""
     found: dict[str, list[tuple[int, float]]] = {}
-    for line in whole_lines(folder / "metrics.jsonl"):
-        if step_of(line) == float("inf"):
-            continue
-        values = json.loads(line)
-        step = values.pop("step")
+    for line in intact_lines(folder / "metrics.jsonl"):
+        step, values = _read(line)
         for name, value in values.items():
-            found.setdefault(name, []).append((step, value))
+            if isinstance(value, int | float):
+                found.setdefault(name, []).append((step, value))
     return {
         name: (np.array([s for s, _ in rows]), np.array([v for _, v in rows], float)) for name, rows in found.items()
     }
 
 
-def step_of(line: str) -> int | float:
-    """Returns the step of a line, or infinity for a damaged line, so that it is dropped."""
-    try:
-        step = json.loads(line)["step"]
-        return step if isinstance(step, int) else float("inf")
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return float("inf")
-
-
-def whole_lines(path: Path) -> list[str]:
-    """Returns all complete lines, without a last one truncated by a kill."""
+def intact_lines(path: Path) -> list[str]:
+    """Returns the lines of a step that are as they were written, without a last one truncated by a kill."""
     lines = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
-    return [line for line in lines if line.endswith("\n")]
+    return [line for line in lines if line.endswith("\n") and _has_step(read_sealed_line(line))]
+
+
+def _has_step(values: dict[str, Any] | None) -> bool:
+    return values is not None and isinstance(values.get("step"), int)
+
+
+def _read(line: str) -> tuple[int, dict[str, Any]]:
+    """Returns the step and the values of an intact line."""
+    values = read_sealed_line(line) or {}
+    return values.pop("step"), values

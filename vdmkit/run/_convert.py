@@ -59,11 +59,7 @@ def convert(run: Run, target: Recipe, folder: RunFolder, *, where: str = "--to")
 
 
 def save_as(run: Run, recipe: Recipe, state: TrainState, train: Images, folder: RunFolder, remark: str) -> None:
-    """Makes `folder` a run of this recipe and state, with the history of `run`.
-
-    Raises:
-        CheckpointError: another process writes the folder, or has written it.
-    """
+    """Makes `folder` a run of this recipe and state, with the history of `run`; CheckpointError if it is in use."""
     with folder.locked():
         folder.check_new("-o")  # again, because the measurement took its time
         _save(run, recipe, state, train, folder, remark)
@@ -76,6 +72,9 @@ def _save(run: Run, recipe: Recipe, state: TrainState, train: Images, folder: Ru
     store = CheckpointStore(folder.checkpoints, keep_last=settings.keep_last, keep_best=settings.keep_best)
     store.save(run.step, jax.tree.map(jnp.asarray, state), data, made.origin(recipe))
     folder.keep_plugins(plugin_sources(run.folder.kept_plugins()))
-    sessions, kept = [*made.sessions, session(run.step, run.step)], keep(folder, read_trained_on(run))
+    sessions, kept = (
+        [*made.sessions, session(run.step, run.step)],
+        folder.hash_of(recipe) | keep(folder, read_trained_on(run)),
+    )
     folder.record(replace(made, sessions=sessions, kept=kept, newest_checkpoint=run.step))
     folder.write_recipe(recipe, f"# {remark}.\n{dump(recipe)}")  # last: it marks a run

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The folder of a run, with everything that a later command needs."""
 
-import fcntl
-import os
+import hashlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from vdmkit.checkpoint import check_unchanged
 from vdmkit.errors import CheckpointError
-from vdmkit.files import file_sha256, whole_file, write_json, write_text
+from vdmkit.files import file_sha256, locked_folder, seal_of, whole_file, write_json, write_text
 from vdmkit.paths import not_a_folder
 from vdmkit.recipe import Recipe, dump, load_recipe
 from vdmkit.registry import copies_in, remember
@@ -58,10 +58,22 @@ class RunFolder:
         """
         if self.path.exists() and (reason := not_a_folder(self.path)):
             raise CheckpointError(f"{self.path}: {reason}. Choose another with --out.")
+        if self._recipe_is_lost():
+            return  # its checkpoints tell whose they are
         if self.resolved_recipe.exists():
             check_same_recipe(self.path, self._recipe_before(plugins), recipe)
         elif self.path.exists() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
             raise CheckpointError(f"{self.path}: not empty, and not a run folder. Choose another with --out.")
+
+    def _recipe_is_lost(self) -> bool:
+        """Returns whether resolved.toml is missing or damaged by the manifest, so that it is written anew."""
+        sha256 = self.provenance().kept.get(self.resolved_recipe.name) if self.manifest.exists() else None
+        there = self.resolved_recipe.is_file()
+        return sha256 is not None and not (there and file_sha256(self.resolved_recipe) == sha256)
+
+    def hash_of(self, recipe: Recipe) -> dict[str, str]:
+        """Returns the SHA-256 of resolved.toml by its name, for the manifest."""
+        return {self.resolved_recipe.name: hashlib.sha256(dump(recipe).encode()).hexdigest()}
 
     def check_new(self, option: str) -> None:
         """Raises CheckpointError if the folder is not empty, or is a file. `option` is the option that names it."""
@@ -88,7 +100,7 @@ class RunFolder:
         """Returns the copies. Raises CheckpointError if one has changed since the run began."""
         kept = {self.plugins / Path(name).name: sha256 for name, sha256 in self.provenance().plugins.items()}
         for path, sha256 in kept.items():
-            _check_unchanged(path, sha256, "Put it back.")
+            check_unchanged(path, sha256, "Put it back.")
         return list(kept)
 
     def kept(self, path: Path) -> Path | None:
@@ -98,7 +110,7 @@ class RunFolder:
         """
         if sha256 := self.provenance().kept.get(path.name):
             advice = "Run the recipe again, which writes it anew; what was trained is not trained again."
-            _check_unchanged(path, sha256, advice)
+            check_unchanged(path, sha256, advice)
         return path if path.is_file() else None
 
     def _recipe_before(self, plugins: Sequence[Path]) -> Recipe:
@@ -106,7 +118,7 @@ class RunFolder:
 
     def say_new_end(self, recipe: Recipe, plugins: Sequence[Path]) -> None:
         """Prints a line on standard error if `recipe` makes the existing run longer or shorter."""
-        if not self.resolved_recipe.exists():
+        if self._recipe_is_lost() or not self.resolved_recipe.exists():
             return
         steps_before, steps = self._recipe_before(plugins).training.steps, recipe.training.steps
         if steps_before != steps:
@@ -122,7 +134,8 @@ class RunFolder:
 
     def record(self, made: Provenance) -> None:
         """Writes what the run was made from."""
-        write_json(self.manifest, asdict(made))
+        facts = asdict(made)
+        write_json(self.manifest, facts | {"sha256": seal_of(facts)})
 
     def note_saved(self, step: int) -> None:
         """Records in the manifest that the checkpoint of `step` is the newest, after it was written."""
@@ -135,33 +148,9 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Locks the folder for this process; the system releases the lock however the process ends."""
-        made = not self.path.exists()
-        self.path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            self._lock(descriptor)
+        """Locks the folder for this process. Raises CheckpointError if another process has locked it."""
+        busy = f"{self.path}: another vdmkit is writing this run. Wait for it, or choose another --out."
+        with locked_folder(self.path, CheckpointError(busy)) as problem:
+            if problem:
+                print(f"{self.path}: {problem}. Start no other vdmkit on this run.", file=sys.stderr)
             yield
-        finally:
-            os.close(descriptor)
-            if made and not any(self.path.iterdir()):
-                self.path.rmdir()  # refused before anything was written
-
-    def _lock(self, descriptor: int) -> None:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CheckpointError(
-                f"{self.path}: another vdmkit is writing this run. Wait for it, or choose another --out."
-            ) from None
-        except OSError as error:  # NFS, for example, locks no folders
-            note = f"{self.path}: this file system has no locks ({error.strerror}). Start no other vdmkit on this run."
-            print(note, file=sys.stderr)
-
-
-def _check_unchanged(path: Path, sha256: str, advice: str) -> None:
-    """Raises CheckpointError if a file is missing, or has another SHA-256 than when the run wrote it."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: missing. {advice}")
-    if file_sha256(path) != sha256:
-        raise CheckpointError(f"{path}: changed since the run wrote it. {advice}")

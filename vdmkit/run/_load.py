@@ -108,6 +108,7 @@ def load_run(
     if not folder.resolved_recipe.is_file():
         raise CheckpointError(f"{path}: not a run folder: it has no {folder.resolved_recipe.name}.")
     made = folder.provenance()
+    folder.kept(folder.resolved_recipe)
     kept = folder.kept_plugins()
     allow([*plugins, *(kept if trust else ())])
     trained = load_recipe(folder.resolved_recipe, plugins=plugins, kept=kept)

@@ -14,7 +14,7 @@ from annotated_types import Ge
 from vdmkit.checkpoint import Restored, steps_in
 from vdmkit.data import Identities, Images
 from vdmkit.errors import CheckpointError
-from vdmkit.files import read_json
+from vdmkit.files import check_seal, read_json
 from vdmkit.paths import not_a_file
 from vdmkit.recipe import Recipe, differences, flat
 from vdmkit.registry import Choice
@@ -40,7 +40,7 @@ class Provenance:
         plugins: SHA-256 of every plugin file, by file name.
         imported: SHA-256 of the file that the parameters were imported from, or None.
         sessions: The processes that trained the run: see `session`.
-        kept: SHA-256 of the files on training images, by file name.
+        kept: SHA-256 of the resolved recipe and of the files on training images, by file name.
         newest_checkpoint: Step of the checkpoint that was saved last, or None.
         run: A random name, so that no other run's manifest passes for this one; "" for a run of an older version, None
             if its manifest was lost.
@@ -121,6 +121,7 @@ def read_provenance(path: Path) -> Provenance:
         )
     older = {"newest_checkpoint": max(steps_in(path.parent / "checkpoints"), default=None)}  # not recorded
     try:
+        check_seal(read_json(path, dict[str, Any]))
         return read_json(path, Provenance, older)
     except (OSError, ValueError) as error:
         raise CheckpointError(

@@ -71,7 +71,7 @@ def run_recipe(
         known = TrainedOn() if made.imported else known  # the images of its earlier training are unknown
         newest = max(steps_in(folder.checkpoints), default=None)  # damaged checkpoints have been moved away
         made = replace(made, run=start.origin["run"], sessions=[*made.sessions, now])
-        folder.record(replace(made, kept=keep(folder, known), newest_checkpoint=newest))
+        folder.record(replace(made, kept=folder.hash_of(recipe) | keep(folder, known), newest_checkpoint=newest))
         if progress == "auto":
             begun = _begun(folder, start, recipe.training.steps)
             print(f"{begun}train  {train.identity}\ntest   {test.identity}", file=sys.stderr)

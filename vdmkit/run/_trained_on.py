@@ -35,7 +35,7 @@ def read_trained_on(run: Run) -> TrainedOn:
     folder, made = run.folder, run.folder.provenance()
     if made.data is None:
         return TrainedOn()
-    count, values, older = made.data.train.count, math.prod(made.shape), not made.kept
+    count, values, older = made.data.train.count, math.prod(made.shape), folder.trained_on.name not in made.kept
     prints = _read(folder.kept(folder.trained_on), lambda a: may_be_prints(a, count, values, older=older))
     statistics = _read(folder.kept(folder.trained_levels), lambda a: may_be_statistics(a, count))
     if prints is not None and statistics is None:

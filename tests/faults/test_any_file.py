@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every file of a run folder in turn, deleted, truncated or with one byte flipped: named, or made up for."""
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from vdmkit.run._metrics import read_metrics
+
+Damage = Callable[[Path, random.Random], None]
+
+
+def flip(path: Path, rng: random.Random) -> None:
+    data = bytearray(path.read_bytes())
+    if data:
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    path.write_bytes(data)
+
+
+def truncate(path: Path, rng: random.Random) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: rng.randrange(len(data))] if data else data)
+
+
+def delete(path: Path, rng: random.Random) -> None:
+    path.unlink()
+
+
+DAMAGES: dict[str, Damage] = {"deleted": delete, "truncated": truncate, "flipped": flip}
+
+
+def files_of(run: Path) -> list[str]:
+    return sorted(
+        (str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()), key=lambda name: name.count("/")
+    )
+
+
+def names(message: str, file: str) -> bool:
+    """Returns whether a message says which file it is: by its path, or as one of its checkpoint's files."""
+    folder, *inside = Path(file).parts
+    if folder != "checkpoints":
+        return f"run/{file}" in message or f"no {file}" in message
+    step, *rest = inside
+    reasons = ("/".join(rest), "was not finished", "checksums.json is damaged", "is not in checksums.json")
+    return f"checkpoints/{step}" in message and any(reason in message for reason in reasons)
+
+
+def what_is_wrong(program, tiny: str, whole: Path, file: str, damage: Damage, seed: int) -> str:
+    """Damages a file of a copy of the run, and reads and continues it. Returns what should not be, or ''."""
+    run = Path(shutil.copytree(whole, program.cwd / "run"))
+    try:
+        damage(run / file, random.Random(seed))
+        for command in (("evaluate", "--ckpt", "run"), ("sample", "--ckpt", "run", "-n", "2", "-o", "a.npy")):
+            read = program(*command)
+            if read.code:
+                if not names(read.err, file):
+                    return f"{command[0]} does not name it: {read.err}"
+            elif command[0] == "evaluate" and read.out != (whole.parent / "evaluated.txt").read_text():
+                return f"another number:\n{read.out}"
+            elif (
+                command[0] == "sample" and (program.cwd / "a.npy").read_bytes() != (whole.parent / "a.npy").read_bytes()
+            ):
+                return "other samples"
+        if not part_of(read_metrics(run), read_metrics(whole)):
+            return "other metrics"
+        again = program("run", tiny, "--out", "run")
+        if again.code and not names(again.err, file):
+            return f"run does not name it: {again.err}"
+        if not again.code and (run / "evaluation.json").read_bytes() != (whole / "evaluation.json").read_bytes():
+            return "another number after it was run again"
+    finally:
+        shutil.rmtree(run)
+    return ""
+
+
+def part_of(found: dict, expected: dict) -> bool:
+    """Returns whether every value of these metrics is one of the expected ones, at its step."""
+    known = {(name, step, value) for name, rows in expected.items() for step, value in zip(*rows, strict=True)}
+    return {(name, step, value) for name, rows in found.items() for step, value in zip(*rows, strict=True)} <= known
+
+
+@pytest.fixture(scope="module")
+def read_whole(whole, program_in) -> Path:
+    """The run that nothing disturbed, with what commands print and draw of it beside."""
+    program = program_in(whole.parent)
+    (whole.parent / "evaluated.txt").write_text(program("evaluate", "--ckpt", "run").out)
+    assert program("sample", "--ckpt", "run", "-n", "2", "-o", "a.npy").code == 0
+    return whole
+
+
+def wrong_of(program, tiny: str, whole: Path, files: list[str], seed: int, flips: int) -> dict:
+    """Damages these files one after the other; returns what should not be, by file, damage and seed."""
+    cases = [(file, name, seed) for file in files for name in ("deleted", "truncated")]
+    cases += [(file, "flipped", seed + number) for file in files for number in range(flips)]
+    found = {case: what_is_wrong(program, tiny, whole, case[0], DAMAGES[case[1]], case[2]) for case in cases}
+    print(f"{len(cases)} cases of {len(files)} files, seed {seed}")
+    return {case: words for case, words in found.items() if words}
+
+
+@pytest.mark.costly
+def test_a_few_files(program_in, tiny, read_whole, chosen, tmp_path):
+    """False if a damaged recipe or manifest of a run gave another number, or a message that names nothing."""
+    files = ["manifest.json", "resolved.toml", "metrics.jsonl"]
+    assert not wrong_of(program_in(tmp_path), tiny, read_whole, files, chosen.seed, flips=2)
+
+
+@pytest.mark.slow
+def test_every_file(program_in, tiny, read_whole, chosen, tmp_path):
+    """False if a damaged run folder gave another number, or a message that sends a user looking."""
+    files = files_of(read_whole)
+    assert not wrong_of(program_in(tmp_path), tiny, read_whole, files, chosen.seed, flips=chosen.cases(3))
