@@ -219,6 +219,7 @@ def fuzz(kind: Kind, folder: Path, count: int, seed: int) -> None:
     read_changed()
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", KINDS)
 def test_a_few_of_each_kind(name, tmp_path, chosen):
     """False if a damaged or hostile file ended in a traceback, wrote a file or started a process."""
