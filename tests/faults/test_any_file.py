@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from vdmkit.run._metrics import read_metrics
+
+from vdmkit.report import read_metrics
 
 Damage = Callable[[Path, random.Random], None]
 

@@ -25,7 +25,6 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 from PIL import Image
-from vdmkit.run._metrics import read_metrics
 
 from vdmkit.checkpoint._checksums import what_is_damaged
 from vdmkit.data import list_images
@@ -37,6 +36,7 @@ from vdmkit.data._sidecar import read_sidecar
 from vdmkit.errors import VdmkitError
 from vdmkit.importers import read_checkpoint
 from vdmkit.recipe import load_recipe
+from vdmkit.report import read_metrics
 from vdmkit.run import RunFolder
 
 ROOT = Path(__file__).parents[2]

@@ -68,11 +68,18 @@ def test_their_plugin_is_not_executed(vdmkit_in, folder, command):
     assert "no checkpoint yet" in trusted.err, trusted.err
 
 
+def test_a_report_executes_nothing(vdmkit_in, folder):
+    """False if a page about a run from the web ran a program of whoever made it."""
+    made = vdmkit_in(folder.path.parent)("report", str(folder.path), "-o", "page.html")
+    assert (made.code, executed(folder)) == (0, False), made.err
+    assert "this run folder would have this file executed" in (folder.path.parent / "page.html").read_text()
+
+
 def test_every_command_on_a_run_asks():
     """False if a command that reads run folders had no --trust, and the cases above left it out."""
     group = typer.main.get_command(app)
     names = set(group.list_commands(None)) - NOT_COMMANDS_ON_RUNS
-    assert names - {"decompress"} == set(COMMANDS)
+    assert names - {"decompress", "report"} == set(COMMANDS)
     for name in names:
         assert "--trust" in {option for one in group.get_command(None, name).params for option in one.opts}, name
 

@@ -33,9 +33,9 @@ def stoppable(command: Callable[P, T], what_now: str = "") -> Callable[P, T]:
 
 
 def hear_again() -> None:
-    """Sends Ctrl-C again if it came inside a callback of garbage collection, JAX's for example.
+    """Asks again to stop if Ctrl-C or SIGTERM came inside a callback of garbage collection, JAX's for example.
 
-    Python drops what is raised there, with a traceback: the command would go on as if nobody had asked it to stop.
+    Python drops what is raised there, with a traceback: the command would go on as if nobody had asked it to stop. It asks by SIGTERM: background jobs of a shell ignore Ctrl-C.
     """
     if getattr(sys.unraisablehook, "func", None) is not _again:
         sys.unraisablehook = partial(_again, sys.unraisablehook)
@@ -46,6 +46,6 @@ def _again(otherwise: Callable[[Any], object], report: Any) -> None:
         otherwise(report)
         return
     main = threading.main_thread().ident or 0
-    timer = threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT))  # when the callback has ended
+    timer = threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGTERM))  # when the callback has ended
     timer.daemon = True
     timer.start()
