@@ -35,7 +35,8 @@ def stoppable(command: Callable[P, T], what_now: str = "") -> Callable[P, T]:
 def hear_again() -> None:
     """Asks again to stop if Ctrl-C or SIGTERM came inside a callback of garbage collection, JAX's for example.
 
-    Python drops what is raised there, with a traceback: the command would go on as if nobody had asked it to stop. It asks by SIGTERM: background jobs of a shell ignore Ctrl-C.
+    Python drops what is raised there, with a traceback: the command would go on as if nobody had asked it to stop. It
+    asks by SIGTERM, since the background jobs of a shell ignore Ctrl-C.
     """
     if getattr(sys.unraisablehook, "func", None) is not _again:
         sys.unraisablehook = partial(_again, sys.unraisablehook)
