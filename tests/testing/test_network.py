@@ -23,10 +23,11 @@ UNETS = {
     "iddpm_unet": {"groups": 4},
     "adm_unet": {"group_size": 4, "head_channels": 8},
 }
-IN_CI = {"dit", "labelled", "vdm_unet", *UNETS}  # which compile for ten seconds each
+IN_CI = {"dit", "labelled", "vdm_unet", "ncsnpp", "adm_unet"}  # which compile for ten seconds each
+SLOW = UNETS.keys() - IN_CI  # of the same parts as those two
 # One output is all that `translated` is about: tests/theory/test_translated.py.
 NETWORKS = [
-    pytest.param(name, marks=[pytest.mark.system] if name in IN_CI else [])
+    pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [pytest.mark.system] if name in IN_CI else [])
     for name in sorted(set(registry("network").components) - {"translated"})
 ]
 
