@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Executes the tour, docs/tour.md, as a notebook, and puts what it printed and drew into the page."""
 
+import logging
 import tempfile
 
 import jupytext
@@ -22,6 +23,7 @@ def run_tour(site: Site, page: str = "tour.md") -> None:
     notebook = jupytext.reads(path.read_text(), fmt="md")
     with tempfile.TemporaryDirectory() as scratch:
         kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{scratch}/socket")  # opens no port
+        logging.getLogger("traitlets").setLevel(logging.ERROR)  # its complaint about a socket that is closed already
         NotebookClient(notebook, kernel, timeout=600, resources={"metadata": {"path": scratch}}).execute()
     nbformat.write(notebook, path.with_suffix(".ipynb"))
     text, files = MarkdownExporter().from_notebook_node(notebook)
