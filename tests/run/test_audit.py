@@ -140,6 +140,13 @@ def test_a_bound_without_its_reconstruction_term_fails(evidence, oracle, measure
     }
 
 
+def test_the_prior_term_is_that_of_the_values_which_the_model_encodes(evidence):
+    """The bound of DDPM's decoder, whose levels reach from -1 to 1, would be called wrong, and another one right."""
+    claim, other = "prior term of each image is its closed form (relative)", replace(evidence, known_decoder=False)
+    assert claim not in {one.partition(" (bound")[0] for one in failing(other)}
+    assert claim in {one.partition(" (bound")[0] for one in failing(replace(other, x=1.5 * other.x))}
+
+
 def test_a_decoder_whose_probabilities_sum_to_more_than_1_fails(oracle):
     """A decoder of a plugin's, which no closed form knows, could be free of charge."""
     model, test, index = oracle

@@ -68,6 +68,7 @@ def gather(
         advance(2)
     return Evidence(
         pixels=test.pixels[index],
+        x=np.asarray(jax.vmap(model.observation.encode)(jnp.asarray(test.pixels[index])), np.float64),
         index=index,
         levels=model.observation.levels,
         known_decoder=has_known_ends(model.observation),

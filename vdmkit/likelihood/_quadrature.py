@@ -51,7 +51,8 @@ def exact_terms(
     log_probs = distribution.log_probs()[0].reshape(-1, distribution.levels)
     nodes, rates = _panels(gammas[0], gammas[-1]) if continuous else (gammas[1:], np.expm1(np.diff(gammas)))
     diffusion = sum(0.5 * rate * _error(log_probs, gamma) for gamma, rate in zip(nodes, rates, strict=True))
-    prior, reconstruction = _prior(distribution.levels, gammas[-1]), _reconstruction(distribution.levels, gammas[0])
+    prior = prior_of(_values(distribution.levels), gammas[-1])
+    reconstruction = _reconstruction(distribution.levels, gammas[0])
     shape = (*distribution.shape, distribution.levels)
     return Bound(
         *(np.broadcast_to(term, log_probs.shape).reshape(shape) for term in (prior, reconstruction, diffusion))
@@ -79,14 +80,14 @@ def ends_of_images(
     """
     if not levels:
         return ends_of_continuous(images, gamma_0, gamma_1)
-    prior, reconstruction = _prior(levels, gamma_1), _reconstruction(levels, gamma_0)
+    prior, reconstruction = prior_of(_values(levels), gamma_1), _reconstruction(levels, gamma_0)
     return prior[images].sum((1, 2, 3)), reconstruction[images].sum((1, 2, 3))
 
 
-def _prior(levels: int, gamma_1: float) -> Float[np.ndarray, " v"]:
-    """Returns KL(N(alpha x_k, sigma^2), N(0, 1)) with alpha^2 + sigma^2 = 1."""
+def prior_of(x: Float[np.ndarray, "*values"], gamma_1: float) -> Float[np.ndarray, "*values"]:
+    """Returns KL(N(alpha x, sigma^2), N(0, 1)) of each value in nats, with alpha^2 + sigma^2 = 1."""
     alpha2 = 1 / (1 + np.exp(gamma_1))
-    return 0.5 * (alpha2 * _values(levels) ** 2 - alpha2 + np.logaddexp(0, -gamma_1))
+    return 0.5 * (alpha2 * x**2 - alpha2 + np.logaddexp(0, -gamma_1))
 
 
 def _reconstruction(levels: int, gamma_0: float) -> Float[np.ndarray, " v"]:

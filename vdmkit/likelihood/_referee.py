@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int, Real
 
 from vdmkit.likelihood._estimator import Estimates
-from vdmkit.likelihood._quadrature import ends_of_images
+from vdmkit.likelihood._quadrature import ends_of_images, prior_of
 from vdmkit.objective import bits_per_dim
 
 Verdict = Literal["passes", "fails", "precision does not suffice"]
@@ -37,14 +37,15 @@ class Measured:
 class Evidence:
     """Likelihoods of the same images, of indices `index`, for a schedule from gamma_0 to gamma_1.
 
-    `bound` is the continuous bound, drawn over a length `covered` of the gamma axis. `in_time` is the continuous bound
-    drawn along t by other code, and `other_schedule` the same with another schedule between the same ends. `steps`
-    holds T-step bounds by T, `weighted` importance-weighted bounds of FEW_STEPS steps by their number of samples, and
-    `flow` the result of the ODE. `known_decoder` is true if the reconstruction term has a closed form, and
-    `decoder_excess` is the log of the largest sum of p(x | z_0).
+    `x` is what the model's observation encodes `pixels` as. `bound` is the continuous bound, drawn over a length
+    `covered` of the gamma axis. `in_time` is the continuous bound drawn along t by other code, and `other_schedule` the
+    same with another schedule between the same ends. `steps` holds T-step bounds by T, `weighted` importance-weighted
+    bounds of FEW_STEPS steps by their number of samples, and `flow` the result of the ODE. `known_decoder` is true if
+    the reconstruction term has a closed form, and `decoder_excess` is the log of the largest sum of p(x | z_0).
     """
 
     pixels: Real[np.ndarray, "n h w c"]
+    x: Float[np.ndarray, "n h w c"]
     index: Int[np.ndarray, " n"]
     levels: int
     known_decoder: bool
@@ -118,6 +119,8 @@ def _bookkeeping(e: Evidence) -> Iterator[Check]:
 def _ends(e: Evidence) -> Iterator[Check]:
     """Checks the two terms with a closed form, per image or on average, and the range of noise levels."""
     prior, reconstruction = ends_of_images(e.pixels, e.levels, e.gamma_0, e.gamma_1)
+    if not e.known_decoder:  # its levels may be encoded as other values
+        prior = prior_of(e.x, e.gamma_1).sum((1, 2, 3))
     dimensions = math.prod(e.pixels.shape[1:])
     bounds = {name: m for name, m in e.named().items() if "diffusion" in m.estimates.terms}
 
