@@ -18,7 +18,7 @@ _IMAGES = 1000  # for the mean square of their values, which enters the prior te
 def health_facts(recipe: Recipe, model: DiffusionModel, train: Images) -> Facts:
     """Returns the facts of a training of this recipe, whatever the parameters of its model."""
     settings, schedule = recipe.training, model.schedule
-    images = jnp.asarray(train.pixels[np.arange(min(len(train.pixels), _IMAGES))])
+    images = jnp.asarray(train.pixels[:_IMAGES])
     x = np.asarray(jax.vmap(model.observation.encode)(images))
     return Facts(
         steps=settings.steps,

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The writing of a packed data set, shard by shard; what is finished is recorded, so that it can be continued."""
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -17,7 +15,7 @@ from vdmkit.data._sidecar import PackedSplit, StoredFile, shards, stored
 from vdmkit.data._source import Identity, Images, Split
 from vdmkit.data._survey import survey
 from vdmkit.errors import DataError
-from vdmkit.files import read_json, whole_file, write_json
+from vdmkit.files import locked_folder, read_json, whole_file, write_json
 from vdmkit.paths import not_a_folder
 from vdmkit.progress import Advance
 
@@ -134,12 +132,8 @@ def locked(folder: Path) -> Iterator[None]:
     """Locks the folder, which is made if it is missing; the system releases the lock however the process ends."""
     if folder.exists() and (reason := not_a_folder(folder)):
         raise DataError(f"{folder}: {reason}. Choose another folder.")
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    busy = f"{folder}: another vdmkit is packing here. Wait for it, or choose another folder."
+    with locked_folder(folder, DataError(busy)) as problem:
+        if problem:
+            raise DataError(f"{folder}: {problem}. Choose a folder on another one.")
         yield
-    except BlockingIOError:
-        raise DataError(f"{folder}: another vdmkit is packing here. Wait for it, or choose another folder.") from None
-    finally:
-        os.close(descriptor)

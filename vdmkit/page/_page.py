@@ -6,9 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from html import escape
 from pathlib import Path
-from typing import TypeVar
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from typing import Any, TypeVar
 
 from vdmkit.files import write_text
 from vdmkit.page._audit import audit
@@ -78,7 +76,7 @@ def page(runs: Sequence[Shown]) -> Page:
     parts += [
         Part(run.name, str(run.files.path), [one for make in _OF_RUN for one in _made(make, run)]) for run in runs
     ]
-    return Page(_environment().get_template("page.html").render(parts=parts, title=", ".join(run.name for run in runs)))
+    return Page(_template().render(parts=parts, title=", ".join(run.name for run in runs)))
 
 
 def _told_apart(runs: Sequence[Shown]) -> Sequence[Shown]:
@@ -98,11 +96,14 @@ def _made(make: Callable[[T], list[Section]], of: T) -> list[Section]:
 
 
 @cache
-def _environment() -> Environment:
-    return Environment(
+def _template() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # here: commands that make no page would load it
+
+    environment = Environment(
         loader=PackageLoader("vdmkit.page"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    return environment.get_template("page.html")

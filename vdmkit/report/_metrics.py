@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics of a run: JSON lines, which a resumed run continues exactly, and TensorBoard events."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,15 @@ class MetricLog:
 
     def __init__(self, folder: Path, *, step: int, facts: Facts | None = None, say: Callable[[str], object] = str):
         path = folder / "metrics.jsonl"
-        kept = [line for line in intact_lines(path) if _read(line)[0] <= step]
-        write_text(path, "".join(kept))
-        self._path, self._kept, self._say = path, set(kept), say
+        kept = [(line, at, values) for line, at, values in _intact(path) if at <= step]
+        lines = [line for line, _, _ in kept]
+        write_text(path, "".join(lines))
+        self._path, self._kept, self._say = path, set(lines), say
         with writing(path):
             self._file = path.open("a")
         self._events = EventFile(folder / "tensorboard", purge_step=step + 1)
-        self.watch = facts and Watch(facts, folder / "health.json", step=step, history=map(_read, kept))
+        history = [(at, values) for _, at, values in kept]
+        self.watch = facts and Watch(facts, folder / "health.json", step=step, history=history)
         self._tell(self.watch.begin(step) if self.watch else [])
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
@@ -65,8 +67,7 @@ class MetricLog:
 def read_metrics(folder: Path) -> dict[str, tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]]:
     """Returns the steps and values of each metric by name. A metric may have values at some steps only."""
     found: dict[str, list[tuple[int, float]]] = {}
-    for line in intact_lines(folder / "metrics.jsonl"):
-        step, values = _read(line)
+    for _, step, values in _intact(folder / "metrics.jsonl"):
         for name, value in values.items():
             if isinstance(value, int | float):
                 found.setdefault(name, []).append((step, value))
@@ -77,15 +78,13 @@ def read_metrics(folder: Path) -> dict[str, tuple[Int[np.ndarray, " n"], Float[n
 
 def intact_lines(path: Path) -> list[str]:
     """Returns the lines of a step that are as they were written, without a last one truncated by a kill."""
+    return [line for line, _, _ in _intact(path)]
+
+
+def _intact(path: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """Yields each intact line with its step and its values."""
     lines = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
-    return [line for line in lines if line.endswith("\n") and _has_step(read_sealed_line(line))]
-
-
-def _has_step(values: dict[str, Any] | None) -> bool:
-    return values is not None and isinstance(values.get("step"), int)
-
-
-def _read(line: str) -> tuple[int, dict[str, Any]]:
-    """Returns the step and the values of an intact line."""
-    values = read_sealed_line(line) or {}
-    return values.pop("step"), values
+    for line in lines:
+        values = read_sealed_line(line) if line.endswith("\n") else None
+        if values is not None and isinstance(step := values.pop("step", None), int):
+            yield line, step, values
