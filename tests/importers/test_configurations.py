@@ -14,6 +14,7 @@ import pytest
 from vdmkit import importers
 from vdmkit.denoiser import V
 from vdmkit.errors import CheckpointError
+from vdmkit.importers._described import described
 from vdmkit.networks import UNet
 from vdmkit.noise import Tabulated, VariancePreserving
 from vdmkit.registry import load_plugins, registry
@@ -227,3 +228,12 @@ def test_a_setting_of_other_blocks_is_of_no_effect():
     config = configuration("score_sde-ncsnpp")
     config["model"]["resamp_with_conv"] = False
     assert recipe_of("score_sde", config) == recipe_of("score_sde", configuration("score_sde-ncsnpp"))
+
+
+def test_images_without_pixels_or_channels_are_refused():
+    """Otherwise a wrong configuration ends in a division by zero."""
+    load_plugins()
+    importer = registry("importer").get("edm").build({})
+    for name in ("img_channels", "img_resolution"):
+        with pytest.raises(CheckpointError, match="describes images of"):
+            described(importer, song() | {name: 0}, "a file")
