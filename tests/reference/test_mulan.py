@@ -7,6 +7,7 @@ the output of a U-Net, and twice that of its square. `relative_error` is in the 
 
 import functools
 import json
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -15,6 +16,11 @@ import numpy as np
 import pytest
 import vdmkit_mulan
 from vdmkit_mulan import Draws, Mulan
+
+from vdmkit.errors import CheckpointError
+from vdmkit.importers import read_imported
+
+HERE = Path(__file__).parent
 
 EXACT = 1e-9
 FLOAT32 = 1e-5
@@ -76,7 +82,7 @@ def test_the_latent(folder, tolerance):
     """Otherwise a layer of the encoder, the noise of the logits, or the choice of the k largest differs."""
     z, logits = folder.latents
     assert relative_error(logits, folder.expected("logits")) < (tolerance if folder.suffix else OF_NETWORKS)
-    np.testing.assert_allclose(z, folder.expected("embedding"), atol=tolerance)
+    np.testing.assert_allclose(z, folder.expected("embedding"), rtol=tolerance, atol=tolerance)
     kl = jax.vmap(lambda logits: vdmkit_mulan.kl_of_one(logits, 1))(logits)
     assert relative_error(kl, folder.expected("kl_z")) < (tolerance if folder.suffix else OF_NETWORKS)
 
@@ -99,7 +105,7 @@ def test_times_of_even_length(folder, tolerance):
     """Otherwise times drawn along the curve of gamma differ, or its length does."""
     schedule, z = folder.model().schedule, jnp.asarray(folder.expected("embedding"), float)
     time, length = jax.vmap(schedule.at_length)(z, folder.given("inverse_targets"))
-    np.testing.assert_allclose(time, folder.expected("inverse_t"), atol=tolerance)
+    np.testing.assert_allclose(time, folder.expected("inverse_t"), rtol=tolerance, atol=tolerance)
     assert relative_error(length, folder.expected("inverse_scale")) < tolerance
 
 
@@ -128,4 +134,30 @@ def test_losses(folder, tolerance):
     for name, found in zip(predictions, terms(folder.model()), strict=True):
         assert relative_error(found["diffusion"], folder.expected(f"loss_diff_{name}")) < of_networks, name
         assert relative_error(found["prior"] + found["latent"], folder.expected("loss_klz")) < of_networks
-        np.testing.assert_allclose(found["reconstruction"], folder.expected("loss_recon"), atol=tolerance)
+        reconstruction = folder.expected("loss_recon")
+        np.testing.assert_allclose(found["reconstruction"], reconstruction, rtol=tolerance, atol=tolerance)
+
+
+def test_what_is_no_such_model_is_refused(mulan):
+    """Another model of the authors, or of other sizes, would be read as this one, or end in a traceback."""
+    weights, config = mulan / "weights.npz", json.loads((mulan / "config.json").read_text())
+    wrong = {**config, "unet_type": "ldm", "topk_noise_type": "gumbel", "new": 1}
+    del wrong["latent_k"]
+    with pytest.raises(
+        CheckpointError, match=r"(?s)unet_type: 'ldm'.*topk_noise_type.*latent_k: missing.*new: unk"
+    ):
+        vdmkit_mulan.load(weights, wrong)
+    with pytest.raises(CheckpointError, match="vdm_type: 'vdm'"):
+        vdmkit_mulan.load(weights, config, "vdm")
+    with pytest.raises(CheckpointError, match=r"encoder_model/dense_layer_final/bias: .* in the file, \(999,\)"):
+        vdmkit_mulan.load(weights, {**config, "latent_size": 999})
+    with pytest.raises(CheckpointError, match="family 'vdm'"):
+        vdmkit_mulan.load(HERE / "networks/idode-vp/weights.npz", config)
+    with pytest.raises(CheckpointError, match="cannot be read as JSON"):
+        vdmkit_mulan.load(weights, weights)
+
+
+def test_import_says_which_plugin_reads_it(mulan):
+    """A user of `vdmkit import` would not learn that the file can be read."""
+    with pytest.raises(CheckpointError, match=r"those of MuLAN.*`vdmkit_mulan.load` of the plugin vdmkit-mulan"):
+        read_imported(mulan / "weights.npz", mulan / "config.json")

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from vdmkit.networks.vdm import GROUPS, Conditioning, Conv, Dense, GroupNorm, Stage, with_fourier_features
+from vdmkit.networks.vdm import GROUPS, Conditioning, Conv, Dense, GroupNorm, VDMStage, with_fourier_features
 from vdmkit.typing import Image
 
 
@@ -15,8 +15,8 @@ class Encoder(eqx.Module):
 
     conditioning: Conditioning
     conv_in: Conv
-    down: tuple[Stage, ...]
-    mid: tuple[Stage, Stage]
+    down: tuple[VDMStage, ...]
+    mid: tuple[VDMStage, VDMStage]
     norm_out: GroupNorm
     conv_out: Conv
     dense_layer_final: Dense
@@ -38,9 +38,9 @@ class Encoder(eqx.Module):
         height, width, depth = shape
         keys = iter(jax.random.split(key, blocks + 6))
 
-        def stage(attention: bool) -> Stage:
+        def stage(attention: bool) -> VDMStage:
             parts = {"groups": GROUPS, "dropout": dropout, "attention": attention}
-            return Stage(channels, channels, 4 * channels, next(keys), **parts)
+            return VDMStage(channels, channels, 4 * channels, next(keys), **parts)
 
         self.conditioning = Conditioning(channels, 4 * channels, (0.0, 1.0), next(keys))
         self.conv_in = Conv(5 * depth if fourier else depth, channels, next(keys))

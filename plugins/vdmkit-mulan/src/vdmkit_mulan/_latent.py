@@ -20,9 +20,10 @@ TEMPERATURE = 10.0
 
 
 def sum_of_gammas(draws: GammaDraws, k: int) -> Latent:
-    """Returns 10/k (sum_i i g_i / k - log 10), the noise that is added to logits.
+    """Returns 10/k (sum_i i g_i / k - log 10), the noise that is added to logits, as in the authors' code.
 
-    Niepert et al. 2021 (arXiv 2106.01798) weight g_i by k / i; the authors' code divides by it, and so it is here.
+    The sum of k such noises would be close to a Gumbel variable if g_i were weighted by k / i (Niepert et al. 2021,
+    arXiv 2106.01798); the authors divide by that.
     """
     weights = jnp.arange(1, TERMS + 1, dtype=draws.dtype) / k
     return TEMPERATURE / k * (weights @ draws - jnp.log(jnp.asarray(TERMS, draws.dtype)))
@@ -43,7 +44,7 @@ def k_hot(logits: Latent, k: int) -> Latent:
 def kl_of_one(logits: Latent, k: int) -> Scalar:
     """Returns the authors' latent term in nats: the KL of one choice by softmax(logits) from a uniform one.
 
-    For k = 1 and Gumbel noise this is KL(q(z | x) || p(z)). For a choice of k it is not, and with it the sum of the
+    For k = 1 and Gumbel noise this is KL(q(z | x) || p(z)). For k ones and this noise it is not, and the sum of the
     terms need not bound -log P.
     """
     log_q = jax.nn.log_softmax(logits)

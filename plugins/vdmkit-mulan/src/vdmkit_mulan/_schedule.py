@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""A gamma for every pixel, given the latent z (Sahoo et al. 2023, arXiv 2312.13236, section 3; code `poly_fixedend`).
+r"""A gamma for every pixel, given the latent z (Sahoo et al. 2023, arXiv 2312.13236; code `poly_fixedend`).
 
     gamma(z, t) = gamma_min + (gamma_max - gamma_min) f(t) / f(1),    f(t) = int_0^t (a s^2 + b s + c)^2 ds
 
