@@ -143,9 +143,7 @@ def test_what_is_no_such_model_is_refused(mulan):
     weights, config = mulan / "weights.npz", json.loads((mulan / "config.json").read_text())
     wrong = {**config, "unet_type": "ldm", "topk_noise_type": "gumbel", "new": 1}
     del wrong["latent_k"]
-    with pytest.raises(
-        CheckpointError, match=r"(?s)unet_type: 'ldm'.*topk_noise_type.*latent_k: missing.*new: unk"
-    ):
+    with pytest.raises(CheckpointError, match=r"(?s)unet_type: 'ldm'.*topk_noise_type.*latent_k: missing.*new: unk"):
         vdmkit_mulan.load(weights, wrong)
     with pytest.raises(CheckpointError, match="vdm_type: 'vdm'"):
         vdmkit_mulan.load(weights, config, "vdm")

@@ -165,5 +165,7 @@ def test_models_of_one_gamma_are_not_mulan():
         vdmkit.log_likelihood(vdm, images(2), key=KEY, estimator=MulanBound(2, vdmkit_mulan.largest_kl))
     with pytest.raises(VdmkitError, match="cannot measure images given their labels"):
         vdmkit_mulan.bits_per_dim(model, images(2), key=KEY, condition={"label": np.zeros(2, int)})
+    with pytest.raises(VdmkitError, match="draws"):
+        vdmkit_mulan.bits_per_dim(model, images(2), key=KEY, draws=0)
     with pytest.raises(MulanError, match="7 of 6 values"):
         Mulan(SHAPE, KEY, prediction=V(), **{**SMALL, "ones": 7})

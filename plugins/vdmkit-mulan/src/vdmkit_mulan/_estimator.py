@@ -2,16 +2,16 @@
 """The bound of test images under MuLAN with its error bar, by vdmkit's estimates of two replicates of each image."""
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
-from annotated_types import Ge, Le
 from jaxtyping import Array, Int, PRNGKeyArray, Real
 
 import vdmkit
 from vdmkit import DiffusionModel
+from vdmkit.arguments import check_integer
 from vdmkit.data import Pixels
 from vdmkit.devices import in_flight
 from vdmkit.likelihood import AbstractEstimator, Estimates, Interval, LogLikelihood
@@ -20,15 +20,13 @@ from vdmkit_mulan._bound import Draws, LatentTerm, terms
 from vdmkit_mulan._latent import TERMS, largest_kl
 from vdmkit_mulan._model import Mulan, MulanError
 
-Count = Annotated[int, Ge(1), Le(2**19)]
-
 
 def log_likelihood(
     model: Mulan,
     images: Real[Array | np.ndarray, "n h w c"],
     *,
     key: PRNGKeyArray,
-    draws: Count = 8,
+    draws: int = 8,
     latent_term: LatentTerm = largest_kl,
     **options: Any,
 ) -> LogLikelihood:
@@ -44,6 +42,7 @@ def log_likelihood(
 
     Raises:
         DataError: the images differ from the model's in shape or levels, or are fewer than 2.
+        RecipeError: `draws` is not an integer from 1 on.
     """
     return vdmkit.log_likelihood(model.vdm, images, key=key, estimator=MulanBound(draws, latent_term), **options)
 
@@ -60,6 +59,9 @@ class MulanBound(AbstractEstimator[None]):
 
     draws: int = eqx.field(static=True)
     latent_term: LatentTerm = eqx.field(static=True)
+
+    def __check_init__(self) -> None:
+        check_integer("draws", self.draws)
 
     def describe(self, levels: int) -> str:
         return f"MuLAN's variational bound, continuous time, latent term {self.latent_term.__name__}"

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit import DiffusionModel, VdmkitError
+from vdmkit.arguments import check_integer
 from vdmkit.denoiser import AbstractPrediction
 from vdmkit.networks import Condition, VDMUNet
 from vdmkit.networks.vdm import Dense, sinusoid
@@ -19,6 +20,7 @@ from vdmkit_mulan._latent import Latent
 from vdmkit_mulan._schedule import PolynomialSchedule
 
 LEVELS = 256
+MOST_BLOCKS = 256
 
 
 class MulanError(VdmkitError):
@@ -63,6 +65,7 @@ class Mulan(eqx.Module):
 
     Raises:
         MulanError: `ones` is not from 1 to `latent`.
+        RecipeError: a number of blocks is not from 1 to 256, or `channels` is not a multiple of 32.
     """
 
     encoder: Encoder
@@ -89,6 +92,8 @@ class Mulan(eqx.Module):
     ):
         if not 1 <= ones <= latent:
             raise MulanError(f"{ones} of {latent} values of the latent are 1: expected from 1 to {latent}.")
+        for name, count in (("blocks", blocks), ("encoder_blocks", encoder_blocks)):
+            check_integer(name, count, most=MOST_BLOCKS)
         keys = jax.random.split(key, 4)
         parts: dict[str, Any] = {"attention": attention, "fourier": fourier, "dropout": dropout, "channels": channels}
         self.encoder = Encoder(shape, latent, keys[0], blocks=encoder_blocks, **parts)
