@@ -2,7 +2,8 @@
 """Every folder of reference figures of the authors' code is a case; `--reference DIR` names another set.
 
 DIR/literature, where there is one, holds other implementations' figures, DIR/networks/idode-* those of the authors'
-network with 64 channels (test_networks.py), and the folders beside it those of other networks (test_unets.py).
+network with 64 channels (test_networks.py), mulan* those of MuLAN (test_mulan.py), and the folders beside them those of
+other networks (test_unets.py).
 
 The authors' figures are in float32 at the highest matmul precision, and so is what is compared with them.
 """
@@ -164,6 +165,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--reference", type=Path, default=HERE, help="a folder of reference folders")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """With another folder every check of it runs, also what the default set leaves to CI, unless -m chooses."""
+    if config.getoption("--reference") != HERE and "-m" not in config.invocation_params.args:
+        config.option.markexpr = "not slow and not fid"
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     # pytest registers the option only when this folder is named on its command line
     found = _folders(metafunc.config.getoption("--reference", HERE))
@@ -192,6 +199,12 @@ def published(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="session")
 def openai(request: pytest.FixtureRequest) -> Path:
     """A folder of those with learned variances."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def mulan(request: pytest.FixtureRequest) -> Path:
+    """A folder of MuLAN, which the plugin vdmkit-mulan reads."""
     return request.param
 
 
@@ -229,19 +242,27 @@ def _highest_precision():
 
 
 def _folders(root: Path) -> dict[str, list[Path]]:
-    """What each of the five fixtures runs over."""
+    """What each of the six fixtures runs over."""
     cases = [path.parent for path in sorted(root.glob("*/golden.npz")) if (path.parent / "config.json").is_file()]
     literature = [path for path in (root / "literature",) if path.is_dir()]
     networks = [path.parent for path in sorted(root.glob("networks/*/golden.npz"))]
     unets = [path for path in networks if path.name.startswith("idode-")]
     published = [path for path in networks if path.name.startswith(PUBLISHED)]
-    if not cases and not literature and not unets and not published:
+    mulan = [path for path in networks if path.name.startswith("mulan")]
+    if not any((cases, literature, unets, published, mulan)):
         raise pytest.UsageError(
             f"--reference {root}: no folder in it has a config.json and a golden.npz, or is called literature, or is "
-            f"one of networks/, idode-* or {', '.join(f'{name}*' for name in PUBLISHED)}"
+            f"one of networks/, idode-*, mulan* or {', '.join(f'{name}*' for name in PUBLISHED)}"
         )
     openai = [path for path in published if path.name.startswith(OPENAI) and _learns_variances(path)]
-    return {"case": cases, "literature": literature, "unet": unets, "published": published, "openai": openai}
+    return {
+        "case": cases,
+        "literature": literature,
+        "unet": unets,
+        "mulan": mulan,
+        "published": published,
+        "openai": openai,
+    }
 
 
 def _learns_variances(folder: Path) -> bool:

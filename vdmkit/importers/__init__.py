@@ -14,6 +14,7 @@ from vdmkit.importers._openai_names import openai_network, with_openai_arrays
 from vdmkit.importers._read import read_imported
 from vdmkit.importers._score_sde import ScoreSdeImporter
 from vdmkit.importers._score_sde_names import score_sde_network, with_score_sde_arrays
+from vdmkit.importers._settings import Settings
 from vdmkit.importers._state import state_of
 from vdmkit.importers._vdm import VdmImporter, with_vdm_arrays
 from vdmkit.importers._vdm_config import official_recipe
@@ -44,6 +45,7 @@ __all__ = [
     "OfficialCheckpoint",
     "OpenAiImporter",
     "ScoreSdeImporter",
+    "Settings",
     "TensorFacts",
     "VdmImporter",
     "Weights",

@@ -91,6 +91,12 @@ def _recognises(component: Component, names: Collection[str]) -> bool:
 
 def _with_importer(checkpoint: Path, family: str | None) -> str | None:
     known = registry("importer").components
+    if family == "mulan" and family not in known:
+        raise CheckpointError(
+            f"{checkpoint}: its parameters are those of MuLAN, whose noise has a gamma for every pixel: a run has one. "
+            "`vdmkit_mulan.load` of the plugin vdmkit-mulan reads it and `vdmkit_mulan.bits_per_dim` measures it, in "
+            "Python. `pip install -e plugins/vdmkit-mulan` in a checkout of vdmkit installs it."
+        )
     if family is not None and family not in known:
         raise CheckpointError(
             f"{checkpoint}: its parameters are of family {family!r}, which cannot be imported yet. "

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints of the authors' released code (google-research/vdm)."""
 
-from typing import Any
+from typing import Any, TypeVar
+
+import equinox as eqx
 
 from vdmkit.importers._importer import AbstractImporter, Config
 from vdmkit.importers._vdm_config import official_recipe
@@ -10,6 +12,8 @@ from vdmkit.importers._vdm_state import check_fit
 from vdmkit.importers.files import Arrays
 from vdmkit.model import DiffusionModel
 from vdmkit.registry import register
+
+Model = TypeVar("Model", bound=eqx.Module)
 
 
 @register("importer", "vdm")
@@ -26,7 +30,10 @@ class VdmImporter(AbstractImporter):
         return with_vdm_arrays(model, arrays)
 
 
-def with_vdm_arrays(model: DiffusionModel, arrays: Arrays) -> DiffusionModel:
-    """Returns the model with parameters by the authors' paths. Raises CheckpointError if they do not fit."""
+def with_vdm_arrays(model: Model, arrays: Arrays) -> Model:
+    """Returns the model with parameters by the authors' paths. Raises CheckpointError if they do not fit.
+
+    It may be another module with the fields `schedule`, `network` and `encoder`, as MuLAN has them.
+    """
     check_fit(arrays, parameters_of(model))
     return with_official_parameters(model, arrays)

@@ -12,6 +12,7 @@ from jaxtyping import PyTree
 _RENAMES = (
     (r"^schedule/", "gamma/"),
     (r"^network/(conditioning/)?", "score_model/"),
+    (r"^encoder/(conditioning/)?", "encoder_model/"),
     (r"/(down|up)/(\d+)/block/", r"/\1.block_\2/"),
     (r"/(down|up)/(\d+)/attention/", r"/\1.attn_\2/"),
     (r"/mid/0/block/", "/mid.block_1/"),

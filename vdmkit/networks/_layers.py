@@ -215,7 +215,7 @@ class ResidualBlock(eqx.Module):
         return self.conv2(h) + (x if self.shortcut is None else self.shortcut(x))
 
 
-class Stage(eqx.Module):
+class VDMStage(eqx.Module):
     """A residual block, then optional attention."""
 
     block: ResidualBlock

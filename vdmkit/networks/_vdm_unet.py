@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit.networks._checks import MOST_CHANNELS, Blocks, Dropout, check_channels
 from vdmkit.networks._embedding import FREQUENCIES, Conditioning, with_fourier_features
-from vdmkit.networks._layers import ZEROS, Conv, GroupNorm, Kept, Stage, values_per_pixel
+from vdmkit.networks._layers import ZEROS, Conv, GroupNorm, Kept, VDMStage, values_per_pixel
 from vdmkit.networks._network import AbstractNetwork, Condition
 from vdmkit.networks._over import one_by_one, scanned_over
 from vdmkit.registry import register
@@ -35,9 +35,9 @@ class VDMUNet(AbstractNetwork):
 
     conditioning: Conditioning
     conv_in: Conv
-    down: tuple[Stage, ...]
-    mid: tuple[Stage, Stage]
-    up: tuple[Stage, ...]
+    down: tuple[VDMStage, ...]
+    mid: tuple[VDMStage, VDMStage]
+    up: tuple[VDMStage, ...]
     norm_out: GroupNorm
     conv_out: Conv
     fourier: bool = eqx.field(static=True)
@@ -64,8 +64,8 @@ class VDMUNet(AbstractNetwork):
         depth = shape[-1]
         keys = iter(jax.random.split(key, 2 * blocks + 6))
 
-        def stage(inputs: int, attention: bool) -> Stage:
-            return Stage(inputs, channels, width, next(keys), groups=GROUPS, dropout=dropout, attention=attention)
+        def stage(inputs: int, attention: bool) -> VDMStage:
+            return VDMStage(inputs, channels, width, next(keys), groups=GROUPS, dropout=dropout, attention=attention)
 
         self.conditioning = Conditioning(channels, width, gamma_range, next(keys))
         self.conv_in = Conv(depth * (1 + 2 * len(FREQUENCIES)) if fourier else depth, channels, next(keys))
@@ -89,10 +89,10 @@ class VDMUNet(AbstractNetwork):
         h = self.conv_in(with_fourier_features(z) if self.fourier else z)
         kept = self._kept(h.shape, key)
 
-        def apply(stage: Stage, h: Float[Array, "h w i"], kept: Kept) -> Image:
+        def apply(stage: VDMStage, h: Float[Array, "h w i"], kept: Kept) -> Image:
             return (eqx.filter_checkpoint(stage) if self.remat else stage)(h, cond, kept)
 
-        def with_skip(stage: Stage, h: Image, given: tuple[Image, Kept]) -> Image:
+        def with_skip(stage: VDMStage, h: Image, given: tuple[Image, Kept]) -> Image:
             skip, kept = given
             return apply(stage, jnp.concatenate([h, skip], axis=-1), kept)
 
