@@ -5,12 +5,44 @@ import json
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from vdmkit import importers
+from vdmkit.denoiser import V
 from vdmkit.errors import CheckpointError
+from vdmkit.importers._described import described
+from vdmkit.networks import UNet
+from vdmkit.noise import Tabulated, VariancePreserving
 from vdmkit.registry import load_plugins, registry
+from vdmkit.testing._compile import compiled_fast
 
 NETWORKS = Path(__file__).parents[1] / "reference" / "networks"
+DEFAULTS = Path(__file__).parent / "unet2d_defaults.npz"
+"""Outputs in float64 of UNet2DModel, whose arguments are its defaults and SIZES, from diffusers 0.42.1 and torch 2.13.
+
+Parameter k of `names` is 0.4 cos(1.7 i + k), and 1 more if it is the weight of a normalisation. `x_hat` is what
+DDPMScheduler (V_OF_COSINE) makes of x[0] and `v` at timestep 20.
+"""
+SIZES = {
+    "sample_size": 4,
+    "block_out_channels": [4, 8],
+    "layers_per_block": 1,
+    "norm_num_groups": 2,
+    "attention_head_dim": 4,
+    "num_class_embeds": 3,
+    "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+    "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
+}
+V_OF_COSINE = {
+    "_class_name": "DDPMScheduler",
+    "prediction_type": "v_prediction",
+    "beta_schedule": "squaredcos_cap_v2",
+    "num_train_timesteps": 50,
+}
 
 
 def configuration(folder: str) -> dict[str, Any]:
@@ -58,12 +90,76 @@ def test_heads_of_diffusers_have_8_channels_by_default():
     assert recipe_of("diffusers", config)["model"]["network"]["head_channels"] == 8
 
 
+@pytest.fixture
+def diffusers():
+    with jax.enable_x64(True), np.load(DEFAULTS) as file:
+        yield dict(file)
+
+
+def waves(names: np.ndarray, shapes: np.ndarray) -> dict[str, Any]:
+    """The parameters of the golden outputs."""
+    made = {}
+    for k, (name, shape) in enumerate(zip(names.tolist(), shapes.tolist(), strict=True)):
+        sizes = [int(size) for size in shape.split(",")]
+        norm = "norm" in name and name.endswith("weight")
+        made[name] = (0.4 * np.cos(1.7 * np.arange(np.prod(sizes)) + k) + norm).reshape(sizes)
+    return made
+
+
+@pytest.mark.costly
+def test_the_defaults_of_diffusers(diffusers):
+    """UNet2DModel as its users make it, cosines first and epsilon 1e-5, would be another function or be refused."""
+    table = recipe_of("diffusers", SIZES)["model"]["network"]
+    axis = registry("axis").get("timestep").build({})
+    choices = {key: tuple(one) if isinstance(one, list) else one for key, one in table.items() if key != "name"}
+    context = {"shape": (4, 4, 3), "outputs": 1, "gamma_range": (-9.0, 9.0), "classes": 3}
+    make = registry("network").get("ddpm_unet").build
+    template = eqx.filter_eval_shape(
+        lambda key: make({**context, "key": key}, **choices | {"axis": axis}), jax.random.key(0)
+    )
+    network = importers.with_diffusers_arrays(template, waves(diffusers["names"], diffusers["shapes"]))
+    for x, t, label, out in zip(*(diffusers[name] for name in ("x", "timestep", "label", "out")), strict=True):
+        h = evaluated(network, x.transpose(1, 2, 0), t, label)
+        np.testing.assert_allclose(h.transpose(2, 0, 1), out, rtol=0, atol=1e-12)
+
+
+@compiled_fast
+def evaluated(network: UNet, x: Any, t: Any, label: Any) -> Any:
+    return network.evaluate(jnp.asarray(x, float), jnp.asarray(t, float), jax.nn.one_hot(label, 3))[..., 0]
+
+
+def test_v_and_the_cosine_of_diffusers(diffusers):
+    """A model of v would be read as one of eps, or be shown another noise level than it was trained on."""
+    tables = recipe_of("diffusers", {"unet": SIZES, "scheduler": V_OF_COSINE})
+    assert tables["objective"] | {"kernel": ""} == {"weighting": "v", "steps": 49, "kernel": ""}
+    assert tables["model"]["prediction"] == {"name": "v"}
+    schedule = Tabulated(**{key: one for key, one in tables["model"]["schedule"].items() if key != "name"})
+    gammas = jnp.asarray(schedule.gammas())
+    # theirs are float32, and the last of 1e-5 is a product of 50
+    np.testing.assert_allclose(jax.nn.sigmoid(-gammas), diffusers["alphas_cumprod"], rtol=1e-4)
+    v, z = (jnp.asarray(one.transpose(1, 2, 0), float) for one in (diffusers["v"], diffusers["x"][0]))
+    found = V()(v[..., None], z, gammas[20], VariancePreserving()).x_hat
+    np.testing.assert_allclose(found.transpose(2, 0, 1), diffusers["x_hat"], atol=1e-6)
+
+
+def test_the_scheduler_is_told_to_bound_samples():
+    """Samples that differ from the authors' would come without a word."""
+    load_plugins()
+    importer, unet = registry("importer").get("diffusers").build({}), configuration("ddpm")
+    assert importer.remarks({"unet": unet, "scheduler": {"clip_sample": False}}) == []
+    (remark,) = importer.remarks({"unet": unet, "scheduler": {}})
+    assert "x_hat in samples" in remark
+
+
 def test_schedulers_of_other_noise_are_refused():
     """A model of flow matching would be measured with DDPM's noise."""
     config = configuration("ddpm")
     whole = {"unet": config.get("unet", config), "scheduler": {"_class_name": "FlowMatchEulerDiscreteScheduler"}}
     with pytest.raises(CheckpointError, match="_class_name: 'FlowMatchEulerDiscreteScheduler'"):
         recipe_of("diffusers", whole)
+    whole["scheduler"] = {"_class_name": "DDPMScheduler", "num_train_timesteps": 500}
+    with pytest.raises(CheckpointError, match="num_train_timesteps: 500"):
+        recipe_of("diffusers", whole)  # whose betas add up to half of DDPM's
     whole["scheduler"] = {"_class_name": "DDPMScheduler", "variance_type": "fixed_large"}
     assert recipe_of("diffusers", whole)["objective"]["kernel"] == {"name": "gaussian", "variance": "large"}
 
@@ -107,3 +203,37 @@ def test_the_weights_of_edm_are_those_of_its_preconditioning(class_name, weighti
     if class_name == "EDMPrecond":
         config["sigma_data"] = 0.7
     assert recipe_of("edm", config)["objective"]["weighting"] == weighting
+
+
+@pytest.mark.parametrize(("given", "used"), [("tn", "truncated_normal"), ("u", "uniform"), ("v", "truncated_normal")])
+def test_the_dequantisation_of_idode(given, used):
+    """The variational one, which is not here, would be measured as the uniform one without a word."""
+    config = configuration("idode-vp") | {"dequantization": given, "sm_n_timesteps": 1000}
+    tables = recipe_of("idode", config)
+    assert tables["likelihood"]["estimator"]["dequantisation"] == used
+    assert tables["objective"]["steps"] == 0  # the authors do not read the number of timesteps
+    assert bool(registry("importer").get("idode").build({}).remarks(config)) is (given != "tn")
+    with pytest.raises(CheckpointError, match="dequantization: 'none'"):
+        recipe_of("idode", config | {"dequantization": "none"})
+
+
+def test_levels_of_noise_of_ve():
+    """Bounds and samples of a VE network with its own range would be over the default one."""
+    config = song() | {"class_name": "VEPrecond", "sigma_min": 0.01, "sigma_max": 50}
+    assert recipe_of("edm", config)["model"]["schedule"] == {"name": "log_linear", "sigma_min": 0.01, "sigma_max": 50.0}
+
+
+def test_a_setting_of_other_blocks_is_of_no_effect():
+    """A configuration that the authors' code takes would be refused."""
+    config = configuration("score_sde-ncsnpp")
+    config["model"]["resamp_with_conv"] = False
+    assert recipe_of("score_sde", config) == recipe_of("score_sde", configuration("score_sde-ncsnpp"))
+
+
+def test_images_without_pixels_or_channels_are_refused():
+    """Otherwise a wrong configuration ends in a division by zero."""
+    load_plugins()
+    importer = registry("importer").get("edm").build({})
+    for name in ("img_channels", "img_resolution"):
+        with pytest.raises(CheckpointError, match="describes images of"):
+            described(importer, song() | {name: 0}, "a file")

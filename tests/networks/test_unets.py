@@ -166,6 +166,7 @@ def test_every_block_has_its_dropout_and_is_computed_again_if_asked(remat, equat
         (adm_unet, (64, 64, 3), 10, {"labels": 1000}, r"^labels = 1000, but the data have 10"),
         (ddpmpp, (32, 32, 3), 4, {"labels": 10}, r"^labels = 10, but the data have 4\."),
         (ddpmpp, (32, 32, 3), 0, {"channels": 13}, r"an even number is expected"),
+        (ddpmpp, (32, 32, 3), 0, {"multipliers": ()}, r"^multipliers = \[\]: expected one for each level"),
     ],
 )
 def test_impossible_values_are_refused(build, shape, classes, params, message):

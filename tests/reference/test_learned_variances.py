@@ -120,8 +120,11 @@ class Authors:
         steps, d = self.config["diffusion"]["steps"], model.dimensions
 
         def decoder(through=lambda estimate: estimate, *, clip: bool = False) -> jax.Array:
-            observation = replace(model.observation, clip=clip)
-            moved = replace(estimate, x_hat=estimate.x_hat + (observation.encode(image) - x))
+            observation = replace(
+                model.observation, clip=False
+            )  # their x is rounded to float32, after which it is moved
+            x_hat = jnp.clip(estimate.x_hat, -1, 1) if clip else estimate.x_hat
+            moved = replace(estimate, x_hat=x_hat + (observation.encode(image) - x))
             return -observation.log_prob(image, y_t, gamma_t, lambda: through(moved))
 
         def kl(estimate, *, clip: bool = False) -> jax.Array:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -59,7 +59,11 @@ class Folder(abc.ABC):
     """A folder of networks/, and how the authors of its family call their network."""
 
     path: Path
-    outputs: ClassVar[int] = 1
+
+    @property
+    def outputs(self) -> int:
+        """Values that the network gives for each channel of an image."""
+        return self.golden["out"].shape[1] // self.golden["x"].shape[1]
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -221,7 +225,10 @@ class ScoreSde(Folder):
             return np.ones_like(t), sigma, sigma**2 * 2 * np.log(ratio)
         beta = model["beta_min"] + t * (model["beta_max"] - model["beta_min"])
         integral = t * (model["beta_min"] + beta) / 2
-        return np.exp(-integral / 2), np.sqrt(-np.expm1(-integral)), beta
+        variance = -np.expm1(-integral)
+        if self.config["training"]["sde"] == "subvpsde":
+            return np.exp(-integral / 2), variance, -beta * np.expm1(-2 * integral)
+        return np.exp(-integral / 2), np.sqrt(variance), beta
 
 
 class Edm(Folder):
@@ -249,7 +256,7 @@ class Edm(Folder):
         yield "out_ve", replace(full, label=np.log(sigma / 2), **ve)
 
     def losses(self):
-        golden, sd = self.golden, self.config["sigma_data"]
+        golden, sd = self.golden, self.config.get("sigma_data", 0.5)
         sigma = np.exp(np.float64(golden["loss_rnd_normal"]) * 1.2 - 1.2)
         y = np.float64(golden["loss_images"])
         call = self._denoiser(y + sigma * np.float64(golden["loss_noise"]), sigma.ravel())
@@ -257,7 +264,7 @@ class Edm(Folder):
         yield "loss", Loss(call, lambda d: weight * (d - y) ** 2, lambda d: weight * (d - y))  # of half of the sum
 
     def _denoiser(self, x, sigma) -> Call:
-        sd = self.config["sigma_data"]
+        sd = self.config.get("sigma_data", 0.5)
         root = np.hypot(sigma, sd)
         scales = {"skip": (sd / root) ** 2, "scale": sigma * sd / root, "inside": 1 / root}
         labels = {"classes": self.golden.get("class_labels"), "augment": self.golden.get("augment_labels")}
@@ -265,9 +272,7 @@ class Edm(Folder):
 
 
 class OpenAi(Folder):
-    """2C channels, of which the first C are eps; losses with the others are tested where those are."""
-
-    outputs = 2
+    """With learned variances 2C channels, of which the first C are eps; losses are tested where those variances are."""
 
     @property
     def table(self):
@@ -302,14 +307,19 @@ class Diffusers(Folder):
         return importers.with_diffusers_arrays(network, arrays)
 
     def calls(self):
-        yield "out", Call(self.golden["x"], self.golden["timestep"])
+        yield "out", self._call(self.golden["x"])
 
     def losses(self):
         gamma = Tabulated().gammas()[self.golden["timestep"]].reshape(2, 1, 1, 1)
         alpha, sigma = np.sqrt(1 / (1 + np.exp(gamma))), np.sqrt(1 / (1 + np.exp(-gamma)))
         eps = np.float64(self.golden["loss_noise"])
-        call = Call(alpha * np.float64(self.golden["loss_x0"]) + sigma * eps, self.golden["timestep"])
+        call = self._call(alpha * np.float64(self.golden["loss_x0"]) + sigma * eps)
         yield "loss", Loss(call, lambda out: ((out - eps) ** 2).mean(), lambda out: 2 * (out - eps) / eps.size)
+
+    def _call(self, x) -> Call:
+        labels = self.golden.get("class_labels")
+        classes = None if labels is None else np.eye(self.table["labels"])[labels]
+        return Call(x, self.golden["timestep"], classes=classes)
 
 
 FAMILIES = {"score_sde": ScoreSde, "edm": Edm, "improved": OpenAi, "guided": OpenAi, "ddpm": Diffusers}

@@ -50,11 +50,14 @@ def described(
 def _tables(importer: AbstractImporter, config: Config) -> tuple[dict[str, Any], tuple[int, int, int]]:
     """Returns the recipe and the images' shape. Raises CheckpointError whatever the configuration holds."""
     try:
-        return importer.recipe(config), importer.shape(config)
+        tables, shape = importer.recipe(config), importer.shape(config)
     except VdmkitError:
         raise
     except Exception as error:
         raise CheckpointError(f"the configuration cannot be read: {in_one_line(error)}. Correct it.") from error
+    if min(shape) < 1:
+        raise CheckpointError(f"the configuration describes images of {_size(shape)}. Correct its size and channels.")
+    return tables, shape
 
 
 def _with_data(tables: dict[str, Any], shape: tuple[int, int, int]) -> list[str]:
@@ -63,8 +66,12 @@ def _with_data(tables: dict[str, Any], shape: tuple[int, int, int]) -> list[str]
     if tables["data"] != _CIFAR10 or (shape == (32, 32, 3) and labels in (0, 10)):
         return []
     tables["data"] = {"name": "npz", "path": "images.npz"}
-    size = " x ".join(map(str, shape)) + (f", of {labels} classes" if labels else "")
+    size = _size(shape) + (f", of {labels} classes" if labels else "")
     return [f"Its images are {size}, so not CIFAR-10: put them into images.npz, or --set data.path or data.name."]
+
+
+def _size(shape: tuple[int, int, int]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def _parse(text: str, overrides: Sequence[str], plugins: Iterable[Path]) -> Recipe:

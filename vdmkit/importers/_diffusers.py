@@ -20,10 +20,12 @@ class DiffusersImporter(AbstractImporter):
     def recipe(self, config: Config) -> dict[str, Any]:
         network = diffusers_network(_unet(config), config.get("scheduler") if "unet" in config else None)
         self.shape(config)
-        steps, kernel = network["axis"]["steps"], _kernel(config.get("scheduler", {}))
+        scheduler, axis = config.get("scheduler", {}), network["axis"]
+        prediction, weighting = _prediction(scheduler)
+        kernel = _kernel(scheduler)
         tables = published(
-            discrete_model("linear", steps) | {"prediction": {"name": "eps"}, "network": network},
-            {"weighting": "simple", "steps": steps - 1},
+            discrete_model(axis["table"], axis["steps"]) | {"prediction": {"name": prediction}, "network": network},
+            {"weighting": weighting, "steps": axis["steps"] - 1},
             {"learning_rate": 2e-4, "warmup_steps": 5000, "clip_norm": 1.0},
             {"steps": 800_000, "batch_size": 128, "ema": 0.9999},
             augmentations=FLIPS,
@@ -50,9 +52,23 @@ class DiffusersImporter(AbstractImporter):
         return found if "unet" in found else None
 
     def remarks(self, config: Config) -> list[str]:
-        if "scheduler" in config:
-            return []
-        return ["There is no configuration of a scheduler: DDPM's own betas, 1e-4 to 0.02, are assumed."]
+        if "scheduler" not in config:
+            return ["There is no configuration of a scheduler: DDPM's own betas, 1e-4 to 0.02, are assumed."]
+        if config["scheduler"].get("clip_sample", True) or config["scheduler"].get("thresholding"):
+            return ["The scheduler bounds x_hat in samples; here, this is not done."]
+        return []
+
+
+_PREDICTIONS = {"epsilon": ("eps", "simple"), "sample": ("x", "simple"), "v_prediction": ("v", "v")}
+"""Prediction and weighting; those of x and eps are trained alike in train_unconditional.py of diffusers."""
+
+
+def _prediction(scheduler: Config) -> tuple[str, str]:
+    settings = Settings(scheduler, "this configuration of DDPMScheduler")
+    found = _PREDICTIONS[settings.only("prediction_type", *_PREDICTIONS)]
+    settings.ignore(*scheduler)
+    settings.finish()
+    return found
 
 
 def _kernel(scheduler: Config) -> dict[str, Any]:

@@ -48,6 +48,9 @@ def diffusers_network(config: Mapping[str, Any], scheduler: Mapping[str, Any] | 
         "groups": model.of("norm_num_groups", int),
         "head_channels": _head_channels(model),
         "padding": "both" if model.only("downsample_padding", 0, 1, default=1) else "end",
+        "cosines_first": model.of("flip_sin_to_cos", bool, True),
+        "frequency_shift": int(model.only("freq_shift", 0, 1)),
+        "epsilon": model.of("norm_eps", float, 1e-5),
         "labels": model.of("num_class_embeds", int, 0),
         "dropout": model.of("dropout", float, 0.0),
         "axis": _axis(scheduler or {}),
@@ -112,11 +115,13 @@ def _attention(model: Settings) -> list[int]:
     wrong = [one for one in down if one not in kinds]
     if wrong:
         model.problem(f"down_block_types: {wrong}, but {' or '.join(kinds)} is expected")
+        model.ignore("up_block_types")
         return []
     model.only("up_block_types", tuple(kinds[one] for one in reversed(down)))
     return [size >> i for i, one in enumerate(down) if one.startswith("Attn")]
 
 
+_TABLES = {"linear": "linear", "squaredcos_cap_v2": "cosine"}
 _SCHEDULERS = tuple(f"{name}Scheduler" for name in ("DDPM", "DDIM", "PNDM", "DPMSolverMultistep", "UniPCMultistep"))
 """Those whose noise is DDPM's; they differ in how they sample."""
 
@@ -124,23 +129,23 @@ _SCHEDULERS = tuple(f"{name}Scheduler" for name in ("DDPM", "DDIM", "PNDM", "DPM
 def _axis(scheduler: Mapping[str, Any]) -> dict[str, Any]:
     settings = Settings(scheduler, "this configuration of DDPMScheduler")
     settings.only("_class_name", *_SCHEDULERS)
-    settings.only("beta_schedule", "linear")
-    settings.only("beta_start", 1e-4)
-    settings.only("beta_end", 0.02)
-    settings.only("prediction_type", "epsilon")
+    table = _TABLES[settings.only("beta_schedule", *_TABLES)]
+    steps = settings.of("num_train_timesteps", int, 1000) if table == "cosine" else _steps_of_linear(settings)
     settings.only("trained_betas", None)
     settings.only("rescale_betas_zero_snr", False)
-    steps = settings.only("num_train_timesteps", 1000)
-    settings.ignore(*scheduler)  # the others concern samples
+    settings.ignore(*scheduler)  # the others concern predictions and samples
     settings.finish()
-    return {"name": "timestep", "table": "linear", "steps": steps}
+    return {"name": "timestep", "table": table, "steps": steps}
+
+
+def _steps_of_linear(settings: Settings) -> int:
+    settings.only("beta_start", 1e-4)
+    settings.only("beta_end", 0.02)
+    return settings.only("num_train_timesteps", 1000)
 
 
 def _check_rest(model: Settings) -> None:
-    model.only("freq_shift", 1, default=0)
-    model.only("flip_sin_to_cos", False, default=True)
     model.only("act_fn", "silu")
-    model.only("norm_eps", 1e-6, default=1e-5)
     model.only("center_input_sample", False)
     model.only("mid_block_scale_factor", 1)
     model.only("time_embedding_type", "positional")

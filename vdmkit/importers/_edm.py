@@ -105,9 +105,17 @@ def _conventions(kind: str, config: Config, network: dict[str, Any]) -> dict[str
     of_score = {"by_sigma": True, "latent": {"name": "variance_exploding"}}
     if network["name"] == "ddpmpp":
         of_score |= {"features": "positional", "progressive_input": "none"}
-    schedule = {"name": "log_linear", "sigma_min": 0.02, "sigma_max": 100.0}
     return {
-        "schedule": schedule,
+        "schedule": _ve(config),
         "prediction": {"name": "score"},
         "network": {**network, "name": "ncsnpp", **of_score},
     }
+
+
+def _ve(config: Config) -> dict[str, Any]:
+    """Returns the noise levels that VEPrecond supports."""
+    settings = Settings(config, "the network of these arguments of EDM")
+    ends = {"sigma_min": settings.of("sigma_min", float, 0.02), "sigma_max": settings.of("sigma_max", float, 100.0)}
+    settings.ignore(*config)
+    settings.finish()
+    return {"name": "log_linear", **ends}

@@ -15,6 +15,12 @@ _OWN = ("second_order", "velocity", "importance", "dequantization", "num_importa
 _VP = {"path": {"name": "variance_preserving"}, "prediction": {"name": "v"}}
 _SP = {"path": {"name": "straight_line"}, "prediction": {"name": "unit_velocity"}}
 
+_DEQUANTISATIONS = {"tn": "truncated_normal", "u": "uniform", "v": "truncated_normal"}
+_OTHERS = {
+    "u": "i-DODE starts the ODE of uniform dequantization at gamma = -11.8, and vdmkit at model.schedule.gamma_min.",
+    "v": "i-DODE's variational dequantization is not here: likelihoods use the truncated normal.",
+}
+
 
 @register("importer", "idode")
 class IDodeImporter(AbstractImporter):
@@ -24,16 +30,17 @@ class IDodeImporter(AbstractImporter):
         settings = Settings({name: config[name] for name in _OWN if name in config}, "this configuration of i-DODE")
         is_vp = settings.only("schedule", "VP", "SP") == "VP"
         settings.only("velocity", True)
-        dequantisation = settings.of("dequantization", str)
+        dequantisation = settings.only("dequantization", *_DEQUANTISATIONS)
         importance = settings.of("importance", bool, True)
         settings.ignore("seed", "second_order", "num_importance")
         settings.finish()
         tables = official_recipe({name: value for name, value in config.items() if name not in _OWN})
+        tables["objective"]["steps"] = 0  # the authors never read sm_n_timesteps
         tables["model"] |= _VP if is_vp else _SP
         if importance:
             tables["objective"]["time_sampler"] = "signal"
-        dequantisation = "truncated_normal" if dequantisation == "tn" else "uniform"
-        return tables | {"likelihood": {"estimator": {"name": "ode", "dequantisation": dequantisation}}}
+        estimator = {"name": "ode", "dequantisation": _DEQUANTISATIONS[dequantisation]}
+        return tables | {"likelihood": {"estimator": estimator}}
 
     def shape(self, config: Config) -> tuple[int, int, int]:
         return 32, 32, 3
@@ -42,6 +49,6 @@ class IDodeImporter(AbstractImporter):
         return with_vdm_arrays(model, arrays)
 
     def remarks(self, config: Config) -> list[str]:
-        if not config.get("second_order"):
-            return []
-        return ["i-DODE's second-order loss is not here: training on uses the first-order one."]
+        second = "i-DODE's second-order loss is not here: training on uses the first-order one."
+        remarks = [second if config.get("second_order") else "", _OTHERS.get(config.get("dequantization", "tn"), "")]
+        return [remark for remark in remarks if remark]

@@ -134,9 +134,9 @@ def _check_rest(model: Settings) -> None:
     model.only("progressive_combine", "sum")
     model.only("nonlinearity", "swish")
     model.only("normalization", "GroupNorm")
-    model.only("resamp_with_conv", True)
     model.only("conv_size", 3)
     model.ignore("ema_rate", "fourier_scale", "init_scale", "num_scales", "sigma_max", "sigma_min")
+    model.ignore("resamp_with_conv")  # of the other kind of residual blocks
 
 
 def _modules(network: UNet) -> Iterator[tuple[str, str]]:

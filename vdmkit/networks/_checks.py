@@ -17,6 +17,8 @@ Heads = Annotated[int, Ge(1), Le(MOST_CHANNELS)]
 HeadChannels = Annotated[int, Ge(0), Le(MOST_CHANNELS)]
 Multiple = Annotated[int, Ge(1), Le(64)]
 Labels = Annotated[int, Ge(0), Le(1_000_000)]
+FrequencyShift = Annotated[int, Ge(0), Le(1)]
+Epsilon = Annotated[float, Gt(0), Le(1)]
 Taps = tuple[Annotated[float, Gt(0), Le(1000)], ...]
 
 

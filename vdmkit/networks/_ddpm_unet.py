@@ -29,6 +29,9 @@ def ddpm_unet(
     head_channels: of.HeadChannels = 0,
     groups: of.Heads = 32,
     padding: Literal["end", "both"] = "end",
+    cosines_first: bool = False,
+    frequency_shift: of.FrequencyShift = 1,
+    epsilon: of.Epsilon = 1e-6,
     labels: of.Labels = 0,
     dropout: of.Dropout = 0.1,
     remat: bool = False,
@@ -44,6 +47,9 @@ def ddpm_unet(
         head_channels: Channels of a head of attention; 0 for one head.
         groups: Groups of every normalisation.
         padding: Where a convolution of stride 2 pads: at the right and below, or on all sides.
+        cosines_first: Whether cosines of the timestep come before its sines.
+        frequency_shift: 1 if the last frequency of the timestep is 1/10000, 0 if the one after it would be.
+        epsilon: What every normalisation adds to the variance.
         labels: Number of classes that the network is told; 0 for none.
         dropout: Share of the activations that training drops.
         remat: Whether training computes activations again for the gradient instead of keeping them.
@@ -59,6 +65,9 @@ def ddpm_unet(
         widened=True,
         resampling="convolution",
         padding=(0, 1) if padding == "end" else (1, 1),
+        cosines_first=cosines_first,
+        frequency_shift=frequency_shift,
+        epsilon=epsilon,
         labels=labels,
         groups=groups,
         dropout=dropout,

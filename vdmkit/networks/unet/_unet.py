@@ -179,6 +179,8 @@ class UNet(AbstractNetwork):
 
 def _check_halving(shape: tuple[int, int, int], levels: int) -> None:
     height, width, _ = shape
+    if not levels:
+        raise RecipeError("multipliers = []: expected one for each level, such as [1, 2].")
     unit = 2 ** (levels - 1)
     if height % unit or width % unit:
         raise RecipeError(
