@@ -71,7 +71,7 @@ class Measured:
 
 def measure(coding: Coding, images: Images) -> Measured:
     """Raises RuntimeError if other pixels come back."""
-    code = coding.codec.chunk_code(coding.codec.group)
+    code = coding.codec.chunk_code()
     timed = images[:TIMED]
     (payload, bits), encoding, decoding = round_trip(coding, timed)
     whole = encoding
@@ -95,7 +95,7 @@ def round_trip(coding: Coding, images: Images) -> tuple[tuple[Payload, float], W
 
     Raises RuntimeError if other pixels come back.
     """
-    code = coding.codec.chunk_code(coding.codec.group)
+    code = coding.codec.chunk_code()
     _compile(code)
     if coding.codec.layers.mixture:  # what searches in mixtures is compiled for the sizes that come
         code.decode(code.encode(images)[0])
@@ -108,13 +108,13 @@ def round_trip(coding: Coding, images: Images) -> tuple[tuple[Payload, float], W
 
 def alone(coding: Coding, count: int) -> Watch:
     """What the network takes for so many images in full batches at every step, after compilation."""
-    code = coding.codec.chunk_code(coding.codec.group)
+    code = coding.codec.chunk_code()
     _compile(code)
-    shape, batch = (code.group, *coding.codec.model.shape), np.zeros(code.group, np.int64)
+    shape, zeros = (code.group, *coding.codec.model.shape), np.zeros(code.group, np.int64)
 
     def evaluate() -> None:
         for t in [*range(coding.codec.layers.steps + 1)] * (count // code.group):
-            code.chain.network.decoded(np.zeros(shape, np.int64), t, batch)
+            code.chain.network.decoded(np.zeros(shape, np.int64), t, zeros)
 
     return watched(code, evaluate)[1]
 
