@@ -102,7 +102,7 @@ class GaussianLaw(AbstractLaw):
 def _find(tables: tuple[Any, Any, Any], first: Any, lead: Any, slots: Any) -> tuple[Any, Any, Any]:
     """Returns the symbols at one slot for each value, with starts and frequencies."""
     cumulative, last, cells = tables
-    part = jnp.minimum(jnp.searchsorted(cumulative, slots, side="right") - 1, last)
+    part = jnp.minimum(jnp.searchsorted(cumulative, slots, side="right", method="scan_unrolled") - 1, last)
     cell = jnp.clip((part - lead) // FINE, 0, cells - 1)
     low = jnp.where(cell <= 0, 0, jnp.clip(cell * FINE + lead, 0, last))
     high = jnp.where(cell >= cells - 1, last, jnp.clip((cell + 1) * FINE + lead, 0, last))

@@ -130,7 +130,7 @@ class Network:
         margin = MARGIN if self.dtype == "float64" else 0.0  # float32 must agree to the last bit
         y = k * layers.d[t]
 
-        def call(rows: Int[np.ndarray, " b"]) -> tuple[Array, ...]:
+        def call(rows: np.ndarray) -> tuple[Array, ...]:
             some, *of_step = self._floats(y[rows], layers.gamma[t], scale, margin)
             return _integers(kind, *self._parts, some, offsets[rows], *of_step)
 
@@ -141,7 +141,7 @@ class Network:
         """Returns the model's estimate of the images at y_t = k d_t."""
         y = k * self.layers.d[t]
 
-        def call(rows: Int[np.ndarray, " b"]) -> tuple[Array, ...]:
+        def call(rows: np.ndarray) -> tuple[Array, ...]:
             return (_x_hat(*self._parts, *self._floats(y[rows], self.layers.gamma[t])),)
 
         return self._in_batches(len(k), call)[0]
@@ -150,13 +150,13 @@ class Network:
         self, count: int, call: Callable[[Int[np.ndarray, " b"]], tuple[Array, ...]]
     ) -> list[Shaped[np.ndarray, "n ..."]]:
         """Returns the results for `count` images from calls of fixed size; the last call repeats some images."""
-        batches, first = list[Int[np.ndarray, " b"]](), 0
+        batches, first = list[np.ndarray](), 0
         while first < count:
             size = self.batch if count - first > self.batch // 2 else self._few  # a large one would be half empty
             batches.append(np.resize(np.arange(first, min(first + size, count)), size))
             first += size
 
-        def results(rows: Int[np.ndarray, " b"]) -> list[Shaped[np.ndarray, "b ..."]]:
+        def results(rows: np.ndarray) -> list[np.ndarray]:  # jaxtyping would take 0.1 ms in each call of this method
             with jax.enable_x64(True):  # the integers need 64 bits at any precision of the network
                 return [np.array(array) for array in call(rows)]
 
