@@ -2,13 +2,13 @@
 """What a codec makes of images, and where its time goes: `uv run python codec_times.py RUN`, in this folder.
 
 Prints milliseconds for each of the first 256 test images of a run, or of what there is, with the default steps of
-`vdmkit compress`, after compilation. CPU is the time of all cores, which other programs on the machine do not change
-much. rows: images in calls of the network, padding included, for each image and step. "alone" is the network with full
-batches only, which a codec cannot be faster than.
+`vdmkit compress`, or with its options `--steps` and `--grid`, after compilation. CPU is the time of all cores, which
+other programs on the machine do not change much. rows: images in calls of the network, padding included, for each image
+and step. "alone" is the network with full batches only, which a codec cannot be faster than.
 """
 
+import argparse
 import hashlib
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +26,7 @@ from vdmkit_codec.codec import Coding, coding_of, fingerprint, with_steps_of_cod
 from vdmkit_codec.compression import ChunkCode, Profile
 from vdmkit_codec.container import Chunk, Payload, open_writer
 
+from vdmkit.cli import of_estimator
 from vdmkit.likelihood import interval, pass_over
 from vdmkit.run import load_run
 
@@ -71,7 +72,7 @@ class Measured:
 
 def measure(coding: Coding, images: Images) -> Measured:
     """Raises RuntimeError if other pixels come back."""
-    code = coding.codec.chunk_code(coding.codec.group)
+    code = coding.codec.chunk_code()
     timed = images[:TIMED]
     (payload, bits), encoding, decoding = round_trip(coding, timed)
     whole = encoding
@@ -95,7 +96,7 @@ def round_trip(coding: Coding, images: Images) -> tuple[tuple[Payload, float], W
 
     Raises RuntimeError if other pixels come back.
     """
-    code = coding.codec.chunk_code(coding.codec.group)
+    code = coding.codec.chunk_code()
     _compile(code)
     if coding.codec.layers.mixture:  # what searches in mixtures is compiled for the sizes that come
         code.decode(code.encode(images)[0])
@@ -108,13 +109,13 @@ def round_trip(coding: Coding, images: Images) -> tuple[tuple[Payload, float], W
 
 def alone(coding: Coding, count: int) -> Watch:
     """What the network takes for so many images in full batches at every step, after compilation."""
-    code = coding.codec.chunk_code(coding.codec.group)
+    code = coding.codec.chunk_code()
     _compile(code)
-    shape, batch = (code.group, *coding.codec.model.shape), np.zeros(code.group, np.int64)
+    shape, zeros = (code.group, *coding.codec.model.shape), np.zeros(code.group, np.int64)
 
     def evaluate() -> None:
         for t in [*range(coding.codec.layers.steps + 1)] * (count // code.group):
-            code.chain.network.decoded(np.zeros(shape, np.int64), t, batch)
+            code.chain.network.decoded(np.zeros(shape, np.int64), t, zeros)
 
     return watched(code, evaluate)[1]
 
@@ -186,7 +187,13 @@ def _bytes_of_file(coding: Coding, images: Images, payload: Payload) -> int:
 
 def main() -> None:
     """Print the times of both profiles."""
-    run = with_steps_of_codec(load_run(Path(sys.argv[1])), [])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--grid")
+    given = parser.parse_args()
+    overrides = of_estimator(given.steps, None, given.grid)
+    run = with_steps_of_codec(load_run(given.run, overrides), overrides)
     images = run.data("test").pixels[:TIMED]
     columns = ("wall", "network", "rest", "CPU", "network", "rest", "rows")
     print(f"{len(images)} images, ms an image" + "".join(f"{name:>9}" for name in columns))

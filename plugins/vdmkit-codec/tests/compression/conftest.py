@@ -107,9 +107,9 @@ def round_trip() -> Callable[..., tuple]:
     """Encode, write out, read, decode in batches of a size: the payload and the net bits of images that came back."""
 
     def there_and_back(codec: Codec, images: np.ndarray, batch: int | None = None) -> tuple:
-        payload, bits = codec.chunk_code(codec.group).encode(images)
+        payload, bits = codec.chunk_code().encode(images)
         read = payload_of(payload.to_bytes(), len(images), LIMITS)
-        np.testing.assert_array_equal(codec.chunk_code(batch or codec.group).decode(read), images)
+        np.testing.assert_array_equal(codec.chunk_code(batch).decode(read), images)
         return payload, bits
 
     return there_and_back

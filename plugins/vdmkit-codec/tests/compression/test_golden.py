@@ -41,7 +41,7 @@ def decoded(path: Path, model) -> np.ndarray:
 def write(path: Path, codec, images: np.ndarray, small: int = 8192, header: dict | None = None) -> None:
     """Also how golden files of version 2 were made: `large` and `newest_gaussian` with small=0 and a run's header."""
     with open_writer(path, codec.header(fingerprint()) | (header or {}), resume=False, small=small) as writer:
-        payload, _ = codec.chunk_code(codec.group).encode(images)
+        payload, _ = codec.chunk_code().encode(images)
         writer.append(Chunk(len(images), payload.to_bytes(), hashlib.sha256(images.tobytes()).digest()))
         writer.finish(None)
 

@@ -125,7 +125,7 @@ def coded_chunks(
 ) -> Iterator[CodedChunk]:
     """Yields the chunks of `chunk` images from image `begun` on."""
     codec = coding.codec
-    code, other = codec.chunk_code(codec.group), codec.chunk_code(_other_batch(codec))
+    code, other = codec.chunk_code(), codec.chunk_code(_other_batch(codec))
     limits = Limits(chunk, codec.group, codec.model.dimensions)
     for first in range(begun, len(images), chunk):
         pixels = images.read(first, min(first + chunk, len(images)))
@@ -176,4 +176,4 @@ def most_images(codec: Codec) -> int:
 
 def _other_batch(codec: Codec) -> int:
     """Returns the batch size of verification: another than that of encoding, if the profile allows it."""
-    return codec.group // 2 + 1 if codec.profile == "portable" else codec.group
+    return codec.batch // 2 + 1 if codec.profile == "portable" else codec.batch

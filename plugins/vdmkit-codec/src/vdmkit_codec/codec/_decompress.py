@@ -109,7 +109,7 @@ def images_of_file(
     """
     if batch not in (None, codec.group) and codec.profile == "host":
         raise RecipeError(f"--batch {batch}: profile host decodes in batches of {codec.group}, as it encoded.")
-    code = codec.chunk_code(batch or codec.group)
+    code = codec.chunk_code(batch)
     chunks = [
         i for i, entry in enumerate(reader.chunks) if entry.first < wanted.stop and entry.next_image > wanted.start
     ]

@@ -74,7 +74,7 @@ def expected_rate(
     pixels, chunk = _sample(images), min(chunk, most_images(codec))
     rate, bits = _rate(coding, pixels, seed, progress)
     sizes = [min(chunk, len(images) - first) for first in range(0, len(images), chunk)]
-    chunks = {size: forecast(codec.chunk_code(codec.group), rate, size) for size in set(sizes)}
+    chunks = {size: forecast(codec.chunk_code(), rate, size) for size in set(sizes)}
     parts = [(size, round(chunks[size].bytes)) for size in sizes]
     file = size_of_file(coding.header(chunk), parts, images.names)
     initial = sum(chunks[size].initial_bits for size in sizes)

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int64, Integer, UInt8, UInt64
 
 from vdmkit.errors import CodecError
+from vdmkit_codec.compression._fused import push_fused
 from vdmkit_codec.compression._gaussian_law import GaussianLaw, GaussianTable
 from vdmkit_codec.compression._law import AbstractLaw, pop, push
 from vdmkit_codec.compression._layers import Layers
@@ -74,7 +75,7 @@ class Chain:
             starts, frequencies = self._q(t, below).intervals(above.ravel())
             if not (frequencies > 0).all():
                 raise CodecError("it holds latents that this model does not give")
-            stack.push(starts, frequencies, _keys(seed, t, above.size))
+            push_fused(stack, starts, frequencies, _keys(seed, t, above.size))
             above = below
         return above.astype(np.uint8)
 

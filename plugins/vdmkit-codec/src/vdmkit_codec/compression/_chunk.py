@@ -85,9 +85,12 @@ class ChunkCode:
         return images
 
     def size_of_group(self, words: int, left: int) -> int:
-        """Returns the size of the next group: as many of the remaining images as the words have bits for."""
+        """Returns the size of the next group: as many of the remaining images as the words have bits for.
+
+        It is rounded down to whole batches of the network.
+        """
         owed = self.chain.layers.bits * np.prod(self.chain.network.model.shape)
-        return int(min(left, self.group, max(1, 32 * words // owed)))
+        return self.chain.network.without_padding(int(min(left, self.group, max(1, 32 * words // owed))))
 
     def lanes_for(self, values: int) -> int:
         """Returns the number of lanes of a chunk: a lane takes about 10 bytes, and fewer lanes more rows."""

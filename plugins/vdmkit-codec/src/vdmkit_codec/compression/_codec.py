@@ -22,6 +22,7 @@ from vdmkit_codec.compression._rans import keystream
 
 Profile = Literal["portable", "host"]
 _LANES = (64, 256)
+_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,14 @@ class Codec:
     group: int
     seed: int
 
-    def chunk_code(self, batch: int) -> ChunkCode:
-        """Returns the code of chunks, with `batch` images in a call of the network."""
-        return ChunkCode(Chain(self.network(batch)), self.lanes, self.group, self.seed)
+    def chunk_code(self, batch: int | None = None) -> ChunkCode:
+        """Returns the code of chunks, with `batch` images in a call of the network, by default those of encoding."""
+        return ChunkCode(Chain(self.network(batch or self.batch)), self.lanes, self.group, self.seed)
+
+    @property
+    def batch(self) -> int:
+        """Returns the number of images in a call of the network: all of a group, or fewer in concurrent calls."""
+        return min(self.group, _BATCH) if self.profile == "portable" else self.group
 
     def network(self, batch: int) -> Network:
         return Network(self._model, self.layers, batch, self._dtype)
@@ -87,7 +93,7 @@ class Codec:
 
         `length` is that of the hash, in hexadecimal digits.
         """
-        network, found = self.network(self.group), []
+        network, found = self.network(self.batch), []
         noise = (keystream(0, 0, self.model.dimensions) >> np.uint64(40)).astype(float) / 2**24 - 0.5
         for i, t in enumerate(np.linspace(0, self.layers.steps, PROBED).round().astype(int).tolist()):
             spread = np.sqrt(1 + self.layers.s[t] ** 2) / self.layers.d[t]

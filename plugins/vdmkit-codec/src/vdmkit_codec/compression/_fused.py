@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pops thousands of values in one compiled call, and does what `Stack.pop` does with a call for each row of lanes.
+"""Pops and pushes values, thousands in one compiled call.
 
-A chunk of few images has few lanes, and so many rows. XLA computes with integers, which are exact everywhere.
+Values go through the lanes in rows. Pops take rows in order and pushes in reverse, so that each undoes the other. XLA
+computes with integers, which are exact everywhere.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,19 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Shaped, UInt64
 
-from vdmkit_codec.compression._law import ESCAPE, OUT
 from vdmkit_codec.compression._rans import PRECISION, SLOTS, Stack, Symbols
 
 _VALUES = 4096  # in a call, so that there is one size to compile for each number of lanes
-_MASK, _BITS, _WORD = SLOTS - 1, PRECISION, 32
+_MASK, _BITS, _WORD, _ROOM = SLOTS - 1, PRECISION, 32, 64 - PRECISION
 
 Find = Callable[..., tuple[Any, Any, Any]]
+Whitening = UInt64[np.ndarray, " n"] | None
 OfValues = Sequence[Shaped[np.ndarray, "n ..."]]
 
 
-def pop_fused(
-    stack: Stack, find: Find, tables: Any, of_values: OfValues, keys: UInt64[np.ndarray, " n"] | None = None
-) -> Symbols:
+def pop_fused(stack: Stack, find: Find, tables: Any, of_values: OfValues, keys: Whitening = None) -> Symbols:
     """Pops and returns symbols.
 
     Args:
@@ -33,19 +32,16 @@ def pop_fused(
         find: Maps tables, the arrays of some values and their slots to symbols, starts and frequencies, in JAX.
         tables: Arrays that all values have in common. Each combination of shapes is compiled.
         of_values: Arrays with a row for each value.
-        keys: As those of `Stack.pop`.
+        keys: Whiten the slots: without them, a pop right after a push depends on where in its interval the pushed
+            symbol was.
 
     Raises:
         CodecError: the stack has too few bits.
     """
-    count, lanes = len(of_values[0]), len(stack.heads)
-    keys = np.zeros(count, np.uint64) if keys is None else keys & np.uint64(_MASK)
-    rows, symbols = max(1, _VALUES // lanes), [np.zeros(0, np.int64)]
-    for first in range(0, count, rows * lanes):
-        now = min(rows * lanes, count - first)
-        given = [_in_rows(array[first : first + now], rows, lanes) for array in (keys, *of_values)]
+    symbols = [np.zeros(0, np.int64)]
+    for now, given in _blocks(len(stack.heads), _low_bits(keys, len(of_values[0])), *of_values):
         with jax.enable_x64(True):
-            found = _pop_rows(find, tables, given, np.asarray(now), stack.heads, stack.top(rows * lanes))
+            found = _pop_rows(find, tables, given, np.asarray(now), stack.heads, stack.top(given[0].size))
             popped, heads, taken = (np.asarray(array) for array in found)
         stack.take(int(taken))
         stack.heads[:] = heads
@@ -53,9 +49,26 @@ def pop_fused(
     return np.concatenate(symbols)
 
 
-def or_escape(out: Any, symbol: Any, start: Any, frequency: Any) -> tuple[Any, Any, Any]:
-    """Returns what `find` found, and the escape where `out` is true."""
-    return jnp.where(out, OUT, symbol), jnp.where(out, SLOTS - ESCAPE, start), jnp.where(out, ESCAPE, frequency)
+def push_fused(stack: Stack, starts: Symbols, frequencies: Symbols, keys: Whitening = None) -> None:
+    """Pushes values, which `pop_fused` with the same `keys` takes off again."""
+    intervals = starts.astype(np.uint64), frequencies.astype(np.uint64)
+    for now, given in reversed(list(_blocks(len(stack.heads), _low_bits(keys, len(starts)), *intervals))):
+        with jax.enable_x64(True):
+            heads, words, full = map(np.asarray, _push_rows(*given, np.asarray(now), stack.heads))
+        stack.put(words[full])
+        stack.heads[:] = heads
+
+
+def _low_bits(keys: Whitening, count: int) -> Symbols:
+    return np.zeros(count, np.uint64) if keys is None else keys & np.uint64(_MASK)
+
+
+def _blocks(lanes: int, *of_values: Shaped[np.ndarray, "n ..."]) -> Iterator[tuple[int, list[Any]]]:
+    """Yields the number of values and the arrays of one call after another, in rows of lanes."""
+    count, rows = len(of_values[0]), max(1, _VALUES // lanes)
+    for first in range(0, count, rows * lanes):
+        now = min(rows * lanes, count - first)
+        yield now, [_in_rows(array[first : first + now], rows, lanes) for array in of_values]
 
 
 def _in_rows(array: Shaped[np.ndarray, "n ..."], rows: int, lanes: int) -> Shaped[np.ndarray, "rows lanes ..."]:
@@ -84,3 +97,23 @@ def _pop_rows(find: Find, tables: Any, given: list[Any], count: Any, heads: Any,
 
     first = jnp.zeros((rows, lanes), int), heads, jnp.zeros((), int)
     return jax.lax.fori_loop(0, (count + lanes - 1) // lanes, pop_row, first)
+
+
+@jax.jit
+def _push_rows(keys: Any, starts: Any, frequencies: Any, count: Any, heads: Any) -> tuple[Any, Any, Any]:
+    """Returns the heads after all rows, the lower words of heads in the order of rows, and which of them are put."""
+    rows, lanes = starts.shape
+    used = (count + lanes - 1) // lanes
+
+    def push_row(i: Any, state: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+        heads, words, put = state
+        row = used - 1 - i
+        there, frequency = row * lanes + jnp.arange(lanes) < count, frequencies[row]
+        full = there & (heads >= frequency << _ROOM)
+        x = jnp.where(full, heads >> _WORD, heads)
+        quotient = x // frequency
+        x = (quotient << _BITS) + (x - quotient * frequency) + starts[row]
+        return jnp.where(there, x ^ keys[row], heads), words.at[i].set(heads.astype(jnp.uint32)), put.at[i].set(full)
+
+    first = heads, jnp.zeros((rows, lanes), jnp.uint32), jnp.zeros((rows, lanes), bool)
+    return jax.lax.fori_loop(0, used, push_row, first)

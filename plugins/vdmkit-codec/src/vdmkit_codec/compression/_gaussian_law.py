@@ -11,10 +11,10 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int64, Integer, UInt64
+from jaxtyping import Int64, Integer
 
-from vdmkit_codec.compression._fused import or_escape, pop_fused
-from vdmkit_codec.compression._law import ESCAPE, AbstractLaw, escape
+from vdmkit_codec.compression._fused import Whitening, pop_fused
+from vdmkit_codec.compression._law import ESCAPE, AbstractLaw, escape, or_escape
 from vdmkit_codec.compression._normal import exact_normal_cdf
 from vdmkit_codec.compression._rans import SLOTS, Stack, Symbols
 
@@ -82,7 +82,7 @@ class GaussianLaw(AbstractLaw):
             return starts, frequencies
         return escape(starts, frequencies, (cell < 0) | (cell >= self.table.cells))
 
-    def pop_from(self, stack: Stack, count: int, keys: UInt64[np.ndarray, " n"] | None = None) -> Symbols:
+    def pop_from(self, stack: Stack, count: int, keys: Whitening = None) -> Symbols:
         return pop_fused(stack, _find, self.table.tables, self._frame(self.means[:count]), keys)
 
     def _frame(self, means: Symbols) -> tuple[Symbols, Symbols]:
@@ -102,7 +102,7 @@ class GaussianLaw(AbstractLaw):
 def _find(tables: tuple[Any, Any, Any], first: Any, lead: Any, slots: Any) -> tuple[Any, Any, Any]:
     """Returns the symbols at one slot for each value, with starts and frequencies."""
     cumulative, last, cells = tables
-    part = jnp.minimum(jnp.searchsorted(cumulative, slots, side="right") - 1, last)
+    part = jnp.minimum(jnp.searchsorted(cumulative, slots, side="right", method="scan_unrolled") - 1, last)
     cell = jnp.clip((part - lead) // FINE, 0, cells - 1)
     low = jnp.where(cell <= 0, 0, jnp.clip(cell * FINE + lead, 0, last))
     high = jnp.where(cell >= cells - 1, last, jnp.clip((cell + 1) * FINE + lead, 0, last))

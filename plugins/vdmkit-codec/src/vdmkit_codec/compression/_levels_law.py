@@ -2,10 +2,13 @@
 """Arbitrary distributions over a few symbols."""
 
 from dataclasses import dataclass
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Integer, UInt64
+from jaxtyping import Integer
 
+from vdmkit_codec.compression._fused import Whitening, pop_fused
 from vdmkit_codec.compression._law import AbstractLaw
 from vdmkit_codec.compression._mixture_cdf import WEIGHT_BITS
 from vdmkit_codec.compression._rans import SLOTS, Stack, Symbols
@@ -18,27 +21,26 @@ class LevelsLaw(AbstractLaw):
     cumulative: Integer[np.ndarray, "n v_plus_1"]
 
     def intervals(self, symbols: Symbols) -> tuple[Symbols, Symbols]:
-        return self._interval(slice(0, len(symbols)), symbols)
-
-    def pop_from(self, stack: Stack, count: int, keys: UInt64[np.ndarray, " n"] | None = None) -> Symbols:
-        return stack.pop(count, self.find, keys)
-
-    def find(self, rows: slice, slots: UInt64[np.ndarray, " n"]) -> tuple[Symbols, Symbols, Symbols]:
-        """Returns the symbols at one slot for each value in `rows`, with starts and frequencies."""
-        edges = self._edge(rows, np.arange(1, self.cumulative.shape[1]))
-        symbols = (edges <= slots.astype(np.int64)[:, None]).sum(1)
-        return symbols, *self._interval(rows, symbols)
-
-    def _interval(self, rows: slice, symbols: Symbols) -> tuple[Symbols, Symbols]:
-        low, high = (self._edge(rows, symbols[:, None] + side)[:, 0] for side in (0, 1))
+        rows, last = np.arange(len(symbols)), self.cumulative.shape[1] - 1
+        low, high = (_edge(self.cumulative[rows, at].astype(np.int64), at, last) for at in (symbols, symbols + 1))
         return low, high - low
 
-    def _edge(self, rows: slice, symbols: Integer[np.ndarray, "..."]) -> Integer[np.ndarray, "n m"]:
-        """Returns the first slot of symbols, which are given for each value or for all."""
-        weights = self.cumulative[rows]
-        symbols = np.broadcast_to(symbols, (len(weights), symbols.shape[-1]))
-        at = np.take_along_axis(weights, symbols, axis=1).astype(np.int64)
-        return (at * (SLOTS - weights.shape[1] + 1) >> WEIGHT_BITS) + symbols
+    def pop_from(self, stack: Stack, count: int, keys: Whitening = None) -> Symbols:
+        return pop_fused(stack, _find, (), (self.cumulative[:count],), keys)
+
+
+def _edge(weights: Any, symbols: Any, levels: int) -> Any:
+    """Returns the first slots of symbols below which there are these weights."""
+    return (weights * (SLOTS - levels) >> WEIGHT_BITS) + symbols
+
+
+def _find(_: tuple[()], cumulative: Any, slots: Any) -> tuple[Any, Any, Any]:
+    """Returns the symbols at one slot for each value, with starts and frequencies."""
+    levels = cumulative.shape[1] - 1
+    edges = _edge(cumulative.astype(int), jnp.arange(levels + 1), levels)
+    symbol = (edges[:, 1:] <= slots[:, None]).sum(1)
+    start, end = (jnp.take_along_axis(edges, symbol[:, None] + side, axis=1)[:, 0] for side in (0, 1))
+    return symbol, start, end - start
 
 
 def even(count: int, levels: int) -> LevelsLaw:

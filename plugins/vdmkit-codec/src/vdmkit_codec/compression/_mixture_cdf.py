@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from vdmkit_codec.compression._fused import Find, or_escape
+from vdmkit_codec.compression._fused import Find
 from vdmkit_codec.compression._gaussian_law import FINE
-from vdmkit_codec.compression._law import ESCAPE
+from vdmkit_codec.compression._law import ESCAPE, or_escape
 from vdmkit_codec.compression._rans import SLOTS, Symbols
 
 WEIGHT_BITS = 24

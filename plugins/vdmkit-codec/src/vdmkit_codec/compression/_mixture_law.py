@@ -4,9 +4,9 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Int32, Int64, Integer, UInt64
+from jaxtyping import Int32, Int64, Integer
 
-from vdmkit_codec.compression._fused import pop_fused
+from vdmkit_codec.compression._fused import Whitening, pop_fused
 from vdmkit_codec.compression._gaussian_law import FINE, counts, in_few_lengths, reach
 from vdmkit_codec.compression._law import ESCAPE, AbstractLaw, escape
 from vdmkit_codec.compression._mixture_cdf import Window, ends_of, find_in, in_blocks
@@ -51,7 +51,7 @@ class MixtureLaw(AbstractLaw):
         starts, ends = in_blocks(ends_of, self.table.window, self.table.near, self.cumulative, lead, cell)
         return escape(starts, ends - starts, (cell < 0) | (cell >= self.table.window.cells))
 
-    def pop_from(self, stack: Stack, count: int, keys: UInt64[np.ndarray, " n"] | None = None) -> Symbols:
+    def pop_from(self, stack: Stack, count: int, keys: Whitening = None) -> Symbols:
         first, lead = self._frame(slice(0, count))
         return pop_fused(
             stack, find_in(self.table.near), self.table.window, (self.cumulative[:count], first, lead), keys

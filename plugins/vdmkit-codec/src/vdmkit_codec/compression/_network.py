@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Calls the network for any number of images, in batches of two sizes, each compiled once."""
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -18,6 +20,7 @@ from vdmkit_codec.compression._predict import MARGIN, OFFSETS, Latent, gaussian_
 
 Precision = Literal["float64", "float32"]
 _FEW = {"float64": 4, "float32": 8}  # images in a small batch; float32 decodes in the batches of files that exist
+_THREADS = ThreadPoolExecutor(os.cpu_count())  # a call on few images does not fill several cores
 _ARRAY = object()  # where a form has an array
 _FUNCTIONS = {"gaussian": gaussian_shift, "mixture": mixture_weights, "levels": level_weights}
 
@@ -93,6 +96,15 @@ class Network:
         """Returns the model taken apart once, and not in each of hundreds of calls."""
         return _parts(self.model)
 
+    @property
+    def _few(self) -> int:
+        return min(_FEW[self.dtype], self.batch)
+
+    def without_padding(self, count: int) -> int:
+        """Returns at most so many images, fewer if they fill their batches and some of `count` would not."""
+        size = next((size for size in (self.batch, self._few) if size <= count), 1)
+        return count - count % size
+
     def encoded(self, k: Int[np.ndarray, "n h w c"], t: int) -> tuple[np.ndarray, Int[np.ndarray, " n"], np.ndarray]:
         """Returns the integers of each image, the offsets that guard them, and whether such offsets exist."""
         offsets = np.zeros(len(k), np.int64)
@@ -118,7 +130,7 @@ class Network:
         margin = MARGIN if self.dtype == "float64" else 0.0  # float32 must agree to the last bit
         y = k * layers.d[t]
 
-        def call(rows: Int[np.ndarray, " b"]) -> tuple[Array, ...]:
+        def call(rows: np.ndarray) -> tuple[Array, ...]:
             some, *of_step = self._floats(y[rows], layers.gamma[t], scale, margin)
             return _integers(kind, *self._parts, some, offsets[rows], *of_step)
 
@@ -129,7 +141,7 @@ class Network:
         """Returns the model's estimate of the images at y_t = k d_t."""
         y = k * self.layers.d[t]
 
-        def call(rows: Int[np.ndarray, " b"]) -> tuple[Array, ...]:
+        def call(rows: np.ndarray) -> tuple[Array, ...]:
             return (_x_hat(*self._parts, *self._floats(y[rows], self.layers.gamma[t])),)
 
         return self._in_batches(len(k), call)[0]
@@ -138,15 +150,20 @@ class Network:
         self, count: int, call: Callable[[Int[np.ndarray, " b"]], tuple[Array, ...]]
     ) -> list[Shaped[np.ndarray, "n ..."]]:
         """Returns the results for `count` images from calls of fixed size; the last call repeats some images."""
-        parts, first = [], 0
+        batches, first = list[np.ndarray](), 0
         while first < count:
-            # small batches if a large one would be half empty
-            size = self.batch if count - first > self.batch // 2 else min(_FEW[self.dtype], self.batch)
-            rows = np.resize(np.arange(first, min(first + size, count)), size)
-            with jax.enable_x64(True):  # the integers need 64 bits at any precision of the network
-                parts.append([np.array(array)[: count - first] for array in call(rows)])
+            size = self.batch if count - first > self.batch // 2 else self._few  # a large one would be half empty
+            batches.append(np.resize(np.arange(first, min(first + size, count)), size))
             first += size
-        return [np.concatenate(part) for part in zip(*parts, strict=True)]
+
+        def results(rows: np.ndarray) -> list[np.ndarray]:  # jaxtyping would take 0.1 ms in each call of this method
+            with jax.enable_x64(True):  # the integers need 64 bits at any precision of the network
+                return [np.array(array) for array in call(rows)]
+
+        # float32 stays in this thread, whose settings of JAX, such as the precision of products, are its own
+        several = len(batches) > 1 and self.dtype == "float64"
+        parts = (_THREADS.map if several else map)(results, batches)
+        return [np.concatenate(part)[:count] for part in zip(*parts, strict=True)]
 
     def _floats(self, *values: float | Float[np.ndarray, "..."]) -> list[Float[np.ndarray, "..."]]:
         return [np.asarray(value, self.dtype) for value in values]

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A stack of bits: range asymmetric numeral systems (Duda 2013, arXiv 1311.2540) in lanes that share one tail of words.
 
-A symbol is an interval [start, start + frequency) of 2^26 slots. All arithmetic is in integers.
+A symbol is an interval [start, start + frequency) of 2^26 slots, which `_fused` pushes and pops.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,12 +13,9 @@ from vdmkit.errors import CodecError
 
 PRECISION = 26
 SLOTS = 1 << PRECISION
-_MASK, _WORD, _LOW = np.uint64(SLOTS - 1), np.uint64(32), np.uint64(2**32 - 1)
-_ROOM = np.uint64(64 - PRECISION)
-_BITS = np.uint64(PRECISION)
+_WORD, _LOW = np.uint64(32), np.uint64(2**32 - 1)
 
 Symbols = Integer[np.ndarray, " n"]
-Find = Callable[[slice, UInt64[np.ndarray, " n"]], tuple[Symbols, Symbols, Symbols]]
 
 
 def keystream(seed: int, first: int, count: int) -> UInt64[np.ndarray, " count"]:
@@ -45,8 +41,6 @@ def seed_words(seed: int, first: int, count: int) -> UInt32[np.ndarray, " count"
 @dataclass
 class Stack:
     """Heads in [2^32, 2^64), one of each lane, above a tail of 32-bit words.
-
-    Values go through the lanes in rows. Pops take rows in order and pushes in reverse, so that each undoes the other.
 
     Args:
         heads: Heads of the lanes.
@@ -74,53 +68,8 @@ class Stack:
         """Returns the bits on the stack, without the random words that it was filled with."""
         return float(np.log2(self.heads.astype(float)).sum()) + 32 * (self.length - self.seeded)
 
-    def push(self, starts: Symbols, frequencies: Symbols, keys: UInt64[np.ndarray, " n"] | None = None) -> None:
-        """Pushes values, which `pop` with the same `keys` takes off again."""
-        starts, frequencies = starts.astype(np.uint64), frequencies.astype(np.uint64)
-        for rows in reversed(self._rows(len(starts))):
-            self._push_row(starts[rows], frequencies[rows])
-            self._whiten(rows, keys)
-
-    def pop(self, count: int, find: Find, keys: UInt64[np.ndarray, " n"] | None = None) -> Symbols:
-        """Pops `count` symbols. `find` maps rows and their slots to symbols, starts and frequencies.
-
-        `keys` whiten the slots: without them, a pop right after a push depends on where in its interval the pushed
-        symbol was.
-        """
-        symbols = np.zeros(count, np.int64)
-        for rows in self._rows(count):
-            self._whiten(rows, keys)
-            slots = self.heads[: rows.stop - rows.start] & _MASK
-            symbols[rows], starts, frequencies = find(rows, slots)
-            self._drop_row(slots, starts.astype(np.uint64), frequencies.astype(np.uint64))
-        return symbols
-
-    def _rows(self, count: int) -> list[slice]:
-        lanes = len(self.heads)
-        return [slice(first, min(first + lanes, count)) for first in range(0, count, lanes)]
-
-    def _whiten(self, rows: slice, keys: UInt64[np.ndarray, " n"] | None) -> None:
-        """Exchanges the next slots for others; a second call restores them."""
-        if keys is not None:
-            self.heads[: rows.stop - rows.start] ^= keys[rows] & _MASK
-
-    def _push_row(self, start: UInt64[np.ndarray, " n"], frequency: UInt64[np.ndarray, " n"]) -> None:
-        x = self.heads[: len(start)]
-        full = x >= frequency << _ROOM
-        self._put((x[full] & _LOW).astype(np.uint32))
-        x = np.where(full, x >> _WORD, x)
-        quotient = x // frequency
-        self.heads[: len(start)] = (quotient << _BITS) + (x - quotient * frequency) + start
-
-    def _drop_row(
-        self, slots: UInt64[np.ndarray, " n"], start: UInt64[np.ndarray, " n"], frequency: UInt64[np.ndarray, " n"]
-    ) -> None:
-        x = frequency * (self.heads[: len(slots)] >> _BITS) + slots - start
-        low = x < np.uint64(1) << _WORD
-        x[low] = (x[low] << _WORD) | self.take(int(low.sum())).astype(np.uint64)
-        self.heads[: len(slots)] = x
-
-    def _put(self, words: UInt32[np.ndarray, " n"]) -> None:
+    def put(self, words: UInt32[np.ndarray, " n"]) -> None:
+        """Appends words to the tail."""
         if self.length + len(words) > len(self.tail):
             self.tail = np.append(self.tail, np.zeros(len(self.tail) + len(words), np.uint32))
         self.tail[self.length : self.length + len(words)] = words
