@@ -34,7 +34,7 @@ from vdmkit.mesh import build_on, data_mesh, gather_local
 from vdmkit.model import DiffusionModel
 from vdmkit.progress import Progress, track
 from vdmkit.randomness import fold_purpose
-from vdmkit.recipe import Recipe
+from vdmkit.recipe import Recipe, text_if_own
 from vdmkit.report import MetricLog
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._pictures import picture_beside_real
@@ -99,6 +99,7 @@ class Training:
             fold_purpose(jax.random.key(recipe.seed), "train"),
             recipe.training.batch_size,
             recipe.training.steps_per_dispatch,
+            text_if_own(recipe),
         )
 
     def _log(self, collected: list[Metrics], scalars: dict[str, ArrayLike], step: int, seconds: float) -> None:

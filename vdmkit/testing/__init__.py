@@ -29,6 +29,7 @@ from vdmkit.testing._recipe import (
     check_estimator_of_recipe,
     check_measurement_of_recipe,
     check_model_of_recipe,
+    check_start_of_recipe,
     check_training_of_recipe,
     problems_of_kernels,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "check_prediction",
     "check_sampler",
     "check_schedule",
+    "check_start_of_recipe",
     "check_time_sampler",
     "check_training_of_recipe",
     "check_weighting",

@@ -31,6 +31,7 @@ from vdmkit.testing._model import (
 from vdmkit.testing._noise import check_grid, gammas_between
 from vdmkit.testing._objective import check_time_sampler, check_weighting
 from vdmkit.testing._optimizer import check_optimizer
+from vdmkit.testing._proven import unless_proven
 from vdmkit.testing._sampling import check_sampler
 
 _FEW = 16  # training images on which augmentations are checked
@@ -132,8 +133,15 @@ def check_data_of_recipe(recipe: Recipe, source: AbstractSource, *splits: Images
 
 
 def check_training_of_recipe(recipe: Recipe, train: Images) -> Findings:
-    """Checks the components that training and sampling use besides the model."""
-    return run_checks(_checks_of_training(recipe, train))
+    """Checks the components that training and sampling use besides the model, unless an earlier command did."""
+    check = lambda: run_checks(_checks_of_training(recipe, train))  # noqa: E731
+    return unless_proven(check, recipe, "training", train.pixels[:_FEW], train.levels)
+
+
+def check_start_of_recipe(recipe: Recipe, model: DiffusionModel, train: Images) -> Findings:
+    """Checks the model that training begins with, unless an earlier command did with equal parameters and images."""
+    check = lambda: check_model_of_recipe(recipe, model, train.pixels)  # noqa: E731
+    return unless_proven(check, recipe, "start", _fetched(model), train.pixels[:_FEW])
 
 
 def _checks_of_training(recipe: Recipe, train: Images) -> Iterator[Checked]:
