@@ -7,16 +7,16 @@ and what the caller adds, such as the recipe. Its contents begin with a SHA-256 
 
 - outside of commands: a notebook or a test may have replaced a function of a module;
 - by several processes, which would have to agree;
-- once a plugin file was loaded, because it may depend on anything, such as a file or the clock.
+- once the file of a plugin was loaded, because it may depend on anything, such as another file or the clock.
 """
 
 import hashlib
 import os
-import platform
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 from vdmkit.errors import DataError
@@ -40,9 +40,16 @@ def key_of(*facts: object) -> str | None:
         return None
     import jax
 
-    if jax.process_count() > 1:
-        return None
-    return hashlib.sha256(repr((_code(), *_devices(), facts)).encode()).hexdigest()
+    return None if jax.process_count() > 1 else _named("found", _code(), facts)
+
+
+def key_of_program(text: str) -> str:
+    """Returns the name of the entry for a compiled program, which follows from its text, whatever code wrote that."""
+    return _named("program", text)
+
+
+def _named(*facts: object) -> str:
+    return hashlib.sha256(repr((facts, *_devices())).encode()).hexdigest()
 
 
 def recall(key: str) -> bytes | None:
@@ -81,7 +88,7 @@ def _code() -> str:
         # Libraries of machine code are too large to be read.
         content = path.read_bytes() if path.suffix == ".py" else repr(path.stat()[6:9:2]).encode()
         found.update(f"{path}\0{len(content)}\0".encode() + content)
-    found.update(repr((sys.version, platform.uname(), sorted(_installed()))).encode())
+    found.update(repr((sys.version, sys.flags, sorted(_installed()))).encode())
     return found.hexdigest()
 
 
@@ -103,6 +110,7 @@ def _devices() -> Iterator[object]:
     from jax._src.lib import xla_client  # pyright: ignore[reportPrivateImportUsage] - as JAX's own cache does
 
     devices = jax.devices()
+    yield [version(name) for name in ("jax", "jaxlib")]
     yield [(device.id, device.device_kind, device.client.platform_version) for device in devices]
     yield xla_client.get_topology_for_devices(devices).fingerprint()  # with the features of a CPU
     yield sorted((name, str(value)) for name, value in jax.config.values.items())

@@ -3,15 +3,17 @@
 
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import equinox as eqx
 import jax
 from jax.experimental import serialize_executable
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from jaxtyping import PRNGKeyArray, PyTree
 
-from vdmkit.remembered import key_of, recall, remember
+from vdmkit.remembered import key_of, key_of_program, recall, remember
 from vdmkit.training._gradient import Batch, Metrics
 from vdmkit.training._state import TrainState
 from vdmkit.training._step import Update, train_step
@@ -30,22 +32,14 @@ def compiled_step(recipe: str | None, inputs: Inputs, state: TrainState) -> Step
     if not key:
         return train_step
     trees = jax.tree.structure(arrays[0]), jax.tree.structure(arrays[1])
-    compiled = _recalled(key) or _compiled(key, static, arrays, trees)
+    program = recall(key)
+    compiled = (program and _recalled(program.decode())) or _compiled(key, static, arrays, trees)
 
     def step(inputs: Inputs, state: TrainState) -> tuple[TrainState, Metrics]:
         leaves, metrics = compiled(*(jax.tree.leaves(eqx.filter(part, eqx.is_array)) for part in (inputs, state)))
         return eqx.combine(jax.tree.unflatten(trees[1], leaves), static[1]), metrics
 
     return step
-
-
-def _recalled(key: str) -> Any:
-    if (entry := recall(key)) is None:
-        return None
-    try:
-        return serialize_executable.deserialize_and_load(*pickle.loads(entry))
-    except Exception:  # JAX raises errors of many types; it is compiled anew
-        return None
 
 
 def _compiled(key: str, static: PyTree, arrays: PyTree, trees: tuple[Any, Any]) -> Any:
@@ -59,12 +53,41 @@ def _compiled(key: str, static: PyTree, arrays: PyTree, trees: tuple[Any, Any]) 
         assert tree == trees[1]
         return new, jax.tree.map(lambda v: v[None], metrics)
 
-    compiled = jax.jit(step, donate_argnums=1).lower(*map(jax.tree.leaves, arrays)).compile()
+    lowered = jax.jit(step, donate_argnums=1).lower(*map(jax.tree.leaves, arrays))
+    program = key_of_program(lowered.as_text())
+    found = _recalled(program) or _written(program, lowered)
+    remember(key, program.encode())
+    return found
+
+
+def _recalled(program: str) -> Any:
+    if (entry := recall(program)) is None:
+        return None
     try:
-        remember(key, pickle.dumps(serialize_executable.serialize(compiled)))
-    except (ValueError, NotImplementedError, jax.errors.JaxRuntimeError):  # not possible on this device
-        return compiled
+        return serialize_executable.deserialize_and_load(*pickle.loads(entry))  # only this user can have written it
+    except Exception:  # JAX raises errors of many types; it is compiled anew
+        return None
+
+
+def _written(program: str, lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    with _without_cache():
+        compiled = lowered.compile()
+    with suppress(ValueError, NotImplementedError, jax.errors.JaxRuntimeError):  # it cannot be kept on this device
+        remember(program, pickle.dumps(serialize_executable.serialize(compiled)))
     return compiled
+
+
+@contextmanager
+def _without_cache() -> Iterator[None]:
+    """Turns JAX's own cache off: of a program that XLA has read there, it writes only a part."""
+    before = jax.config.jax_enable_compilation_cache  # pyright: ignore[reportAttributeAccessIssue]
+    jax.config.update("jax_enable_compilation_cache", False)
+    reset_cache()
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        reset_cache()
 
 
 def _types(arrays: PyTree) -> list[tuple[str, Any]]:
