@@ -19,9 +19,7 @@ from vdmkit.assembly import (
     build_optimizer,
     build_state,
     build_update,
-    check_objective,
-    check_rest,
-    check_schedule,
+    check_settings,
     is_told_labels,
     scalars_of,
     training_counts,
@@ -209,9 +207,7 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, made: Provenance, fs
         advice = "Choose data with labels, or a network that is told none."
         of_network = f"network {recipe.model.network.name!r} is told labels, and"
         raise DataError(f"{of_network} {train.identity.name} has none. {advice}")
-    check_schedule(recipe)
-    check_objective(recipe)
-    check_rest(recipe)
+    check_settings(recipe)
     build_estimator(recipe, train.levels)
     state = build_on(data_mesh(settings.batch_size, fsdp), build_state, recipe, training_counts(recipe, train))
 

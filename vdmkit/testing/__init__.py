@@ -25,6 +25,7 @@ from vdmkit.testing._objective import check_time_sampler, check_weighting
 from vdmkit.testing._observation import check_observation
 from vdmkit.testing._optimizer import check_optimizer
 from vdmkit.testing._recipe import (
+    check_before_training,
     check_data_of_recipe,
     check_estimator_of_recipe,
     check_measurement_of_recipe,
@@ -40,6 +41,7 @@ __all__ = [
     "Latents",
     "check_augmentation",
     "check_axis",
+    "check_before_training",
     "check_data",
     "check_data_of_recipe",
     "check_decoder_of_model",
