@@ -26,6 +26,7 @@ ROOMS = [
     "distributed",
     "progress",
     "devices",
+    "remembered",
     "mesh",
 ]  # the ground
 ROOMS += ["estimate", "noise", "networks", "observation", "denoiser", "distribution", "kernel", "integrator", "model"]

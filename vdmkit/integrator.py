@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Solves an ODE in gamma by diffrax, with constant steps or with steps chosen by tolerances."""
+"""Solves an ODE in gamma by diffrax, with constant steps or with steps chosen by tolerances.
 
-import diffrax
+diffrax is loaded on first use: it takes half a second, and training does without it.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Int
@@ -10,16 +16,24 @@ from vdmkit.errors import RecipeError
 from vdmkit.registry import nearest
 from vdmkit.typing import Image, Scalar
 
+if TYPE_CHECKING:
+    import diffrax
+
 State = tuple[Image, Scalar]  # z, and a log density per dimension
 
-# Explicit solvers only: an implicit one solves d equations a step, with an unknown number of network calls.
-SOLVERS: dict[str, type[diffrax.AbstractSolver]] = {
-    name: value
-    for name, value in vars(diffrax).items()
-    if isinstance(value, type)
-    and issubclass(value, diffrax.AbstractERK | diffrax.Euler)
-    and not name.startswith("Abstract")
-}
+
+@functools.cache
+def solvers() -> "dict[str, type[diffrax.AbstractSolver[Any]]]":
+    """Returns diffrax's explicit solvers: an implicit one solves d equations a step, with unknown network calls."""
+    import diffrax
+
+    explicit = (diffrax.AbstractERK, diffrax.Euler)
+    classes = {name: value for name, value in vars(diffrax).items() if isinstance(value, type)}
+    return {
+        name: value
+        for name, value in classes.items()
+        if issubclass(value, explicit) and not name.startswith("Abstract")
+    }
 
 
 _TIGHT, _REFINED_STEPS = 1e-5, 4096
@@ -40,13 +54,15 @@ class Integrator(eqx.Module):
     max_steps: int = eqx.field(static=True)
 
     def __check_init__(self) -> None:
-        if self.solver not in SOLVERS:
-            known = sorted(SOLVERS)
+        import diffrax
+
+        if self.solver not in solvers():
+            known = sorted(solvers())
             raise RecipeError(
                 f'solver = "{self.solver}": expected an explicit Runge-Kutta solver of diffrax: '
                 f"{', '.join(known)}.{nearest(self.solver, known)}"
             )
-        if not self.steps and not issubclass(SOLVERS[self.solver], diffrax.AbstractAdaptiveSolver):
+        if not self.steps and not issubclass(solvers()[self.solver], diffrax.AbstractAdaptiveSolver):
             raise RecipeError(
                 f'solver = "{self.solver}" does not estimate its error, which step_size = '
                 '"adaptive" needs. Set step_size = "constant" (of a sampler: solver_steps), or take Tsit5.'
@@ -66,30 +82,36 @@ class Integrator(eqx.Module):
         rtol, atol = (jnp.minimum(jnp.inf if self.steps else t / 10, _TIGHT) for t in (self.rtol, self.atol))
         return Integrator(solver, rtol, atol, 0, max(self.max_steps, _REFINED_STEPS))
 
-    def solve(self, field: diffrax.ODETerm, start: Scalar, end: Scalar, state: State, args: object) -> diffrax.Solution:
-        """Solves from `start` to `end`; if the solver stops early, the solution's `result` says why."""
-        adaptive = diffrax.PIDController(rtol=self.rtol, atol=self.atol, norm=_largest_error)
+    def solve(
+        self, field: Callable[[Any, State, Any], State], start: Scalar, end: Scalar, state: State, args: object
+    ) -> "diffrax.Solution":
+        """Solves d state/dgamma = field(gamma, state, args) from `start` to `end`.
+
+        If the solver stops early, the solution's `result` says why.
+        """
+        import diffrax
+
+        if self.steps:  # by nodes, because rounding may let a sum of widths stop one step short of the end
+            controller = diffrax.StepTo(ts=jnp.linspace(start, end, self.steps + 1))
+        else:
+            controller = diffrax.PIDController(rtol=self.rtol, atol=self.atol, norm=_largest_error)
         return diffrax.diffeqsolve(
-            field,
-            SOLVERS[self.solver](),
+            diffrax.ODETerm(field),
+            solvers()[self.solver](),
             start,
             end,
             None if self.steps else jnp.copysign(_FIRST_STEP, end - start),
             state,
             args,
-            stepsize_controller=self._constant(start, end) if self.steps else adaptive,
+            stepsize_controller=controller,
             adjoint=diffrax.ForwardMode(),  # nothing is differentiated: plain loops
             max_steps=self.steps or self.max_steps,
             throw=False,
         )
 
-    def _constant(self, start: Scalar, end: Scalar) -> diffrax.StepTo:
-        # Nodes instead of a width: rounding may let a sum of widths stop one step short of the end.
-        return diffrax.StepTo(ts=jnp.linspace(start, end, self.steps + 1))
-
     def calls(self, steps: Int[Array, ""]) -> Int[Array, ""]:
         """Returns the number of evaluations of the field in `steps` steps; rejecting the first step adds one."""
-        tableau = getattr(SOLVERS[self.solver], "tableau", None)
+        tableau = getattr(solvers()[self.solver], "tableau", None)
         stages, reused = (tableau.num_stages, int(tableau.fsal)) if tableau else (1, 0)
         return reused + (stages - reused) * steps
 

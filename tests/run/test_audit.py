@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -206,7 +205,7 @@ class _Backwards(Integrator):
     """Follows the field the other way."""
 
     def solve(self, field, start, end, state, args):
-        reverse = diffrax.ODETerm(lambda gamma, state, args: jax.tree.map(jnp.negative, field.vf(gamma, state, args)))
+        reverse = lambda gamma, state, args: jax.tree.map(jnp.negative, field(gamma, state, args))  # noqa: E731
         return super().solve(reverse, start, end, state, args)
 
 

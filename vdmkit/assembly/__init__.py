@@ -4,7 +4,7 @@
 Building loads JAX; reading a recipe does not.
 """
 
-from vdmkit.assembly._checks import check_objective, check_rest, check_schedule, check_without_data
+from vdmkit.assembly._checks import check_objective, check_settings, check_without_data
 from vdmkit.assembly._converted import carry, converted_recipe, refuse_untranslatable, started_anew
 from vdmkit.assembly._health import health_facts
 from vdmkit.assembly._labels import count_labels, labels_of, told_labels
@@ -38,9 +38,8 @@ __all__ = [
     "build_update",
     "carry",
     "check_objective",
-    "check_rest",
     "check_same_bound",
-    "check_schedule",
+    "check_settings",
     "check_without_data",
     "converted_recipe",
     "count_labels",

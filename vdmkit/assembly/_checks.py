@@ -14,6 +14,13 @@ from vdmkit.recipe import Recipe
 _MADE_UP_SHAPES = ((64, 64, 3), (120, 120, 3))
 
 
+def check_settings(recipe: Recipe) -> None:
+    """Does all checks that need no images. Raises RecipeError or PluginError, as the functions below."""
+    check_schedule(recipe)
+    check_objective(recipe)
+    check_rest(recipe)
+
+
 def check_objective(recipe: Recipe) -> None:
     """Raises RecipeError if the steps do not define a bound or a loss, or `schedule_loss` would change the bound."""
     objective, schedule = build_objective(recipe), recipe.model.schedule.build(key=jax.random.key(0))

@@ -19,7 +19,7 @@ def health_facts(recipe: Recipe, model: DiffusionModel, train: Images) -> Facts:
     """Returns the facts of a training of this recipe, whatever the parameters of its model."""
     settings, schedule = recipe.training, model.schedule
     images = jnp.asarray(train.pixels[:_IMAGES])
-    x = np.asarray(jax.vmap(model.observation.encode)(images))
+    x = np.asarray(eqx.filter_jit(jax.vmap(model.observation.encode))(images))
     return Facts(
         steps=settings.steps,
         batch_size=settings.batch_size,

@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float, Int
-from scipy.special import log_softmax, stdtrit
 
 from vdmkit.devices import Arithmetic
 from vdmkit.likelihood import SolverError
@@ -47,7 +47,7 @@ class Classification:
     @property
     def log_posterior(self) -> Float[np.ndarray, "n labels"]:
         """Returns log p(label | image) by the means of the estimates."""
-        return log_softmax(self.log_joint.mean(0), axis=1)
+        return scipy.special.log_softmax(self.log_joint.mean(0), axis=1)
 
     @property
     def predicted(self) -> Int[np.ndarray, " n"]:
@@ -62,7 +62,7 @@ class Classification:
         """
         count = len(self.log_joint)
         leads = self.log_joint[:, np.arange(len(self.index)), self.predicted][..., None] - self.log_joint
-        half_width = float(stdtrit(count - 1, 0.975)) * leads.std(0, ddof=1) / math.sqrt(count)
+        half_width = float(scipy.special.stdtrit(count - 1, 0.975)) * leads.std(0, ddof=1) / math.sqrt(count)
         near = leads.mean(0) <= half_width
         near[np.arange(len(near)), self.predicted] = False
         return near.any(1)
@@ -71,7 +71,7 @@ class Classification:
         """Returns the log probability of each image's label without one of the R estimates, for the jackknife."""
         count = len(self.log_joint)
         others = (self.log_joint.sum(0) - self.log_joint) / (count - 1)
-        return log_softmax(others, axis=2)[:, np.arange(len(labels)), labels]
+        return scipy.special.log_softmax(others, axis=2)[:, np.arange(len(labels)), labels]
 
     def __repr__(self) -> str:
         r, n, labels = self.log_joint.shape

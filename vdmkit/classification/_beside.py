@@ -4,9 +4,8 @@
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Int, Real
-from scipy.special import log_softmax
-from scipy.stats import binomtest
 
 from vdmkit.classification._bayes import Classification
 from vdmkit.classification._scores import effective, half_width_of, wilson
@@ -64,7 +63,7 @@ def compare_with(
         float(scores.mean()),
         half_width_of(scores, found.groups),
         *only,
-        float(binomtest(only[0], sum(only)).pvalue) if sum(only) else 1.0,
+        float(scipy.stats.binomtest(only[0], sum(only)).pvalue) if sum(only) else 1.0,
     )
 
 
@@ -87,7 +86,7 @@ def compare_with_exact(
     if len(known) < len(parts):
         return None
     nats = np.stack([part.nats(pixels[:]) for part in known], axis=1)
-    exact = log_softmax(np.log(found.frequencies) - nats, axis=1)
+    exact = scipy.special.log_softmax(np.log(found.frequencies) - nats, axis=1)
     decided = exact.argmax(1)
     return Exactly(
         float((decided == labels).mean()),

@@ -5,8 +5,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float, Int
-from scipy.special import stdtrit
 
 from vdmkit.classification._bayes import Classification
 from vdmkit.classification._calibration import Calibration, Reliability, bin_of, calibration_of, edges_of
@@ -95,7 +95,7 @@ def half_width_of(values: Float[np.ndarray, " n"], groups: Int[np.ndarray, " n"]
     count = effective(groups)
     if len(values) < 2 or count <= 1:
         return math.nan
-    return float(stdtrit(count - 1, 0.975)) * float(values.std(ddof=1)) / math.sqrt(count)
+    return float(scipy.special.stdtrit(count - 1, 0.975)) * float(values.std(ddof=1)) / math.sqrt(count)
 
 
 def _jackknife(scores: Float[np.ndarray, " n"], left_out: Float[np.ndarray, "r n"]) -> tuple[float, float]:

@@ -81,16 +81,12 @@ def _examine(recipe: "Recipe") -> _Findings:
     """Builds the model's shapes, which finds values that a component refuses."""
     from vdmkit.assembly import (
         build_estimator,
-        check_objective,
-        check_rest,
-        check_schedule,
+        check_settings,
         check_without_data,
         count_parameters,
     )
 
-    check_schedule(recipe)
-    check_objective(recipe)
-    check_rest(recipe)
+    check_settings(recipe)
     source = recipe.data.build()
     try:
         build_estimator(recipe, source.levels)

@@ -18,6 +18,7 @@ from typing import Any
 
 from vdmkit.errors import DataError
 from vdmkit.paths import cache_folder, may_be_written
+from vdmkit.remembered import remember_in_commands
 
 _OF_JAX = "jax._src.lru_cache"  # where JAX reads and writes its cache; it has no public place for a cache of one's own
 _BYTES = hashlib.sha256().digest_size
@@ -36,6 +37,8 @@ def keep_compiled() -> None:
         return
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # the checks compile many small ones
+    if "jax" not in sys.modules:  # a process of the command's own
+        remember_in_commands()
     if os.environ["JAX_COMPILATION_CACHE_DIR"] == str(folder) and "jax" not in sys.modules:
         sys.meta_path.insert(0, _WhenLoaded())
     # An entry that cannot be read or written, for example on a full disk, is compiled anew.

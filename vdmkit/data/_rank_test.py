@@ -2,8 +2,8 @@
 """Two nonparametric two-sample tests, exact under exchangeability."""
 
 import numpy as np
+import scipy
 from jaxtyping import Real
-from scipy.special import gammaln, logsumexp
 
 
 def apart(first: Real[np.ndarray, " n"], second: Real[np.ndarray, " m"]) -> tuple[float, float]:
@@ -31,7 +31,7 @@ def _chance_of_less(gap: int, n: int, m: int) -> float:
         paths, scale = paths / largest, scale + np.log(largest)
     if not paths[m]:
         return 0.0
-    all_paths = gammaln(n + m + 1) - gammaln(n + 1) - gammaln(m + 1)
+    all_paths = scipy.special.gammaln(n + m + 1) - scipy.special.gammaln(n + 1) - scipy.special.gammaln(m + 1)
     return float(np.exp(np.log(paths[m]) + scale - all_paths))
 
 
@@ -45,8 +45,8 @@ def chance_of_as_many(marked: int, count: int, marked_others: int, others: int) 
     k = k[count - k <= unmarked]
     all_choices = _log_choose(count + others, np.array([count]))
     logs = _log_choose(all_marked, k) + _log_choose(unmarked, count - k) - all_choices
-    return float(min(np.exp(logsumexp(logs)), 1.0))
+    return float(min(np.exp(scipy.special.logsumexp(logs)), 1.0))
 
 
 def _log_choose(n: int, k: Real[np.ndarray, " j"]) -> Real[np.ndarray, " j"]:
-    return gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+    return scipy.special.gammaln(n + 1) - scipy.special.gammaln(k + 1) - scipy.special.gammaln(n - k + 1)

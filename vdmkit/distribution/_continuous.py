@@ -12,9 +12,8 @@ from typing import Any, Literal, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.fft
+import scipy
 from jaxtyping import Array, Float
-from scipy.special import logsumexp
 
 from vdmkit.denoiser import Estimate
 from vdmkit.distribution._distribution import AbstractDistribution, Rows, check_components, draw_components
@@ -63,7 +62,7 @@ class GaussianMixture(AbstractDistribution):
         means, sds = self._means(), self._sds()
         scaled = (self.coordinates(images.astype(np.float64))[:, None] - means) / sds
         log_densities = -(scaled**2 / 2 + np.log(sds) + np.log(2 * np.pi) / 2).sum((2, 3, 4))
-        return -np.asarray(logsumexp(np.log(self.weights) + log_densities, axis=1))
+        return -np.asarray(scipy.special.logsumexp(np.log(self.weights) + log_densities, axis=1))
 
     def sample(self, count: int, seed: int | tuple[int, ...]) -> Float[np.ndarray, "n h w c"]:
         """Returns independent images in float32, by numpy's `default_rng(seed)`."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Float, UInt8
-from scipy.special import log_ndtr, logsumexp
 
 from vdmkit.denoiser import Estimate, estimate_from_logits
 from vdmkit.distribution._distribution import AbstractDistribution, Rows, check_components, draw_components
@@ -58,7 +58,7 @@ class LevelMixture(AbstractDistribution):
     def nats(self, images: UInt8[np.ndarray, "n h w c"]) -> Float[np.ndarray, " n"]:
         index = images[:, None, ..., None].astype(int)
         of_pixels = np.take_along_axis(self.log_probs()[None], index, axis=-1)
-        return -np.asarray(logsumexp(np.log(self.weights) + of_pixels.sum((2, 3, 4, 5)), axis=1))
+        return -np.asarray(scipy.special.logsumexp(np.log(self.weights) + of_pixels.sum((2, 3, 4, 5)), axis=1))
 
     def sample(self, count: int, seed: int | tuple[int, ...]) -> UInt8[np.ndarray, "n h w c"]:
         """Returns independent images, by numpy's `default_rng(seed)`: Gaussian pixels rounded to levels."""
@@ -103,4 +103,4 @@ def _log_mass(low: Float[np.ndarray, "*n"], high: Float[np.ndarray, "*n"]) -> Fl
     """Returns log(Phi(high) - Phi(low)). Intervals right of 0 are mirrored: beyond 38, log Phi is 0 in float64."""
     mirrored = low + high > 0
     low, high = np.where(mirrored, -high, low), np.where(mirrored, -low, high)
-    return log_ndtr(high) + np.log(-np.expm1(log_ndtr(low) - log_ndtr(high)))
+    return scipy.special.log_ndtr(high) + np.log(-np.expm1(scipy.special.log_ndtr(low) - scipy.special.log_ndtr(high)))

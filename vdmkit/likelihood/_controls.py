@@ -16,8 +16,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Float, PRNGKeyArray, Real
-from scipy.linalg import eigh
 
 from vdmkit.data import Pixels
 from vdmkit.denoiser import Categorical
@@ -109,7 +109,7 @@ def _moments(
     covariance = (x.T @ x).T
     covariance /= len(x)
     del x
-    variances, axes = eigh(covariance, driver="evr", overwrite_a=True, check_finite=False)
+    variances, axes = scipy.linalg.eigh(covariance, driver="evr", overwrite_a=True, check_finite=False)
     return mean, variances, axes
 
 

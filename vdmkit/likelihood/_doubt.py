@@ -24,8 +24,8 @@ test needs many values: for that f at least 234, even if all are equal.
 import math
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy.optimize import root_scalar
 
 _DEPTHS = 10.0
 _SHARES = 2.0 ** -np.arange(7)  # lambda H; the best one falls with the number of values
@@ -58,4 +58,4 @@ def depth_beyond_doubt(values: Float[np.ndarray, " n"], false_alarm: float) -> f
     deep = spread
     while excess(deep) < 0:
         deep *= 2
-    return root_scalar(excess, bracket=(_LEAST * spread, deep), rtol=1e-9).root
+    return scipy.optimize.root_scalar(excess, bracket=(_LEAST * spread, deep), rtol=1e-9).root

@@ -12,7 +12,6 @@ p_1 = N(0, (alpha_1^2 + sigma_1^2) I), which depends on gamma_1 alone.
 
 from typing import Any
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -36,8 +35,10 @@ class Transport(eqx.Module):
 def transport(model: DiffusionModel, z_0: Image, probes: Float[Array, "p h w c"], integrator: Integrator) -> Transport:
     """Solves the flow from gamma_0 to gamma_1, with the same probes of the divergence all the way."""
     gamma_0, gamma_1 = model.schedule(jnp.zeros(())), model.schedule(jnp.ones(()))
+    import diffrax  # here, because it takes half a second to load, and training does without it
+
     start = (z_0, jnp.zeros((), z_0.dtype))
-    solution = integrator.solve(diffrax.ODETerm(_field), gamma_0, gamma_1, start, (model, probes))
+    solution = integrator.solve(_field, gamma_0, gamma_1, start, (model, probes))
     assert solution.ts is not None
     z_1, mean_divergence = jax.tree.map(lambda saved: saved[-1], solution.ys)
     linear = model.path.log_alpha(gamma_1) - model.path.log_alpha(gamma_0)

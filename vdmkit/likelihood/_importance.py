@@ -14,8 +14,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, Real
-from scipy.special import logsumexp
 
 from vdmkit.data import Pixels
 from vdmkit.devices import in_flight
@@ -122,7 +122,7 @@ class ImportanceWeighted(AbstractEstimator[None]):
             total = total + np.asarray(log_weight, np.float64)
             if 1 <= number <= self.steps:
                 on_round()
-        bounds = np.log(self.samples) - logsumexp(total.reshape(-1, self.draws, self.samples), axis=2)
+        bounds = np.log(self.samples) - scipy.special.logsumexp(total.reshape(-1, self.draws, self.samples), axis=2)
         evaluations = np.full(len(images), self.draws * self.samples * self.steps)
         return Estimates({"importance": bounds.mean(1)}, evaluations, np.zeros(len(images), bool))
 

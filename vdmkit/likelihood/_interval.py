@@ -5,8 +5,8 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Int
-from scipy.special import stdtrit
 
 from vdmkit.data import Pixels
 from vdmkit.errors import DataError
@@ -80,7 +80,7 @@ def interval(replicates: Float[np.ndarray, "2 n"], groups: Int[np.ndarray, " n"]
         squares = (first - second) ** 2 / 4
         monte_carlo = squares.mean() / n
     test_set = max(both - monte_carlo, 0.0)
-    of_images, of_draws = quantile_of(len(sizes)), float(stdtrit(_degrees(squares), 0.975))
+    of_images, of_draws = quantile_of(len(sizes)), float(scipy.special.stdtrit(_degrees(squares), 0.975))
     half_widths = of_images * np.sqrt(both), of_images * np.sqrt(test_set), of_draws * np.sqrt(monte_carlo)
     return Interval(float(means.mean()), *(float(width) for width in half_widths))
 
@@ -133,7 +133,7 @@ def check_distinct(groups: Int[np.ndarray, " n"]) -> None:
 
 def quantile_of(images: int) -> float:
     """Returns the half-width of a 95% interval of a mean over n >= 2 images, in standard errors: Student's quantile."""
-    return float(stdtrit(images - 1, 0.975))
+    return float(scipy.special.stdtrit(images - 1, 0.975))
 
 
 def passes_for(half_width: float, wanted: float) -> int:

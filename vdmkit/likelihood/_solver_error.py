@@ -5,8 +5,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy.special import stdtrit
 
 _LARGEST = 0.01  # bits/dim, the last digit of published figures
 
@@ -28,7 +28,7 @@ class SolverError:
         """Returns the 95% half-width of the mean error over all images; infinite if a solve failed."""
         n = len(self.differences)
         spread = float(self.differences.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
-        width = abs(self.value) + float(stdtrit(max(n - 1, 1), 0.975)) * spread
+        width = abs(self.value) + float(scipy.special.stdtrit(max(n - 1, 1), 0.975)) * spread
         return width if math.isfinite(width) else math.inf
 
     def reasons(self) -> list[str]:

@@ -14,10 +14,10 @@ from typing import Annotated
 
 import equinox as eqx
 import jax.numpy as jnp
+import scipy
 from annotated_types import Ge, Le
 from jax.scipy.special import logit, ndtri
 from jaxtyping import Array, Float
-from scipy.special import expit, ndtr
 
 from vdmkit.limits import MAX_GAMMA, Gamma, LogSigma, Sigma, Width
 from vdmkit.noise._schedule import AbstractSchedule
@@ -86,7 +86,7 @@ class FlowMatching(AbstractSchedule):
     gamma_max: Gamma = eqx.field(static=True, default=13.3)
 
     def __call__(self, t: Scalar) -> Scalar:
-        first, last = (float(expit(gamma / 2)) for gamma in (self.gamma_min, self.gamma_max))
+        first, last = (float(scipy.special.expit(gamma / 2)) for gamma in (self.gamma_min, self.gamma_max))
         return 2 * logit(_between(first, last, t))
 
 
@@ -142,8 +142,8 @@ class LogNormal(AbstractSchedule):
     def __call__(self, t: Scalar) -> Scalar:
         # Computed from the nearer tail of the normal distribution: 1 - u would round the noisy tail away.
         scores = [(gamma / 2 - self.mean) / self.std for gamma in (self.gamma_min, self.gamma_max)]
-        below = _between(float(ndtr(scores[0])), float(ndtr(scores[1])), t)
-        above = _between(float(ndtr(-scores[0])), float(ndtr(-scores[1])), t)
+        below = _between(float(scipy.special.ndtr(scores[0])), float(scipy.special.ndtr(scores[1])), t)
+        above = _between(float(scipy.special.ndtr(-scores[0])), float(scipy.special.ndtr(-scores[1])), t)
         return 2 * (self.mean + self.std * jnp.where(below < 0.5, ndtri(below), -ndtri(above)))
 
 
@@ -169,10 +169,10 @@ class Sigmoid(AbstractSchedule):
     tau: Width = eqx.field(static=True, default=1.0)
 
     def __call__(self, t: Scalar) -> Scalar:
-        first, last = (float(expit(u / self.tau)) for u in (self.start, self.end))
+        first, last = (float(scipy.special.expit(u / self.tau)) for u in (self.start, self.end))
         # sigma^2 and alpha^2 = 1 - sigma^2 at both ends, instead of 0 and 1
-        noise_0, noise_1 = (float(expit(gamma)) for gamma in (self.gamma_min, self.gamma_max))
-        signal_0, signal_1 = (float(expit(-gamma)) for gamma in (self.gamma_min, self.gamma_max))
+        noise_0, noise_1 = (float(scipy.special.expit(gamma)) for gamma in (self.gamma_min, self.gamma_max))
+        signal_0, signal_1 = (float(scipy.special.expit(-gamma)) for gamma in (self.gamma_min, self.gamma_max))
         u = jnp.tanh(_between(self.start, self.end, t) / self.tau / 2) / 2 + 0.5
         share = (u - first) / (last - first)
         rest = (last - u) / (last - first)

@@ -4,8 +4,8 @@
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy.spatial.distance import cdist
 
 from vdmkit.errors import DataError
 
@@ -55,8 +55,8 @@ def neighbours(real: Float[np.ndarray, "n d"], samples: Float[np.ndarray, "m d"]
     """
     if min(len(real), len(samples)) <= k:
         raise DataError(f"{len(real)} real images and {len(samples)} samples: expected more than {k} of each.")
-    distance = cdist(real, samples)
-    reach_real, reach_samples = (np.sort(cdist(x, x), axis=1)[:, k] for x in (real, samples))
+    distance = scipy.spatial.distance.cdist(real, samples)
+    reach_real, reach_samples = (np.sort(scipy.spatial.distance.cdist(x, x), axis=1)[:, k] for x in (real, samples))
     return Neighbours(
         precision=float((distance <= reach_real[:, None]).any(0).mean()),
         recall=float((distance <= reach_samples[None]).any(1).mean()),

@@ -2,8 +2,8 @@
 """The training images nearest to samples, which show whether a model repeats what it was trained on."""
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Int, Real
-from scipy.spatial.distance import cdist
 
 from vdmkit.data import Pixels, blocks
 
@@ -15,7 +15,7 @@ def nearest(
     flat = samples.reshape(len(samples), -1).astype(np.float64)
     index, distance, first = np.zeros(len(flat), int), np.full(len(flat), np.inf), 0
     for block in blocks(images):
-        found = cdist(flat, block.reshape(len(block), -1).astype(np.float64))
+        found = scipy.spatial.distance.cdist(flat, block.reshape(len(block), -1).astype(np.float64))
         closer = found.min(1) < distance
         index = np.where(closer, first + found.argmin(1), index)
         distance = np.minimum(distance, found.min(1))

@@ -9,6 +9,7 @@ from vdmkit.recipe._given import as_overrides, as_text, overrides_between
 from vdmkit.recipe._keys import keys_called
 from vdmkit.recipe._load import load_for_run, load_recipe
 from vdmkit.recipe._names import find_recipe, recipe_summary, shipped_recipes
+from vdmkit.recipe._own import text_if_own
 from vdmkit.recipe._recipe import (
     EvaluationSettings,
     LikelihoodSettings,
@@ -50,6 +51,7 @@ __all__ = [
     "recipe_summary",
     "resolved",
     "shipped_recipes",
+    "text_if_own",
     "toml_text",
     "type_name",
 ]

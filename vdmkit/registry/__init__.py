@@ -16,6 +16,7 @@ from vdmkit.registry._plugins import (
     load_plugins,
     plugin_packages,
     plugin_sources,
+    runs_plugin_files,
 )
 from vdmkit.registry._trust import allow, remember
 
@@ -41,4 +42,5 @@ __all__ = [
     "register",
     "registry",
     "remember",
+    "runs_plugin_files",
 ]

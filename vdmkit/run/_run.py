@@ -25,7 +25,7 @@ from vdmkit.run._pictures import picture_beside_real
 from vdmkit.run._provenance import provenance_of
 from vdmkit.run._train import Start, Training, begin
 from vdmkit.run._trained_on import keep
-from vdmkit.testing import check_data_of_recipe, check_model_of_recipe, check_training_of_recipe
+from vdmkit.testing import check_before_training, check_model_of_recipe, check_start_of_recipe
 from vdmkit.training import TrainState, session
 
 
@@ -48,15 +48,14 @@ def run_recipe(
         source = recipe.data.build()
         train, test = source.load("train"), source.load("test")
         check_count(test.pixels)
-        findings = check_data_of_recipe(recipe, source, train, test) + check_training_of_recipe(recipe, train)
-        findings.refuse()
+        check_before_training(recipe, source, train, test).refuse()
         known = trained_on(train)
         check_distinct(groups_of(prints_of(test), known.prints))
         check_comparable(known, test)
         missing = folder.missing_checkpoint()
         made = provenance_of(train, test, sources, earlier)
         start = begin(recipe, folder, train, made, fsdp)
-        check_model_of_recipe(recipe, gather_local(start.state.ema_model), train.pixels).refuse()
+        check_start_of_recipe(recipe, gather_local(start.state.ema_model), train).refuse()
         # After the checks: a refused command changes nothing in the folder, and prints the reason only.
         folder.say_new_end(recipe, plugins)
         if missing is not None:

@@ -19,9 +19,7 @@ from vdmkit.assembly import (
     build_optimizer,
     build_state,
     build_update,
-    check_objective,
-    check_rest,
-    check_schedule,
+    check_settings,
     is_told_labels,
     scalars_of,
     training_counts,
@@ -34,7 +32,7 @@ from vdmkit.mesh import build_on, data_mesh, gather_local
 from vdmkit.model import DiffusionModel
 from vdmkit.progress import Progress, track
 from vdmkit.randomness import fold_purpose
-from vdmkit.recipe import Recipe
+from vdmkit.recipe import Recipe, text_if_own
 from vdmkit.report import MetricLog
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._pictures import picture_beside_real
@@ -99,6 +97,7 @@ class Training:
             fold_purpose(jax.random.key(recipe.seed), "train"),
             recipe.training.batch_size,
             recipe.training.steps_per_dispatch,
+            text_if_own(recipe),
         )
 
     def _log(self, collected: list[Metrics], scalars: dict[str, ArrayLike], step: int, seconds: float) -> None:
@@ -208,9 +207,7 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, made: Provenance, fs
         advice = "Choose data with labels, or a network that is told none."
         of_network = f"network {recipe.model.network.name!r} is told labels, and"
         raise DataError(f"{of_network} {train.identity.name} has none. {advice}")
-    check_schedule(recipe)
-    check_objective(recipe)
-    check_rest(recipe)
+    check_settings(recipe)
     build_estimator(recipe, train.levels)
     state = build_on(data_mesh(settings.batch_size, fsdp), build_state, recipe, training_counts(recipe, train))
 

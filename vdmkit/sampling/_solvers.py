@@ -3,15 +3,15 @@ r"""The probability-flow ODE and the reverse SDE by diffrax, in gamma (Song et a
 
 ODE   dy = s/2 eps_hat dgamma
 SDE   dy = s eps_hat dgamma + s dw,   gamma falling,   s = sigma / alpha = exp(gamma / 2)
+
+diffrax is loaded on first use: it takes half a second, and training does without it.
 """
 
 from dataclasses import KW_ONLY
 from typing import Literal
 
-import diffrax
 import equinox as eqx
 import jax.numpy as jnp
-import lineax
 from jaxtyping import Array, Float
 
 from vdmkit.denoiser import Estimate
@@ -62,13 +62,15 @@ class Ode(AbstractSampler):
         history: History,
         noise: Float[Array, "n h w c"],
     ) -> tuple[Image, Estimate]:
+        import diffrax
+
         def field(gamma, state, args):
             return jnp.exp(gamma / 2) / 2 * denoise(state[0], gamma).eps_hat, jnp.zeros_like(state[1])
 
         estimate, endless = denoise(y_t, gamma_t), jnp.isneginf(gamma_s)
         end = jnp.where(endless, gamma_t - 1, gamma_s)
         state = (y_t, jnp.zeros((), y_t.dtype))
-        solution = self.integrator.solve(diffrax.ODETerm(field), gamma_t, end, state, None)
+        solution = self.integrator.solve(field, gamma_t, end, state, None)
         assert solution.ys is not None
         arrived = solution.result == diffrax.RESULTS.successful
         solved = jnp.where(arrived, solution.ys[0][-1], jnp.nan)
@@ -96,6 +98,9 @@ class Sde(AbstractSampler):
         history: History,
         noise: Float[Array, "n h w c"],
     ) -> tuple[Image, Estimate]:
+        import diffrax
+        import lineax
+
         def drift(gamma, y, args):
             return jnp.exp(gamma / 2) * denoise(y, gamma).eps_hat
 

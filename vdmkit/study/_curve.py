@@ -5,8 +5,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Float, PRNGKeyArray, Real
-from scipy.interpolate import CubicSpline, PchipInterpolator
 
 from vdmkit.errors import NonFiniteError
 from vdmkit.model import DiffusionModel
@@ -37,7 +37,7 @@ class Curve(eqx.Module):
 
     def bound(self, at: Float[np.ndarray, " t"], rate: Float[np.ndarray, " t"]) -> Float[np.ndarray, "2 n"]:
         """Returns two estimates per image of the bound with diffusion loss sum_i rate_i |eps - eps_hat|^2 at `at`_i."""
-        weights = CubicSpline(self.gamma, np.eye(len(self.gamma)))(at)
+        weights = scipy.interpolate.CubicSpline(self.gamma, np.eye(len(self.gamma)))(at)
         return self.ends + np.einsum("t,tg,rgn->rn", rate, weights, self.error)
 
     def of_images(self, index: np.ndarray) -> "Curve":
@@ -49,7 +49,7 @@ def _between(
     gamma: Float[np.ndarray, " g"], moment: Float[np.ndarray, " g"], at: Float[np.ndarray, " m"]
 ) -> Float[np.ndarray, " m"]:
     """Interpolates a moment to other gammas; the result is positive."""
-    return np.exp(PchipInterpolator(gamma, np.log(np.maximum(moment, _LEAST)))(at))
+    return np.exp(scipy.interpolate.PchipInterpolator(gamma, np.log(np.maximum(moment, _LEAST)))(at))
 
 
 def errors_at(

@@ -25,10 +25,12 @@ from vdmkit.testing._objective import check_time_sampler, check_weighting
 from vdmkit.testing._observation import check_observation
 from vdmkit.testing._optimizer import check_optimizer
 from vdmkit.testing._recipe import (
+    check_before_training,
     check_data_of_recipe,
     check_estimator_of_recipe,
     check_measurement_of_recipe,
     check_model_of_recipe,
+    check_start_of_recipe,
     check_training_of_recipe,
     problems_of_kernels,
 )
@@ -39,6 +41,7 @@ __all__ = [
     "Latents",
     "check_augmentation",
     "check_axis",
+    "check_before_training",
     "check_data",
     "check_data_of_recipe",
     "check_decoder_of_model",
@@ -61,6 +64,7 @@ __all__ = [
     "check_prediction",
     "check_sampler",
     "check_schedule",
+    "check_start_of_recipe",
     "check_time_sampler",
     "check_training_of_recipe",
     "check_weighting",

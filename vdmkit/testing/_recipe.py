@@ -5,6 +5,7 @@ The checks are those of `vdmkit.testing`, on the run's own components, parameter
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import jax
@@ -31,6 +32,7 @@ from vdmkit.testing._model import (
 from vdmkit.testing._noise import check_grid, gammas_between
 from vdmkit.testing._objective import check_time_sampler, check_weighting
 from vdmkit.testing._optimizer import check_optimizer
+from vdmkit.testing._proven import unless_proven
 from vdmkit.testing._sampling import check_sampler
 
 _FEW = 16  # training images on which augmentations are checked
@@ -131,9 +133,25 @@ def check_data_of_recipe(recipe: Recipe, source: AbstractSource, *splits: Images
     return run_checks([*checks, *again])
 
 
+def check_before_training(recipe: Recipe, source: AbstractSource, train: Images, test: Images) -> Findings:
+    """Checks the images, and all components but the model, unless an earlier command did with equal pixels."""
+
+    def check() -> Findings:
+        return check_data_of_recipe(recipe, source, train, test) + check_training_of_recipe(recipe, train)
+
+    given = [(asdict(images.identity), images.labels, images.levels) for images in (train, test)]
+    return unless_proven(check, recipe, "before training", given)
+
+
 def check_training_of_recipe(recipe: Recipe, train: Images) -> Findings:
     """Checks the components that training and sampling use besides the model."""
     return run_checks(_checks_of_training(recipe, train))
+
+
+def check_start_of_recipe(recipe: Recipe, model: DiffusionModel, train: Images) -> Findings:
+    """Checks the model that training begins with, unless an earlier command did with equal parameters and images."""
+    check = lambda: check_model_of_recipe(recipe, model, train.pixels)  # noqa: E731
+    return unless_proven(check, recipe, "start", _fetched(model), train.pixels[:_FEW])
 
 
 def _checks_of_training(recipe: Recipe, train: Images) -> Iterator[Checked]:

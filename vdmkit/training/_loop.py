@@ -12,9 +12,10 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from vdmkit.errors import NonFiniteError
 from vdmkit.mesh import data_mesh, keep, mesh_of, place_batch, place_state, replicate, shardings_of
+from vdmkit.training._compiled_step import Step, compiled_step
 from vdmkit.training._fault import FAULT
 from vdmkit.training._state import TrainState
-from vdmkit.training._step import Metrics, Update, train_step, train_steps
+from vdmkit.training._step import Metrics, Update, train_steps
 
 _STEPS_PER_DISPATCH_ON_ACCELERATORS = 10
 _AHEAD = 2  # dispatches that wait on the device: it is never idle, and few batches are in memory
@@ -29,6 +30,7 @@ class Loop:
     key: PRNGKeyArray
     batch_size: int
     steps_per_dispatch: int
+    recipe: str | None = None  # for `compiled_step`
 
     def updates(
         self, state: TrainState, last: int, intervals: tuple[int, ...]
@@ -45,12 +47,15 @@ class Loop:
         shardings = shardings_of(state)
         step, running = int(state.step), deque[Metrics]()
         k = self.steps_per_dispatch or default_steps_per_dispatch()
+        one: Step | None = None
         while step < last:
             until = min(next_multiple(step, *intervals), last)
             n = k if step % k == 0 and step + k <= until else 1
             batches = [next(self.data) for _ in range(n)]
             if n == 1:
-                state, metrics = train_step((self.update, place_batch(batches[0], mesh), key), state)
+                inputs = (self.update, place_batch(batches[0], mesh), key)
+                one = one or compiled_step(self.recipe, inputs, state)
+                state, metrics = one(inputs, state)
             else:
                 placed = place_batch(_stack(batches), mesh, stacked=True)
                 state, metrics = train_steps((self.update, placed, key), state)

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compiled training step, kept for later commands: to trace a large network takes as long as many steps."""
+
+import pickle
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import equinox as eqx
+import jax
+from jax.experimental import serialize_executable
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
+from jaxtyping import PRNGKeyArray, PyTree
+
+from vdmkit.remembered import key_of, key_of_program, recall, remember
+from vdmkit.training._gradient import Batch, Metrics
+from vdmkit.training._state import TrainState
+from vdmkit.training._step import Update, train_step
+
+Inputs = tuple[Update, Batch, PRNGKeyArray]
+Step = Callable[[Inputs, TrainState], tuple[TrainState, Metrics]]
+
+
+def compiled_step(recipe: str | None, inputs: Inputs, state: TrainState) -> Step:
+    """Returns `train_step` compiled for arrays like these, from an earlier command if one compiled the same.
+
+    `recipe` must determine the update and the training state, but for their arrays; without it nothing is kept.
+    """
+    arrays, static = eqx.partition((inputs, state), eqx.is_array)
+    key = recipe and jax.device_count() == 1 and key_of("training step", recipe, _words(static), _words(_types(arrays)))
+    if not key:
+        return train_step
+    trees = jax.tree.structure(arrays[0]), jax.tree.structure(arrays[1])
+    program = recall(key)
+    compiled = (program and _recalled(program.decode())) or _compiled(key, static, arrays, trees)
+
+    def step(inputs: Inputs, state: TrainState) -> tuple[TrainState, Metrics]:
+        leaves, metrics = compiled(*(jax.tree.leaves(eqx.filter(part, eqx.is_array)) for part in (inputs, state)))
+        return eqx.combine(jax.tree.unflatten(trees[1], leaves), static[1]), metrics
+
+    return step
+
+
+def _compiled(key: str, static: PyTree, arrays: PyTree, trees: tuple[Any, Any]) -> Any:
+    """Compiles the step on lists of arrays, because functions, which the training state holds, cannot be kept."""
+
+    def step(*leaves: list[jax.Array]) -> tuple[list[jax.Array], Metrics]:
+        parts = tuple(map(jax.tree.unflatten, trees, leaves))
+        (update, batch, of_run), state = eqx.combine(parts, static)
+        state, metrics = update(state, batch, key=of_run)
+        new, tree = jax.tree.flatten(eqx.filter(state, eqx.is_array))
+        assert tree == trees[1]
+        return new, jax.tree.map(lambda v: v[None], metrics)
+
+    lowered = jax.jit(step, donate_argnums=1).lower(*map(jax.tree.leaves, arrays))
+    program = key_of_program(lowered.as_text())
+    found = _recalled(program) or _written(program, lowered)
+    remember(key, program.encode())
+    return found
+
+
+def _recalled(program: str) -> Any:
+    if (entry := recall(program)) is None:
+        return None
+    try:
+        return serialize_executable.deserialize_and_load(*pickle.loads(entry))  # only this user can have written it
+    except Exception:  # JAX raises errors of many types; it is compiled anew
+        return None
+
+
+def _written(program: str, lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    with _without_cache():
+        compiled = lowered.compile()
+    with suppress(ValueError, NotImplementedError, jax.errors.JaxRuntimeError):  # it cannot be kept on this device
+        remember(program, pickle.dumps(serialize_executable.serialize(compiled)))
+    return compiled
+
+
+@contextmanager
+def _without_cache() -> Iterator[None]:
+    """Turns JAX's own cache off: of a program that XLA has read there, it writes only a part."""
+    before = jax.config.jax_enable_compilation_cache  # pyright: ignore[reportAttributeAccessIssue]
+    jax.config.update("jax_enable_compilation_cache", False)
+    reset_cache()
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        reset_cache()
+
+
+def _types(arrays: PyTree) -> list[tuple[str, Any]]:
+    return [(repr(jax.typeof(leaf)), leaf.sharding) for leaf in jax.tree.leaves(arrays)]
+
+
+def _words(tree: PyTree) -> str:
+    """Returns a tree and its constants in words, without the addresses of functions."""
+    return re.sub(r" at 0x[0-9a-f]+", "", f"{jax.tree.structure(tree)} {jax.tree.leaves(tree)}")
