@@ -24,6 +24,7 @@ from vdmkit.likelihood._judge import Subject, report_on
 from vdmkit.likelihood._log_likelihood import LogLikelihood, log_likelihood, solver_error
 from vdmkit.likelihood._names import name_of_result
 from vdmkit.likelihood._ode import ProbabilityFlow
+from vdmkit.likelihood._pair import plan_pair
 from vdmkit.likelihood._pass import Parts, as_arrays, as_first_plan, calls_of, pass_over, sample_of
 from vdmkit.likelihood._quadrature import exact_terms, has_known_ends, terms_of_images
 from vdmkit.likelihood._referee import FEW_STEPS, Check, Evidence, Measured, referee
@@ -77,6 +78,7 @@ __all__ = [
     "on_trained_images",
     "pass_over",
     "passes_for",
+    "plan_pair",
     "referee",
     "remark_on_few",
     "report_on",

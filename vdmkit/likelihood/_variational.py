@@ -13,17 +13,10 @@ from vdmkit.data import Pixels
 from vdmkit.devices import in_flight
 from vdmkit.errors import RecipeError
 from vdmkit.kernel import AbstractKernel
-from vdmkit.likelihood._allocation import (
-    Allocation,
-    Cells,
-    cells_between,
-    cells_of_steps,
-    neyman,
-    variance_of_curves,
-)
-from vdmkit.likelihood._controls import Controls, fit_controls
+from vdmkit.likelihood._allocation import Cells, cells_between, cells_of_steps
+from vdmkit.likelihood._bound_plan import BoundPlan, Piloted, even_plans, fitted_plans, sd_of_difference
+from vdmkit.likelihood._controls import fit_controls
 from vdmkit.likelihood._estimator import NOTHING, AbstractEstimator, Estimates
-from vdmkit.likelihood._interval import quantile_of
 from vdmkit.likelihood._loss import AbstractLoss, ContinuousLoss, StepLoss
 from vdmkit.likelihood._pilot import MOST_EVALUATIONS, run_pilot
 from vdmkit.likelihood._steps import (
@@ -42,45 +35,7 @@ from vdmkit.noise import AbstractGrid, AbstractSchedule, UniformInTime, steps_of
 from vdmkit.objective import prior_loss, reconstruction_loss
 from vdmkit.randomness import fold_purpose
 from vdmkit.registry import Choice, built, register
-from vdmkit.typing import Image, Scalar
-
-_MOST = 2**20  # draws per estimate
-_MARGIN = 1.3  # the errors of the variance are about 10% in the pilot, and as much in a pass of many images
-
-
-class Explained(eqx.Module):
-    """The part of the loss explained by control variates, with coefficients that depend on gamma."""
-
-    controls: Controls
-    gamma: Float[Array, " g"]
-    coefficients: Float[Array, "g 3"]
-
-    def __call__(
-        self,
-        model: DiffusionModel,
-        x: Image,
-        gamma: Scalar,
-        eps: Image,
-        *,
-        key: PRNGKeyArray,
-    ) -> Scalar:
-        """Returns the explained part at one draw, with mean zero over eps and `key`."""
-        coefficients = jax.vmap(lambda column: jnp.interp(gamma, self.gamma, column), in_axes=1)(self.coefficients)
-        return coefficients @ self.controls(model, x, gamma, eps, key=key)
-
-
-class BoundPlan(eqx.Module):
-    """The loss, and the results of the pilot: allocation, explained part, draws per replicate.
-
-    `variance` (nats^2) is the predicted variance of one estimate of one image; NaN without a pilot.
-    """
-
-    loss: AbstractLoss
-    allocation: Allocation
-    explained: Explained | None
-    draws: Int[np.ndarray, ""]
-    variance: Float[np.ndarray, ""]
-    evaluations: int = eqx.field(static=True)
+from vdmkit.typing import Scalar
 
 
 @register("estimator", "bound")
@@ -137,17 +92,40 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         key: PRNGKeyArray,
         condition: Conditions = NOTHING,
     ) -> BoundPlan:
-        if self.steps:
-            check_rounding(self.gammas(model.schedule))
-        if not precision and self.draws * len(images) < MOST_EVALUATIONS:
+        self._check_rounding(model)
+        if self._is_cheaper_than_pilot(images, precision):
             return self.even_plan(model)
         return self.fitted_plan(model, images, precision=precision, key=key, condition=condition)
 
+    def plan_pair(
+        self,
+        models: tuple[DiffusionModel, DiffusionModel],
+        images: Pixels,
+        *,
+        precision: float,
+        key: PRNGKeyArray,
+        conditions: tuple[Conditions, Conditions] = (NOTHING, NOTHING),
+    ) -> tuple[BoundPlan, BoundPlan]:
+        for model in models:
+            self._check_rounding(model)
+        if self._is_cheaper_than_pilot(images, precision):
+            one, other = even_plans([self._parts(model.schedule) for model in models], self.draws // 2)
+            return one, other
+        first, second = (self._piloted(m, images, c, key) for m, c in zip(models, conditions, strict=True))
+        sd = sd_of_difference(first, second)
+        one, other = fitted_plans((first, second), sd, self.draws // 2, precision, len(images))
+        return one, other
+
+    def _check_rounding(self, model: DiffusionModel) -> None:
+        if self.steps:
+            check_rounding(self.gammas(model.schedule))
+
+    def _is_cheaper_than_pilot(self, images: Pixels, precision: float) -> bool:
+        return not precision and self.draws * len(images) < MOST_EVALUATIONS
+
     def even_plan(self, model: DiffusionModel) -> BoundPlan:
         """Returns a plan without a pilot, for passes that are cheaper than a pilot."""
-        cells, loss = self._parts(model.schedule)
-        allocation, _ = neyman(cells, np.zeros_like(cells.rate), np.zeros_like(cells.rate))
-        return BoundPlan(loss, allocation, None, np.asarray(self.draws // 2), np.asarray(np.nan), 0)
+        return even_plans([self._parts(model.schedule)], self.draws // 2)[0]
 
     def _parts(self, schedule: AbstractSchedule) -> tuple[Cells, AbstractLoss]:
         gammas = self.gammas(schedule)
@@ -165,23 +143,12 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         condition: Conditions = NOTHING,
     ) -> BoundPlan:
         """Returns a plan from a pilot."""
+        found = self._piloted(model, images, condition, key)
+        return fitted_plans((found,), found.pilot.sd, self.draws // 2, precision, len(images))[0]
+
+    def _piloted(self, model: DiffusionModel, images: Pixels, condition: Conditions, key: PRNGKeyArray) -> Piloted:
         (cells, loss), controls = self._parts(model.schedule), fit_controls(model, images)
-        pilot = run_pilot(model, images, condition, controls, cells, loss, key=key)
-        middles = cells.low + cells.width / 2
-        mean, sd = (np.interp(middles, pilot.gamma, values) for values in (pilot.mean, pilot.sd))
-        allocation, variance = neyman(cells, mean, sd)
-        variance += pilot.reconstruction_variance
-
-        def of_estimate(strata: int) -> float:
-            return variance / strata + variance_of_curves(allocation, pilot.gamma, pilot.curves, strata)
-
-        strata = self.draws // 2
-        if precision:
-            wanted = 2 * len(images) * (precision / quantile_of(len(images))) ** 2  # two replicates of each image
-            strata = _fewest(lambda strata: _MARGIN * of_estimate(strata) <= wanted)
-        explained = Explained(controls, *(jnp.asarray(a, float) for a in (pilot.gamma, pilot.coefficients)))
-        expected = np.asarray(of_estimate(strata))
-        return BoundPlan(loss, allocation, explained, np.asarray(strata), expected, pilot.evaluations)
+        return Piloted(cells, loss, controls, run_pilot(model, images, condition, controls, cells, loss, key=key))
 
     def rounds(self, plan: BoundPlan) -> int:
         return int(plan.draws)
@@ -209,20 +176,6 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         terms = {name: total / plan.draws for name, total in sums.items()}
         n = len(images)
         return Estimates(terms, np.full(n, int(plan.draws)), np.zeros(n, bool))
-
-
-def _fewest(enough: Callable[[int], bool]) -> int:
-    """Returns the smallest number that is enough, by bisection. Raises RecipeError if it exceeds the maximum."""
-    high = 1
-    while not enough(high):
-        high *= 2
-        if high > _MOST:
-            raise RecipeError(f"that precision would take more than {2 * _MOST:,} evaluations an image. Ask for less.")
-    low = high // 2  # not enough
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
 
 
 @eqx.filter_jit
