@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vdmkit.errors import RecipeError
 from vdmkit.likelihood._allocation import Allocation, Cells, allocate, neyman, variance_of_curves, variance_of_draw
-from vdmkit.likelihood._controls import COUNT, Controls
+from vdmkit.likelihood._controls import Controls
 from vdmkit.likelihood._interval import quantile_of
 from vdmkit.likelihood._loss import AbstractLoss
 from vdmkit.likelihood._pilot import Pilot
@@ -38,7 +38,7 @@ class Explained(eqx.Module):
 
     controls: Controls
     gamma: Float[Array, " g"]
-    coefficients: Float[Array, "g 3"]
+    coefficients: Float[Array, "g c"]
 
     def __call__(
         self,
@@ -46,12 +46,13 @@ class Explained(eqx.Module):
         x: Image,
         gamma: Scalar,
         eps: Image,
+        output: Array | None,
         *,
         key: PRNGKeyArray,
     ) -> Scalar:
         """Returns the explained part at one draw, with mean zero over eps and `key`."""
         coefficients = jax.vmap(lambda column: jnp.interp(gamma, self.gamma, column), in_axes=1)(self.coefficients)
-        return coefficients @ self.controls(model, x, gamma, eps, key=key)
+        return coefficients @ self.controls(model, x, gamma, eps, output, key=key)
 
 
 class BoundPlan(eqx.Module):
@@ -66,6 +67,12 @@ class BoundPlan(eqx.Module):
     draws: Int[np.ndarray, ""]
     variance: Float[np.ndarray, ""]
     evaluations: int = eqx.field(static=True)
+
+    @property
+    def context(self) -> Controls | None:
+        """Returns the control variates if they have a context, which costs an evaluation in each replicate."""
+        explained = self.explained
+        return explained.controls if explained is not None and explained.controls.context is not None else None
 
 
 class Piloted(eqx.Module):
@@ -90,7 +97,7 @@ def sd_of_difference(first: Piloted, second: Piloted) -> Float[np.ndarray, " g"]
     """Returns the standard deviation of R - (rate' / rate) R' at the first pilot's gammas, of pilots with one key."""
     mine, others = (curves[0] - curves[1] for curves in (first.pilot.curves, second.pilot.curves))
     left = mine - (second.rates / first.rates)[:, None] * others
-    return np.sqrt((left**2).sum(1) / 2 / (left.shape[1] - COUNT))
+    return np.sqrt((left**2).sum(1) / 2 / (left.shape[1] - first.pilot.coefficients.shape[1]))
 
 
 def even_plans(parts: Sequence[tuple[Cells, AbstractLoss]], strata: int) -> list[BoundPlan]:

@@ -15,7 +15,8 @@ from vdmkit.errors import RecipeError
 from vdmkit.kernel import AbstractKernel
 from vdmkit.likelihood._allocation import Cells, cells_between, cells_of_steps
 from vdmkit.likelihood._bound_plan import BoundPlan, Piloted, even_plans, fitted_plans, sd_of_difference
-from vdmkit.likelihood._controls import fit_controls
+from vdmkit.likelihood._context import context_of
+from vdmkit.likelihood._controls import fit_controls, outputs_of
 from vdmkit.likelihood._estimator import NOTHING, AbstractEstimator, Estimates
 from vdmkit.likelihood._loss import AbstractLoss, ContinuousLoss, StepLoss
 from vdmkit.likelihood._pilot import MOST_EVALUATIONS, run_pilot
@@ -36,6 +37,8 @@ from vdmkit.objective import prior_loss, reconstruction_loss
 from vdmkit.randomness import fold_purpose
 from vdmkit.registry import Choice, built, register
 from vdmkit.typing import Scalar
+
+_LEAST_OF_PAIR = 4  # draws: an output of the network and a draw, in each replicate
 
 
 @register("estimator", "bound")
@@ -108,12 +111,14 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
     ) -> tuple[BoundPlan, BoundPlan]:
         for model in models:
             self._check_rounding(model)
-        if self._is_cheaper_than_pilot(images, precision):
+        if self._is_cheaper_than_pilot(images, precision) or self.draws < _LEAST_OF_PAIR:
             one, other = even_plans([self._parts(model.schedule) for model in models], self.draws // 2)
             return one, other
-        first, second = (self._piloted(m, images, c, key) for m, c in zip(models, conditions, strict=True))
-        sd = sd_of_difference(first, second)
-        one, other = fitted_plans((first, second), sd, self.draws // 2, precision, len(images))
+        first, second = (
+            self._piloted(m, images, c, key, with_context=True) for m, c in zip(models, conditions, strict=True)
+        )
+        sd, strata = sd_of_difference(first, second), self.draws // 2 - 1  # the context is an evaluation
+        one, other = fitted_plans((first, second), sd, strata, precision, len(images))
         return one, other
 
     def _check_rounding(self, model: DiffusionModel) -> None:
@@ -146,8 +151,17 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         found = self._piloted(model, images, condition, key)
         return fitted_plans((found,), found.pilot.sd, self.draws // 2, precision, len(images))[0]
 
-    def _piloted(self, model: DiffusionModel, images: Pixels, condition: Conditions, key: PRNGKeyArray) -> Piloted:
-        (cells, loss), controls = self._parts(model.schedule), fit_controls(model, images)
+    def _piloted(
+        self,
+        model: DiffusionModel,
+        images: Pixels,
+        condition: Conditions,
+        key: PRNGKeyArray,
+        *,
+        with_context: bool = False,
+    ) -> Piloted:
+        cells, loss = self._parts(model.schedule)
+        controls = fit_controls(model, images, context_of(cells, loss) if with_context else None)
         return Piloted(cells, loss, controls, run_pilot(model, images, condition, controls, cells, loss, key=key))
 
     def rounds(self, plan: BoundPlan) -> int:
@@ -168,14 +182,37 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         condition: Conditions = NOTHING,
         on_round: Callable[[], object] = lambda: None,
     ) -> Estimates:
+        output = _outputs(model, plan, images, index, condition, replicate, key)
         sums = {"prior": 0.0, "reconstruction": 0.0, "diffusion": 0.0}
         numbers = (np.asarray([replicate, k], np.int32) for k in range(int(plan.draws)))
-        for of_draw in in_flight(_one_draw(model, plan, images, index, condition, number, key) for number in numbers):
+        for of_draw in in_flight(
+            _one_draw(model, plan, images, index, condition, output, number, key) for number in numbers
+        ):
             sums = {name: total + np.asarray(of_draw[name], np.float64) for name, total in sums.items()}
             on_round()
         terms = {name: total / plan.draws for name, total in sums.items()}
         n = len(images)
-        return Estimates(terms, np.full(n, int(plan.draws)), np.zeros(n, bool))
+        return Estimates(terms, np.full(n, int(plan.draws) + (output is not None)), np.zeros(n, bool))
+
+
+def _of_replicate(key: PRNGKeyArray, index: Array, replicate: Array | int) -> PRNGKeyArray:
+    return jax.random.fold_in(jax.random.fold_in(fold_purpose(key, "bound"), index), replicate)
+
+
+def _outputs(
+    model: DiffusionModel,
+    plan: BoundPlan,
+    images: Array,
+    index: Array,
+    condition: Conditions,
+    replicate: int,
+    key: PRNGKeyArray,
+) -> Array | None:
+    """Returns the outputs of the network that all draws of a replicate share, or None without a context."""
+    if plan.context is None:
+        return None
+    keys = jax.vmap(lambda i: fold_purpose(_of_replicate(key, i, replicate), "context"))(index)
+    return outputs_of(model, plan.context, images, condition, keys)
 
 
 @eqx.filter_jit
@@ -185,14 +222,14 @@ def _one_draw(
     images: Array,
     index: Array,
     condition: Conditions,
+    outputs: Array | None,
     draw: Int[Array | np.ndarray, "2"],
     key: PRNGKeyArray,
 ) -> dict[str, Array]:
     replicate, k = draw
 
-    def one(image: Array, index: Array, condition: Condition) -> dict[str, Array]:
-        told = model.given(condition)
-        of_replicate = jax.random.fold_in(jax.random.fold_in(fold_purpose(key, "bound"), index), replicate)
+    def one(image: Array, index: Array, condition: Condition, output: Array | None) -> dict[str, Array]:
+        told, of_replicate = model.given(condition), _of_replicate(key, index, replicate)
         u = jax.random.uniform(fold_purpose(of_replicate, "time"), dtype=float)
         key_0, key_eps, *keys = jax.random.split(jax.random.fold_in(of_replicate, k), 4)
         x = model.observation.encode(image)
@@ -200,10 +237,10 @@ def _one_draw(
         return {
             "prior": prior_loss(told, x),
             "reconstruction": reconstruction_loss(told, image, eps_0),
-            "diffusion": _diffusion(told, plan, x, (u + k) / plan.draws, eps, *keys),
+            "diffusion": _diffusion(told, plan, x, (u + k) / plan.draws, eps, output, *keys),
         }
 
-    return jax.vmap(one)(images, index, condition)
+    return jax.vmap(one)(images, index, condition, outputs)
 
 
 def _diffusion(
@@ -212,11 +249,12 @@ def _diffusion(
     x: Array,
     u: Array,
     eps: Array,
+    output: Array | None,
     key_controls: PRNGKeyArray,
     key_loss: PRNGKeyArray,
 ) -> Scalar:
     gamma, weight, mean = plan.allocation(u)
     loss = plan.loss(model, x, gamma, eps, key=key_loss)
     if plan.explained is not None:
-        loss = loss - plan.explained(model, x, gamma, eps, key=key_controls)
+        loss = loss - plan.explained(model, x, gamma, eps, output, key=key_controls)
     return plan.allocation.total + weight * (loss - mean)
