@@ -38,7 +38,7 @@ class Explained(eqx.Module):
 
     controls: Controls
     gamma: Float[Array, " g"]
-    coefficients: Float[Array, "g c"]
+    coefficients: Float[Array, "g controls"]
 
     def __call__(
         self,

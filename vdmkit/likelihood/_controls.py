@@ -36,7 +36,7 @@ _VARIANCE_FLOOR = 1e-4
 
 
 class Controls(eqx.Module):
-    """The control variates of a set of images: mean, principal axes and variances, histograms; and perhaps a context."""
+    """The control variates of a set of images: mean, principal axes and variances, histograms, perhaps a context."""
 
     mean: Float[Array, " d"]
     axes: Float[Array, "d d"] | None
@@ -57,7 +57,7 @@ class Controls(eqx.Module):
         output: Array | None,
         *,
         key: PRNGKeyArray,
-    ) -> Float[Array, " c"]:
+    ) -> Float[Array, " controls"]:
         """Returns C_1, C_2, ... at one draw, each with mean zero over eps and `key`."""
         first, second = (eps**2).sum() - eps.size, self._gaussian(model, x, gamma, eps)
         values = jnp.stack([first, second, self._of_pixels(model, x, gamma, eps, key)])

@@ -36,7 +36,7 @@ class Pilot(eqx.Module):
 
     gamma: Float[np.ndarray, " g"]
     mean: Float[np.ndarray, " g"]
-    coefficients: Float[np.ndarray, "g c"]
+    coefficients: Float[np.ndarray, "g controls"]
     sd: Float[np.ndarray, " g"]
     curves: Float[np.ndarray, "2 g n"]
     reconstruction_variance: float
@@ -140,8 +140,8 @@ def _nodes(cells: Cells) -> Float[np.ndarray, " g"]:
 
 
 def _fit(
-    loss: Float[np.ndarray, " n"], controls: Float[np.ndarray, "n c"], reconstruction: Float[np.ndarray, " n"]
-) -> tuple[Float[np.ndarray, " c"], float, float]:
+    loss: Float[np.ndarray, " n"], controls: Float[np.ndarray, "n controls"], reconstruction: Float[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, " controls"], float, float]:
     """Returns coefficients, remaining sd and the reconstruction's variance, from differences of two draws per image."""
     scale, size = (np.sqrt((values**2).mean(0)) for values in (controls, loss))
     # A control variate that is nearly always 0 would get a huge coefficient from its rare small draws
