@@ -105,6 +105,7 @@ class _Tables(AbstractNetwork):
         return jnp.tensordot(z, self.weights, 3)
 
 
+@pytest.mark.costly
 def test_the_frozen_loss_has_mean_zero():
     """A difference would have the bias of a control variate whose mean is not known."""
     model = DiffusionModel(
