@@ -125,7 +125,7 @@ def leave_likelihood(folder: Path, report: LikelihoodReport, nats: np.ndarray) -
         "term_diffusion": 3 * nats / 4,
     }
     overrides = {"overrides": ["likelihood.estimator.draws=8"]}
-    leave_result(folder / "likelihood", "noise-test_bound_0a1b", report.as_json(), of_images | overrides)
+    leave_result(folder / "likelihood", f"noise-test_bound_{report.weights}", report.as_json(), of_images | overrides)
 
 
 def study() -> Study:

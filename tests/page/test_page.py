@@ -18,7 +18,8 @@ from vdmkit.page._blocks import Table, Words
 from vdmkit.page._coding import coding
 from vdmkit.page._headline import reasons_not_to_trust
 from vdmkit.page._made import commands
-from vdmkit.page._several import compare_alike, difference, several
+from vdmkit.page._pairs import compare_alike, difference
+from vdmkit.page._several import several
 
 _VOID = {"meta", "link", "img", "br", "wbr"}
 
@@ -143,10 +144,23 @@ def test_runs_are_compared_image_by_image(whole, bare, likelihood, nats, leave, 
     tables = {one.caption: one for part in several([shown_of(whole), shown_of(bare)]) for one in part.blocks
               if isinstance(one, Table)}  # fmt: skip
     (row,) = next(table for caption, table in tables.items() if caption.startswith("Differences")).rows
-    assert row[:3] == ["full - bare", "-0.5000", "± 0.0000: the first is better"]
+    assert row[:3] == ["full, ema - bare, ema", "-0.5000", "± 0.0000: the first is better"]
     assert list(tables["Keys in which the resolved recipes differ"].rows) == [("seed", "1", "2")]
     same = Result("", likelihood.as_json(), {"term_a": nats, "index": np.arange(6)})
     assert difference(same, same, 64).value == difference(same, same, 64).half_width == 0
+
+
+def test_averaged_and_raw_parameters_are_shown_against_each_other(full, likelihood, nats, leave, shown_of):
+    """The difference would be lost beside curves a hundred times as high, or measured parameters be asked for again."""
+    command = f"vdmkit compare {full} {full} --second-set likelihood.weights=raw"
+    assert command in Read(page([shown_of(full)]).html).text
+    logged = {"step": 3, "test/ema_minus_raw": -0.0125, "test/ema_minus_raw_half_width": 0.0025}
+    (full / "metrics.jsonl").write_text(json.dumps(logged) + "\n")
+    leave(full, replace(likelihood, weights="raw"), nats + 0.25 * np.log(2) * 64)  # 0.25 bits/dim more
+    text = Read(page([shown_of(full)]).html).text
+    assert "below 0 the average is better; -0.0125 ± 0.0025 at step 3" in text
+    assert "Averaged minus raw parameters at step 12: -0.2500 ± 0.0000 bits/dim on these 6 images" in text
+    assert command not in text
 
 
 @pytest.mark.parametrize("change", [{"estimator": "ODE"}, {"sha256": "00"}, {"trusted": False}, {"distinct_images": 5}])

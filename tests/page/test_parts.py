@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parts of the page: published figures, changed keys, nearest images, and what a model shows."""
 
+import re
+import tomllib
 from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+import vdmkit
 from vdmkit.data import identified
 from vdmkit.errors import DataError
 from vdmkit.noise import ends_of
@@ -14,6 +19,8 @@ from vdmkit.page import look
 from vdmkit.page._terms import published
 from vdmkit.quality import nearest
 from vdmkit.recipe import changed_keys, flat, load_recipe, overrides_between
+
+FLOW = "probability-flow ODE, Tsit5, rtol 1e-05, atol 1e-05, hutchinson divergence, {}: a bound on -log P"
 
 
 @pytest.mark.parametrize(
@@ -23,12 +30,26 @@ from vdmkit.recipe import changed_keys, flat, load_recipe, overrides_between
         ("CIFAR-10", "variational bound, T = 100 steps, kernel gaussian, grid uniform", {2.90}),
         ("CIFAR-10", "variational bound, T = 100 steps, kernel gaussian, grid gamma", set()),
         (None, "variational bound, continuous time", set()),
+        ("CIFAR-10", "variational bound, T = 3999 steps, kernel learned_range, grid uniform", {3.17, 2.94}),
+        ("CIFAR-10", FLOW.format("uniform dequantisation"), {3.13, 2.99}),
+        ("CIFAR-10", FLOW.format("truncated normal dequantisation"), {2.56, 2.42}),
+        ("CIFAR-10", FLOW.format("uniform dequantisation with 20 importance samples"), set()),
     ],
 )
 def test_only_comparable_figures_are_shown(likelihood, data, estimator, bpds):
     """A run would stand beside figures of other data, such as the other ImageNet, or of another estimator."""
     report = replace(likelihood, published=data, dataset="cifar10/test", estimator=estimator)
     assert {row["bpd"] for row in published(report.as_json())} == bpds
+
+
+def test_the_figures_of_the_documentation_are_shown():
+    """A figure of the literature's page would be missing beside runs, because there are two tables of them."""
+    rows = tomllib.loads((files("vdmkit.page") / "published.toml").read_text())["figures"]
+    page = (Path(vdmkit.__file__).parents[1] / "docs/literature.md").read_text()
+    cells = re.findall(r"^\|.*\| ([^|]* bits/dim[^|]*) \|[^|]*\|$", page, re.MULTILINE)
+    told = {float(value) for cell in cells for value in re.findall(r"(?<!FID )\b\d\.\d\d\b", cell)}
+    assert len(told) > 10
+    assert told <= {row["bpd"] for row in rows}
 
 
 def test_changed_keys(digits_toml):

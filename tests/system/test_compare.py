@@ -38,3 +38,10 @@ def test_other_estimators_are_refused(copied):
     result = copied("compare", "run", "run", "--second-set", "likelihood.estimator.steps=3")
     assert result.code == 2
     assert "Give --estimator, and --steps of a bound, for both." in result.err
+
+
+def test_other_draws_are_refused(copied):
+    """Two estimates without common noise would be compared as if they had it."""
+    result = copied("compare", "run", "run", "--second-set", "likelihood.estimator.draws=32")
+    assert result.code == 2
+    assert "other settings, with which the estimates share no noise" in result.err

@@ -14,7 +14,7 @@ import pytest
 import vdmkit
 from vdmkit.denoiser import Eps
 from vdmkit.distribution import LevelMixture
-from vdmkit.likelihood import VariationalBound
+from vdmkit.likelihood import VariationalBound, plan_pair
 from vdmkit.networks import AbstractNetwork
 from vdmkit.noise import LearnedLinear
 from vdmkit.objective import Objective
@@ -73,40 +73,51 @@ def _trained(distribution: LevelMixture, seed: int) -> TrainState:
 
 @pytest.fixture(scope="module")
 def measured(distribution):
-    """`measured(model, draws, seed)`: the likelihoods of the same 200 test images."""
+    """`measured(model, draws, seed)`: the likelihoods of the same 200 test images; perhaps with a plan."""
     images = distribution.sample(200, 99)
 
-    def measured(model, draws: int, seed: int):
+    def measured(model, draws: int, seed: int, plan=None):
         estimator, key = VariationalBound(draws=draws), jax.random.key(seed, impl="rbg")
-        return vdmkit.log_likelihood(model, images, key=key, estimator=estimator, batch_size=200)
+        return vdmkit.log_likelihood(model, images, key=key, estimator=estimator, batch_size=200, plan=plan)
 
     return measured
 
 
-@PAIRS
-@pytest.mark.parametrize("draws", [2, 4])
-def test_intervals_of_a_difference_hold_a_longer_measurement(pairs, measured, pair, draws):
-    """Users would see differences where there are none: the interval of common noise would be too narrow."""
-    first, second = pairs[pair]
-    longer = vdmkit.compare(*(measured(model, 10 * draws, 1000) for model in (first, second))).value
-    found = [vdmkit.compare(*(measured(model, draws, seed) for model in (first, second))) for seed in range(100)]
-    assert sum(abs(one.value - longer) <= one.half_width_monte_carlo for one in found) >= 90
+@pytest.fixture(scope="module")
+def paired(distribution, measured):
+    """`paired(first, second, draws, seed)`: their likelihoods as `vdmkit compare` measures them."""
+    images = distribution.sample(200, 99)
+
+    def paired(first, second, draws: int, seed: int):
+        how = {"key": jax.random.key(seed, impl="rbg"), "estimator": VariationalBound(draws=draws)}
+        one, other = plan_pair(first, second, images, **how)
+        return measured(first, draws, seed, one), measured(second, draws, seed, other)
+
+    return paired
 
 
 @PAIRS
 @pytest.mark.parametrize("draws", [4, 16])  # without a pilot and with one
-def test_common_noise_narrows_the_interval(pairs, measured, pair, draws):
+def test_intervals_of_a_difference_hold_a_longer_measurement(pairs, measured, paired, pair, draws):
+    """Users would see differences where there are none: the interval of common noise would be too narrow."""
+    first, second = pairs[pair]
+    longer = vdmkit.compare(*(measured(model, 10 * draws, 1000) for model in (first, second))).value
+    found = [vdmkit.compare(*paired(first, second, draws, seed)) for seed in range(100)]
+    assert sum(abs(one.value - longer) <= one.half_width_monte_carlo for one in found) >= 90
+
+
+@PAIRS
+@pytest.mark.parametrize("draws", [4, 16])
+def test_common_noise_narrows_the_interval(pairs, measured, paired, pair, draws):
     """The draws of two runs would be independent, and nine times as many be needed for the same answer."""
     first, second = pairs[pair]
-    paired, unpaired = (
-        vdmkit.compare(measured(first, draws, 0), measured(second, draws, seed)).half_width_monte_carlo
-        for seed in (0, 1)
-    )
-    assert 0 < paired < unpaired / 3
+    together = vdmkit.compare(*paired(first, second, draws, 0)).half_width_monte_carlo
+    alone = vdmkit.compare(measured(first, draws, 0), measured(second, draws, 1)).half_width_monte_carlo
+    assert 0 < together < alone / 3
 
 
-def test_a_model_equals_itself(pairs, measured):
+def test_a_model_equals_itself(pairs, paired):
     """Noise would be taken for a difference of two models."""
     model = pairs["seeds"][0]
-    found = vdmkit.compare(measured(model, 16, 0), measured(model, 16, 0))
+    found = vdmkit.compare(*paired(model, model, 16, 0))
     assert (found.value, found.half_width) == (0.0, 0.0)

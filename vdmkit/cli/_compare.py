@@ -3,13 +3,17 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vdmkit.cli._component import Grid, Kernel, of_estimator
 from vdmkit.cli._measured import Estimator, SolverSteps, Steps, run_to_measure, shorthands
 from vdmkit.cli._options import AsJson, Overrides, PluginFiles, Trust
+
+if TYPE_CHECKING:
+    from vdmkit.data import Images
+    from vdmkit.run import Run
 
 _OF_SECOND = "Override a key for the second run alone, such as likelihood.weights=raw. May be repeated."
 
@@ -37,16 +41,37 @@ def compare(
     # The seed of the draws: with the same, both estimates share their noise.
     shared = [*overrides, *(of_second or []), f"seed={one.recipe.seed}"]
     other = run_to_measure(second, named, shared, plugins, None, *of_steps, trust=trust)
-    from vdmkit.assembly import build_estimator
-    from vdmkit.likelihood import Comparison, check_same_estimator
+    from vdmkit.likelihood import Comparison
     from vdmkit.likelihood import compare as paired
     from vdmkit.run import load_test, measure_likelihood
 
     both = [(run, load_test(run)) for run in (one, other)]
-    # Before either is measured, which may take long.
-    check_same_estimator(*(build_estimator(run.recipe, test.levels).describe(test.levels) for run, test in both))
     (first_estimate, first_report), (second_estimate, second_report) = (
-        measure_likelihood(run, test) for run, test in both
+        measure_likelihood(run, test, plan=plan) for (run, test), plan in zip(both, _plans(*both), strict=True)
     )
     found = Comparison(first_report, second_report, paired(first_estimate, second_estimate))
     typer.echo(json.dumps(found.as_json(), indent=2) if as_json else str(found))
+
+
+def _plans(first: "tuple[Run, Images]", second: "tuple[Run, Images]") -> tuple[Any, Any]:
+    """Returns what `plan_pair` prepares. Raises an error if the two do not compare, before either is measured."""
+    from vdmkit.assembly import build_estimator, told_labels
+    from vdmkit.likelihood import check_same_measurement, plan_pair, sample_of
+
+    both = first, second
+    one, other = ((build_estimator(run.recipe, test.levels), test) for run, test in both)
+    check_same_measurement(one, other)
+    labels = [told_labels(run.recipe, test) for run, test in both]
+    told = [None if of_run is None else {"label": of_run} for of_run in labels]
+    models = [run.weighted(run.recipe.likelihood.weights) for run, _ in both]
+    (run, test), settings = first, first[0].recipe.likelihood
+    return plan_pair(
+        models[0],
+        models[1],
+        test.pixels,
+        key=run.key,
+        estimator=one[0],
+        conditions=(told[0], told[1]),
+        precision=settings.precision,
+        index=sample_of(len(test.pixels), settings.images or len(test.pixels)),
+    )

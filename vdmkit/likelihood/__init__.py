@@ -4,7 +4,7 @@
 from vdmkit.likelihood._audit import gather
 from vdmkit.likelihood._checks import audit_as_json
 from vdmkit.likelihood._compare import against_raw, compare
-from vdmkit.likelihood._comparison import Comparison, check_same_estimator, times_to_decide
+from vdmkit.likelihood._comparison import Comparison, check_same_measurement, times_to_decide
 from vdmkit.likelihood._condition import as_arguments, rows_of
 from vdmkit.likelihood._doubt import depth_beyond_doubt
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
@@ -24,6 +24,7 @@ from vdmkit.likelihood._judge import Subject, report_on
 from vdmkit.likelihood._log_likelihood import LogLikelihood, log_likelihood, solver_error
 from vdmkit.likelihood._names import name_of_result
 from vdmkit.likelihood._ode import ProbabilityFlow
+from vdmkit.likelihood._pair import plan_pair
 from vdmkit.likelihood._pass import Parts, as_arrays, as_first_plan, calls_of, pass_over, sample_of
 from vdmkit.likelihood._quadrature import exact_terms, has_known_ends, terms_of_images
 from vdmkit.likelihood._referee import FEW_STEPS, Check, Evidence, Measured, referee
@@ -59,7 +60,7 @@ __all__ = [
     "check_count",
     "check_distinct",
     "check_index",
-    "check_same_estimator",
+    "check_same_measurement",
     "compare",
     "count_of_images",
     "depth_beyond_doubt",
@@ -77,6 +78,7 @@ __all__ = [
     "on_trained_images",
     "pass_over",
     "passes_for",
+    "plan_pair",
     "referee",
     "remark_on_few",
     "report_on",

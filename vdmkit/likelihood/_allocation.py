@@ -64,21 +64,29 @@ def cells_of_steps(gammas: Float[np.ndarray, " steps_plus_1"]) -> Cells:
     return Cells(gammas[1:], np.zeros(len(gammas) - 1), np.expm1(np.diff(gammas)) / 2)
 
 
-def neyman(cells: Cells, mean: Float[np.ndarray, " c"], sd: Float[np.ndarray, " c"]) -> tuple[Allocation, float]:
-    """Returns the allocation for means and standard deviations of the loss in each cell, and a draw's variance, nats^2.
-
-    The variance is for these means; images with other means add to the variance of few draws: see
-    `variance_of_curves`.
-    """
+def neyman(cells: Cells, sd: Float[np.ndarray, " c"]) -> Float[np.ndarray, " c"]:
+    """Returns the ends p_1, p_1 + p_2, ..., 1 of the cells' intervals of u, for the loss's standard deviations."""
     share, even = cells.rate * sd, (cells.rate / cells.rate.sum() + 1 / len(cells.rate)) / 2
     share = share / share.sum() if share.sum() > 0 else even
     ends = _rounded(np.cumsum((1 - _EVEN_SHARE) * share + _EVEN_SHARE * even))
     ends[-1] = 1.0
-    probability = np.diff(ends.astype(np.float64), prepend=0)  # the rounded ones are those that are drawn from
-    weight = cells.rate / probability
-    low, width, counts_for, m, ends = (_padded(a) for a in (cells.low, cells.width, weight, mean, ends))
+    return ends
+
+
+def allocate(cells: Cells, mean: Float[np.ndarray, " c"], ends: Float[np.ndarray, " c"]) -> Allocation:
+    """Returns the allocation with these means and these ends of intervals of u."""
+    weight = cells.rate / _probability(ends)
+    low, width, counts_for, m, padded = (_padded(a) for a in (cells.low, cells.width, weight, mean, ends))
     total = jax.device_put(_rounded((cells.rate * mean).sum()))
-    return Allocation(low, width, counts_for, m, ends, total), float((probability * weight**2 * sd**2).sum())
+    return Allocation(low, width, counts_for, m, padded, total)
+
+
+def variance_of_draw(cells: Cells, sd: Float[np.ndarray, " c"], ends: Float[np.ndarray, " c"]) -> float:
+    """Returns the variance of a draw, nats^2, if each image has the means of the allocation.
+
+    Images with other means add to the variance of few draws: see `variance_of_curves`.
+    """
+    return float(((cells.rate * sd) ** 2 / _probability(ends)).sum())
 
 
 def variance_of_curves(
@@ -101,6 +109,11 @@ def variance_of_curves(
     means = terms.reshape(2, strata, _SHIFTS, -1).mean(1)
     first, second = means - means.mean(1, keepdims=True)
     return max(float((first * second).mean()), 0.0)
+
+
+def _probability(ends: Float[np.ndarray, " c"]) -> Float[np.ndarray, " c"]:
+    """Returns p_c of rounded ends, which are those that are drawn from."""
+    return np.diff(ends.astype(np.float64), prepend=0)
 
 
 def _padded(values: Float[np.ndarray, " c"]) -> Float[Array, " padded"]:

@@ -9,7 +9,8 @@ For any coefficients b, L - sum_j b_j C_j has the mean of L, and less variance f
     independent pixels with the images'   |eps - eps_hat(z)|^2                      minus the mean of a few draws
       histograms (levels only)                                                      that need no network
 
-Given the image, each depends on eps alone, so it may be fitted to the images that are measured.
+Given the image, each depends on eps alone, so it may be fitted to the images that are measured. For the difference of
+two models there is a fourth one, of the model itself: see `_context`.
 """
 
 import equinox as eqx
@@ -17,15 +18,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy
-from jaxtyping import Array, Float, PRNGKeyArray, Real
+from jaxtyping import Array, Float, Key, PRNGKeyArray, Real
 
 from vdmkit.data import Pixels
 from vdmkit.denoiser import Categorical
+from vdmkit.likelihood._context import Context
 from vdmkit.model import DiffusionModel
+from vdmkit.networks import Condition, Conditions
 from vdmkit.noise import AbstractPath, diffuse
+from vdmkit.randomness import fold_purpose
 from vdmkit.typing import Image, Scalar
 
-COUNT = 3
 _FREE_DRAWS = 16
 _FITTED_IMAGES = 2000
 _LARGEST_COVARIANCE = 4096  # dimensions; beyond, pixels are treated as uncorrelated
@@ -33,12 +36,17 @@ _VARIANCE_FLOOR = 1e-4
 
 
 class Controls(eqx.Module):
-    """The three control variates of a set of images: mean, principal axes and variances, and histograms."""
+    """The control variates of a set of images: mean, principal axes and variances, histograms, perhaps a context."""
 
     mean: Float[Array, " d"]
     axes: Float[Array, "d d"] | None
     variances: Float[Array, " d"]
     independent: Categorical | None
+    context: Context | None = None
+
+    def output(self, model: DiffusionModel, x: Image, *, key: PRNGKeyArray) -> Array | None:
+        """Returns the output of the network that all draws of an image share, or None without a context."""
+        return None if self.context is None else self.context.output(model, x, key=key)
 
     def __call__(
         self,
@@ -46,12 +54,17 @@ class Controls(eqx.Module):
         x: Image,
         gamma: Scalar,
         eps: Image,
+        output: Array | None,
         *,
         key: PRNGKeyArray,
-    ) -> Float[Array, " 3"]:
-        """Returns C_1, C_2, C_3 at one draw, each with mean zero over eps and `key`."""
+    ) -> Float[Array, " controls"]:
+        """Returns C_1, C_2, ... at one draw, each with mean zero over eps and `key`."""
         first, second = (eps**2).sum() - eps.size, self._gaussian(model, x, gamma, eps)
-        return jnp.stack([first, second, self._of_pixels(model, x, gamma, eps, key)])
+        values = jnp.stack([first, second, self._of_pixels(model, x, gamma, eps, key)])
+        if self.context is None or output is None:
+            return values
+        own = self.context.control(model, output, x, gamma, eps, key=fold_purpose(key, "context"))
+        return jnp.append(values, own)
 
     def _gaussian(self, model: DiffusionModel, x: Array, gamma: Array, eps: Array) -> Scalar:
         alpha, sigma = model.path.alpha(gamma), model.path.sigma(gamma)
@@ -73,6 +86,24 @@ class Controls(eqx.Module):
         return loss(eps) - jax.lax.map(loss, free).mean()
 
 
+def outputs_of(
+    model: DiffusionModel, controls: Controls, images: Array, condition: Conditions, keys: Key[Array, " b"]
+) -> Array | None:
+    """Returns the output of each image that its draws share, or None without a context."""
+    return None if controls.context is None else _outputs(model, controls, images, condition, keys)
+
+
+@eqx.filter_jit
+def _outputs(
+    model: DiffusionModel, controls: Controls, images: Array, condition: Conditions, keys: Key[Array, " b"]
+) -> Array | None:
+    def one(image: Array, condition: Condition, key: PRNGKeyArray) -> Array | None:
+        told = model.given(condition)
+        return controls.output(told, told.observation.encode(image), key=key)
+
+    return jax.vmap(one)(images, condition, keys)
+
+
 def _eps_hat(independent: Categorical, z: Image, gamma: Scalar, path: AbstractPath) -> Image:
     """Estimates row by row: the logits of whole images would be most of the memory of a pass."""
 
@@ -84,14 +115,14 @@ def _eps_hat(independent: Categorical, z: Image, gamma: Scalar, path: AbstractPa
     return jax.lax.map(of_row, (independent.level_counts, z))
 
 
-def fit_controls(model: DiffusionModel, pixels: Pixels) -> Controls:
+def fit_controls(model: DiffusionModel, pixels: Pixels, context: Context | None = None) -> Controls:
     """Fits the control variates to these images, at most 2,000 of them."""
     images = pixels[:: -(-len(pixels) // _FITTED_IMAGES)]
     mean, variances, axes = _moments(model, images)
     variances = np.maximum(variances, _VARIANCE_FLOOR * max(variances.max(), _VARIANCE_FLOOR))
     axes = None if axes is None else jnp.asarray(axes, float)
     independent = _independent(images, model.observation.levels)
-    return Controls(jnp.asarray(mean, float), axes, jnp.asarray(variances, float), independent)
+    return Controls(jnp.asarray(mean, float), axes, jnp.asarray(variances, float), independent, context)
 
 
 def _moments(

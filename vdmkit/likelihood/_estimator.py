@@ -76,6 +76,25 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
             RecipeError: the estimator cannot plan for a precision.
         """
 
+    def plan_pair(
+        self,
+        models: tuple[DiffusionModel, DiffusionModel],
+        images: Pixels,
+        *,
+        precision: float,
+        key: PRNGKeyArray,
+        conditions: tuple[Conditions, Conditions] = (NOTHING, NOTHING),
+    ) -> tuple[Plan, Plan]:
+        """Prepares estimates of two models on the same images, whose difference is wanted; arguments as of `plan`.
+
+        Each estimate must remain one of its own model. By default each model has the plan that it has alone.
+        """
+        first, second = (
+            self.plan(model, images, precision=precision, key=key, **({"condition": told} if told else {}))
+            for model, told in zip(models, conditions, strict=True)
+        )
+        return first, second
+
     @abc.abstractmethod
     def rounds(self, plan: Plan) -> int:
         """Returns how often a call will call `on_round`, for a progress bar."""

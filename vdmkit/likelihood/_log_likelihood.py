@@ -153,6 +153,7 @@ def log_likelihood(
     precision: float = 0.0,
     batch_size: int = 64,
     index: Int[np.ndarray, " m"] | None = None,
+    plan: Any = None,
     seconds: float = math.inf,
     kept: Callable[[int], Parts] | None = None,
     progress: Progress = None,
@@ -173,6 +174,7 @@ def log_likelihood(
             number of draws.
         batch_size: Number of images in a batch.
         index: Indices of the images to measure; by default all.
+        plan: One of the two of `plan_pair`, for a difference; by default the estimator plans for this model alone.
         seconds: Time limit; the result is then of the images measured so far, a random sample.
         kept: Store of the batches of pass 0, 1, ..., which are not measured again.
         progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress.Meter`.
@@ -198,7 +200,8 @@ def log_likelihood(
     key, wanted = fold_purpose(key, "likelihood"), precision * model.dimensions * math.log(2)
     first_key = jax.random.fold_in(key, 0)
     given = as_arguments(estimator, rows_of(told, index))
-    plan = estimator.plan(model, chosen, precision=wanted, key=fold_purpose(first_key, "plan"), **given)
+    if plan is None:
+        plan = estimator.plan(model, chosen, precision=wanted, key=fold_purpose(first_key, "plan"), **given)
     plan = as_first_plan(plan)
     # In random order, so that an interrupted pass is a random sample even of a sorted test set.
     order = index[np.random.default_rng(0).permutation(len(index))]

@@ -13,17 +13,11 @@ from vdmkit.data import Pixels
 from vdmkit.devices import in_flight
 from vdmkit.errors import RecipeError
 from vdmkit.kernel import AbstractKernel
-from vdmkit.likelihood._allocation import (
-    Allocation,
-    Cells,
-    cells_between,
-    cells_of_steps,
-    neyman,
-    variance_of_curves,
-)
-from vdmkit.likelihood._controls import Controls, fit_controls
+from vdmkit.likelihood._allocation import Cells, cells_between, cells_of_steps
+from vdmkit.likelihood._bound_plan import BoundPlan, Piloted, even_plans, fitted_plans, sd_of_difference
+from vdmkit.likelihood._context import context_of
+from vdmkit.likelihood._controls import fit_controls, outputs_of
 from vdmkit.likelihood._estimator import NOTHING, AbstractEstimator, Estimates
-from vdmkit.likelihood._interval import quantile_of
 from vdmkit.likelihood._loss import AbstractLoss, ContinuousLoss, StepLoss
 from vdmkit.likelihood._pilot import MOST_EVALUATIONS, run_pilot
 from vdmkit.likelihood._steps import (
@@ -42,45 +36,9 @@ from vdmkit.noise import AbstractGrid, AbstractSchedule, UniformInTime, steps_of
 from vdmkit.objective import prior_loss, reconstruction_loss
 from vdmkit.randomness import fold_purpose
 from vdmkit.registry import Choice, built, register
-from vdmkit.typing import Image, Scalar
+from vdmkit.typing import Scalar
 
-_MOST = 2**20  # draws per estimate
-_MARGIN = 1.3  # the errors of the variance are about 10% in the pilot, and as much in a pass of many images
-
-
-class Explained(eqx.Module):
-    """The part of the loss explained by control variates, with coefficients that depend on gamma."""
-
-    controls: Controls
-    gamma: Float[Array, " g"]
-    coefficients: Float[Array, "g 3"]
-
-    def __call__(
-        self,
-        model: DiffusionModel,
-        x: Image,
-        gamma: Scalar,
-        eps: Image,
-        *,
-        key: PRNGKeyArray,
-    ) -> Scalar:
-        """Returns the explained part at one draw, with mean zero over eps and `key`."""
-        coefficients = jax.vmap(lambda column: jnp.interp(gamma, self.gamma, column), in_axes=1)(self.coefficients)
-        return coefficients @ self.controls(model, x, gamma, eps, key=key)
-
-
-class BoundPlan(eqx.Module):
-    """The loss, and the results of the pilot: allocation, explained part, draws per replicate.
-
-    `variance` (nats^2) is the predicted variance of one estimate of one image; NaN without a pilot.
-    """
-
-    loss: AbstractLoss
-    allocation: Allocation
-    explained: Explained | None
-    draws: Int[np.ndarray, ""]
-    variance: Float[np.ndarray, ""]
-    evaluations: int = eqx.field(static=True)
+_LEAST_OF_PAIR = 4  # draws: an output of the network and a draw, in each replicate
 
 
 @register("estimator", "bound")
@@ -137,17 +95,42 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         key: PRNGKeyArray,
         condition: Conditions = NOTHING,
     ) -> BoundPlan:
-        if self.steps:
-            check_rounding(self.gammas(model.schedule))
-        if not precision and self.draws * len(images) < MOST_EVALUATIONS:
+        self._check_rounding(model)
+        if self._is_cheaper_than_pilot(images, precision):
             return self.even_plan(model)
         return self.fitted_plan(model, images, precision=precision, key=key, condition=condition)
 
+    def plan_pair(
+        self,
+        models: tuple[DiffusionModel, DiffusionModel],
+        images: Pixels,
+        *,
+        precision: float,
+        key: PRNGKeyArray,
+        conditions: tuple[Conditions, Conditions] = (NOTHING, NOTHING),
+    ) -> tuple[BoundPlan, BoundPlan]:
+        for model in models:
+            self._check_rounding(model)
+        if self._is_cheaper_than_pilot(images, precision) or self.draws < _LEAST_OF_PAIR:
+            one, other = even_plans([self._parts(model.schedule) for model in models], self.draws // 2)
+            return one, other
+        first, second = (
+            self._piloted(m, images, c, key, with_context=True) for m, c in zip(models, conditions, strict=True)
+        )
+        sd, strata = sd_of_difference(first, second), self.draws // 2 - 1  # the context is an evaluation
+        one, other = fitted_plans((first, second), sd, strata, precision, len(images))
+        return one, other
+
+    def _check_rounding(self, model: DiffusionModel) -> None:
+        if self.steps:
+            check_rounding(self.gammas(model.schedule))
+
+    def _is_cheaper_than_pilot(self, images: Pixels, precision: float) -> bool:
+        return not precision and self.draws * len(images) < MOST_EVALUATIONS
+
     def even_plan(self, model: DiffusionModel) -> BoundPlan:
         """Returns a plan without a pilot, for passes that are cheaper than a pilot."""
-        cells, loss = self._parts(model.schedule)
-        allocation, _ = neyman(cells, np.zeros_like(cells.rate), np.zeros_like(cells.rate))
-        return BoundPlan(loss, allocation, None, np.asarray(self.draws // 2), np.asarray(np.nan), 0)
+        return even_plans([self._parts(model.schedule)], self.draws // 2)[0]
 
     def _parts(self, schedule: AbstractSchedule) -> tuple[Cells, AbstractLoss]:
         gammas = self.gammas(schedule)
@@ -165,23 +148,21 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         condition: Conditions = NOTHING,
     ) -> BoundPlan:
         """Returns a plan from a pilot."""
-        (cells, loss), controls = self._parts(model.schedule), fit_controls(model, images)
-        pilot = run_pilot(model, images, condition, controls, cells, loss, key=key)
-        middles = cells.low + cells.width / 2
-        mean, sd = (np.interp(middles, pilot.gamma, values) for values in (pilot.mean, pilot.sd))
-        allocation, variance = neyman(cells, mean, sd)
-        variance += pilot.reconstruction_variance
+        found = self._piloted(model, images, condition, key)
+        return fitted_plans((found,), found.pilot.sd, self.draws // 2, precision, len(images))[0]
 
-        def of_estimate(strata: int) -> float:
-            return variance / strata + variance_of_curves(allocation, pilot.gamma, pilot.curves, strata)
-
-        strata = self.draws // 2
-        if precision:
-            wanted = 2 * len(images) * (precision / quantile_of(len(images))) ** 2  # two replicates of each image
-            strata = _fewest(lambda strata: _MARGIN * of_estimate(strata) <= wanted)
-        explained = Explained(controls, *(jnp.asarray(a, float) for a in (pilot.gamma, pilot.coefficients)))
-        expected = np.asarray(of_estimate(strata))
-        return BoundPlan(loss, allocation, explained, np.asarray(strata), expected, pilot.evaluations)
+    def _piloted(
+        self,
+        model: DiffusionModel,
+        images: Pixels,
+        condition: Conditions,
+        key: PRNGKeyArray,
+        *,
+        with_context: bool = False,
+    ) -> Piloted:
+        cells, loss = self._parts(model.schedule)
+        controls = fit_controls(model, images, context_of(cells, loss) if with_context else None)
+        return Piloted(cells, loss, controls, run_pilot(model, images, condition, controls, cells, loss, key=key))
 
     def rounds(self, plan: BoundPlan) -> int:
         return int(plan.draws)
@@ -201,28 +182,37 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         condition: Conditions = NOTHING,
         on_round: Callable[[], object] = lambda: None,
     ) -> Estimates:
+        output = _outputs(model, plan, images, index, condition, replicate, key)
         sums = {"prior": 0.0, "reconstruction": 0.0, "diffusion": 0.0}
         numbers = (np.asarray([replicate, k], np.int32) for k in range(int(plan.draws)))
-        for of_draw in in_flight(_one_draw(model, plan, images, index, condition, number, key) for number in numbers):
+        for of_draw in in_flight(
+            _one_draw(model, plan, images, index, condition, output, number, key) for number in numbers
+        ):
             sums = {name: total + np.asarray(of_draw[name], np.float64) for name, total in sums.items()}
             on_round()
         terms = {name: total / plan.draws for name, total in sums.items()}
         n = len(images)
-        return Estimates(terms, np.full(n, int(plan.draws)), np.zeros(n, bool))
+        return Estimates(terms, np.full(n, int(plan.draws) + (output is not None)), np.zeros(n, bool))
 
 
-def _fewest(enough: Callable[[int], bool]) -> int:
-    """Returns the smallest number that is enough, by bisection. Raises RecipeError if it exceeds the maximum."""
-    high = 1
-    while not enough(high):
-        high *= 2
-        if high > _MOST:
-            raise RecipeError(f"that precision would take more than {2 * _MOST:,} evaluations an image. Ask for less.")
-    low = high // 2  # not enough
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+def _of_replicate(key: PRNGKeyArray, index: Array, replicate: Array | int) -> PRNGKeyArray:
+    return jax.random.fold_in(jax.random.fold_in(fold_purpose(key, "bound"), index), replicate)
+
+
+def _outputs(
+    model: DiffusionModel,
+    plan: BoundPlan,
+    images: Array,
+    index: Array,
+    condition: Conditions,
+    replicate: int,
+    key: PRNGKeyArray,
+) -> Array | None:
+    """Returns the outputs of the network that all draws of a replicate share, or None without a context."""
+    if plan.context is None:
+        return None
+    keys = jax.vmap(lambda i: fold_purpose(_of_replicate(key, i, replicate), "context"))(index)
+    return outputs_of(model, plan.context, images, condition, keys)
 
 
 @eqx.filter_jit
@@ -232,14 +222,14 @@ def _one_draw(
     images: Array,
     index: Array,
     condition: Conditions,
+    outputs: Array | None,
     draw: Int[Array | np.ndarray, "2"],
     key: PRNGKeyArray,
 ) -> dict[str, Array]:
     replicate, k = draw
 
-    def one(image: Array, index: Array, condition: Condition) -> dict[str, Array]:
-        told = model.given(condition)
-        of_replicate = jax.random.fold_in(jax.random.fold_in(fold_purpose(key, "bound"), index), replicate)
+    def one(image: Array, index: Array, condition: Condition, output: Array | None) -> dict[str, Array]:
+        told, of_replicate = model.given(condition), _of_replicate(key, index, replicate)
         u = jax.random.uniform(fold_purpose(of_replicate, "time"), dtype=float)
         key_0, key_eps, *keys = jax.random.split(jax.random.fold_in(of_replicate, k), 4)
         x = model.observation.encode(image)
@@ -247,10 +237,10 @@ def _one_draw(
         return {
             "prior": prior_loss(told, x),
             "reconstruction": reconstruction_loss(told, image, eps_0),
-            "diffusion": _diffusion(told, plan, x, (u + k) / plan.draws, eps, *keys),
+            "diffusion": _diffusion(told, plan, x, (u + k) / plan.draws, eps, output, *keys),
         }
 
-    return jax.vmap(one)(images, index, condition)
+    return jax.vmap(one)(images, index, condition, outputs)
 
 
 def _diffusion(
@@ -259,11 +249,12 @@ def _diffusion(
     x: Array,
     u: Array,
     eps: Array,
+    output: Array | None,
     key_controls: PRNGKeyArray,
     key_loss: PRNGKeyArray,
 ) -> Scalar:
     gamma, weight, mean = plan.allocation(u)
     loss = plan.loss(model, x, gamma, eps, key=key_loss)
     if plan.explained is not None:
-        loss = loss - plan.explained(model, x, gamma, eps, key=key_controls)
+        loss = loss - plan.explained(model, x, gamma, eps, output, key=key_controls)
     return plan.allocation.total + weight * (loss - mean)

@@ -6,12 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
-from vdmkit.likelihood import Interval, interval, times_to_decide
-from vdmkit.objective import bits_per_dim
+from vdmkit.likelihood import times_to_decide
 from vdmkit.page._blocks import Block, Command, Section, Table, Words, section
-from vdmkit.page._files import Result
+from vdmkit.page._pairs import narrowest
 from vdmkit.page._shown import Shown, plus_minus, test_set_of
 from vdmkit.page._terms import blocks_of_terms
 from vdmkit.page._training import curves
@@ -68,42 +65,16 @@ def _how_to_compare(one: Shown, other: Shown) -> Block:
 
 
 def _rows_of_pair(one: Shown, other: Shown) -> Iterator[list[str]]:
-    for first, second in itertools.product(one.files.likelihoods, other.files.likelihoods):
-        if compare_alike(first, second):
-            found = difference(first, second, one.files.dimensions)
-            on_these = found.half_width_monte_carlo + found.half_width_solver
-            yield [
-                f"{one.name} - {other.name}",
-                f"{found.value:+.4f}",
-                f"± {on_these:.4f}: {_verdict(found.value, on_these, 'draws')}",
-                f"± {found.half_width:.4f}: {_verdict(found.value, found.half_width, 'images')}",
-                first.facts["estimator"],
-            ]
-
-
-def compare_alike(first: Result, second: Result) -> bool:
-    """Returns whether two results are trusted likelihoods of the same distinct images by the same estimator."""
-    one, other = first.facts, second.facts
-    same = all(one[key] == other[key] for key in ("sha256", "estimator", "label", "images", "levels"))
-    trusted = all(facts["trusted"] and facts["images"] == facts["distinct_images"] for facts in (one, other))
-    kept = all("index" in result.arrays for result in (first, second))
-    return same and trusted and kept and np.array_equal(first.arrays["index"], second.arrays["index"])
-
-
-def difference(first: Result, second: Result, dimensions: int) -> Interval:
-    """Returns the first minus the second, bits/dim, as `vdmkit.likelihood.compare` does, from what was kept of both."""
-    nats = [sum(array for name, array in one.arrays.items() if name.startswith("term_")) for one in (first, second)]
-    found = interval(bits_per_dim(np.asarray(nats[0] - nats[1], np.float64), dimensions))
-    return found.with_solver(math.fsum(_of_solver(one) for one in (first, second)))
-
-
-def _of_solver(result: Result) -> float:
-    facts = result.facts
-    return (
-        max(0.0, facts["bpd_high"] - facts["bpd"] - facts["half_width_monte_carlo"])
-        if facts["discretisation"] is not None
-        else 0.0
-    )
+    pairs = itertools.product(one.files.likelihoods, other.files.likelihoods)
+    for first, second, found in narrowest(pairs, one.files.dimensions):
+        on_these = found.half_width_monte_carlo + found.half_width_solver
+        yield [
+            f"{one.name}, {first.facts['weights']} - {other.name}, {second.facts['weights']}",
+            f"{found.value:+.4f}",
+            f"± {on_these:.4f}: {_verdict(found.value, on_these, 'draws')}",
+            f"± {found.half_width:.4f}: {_verdict(found.value, found.half_width, 'images')}",
+            first.facts["estimator"],
+        ]
 
 
 def _verdict(value: float, half_width: float, of_what: str) -> str:

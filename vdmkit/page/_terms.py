@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The terms of likelihoods as stacked bars, beside published figures of the same data and estimator."""
 
+import re
 import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
@@ -36,7 +37,8 @@ def blocks_of_terms(named: Sequence[Named]) -> list[Block]:
 def published(facts: dict[str, Any]) -> list[dict[str, Any]]:
     """Returns the published figures of the same version of the data, split and estimator as a report's JSON."""
     rows = tomllib.loads((files("vdmkit.page") / "published.toml").read_text())["figures"]
-    return [row for row in rows if all(facts[key] == row[key] for key in ("published", "dataset", "estimator"))]
+    of_data = [row for row in rows if all(facts[key] == row[key] for key in ("published", "dataset"))]
+    return [row for row in of_data if re.fullmatch(row["estimator"], facts["estimator"])]
 
 
 def _bars(named: Sequence[Named], rows: Sequence[dict[str, Any]]) -> Block:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vdmkit.page._averaged import AVERAGED, HALF_WIDTH, averaged
 from vdmkit.page._blocks import Chart, Command, Section, section
 from vdmkit.page._figures import COLOURS, STYLES, chart
 from vdmkit.page._shown import Shown
@@ -33,15 +34,12 @@ def training(shown: Shown) -> list[Section]:
             "No step of training is logged here. This trains on:", shown.command("run", recipe, "--out", "RUN")
         )
         return section("Training", [asked])
-    averaged = Command(
-        "The averaged parameters against the raw ones, on the same images with the same draws:",
-        shown.command("compare", "RUN", "RUN", "--second-set", "likelihood.weights=raw"),
-    )
-    return section("Training", [*_charts(shown), averaged])
+    return section("Training", [*_charts(shown), *averaged(shown)])
 
 
 def _charts(shown: Shown) -> Iterator[Chart]:
-    metrics = {name: curve for name, curve in shown.files.metrics.items() if name not in _INTERVAL}
+    hidden = *_INTERVAL, AVERAGED, HALF_WIDTH
+    metrics = {name: curve for name, curve in shown.files.metrics.items() if name not in hidden}
     groups = {
         "Training loss and test bound": [name for name in metrics if name in _TOTALS or name.startswith("test/")],
         "Terms of the training loss": [name for name in metrics if name in _TERMS],

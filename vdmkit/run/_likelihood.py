@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from vdmkit.assembly import build_estimator, build_evaluator, told_labels
+from vdmkit.checkpoint import sha256_of_arrays
 from vdmkit.data import Images, TrainedOn, check_fits, reasons_against
 from vdmkit.devices import precisely
 from vdmkit.errors import UntrustedError
@@ -36,10 +37,11 @@ _ALLOW = "--allow-untrusted prints the number, marked as untrusted."
 
 
 @precisely  # what was measured before is named by the precision too
-def measure_likelihood(run: Run, test: Images, *, allow_untrusted: bool = False) -> Measured:
+def measure_likelihood(run: Run, test: Images, *, plan: Any = None, allow_untrusted: bool = False) -> Measured:
     """Estimates -log P of the test images by the recipe's estimator, and writes the result to the run folder.
 
-    Results of other estimators or images have other names and remain there: see `name_of_result`.
+    Results of other estimators, images or plans have other names and remain there: see `name_of_result`. `plan` is one
+    of `plan_pair`, for the difference from another run.
 
     Raises:
         DataError: the images differ from the model's in shape or levels, are fewer than 2, or lack the wanted labels.
@@ -57,10 +59,10 @@ def measure_likelihood(run: Run, test: Images, *, allow_untrusted: bool = False)
     findings = check_measurement_of_recipe(recipe, model.given({name: one[0] for name, one in condition.items()}), test)
     if not allow_untrusted:
         findings.refuse()
-    estimator = build_estimator(recipe, test.levels)
+    estimator, planned = build_estimator(recipe, test.levels), sha256_of_arrays(plan)
 
     def kept(stage: int) -> Kept:
-        return Kept(run.folder.unfinished_likelihood / fingerprint_of(run, test, stage, labels))
+        return Kept(run.folder.unfinished_likelihood / fingerprint_of(run, test, [stage, planned], labels))
 
     distribution = run.source.distribution if labels is None or run.source.labels_are_components else None
     of_run = recipe.seed, run.step, settings.weights
@@ -73,6 +75,7 @@ def measure_likelihood(run: Run, test: Images, *, allow_untrusted: bool = False)
         precision=settings.precision,
         batch_size=settings.batch_size,
         index=sample_of(len(test.pixels), settings.images or len(test.pixels)),
+        plan=plan,
         kept=kept,
         progress="auto",
     )
@@ -80,15 +83,12 @@ def measure_likelihood(run: Run, test: Images, *, allow_untrusted: bool = False)
         unfinished = run.folder.unfinished_likelihood
         by = f" What was measured is kept for that in {unfinished}; or delete it." if unfinished.exists() else ""
         _refuse(report.reasons, _ALLOW + by)
-    name = name_of_result(report.dataset, report.label, settings.estimator, fingerprint_of(run, test, labels=labels))
+    found = fingerprint_of(run, test, planned, labels)
+    name = name_of_result(report.dataset, report.label, settings.estimator, found)
     overrides = overrides_between(run.read_recipe(()), recipe, "likelihood.", "data.", "seed")
-    facts = {
-        "overrides": overrides,
-        "index": estimate.index,
-        "nats": -estimate.log_prob,
-        "standard_error": estimate.standard_error,
-    }
-    left = leave_result(run.folder.likelihoods, name, report.as_json(), facts | as_arrays(estimate.estimates))
+    facts = {"index": estimate.index, "nats": -estimate.log_prob, "standard_error": estimate.standard_error}
+    of_images = {"overrides": overrides, **facts, **as_arrays(estimate.estimates)}
+    left = leave_result(run.folder.likelihoods, name, report.as_json(), of_images)
     print(left, file=sys.stderr)
     # Only now: --allow-untrusted after a refusal, or a repeated command after a kill, reads them.
     kept(0).clear()

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The draws of two models whose difference is wanted: shared, unbiased for each, and where the two differ."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vdmkit.denoiser import Categorical
+from vdmkit.likelihood import VariationalBound
+from vdmkit.likelihood._allocation import cells_between, neyman, variance_of_draw
+from vdmkit.likelihood._context import Context
+from vdmkit.likelihood._loss import ContinuousLoss
+from vdmkit.model import DiffusionModel
+from vdmkit.networks import AbstractNetwork
+from vdmkit.noise import FixedLinear
+from vdmkit.observation import CategoricalObservation
+
+SHAPE, COUNT = (3, 2, 1), 40
+IMAGES = np.random.default_rng(0).choice(4, (COUNT, *SHAPE), p=[0.1, 0.2, 0.2, 0.5]).astype(np.uint8)
+BOUND, LOOSE, RUNS = VariationalBound(draws=8), 1e3, 60  # nats: one draw is enough
+
+
+def alone(gamma_min: float, variance: float, model_of) -> DiffusionModel:
+    """The denoiser of x ~ N(0, variance I)."""
+
+    def eps_hat(z, gamma):
+        alpha2 = jax.nn.sigmoid(-gamma)
+        return jnp.sqrt(1 - alpha2) * z / (variance * alpha2 + 1 - alpha2)
+
+    return model_of(
+        eps_hat,
+        schedule=FixedLinear(gamma_min=gamma_min, gamma_max=4.0),
+        observation=CategoricalObservation(4),
+        shape=SHAPE,
+    )
+
+
+@pytest.fixture(scope="module")
+def models(model_of):
+    """Two models whose schedules begin elsewhere."""
+    return alone(-5.0, 0.2, model_of), alone(-4.5, 0.3, model_of)
+
+
+def exact(model: DiffusionModel, gamma_min: float, variance: float) -> np.ndarray:
+    """The diffusion loss of each image, nats, in closed form along gamma, and by Gauss' rule over it."""
+    node, weight = np.polynomial.legendre.leggauss(60)  # a smooth function: exact to rounding
+    half = (4.0 - gamma_min) / 2
+    alpha2 = 1 / (1 + np.exp(gamma_min + half * (1 + node)))
+    gain = np.sqrt(1 - alpha2) / (variance * alpha2 + 1 - alpha2)
+    x = np.asarray(jax.vmap(model.observation.encode)(jnp.asarray(IMAGES))).reshape(COUNT, -1, 1)
+    loss = ((gain * np.sqrt(alpha2) * x) ** 2 + (1 - np.sqrt(1 - alpha2) * gain) ** 2).sum(1)
+    return loss @ weight * half / 2
+
+
+def plans(first: DiffusionModel, second: DiffusionModel):
+    return BOUND.plan_pair((first, second), IMAGES, precision=LOOSE, key=jax.random.key(7, impl="rbg"))
+
+
+@pytest.mark.costly
+def test_each_model_keeps_its_own_bound(models):
+    """The number of a model would depend on what it is compared with: a shared weight would be that of one of them."""
+    index = np.arange(COUNT)
+    for model, plan, numbers in zip(models, plans(*models), [(-5.0, 0.2), (-4.5, 0.3)], strict=True):
+        found = []
+        for seed in range(RUNS):
+            how = {"replicate": 0, "key": jax.random.key(seed, impl="rbg")}
+            estimates = BOUND(model, jnp.asarray(IMAGES), jnp.asarray(index), plan, **how)
+            found.append(estimates.terms["diffusion"])
+            assert set(np.asarray(estimates.evaluations)) == {2}  # the draw, and the output that is frozen
+        errors = np.stack(found) - exact(model, *numbers)
+        z = errors.mean(0) / (errors.std(0, ddof=1) / np.sqrt(RUNS))
+        assert abs(z.mean()) < 4 / np.sqrt(COUNT)
+        assert np.mean(z**2) < 1 + 5 * np.sqrt(2 / COUNT)  # of Student's t, whose variance is 1.04
+
+
+@pytest.mark.costly
+def test_a_model_and_itself_have_one_plan(models):
+    """The same checkpoint twice would differ by noise."""
+    one, other = plans(models[0], models[0])
+    assert eqx.tree_equal(one, other)
+
+
+def test_draws_fall_where_models_differ():
+    """The difference would be measured where each model is noisy, although that noise is common to both."""
+    cells = cells_between(-8.0, 5.0)
+    of_each, of_difference = np.linspace(9, 1, len(cells.rate)), np.linspace(0, 2, len(cells.rate))
+    shared, own = neyman(cells, of_difference), neyman(cells, of_each)
+    least = (cells.rate * of_difference).sum() ** 2  # Neyman's
+    assert (
+        least
+        < variance_of_draw(cells, of_difference, shared)
+        < 1.1 * least
+        < variance_of_draw(cells, of_difference, own)
+    )
+
+
+class _Tables(AbstractNetwork):
+    """Logits that depend on all of the latent."""
+
+    weights: jax.Array
+
+    def __call__(self, z, gamma, condition, *, key=None):
+        return jnp.tensordot(z, self.weights, 3)
+
+
+@pytest.mark.costly
+def test_the_frozen_loss_has_mean_zero():
+    """A difference would have the bias of a control variate whose mean is not known."""
+    model = DiffusionModel(
+        schedule=FixedLinear(gamma_min=-5.0, gamma_max=4.0),
+        network=_Tables(jax.random.normal(jax.random.key(0, impl="rbg"), (*SHAPE, *SHAPE[:2], 1, 4))),
+        prediction=Categorical(jnp.ones((*SHAPE, 4), jnp.int32)),
+        shape=SHAPE,
+        levels=4,
+    )
+    x, context = model.observation.encode(jnp.asarray(IMAGES[0])), Context(ContinuousLoss(), jnp.asarray(-4.0))
+    output = context.output(model, x, key=jax.random.key(1, impl="rbg"))
+
+    @jax.jit
+    @jax.vmap
+    def control(key):
+        key_eps, key = jax.random.split(key)
+        return context.control(model, output, x, jnp.asarray(-2.0), jax.random.normal(key_eps, x.shape), key=key)
+
+    values = np.asarray(control(jax.random.split(jax.random.key(2, impl="rbg"), 1000)))
+    assert abs(values.mean()) < 4 * values.std() / np.sqrt(len(values))
+    assert values.std() > 0.1  # and it is no constant
