@@ -3,6 +3,7 @@
 
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -62,19 +63,29 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yields a temporary folder, which is renamed to `path` when the block succeeds and deleted when it fails.
 
+    Those of the same `path` that killed processes left are deleted. Folders above it are made.
+
     Raises:
         OSError: it cannot be written, or there is something at `path` other than an empty folder.
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise FileExistsError(errno.EEXIST, "there already, and not an empty folder", str(path))
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        _delete_unlocked(left)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
-        with writing(path):
-            part.mkdir()
+        with writing(path), locked_folder(part, FileExistsError(errno.EEXIST, "in use", str(part))):
             yield part
             os.replace(part, path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _delete_unlocked(folder: Path) -> None:
+    """Deletes a folder unless a process has locked it, or the file system has no locks."""
+    with suppress(OSError), locked_folder(folder, BlockingIOError()) as problem:
+        if problem is None:
+            shutil.rmtree(folder)
 
 
 @contextmanager
@@ -90,7 +101,7 @@ def locked_folder(path: Path, busy: Exception) -> Iterator[str | None]:
         yield _lock(descriptor, busy)
     finally:
         os.close(descriptor)
-        if made and not any(path.iterdir()):
+        if made and path.is_dir() and not any(path.iterdir()):
             path.rmdir()  # refused before anything was written
 
 

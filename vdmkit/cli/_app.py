@@ -5,7 +5,6 @@ Installed packages bring more commands: see `Commands`.
 """
 
 import os
-import signal
 import sys
 import warnings
 from typing import Annotated
@@ -36,7 +35,7 @@ from vdmkit.cli._stoppable import hear_again, stoppable
 from vdmkit.cli._study import study
 from vdmkit.errors import Interrupted, PluginError, PluginWarning, VdmkitError, in_one_line, place_of, words_of
 
-_NEW_FOLDER = "Delete the new folder, if it is there, and run the same command again."
+_NO_FOLDER = "No folder was made. Run the same command again to begin anew."
 
 app = typer.Typer(
     cls=Commands,
@@ -58,19 +57,18 @@ app.command()(stoppable(compare, "Batches that were done are kept: to go on, run
 app.command()(stoppable(study, "Run the same command again to begin anew."))
 app.command()(stoppable(quality, "No score was computed. Run the same command again to begin anew."))
 app.command()(stoppable(report, "No page was written. Run the same command again."))
-app.command()(stoppable(convert, _NEW_FOLDER))
+app.command()(stoppable(convert, _NO_FOLDER))
 app.command()(stoppable(check))
 app.command()(stoppable(bench))
 app.command()(stoppable(doctor))
 app.add_typer(data, name="data")
-app.command("import")(stoppable(import_checkpoint, _NEW_FOLDER))
+app.command("import")(stoppable(import_checkpoint, _NO_FOLDER))
 app.command("list")(stoppable(list_components))
 app.command()(stoppable(new_plugin))
 
 
 def main() -> None:
     """Runs the program. A user's mistake ends with one message and an exit code, without a traceback."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's request to stop is handled like Ctrl-C
     hear_again()
     warnings.showwarning = _show_warning
     keep_compiled()
