@@ -164,9 +164,25 @@ def check_seal(facts: Mapping[str, Any]) -> None:
         raise ValueError("its facts are not those that were written")
 
 
+def write_results(path: Path, facts: Mapping[str, Any]) -> None:
+    """Writes JSON atomically with a checksum of it: see `are_intact`."""
+    values = json.loads(json.dumps(facts, allow_nan=False))
+    write_json(path, {**values, _CHECKSUM: _crc32(values)})
+
+
+def are_intact(results: Mapping[str, Any]) -> bool:
+    """Returns whether results are those that were written; files of older versions have no checksum."""
+    values = {name: value for name, value in results.items() if name != _CHECKSUM}
+    return _CHECKSUM not in results or results[_CHECKSUM] == _crc32(values)
+
+
 def sealed_line(values: Mapping[str, Any]) -> str:
     """Returns a line of JSON with a checksum of it."""
-    return json.dumps({**values, _CHECKSUM: zlib.crc32(json.dumps(values).encode())}) + "\n"
+    return json.dumps({**values, _CHECKSUM: _crc32(values)}) + "\n"
+
+
+def _crc32(values: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(values).encode())
 
 
 def read_sealed_line(line: str) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from vdmkit.errors import CheckpointError
+from vdmkit.files import are_intact
 from vdmkit.paths import not_a_folder
 from vdmkit.recipe import leaves
 from vdmkit.report import intact_lines, read_metrics
@@ -111,9 +112,11 @@ def read_files(path: Path) -> RunFiles:
 def _checked(path: Path) -> str:
     text = _text(path)
     try:
-        json.loads(text)
-    except ValueError as error:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: is not JSON ({error}). Make it anew, or delete it.") from error
+    if isinstance(found, dict) and not are_intact(found):
+        raise CheckpointError(f"{path}: its numbers are not those that were written. Make it anew, or delete it.")
     return text
 
 

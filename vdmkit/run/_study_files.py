@@ -6,7 +6,7 @@ from typing import Any
 
 import tomli_w
 
-from vdmkit.files import write_json, write_text
+from vdmkit.files import write_results, write_text
 from vdmkit.report import line_chart
 from vdmkit.study import Study, lines_of_steps, lines_of_variances, text_of_study
 
@@ -19,7 +19,7 @@ def leave(study: Study, folder: Path) -> list[str]:
     for grid in folder.glob("*_[0-9]*.toml"):  # from an earlier study
         grid.unlink()
     table, facts, kernel = (folder / name for name in ("schedule.txt", "schedule.json", "optimal_variance.toml"))
-    write_json(facts, study.as_json())
+    write_results(facts, study.as_json())
     write_text(table, text_of_study(study) + "\n")
     write_text(kernel, _component("optimal_variance", study.optimal_variance))
     charts = [*_variance_chart(study, folder), *_step_chart(study, folder)]
