@@ -54,7 +54,7 @@ def not_a_folder(path: Path) -> str | None:
 
 
 def is_own_file(path: Path) -> bool:
-    """Returns whether the path leads to a file of this user. Others' files in a shared cache folder are not believed."""
+    """Returns whether the path leads to a file of this user; others may write into a cache folder that is shared."""
     try:
         found = path.stat()
     except (OSError, ValueError):

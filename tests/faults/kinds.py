@@ -36,7 +36,7 @@ from vdmkit.checkpoint._checksums import what_is_damaged, write_checksums
 from vdmkit.checkpoint._read import read_step
 from vdmkit.checkpoint._store import CheckpointStore
 from vdmkit.cli._component import of_estimator
-from vdmkit.data import Images, ImageNetNew, batches, identified, list_images
+from vdmkit.data import ImageNetNew, batches, identified, list_images
 from vdmkit.data._cifar10 import Cifar10
 from vdmkit.data._image_file import read_image
 from vdmkit.data._npz import Npz
@@ -44,7 +44,7 @@ from vdmkit.data._pickle import array_in, read_pickle
 from vdmkit.data._shards import Shards, write_shard
 from vdmkit.data._sidecar import read_sidecar
 from vdmkit.errors import VdmkitError
-from vdmkit.files import sealed_line, seal_of
+from vdmkit.files import seal_of, sealed_line
 from vdmkit.health import read_troubles
 from vdmkit.importers import read_checkpoint
 from vdmkit.page._files import read_files
@@ -324,6 +324,10 @@ def checkpoint() -> bytes:
     return of_checkpoint()[1]
 
 
+def read_kept(path: Path) -> None:
+    Kept(path.parent).read(3)
+
+
 def of_imagenet(path: Path) -> None:
     ImageNetNew(path=str(path.parent)).load("test")
 
@@ -340,7 +344,9 @@ KINDS = {
     "imagenet": Kind("val_data", batch, of_imagenet),
     "npz": Kind("a.npz", lambda: written(lambda file: np.savez(file, train=PIXELS)), read_npz),
     "npy in npz": Kind("b.npz", npy, read_npz, zipped("train.npy")),
-    "kept": Kind("3.npz", lambda: npy(np.array(3)), lambda path: Kept(path.parent).read(3), zipped("number_of_part.npy")),
+    "kept": Kind(
+        "3.npz", lambda: npy(np.array(3)), lambda path: Kept(path.parent).read(3), zipped("number_of_part.npy")
+    ),
     "npy": Kind("a.npy", npy, of_list),
     "array_record": Kind("a.array_record", records, read_records),
     "png": image("png"),

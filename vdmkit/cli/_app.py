@@ -33,7 +33,16 @@ from vdmkit.cli._run import run
 from vdmkit.cli._sample import sample
 from vdmkit.cli._stoppable import hear_again, stoppable
 from vdmkit.cli._study import study
-from vdmkit.errors import Interrupted, PluginError, PluginWarning, VdmkitError, in_one_line, place_of, words_of
+from vdmkit.errors import (
+    DamageWarning,
+    Interrupted,
+    PluginError,
+    PluginWarning,
+    VdmkitError,
+    in_one_line,
+    place_of,
+    words_of,
+)
 
 _NO_FOLDER = "No folder was made. Run the same command again to begin anew."
 
@@ -88,8 +97,8 @@ def main() -> None:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: object) -> None:
-    """Prints a warning in one line, with its place in the code unless it is about a plugin package."""
-    where = "" if issubclass(category, PluginWarning) else f" ({':'.join(map(str, place[:2]))})"
+    """Prints a warning in one line, with its place in the code unless it is about a plugin package or a file."""
+    where = "" if issubclass(category, PluginWarning | DamageWarning) else f" ({':'.join(map(str, place[:2]))})"
     print(f"warning: {message}{where}", file=sys.stderr)
 
 
