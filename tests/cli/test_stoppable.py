@@ -73,6 +73,27 @@ def test_a_stop_during_an_import_waits_for_its_end(heard, tmp_path, monkeypatch)
     assert found == [1]
 
 
+DEAF = """
+import hashlib, os, signal, sys, threading
+from vdmkit.cli import _app, _stoppable
+def doctor():
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # minutes, in C
+_app.app.command()(_stoppable.stoppable(doctor))
+_stoppable._SECONDS = 0.1
+sys.argv = ["vdmkit", "doctor"]
+from vdmkit.__main__ import main
+main()
+"""
+
+
+def test_a_command_that_does_not_hear_is_ended():
+    """False if SIGTERM while XLA compiles a large model, in which Python hears nothing, left a job to be killed."""
+    ended = subprocess.run([sys.executable, "-c", DEAF], capture_output=True, text=True)
+    words = "Stopped. What was kept until now is used when the same command is run again.\n"
+    assert (ended.returncode, ended.stderr) == (3, words)
+
+
 BEFORE = "sys.addaudithook(lambda event, given: event == 'import' and given[0] == 'vdmkit.cli._app' and stop())"
 MOMENTS = {"before the command": (BEFORE, 3), "after it": ("import atexit; atexit.register(stop)", 0)}
 

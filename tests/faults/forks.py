@@ -4,7 +4,7 @@
 Loading takes most of the time of a short command. A request is a line of JSON: {"cwd", "arguments", "signal",
 "moment", "delay"}. A moment is when a file below `cwd` is about to be opened for writing, renamed, made or deleted;
 they are counted from 1, and the signal comes `delay` seconds after one. The answer is {"code", "moments", "seconds",
-"out", "err"}; `seconds` pass from the signal to the end.
+"work", "err"}; from the signal to the end `seconds` pass, of which `work` of this process.
 """
 
 import importlib
@@ -23,7 +23,7 @@ from vdmkit.cli._compiled import keep_compiled
 
 LOADED = ("vdmkit.run", "vdmkit.study", "vdmkit.testing", "vdmkit.importers", "vdmkit_codec.codec", "matplotlib.pyplot")
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link"}
-SHARED = struct.Struct("qd")  # moments so far, and when the signal was sent
+SHARED = struct.Struct("qdd")  # moments so far, and when the signal was sent: time, and time of the process
 
 
 def is_change(event: str, given: tuple, place: str) -> bool:
@@ -39,15 +39,15 @@ def be(request: dict[str, Any], shared: mmap.mmap) -> None:
     place, number, lock = os.getcwd(), signal.Signals[f"SIG{request['signal']}"], threading.Lock()
 
     def send() -> None:
-        SHARED.pack_into(shared, 0, request["moment"], time.monotonic())
+        SHARED.pack_into(shared, 0, request["moment"], time.monotonic(), time.process_time())
         os.kill(os.getpid(), number)
 
     def hook(event: str, given: tuple) -> None:
         if not is_change(event, given, place):
             return
         with lock:
-            count, sent = SHARED.unpack_from(shared)
-            SHARED.pack_into(shared, 0, count + 1, sent)
+            count, *sent = SHARED.unpack_from(shared)
+            SHARED.pack_into(shared, 0, count + 1, *sent)
         if count + 1 == request["moment"] and request["delay"]:
             timer = threading.Timer(request["delay"], send)
             timer.daemon = True
@@ -65,18 +65,20 @@ def be(request: dict[str, Any], shared: mmap.mmap) -> None:
 def answer(request: dict[str, Any]) -> dict[str, Any] | None:
     """Returns what became of the command; in the fork that is the command, it returns None or raises SystemExit."""
     shared = mmap.mmap(-1, SHARED.size)
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    with tempfile.TemporaryFile() as err:
         child = os.fork()
         if not child:
-            for descriptor, file in enumerate((open(os.devnull, "rb"), out, err)):  # noqa: SIM115
-                os.dup2(file.fileno(), descriptor)
+            nothing = os.open(os.devnull, os.O_RDWR)
+            for descriptor, file in enumerate((nothing, nothing, err.fileno())):
+                os.dup2(file, descriptor)
             be(request, shared)
             return None
-        _, status = os.waitpid(child, 0)
-        moments, sent = SHARED.unpack_from(shared)
-        words = {name: (file.seek(0), file.read())[1].decode() for name, file in (("out", out), ("err", err))}
-    facts = {"code": os.waitstatus_to_exitcode(status), "moments": moments, **words}
-    return facts | {"seconds": time.monotonic() - sent if sent else None}
+        _, status, used = os.wait4(child, 0)
+        moments, sent, worked = SHARED.unpack_from(shared)
+        err.seek(0)
+        words = err.read().decode()
+    took = {"seconds": time.monotonic() - sent, "work": used.ru_utime + used.ru_stime - worked} if sent else {}
+    return {"code": os.waitstatus_to_exitcode(status), "moments": moments, "err": words, **took}
 
 
 def main() -> None:

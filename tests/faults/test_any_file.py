@@ -3,12 +3,17 @@
 
 import random
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from vdmkit.errors import VdmkitError
+from vdmkit.page import Shown, page, read_files
 from vdmkit.report import read_metrics
+
+FOR_PEOPLE = ("recipe.toml",)  # shown as it is: the user's own words, which no command reads
 
 Damage = Callable[[Path, random.Random], None]
 
@@ -53,6 +58,8 @@ def what_is_wrong(program, tiny: str, whole: Path, file: str, damage: Damage, se
     run = Path(shutil.copytree(whole, program.cwd / "run"))
     try:
         damage(run / file, random.Random(seed))
+        if words := wrong_on_page(run, whole, file):
+            return words
         for command in (("evaluate", "--ckpt", "run"), ("sample", "--ckpt", "run", "-n", "2", "-o", "a.npy")):
             read = program(*command)
             if read.code:
@@ -64,8 +71,6 @@ def what_is_wrong(program, tiny: str, whole: Path, file: str, damage: Damage, se
                 command[0] == "sample" and (program.cwd / "a.npy").read_bytes() != (whole.parent / "a.npy").read_bytes()
             ):
                 return "other samples"
-        if not part_of(read_metrics(run), read_metrics(whole)):
-            return "other metrics"
         again = program("run", tiny, "--out", "run")
         if again.code and not names(again.err, file):
             return f"run does not name it: {again.err}"
@@ -76,6 +81,25 @@ def what_is_wrong(program, tiny: str, whole: Path, file: str, damage: Damage, se
     return ""
 
 
+def wrong_on_page(run: Path, whole: Path, file: str) -> str:
+    """Returns what a page of the damaged run shows without a word, or ''."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            found, metrics = page_of(run), read_metrics(run)
+        except VdmkitError as error:
+            return "" if names(str(error), file) else f"the page does not name it: {error}"
+    if any(names(str(one.message), file) for one in told):
+        return "" if part_of(metrics, read_metrics(whole)) else "other metrics"
+    there = (run / file).exists()
+    return f"another page for {file}" if there and found != page_of(whole) and file not in FOR_PEOPLE else ""
+
+
+def page_of(run: Path) -> str:
+    """The page of what is in the folder's files; the rest of it is of the loaded run, as other commands are."""
+    return page([Shown(read_files(run), reason="")]).html.replace(str(run), "")
+
+
 def part_of(found: dict, expected: dict) -> bool:
     """Returns whether every value of these metrics is one of the expected ones, at its step."""
     known = {(name, step, value) for name, rows in expected.items() for step, value in zip(*rows, strict=True)}
@@ -84,8 +108,10 @@ def part_of(found: dict, expected: dict) -> bool:
 
 @pytest.fixture(scope="module")
 def read_whole(whole, program_in) -> Path:
-    """The run that nothing disturbed, with what commands print and draw of it beside."""
+    """The run that nothing disturbed, measured and studied, with what commands print and draw of it beside."""
     program = program_in(whole.parent)
+    assert program("likelihood", "--ckpt", "run", "--set", "likelihood.images=6").code == 0
+    assert program("study", "--ckpt", "run", "--steps", "2", "--nodes", "11", "--images", "6").code == 0
     (whole.parent / "evaluated.txt").write_text(program("evaluate", "--ckpt", "run").out)
     assert program("sample", "--ckpt", "run", "-n", "2", "-o", "a.npy").code == 0
     return whole
@@ -103,7 +129,7 @@ def wrong_of(program, tiny: str, whole: Path, files: list[str], seed: int, flips
 @pytest.mark.costly
 def test_a_few_files(program_in, tiny, read_whole, chosen, tmp_path):
     """False if a damaged recipe or manifest of a run gave another number, or a message that names nothing."""
-    files = ["manifest.json", "resolved.toml", "metrics.jsonl"]
+    files = ["manifest.json", "resolved.toml", "metrics.jsonl", "evaluation.json", "health.json"]
     assert not wrong_of(program_in(tmp_path), tiny, read_whole, files, chosen.seed, flips=2)
 
 

@@ -47,7 +47,7 @@ def fuzz(chosen) -> Iterator[Callable[..., dict[str, Any]]]:
         process.stdin.write(json.dumps(request) + "\n")
         process.stdin.flush()
         answer = process.stdout.readline()
-        assert answer, f"signal {-process.wait()}, 14 is a hang, at the file in {folder}; seed {chosen.seed}"
+        assert answer, f"signal {-process.wait()} (14 and 27: a hang) at the file in {folder}; seed {chosen.seed}"
         found = json.loads(answer)
         assert not found["wrong"], f"{found['wrong']}\nat the file in {folder}; seed {chosen.seed}"
         return found

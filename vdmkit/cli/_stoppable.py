@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ends a command on Ctrl-C or SIGTERM, which schedulers send, with one message and exit code 3."""
 
+import os
 import signal
 import sys
 import threading
@@ -14,6 +15,8 @@ from vdmkit.errors import Interrupted
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_SECONDS = 8  # schedulers wait for 10 to 30 before they kill
+_heard = threading.Event()
 _IMPORTING = "<frozen importlib._bootstrap>"  # the file of the frames that import
 
 
@@ -45,10 +48,30 @@ def _hear() -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """Raises KeyboardInterrupt; in an import only after it, because extension modules crash the process for it."""
+    _heard.set()
     if any(one.f_code.co_filename == _IMPORTING for one, _ in traceback.walk_stack(frame)):
         _ask_again_soon()
     else:
         raise KeyboardInterrupt
+
+
+def end_if_unheard() -> None:
+    """Lets a thread end the process if a command does not hear Ctrl-C or SIGTERM, as while XLA compiles for minutes.
+
+    Nothing is lost by it, because all files are written atomically. Training, which saves first, is not ended.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=_end_if_unheard, args=(reader,), daemon=True).start()
+
+
+def _end_if_unheard(reader: int) -> None:
+    while number := os.read(reader, 1):
+        asked = number[0] in (signal.SIGINT, signal.SIGTERM) and signal.getsignal(number[0]) is _interrupt
+        if asked and not _heard.wait(_SECONDS):
+            os.write(2, b"Stopped. What was kept until now is used when the same command is run again.\n")
+            os._exit(3)
 
 
 def hear_again() -> None:
