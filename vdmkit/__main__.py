@@ -13,8 +13,8 @@ def main() -> None:
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell asks for Ctrl-C in its background jobs
             signal.signal(number, _end_at_once)
+    from vdmkit.cli import end_if_unheard
     from vdmkit.cli import main as program
-    from vdmkit.cli._stoppable import end_if_unheard
 
     end_if_unheard()
     try:

@@ -65,7 +65,7 @@ def checked(cache: type[Any]) -> type[Any]:
     """Returns JAX's class of caches with a SHA-256 of name and contents before every entry.
 
     An entry without it, truncated, changed or of another name, is deleted, so that JAX replaces it. Entries of other
-    users are passed over, because they are programs.
+    users are ignored, because they are programs.
     """
 
     class Checked(cache):

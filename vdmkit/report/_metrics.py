@@ -72,7 +72,7 @@ class MetricLog:
 def read_metrics(folder: Path) -> dict[str, tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]]:
     """Returns the steps and values of each metric by name. A metric may have values at some steps only.
 
-    Warns with DamageWarning of lines that are not as they were written, whose values are left out.
+    Warns with DamageWarning of lines that are not as they were written, and omits their values.
     """
     if damaged := _words_of_damage(folder / "metrics.jsonl"):
         warnings.warn(damaged, DamageWarning, stacklevel=2)
