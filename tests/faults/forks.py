@@ -21,7 +21,15 @@ from typing import Any
 
 from vdmkit.cli._compiled import keep_compiled
 
-LOADED = ("vdmkit.run", "vdmkit.study", "vdmkit.testing", "vdmkit.importers", "vdmkit_codec.codec", "matplotlib.pyplot")
+LOADED = (
+    "vdmkit.__main__",
+    "vdmkit.run",
+    "vdmkit.study",
+    "vdmkit.testing",
+    "vdmkit.importers",
+    "vdmkit_codec.codec",
+    "matplotlib.pyplot",
+)
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link"}
 SHARED = struct.Struct("qdd")  # moments so far, and when the signal was sent: time, and time of the process
 

@@ -169,18 +169,16 @@ def kill(forks: Forks, folder: Path, name: str, rng: random.Random, most: int) -
     return killed
 
 
-def kills(forks: Forks, folder: Path, seed: int, count: int, names: tuple[str, ...]) -> None:
-    rng, killed = random.Random(seed), []
+@pytest.mark.slow
+@pytest.mark.parametrize("name", cases())
+def test_kills(forks, tmp_path, chosen, name):
+    """False if a kill changed a result, lost work for good, or left a file that another command believes."""
+    rng, killed, count = random.Random(f"{chosen.seed} {name}"), [], -(-chosen.cases(50) // len(cases()))
     while len(killed) < count:
-        for name in names:
-            killed += kill(forks, folder / str(len(killed)), name, rng, most=min(3, count - len(killed)) or 1)
+        killed += kill(forks, tmp_path / "killed", name, rng, most=min(3, count - len(killed)))
     slowest = [max((one[key] for one in killed if one["signal"] == "TERM"), default=0) for key in TOOK]
-    print("\n{} kills, seed {}; after SIGTERM at most {:.1f} s, {:.1f} of work".format(len(killed), seed, *slowest))
+    print(
+        f"\n{len(killed)} kills, seed {chosen.seed}; after SIGTERM at most {slowest[0]:.1f} s, {slowest[1]:.1f} of work"
+    )
     for one in killed:
         print(json.dumps(one))
-
-
-@pytest.mark.slow
-def test_kills(forks, tmp_path, chosen):
-    """False if a kill changed a result, lost work for good, or left a file that another command believes."""
-    kills(forks, tmp_path, chosen.seed, chosen.cases(50), tuple(cases()))
