@@ -150,13 +150,14 @@ class Program:
 
 @contextmanager
 def _as_it_was() -> Iterator[None]:
-    """Take back what a command leaves in its process: the components of its plugins, and how it hears SIGTERM."""
-    handler = signal.getsignal(signal.SIGTERM)
+    """Take back what a command leaves in its process: the components of its plugins, and how it hears signals."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with _registries_as_they_were():
             yield
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -3,9 +3,11 @@
 
 import errno
 import gc
+import itertools
+import json
 import resource
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import matplotlib.font_manager  # noqa: F401  (which writes a cache of its own when it is imported)
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import words_of
-from vdmkit.files import whole_file, whole_folder, write_json
+from vdmkit.files import are_intact, whole_file, whole_folder, write_json, write_results
 from vdmkit.progress import Kept
 from vdmkit.report import MetricLog, line_chart, write_png
 
@@ -98,3 +100,19 @@ def test_a_device_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="a device, where a file is expected"), whole_file(path):
         pass
     assert path.is_char_device()
+
+
+def test_a_changed_bit_of_results_is_noticed(tmp_path: Path) -> None:
+    """False if a number that the disk changed were shown as measured; whichever bit it is, the checksum's name too."""
+    write_results(tmp_path / "a", {"bpd": 1.5, "terms": {"prior": 2}})
+    data, found = (tmp_path / "a").read_bytes(), 0
+    for place, bit in itertools.product(range(len(data)), range(8)):
+        changed = bytearray(data)
+        changed[place] ^= 1 << bit
+        with suppress(ValueError):
+            facts = json.loads(bytes(changed))
+            found += 1
+            assert facts == json.loads(data) or not are_intact(facts)
+    assert found > 100
+    assert are_intact(json.loads(data))
+    assert are_intact({"bpd": 1.5}), "as older versions wrote it"

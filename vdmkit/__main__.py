@@ -1,6 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m vdmkit` is the `vdmkit` program."""
+"""`python -m vdmkit` is the `vdmkit` program, and so is the script of that name."""
 
-from vdmkit.cli import main
+import os
+import signal
+from types import FrameType
 
-main()
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def main() -> None:
+    """Runs the program. Ctrl-C and SIGTERM end it with exit code 3 before its command begins too."""
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell asks for Ctrl-C in its background jobs
+            signal.signal(number, _end_at_once)
+    from vdmkit.cli import end_if_unheard
+    from vdmkit.cli import main as program
+
+    end_if_unheard()
+    try:
+        program()
+    finally:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # Python takes a while to end, and would lose the exit code
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> None:
+    """Ends the process: an exception raised in the middle of an import may be taken for one of the module."""
+    os.write(2, b"Stopped before the command began.\n")
+    os._exit(3)
+
+
+if __name__ == "__main__":
+    main()

@@ -62,6 +62,10 @@ class PluginWarning(UserWarning):
     """An installed plugin package that cannot be loaded; none of its components are available."""
 
 
+class DamageWarning(UserWarning):
+    """A part of a file that is damaged, and left out."""
+
+
 class ConformanceError(VdmkitError):
     """A component that does not do what every component of its kind must: see `vdmkit.testing`."""
 

@@ -3,6 +3,7 @@
 
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -62,19 +63,29 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yields a temporary folder, which is renamed to `path` when the block succeeds and deleted when it fails.
 
+    Those of the same `path` that killed processes left are deleted. Folders above it are made.
+
     Raises:
         OSError: it cannot be written, or there is something at `path` other than an empty folder.
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise FileExistsError(errno.EEXIST, "there already, and not an empty folder", str(path))
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        _delete_unlocked(left)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
-        with writing(path):
-            part.mkdir()
+        with writing(path), locked_folder(part, FileExistsError(errno.EEXIST, "in use", str(part))):
             yield part
             os.replace(part, path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _delete_unlocked(folder: Path) -> None:
+    """Deletes a folder unless a process has locked it, or the file system has no locks."""
+    with suppress(OSError), locked_folder(folder, BlockingIOError()) as problem:
+        if problem is None:
+            shutil.rmtree(folder)
 
 
 @contextmanager
@@ -90,7 +101,7 @@ def locked_folder(path: Path, busy: Exception) -> Iterator[str | None]:
         yield _lock(descriptor, busy)
     finally:
         os.close(descriptor)
-        if made and not any(path.iterdir()):
+        if made and path.is_dir() and not any(path.iterdir()):
             path.rmdir()  # refused before anything was written
 
 
@@ -153,9 +164,29 @@ def check_seal(facts: Mapping[str, Any]) -> None:
         raise ValueError("its facts are not those that were written")
 
 
+def write_results(path: Path, facts: Mapping[str, Any]) -> None:
+    """Writes JSON atomically with a checksum of it: see `are_intact`."""
+    values = json.loads(json.dumps(facts, allow_nan=False))
+    write_json(path, {**values, _CHECKSUM: _crc32(values)})
+
+
+def are_intact(results: Mapping[str, Any]) -> bool:
+    """Returns whether results are those that were written; files of older versions have no checksum."""
+    if not results:
+        return True
+    *facts, (name, last) = results.items()
+    if name == _CHECKSUM:
+        return last == _crc32(dict(facts))
+    return _CHECKSUM not in results and last != _crc32(dict(facts))  # it may be the name of the checksum that changed
+
+
 def sealed_line(values: Mapping[str, Any]) -> str:
     """Returns a line of JSON with a checksum of it."""
-    return json.dumps({**values, _CHECKSUM: zlib.crc32(json.dumps(values).encode())}) + "\n"
+    return json.dumps({**values, _CHECKSUM: _crc32(values)}) + "\n"
+
+
+def _crc32(values: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(values).encode())
 
 
 def read_sealed_line(line: str) -> dict[str, Any] | None:

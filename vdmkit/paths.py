@@ -53,6 +53,15 @@ def not_a_folder(path: Path) -> str | None:
     return _other_than("folder", path)
 
 
+def is_own_file(path: Path) -> bool:
+    """Returns whether the path leads to a file of this user; others may write into a cache folder that is shared."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+
+
 def _other_than(wanted: Literal["file", "folder"], path: Path) -> str | None:
     try:
         found = _KINDS.get(stat.S_IFMT(path.stat().st_mode), "something unknown")

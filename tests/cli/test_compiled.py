@@ -103,6 +103,14 @@ def test_a_damaged_entry_is_compiled_anew(entries, damage):
     assert entries.get("a") == b"a" * 100
 
 
+def test_an_entry_of_another_user_is_not_run(entries, monkeypatch):
+    """False if someone with whom the cache is shared could have a program of theirs run."""
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+        assert entries.get("a") is None
+    assert entries.get("a") == b"a" * 100, "and it remains for its owner"
+
+
 def test_two_commands_at_once(entries, tmp_path):
     """False if a command failed because another one had deleted, or not yet finished, an entry."""
     other = checked(LRUCache)(str(tmp_path), max_size=-1)

@@ -3,22 +3,27 @@
 
 import gc
 import signal
+import subprocess
 import sys
 import threading
 
 import pytest
 
+from vdmkit.cli import stoppable
 from vdmkit.cli._stoppable import hear_again
+from vdmkit.errors import Interrupted
 
 
 @pytest.fixture
 def heard(monkeypatch):
     """The hook of the program, in this process."""
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     hear_again()
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_a_stop_during_garbage_collection_is_heard(heard, capsys):
@@ -49,3 +54,56 @@ def test_other_reports_are_printed(heard, monkeypatch):
     Fails()
     gc.collect()
     assert [type(one.exc_value) for one in told] == [ValueError]
+
+
+def test_a_stop_during_an_import_waits_for_its_end(heard, tmp_path, monkeypatch):
+    """False if SIGTERM while JAX is loaded crashed the process, or were taken for a defect of a module."""
+    (tmp_path / "loads_slowly.py").write_text("import signal\nsignal.raise_signal(signal.SIGTERM)\nWHOLE = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+
+    def command() -> None:
+        import loads_slowly
+
+        found.append(loads_slowly.WHOLE)
+        threading.Event().wait(60)
+
+    with pytest.raises(Interrupted, match=r"^Stopped\. Go on\.$"):
+        stoppable(command, "Go on.")()
+    assert found == [1]
+
+
+DEAF = """
+import hashlib, os, signal, sys, threading
+from vdmkit.cli import _app, _stoppable
+def doctor():
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # minutes, in C
+_app.app.command()(_stoppable.stoppable(doctor))
+_stoppable._SECONDS = 0.1
+sys.argv = ["vdmkit", "doctor"]
+from vdmkit.__main__ import main
+main()
+"""
+
+
+def test_a_command_that_does_not_hear_is_ended():
+    """False if SIGTERM while XLA compiles a large model, in which Python hears nothing, left a job to be killed."""
+    ended = subprocess.run([sys.executable, "-c", DEAF], capture_output=True, text=True)
+    words = "Stopped. What was kept until now is used when the same command is run again.\n"
+    assert (ended.returncode, ended.stderr) == (3, words)
+
+
+BEFORE = "sys.addaudithook(lambda event, given: event == 'import' and given[0] == 'vdmkit.cli._app' and stop())"
+MOMENTS = {"before the command": (BEFORE, 3), "after it": ("import atexit; atexit.register(stop)", 0)}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_stop_outside_of_a_command_has_an_exit_code(moment):
+    """False if a scheduler that stops a job as it starts, or as it ends, read -15 or a traceback."""
+    hook, code = MOMENTS[moment]
+    program = f"import signal, sys; stop = lambda: signal.raise_signal(signal.SIGTERM); {hook}"
+    program += "; from vdmkit.__main__ import main; sys.argv = ['vdmkit', '--version']; main()"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == code, ended.stderr
+    assert ended.stderr == ("Stopped before the command began.\n" if code else "")

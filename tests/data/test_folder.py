@@ -147,6 +147,18 @@ def test_images_are_decoded_once_until_a_file_changes(tmp_path: Path, monkeypatc
     np.testing.assert_array_equal(after.pixels[0], 255 - _pixels(3)[0])
 
 
+def test_a_file_of_another_user_in_the_cache_is_not_believed(tmp_path, cache, monkeypatch) -> None:
+    """False if someone with whom the cache is shared could choose the images of a run."""
+    folder = _write(tmp_path / "images", _pixels(3))
+    _source(folder).load("train")
+    (cached,) = cache.iterdir()
+    np.save(cached, 255 - _pixels(3))
+    assert (_source(folder).load("train").pixels == 255 - _pixels(3)).all(), "the cache is read"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+        np.testing.assert_array_equal(_source(folder).load("train").pixels, _pixels(3))
+
+
 def test_a_full_disk_is_one_clear_error(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """False if a cache that cannot be written ended in a traceback or left a partial file."""
 

@@ -3,12 +3,17 @@
 
 import random
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from vdmkit.errors import VdmkitError
+from vdmkit.page import Shown, page, read_files
 from vdmkit.report import read_metrics
+
+FOR_PEOPLE = ("recipe.toml",)  # shown as it is: the user's own words, which no command reads
 
 Damage = Callable[[Path, random.Random], None]
 
@@ -53,6 +58,8 @@ def what_is_wrong(program, tiny: str, whole: Path, file: str, damage: Damage, se
     run = Path(shutil.copytree(whole, program.cwd / "run"))
     try:
         damage(run / file, random.Random(seed))
+        if words := wrong_on_page(run, whole, file):
+            return words
         for command in (("evaluate", "--ckpt", "run"), ("sample", "--ckpt", "run", "-n", "2", "-o", "a.npy")):
             read = program(*command)
             if read.code:
@@ -64,8 +71,6 @@ def what_is_wrong(program, tiny: str, whole: Path, file: str, damage: Damage, se
                 command[0] == "sample" and (program.cwd / "a.npy").read_bytes() != (whole.parent / "a.npy").read_bytes()
             ):
                 return "other samples"
-        if not part_of(read_metrics(run), read_metrics(whole)):
-            return "other metrics"
         again = program("run", tiny, "--out", "run")
         if again.code and not names(again.err, file):
             return f"run does not name it: {again.err}"
@@ -74,6 +79,25 @@ def what_is_wrong(program, tiny: str, whole: Path, file: str, damage: Damage, se
     finally:
         shutil.rmtree(run)
     return ""
+
+
+def wrong_on_page(run: Path, whole: Path, file: str) -> str:
+    """Returns what a page of the damaged run shows without a word, or ''."""
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        try:
+            found, metrics = page_of(run), read_metrics(run)
+        except VdmkitError as error:
+            return "" if names(str(error), file) else f"the page does not name it: {error}"
+    if file == "metrics.jsonl":  # a last line without its end is what a kill leaves
+        return "" if part_of(metrics, read_metrics(whole)) else "other metrics"
+    there = (run / file).exists()
+    return f"another page for {file}" if there and found != page_of(whole) and file not in FOR_PEOPLE else ""
+
+
+def page_of(run: Path) -> str:
+    """The page of what is in the folder's files; the rest of it is of the loaded run, as other commands are."""
+    return page([Shown(read_files(run), reason="")]).html.replace(str(run), "")
 
 
 def part_of(found: dict, expected: dict) -> bool:
@@ -110,5 +134,8 @@ def test_a_few_files(program_in, tiny, read_whole, chosen, tmp_path):
 @pytest.mark.slow
 def test_every_file(program_in, tiny, read_whole, chosen, tmp_path):
     """False if a damaged run folder gave another number, or a message that sends a user looking."""
+    program = program_in(read_whole.parent)
+    assert program("likelihood", "--ckpt", "run", "--set", "likelihood.images=6").code == 0
+    assert program("study", "--ckpt", "run", "--steps", "2", "--nodes", "11", "--images", "6").code == 0
     files = files_of(read_whole)
     assert not wrong_of(program_in(tmp_path), tiny, read_whole, files, chosen.seed, flips=chosen.cases(3))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
+from vdmkit.errors import DamageWarning
 from vdmkit.health import Facts, read_troubles
 from vdmkit.report import MetricLog, read_metrics
 
@@ -83,7 +84,11 @@ def test_a_line_with_another_number_is_dropped(tmp_path):
     log(tmp_path, 0, 10, 20)
     path = tmp_path / "metrics.jsonl"
     path.write_text(path.read_text().replace("5.0", "4.0"))
-    assert [values.tolist() for values in read_metrics(tmp_path)["train/bpd"]] == [[20], [10.0]]
+    with pytest.warns(DamageWarning, match=r"metrics\.jsonl: damaged, and left out: line 1\.$"):
+        assert [values.tolist() for values in read_metrics(tmp_path)["train/bpd"]] == [[20], [10.0]]
+    said = list[str]()
+    MetricLog(tmp_path, step=20, say=said.append).close()
+    assert said == [f"warning: {path}: damaged, and left out: line 1."]
 
 
 def test_lines_survive_when_they_cannot_be_rewritten(tmp_path, monkeypatch):

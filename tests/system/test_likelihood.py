@@ -44,7 +44,7 @@ class Measured:
 
     @property
     def facts(self) -> dict:
-        return json.loads(self.written.read_text())
+        return {name: value for name, value in json.loads(self.written.read_text()).items() if name != "crc32"}
 
     @property
     def images(self) -> dict[str, np.ndarray]:

@@ -2,6 +2,8 @@
 """Reads checkpoints without changing them, so that a run can be evaluated while it trains."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ from jaxtyping import PyTree
 
 from vdmkit.checkpoint._checksums import is_finished, what_is_damaged
 from vdmkit.checkpoint._fit import by_path, check_fit, with_leaves
-from vdmkit.errors import CheckpointError
+from vdmkit.distributed import lost
+from vdmkit.errors import CheckpointError, VdmkitError, in_one_line
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,11 @@ def read_chosen(directory: Path, step: int, like: PyTree) -> Restored:
 
 def _read_widened(folder: Path, like: PyTree) -> Restored:
     """Reads a float32 checkpoint when JAX is in float64; widening is exact."""
+    with _hostile_refused(folder):
+        return _read_wide(folder, like)
+
+
+def _read_wide(folder: Path, like: PyTree) -> Restored:
     arrays, static = eqx.partition(like, _is_array_like)
     metadata = _metadata(folder)
     stored = {path: leaf.dtype for path, leaf in by_path(metadata).items()}
@@ -109,7 +117,25 @@ def read_step(folder: Path, like: PyTree, data: grain.DatasetIterator | None = N
     Raises:
         CheckpointError: paths, shapes or types differ from those of `like`.
     """
-    return _read(folder, _metadata(folder), like, data)
+    with _hostile_refused(folder):
+        return _read(folder, _metadata(folder), like, data)
+
+
+@contextmanager
+def _hostile_refused(folder: Path) -> Iterator[None]:
+    """Raises CheckpointError for any error of Orbax: checksums may be right of files that nobody's training wrote."""
+    try:
+        yield
+    except VdmkitError:
+        raise
+    except Exception as error:
+        if other := lost(error):
+            raise other from error
+        reason = in_one_line(error)[:200]
+        raise CheckpointError(
+            f"{folder}: cannot be read ({reason}), although its checksums are right: it is of another version, or "
+            "forged. Choose another step, or another copy of the run."
+        ) from error
 
 
 def _read(folder: Path, metadata: PyTree, like: PyTree, data: grain.DatasetIterator | None = None) -> Restored:

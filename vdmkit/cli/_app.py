@@ -5,7 +5,6 @@ Installed packages bring more commands: see `Commands`.
 """
 
 import os
-import signal
 import sys
 import warnings
 from typing import Annotated
@@ -34,9 +33,18 @@ from vdmkit.cli._run import run
 from vdmkit.cli._sample import sample
 from vdmkit.cli._stoppable import hear_again, stoppable
 from vdmkit.cli._study import study
-from vdmkit.errors import Interrupted, PluginError, PluginWarning, VdmkitError, in_one_line, place_of, words_of
+from vdmkit.errors import (
+    DamageWarning,
+    Interrupted,
+    PluginError,
+    PluginWarning,
+    VdmkitError,
+    in_one_line,
+    place_of,
+    words_of,
+)
 
-_NEW_FOLDER = "Delete the new folder, if it is there, and run the same command again."
+_NO_FOLDER = "No folder was made. Run the same command again to begin anew."
 
 app = typer.Typer(
     cls=Commands,
@@ -58,19 +66,18 @@ app.command()(stoppable(compare, "Batches that were done are kept: to go on, run
 app.command()(stoppable(study, "Run the same command again to begin anew."))
 app.command()(stoppable(quality, "No score was computed. Run the same command again to begin anew."))
 app.command()(stoppable(report, "No page was written. Run the same command again."))
-app.command()(stoppable(convert, _NEW_FOLDER))
+app.command()(stoppable(convert, _NO_FOLDER))
 app.command()(stoppable(check))
 app.command()(stoppable(bench))
 app.command()(stoppable(doctor))
 app.add_typer(data, name="data")
-app.command("import")(stoppable(import_checkpoint, _NEW_FOLDER))
+app.command("import")(stoppable(import_checkpoint, _NO_FOLDER))
 app.command("list")(stoppable(list_components))
 app.command()(stoppable(new_plugin))
 
 
 def main() -> None:
     """Runs the program. A user's mistake ends with one message and an exit code, without a traceback."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's request to stop is handled like Ctrl-C
     hear_again()
     warnings.showwarning = _show_warning
     keep_compiled()
@@ -90,8 +97,8 @@ def main() -> None:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: object) -> None:
-    """Prints a warning in one line, with its place in the code unless it is about a plugin package."""
-    where = "" if issubclass(category, PluginWarning) else f" ({':'.join(map(str, place[:2]))})"
+    """Prints a warning in one line, with its place in the code unless it is about a plugin package or a file."""
+    where = "" if issubclass(category, PluginWarning | DamageWarning) else f" ({':'.join(map(str, place[:2]))})"
     print(f"warning: {message}{where}", file=sys.stderr)
 
 

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from vdmkit.errors import DataError
-from vdmkit.paths import cache_folder, may_be_written
+from vdmkit.paths import cache_folder, is_own_file, may_be_written
 from vdmkit.remembered import remember_in_commands
 
 _OF_JAX = "jax._src.lru_cache"  # where JAX reads and writes its cache; it has no public place for a cache of one's own
@@ -67,15 +67,17 @@ class _WhenLoaded(MetaPathFinder):
 def checked(cache: type[Any]) -> type[Any]:
     """Returns JAX's class of caches with a SHA-256 of name and contents before every entry.
 
-    An entry without it, truncated, changed or of another name, is deleted, so that JAX replaces it.
+    An entry without it, truncated, changed or of another name, is deleted, so that JAX replaces it. Entries of other
+    users are ignored, because they are programs.
     """
 
     class Checked(cache):
         def get(self, key: str) -> bytes | None:
-            entry = super().get(key)
+            path = Path(self.path, f"{key}-cache")
+            entry = super().get(key) if is_own_file(path) else None
             if entry is None or entry[:_BYTES] == _sha256(key, entry[_BYTES:]):
                 return entry and entry[_BYTES:]
-            Path(self.path, f"{key}-cache").unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
             return None
 
         def put(self, key: str, value: bytes) -> None:

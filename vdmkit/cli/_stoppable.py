@@ -1,21 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ends a command on Ctrl-C with one message and exit code 3. SIGTERM does the same: see `main`."""
+"""Ends a command on Ctrl-C or SIGTERM, which schedulers send, with one message and exit code 3."""
 
+import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from functools import partial, wraps
+from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
 from vdmkit.errors import Interrupted
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_SECONDS = 8  # schedulers wait for 10 to 30 before they kill
+_heard = threading.Event()
+_IMPORTING = "<frozen importlib._bootstrap>"  # the file of the frames that import
 
 
 def stoppable(command: Callable[P, T], what_now: str = "") -> Callable[P, T]:
-    """Returns the command with a handler of Ctrl-C, which Typer would treat as a failure of the program.
+    """Returns the command with a handler of Ctrl-C and SIGTERM, which Typer would treat as a failure of the program.
 
     Args:
         command: A command, or a function that it calls.
@@ -24,6 +30,7 @@ def stoppable(command: Callable[P, T], what_now: str = "") -> Callable[P, T]:
 
     @wraps(command)
     def answering(*arguments: P.args, **options: P.kwargs) -> T:
+        _hear()
         try:
             return command(*arguments, **options)
         except KeyboardInterrupt:
@@ -32,21 +39,60 @@ def stoppable(command: Callable[P, T], what_now: str = "") -> Callable[P, T]:
     return answering
 
 
+def _hear() -> None:
+    """Lets SIGTERM interrupt as Ctrl-C does; until a command begins, both end the program: see `vdmkit.__main__`."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raises KeyboardInterrupt; in an import only after it, because extension modules crash the process for it."""
+    _heard.set()
+    if any(one.f_code.co_filename == _IMPORTING for one, _ in traceback.walk_stack(frame)):
+        _ask_again_soon()
+    else:
+        raise KeyboardInterrupt
+
+
+def end_if_unheard() -> None:
+    """Lets a thread end the process if a command does not hear Ctrl-C or SIGTERM, as while XLA compiles for minutes.
+
+    Nothing is lost by it, because all files are written atomically. Training, which saves first, is not ended.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=_end_if_unheard, args=(reader,), daemon=True).start()
+
+
+def _end_if_unheard(reader: int) -> None:
+    while number := os.read(reader, 1):
+        asked = number[0] in (signal.SIGINT, signal.SIGTERM) and signal.getsignal(number[0]) is _interrupt
+        if asked and not _heard.wait(_SECONDS):
+            os.write(2, b"Stopped. What was kept until now is used when the same command is run again.\n")
+            os._exit(3)
+
+
 def hear_again() -> None:
     """Asks again to stop if Ctrl-C or SIGTERM came inside a callback of garbage collection, JAX's for example.
 
-    Python drops what is raised there, with a traceback: the command would go on as if nobody had asked it to stop. It
-    asks by SIGTERM, since the background jobs of a shell ignore Ctrl-C.
+    Python drops what is raised there, with a traceback: the command would go on as if nobody had asked it to stop.
     """
     if getattr(sys.unraisablehook, "func", None) is not _again:
         sys.unraisablehook = partial(_again, sys.unraisablehook)
 
 
 def _again(otherwise: Callable[[Any], object], report: Any) -> None:
-    if not isinstance(report.exc_value, KeyboardInterrupt):
+    if isinstance(report.exc_value, KeyboardInterrupt):
+        _ask_again_soon()
+    else:
         otherwise(report)
-        return
+
+
+def _ask_again_soon() -> None:
+    """Asks by SIGTERM, since the background jobs of a shell ignore Ctrl-C."""
     main = threading.main_thread().ident or 0
-    timer = threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGTERM))  # when the callback has ended
+    timer = threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGTERM))
     timer.daemon = True
     timer.start()

@@ -17,7 +17,7 @@ from vdmkit.data._cache import cached_file
 from vdmkit.data._image_file import SUFFIXES, read_image
 from vdmkit.data._source import AbstractSource, Images, Split, identified
 from vdmkit.errors import DataError
-from vdmkit.paths import cache_folder, not_a_file, not_a_folder
+from vdmkit.paths import cache_folder, is_own_file, not_a_file, not_a_folder
 from vdmkit.registry import register
 
 Side = Annotated[int, Ge(1), Le(16_384)]
@@ -62,7 +62,7 @@ class Folder(AbstractSource):
         folder, shape = self.folders[split], self.shape
         names = _names(folder)
         cached = cache_folder() / f"images-{_fingerprint(folder, names, shape)}.npy"
-        if not cached.exists():
+        if not is_own_file(cached):
             _decode(folder, names, shape, cached)
         return identified(_mapped(cached), self.levels, name=_name(folder, split), split=split)
 

@@ -3,6 +3,7 @@
 
 import functools
 import hashlib
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +21,7 @@ from vdmkit.data._source import AbstractSource, Identity, Images, Split
 from vdmkit.data._survey import survey
 from vdmkit.errors import DataError
 from vdmkit.files import read_json, write_json
-from vdmkit.paths import cache_folder
+from vdmkit.paths import cache_folder, is_own_file
 from vdmkit.progress import track
 from vdmkit.registry import register
 
@@ -170,16 +171,16 @@ def _identified(pixels: _Decoded, name: str, split: Split) -> tuple[Identity, Pr
     key = f"{pixels.rows._fingerprint} {pixels.column} {pixels.shape} {name} {split}"
     facts = cache_folder() / f"identity-{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     kept = facts.with_suffix(".npy")
-    try:
-        return read_json(facts, Identity), np.load(kept)
-    except (OSError, ValueError):
-        with track("auto", f"reading {name}", len(pixels)) as advance:
-            found = survey(pixels, 256, advance)
-        identity = Identity(name, split, len(pixels), found.sha256, found.low, found.high, None)
-        with cached_file(kept) as part, part.open("wb") as file:
-            np.save(file, found.prints)
-        write_json(facts, asdict(identity))
-        return identity, found.prints
+    with suppress(OSError, ValueError):
+        if is_own_file(facts) and is_own_file(kept):
+            return read_json(facts, Identity), np.load(kept)
+    with track("auto", f"reading {name}", len(pixels)) as advance:
+        found = survey(pixels, 256, advance)
+    identity = Identity(name, split, len(pixels), found.sha256, found.low, found.high, None)
+    with cached_file(kept) as part, part.open("wb") as file:
+        np.save(file, found.prints)
+    write_json(facts, asdict(identity))
+    return identity, found.prints
 
 
 def _name(path: str, given: str, split: Split) -> str:

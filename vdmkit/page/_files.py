@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from vdmkit.errors import CheckpointError
+from vdmkit.checkpoint import check_unchanged
+from vdmkit.errors import CheckpointError, in_one_line
+from vdmkit.files import are_intact, check_seal, read_json
 from vdmkit.paths import not_a_folder
 from vdmkit.recipe import leaves
 from vdmkit.report import intact_lines, read_metrics
@@ -103,17 +105,31 @@ def read_files(path: Path) -> RunFiles:
         raise CheckpointError(f"{path}: not a run folder: it has no {_RESOLVED}.")
     if not (path / _MANIFEST).is_file():
         raise CheckpointError(f"{path}: has no {_MANIFEST}. Put a copy of it back, or run the recipe again.")
+    _check_made(path)
     return RunFiles(
         path, path.resolve().name, {str(one.relative_to(path)): _checked(one) for one in sorted(path.rglob("*.json"))}
     )
 
 
+def _check_made(path: Path) -> None:
+    """Raises CheckpointError if the manifest or the recipe of a run is not as it was written."""
+    try:
+        made = read_json(path / _MANIFEST, dict[str, Any])
+        check_seal(made)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path / _MANIFEST}: cannot be read ({error}). Put a copy of it back.") from error
+    if sha256 := made.get("kept", {}).get(_RESOLVED):
+        check_unchanged(path / _RESOLVED, sha256, "Run the recipe again, which writes it anew.")
+
+
 def _checked(path: Path) -> str:
     text = _text(path)
     try:
-        json.loads(text)
-    except ValueError as error:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: is not JSON ({error}). Make it anew, or delete it.") from error
+    if isinstance(found, dict) and not are_intact(found):
+        raise CheckpointError(f"{path}: its numbers are not those that were written. Make it anew, or delete it.")
     return text
 
 
@@ -124,5 +140,8 @@ def _text(path: Path) -> str:
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         return {}
-    with np.load(path) as file:
-        return {name: file[name] for name in file.files}
+    try:
+        with np.load(path) as file:
+            return {name: file[name] for name in file.files}
+    except Exception as error:  # of many types
+        raise CheckpointError(f"{path}: damaged ({in_one_line(error)}). Measure it anew, or delete it.") from error

@@ -6,14 +6,13 @@ latter are in the cache folder, one file for each SHA-256.
 """
 
 import hashlib
-import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from vdmkit.errors import DataError, UnknownCodeError
 from vdmkit.files import write_text
-from vdmkit.paths import cache_folder, not_a_file
+from vdmkit.paths import cache_folder, is_own_file, not_a_file
 
 _known: set[str] = set()  # SHA-256 of what this process may execute
 
@@ -65,8 +64,7 @@ def _is_recorded(sha256: str) -> bool:
     """Returns whether this user recorded it: others, with whom the cache is shared, could add or rename files."""
     try:
         record = _record_of(sha256)
-        own = not_a_file(record) is None and record.stat().st_uid == os.geteuid()
-        return own and record.read_text().startswith(f"{sha256}  ")
+        return is_own_file(record) and record.read_text().startswith(f"{sha256}  ")
     except (OSError, ValueError, DataError):
         return False
 

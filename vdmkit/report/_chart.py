@@ -23,13 +23,16 @@ def line_chart(name: Path, lines: Mapping[str, Line], *, x: str, y: str, title: 
     Lines that coincide are drawn once, labelled with all their names. The legend is beside the axes. With `log`, both
     axes are logarithmic, and values that are not positive are omitted.
     """
+    from matplotlib import rc_context
+
     figure = _figure(_distinct(lines, log), log)
     figure.axes[0].set(xlabel=x, ylabel=y, title=title)
     paths = [name.with_suffix(suffix) for suffix in (".svg", ".png")]
     for path in paths:
         with whole_file(path) as part:
-            metadata = {"Date": None} if path.suffix == ".svg" else None  # the same numbers, the same file
-            figure.savefig(part, format=path.suffix[1:], dpi=120, metadata=metadata)
+            metadata = {"Date": None} if path.suffix == ".svg" else None
+            with rc_context({"svg.hashsalt": "vdmkit"}):  # the same numbers, the same file
+                figure.savefig(part, format=path.suffix[1:], dpi=120, metadata=metadata)
     return paths
 
 

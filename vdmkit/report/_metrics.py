@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics of a run: JSON lines, which a resumed run continues exactly, and TensorBoard events."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from vdmkit.errors import DamageWarning
 from vdmkit.files import read_sealed_line, sealed_line, write_text, writing
 from vdmkit.health import Facts, Trouble, Watch
 from vdmkit.report._events import EventFile
@@ -23,9 +25,12 @@ class MetricLog:
     def __init__(self, folder: Path, *, step: int, facts: Facts | None = None, say: Callable[[str], object] = str):
         path = folder / "metrics.jsonl"
         kept = [(line, at, values) for line, at, values in _intact(path) if at <= step]
+        damaged = _words_of_damage(path)
         lines = [line for line, _, _ in kept]
         write_text(path, "".join(lines))
         self._path, self._kept, self._say = path, set(lines), say
+        if damaged:
+            say(f"warning: {damaged}")
         with writing(path):
             self._file = path.open("a")
         self._events = EventFile(folder / "tensorboard", purge_step=step + 1)
@@ -65,7 +70,12 @@ class MetricLog:
 
 
 def read_metrics(folder: Path) -> dict[str, tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]]:
-    """Returns the steps and values of each metric by name. A metric may have values at some steps only."""
+    """Returns the steps and values of each metric by name. A metric may have values at some steps only.
+
+    Warns with DamageWarning of lines that are not as they were written, and omits their values.
+    """
+    if damaged := _words_of_damage(folder / "metrics.jsonl"):
+        warnings.warn(damaged, DamageWarning, stacklevel=2)
     found: dict[str, list[tuple[int, float]]] = {}
     for _, step, values in _intact(folder / "metrics.jsonl"):
         for name, value in values.items():
@@ -83,8 +93,25 @@ def intact_lines(path: Path) -> list[str]:
 
 def _intact(path: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """Yields each intact line with its step and its values."""
-    lines = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
-    for line in lines:
-        values = read_sealed_line(line) if line.endswith("\n") else None
-        if values is not None and isinstance(step := values.pop("step", None), int):
-            yield line, step, values
+    for line in _lines(path):
+        if found := _read(line):
+            yield line, *found
+
+
+def _words_of_damage(path: Path) -> str | None:
+    """Says which lines are not as they were written; a last one without its end is the work of a kill."""
+    bad = [str(n) for n, line in enumerate(_lines(path), 1) if line.endswith("\n") and _read(line) is None]
+    if not bad:
+        return None
+    return f"{path}: damaged, and left out: line{'s' * (len(bad) > 1)} {', '.join(bad)}."
+
+
+def _lines(path: Path) -> list[str]:
+    """Returns the lines of the file with their ends."""
+    return path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
+
+
+def _read(line: str) -> tuple[int, dict[str, Any]] | None:
+    values = read_sealed_line(line) if line.endswith("\n") else None
+    step = values.pop("step", None) if values is not None else None
+    return (step, values) if values is not None and isinstance(step, int) else None

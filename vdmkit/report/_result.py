@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vdmkit.files import whole_file, write_json
+from vdmkit.files import whole_file, write_results
 
 
 def leave_result(folder: Path, name: str, report: dict[str, Any], of_images: Mapping[str, Any]) -> str:
@@ -26,5 +26,5 @@ def leave_result(folder: Path, name: str, report: dict[str, Any], of_images: Map
     arrays, summary = (folder / f"{name}.{suffix}" for suffix in ("npz", "json"))
     with whole_file(arrays) as part, part.open("wb") as file:
         np.savez(file, **of_images)
-    write_json(summary, report)
+    write_results(summary, report)
     return f"written to {summary}, every image's to {arrays}"

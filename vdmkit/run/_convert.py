@@ -19,6 +19,7 @@ from vdmkit.assembly import (
 )
 from vdmkit.checkpoint import CheckpointStore
 from vdmkit.data import Images, batches
+from vdmkit.files import whole_folder
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipe import Recipe, dump
 from vdmkit.registry import plugin_sources
@@ -59,10 +60,9 @@ def convert(run: Run, target: Recipe, folder: RunFolder, *, where: str = "--to")
 
 
 def save_as(run: Run, recipe: Recipe, state: TrainState, train: Images, folder: RunFolder, remark: str) -> None:
-    """Makes `folder` a run of this recipe and state, with the history of `run`; CheckpointError if it is in use."""
-    with folder.locked():
-        folder.check_new("-o")  # again, because the measurement took its time
-        _save(run, recipe, state, train, folder, remark)
+    """Makes `folder`, which is new, a run of this recipe and state, with the history of `run`."""
+    with whole_folder(folder.path) as part:
+        _save(run, recipe, state, train, RunFolder(part), remark)
 
 
 def _save(run: Run, recipe: Recipe, state: TrainState, train: Images, folder: RunFolder, remark: str) -> None:
@@ -77,4 +77,4 @@ def _save(run: Run, recipe: Recipe, state: TrainState, train: Images, folder: Ru
         folder.hash_of(recipe) | keep(folder, read_trained_on(run)),
     )
     folder.record(replace(made, sessions=sessions, kept=kept, newest_checkpoint=run.step))
-    folder.write_recipe(recipe, f"# {remark}.\n{dump(recipe)}")  # last: it marks a run
+    folder.write_recipe(recipe, f"# {remark}.\n{dump(recipe)}")

@@ -11,6 +11,7 @@ import numpy as np
 
 from vdmkit.checkpoint import CheckpointStore
 from vdmkit.data import Identity, Images, batches
+from vdmkit.files import whole_folder
 from vdmkit.importers import Imported, read_imported
 from vdmkit.registry import plugin_sources
 from vdmkit.run._folder import RunFolder
@@ -26,9 +27,8 @@ def import_checkpoint(checkpoint: Path, folder: RunFolder, plugins: Sequence[Pat
     """
     folder.check_new("-o")
     imported = read_imported(checkpoint, plugins=plugins, **how)
-    with folder.locked():
-        folder.check_new("-o")  # again, because reading took its time
-        _save(imported, folder, plugins)
+    with whole_folder(folder.path) as part:
+        _save(imported, RunFolder(part), plugins)
     return imported
 
 
@@ -36,21 +36,12 @@ def _save(imported: Imported, folder: RunFolder, plugins: Sequence[Path]) -> Non
     recipe, step = imported.recipe, int(imported.state.step)
     hashes = {name: sha256(source).hexdigest() for name, source in plugin_sources(plugins).items()}
     store = CheckpointStore(folder.checkpoints, keep_last=1, keep_best=0, frugal=True)
-    facts = (
-        imported.shape,
-        imported.levels,
-        None,
-        hashes,
-        imported.sha256,
-        [session(step, step)],
-        folder.hash_of(recipe),
-        step,
-    )
-    made = Provenance(*facts, secrets.token_hex(8))
+    began = None, hashes, imported.sha256, [session(step, step)], folder.hash_of(recipe), step, secrets.token_hex(8)
+    made = Provenance(imported.shape, imported.levels, *began)
     store.save(step, imported.state, _data_at(step, imported), made.origin(recipe))
     folder.record(made)
     folder.keep_plugins(plugin_sources(plugins))
-    folder.write_recipe(recipe, imported.text)  # last: it marks a run folder
+    folder.write_recipe(recipe, imported.text)
 
 
 def _data_at(step: int, imported: Imported) -> Any:

@@ -12,7 +12,7 @@ from vdmkit.assembly import health_facts
 from vdmkit.checkpoint import steps_in
 from vdmkit.data import TrainedOn, check_comparable, groups_of, prints_of, trained_on
 from vdmkit.errors import Interrupted
-from vdmkit.files import write_json
+from vdmkit.files import write_results
 from vdmkit.likelihood import LikelihoodReport, check_count, check_distinct
 from vdmkit.mesh import gather_local
 from vdmkit.progress import Progress
@@ -108,7 +108,7 @@ def _report(training: Training, state: TrainState, known: TrainedOn) -> Likeliho
     limit = 60 * recipe.evaluation.minutes
     how = {"step": step, "findings": findings, "seconds": limit, "progress": training.progress}
     evaluation = evaluate(recipe, model, test, known, **how)
-    write_json(folder.evaluation, evaluation.as_json())
+    write_results(folder.evaluation, evaluation.as_json())
     training.log.scalars(step, {f"test/{name}": getattr(evaluation, name) for name in ("bpd", "bpd_low", "bpd_high")})
     picture = picture_beside_real(model, test, recipe, training.progress)
     if picture is None:

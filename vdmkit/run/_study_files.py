@@ -6,7 +6,8 @@ from typing import Any
 
 import tomli_w
 
-from vdmkit.files import write_json, write_text
+from vdmkit.errors import CheckpointError
+from vdmkit.files import locked_folder, write_results, write_text
 from vdmkit.report import line_chart
 from vdmkit.study import Study, lines_of_steps, lines_of_variances, text_of_study
 
@@ -14,16 +15,21 @@ _MADE = {"closed form", "dynamic"}  # grids that were found; the others have nam
 
 
 def leave(study: Study, folder: Path) -> list[str]:
-    """Writes a study into a folder. Returns the files; those of a grid for several T are abbreviated with braces."""
-    folder.mkdir(exist_ok=True)
-    for grid in folder.glob("*_[0-9]*.toml"):  # from an earlier study
-        grid.unlink()
+    """Writes a study into a folder. Returns the files; those of a grid for several T are abbreviated with braces.
+
+    Raises CheckpointError if another process is writing one.
+    """
+    busy = f"{folder}: another vdmkit is writing its study. What was measured is kept: run the same command again."
     table, facts, kernel = (folder / name for name in ("schedule.txt", "schedule.json", "optimal_variance.toml"))
-    write_json(facts, study.as_json())
-    write_text(table, text_of_study(study) + "\n")
-    write_text(kernel, _component("optimal_variance", study.optimal_variance))
-    charts = [*_variance_chart(study, folder), *_step_chart(study, folder)]
-    return [*map(str, (table, facts, *charts, kernel)), *_leave_grids(study, folder)]
+    with locked_folder(folder, CheckpointError(busy)):
+        for earlier in (facts, *folder.glob("*_[0-9]*.toml")):
+            earlier.unlink(missing_ok=True)
+        write_text(table, text_of_study(study) + "\n")
+        write_text(kernel, _component("optimal_variance", study.optimal_variance))
+        charts = [*_variance_chart(study, folder), *_step_chart(study, folder)]
+        grids = _leave_grids(study, folder)
+        write_results(facts, study.as_json())  # last: it marks a study whose files belong together
+    return [*map(str, (table, facts, *charts, kernel)), *grids]
 
 
 def _leave_grids(study: Study, folder: Path) -> list[str]:

@@ -1,0 +1,397 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every kind of file that vdmkit reads: how a genuine one is made, what is changed in it, and what reads it.
+
+Where a checksum would find every change, what is inside it is changed, and `wrap` gives it a right one, as someone who
+means harm would.
+"""
+
+import gzip
+import hashlib
+import importlib.util
+import io
+import json
+import pickle
+import re
+import shutil
+import struct
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax.numpy as jnp
+import msgpack
+import numpy as np
+from PIL import Image
+from vdmkit_codec.container import Chunk, inspect, open_reader, pack_file
+
+from vdmkit.checkpoint._checksums import what_is_damaged, write_checksums
+from vdmkit.checkpoint._read import read_step
+from vdmkit.checkpoint._store import CheckpointStore
+from vdmkit.cli._component import of_estimator
+from vdmkit.data import ImageNetNew, batches, identified, list_images
+from vdmkit.data._cifar10 import Cifar10
+from vdmkit.data._image_file import read_image
+from vdmkit.data._npz import Npz
+from vdmkit.data._pickle import array_in, read_pickle
+from vdmkit.data._shards import Shards, write_shard
+from vdmkit.data._sidecar import read_sidecar
+from vdmkit.errors import VdmkitError
+from vdmkit.files import seal_of, sealed_line
+from vdmkit.health import read_troubles
+from vdmkit.importers import read_checkpoint
+from vdmkit.page._files import read_files
+from vdmkit.progress import Kept
+from vdmkit.recipe import load_recipe
+from vdmkit.report import read_metrics
+from vdmkit.run import RunFolder
+
+ROOT = Path(__file__).parents[2]
+RNG = np.random.default_rng(0)
+ARRAYS = {"a/kernel": RNG.normal(size=(3, 4)).astype(np.float32), "b": np.arange(5)}
+PIXELS = RNG.integers(0, 256, (2, 4, 4, 1)).astype(np.uint8)
+ROWS = RNG.integers(0, 256, (2, 3072)).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file: its name, what is changed in it, what reads it, and what is put around what is changed."""
+
+    file: str
+    genuine: Callable[[], bytes]
+    read: Callable[[Path], Any]
+    wrap: Callable[[bytes], bytes] = bytes
+
+
+@cache
+def ops() -> ModuleType:
+    """The writers of tests/importers/conftest.py."""
+    spec = importlib.util.spec_from_file_location("ops", ROOT / "tests" / "importers" / "conftest.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def written(save: Callable[[io.BytesIO], Any]) -> bytes:
+    file = io.BytesIO()
+    save(file)
+    return file.getvalue()
+
+
+def batch() -> bytes:
+    return pickle.dumps({b"data": ROWS, b"labels": [3, 7]}, protocol=2)
+
+
+def tar(mode: str, data: bytes) -> bytes:
+    def save(file: io.BytesIO) -> None:
+        with tarfile.open(fileobj=file, mode=mode) as archive:
+            info = tarfile.TarInfo("cifar-10-batches-py/test_batch")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+
+    return written(save)
+
+
+def npy(array: np.ndarray = PIXELS) -> bytes:
+    return written(lambda file: np.save(file, array))
+
+
+def zipped(name: str) -> Callable[[bytes], bytes]:
+    """Returns what puts bytes into a zip file, with the checksum that it has for each of its files."""
+
+    def wrap(data: bytes) -> bytes:
+        def save(file: io.BytesIO) -> None:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.writestr(name, data)
+
+        return written(save)
+
+    return wrap
+
+
+def with_checksums(data: bytes) -> bytes:
+    """Gives every chunk of a PNG file the checksum of its contents."""
+    at, parts = 8, [data[:8]]
+    while at + 8 <= len(data):
+        size = struct.unpack(">I", data[at : at + 4])[0]
+        body = data[at + 4 : at + 8 + size]
+        parts += [data[at : at + 4], body, struct.pack(">I", zlib.crc32(body))]
+        at += 12 + size
+    return b"".join(parts)
+
+
+def sealed(data: bytes) -> bytes:
+    """Gives facts their SHA-256, if they are still facts."""
+    try:
+        facts = json.loads(data)
+        return json.dumps({**facts, "sha256": seal_of(facts)}).encode()
+    except (ValueError, TypeError, RecursionError):
+        return data
+
+
+def sealed_lines(data: bytes) -> bytes:
+    """Gives every line its checksum, if it is still one of values."""
+
+    def seal(line: bytes) -> bytes:
+        try:
+            return sealed_line(json.loads(line)).encode()
+        except (ValueError, TypeError, RecursionError):
+            return line
+
+    return b"".join(map(seal, data.splitlines(keepends=True)))
+
+
+def image(file_format: str) -> Kind:
+    picture = Image.fromarray(RNG.integers(0, 256, (6, 5, 3)).astype(np.uint8))
+    return Kind(f"a.{file_format}", lambda: written(lambda file: picture.save(file, file_format)), read_image)
+
+
+def torch_zip() -> bytes:
+    array = ARRAYS["a/kernel"]
+    return written(lambda file: ops().torch_zip(file, ops().tensor_of("0", array), {"0": array.tobytes()}))
+
+
+def torch_legacy() -> bytes:
+    array = ARRAYS["a/kernel"]
+    return ops().torch_legacy(ops().tensor_of("0", array, b"N"), {"0": array})
+
+
+def edm() -> bytes:
+    return ops().edm_pickle(ops().dictionary({"a": ops().nested_tensor(ARRAYS["a/kernel"])}))
+
+
+def safetensors() -> bytes:
+    array = ARRAYS["a/kernel"]
+    head = json.dumps({"a": {"dtype": "F32", "shape": array.shape, "data_offsets": [0, array.nbytes]}}).encode()
+    return len(head).to_bytes(8, "little") + head + array.tobytes()
+
+
+def flax() -> bytes:
+    def packed(array: np.ndarray) -> msgpack.ExtType:
+        return msgpack.ExtType(1, msgpack.packb((array.shape, array.dtype.name, array.tobytes())))
+
+    return msgpack.packb({"params": {name: packed(array) for name, array in ARRAYS.items()}, "step": 3})
+
+
+def manifest() -> bytes:
+    facts = {"shape": [8, 8, 1], "levels": 17, "data": None, "plugins": {"a.py": "1"}, "imported": None, "run": "x"}
+    return json.dumps(
+        facts | {"sessions": [{"command": ["vdmkit"]}], "kept": {"b": "2"}, "newest_checkpoint": 3}
+    ).encode()
+
+
+def metrics() -> bytes:
+    return b"".join(json.dumps({"step": n, "train/bpd": n / 7}).encode() + b"\n" for n in range(5))
+
+
+def read_npz(path: Path) -> None:
+    Npz(path=str(path)).load("train")
+
+
+def health() -> bytes:
+    return json.dumps({"findings": [{"sign": "loss", "step": 3, "message": "it jumps"}]}).encode()
+
+
+def results() -> bytes:
+    return json.dumps({"bpd": 1.5, "bpd_low": 1.25, "bpd_high": 1.75, "terms": {"prior": 0.5}, "step": 3}).encode()
+
+
+def torch_program() -> bytes:
+    return ops().tensor_of("0", ARRAYS["a/kernel"])
+
+
+def torch_zip_of(program: bytes) -> bytes:
+    return written(lambda file: ops().torch_zip(file, program, {"0": ARRAYS["a/kernel"].tobytes()}))
+
+
+def read_results(path: Path) -> None:
+    (path.parent / "resolved.toml").write_text("")
+    (path.parent / "manifest.json").write_text("{}")
+    read_files(path.parent)
+
+
+def coding_facts() -> bytes:
+    return json.dumps({"profile": "portable", "T": 10, "shape": [8, 8, 1], "gamma": [-8.0, 5.0], "group": 4}).encode()
+
+
+def coded(payload: bytes = bytes(range(40))) -> bytes:
+    header = {"profile": "portable", "T": 10, "shape": [8, 8, 1], "gamma": [-8.0, 0.1, 5.0], "group": 4, "chunk": 4}
+    return pack_file(header, [Chunk(2, payload, hashlib.sha256(payload).digest())], ["a.png", "b.png"])
+
+
+def coded_by(data: bytes) -> bytes:
+    """A compressed file with this header, or these bytes if they are none."""
+    try:
+        return pack_file(json.loads(data), [Chunk(2, bytes(40), bytes(32))])
+    except (ValueError, TypeError, RecursionError, AttributeError, OverflowError):
+        return data
+
+
+def read_coded(path: Path) -> None:
+    for salvage in (False, True):
+        with suppress(VdmkitError), open_reader(path, salvage=salvage) as reader:
+            for number in range(len(reader.chunks)):
+                with suppress(VdmkitError):
+                    reader.payload(number)
+        with suppress(VdmkitError):
+            str(inspect(path, salvage=salvage))
+
+
+BETWEEN = b"\n--- next file ---\n"
+
+
+def small_state() -> dict[str, Any]:
+    return {"a": jnp.asarray(ARRAYS["a/kernel"]), "b": jnp.arange(5)}
+
+
+def small_batches() -> Any:
+    images = identified(np.zeros((4, 4, 4, 1), np.uint8), 2, name="a", split="train")
+    return batches(images, [], batch_size=2, seed=0)
+
+
+@cache
+def of_checkpoint() -> tuple[list[str], bytes]:
+    """The files of a checkpoint: their names, and their contents in the same order."""
+    with tempfile.TemporaryDirectory() as folder:
+        CheckpointStore(Path(folder), keep_last=1, keep_best=0).save(3, small_state(), small_batches(), {"run": "x"})
+        root = Path(folder, "3")
+        names = sorted(str(file.relative_to(root)) for file in root.rglob("*") if file.is_file())
+        names.remove("checksums.json")
+        return names, BETWEEN.join((root / name).read_bytes() for name in names)
+
+
+def read_orbax(path: Path) -> None:
+    """Reads a checkpoint with right checksums of whatever is in its files."""
+    root = path.parent / "3"
+    shutil.rmtree(root, ignore_errors=True)
+    for name, data in zip(of_checkpoint()[0], path.read_bytes().split(BETWEEN), strict=False):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    write_checksums(root)
+    read_step(root, small_state(), small_batches())
+
+
+def read_records(path: Path) -> None:
+    Shards(((path, 2),), "array_record", (4, 4, 1), np.dtype(np.uint8)).read(np.arange(2))
+
+
+def records() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        write_shard(Path(folder, "a"), "array_record", PIXELS.shape, [PIXELS])
+        return Path(folder, "a").read_bytes()
+
+
+def read_grid(path: Path) -> None:
+    load_recipe(ROOT / "recipes" / "digits.toml", of_estimator(None, None, str(path)))
+
+
+def grid() -> bytes:
+    return b'name = "gammas"\ngammas = [-8.0, -2.5, 0.1, 5.0]\n'
+
+
+def of_cifar(path: Path) -> None:
+    Cifar10(path=str(path)).load("test")
+
+
+def of_list(path: Path) -> None:
+    list_images([path], (4, 4, 1)).read(0, 2)
+
+
+def gzipped(data: bytes) -> bytes:
+    return gzip.compress(data, 1)
+
+
+def sidecar() -> bytes:
+    def split(name: str) -> dict[str, Any]:
+        identity = {"name": "a", "split": name, "count": 2, "sha256": "0", "low": 0.0, "high": 9.0, "published": None}
+        file = {"name": f"{name}.npy", "images": 2, "bytes": 9, "sha256": "0"}
+        return {"identity": identity, "shards": [file], "prints": file, "labels": None}
+
+    facts = {"version": 1, "format": "npy", "shape": [4, 4, 1], "levels": 17, "classes": 0}
+    return json.dumps(facts | {"train": split("train"), "test": split("test")}).encode()
+
+
+def checkpoint() -> bytes:
+    return of_checkpoint()[1]
+
+
+def read_kept(path: Path) -> None:
+    Kept(path.parent).read(3)
+
+
+def of_imagenet(path: Path) -> None:
+    ImageNetNew(path=str(path.parent)).load("test")
+
+
+KINDS = {
+    "recipe": Kind("a.toml", (ROOT / "recipes" / "digits.toml").read_bytes, load_recipe),
+    "grid": Kind("grid.toml", grid, read_grid),
+    "tar": Kind("a.tar", lambda: tar("w", batch()), of_cifar),
+    "tar in gzip": Kind("a.tar.gz", lambda: tar("w", batch()), of_cifar, gzipped),
+    "gzip": Kind("a.tar.gz", lambda: gzipped(tar("w", batch())), of_cifar),
+    "pickle": Kind("a", batch, lambda path: array_in(read_pickle(path.read_bytes(), "a"), b"data", "a")),
+    "pickle in tar": Kind("b.tar", batch, of_cifar, lambda data: tar("w", data)),
+    "cifar10": Kind("test_batch", batch, lambda path: Cifar10(path=str(path.parent)).load("test")),
+    "imagenet": Kind("val_data", batch, of_imagenet),
+    "npz": Kind("a.npz", lambda: written(lambda file: np.savez(file, train=PIXELS)), read_npz),
+    "npy in npz": Kind("b.npz", npy, read_npz, zipped("train.npy")),
+    "kept": Kind(
+        "3.npz", lambda: npy(np.array(3)), lambda path: Kept(path.parent).read(3), zipped("number_of_part.npy")
+    ),
+    "npy": Kind("a.npy", npy, of_list),
+    "array_record": Kind("a.array_record", records, read_records),
+    "png": image("png"),
+    "png, right checksums": Kind("b.png", image("png").genuine, read_image, with_checksums),
+    "jpeg": image("jpeg"),
+    "webp": image("webp"),
+    "flax": Kind("a.msgpack", flax, read_checkpoint),
+    "torch": Kind("a.pt", torch_zip, read_checkpoint),
+    "pickle in torch": Kind("c.pt", torch_program, read_checkpoint, torch_zip_of),
+    "torch before 1.6": Kind("b.pt", torch_legacy, read_checkpoint),
+    "edm": Kind("a.pkl", edm, read_checkpoint),
+    "safetensors": Kind("a.safetensors", safetensors, read_checkpoint),
+    "manifest": Kind("manifest.json", manifest, lambda path: RunFolder(path.parent).provenance(), sealed),
+    "metrics": Kind("metrics.jsonl", metrics, lambda path: read_metrics(path.parent), sealed_lines),
+    "checksums": Kind("checksums.json", lambda: b'{"a": "12"}', lambda path: what_is_damaged(path.parent)),
+    "packed": Kind("data.json", sidecar, lambda path: read_sidecar(path.parent), sealed),
+    "health": Kind("health.json", health, read_troubles),
+    "results": Kind("evaluation.json", results, read_results),
+    "orbax": Kind("checkpoint", checkpoint, read_orbax),
+    "vdmz": Kind("a.vdmz", coded, read_coded),
+    "vdmz, payload": Kind("b.vdmz", lambda: bytes(range(40)), read_coded, coded),
+    "vdmz, header": Kind("c.vdmz", coding_facts, read_coded, coded_by),
+}
+
+ODD = [b"null", b"NaN", b"-1", b"1e999", b"123456789012345678901", b'"../../x"', b"[" * 200 + b"]" * 200, b"{}", b'""']
+ODD += [b"true", b"0.5", b"0", b'"/dev/zero"', b'"\\u0000"', b"-9223372036854775808", b"[[[1]]]", b'{"a": {}}']
+VALUE = re.compile(rb'"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*|true|false|null')
+
+
+def changed(data: bytes, choices: bytes) -> bytes:
+    """The file with up to eight changes, each chosen by eight bytes: what is done, where, and with which bytes."""
+    for start in range(0, len(choices) - 7, 8):
+        what, length, *new = choices[start : start + 8]
+        at = int.from_bytes(new[:2]) * (len(data) + 1) >> 16
+        piece = bytes(new[2 : 3 + length % 4])
+        if what % 6 == 0:
+            data = data[:at] + piece + data[at + len(piece) :]
+        elif what % 6 == 1:
+            data = data[:at] + piece + data[at:]
+        elif what % 6 == 2:
+            data = data[:at] + data[at + 1 + length % 32 :]
+        elif what % 6 == 3:
+            data = data[:at] + data[max(0, at - length) : at] + data[at:]
+        elif what % 6 == 4:
+            data = data[:at] if at > len(data) // 2 else data
+        elif found := VALUE.search(data, at):  # another value, in JSON and TOML
+            data = data[: found.start()] + ODD[length % len(ODD)] + data[found.end() :]
+    return data
