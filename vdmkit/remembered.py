@@ -21,7 +21,7 @@ from pathlib import Path
 
 from vdmkit.errors import DataError
 from vdmkit.files import whole_file
-from vdmkit.paths import cache_folder, not_a_file
+from vdmkit.paths import cache_folder, is_own_file
 from vdmkit.registry import runs_plugin_files
 
 _BYTES = hashlib.sha256().digest_size
@@ -56,7 +56,7 @@ def recall(key: str) -> bytes | None:
     """Returns what is remembered; None if nothing is, or it is damaged, or the file belongs to another user."""
     with suppress(OSError, DataError):
         path = _path(key)
-        if not_a_file(path) is None and path.stat().st_uid == os.geteuid():
+        if is_own_file(path):
             entry = path.read_bytes()
             if entry[:_BYTES] == _sha256(key, entry[_BYTES:]):
                 return entry[_BYTES:]
