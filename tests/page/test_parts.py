@@ -46,6 +46,7 @@ def test_the_figures_of_the_documentation_are_shown():
     """A figure of the literature's page would be missing beside runs, because there are two tables of them."""
     rows = tomllib.loads((files("vdmkit.page") / "published.toml").read_text())["figures"]
     page = (Path(vdmkit.__file__).parents[1] / "docs/literature.md").read_text()
+    page = "".join(line for line in page.splitlines(keepends=True) if "| plugin `" not in line)  # not runs
     cells = re.findall(r"^\|.*\| ([^|]* bits/dim[^|]*) \|[^|]*\|$", page, re.MULTILINE)
     told = {float(value) for cell in cells for value in re.findall(r"(?<!FID )\b\d\.\d\d\b", cell)}
     assert len(told) > 10

@@ -20,6 +20,7 @@ from vdmkit.run import RunFolder
 from vdmkit.run._provenance import Provenance, provenance_of
 from vdmkit.run._train import Training, begin
 from vdmkit.training import _loop
+from vdmkit.training._compiled_step import compiled_step
 
 
 class Falling(AbstractSchedule):
@@ -71,8 +72,12 @@ def test_the_log_of_a_step_waits_for_the_next(idle, tmp_path, monkeypatch):
     """An accelerator would be idle while the host reads its numbers and writes a line."""
     recipe = idle("training.steps=4", "training.batch_size=2", "training.log_every=1", "training.checkpoint_every=3")
     done, train = [], images(0)
-    step = _loop.train_step
-    monkeypatch.setattr(_loop, "train_step", lambda *given: (done.append("step"), step(*given))[1])
+
+    def noted(recipe, inputs, state):
+        step = compiled_step(recipe, inputs, state)
+        return lambda *given: (done.append("step"), step(*given))[1]
+
+    monkeypatch.setattr(_loop, "compiled_step", noted)
     start = begin(recipe, RunFolder(tmp_path), train, made_from(train))
     with closing(MetricLog(tmp_path, step=0)) as log:
         monkeypatch.setattr(log, "scalars", lambda step, values: done.append(step))
