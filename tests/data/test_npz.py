@@ -48,6 +48,22 @@ def test_other_arrays_are_refused(train: np.ndarray, message: str, tmp_path: Pat
         Npz(path=_save(tmp_path, train=train, test=GREY), levels=250).load("train")
 
 
+def test_labels(tmp_path: Path) -> None:
+    """False if a network could be told labels of other images, outside of its classes, or that the recipe denies."""
+    arrays = {"train": GREY, "test": GREY[1:], "train_labels": np.array([2, 0], np.uint8), "test_labels": np.array([1])}
+    source = Npz(path=_save(tmp_path, **arrays), classes=3)
+    assert source.classes == 3
+    np.testing.assert_array_equal(source.load("train").labels, [2, 0])
+    np.testing.assert_array_equal(source.load("test").labels, [1])
+    assert Npz(path=str(source.path)).load("train").labels is None
+    for wrong in ([2, 3], [-1, 0], [0.0, 1.0], [[0], [1]], [0, 1, 2]):
+        path = _save(tmp_path, **arrays | {"train_labels": np.array(wrong)})
+        with pytest.raises(DataError, match=r"'train_labels' is|3 labels of 2 images"):
+            Npz(path=path, classes=3).load("train")
+    with pytest.raises(DataError, match="no array 'train_labels'"):
+        Npz(path=_save(tmp_path, train=GREY, test=GREY), classes=3).load("train")
+
+
 def test_missing_arrays_and_files_are_named(tmp_path: Path) -> None:
     """False if the user were not told what the file holds instead."""
     with pytest.raises(DataError, match=r"no array 'test' \(arrays in it: train\)"):

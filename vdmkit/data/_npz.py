@@ -9,7 +9,7 @@ from typing import Annotated
 
 import numpy as np
 from annotated_types import Ge, Le
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 
 from vdmkit.data._source import AbstractSource, Images, Split, identified
 from vdmkit.errors import DataError
@@ -18,6 +18,7 @@ from vdmkit.paths import not_a_file
 from vdmkit.registry import register
 
 Levels = Annotated[int, Ge(2), Le(256)]
+Classes = Annotated[int, Ge(0), Le(1_000_000)]
 
 
 @register("data", "npz")
@@ -29,12 +30,16 @@ class Npz(AbstractSource):
         train: Name of the array of training images.
         test: Name of the array of test images.
         levels: Number of values a pixel can take: 0..levels-1.
+        classes: Number of labels, 0..classes-1, which integer arrays of shape (n,) then hold, named after those of the
+            images: `train_labels`, `test_labels`. With 0 the images have no labels.
     """
 
-    def __init__(self, *, path: str, train: str = "train", test: str = "test", levels: Levels = 256) -> None:
+    def __init__(
+        self, *, path: str, train: str = "train", test: str = "test", levels: Levels = 256, classes: Classes = 0
+    ) -> None:
         self.path = Path(path).expanduser()
         self.arrays: dict[Split, str] = {"train": train, "test": test}
-        self._levels = levels
+        self._levels, self._classes = levels, classes
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -43,6 +48,10 @@ class Npz(AbstractSource):
     @property
     def levels(self) -> int:
         return self._levels
+
+    @property
+    def classes(self) -> int:
+        return self._classes
 
     def locate(self) -> str:
         for name in self.arrays.values():
@@ -58,7 +67,8 @@ class Npz(AbstractSource):
             )
         array = self.arrays[split]
         name = self.path.stem if array == split else f"{self.path.stem}[{array}]"
-        return identified(pixels, self._levels, name=name, split=split)
+        labels = _labels(self.path, f"{array}_labels", self._classes) if self._classes else None
+        return identified(pixels, self._levels, name=name, split=split, labels=labels)
 
     @functools.cached_property
     def _shape(self) -> tuple[int, int, int]:
@@ -73,6 +83,16 @@ def _read(path: Path, name: str) -> UInt8[np.ndarray, "n h w c"]:
             "expected uint8 (n, h, w, c) or (n, h, w). Convert it and save it again."
         )
     return array if array.ndim == 4 else array[..., None]
+
+
+def _labels(path: Path, name: str, classes: int) -> Int[np.ndarray, " n"]:
+    array = _array(path, name)
+    if array.dtype.kind not in "iu" or array.ndim != 1 or (array < 0).any() or (array >= classes).any():
+        raise DataError(
+            f"{path}: array {name!r} is {array.dtype} of shape {array.shape}, expected integers 0..{classes - 1} of "
+            "shape (n,). Correct it or data.classes, which is 0 for images without labels."
+        )
+    return array.astype(np.int64)
 
 
 def _array(path: Path, name: str) -> np.ndarray:

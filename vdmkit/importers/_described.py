@@ -67,7 +67,11 @@ def _with_data(tables: dict[str, Any], shape: tuple[int, int, int]) -> list[str]
         return []
     tables["data"] = {"name": "npz", "path": "images.npz"}
     size = _size(shape) + (f", of {labels} classes" if labels else "")
-    return [f"Its images are {size}, so not CIFAR-10: put them into images.npz, or --set data.path or data.name."]
+    remark = f"Its images are {size}, so not CIFAR-10: put them into images.npz, or --set data.path or data.name."
+    if not labels:
+        return [remark]
+    given = f"arrays train_labels and test_labels in it, and --set data.classes={labels}"
+    return [remark, f"To train on, or measure images given their labels: {given}."]
 
 
 def _size(shape: tuple[int, int, int]) -> str:
