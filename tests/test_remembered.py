@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What commands remember is what they found out, and only on equal code, values and arrays."""
 
+import math
 import os
 import shutil
 import sys
@@ -37,7 +38,7 @@ class Line(vdmkit.noise.FixedLinear):
 def command(monkeypatch, tmp_path) -> Path:
     """This process as one of a command of its own; the folder in which it remembers."""
     monkeypatch.setenv("VDMKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(remembered, "_remembers", [True])
+    monkeypatch.setattr(remembered, "_remembers", [math.inf])  # no file is newer
     monkeypatch.setattr(remembered, "runs_plugin_files", lambda: False)
     return tmp_path / "cache" / "remembered"
 
@@ -81,6 +82,14 @@ def test_only_commands_remember(command, monkeypatch):
     assert key_of("fact") is None
     monkeypatch.undo()
     assert key_of("fact") is None  # a test
+
+
+def test_nothing_is_remembered_of_code_that_was_edited_meanwhile(command, monkeypatch):
+    """The verdict on the code that was loaded would be kept under the name of the code that is there now."""
+    monkeypatch.setattr(remembered, "_remembers", [0.0])  # every file is newer
+    assert key_of("fact") is None
+    remember("one", b"1")
+    assert recall("one") is None
 
 
 DAMAGE = {

@@ -13,6 +13,7 @@ and what the caller adds, such as the recipe. Its contents begin with a SHA-256 
 import hashlib
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
@@ -26,17 +27,17 @@ from vdmkit.registry import runs_plugin_files
 
 _BYTES = hashlib.sha256().digest_size
 _OF_DEVICES = ("JAX", "XLA", "LIBTPU", "TPU", "TF_", "CUDA", "NVIDIA", "ROCM")  # environment variables
-_remembers: list[bool] = []  # not empty in the process of a command
+_remembers: list[float] = []  # in the process of a command, when it began
 
 
 def remember_in_commands() -> None:
     """Lets this process, which runs one command and nothing else, remember."""
-    _remembers.append(True)
+    _remembers.append(time.time())
 
 
 def key_of(*facts: object) -> str | None:
     """Returns the name of the entry for these facts, which `repr` tells apart, or None if nothing is remembered."""
-    if len(_remembers) != 1 or runs_plugin_files():
+    if len(_remembers) != 1 or runs_plugin_files() or _was_edited():
         return None
     import jax
 
@@ -64,7 +65,9 @@ def recall(key: str) -> bytes | None:
 
 
 def remember(key: str, value: bytes) -> None:
-    """Keeps a value for later commands, unless the cache folder cannot be written."""
+    """Keeps a value for later commands, unless the cache folder cannot be written, or code was edited meanwhile."""
+    if _was_edited():
+        return
     with suppress(OSError, DataError):
         path = _path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,11 +83,16 @@ def _sha256(key: str, value: bytes) -> bytes:
     return hashlib.sha256(f"{key}\0".encode() + value).digest()
 
 
+def _was_edited() -> bool:
+    """Returns whether a file of code is newer than this process, which may run the text that it had before."""
+    return any(path.stat().st_mtime > began for began in _remembers for path in _files())
+
+
 @cache  # as it was when it was asked for first, because what is loaded later depends on what is remembered
 def _code() -> str:
     """Returns the SHA-256 of the code that this process runs."""
     found = hashlib.sha256()
-    for path in sorted({*_loaded(), *Path(__file__).parent.rglob("*.py")}):
+    for path in sorted(_files()):
         # Libraries of machine code are too large to be read.
         content = path.read_bytes() if path.suffix == ".py" else repr(path.stat()[6:9:2]).encode()
         found.update(f"{path}\0{len(content)}\0".encode() + content)
@@ -92,9 +100,10 @@ def _code() -> str:
     return found.hexdigest()
 
 
-def _loaded() -> Iterator[Path]:
+def _files() -> set[Path]:
+    """Returns the files of every loaded module and of all of vdmkit."""
     files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-    yield from (Path(file) for file in files if file and os.path.isfile(file))
+    return {*Path(__file__).parent.rglob("*.py"), *(Path(file) for file in files if file and os.path.isfile(file))}
 
 
 def _installed() -> Iterator[str]:

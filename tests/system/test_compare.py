@@ -29,6 +29,8 @@ def test_weights_of_one_run_are_compared(copied):
     found = json.loads(result.out)
     difference = found["difference"]
     assert difference["value"] == pytest.approx(found["first"]["bpd"] - found["second"]["bpd"], abs=1e-12)  # float64
+    kept = [json.loads(path.read_text()) for path in copied.cwd.glob("run/likelihood/*.json")]
+    assert {one["bpd"] for one in kept if "compared_by" in one} >= {found[name]["bpd"] for name in ("first", "second")}
     unpaired = np.hypot(*(found[name]["half_width_monte_carlo"] for name in ("first", "second")))
     assert 0 < difference["half_width_monte_carlo"] < unpaired / 3
 
@@ -38,6 +40,15 @@ def test_other_estimators_are_refused(copied):
     result = copied("compare", "run", "run", "--second-set", "likelihood.estimator.steps=3")
     assert result.code == 2
     assert "Give --estimator, and --steps of a bound, for both." in result.err
+
+
+@pytest.mark.parametrize(("key", "value"), [("images", "8"), ("precision", "0.5")])
+def test_other_images_are_refused_before_they_are_measured(copied, key, value):
+    """Hours would be spent on two measurements that cannot be compared."""
+    result = copied("compare", "run", "run", "--second-set", f"likelihood.{key}={value}")
+    assert result.code == 2
+    assert f"compare: likelihood.{key} is 0" in result.err
+    assert not list(copied.cwd.glob("run/likelihood/*bound*"))
 
 
 def test_other_draws_are_refused(copied):

@@ -2,6 +2,8 @@
 """`vdmkit compare`: measures two runs on the same images with common random numbers."""
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,7 +49,8 @@ def compare(
 
     both = [(run, load_test(run)) for run in (one, other)]
     (first_estimate, first_report), (second_estimate, second_report) = (
-        measure_likelihood(run, test, plan=plan) for (run, test), plan in zip(both, _plans(*both), strict=True)
+        measure_likelihood(run, test, plan=plan, compared_by=shlex.join(["vdmkit", *sys.argv[1:]]))
+        for (run, test), plan in zip(both, _plans(*both), strict=True)
     )
     found = Comparison(first_report, second_report, paired(first_estimate, second_estimate))
     typer.echo(json.dumps(found.as_json(), indent=2) if as_json else str(found))
@@ -56,11 +59,19 @@ def compare(
 def _plans(first: "tuple[Run, Images]", second: "tuple[Run, Images]") -> tuple[Any, Any]:
     """Returns what `plan_pair` prepares. Raises an error if the two do not compare, before either is measured."""
     from vdmkit.assembly import build_estimator, told_labels
+    from vdmkit.errors import RecipeError
     from vdmkit.likelihood import check_same_measurement, plan_pair, sample_of
 
     both = first, second
     one, other = ((build_estimator(run.recipe, test.levels), test) for run, test in both)
     check_same_measurement(one, other)
+    for key in ("images", "precision"):
+        of_both = [getattr(run.recipe.likelihood, key) for run, _ in both]
+        if of_both[0] != of_both[1]:
+            raise RecipeError(
+                f"compare: likelihood.{key} is {of_both[0]} for the first and {of_both[1]} for the second. Give the "
+                f"same for both, by --set likelihood.{key}=... without --second-set."
+            )
     labels = [told_labels(run.recipe, test) for run, test in both]
     told = [None if of_run is None else {"label": of_run} for of_run in labels]
     models = [run.weighted(run.recipe.likelihood.weights) for run, _ in both]

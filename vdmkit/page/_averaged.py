@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vdmkit.page._blocks import Block, Chart, Command, Words
 from vdmkit.page._figures import COLOURS, chart
-from vdmkit.page._pairs import narrowest
+from vdmkit.page._pairs import best_measured
 from vdmkit.page._shown import Shown
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def averaged(shown: Shown) -> Iterator[Block]:
         for pair in results
         if [one.facts["weights"] for one in pair] == ["ema", "raw"] and pair[0].facts["step"] == pair[1].facts["step"]
     ]
-    found = narrowest(of_weights, shown.files.dimensions)
+    found = best_measured(of_weights, shown.files.dimensions)
     for one, _, difference in found:
         on_these = difference.half_width_monte_carlo + difference.half_width_solver
         yield Words(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vdmkit.page._blocks import Command, Section, Table, section
+from vdmkit.page._files import Result
 from vdmkit.page._shown import Shown, plus_minus
 
 
@@ -56,15 +57,19 @@ def _commands(shown: Shown) -> Iterator[Command]:
         words = f"{plus_minus(facts)} bits/dim (evaluation.json):"
         yield Command(words, [*_at(shown, "evaluate", facts), *_settings(shown, facts)])
     for one in files.likelihoods:
-        overrides = [word for text in one.arrays.get("overrides", ()) for word in ("--set", str(text))]
-        yield Command(
-            f"{plus_minus(one.facts)} bits/dim ({one.name}):", [*_at(shown, "likelihood", one.facts), *overrides]
-        )
+        yield Command(f"{plus_minus(one.facts)} bits/dim ({one.name}):", _of_result(shown, one))
     if files.json("schedule/schedule.json"):
         yield Command("The study of schedules and steps:", shown.command("study", "--ckpt", "RUN"))
     if files.json("audit.json"):
         yield Command("The audit:", shown.command("likelihood", "--ckpt", "RUN", "--audit"))
     yield Command("This page:", shown.command("report", "RUN", "-o", "report.html"))
+
+
+def _of_result(shown: Shown, one: Result) -> list[str]:
+    if compared_by := one.facts.get("compared_by"):  # draws were planned for a difference, in another run's light
+        return shlex.split(compared_by)
+    overrides = [word for text in one.arrays.get("overrides", ()) for word in ("--set", str(text))]
+    return [*_at(shown, "likelihood", one.facts), *overrides]
 
 
 def _at(shown: Shown, command: str, facts: dict[str, Any]) -> list[str]:

@@ -11,19 +11,24 @@ from vdmkit.objective import bits_per_dim
 from vdmkit.page._files import Result
 
 
-def narrowest(pairs: Iterable[tuple[Result, Result]], dimensions: int) -> list[tuple[Result, Result, Interval]]:
-    """Returns the pairs that compare, with their differences: for each estimator and weights, the most exact one.
+def best_measured(pairs: Iterable[tuple[Result, Result]], dimensions: int) -> list[tuple[Result, Result, Interval]]:
+    """Returns the pairs that compare, with their differences: for each estimator and weights, the one of most effort.
 
-    Of several measurements, those of `vdmkit compare` share their noise, and others may not.
+    Two results of one `vdmkit compare` are preferred, because they share their noise; among these, or others, the one
+    of most evaluations. A choice by the estimated errors would make them too small.
     """
-    found: dict[tuple[str, ...], tuple[Result, Result, Interval]] = {}
-    for first, second in pairs:
-        if compare_alike(first, second):
-            one = difference(first, second, dimensions)
-            kind = first.facts["estimator"], first.facts["weights"], second.facts["weights"]
-            if kind not in found or one.half_width_monte_carlo < found[kind][2].half_width_monte_carlo:
-                found[kind] = first, second, one
-    return list(found.values())
+    found: dict[tuple[str, ...], tuple[Result, Result]] = {}
+    for pair in pairs:
+        if compare_alike(*pair):
+            kind = pair[0].facts["estimator"], pair[0].facts["weights"], pair[1].facts["weights"]
+            found[kind] = max(found.get(kind, pair), pair, key=_effort)
+    return [(*pair, difference(*pair, dimensions)) for pair in found.values()]
+
+
+def _effort(pair: tuple[Result, Result]) -> tuple[bool, int]:
+    one, other = (result.facts for result in pair)
+    together = one.get("compared_by")
+    return together is not None and together == other.get("compared_by"), one["evaluations"] + other["evaluations"]
 
 
 def compare_alike(first: Result, second: Result) -> bool:

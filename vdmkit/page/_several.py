@@ -8,7 +8,7 @@ from typing import Any
 
 from vdmkit.likelihood import times_to_decide
 from vdmkit.page._blocks import Block, Command, Section, Table, Words, section
-from vdmkit.page._pairs import narrowest
+from vdmkit.page._pairs import best_measured
 from vdmkit.page._shown import Shown, plus_minus, test_set_of
 from vdmkit.page._terms import blocks_of_terms
 from vdmkit.page._training import curves
@@ -66,7 +66,7 @@ def _how_to_compare(one: Shown, other: Shown) -> Block:
 
 def _rows_of_pair(one: Shown, other: Shown) -> Iterator[list[str]]:
     pairs = itertools.product(one.files.likelihoods, other.files.likelihoods)
-    for first, second, found in narrowest(pairs, one.files.dimensions):
+    for first, second, found in best_measured(pairs, one.files.dimensions):
         on_these = found.half_width_monte_carlo + found.half_width_solver
         yield [
             f"{one.name}, {first.facts['weights']} - {other.name}, {second.facts['weights']}",

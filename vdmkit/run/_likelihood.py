@@ -37,11 +37,13 @@ _ALLOW = "--allow-untrusted prints the number, marked as untrusted."
 
 
 @precisely  # what was measured before is named by the precision too
-def measure_likelihood(run: Run, test: Images, *, plan: Any = None, allow_untrusted: bool = False) -> Measured:
+def measure_likelihood(
+    run: Run, test: Images, *, plan: Any = None, compared_by: str = "", allow_untrusted: bool = False
+) -> Measured:
     """Estimates -log P of the test images by the recipe's estimator, and writes the result to the run folder.
 
     Results of other estimators, images or plans have other names and remain there: see `name_of_result`. `plan` is one
-    of `plan_pair`, for the difference from another run.
+    of `plan_pair`, for the difference from another run, and `compared_by` the command that made it, which is kept.
 
     Raises:
         DataError: the images differ from the model's in shape or levels, are fewer than 2, or lack the wanted labels.
@@ -88,7 +90,8 @@ def measure_likelihood(run: Run, test: Images, *, plan: Any = None, allow_untrus
     overrides = overrides_between(run.read_recipe(()), recipe, "likelihood.", "data.", "seed")
     facts = {"index": estimate.index, "nats": -estimate.log_prob, "standard_error": estimate.standard_error}
     of_images = {"overrides": overrides, **facts, **as_arrays(estimate.estimates)}
-    left = leave_result(run.folder.likelihoods, name, report.as_json(), of_images)
+    text = report.as_json() | ({"compared_by": compared_by} if compared_by else {})
+    left = leave_result(run.folder.likelihoods, name, text, of_images)
     print(left, file=sys.stderr)
     # Only now: --allow-untrusted after a refusal, or a repeated command after a kill, reads them.
     kept(0).clear()

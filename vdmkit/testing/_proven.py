@@ -3,6 +3,7 @@
 
 import hashlib
 import re
+import sys
 from collections.abc import Callable
 
 import jax
@@ -38,7 +39,8 @@ def unless_proven(check: Callable[[], Findings], recipe: Recipe, name: str, *giv
 def _digest(tree: PyTree) -> str:
     """Returns a hash of all arrays of a tree, and of its structure with the constants, without addresses."""
     leaves, structure = jax.tree.flatten(tree)
-    found = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", str(structure)).encode())
+    with np.printoptions(threshold=sys.maxsize, floatmode="unique"):  # constants may be arrays
+        found = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", str(structure)).encode())
     for leaf in leaves:
         value = np.asarray(leaf)
         found.update(f"{value.dtype}{value.shape}\0".encode() + value.tobytes())

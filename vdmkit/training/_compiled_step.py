@@ -3,12 +3,14 @@
 
 import pickle
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import equinox as eqx
 import jax
+import numpy as np
 from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from jaxtyping import PRNGKeyArray, PyTree
@@ -95,5 +97,6 @@ def _types(arrays: PyTree) -> list[tuple[str, Any]]:
 
 
 def _words(tree: PyTree) -> str:
-    """Returns a tree and its constants in words, without the addresses of functions."""
-    return re.sub(r" at 0x[0-9a-f]+", "", f"{jax.tree.structure(tree)} {jax.tree.leaves(tree)}")
+    """Returns a tree and its constants in words, without the addresses of functions, and with whole arrays."""
+    with np.printoptions(threshold=sys.maxsize, floatmode="unique"):
+        return re.sub(r" at 0x[0-9a-f]+", "", f"{jax.tree.structure(tree)} {jax.tree.leaves(tree)}")

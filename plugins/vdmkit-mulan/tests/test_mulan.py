@@ -93,6 +93,12 @@ def test_a_latent_has_k_ones_and_a_gradient():
     np.testing.assert_allclose(of_logits, expected, atol=1e-12)
 
 
+def test_equal_logits_give_k_ones():
+    """log of m over k would not bound the KL: z with more ones are none of the prior's."""
+    equal = jnp.asarray([1e6, 1e6, 1e6, 0.0, 0.0, 0.0])  # the noise is rounded away beside large logits
+    np.testing.assert_allclose(sorted(vdmkit_mulan.k_hot(equal, K)), [0] * (M - K) + [1] * K, atol=1e-6)
+
+
 def test_the_latent_terms():
     """The bound would miss part of the code for z: all latents are as likely, and one of them takes log(m over k)."""
     logits = jnp.asarray([3.0, -1.0, 0.5, 0.0, 2.0, 1.0])

@@ -37,7 +37,8 @@ def k_hot(logits: Latent, k: int) -> Latent:
     """
     centred = logits - logits.mean()
     soft = centred / jnp.linalg.norm(centred)
-    hard = (centred >= jax.lax.top_k(centred, k)[0][-1]).astype(logits.dtype)
+    largest = jax.lax.top_k(centred, k)[1]  # k of them, also among equal ones: else z would be none of the prior's
+    hard = jnp.zeros_like(logits).at[largest].set(1)
     return jax.lax.stop_gradient(hard - soft) + soft
 
 
