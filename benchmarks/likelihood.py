@@ -151,9 +151,9 @@ def planned(name: str, model: DiffusionModel, pixels: np.ndarray, kept: tuple[in
 def controls(kept: tuple[int, ...]) -> Iterator[None]:
     """Plans made in here have these control variates."""
 
-    def fit_some(model: DiffusionModel, images: np.ndarray) -> SomeControls:
-        c = fit_controls(model, images)
-        return SomeControls(c.mean, c.axes, c.variances, c.independent, kept)
+    def fit_some(model: DiffusionModel, images: np.ndarray, context: Any) -> SomeControls:
+        c = fit_controls(model, images, context)
+        return SomeControls(c.mean, c.axes, c.variances, c.independent, c.context, kept)
 
     with patch("vdmkit.likelihood._variational.fit_controls", fit_some):
         yield

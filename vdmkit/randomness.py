@@ -5,7 +5,7 @@ import zlib
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from vdmkit.errors import RecipeError
 
@@ -21,3 +21,10 @@ def fold_purpose(key: PRNGKeyArray, purpose: str) -> PRNGKeyArray:
     if key.ndim:
         raise RecipeError(f"key: expected one random key, found an array of keys of shape {key.shape}.")
     return jax.random.fold_in(key, zlib.crc32(purpose.encode()))
+
+
+def fold_replicate(
+    key: PRNGKeyArray, purpose: str, index: Int[Array, ""], replicate: Int[Array, ""] | int
+) -> PRNGKeyArray:
+    """Returns the random key of one estimate of the image with this index, which is the same in any batch."""
+    return jax.random.fold_in(jax.random.fold_in(fold_purpose(key, purpose), index), replicate)

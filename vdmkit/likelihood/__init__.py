@@ -7,7 +7,7 @@ from vdmkit.likelihood._compare import against_raw, compare
 from vdmkit.likelihood._comparison import Comparison, check_same_measurement, times_to_decide
 from vdmkit.likelihood._condition import as_arguments, rows_of
 from vdmkit.likelihood._doubt import depth_beyond_doubt
-from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
+from vdmkit.likelihood._estimator import AbstractEstimator, Estimates, mean_of_draws
 from vdmkit.likelihood._exact import below_the_truth, exact_bound, impossible_below
 from vdmkit.likelihood._gaussian import gaussian_terms
 from vdmkit.likelihood._importance import ImportanceWeighted
@@ -74,6 +74,7 @@ __all__ = [
     "impossible_below",
     "interval",
     "log_likelihood",
+    "mean_of_draws",
     "name_of_result",
     "on_trained_images",
     "pass_over",

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vdmkit.errors import RecipeError
 from vdmkit.likelihood._allocation import Allocation, Cells, allocate, neyman, variance_of_curves, variance_of_draw
+from vdmkit.likelihood._context import Context
 from vdmkit.likelihood._controls import Controls
 from vdmkit.likelihood._interval import quantile_of
 from vdmkit.likelihood._loss import AbstractLoss
@@ -69,10 +70,9 @@ class BoundPlan(eqx.Module):
     evaluations: int = eqx.field(static=True)
 
     @property
-    def context(self) -> Controls | None:
-        """Returns the control variates if they have a context, which costs an evaluation in each replicate."""
-        explained = self.explained
-        return explained.controls if explained is not None and explained.controls.context is not None else None
+    def context(self) -> Context | None:
+        """Returns the context of the control variates, which costs an evaluation in each replicate."""
+        return None if self.explained is None else self.explained.controls.context
 
 
 class Piloted(eqx.Module):

@@ -8,15 +8,17 @@ network. It costs one evaluation for all draws of an image, and it is the only c
 models: on digits it halves the variance of their difference.
 """
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Key, PRNGKeyArray
 
 from vdmkit.likelihood._allocation import Cells
 from vdmkit.likelihood._loss import AbstractLoss
 from vdmkit.model import DiffusionModel
-from vdmkit.networks import AbstractNetwork, Condition
+from vdmkit.networks import AbstractNetwork, Condition, Conditions
 from vdmkit.noise import diffuse
 from vdmkit.typing import Image, Scalar
 
@@ -50,12 +52,26 @@ class Context(eqx.Module):
         """Returns the frozen loss at one draw, minus its mean over free draws; its mean over eps and `key` is zero."""
         frozen = eqx.tree_at(lambda of: of.network, model, _Frozen(output))
         key_loss, key_free = jax.random.split(key)
+        return less_its_mean(lambda eps: self.loss(frozen, x, gamma, eps, key=key_loss), eps, key=key_free)
 
-        def loss(eps: Image) -> Scalar:
-            return self.loss(frozen, x, gamma, eps, key=key_loss)
 
-        free = jax.random.normal(key_free, (_FREE_DRAWS, *x.shape), x.dtype)
-        return loss(eps) - jax.lax.map(loss, free).mean()
+@eqx.filter_jit
+def outputs_of(
+    model: DiffusionModel, context: Context, images: Array, condition: Conditions, keys: Key[Array, " b"]
+) -> Array:
+    """Returns the output of the network that all draws of an image share, for each image."""
+
+    def one(image: Array, condition: Condition, key: PRNGKeyArray) -> Array:
+        told = model.given(condition)
+        return context.output(told, told.observation.encode(image), key=key)
+
+    return jax.vmap(one)(images, condition, keys)
+
+
+def less_its_mean(loss: Callable[[Image], Scalar], eps: Image, *, key: PRNGKeyArray) -> Scalar:
+    """Returns the loss at eps minus its mean over a few free draws of eps, which need no network."""
+    free = jax.random.normal(key, (_FREE_DRAWS, *eps.shape), eps.dtype)
+    return loss(eps) - jax.lax.map(loss, free).mean()
 
 
 def context_of(cells: Cells, loss: AbstractLoss) -> Context:

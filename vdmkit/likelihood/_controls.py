@@ -18,18 +18,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy
-from jaxtyping import Array, Float, Key, PRNGKeyArray, Real
+from jaxtyping import Array, Float, PRNGKeyArray, Real
 
 from vdmkit.data import Pixels
 from vdmkit.denoiser import Categorical
-from vdmkit.likelihood._context import Context
+from vdmkit.likelihood._context import Context, less_its_mean
 from vdmkit.model import DiffusionModel
-from vdmkit.networks import Condition, Conditions
 from vdmkit.noise import AbstractPath, diffuse
 from vdmkit.randomness import fold_purpose
 from vdmkit.typing import Image, Scalar
 
-_FREE_DRAWS = 16
 _FITTED_IMAGES = 2000
 _LARGEST_COVARIANCE = 4096  # dimensions; beyond, pixels are treated as uncorrelated
 _VARIANCE_FLOOR = 1e-4
@@ -42,11 +40,7 @@ class Controls(eqx.Module):
     axes: Float[Array, "d d"] | None
     variances: Float[Array, " d"]
     independent: Categorical | None
-    context: Context | None = None
-
-    def output(self, model: DiffusionModel, x: Image, *, key: PRNGKeyArray) -> Array | None:
-        """Returns the output of the network that all draws of an image share, or None without a context."""
-        return None if self.context is None else self.context.output(model, x, key=key)
+    context: Context | None
 
     def __call__(
         self,
@@ -82,26 +76,7 @@ class Controls(eqx.Module):
             z = diffuse(model.path, gamma, x, eps)
             return ((eps - _eps_hat(independent, z, gamma, model.path)) ** 2).sum()
 
-        free = jax.random.normal(key, (_FREE_DRAWS, *x.shape), x.dtype)
-        return loss(eps) - jax.lax.map(loss, free).mean()
-
-
-def outputs_of(
-    model: DiffusionModel, controls: Controls, images: Array, condition: Conditions, keys: Key[Array, " b"]
-) -> Array | None:
-    """Returns the output of each image that its draws share, or None without a context."""
-    return None if controls.context is None else _outputs(model, controls, images, condition, keys)
-
-
-@eqx.filter_jit
-def _outputs(
-    model: DiffusionModel, controls: Controls, images: Array, condition: Conditions, keys: Key[Array, " b"]
-) -> Array | None:
-    def one(image: Array, condition: Condition, key: PRNGKeyArray) -> Array | None:
-        told = model.given(condition)
-        return controls.output(told, told.observation.encode(image), key=key)
-
-    return jax.vmap(one)(images, condition, keys)
+        return less_its_mean(loss, eps, key=key)
 
 
 def _eps_hat(independent: Categorical, z: Image, gamma: Scalar, path: AbstractPath) -> Image:

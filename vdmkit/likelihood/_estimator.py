@@ -2,14 +2,15 @@
 """The interface of likelihood estimators: for every image, a random number whose mean bounds -log P(image)."""
 
 import abc
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, TypeVar
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Real
 
 from vdmkit.data import Pixels
+from vdmkit.devices import in_flight
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import Conditions
 from vdmkit.registry import define_kind
@@ -142,6 +143,18 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
         With side information on the images it estimates log P(image | condition), by `model.given` for each image. The
         draws must not depend on it.
         """
+
+
+def mean_of_draws(
+    draws: Iterable[Mapping[str, Float[Array, " b"]]], on_round: Callable[[], object]
+) -> dict[str, Float[Array | np.ndarray, " b"]]:
+    """Returns each term's mean over draws of a batch in float64; the device is at work on the next ones meanwhile."""
+    sums, count = dict[str, Any](), 0
+    for draw in in_flight(draws):
+        sums = {name: sums.get(name, 0.0) + np.asarray(term, np.float64) for name, term in draw.items()}
+        count += 1
+        on_round()
+    return {name: total / count for name, total in sums.items()}
 
 
 define_kind(

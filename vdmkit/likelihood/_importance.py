@@ -35,7 +35,7 @@ from vdmkit.limits import Draws, Steps
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import Condition, Conditions
 from vdmkit.noise import AbstractGrid, AbstractSchedule, diffuse, steps_of_bound
-from vdmkit.randomness import fold_purpose
+from vdmkit.randomness import fold_purpose, fold_replicate
 from vdmkit.registry import built, register
 
 _STEPS_OF_A_CONTINUOUS_MODEL = 100
@@ -145,7 +145,7 @@ def _chain_keys(index: Array, replicate: Array, samples: int, key: PRNGKeyArray)
     """Returns a key for each image and sample, (b, k)."""
 
     def of_image(i: Array) -> Key[Array, " k"]:
-        of_replicate = jax.random.fold_in(jax.random.fold_in(fold_purpose(key, "importance"), i), replicate)
+        of_replicate = fold_replicate(key, "importance", i, replicate)
         return jax.vmap(lambda k: jax.random.fold_in(of_replicate, k))(jnp.arange(samples))
 
     return jax.vmap(of_image)(index)

@@ -16,7 +16,8 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray
 from vdmkit.data import Pixels
 from vdmkit.likelihood._allocation import Cells
 from vdmkit.likelihood._condition import rows_of
-from vdmkit.likelihood._controls import Controls, outputs_of
+from vdmkit.likelihood._context import Context, outputs_of
+from vdmkit.likelihood._controls import Controls
 from vdmkit.likelihood._loss import AbstractLoss
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import Condition, Conditions
@@ -59,7 +60,7 @@ def run_pilot(
     chosen, told = jnp.asarray(images[rows]), rows_of(condition, rows)
     gamma = _nodes(cells)
     keys = jax.random.split(key, (len(gamma), 2, _IMAGES))
-    fits, curves, outputs = [], [], _outputs(model, controls, chosen, told, key)
+    fits, curves, outputs = [], [], _outputs(model, controls.context, chosen, told, key)
     for i, g in enumerate(gamma):
         at_g = functools.partial(_draws, model, controls, loss, jnp.asarray(g, float))
         pair = [_in_parts(at_g, chosen, told, outputs[j], keys[i, j]) for j in (0, 1)]
@@ -72,17 +73,15 @@ def run_pilot(
 
 
 def _outputs(
-    model: DiffusionModel, controls: Controls, images: Array, condition: Conditions, key: PRNGKeyArray
+    model: DiffusionModel, context: Context | None, images: Array, condition: Conditions, key: PRNGKeyArray
 ) -> list[np.ndarray | None]:
     """Returns the outputs that the draws of each image share, for both draws of the pilot; None without a context."""
-    if controls.context is None:
+    if context is None:
         return [None, None]
     keys = jax.random.split(fold_purpose(key, "context"), (2, len(images)))
     parts = _parts_of(len(images))
     return [
-        np.concatenate(
-            [np.asarray(outputs_of(model, controls, images[p], rows_of(condition, p), of[p])) for p in parts]
-        )
+        np.concatenate([np.asarray(outputs_of(model, context, images[p], rows_of(condition, p), of[p])) for p in parts])
         for of in keys
     ]
 

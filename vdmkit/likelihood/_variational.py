@@ -10,14 +10,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
 from vdmkit.data import Pixels
-from vdmkit.devices import in_flight
 from vdmkit.errors import RecipeError
 from vdmkit.kernel import AbstractKernel
 from vdmkit.likelihood._allocation import Cells, cells_between, cells_of_steps
 from vdmkit.likelihood._bound_plan import BoundPlan, Piloted, even_plans, fitted_plans, sd_of_difference
-from vdmkit.likelihood._context import context_of
-from vdmkit.likelihood._controls import fit_controls, outputs_of
-from vdmkit.likelihood._estimator import NOTHING, AbstractEstimator, Estimates
+from vdmkit.likelihood._context import context_of, outputs_of
+from vdmkit.likelihood._controls import fit_controls
+from vdmkit.likelihood._estimator import NOTHING, AbstractEstimator, Estimates, mean_of_draws
 from vdmkit.likelihood._loss import AbstractLoss, ContinuousLoss, StepLoss
 from vdmkit.likelihood._pilot import MOST_EVALUATIONS, run_pilot
 from vdmkit.likelihood._steps import (
@@ -34,7 +33,7 @@ from vdmkit.model import DiffusionModel
 from vdmkit.networks import Condition, Conditions
 from vdmkit.noise import AbstractGrid, AbstractSchedule, UniformInTime, steps_of_bound
 from vdmkit.objective import prior_loss, reconstruction_loss
-from vdmkit.randomness import fold_purpose
+from vdmkit.randomness import fold_purpose, fold_replicate
 from vdmkit.registry import Choice, built, register
 from vdmkit.typing import Scalar
 
@@ -183,20 +182,12 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         on_round: Callable[[], object] = lambda: None,
     ) -> Estimates:
         output = _outputs(model, plan, images, index, condition, replicate, key)
-        sums = {"prior": 0.0, "reconstruction": 0.0, "diffusion": 0.0}
         numbers = (np.asarray([replicate, k], np.int32) for k in range(int(plan.draws)))
-        for of_draw in in_flight(
-            _one_draw(model, plan, images, index, condition, output, number, key) for number in numbers
-        ):
-            sums = {name: total + np.asarray(of_draw[name], np.float64) for name, total in sums.items()}
-            on_round()
-        terms = {name: total / plan.draws for name, total in sums.items()}
-        n = len(images)
+        means = mean_of_draws(
+            (_one_draw(model, plan, images, index, condition, output, number, key) for number in numbers), on_round
+        )
+        terms, n = {name: means[name] for name in ("prior", "reconstruction", "diffusion")}, len(images)
         return Estimates(terms, np.full(n, int(plan.draws) + (output is not None)), np.zeros(n, bool))
-
-
-def _of_replicate(key: PRNGKeyArray, index: Array, replicate: Array | int) -> PRNGKeyArray:
-    return jax.random.fold_in(jax.random.fold_in(fold_purpose(key, "bound"), index), replicate)
 
 
 def _outputs(
@@ -211,7 +202,7 @@ def _outputs(
     """Returns the outputs of the network that all draws of a replicate share, or None without a context."""
     if plan.context is None:
         return None
-    keys = jax.vmap(lambda i: fold_purpose(_of_replicate(key, i, replicate), "context"))(index)
+    keys = jax.vmap(lambda i: fold_purpose(fold_replicate(key, "bound", i, replicate), "context"))(index)
     return outputs_of(model, plan.context, images, condition, keys)
 
 
@@ -229,7 +220,7 @@ def _one_draw(
     replicate, k = draw
 
     def one(image: Array, index: Array, condition: Condition, output: Array | None) -> dict[str, Array]:
-        told, of_replicate = model.given(condition), _of_replicate(key, index, replicate)
+        told, of_replicate = model.given(condition), fold_replicate(key, "bound", index, replicate)
         u = jax.random.uniform(fold_purpose(of_replicate, "time"), dtype=float)
         key_0, key_eps, *keys = jax.random.split(jax.random.fold_in(of_replicate, k), 4)
         x = model.observation.encode(image)

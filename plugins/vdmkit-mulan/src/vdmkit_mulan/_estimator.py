@@ -13,9 +13,8 @@ import vdmkit
 from vdmkit import DiffusionModel
 from vdmkit.arguments import check_integer
 from vdmkit.data import Pixels
-from vdmkit.devices import in_flight
-from vdmkit.likelihood import AbstractEstimator, Estimates, Interval, LogLikelihood
-from vdmkit.randomness import fold_purpose
+from vdmkit.likelihood import AbstractEstimator, Estimates, Interval, LogLikelihood, mean_of_draws
+from vdmkit.randomness import fold_purpose, fold_replicate
 from vdmkit_mulan._bound import Draws, LatentTerm, terms
 from vdmkit_mulan._latent import TERMS, largest_kl
 from vdmkit_mulan._model import Mulan, MulanError
@@ -85,14 +84,10 @@ class MulanBound(AbstractEstimator[None]):
         on_round: Callable[[], object] = lambda: None,
         **_: Any,
     ) -> Estimates:
-        mulan, sums = _mulan_in(model), dict[str, Any]()
+        mulan, n = _mulan_in(model), len(images)
         numbers = (np.asarray([replicate, k], np.int32) for k in range(self.draws))
-        for found in in_flight(_one_draw(self, mulan, images, index, number, key) for number in numbers):
-            sums = {name: sums.get(name, 0.0) + np.asarray(found[name], np.float64) for name in found}
-            on_round()
-        n = len(images)
-        means = {name: total / self.draws for name, total in sums.items()}
-        return Estimates(means, np.full(n, self.draws), np.zeros(n, bool))
+        terms = mean_of_draws((_one_draw(self, mulan, images, index, number, key) for number in numbers), on_round)
+        return Estimates(terms, np.full(n, self.draws), np.zeros(n, bool))
 
 
 def _mulan_in(model: DiffusionModel) -> Mulan:
@@ -109,7 +104,7 @@ def _one_draw(
     replicate, k = draw
 
     def one(image: Array, index: Array) -> dict[str, Array]:
-        of_replicate = jax.random.fold_in(jax.random.fold_in(fold_purpose(key, "bound"), index), replicate)
+        of_replicate = fold_replicate(key, "bound", index, replicate)
         u = jax.random.uniform(fold_purpose(of_replicate, "time"), dtype=float)
         key_0, key_eps, key_latent, _ = jax.random.split(jax.random.fold_in(of_replicate, k), 4)
         eps_0, eps = (jax.random.normal(k, image.shape, float) for k in (key_0, key_eps))
