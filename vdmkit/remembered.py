@@ -12,6 +12,7 @@ and what the caller adds, such as the recipe. Its contents begin with a SHA-256 
 
 import hashlib
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -25,7 +26,6 @@ from vdmkit.files import whole_file
 from vdmkit.paths import cache_folder, is_own_file
 from vdmkit.registry import runs_plugin_files
 
-_BYTES = hashlib.sha256().digest_size
 _OF_DEVICES = ("JAX", "XLA", "LIBTPU", "TPU", "TF_", "CUDA", "NVIDIA", "ROCM")  # environment variables
 _remembers: list[float] = []  # in the process of a command, when it began
 
@@ -58,9 +58,7 @@ def recall(key: str) -> bytes | None:
     with suppress(OSError, DataError):
         path = _path(key)
         if is_own_file(path):
-            entry = path.read_bytes()
-            if entry[:_BYTES] == _sha256(key, entry[_BYTES:]):
-                return entry[_BYTES:]
+            return without_sha256(key, path.read_bytes())
     return None
 
 
@@ -72,15 +70,30 @@ def remember(key: str, value: bytes) -> None:
         path = _path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as part:
-            part.write_bytes(_sha256(key, value) + value)
+            part.write_bytes(with_sha256(key, value))
 
 
 def _path(key: str) -> Path:
     return cache_folder() / "remembered" / key
 
 
-def _sha256(key: str, value: bytes) -> bytes:
-    return hashlib.sha256(f"{key}\0".encode() + value).digest()
+def with_sha256(name: str, value: bytes) -> bytes:
+    """Returns an entry of the cache: a SHA-256 of its name and its value, and the value."""
+    return hashlib.sha256(f"{name}\0".encode() + value).digest() + value
+
+
+def without_sha256(name: str, entry: bytes) -> bytes | None:
+    """Returns the value of an entry, or None if it is truncated, changed or of another name."""
+    value = entry[hashlib.sha256().digest_size :]
+    return value if entry == with_sha256(name, value) else None
+
+
+def in_words(*values: object) -> str:
+    """Returns values as text that tells them apart: whole arrays, and no addresses of functions."""
+    import numpy as np
+
+    with np.printoptions(threshold=sys.maxsize, floatmode="unique"):
+        return re.sub(r" at 0x[0-9a-f]+", "", " ".join(map(str, values)))
 
 
 def _was_edited() -> bool:

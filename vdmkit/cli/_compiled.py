@@ -5,7 +5,6 @@ JAX believes what it reads from its cache: a changed entry may crash the process
 run. What vdmkit keeps therefore begins with a SHA-256, and is compiled anew if that is wrong.
 """
 
-import hashlib
 import importlib.util
 import os
 import sys
@@ -18,10 +17,9 @@ from typing import Any
 
 from vdmkit.errors import DataError
 from vdmkit.paths import cache_folder, is_own_file, may_be_written
-from vdmkit.remembered import remember_in_commands
+from vdmkit.remembered import remember_in_commands, with_sha256, without_sha256
 
 _OF_JAX = "jax._src.lru_cache"  # where JAX reads and writes its cache; it has no public place for a cache of one's own
-_BYTES = hashlib.sha256().digest_size
 
 
 def keep_compiled() -> None:
@@ -75,16 +73,12 @@ def checked(cache: type[Any]) -> type[Any]:
         def get(self, key: str) -> bytes | None:
             path = Path(self.path, f"{key}-cache")
             entry = super().get(key) if is_own_file(path) else None
-            if entry is None or entry[:_BYTES] == _sha256(key, entry[_BYTES:]):
-                return entry and entry[_BYTES:]
-            path.unlink(missing_ok=True)
-            return None
+            value = None if entry is None else without_sha256(key, entry)
+            if entry is not None and value is None:
+                path.unlink(missing_ok=True)
+            return value
 
         def put(self, key: str, value: bytes) -> None:
-            super().put(key, _sha256(key, value) + value)
+            super().put(key, with_sha256(key, value))
 
     return Checked
-
-
-def _sha256(key: str, value: bytes) -> bytes:
-    return hashlib.sha256(f"{key}\0".encode() + value).digest()

@@ -2,8 +2,6 @@
 """Checks that an earlier command ran on the same code, values and arrays, and that found nothing."""
 
 import hashlib
-import re
-import sys
 from collections.abc import Callable
 
 import jax
@@ -11,7 +9,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from vdmkit.recipe import Recipe, text_if_own
-from vdmkit.remembered import key_of, recall, remember
+from vdmkit.remembered import in_words, key_of, recall, remember
 from vdmkit.testing._findings import Findings
 
 
@@ -39,8 +37,7 @@ def unless_proven(check: Callable[[], Findings], recipe: Recipe, name: str, *giv
 def _digest(tree: PyTree) -> str:
     """Returns a hash of all arrays of a tree, and of its structure with the constants, without addresses."""
     leaves, structure = jax.tree.flatten(tree)
-    with np.printoptions(threshold=sys.maxsize, floatmode="unique"):  # constants may be arrays
-        found = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", str(structure)).encode())
+    found = hashlib.sha256(in_words(structure).encode())
     for leaf in leaves:
         value = np.asarray(leaf)
         found.update(f"{value.dtype}{value.shape}\0".encode() + value.tobytes())

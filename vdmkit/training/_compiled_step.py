@@ -2,25 +2,21 @@
 """The compiled training step, kept for later commands: to trace a large network takes as long as many steps."""
 
 import pickle
-import re
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import equinox as eqx
 import jax
-import numpy as np
 from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PyTree
 
-from vdmkit.remembered import key_of, key_of_program, recall, remember
-from vdmkit.training._gradient import Batch, Metrics
+from vdmkit.remembered import in_words, key_of, key_of_program, recall, remember
+from vdmkit.training._gradient import Metrics
 from vdmkit.training._state import TrainState
-from vdmkit.training._step import Update, train_step
+from vdmkit.training._step import Inputs, one_step, train_step
 
-Inputs = tuple[Update, Batch, PRNGKeyArray]
 Step = Callable[[Inputs, TrainState], tuple[TrainState, Metrics]]
 
 
@@ -49,11 +45,10 @@ def _compiled(key: str, static: PyTree, arrays: PyTree, trees: tuple[Any, Any]) 
 
     def step(*leaves: list[jax.Array]) -> tuple[list[jax.Array], Metrics]:
         parts = tuple(map(jax.tree.unflatten, trees, leaves))
-        (update, batch, of_run), state = eqx.combine(parts, static)
-        state, metrics = update(state, batch, key=of_run)
+        state, metrics = one_step(*eqx.combine(parts, static))
         new, tree = jax.tree.flatten(eqx.filter(state, eqx.is_array))
         assert tree == trees[1]
-        return new, jax.tree.map(lambda v: v[None], metrics)
+        return new, metrics
 
     lowered = jax.jit(step, donate_argnums=1).lower(*map(jax.tree.leaves, arrays))
     program = key_of_program(lowered.as_text())
@@ -97,6 +92,4 @@ def _types(arrays: PyTree) -> list[tuple[str, Any]]:
 
 
 def _words(tree: PyTree) -> str:
-    """Returns a tree and its constants in words, without the addresses of functions, and with whole arrays."""
-    with np.printoptions(threshold=sys.maxsize, floatmode="unique"):
-        return re.sub(r" at 0x[0-9a-f]+", "", f"{jax.tree.structure(tree)} {jax.tree.leaves(tree)}")
+    return in_words(jax.tree.structure(tree), jax.tree.leaves(tree))

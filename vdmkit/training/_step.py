@@ -86,16 +86,24 @@ def _norm(tree: PyTree) -> Scalar:
     return jnp.sqrt(sum((jnp.sum(jnp.square(part)) for part in parts), jnp.zeros(())))
 
 
-@eqx.filter_jit(donate="all-except-first")
-def train_step(inputs: tuple[Update, Batch, PRNGKeyArray], state: TrainState) -> tuple[TrainState, Metrics]:
-    """Makes one update in one dispatch, reusing the state's buffers. Metrics have shape (1,)."""
+Inputs = tuple[Update, Batch, PRNGKeyArray]
+
+
+def one_step(inputs: Inputs, state: TrainState) -> tuple[TrainState, Metrics]:
+    """Makes one update. Metrics have shape (1,)."""
     update, batch, key = inputs
     state, metrics = update(state, batch, key=key)
     return state, jax.tree.map(lambda v: v[None], metrics)
 
 
 @eqx.filter_jit(donate="all-except-first")
-def train_steps(inputs: tuple[Update, Batch, PRNGKeyArray], state: TrainState) -> tuple[TrainState, Metrics]:
+def train_step(inputs: Inputs, state: TrainState) -> tuple[TrainState, Metrics]:
+    """Makes one update in one dispatch, reusing the state's buffers. Metrics have shape (1,)."""
+    return one_step(inputs, state)
+
+
+@eqx.filter_jit(donate="all-except-first")
+def train_steps(inputs: Inputs, state: TrainState) -> tuple[TrainState, Metrics]:
     """Makes one update for each entry of the batches' leading axis in one dispatch, for accelerators.
 
     On CPU a convolution inside lax.scan is 16 times slower than outside; use `train_step` there.

@@ -94,7 +94,7 @@ def test_a_latent_has_k_ones_and_a_gradient():
 
 
 def test_equal_logits_give_k_ones():
-    """log of m over k would not bound the KL: z with more ones are none of the prior's."""
+    """The prior gives a z with more ones probability 0, so that log(m over k) would not bound the KL."""
     equal = jnp.asarray([1e6, 1e6, 1e6, 0.0, 0.0, 0.0])  # the noise is rounded away beside large logits
     np.testing.assert_allclose(sorted(vdmkit_mulan.k_hot(equal, K)), [0] * (M - K) + [1] * K, atol=1e-6)
 
