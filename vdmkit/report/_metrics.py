@@ -2,10 +2,10 @@
 """Metrics of a run: JSON lines, which a resumed run continues exactly, and TensorBoard events."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -16,6 +16,12 @@ from vdmkit.health import Facts, Trouble, Watch
 from vdmkit.report._events import EventFile
 
 
+class _Line(NamedTuple):
+    text: str
+    step: int
+    values: dict[str, Any]
+
+
 class MetricLog:
     """metrics.jsonl and tensorboard/ in a run folder. Lines after `step`, where the run continues, are dropped.
 
@@ -24,17 +30,17 @@ class MetricLog:
 
     def __init__(self, folder: Path, *, step: int, facts: Facts | None = None, say: Callable[[str], object] = str):
         path = folder / "metrics.jsonl"
-        kept = [(line, at, values) for line, at, values in _intact(path) if at <= step]
-        damaged = _words_of_damage(path)
-        lines = [line for line, _, _ in kept]
+        intact, damage = _parsed(path)
+        kept = [line for line in intact if line.step <= step]
+        lines = [line.text for line in kept]
         write_text(path, "".join(lines))
         self._path, self._kept, self._say = path, set(lines), say
-        if damaged:
-            say(f"warning: {damaged}")
+        if damage:
+            say(f"warning: {damage}")
         with writing(path):
             self._file = path.open("a")
         self._events = EventFile(folder / "tensorboard", purge_step=step + 1)
-        history = [(at, values) for _, at, values in kept]
+        history = [(line.step, line.values) for line in kept]
         self.watch = facts and Watch(facts, folder / "health.json", step=step, history=history)
         self._tell(self.watch.begin(step) if self.watch else [])
 
@@ -74,13 +80,14 @@ def read_metrics(folder: Path) -> dict[str, tuple[Int[np.ndarray, " n"], Float[n
 
     Warns with DamageWarning of lines that are not as they were written, and omits their values.
     """
-    if damaged := _words_of_damage(folder / "metrics.jsonl"):
-        warnings.warn(damaged, DamageWarning, stacklevel=2)
+    intact, damage = _parsed(folder / "metrics.jsonl")
+    if damage:
+        warnings.warn(damage, DamageWarning, stacklevel=2)
     found: dict[str, list[tuple[int, float]]] = {}
-    for _, step, values in _intact(folder / "metrics.jsonl"):
-        for name, value in values.items():
+    for line in intact:
+        for name, value in line.values.items():
             if isinstance(value, int | float):
-                found.setdefault(name, []).append((step, value))
+                found.setdefault(name, []).append((line.step, value))
     return {
         name: (np.array([s for s, _ in rows]), np.array([v for _, v in rows], float)) for name, rows in found.items()
     }
@@ -88,30 +95,24 @@ def read_metrics(folder: Path) -> dict[str, tuple[Int[np.ndarray, " n"], Float[n
 
 def intact_lines(path: Path) -> list[str]:
     """Returns the lines of a step that are as they were written, without a last one truncated by a kill."""
-    return [line for line, _, _ in _intact(path)]
+    return [line.text for line in _parsed(path)[0]]
 
 
-def _intact(path: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
-    """Yields each intact line with its step and its values."""
-    for line in _lines(path):
-        if found := _read(line):
-            yield line, *found
+def _parsed(path: Path) -> tuple[list[_Line], str | None]:
+    """Returns the intact lines, and words on those that are not as they were written.
 
-
-def _words_of_damage(path: Path) -> str | None:
-    """Says which lines are not as they were written; a last one without its end is the work of a kill."""
-    bad = [str(n) for n, line in enumerate(_lines(path), 1) if line.endswith("\n") and _read(line) is None]
-    if not bad:
-        return None
-    return f"{path}: damaged, and left out: line{'s' * (len(bad) > 1)} {', '.join(bad)}."
-
-
-def _lines(path: Path) -> list[str]:
-    """Returns the lines of the file with their ends."""
-    return path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
-
-
-def _read(line: str) -> tuple[int, dict[str, Any]] | None:
-    values = read_sealed_line(line) if line.endswith("\n") else None
-    step = values.pop("step", None) if values is not None else None
-    return (step, values) if values is not None and isinstance(step, int) else None
+    A last line without its end is the work of a kill, and no damage.
+    """
+    intact, bad = list[_Line](), list[str]()
+    lines = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
+    for number, text in enumerate(lines, 1):
+        if not text.endswith("\n"):
+            continue
+        values = read_sealed_line(text) or {}
+        step = values.pop("step", None)
+        if isinstance(step, int):
+            intact.append(_Line(text, step, values))
+        else:
+            bad.append(str(number))
+    words = f"{path}: damaged, and left out: line{'s' * (len(bad) > 1)} {', '.join(bad)}."
+    return intact, words if bad else None
