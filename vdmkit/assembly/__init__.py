@@ -11,6 +11,7 @@ from vdmkit.assembly._labels import count_labels, labels_of, told_labels
 from vdmkit.assembly._measuring import build_estimator, build_evaluator, build_guidance, build_sampling
 from vdmkit.assembly._model import build_model, build_prediction, is_told_labels, shapes_of_estimate, training_counts
 from vdmkit.assembly._same_bound import Conversion, check_same_bound
+from vdmkit.assembly._same_measurement import check_same_measurement
 from vdmkit.assembly._training import (
     build_learning_rate,
     build_objective,
@@ -39,6 +40,7 @@ __all__ = [
     "carry",
     "check_objective",
     "check_same_bound",
+    "check_same_measurement",
     "check_settings",
     "check_without_data",
     "converted_recipe",

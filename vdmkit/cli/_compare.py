@@ -58,20 +58,11 @@ def compare(
 
 def _plans(first: "tuple[Run, Images]", second: "tuple[Run, Images]") -> tuple[Any, Any]:
     """Returns what `plan_pair` prepares. Raises an error if the two do not compare, before either is measured."""
-    from vdmkit.assembly import build_estimator, told_labels
-    from vdmkit.errors import RecipeError
-    from vdmkit.likelihood import check_same_measurement, plan_pair, sample_of
+    from vdmkit.assembly import build_estimator, check_same_measurement, told_labels
+    from vdmkit.likelihood import plan_pair, sample_of
 
     both = first, second
-    one, other = ((build_estimator(run.recipe, test.levels), test) for run, test in both)
-    check_same_measurement(one, other)
-    for key in ("images", "precision"):
-        of_both = [getattr(run.recipe.likelihood, key) for run, _ in both]
-        if of_both[0] != of_both[1]:
-            raise RecipeError(
-                f"compare: likelihood.{key} is {of_both[0]} for the first and {of_both[1]} for the second. Give the "
-                f"same for both, by --set likelihood.{key}=... without --second-set."
-            )
+    check_same_measurement(*((run.recipe, test) for run, test in both))
     labels = [told_labels(run.recipe, test) for run, test in both]
     told = [None if of_run is None else {"label": of_run} for of_run in labels]
     models = [run.weighted(run.recipe.likelihood.weights) for run, _ in both]
@@ -81,7 +72,7 @@ def _plans(first: "tuple[Run, Images]", second: "tuple[Run, Images]") -> tuple[A
         models[1],
         test.pixels,
         key=run.key,
-        estimator=one[0],
+        estimator=build_estimator(run.recipe, test.levels),
         conditions=(told[0], told[1]),
         precision=settings.precision,
         index=sample_of(len(test.pixels), settings.images or len(test.pixels)),

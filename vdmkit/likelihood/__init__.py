@@ -4,7 +4,7 @@
 from vdmkit.likelihood._audit import gather
 from vdmkit.likelihood._checks import audit_as_json
 from vdmkit.likelihood._compare import against_raw, compare
-from vdmkit.likelihood._comparison import Comparison, check_same_measurement, times_to_decide
+from vdmkit.likelihood._comparison import Comparison, check_same_estimator, times_to_decide
 from vdmkit.likelihood._condition import as_arguments, rows_of
 from vdmkit.likelihood._doubt import depth_beyond_doubt
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates, mean_of_draws
@@ -60,7 +60,7 @@ __all__ = [
     "check_count",
     "check_distinct",
     "check_index",
-    "check_same_measurement",
+    "check_same_estimator",
     "compare",
     "count_of_images",
     "depth_beyond_doubt",

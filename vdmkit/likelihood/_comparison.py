@@ -5,12 +5,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import equinox as eqx
-
-from vdmkit.data import Images
 from vdmkit.devices import finite
-from vdmkit.errors import DataError, RecipeError
-from vdmkit.likelihood._estimator import AbstractEstimator
+from vdmkit.errors import RecipeError
 from vdmkit.likelihood._interval import Interval
 from vdmkit.likelihood._report import LikelihoodReport
 
@@ -21,29 +17,6 @@ def check_same_estimator(first: str, second: str) -> None:
         raise RecipeError(
             f"compare: the first is measured by {first}, and the second by {second}. "
             "Give --estimator, and --steps of a bound, for both."
-        )
-
-
-def check_same_measurement(
-    first: tuple[AbstractEstimator[Any], Images], second: tuple[AbstractEstimator[Any], Images]
-) -> None:
-    """Raises an error unless estimates of two models would be of the same images, with the same draws.
-
-    Raises:
-        DataError: the images or their levels are not the same.
-        RecipeError: the estimators, or their settings, are not the same.
-    """
-    (one, test), (other, of_other) = first, second
-    if (test.identity.sha256, test.levels) != (of_other.identity.sha256, of_other.levels):
-        raise DataError(
-            f"compare: the test images of the first are {test.identity}, and those of the second {of_other.identity}. "
-            "Choose the same data for both with --set data...."
-        )
-    check_same_estimator(one.describe(test.levels), other.describe(test.levels))
-    if not eqx.tree_equal(one, other):
-        raise RecipeError(
-            "compare: the two recipes give the estimator other settings, with which the estimates share no noise. "
-            "Give the same for both, such as --set likelihood.estimator.draws=16."
         )
 
 
