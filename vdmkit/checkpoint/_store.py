@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
-from vdmkit.checkpoint._checksums import what_is_damaged, write_checksums
+from vdmkit.checkpoint._checksums import is_finished, what_is_damaged, write_checksums
 from vdmkit.checkpoint._read import Restored, read_step, steps_in
 from vdmkit.distributed import is_first, lost, meet
 from vdmkit.errors import CheckpointError
@@ -51,13 +51,15 @@ class CheckpointStore:
         like: PyTree,
         data: grain.DatasetIterator,
         *,
+        saved: int | None,
         warn: Callable[[str], None],
         check: Callable[[Restored | None], object] = lambda restored: None,
     ) -> Restored | None:
         """Restores the newest intact checkpoint and the state of `data`; returns None if there is no checkpoint.
 
         Damaged checkpoints are moved to damaged_checkpoints/, with a warning, so that training can save their steps
-        again. This happens after `check`, which may refuse the checkpoint.
+        again. Those after step `saved`, which the run recorded last, are deleted if a kill left them unfinished. Both
+        happen after `check`, which may refuse the checkpoint.
         """
         steps = steps_in(self._directory)
         damage = {step: what_is_damaged(self._directory / str(step)) for step in steps}
@@ -66,7 +68,10 @@ class CheckpointStore:
         check(restored)
         meet()  # the first must not move what others read
         for step in reversed(steps):
-            if damage[step]:
+            if damage[step] and self._was_never_finished(step, saved):
+                warn(f"checkpoint {step} was not finished when the run was stopped, and is deleted.")
+                self._delete(step)
+            elif damage[step]:
                 warn(f"checkpoint {step} cannot be used: {damage[step]}. Moved to {self._set_aside(step)}.")
         if steps and not whole:
             warn("No usable checkpoint is left: training starts again from the beginning.")
@@ -101,6 +106,13 @@ class CheckpointStore:
             if other := lost(error):
                 raise other from error
             raise CheckpointError(self._not_written(step, error)) from error
+
+    def _was_never_finished(self, step: int, saved: int | None) -> bool:
+        return (saved is None or step > saved) and not is_finished(self._directory / str(step))
+
+    def _delete(self, step: int) -> None:
+        if is_first():
+            shutil.rmtree(self._directory / str(step))
 
     def _set_aside(self, step: int) -> Path:
         aside = self._directory.parent / "damaged_checkpoints" / str(step)

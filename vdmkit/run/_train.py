@@ -161,7 +161,7 @@ class Training:
         if not is_finite(state):
             raise NonFiniteError(f"training stopped: a parameter was not finite after step {step}. {self._advice()}")
         self.start.store.save(step, state, self.start.data, self.start.origin, bpd=bpd)
-        self.folder.note_saved(step)
+        self.folder.note_saved(step, self.log.count)
 
     def _advice(self) -> str:
         saved = steps_in(self.folder.checkpoints)
@@ -221,7 +221,8 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, made: Provenance, fs
                 f"{settings.steps:,}. Ask for more steps, or choose another folder with --out."
             )
 
-    restored = store.restore(state, data, warn=lambda message: print(message, file=sys.stderr), check=check)
+    warn = partial(print, file=sys.stderr)
+    restored = store.restore(state, data, saved=made.newest_checkpoint, warn=warn, check=check)
     if made.run is None:
         made = replace(made, run=restored.meta.get("run", "") if restored else secrets.token_hex(8))
     found = state if restored is None else restored.state
