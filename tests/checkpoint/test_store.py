@@ -17,7 +17,7 @@ from vdmkit.errors import CheckpointError
 def restore(directory: Path, like, data):
     """The store's answer and its warnings."""
     warnings: list[str] = []
-    restored = CheckpointStore(directory, keep_last=3, keep_best=0).restore(like, data, warn=warnings.append)
+    restored = CheckpointStore(directory, keep_last=3, keep_best=0).restore(like, data, saved=3, warn=warnings.append)
     return restored, warnings
 
 
@@ -95,7 +95,7 @@ def test_an_older_checkpoint_that_is_damaged_does_not_stop_a_run(filled, like, s
     data = stream()
     store = CheckpointStore(filled, keep_last=3, keep_best=1)
     warnings: list[str] = []
-    assert store.restore(like, data, warn=warnings.append).step == 3
+    assert store.restore(like, data, saved=3, warn=warnings.append).step == 3
     assert len(warnings) == 1
     save(store, 4, data)
     assert steps_in(filled) == [2, 3, 4]
@@ -117,7 +117,7 @@ def test_damaged_twice_at_the_same_step(filled, like, stream):
     for _ in range(2):
         store = CheckpointStore(filled, keep_last=3, keep_best=0)
         cut(filled / "3" / "checksums.json")
-        assert store.restore(like, stream(), warn=lambda message: None).step == 2
+        assert store.restore(like, stream(), saved=3, warn=lambda message: None).step == 2
         store.save(3, like, stream(), {})
 
 
@@ -190,7 +190,7 @@ def test_what_a_kill_leaves_behind_is_no_checkpoint(filled, like, stream):
     shutil.copytree(filled / "3", filled / "9.orbax-checkpoint-tmp")
     data = stream()
     store = CheckpointStore(filled, keep_last=3, keep_best=0)
-    assert store.restore(like, data, warn=pytest.fail).step == 3
+    assert store.restore(like, data, saved=3, warn=pytest.fail).step == 3
     save(store, 4, data)
     assert sorted(path.name for path in filled.iterdir()) == ["2", "3", "4"]
 
@@ -219,7 +219,7 @@ def test_a_relative_path(filled, like, stream, monkeypatch):
     """`--out run` would work from one folder and fail from another."""
     monkeypatch.chdir(filled.parent)
     store = CheckpointStore(Path("checkpoints"), keep_last=3, keep_best=0)
-    assert store.restore(like, stream(), warn=pytest.fail).step == 3
+    assert store.restore(like, stream(), saved=3, warn=pytest.fail).step == 3
     save(store, 4, stream())
     assert steps_in(filled) == [2, 3, 4]
     assert read_step(Path("checkpoints/2"), like).step == 2

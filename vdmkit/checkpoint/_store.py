@@ -16,9 +16,9 @@ import grain
 import jax
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
-from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from vdmkit.checkpoint._checksums import is_finished, what_is_damaged, write_checksums
+from vdmkit.checkpoint._kept import bpd_of, metrics_of, policy
 from vdmkit.checkpoint._read import Restored, read_step, steps_in
 from vdmkit.distributed import is_first, lost, meet
 from vdmkit.errors import CheckpointError
@@ -35,13 +35,10 @@ class CheckpointStore:
     def __init__(self, directory: Path, *, keep_last: int, keep_best: int, frugal: bool = False):
         self._frugal = frugal
         self._directory = directory.resolve()  # Orbax fails late and at length on a relative path
-        keep: list[Any] = [policies.LatestN(keep_last)]
-        if keep_best:
-            keep.append(policies.BestN(get_metric_fn=_bpd, reverse=True, n=keep_best))
         self._manager: ocp.CheckpointManager | None = None  # opened by the first save, after damage was cleared
         self._options = ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy(keep),
-            best_fn=_bpd,  # without it the metrics are not written, and a resumed run could not rank
+            preservation_policy=policy(keep_last, keep_best),
+            best_fn=bpd_of,  # without it the metrics are not written, and a resumed run could not rank
             enable_async_checkpointing=False,
             cleanup_tmp_directories=True,
         )
@@ -79,9 +76,18 @@ class CheckpointStore:
         return restored
 
     def save(
-        self, step: int, state: PyTree, data: grain.DatasetIterator, meta: dict[str, Any], *, bpd: float = float("inf")
+        self,
+        step: int,
+        state: PyTree,
+        data: grain.DatasetIterator,
+        meta: dict[str, Any],
+        *,
+        bpd: float = float("inf"),
+        passing: bool = False,
     ) -> None:
         """Writes the state at `step`, unless it is saved already. `bpd`, if evaluated, ranks it.
+
+        A `passing` one, of a stop, takes no other's place, and is deleted after the next was saved.
 
         Raises:
             CheckpointError: the disk is full or not writable. Earlier checkpoints do not change.
@@ -98,7 +104,7 @@ class CheckpointStore:
                 handlers = _few_at_a_time(state) if self._frugal else None
                 self._manager = ocp.CheckpointManager(self._directory, options=self._options, item_handlers=handlers)
             with _late_reports_unheard():
-                self._manager.save(step, args=items, metrics={"bpd": bpd}, force=True)
+                self._manager.save(step, args=items, metrics=metrics_of(bpd, passing=passing), force=True)
             if is_first():
                 write_checksums(self._directory / str(step))
             meet()
@@ -155,7 +161,3 @@ def _late_reports_unheard() -> Iterator[None]:
     log.disabled = True
     yield
     sys.unraisablehook, log.disabled = hook, False
-
-
-def _bpd(metrics: dict[str, float]) -> float:
-    return metrics["bpd"]

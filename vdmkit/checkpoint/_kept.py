@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which checkpoints of a run stay."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
+
+_BPD, _PASSING = "bpd", "passing"  # metrics; the second is in checkpoints of a stop alone
+
+
+def metrics_of(bpd: float, *, passing: bool) -> dict[str, float]:
+    """Returns what is written with a checkpoint to decide whether it stays."""
+    return {_BPD: bpd} | ({_PASSING: 1.0} if passing else {})
+
+
+def bpd_of(metrics: dict[str, float]) -> float:
+    """Returns what ranks a checkpoint; the lowest is the best."""
+    return metrics[_BPD]
+
+
+def policy(keep_last: int, keep_best: int) -> policies.AnyPreservationPolicy:
+    """Returns what keeps the last checkpoints, and the best evaluated ones."""
+    best = [policies.BestN(get_metric_fn=bpd_of, reverse=True, n=keep_best)] if keep_best else []
+    return policies.AnyPreservationPolicy([_Last(keep_last), *best])
+
+
+class _Last(policies.PreservationPolicy):
+    """Keeps the newest checkpoint, and the last `n` of those that are not passing."""
+
+    def __init__(self, n: int):
+        self._n = n
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: policies.PreservationContext) -> Sequence[bool]:
+        staying = [one.step for one in checkpoints if _PASSING not in (one.metrics or {})]
+        kept = {*staying[-self._n :], *(one.step for one in checkpoints[-1:])}
+        return [one.step in kept for one in checkpoints]
