@@ -40,7 +40,7 @@ def test_a_run_that_was_stopped_goes_on(processes, tiny, same_as_whole, steps_lo
 
 
 def test_a_stop_between_lines_of_metrics_leaves_no_trace(program, tiny, monkeypatch):
-    """SIGTERM would add a line that a run without has not, average the next over fewer steps, or displace a checkpoint."""
+    """SIGTERM would add a line of metrics, average the next one over fewer steps, or displace a checkpoint."""
     stops, save = [3, 6], CheckpointStore.save
 
     def save_and_stop(store, step, *state, **how):
