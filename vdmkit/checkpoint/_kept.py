@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which checkpoints of a run stay."""
+"""Which checkpoints of a run stay, and how the others go: renamed first, so that a kill leaves none in part."""
 
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
+from vdmkit.checkpoint._checksums import is_finished
+
+DELETED = ".deleted"  # a folder in that of the checkpoints
 _BPD, _PASSING = "bpd", "passing"  # metrics; the second is in checkpoints of a stop alone
 
 
@@ -23,6 +28,20 @@ def policy(keep_last: int, keep_best: int) -> policies.AnyPreservationPolicy:
     """Returns what keeps the last checkpoints, and the best evaluated ones."""
     best = [policies.BestN(get_metric_fn=bpd_of, reverse=True, n=keep_best)] if keep_best else []
     return policies.AnyPreservationPolicy([_Last(keep_last), *best])
+
+
+def put_back(directory: Path) -> None:
+    """Restores what was deleted for a checkpoint that a kill left unfinished; and ends what was deleted for others."""
+    there = sorted((int(one.name), one) for one in directory.glob("*") if one.name.isdecimal())
+    if there and not is_finished(there[-1][1]):
+        for one in (directory / DELETED).glob("*"):
+            one.rename(directory / one.name)
+    delete_for_good(directory)
+
+
+def delete_for_good(directory: Path) -> None:
+    """Deletes the checkpoints that were renamed."""
+    shutil.rmtree(directory / DELETED, ignore_errors=True)
 
 
 class _Last(policies.PreservationPolicy):

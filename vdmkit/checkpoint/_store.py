@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from vdmkit.checkpoint._checksums import is_finished, what_is_damaged, write_checksums
-from vdmkit.checkpoint._kept import bpd_of, metrics_of, policy
+from vdmkit.checkpoint._kept import DELETED, bpd_of, delete_for_good, metrics_of, policy, put_back
 from vdmkit.checkpoint._read import Restored, read_step, steps_in
 from vdmkit.distributed import is_first, lost, meet
 from vdmkit.errors import CheckpointError
@@ -41,6 +41,7 @@ class CheckpointStore:
             best_fn=bpd_of,  # without it the metrics are not written, and a resumed run could not rank
             enable_async_checkpointing=False,
             cleanup_tmp_directories=True,
+            todelete_subdir=DELETED,
         )
 
     def restore(
@@ -58,6 +59,9 @@ class CheckpointStore:
         again. Those after step `saved`, which the run recorded last, are deleted if a kill left them unfinished. Both
         happen after `check`, which may refuse the checkpoint.
         """
+        if is_first():
+            put_back(self._directory)
+        meet()
         steps = steps_in(self._directory)
         damage = {step: what_is_damaged(self._directory / str(step)) for step in steps}
         whole = [step for step in steps if not damage[step]]
@@ -107,6 +111,7 @@ class CheckpointStore:
                 self._manager.save(step, args=items, metrics=metrics_of(bpd, passing=passing), force=True)
             if is_first():
                 write_checksums(self._directory / str(step))
+                delete_for_good(self._directory)
             meet()
         except Exception as error:  # Orbax and TensorStore raise many types; all mean that it was not written
             if other := lost(error):

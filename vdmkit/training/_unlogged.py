@@ -38,7 +38,7 @@ def unlogged_in(meta: Mapping[str, Any], where: Path) -> Unlogged:
     if found is None:
         return Unlogged([], 0.0)
     try:
-        metrics = {name: jnp.asarray(values) for name, values in found["metrics"].items()}
+        metrics = {name: jnp.asarray(np.asarray(values, float)) for name, values in found["metrics"].items()}
         if {(one.ndim, one.shape) for one in metrics.values()} != {(1, metrics["bpd"].shape)}:
             raise ValueError("they are not of the same updates")
         return Unlogged([metrics], float(found["seconds"]))
