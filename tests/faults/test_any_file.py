@@ -80,7 +80,7 @@ def what_is_wrong(program, tiny: str, whole: Path, file: str, damage: Damage, se
 def commands_on(file: str) -> dict[str, tuple[str, ...]]:
     """Commands that read a run, and those that are given this file of it, by the name of what they leave."""
     run, given = ("--ckpt", "run"), {GRID: "--grid", KERNEL: "--kernel"}
-    found = {"evaluated.txt": ("evaluate", *run)}
+    found: dict[str, tuple[str, ...]] = {"evaluated.txt": ("evaluate", *run)}
     if not file.startswith("checkpoints"):  # which are read alike
         found["a.npy"] = ("sample", *run, "-n", "2")
     if file in given:

@@ -245,8 +245,6 @@ def test_a_long_log_is_thinned(full, shown_of):
 
 def test_a_changed_file_is_named_and_left_out(full, shown_of):
     """A recipe that is not the run's, or damaged samples, would be shown as the run's; or end in a traceback."""
-    whole = page([shown_of(full)]).html
-    assert "as it was given" in whole
     made = json.loads((full / "manifest.json").read_text())
     (full / "manifest.json").write_text(json.dumps(made | {"kept": {"recipe.toml": "00"}}))
     (full / "samples.png").write_bytes(b"\x89PNG")
