@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from vdmkit_codec import Inspection
 
-from vdmkit.errors import CheckpointError
+from vdmkit.errors import CheckpointError, DamageWarning
 from vdmkit.page import Result, page, read_files
 from vdmkit.page._blocks import Table, Words
 from vdmkit.page._coding import coding
@@ -241,3 +241,19 @@ def test_a_long_log_is_thinned(full, shown_of):
     text = shown_of(full).files.metrics_text.splitlines()
     assert text[:2] == ["# every 5th of 9,000 lines", lines.partition("\n")[0]]
     assert len(text) == 1801
+
+
+def test_a_changed_file_is_named_and_left_out(full, shown_of):
+    """A recipe that is not the run's, or damaged samples, would be shown as the run's; or end in a traceback."""
+    made = json.loads((full / "manifest.json").read_text())
+    (full / "manifest.json").write_text(json.dumps(made | {"kept": {"recipe.toml": "00"}}))
+    (full / "samples.png").write_bytes(b"\x89PNG")
+    study = json.loads((full / "schedule" / "schedule.json").read_text())
+    (full / "schedule" / "schedule.json").write_text(json.dumps(study | {"files": {"steps.svg": "00"}}))
+    with pytest.warns(DamageWarning) as said:
+        found = page([shown_of(full)]).html
+    assert "as it was given" not in found
+    assert "(samples.png)" not in found
+    words = "\n".join(str(one.message) for one in said)
+    for file in ("recipe.toml", "samples.png", "schedule/steps.svg"):
+        assert f"{full / file}: " in words
