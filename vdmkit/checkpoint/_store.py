@@ -147,7 +147,7 @@ class CheckpointStore:
 def _few_at_a_time(state: PyTree) -> dict[str, Any]:
     """Returns Orbax's handlers with room for two of the largest array, which must fit, and for many small ones."""
     largest = max((leaf.nbytes for leaf in jax.tree.leaves(eqx.filter(state, eqx.is_array))), default=0)
-    room: Any = (2 * largest + 2**25) / 1e9  # Orbax multiplies it by 1e9, and need not have an int
+    room: Any = (2 * largest + 2**23) / 1e9  # Orbax multiplies it by 1e9, and need not have an int
     return {
         "state": ocp.StandardCheckpointHandler(save_concurrent_gb=room),
         "data": grain.checkpoint.CheckpointHandler(),
