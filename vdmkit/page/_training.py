@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Warnings and curves of training: terms of the loss, test bound, gradient norm, throughput, whatever else was logged."""
+"""Warnings and curves of training: terms of the loss, test bound, gradient, throughput, and what else was logged."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
