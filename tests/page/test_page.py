@@ -130,6 +130,7 @@ def test_what_is_missing_is_asked_for(bare, shown_of):
         assert f"vdmkit {command} {bare}" in text
     assert f"vdmkit likelihood --ckpt {bare} --audit" in text
     assert {number for number in numbers_of(bare) if number not in text} == set()
+    assert "not to trust this number" not in text  # there is none
 
 
 def test_the_command_of_a_likelihood_has_its_settings(read, whole):
