@@ -46,7 +46,8 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("VDMKIT_CACHE", str(tmp_path / "file" / "cache"))
     found = cache_found()
-    assert found.advice.startswith(f"{tmp_path / 'file'} may not be written: nothing is kept between commands.")
+    assert found.found == f"{tmp_path / 'file' / 'cache'} may not be written: Not a directory"
+    assert found.advice.startswith("Nothing is kept between commands.")
     monkeypatch.setenv("VDMKIT_CACHE", str(tmp_path / "new"))
     assert not cache_found().advice
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from vdmkit import __version__
 from vdmkit.assembly import build_optimizer, build_state, build_update
 from vdmkit.devices import arithmetic, missing_device, packages, precisely
 from vdmkit.errors import DataError, in_one_line
-from vdmkit.paths import cache_folder, existing_part_of, may_be_written
+from vdmkit.paths import cache_folder
 from vdmkit.recipe import load_recipe
 from vdmkit.registry import broken_packages, load_plugins, plugin_folders
 from vdmkit.training import train_step
@@ -102,10 +103,13 @@ def cache_found() -> Finding:
         folder = cache_folder()
     except DataError as error:
         return Finding("cache", "none", str(error))
-    if not may_be_written(folder):
-        where = existing_part_of(folder)
-        advice = f"{where} may not be written: nothing is kept between commands. Set VDMKIT_CACHE to another folder."
-        return Finding("cache", str(folder), advice)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        advice = "Nothing is kept between commands. Set VDMKIT_CACHE to another folder."
+        return Finding("cache", f"{folder} may not be written: {error.strerror}", advice)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return Finding("cache", f"{folder}, {size / 2**20:,.0f} MiB")
 
