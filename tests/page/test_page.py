@@ -223,6 +223,8 @@ def test_runs_of_one_name_are_told_apart(bare, shown_of):
     read = Read(page([shown_of(bare), shown_of(other)]).html)
     assert f"{bare} and {other} have no results" in read.text
     assert "The resolved recipes are equal." in read.text
+    links = {attributes["href"] for tag, attributes in read.elements if tag == "a"}
+    assert {"#part-1", "#part-2", "#part-3"} < links  # the comparison and both runs
 
 
 def test_runs_of_other_images_are_not_offered_a_comparison(bare, shown_of):
