@@ -37,10 +37,12 @@ def bits_of(shown: Shown, result: Result) -> np.ndarray:
 
 
 def _histogram(result: Result, bits: np.ndarray) -> Block:
+    from matplotlib.ticker import MaxNLocator  # two seconds of import
+
     def draw(axes: "Axes") -> None:
         axes.hist(bits, bins=min(40, max(5, len(bits) // 8)), color=COLOURS[0])
         axes.axvline(bits.mean(), color=COLOURS[1], linestyle="--")
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
 
     low, middle, high = np.quantile(bits, (0.05, 0.5, 0.95))
     about = (
