@@ -179,7 +179,11 @@ def test_warnings_of_training_are_sentences(full, shown_of):
     curves = [attributes["aria-label"] for tag, attributes in read.elements if tag == "svg"]
     assert sum(words.startswith("Curves over training steps") for words in curves) == 1
     write_troubles(full / "health.json", [])
-    assert watched in Read(page([shown_of(full)]).html).text
+    (full / "metrics.jsonl").write_text(json.dumps(lines[0]) + "\n")
+    read = Read(page([shown_of(full)]).html)
+    assert watched in read.text
+    assert "Logged at one step" in read.text
+    assert not [words for words in read.elements if "Curves over" in words[1].get("aria-label", "")]
 
 
 @pytest.mark.parametrize("change", [{"estimator": "ODE"}, {"sha256": "00"}, {"trusted": False}, {"distinct_images": 5}])

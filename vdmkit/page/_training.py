@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vdmkit.page._averaged import AVERAGED, HALF_WIDTH, averaged
-from vdmkit.page._blocks import Block, Chart, Command, Section, Words, section
+from vdmkit.page._blocks import Block, Chart, Command, Section, Table, Words, section
 from vdmkit.page._figures import COLOURS, STYLES, chart
 from vdmkit.page._shown import Shown
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Curve = tuple[str, np.ndarray, np.ndarray]
+Metrics = dict[str, tuple[np.ndarray, np.ndarray]]
 _INTERVAL = ("test/bpd_low", "test/bpd_high")  # of the last evaluation, one point
 _UNTRAINED = "train/untrained"  # one point, too
 _OF_DRAWS = "test/bpd_of_"
@@ -36,7 +37,8 @@ def training(shown: Shown) -> list[Section]:
             "No step of training is logged here. This trains on:", shown.command("run", recipe, "--out", "RUN")
         )
         return section("Training", [asked])
-    return section("Training", [*_warnings(shown), *_charts(shown), *averaged(shown)])
+    once, often = _by_number(_logged(shown))
+    return section("Training", [*_warnings(shown), *_charts(shown, often), *_table(once), *averaged(shown)])
 
 
 def _warnings(shown: Shown) -> Iterator[Block]:
@@ -49,13 +51,26 @@ def _warnings(shown: Shown) -> Iterator[Block]:
         yield Words("The training was watched, and no sign of trouble was found.")
 
 
-def _charts(shown: Shown) -> Iterator[Chart]:
+def _logged(shown: Shown) -> Metrics:
     hidden = *_INTERVAL, AVERAGED, HALF_WIDTH, _UNTRAINED
-    metrics = {
-        name: curve
-        for name, curve in shown.files.metrics.items()
-        if name not in hidden and not name.startswith("health/")
-    }
+    found = shown.files.metrics
+    return {name: found[name] for name in found if name not in hidden and not name.startswith("health/")}
+
+
+def _by_number(metrics: Metrics) -> tuple[Metrics, Metrics]:
+    """Returns metrics of which all points are at one step, and the others; the test bound belongs to the loss."""
+    steps = {name: len(of_name) for name, (of_name, _) in metrics.items()}
+    trained = any(steps.get(name, 0) > 1 for name in _TOTALS)
+    once = {name: metrics[name] for name in metrics if steps[name] == 1 and not (trained and name.startswith("test/"))}
+    return once, {name: metrics[name] for name in metrics if name not in once}
+
+
+def _table(once: Metrics) -> list[Table]:
+    rows = [(name, f"{steps[0]:,}", f"{values[0]:.4g}") for name, (steps, values) in once.items()]
+    return [Table("Logged at one step", ("metric", "step", "value"), rows)] if rows else []
+
+
+def _charts(shown: Shown, metrics: Metrics) -> Iterator[Chart]:
     groups = {
         "Training loss and test bound": [name for name in metrics if name in _TOTALS or name.startswith("test/")],
         "Terms of the training loss": [name for name in metrics if name in _TERMS],
