@@ -14,7 +14,7 @@ from vdmkit.page._seen import Samples
 from vdmkit.page._shown import Shown
 from vdmkit.report import grid
 
-_WIDTH = 520  # CSS pixels of a row of images
+_WIDTH, _HEIGHT = 520, 140  # largest size of rows of images, in CSS pixels; few steps make a short row
 
 
 def samples(shown: Shown) -> list[Section]:
@@ -87,4 +87,5 @@ def _row(images: np.ndarray, levels: int) -> np.ndarray:
 def _rows(rows: list[np.ndarray], alt: str, caption: str) -> Picture:
     gap = np.full((4, *rows[0].shape[1:]), 255, np.uint8)
     picture = np.concatenate([part for row in rows for part in (row, gap)][:-1])
-    return Picture(picture, alt, caption, _WIDTH / picture.shape[1])
+    scale = min(_WIDTH / picture.shape[1], _HEIGHT / picture.shape[0])
+    return Picture(picture, alt, caption, scale)
