@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compression in Python: bytes that the commands read too, and images of a file by their numbers."""
 
+import jax
 import numpy as np
 import pytest
 import vdmkit_codec
+from vdmkit_codec.codec import default_bound, mixture_gammas
 
+import vdmkit
 from vdmkit.errors import CodecError, DataError
+from vdmkit.likelihood import VariationalBound
+from vdmkit.registry import Choice
 
 SETTINGS = {"steps": 3, "group": 8, "chunk": 9}
 
@@ -79,3 +84,21 @@ def test_each_image_is_stored_by_its_own_levels(learned) -> None:
     data = vdmkit_codec.compress(learned, foreign, steps=3)
     np.testing.assert_array_equal(vdmkit_codec.decompress(data, learned), foreign)
     assert vdmkit_codec.inspect(data).bytes["stacks"] <= (29 * 16 * np.log2(5) + 16 * 8 + 40) / 8
+
+
+@pytest.mark.parametrize("steps", [None, 1, 2, 3, 7])
+def test_default_steps_cover_the_schedule(learned, steps) -> None:
+    """False if files of a number of steps were refused, or their bound left out a part of the schedule."""
+    gammas = mixture_gammas(learned, steps)
+    assert gammas[0] == -6
+    assert gammas[-1] == 5
+    assert len(gammas) == (steps or len(gammas) - 1) + 1
+    assert default_bound(learned, steps).gammas(learned.schedule) == pytest.approx(np.array(gammas), abs=1e-5)
+
+
+def test_default_steps_are_worth_more_than_even_ones(oracle, images) -> None:
+    """False if as many steps that are even in gamma had a lower bound, for the exact posterior and the same noise."""
+    chosen = default_bound(oracle)
+    even = VariationalBound(steps=chosen.steps, kernel=Choice("kernel", "mixture"), grid=Choice("grid", "gamma"))
+    nats = [vdmkit.log_likelihood(oracle, images, estimator=bound, key=jax.random.key(0)) for bound in (chosen, even)]
+    assert nats[0].log_prob.mean() > nats[1].log_prob.mean()

@@ -42,7 +42,8 @@ def compress(
     Args:
         model: A trained model.
         images: Levels, uint8 (n, h, w, c).
-        steps: T. By default 15 for the mixture kernel, which models of levels take, and 250 for the Gaussian.
+        steps: T. By default 250 for the Gaussian kernel; for the mixture, which models of levels take, it depends on
+            the number of levels: 8 for digits, 15 for 256 levels.
         bound: The bound of T steps whose rate the file has, for another kernel or grid; it has its own steps.
         profile: "portable" computes the network in float64; "host" in float32, for this machine alone.
         group: Largest number of images coded together.

@@ -99,9 +99,9 @@ def default_bound(model: DiffusionModel, steps: int | None = None) -> Variationa
 def mixture_gammas(model: DiffusionModel, steps: int | None = None) -> tuple[float, ...]:
     """Returns rising gammas of steps of the mixture, by default of a width of about 0.8.
 
-    They are even from the gamma at which the noise is the distance between levels to a signal-to-noise ratio of 1/2, with
-    one step to either end of the schedule: with less noise the level is nearly known, with more noise nearly nothing
-    is. Where these ends leave no room, all steps are even.
+    They are even from the gamma at which the noise is the distance between levels to a signal-to-noise ratio of 1/2,
+    with one step to either end of the schedule: with less noise the level is nearly known, with more noise nearly
+    nothing is. Where these leave no room, all steps are even.
     """
     first, last = (float(gamma) for gamma in ends_of(model.schedule))
     low, high = max(first, 2 * math.log(model.observation.spacing)), min(last, _HIGHEST)

@@ -13,7 +13,6 @@ from vdmkit_codec.codec._decompress import made_with
 from vdmkit_codec.compression import Codec, Profile, codec_of
 from vdmkit_codec.container import Reader
 
-
 _BOUND = "likelihood.estimator."
 
 
