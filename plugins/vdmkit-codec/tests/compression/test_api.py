@@ -8,7 +8,7 @@ import vdmkit_codec
 from vdmkit_codec.codec import default_bound, mixture_gammas
 
 import vdmkit
-from vdmkit.errors import CodecError, DataError
+from vdmkit.errors import CodecError, DataError, RecipeError
 from vdmkit.likelihood import VariationalBound
 from vdmkit.registry import Choice
 
@@ -51,6 +51,30 @@ def test_other_images_are_refused(learned, images) -> None:
             vdmkit_codec.compress(learned, wrong)
     with pytest.raises(DataError, match="1 names for 37 images"):
         vdmkit_codec.compress(learned, images, names=["a"])
+    with pytest.raises(DataError, match="expected a list of texts"):
+        vdmkit_codec.compress(learned, images, names="x" * 37)
+
+
+WRONG = [("steps", 0), ("group", 0), ("group", 10**6), ("chunk", 0), ("chunk", 10**9), ("seed", -1), ("seed", 2**64)]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_settings_that_no_reader_takes_are_refused(learned, images, name, value) -> None:
+    """False if a file were written that cannot be read, or a wrong number ended in a traceback."""
+    with pytest.raises(RecipeError, match=f"{name} = {value!r}: expected"):
+        vdmkit_codec.compress(learned, images, **{name: value})
+
+
+def test_bytes_of_any_kind_and_paths_of_any_kind(tmp_path, learned, images, written) -> None:
+    """False if bytes that were read into a buffer, or the name of a file, were refused."""
+    path = tmp_path / "a.vdmz"
+    path.write_bytes(written)
+    for given in (bytearray(written), memoryview(written), str(path), path):
+        assert vdmkit_codec.inspect(given).images == 37
+        with vdmkit_codec.open(given, learned) as archive:
+            np.testing.assert_array_equal(archive[36], images[36])
+    with vdmkit_codec.open(path, learned) as archive, pytest.raises(RecipeError, match="jobs = 0: expected"):
+        archive.read(0, 1, jobs=0)
 
 
 def test_another_model_is_refused(oracle, written) -> None:
