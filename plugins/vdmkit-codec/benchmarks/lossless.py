@@ -66,14 +66,16 @@ def study(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Setting:
-    """How to compress. `grid`: a name, or a file that `vdmkit study` saved."""
+    """How to compress. `steps`: None for the default ones. `grid`: a name, or a file that `vdmkit study` saved."""
 
     kernel: str
-    steps: int
+    steps: int | None = None
     grid: str = "gamma"
     profile: Profile = "portable"
 
     def __str__(self) -> str:
+        if self.steps is None:
+            return f"{self.kernel}, default steps, {self.profile}"
         return f"{self.kernel} T = {self.steps}, {Path(self.grid).stem.split('_')[-2:][0]}, {self.profile}"
 
     def coding(self, folder: Path, data: list[str]) -> Coding:
@@ -81,7 +83,9 @@ class Setting:
         inline.update(
             tomlkit.parse(Path(self.grid).read_text()) if self.grid.endswith(".toml") else {"name": self.grid}
         )
-        given = {"kernel": self.kernel, "steps": self.steps, "grid": inline.as_string()}
+        given = {"kernel": self.kernel}
+        if self.steps is not None:
+            given |= {"steps": str(self.steps), "grid": inline.as_string()}
         overrides = [f"likelihood.estimator.{key}={value}" for key, value in given.items()]
         run_of_steps = with_steps_of_codec(load_run(folder, [*data, *overrides]), overrides)
         return coding_of(run_of_steps, profile=self.profile, group=BATCH)
@@ -90,9 +94,9 @@ class Setting:
 def settings_of_digits(folder: Path) -> list[Setting]:
     grids = {steps: str(folder / "schedule" / f"mixture_dynamic_{steps}.toml") for steps in (10, 20)}
     mixtures = [Setting("mixture", steps, grid) for steps in (10, 20) for grid in ("gamma", grids[steps])]
-    mixtures += [Setting("mixture", 15)]
+    mixtures += [Setting("mixture")]
     gaussians = [Setting("gaussian", steps) for steps in (50, 100, 250)]
-    return [*mixtures, *gaussians, Setting("mixture", 15, profile="host")]
+    return [*mixtures, *gaussians, Setting("mixture", profile="host")]
 
 
 def settings_of_cifar() -> list[Setting]:
@@ -187,8 +191,8 @@ def main() -> None:
     study(digits)
     report(digits, settings_of_digits(digits), None, draws=128, data=[])
     source = load_run(digits).recipe.data.build()
-    print("\nbytes of one file of test images, then training images; mixture T = 15, gamma, portable")
-    table_of_sizes(Setting("mixture", 15).coding(digits, []), source.load("test"), source.load("train"))
+    print("\nbytes of one file of test images, then training images; mixture, default steps, portable")
+    table_of_sizes(Setting("mixture").coding(digits, []), source.load("test"), source.load("train"))
     if given.cifar:
         data = f"data.path={given.cifar.resolve()}"
         cifar = run("cifar10_lattice", given.out, "--set", data, "--set", f"training.steps={given.cifar_steps}")

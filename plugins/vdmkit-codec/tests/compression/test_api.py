@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compression in Python: bytes that the commands read too, and images of a file by their numbers."""
 
+import jax
 import numpy as np
 import pytest
 import vdmkit_codec
+from vdmkit_codec.codec import default_bound, mixture_gammas
 
-from vdmkit.errors import CodecError, DataError
+import vdmkit
+from vdmkit.errors import CodecError, DataError, RecipeError
+from vdmkit.likelihood import VariationalBound
+from vdmkit.registry import Choice
 
 SETTINGS = {"steps": 3, "group": 8, "chunk": 9}
 
@@ -46,6 +51,30 @@ def test_other_images_are_refused(learned, images) -> None:
             vdmkit_codec.compress(learned, wrong)
     with pytest.raises(DataError, match="1 names for 37 images"):
         vdmkit_codec.compress(learned, images, names=["a"])
+    with pytest.raises(DataError, match="expected a list of texts"):
+        vdmkit_codec.compress(learned, images, names="x" * 37)
+
+
+WRONG = [("steps", 0), ("group", 0), ("group", 10**6), ("chunk", 0), ("chunk", 10**9), ("seed", -1), ("seed", 2**64)]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_settings_that_no_reader_takes_are_refused(learned, images, name, value) -> None:
+    """False if a file were written that cannot be read, or a wrong number ended in a traceback."""
+    with pytest.raises(RecipeError, match=f"{name} = {value!r}: expected"):
+        vdmkit_codec.compress(learned, images, **{name: value})
+
+
+def test_bytes_of_any_kind_and_paths_of_any_kind(tmp_path, learned, images, written) -> None:
+    """False if bytes that were read into a buffer, or the name of a file, were refused."""
+    path = tmp_path / "a.vdmz"
+    path.write_bytes(written)
+    for given in (bytearray(written), memoryview(written), str(path), path):
+        assert vdmkit_codec.inspect(given).images == 37
+        with vdmkit_codec.open(given, learned) as archive:
+            np.testing.assert_array_equal(archive[36], images[36])
+    with vdmkit_codec.open(path, learned) as archive, pytest.raises(RecipeError, match="jobs = 0: expected"):
+        archive.read(0, 1, jobs=0)
 
 
 def test_another_model_is_refused(oracle, written) -> None:
@@ -79,3 +108,21 @@ def test_each_image_is_stored_by_its_own_levels(learned) -> None:
     data = vdmkit_codec.compress(learned, foreign, steps=3)
     np.testing.assert_array_equal(vdmkit_codec.decompress(data, learned), foreign)
     assert vdmkit_codec.inspect(data).bytes["stacks"] <= (29 * 16 * np.log2(5) + 16 * 8 + 40) / 8
+
+
+@pytest.mark.parametrize("steps", [None, 1, 2, 3, 7])
+def test_default_steps_cover_the_schedule(learned, steps) -> None:
+    """False if files of a number of steps were refused, or their bound left out a part of the schedule."""
+    gammas = mixture_gammas(learned, steps)
+    assert gammas[0] == -6
+    assert gammas[-1] == 5
+    assert len(gammas) == (steps or len(gammas) - 1) + 1
+    assert default_bound(learned, steps).gammas(learned.schedule) == pytest.approx(np.array(gammas), abs=1e-5)
+
+
+def test_default_steps_are_worth_more_than_even_ones(oracle, images) -> None:
+    """False if as many steps that are even in gamma had a lower bound, for the exact posterior and the same noise."""
+    chosen = default_bound(oracle)
+    even = VariationalBound(steps=chosen.steps, kernel=Choice("kernel", "mixture"), grid=Choice("grid", "gamma"))
+    nats = [vdmkit.log_likelihood(oracle, images, estimator=bound, key=jax.random.key(0)) for bound in (chosen, even)]
+    assert nats[0].log_prob.mean() > nats[1].log_prob.mean()

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import ndtr
 from vdmkit_codec.compression._fused import push_fused
 from vdmkit_codec.compression._gaussian_law import FINE, GaussianTable
-from vdmkit_codec.compression._law import pop, push
+from vdmkit_codec.compression._law import ESCAPE, pop, push
 from vdmkit_codec.compression._levels_law import LevelsLaw
 from vdmkit_codec.compression._rans import PRECISION, SLOTS, Stack, first_heads, keystream, seed_words
 
@@ -42,6 +42,32 @@ def test_pop_undoes_push(lanes: int, count: int) -> None:
     for law, values, before in reversed(list(zip(laws, symbols, states, strict=True))):
         np.testing.assert_array_equal(pop(stack, law, count), values)
         assert same(stack, before)
+
+
+@pytest.mark.parametrize("lanes", [1, 64])
+def test_certain_symbols(lanes: int) -> None:
+    """False if a value with one possible symbol took bits, or changed those of others."""
+    rng = np.random.default_rng(lanes)
+    stack, certain = Stack(first_heads(7, lanes)), LevelsLaw(np.tile([0, 2**24], (100, 1)))
+    for _ in range(3):
+        others = random_law(rng, 100, 5)
+        push(stack, others, rng.integers(0, 5, 100))
+        before = stack.copy()
+        np.testing.assert_array_equal(push(stack, certain, np.zeros(100, np.int64)), 0)
+        assert same(stack, before)
+        np.testing.assert_array_equal(pop(stack, certain, 100), 0)
+        assert same(stack, before)
+
+
+def test_a_symbol_where_others_escape() -> None:
+    """False if a level that begins at the slot of an escape were written as one, and not read as one."""
+    weights = 2**24 - np.array([2**24, 15, 10, 5, 2, 0])
+    law, stack = LevelsLaw(np.tile(weights, (5, 1))), Stack(first_heads(7, 4))
+    before, symbols = stack.copy(), np.ones(5, np.int64)
+    assert (law.intervals(symbols)[0] == SLOTS - ESCAPE).all()
+    push(stack, law, symbols)
+    np.testing.assert_array_equal(pop(stack, law, 5), symbols)
+    assert same(stack, before)
 
 
 @pytest.mark.parametrize("with_keys", [False, True])

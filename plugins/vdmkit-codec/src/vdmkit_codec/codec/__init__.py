@@ -2,7 +2,7 @@
 """Lossless compression by a trained model: compresses images into .vdmz files and decompresses them."""
 
 from vdmkit_codec.codec._api import Archive, compress, decompress, open
-from vdmkit_codec.codec._coding import Coding, default_bound, fingerprint, layers_of, make_coding
+from vdmkit_codec.codec._coding import Coding, default_bound, fingerprint, layers_of, make_coding, mixture_gammas
 from vdmkit_codec.codec._compress import Compressed, to_bytes, write_file
 from vdmkit_codec.codec._decompress import (
     LostError,
@@ -36,6 +36,7 @@ __all__ = [
     "lost_images",
     "made_with",
     "make_coding",
+    "mixture_gammas",
     "open",
     "step_of_file",
     "to_bytes",

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compression in Python: a model and arrays, without a run folder."""
 
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import overload
 
@@ -12,15 +10,15 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vdmkit.data import ImageList
-from vdmkit.errors import DataError
 from vdmkit.likelihood import VariationalBound
 from vdmkit.model import DiffusionModel
 from vdmkit.progress import Progress
+from vdmkit_codec.codec._checks import check_images, check_settings
 from vdmkit_codec.codec._coding import default_bound, fingerprint, make_coding
 from vdmkit_codec.codec._compress import to_bytes
 from vdmkit_codec.codec._decompress import images_of_file
 from vdmkit_codec.compression import Profile, codec_of
-from vdmkit_codec.container import MAX_PIXELS, open_reader
+from vdmkit_codec.container import MAX_PIXELS, Given, open_reader
 
 
 def compress(
@@ -42,7 +40,8 @@ def compress(
     Args:
         model: A trained model.
         images: Levels, uint8 (n, h, w, c).
-        steps: T. By default 15 for the mixture kernel, which models of levels take, and 250 for the Gaussian.
+        steps: T. By default 250 for the Gaussian kernel; for the mixture, which models of levels take, it depends on
+            the number of levels: 8 for digits, 15 for 256 levels.
         bound: The bound of T steps whose rate the file has, for another kernel or grid; it has its own steps.
         profile: "portable" computes the network in float64; "host" in float32, for this machine alone.
         group: Largest number of images coded together.
@@ -54,17 +53,12 @@ def compress(
 
     Raises:
         DataError: the images are not uint8 of the model's shape, or not as many as their names.
-        RecipeError: the model or the bound cannot be coded with.
+        RecipeError: a setting is out of its range, or the model or the bound cannot be coded with.
         CodecError: a chunk does not decode to its images.
     """
     images = np.asarray(images)
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != model.shape:
-        expected = ", ".join(map(str, model.shape))
-        raise DataError(
-            f"images: {images.dtype} {images.shape}; expected uint8 (n, {expected}), as the model's images."
-        )
-    if names is not None and len(names) != len(images):
-        raise DataError(f"{len(names)} names for {len(images)} images. Give one for each, or none.")
+    check_images(images, names, model.shape)
+    check_settings(profile, steps=steps, group=group, chunk=chunk, seed=seed)
     bound = bound or default_bound(model, steps)
     coding = make_coding(model, bound, profile=profile, group=group, seed=seed, checkpoint={})
     listed = ImageList(model.shape, None if names is None else list(names), [], images)
@@ -72,12 +66,12 @@ def compress(
 
 
 def decompress(
-    data: bytes, model: DiffusionModel, *, max_pixels: int = MAX_PIXELS, jobs: int = 1, progress: Progress = None
+    data: Given, model: DiffusionModel, *, max_pixels: int = MAX_PIXELS, jobs: int = 1, progress: Progress = None
 ) -> UInt8[np.ndarray, "n h w c"]:
     """Returns the images in the bytes of a .vdmz file.
 
     Args:
-        data: What `compress` returned.
+        data: What `compress` returned, or the path of a file.
         model: The model that it was compressed with.
         max_pixels: Largest number of values in a chunk.
         jobs: Number of chunks that are decoded concurrently.
@@ -97,7 +91,8 @@ class Archive:
         names: A name for each image, or None.
     """
 
-    def __init__(self, given: bytes | Path, model: DiffusionModel, max_pixels: int) -> None:
+    def __init__(self, given: Given, model: DiffusionModel, max_pixels: int) -> None:
+        check_settings(max_pixels=max_pixels)
         self._stack = ExitStack()
         self._shape = model.shape
         with self._stack:
@@ -125,7 +120,8 @@ class Archive:
         return self.read(number, number + 1)[0]
 
     def read(self, start: int, stop: int, *, jobs: int = 1, progress: Progress = None) -> UInt8[np.ndarray, "n h w c"]:
-        """Returns images start, ..., stop - 1."""
+        """Returns images start, ..., stop - 1, with `jobs` chunks decoded concurrently."""
+        check_settings(jobs=jobs)
         found = images_of_file(self._codec, self._reader, range(start, stop), jobs=jobs, progress=progress)
         parts = [images for _, images in found if len(images)]
         return np.concatenate(parts) if parts else np.zeros((0, *self._shape), np.uint8)
@@ -140,10 +136,10 @@ class Archive:
         self.close()
 
 
-def open(given: str | os.PathLike[str] | bytes, model: DiffusionModel, *, max_pixels: int = MAX_PIXELS) -> Archive:
+def open(given: Given, model: DiffusionModel, *, max_pixels: int = MAX_PIXELS) -> Archive:
     """Opens a .vdmz file, or its bytes, to read some of its images. It is closed by `with`, or by `close`.
 
     Raises:
         CodecError: it is not a .vdmz file, is damaged, or was compressed with another model.
     """
-    return Archive(given if isinstance(given, bytes) else Path(given), model, max_pixels)
+    return Archive(given, model, max_pixels)

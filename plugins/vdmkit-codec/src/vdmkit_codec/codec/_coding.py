@@ -2,6 +2,7 @@
 """Makes the codec of a trained model from the steps of a bound, and identifies the machine."""
 
 import hashlib
+import math
 import os
 import platform
 from dataclasses import dataclass
@@ -18,10 +19,13 @@ from vdmkit.errors import RecipeError
 from vdmkit.kernel import AbstractGaussianKernel, MixtureKernel
 from vdmkit.likelihood import VariationalBound
 from vdmkit.model import DiffusionModel
+from vdmkit.noise import ends_of
 from vdmkit.registry import Choice
 from vdmkit_codec.compression import Codec, Layers, Profile, narrows, whole
 
-FEW, MANY = 15, 250  # default steps of the mixture, and of the Gaussian kernel
+MANY = 250  # default steps of the Gaussian kernel
+_WIDTH = 0.8  # of the mixture's steps, in gamma
+_HIGHEST = math.log(2)  # gamma at a signal-to-noise ratio of 1/2, beyond which one step is enough
 
 
 @dataclass(frozen=True)
@@ -81,12 +85,31 @@ def make_coding(
 def default_bound(model: DiffusionModel, steps: int | None = None) -> VariationalBound:
     """Returns the bound of the mixture kernel if the model gives probabilities of levels, else of the Gaussian one.
 
-    Its steps, by default 15 of the mixture or 250 of the Gaussian, are even in gamma.
+    Its steps are those of `mixture_gammas`, or by default 250 of the Gaussian that are even in gamma.
     """
     nothing = jnp.zeros(model.shape)
-    mixes = eqx.filter_eval_shape(lambda: model.denoise(nothing, jnp.zeros(()), {}).log_probs) is not None
-    kernel = Choice("kernel", "mixture" if mixes else "gaussian")
-    return VariationalBound(steps=steps or (FEW if mixes else MANY), kernel=kernel, grid=Choice("grid", "gamma"))
+    if eqx.filter_eval_shape(lambda: model.denoise(nothing, jnp.zeros(()), {}).log_probs) is None:
+        kernel, grid = Choice("kernel", "gaussian"), Choice("grid", "gamma")
+        return VariationalBound(steps=steps or MANY, kernel=kernel, grid=grid)
+    gammas = mixture_gammas(model, steps)
+    grid = Choice("grid", "gammas", {"gammas": gammas})
+    return VariationalBound(steps=len(gammas) - 1, kernel=Choice("kernel", "mixture"), grid=grid)
+
+
+def mixture_gammas(model: DiffusionModel, steps: int | None = None) -> tuple[float, ...]:
+    """Returns rising gammas of steps of the mixture, by default of a width of about 0.8.
+
+    They are even from the gamma at which the noise is the distance between levels to a signal-to-noise ratio of 1/2,
+    with one step to either end of the schedule: with less noise the level is nearly known, with more noise nearly
+    nothing is. Where these leave no room, all steps are even.
+    """
+    first, last = (float(gamma) for gamma in ends_of(model.schedule))
+    low, high = max(first, 2 * math.log(model.observation.spacing)), min(last, _HIGHEST)
+    outer = (low > first) + (high < last)
+    inner = max(1, round((high - low) / _WIDTH)) if steps is None else steps - outer
+    if high <= low or inner < 1:
+        return tuple(np.linspace(first, last, inner + outer + 1).tolist())
+    return tuple(np.unique([first, *np.linspace(low, high, inner + 1), last]).tolist())
 
 
 def layers_of(model: DiffusionModel, bound: VariationalBound) -> Layers:

@@ -1,37 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
 """The codec of a trained run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from vdmkit.assembly import build_estimator, shapes_of_estimate
 from vdmkit.errors import CodecError, RecipeError
 from vdmkit.likelihood import VariationalBound
 from vdmkit.run import Run, RunFolder
-from vdmkit_codec.codec._coding import FEW, MANY, Coding, fingerprint, make_coding
+from vdmkit_codec.codec._coding import MANY, Coding, fingerprint, make_coding, mixture_gammas
 from vdmkit_codec.codec._decompress import made_with
 from vdmkit_codec.compression import Codec, Profile, codec_of
 from vdmkit_codec.container import Reader
+
+_BOUND = "likelihood.estimator."
 
 
 def with_steps_of_codec(run: Run, overrides: Sequence[str]) -> Run:
     """Returns the run with the likelihood of its recipe set to a bound of T steps.
 
-    Steps that `overrides` do not set are those of training; for training in continuous time they are even in gamma,
-    with the mixture kernel if the model gives probabilities of levels.
+    Steps that `overrides` do not set are those of training. For training in continuous time they are those of
+    `mixture_gammas` for the kernel mixture, the default if the model gives probabilities of levels, and otherwise even
+    in gamma.
     """
-    prefix = "likelihood.estimator."
-    filled = [f"{prefix}name=bound"]
+    filled = {"name": "bound"}
     if not run.recipe.objective.steps:
-        model = run.weighted("raw")
+        model = run.weighted(run.recipe.likelihood.weights)
         mixes = shapes_of_estimate(model.prediction, model.shape).log_probs is not None
-        choices = {"steps": FEW if mixes else MANY, "grid": "gamma", "kernel": "mixture" if mixes else "gaussian"}
-        filled += [f"{prefix}{key}={value}" for key, value in choices.items() if not _says(overrides, prefix + key)]
-    return replace(run, recipe=run.read_recipe([*filled, *overrides]))
+        filled |= {"kernel": "mixture" if mixes else "gaussian", "steps": str(MANY), "grid": "gamma"}
+        bound = _filled(run, filled, overrides).recipe.likelihood.estimator
+        if bound.params["kernel"].name == "mixture":
+            steps = bound.params["steps"] if _says(overrides, "steps") else None
+            gammas = mixture_gammas(model, steps)
+            filled |= {"steps": str(len(gammas) - 1), "grid": f'{{name="gammas", gammas={list(gammas)}}}'}
+    return _filled(run, filled, overrides)
+
+
+def _filled(run: Run, filled: Mapping[str, str], overrides: Sequence[str]) -> Run:
+    """Returns the run with these keys of the estimator, except those that `overrides` set."""
+    others = [f"{_BOUND}{key}={value}" for key, value in filled.items() if not _says(overrides, key)]
+    return replace(run, recipe=run.read_recipe([*others, *overrides]))
 
 
 def _says(overrides: Sequence[str], key: str) -> bool:
-    return any(one.partition("=")[0].strip() in (key, f"{key}.name") for one in overrides)
+    return any(one.partition("=")[0].strip() in (_BOUND + key, f"{_BOUND}{key}.name") for one in overrides)
 
 
 def coding_of(run: Run, *, profile: Profile, group: int) -> Coding:

@@ -29,7 +29,12 @@ Output = Annotated[
 ]
 Steps = Annotated[
     int | None,
-    typer.Option("--steps", min=1, help="T. Default: as trained, or 15 for the mixture, 250 for the Gaussian."),
+    typer.Option(
+        "--steps",
+        min=1,
+        help="T. Default: as trained; after training in continuous time 250 for the Gaussian, and for the mixture as "
+        "many as the number of levels asks for: 8 for digits, 15 for 256 levels.",
+    ),
 ]
 Kernel = Annotated[
     str | None,
@@ -40,7 +45,7 @@ Kernel = Annotated[
         "trained; after training in continuous time mixture if the prediction is over levels, else gaussian.",
     ),
 ]
-Grid = Annotated[str | None, grid_option("as trained, or even in gamma")]
+Grid = Annotated[str | None, grid_option("as trained, or even in gamma, for the mixture where the steps tell most")]
 ChosenProfile = Annotated[
     Literal["portable", "host"],
     typer.Option("--profile", help="portable: float64, for all machines. host: float32, for this machine alone."),

@@ -81,7 +81,7 @@ class ChunkCode:
             told = partial(on_latent, np.flatnonzero(stored == 0) + first)
             images[first : first + size] = self._decode_group(stack, stored, number, told)
             on_group(size)
-        self._check_end(stack)
+        self._check_end(stack, payload.seeded)
         return images
 
     def size_of_group(self, words: int, left: int) -> int:
@@ -142,9 +142,10 @@ class ChunkCode:
         """Returns the seed of a group's whitening."""
         return int(keystream(self.seed, 2**40 + group, 1)[0])
 
-    def _check_end(self, stack: Stack) -> None:
+    def _check_end(self, stack: Stack, seeded: int) -> None:
         heads, words = first_heads(self.seed, len(stack.heads)), seed_words(self.seed, 0, stack.length)
-        if not (np.array_equal(stack.heads, heads) and np.array_equal(stack.words[::-1], words)):
+        same = np.array_equal(stack.heads, heads) and np.array_equal(stack.words[::-1], words)
+        if not same or stack.length != seeded:
             raise CodecError("its bits do not end as they began: they belong to another model, or were changed")
 
 

@@ -22,7 +22,7 @@ from vdmkit_codec.compression._rans import keystream
 
 Profile = Literal["portable", "host"]
 _LANES = (64, 256)
-_BATCH = 16
+_BATCH = 8
 
 
 @dataclass(frozen=True)

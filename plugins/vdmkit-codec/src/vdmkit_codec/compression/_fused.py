@@ -109,7 +109,7 @@ def _push_rows(keys: Any, starts: Any, frequencies: Any, count: Any, heads: Any)
         heads, words, put = state
         row = used - 1 - i
         there, frequency = row * lanes + jnp.arange(lanes) < count, frequencies[row]
-        full = there & (heads >= frequency << _ROOM)
+        full = there & (heads >> _ROOM >= frequency)  # never for a frequency of all slots, whose push changes nothing
         x = jnp.where(full, heads >> _WORD, heads)
         quotient = x // frequency
         x = (quotient << _BITS) + (x - quotient * frequency) + starts[row]

@@ -74,6 +74,10 @@ class GaussianLaw(AbstractLaw):
     table: GaussianTable
     means: Integer[np.ndarray, " n"]
 
+    @property
+    def escapes(self) -> bool:
+        return self.table.escapes
+
     def intervals(self, symbols: Symbols) -> tuple[Symbols, Symbols]:
         first, lead = self._frame(self.means)
         cell = symbols - first

@@ -21,6 +21,11 @@ _OFFSET = 2**31
 class AbstractLaw(abc.ABC):
     """The distributions of n values, each with its own."""
 
+    @property
+    @abc.abstractmethod
+    def escapes(self) -> bool:
+        """Returns whether the last slots are those of values beyond the window."""
+
     @abc.abstractmethod
     def intervals(self, symbols: Symbols) -> tuple[Symbols, Symbols]:
         """Returns start and frequency of each value's symbol, or those of the escape."""
@@ -43,10 +48,11 @@ def or_escape(out: Any, symbol: Any, start: Any, frequency: Any) -> tuple[Any, A
 def push(stack: Stack, law: AbstractLaw, symbols: Symbols) -> Float[np.ndarray, " n"]:
     """Pushes symbols, which `pop` returns. Returns the bits of each value."""
     starts, frequencies = law.intervals(symbols)
-    out = starts == _ESCAPES_AT
-    written = symbols[out] + _OFFSET
-    for half in (written & 0xFFFF, written >> _HALF):
-        push_fused(stack, half << (PRECISION - _HALF), np.full_like(half, 1 << (PRECISION - _HALF)))
+    out = (starts == _ESCAPES_AT) & law.escapes
+    if out.any():
+        written = symbols[out] + _OFFSET
+        for half in (written & 0xFFFF, written >> _HALF):
+            push_fused(stack, half << (PRECISION - _HALF), np.full_like(half, 1 << (PRECISION - _HALF)))
     push_fused(stack, starts, frequencies)
     return PRECISION - np.log2(frequencies) + 2 * _HALF * out
 
@@ -55,8 +61,9 @@ def pop(stack: Stack, law: AbstractLaw, count: int) -> Int64[np.ndarray, " count
     """Pops and returns the symbols that `push` pushed."""
     symbols = law.pop_from(stack, count)
     out = symbols == OUT
-    high, low = (pop_fused(stack, _find_half, (), (np.zeros(out.sum()),)) for _ in range(2))
-    symbols[out] = (high << _HALF) + low - _OFFSET
+    if out.any():
+        high, low = (pop_fused(stack, _find_half, (), (np.zeros(out.sum()),)) for _ in range(2))
+        symbols[out] = (high << _HALF) + low - _OFFSET
     return symbols
 
 

@@ -20,6 +20,10 @@ class LevelsLaw(AbstractLaw):
 
     cumulative: Integer[np.ndarray, "n v_plus_1"]
 
+    @property
+    def escapes(self) -> bool:
+        return False
+
     def intervals(self, symbols: Symbols) -> tuple[Symbols, Symbols]:
         rows, last = np.arange(len(symbols)), self.cumulative.shape[1] - 1
         low, high = (_edge(self.cumulative[rows, at].astype(np.int64), at, last) for at in (symbols, symbols + 1))

@@ -45,6 +45,10 @@ class MixtureLaw(AbstractLaw):
     places: Integer[np.ndarray, " n"]
     cumulative: Int32[np.ndarray, "n v_plus_1"]
 
+    @property
+    def escapes(self) -> bool:
+        return True
+
     def intervals(self, symbols: Symbols) -> tuple[Symbols, Symbols]:
         first, lead = self._frame(slice(0, len(symbols)))
         cell = symbols - first

@@ -19,7 +19,8 @@ from vdmkit_codec.compression._layers import Layers
 from vdmkit_codec.compression._predict import MARGIN, OFFSETS, Latent, gaussian_shift, level_weights, mixture_weights
 
 Precision = Literal["float64", "float32"]
-_FEW = {"float64": 4, "float32": 8}  # images in a small batch; float32 decodes in the batches of files that exist
+_FEW = {"float64": 1, "float32": 8}  # images in a small batch
+_FULL = {"float64": 0.75, "float32": 0.5}  # share of a batch above which it is filled up; files of float32 depend on it
 _THREADS = ThreadPoolExecutor(os.cpu_count())  # a call on few images does not fill several cores
 _ARRAY = object()  # where a form has an array
 _FUNCTIONS = {"gaussian": gaussian_shift, "mixture": mixture_weights, "levels": level_weights}
@@ -101,9 +102,8 @@ class Network:
         return min(_FEW[self.dtype], self.batch)
 
     def without_padding(self, count: int) -> int:
-        """Returns at most so many images, fewer if they fill their batches and some of `count` would not."""
-        size = next((size for size in (self.batch, self._few) if size <= count), 1)
-        return count - count % size
+        """Returns at most so many images, fewer if small batches of `count` would not be full."""
+        return count - count % self._few if count > self._few else count
 
     def encoded(self, k: Int[np.ndarray, "n h w c"], t: int) -> tuple[np.ndarray, Int[np.ndarray, " n"], np.ndarray]:
         """Returns the integers of each image, the offsets that guard them, and whether such offsets exist."""
@@ -152,7 +152,7 @@ class Network:
         """Returns the results for `count` images from calls of fixed size; the last call repeats some images."""
         batches, first = list[np.ndarray](), 0
         while first < count:
-            size = self.batch if count - first > self.batch // 2 else self._few  # a large one would be half empty
+            size = self.batch if count - first > self.batch * _FULL[self.dtype] else self._few
             batches.append(np.resize(np.arange(first, min(first + size, count)), size))
             first += size
 

@@ -37,13 +37,14 @@ from vdmkit_codec.container._file import pack_file, size_of_file
 from vdmkit_codec.container._inspection import Inspection, inspect
 from vdmkit_codec.container._limits import MAX_PIXELS, Limits
 from vdmkit_codec.container._payload import Payload, payload_of
-from vdmkit_codec.container._reader import Reader, open_reader
+from vdmkit_codec.container._reader import Given, Reader, open_reader
 from vdmkit_codec.container._writer import Writer, open_writer
 
 __all__ = [
     "MAX_PIXELS",
     "Chunk",
     "Entry",
+    "Given",
     "Inspection",
     "Limits",
     "Payload",

@@ -3,13 +3,12 @@
 
 from dataclasses import asdict, dataclass
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vdmkit.errors import CodecError
-from vdmkit_codec.container._reader import Reader, open_reader
+from vdmkit_codec.container._reader import Given, Reader, open_reader
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def _check_header(header: dict[str, Any]) -> None:
         raise CodecError(f"the header is not one of vdmkit's: {', '.join(wrong) or 'shape'}.")
 
 
-def inspect(given: Path | bytes, *, salvage: bool = False, name: str = "the data") -> Inspection:
+def inspect(given: Given, *, salvage: bool = False, name: str = "the data") -> Inspection:
     """Reads a whole file.
 
     Raises:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads a .vdmz file chunk by chunk, in any order; errors are raised before a pixel is decoded."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
@@ -16,6 +17,9 @@ from vdmkit_codec.container._payload import Payload, payload_of
 from vdmkit_codec.container._salvage import read_undamaged
 from vdmkit_codec.container._small import read_small_chunk
 from vdmkit_codec.container._source import Source, open_source
+
+Given = str | os.PathLike[str] | bytes | bytearray | memoryview
+"""The path of a file, or its bytes."""
 
 
 class Reader:
@@ -98,7 +102,7 @@ class Reader:
 
 @contextmanager
 def open_reader(
-    given: Path | bytes, *, salvage: bool = False, max_pixels: int = MAX_PIXELS, name: str = "the data"
+    given: Given, *, salvage: bool = False, max_pixels: int = MAX_PIXELS, name: str = "the data"
 ) -> Iterator[Reader]:
     """Opens a .vdmz file.
 
@@ -113,8 +117,8 @@ def open_reader(
         CodecError: It is not a .vdmz file, of a newer version, truncated, or damaged. Chunks are verified when they
             are read.
     """
-    of_bytes = nullcontext(Source.of_bytes(given, name)) if isinstance(given, bytes) else open_source(given)
-    with of_bytes as source:
+    of_path = isinstance(given, str | os.PathLike)
+    with open_source(Path(given)) if of_path else nullcontext(Source.of_bytes(bytes(given), name)) as source:
         if salvage:
             yield Reader(source, *read_undamaged(source), max_pixels)
         else:
