@@ -74,9 +74,18 @@ def squeezed_npz(folder: Path) -> None:
     Npz(path=str(folder / "a.npz")).load("train")
 
 
-def deep_recipe(folder: Path) -> None:
-    (folder / "a.toml").write_text("seed = " + "[" * 150 + "]" * 150)
-    load_recipe(folder / "a.toml")
+def recipe(text: str) -> Callable[[Path], Any]:
+    def read(folder: Path) -> None:
+        (folder / "a.toml").write_text(text)
+        load_recipe(folder / "a.toml")
+
+    return read
+
+
+def extended(folder: Path) -> None:
+    for number in range(30):
+        (folder / f"{number}.toml").write_text(f'extends = "{number + 1}.toml"')
+    load_recipe(folder / "0.toml")
 
 
 def text_often(folder: Path) -> None:
@@ -97,7 +106,9 @@ BOMBS: dict[str, Callable[[Path], Any]] = {
     "image: pixels": wide_image,
     "image: a file": lambda folder: read_image(sparse(folder / "a.png")),
     "recipe: a file": lambda folder: load_recipe(sparse(folder / "a.toml")),
-    "recipe: tables within tables": deep_recipe,
+    "recipe: tables within tables": recipe("seed = " + "[" * 150 + "]" * 150),
+    "recipe: keys": recipe("".join(f"a{number} = 1\n" for number in range(3_000))),
+    "recipe: an integer": recipe("seed = 0x" + "f" * 10_000),
     "manifest: a file": lambda folder: RunFolder(sparse(folder / "manifest.json").parent).provenance(),
     "plugin: a file": lambda folder: load_plugins([sparse(folder / "a.py")]),
     "configuration: a file": lambda folder: read_imported(folder / "a.pt", sparse(folder / "a.json")),
@@ -123,6 +134,33 @@ def test_a_bomb_is_refused(tmp_path, small, name):
     finally:
         tracemalloc.stop()
     assert peak < 50e6
+
+
+TOO_MUCH = {
+    "levels of tables": recipe(".".join("a" * 20_000) + " = 1"),
+    "levels of tables within": recipe(".".join(['"\\""'] * 9_000) + " = 1"),
+    "bits": recipe("seed = " + "9" * 5_000),
+    "extend each other": extended,
+}
+
+
+@pytest.mark.parametrize("words", TOO_MUCH)
+def test_a_recipe_is_refused_before_it_is_parsed(tmp_path, words):
+    """False if a key of a thousand parts took the square of that, or a long number or chain were our own defect."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(VdmkitError, match=f"toml: .*more .*{words}"):
+            TOO_MUCH[words](tmp_path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 50e6
+
+
+def test_an_override_with_a_long_number_is_named():
+    """False if `--set` with 5,000 digits ended in Python's words on its own limits."""
+    with pytest.raises(VdmkitError, match=r"^--set seed=9+: it asks for an integer"):
+        load_recipe("digits", ["seed=" + "9" * 5_000])
 
 
 def test_a_memo_takes_no_more_than_it_holds():
