@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vdmkit.data import _cifar10, _npz, _pickle
 from vdmkit.data._cifar10 import Cifar10
@@ -52,6 +53,17 @@ def png(width: int, height: int) -> bytes:
     header, data = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT"
     chunks = [struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (header, data)]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def many_scans(folder: Path) -> None:
+    """A JPEG that claims 8192 x 8192 pixels, over all of which the decoder passes 500 times."""
+    file = io.BytesIO()
+    Image.new("L", (8, 8)).save(file, "JPEG", progressive=True)
+    data, last = bytearray(file.getvalue()), file.getvalue().rindex(b"\xff\xda")
+    size = data.index(b"\xff\xc2") + 5
+    data[size : size + 4] = struct.pack(">HH", 2**13, 2**13)
+    (folder / "a.jpg").write_bytes(data[:-2] + data[last:-2] * 500 + data[-2:])
+    read_image(folder / "a.jpg")
 
 
 def sparse(path: Path, size: int = 2**40) -> Path:
@@ -104,6 +116,7 @@ BOMBS: dict[str, Callable[[Path], Any]] = {
     "pickle: a file": lambda folder: Cifar10(path=str(sparse(folder / "test_batch").parent)).load("test"),
     "npz: zeros": squeezed_npz,
     "image: pixels": wide_image,
+    "image: scans": many_scans,
     "image: a file": lambda folder: read_image(sparse(folder / "a.png")),
     "recipe: a file": lambda folder: load_recipe(sparse(folder / "a.toml")),
     "recipe: tables within tables": recipe("seed = " + "[" * 150 + "]" * 150),
@@ -119,7 +132,7 @@ BOMBS: dict[str, Callable[[Path], Any]] = {
 def small(monkeypatch):
     """Limits that a test reaches within milliseconds."""
     monkeypatch.setattr(_cifar10, "MAX_UNPACKED", 1_000_000)
-    monkeypatch.setattr(_npz, "MAX_UNPACKED", 1_000_000)
+    monkeypatch.setattr(_npz, "FREELY_UNPACKED", 1_000_000)
     monkeypatch.setattr(_pickle, "MAX_PICKLE_OPERATIONS", 1_000)
 
 
@@ -161,6 +174,46 @@ def test_an_override_with_a_long_number_is_named():
     """False if `--set` with 5,000 digits ended in Python's words on its own limits."""
     with pytest.raises(VdmkitError, match=r"^--set seed=9+: it asks for an integer"):
         load_recipe("digits", ["seed=" + "9" * 5_000])
+
+
+def test_a_sparse_file_is_not_unpacked(tmp_path):
+    """False if headers of 512 bytes took half a gigabyte each for zeros that are not in the archive."""
+    info = member("test_batch", 2**20, tarfile.GNUTYPE_SPARSE)
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[483:495] = b"%011o\0" % 2**27  # the size with its zeros, which are at the end
+    header[148:156] = b"%06o\0 " % sum(header[:148], 8 * ord(" ") + sum(header[156:]))
+    (tmp_path / "a.tar").write_bytes(header + bytes(2**20 + 1024))
+    with pytest.raises(VdmkitError, match=r"a\.tar: .*test_batch is a sparse file"):
+        Cifar10(path=str(tmp_path / "a.tar")).load("test")
+
+
+def test_what_is_there_twice_is_refused(tmp_path):
+    """False if one of two arrays or batches of a name were read, and programs differed in which."""
+    twice = archive((member("test_batch"), b"1"), (member("other/test_batch"), b"2"))
+    with pytest.raises(VdmkitError, match="test_batch is there twice"):
+        twice(tmp_path)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
+        file.writestr("train.npy", b"1")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            file.writestr("train.npy", b"2")
+    with pytest.raises(VdmkitError, match="'train' cannot be read .it is there twice"):
+        Npz(path=str(tmp_path / "a.npz")).load("train")
+
+
+@pytest.mark.parametrize("name", ["png", "webp"])
+def test_an_animation_is_not_its_first_image(tmp_path, name):
+    """False if all images of an animation but one were left out without a word."""
+    first, *others = [Image.new("RGB", (8, 8), (level, 0, 0)) for level in (0, 100, 200)]
+    first.save(tmp_path / f"a.{name}", save_all=True, append_images=others)
+    with pytest.raises(VdmkitError, match=rf"a\.{name}: 8x8, RGB, 3 images in one; expected"):
+        read_image(tmp_path / f"a.{name}")
+
+
+def test_images_without_pixels_are_none(tmp_path):
+    """False if images of no width ended in a division by zero."""
+    np.savez(tmp_path / "a.npz", train=np.zeros((5, 0, 8, 1), np.uint8))
+    with pytest.raises(VdmkitError, match=r"a\.npz: .*no images"):
+        Npz(path=str(tmp_path / "a.npz")).load("train")
 
 
 def test_a_memo_takes_no_more_than_it_holds():

@@ -13,7 +13,7 @@ from jaxtyping import Int, UInt8
 
 from vdmkit.data._source import AbstractSource, Images, Split, identified
 from vdmkit.errors import DataError
-from vdmkit.foreign import MAX_COMPRESSION, MAX_UNPACKED, check_at_most
+from vdmkit.foreign import FREELY_UNPACKED, MAX_COMPRESSION, check_at_most
 from vdmkit.paths import not_a_file
 from vdmkit.registry import register
 
@@ -132,4 +132,4 @@ def _check_claims(path: Path, name: str) -> None:
             claimed = math.prod(shape) * dtype.itemsize + entry.tell()
     if claimed != stored and not dtype.hasobject:
         raise ValueError(f"its shape {shape} takes {claimed:,} bytes, and {stored:,} are there")
-    check_at_most(max(MAX_UNPACKED, MAX_COMPRESSION * path.stat().st_size), stored, "bytes when it is unpacked")
+    check_at_most(max(FREELY_UNPACKED, MAX_COMPRESSION * path.stat().st_size), stored, "bytes when it is unpacked")
