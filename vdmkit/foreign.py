@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 MAX_JSON = 2**26  # bytes; a manifest has a kilobyte for each session, and a large model's checksums a megabyte
+MAX_KEPT = 2**30  # bytes that a run folder keeps about its images, 40 for each
+MAX_METRICS = 2**28  # bytes of lines of JSON; a million of them have 200 million
 MAX_RECIPE = 2**18  # bytes of TOML; the longest recipe of vdmkit has 2,000, and a grid of 10,000 steps 200,000
 MAX_KEYS = 2_000  # of TOML, tables included; the longest recipe has about 60
 MAX_BITS = 1_000  # of an integer in TOML, which is to have 64: for larger ones Python's words are not about the file

@@ -196,7 +196,7 @@ def test_what_is_there_twice_is_refused(tmp_path):
         file.writestr("train.npy", b"1")
         with pytest.warns(UserWarning, match="Duplicate"):
             file.writestr("train.npy", b"2")
-    with pytest.raises(VdmkitError, match="'train' cannot be read .it is there twice"):
+    with pytest.raises(VdmkitError, match=r"'train' cannot be read .it is there twice"):
         Npz(path=str(tmp_path / "a.npz")).load("train")
 
 

@@ -3,7 +3,6 @@
 
 import json
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,8 +14,9 @@ import numpy as np
 from vdmkit.checkpoint import check_unchanged
 from vdmkit.errors import CheckpointError, in_one_line
 from vdmkit.files import are_intact, check_seal, read_json
+from vdmkit.foreign import MAX_JSON, TooMuch, read_at_most
 from vdmkit.paths import not_a_folder
-from vdmkit.recipe import leaves
+from vdmkit.recipe import leaves, parse_toml, read_toml
 from vdmkit.report import intact_lines, read_metrics
 
 _RESOLVED, _MANIFEST = "resolved.toml", "manifest.json"  # the first marks a run folder
@@ -47,7 +47,7 @@ class RunFiles:
     @cached_property
     def recipe(self) -> dict[str, Any]:
         """Returns the resolved recipe's values by dotted key."""
-        return dict(leaves(tomllib.loads((self.path / _RESOLVED).read_text())))
+        return dict(leaves(parse_toml(read_toml(self.path / _RESOLVED))))
 
     @property
     def given_recipe(self) -> str:
@@ -118,7 +118,8 @@ def _check_made(path: Path) -> None:
         check_seal(made)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path / _MANIFEST}: cannot be read ({error}). Put a copy of it back.") from error
-    if sha256 := made.get("kept", {}).get(_RESOLVED):
+    kept = made.get("kept")
+    if isinstance(kept, dict) and (sha256 := kept.get(_RESOLVED)):
         check_unchanged(path / _RESOLVED, sha256, "Run the recipe again, which writes it anew.")
 
 
@@ -134,7 +135,10 @@ def _checked(path: Path) -> str:
 
 
 def _text(path: Path) -> str:
-    return path.read_text(errors="replace") if path.is_file() else ""
+    try:
+        return read_at_most(path, MAX_JSON).decode(errors="replace") if path.is_file() else ""
+    except TooMuch as error:
+        raise CheckpointError(f"{path}: {error}. Make it anew, or delete it.") from error
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

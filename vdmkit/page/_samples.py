@@ -4,8 +4,9 @@
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image
 
+from vdmkit.data import read_image
+from vdmkit.errors import DataError
 from vdmkit.page._blocks import Block, Command, Picture, Section, Words, section
 from vdmkit.page._seen import Samples
 from vdmkit.page._shown import Shown
@@ -31,10 +32,11 @@ def _blocks(shown: Shown) -> Iterator[Block]:
         yield from (Words(f"Not everything could be shown: {reason}", marked=True) for reason in shown.seen.reasons)
     path = shown.files.path / "samples.png"
     if path.is_file():
-        pixels = np.asarray(Image.open(path))
-        pixels = pixels if pixels.ndim == 3 else pixels[..., None]
         words = "Samples of the end of training, on the left, and real images, on the right (samples.png)."
-        yield Picture(pixels, words, words)
+        try:
+            yield Picture(read_image(path), words, words)
+        except DataError as error:
+            yield Words(f"Not shown: {error}", marked=True)
 
 
 def _beside_nearest(found: Samples, levels: int) -> Picture:
