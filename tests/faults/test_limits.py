@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vdmkit.checkpoint import check_unchanged
+from vdmkit.checkpoint._checksums import what_is_damaged
 from vdmkit.data import _cifar10, _npz, _pickle
 from vdmkit.data._cifar10 import Cifar10
 from vdmkit.data._image_file import read_image
@@ -240,3 +242,18 @@ def test_genuine_files_are_far_below(tmp_path):
     images = Cifar10(path=str(tar_of(tmp_path / "a.tar.gz", *members))).load("train")
     assert images.pixels.shape == (2_500, 32, 32, 3)
     np.testing.assert_array_equal(images.pixels[3], rows[3].reshape(3, 32, 32).transpose(1, 2, 0))
+
+
+def test_checksums_are_those_of_a_file(tmp_path):
+    """False if a FIFO of that name in a checkpoint waited for ever, or a folder ended in the system's words."""
+    for make, words in ((os.mkfifo, "a FIFO"), (os.mkdir, "a folder")):
+        folder = tmp_path / make.__name__
+        folder.mkdir()
+        make(folder / "checksums.json")
+        assert str(what_is_damaged(folder)).startswith(f"checksums.json is {words}")
+
+
+def test_a_kept_file_of_a_terabyte_has_changed(tmp_path):
+    """False if it were hashed for an hour."""
+    with pytest.raises(VdmkitError, match=r"a\.npy: changed since the run wrote it"):
+        check_unchanged(sparse(tmp_path / "a.npy"), "0", "Run the recipe again.")
