@@ -15,7 +15,9 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["vdmkit", "vdmkit_codec"]):
+READERS = ["data", "importers.files", "recipe", "files", "foreign", "checkpoint", "report", "page", "progress"]
+
+with atheris.instrument_imports(include=[*(f"vdmkit.{room}" for room in READERS), "vdmkit_codec.container"]):
     from fuzzed import BYTES, SECONDS, watch, wrong_with
     from kinds import KINDS
 

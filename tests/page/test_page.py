@@ -199,7 +199,7 @@ def test_a_file_of_another_version_hides_its_section_only(bare, likelihood, show
     assert "The resolved recipe (resolved.toml)" in text
 
 
-@pytest.mark.parametrize("facts", [[], {"bpd": "low"}, {"bpd": None}, {"bpd": 1.0, "terms": 3}])
+@pytest.mark.parametrize("facts", [[1], {"bpd": "low"}, {"bpd": None}, {"bpd": 1.0, "terms": 3}])
 def test_a_value_of_another_kind_hides_its_section_only(bare, shown_of, facts):
     """A file that someone else wrote would end the report in a defect of ours."""
     (bare / "evaluation.json").write_text(json.dumps(facts))

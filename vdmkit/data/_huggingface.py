@@ -113,13 +113,15 @@ class HuggingFace(AbstractSource):
 
 @functools.lru_cache(maxsize=4)
 def _load(path: str, config: str, revision: str, split: str) -> "Dataset":
-    from datasets import load_dataset
+    from datasets import load_dataset, logging
 
     local = Path(path).expanduser()
     given = (str(local),) if local.exists() else (path,)
     options: dict[str, Any] = {"name": config or None, "revision": revision or None, "split": split}
     if local.suffix == ".parquet" and local.is_file():
         given, options["data_files"] = ("parquet",), str(local)
+    shown = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)  # it logs twice what the message says
     try:
         return load_dataset(*given, **options)  # type: ignore[return-value]
     except Exception as error:  # of many types: no network, no such data set, no such split, damaged files
@@ -127,6 +129,8 @@ def _load(path: str, config: str, revision: str, split: str) -> "Dataset":
             f"{path}, split {split!r}: cannot be loaded ({error}). Set data.path to the name of a data set on "
             "huggingface.co, or to a folder or .parquet file."
         ) from error
+    finally:
+        logging.set_verbosity(shown)
 
 
 def _undecoded(rows: "Dataset", column: str, path: str) -> "Dataset":

@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 from vdmkit_codec.codec import write_images
+from vdmkit_codec.container._tail import names_in, pack_names
 
 from vdmkit.errors import CodecError
 
@@ -20,6 +21,20 @@ def test_a_name_of_no_file_is_refused(tmp_path, words, name):
     with pytest.raises(CodecError, match=words):
         write_images(iter([(0, images)]), tmp_path / "out", (2, 2, 1), ["good.png", name])
     assert not list(tmp_path.iterdir())
+
+
+def test_images_without_a_name_are_numbered(tmp_path):
+    """False if a salvaged file of fewer names than images ended in an error of Python."""
+    images = np.zeros((2, 2, 2, 1), np.uint8)
+    assert write_images(iter([(0, images)]), tmp_path / "out", (2, 2, 1), ["a.png"]) == 2
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["000001.png", "a.png"]
+
+
+def test_a_file_has_a_name_for_each_image():
+    """False if an empty list of names were taken for that of two images."""
+    with pytest.raises(ValueError, match="not a list of names"):
+        names_in(pack_names(b"[]"), 2)
+    assert names_in(pack_names(b"[]"), 0) == []
 
 
 def test_two_images_of_a_name_are_refused(tmp_path):

@@ -166,11 +166,11 @@ def write_images(
     """
     if out.suffix == ".npy":
         return _write_array(decoded, out, shape)
-    paths, count = None if names is None else _paths(names), 0
+    paths, count = _paths(names or []), 0
     with whole_folder(out) as folder:
         for first, images in decoded:
             for i, image in enumerate(images, start=first):
-                path = folder / (f"{i:06d}.png" if paths is None else paths[i])
+                path = folder / (paths[i] if i < len(paths) else f"{i:06d}.png")  # a salvaged file may have lost names
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_png(image, path)
             count += len(images)
