@@ -102,6 +102,8 @@ class HuggingFace(AbstractSource):
             if column and column not in rows.column_names:
                 found = ", ".join(rows.column_names)
                 raise DataError(f"{self.path}: no column {column!r}, only {found}. Set data.image and data.label.")
+        if not len(rows):
+            raise DataError(f"{self.path}, split {self.splits[split]!r}: no images. Give at least one.")
         return _undecoded(rows, self.image, self.path)
 
     def _labels(self, split: Split) -> Int[np.ndarray, " n"]:
@@ -141,9 +143,13 @@ def _undecoded(rows: "Dataset", column: str, path: str) -> "Dataset":
     return rows.cast_column(column, Image(decode=False))
 
 
-def _decoded(found: dict[str, Any], where: str, shape: tuple[int, int, int] | None) -> UInt8[np.ndarray, "h w c"]:
-    data = found["bytes"]
-    return read_image(Path(found["path"]), shape) if data is None else decode_image(data, where, shape)
+def _decoded(
+    found: dict[str, Any] | None, where: str, shape: tuple[int, int, int] | None
+) -> UInt8[np.ndarray, "h w c"]:
+    data, path = (found["bytes"], found["path"]) if found else (None, None)
+    if data is None and path is None:
+        raise DataError(f"{where}: missing. Replace it, or take its row out.")
+    return read_image(Path(path), shape) if data is None else decode_image(data, where, shape)
 
 
 @dataclass(frozen=True, repr=False)
