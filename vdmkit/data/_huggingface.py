@@ -147,9 +147,11 @@ def _decoded(
     found: dict[str, Any] | None, where: str, shape: tuple[int, int, int] | None
 ) -> UInt8[np.ndarray, "h w c"]:
     data, path = (found["bytes"], found["path"]) if found else (None, None)
-    if data is None and path is None:
+    if data is not None:
+        return decode_image(data, where, shape)
+    if path is None:
         raise DataError(f"{where}: missing. Replace it, or take its row out.")
-    return read_image(Path(path), shape) if data is None else decode_image(data, where, shape)
+    return read_image(Path(path), shape)
 
 
 @dataclass(frozen=True, repr=False)
