@@ -10,15 +10,22 @@ from pathlib import Path
 from typing import Any
 
 MAX_JSON = 2**26  # bytes; a manifest has a kilobyte for each session, and a large model's checksums a megabyte
-MAX_RECIPE = 2**18  # bytes of TOML; the longest recipe of vdmkit has 2,000
+MAX_KEPT = 2**30  # bytes that a run folder keeps about its images, 40 for each
+MAX_METRICS = 2**28  # bytes of lines of JSON; a million of them have 200 million
+MAX_RECIPE = 2**18  # bytes of TOML; the longest recipe of vdmkit has 2,000, and a grid of 10,000 steps 200,000
+MAX_KEYS = 2_000  # of TOML, tables included; the longest recipe has about 60
+MAX_BITS = 1_000  # of an integer in TOML, which is to have 64: for larger ones Python's words are not about the file
+MAX_EXTENDED = 20  # recipes, each of which extends the next
 MAX_PLUGIN = 2**24  # bytes of Python
 MAX_IMAGE_FILE = 2**28  # bytes, compressed
 MAX_IMAGE_PIXELS = 2**26  # 8192 x 8192
-MAX_UNPACKED = 2**29  # bytes of a tar archive; CIFAR-10's has 186 million
+MAX_SCANNED_PIXELS = 10 * MAX_IMAGE_PIXELS  # of a JPEG, once for each scan, of which a progressive one has 10
+MAX_UNPACKED = 2**28  # bytes of a tar archive; CIFAR-10's has 186 million
 MAX_MEMBERS = 1_000  # of a tar archive; CIFAR-10's has 9
 MAX_PICKLE_FILE = 2**31  # bytes; a batch of ImageNet 64x64 has 1.6 billion
 MAX_PICKLE_OPERATIONS = 2_000_000  # of a data set; a batch of ImageNet has 400,000
-MAX_COMPRESSION = 100  # unpacked bytes for each of a file of npz above MAX_UNPACKED; photographs take 1 to 3
+FREELY_UNPACKED = 2**26  # bytes of an array of npz, however well it is compressed; MNIST's have 47 million
+MAX_COMPRESSION = 250  # unpacked bytes for each of a file of npz above that; photographs take 1 to 3, plain shapes 100
 
 # Of checkpoints.
 MAX_VALUES = 200_000  # containers, numbers, names and tensors; a U-Net with its optimizer's state has about 10,000

@@ -107,6 +107,18 @@ def test_they_can_be_packed(folder, tmp_path):
     verify(tmp_path / "packed")
 
 
+@pytest.mark.parametrize("missing", [0, 1])
+def test_a_row_without_an_image_is_named(missing, tmp_path):
+    """False if an empty cell ended in an error of Python."""
+    rows = {"image": [png(one) for one in PIXELS[:2]]}
+    rows["image"][missing] = None
+    datasets.Dataset.from_dict(rows, datasets.Features({"image": datasets.Image()})).to_parquet(
+        str(tmp_path / "a.parquet")
+    )
+    with pytest.raises(DataError, match=rf"a\.parquet.*, image {missing}: missing"):
+        HuggingFace(path=str(tmp_path / "a.parquet")).load("train")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -29,6 +29,8 @@ from typing import Any
 import jax.numpy as jnp
 import msgpack
 import numpy as np
+from kinds_of_images import PICTURES, parquet, picture, read_folder, read_local, read_parquet
+from kinds_of_vdmz import large, named, read_and_write, resealed
 from PIL import Image
 from vdmkit_codec.container import Chunk, inspect, open_reader, pack_file
 
@@ -369,6 +371,12 @@ KINDS = {
     "vdmz": Kind("a.vdmz", coded, read_coded),
     "vdmz, payload": Kind("b.vdmz", lambda: bytes(range(40)), read_coded, coded),
     "vdmz, header": Kind("c.vdmz", coding_facts, read_coded, coded_by),
+    "vdmz, right checksums": Kind("d.vdmz", large, read_and_write, resealed),
+    "vdmz, names": Kind("e.vdmz", lambda: b'["a.png","b/c.png"]', read_and_write, named),
+    "parquet": Kind("a.parquet", parquet, read_parquet),
+    "local data set": Kind("b.parquet", parquet, read_local),
+    "image folder": Kind("a.png", lambda: picture(PICTURES[1]), read_folder),
+    "image folder, right checksums": Kind("c.png", lambda: picture(PICTURES[1]), read_folder, with_checksums),
 }
 
 ODD = [b"null", b"NaN", b"-1", b"1e999", b"123456789012345678901", b'"../../x"', b"[" * 200 + b"]" * 200, b"{}", b'""']

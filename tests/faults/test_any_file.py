@@ -102,7 +102,7 @@ def wrong_on_page(run: Path, whole: Path, file: str) -> str:
             return "" if names(str(error), file) else f"the page does not name it: {error}"
     if not part_of(metrics, read_metrics(whole)):
         return "other metrics"
-    is_named = any(names(str(one.message), file) for one in said)
+    is_named = any(names(str(one.message), file) for one in said) or f"Not shown: /{file}: " in found
     if (file.endswith(".json") or file == "samples.png") and not (run / file).exists():
         return ""  # a result that was not made, or not yet
     return "" if is_named or found == page_of_whole(whole) else f"another page for {file}"

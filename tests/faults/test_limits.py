@@ -15,7 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from vdmkit.checkpoint import check_unchanged
+from vdmkit.checkpoint._checksums import what_is_damaged
 from vdmkit.data import _cifar10, _npz, _pickle
 from vdmkit.data._cifar10 import Cifar10
 from vdmkit.data._image_file import read_image
@@ -54,6 +57,17 @@ def png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
+def many_scans(folder: Path) -> None:
+    """A JPEG that claims 8192 x 8192 pixels, over all of which the decoder passes 500 times."""
+    file = io.BytesIO()
+    Image.new("L", (8, 8)).save(file, "JPEG", progressive=True)
+    data, last = bytearray(file.getvalue()), file.getvalue().rindex(b"\xff\xda")
+    size = data.index(b"\xff\xc2") + 5
+    data[size : size + 4] = struct.pack(">HH", 2**13, 2**13)
+    (folder / "a.jpg").write_bytes(data[:-2] + data[last:-2] * 500 + data[-2:])
+    read_image(folder / "a.jpg")
+
+
 def sparse(path: Path, size: int = 2**40) -> Path:
     """A file of a terabyte that takes no room."""
     path.touch()
@@ -74,9 +88,18 @@ def squeezed_npz(folder: Path) -> None:
     Npz(path=str(folder / "a.npz")).load("train")
 
 
-def deep_recipe(folder: Path) -> None:
-    (folder / "a.toml").write_text("seed = " + "[" * 150 + "]" * 150)
-    load_recipe(folder / "a.toml")
+def recipe(text: str) -> Callable[[Path], Any]:
+    def read(folder: Path) -> None:
+        (folder / "a.toml").write_text(text)
+        load_recipe(folder / "a.toml")
+
+    return read
+
+
+def extended(folder: Path) -> None:
+    for number in range(30):
+        (folder / f"{number}.toml").write_text(f'extends = "{number + 1}.toml"')
+    load_recipe(folder / "0.toml")
 
 
 def text_often(folder: Path) -> None:
@@ -95,9 +118,12 @@ BOMBS: dict[str, Callable[[Path], Any]] = {
     "pickle: a file": lambda folder: Cifar10(path=str(sparse(folder / "test_batch").parent)).load("test"),
     "npz: zeros": squeezed_npz,
     "image: pixels": wide_image,
+    "image: scans": many_scans,
     "image: a file": lambda folder: read_image(sparse(folder / "a.png")),
     "recipe: a file": lambda folder: load_recipe(sparse(folder / "a.toml")),
-    "recipe: tables within tables": deep_recipe,
+    "recipe: tables within tables": recipe("seed = " + "[" * 150 + "]" * 150),
+    "recipe: keys": recipe("".join(f"a{number} = 1\n" for number in range(3_000))),
+    "recipe: an integer": recipe("seed = 0x" + "f" * 10_000),
     "manifest: a file": lambda folder: RunFolder(sparse(folder / "manifest.json").parent).provenance(),
     "plugin: a file": lambda folder: load_plugins([sparse(folder / "a.py")]),
     "configuration: a file": lambda folder: read_imported(folder / "a.pt", sparse(folder / "a.json")),
@@ -108,7 +134,7 @@ BOMBS: dict[str, Callable[[Path], Any]] = {
 def small(monkeypatch):
     """Limits that a test reaches within milliseconds."""
     monkeypatch.setattr(_cifar10, "MAX_UNPACKED", 1_000_000)
-    monkeypatch.setattr(_npz, "MAX_UNPACKED", 1_000_000)
+    monkeypatch.setattr(_npz, "FREELY_UNPACKED", 1_000_000)
     monkeypatch.setattr(_pickle, "MAX_PICKLE_OPERATIONS", 1_000)
 
 
@@ -123,6 +149,73 @@ def test_a_bomb_is_refused(tmp_path, small, name):
     finally:
         tracemalloc.stop()
     assert peak < 50e6
+
+
+TOO_MUCH = {
+    "levels of tables": recipe(".".join("a" * 20_000) + " = 1"),
+    "levels of tables within": recipe(".".join(['"\\""'] * 9_000) + " = 1"),
+    "bits": recipe("seed = " + "9" * 5_000),
+    "extend each other": extended,
+}
+
+
+@pytest.mark.parametrize("words", TOO_MUCH)
+def test_a_recipe_is_refused_before_it_is_parsed(tmp_path, words):
+    """False if a key of a thousand parts took the square of that, or a long number or chain were our own defect."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(VdmkitError, match=f"toml: .*more .*{words}"):
+            TOO_MUCH[words](tmp_path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 50e6
+
+
+def test_an_override_with_a_long_number_is_named():
+    """False if `--set` with 5,000 digits ended in Python's words on its own limits."""
+    with pytest.raises(VdmkitError, match=r"^--set seed=9+: it asks for an integer"):
+        load_recipe("digits", ["seed=" + "9" * 5_000])
+
+
+def test_a_sparse_file_is_not_unpacked(tmp_path):
+    """False if headers of 512 bytes took half a gigabyte each for zeros that are not in the archive."""
+    info = member("test_batch", 2**20, tarfile.GNUTYPE_SPARSE)
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[483:495] = b"%011o\0" % 2**27  # the size with its zeros, which are at the end
+    header[148:156] = b"%06o\0 " % sum(header[:148], 8 * ord(" ") + sum(header[156:]))
+    (tmp_path / "a.tar").write_bytes(header + bytes(2**20 + 1024))
+    with pytest.raises(VdmkitError, match=r"a\.tar: .*test_batch is a sparse file"):
+        Cifar10(path=str(tmp_path / "a.tar")).load("test")
+
+
+def test_what_is_there_twice_is_refused(tmp_path):
+    """False if one of two arrays or batches of a name were read, and programs differed in which."""
+    twice = archive((member("test_batch"), b"1"), (member("other/test_batch"), b"2"))
+    with pytest.raises(VdmkitError, match="test_batch is there twice"):
+        twice(tmp_path)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
+        file.writestr("train.npy", b"1")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            file.writestr("train.npy", b"2")
+    with pytest.raises(VdmkitError, match=r"'train' cannot be read .it is there twice"):
+        Npz(path=str(tmp_path / "a.npz")).load("train")
+
+
+@pytest.mark.parametrize("name", ["png", "webp"])
+def test_an_animation_is_not_its_first_image(tmp_path, name):
+    """False if all images of an animation but one were left out without a word."""
+    first, *others = [Image.new("RGB", (8, 8), (level, 0, 0)) for level in (0, 100, 200)]
+    first.save(tmp_path / f"a.{name}", save_all=True, append_images=others)
+    with pytest.raises(VdmkitError, match=rf"a\.{name}: 8x8, RGB, 3 images in one; expected"):
+        read_image(tmp_path / f"a.{name}")
+
+
+def test_images_without_pixels_are_none(tmp_path):
+    """False if images of no width ended in a division by zero."""
+    np.savez(tmp_path / "a.npz", train=np.zeros((5, 0, 8, 1), np.uint8))
+    with pytest.raises(VdmkitError, match=r"a\.npz: .*no images"):
+        Npz(path=str(tmp_path / "a.npz")).load("train")
 
 
 def test_a_memo_takes_no_more_than_it_holds():
@@ -149,3 +242,18 @@ def test_genuine_files_are_far_below(tmp_path):
     images = Cifar10(path=str(tar_of(tmp_path / "a.tar.gz", *members))).load("train")
     assert images.pixels.shape == (2_500, 32, 32, 3)
     np.testing.assert_array_equal(images.pixels[3], rows[3].reshape(3, 32, 32).transpose(1, 2, 0))
+
+
+def test_checksums_are_those_of_a_file(tmp_path):
+    """False if a FIFO of that name in a checkpoint waited for ever, or a folder ended in the system's words."""
+    for make, words in ((os.mkfifo, "a FIFO"), (os.mkdir, "a folder")):
+        folder = tmp_path / make.__name__
+        folder.mkdir()
+        make(folder / "checksums.json")
+        assert str(what_is_damaged(folder)).startswith(f"checksums.json is {words}")
+
+
+def test_a_kept_file_of_a_terabyte_has_changed(tmp_path):
+    """False if it were hashed for an hour."""
+    with pytest.raises(VdmkitError, match=r"a\.npy: changed since the run wrote it"):
+        check_unchanged(sparse(tmp_path / "a.npy"), "0", "Run the recipe again.")

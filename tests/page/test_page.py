@@ -2,6 +2,7 @@
 """The page of a run: complete, self-contained, told in words, and honest about what is missing."""
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -221,6 +222,35 @@ def test_a_file_of_another_version_hides_its_section_only(bare, likelihood, show
     assert "The resolved recipe (resolved.toml)" in text
 
 
+@pytest.mark.parametrize("facts", [[1], {"bpd": "low"}, {"bpd": None}, {"bpd": 1.0, "terms": 3}])
+def test_a_value_of_another_kind_hides_its_section_only(bare, shown_of, facts):
+    """A file that someone else wrote would end the report in a defect of ours."""
+    (bare / "evaluation.json").write_text(json.dumps(facts))
+    text = Read(page([shown_of(bare)]).html).text
+    assert "A file" in text
+    assert "The resolved recipe (resolved.toml)" in text
+
+
+def test_a_picture_of_another_format_is_not_decoded(bare, shown_of):
+    """PostScript of the name samples.png would be executed by Ghostscript, and a huge one would fill memory."""
+    (bare / "samples.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n")
+    assert "samples.png: cannot be decoded as an image (it is no PNG" in Read(page([shown_of(bare)]).html).text
+
+
+def test_what_is_too_large_is_named(bare, shown_of):
+    """Files of a terabyte, which take no room, would fill the memory."""
+    for name in ("samples.png", "metrics.jsonl", "evaluation.json"):
+        (bare / name).touch()
+        os.truncate(bare / name, 2**40)
+    with pytest.raises(CheckpointError, match=r"evaluation\.json: it asks for 1,099,511,627,776 bytes"):
+        read_files(bare)
+    (bare / "evaluation.json").unlink()
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl: it asks for"):
+        page([shown_of(bare)])
+    (bare / "metrics.jsonl").unlink()
+    assert "samples.png: cannot be read (it asks for" in Read(page([shown_of(bare)]).html).text
+
+
 def test_runs_of_one_name_are_told_apart(bare, shown_of):
     """Numbers of a/digits and b/digits would both be called those of digits."""
     other = shutil.copytree(bare, bare.parent / "again" / bare.name)
@@ -279,6 +309,7 @@ def test_a_changed_file_is_named_and_left_out(full, shown_of):
         found = page([shown_of(full)]).html
     assert "as it was given" not in found
     assert "(samples.png)" not in found
+    assert f"Not shown: {full / 'samples.png'}: cannot be decoded" in Read(found).text
     words = "\n".join(str(one.message) for one in said)
-    for file in ("recipe.toml", "samples.png", "schedule/steps.svg"):
+    for file in ("recipe.toml", "schedule/steps.svg"):
         assert f"{full / file}: " in words

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from vdmkit.errors import DamageWarning
-from vdmkit.files import write_json
+from vdmkit.errors import CheckpointError, DamageWarning
+from vdmkit.files import sealed_line, write_json
 from vdmkit.health import Facts, read_troubles
 from vdmkit.report import MetricLog, read_metrics
 
@@ -148,3 +148,19 @@ def test_lines_that_are_missing_are_named(tmp_path):
     said = list[str]()
     MetricLog(tmp_path, step=30, say=said.append).close()
     assert said == [f"warning: {path}: 3 lines missing that the run wrote."]
+
+
+def test_numbers_that_no_array_holds_are_left_out(tmp_path):
+    """False if a line that someone else wrote ended in an overflow."""
+    values = [{"step": 1, "a": 10**400, "b": 2.0}, {"step": 10**30, "b": 1.0}]
+    (tmp_path / "metrics.jsonl").write_text("".join(map(sealed_line, values)))
+    with pytest.warns(DamageWarning, match="left out: line 2"):
+        found = read_metrics(tmp_path)
+    assert {name: (list(steps), list(numbers)) for name, (steps, numbers) in found.items()} == {"b": ([1], [2.0])}
+
+
+def test_lines_that_never_end_are_refused(tmp_path):
+    """False if a FIFO of the name metrics.jsonl waited for ever."""
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl: a FIFO"):
+        read_metrics(tmp_path)

@@ -13,6 +13,8 @@ from jaxtyping import PyTree
 
 from vdmkit.errors import CheckpointError
 from vdmkit.files import file_sha256, read_json, write_json
+from vdmkit.foreign import MAX_KEPT
+from vdmkit.paths import not_a_file
 
 _NAME = "checksums.json"
 
@@ -30,6 +32,8 @@ def is_finished(folder: Path) -> bool:
 
 def what_is_damaged(folder: Path) -> str | None:
     """Describes the first file that is not as it was written; returns None if all are."""
+    if is_finished(folder) and (reason := not_a_file(folder / _NAME)):
+        return f"{_NAME} is {reason}"
     try:
         sums = read_json(folder / _NAME, Annotated[dict[str, str], Len(1)])
     except FileNotFoundError:
@@ -53,7 +57,7 @@ def check_unchanged(path: Path, sha256: str, advice: str) -> None:
     """Raises CheckpointError if a file is missing, or has another SHA-256 than when the run wrote it."""
     if not path.is_file():
         raise CheckpointError(f"{path}: missing. {advice}")
-    if file_sha256(path) != sha256:
+    if path.stat().st_size > MAX_KEPT or file_sha256(path) != sha256:
         raise CheckpointError(f"{path}: changed since the run wrote it. {advice}")
 
 

@@ -10,6 +10,7 @@ from vdmkit.data._counts import level_counts
 from vdmkit.data._digits import Digits
 from vdmkit.data._folder import Folder
 from vdmkit.data._huggingface import HuggingFace
+from vdmkit.data._image_file import read_image
 from vdmkit.data._image_list import ImageList, list_images
 from vdmkit.data._imagenet import ImageNetNew, ImageNetOld
 from vdmkit.data._mnist import Mnist5k
@@ -85,6 +86,7 @@ __all__ = [
     "pack",
     "pixel_sha256",
     "prints_of",
+    "read_image",
     "reasons_against",
     "select",
     "statistics_of",

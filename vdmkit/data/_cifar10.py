@@ -124,9 +124,10 @@ def _read_archive(path: Path, split: Split) -> dict[str, bytes]:
         with _unpacked(path) as stream, tarfile.open(fileobj=stream, mode="r|", bufsize=_PIECE) as tar:
             for count, member in enumerate(tar, 1):
                 check_at_most(MAX_MEMBERS, count, "files in it")
-                check_at_most(MAX_UNPACKED, member.size, "bytes when it is unpacked")  # sparse ones are not stored
+                check_at_most(MAX_UNPACKED, member.size, "bytes when it is unpacked")
                 name = PurePosixPath(member.name).name
                 if name in _FILES[split] and member.isreg() and (file := tar.extractfile(member)):
+                    _check_plain(member, name in files)
                     files[name] = file.read()
             while stream.read(_PIECE):  # read to the end, where gzip keeps its checksum
                 pass
@@ -137,6 +138,12 @@ def _read_archive(path: Path, split: Split) -> dict[str, bytes]:
             "data.path is the canonical cifar-10-python.tar.gz or the folder extracted from it."
         ) from error
     return _in_order(files, path, split)
+
+
+def _check_plain(member: tarfile.TarInfo, is_second: bool) -> None:
+    """Raises ValueError for a file that is there twice, or sparse: of such a one, zeros are not in the archive."""
+    if is_second or member.issparse():
+        raise ValueError(f"{member.name} is {'there twice' if is_second else 'a sparse file'}")
 
 
 @contextmanager

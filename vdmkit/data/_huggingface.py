@@ -102,6 +102,8 @@ class HuggingFace(AbstractSource):
             if column and column not in rows.column_names:
                 found = ", ".join(rows.column_names)
                 raise DataError(f"{self.path}: no column {column!r}, only {found}. Set data.image and data.label.")
+        if not len(rows):
+            raise DataError(f"{self.path}, split {self.splits[split]!r}: no images. Give at least one.")
         return _undecoded(rows, self.image, self.path)
 
     def _labels(self, split: Split) -> Int[np.ndarray, " n"]:
@@ -113,13 +115,15 @@ class HuggingFace(AbstractSource):
 
 @functools.lru_cache(maxsize=4)
 def _load(path: str, config: str, revision: str, split: str) -> "Dataset":
-    from datasets import load_dataset
+    from datasets import load_dataset, logging
 
     local = Path(path).expanduser()
     given = (str(local),) if local.exists() else (path,)
     options: dict[str, Any] = {"name": config or None, "revision": revision or None, "split": split}
     if local.suffix == ".parquet" and local.is_file():
         given, options["data_files"] = ("parquet",), str(local)
+    shown = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)  # it logs twice what the message says
     try:
         return load_dataset(*given, **options)  # type: ignore[return-value]
     except Exception as error:  # of many types: no network, no such data set, no such split, damaged files
@@ -127,6 +131,8 @@ def _load(path: str, config: str, revision: str, split: str) -> "Dataset":
             f"{path}, split {split!r}: cannot be loaded ({error}). Set data.path to the name of a data set on "
             "huggingface.co, or to a folder or .parquet file."
         ) from error
+    finally:
+        logging.set_verbosity(shown)
 
 
 def _undecoded(rows: "Dataset", column: str, path: str) -> "Dataset":
@@ -137,9 +143,15 @@ def _undecoded(rows: "Dataset", column: str, path: str) -> "Dataset":
     return rows.cast_column(column, Image(decode=False))
 
 
-def _decoded(found: dict[str, Any], where: str, shape: tuple[int, int, int] | None) -> UInt8[np.ndarray, "h w c"]:
-    data = found["bytes"]
-    return read_image(Path(found["path"]), shape) if data is None else decode_image(data, where, shape)
+def _decoded(
+    found: dict[str, Any] | None, where: str, shape: tuple[int, int, int] | None
+) -> UInt8[np.ndarray, "h w c"]:
+    data, path = (found["bytes"], found["path"]) if found else (None, None)
+    if data is not None:
+        return decode_image(data, where, shape)
+    if path is None:
+        raise DataError(f"{where}: missing. Replace it, or take its row out.")
+    return read_image(Path(path), shape)
 
 
 @dataclass(frozen=True, repr=False)

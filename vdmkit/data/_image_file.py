@@ -3,16 +3,21 @@
 
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
 
 from vdmkit.errors import DataError
-from vdmkit.foreign import MAX_IMAGE_FILE, MAX_IMAGE_PIXELS, TooMuch, check_at_most, read_at_most
+from vdmkit.foreign import MAX_IMAGE_FILE, MAX_IMAGE_PIXELS, MAX_SCANNED_PIXELS, TooMuch, check_at_most, read_at_most
 from vdmkit.paths import not_a_file
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _CHANNELS = {"L": 1, "RGB": 3}
+_JPEG_SCAN = b"\xff\xda"  # a marker, which is escaped in what is coded
 _PNG_DEPTH_OFFSET = 24  # signature 8, chunk header 8, width 4, height 4
 
 
@@ -42,9 +47,11 @@ def decode_image(data: bytes, where: str, shape: tuple[int, int, int] | None = N
 
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
-            check_at_most(MAX_IMAGE_PIXELS, image.height * image.width, "pixels")
-            found, found_shape = _kind(image.mode, image.format, data), (image.height, image.width)
+            _check_size(image, data)
+            found, found_shape = _kind(image, data), (image.height, image.width)
             pixels = np.asarray(image) if _is_expected(found, found_shape, shape) else None
+        with Image.open(io.BytesIO(data), formats=(image.format,)) as again:
+            again.verify()  # the checksums of PNG, which decoding skips
     except Exception as error:  # decoders raise errors of many types on a damaged file
         reason = "it is no PNG, JPEG or WebP" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(f"{where}: cannot be decoded as an image ({reason}). Replace or remove the file.") from error
@@ -57,10 +64,21 @@ def decode_image(data: bytes, where: str, shape: tuple[int, int, int] | None = N
     return pixels.reshape(*found_shape, -1)
 
 
-def _kind(mode: str, file_format: str | None, data: bytes) -> str:
+def _check_size(image: "Image.Image", data: bytes) -> None:
+    """Raises TooMuch for more than memory and time are there for. Every scan of a JPEG passes over all pixels."""
+    pixels = image.height * image.width
+    check_at_most(MAX_IMAGE_PIXELS, pixels, "pixels")
+    if image.format == "JPEG":
+        check_at_most(MAX_SCANNED_PIXELS, pixels * data.count(_JPEG_SCAN), "pixels in scans")
+
+
+def _kind(image: "Image.Image", data: bytes) -> str:
+    """Returns the mode, and what is odd. Of an animation Pillow would give the first image alone."""
     # Pillow decodes a 16-bit RGB file to mode "RGB", dropping the low byte, so the PNG header decides.
-    depth = data[_PNG_DEPTH_OFFSET] if file_format == "PNG" else 8
-    return mode if depth == 8 else f"{mode} of {depth} bits"
+    depth = data[_PNG_DEPTH_OFFSET] if image.format == "PNG" else 8
+    count = 1 if image.format == "JPEG" else getattr(image, "n_frames", 1)
+    bits, images = "" if depth == 8 else f" of {depth} bits", "" if count == 1 else f", {count} images in one"
+    return f"{image.mode}{bits}{images}"
 
 
 def _is_expected(kind: str, size: tuple[int, int], shape: tuple[int, int, int] | None) -> bool:

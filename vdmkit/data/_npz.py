@@ -13,7 +13,7 @@ from jaxtyping import Int, UInt8
 
 from vdmkit.data._source import AbstractSource, Images, Split, identified
 from vdmkit.errors import DataError
-from vdmkit.foreign import MAX_COMPRESSION, MAX_UNPACKED, check_at_most
+from vdmkit.foreign import FREELY_UNPACKED, MAX_COMPRESSION, check_at_most
 from vdmkit.paths import not_a_file
 from vdmkit.registry import register
 
@@ -82,6 +82,8 @@ def _read(path: Path, name: str) -> UInt8[np.ndarray, "n h w c"]:
             f"{path}: array {name!r} is {array.dtype} of shape {array.shape}, "
             "expected uint8 (n, h, w, c) or (n, h, w). Convert it and save it again."
         )
+    if not array.size:
+        raise DataError(f"{path}: array {name!r} of shape {array.shape} has no images. Give at least one.")
     return array if array.ndim == 4 else array[..., None]
 
 
@@ -120,6 +122,8 @@ def _check_claims(path: Path, name: str) -> None:
     with zipfile.ZipFile(path) as archive:
         if (file := f"{name}.npy") not in archive.namelist():
             return
+        if archive.namelist().count(file) > 1:
+            raise ValueError("it is there twice")
         stored = archive.getinfo(file).file_size
         with archive.open(file) as entry:
             version = np.lib.format.read_magic(entry)
@@ -128,4 +132,4 @@ def _check_claims(path: Path, name: str) -> None:
             claimed = math.prod(shape) * dtype.itemsize + entry.tell()
     if claimed != stored and not dtype.hasobject:
         raise ValueError(f"its shape {shape} takes {claimed:,} bytes, and {stored:,} are there")
-    check_at_most(max(MAX_UNPACKED, MAX_COMPRESSION * path.stat().st_size), stored, "bytes when it is unpacked")
+    check_at_most(max(FREELY_UNPACKED, MAX_COMPRESSION * path.stat().st_size), stored, "bytes when it is unpacked")

@@ -75,7 +75,7 @@ def identified(
 ) -> Images:
     """Returns one split with its identity. Raises DataError if it is empty or has a value outside of the levels."""
     where = f"data {name}/{split}"
-    if not len(pixels):
+    if 0 in pixels.shape:
         raise DataError(f"{where}: no images. Give a source that holds at least one.")
     if pixels.dtype != (np.uint8 if levels else np.float32):
         raise DataError(f"{where}: {pixels.dtype} with {levels} levels. Levels are uint8, continuous data float32.")

@@ -3,7 +3,6 @@
 
 import json
 import math
-import tomllib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ import numpy as np
 from vdmkit.checkpoint import check_unchanged
 from vdmkit.errors import CheckpointError, DamageWarning, in_one_line
 from vdmkit.files import are_intact, check_seal, has_sha256, read_json
+from vdmkit.foreign import MAX_JSON, TooMuch, read_at_most
 from vdmkit.paths import not_a_folder
-from vdmkit.recipe import leaves
+from vdmkit.recipe import leaves, parse_toml, read_toml
 from vdmkit.report import intact_lines, read_metrics
 
 _RESOLVED, _MANIFEST, _GIVEN = "resolved.toml", "manifest.json", "recipe.toml"  # the first marks a run folder
@@ -48,7 +48,7 @@ class RunFiles:
     @cached_property
     def recipe(self) -> dict[str, Any]:
         """Returns the resolved recipe's values by dotted key."""
-        return dict(leaves(tomllib.loads((self.path / _RESOLVED).read_text())))
+        return dict(leaves(parse_toml(read_toml(self.path / _RESOLVED))))
 
     @property
     def given_recipe(self) -> str:
@@ -123,7 +123,8 @@ def _check_made(path: Path) -> None:
         check_seal(made)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path / _MANIFEST}: cannot be read ({error}). Put a copy of it back.") from error
-    if sha256 := made.get("kept", {}).get(_RESOLVED):
+    kept = made.get("kept")
+    if isinstance(kept, dict) and (sha256 := kept.get(_RESOLVED)):
         check_unchanged(path / _RESOLVED, sha256, "Run the recipe again, which writes it anew.")
 
 
@@ -144,7 +145,10 @@ def warn_left_out(path: Path, reason: str) -> None:
 
 
 def _text(path: Path) -> str:
-    return path.read_text(errors="replace") if path.is_file() else ""
+    try:
+        return read_at_most(path, MAX_JSON).decode(errors="replace") if path.is_file() else ""
+    except TooMuch as error:
+        raise CheckpointError(f"{path}: {error}. Make it anew, or delete it.") from error
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

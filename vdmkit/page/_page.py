@@ -8,7 +8,9 @@ from html import escape
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vdmkit.errors import in_one_line
 from vdmkit.files import write_text
+from vdmkit.foreign import TooMuch
 from vdmkit.page._audit import audit
 from vdmkit.page._blocks import Section, Words
 from vdmkit.page._coding import coding
@@ -87,12 +89,17 @@ def _told_apart(runs: Sequence[Shown]) -> Sequence[Shown]:
 
 
 def _made(make: Callable[[T], list[Section]], of: T) -> list[Section]:
-    """Returns sections, or one that says which fact a file of another version of vdmkit lacks."""
+    """Returns sections, or one that says what is odd in a file of another version of vdmkit, or from someone else."""
     try:
         return make(of)
     except KeyError as error:
         words = f"A file lacks {error}: it is of another version of vdmkit. Measure it again, or use that version."
-        return [Section(make.__name__.capitalize(), [Words(words, marked=True)])]
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, TooMuch) as error:
+        words = (
+            f"A file of the run has a value of another kind than vdmkit writes ({in_one_line(error)}): someone changed "
+            "it, or it is of another version. Measure it again."
+        )
+    return [Section(make.__name__.capitalize(), [Words(words, marked=True)])]
 
 
 @cache

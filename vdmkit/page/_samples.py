@@ -2,14 +2,12 @@
 """Samples beside the nearest training images, one chain from noise to an image, and the run's own picture."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from vdmkit.errors import in_one_line
+from vdmkit.data import read_image
+from vdmkit.errors import DataError
 from vdmkit.page._blocks import Block, Command, Picture, Section, Words, section
-from vdmkit.page._files import warn_left_out
 from vdmkit.page._seen import Samples
 from vdmkit.page._shown import Shown
 from vdmkit.report import grid
@@ -32,25 +30,13 @@ def _blocks(shown: Shown) -> Iterator[Block]:
         yield Command("They are drawn again by", shown.command("sample", "--ckpt", "RUN", *many))
     if shown.seen:
         yield from (Words(f"Not everything could be shown: {reason}", marked=True) for reason in shown.seen.reasons)
-    pixels = _picture(shown.files.path / "samples.png")
-    if pixels is not None:
+    path = shown.files.path / "samples.png"
+    if path.is_file():
         words = "Samples of the end of training, on the left, and real images, on the right (samples.png)."
-        yield Picture(pixels, words, words)
-
-
-def _picture(path: Path) -> np.ndarray | None:
-    """Returns a picture, or None, with a DamageWarning unless there is none, if it is not as it was written."""
-    if not path.is_file():
-        return None
-    try:
-        with Image.open(path) as whole:
-            whole.verify()  # the checksums of PNG, which reading does not check
-        with Image.open(path) as image:
-            pixels = np.asarray(image)
-    except Exception as error:  # of many types
-        warn_left_out(path, f"damaged ({in_one_line(error)})")
-        return None
-    return pixels if pixels.ndim == 3 else pixels[..., None]
+        try:
+            yield Picture(read_image(path), words, words)
+        except DataError as error:
+            yield Words(f"Not shown: {error}", marked=True)
 
 
 def _beside_nearest(found: Samples, levels: int) -> Picture:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, final
 
 from vdmkit.errors import RecipeError
-from vdmkit.foreign import TooMuch
+from vdmkit.foreign import MAX_EXTENDED, TooMuch
 from vdmkit.paths import not_a_file
 from vdmkit.recipe._lines import Keys, line_map
 from vdmkit.recipe._names import find_recipe, locate_recipe
@@ -103,6 +103,8 @@ def _read_file(path: Path, children: tuple[Path, ...]) -> Document:
     if path.resolve() in children:
         chain = " -> ".join(str(child) for child in (*children, path.resolve()))
         raise RecipeError(f"{path}: extends is circular: {chain}. Remove one of these lines.")
+    if len(children) > MAX_EXTENDED:
+        raise RecipeError(f"{path}: more than {MAX_EXTENDED} recipes extend each other. Write them into fewer files.")
     text = _read_text(path)
     values = _parse(text, path)
     places = {keys: Place(str(path), line) for keys, line in line_map(text).items()}
@@ -158,7 +160,9 @@ def _read_override(text: str) -> Document:
     if not key or not equals:
         raise RecipeError(f"{place}: expected KEY=VALUE, such as training.steps=100.")
     try:
-        values = tomllib.loads(f"{key} = {value}")
+        values = parse_toml(f"{key} = {value}")
+    except TooMuch as error:
+        raise RecipeError(f"{place}: {error}.") from error
     except tomllib.TOMLDecodeError:
         values = _string_override(key, value, place)
     return Document(values, dict.fromkeys(_all_keys(values, ()), place))

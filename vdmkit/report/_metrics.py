@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from vdmkit.errors import DamageWarning
+from vdmkit.errors import CheckpointError, DamageWarning
 from vdmkit.files import read_json, read_sealed_line, sealed_line, write_text, writing
+from vdmkit.foreign import MAX_METRICS, TooMuch, read_at_most
 from vdmkit.health import Facts, Trouble, Watch
+from vdmkit.paths import not_a_file
 from vdmkit.report._events import EventFile
 
 
@@ -89,7 +91,7 @@ def read_metrics(folder: Path) -> dict[str, tuple[Int[np.ndarray, " n"], Float[n
     found: dict[str, list[tuple[int, float]]] = {}
     for line in intact:
         for name, value in line.values.items():
-            if isinstance(value, int | float):
+            if _is_number(value):
                 found.setdefault(name, []).append((line.step, value))
     return {
         name: (np.array([s for s, _ in rows]), np.array([v for _, v in rows], float)) for name, rows in found.items()
@@ -101,19 +103,33 @@ def intact_lines(folder: Path) -> list[str]:
     return [line.text for line in _parsed(folder)[0]]
 
 
+def _text(path: Path) -> str:
+    if reason := not_a_file(path):
+        raise CheckpointError(f"{path}: {reason}. Put a copy of it back, or delete it.")
+    try:
+        return read_at_most(path, MAX_METRICS).decode(errors="replace")
+    except TooMuch as error:
+        raise CheckpointError(f"{path}: {error}. Put a copy of it back, or delete it.") from error
+
+
+def _is_number(value: object) -> bool:
+    """Returns whether an array can hold it."""
+    return isinstance(value, float) or (isinstance(value, int) and value.bit_length() < 64)
+
+
 def _parsed(folder: Path) -> tuple[list[_Line], str | None]:
     """Returns the intact lines, and words on those that are not as they were written, or missing.
 
     A last line without its end is the work of a kill, and no damage, unless the manifest counts it.
     """
     path, intact, bad = folder / "metrics.jsonl", list[_Line](), list[str]()
-    lines = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
+    lines = _text(path).splitlines(keepends=True) if path.exists() else []
     for number, text in enumerate(lines, 1):
         if not text.endswith("\n"):
             continue
         values = read_sealed_line(text) or {}
         step = values.pop("step", None)
-        if isinstance(step, int):
+        if _is_number(step) and isinstance(step, int):
             intact.append(_Line(text, step, values))
         else:
             bad.append(str(number))

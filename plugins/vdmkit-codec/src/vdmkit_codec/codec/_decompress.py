@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decompresses images from a .vdmz file."""
 
+import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from vdmkit_codec.compression import ChunkCode, Codec
 from vdmkit_codec.container import Entry, Reader
 
 Images = UInt8[np.ndarray, "n h w c"]
+_MOST_PARTS = 100  # folders within folders
 
 
 class LostError(CodecError):
@@ -158,16 +161,16 @@ def write_images(
     """Writes images atomically to one .npy, or as PNG files to a new folder. Returns their number.
 
     Raises:
-        CodecError: a name leads out of the folder.
+        CodecError: a name is not that of a file in the folder, or two are of one file.
         OSError: the folder exists and is not empty, or cannot be written.
     """
     if out.suffix == ".npy":
         return _write_array(decoded, out, shape)
-    count = 0
+    paths, count = _paths(names or []), 0
     with whole_folder(out) as folder:
         for first, images in decoded:
             for i, image in enumerate(images, start=first):
-                path = folder / _file_name(names, i)
+                path = folder / (paths[i] if i < len(paths) else f"{i:06d}.png")  # a salvaged file may have lost names
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_png(image, path)
             count += len(images)
@@ -191,8 +194,23 @@ def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
     write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
-def _file_name(names: list[str] | None, i: int) -> PurePosixPath:
-    name = PurePosixPath(names[i] if names else f"{i:06d}").with_suffix(".png")
-    if name.is_absolute() or ".." in name.parts:
+def _paths(names: list[str]) -> list[PurePosixPath]:
+    """Returns the files of the images. A later one of the same path would replace an earlier one."""
+    paths = [_path(name) for name in names]
+    twice = [str(path) for path, count in Counter(paths).items() if count > 1]
+    if twice:
+        raise CodecError(f"{twice[0]!r}: two images of this name. Use -o with a .npy.")
+    return paths
+
+
+def _path(name: str) -> PurePosixPath:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
         raise CodecError(f"{name}: a name that leads out of the folder. Use -o with a .npy.")
-    return name
+    try:
+        fits = b"\0" not in os.fsencode(name) and path.name and len(path.parts) <= _MOST_PARTS
+    except UnicodeEncodeError:
+        fits = False
+    if not fits:
+        raise CodecError(f"{name[:200]!r}: not a name of a file. Use -o with a .npy.")
+    return path.with_suffix(".png")

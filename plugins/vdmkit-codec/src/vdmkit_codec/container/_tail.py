@@ -85,7 +85,7 @@ def names_in(data: bytes, images: int | None) -> list[str]:
     They are counted before they are made, because empty names, or other JSON, would take much memory.
     """
     text = decompressed(data, min(_most_names(images), _FEW_NAMES + _MOST_RATIO * len(data)))
-    if text == b"[]":
+    if text == b"[]" and not images:
         return []
     if not (text.startswith(b'["') and text.endswith(b'"]')):
         raise ValueError("it is not a list of names")
