@@ -192,7 +192,7 @@ def test_the_kept_step_is_the_step(command, tiny_model, tiny_images):
 
 def test_the_kept_initial_state_is_the_state(command, digits_toml, monkeypatch):
     """A second start would train from other parameters than the first one."""
-    recipe = load_recipe(digits_toml, ["model.network.name=none", "model.schedule.name=monotone"])
+    recipe = load_recipe(digits_toml, ["model.network.name=none", "model.schedule.name=learned_monotone"])
     train = recipe.data.build().load("train")
 
     def described(state: TrainState) -> list[object]:
