@@ -14,6 +14,7 @@ from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from jaxtyping import PyTree
 
+from vdmkit.distributed import is_alone, meet
 from vdmkit.remembered import in_words, key_of, key_of_program, recall, remember
 from vdmkit.training._gradient import Metrics
 from vdmkit.training._state import TrainState
@@ -59,7 +60,7 @@ def compiled_step(kept: KeptStep, inputs: Inputs, state: TrainState) -> Step:
     recipe = kept.recipe if jax.device_count() == 1 else None
     key = recipe and key_of("training step", recipe, _words(static), _words(_types(arrays)))
     if not recipe or not key:
-        return train_step
+        return in_step(train_step, inputs, state)
     trees = jax.tree.structure(arrays[0]), jax.tree.structure(arrays[1])
     program = recall(key)
     compiled = (program and kept.get(program.decode())) or _compiled(
@@ -71,6 +72,15 @@ def compiled_step(kept: KeptStep, inputs: Inputs, state: TrainState) -> Step:
         return eqx.combine(jax.tree.unflatten(trees[1], leaves), static[1]), metrics
 
     return step
+
+
+def in_step(step: Any, inputs: Inputs, state: TrainState) -> Step:
+    """Returns the step; with other processes compiled by all, since a collective waits for them for 30 seconds only."""
+    if is_alone():
+        return step
+    compiled = step.lower(inputs, state).compile()
+    meet()
+    return compiled
 
 
 def _compiled(keys: Iterable[str | None], static: PyTree, arrays: PyTree, trees: tuple[Any, Any]) -> Any:
