@@ -2,12 +2,16 @@
 """`vdmkit doctor` names what is wrong, and what to do."""
 
 import json
+from pathlib import Path
 
 import jax
 import pytest
+import vdmkit_codec
 
 from vdmkit import doctor
-from vdmkit.doctor import cache_found, devices_found, plugins_found, product_found, training_found
+from vdmkit.devices import missing_device
+from vdmkit.doctor import cache_found, devices_found, examine, plugins_found, product_found, training_found
+from vdmkit.registry import plugin_folders
 
 
 @pytest.mark.costly
@@ -42,15 +46,35 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("VDMKIT_CACHE", str(tmp_path / "file" / "cache"))
     found = cache_found()
-    assert found.advice.startswith(f"{tmp_path / 'file'} may not be written: nothing is kept between commands.")
+    assert found.found == f"{tmp_path / 'file' / 'cache'} may not be written: Not a directory"
+    assert found.advice.startswith("Nothing is kept between commands.")
     monkeypatch.setenv("VDMKIT_CACHE", str(tmp_path / "new"))
     assert not cache_found().advice
 
 
 def test_a_plugin_that_does_not_load_is_named():
     """A user would not know why a component of an installed package is missing."""
-    assert not plugins_found([], []).advice
-    assert plugins_found([], ["vdmkit-x"]).advice.startswith("vdmkit-x: cannot be loaded")
+    assert not plugins_found({}, []).advice
+    assert plugins_found({}, ["vdmkit-x"]).advice.startswith("vdmkit-x: cannot be loaded")
+
+
+def test_packages_are_named_with_their_folders():
+    """A user with two checkouts would not know whose plugin is loaded, or that a package brings commands only."""
+    found = plugins_found(plugin_folders(), []).found.splitlines()
+    assert [line.split()[0] for line in found] == sorted(line.split()[0] for line in found)
+    (codec,) = [line for line in found if line.startswith("vdmkit-codec ")]
+    assert codec.endswith(f" in {Path(vdmkit_codec.__file__).parent}")
+
+
+def test_a_device_that_is_not_there_is_named(monkeypatch):
+    """A user would be told of a defect of vdmkit if JAX_PLATFORMS asks for a GPU that is not there."""
+    monkeypatch.setenv("JAX_PLATFORMS", "nonsense")
+    monkeypatch.setattr(jax, "devices", lambda: (_ for _ in ()).throw(RuntimeError("no backend")))
+    words = "JAX_PLATFORMS=nonsense: JAX finds no such device (RuntimeError: no backend). Unset it"
+    assert missing_device().startswith(words)
+    findings = {finding.name: finding for finding in examine()}
+    assert findings["devices"].advice == missing_device()
+    assert set(findings) == {"software", "devices", "cache", "plugins"}
 
 
 def test_a_training_that_fails_is_a_finding(monkeypatch):

@@ -6,6 +6,7 @@ import gc
 import itertools
 import json
 import resource
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -15,7 +16,15 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import words_of
-from vdmkit.files import are_intact, whole_file, whole_folder, write_json, write_results
+from vdmkit.files import (
+    are_intact,
+    check_sealed_text,
+    sealed_text,
+    whole_file,
+    whole_folder,
+    write_json,
+    write_results,
+)
 from vdmkit.progress import Kept
 from vdmkit.report import MetricLog, line_chart, write_png
 
@@ -116,3 +125,21 @@ def test_a_changed_bit_of_results_is_noticed(tmp_path: Path) -> None:
     assert found > 100
     assert are_intact(json.loads(data))
     assert are_intact({"bpd": 1.5}), "as older versions wrote it"
+
+
+def test_a_changed_bit_of_a_component_s_file_is_noticed(tmp_path: Path) -> None:
+    """False if a grid or kernel that the disk changed were used, or one that a user wrote were refused."""
+    text = 'name = "gammas"\ngammas = [\n    -6.0,\n    5.0,\n]\n'
+    sealed, found = sealed_text(text), 0
+    check_sealed_text(sealed)
+    check_sealed_text(text)
+    for place, bit in itertools.product(range(len(sealed)), range(7)):
+        changed = sealed[:place] + chr(ord(sealed[place]) ^ 1 << bit) + sealed[place + 1 :]
+        with suppress(ValueError):
+            assert tomllib.loads(changed) == tomllib.loads(text) or check_sealed_text(changed)
+            continue
+        found += 1
+    assert found > 6 * len(text)
+    for end in range(len(sealed) - len(text), len(sealed)):
+        with pytest.raises(ValueError, match="not as it was written"):
+            check_sealed_text(sealed[:end])

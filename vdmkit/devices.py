@@ -4,6 +4,7 @@
 import functools
 import importlib.metadata
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -13,6 +14,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import jax
 import jax.numpy as jnp
 
+from vdmkit.errors import in_one_line
 from vdmkit.registry import plugin_packages
 
 P = ParamSpec("P")
@@ -55,6 +57,19 @@ class Arithmetic:
 
     def __str__(self) -> str:
         return f"{self.precision}, matmul precision {self.matmul_precision}, {self.device}"
+
+
+def missing_device() -> str:
+    """Returns why JAX has no device, and what to do; "" if it has one."""
+    try:
+        jax.devices()
+    except Exception as error:  # a RuntimeError, or an AssertionError without words
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        if not platforms:
+            return f"JAX finds no device ({in_one_line(error)}). Install JAX for a device that is there."
+        why = f" ({in_one_line(error)})" if str(error) else ""
+        return f"JAX_PLATFORMS={platforms}: JAX finds no such device{why}. Unset it, or install JAX for such a device."
+    return ""
 
 
 def arithmetic() -> Arithmetic:

@@ -3,10 +3,11 @@
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +15,11 @@ import numpy as np
 
 from vdmkit import __version__
 from vdmkit.assembly import build_optimizer, build_state, build_update
-from vdmkit.devices import arithmetic, packages, precisely
+from vdmkit.devices import arithmetic, missing_device, packages, precisely
 from vdmkit.errors import DataError, in_one_line
-from vdmkit.paths import cache_folder, existing_part_of, may_be_written
+from vdmkit.paths import cache_folder
 from vdmkit.recipe import load_recipe
-from vdmkit.registry import broken_packages, load_plugins, plugin_packages
+from vdmkit.registry import broken_packages, load_plugins, plugin_folders
 from vdmkit.training import train_step
 
 _GPU = Path("/dev/nvidia0")
@@ -38,12 +39,15 @@ class Finding:
 def examine() -> Iterator[Finding]:
     """Yields one finding after the other. The training of two steps takes most of the time."""
     yield Finding("software", f"vdmkit {__version__}, Python {platform.python_version()}, {_words(packages(()))}")
-    yield devices_found()
-    yield product_found()
-    yield training_found()
+    if missing := missing_device():
+        yield Finding("devices", "none", missing)
+    else:
+        yield devices_found()
+        yield product_found()
+        yield training_found()
     yield cache_found()
     load_plugins()
-    yield plugins_found(plugin_packages(), broken_packages())
+    yield plugins_found(plugin_folders(), broken_packages())
 
 
 def devices_found() -> Finding:
@@ -99,17 +103,21 @@ def cache_found() -> Finding:
         folder = cache_folder()
     except DataError as error:
         return Finding("cache", "none", str(error))
-    if not may_be_written(folder):
-        where = existing_part_of(folder)
-        advice = f"{where} may not be written: nothing is kept between commands. Set VDMKIT_CACHE to another folder."
-        return Finding("cache", str(folder), advice)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        advice = "Nothing is kept between commands. Set VDMKIT_CACHE to another folder."
+        return Finding("cache", f"{folder} may not be written: {error.strerror}", advice)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return Finding("cache", f"{folder}, {size / 2**20:,.0f} MiB")
 
 
-def plugins_found(loaded: list[str], broken: list[str]) -> Finding:
-    """Names the installed packages with components, and those that do not load."""
-    found = _words({name: version(name) for name in loaded}) or "no installed package brings components"
+def plugins_found(folders: Mapping[str, Path], broken: list[str]) -> Finding:
+    """Names the installed packages with components or commands, a line each, and those that do not load."""
+    lines = [f"{name} {version(name)} in {folder}" for name, folder in folders.items()]
+    found = "\n".join(lines) or "no installed package brings components or commands"
     if not broken:
         return Finding("plugins", found)
     return Finding("plugins", found, f"{', '.join(broken)}: cannot be loaded, for the reason in the warning above.")

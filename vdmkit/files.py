@@ -20,6 +20,7 @@ from vdmkit.foreign import MAX_JSON, TooMuch, read_at_most
 from vdmkit.paths import not_a_file
 
 _CHECKSUM = "crc32"
+_COMMENT = f"# {_CHECKSUM} of the rest: "
 
 
 @contextmanager
@@ -180,6 +181,18 @@ def are_intact(results: Mapping[str, Any]) -> bool:
     return _CHECKSUM not in results and last != _crc32(dict(facts))  # it may be the name of the checksum that changed
 
 
+def sealed_text(text: str) -> str:
+    """Returns TOML after a comment with a checksum of it: see `check_sealed_text`."""
+    return f"{_COMMENT}{zlib.crc32(text.encode())}\n{text}"
+
+
+def check_sealed_text(text: str) -> None:
+    """Raises ValueError if text is not as `sealed_text` left it; text that others wrote does not begin like that."""
+    first, _, rest = text.partition("\n")
+    if first.startswith(_COMMENT) and first != sealed_text(rest).partition("\n")[0]:
+        raise ValueError("it is not as it was written; if it was changed on purpose, delete its first line")
+
+
 def sealed_line(values: Mapping[str, Any]) -> str:
     """Returns a line of JSON with a checksum of it."""
     return json.dumps({**values, _CHECKSUM: _crc32(values)}) + "\n"
@@ -197,6 +210,16 @@ def read_sealed_line(line: str) -> dict[str, Any] | None:
         return values if checksum is None or sealed_line(values) == line else None
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def has_sha256(path: Path, sha256: str) -> bool:
+    """Returns whether there is a file with these contents."""
+    return path.is_file() and file_sha256(path) == sha256
+
+
+def sha256_in(folder: Path) -> dict[str, str]:
+    """Returns the SHA-256 of the files in a folder, but for hidden ones, by name."""
+    return {path.name: file_sha256(path) for path in sorted(folder.glob("[!.]*")) if path.is_file()}
 
 
 def file_sha256(path: Path) -> str:

@@ -17,12 +17,12 @@ from vdmkit.errors import CheckpointError
 def restore(directory: Path, like, data):
     """The store's answer and its warnings."""
     warnings: list[str] = []
-    restored = CheckpointStore(directory, keep_last=3, keep_best=0).restore(like, data, warn=warnings.append)
+    restored = CheckpointStore(directory, keep_last=3, keep_best=0).restore(like, data, saved=3, warn=warnings.append)
     return restored, warnings
 
 
-def save(store: CheckpointStore, step: int, data, bpd: float = float("inf")) -> None:
-    store.save(step, {"a": jnp.full(2, step)}, data, {}, bpd=bpd)
+def save(store: CheckpointStore, step: int, data, bpd: float = float("inf"), *, passing: bool = False) -> None:
+    store.save(step, {"a": jnp.full(2, step)}, data, {}, bpd=bpd, passing=passing)
 
 
 def cut(path: Path) -> None:
@@ -95,7 +95,7 @@ def test_an_older_checkpoint_that_is_damaged_does_not_stop_a_run(filled, like, s
     data = stream()
     store = CheckpointStore(filled, keep_last=3, keep_best=1)
     warnings: list[str] = []
-    assert store.restore(like, data, warn=warnings.append).step == 3
+    assert store.restore(like, data, saved=3, warn=warnings.append).step == 3
     assert len(warnings) == 1
     save(store, 4, data)
     assert steps_in(filled) == [2, 3, 4]
@@ -117,7 +117,7 @@ def test_damaged_twice_at_the_same_step(filled, like, stream):
     for _ in range(2):
         store = CheckpointStore(filled, keep_last=3, keep_best=0)
         cut(filled / "3" / "checksums.json")
-        assert store.restore(like, stream(), warn=lambda message: None).step == 2
+        assert store.restore(like, stream(), saved=3, warn=lambda message: None).step == 2
         store.save(3, like, stream(), {})
 
 
@@ -190,9 +190,60 @@ def test_what_a_kill_leaves_behind_is_no_checkpoint(filled, like, stream):
     shutil.copytree(filled / "3", filled / "9.orbax-checkpoint-tmp")
     data = stream()
     store = CheckpointStore(filled, keep_last=3, keep_best=0)
-    assert store.restore(like, data, warn=pytest.fail).step == 3
+    assert store.restore(like, data, saved=3, warn=pytest.fail).step == 3
     save(store, 4, data)
     assert sorted(path.name for path in filled.iterdir()) == ["2", "3", "4"]
+
+
+def test_a_checkpoint_that_a_kill_left_unfinished_is_deleted(filled, like, stream):
+    """A run that was killed while it saved would end with a folder of damage that a run without has not."""
+    (filled / "3" / "checksums.json").unlink()
+    said = list[str]()
+    store = CheckpointStore(filled, keep_last=3, keep_best=0)
+    assert store.restore(like, stream(), saved=2, warn=said.append).step == 2
+    assert said == ["checkpoint 3 was not finished when the run was stopped, and is deleted."]
+    assert (steps_in(filled), list(filled.parent.iterdir())) == ([1, 2], [filled])
+
+
+def test_a_kill_before_a_checkpoint_is_finished_costs_no_other(filled, like, stream, monkeypatch):
+    """A run that keeps one checkpoint would begin anew if it were killed at the end of saving the next."""
+
+    def killed(folder):
+        raise KeyboardInterrupt
+
+    data, store = stream(), CheckpointStore(filled, keep_last=1, keep_best=0)
+    monkeypatch.setattr("vdmkit.checkpoint._store.write_checksums", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save(store, 4, data)
+    monkeypatch.undo()
+    store = CheckpointStore(filled, keep_last=1, keep_best=0)
+    assert store.restore(like, stream(), saved=3, warn=lambda message: None).step == 3
+    save(store, 4, data)
+    assert [path.name for path in filled.iterdir()] == ["4"]
+
+
+def test_a_kill_while_an_old_checkpoint_is_deleted_leaves_nothing(filled, like, stream, monkeypatch):
+    """What is left of it would be moved away as damaged, or the run keep it for good."""
+    data, store = stream(), CheckpointStore(filled, keep_last=3, keep_best=0)
+    monkeypatch.setattr("vdmkit.checkpoint._store.delete_for_good", lambda directory: None)
+    store.save(4, like, data, {})
+    monkeypatch.undo()
+    (filled / ".deleted" / "1" / "checksums.json").unlink()
+    store = CheckpointStore(filled, keep_last=3, keep_best=0)
+    assert store.restore(like, data, saved=4, warn=pytest.fail).step == 4
+    assert sorted(path.name for path in filled.iterdir()) == ["2", "3", "4"]
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+def test_a_passing_checkpoint_takes_no_other_s_place(tmp_path, stream, reopened):
+    """A run that was stopped would have lost a checkpoint that a run without a stop has, or keep one more for good."""
+    data, store = stream(), CheckpointStore(tmp_path, keep_last=2, keep_best=0)
+    there = {3: [3], 6: [3, 6], 7: [3, 6, 7], 8: [3, 6, 8], 9: [6, 9]}
+    for step, expected in there.items():
+        if reopened:
+            store = CheckpointStore(tmp_path, keep_last=2, keep_best=0)
+        save(store, step, data, passing=step in (7, 8))
+        assert steps_in(tmp_path) == expected
 
 
 @pytest.mark.parametrize("reopened", [False, True])
@@ -219,7 +270,7 @@ def test_a_relative_path(filled, like, stream, monkeypatch):
     """`--out run` would work from one folder and fail from another."""
     monkeypatch.chdir(filled.parent)
     store = CheckpointStore(Path("checkpoints"), keep_last=3, keep_best=0)
-    assert store.restore(like, stream(), warn=pytest.fail).step == 3
+    assert store.restore(like, stream(), saved=3, warn=pytest.fail).step == 3
     save(store, 4, stream())
     assert steps_in(filled) == [2, 3, 4]
     assert read_step(Path("checkpoints/2"), like).step == 2

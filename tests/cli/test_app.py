@@ -57,6 +57,16 @@ def test_what_a_machine_refuses_is_not_called_a_defect(run, recipe, monkeypatch,
 
 
 @pytest.mark.system
+def test_a_device_that_is_not_there_is_no_defect(run_process, monkeypatch):
+    """A user without a GPU who sets JAX_PLATFORMS=cuda would look for a mistake of vdmkit."""
+    monkeypatch.setenv("JAX_PLATFORMS", "nonsense")
+    result = run_process("bench", str(ROOT / "recipes" / "digits.toml"))
+    assert result.code == 1
+    assert result.err.startswith("JAX_PLATFORMS=nonsense: JAX finds no such device (")
+    assert "defect" not in result.err
+
+
+@pytest.mark.system
 def test_a_defect_is_one_message_unless_the_traceback_is_asked_for(tmp_path):
     """A plugin's mistake would bury its own line under frames of JAX, or could not be traced at all."""
     plugin = tmp_path / "broken.py"

@@ -5,6 +5,7 @@ import random
 import shutil
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from vdmkit.errors import VdmkitError
 from vdmkit.page import Shown, page, read_files
 from vdmkit.report import read_metrics
 
-FOR_PEOPLE = ("recipe.toml",)  # shown as it is: the user's own words, which no command reads
+GRID, KERNEL = "schedule/gaussian_dynamic_2.toml", "schedule/optimal_variance.toml"
 
 Damage = Callable[[Path, random.Random], None]
 
@@ -58,19 +59,14 @@ def what_is_wrong(program, tiny: str, whole: Path, file: str, damage: Damage, se
     run = Path(shutil.copytree(whole, program.cwd / "run"))
     try:
         damage(run / file, random.Random(seed))
-        if words := wrong_on_page(run, whole, file):
+        if is_on_page(file) and (words := wrong_on_page(run, whole, file)):
             return words
-        for command in (("evaluate", "--ckpt", "run"), ("sample", "--ckpt", "run", "-n", "2", "-o", "a.npy")):
-            read = program(*command)
-            if read.code:
-                if not names(read.err, file):
-                    return f"{command[0]} does not name it: {read.err}"
-            elif command[0] == "evaluate" and read.out != (whole.parent / "evaluated.txt").read_text():
-                return f"another number:\n{read.out}"
-            elif (
-                command[0] == "sample" and (program.cwd / "a.npy").read_bytes() != (whole.parent / "a.npy").read_bytes()
-            ):
-                return "other samples"
+        for name, command in commands_on(file).items():
+            read = program(*command, "-o", name) if name.endswith(".npy") else program(*command)
+            if read.code and not names(read.err, file):
+                return f"{command[0]} does not name it: {read.err}"
+            if not read.code and result_of(program, name, read.out) != (whole.parent / name).read_bytes():
+                return f"{command[0]} gives another result: {read.out}"
         again = program("run", tiny, "--out", "run")
         if again.code and not names(again.err, file):
             return f"run does not name it: {again.err}"
@@ -81,23 +77,48 @@ def what_is_wrong(program, tiny: str, whole: Path, file: str, damage: Damage, se
     return ""
 
 
+def commands_on(file: str) -> dict[str, tuple[str, ...]]:
+    """Commands that read a run, and those that are given this file of it, by the name of what they leave."""
+    run, given = ("--ckpt", "run"), {GRID: "--grid", KERNEL: "--kernel"}
+    found: dict[str, tuple[str, ...]] = {"evaluated.txt": ("evaluate", *run)}
+    if not file.startswith("checkpoints"):  # which are read alike
+        found["a.npy"] = ("sample", *run, "-n", "2")
+    if file in given:
+        found[f"{Path(file).stem}.npy"] = ("sample", *run, "-n", "2", "--steps", "2", given[file], f"run/{file}")
+    return found
+
+
+def result_of(program, name: str, out: str) -> bytes:
+    return (program.cwd / name).read_bytes() if name.endswith(".npy") else out.encode()
+
+
 def wrong_on_page(run: Path, whole: Path, file: str) -> str:
     """Returns what a page of the damaged run shows without a word, or ''."""
-    with warnings.catch_warnings(record=True):
+    with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
-            found, metrics = page_of(run), read_metrics(run)
+            found, metrics = page_of(run).replace(str(whole), ""), read_metrics(run)  # which is in the manifest
         except VdmkitError as error:
             return "" if names(str(error), file) else f"the page does not name it: {error}"
-    if file == "metrics.jsonl":  # a last line without its end is what a kill leaves
-        return "" if part_of(metrics, read_metrics(whole)) else "other metrics"
-    there = (run / file).exists()
-    return f"another page for {file}" if there and found != page_of(whole) and file not in FOR_PEOPLE else ""
+    if not part_of(metrics, read_metrics(whole)):
+        return "other metrics"
+    is_named = any(names(str(one.message), file) for one in said)
+    if (file.endswith(".json") or file == "samples.png") and not (run / file).exists():
+        return ""  # a result that was not made, or not yet
+    return "" if is_named or found == page_of_whole(whole) else f"another page for {file}"
+
+
+def is_on_page(file: str) -> bool:
+    """Returns whether a page may read a file; of checkpoints it reads JSON alone."""
+    return not file.startswith("checkpoints") or file.endswith(".json")
 
 
 def page_of(run: Path) -> str:
     """The page of what is in the folder's files; the rest of it is of the loaded run, as other commands are."""
     return page([Shown(read_files(run), reason="")]).html.replace(str(run), "")
+
+
+page_of_whole = cache(page_of)
 
 
 def part_of(found: dict, expected: dict) -> bool:
@@ -109,19 +130,28 @@ def part_of(found: dict, expected: dict) -> bool:
 @pytest.fixture(scope="module")
 def read_whole(whole, program_in) -> Path:
     """The run that nothing disturbed, with what commands print and draw of it beside."""
-    program = program_in(whole.parent)
-    (whole.parent / "evaluated.txt").write_text(program("evaluate", "--ckpt", "run").out)
-    assert program("sample", "--ckpt", "run", "-n", "2", "-o", "a.npy").code == 0
+    leave_results(program_in(whole.parent), "")
     return whole
+
+
+def leave_results(program, file: str) -> None:
+    for name, command in commands_on(file).items():
+        done = program(*command, "-o", name) if name.endswith(".npy") else program(*command)
+        assert done.code == 0, done.err
+        (program.cwd / name).write_bytes(result_of(program, name, done.out))
 
 
 def wrong_of(program, tiny: str, whole: Path, files: list[str], seed: int, flips: int) -> dict:
     """Damages these files one after the other; returns what should not be, by file, damage and seed."""
     cases = [(file, name, seed) for file in files for name in ("deleted", "truncated")]
     cases += [(file, "flipped", seed + number) for file in files for number in range(flips)]
-    found = {case: what_is_wrong(program, tiny, whole, case[0], DAMAGES[case[1]], case[2]) for case in cases}
+    found = {}
+    for case in cases:
+        if words := what_is_wrong(program, tiny, whole, case[0], DAMAGES[case[1]], case[2]):
+            found[case] = words
+            print(case, words, flush=True)
     print(f"{len(cases)} cases of {len(files)} files, seed {seed}")
-    return {case: words for case, words in found.items() if words}
+    return found
 
 
 @pytest.mark.costly
@@ -137,5 +167,8 @@ def test_every_file(program_in, tiny, read_whole, chosen, tmp_path):
     program = program_in(read_whole.parent)
     assert program("likelihood", "--ckpt", "run", "--set", "likelihood.images=6").code == 0
     assert program("study", "--ckpt", "run", "--steps", "2", "--nodes", "11", "--images", "6").code == 0
+    assert program("likelihood", "--ckpt", "run", "--audit", "--set", "likelihood.images=6").code == 0
+    for file in (GRID, KERNEL):
+        leave_results(program, file)
     files = files_of(read_whole)
     assert not wrong_of(program_in(tmp_path), tiny, read_whole, files, chosen.seed, flips=chosen.cases(3))

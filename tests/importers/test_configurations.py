@@ -237,3 +237,19 @@ def test_images_without_pixels_or_channels_are_refused():
     for name in ("img_channels", "img_resolution"):
         with pytest.raises(CheckpointError, match="describes images of"):
             described(importer, song() | {name: 0}, "a file")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "asked"),
+    [
+        ([], ["images.npz", "data.classes=10"]),
+        (["data.path=x.npz", "data.classes=10"], []),
+        (["data.name=npz"], ["data.classes=10"]),
+    ],
+)
+def test_data_are_asked_for_until_they_are_given(overrides, asked):
+    """A user who gave images would be told to give them."""
+    load_plugins()
+    importer, config = registry("importer").get("edm").build({}), song() | {"img_resolution": 16, "label_dim": 10}
+    remarks = " ".join(described(importer, config, "a file", overrides).remarks)
+    assert [words for words in ("images.npz", "data.classes=10") if words in remarks] == asked

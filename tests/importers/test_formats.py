@@ -103,6 +103,18 @@ def test_memory_is_that_of_the_file(tmp_path, ops, format):
     assert peak < 1.2 * path.stat().st_size + pieces
 
 
+@pytest.mark.parametrize("format", ["torch", "torch before 1.6", "safetensors", "npz", "flax"])
+def test_an_array_is_released_by_itself(tmp_path, ops, format):
+    """An import, which drops each array once it is converted, would need memory for the file and for the model."""
+    path = written(format, {"a": RNG.normal(size=500_000), "b": RNG.normal(size=2)}, tmp_path / "file", ops)
+    tracemalloc.start()
+    tree = read_checkpoint(path).tree
+    del tree["a"]
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 0.1 * path.stat().st_size
+
+
 def read_or_refused(path: Path) -> Any:
     """The arrays of a file, or None if it is refused as it should be."""
     with contextlib.suppress(CheckpointError):

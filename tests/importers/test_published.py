@@ -15,7 +15,7 @@ import pytest
 
 from vdmkit.denoiser import Estimate
 from vdmkit.errors import CheckpointError
-from vdmkit.importers import DiffusersImporter, described, read_weights, state_of
+from vdmkit.importers import DiffusersImporter, EdmImporter, described, read_weights, state_of
 from vdmkit.importers._score_sde import ScoreSdeImporter
 from vdmkit.model import DiffusionModel
 from vdmkit.recipe import load_recipe
@@ -218,6 +218,30 @@ def test_the_arrays_of_the_file_are_released():
     weights = read_weights(folder)
     state_of(folder, importer, described(importer, weights.config, "a test"), weights, weights.config)
     assert not weights.ema
+
+
+def state_with(values: dict[str, float]) -> None:
+    """Imports DDPM++ of EDM with one number of each of these arrays replaced."""
+    file, importer = NETWORKS / "edm-ddpmpp" / "network-snapshot-000001.pkl", EdmImporter()
+    weights = read_weights(file)
+    config = importer.configuration(weights.config, None)
+    assert config is not None
+    for name, value in values.items():
+        weights.ema[name] = np.array(weights.ema[name])
+        weights.ema[name].flat[-1] = value
+    state_of(file, importer, described(importer, config, "a test"), weights, config)
+
+
+def test_numbers_that_are_not_finite_are_refused():
+    """A diverged or damaged checkpoint would become a run whose numbers are NaN, without a word of where from."""
+    block = "model.dec.16x16_block1"
+    with pytest.raises(CheckpointError, match=rf"NaN or infinite numbers are in {block}.conv0.bias, {block}.norm1.w"):
+        state_with({f"{block}.conv0.bias": np.nan, f"{block}.norm1.weight": np.inf})
+
+
+def test_a_broken_constant_that_is_not_used_is_no_reason_to_refuse():
+    """A checkpoint whose weights are whole could not be imported."""
+    state_with({"model.enc.8x8_down.conv0.resample_filter": np.nan})
 
 
 @pytest.mark.parametrize("key", ["sigma_min", "sigma_max"])

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from vdmkit_codec import Inspection
 
-from vdmkit.errors import CheckpointError
+from vdmkit.errors import CheckpointError, DamageWarning
+from vdmkit.health import Trouble
+from vdmkit.health._trouble import write_troubles
 from vdmkit.page import Result, page, read_files
 from vdmkit.page._blocks import Table, Words
 from vdmkit.page._coding import coding
@@ -128,6 +130,7 @@ def test_what_is_missing_is_asked_for(bare, shown_of):
         assert f"vdmkit {command} {bare}" in text
     assert f"vdmkit likelihood --ckpt {bare} --audit" in text
     assert {number for number in numbers_of(bare) if number not in text} == set()
+    assert "not to trust this number" not in text  # there is none
 
 
 def test_the_command_of_a_likelihood_has_its_settings(read, whole):
@@ -161,6 +164,26 @@ def test_averaged_and_raw_parameters_are_shown_against_each_other(full, likeliho
     assert "below 0 the average is better; -0.0125 ± 0.0025 at step 3" in text
     assert "Averaged minus raw parameters at step 12: -0.2500 ± 0.0000 bits/dim on these 6 images" in text
     assert command not in text
+
+
+def test_warnings_of_training_are_sentences(full, shown_of):
+    """A warning would be a chart of a single dot, or in the log only; or a training without a watch pass as sound."""
+    watched = "The training was watched, and no sign of trouble was found."
+    assert watched not in Read(page([shown_of(full)]).html).text
+    lines = [{"step": 1, "train/bpd": 2.5, "train/untrained": 3.5}, {"step": 2, "train/bpd": 2.25, "health/prior": 1.0}]
+    (full / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_troubles(full / "health.json", [Trouble("prior", 2, "raise it.")])
+    read = Read(page([shown_of(full)]).html)
+    assert "Warning at step 2: raise it." in read.text
+    assert "Before the first update the loss was 3.5." in read.text
+    curves = [attributes["aria-label"] for tag, attributes in read.elements if tag == "svg"]
+    assert sum(words.startswith("Curves over training steps") for words in curves) == 1
+    write_troubles(full / "health.json", [])
+    (full / "metrics.jsonl").write_text(json.dumps(lines[0]) + "\n")
+    read = Read(page([shown_of(full)]).html)
+    assert watched in read.text
+    assert "Logged at one step" in read.text
+    assert not [words for words in read.elements if "Curves over" in words[1].get("aria-label", "")]
 
 
 @pytest.mark.parametrize("change", [{"estimator": "ODE"}, {"sha256": "00"}, {"trusted": False}, {"distinct_images": 5}])
@@ -204,6 +227,8 @@ def test_runs_of_one_name_are_told_apart(bare, shown_of):
     read = Read(page([shown_of(bare), shown_of(other)]).html)
     assert f"{bare} and {other} have no results" in read.text
     assert "The resolved recipes are equal." in read.text
+    links = {attributes["href"] for tag, attributes in read.elements if tag == "a"}
+    assert {"#part-1", "#part-2", "#part-3"} < links  # the comparison and both runs
 
 
 def test_runs_of_other_images_are_not_offered_a_comparison(bare, shown_of):
@@ -241,3 +266,19 @@ def test_a_long_log_is_thinned(full, shown_of):
     text = shown_of(full).files.metrics_text.splitlines()
     assert text[:2] == ["# every 5th of 9,000 lines", lines.partition("\n")[0]]
     assert len(text) == 1801
+
+
+def test_a_changed_file_is_named_and_left_out(full, shown_of):
+    """A recipe that is not the run's, or damaged samples, would be shown as the run's; or end in a traceback."""
+    made = json.loads((full / "manifest.json").read_text())
+    (full / "manifest.json").write_text(json.dumps(made | {"kept": {"recipe.toml": "00"}}))
+    (full / "samples.png").write_bytes(b"\x89PNG")
+    study = json.loads((full / "schedule" / "schedule.json").read_text())
+    (full / "schedule" / "schedule.json").write_text(json.dumps(study | {"files": {"steps.svg": "00"}}))
+    with pytest.warns(DamageWarning) as said:
+        found = page([shown_of(full)]).html
+    assert "as it was given" not in found
+    assert "(samples.png)" not in found
+    words = "\n".join(str(one.message) for one in said)
+    for file in ("recipe.toml", "samples.png", "schedule/steps.svg"):
+        assert f"{full / file}: " in words

@@ -102,6 +102,9 @@ def test_what_a_model_shows(tiny_model, tiny_images, digits_toml):
     again = look(tiny_model, recipe, lambda split: tiny_images, step=5, key=jax.random.key(1))
     np.testing.assert_array_equal(again.samples.images, seen.samples.images)
     assert again.samples.nearest.shape == again.samples.images.shape
+    others = identified(np.zeros((3, 4, 4, 1), np.uint8), 17, name="others", split="train")
+    (reason,) = look(tiny_model, recipe, lambda split: others, step=5, key=jax.random.key(1)).reasons
+    assert reason.startswith("others: images of (height, width, channels, levels) (4, 4, 1, 17); the model")
 
 
 def test_levels_do_not_overflow():

@@ -18,15 +18,19 @@ import numpy as np
 import pytest
 
 from vdmkit import importers
+from vdmkit.assembly import build_estimator
 from vdmkit.denoiser import EpsAndRange
+from vdmkit.importers import OpenAiImporter, described
 from vdmkit.kernel import LearnedRange
+from vdmkit.likelihood._variational import _diffusion
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import Tabulated
-from vdmkit.objective import Elbo, Hybrid, NoiseLevel, bits_per_dim, prior_loss
+from vdmkit.objective import Elbo, Hybrid, NoiseLevel, bits_per_dim, prior_loss, reconstruction_loss
 from vdmkit.observation import DiscretisedGaussian
 from vdmkit.registry import registry
 from vdmkit.testing._compile import compiled_fast
 
+HERE = Path(__file__).parent
 Rows = np.ndarray
 
 
@@ -219,3 +223,41 @@ def test_gradients_of_the_loss(authors, suffix) -> None:
     for name in authors.parameters:
         expected, found = authors.golden[f"loss_grad_f64:{name}"], authors.found(suffix)[f"loss_grad:{name}"]
         assert np.abs(found - expected).max() < 1e-9 * np.abs(expected).max(), name
+
+
+@pytest.mark.costly
+def test_the_bound_is_the_sum_of_their_terms() -> None:
+    """Otherwise the bits/dim of an imported run are not those of their calc_bpd_loop: of another step, T or weight.
+
+    Both are given the same noise at every timestep. The estimator's value at each step, times the probability of the
+    step, sums to what the command's draws have as their mean.
+    """
+    authors = Authors(HERE / "networks" / "improved")
+    with np.load(authors.folder / "bpd_loop.npz") as file:
+        theirs = dict(file)
+    with jax.enable_x64(True):
+        model = authors.model({name: jnp.asarray(one, float) for name, one in authors.weights.items()})
+        estimator: Any = build_estimator(described(OpenAiImporter(), authors.config, "a test").recipe, 256)
+        image = jnp.asarray(authors.images[0])
+        plan, x = estimator.even_plan(model), model.observation.encode(image)
+        ends = np.asarray(plan.allocation.ends)[: estimator.steps]
+        starts = np.append(0, ends[:-1])
+        noise = np.stack([noise_at(t, x.shape) for t in range(estimator.steps + 1)])
+
+        @compiled_fast
+        def values(model, u, eps):
+            keys = jax.random.split(jax.random.key(0))
+            return jax.vmap(lambda u, eps: _diffusion(model, plan, x, u, eps, None, *keys))(u, eps)
+
+        diffusion = (ends - starts) @ values(model, (starts + ends) / 2, noise[1:])
+        reconstruction = reconstruction_loss(model, image, jnp.asarray(noise[0]))
+        found = bits_per_dim(np.asarray([prior_loss(model, x), reconstruction, diffusion]), x.size)
+    # They round images to float32; 2e-9 was seen.
+    np.testing.assert_allclose(found[1:], [theirs["vb"][0, -1], theirs["vb"][0, :-1].sum()], rtol=1e-8)
+    np.testing.assert_allclose(found.sum(), theirs["total_bpd"][0], rtol=1e-8)
+
+
+def noise_at(t: int, shape: tuple[int, int, int]) -> Rows:
+    """What stood for torch's noise at a timestep; the authors' channels are first."""
+    height, width, channels = shape
+    return np.random.default_rng(t).standard_normal((channels, height, width)).transpose(1, 2, 0)

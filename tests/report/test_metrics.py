@@ -11,6 +11,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from vdmkit.errors import DamageWarning
+from vdmkit.files import write_json
 from vdmkit.health import Facts, read_troubles
 from vdmkit.report import MetricLog, read_metrics
 
@@ -130,3 +131,20 @@ def test_a_trouble_is_said_and_written(tmp_path):
     assert lines(tmp_path) == [{"step": 0, "health/prior": 1.0}, {"step": 10, "train/bpd": 2.0}]
     texts = [value for event in events(tmp_path) for value in event.summary.value if value.tag.startswith("health")]
     assert trouble.message.encode() in b"".join(value.tensor.SerializeToString() for value in texts)
+
+
+def test_lines_that_are_missing_are_named(tmp_path):
+    """A curve that lost its end, or all of it, would be shown as the whole of it."""
+    log(tmp_path, 0, 10, 20, 30)
+    write_json(tmp_path / "manifest.json", {"logged": 3})
+    path = tmp_path / "metrics.jsonl"
+    whole = path.read_text()
+    assert len(read_metrics(tmp_path)["train/bpd"][0]) == 3
+    for end, words in ((-1, "1 line missing"), (whole.index("\n") + 1, "2 lines missing"), (0, "3 lines missing")):
+        path.write_text(whole[:end])
+        with pytest.warns(DamageWarning, match=rf"metrics\.jsonl: {words} that the run wrote\.$"):
+            read_metrics(tmp_path)
+    path.unlink()
+    said = list[str]()
+    MetricLog(tmp_path, step=30, say=said.append).close()
+    assert said == [f"warning: {path}: 3 lines missing that the run wrote."]

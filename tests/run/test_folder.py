@@ -219,13 +219,13 @@ def test_what_is_wrong_with_a_manifest(folder, wrong):
 def test_a_manifest_is_read_as_it_was_written(folder):
     """A run would continue with other facts than it recorded, or a run of an older version not be read."""
     images = Identities(Identity(**IMAGES), Identity(**IMAGES))
-    made = Provenance((8, 8, 1), 17, images, {"a.py": "1"}, None, [{"command": ["vdmkit"]}], {"b": "2"}, 12, "name")
+    made = Provenance((8, 8, 1), 17, images, {"a.py": "1"}, None, [{"command": ["vdmkit"]}], {"b": "2"}, 12, 34, "name")
     folder.path.mkdir()
     folder.record(made)
     assert folder.provenance() == made
     write_json(folder.manifest, FACTS)
     (folder.checkpoints / "3").mkdir(parents=True)
-    assert folder.provenance() == Provenance((8, 8, 1), 17, None, {}, None, [], {}, 3, "")
+    assert folder.provenance() == Provenance((8, 8, 1), 17, None, {}, None, [], {}, 3)
 
 
 def test_advice_on_a_missing_manifest_can_be_pasted(tmp_path):

@@ -85,7 +85,7 @@ def test_the_log_of_a_step_waits_for_the_next(idle, tmp_path, monkeypatch):
     with closing(MetricLog(tmp_path, step=0)) as log:
         monkeypatch.setattr(log, "scalars", lambda step, values: done.append(step))
         training = Training(recipe, RunFolder(tmp_path), train, start, log)
-        monkeypatch.setattr(Training, "_save", lambda training, state, step, bpd: done.append(f"saved {step}"))
+        monkeypatch.setattr(Training, "_save", lambda training, state, step, *_, **__: done.append(f"saved {step}"))
         training.run()
     # What is saved has its line before it: a run that is killed goes on from there.
     assert done == ["step", "step", 1, "step", 2, 3, "saved 3", "step", 4, "saved 4"]

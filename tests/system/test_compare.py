@@ -51,6 +51,14 @@ def test_other_images_are_refused_before_they_are_measured(copied, key, value):
     assert not list(copied.cwd.glob("run/likelihood/*bound*"))
 
 
+def test_other_levels_are_refused(copied):
+    """Bits/dim of 17 levels would be compared with those of 33, by a message that shows twice the same images."""
+    result = copied("compare", "run", "run", "--second-set", "data.levels=33")
+    assert result.code == 1
+    words = "compare: the test images of the first have 17 levels, and those of the second 33, whose likelihoods do not"
+    assert result.err.startswith(words)
+
+
 def test_other_draws_are_refused(copied):
     """Two estimates without common noise would be compared as if they had it."""
     result = copied("compare", "run", "run", "--second-set", "likelihood.estimator.draws=32")

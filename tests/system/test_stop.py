@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ctrl-C and SIGTERM: what there is is saved, the user learns how to go on, and nothing is different afterwards."""
 
+import json
+import signal
+
 import pytest
+
+from vdmkit.checkpoint import CheckpointStore, steps_in
+from vdmkit.report import read_metrics
 
 SAVED = "Stopped at step {} of 12 and saved. To go on, run the same command again."
 KEPT = "Stopped. What was saved is kept: to go on, run the same command again."
@@ -31,6 +37,30 @@ def test_a_run_that_was_stopped_goes_on(processes, tiny, same_as_whole, steps_lo
     assert processes(*run).code == 0
     same_as_whole(processes.cwd / "run")
     assert steps_logged(processes.cwd / "run") == list(range(1, 13))
+
+
+def test_a_stop_between_lines_of_metrics_leaves_no_trace(program, tiny, monkeypatch):
+    """SIGTERM would add a line of metrics, average the next one over fewer steps, or displace a checkpoint."""
+    stops, save = [3, 6], CheckpointStore.save
+
+    def save_and_stop(store, step, *state, **how):
+        save(store, step, *state, **how)
+        if step in stops and (program.cwd / "whole").exists():
+            stops.remove(step)
+            signal.raise_signal(signal.SIGTERM)
+
+    run = ("run", tiny, "--set", "training.log_every=5", "--set", "training.keep_last=2", "--out")
+    assert program(*run, "before").code == 0
+    (program.cwd / "before").rename(program.cwd / "whole")
+    monkeypatch.setattr(CheckpointStore, "save", save_and_stop)
+    assert [program(*run, "run").code for _ in range(3)] == [3, 3, 0]
+    whole, found = (read_metrics(program.cwd / name) for name in ("whole", "run"))
+    del whole["steps_per_second"], found["steps_per_second"]
+    assert {name: [column.tolist() for column in columns] for name, columns in found.items()} == {
+        name: [column.tolist() for column in columns] for name, columns in whole.items()
+    }
+    assert steps_in(program.cwd / "run" / "checkpoints") == steps_in(program.cwd / "whole" / "checkpoints") == [9, 12]
+    assert json.loads((program.cwd / "run" / "manifest.json").read_text())["logged"] == 7
 
 
 STOPPED = [

@@ -72,3 +72,4 @@ def test_own_images_and_an_own_network_are_compared(clone):
     value = r"-?\d\.\d{4} \+/- \d\.\d{4} \(95%: .*\)"
     assert all(re.fullmatch(value, line) for line in (first, second, difference))
     assert re.search(DIFFERENCE, printed["vdmkit compare runs/mine runs/plain"], re.MULTILINE)
+    assert "first minus second" in (clone / "both.html").read_text()

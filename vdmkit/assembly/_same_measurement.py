@@ -18,7 +18,13 @@ def check_same_measurement(first: tuple[Recipe, Images], second: tuple[Recipe, I
         RecipeError: the estimators, their settings, or the number of images or the precision are not the same.
     """
     (_, test), (_, of_other) = first, second
-    if (test.identity.sha256, test.levels) != (of_other.identity.sha256, of_other.levels):
+    if test.levels != of_other.levels:
+        raise DataError(
+            f"compare: the test images of the first have {test.levels or 'no'} levels, and those of the second "
+            f"{of_other.levels or 'no'}, whose likelihoods do not compare. Choose the same data for both with "
+            "--set data...."
+        )
+    if test.identity.sha256 != of_other.identity.sha256:
         raise DataError(
             f"compare: the test images of the first are {test.identity}, and those of the second {of_other.identity}. "
             "Choose the same data for both with --set data...."

@@ -16,9 +16,9 @@ import grain
 import jax
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
-from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
-from vdmkit.checkpoint._checksums import what_is_damaged, write_checksums
+from vdmkit.checkpoint._checksums import is_finished, what_is_damaged, write_checksums
+from vdmkit.checkpoint._kept import DELETED, bpd_of, delete_for_good, metrics_of, policy, put_back
 from vdmkit.checkpoint._read import Restored, read_step, steps_in
 from vdmkit.distributed import is_first, lost, meet
 from vdmkit.errors import CheckpointError
@@ -35,15 +35,13 @@ class CheckpointStore:
     def __init__(self, directory: Path, *, keep_last: int, keep_best: int, frugal: bool = False):
         self._frugal = frugal
         self._directory = directory.resolve()  # Orbax fails late and at length on a relative path
-        keep: list[Any] = [policies.LatestN(keep_last)]
-        if keep_best:
-            keep.append(policies.BestN(get_metric_fn=_bpd, reverse=True, n=keep_best))
         self._manager: ocp.CheckpointManager | None = None  # opened by the first save, after damage was cleared
         self._options = ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy(keep),
-            best_fn=_bpd,  # without it the metrics are not written, and a resumed run could not rank
+            preservation_policy=policy(keep_last, keep_best),
+            best_fn=bpd_of,  # without it the metrics are not written, and a resumed run could not rank
             enable_async_checkpointing=False,
             cleanup_tmp_directories=True,
+            todelete_subdir=DELETED,
         )
 
     def restore(
@@ -51,14 +49,19 @@ class CheckpointStore:
         like: PyTree,
         data: grain.DatasetIterator,
         *,
+        saved: int | None,
         warn: Callable[[str], None],
         check: Callable[[Restored | None], object] = lambda restored: None,
     ) -> Restored | None:
         """Restores the newest intact checkpoint and the state of `data`; returns None if there is no checkpoint.
 
         Damaged checkpoints are moved to damaged_checkpoints/, with a warning, so that training can save their steps
-        again. This happens after `check`, which may refuse the checkpoint.
+        again. Those after step `saved`, which the run recorded last, are deleted if a kill left them unfinished. Both
+        happen after `check`, which may refuse the checkpoint.
         """
+        if is_first():
+            put_back(self._directory)
+        meet()
         steps = steps_in(self._directory)
         damage = {step: what_is_damaged(self._directory / str(step)) for step in steps}
         whole = [step for step in steps if not damage[step]]
@@ -66,7 +69,10 @@ class CheckpointStore:
         check(restored)
         meet()  # the first must not move what others read
         for step in reversed(steps):
-            if damage[step]:
+            if damage[step] and self._was_never_finished(step, saved):
+                warn(f"checkpoint {step} was not finished when the run was stopped, and is deleted.")
+                self._delete(step)
+            elif damage[step]:
                 warn(f"checkpoint {step} cannot be used: {damage[step]}. Moved to {self._set_aside(step)}.")
         if steps and not whole:
             warn("No usable checkpoint is left: training starts again from the beginning.")
@@ -74,9 +80,18 @@ class CheckpointStore:
         return restored
 
     def save(
-        self, step: int, state: PyTree, data: grain.DatasetIterator, meta: dict[str, Any], *, bpd: float = float("inf")
+        self,
+        step: int,
+        state: PyTree,
+        data: grain.DatasetIterator,
+        meta: dict[str, Any],
+        *,
+        bpd: float = float("inf"),
+        passing: bool = False,
     ) -> None:
         """Writes the state at `step`, unless it is saved already. `bpd`, if evaluated, ranks it.
+
+        A `passing` one, of a stop, takes no other's place, and is deleted after the next was saved.
 
         Raises:
             CheckpointError: the disk is full or not writable. Earlier checkpoints do not change.
@@ -93,14 +108,22 @@ class CheckpointStore:
                 handlers = _few_at_a_time(state) if self._frugal else None
                 self._manager = ocp.CheckpointManager(self._directory, options=self._options, item_handlers=handlers)
             with _late_reports_unheard():
-                self._manager.save(step, args=items, metrics={"bpd": bpd}, force=True)
+                self._manager.save(step, args=items, metrics=metrics_of(bpd, passing=passing), force=True)
             if is_first():
                 write_checksums(self._directory / str(step))
+                delete_for_good(self._directory)
             meet()
         except Exception as error:  # Orbax and TensorStore raise many types; all mean that it was not written
             if other := lost(error):
                 raise other from error
             raise CheckpointError(self._not_written(step, error)) from error
+
+    def _was_never_finished(self, step: int, saved: int | None) -> bool:
+        return (saved is None or step > saved) and not is_finished(self._directory / str(step))
+
+    def _delete(self, step: int) -> None:
+        if is_first():
+            shutil.rmtree(self._directory / str(step))
 
     def _set_aside(self, step: int) -> Path:
         aside = self._directory.parent / "damaged_checkpoints" / str(step)
@@ -124,7 +147,7 @@ class CheckpointStore:
 def _few_at_a_time(state: PyTree) -> dict[str, Any]:
     """Returns Orbax's handlers with room for two of the largest array, which must fit, and for many small ones."""
     largest = max((leaf.nbytes for leaf in jax.tree.leaves(eqx.filter(state, eqx.is_array))), default=0)
-    room: Any = (2 * largest + 2**25) / 1e9  # Orbax multiplies it by 1e9, and need not have an int
+    room: Any = (2 * largest + 2**23) / 1e9  # Orbax multiplies it by 1e9, and need not have an int
     return {
         "state": ocp.StandardCheckpointHandler(save_concurrent_gb=room),
         "data": grain.checkpoint.CheckpointHandler(),
@@ -143,7 +166,3 @@ def _late_reports_unheard() -> Iterator[None]:
     log.disabled = True
     yield
     sys.unraisablehook, log.disabled = hook, False
-
-
-def _bpd(metrics: dict[str, float]) -> float:
-    return metrics["bpd"]

@@ -95,13 +95,22 @@ def main() -> None:
         end_if_lost(error)
         if os.environ.get("VDMKIT_TRACEBACK"):
             raise
-        end(_defect(error))
+        end(_missing_device() or _defect(error))
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: object) -> None:
     """Prints a warning in one line, with its place in the code unless it is about a plugin package or a file."""
     where = "" if issubclass(category, PluginWarning | DamageWarning) else f" ({':'.join(map(str, place[:2]))})"
     print(f"warning: {message}{where}", file=sys.stderr)
+
+
+def _missing_device() -> str:
+    """Returns why JAX has no device, if the command has loaded JAX."""
+    if "jax" not in sys.modules:
+        return ""
+    from vdmkit.devices import missing_device
+
+    return missing_device()
 
 
 def _defect(error: Exception) -> str:

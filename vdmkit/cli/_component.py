@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Components given by an option: their name, or a TOML file of their keys such as `vdmkit study` saves."""
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +8,7 @@ import typer
 
 from vdmkit.cli._options import as_override
 from vdmkit.errors import RecipeError
+from vdmkit.files import check_sealed_text
 from vdmkit.foreign import TooMuch
 from vdmkit.paths import not_a_file
 
@@ -42,8 +42,10 @@ def component(option: str, name: str) -> dict[str, Any]:
     from vdmkit.recipe import parse_toml, read_toml
 
     try:
-        table = parse_toml(read_toml(Path(name)))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, TooMuch) as error:
+        text = read_toml(Path(name))
+        check_sealed_text(text)
+        table = parse_toml(text)
+    except (OSError, ValueError, TooMuch) as error:
         raise RecipeError(f"{option} {name}: cannot be read: {error}.") from error
     if not isinstance(table.get("name"), str):
         raise RecipeError(f"{option} {name}: without a name. Expected a component as `vdmkit study` saves it.")

@@ -18,7 +18,8 @@ def doctor(as_json: AsJson = False) -> None:
     for finding in examine():
         found.append(asdict(finding))
         if not as_json:
-            typer.echo(f"{'wrong' if finding.advice else 'ok':7}{finding.name:12}{finding.found}")
+            lines = finding.found.replace("\n", "\n" + 19 * " ")
+            typer.echo(f"{'wrong' if finding.advice else 'ok':7}{finding.name:12}{lines}")
             if finding.advice:
                 typer.echo(f"{'':19}{finding.advice}")
     if as_json:

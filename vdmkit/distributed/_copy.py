@@ -12,7 +12,7 @@ from pathlib import Path
 from vdmkit.distributed._start import started_as
 from vdmkit.distributed._talk import is_first, meet
 
-_COPIED = ("recipe.toml", "resolved.toml", "manifest.json")
+_COPIED = ("recipe.toml", "resolved.toml", "manifest.json", "metrics.jsonl")
 _LINKED = ("checkpoints", "trained_on.npy", "trained_levels.npy")
 _copies: dict[str, str] = {}
 

@@ -2,7 +2,7 @@
 """The recipe that an importer makes of a configuration."""
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def described(
         RecipeError: the recipe is not valid.
     """
     tables, shape = _tables(importer, config)
-    remarks = [*importer.remarks(config), *_with_data(tables, shape)]
+    remarks = [*importer.remarks(config), *_with_data(tables, shape, {one.partition("=")[0] for one in overrides})]
     text = f"# Imported from {source}.\n" + tomli_w.dumps(tables)
     return Described(_parse(text, overrides, plugins), text, shape, remarks)
 
@@ -60,18 +60,20 @@ def _tables(importer: AbstractImporter, config: Config) -> tuple[dict[str, Any],
     return tables, shape
 
 
-def _with_data(tables: dict[str, Any], shape: tuple[int, int, int]) -> list[str]:
-    """Replaces CIFAR-10 by a file in tables whose model is of other images, and returns a remark."""
+def _with_data(tables: dict[str, Any], shape: tuple[int, int, int], given: Collection[str]) -> list[str]:
+    """Replaces CIFAR-10 by a file in tables whose model is of other images; says what is to do if it is not given."""
     labels = tables["model"]["network"].get("labels", 0)
     if tables["data"] != _CIFAR10 or (shape == (32, 32, 3) and labels in (0, 10)):
         return []
     tables["data"] = {"name": "npz", "path": "images.npz"}
     size = _size(shape) + (f", of {labels} classes" if labels else "")
-    remark = f"Its images are {size}, so not CIFAR-10: put them into images.npz, or --set data.path or data.name."
-    if not labels:
-        return [remark]
-    given = f"arrays train_labels and test_labels in it, and --set data.classes={labels}"
-    return [remark, f"To train on, or measure images given their labels: {given}."]
+    remarks = []
+    if not {"data", "data.path", "data.name"} & set(given):
+        remarks += [f"Its images are {size}, not CIFAR-10: put them into images.npz, or --set data.path or data.name."]
+    if labels and not {"data", "data.classes"} & set(given):
+        wanted = f"arrays train_labels and test_labels in the file, and --set data.classes={labels}"
+        remarks += [f"To train on, or measure images given their labels: {wanted}."]
+    return remarks
 
 
 def _size(shape: tuple[int, int, int]) -> str:

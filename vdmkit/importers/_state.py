@@ -2,13 +2,14 @@
 """The training state of an imported model."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import PyTree
 
@@ -16,7 +17,7 @@ from vdmkit.assembly import build_objective, build_optimizer, state_like
 from vdmkit.errors import CheckpointError
 from vdmkit.importers._described import Described
 from vdmkit.importers._importer import AbstractImporter, Config
-from vdmkit.importers.files import Adam, Arrays, Weights, step_in
+from vdmkit.importers.files import Adam, Arrays, Weights, shown, step_in
 from vdmkit.model import DiffusionModel
 from vdmkit.optimizer import adamw
 from vdmkit.recipe import Recipe
@@ -27,13 +28,14 @@ def state_of(path: Path, importer: AbstractImporter, made: Described, weights: W
     """Returns the state of the recipe with the arrays of `weights`.
 
     Raises:
-        CheckpointError: they do not fit the model, or it has parameters that are in no file.
+        CheckpointError: they do not fit the model, or are not finite, or it has parameters that are in no file.
     """
     recipe, template = made.recipe, state_like(made.recipe, made.shape, made.levels).model
 
     def fill(arrays: Arrays) -> DiffusionModel:
+        broken = [name for name, array in arrays.items() if not _is_finite(array)]
         try:
-            return _whole(importer.filled(template, arrays, config))
+            return _finite(_whole(importer.filled(template, arrays, config)), broken)
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
 
@@ -67,6 +69,22 @@ def _zeros(shapes: PyTree) -> PyTree:
 
 def _parameters(model: DiffusionModel) -> Any:
     return eqx.filter(model, eqx.is_inexact_array)
+
+
+def _is_finite(array: Any) -> bool:
+    return not jnp.issubdtype(array.dtype, jnp.inexact) or bool(np.isfinite(array).all())
+
+
+def _finite(model: DiffusionModel, broken: Sequence[str]) -> DiffusionModel:
+    """Raises CheckpointError if a number of the model is not finite; `broken` names the arrays of the file with such.
+
+    A constant that the model does without may be broken.
+    """
+    if all(map(_is_finite, jax.tree.leaves(_parameters(model)))):
+        return model
+    named = ", ".join(map(shown, broken[:5])) + (", ..." if len(broken) > 5 else "")
+    what = f"NaN or infinite numbers are in {named}" if broken else "numbers are too large for float32"
+    raise CheckpointError(f"{what}: training had diverged, or the file is damaged. Fetch it again, or an earlier one.")
 
 
 def _whole(model: DiffusionModel) -> DiffusionModel:

@@ -20,8 +20,8 @@ def audit(shown: Shown) -> list[Section]:
     failed = frozenset(number for number, check in enumerate(checks) if check["verdict"] == "fails")
     rows = [
         (
-            check["verdict"],
             check["claim"],
+            check["verdict"],
             _text(check["difference"], "+"),
             _text(check["half_width"]) if check["half_width"] != 0 else "exact",
             _range(check),
@@ -33,7 +33,7 @@ def audit(shown: Shown) -> list[Section]:
     rest = "; of the others too little is known" if passed + len(failed) < len(checks) else ""
     summary = f"{passed} of {len(checks)} checks pass and {len(failed)} fail{rest}. "
     summary += f"Measured in {arithmetic}."
-    columns = ("verdict", "claim", "difference", "95%", "allowed")
+    columns = ("claim", "verdict", "difference", "95%", "allowed")
     return section(
         "Audit",
         [Words(summary, marked=bool(failed)), Table("Differences in bits/dim, unless stated", columns, rows, failed)],

@@ -41,7 +41,7 @@ def averaged(shown: Shown) -> Iterator[Block]:
         )
 
 
-def _curve(shown: Shown) -> Chart:
+def _curve(shown: Shown) -> Chart | Words:
     (steps, values), (_, errors) = (shown.files.metrics[name] for name in (AVERAGED, HALF_WIDTH))
 
     def draw(axes: "Axes") -> None:
@@ -49,10 +49,13 @@ def _curve(shown: Shown) -> Chart:
         axes.errorbar(steps, values, errors, color=COLOURS[0], marker="o", markersize=3, capsize=2)
 
     end = f"{values[-1]:+.4f} ± {errors[-1]:.4f} at step {steps[-1]:,}"
+    caption = f"Averaged minus raw parameters on some test images, below 0 the average is better; {end}."
+    if len(steps) == 1:
+        return Words(caption)
     return chart(
         draw,
         alt=f"Averaged minus raw parameters over training steps, bits per dimension: from {values[0]:+.4f} to {end}.",
-        caption=f"Averaged minus raw parameters on some test images, below 0 the average is better; {end}.",
+        caption=caption,
         x="step",
         y="bits/dim",
     )

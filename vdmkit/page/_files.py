@@ -4,6 +4,7 @@
 import json
 import math
 import tomllib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from vdmkit.checkpoint import check_unchanged
-from vdmkit.errors import CheckpointError, in_one_line
-from vdmkit.files import are_intact, check_seal, read_json
+from vdmkit.errors import CheckpointError, DamageWarning, in_one_line
+from vdmkit.files import are_intact, check_seal, has_sha256, read_json
 from vdmkit.paths import not_a_folder
 from vdmkit.recipe import leaves
 from vdmkit.report import intact_lines, read_metrics
 
-_RESOLVED, _MANIFEST = "resolved.toml", "manifest.json"  # the first marks a run folder
+_RESOLVED, _MANIFEST, _GIVEN = "resolved.toml", "manifest.json", "recipe.toml"  # the first marks a run folder
 _ENTRIES = 2000  # lines of metrics that are shown one by one
 
 
@@ -51,8 +52,12 @@ class RunFiles:
 
     @property
     def given_recipe(self) -> str:
-        """Returns the recipe as the user wrote it, or ''."""
-        return _text(self.path / "recipe.toml")
+        """Returns the recipe as the user wrote it, or '', with a DamageWarning, if that is lost."""
+        path, sha256 = self.path / _GIVEN, self.made.get("kept", {}).get(_GIVEN)
+        if sha256 and not has_sha256(path, sha256):
+            warn_left_out(path, "changed or missing")
+            return ""
+        return _text(path)
 
     @property
     def made(self) -> dict[str, Any]:
@@ -72,7 +77,7 @@ class RunFiles:
     @property
     def metrics_text(self) -> str:
         """Returns the lines of metrics.jsonl; of a long one every n-th, after a line that says so."""
-        lines = [line.strip() for line in intact_lines(self.path / "metrics.jsonl")]
+        lines = [line.strip() for line in intact_lines(self.path)]
         every = -(-len(lines) // _ENTRIES) or 1
         few = [] if every == 1 else [f"# every {every}th of {len(lines):,} lines"]
         return "\n".join([*few, *lines[::every]])
@@ -133,12 +138,18 @@ def _checked(path: Path) -> str:
     return text
 
 
+def warn_left_out(path: Path, reason: str) -> None:
+    """Warns with DamageWarning that a page does not show a file."""
+    warnings.warn(f"{path}: {reason}, and left out.", DamageWarning, stacklevel=2)
+
+
 def _text(path: Path) -> str:
     return path.read_text(errors="replace") if path.is_file() else ""
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
+        warn_left_out(path, "missing")
         return {}
     try:
         with np.load(path) as file:

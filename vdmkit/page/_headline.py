@@ -50,7 +50,7 @@ def _about(facts: dict[str, Any]) -> Table:
 def _against(shown: Shown) -> Iterator[Block]:
     found = list(reasons_not_to_trust(shown))
     yield from (Words(reason, marked=True) for reason in found)
-    if not found:
+    if not found and shown.files.facts is not None:
         yield Words("No reason is known not to trust this number: its images are held out, and no check has failed.")
 
 

@@ -37,9 +37,12 @@ def bits_of(shown: Shown, result: Result) -> np.ndarray:
 
 
 def _histogram(result: Result, bits: np.ndarray) -> Block:
+    from matplotlib.ticker import MaxNLocator  # two seconds of import
+
     def draw(axes: "Axes") -> None:
         axes.hist(bits, bins=min(40, max(5, len(bits) // 8)), color=COLOURS[0])
         axes.axvline(bits.mean(), color=COLOURS[1], linestyle="--")
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
 
     low, middle, high = np.quantile(bits, (0.05, 0.5, 0.95))
     about = (
@@ -55,8 +58,8 @@ def _extremes(shown: Shown, result: Result, bits: np.ndarray) -> list[Block]:
         return []
     if test.identity.sha256 != result.facts["sha256"]:
         return [Words("The images of this result are not those of the recipe, so none of them are shown.")]
-    order = np.argsort(bits)
-    parts = {"fewest": order[:_FEW], "most": order[: -_FEW - 1 : -1]}
+    order, few = np.argsort(bits), min(_FEW, len(bits) // 2)
+    parts = {"fewest": order[:few], "most": order[: -few - 1 : -1]} if few else {}
     index = result.arrays["index"]
     return [_picture(test.pixels[index[some]], test.levels, bits[some], words) for words, some in parts.items()]
 

@@ -37,9 +37,7 @@ def _sessions(found: dict[str, Any]) -> list[Table]:
         )
         for one in found["sessions"]
     ]
-    return (
-        [Table("Sessions of training", ("steps", "software and device", "packages", "command"), rows)] if rows else []
-    )
+    return [Table("Sessions", ("steps", "software and device", "packages", "command"), rows)] if rows else []
 
 
 def commands(shown: Shown) -> list[Section]:

@@ -2,16 +2,19 @@
 """Samples beside the nearest training images, one chain from noise to an image, and the run's own picture."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from vdmkit.errors import in_one_line
 from vdmkit.page._blocks import Block, Command, Picture, Section, Words, section
+from vdmkit.page._files import warn_left_out
 from vdmkit.page._seen import Samples
 from vdmkit.page._shown import Shown
 from vdmkit.report import grid
 
-_WIDTH = 520  # CSS pixels of a row of images
+_WIDTH, _HEIGHT = 520, 140  # largest size of rows of images, in CSS pixels; few steps make a short row
 
 
 def samples(shown: Shown) -> list[Section]:
@@ -29,12 +32,25 @@ def _blocks(shown: Shown) -> Iterator[Block]:
         yield Command("They are drawn again by", shown.command("sample", "--ckpt", "RUN", *many))
     if shown.seen:
         yield from (Words(f"Not everything could be shown: {reason}", marked=True) for reason in shown.seen.reasons)
-    path = shown.files.path / "samples.png"
-    if path.is_file():
-        pixels = np.asarray(Image.open(path))
-        pixels = pixels if pixels.ndim == 3 else pixels[..., None]
+    pixels = _picture(shown.files.path / "samples.png")
+    if pixels is not None:
         words = "Samples of the end of training, on the left, and real images, on the right (samples.png)."
         yield Picture(pixels, words, words)
+
+
+def _picture(path: Path) -> np.ndarray | None:
+    """Returns a picture, or None, with a DamageWarning unless there is none, if it is not as it was written."""
+    if not path.is_file():
+        return None
+    try:
+        with Image.open(path) as whole:
+            whole.verify()  # the checksums of PNG, which reading does not check
+        with Image.open(path) as image:
+            pixels = np.asarray(image)
+    except Exception as error:  # of many types
+        warn_left_out(path, f"damaged ({in_one_line(error)})")
+        return None
+    return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
 def _beside_nearest(found: Samples, levels: int) -> Picture:
@@ -71,4 +87,5 @@ def _row(images: np.ndarray, levels: int) -> np.ndarray:
 def _rows(rows: list[np.ndarray], alt: str, caption: str) -> Picture:
     gap = np.full((4, *rows[0].shape[1:]), 255, np.uint8)
     picture = np.concatenate([part for row in rows for part in (row, gap)][:-1])
-    return Picture(picture, alt, caption, _WIDTH / picture.shape[1])
+    scale = min(_WIDTH / picture.shape[1], _HEIGHT / picture.shape[0])
+    return Picture(picture, alt, caption, scale)

@@ -27,7 +27,7 @@ def schedule(shown: Shown) -> list[Section]:
 
     alts = f"Curve of {about}.", f"Curve of the derivative of gamma, from {slope.min():.4g} to {slope.max():.4g}."
     captions = (
-        f"The schedule: {about}; gamma = -log SNR.",
+        f"The schedule: {about}; gamma is minus the log-SNR.",
         "Its derivative. Noise levels are drawn with density 1 / gamma'(t) in gamma.",
     )
     charts = [

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray, Real
 
 from vdmkit.assembly import build_sampling
-from vdmkit.data import Images, Split, select
+from vdmkit.data import Images, Split, check_fits, select
 from vdmkit.errors import VdmkitError
 from vdmkit.estimate import Estimate
 from vdmkit.model import DiffusionModel
@@ -86,12 +86,18 @@ def look(
     """
     seen = Seen(step, frozenset(changed_keys(recipe)), model.observation.levels, _schedule(model))
     try:
-        seen = replace(seen, test=load("test"))
         seen = replace(seen, samples=_samples(model, recipe, key, progress))
-        train = load("train")
+        seen = replace(seen, test=_fitting(model, load("test")))
+        train = _fitting(model, load("train"))
     except VdmkitError as error:
         return replace(seen, reasons=(str(error),))
     return replace(seen, samples=seen.samples and _beside(seen.samples, train))
+
+
+def _fitting(model: DiffusionModel, images: Images) -> Images:
+    """Returns images, if they are like those of the model."""
+    check_fits(model, images)
+    return images
 
 
 def _schedule(model: DiffusionModel) -> Float[np.ndarray, "3 n"]:

@@ -2,10 +2,14 @@
 """The loss as a function of gamma, and bounds of T steps, of the last study of schedules."""
 
 import math
+import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vdmkit.errors import DamageWarning
+from vdmkit.files import has_sha256
 from vdmkit.page._blocks import Chart, Command, Section, Table, section
 from vdmkit.page._figures import COLOURS, STYLES, chart
 from vdmkit.page._shown import Shown
@@ -26,10 +30,18 @@ def study(shown: Shown) -> list[Section]:
             shown.command("study", "--ckpt", "RUN"),
         )
         return section("Loss along gamma, and bounds of few steps", [asked])
+    folder = shown.files.path / "schedule"
+    for name in _changed(folder, found.get("files", {})):
+        warnings.warn(f"{folder / name}: changed or missing. Run the study again.", DamageWarning, stacklevel=2)
     return [
         *section("Loss along gamma", _along_gamma(shown, found)),
         *section("Bounds of few steps", [*_steps(found), _table(found)]),
     ]
+
+
+def _changed(folder: Path, hashes: dict[str, str]) -> list[str]:
+    """Returns the names of files that are not as the study wrote them."""
+    return [name for name, sha256 in hashes.items() if not has_sha256(folder / name, sha256)]
 
 
 def _along_gamma(shown: Shown, found: dict[str, Any]) -> list[Chart | Table]:

@@ -60,6 +60,7 @@ def _bars(named: Sequence[Named], rows: Sequence[dict[str, Any]]) -> Block:
         axes.set_yticks(range(len(labels)), labels)
         axes.invert_yaxis()
         axes.margins(x=0.15)
+        axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
         axes.grid(visible=False, axis="y")
 
     told = [
@@ -67,7 +68,9 @@ def _bars(named: Sequence[Named], rows: Sequence[dict[str, Any]]) -> Block:
         for name, facts in named
     ]
     told += [f"{row['model']}: {row['bpd']:.2f}, published" for row in rows]
-    errors = ", ".join(f"{name} {test_set_of(facts)}" for name, facts in named)
+    errors = ", ".join(
+        f"{name} {test_set_of(facts)}" if len(named) > 1 else test_set_of(facts) for name, facts in named
+    )
     return chart(
         draw,
         alt=f"Bars of bits per dimension. {'; '.join(told)}.",

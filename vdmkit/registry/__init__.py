@@ -5,7 +5,7 @@ This room imports no JAX, so that `vdmkit --help` stays fast; loading components
 """
 
 from vdmkit.registry._choice import Choice, built
-from vdmkit.registry._commands import COMMAND_GROUP, load_command, plugin_commands
+from vdmkit.registry._commands import COMMAND_GROUP, load_command, plugin_commands, plugin_folders
 from vdmkit.registry._component import Component
 from vdmkit.registry._kinds import Registry, define_kind, kinds, nearest, register, registry
 from vdmkit.registry._plugins import (
@@ -37,6 +37,7 @@ __all__ = [
     "load_plugins",
     "nearest",
     "plugin_commands",
+    "plugin_folders",
     "plugin_packages",
     "plugin_sources",
     "register",

@@ -6,6 +6,8 @@ This module imports no JAX, and finds the commands without importing the package
 
 from collections.abc import Callable, Collection
 from importlib.metadata import EntryPoint
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, TypeVar
 
 from vdmkit.errors import RegistryError
@@ -40,6 +42,13 @@ def plugin_commands(own: Collection[str]) -> dict[str, EntryPoint]:
         else:
             found[entry.name] = entry
     return found
+
+
+def plugin_folders() -> dict[str, Path]:
+    """Returns where the code of each installed package with components or commands is, without importing it."""
+    entries = [*entries_of(ENTRY_POINT_GROUP), *entries_of(COMMAND_GROUP)]
+    found = {package_of(entry): find_spec(module_of(entry)) for entry in entries}
+    return {name: Path(spec.origin).parent for name, spec in sorted(found.items()) if spec and spec.origin}
 
 
 def load_command(entry: EntryPoint, make: Callable[[Callable[..., Any]], T]) -> T | None:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from vdmkit.errors import DamageWarning
-from vdmkit.files import read_sealed_line, sealed_line, write_text, writing
+from vdmkit.files import read_json, read_sealed_line, sealed_line, write_text, writing
 from vdmkit.health import Facts, Trouble, Watch
 from vdmkit.report._events import EventFile
 
@@ -25,16 +25,18 @@ class _Line(NamedTuple):
 class MetricLog:
     """metrics.jsonl and tensorboard/ in a run folder. Lines after `step`, where the run continues, are dropped.
 
-    With the facts of a training it also looks for signs of trouble in each line, writes what it finds, and says it.
+    `count` is the number of lines. With the facts of a training it also looks for signs of trouble in each line, writes
+    what it finds, and says it.
     """
 
     def __init__(self, folder: Path, *, step: int, facts: Facts | None = None, say: Callable[[str], object] = str):
         path = folder / "metrics.jsonl"
-        intact, damage = _parsed(path)
+        intact, damage = _parsed(folder)
         kept = [line for line in intact if line.step <= step]
         lines = [line.text for line in kept]
         write_text(path, "".join(lines))
         self._path, self._kept, self._say = path, set(lines), say
+        self.count = len(lines)
         if damage:
             say(f"warning: {damage}")
         with writing(path):
@@ -62,6 +64,7 @@ class MetricLog:
         with writing(self._path):
             self._file.write(line)
             self._file.flush()
+        self.count += 1
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
 
@@ -80,7 +83,7 @@ def read_metrics(folder: Path) -> dict[str, tuple[Int[np.ndarray, " n"], Float[n
 
     Warns with DamageWarning of lines that are not as they were written, and omits their values.
     """
-    intact, damage = _parsed(folder / "metrics.jsonl")
+    intact, damage = _parsed(folder)
     if damage:
         warnings.warn(damage, DamageWarning, stacklevel=2)
     found: dict[str, list[tuple[int, float]]] = {}
@@ -93,17 +96,17 @@ def read_metrics(folder: Path) -> dict[str, tuple[Int[np.ndarray, " n"], Float[n
     }
 
 
-def intact_lines(path: Path) -> list[str]:
-    """Returns the lines of a step that are as they were written, without a last one truncated by a kill."""
-    return [line.text for line in _parsed(path)[0]]
+def intact_lines(folder: Path) -> list[str]:
+    """Returns the lines of metrics.jsonl that are as they were written, without a last one truncated by a kill."""
+    return [line.text for line in _parsed(folder)[0]]
 
 
-def _parsed(path: Path) -> tuple[list[_Line], str | None]:
-    """Returns the intact lines, and words on those that are not as they were written.
+def _parsed(folder: Path) -> tuple[list[_Line], str | None]:
+    """Returns the intact lines, and words on those that are not as they were written, or missing.
 
-    A last line without its end is the work of a kill, and no damage.
+    A last line without its end is the work of a kill, and no damage, unless the manifest counts it.
     """
-    intact, bad = list[_Line](), list[str]()
+    path, intact, bad = folder / "metrics.jsonl", list[_Line](), list[str]()
     lines = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
     for number, text in enumerate(lines, 1):
         if not text.endswith("\n"):
@@ -114,5 +117,16 @@ def _parsed(path: Path) -> tuple[list[_Line], str | None]:
             intact.append(_Line(text, step, values))
         else:
             bad.append(str(number))
-    words = f"{path}: damaged, and left out: line{'s' * (len(bad) > 1)} {', '.join(bad)}."
-    return intact, words if bad else None
+    words = [f"damaged, and left out: line{'s' * (len(bad) > 1)} {', '.join(bad)}"] if bad else []
+    if (lost := _counted(folder) - len(intact) - len(bad)) > 0:
+        words.append(f"{lost:,} line{'s' * (lost > 1)} missing that the run wrote")
+    return intact, f"{path}: {'; '.join(words)}." if words else None
+
+
+def _counted(folder: Path) -> int:
+    """Returns the number of lines by the manifest; who reads the rest of it says what is wrong with it."""
+    try:
+        count = read_json(folder / "manifest.json", dict[str, Any]).get("logged")
+    except (OSError, ValueError):
+        return 0
+    return count if isinstance(count, int) else 0

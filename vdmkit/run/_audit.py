@@ -7,7 +7,7 @@ import jax
 
 from vdmkit.data import Images, check_comparable, check_fits
 from vdmkit.devices import arithmetic, precisely
-from vdmkit.files import write_json
+from vdmkit.files import write_results
 from vdmkit.likelihood import Check, audit_as_json, gather, referee, sample_of
 from vdmkit.noise import check_increasing
 from vdmkit.randomness import fold_purpose
@@ -31,5 +31,5 @@ def audit(run: Run, test: Images) -> list[Check]:
     index = sample_of(len(test.pixels), settings.images or _IMAGES)
     key = fold_purpose(jax.random.key(run.recipe.seed), "audit")
     checks = referee(gather(model, test, index, batch_size=settings.batch_size, key=key, progress="auto"))
-    write_json(run.folder.path / "audit.json", audit_as_json(checks, arithmetic()))
+    write_results(run.folder.path / "audit.json", audit_as_json(checks, arithmetic()))
     return checks

@@ -72,9 +72,7 @@ def _save(run: Run, recipe: Recipe, state: TrainState, train: Images, folder: Ru
     store = CheckpointStore(folder.checkpoints, keep_last=settings.keep_last, keep_best=settings.keep_best)
     store.save(run.step, jax.tree.map(jnp.asarray, state), data, made.origin(recipe))
     folder.keep_plugins(plugin_sources(run.folder.kept_plugins()))
-    sessions, kept = (
-        [*made.sessions, session(run.step, run.step)],
-        folder.hash_of(recipe) | keep(folder, read_trained_on(run)),
-    )
-    folder.record(replace(made, sessions=sessions, kept=kept, newest_checkpoint=run.step))
-    folder.write_recipe(recipe, f"# {remark}.\n{dump(recipe)}")
+    text, sessions = f"# {remark}.\n{dump(recipe)}", [*made.sessions, session(run.step, run.step)]
+    kept = folder.hashes_of(recipe, text) | keep(folder, read_trained_on(run))
+    folder.record(replace(made, sessions=sessions, kept=kept, newest_checkpoint=run.step, logged=0))
+    folder.write_recipe(recipe, text)

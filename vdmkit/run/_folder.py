@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vdmkit.checkpoint import check_unchanged
 from vdmkit.errors import CheckpointError
-from vdmkit.files import file_sha256, locked_folder, seal_of, whole_file, write_json, write_text
+from vdmkit.files import has_sha256, locked_folder, seal_of, whole_file, write_json, write_text
 from vdmkit.paths import not_a_folder
 from vdmkit.recipe import Recipe, dump, load_recipe
 from vdmkit.registry import copies_in, remember
@@ -68,12 +68,12 @@ class RunFolder:
     def _recipe_is_lost(self) -> bool:
         """Returns whether resolved.toml is missing or damaged by the manifest, so that it is written anew."""
         sha256 = self.provenance().kept.get(self.resolved_recipe.name) if self.manifest.exists() else None
-        there = self.resolved_recipe.is_file()
-        return sha256 is not None and not (there and file_sha256(self.resolved_recipe) == sha256)
+        return sha256 is not None and not has_sha256(self.resolved_recipe, sha256)
 
-    def hash_of(self, recipe: Recipe) -> dict[str, str]:
-        """Returns the SHA-256 of resolved.toml by its name, for the manifest."""
-        return {self.resolved_recipe.name: hashlib.sha256(dump(recipe).encode()).hexdigest()}
+    def hashes_of(self, recipe: Recipe, text: str) -> dict[str, str]:
+        """Returns the SHA-256 of the files that `write_recipe` writes by their names, for the manifest."""
+        texts = {self.resolved_recipe.name: dump(recipe), self.given_recipe.name: text}
+        return {name: hashlib.sha256(one.encode()).hexdigest() for name, one in texts.items()}
 
     def check_new(self, option: str) -> None:
         """Raises CheckpointError if the folder is not empty, or is a file. `option` is the option that names it."""
@@ -137,14 +137,9 @@ class RunFolder:
         facts = asdict(made)
         write_json(self.manifest, facts | {"sha256": seal_of(facts)})
 
-    def note_saved(self, step: int) -> None:
-        """Records in the manifest that the checkpoint of `step` is the newest, after it was written."""
-        self.record(replace(self.provenance(), newest_checkpoint=step))
-
-    def missing_checkpoint(self) -> int | None:
-        """Returns the step of the newest checkpoint by the manifest, if its folder is missing."""
-        step = self.provenance().newest_checkpoint if self.manifest.exists() else None
-        return None if step is None or (self.checkpoints / str(step)).is_dir() else step
+    def note_saved(self, step: int, logged: int) -> None:
+        """Records in the manifest the newest checkpoint, after it was written, and the number of lines of metrics."""
+        self.record(replace(self.provenance(), newest_checkpoint=step, logged=logged))
 
     @contextmanager
     def locked(self) -> Iterator[None]:

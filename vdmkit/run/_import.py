@@ -36,7 +36,8 @@ def _save(imported: Imported, folder: RunFolder, plugins: Sequence[Path]) -> Non
     recipe, step = imported.recipe, int(imported.state.step)
     hashes = {name: sha256(source).hexdigest() for name, source in plugin_sources(plugins).items()}
     store = CheckpointStore(folder.checkpoints, keep_last=1, keep_best=0, frugal=True)
-    began = None, hashes, imported.sha256, [session(step, step)], folder.hash_of(recipe), step, secrets.token_hex(8)
+    kept, name = folder.hashes_of(recipe, imported.text), secrets.token_hex(8)
+    began = None, hashes, imported.sha256, [session(step, step)], kept, step, 0, name
     made = Provenance(imported.shape, imported.levels, *began)
     store.save(step, imported.state, _data_at(step, imported), made.origin(recipe))
     folder.record(made)

@@ -40,8 +40,9 @@ class Provenance:
         plugins: SHA-256 of every plugin file, by file name.
         imported: SHA-256 of the file that the parameters were imported from, or None.
         sessions: The processes that trained the run: see `session`.
-        kept: SHA-256 of the resolved recipe and of the files on training images, by file name.
+        kept: SHA-256 of the recipes and of the files on training images, by file name.
         newest_checkpoint: Step of the checkpoint that was saved last, or None.
+        logged: Number of lines of metrics up to that checkpoint, or fewer.
         run: A random name, so that no other run's manifest passes for this one; "" for a run of an older version, None
             if its manifest was lost.
     """
@@ -54,6 +55,7 @@ class Provenance:
     sessions: Sequence[Mapping[str, Any]]
     kept: Mapping[str, str] = field(default_factory=dict)
     newest_checkpoint: int | None = None
+    logged: Annotated[int, Ge(0)] = 0
     run: str | None = ""
 
     def origin(self, recipe: Recipe) -> dict[str, Any]:
@@ -106,6 +108,8 @@ def provenance_of(
         plugins={name: hashlib.sha256(source).hexdigest() for name, source in plugins.items()},
         imported=earlier.imported if earlier else None,
         sessions=list(earlier.sessions) if earlier else [],
+        newest_checkpoint=earlier.newest_checkpoint if earlier else None,
+        logged=earlier.logged if earlier else 0,
         run=earlier.run if earlier else None,
     )
 

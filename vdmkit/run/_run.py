@@ -45,7 +45,7 @@ def run_recipe(
     sources = plugin_sources(plugins)
     with folder.locked():
         earlier = folder.provenance() if folder.manifest.exists() else None
-        kept = load_ahead(text_if_own(recipe))
+        ahead = load_ahead(text_if_own(recipe))
         source = recipe.data.build()
         train, test = source.load("train"), source.load("test")
         check_count(test.pixels)
@@ -53,32 +53,31 @@ def run_recipe(
         known = trained_on(train)
         check_distinct(groups_of(prints_of(test), known.prints))
         check_comparable(known, test)
-        missing = folder.missing_checkpoint()
-        made = provenance_of(train, test, sources, earlier)
+        made, say = provenance_of(train, test, sources, earlier), partial(print, file=sys.stderr)
+        is_missing = made.newest_checkpoint not in (None, *steps_in(folder.checkpoints))
         start = begin(recipe, folder, train, made, fsdp)
         check_start_of_recipe(recipe, gather_local(start.state.ema_model), train).refuse()
+        step = int(start.state.step)
         # After the checks: a refused command changes nothing in the folder, and prints the reason only.
         folder.say_new_end(recipe, plugins)
-        if missing is not None:
-            print(
-                f"{folder.checkpoints / str(missing)}: this checkpoint, the last that was saved, is missing. "
-                f"Training goes on from step {int(start.state.step):,}.",
-                file=sys.stderr,
-            )
+        if is_missing:
+            place = folder.checkpoints / str(made.newest_checkpoint)
+            say(f"{place}: this checkpoint, the last that was saved, is missing. Training goes on from step {step:,}.")
         folder.write_recipe(recipe, text)
         folder.keep_plugins(sources)
-        now = session(int(start.state.step), recipe.training.steps)
+        now = session(step, recipe.training.steps)
         known = TrainedOn() if made.imported else known  # the images of its earlier training are unknown
         newest = max(steps_in(folder.checkpoints), default=None)  # damaged checkpoints have been moved away
         made = replace(made, run=start.origin["run"], sessions=[*made.sessions, now])
-        folder.record(replace(made, kept=folder.hash_of(recipe) | keep(folder, known), newest_checkpoint=newest))
+        kept = folder.hashes_of(recipe, text) | keep(folder, known)
+        logged = made.logged if newest == made.newest_checkpoint else 0
+        folder.record(replace(made, kept=kept, newest_checkpoint=newest, logged=logged))
         if progress == "auto":
             begun = _begun(folder, start, recipe.training.steps)
-            print(f"{begun}train  {train.identity}\ntest   {test.identity}", file=sys.stderr)
+            say(f"{begun}train  {train.identity}\ntest   {test.identity}")
         facts = health_facts(recipe, start.state.model, train)
-        say = partial(print, file=sys.stderr)
-        with closing(MetricLog(folder.path, step=int(start.state.step), facts=facts, say=say)) as log:
-            training = Training(recipe, folder, test, start, log, progress, kept)
+        with closing(MetricLog(folder.path, step=step, facts=facts, say=say)) as log:
+            training = Training(recipe, folder, test, start, log, progress, ahead)
             return _close(training, training.run(), known)
 
 
@@ -111,6 +110,7 @@ def _report(training: Training, state: TrainState, known: TrainedOn) -> Likeliho
     evaluation = evaluate(recipe, model, test, known, **how)
     write_results(folder.evaluation, evaluation.as_json())
     training.log.scalars(step, {f"test/{name}": getattr(evaluation, name) for name in ("bpd", "bpd_low", "bpd_high")})
+    folder.note_saved(step, training.log.count)
     picture = picture_beside_real(model, test, recipe, training.progress)
     if picture is None:
         folder.samples.unlink(missing_ok=True)  # from an earlier end of this run

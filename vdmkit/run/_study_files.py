@@ -7,7 +7,7 @@ from typing import Any
 import tomli_w
 
 from vdmkit.errors import CheckpointError
-from vdmkit.files import locked_folder, write_results, write_text
+from vdmkit.files import locked_folder, sealed_text, sha256_in, write_results, write_text
 from vdmkit.report import line_chart
 from vdmkit.study import Study, lines_of_steps, lines_of_variances, text_of_study
 
@@ -28,7 +28,7 @@ def leave(study: Study, folder: Path) -> list[str]:
         write_text(kernel, _component("optimal_variance", study.optimal_variance))
         charts = [*_variance_chart(study, folder), *_step_chart(study, folder)]
         grids = _leave_grids(study, folder)
-        write_results(facts, study.as_json())  # last: it marks a study whose files belong together
+        write_results(facts, study.as_json() | {"files": sha256_in(folder)})  # last: it marks that they belong together
     return [*map(str, (table, facts, *charts, kernel)), *grids]
 
 
@@ -47,7 +47,7 @@ def _one_of(words: list[str]) -> str:
 
 
 def _component(name: str, params: dict[str, Any]) -> str:
-    return tomli_w.dumps({"name": name, **params})
+    return sealed_text(tomli_w.dumps({"name": name, **params}))
 
 
 def _variance_chart(study: Study, folder: Path) -> list[Path]:

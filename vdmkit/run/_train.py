@@ -35,7 +35,7 @@ from vdmkit.report import MetricLog
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._pictures import picture_beside_real
 from vdmkit.run._provenance import Provenance
-from vdmkit.training import KeptStep, Loop, Metrics, TrainState, is_finite, means, stop_requests
+from vdmkit.training import KeptStep, Loop, Metrics, TrainState, Unlogged, is_finite, means, stop_requests, unlogged_in
 
 _RECENT = 50  # dispatches in the running bpd that the progress bar shows
 
@@ -61,9 +61,8 @@ class Training:
         """
         settings = self.recipe.training
         intervals = (settings.log_every, settings.checkpoint_every, settings.evaluate_every, settings.sample_every)
-        state = self.start.state
-        collected: list[Metrics] = []
-        late, start = list[partial[None]](), time.monotonic()
+        state, (collected, seconds) = self.start.state, self.start.unlogged
+        late, start = list[partial[None]](), time.monotonic() - seconds
         tracked = track(self.progress, "training", settings.steps, int(state.step))
         with stop_requests(settings.steps) as stopping, tracked as advance:
             updates = self._loop().updates(state, settings.steps, intervals)
@@ -72,17 +71,19 @@ class Training:
                 advance(len(metrics["bpd"]), lambda recent=collected: self._recent(recent))
                 while late:  # now the device has a step to compute while the numbers of earlier ones are waited for
                     late.pop()()
-                stop = stopping(step)
-                at_end = stop or step == settings.steps
+                stop, at_end = stopping(step), step == settings.steps
                 if at_end or any(_due(step, interval) for interval in intervals):
                     scalars = scalars_of(self.recipe, state, step)
                     late.append(partial(self._log, collected, scalars, step, time.monotonic() - start))
-                    if at_end or any(_due(step, interval) for interval in intervals[1:]):
+                    collected = []
+                if stop or at_end or any(_due(step, interval) for interval in intervals[1:]):
+                    while late:
                         late.pop()()
-                        self._act(state, step, at_end=at_end)
-                    collected, start = [], time.monotonic()
+                    self._act(state, step, Unlogged(collected, time.monotonic() - start), at_end=at_end, stop=stop)
                 if stop:
                     break
+                if not collected:
+                    start = time.monotonic()
             if stopping(int(state.step)):  # also if the request came after the last step
                 where = f"step {int(state.step):,} of {settings.steps:,}"
                 raise Interrupted(f"Stopped at {where} and saved. To go on, run the same command again.")
@@ -101,7 +102,8 @@ class Training:
 
     def _log(self, collected: list[Metrics], scalars: dict[str, ArrayLike], step: int, seconds: float) -> None:
         try:
-            values = means(collected, step, self._image_of)
+            alike = [one for one in collected if one.keys() == collected[-1].keys()]  # not of another version of vdmkit
+            values = means(alike, step, self._image_of)
         except NonFiniteError as error:
             if self.log.watch:
                 self.log.watch.stopped(step, str(error))
@@ -126,15 +128,16 @@ class Training:
         mean = np.mean([np.asarray(metrics["bpd"]).mean() for metrics in known])
         return f"train {self._name('bpd')} {mean:.3f}"
 
-    def _act(self, state: TrainState, step: int, *, at_end: bool) -> None:
-        """Evaluates, saves and samples, as the recipe asks for at this step."""
+    def _act(self, state: TrainState, step: int, unlogged: Unlogged, *, at_end: bool, stop: bool) -> None:
+        """Evaluates, saves and samples, as the recipe asks for at this step, and saves if the user stops training."""
         settings = self.recipe.training
         bpd = float("inf")
         if _due(step, settings.evaluate_every) and (step < settings.steps or settings.evaluate_draws):
             bpd = self._evaluate(state, step)
         best = bpd < float("inf") and settings.keep_best > 0  # perhaps
-        if at_end or _due(step, settings.checkpoint_every) or best:
-            self._save(state, step, bpd)
+        wanted = at_end or _due(step, settings.checkpoint_every) or best
+        if wanted or stop:
+            self._save(state, step, unlogged, bpd, passing=not wanted)
         if _due(step, settings.sample_every) and step < settings.steps:
             picture = picture_beside_real(self.reported(state), self.test, self.recipe, self.progress)
             if picture is not None:
@@ -156,11 +159,12 @@ class Training:
         self.log.scalars(step, {name: bpd, **raw})
         return bpd
 
-    def _save(self, state: TrainState, step: int, bpd: float) -> None:
+    def _save(self, state: TrainState, step: int, unlogged: Unlogged, bpd: float, *, passing: bool) -> None:
         if not is_finite(state):
             raise NonFiniteError(f"training stopped: a parameter was not finite after step {step}. {self._advice()}")
-        self.start.store.save(step, state, self.start.data, self.start.origin, bpd=bpd)
-        self.folder.note_saved(step)
+        meta = self.start.origin | unlogged.as_json()
+        self.start.store.save(step, state, self.start.data, meta, bpd=bpd, passing=passing)
+        self.folder.note_saved(step, self.log.count)
 
     def _advice(self) -> str:
         saved = steps_in(self.folder.checkpoints)
@@ -177,13 +181,14 @@ class Training:
 
 @dataclass(frozen=True)
 class Start:
-    """The start of training: the state, and whether it is that of a checkpoint; batches, checkpoints, their origin."""
+    """The start of training: the state, and whether it is that of a checkpoint; batches, checkpoints, and the rest."""
 
     state: TrainState
     data: grain.DatasetIterator
     store: CheckpointStore
     origin: dict[str, Any]
     restored: bool
+    unlogged: Unlogged
 
 
 def begin(recipe: Recipe, folder: RunFolder, train: Images, made: Provenance, fsdp: int = 1) -> Start:
@@ -217,11 +222,13 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, made: Provenance, fs
                 f"{settings.steps:,}. Ask for more steps, or choose another folder with --out."
             )
 
-    restored = store.restore(state, data, warn=lambda message: print(message, file=sys.stderr), check=check)
+    warn = partial(print, file=sys.stderr)
+    restored = store.restore(state, data, saved=made.newest_checkpoint, warn=warn, check=check)
     if made.run is None:
         made = replace(made, run=restored.meta.get("run", "") if restored else secrets.token_hex(8))
-    found = state if restored is None else restored.state
-    return Start(found, data, store, made.origin(recipe), restored is not None)
+    found, meta = (state, {}) if restored is None else (restored.state, restored.meta)
+    unlogged = unlogged_in(meta, folder.checkpoints)
+    return Start(found, data, store, made.origin(recipe), restored is not None, unlogged)
 
 
 def _refuse_beginning(folder: RunFolder, made: Provenance) -> None:

@@ -36,7 +36,7 @@ from vdmkit.testing._proven import unless_proven
 from vdmkit.testing._sampling import check_sampler
 
 _FEW = 16  # training images on which augmentations are checked
-_SIDE = 3  # side of the synthetic images on which estimators are checked
+_SIDE, _CHANNELS = 2, 3  # of the synthetic images on which estimators are checked; an ODE takes long on larger ones
 _NO_DERIVATIVE = (VariationalBound, ImportanceWeighted)  # estimators that never differentiate the network
 
 
@@ -93,13 +93,23 @@ def _fetched(model: DiffusionModel) -> DiffusionModel:
 def check_measurement_of_recipe(recipe: Recipe, model: DiffusionModel, test: Images) -> Findings:
     """Checks the parts of the recipe's likelihood: the model, the grids of its steps, and the estimator.
 
-    Problems of the estimator are reported only if the other parts have none, because they might be the cause.
+    Problems of the estimator are reported only if the other parts have none, because they might be the cause. What an
+    earlier command found nothing wrong with is not checked again.
     """
     differentiated = not isinstance(build_estimator(recipe, test.levels), _NO_DERIVATIVE)
     grids = _checks_of_grids(_grids_of_measurement(recipe), model.schedule)
+
+    def of_estimator() -> Findings:
+        given = model.schedule, model.path, model.shape, model.observation.levels
+        return unless_proven(lambda: check_estimator_of_recipe(recipe, model), recipe, "estimator", given)
+
+    def of_model() -> Findings:
+        check = lambda: check_model_of_recipe(recipe, model, test.pixels, differentiated=differentiated)  # noqa: E731
+        return unless_proven(check, recipe, f"measured, {differentiated}", _fetched(model), test.pixels[:_FEW])
+
     with threads(1) as aside:  # compilation, which takes most of the time, can use another core
-        estimator = aside.submit(check_estimator_of_recipe, recipe, model)
-        found = check_model_of_recipe(recipe, model, test.pixels, differentiated=differentiated) + run_checks(grids)
+        estimator = aside.submit(of_estimator)
+        found = of_model() + run_checks(grids)
         return found if found.problems else found + estimator.result()
 
 
@@ -111,7 +121,7 @@ def check_estimator_of_recipe(recipe: Recipe, model: DiffusionModel) -> Findings
     component, levels = recipe.likelihood.estimator.component, model.observation.levels
     estimator, ends = build_estimator(recipe, levels), ends_of(model.schedule)
     height, width, channels = model.shape
-    shape = min(height, _SIDE), min(width, _SIDE), min(channels, _SIDE)
+    shape = min(height, _SIDE), min(width, _SIDE), min(channels, _CHANNELS)
     return run_checks(
         [
             (component, lambda: check_estimator(estimator, levels, shape, ends)),

@@ -7,6 +7,7 @@ from vdmkit.training._session import session
 from vdmkit.training._state import TrainState, initial_state, is_finite
 from vdmkit.training._step import Batch, Metrics, Update, train_step, train_steps
 from vdmkit.training._stop import stop_requests
+from vdmkit.training._unlogged import Unlogged, unlogged_in
 
 __all__ = [
     "Batch",
@@ -14,6 +15,7 @@ __all__ = [
     "Loop",
     "Metrics",
     "TrainState",
+    "Unlogged",
     "Update",
     "default_steps_per_dispatch",
     "initial_state",
@@ -25,4 +27,5 @@ __all__ = [
     "stop_requests",
     "train_step",
     "train_steps",
+    "unlogged_in",
 ]

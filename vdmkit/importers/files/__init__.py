@@ -3,6 +3,7 @@
 
 from vdmkit.importers.files._adam import Adam, find_adam
 from vdmkit.importers.files._diffusers import weight_files
+from vdmkit.importers.files._limits import shown
 from vdmkit.importers.files._list import TensorFacts, flat_arrays, list_tensors
 from vdmkit.importers.files._plain import PersistentObject
 from vdmkit.importers.files._read import Content, read_checkpoint
@@ -21,6 +22,7 @@ __all__ = [
     "list_tensors",
     "read_checkpoint",
     "read_weights",
+    "shown",
     "step_in",
     "weight_files",
 ]

@@ -37,7 +37,7 @@ class FileBytes:
 class MemoryBytes(io.BytesIO):
     """Bytes in memory, which `take` does not copy."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | memoryview) -> None:
         super().__init__(data)
         self._data = data
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Shaped
 
+from vdmkit.importers.files._bytes import FileBytes, MemoryBytes
 from vdmkit.importers.files._limits import Malformed, product, shown
 from vdmkit.importers.files._msgpack import Unpacker
 
@@ -18,24 +19,23 @@ _DTYPES |= {f"{sign}int{8 * n}" for sign in ("", "u") for n in (1, 2, 4, 8)}
 
 def read_flax(file: BinaryIO, size: int) -> dict[str, Any]:
     """Returns the nested map that `flax.serialization.to_bytes` wrote. Raises Malformed."""
-    data = file.read(size)
-    content = _merge_chunks(Unpacker(memoryview(data), _decode).read())
+    content = _merge_chunks(Unpacker(FileBytes(file, size), _decode).read())
     if not isinstance(content, dict):
         raise Malformed(f"it holds a {type(content).__name__} where a map of parameters is expected")
     return content
 
 
-def _decode(code: int, data: memoryview) -> Any:
+def _decode(code: int, data: bytes | memoryview) -> Any:
     if code not in (NDARRAY, COMPLEX, SCALAR):
         raise Malformed(f"it has the unknown extension type {code}")
-    parts = Unpacker(data, _refuse).read()
+    parts = Unpacker(MemoryBytes(data), _refuse).read()
     if code == COMPLEX:
         return complex(*parts)
     array = _array(*parts)
     return array if code == NDARRAY else array[()]
 
 
-def _refuse(code: int, data: memoryview) -> Any:
+def _refuse(code: int, data: bytes | memoryview) -> Any:
     raise Malformed("an array of it holds an extension type")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vdmkit.foreign import MAX_DEPTH, MAX_VALUES
+from vdmkit.importers.files._bytes import Bytes, expect_end
 from vdmkit.importers.files._limits import Malformed, shown
 
 _CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
@@ -17,38 +18,32 @@ _LENGTHS |= {0xDE: ("map", 2), 0xDF: ("map", 4)}
 
 
 class Unpacker:
-    """Reads one value; `extension` makes something of an extension type's number and bytes."""
+    """Reads one value; `extension` makes something of an extension type's number and bytes.
 
-    def __init__(self, data: memoryview, extension: Callable[[int, memoryview], Any]) -> None:
-        self._data, self._extension, self._at, self._values = data, extension, 0, 0
+    Each array of a file has bytes of its own, so that they are released with it.
+    """
+
+    def __init__(self, source: Bytes, extension: Callable[[int, bytes | memoryview], Any]) -> None:
+        self._source, self._extension, self._values = source, extension, 0
 
     def read(self) -> Any:
         """Returns the value, of which nothing follows. Raises Malformed."""
         value = self._value(0)
-        if self._at < len(self._data):
-            raise Malformed(f"{len(self._data) - self._at:,} bytes follow where it should end")
+        expect_end(self._source)
         return value
-
-    def _take(self, n: int) -> memoryview:
-        start, self._at = self._at, self._at + n
-        if self._at > len(self._data):
-            raise Malformed(
-                f"it is truncated or damaged: {n:,} bytes are expected where {len(self._data) - start:,} remain"
-            )
-        return self._data[start : self._at]
 
     def _value(self, depth: int) -> Any:
         self._values += 1
         if self._values > MAX_VALUES or depth > MAX_DEPTH:
             raise Malformed(f"it holds more than {MAX_VALUES:,} values, or containers deeper than {MAX_DEPTH}")
-        code = self._take(1)[0]
+        code = self._source.take(1)[0]
         if code < 0x80 or code >= 0xE0:
             return code if code < 0x80 else code - 0x100
         if code in _CONSTANTS:
             return _CONSTANTS[code]
         if code in _NUMBERS:
             form = _NUMBERS[code]
-            return struct.unpack(form, self._take(struct.calcsize(form)))[0]
+            return struct.unpack(form, self._source.take(struct.calcsize(form)))[0]
         return self._sized(*self._kind(code), depth)
 
     def _kind(self, code: int) -> tuple[str, int]:
@@ -60,16 +55,16 @@ class Unpacker:
         if code not in _LENGTHS:
             raise Malformed("it is not msgpack")
         kind, width = _LENGTHS[code]
-        return kind, int.from_bytes(self._take(width), "big")
+        return kind, int.from_bytes(self._source.take(width), "big")
 
     def _sized(self, kind: str, n: int, depth: int) -> Any:
         if kind == "str":
-            return str(self._take(n), "utf-8")
+            return str(self._source.take(n), "utf-8")
         if kind == "bin":
-            return self._take(n)
+            return self._source.take(n)
         if kind == "ext":
-            code = self._take(1)[0]
-            return self._extension(code, self._take(n))
+            code = self._source.take(1)[0]
+            return self._extension(code, self._source.take(n))
         if kind == "list":
             return [self._value(depth + 1) for _ in range(n)]
         return self._map(n, depth)
