@@ -18,13 +18,15 @@ import optax
 import pytest
 
 from vdmkit import remembered
+from vdmkit.assembly import _initial, build_state, initial_state_of, training_counts
+from vdmkit.mesh import data_mesh
 from vdmkit.objective import Elbo, LowDiscrepancy, Objective
 from vdmkit.recipe import Recipe, load_recipe, text_if_own
 from vdmkit.remembered import key_of, recall, remember
 from vdmkit.testing import Findings
 from vdmkit.testing._proven import unless_proven
-from vdmkit.training import Update, initial_state, train_step
-from vdmkit.training._compiled_step import compiled_step
+from vdmkit.training import TrainState, Update, initial_state, train_step
+from vdmkit.training._compiled_step import compiled_step, load_ahead
 
 PLUGIN = """
 import vdmkit
@@ -175,13 +177,35 @@ def test_the_kept_step_is_the_step(command, tiny_model, tiny_images):
         return [np.asarray(leaf).tobytes() for leaf in leaves]
 
     expected = after_two(lambda state: train_step)
-    assert after_two(lambda state: compiled_step("recipe", inputs, state)) == expected
+    assert after_two(lambda state: compiled_step(load_ahead("recipe"), inputs, state)) == expected
     kept = {path.name for path in command.iterdir()}
-    assert len(kept) == 2  # the program, and what it is the program of
+    assert len(kept) == 3  # the program, and what it is the program of: arrays like these, and the recipe
+    assert load_ahead("recipe").loading
     jax.clear_caches()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Update, "__call__", None)  # a trace would call it
-        assert after_two(lambda state: compiled_step("recipe", inputs, state)) == expected
+        assert after_two(lambda state: compiled_step(load_ahead("recipe"), inputs, state)) == expected
     assert {path.name for path in command.iterdir()} == kept
-    assert after_two(lambda state: compiled_step("another recipe", inputs, state)) == expected
-    assert len(kept) + 1 == len([*command.iterdir()])  # the same program
+    assert after_two(lambda state: compiled_step(load_ahead("another recipe"), inputs, state)) == expected
+    assert len(kept) + 2 == len([*command.iterdir()])  # the same program
+
+
+def test_the_kept_initial_state_is_the_state(command, digits_toml, monkeypatch):
+    """A second start would train from other parameters than the first one."""
+    recipe = load_recipe(digits_toml, ["model.network.name=none", "model.schedule.name=learned_monotone"])
+    train = recipe.data.build().load("train")
+
+    def described(state: TrainState) -> list[object]:
+        arrays = jax.tree.leaves(eqx.filter(state, eqx.is_array))
+        return [jax.tree.structure(state), [(str(jax.typeof(one)), np.asarray(one).tobytes()) for one in arrays]]
+
+    expected = described(build_state(recipe, training_counts(recipe, train)))
+    assert described(initial_state_of(recipe, train, data_mesh(8))) == expected
+    with monkeypatch.context() as patch:
+        patch.setattr(_initial, "build_on", None)
+        assert described(initial_state_of(recipe, train, data_mesh(8))) == expected
+    other = replace(recipe, seed=recipe.seed + 1)
+    assert described(initial_state_of(other, train, data_mesh(8))) != expected
+    labels = train.labels
+    half = replace(train, pixels=train.pixels[::2], labels=None if labels is None else labels[::2])  # of other levels
+    assert described(initial_state_of(recipe, half, data_mesh(8))) != expected

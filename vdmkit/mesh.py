@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from vdmkit.distributed import meet
 from vdmkit.errors import DataError, RecipeError
 
 T = TypeVar("T")
@@ -167,6 +168,7 @@ def gather_local(tree: PyTree) -> PyTree:
     if not leaves:
         return tree
     mesh = leaves[0].sharding.mesh
+    meet()  # a collective waits for other processes for 30 seconds only
     whole = jax.jit(lambda leaves: leaves, out_shardings=NamedSharding(mesh, PartitionSpec()))(leaves)
     local = [leaf.addressable_data(0) for leaf in whole]
     return eqx.combine(jax.tree.unflatten(structure, local), others)

@@ -98,25 +98,25 @@ def in_words(*values: object) -> str:
 
 def _was_edited() -> bool:
     """Returns whether a file of code is newer than this process, which may run the text that it had before."""
-    return any(path.stat().st_mtime > began for began in _remembers for path in _files())
+    return any(os.stat(file).st_mtime > began for began in _remembers for file in _files())
 
 
 @cache  # as it was when it was asked for first, because what is loaded later depends on what is remembered
 def _code() -> str:
     """Returns the SHA-256 of the code that this process runs."""
     found = hashlib.sha256()
-    for path in sorted(_files()):
+    for file in sorted(_files()):
         # Libraries of machine code are too large to be read.
-        content = path.read_bytes() if path.suffix == ".py" else repr(path.stat()[6:9:2]).encode()
-        found.update(f"{path}\0{len(content)}\0".encode() + content)
+        content = Path(file).read_bytes() if file.endswith(".py") else repr(os.stat(file)[6:9:2]).encode()
+        found.update(f"{file}\0{len(content)}\0".encode() + content)
     found.update(repr((sys.version, sys.flags, sorted(_installed()))).encode())
     return found.hexdigest()
 
 
-def _files() -> set[Path]:
+def _files() -> set[str]:  # not of paths, since this is asked for often, and there are thousands
     """Returns the files of every loaded module and of all of vdmkit."""
     files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-    return {*Path(__file__).parent.rglob("*.py"), *(Path(file) for file in files if file and os.path.isfile(file))}
+    return {*map(str, Path(__file__).parent.rglob("*.py")), *(file for file in files if file and os.path.isfile(file))}
 
 
 def _installed() -> Iterator[str]:

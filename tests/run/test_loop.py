@@ -29,7 +29,7 @@ def loop(tiny_model, tiny_images, monkeypatch):
             "bpd": jnp.zeros(n)
         }
 
-    monkeypatch.setattr(_loop, "compiled_step", lambda recipe, inputs, state: step)
+    monkeypatch.setattr(_loop, "compiled_step", lambda kept, inputs, state: step)
     monkeypatch.setattr(_loop, "train_steps", steps)
     update = Update(optax.sgd(0.1), 0.9, False)
     state = initial_state(tiny_model, update.optimizer, Objective(LowDiscrepancy(), Elbo(), 0))

@@ -11,7 +11,7 @@ import pytest
 from vdmkit.assembly import state_like
 from vdmkit.checkpoint import Restored
 from vdmkit.data import Images, identified
-from vdmkit.errors import CheckpointError, RecipeError
+from vdmkit.errors import CheckpointError, UntrustedError
 from vdmkit.noise import AbstractSchedule
 from vdmkit.recipe import load_recipe
 from vdmkit.registry import Component, registry
@@ -19,6 +19,7 @@ from vdmkit.report import MetricLog
 from vdmkit.run import RunFolder
 from vdmkit.run._provenance import Provenance, provenance_of
 from vdmkit.run._train import Training, begin
+from vdmkit.testing import check_before_training
 from vdmkit.training import _loop
 from vdmkit.training._compiled_step import compiled_step
 
@@ -61,10 +62,12 @@ def test_the_model_counts_the_levels_of_the_training_images(idle, tmp_path):
     np.testing.assert_array_equal(state.model.prediction.level_counts, expected)
 
 
-def test_a_schedule_that_falls_is_not_trained_on(idle, tmp_path):
+def test_a_schedule_that_falls_is_not_trained_on(idle):
     """All of the training would go by before the evaluation refuses the schedule."""
-    with pytest.raises(RecipeError, match="schedule 'falling' of tests: gamma does not rise"):
-        begin(idle("model.schedule.name=falling"), RunFolder(tmp_path), images(0), made_from(images(0)))
+    recipe = idle("model.schedule.name=falling")
+    source = recipe.data.build()
+    with pytest.raises(UntrustedError, match="schedule 'falling' of tests: gamma does not rise"):
+        check_before_training(recipe, source, source.load("train"), source.load("test")).refuse()
 
 
 @pytest.mark.costly
@@ -73,8 +76,8 @@ def test_the_log_of_a_step_waits_for_the_next(idle, tmp_path, monkeypatch):
     recipe = idle("training.steps=4", "training.batch_size=2", "training.log_every=1", "training.checkpoint_every=3")
     done, train = [], images(0)
 
-    def noted(recipe, inputs, state):
-        step = compiled_step(recipe, inputs, state)
+    def noted(kept, inputs, state):
+        step = compiled_step(kept, inputs, state)
         return lambda *given: (done.append("step"), step(*given))[1]
 
     monkeypatch.setattr(_loop, "compiled_step", noted)
@@ -82,7 +85,7 @@ def test_the_log_of_a_step_waits_for_the_next(idle, tmp_path, monkeypatch):
     with closing(MetricLog(tmp_path, step=0)) as log:
         monkeypatch.setattr(log, "scalars", lambda step, values: done.append(step))
         training = Training(recipe, RunFolder(tmp_path), train, start, log)
-        monkeypatch.setattr(Training, "_save", lambda training, state, step, bpd: done.append(f"saved {step}"))
+        monkeypatch.setattr(Training, "_save", lambda training, state, step, *_, **__: done.append(f"saved {step}"))
         training.run()
     # What is saved has its line before it: a run that is killed goes on from there.
     assert done == ["step", "step", 1, "step", 2, 3, "saved 3", "step", 4, "saved 4"]

@@ -7,6 +7,7 @@ Building loads JAX; reading a recipe does not.
 from vdmkit.assembly._checks import check_objective, check_settings, check_without_data
 from vdmkit.assembly._converted import carry, converted_recipe, refuse_untranslatable, started_anew
 from vdmkit.assembly._health import health_facts
+from vdmkit.assembly._initial import initial_state_of
 from vdmkit.assembly._labels import count_labels, labels_of, told_labels
 from vdmkit.assembly._measuring import build_estimator, build_evaluator, build_guidance, build_sampling
 from vdmkit.assembly._model import build_model, build_prediction, is_told_labels, shapes_of_estimate, training_counts
@@ -48,6 +49,7 @@ __all__ = [
     "count_parameters",
     "health_facts",
     "initial_model",
+    "initial_state_of",
     "is_told_labels",
     "labels_of",
     "refuse_untranslatable",

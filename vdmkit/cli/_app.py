@@ -4,6 +4,7 @@
 Installed packages bring more commands: see `Commands`.
 """
 
+import gc
 import os
 import sys
 import warnings
@@ -78,6 +79,7 @@ app.command()(stoppable(new_plugin))
 
 def main() -> None:
     """Runs the program. A user's mistake ends with one message and an exit code, without a traceback."""
+    gc.set_threshold(50_000, 20, 20)  # a command makes many objects at once that stay: modules, traces of functions
     hear_again()
     warnings.showwarning = _show_warning
     keep_compiled()

@@ -16,7 +16,7 @@ from vdmkit.files import write_results
 from vdmkit.likelihood import LikelihoodReport, check_count, check_distinct
 from vdmkit.mesh import gather_local
 from vdmkit.progress import Progress
-from vdmkit.recipe import Recipe
+from vdmkit.recipe import Recipe, text_if_own
 from vdmkit.registry import plugin_sources
 from vdmkit.report import MetricLog, write_png
 from vdmkit.run._folder import RunFolder
@@ -26,7 +26,7 @@ from vdmkit.run._provenance import provenance_of
 from vdmkit.run._train import Start, Training, begin
 from vdmkit.run._trained_on import keep
 from vdmkit.testing import check_before_training, check_model_of_recipe, check_start_of_recipe
-from vdmkit.training import TrainState, session
+from vdmkit.training import TrainState, load_ahead, session
 
 
 def run_recipe(
@@ -45,6 +45,7 @@ def run_recipe(
     sources = plugin_sources(plugins)
     with folder.locked():
         earlier = folder.provenance() if folder.manifest.exists() else None
+        ahead = load_ahead(text_if_own(recipe))
         source = recipe.data.build()
         train, test = source.load("train"), source.load("test")
         check_count(test.pixels)
@@ -76,7 +77,7 @@ def run_recipe(
             say(f"{begun}train  {train.identity}\ntest   {test.identity}")
         facts = health_facts(recipe, start.state.model, train)
         with closing(MetricLog(folder.path, step=step, facts=facts, say=say)) as log:
-            training = Training(recipe, folder, test, start, log, progress)
+            training = Training(recipe, folder, test, start, log, progress, ahead)
             return _close(training, training.run(), known)
 
 

@@ -17,27 +17,25 @@ from vdmkit.assembly import (
     build_estimator,
     build_evaluator,
     build_optimizer,
-    build_state,
     build_update,
-    check_settings,
+    initial_state_of,
     is_told_labels,
     scalars_of,
-    training_counts,
 )
 from vdmkit.checkpoint import CheckpointStore, Restored, steps_in
 from vdmkit.data import Images, batches, image_numbers, select
 from vdmkit.errors import CheckpointError, DataError, Interrupted, NonFiniteError
 from vdmkit.likelihood import against_raw, log_likelihood
-from vdmkit.mesh import build_on, data_mesh, gather_local
+from vdmkit.mesh import data_mesh, gather_local
 from vdmkit.model import DiffusionModel
 from vdmkit.progress import Progress, track
 from vdmkit.randomness import fold_purpose
-from vdmkit.recipe import Recipe, text_if_own
+from vdmkit.recipe import Recipe
 from vdmkit.report import MetricLog
 from vdmkit.run._folder import RunFolder
 from vdmkit.run._pictures import picture_beside_real
 from vdmkit.run._provenance import Provenance
-from vdmkit.training import Loop, Metrics, TrainState, Unlogged, is_finite, means, stop_requests, unlogged_in
+from vdmkit.training import KeptStep, Loop, Metrics, TrainState, Unlogged, is_finite, means, stop_requests, unlogged_in
 
 _RECENT = 50  # dispatches in the running bpd that the progress bar shows
 
@@ -52,6 +50,7 @@ class Training:
     start: "Start"
     log: MetricLog
     progress: Progress = None
+    kept: KeptStep = KeptStep()
 
     def run(self) -> TrainState:
         """Trains to the recipe's last step and saves the state.
@@ -98,7 +97,7 @@ class Training:
             fold_purpose(jax.random.key(recipe.seed), "train"),
             recipe.training.batch_size,
             recipe.training.steps_per_dispatch,
-            text_if_own(recipe),
+            self.kept,
         )
 
     def _log(self, collected: list[Metrics], scalars: dict[str, ArrayLike], step: int, seconds: float) -> None:
@@ -199,9 +198,7 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, made: Provenance, fs
         CheckpointError: the checkpoint has another origin, or is past the recipe's last step; or an imported model has
             no intact checkpoint left.
         DataError: the network needs labels, and the images have none.
-        RecipeError: the schedule does not rise or cannot be trained on the variance, or something used after training
-            cannot be built.
-        PluginError: the schedule cannot be evaluated.
+        RecipeError: the model, or the estimator of its likelihood, cannot be built.
     """
     settings = recipe.training
     augmentations = [choice.build() for choice in recipe.augmentations]
@@ -212,9 +209,8 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, made: Provenance, fs
         advice = "Choose data with labels, or a network that is told none."
         of_network = f"network {recipe.model.network.name!r} is told labels, and"
         raise DataError(f"{of_network} {train.identity.name} has none. {advice}")
-    check_settings(recipe)
     build_estimator(recipe, train.levels)
-    state = build_on(data_mesh(settings.batch_size, fsdp), build_state, recipe, training_counts(recipe, train))
+    state = initial_state_of(recipe, train, data_mesh(settings.batch_size, fsdp))
 
     def check(restored: Restored | None) -> None:
         if restored is None:

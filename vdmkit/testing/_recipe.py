@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vdmkit.assembly import build_estimator, build_optimizer
+from vdmkit.assembly import build_estimator, build_optimizer, check_settings
 from vdmkit.data import AbstractPixels, AbstractSource, Images, Pixels
 from vdmkit.devices import precisely
 from vdmkit.kernel import AbstractKernel
@@ -144,10 +144,16 @@ def check_data_of_recipe(recipe: Recipe, source: AbstractSource, *splits: Images
 
 
 def check_before_training(recipe: Recipe, source: AbstractSource, train: Images, test: Images) -> Findings:
-    """Checks the images, and all components but the model, unless an earlier command did with equal pixels."""
+    """Checks the images, and all components but the model, unless an earlier command did with equal pixels.
+
+    Raises RecipeError or PluginError, as `check_settings`, unless there are other problems.
+    """
 
     def check() -> Findings:
-        return check_data_of_recipe(recipe, source, train, test) + check_training_of_recipe(recipe, train)
+        found = check_data_of_recipe(recipe, source, train, test) + check_training_of_recipe(recipe, train)
+        if not found.problems:
+            check_settings(recipe)
+        return found
 
     given = [(asdict(images.identity), images.labels, images.levels) for images in (train, test)]
     return unless_proven(check, recipe, "before training", given)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training: state, update, and the loop of updates."""
 
+from vdmkit.training._compiled_step import KeptStep, load_ahead
 from vdmkit.training._loop import Loop, default_steps_per_dispatch, means, next_multiple
 from vdmkit.training._session import session
 from vdmkit.training._state import TrainState, initial_state, is_finite
@@ -10,6 +11,7 @@ from vdmkit.training._unlogged import Unlogged, unlogged_in
 
 __all__ = [
     "Batch",
+    "KeptStep",
     "Loop",
     "Metrics",
     "TrainState",
@@ -18,6 +20,7 @@ __all__ = [
     "default_steps_per_dispatch",
     "initial_state",
     "is_finite",
+    "load_ahead",
     "means",
     "next_multiple",
     "session",

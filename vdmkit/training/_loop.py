@@ -12,7 +12,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from vdmkit.errors import NonFiniteError
 from vdmkit.mesh import data_mesh, keep, mesh_of, place_batch, place_state, replicate, shardings_of
-from vdmkit.training._compiled_step import Step, compiled_step
+from vdmkit.training._compiled_step import KeptStep, Step, compiled_step, in_step
 from vdmkit.training._fault import FAULT
 from vdmkit.training._state import TrainState
 from vdmkit.training._step import Metrics, Update, train_steps
@@ -30,7 +30,7 @@ class Loop:
     key: PRNGKeyArray
     batch_size: int
     steps_per_dispatch: int
-    recipe: str | None = None  # for `compiled_step`
+    kept: KeptStep = KeptStep()
 
     def updates(
         self, state: TrainState, last: int, intervals: tuple[int, ...]
@@ -48,17 +48,19 @@ class Loop:
         step, running = int(state.step), deque[Metrics]()
         k = self.steps_per_dispatch or default_steps_per_dispatch()
         one: Step | None = None
+        many: Step | None = None
         while step < last:
             until = min(next_multiple(step, *intervals), last)
             n = k if step % k == 0 and step + k <= until else 1
             batches = [next(self.data) for _ in range(n)]
             if n == 1:
                 inputs = (self.update, place_batch(batches[0], mesh), key)
-                one = one or compiled_step(self.recipe, inputs, state)
+                one = one or compiled_step(self.kept, inputs, state)
                 state, metrics = one(inputs, state)
             else:
-                placed = place_batch(_stack(batches), mesh, stacked=True)
-                state, metrics = train_steps((self.update, placed, key), state)
+                inputs = (self.update, place_batch(_stack(batches), mesh, stacked=True), key)
+                many = many or in_step(train_steps, inputs, state)
+                state, metrics = many(inputs, state)
             if mesh.size > 1:  # there already, unless the compiler chose otherwise, which on one device it cannot
                 state = keep(state, shardings)
             step += n
