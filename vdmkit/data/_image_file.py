@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_FORMATS = ("PNG", "JPEG", "WEBP")
 _CHANNELS = {"L": 1, "RGB": 3}
 _JPEG_SCAN = b"\xff\xda"  # a marker, which is escaped in what is coded
 _PNG_DEPTH_OFFSET = 24  # signature 8, chunk header 8, width 4, height 4
@@ -46,11 +47,11 @@ def decode_image(data: bytes, where: str, shape: tuple[int, int, int] | None = N
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             _check_size(image, data)
             found, found_shape = _kind(image, data), (image.height, image.width)
             pixels = np.asarray(image) if _is_expected(found, found_shape, shape) else None
-        with Image.open(io.BytesIO(data), formats=(image.format,)) as again:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as again:
             again.verify()  # the checksums of PNG, which decoding skips
     except Exception as error:  # decoders raise errors of many types on a damaged file
         reason = "it is no PNG, JPEG or WebP" if isinstance(error, UnidentifiedImageError) else error
