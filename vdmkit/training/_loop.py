@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import grain
 import jax
 import numpy as np
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from vdmkit.errors import NonFiniteError
 from vdmkit.mesh import data_mesh, keep, mesh_of, place_batch, place_state, replicate, shardings_of
@@ -76,7 +76,9 @@ def default_steps_per_dispatch() -> int:
 
 
 def means(
-    metrics: list[Metrics], last_step: int, image_of: Callable[[int, int], int] | None = None
+    metrics: list[dict[str, Float[Array, "..."]]],  # of dispatches that need not be of equal length
+    last_step: int,
+    image_of: Callable[[int, int], int] | None = None,
 ) -> dict[str, float]:
     """Returns the mean of every metric over the updates that end at `last_step`.
 

@@ -76,9 +76,8 @@ def whole(coded, learned, codec, images) -> float:
     code = codec.chunk_code(8)
     for first in (1, 9):
         code.decode(code.encode(images[:first])[0])
-    for lanes in (64, 128):
-        with suppress(VdmkitError):
-            code.decode(replace(payload, heads=np.resize(payload.heads, lanes)))
+    with suppress(VdmkitError):
+        code.decode(replace(payload, heads=np.resize(payload.heads, code.lanes)))
     start = time.process_time()
     vdmkit_codec.decompress(data, learned)
     return time.process_time() - start

@@ -71,9 +71,14 @@ class ChunkCode:
         on_group: Callable[[int], object] = lambda count: None,
         on_latent: OnLatent = lambda which, t, k: None,
     ) -> Images:
-        """Decodes a payload. Raises CodecError if the final stack is not an initial one, as with another model."""
+        """Decodes a payload.
+
+        Raises CodecError if the final stack is not an initial one, as with another model, or if no writer makes a
+        stack of so many lanes for so many images.
+        """
         count = sum(payload.groups)
         images = np.zeros((count, *self.chain.network.model.shape), np.uint8)
+        self._check_lanes(len(payload.heads), images)
         stack, first = Stack(payload.heads.copy(), payload.words.copy(), len(payload.words)), count
         for number, size in reversed(list(enumerate(payload.groups))):
             first -= size
@@ -95,6 +100,11 @@ class ChunkCode:
     def lanes_for(self, values: int) -> int:
         """Returns the number of lanes of a chunk: a lane takes about 10 bytes, and fewer lanes more rows."""
         return min(self.lanes, 1 << max(0, (values // _VALUES_OF_LANE).bit_length() - 1))
+
+    def _check_lanes(self, lanes: int, images: Images) -> None:
+        """Raises CodecError for lanes for which a reader would compile anew. Version 1 always wrote the most lanes."""
+        if lanes not in (self.lanes_for(images.size), self.lanes):
+            raise CodecError(f"a chunk of {len(images):,} images has {lanes:,} lanes, which no writer gives it")
 
     def _beyond(self, images: Images) -> Bool[np.ndarray, " n"]:
         """Returns which images have pixels beyond the model's levels."""

@@ -72,8 +72,6 @@ def payload_of(data: bytes, images: int, limits: Limits, version: int = 2) -> Pa
         raise CodecError("a chunk's groups do not add up to its images")
     if max(payload.groups, default=0) > limits.group:
         raise CodecError(f"a group has {max(payload.groups):,} images, and the header allows {limits.group:,}")
-    if len(payload.heads).bit_count() != 1:  # a reader compiles for each number of lanes
-        raise CodecError(f"a chunk has {len(payload.heads):,} lanes, which is no power of two")
     if (payload.heads < 1 << 32).any():
         raise CodecError("a chunk's heads are outside of the range of a stack")
     stored = payload.stored[payload.stored > 0]
