@@ -3,6 +3,8 @@
 
 import os
 import signal
+import sys
+from contextlib import suppress
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -19,9 +21,26 @@ def main() -> None:
     end_if_unheard()
     try:
         program()
+    except SystemExit as ended:
+        _end_at_once_if_stopped(ended.code)
+        raise
     finally:
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)  # Python takes a while to end, and would lose the exit code
+
+
+def _end_at_once_if_stopped(code: object) -> None:
+    """Ends the process after a stop: XLA, interrupted in its work, may crash when Python deletes it.
+
+    One of several processes takes leave of the others first, as Python ends.
+    """
+    from vdmkit.distributed import started_as
+    from vdmkit.errors import Interrupted
+
+    if code == Interrupted.exit_code and started_as() is None:
+        with suppress(OSError):  # what reads the output may be gone
+            sys.stdout.flush()
+        os._exit(Interrupted.exit_code)
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:

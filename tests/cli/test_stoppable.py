@@ -94,6 +94,27 @@ def test_a_command_that_does_not_hear_is_ended():
     assert (ended.returncode, ended.stderr) == (3, words)
 
 
+STOPPED = """
+import atexit, os, sys
+from vdmkit.cli import _app, _stoppable
+def doctor():
+    print("begun")
+    raise KeyboardInterrupt
+atexit.register(os._exit, 139)  # as JAX's lowering, interrupted, crashes when Python deletes it
+_app.app.command()(_stoppable.stoppable(doctor))
+sys.argv = ["vdmkit", "doctor"]
+from vdmkit.__main__ import main
+main()
+"""
+
+
+def test_a_stopped_command_ends_before_python_does():
+    """False if a stop while JAX lowers a large model ended in a crash of its library, with another exit code."""
+    ended = subprocess.run([sys.executable, "-c", STOPPED], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (3, "begun\n")
+    assert ended.stderr.endswith("Stopped.\n")
+
+
 BEFORE = "sys.addaudithook(lambda event, given: event == 'import' and given[0] == 'vdmkit.cli._app' and stop())"
 MOMENTS = {"before the command": (BEFORE, 3), "after it": ("import atexit; atexit.register(stop)", 0)}
 
