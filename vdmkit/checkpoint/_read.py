@@ -16,6 +16,7 @@ from jaxtyping import PyTree
 
 from vdmkit.checkpoint._checksums import is_finished, what_is_damaged
 from vdmkit.checkpoint._fit import by_path, check_fit, with_leaves
+from vdmkit.checkpoint._late import late_reports_unheard
 from vdmkit.distributed import lost
 from vdmkit.errors import CheckpointError, VdmkitError, in_one_line
 
@@ -125,7 +126,8 @@ def read_step(folder: Path, like: PyTree, data: grain.DatasetIterator | None = N
 def _hostile_refused(folder: Path) -> Iterator[None]:
     """Raises CheckpointError for any error of Orbax: checksums may be right of files that nobody's training wrote."""
     try:
-        yield
+        with late_reports_unheard():
+            yield
     except VdmkitError:
         raise
     except Exception as error:

@@ -2,12 +2,9 @@
 """Writes the checkpoints of a training run by Orbax; each is renamed into place when it is complete."""
 
 import errno
-import logging
 import os
 import shutil
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from jaxtyping import PyTree
 
 from vdmkit.checkpoint._checksums import is_finished, what_is_damaged, write_checksums
 from vdmkit.checkpoint._kept import DELETED, bpd_of, delete_for_good, metrics_of, policy, put_back
+from vdmkit.checkpoint._late import late_reports_unheard
 from vdmkit.checkpoint._read import Restored, read_step, steps_in
 from vdmkit.distributed import is_first, lost, meet
 from vdmkit.errors import CheckpointError
@@ -107,7 +105,7 @@ class CheckpointStore:
             if self._manager is None:
                 handlers = _few_at_a_time(state) if self._frugal else None
                 self._manager = ocp.CheckpointManager(self._directory, options=self._options, item_handlers=handlers)
-            with _late_reports_unheard():
+            with late_reports_unheard():
                 self._manager.save(step, args=items, metrics=metrics_of(bpd, passing=passing), force=True)
             if is_first():
                 write_checksums(self._directory / str(step))
@@ -153,16 +151,3 @@ def _few_at_a_time(state: PyTree) -> dict[str, Any]:
         "data": grain.checkpoint.CheckpointHandler(),
         "meta": ocp.JsonCheckpointHandler(),
     }
-
-
-@contextmanager
-def _late_reports_unheard() -> Iterator[None]:
-    """Silences late errors of TensorStore's threads, which on a full disk report to an event loop closed by the first.
-
-    Python and asyncio would print a traceback for each. After an error nobody awaits them, so this stays in force.
-    """
-    hook, log = sys.unraisablehook, logging.getLogger("asyncio")
-    sys.unraisablehook = lambda report: None if str(report.exc_value) == "Event loop is closed" else hook(report)
-    log.disabled = True
-    yield
-    sys.unraisablehook, log.disabled = hook, False

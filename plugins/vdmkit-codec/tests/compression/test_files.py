@@ -175,7 +175,7 @@ def test_payloads_of_noise(tmp_path, coded, learned, codec, images) -> None:
 
 
 def flips(data: bytes, count: int):
-    for bit in random.Random(0).sample(range(8 * len(data)), count):
+    for bit in random.Random(0).sample(range(8 * len(data)), min(count, 8 * len(data))):
         damaged = bytearray(data)
         damaged[bit // 8] ^= 1 << bit % 8
         yield bytes(damaged)
