@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from vdmkit_codec import Inspection
 
+from vdmkit.checkpoint._checksums import write_checksums
 from vdmkit.errors import CheckpointError, DamageWarning
 from vdmkit.health import Trouble
 from vdmkit.health._trouble import write_troubles
@@ -249,6 +250,19 @@ def test_what_is_too_large_is_named(bare, shown_of):
         page([shown_of(bare)])
     (bare / "metrics.jsonl").unlink()
     assert "samples.png: cannot be read (it asks for" in Read(page([shown_of(bare)]).html).text
+
+
+def test_a_changed_file_of_a_checkpoint_is_named_and_left_out(bare, shown_of):
+    """A page would show a number of a damaged checkpoint as the run's."""
+    step = bare / "checkpoints" / "3"
+    step.mkdir(parents=True)
+    (step / "data.json").write_text('{"next_index": 8765}')
+    write_checksums(step)
+    assert "8765" in Read(page([shown_of(bare)]).html).text
+    (step / "data.json").write_text('{"next_index": 8764}')
+    with pytest.warns(DamageWarning, match=r"checkpoints/3: data\.json has changed"):
+        text = Read(page([shown_of(bare)]).html).text
+    assert "876" not in text
 
 
 def test_runs_of_one_name_are_told_apart(bare, shown_of):

@@ -3,7 +3,7 @@
 
 from absl import logging
 
-from vdmkit.checkpoint._checksums import check_unchanged, sha256_of_arrays
+from vdmkit.checkpoint._checksums import check_unchanged, sha256_of_arrays, what_is_damaged
 from vdmkit.checkpoint._read import Restored, read_chosen, read_newest, read_step, steps_in
 from vdmkit.checkpoint._store import CheckpointStore
 
@@ -19,4 +19,5 @@ __all__ = [
     "read_step",
     "sha256_of_arrays",
     "steps_in",
+    "what_is_damaged",
 ]

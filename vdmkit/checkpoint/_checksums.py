@@ -30,8 +30,11 @@ def is_finished(folder: Path) -> bool:
     return (folder / _NAME).exists()
 
 
-def what_is_damaged(folder: Path) -> str | None:
-    """Describes the first file that is not as it was written; returns None if all are."""
+def what_is_damaged(folder: Path, suffix: str = "") -> str | None:
+    """Describes the first file that is not as it was written; returns None if all are.
+
+    Only files with this suffix are read; of others it is known then that they are there.
+    """
     if is_finished(folder) and (reason := not_a_file(folder / _NAME)):
         return f"{_NAME} is {reason}"
     try:
@@ -48,7 +51,7 @@ def what_is_damaged(folder: Path) -> str | None:
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
-        if file_sha256(path) != expected:
+        if name.endswith(suffix) and file_sha256(path) != expected:
             return f"{name} has changed since it was written ({path.stat().st_size} bytes now)"
     return None
 

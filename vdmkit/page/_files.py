@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vdmkit.checkpoint import check_unchanged
+from vdmkit.checkpoint import check_unchanged, what_is_damaged
 from vdmkit.errors import CheckpointError, DamageWarning, in_one_line
 from vdmkit.files import are_intact, check_seal, has_sha256, read_json
 from vdmkit.foreign import MAX_JSON, TooMuch, read_at_most
@@ -111,9 +111,17 @@ def read_files(path: Path) -> RunFiles:
     if not (path / _MANIFEST).is_file():
         raise CheckpointError(f"{path}: has no {_MANIFEST}. Put a copy of it back, or run the recipe again.")
     _check_made(path)
-    return RunFiles(
-        path, path.resolve().name, {str(one.relative_to(path)): _checked(one) for one in sorted(path.rglob("*.json"))}
-    )
+    return RunFiles(path, path.resolve().name, {str(one.relative_to(path)): _checked(one) for one in _json_of(path)})
+
+
+def _json_of(path: Path) -> list[Path]:
+    """Returns the JSON files of a run; warns of checkpoints whose files are not as they were written."""
+    changed = set[Path]()
+    for folder in path.glob("checkpoints/[0-9]*"):
+        if reason := what_is_damaged(folder, ".json"):
+            warn_left_out(folder, reason)
+            changed.add(folder)
+    return sorted(one for one in path.rglob("*.json") if changed.isdisjoint(one.parents))
 
 
 def _check_made(path: Path) -> None:
