@@ -35,6 +35,15 @@ def test_a_wrong_config_lists_what_does_not_fit(program):
     assert not (program.cwd / "official").exists()
 
 
+def test_images_of_another_shape_do_not_train_it(program, imported):
+    """A network that takes any size would be trained on with images that it was never meant for."""
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3)).astype(np.uint8)
+    np.savez(program.cwd / "mine.npz", train=pixels, test=pixels[:3])
+    result = program("run", f"{imported}/resolved.toml", "--out", imported, plugins=())
+    assert result.code == 1
+    assert "(16, 16, 3, 256); the model was trained on (32, 32, 3, 256)" in result.err
+
+
 @pytest.mark.slow
 def test_an_imported_checkpoint_is_a_run(program, imported, arrays):
     """An imported checkpoint could not be evaluated, sampled or trained on."""

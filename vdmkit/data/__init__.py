@@ -4,7 +4,7 @@
 from vdmkit.data._augmentation import AbstractAugmentation, Flip, PermuteChannels, Rotate90
 from vdmkit.data._batches import BatchSource, batches, image_numbers
 from vdmkit.data._cifar10 import Cifar10
-from vdmkit.data._comparable import check_comparable, check_fits, check_pixels, reasons_against
+from vdmkit.data._comparable import check_comparable, check_fits, check_like, check_pixels, reasons_against
 from vdmkit.data._copies import Copies, Prints, copies_of, groups_of, hashes_of, image_hashes, may_be_prints, prints_of
 from vdmkit.data._counts import level_counts
 from vdmkit.data._digits import Digits
@@ -69,6 +69,7 @@ __all__ = [
     "blocks",
     "check_comparable",
     "check_fits",
+    "check_like",
     "check_pixels",
     "copies_of",
     "differences",

@@ -84,10 +84,14 @@ def check_pixels(model: DiffusionModel, pixels: Real[Array | np.ndarray | Abstra
 
 def check_fits(model: DiffusionModel, test: Images) -> None:
     """Raises DataError if the images differ from the model's in shape or number of levels."""
-    found = (*test.pixels.shape[1:], test.levels)
-    expected = (*model.shape, model.observation.levels)
+    check_like(test, model.shape, model.observation.levels)
+
+
+def check_like(images: Images, shape: tuple[int, ...], levels: int) -> None:
+    """Raises DataError if the images differ in shape or number of levels from those that a model was made for."""
+    found, expected = (*images.pixels.shape[1:], images.levels), (*shape, levels)
     if found != expected:
         raise DataError(
-            f"{test.identity.name}: images of (height, width, channels, levels) {found}; the model was trained on "
+            f"{images.identity.name}: images of (height, width, channels, levels) {found}; the model was trained on "
             f"{expected}. The model has no likelihood for them."
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vdmkit.assembly import health_facts
 from vdmkit.checkpoint import steps_in
-from vdmkit.data import TrainedOn, check_comparable, groups_of, prints_of, trained_on
+from vdmkit.data import TrainedOn, check_comparable, check_like, groups_of, prints_of, trained_on
 from vdmkit.errors import Interrupted
 from vdmkit.files import write_results
 from vdmkit.likelihood import LikelihoodReport, check_count, check_distinct
@@ -49,6 +49,8 @@ def run_recipe(
         source = recipe.data.build()
         train, test = source.load("train"), source.load("test")
         check_count(test.pixels)
+        if earlier and earlier.imported:
+            check_like(train, earlier.shape, earlier.levels)
         check_before_training(recipe, source, train, test).refuse()
         known = trained_on(train)
         check_distinct(groups_of(prints_of(test), known.prints))
