@@ -108,6 +108,7 @@ def test_a_package_that_takes_the_name_of_a_run_s_file(processes, tiny):
     run = ("run", tiny, "--out", "run", "--set", "model.schedule={name='straight', gamma_max=4.0}")
     assert processes(*run, plugins=plugins).code == 0
     own = json.loads((processes.cwd / "run" / "evaluation.json").read_text())
+    del own["crc32"]
     folder = processes.cwd / "site-packages"
     folder.mkdir()
     install(folder, "straight", SCHEDULE.format(name="'straight'").replace("* t", "* t**2"))
@@ -124,5 +125,5 @@ def test_a_package_that_takes_the_name_of_a_run_s_file(processes, tiny):
     file.write_text(file.read_text() + "\n# edited\n")
     edited = processes(*evaluate, plugins=("--plugin", "straight.py"), packages=folder)
     assert (edited.code, edited.out) == (2, "")
-    assert "--plugin straight.py does not load: schedule 'straight' of " in edited.err
+    assert "straight.py does not load: schedule 'straight' of " in edited.err
     assert f"the name is taken by {processes.cwd.resolve() / 'run' / 'plugins' / 'straight.py'}. " in edited.err
