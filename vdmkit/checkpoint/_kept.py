@@ -9,6 +9,7 @@ from typing import Any
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from vdmkit.checkpoint._checksums import is_finished
+from vdmkit.checkpoint._read import steps_in
 
 DELETED = ".deleted"  # a folder in that of the checkpoints
 _BPD, _PASSING = "bpd", "passing"  # metrics; the second is in checkpoints of a stop alone
@@ -32,8 +33,8 @@ def policy(keep_last: int, keep_best: int) -> policies.AnyPreservationPolicy:
 
 def put_back(directory: Path) -> None:
     """Restores what was deleted for a checkpoint that a kill left unfinished; and ends what was deleted for others."""
-    there = sorted((int(one.name), one) for one in directory.glob("*") if one.name.isdecimal())
-    if there and not is_finished(there[-1][1]):
+    steps = steps_in(directory)
+    if steps and not is_finished(directory / str(steps[-1])):
         for one in (directory / DELETED).glob("*"):
             one.rename(directory / one.name)
     delete_for_good(directory)

@@ -51,8 +51,9 @@ def decode_image(data: bytes, where: str, shape: tuple[int, int, int] | None = N
             _check_size(image, data)
             found, found_shape = _kind(image, data), (image.height, image.width)
             pixels = np.asarray(image) if _is_expected(found, found_shape, shape) else None
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as again:
-            again.verify()  # the checksums of PNG, which decoding skips
+        if image.format == "PNG":
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as again:
+                again.verify()  # its checksums, which decoding skips
     except Exception as error:  # decoders raise errors of many types on a damaged file
         reason = "it is no PNG, JPEG or WebP" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(f"{where}: cannot be decoded as an image ({reason}). Replace or remove the file.") from error

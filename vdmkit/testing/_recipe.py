@@ -6,6 +6,7 @@ The checks are those of `vdmkit.testing`, on the run's own components, parameter
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import jax
@@ -101,10 +102,10 @@ def check_measurement_of_recipe(recipe: Recipe, model: DiffusionModel, test: Ima
 
     def of_estimator() -> Findings:
         given = model.schedule, model.path, model.shape, model.observation.levels
-        return unless_proven(lambda: check_estimator_of_recipe(recipe, model), recipe, "estimator", given)
+        return unless_proven(partial(check_estimator_of_recipe, recipe, model), recipe, "estimator", given)
 
     def of_model() -> Findings:
-        check = lambda: check_model_of_recipe(recipe, model, test.pixels, differentiated=differentiated)  # noqa: E731
+        check = partial(check_model_of_recipe, recipe, model, test.pixels, differentiated=differentiated)
         return unless_proven(check, recipe, f"measured, {differentiated}", _fetched(model), test.pixels[:_FEW])
 
     with threads(1) as aside:  # compilation, which takes most of the time, can use another core
