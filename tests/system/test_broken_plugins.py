@@ -125,5 +125,5 @@ def test_a_package_that_takes_the_name_of_a_run_s_file(processes, tiny):
     file.write_text(file.read_text() + "\n# edited\n")
     edited = processes(*evaluate, plugins=("--plugin", "straight.py"), packages=folder)
     assert (edited.code, edited.out) == (2, "")
-    assert "straight.py does not load: schedule 'straight' of " in edited.err
+    assert f"--plugin {file} does not load: schedule 'straight' of " in edited.err
     assert f"the name is taken by {processes.cwd.resolve() / 'run' / 'plugins' / 'straight.py'}. " in edited.err
