@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.checkpoint import CheckpointStore, read_newest, read_step, steps_in
+from vdmkit.checkpoint import CheckpointStore, read_newest, read_step, steps_in, what_is_damaged
 from vdmkit.errors import CheckpointError
 
 
@@ -157,9 +157,21 @@ def test_a_file_that_is_not_listed_is_damage(filled, like):
     sums = json.loads(path.read_text())
     (filled / "3" / ".DS_Store").write_text("")
     assert read_newest(filled, like, saved=3).step == 3
-    path.write_text(json.dumps({name: sha256 for name, sha256 in sums.items() if name != "meta/metadata"}))
+    del sums["meta/metadata"], sums["crc32"]  # as of an older version: the list had no checksum
+    path.write_text(json.dumps(sums))
     with pytest.raises(CheckpointError, match=r"is damaged: meta/metadata is not in checksums\.json\."):
         read_newest(filled, like, saved=3)
+
+
+def test_a_changed_bit_of_the_list_is_told_as_that(filled):
+    """A file that is whole would be called damaged, and its checkpoint be searched for what is wrong with it."""
+    path = filled / "3" / "checksums.json"
+    whole = path.read_bytes()
+    for place in range(0, 8 * len(whole), 7):
+        changed = bytearray(whole)
+        changed[place // 8] ^= 1 << place % 8
+        path.write_bytes(changed)
+        assert what_is_damaged(filled / "3", ".none") == "checksums.json is damaged", place
 
 
 def test_a_reader_refuses_where_the_newest_checkpoint_is_missing(filled, like):

@@ -3,16 +3,14 @@
 
 import hashlib
 from pathlib import Path
-from typing import Annotated
 
 import equinox as eqx
 import jax
 import numpy as np
-from annotated_types import Len
 from jaxtyping import PyTree
 
 from vdmkit.errors import CheckpointError
-from vdmkit.files import file_sha256, read_json, write_json
+from vdmkit.files import are_intact, file_sha256, read_json, write_results
 from vdmkit.foreign import MAX_KEPT
 from vdmkit.paths import not_a_file
 
@@ -22,7 +20,7 @@ _NAME = "checksums.json"
 def write_checksums(folder: Path) -> None:
     """Writes the list of the folder's files, last and atomically: a checkpoint without the list is unfinished."""
     sums = {str(path.relative_to(folder)): file_sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
-    write_json(folder / _NAME, sums)
+    write_results(folder / _NAME, sums)
 
 
 def is_finished(folder: Path) -> bool:
@@ -38,10 +36,13 @@ def what_is_damaged(folder: Path, suffix: str = "") -> str | None:
     if is_finished(folder) and (reason := not_a_file(folder / _NAME)):
         return f"{_NAME} is {reason}"
     try:
-        sums = read_json(folder / _NAME, Annotated[dict[str, str], Len(1)])
+        found = read_json(folder / _NAME, dict[str, str | int])
     except FileNotFoundError:
         return "it was not finished"
     except ValueError:
+        return f"{_NAME} is damaged"
+    sums = {name: sha256 for name, sha256 in found.items() if isinstance(sha256, str)}  # without its own checksum
+    if not sums or not are_intact(found):
         return f"{_NAME} is damaged"
     # A hidden file may be there without being listed: systems leave such files of their own.
     there = {str(path.relative_to(folder)) for path in folder.rglob("[!.]*") if path.is_file()}
