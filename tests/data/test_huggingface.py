@@ -74,6 +74,13 @@ def test_one_file_is_split_by_the_recipe(tmp_path):
     assert source.load("test").identity.name == "all[train[75%:]]"
 
 
+def test_what_is_on_this_disk_asks_nothing_of_the_network(folder, tmp_path, monkeypatch):
+    """The hub would be told of files of one's own, and each start without a network would wait for it."""
+    monkeypatch.setattr("socket.getaddrinfo", lambda host, *_, **__: pytest.fail(f"{host} was asked"))
+    HuggingFace(path=str(write(tmp_path / "own.parquet", PIXELS, LABELS)), test="train").load("test")
+    HuggingFace(path=str(folder)).load("test")
+
+
 def test_a_folder_of_image_files_is_read(tmp_path):
     """The form in which most people have images would fail."""
     for i, pixels in enumerate(PIXELS):
