@@ -85,7 +85,7 @@ _RIGHTS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def words_of(error: OSError) -> str:
-    """Returns the message for a system error: the file, the system's reason, and what to do.
+    """Returns the message for a system error: the file, or the line that met it, the system's reason, and what to do.
 
     `vdmkit.files.writing` adds the file's name to errors of writing.
     """
@@ -94,7 +94,8 @@ def words_of(error: OSError) -> str:
         advice = " Free space there, and run the same command again."
     elif error.errno in _RIGHTS:
         advice = " Change its permissions, or choose another place."
-    return f"{error.filename or 'standard output, or a file without a name'}: {error.strerror or error}.{advice}"
+    where = error.filename or f"standard output, or a file without a name{place_of(error)}"
+    return f"{where}: {error.strerror or error}.{advice}"
 
 
 def printable(text: str) -> str:

@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process that has loaded vdmkit and runs each command in a fork of itself, which is sent a signal at a moment.
+"""A process that has loaded vdmkit and runs each command in a fork of itself, to which something happens at a moment.
 
-Loading takes most of the time of a short command. A request is a line of JSON: {"cwd", "arguments", "signal",
-"moment", "delay"}. A moment is when a file below `cwd` is about to be opened for writing, renamed, made or deleted;
-they are counted from 1, and the signal comes `delay` seconds after one. The answer is {"code", "moments", "seconds",
-"work", "err"}; from the signal to the end `seconds` pass, of which `work` of this process.
+Loading takes most of the time of a short command. A request is a line of JSON: {"cwd", "arguments", "fault", "moment",
+"amount"}. Moments are counted from 1, for the faults of DISK when a file below `cwd` is about to be opened for writing,
+renamed, made or deleted, and for those of PLUGIN when troubled.py is about to do something. The answer is {"code",
+"moments", "seconds", "work", "err"}, with the numbers of both kinds of moments; from a fault to the end `seconds` pass,
+of which `work` of this process.
 """
 
+import errno
 import importlib
 import json
 import mmap
 import os
+import resource
 import signal
 import struct
 import sys
-import tempfile
 import threading
 import time
 from typing import Any
@@ -30,8 +32,13 @@ LOADED = (
     "vdmkit_codec.codec",
     "matplotlib.pyplot",
 )
+DISK = ("KILL", "TERM", "FULL", "LIMIT")
+"""Two signals, `amount` seconds later; from then on no file is opened for writing, or grows above `amount` bytes."""
+PLUGIN = ("EIO", "ERROR", "DELAY")
+"""What a plugin raises: the system's error of a broken disk, or one that nobody expects. Or `amount` seconds pass."""
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link"}
-SHARED = struct.Struct("qdd")  # moments so far, and when the signal was sent: time, and time of the process
+GROWS = ("open", "os.mkdir", "os.link")
+SHARED = struct.Struct("qqdd")  # moments of DISK and PLUGIN, and when the fault came: time, and time of the process
 
 
 def is_change(event: str, given: tuple, place: str) -> bool:
@@ -41,29 +48,63 @@ def is_change(event: str, given: tuple, place: str) -> bool:
     return bool(path) and (path.startswith(place) or not os.path.isabs(path))
 
 
+class Hook:
+    """Called by Python before it does what an audit event says."""
+
+    def __init__(self, request: dict[str, Any], shared: mmap.mmap):
+        self.fault, self.moment, self.amount = request["fault"], request["moment"], request["amount"]
+        self.place, self.shared, self.lock, self.full = os.getcwd(), shared, threading.Lock(), False
+
+    def __call__(self, event: str, given: tuple) -> None:
+        if event == "troubled":
+            self.count(1, PLUGIN)
+        elif is_change(event, given, self.place):
+            self.count(0, DISK)
+            if self.full and event in GROWS:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), given[0])
+
+    def count(self, number: int, faults: tuple[str, ...]) -> None:
+        with self.lock:
+            *counts, came, worked = SHARED.unpack_from(self.shared)
+            counts[number] += 1
+            SHARED.pack_into(self.shared, 0, *counts, came, worked)
+        if self.fault in faults and counts[number] == self.moment:
+            self.happen()
+
+    def happen(self) -> None:
+        if self.fault in ("KILL", "TERM"):
+            self.send_later() if self.amount else self.send()
+            return
+        self.note()
+        if self.fault == "FULL":
+            self.full = True
+        elif self.fault == "LIMIT":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int(self.amount), resource.RLIM_INFINITY))
+        elif self.fault == "EIO":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        elif self.fault == "ERROR":
+            raise RuntimeError("trouble")
+        else:
+            time.sleep(self.amount)  # as a slow disk or network does
+
+    def send_later(self) -> None:
+        timer = threading.Timer(self.amount, self.send)
+        timer.daemon = True
+        timer.start()
+
+    def send(self) -> None:
+        self.note()
+        os.kill(os.getpid(), signal.Signals[f"SIG{self.fault}"])
+
+    def note(self) -> None:
+        counts = SHARED.unpack_from(self.shared)[:2]
+        SHARED.pack_into(self.shared, 0, *counts, time.monotonic(), time.process_time())
+
+
 def be(request: dict[str, Any], shared: mmap.mmap) -> None:
     """Is the command, in this process."""
     os.chdir(request["cwd"])
-    place, number, lock = os.getcwd(), signal.Signals[f"SIG{request['signal']}"], threading.Lock()
-
-    def send() -> None:
-        SHARED.pack_into(shared, 0, request["moment"], time.monotonic(), time.process_time())
-        os.kill(os.getpid(), number)
-
-    def hook(event: str, given: tuple) -> None:
-        if not is_change(event, given, place):
-            return
-        with lock:
-            count, *sent = SHARED.unpack_from(shared)
-            SHARED.pack_into(shared, 0, count + 1, *sent)
-        if count + 1 == request["moment"] and request["delay"]:
-            timer = threading.Timer(request["delay"], send)
-            timer.daemon = True
-            timer.start()
-        elif count + 1 == request["moment"]:
-            send()
-
-    sys.addaudithook(hook)
+    sys.addaudithook(Hook(request, shared))
     from vdmkit.__main__ import main
 
     sys.argv = ["vdmkit", *request["arguments"]]
@@ -73,19 +114,20 @@ def be(request: dict[str, Any], shared: mmap.mmap) -> None:
 def answer(request: dict[str, Any]) -> dict[str, Any] | None:
     """Returns what became of the command; in the fork that is the command, it returns None or raises SystemExit."""
     shared = mmap.mmap(-1, SHARED.size)
-    with tempfile.TemporaryFile() as err:
-        child = os.fork()
-        if not child:
-            nothing = os.open(os.devnull, os.O_RDWR)
-            for descriptor, file in enumerate((nothing, nothing, err.fileno())):
-                os.dup2(file, descriptor)
-            be(request, shared)
-            return None
-        _, status, used = os.wait4(child, 0)
-        moments, sent, worked = SHARED.unpack_from(shared)
-        err.seek(0)
-        words = err.read().decode()
-    took = {"seconds": time.monotonic() - sent, "work": used.ru_utime + used.ru_stime - worked} if sent else {}
+    read, write = os.pipe()  # a file would be limited too
+    child = os.fork()
+    if not child:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for descriptor, file in enumerate((nothing, nothing, write)):
+            os.dup2(file, descriptor)
+        be(request, shared)
+        return None
+    os.close(write)
+    with os.fdopen(read) as err:
+        words = err.read()
+    _, status, used = os.wait4(child, 0)
+    *moments, came, worked = SHARED.unpack_from(shared)
+    took = {"seconds": time.monotonic() - came, "work": used.ru_utime + used.ru_stime - worked} if came else {}
     return {"code": os.waitstatus_to_exitcode(status), "moments": moments, "err": words, **took}
 
 
