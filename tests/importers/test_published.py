@@ -321,3 +321,13 @@ def test_a_plugin_registers_an_importer(program, checkpoint):
     assert said.startswith("run: mine, the authors' model at step 0")
     assert (program.cwd / "run" / "plugins" / "mine.py").is_file()
     assert load_recipe(program.cwd / "run" / "resolved.toml").model.prediction.name == "eps_and_range"
+
+
+def test_a_refused_configuration_is_named(program, checkpoint):
+    """A user of several configurations would not know which file is of another family."""
+    (program.cwd / "other.json").write_text("{}")
+    result = program("import", checkpoint("improved")[0], "--config", "other.json", "-o", "run")
+    assert result.code == 1
+    assert result.err.startswith(
+        "other.json: this configuration of OpenAI cannot be built here:\n  image_size: missing"
+    )
