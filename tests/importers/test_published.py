@@ -23,9 +23,12 @@ from vdmkit.run import load_run
 from vdmkit.testing._compile import compiled_fast
 
 NETWORKS = Path(__file__).parents[1] / "reference" / "networks"
+TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
 FOLDERS = ["ddpm", "edm-adm", "guided", "improved", "score_sde-ncsnpp", "idode-vp", "idode-sp"]
 FAMILIES = {"ddpm": "diffusers", "edm": "edm", "guided": "openai", "improved": "openai"}
 FAMILIES |= {"score_sde": "score_sde", "idode": "idode"}
+OF_IDODE = {"second_order", "velocity", "importance", "dequantization", "num_importance", "schedule", "seed"}
+"""Fields that i-DODE's configuration has and that of the paper's code has not."""
 
 
 def arrays_in(path: Path) -> dict[str, np.ndarray]:
@@ -331,3 +334,16 @@ def test_a_refused_configuration_is_named(program, checkpoint):
     assert result.err.startswith(
         "other.json: this configuration of OpenAI cannot be built here:\n  image_size: missing"
     )
+
+
+def test_the_importer_of_the_tutorial(program):
+    """A reader who copies it would be told that no array of the file fits."""
+    page = TUTORIAL.read_text()
+    (program.cwd / "plain_unet.py").write_text(page[page.index("from vdmkit.importers") :].partition("```")[0])
+    weights = arrays_in(NETWORKS / "idode-vp" / "weights.npz")  # i-DODE's network is that of the paper
+    np.savez(program.cwd / "plain.npz", **{f"net.{name}": array for name, array in weights.items()})
+    config = json.loads((NETWORKS / "idode-vp" / "config.json").read_text())
+    of_vdm = {name: value for name, value in config.items() if name not in OF_IDODE}
+    (program.cwd / "plain.json").write_text(json.dumps(of_vdm))
+    said = imported(program, ["plain.npz", "--config", "plain.json", "--plugin", "plain_unet.py"], 32)
+    assert said.startswith("run: plain_unet, the authors' model")

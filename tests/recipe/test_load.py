@@ -124,7 +124,7 @@ def test_a_default_component_keeps_its_keys(write):
     class Told:
         """A stub of a network whose default component has keys."""
 
-        axis: Annotated[Choice, "schedule"] = Choice("schedule", "linear", {"gamma_max": 4.0})  # noqa: RUF009
+        axis: Annotated[Choice, "schedule"] = Choice("schedule", "linear", {"gamma_max": 4.0})
 
     def axis(*overrides: str) -> Choice:
         choice = load_recipe(write(("channels = 64", "")), ["model.network.name=told", *overrides]).model.network
