@@ -206,7 +206,7 @@ REFUSED = {
     "unknown field": (lambda config: config["unet"].update(depth=3), "depth: unknown field"),
     "wrong width": (
         lambda config: config["unet"].update(model_channels=64),
-        "time_embed.0.weight: (128, 32) in the file, (256, 64) in the network",
+        "input_blocks.0.0.weight: (32, 3, 3, 3) in the file, (64, 3, 3, 3) in the network",
     ),
     "missing": (lambda config: config.pop("diffusion"), "diffusion: missing"),
     "wrong type": (lambda config: config["unet"].update(channel_mult=["a"]), "the configuration cannot be read"),
