@@ -2,6 +2,7 @@
 """Local data sets in the form of the Hugging Face hub."""
 
 import io
+import logging
 from pathlib import Path
 
 import datasets
@@ -153,3 +154,16 @@ def test_without_the_package_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(_huggingface, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"package datasets, which is not installed. .*--extra huggingface"):
         HuggingFace(path="mine").locate()
+
+
+def test_retries_of_the_hub_are_not_shown(monkeypatch, caplog):
+    """Without a network, dozens of warnings would stand before the message."""
+
+    def offline(*_, **__):
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s")
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr("datasets.load_dataset", offline)
+    with pytest.raises(DataError, match=r"cannot be loaded \(Name or service not known\)"):
+        HuggingFace(path="nobody/nothing").load("train")
+    assert caplog.text == ""

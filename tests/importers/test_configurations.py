@@ -15,6 +15,7 @@ from vdmkit import importers
 from vdmkit.denoiser import V
 from vdmkit.errors import CheckpointError
 from vdmkit.importers._described import described
+from vdmkit.importers._misfits import misfits
 from vdmkit.networks import UNet
 from vdmkit.noise import Tabulated, VariancePreserving
 from vdmkit.registry import load_plugins, registry
@@ -253,3 +254,12 @@ def test_data_are_asked_for_until_they_are_given(overrides, asked):
     importer, config = registry("importer").get("edm").build({}), song() | {"img_resolution": 16, "label_dim": 10}
     remarks = " ".join(described(importer, config, "a file", overrides).remarks)
     assert [words for words in ("images.npz", "data.classes=10") if words in remarks] == asked
+
+
+def test_the_first_arrays_that_do_not_fit_are_shown():
+    """Hundreds of lines would hide what to check, or the eleventh layer stand before the second."""
+    told = misfits({f"layer.{k}.weight": (3, k) for k in range(15)}, {"layer.0.weight": (3, 0)}, "network")
+    lines = told.split("\n  ")
+    assert lines[0] == "14 paths differ:"
+    assert lines[1:13] == [f"layer.{k}.weight: (3, {k}) in the file, nothing in the network" for k in range(1, 13)]
+    assert lines[13:] == ["and 2 more. `vdmkit import --list FILE` shows all arrays of the file."]

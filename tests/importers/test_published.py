@@ -23,9 +23,12 @@ from vdmkit.run import load_run
 from vdmkit.testing._compile import compiled_fast
 
 NETWORKS = Path(__file__).parents[1] / "reference" / "networks"
+TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
 FOLDERS = ["ddpm", "edm-adm", "guided", "improved", "score_sde-ncsnpp", "idode-vp", "idode-sp"]
 FAMILIES = {"ddpm": "diffusers", "edm": "edm", "guided": "openai", "improved": "openai"}
 FAMILIES |= {"score_sde": "score_sde", "idode": "idode"}
+OF_IDODE = {"second_order", "velocity", "importance", "dequantization", "num_importance", "schedule", "seed"}
+"""Fields that i-DODE's configuration has and that of the paper's code has not."""
 
 
 def arrays_in(path: Path) -> dict[str, np.ndarray]:
@@ -203,7 +206,7 @@ REFUSED = {
     "unknown field": (lambda config: config["unet"].update(depth=3), "depth: unknown field"),
     "wrong width": (
         lambda config: config["unet"].update(model_channels=64),
-        "time_embed.0.weight: (128, 32) in the file, (256, 64) in the network",
+        "input_blocks.0.0.weight: (32, 3, 3, 3) in the file, (64, 3, 3, 3) in the network",
     ),
     "missing": (lambda config: config.pop("diffusion"), "diffusion: missing"),
     "wrong type": (lambda config: config["unet"].update(channel_mult=["a"]), "the configuration cannot be read"),
@@ -321,3 +324,26 @@ def test_a_plugin_registers_an_importer(program, checkpoint):
     assert said.startswith("run: mine, the authors' model at step 0")
     assert (program.cwd / "run" / "plugins" / "mine.py").is_file()
     assert load_recipe(program.cwd / "run" / "resolved.toml").model.prediction.name == "eps_and_range"
+
+
+def test_a_refused_configuration_is_named(program, checkpoint):
+    """A user of several configurations would not know which file is of another family."""
+    (program.cwd / "other.json").write_text("{}")
+    result = program("import", checkpoint("improved")[0], "--config", "other.json", "-o", "run")
+    assert result.code == 1
+    assert result.err.startswith(
+        "other.json: this configuration of OpenAI cannot be built here:\n  image_size: missing"
+    )
+
+
+def test_the_importer_of_the_tutorial(program):
+    """A reader who copies it would be told that no array of the file fits."""
+    page = TUTORIAL.read_text()
+    (program.cwd / "plain_unet.py").write_text(page[page.index("from vdmkit.importers") :].partition("```")[0])
+    weights = arrays_in(NETWORKS / "idode-vp" / "weights.npz")  # i-DODE's network is that of the paper
+    np.savez(program.cwd / "plain.npz", **{f"net.{name}": array for name, array in weights.items()})
+    config = json.loads((NETWORKS / "idode-vp" / "config.json").read_text())
+    of_vdm = {name: value for name, value in config.items() if name not in OF_IDODE}
+    (program.cwd / "plain.json").write_text(json.dumps(of_vdm))
+    said = imported(program, ["plain.npz", "--config", "plain.json", "--plugin", "plain_unet.py"], 32)
+    assert said.startswith("run: plain_unet, the authors' model")

@@ -84,6 +84,21 @@ def test_parameter_counts_of_the_papers(recipe, params, outputs, count, source):
     assert found == count, source
 
 
+@pytest.mark.parametrize("recipe", ["cifar10/ddpm", "cifar10/iddpm", "imagenet64/iddpm_cosine", "imagenet64/adm"])
+def test_recipes_tell_timesteps_of_their_own_schedule(recipe):
+    """Otherwise the recipe's network is told timesteps of other betas than it is trained on, and not the paper's."""
+    model = load_recipe(find_recipe(recipe)).model
+    axis, table = model.network.params["axis"], model.schedule.params
+    assert axis.name == "timestep"
+    assert {key: axis.params[key] for key in ("table", "steps", "betas")} == table
+
+
+def test_the_recipe_of_ve_tells_log_sigma_of_data_in_the_unit_interval():
+    """Otherwise the Fourier features of NCSN++ are those of another number than log sigma of its paper."""
+    axis = load_recipe(find_recipe("cifar10/score_sde_ve")).model.network.params["axis"]
+    assert axis == Choice("axis", "log_sigma", {"factor": 1.0, "unit": 2.0})
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_narrower_than_its_parameters(name, equations):
     """Otherwise float64 is float32 somewhere, and parity with the authors' float64 would be by accident."""

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a recipe resolves to: defaults, `extends`, `--set`, and back to TOML."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 
 from vdmkit.errors import RecipeError
 from vdmkit.recipe import differences, dump, load_recipe, resolved
-from vdmkit.registry import Choice
+from vdmkit.registry import Choice, register
 
 
 def test_defaults_are_filled_in(write):
@@ -112,3 +114,22 @@ def test_keys_of_a_component_that_is_only_named(write):
     """A component given as a string could not be adjusted by `--set`."""
     recipe = load_recipe(write(('"flip", ', "")), ["optimizer.learning_rate=1"])
     assert recipe.optimizer.params == {"learning_rate": 1.0}
+
+
+def test_a_default_component_keeps_its_keys(write):
+    """A network in a recipe would be told another noise level than the same network in Python."""
+
+    @register("network", "told")
+    @dataclass(frozen=True, kw_only=True)
+    class Told:
+        """A stub of a network whose default component has keys."""
+
+        axis: Annotated[Choice, "schedule"] = Choice("schedule", "linear", {"gamma_max": 4.0})
+
+    def axis(*overrides: str) -> Choice:
+        choice = load_recipe(write(("channels = 64", "")), ["model.network.name=told", *overrides]).model.network
+        return choice.params["axis"]
+
+    assert axis() == Choice("schedule", "linear", {"gamma_min": -13.3, "gamma_max": 4.0})
+    assert axis("model.network.axis.gamma_min=-9.0").params == {"gamma_min": -9.0, "gamma_max": 4.0}
+    assert axis("model.network.axis=linear").params == {"gamma_min": -13.3, "gamma_max": 5.0}

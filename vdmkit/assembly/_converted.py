@@ -8,7 +8,7 @@ import equinox as eqx
 from jaxtyping import Array
 
 from vdmkit.assembly._model import build_prediction
-from vdmkit.assembly._training import build_objective, build_optimizer
+from vdmkit.assembly._training import build_objective, build_optimizer, build_state
 from vdmkit.denoiser import Translated, is_direction
 from vdmkit.errors import RecipeError
 from vdmkit.model import DiffusionModel
@@ -39,6 +39,21 @@ def refuse_untranslatable(recipe: Recipe, counts: Array, where: str) -> None:
     every = (Choice("prediction", name) for name in sorted(registry("prediction").components))
     known = ", ".join(choice.name for choice in every if is_direction(choice))
     raise RecipeError(f"{where}: prediction {prediction.name!r} {found}; convert needs one of {known}.")
+
+
+def converted_template(recipe: Recipe, counts: Array, where: str) -> DiffusionModel:
+    """Returns the model of a converted recipe, which `carry` fills.
+
+    Raises:
+        RecipeError: the new prediction lacks what the run's observation needs, such as learned variances.
+    """
+    try:
+        return build_state(recipe, counts).model
+    except RecipeError as error:
+        raise RecipeError(
+            f"{where}: the run cannot be converted to prediction {recipe.model.prediction.name!r}, because a converted "
+            f"run keeps its observation. {str(error).partition('. ')[0]}."
+        ) from error
 
 
 def carry(old: DiffusionModel, template: DiffusionModel) -> DiffusionModel:

@@ -92,7 +92,7 @@ def classify(
             return pass_over(estimator, model, pixels, index, plan, **of_pass, **how)
 
         found = [[measured(label, number) for label in range(len(share))] for number in range(passes)]
-    solver = solver_error(estimator, model, pixels, in_turn, index, first_key)
+    solver = solver_error(estimator, model, pixels, in_turn, index, first_key, progress)
     _refuse(found, solver)
     nats = np.concatenate([np.stack([np.asarray(one.nats) for one in row], axis=-1) for row in found])
     evaluations = sum(int(np.sum(one.evaluations)) for row in found for one in row)

@@ -18,7 +18,7 @@ Kernel = Annotated[
         "--kernel",
         metavar="NAME|FILE.toml",
         help="Reverse kernel of T steps: a name that `vdmkit list kernel` shows, or a file that `vdmkit study` saves. "
-        "Default: as trained, or gaussian.",
+        "Default: that of training if T is, or gaussian.",
     ),
 ]
 
@@ -30,7 +30,7 @@ def grid_option(default: str) -> Any:
     return typer.Option("--grid", metavar="NAME|FILE.toml", help=text)
 
 
-Grid = Annotated[str | None, grid_option("as trained, or even in t")]
+Grid = Annotated[str | None, grid_option("that of training if T is, or even in t")]
 
 
 def component(option: str, name: str) -> dict[str, Any]:

@@ -51,7 +51,8 @@ def import_checkpoint(
     remarks = "".join(f"  {remark}\n" for remark in imported.remarks)
     typer.echo(
         f"{out}: {imported.family}, the authors' model at step {int(imported.state.step):,}, {weights}.\n{remarks}"
-        f"  next  {command('evaluate', '--ckpt', out)}\n"
+        f"  next  {command('likelihood', '--ckpt', out)}\n"
+        f"        {command('evaluate', '--ckpt', out)}   (the bound of its training objective, by fewer draws)\n"
         f"        {command('run', out / 'resolved.toml', '--out', out)}   (to train on)"
     )
 

@@ -116,10 +116,12 @@ class HuggingFace(AbstractSource):
 @functools.lru_cache(maxsize=4)
 def _load(path: str, config: str, revision: str, split: str) -> "Dataset":
     from datasets import Dataset, load_dataset, logging
+    from huggingface_hub.utils import logging as hub_logging
 
     local = Path(path).expanduser()
-    shown = logging.get_verbosity()
+    shown, shown_by_hub = logging.get_verbosity(), hub_logging.get_verbosity()
     logging.set_verbosity(logging.CRITICAL)  # it logs twice what the message says
+    hub_logging.set_verbosity(logging.CRITICAL)  # and the hub every retry
     try:
         if local.suffix == ".parquet" and local.is_file():  # load_dataset would tell the hub's counter of downloads
             return Dataset.from_parquet({"train": str(local)}, split=split)  # type: ignore[return-value, arg-type]
@@ -132,6 +134,7 @@ def _load(path: str, config: str, revision: str, split: str) -> "Dataset":
         ) from error
     finally:
         logging.set_verbosity(shown)
+        hub_logging.set_verbosity(shown_by_hub)
 
 
 def _undecoded(rows: "Dataset", column: str, path: str) -> "Dataset":

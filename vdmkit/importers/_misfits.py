@@ -1,16 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """The arrays of a file that are not those of a model."""
 
+import re
 from collections.abc import Mapping
 
 Shapes = Mapping[str, tuple[int, ...]]
+_SHOWN = 12  # with the wrong configuration nearly every path differs, and the first ones tell which fields to check
 
 
 def misfits(found: Shapes, wanted: Shapes, part: str) -> str:
-    """Returns how many paths differ and a line for each, or "" if none does; `part` names what the file is for."""
+    """Returns how many paths differ and a line for each of the first, or "" if none does.
+
+    `part` names what the file is for.
+    """
+    names = [name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)]
+    if not names:
+        return ""
     lines = [
         f"{name}: {found.get(name, 'nothing')} in the file, {wanted.get(name, 'nothing')} in the {part}"
-        for name in sorted(wanted.keys() | found.keys())
-        if wanted.get(name) != found.get(name)
+        for name in sorted(names, key=_with_numbers)[:_SHOWN]
     ]
-    return f"{len(lines)} paths differ:\n  " + "\n  ".join(lines) if lines else ""
+    if more := len(names) - len(lines):
+        lines.append(f"and {more:,} more. `vdmkit import --list FILE` shows all arrays of the file.")
+    return f"{len(names):,} paths differ:\n  " + "\n  ".join(lines)
+
+
+def _with_numbers(name: str) -> list[tuple[int, str]]:
+    """Returns a key that sorts the second of eleven layers before the eleventh."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -46,14 +46,16 @@ def read_imported(
     if family is not None:
         registry("importer").get(family)
     given = None if config is None else _read_config(config)
+    source = config or checkpoint
     weights = read_weights(checkpoint, given, lambda names, config: _family(checkpoint, names, config, family))
     component = registry("importer").get(weights.family)
     with component.named("cannot import this file"):
-        return _imported(checkpoint, component.build({}), weights, given, overrides, plugins)
+        return _imported(checkpoint, source, component.build({}), weights, given, overrides, plugins)
 
 
 def _imported(
     checkpoint: Path,
+    source: Path,
     importer: AbstractImporter,
     weights: Weights,
     given: Config | None,
@@ -63,9 +65,11 @@ def _imported(
     config = importer.configuration(weights.config, given)
     if config is None:
         raise CheckpointError(f"{checkpoint}: has no configuration. Give the authors' by --config, as JSON.")
-    made = described(
-        importer, config, f"{checkpoint.name}, a checkpoint of family {weights.family}", overrides, plugins
-    )
+    title = f"{checkpoint.name}, a checkpoint of family {weights.family}"
+    try:
+        made = described(importer, config, title, overrides, plugins)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from error
     state = state_of(checkpoint, importer, made, weights, config)
     facts = (made.shape, made.levels, _sha256(checkpoint), weights.family, weights.raw is not None)
     return Imported(made.recipe, made.text, state, *facts, [*made.remarks, *_remarks(weights)])
@@ -118,9 +122,12 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _remarks(weights: Weights) -> list[str]:
-    if weights.adam is not None:
-        return []
-    return ["The file has no moments of Adam: training on starts with new ones."]
+    remarks = []
+    if weights.step is None:
+        remarks.append("The file does not say after how many updates it was saved: reports say step 0.")
+    if weights.adam is None:
+        remarks.append("The file has no moments of Adam: training on starts with new ones.")
+    return remarks
 
 
 def _sha256(checkpoint: Path) -> str:

@@ -106,7 +106,7 @@ class LikelihoodReport:
     def _test_set(self) -> str:
         """Describes the error of the test set; 0 means that it is hidden by Monte Carlo."""
         if not self.half_width_test_set:
-            return "hidden by Monte Carlo: ask for more draws, or a --precision"
+            return "hidden by Monte Carlo: more draws would show it"
         return f"+/- {self.half_width_test_set:.4f} (95%: what other images would change; not in the line above)"
 
     def _judged(self) -> list[tuple[str, str]]:

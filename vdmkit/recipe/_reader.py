@@ -50,8 +50,8 @@ class Reader:
             return self._value(parameter.annotation, parameter.default, inner, table[parameter.name])
         if _is_settings(parameter.annotation):
             return self.read(parameter.annotation, inner, {})
-        if isinstance(parameter.default, Choice):  # its own defaults are still to be filled in
-            return self._component(parameter.default.kind, parameter.default, inner, parameter.default.name)
+        if isinstance(parameter.default, Choice):  # its component's defaults are still to be filled in
+            return self._component(parameter.default.kind, parameter.default, inner, {})
         if parameter.default is parameter.empty:
             self._report(inner, _missing(parameter, keys), at=keys)
         return parameter.default
@@ -75,8 +75,8 @@ class Reader:
         table = {"name": value} if isinstance(value, str) else value
         if not isinstance(table, dict):
             return self._report(keys, f"expected a component of kind {kind}, found {describe(value)}.")
-        fallback = default.name if isinstance(default, Choice) else None
-        name = table.get("name", fallback)
+        fallback = default if isinstance(default, Choice) and "name" not in table else None
+        name = fallback.name if fallback else table.get("name")
         if not isinstance(name, str):
             found = "missing key." if name is None else f"expected a string, found {describe(name)}."
             return self._report((*keys, "name"), f"{found} {_known('', sorted(registry(kind).components))}")
@@ -85,7 +85,8 @@ class Reader:
         except RegistryError as error:
             self.misses_component = True
             return self._report((*keys, "name"), str(error))
-        given = {key: inner for key, inner in table.items() if key != "name"}
+        kept = fallback.params if fallback else {}
+        given = kept | {key: inner for key, inner in table.items() if key != "name"}
         return Choice(kind, name, self._arguments(component.parameters, keys, given), component)
 
     def _plain(self, annotation: Any, keys: Keys, value: Any) -> Any:

@@ -54,7 +54,7 @@ class Run:
 
     @property
     def key(self) -> PRNGKeyArray:
-        """The key of the recipe's seed, with which `vdmkit.log_likelihood` and `vdmkit.sample` equal the commands."""
+        """The key of the recipe's seed; with it and the recipe's estimator or sampler, functions equal the commands."""
         return jax.random.key(self.recipe.seed)
 
     @property
