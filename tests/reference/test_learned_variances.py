@@ -121,7 +121,7 @@ class Authors:
         y_t = x + jnp.exp(gamma_t / 2) * eps
         z = model.path.alpha(gamma_t) * y_t
         estimate = model.denoise(z, gamma_t, {name: row[name] for name in ("label",) if name in row})
-        steps, d = self.config["diffusion"]["steps"], model.dimensions
+        steps, d = len(self.schedule.gammas()), model.dimensions
 
         def decoder(through=lambda estimate: estimate, *, clip: bool = False) -> jax.Array:
             observation = replace(
