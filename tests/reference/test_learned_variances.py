@@ -213,7 +213,10 @@ def test_terms(authors, suffix) -> None:
             tolerance = {"rtol": 0, "atol": 1e-3}  # of eps over alpha of 1e-3
         else:
             tolerance = {"rtol": 1e-5, "atol": 1e-5 if one.ndim == 4 else 1e-6}
-        np.testing.assert_allclose(one, expected, **tolerance, err_msg=name)
+        if not suffix and f"{name}_f64" in authors.golden:  # log of a difference of CDFs, which cancels
+            tolerance["atol"] = np.maximum(tolerance["atol"], 3 * np.abs(expected - authors.golden[f"{name}_f64"]))
+        off = np.abs(one - expected) - tolerance["rtol"] * np.abs(expected) - tolerance["atol"]
+        assert off.max() <= 0, (name, one, expected)
 
 
 @pytest.mark.costly

@@ -371,6 +371,12 @@ def error(found: Rows, expected: Rows) -> float:
     return float(np.abs(np.asarray(found, np.float64) - expected).max() / np.abs(expected).max())
 
 
+def tolerance(folder: Folder, name: str, suffix: str) -> float:
+    """1e-5 in float32, or twice the authors' own error if it is more: it grows with depth."""
+    exact = folder.golden.get(f"{name}_f64")
+    return EXACT if suffix else 1e-5 if exact is None else max(1e-5, 2 * error(folder.golden[name], exact))
+
+
 def accurate(folder: Folder, call: Call, suffix: str) -> list[int]:
     """The rows whose Fourier phases float32 does not lose."""
     bits = getattr(folder.template.embedding.features, "bits", None)
@@ -380,13 +386,13 @@ def accurate(folder: Folder, call: Call, suffix: str) -> list[int]:
 @pytest.mark.costly
 def test_outputs(folder, suffix):
     """Otherwise a layer differs from the authors', or what it is told of noise level, class or augmentation."""
-    tolerance, checked = EXACT if suffix else 1e-5, 0
+    checked = 0
     for name, call in folder.calls():
         rows = accurate(folder, call, suffix)
         if name + suffix not in folder.golden or not rows:
             continue
         out = folder.output(call)
-        assert error(out[rows], folder.golden[name + suffix][rows]) < tolerance, name
+        assert error(out[rows], folder.golden[name + suffix][rows]) < tolerance(folder, name, suffix), name
         checked += 1
     assert checked
 
@@ -420,7 +426,7 @@ def test_losses(folder, suffix):
         if name + suffix not in golden or len(accurate(folder, loss.call, suffix)) < 2:
             continue
         out = np.float64(folder.output(loss.call))
-        assert error(loss.value(out), golden[name + suffix]) < (EXACT if suffix else 1e-5), name
+        assert error(loss.value(out), golden[name + suffix]) < tolerance(folder, name, suffix), name
         prefix = f"{name}_grad_f64:"
         if suffix and any(one.startswith(prefix) for one in golden):
             found = folder.pull_back(loss.call, loss.slope(out))[2]
