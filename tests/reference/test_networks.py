@@ -15,11 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.scipy import stats
 
 from vdmkit.importers import official_parameters
-from vdmkit.integrator import Integrator
-from vdmkit.likelihood._flow import _field, transport
+from vdmkit.likelihood._flow import _field
 from vdmkit.objective import prior_loss
 
 EXACT = 1e-9
@@ -149,37 +147,3 @@ def test_losses_and_drift(unet, precision):
     for name, one in terms.items():
         if name + suffix in golden:
             assert relative_error(one, golden[name + suffix]) < tolerance, name
-
-
-@pytest.mark.costly
-@pytest.mark.parametrize("precision", [True], ids=["float64"], indirect=True)
-def test_likelihood(unet, precision):
-    """Otherwise the likelihood by the ODE of an imported i-DODE is another than theirs.
-
-    Their prior is N(0, sigma_1^2 I), and they do not divide the sum of the weights of two draws by two. Their solver's
-    tolerance is 1e-7; 3e-9 was seen.
-    """
-    if "ode_bpd_k2_f64" not in unet.golden:
-        pytest.skip("the folder has no likelihoods")
-    golden, model = unet.golden, unet.model()
-    if unet.config["with_fourier_features"]:
-        of_image = (jnp.arange(model.network.conv_in.kernel.shape[2]) < 3)[:, None]  # see the README
-        model = eqx.tree_at(lambda model: model.network.conv_in.kernel, model, replace_fn=lambda k: k * of_image)
-    integrator = Integrator("Dopri8", jnp.array(1e-9), jnp.array(1e-9), 0, 4096)
-
-    @eqx.filter_jit
-    @functools.partial(jax.vmap, in_axes=(None, 0, 0, 0, 0))
-    def log_weight(model, image, conditioning, noise, probe):
-        gamma_0, gamma_1 = model.schedule(jnp.zeros(())), model.schedule(jnp.ones(()))
-        alpha, sigma, sigma_1 = model.path.alpha(gamma_0), model.path.sigma(gamma_0), model.path.sigma(gamma_1)
-        z_0 = alpha * model.observation.encode(image) + sigma * noise
-        end = transport(model.given({"augmented": conditioning}), z_0, probe[None], integrator)
-        log_q = stats.norm.logpdf(noise).sum() - z_0.size * jnp.log(sigma * jax.lax.erf(alpha / sigma / 256 / 2**0.5))
-        return stats.norm.logpdf(end.z_1, scale=sigma_1).sum() + end.volume - log_q
-
-    draws = jnp.asarray(golden["ode_z_eps"][:2], float)
-    probe = 2 * jnp.asarray(golden["ode_probe"], float) - 1
-    images, conditioning = jnp.asarray(golden["images"]), jnp.asarray(golden["conditioning"], float)
-    of_draws = jnp.stack([log_weight(model, images, conditioning, noise, probe) for noise in draws])
-    bits = -jax.nn.logsumexp(of_draws, axis=0) / np.log(2) / images[0].size
-    np.testing.assert_allclose(bits, golden["ode_bpd_k2_f64"], rtol=1e-6)
