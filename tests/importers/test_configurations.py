@@ -62,14 +62,18 @@ def recipe_of(family: str, config: dict[str, Any]) -> dict[str, Any]:
     return registry("importer").get(family).build({}).recipe(config)
 
 
-def test_filters_that_are_not_symmetrical_are_refused():
-    """The authors turn a filter around in one direction or both: denoisers would be a tenth and more wrong."""
+def test_filters_that_are_not_symmetrical_or_even_are_refused():
+    """The authors turn a filter around in one direction or both: denoisers would be a tenth and more wrong.
+
+    Those of odd length would be refused without the name of the authors' setting.
+    """
     config = configuration("score_sde-ncsnpp")
     config["model"]["fir_kernel"] = [1, 2, 3, 4]
     with pytest.raises(CheckpointError, match=r"fir_kernel: .* symmetrical"):
         recipe_of("score_sde", config)
-    with pytest.raises(CheckpointError, match=r"resample_filter: .* symmetrical"):
-        recipe_of("edm", song() | {"resample_filter": [1, 2]})
+    for taps in ([1, 2], [1, 2, 1], []):
+        with pytest.raises(CheckpointError, match=r"resample_filter: .* symmetrical filter of even length"):
+            recipe_of("edm", song() | {"resample_filter": taps})
 
 
 def test_data_of_another_range_are_refused():

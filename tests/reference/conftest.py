@@ -23,7 +23,7 @@ import pytest
 
 from vdmkit.denoiser import V, Velocity
 from vdmkit.distribution import GaussianMixture
-from vdmkit.importers import OfficialCheckpoint, load_official, official_recipe
+from vdmkit.importers import IDodeImporter, OfficialCheckpoint, load_official, official_recipe
 from vdmkit.importers._vdm_names import with_official_parameters
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import VDMUNet
@@ -143,6 +143,12 @@ class ScoreUNet:
         )
         with np.load(self.folder / "weights.npz") as file:
             return with_official_parameters({"network": network}, dict(file))["network"]
+
+    def model(self) -> DiffusionModel:
+        """The importer's, with this network."""
+        tables, shape = IDodeImporter().recipe(self.config)["model"], self.golden["z"].shape[1:]
+        made = _build(tables, shape, jax.random.key(0))
+        return eqx.tree_at(lambda model: model.network, made, self.network())
 
     def out(self, network: VDMUNet, gamma: jax.Array, conditioning: jax.Array, z: jax.Array) -> jax.Array:
         """F of a batch. The network adds z, their base measure, to what its last layer gives."""

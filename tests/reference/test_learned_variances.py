@@ -121,7 +121,7 @@ class Authors:
         y_t = x + jnp.exp(gamma_t / 2) * eps
         z = model.path.alpha(gamma_t) * y_t
         estimate = model.denoise(z, gamma_t, {name: row[name] for name in ("label",) if name in row})
-        steps, d = self.config["diffusion"]["steps"], model.dimensions
+        steps, d = len(self.schedule.gammas()), model.dimensions
 
         def decoder(through=lambda estimate: estimate, *, clip: bool = False) -> jax.Array:
             observation = replace(
@@ -213,7 +213,10 @@ def test_terms(authors, suffix) -> None:
             tolerance = {"rtol": 0, "atol": 1e-3}  # of eps over alpha of 1e-3
         else:
             tolerance = {"rtol": 1e-5, "atol": 1e-5 if one.ndim == 4 else 1e-6}
-        np.testing.assert_allclose(one, expected, **tolerance, err_msg=name)
+        if not suffix and f"{name}_f64" in authors.golden:  # log of a difference of CDFs, which cancels
+            tolerance["atol"] = np.maximum(tolerance["atol"], 3 * np.abs(expected - authors.golden[f"{name}_f64"]))
+        off = np.abs(one - expected) - tolerance["rtol"] * np.abs(expected) - tolerance["atol"]
+        assert off.max() <= 0, (name, one, expected)
 
 
 @pytest.mark.costly

@@ -8,6 +8,8 @@ output and 1e-4 of a gradient; kernels whose dot product has 36,864 terms are le
 `relative_error` is |found - expected| / |expected| in the Euclidean norm.
 """
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,8 @@ import numpy as np
 import pytest
 
 from vdmkit.importers import official_parameters
+from vdmkit.likelihood._flow import _field
+from vdmkit.objective import prior_loss
 
 EXACT = 1e-9
 CONDITIONING = ("dense0/", "dense1/", "cond_proj/")
@@ -89,3 +93,57 @@ def test_the_reference_sees_the_conditioning(unet):
     path = [norm for name, norm in norms.items() if is_of_conditioning(name)]
     assert len(path) == 4 + 2 * unet.config["sm_n_layer"] + 3  # two dense layers, and one block each way and three
     assert min(path) > 1e-3 * max(norms.values())
+
+
+def unread():
+    """Stands for an estimate, which VDM's decoder does not ask for."""
+    raise AssertionError
+
+
+def kl_from_standard_normal(model, x):
+    """KL(q(z_1 | x) || N(0, I)) in nats."""
+    gamma_1 = model.schedule(jnp.ones(()))
+    mean, variance = model.path.alpha(gamma_1) * x, model.path.sigma(gamma_1) ** 2
+    return (mean**2 + variance - jnp.log(variance) - 1).sum() / 2
+
+
+@pytest.mark.costly
+def test_losses_and_drift(unet, precision):
+    """Otherwise the bound of an imported i-DODE, its importance in time, or its ODE is another than theirs.
+
+    They divide z_0 by alpha_0 before they decode it, although it has been divided already, and their prior is N(0, I)
+    on the straight line too, where ours has the variance alpha_1^2 + sigma_1^2 of noise and data.
+    """
+    suffix, tolerance, _ = precision
+    golden, model, is_vp = unet.golden, unet.model(), unet.config["schedule"] == "VP"
+    if "loss_klz" not in golden:
+        pytest.skip("the folder has no losses")
+
+    @eqx.filter_jit
+    @functools.partial(jax.vmap, in_axes=(None, 0))
+    def found(model, given):
+        told = model.given({"augmented": given["conditioning"]})
+        x, gamma_0 = model.observation.encode(given["images"]), model.schedule(jnp.zeros(()))
+
+        def error(gamma):
+            z = model.path.alpha(gamma) * x + model.path.sigma(gamma) * given["eps"]
+            return ((given["eps"] - told.denoise(z, gamma, {}).eps_hat) ** 2).sum() / 2
+
+        z_0 = (x + jnp.exp(gamma_0 / 2) * given["eps_0"]) / model.path.alpha(gamma_0)
+        drift, _ = _field(given["g_t"], (given["z"], jnp.zeros(())), (told, jnp.ones((1, *x.shape))))
+        of_importance = given["importance_g_t" + suffix]
+        return {
+            "ode_drift": drift,
+            "loss_recon": -model.observation.log_prob(given["images"], z_0, gamma_0, unread),
+            "loss_klz": prior_loss(model, x) if is_vp else kl_from_standard_normal(model, x),
+            "loss_diff_uniform": (model.schedule(jnp.ones(())) - gamma_0) * error(model.schedule(given["t" + suffix])),
+            "loss_diff_importance": error(of_importance) / model.path.alpha(of_importance) ** 2,
+        }
+
+    names = ("conditioning", "eps", "eps_0", "g_t", "z", "t" + suffix, "importance_g_t" + suffix)
+    given = {name: jnp.asarray(golden[name], float) for name in names}
+    terms = found(model, given | {"images": jnp.asarray(golden["images"])})
+    terms["loss_diff_importance"] *= golden["importance_Z" + suffix]
+    for name, one in terms.items():
+        if name + suffix in golden:
+            assert relative_error(one, golden[name + suffix]) < tolerance, name

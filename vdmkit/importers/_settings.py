@@ -44,10 +44,13 @@ class Settings:
         return value
 
     def taps(self, name: str, default: tuple[int, ...]) -> list[float]:
-        """Returns a filter, which must be symmetrical: the authors turn others around in one direction or another."""
+        """Returns a filter of even length, which shifts nothing when it halves and doubles.
+
+        It must be symmetrical: the authors turn others around in one direction or another.
+        """
         found = [float(tap) for tap in self.of(name, tuple, default)]
-        if found != found[::-1]:
-            self._problems.append(f"{name}: {found}, but a symmetrical filter is expected")
+        if found != found[::-1] or len(found) % 2 or not found:
+            self._problems.append(f"{name}: {found}, but a symmetrical filter of even length is expected")
         return found
 
     def ignore(self, *names: str) -> None:
