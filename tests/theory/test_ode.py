@@ -428,3 +428,25 @@ def test_estimator_takes_no_precision_and_says_what_it_is(pixels) -> None:
         "probability-flow ODE, Tsit5, 9 steps, exact divergence, truncated normal dequantisation "
         "with 3 importance samples, mean of 2 draws: a bound on -log P"
     )
+
+
+@pytest.mark.parametrize("steps", [None, 7])
+def test_the_compiled_flow_calls_no_python(pixels, steps):
+    """JAX would not keep the compiled function, and every command would compile it anew for a minute."""
+    integrator = ProbabilityFlow(solver_steps=steps).integrator
+    probes = jnp.ones((1, *SHAPE))
+    lowered = jax.jit(lambda z_0: transport(pixels, z_0, probes, integrator)).lower(jnp.zeros(SHAPE))
+    assert "callback" not in lowered.as_text()
+
+
+@pytest.mark.parametrize("steps", [1, 3, 49, 1000])
+def test_constant_steps_are_as_many_as_asked_for(steps):
+    """Rounding of their ends would leave the last one out, or add one, and the number would be of another solver."""
+    zero, start, end = (jnp.asarray(value, jnp.float32) for value in (0.0, -13.3, 5.0))
+    integrator = Integrator("Euler", zero + 1e-5, zero + 1e-5, steps, steps)
+    state = jnp.zeros((1, 1, 1), jnp.float32), zero
+    field = lambda gamma, state, args: jax.tree.map(jnp.ones_like, state)  # noqa: E731
+    solution = jax.jit(lambda start, end: integrator.solve(field, start, end, state, None))(start, end)
+    assert int(solution.stats["num_steps"]) == steps
+    assert float(solution.ts[-1]) == 1.0
+    assert float(solution.ys[1][-1]) == pytest.approx(18.3, rel=1e-5)

@@ -43,7 +43,7 @@ def transport(model: DiffusionModel, z_0: Image, probes: Float[Array, "p h w c"]
     z_1, mean_divergence = jax.tree.map(lambda saved: saved[-1], solution.ys)
     linear = model.path.log_alpha(gamma_1) - model.path.log_alpha(gamma_0)
     finite = jnp.isfinite(z_1).all() & jnp.isfinite(mean_divergence)
-    arrived = (solution.result == diffrax.RESULTS.successful) & (solution.ts[-1] == gamma_1)
+    arrived = (solution.result == diffrax.RESULTS.successful) & (solution.ts[-1] == 1)
     calls = integrator.calls(solution.stats["num_steps"])
     return Transport(z_1, z_0.size * (linear + mean_divergence), calls, ~(finite & arrived))
 
