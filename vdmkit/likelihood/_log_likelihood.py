@@ -222,7 +222,7 @@ def log_likelihood(
     places = np.argsort(done)
     averaged = {name: values / count for name, values in total.terms.items()}
     sorted_ = jax.tree.map(lambda a: np.asarray(a)[:, places], Estimates(averaged, total.evaluations, total.failed))
-    solver = solver_error(estimator, model, pixels, told, done[places], first_key)
+    solver = solver_error(estimator, model, pixels, told, done[places], first_key, progress)
     evaluations = int(np.sum(total.evaluations)) + estimator.evaluations_of(plan)
     hashes = image_hashes(select(pixels, done[places]))
     return LogLikelihood(
@@ -251,10 +251,15 @@ def solver_error(
     condition: Conditions,
     index: Int[np.ndarray, " m"],
     key: PRNGKeyArray,
+    progress: Progress = None,
 ) -> SolverError | None:
     """Returns the error of an estimator's solver on a few of the images in `index`, or None without a solver."""
+    if type(estimator).discretisation_error is AbstractEstimator.discretisation_error:
+        return None
     few = index[sample_of(len(index), estimator.images_solved_again)]
     told = as_arguments(estimator, rows_of(condition, few))
     images, numbers = jnp.asarray(pixels[few]), jnp.asarray(few, jnp.int32)
-    found = estimator.discretisation_error(model, images, numbers, key=key, **told)
+    with track(progress, f"error of the solver on {len(few)} images", 1) as advance:
+        found = estimator.discretisation_error(model, images, numbers, key=key, **told)
+        advance()
     return found and SolverError(bits_per_dim(found[0], model.dimensions), found[1])
