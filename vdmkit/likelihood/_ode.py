@@ -26,7 +26,7 @@ from vdmkit.typing import Scalar
 
 _CONSTANT_STEPS = 100
 _PARTS = 20  # of the way from gamma_0 to gamma_1, for a progress bar
-_AT_ONCE = 64  # steps of the solver, after which Ctrl-C is heard
+_AT_ONCE = 8  # steps of the solver, after which progress is shown and Ctrl-C heard
 
 
 @register("estimator", "ode")
