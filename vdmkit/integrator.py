@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from vdmkit.errors import RecipeError
 from vdmkit.registry import nearest
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import diffrax
 
 State = tuple[Image, Scalar]  # z, and a log density per dimension
+Field = Callable[[Any, State, Any], State]
 
 
 @functools.cache
@@ -37,7 +39,25 @@ def solvers() -> "dict[str, type[diffrax.AbstractSolver[Any]]]":
 
 
 _TIGHT, _REFINED_STEPS = 1e-5, 4096
-_FIRST_STEP = 0.01  # in gamma: short enough to be accepted; the next may be 10 times as long
+_FIRST_STEP = 0.005  # of the range: short enough to be accepted; the next may be 10 times as long
+
+
+class Stand(eqx.Module):
+    """How far a solve came: its share of the way, the state there, steps made, and what the next step depends on.
+
+    `controller` is the share at which the next step ends, and the state of diffrax's step size controller.
+    """
+
+    share: Scalar
+    state: State
+    steps: Int[Array, ""]
+    controller: tuple[Scalar, Any]
+    solver: Any
+
+    @property
+    def arrived(self) -> Bool[Array, ""]:
+        """Returns whether this is the end of the way."""
+        return self.share == 1
 
 
 class Integrator(eqx.Module):
@@ -68,6 +88,11 @@ class Integrator(eqx.Module):
                 '"adaptive" needs. Set step_size = "constant" (of a sampler: solver_steps), or take Tsit5.'
             )
 
+    @property
+    def most_steps(self) -> int:
+        """Returns the number of constant steps, or the largest number of others."""
+        return self.steps or self.max_steps
+
     def describe(self) -> str:
         """Returns the solver's name with its steps or tolerances."""
         how = f"{self.steps} steps" if self.steps else f"rtol {float(self.rtol):.0e}, atol {float(self.atol):.0e}"
@@ -82,32 +107,64 @@ class Integrator(eqx.Module):
         rtol, atol = (jnp.minimum(jnp.inf if self.steps else t / 10, _TIGHT) for t in (self.rtol, self.atol))
         return Integrator(solver, rtol, atol, 0, max(self.max_steps, _REFINED_STEPS))
 
-    def solve(
-        self, field: Callable[[Any, State, Any], State], start: Scalar, end: Scalar, state: State, args: object
-    ) -> "diffrax.Solution":
-        """Solves d state/dgamma = field(gamma, state, args) from `start` to `end`.
+    def solve(self, field: Field, start: Scalar, end: Scalar, state: State, args: object) -> "Stand":
+        """Solves d state/dgamma = field(gamma, state, args) from `start` to `end`, or until `max_steps` are made."""
+        begun = self.begin(field, start, end, state, args)
+        return self.go_on(field, start, end, begun, args, steps=self.most_steps)
 
-        If the solver stops early, the solution's `result` says why.
+    def begin(self, field: Field, start: Scalar, end: Scalar, state: State, args: object) -> "Stand":
+        """Returns the stand of a solve before its first step."""
+        import diffrax
+
+        solver, term = solvers()[self.solver](), diffrax.ODETerm(_of_share(field, start, end))
+        zero, one, first = jnp.zeros_like(start), jnp.ones_like(start), 1 / self.steps if self.steps else _FIRST_STEP
+        dt, order = jnp.asarray(first, start.dtype), solver.error_order(term)
+        following, controlled = self._controller().init(term, zero, one, state, dt, args, solver.func, order)
+        return Stand(
+            zero, state, jnp.zeros((), int), (following, controlled), solver.init(term, zero, following, state, args)
+        )
+
+    def go_on(self, field: Field, start: Scalar, end: Scalar, stand: "Stand", args: object, *, steps: int) -> "Stand":
+        """Makes at most so many more steps; a solve that has ended stays as it is.
+
+        Steps in several calls are those of one. No time is checked: diffrax does so by calling Python, and JAX keeps no
+        compiled function that calls Python for the next process.
         """
         import diffrax
 
-        if self.steps:  # by nodes, because rounding may let a sum of widths stop one step short of the end
-            controller = diffrax.StepTo(ts=jnp.linspace(start, end, self.steps + 1))
-        else:
-            controller = diffrax.PIDController(rtol=self.rtol, atol=self.atol, norm=_largest_error)
-        return diffrax.diffeqsolve(
-            diffrax.ODETerm(field),
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(_of_share(field, start, end)),
             solvers()[self.solver](),
-            start,
-            end,
-            None if self.steps else jnp.copysign(_FIRST_STEP, end - start),
-            state,
+            jnp.where(self.is_going(stand), stand.share, 1.0),
+            1.0,
+            None,
+            stand.state,
             args,
-            stepsize_controller=controller,
+            saveat=diffrax.SaveAt(t1=True, solver_state=True, controller_state=True),
+            stepsize_controller=_resumed()(self._controller(), stand.controller),
+            solver_state=stand.solver,
             adjoint=diffrax.ForwardMode(),  # nothing is differentiated: plain loops
-            max_steps=self.steps or self.max_steps,
+            max_steps=steps,
             throw=False,
         )
+        assert solution.ts is not None
+        assert solution.controller_state is not None
+        share = jnp.where(self.is_going(stand), solution.ts[-1], stand.share)
+        made = stand.steps + solution.stats["num_steps"]
+        state = jax.tree.map(lambda saved: saved[-1], solution.ys)
+        return Stand(share, state, made, solution.controller_state, solution.solver_state)
+
+    def is_going(self, stand: "Stand") -> Bool[Array, ""]:
+        """Returns whether a solve has neither arrived nor made all of its steps, and its next step has a length."""
+        following, _ = stand.controller
+        return (stand.share < 1) & (stand.steps < self.most_steps) & (following > stand.share)
+
+    def _controller(self) -> Any:
+        import diffrax
+
+        if self.steps:
+            return diffrax.ConstantStepSize()
+        return diffrax.PIDController(rtol=self.rtol, atol=self.atol, norm=_largest_error)
 
     def calls(self, steps: Int[Array, ""]) -> Int[Array, ""]:
         """Returns the number of evaluations of the field in `steps` steps; rejecting the first step adds one."""
@@ -120,3 +177,47 @@ def _largest_error(scaled: State) -> Scalar:
     # A joint mean over z and the log density would allow the latter an error of sqrt(d) times the tolerance.
     z, density = scaled
     return jnp.maximum(jnp.sqrt((z**2).mean()), jnp.abs(density))
+
+
+def _of_share(field: Field, start: Scalar, end: Scalar) -> Field:
+    """Returns the field on the way from `start` to `end`, as a function of the share of it."""
+
+    def rate(share: Any, state: State, args: Any) -> State:
+        return jax.tree.map(lambda rate: (end - start) * rate, field(start + (end - start) * share, state, args))
+
+    return rate
+
+
+@functools.cache
+def _resumed() -> Any:
+    """Returns the class of a step size controller that goes on as `inner` would from the end and state of `stand`."""
+    import diffrax
+
+    class Resumed(diffrax.AbstractStepSizeController):
+        inner: Any
+        stand: Any
+
+        def wrap(self, direction: Any) -> Any:
+            return self
+
+        def init(
+            self, terms: Any, t0: Any, t1: Any, y0: Any, dt0: Any, args: Any, func: Any, error_order: Any
+        ) -> tuple[Any, Any]:
+            return self.stand[0], self.stand
+
+        def adapt_step_size(
+            self,
+            t0: Any,
+            t1: Any,
+            y0: Any,
+            y1_candidate: Any,
+            args: Any,
+            y_error: Any,
+            error_order: Any,
+            controller_state: Any,
+        ) -> tuple[Any, Any, Any, Any, Any, Any]:
+            at, inner_state = (t0, t1, y0, y1_candidate, args, y_error, error_order), controller_state[1]
+            kept, begins, ends, jumped, inner_state, result = self.inner.adapt_step_size(*at, inner_state)
+            return kept, begins, ends, jumped, (ends, inner_state), result
+
+    return Resumed

@@ -204,9 +204,9 @@ def test_a_flow_without_the_entropy_of_its_dequantisation_fails(evidence, monkey
 class _Backwards(Integrator):
     """Follows the field the other way."""
 
-    def solve(self, field, start, end, state, args):
+    def go_on(self, field, start, end, stand, args, *, steps):
         reverse = lambda gamma, state, args: jax.tree.map(jnp.negative, field(gamma, state, args))  # noqa: E731
-        return super().solve(reverse, start, end, state, args)
+        return super().go_on(reverse, start, end, stand, args, steps=steps)
 
 
 def test_a_flow_that_is_integrated_backwards_fails(evidence, measure):

@@ -17,7 +17,7 @@ from scipy import stats
 
 from vdmkit.denoiser import Categorical
 from vdmkit.errors import RecipeError
-from vdmkit.likelihood import Estimates, ProbabilityFlow
+from vdmkit.likelihood import Estimates, ProbabilityFlow, _ode
 from vdmkit.likelihood._dequantisation import truncated_normal, uniform
 from vdmkit.likelihood._divergence import Probes, value_and_divergence
 from vdmkit.likelihood._flow import Integrator, log_prior, transport
@@ -428,3 +428,54 @@ def test_estimator_takes_no_precision_and_says_what_it_is(pixels) -> None:
         "probability-flow ODE, Tsit5, 9 steps, exact divergence, truncated normal dequantisation "
         "with 3 importance samples, mean of 2 draws: a bound on -log P"
     )
+
+
+@pytest.mark.parametrize("steps", [None, 7])
+def test_the_compiled_flow_calls_no_python(pixels, steps):
+    """JAX would not keep the compiled function, and every command would compile it anew for a minute."""
+    integrator = ProbabilityFlow(solver_steps=steps).integrator
+    probes = jnp.ones((1, *SHAPE))
+    lowered = jax.jit(lambda z_0: transport(pixels, z_0, probes, integrator)).lower(jnp.zeros(SHAPE))
+    assert "callback" not in lowered.as_text()
+
+
+@pytest.mark.parametrize("steps", [1, 3, 49, 1000])
+def test_constant_steps_are_as_many_as_asked_for(steps):
+    """Rounding of their ends would leave the last one out, or add one, and the number would be of another solver."""
+    zero, start, end = (jnp.asarray(value, jnp.float32) for value in (0.0, -13.3, 5.0))
+    integrator = Integrator("Euler", zero + 1e-5, zero + 1e-5, steps, steps)
+    state = jnp.zeros((1, 1, 1), jnp.float32), zero
+    field = lambda gamma, state, args: jax.tree.map(jnp.ones_like, state)  # noqa: E731
+    stand = jax.jit(lambda start, end: integrator.solve(field, start, end, state, None))(start, end)
+    assert int(stand.steps) == steps
+    assert bool(stand.arrived)
+    assert float(stand.state[1]) == pytest.approx(18.3, rel=1e-5)
+
+
+def test_progress_is_told_while_a_batch_is_solved(pixels, monkeypatch):
+    """A stiff network would show nothing for many minutes, or the bar would not reach its end."""
+    events, travel_on = [], _ode._travel
+    monkeypatch.setattr(_ode, "_AT_ONCE", 2)
+    monkeypatch.setattr(_ode, "_travel", lambda *args: events.append("steps") or travel_on(*args))
+    estimator = ProbabilityFlow(solver="Bosh3", probe="gaussian")
+    estimator(pixels, IMAGES[:1], INDEX[:1], None, **FIRST, on_round=lambda: events.append("part"))
+    assert events.count("part") == estimator.rounds(None)
+    assert events[0] == "steps"
+    assert events.index("part") < len(events) - events[::-1].index("steps")
+
+
+@pytest.mark.parametrize("steps", [0, 9])
+def test_a_solve_in_parts_is_that_in_one(steps):
+    """The pauses that show the progress would change the likelihood, or restart the choice of steps."""
+    integrator = Integrator("Tsit5", jnp.asarray(1e-6), jnp.asarray(1e-6), steps, 500)
+    field = lambda gamma, state, args: (jnp.cos(3 * gamma) * state[0], state[0].sum())  # noqa: E731
+    way, state = (jnp.asarray(-2.0), jnp.asarray(4.0)), (jnp.ones((1, 1, 1)), jnp.asarray(0.0))
+    whole = jax.jit(lambda: integrator.solve(field, *way, state, None))()
+    go_on = jax.jit(lambda stand: integrator.go_on(field, *way, stand, None, steps=4))
+    stand = integrator.begin(field, *way, state, None)
+    while integrator.is_going(stand):
+        stand = go_on(stand)
+    assert bool(stand.arrived)
+    assert int(stand.steps) == int(whole.steps) > 8
+    np.testing.assert_allclose(stand.state[0], whole.state[0], rtol=1e-12)
+    np.testing.assert_allclose(stand.state[1], whole.state[1], rtol=1e-12)

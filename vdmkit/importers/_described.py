@@ -71,8 +71,8 @@ def _with_data(tables: dict[str, Any], shape: tuple[int, int, int], given: Colle
     if not {"data", "data.path", "data.name"} & set(given):
         remarks += [f"Its images are {size}, not CIFAR-10: put them into images.npz, or --set data.path or data.name."]
     if labels and not {"data", "data.classes"} & set(given):
-        wanted = f"arrays train_labels and test_labels in the file, and --set data.classes={labels}"
-        remarks += [f"To train on, or measure images given their labels: {wanted}."]
+        wanted = f"import it with --set data.classes={labels} and arrays train_labels and test_labels in the file"
+        remarks += [f"To train on, or measure images given their labels, {wanted}."]
     return remarks
 
 

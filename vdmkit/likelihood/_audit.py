@@ -19,7 +19,7 @@ from vdmkit.likelihood._quadrature import has_known_ends
 from vdmkit.likelihood._referee import FEW_STEPS, Evidence, Measured
 from vdmkit.likelihood._variational import VariationalBound
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import AbstractSchedule, ends_of
+from vdmkit.noise import AbstractSchedule, ends_of, gammas_of
 from vdmkit.objective import Elbo, Objective, Uniform, bits_per_dim
 from vdmkit.progress import Progress, track
 from vdmkit.randomness import fold_purpose
@@ -28,6 +28,7 @@ from vdmkit.typing import Scalar
 _DRAWS, _DRAWS_IN_TIME = 64, 512
 _STEPS = (FEW_STEPS, 64, 128, 256)
 _DECODED = 8
+_TIMES = 4096  # at which the schedule is read for the strata
 _DRAWS_OF_SAMPLES = {1: 32, 8: 4}  # draws by number of importance samples K
 
 
@@ -125,19 +126,32 @@ def _decoder_excess(model: DiffusionModel, images: Real[np.ndarray, "n h w c"], 
 def _in_time(
     model: DiffusionModel, test: Images, index: Int[np.ndarray, " n"], batch_size: int, key: Array
 ) -> Measured:
-    """Measures the training loss, with gamma' of the schedule; each estimate averages evenly spaced times."""
-    n, strata = len(index), _DRAWS_IN_TIME // 2
+    """Measures the training loss, with gamma' of the schedule; each estimate has one time in every stratum."""
+    n, ends = len(index), _strata(model.schedule, _DRAWS_IN_TIME // 2)
     images, u = test.pixels[index], np.asarray(jax.random.uniform(fold_purpose(key, "u"), (2, n)))
     nats = np.zeros((3, 2, n))
-    for replicate, k in np.ndindex(2, strata):
-        t, of_draw = (u[replicate] + k) / strata, jax.random.fold_in(jax.random.fold_in(key, replicate), k)
+    for replicate, k in np.ndindex(2, len(ends) - 1):
+        width = ends[k + 1] - ends[k]
+        t, of_draw = ends[k] + u[replicate] * width, jax.random.fold_in(jax.random.fold_in(key, replicate), k)
         for start in range(0, n, batch_size):
             some = np.resize(np.arange(start, min(start + batch_size, n)), min(batch_size, n))
             batch = jnp.asarray(images[some]), jnp.asarray(t[some], float)
             found = _trained_loss(model, *batch, jax.random.fold_in(of_draw, start))
-            nats[:, replicate, some] += np.asarray(found) / strata
+            nats[:, replicate, some] += np.asarray(found) * width
     terms: dict[str, Array | np.ndarray] = dict(zip(("prior", "reconstruction", "diffusion"), nats, strict=True))
-    return _measured(Estimates(terms, np.full((2, n), strata), np.zeros((2, n), bool)), index, model)
+    return _measured(Estimates(terms, np.full((2, n), len(ends) - 1), np.zeros((2, n), bool)), index, model)
+
+
+def _strata(schedule: AbstractSchedule, count: int) -> Float[np.ndarray, " count_plus_1"]:
+    """Returns the ends of strata of t, in each of which t and gamma rise by about 2 / count of their range at most.
+
+    Strata of equal length would hit the last of the cosine table's 999 intervals, which has a quarter of all gammas,
+    with a quarter of the images.
+    """
+    t = np.linspace(0, 1, _TIMES + 1)
+    gammas = np.asarray(gammas_of(schedule, _TIMES), np.float64)
+    risen = (gammas - gammas[0]) / (gammas[-1] - gammas[0])
+    return np.interp(np.linspace(0, 1, count + 1), (t + risen) / 2, t)
 
 
 @eqx.filter_jit

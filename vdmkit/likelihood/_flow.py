@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from vdmkit.integrator import Integrator, State
+from vdmkit.integrator import Integrator, Stand, State
 from vdmkit.likelihood._divergence import value_and_divergence
 from vdmkit.model import DiffusionModel
 from vdmkit.typing import Image, Scalar
@@ -34,18 +34,34 @@ class Transport(eqx.Module):
 
 def transport(model: DiffusionModel, z_0: Image, probes: Float[Array, "p h w c"], integrator: Integrator) -> Transport:
     """Solves the flow from gamma_0 to gamma_1, with the same probes of the divergence all the way."""
-    gamma_0, gamma_1 = model.schedule(jnp.zeros(())), model.schedule(jnp.ones(()))
-    import diffrax  # here, because it takes half a second to load, and training does without it
+    begun = set_out(model, z_0, probes, integrator)
+    return arrival(model, travel(model, begun, probes, integrator, integrator.most_steps), integrator)
 
-    start = (z_0, jnp.zeros((), z_0.dtype))
-    solution = integrator.solve(_field, gamma_0, gamma_1, start, (model, probes))
-    assert solution.ts is not None
-    z_1, mean_divergence = jax.tree.map(lambda saved: saved[-1], solution.ys)
+
+def set_out(model: DiffusionModel, z_0: Image, probes: Float[Array, "p h w c"], integrator: Integrator) -> Stand:
+    """Returns the stand of the flow at gamma_0."""
+    return integrator.begin(_field, *_ends(model), (z_0, jnp.zeros((), z_0.dtype)), (model, probes))
+
+
+def travel(
+    model: DiffusionModel, stand: Stand, probes: Float[Array, "p h w c"], integrator: Integrator, steps: int
+) -> Stand:
+    """Makes at most so many more steps of the solver."""
+    return integrator.go_on(_field, *_ends(model), stand, (model, probes), steps=steps)
+
+
+def arrival(model: DiffusionModel, stand: Stand, integrator: Integrator) -> Transport:
+    """Returns the end of the flow; it has failed if the solver is elsewhere, or a value is not finite."""
+    z_1, mean_divergence = stand.state
+    gamma_0, gamma_1 = _ends(model)
     linear = model.path.log_alpha(gamma_1) - model.path.log_alpha(gamma_0)
     finite = jnp.isfinite(z_1).all() & jnp.isfinite(mean_divergence)
-    arrived = (solution.result == diffrax.RESULTS.successful) & (solution.ts[-1] == gamma_1)
-    calls = integrator.calls(solution.stats["num_steps"])
-    return Transport(z_1, z_0.size * (linear + mean_divergence), calls, ~(finite & arrived))
+    volume = z_1.size * (linear + mean_divergence)
+    return Transport(z_1, volume, integrator.calls(stand.steps), ~(finite & stand.arrived))
+
+
+def _ends(model: DiffusionModel) -> tuple[Scalar, Scalar]:
+    return model.schedule(jnp.zeros(())), model.schedule(jnp.ones(()))
 
 
 def log_prior(model: DiffusionModel, z_1: Image) -> Scalar:

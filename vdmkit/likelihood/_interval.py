@@ -59,7 +59,7 @@ def interval(replicates: Float[np.ndarray, "2 n"], groups: Int[np.ndarray, " n"]
     Copies of an image add no information on the test set. If image g occurs n_g times, the mean over all images has the
     variance s^2 sum_g (n_g / n)^2, where s^2 is the variance among the distinct images' means; without copies this is
     s^2 / n. Student's quantile has as many degrees of freedom as distinct images, minus one; for the Monte Carlo part
-    as many as `_degrees` says.
+    as many as `degrees_of` says.
 
     Args:
         replicates: Two estimates of each image.
@@ -80,12 +80,12 @@ def interval(replicates: Float[np.ndarray, "2 n"], groups: Int[np.ndarray, " n"]
         squares = (first - second) ** 2 / 4
         monte_carlo = squares.mean() / n
     test_set = max(both - monte_carlo, 0.0)
-    of_images, of_draws = quantile_of(len(sizes)), float(scipy.special.stdtrit(_degrees(squares), 0.975))
+    of_images, of_draws = quantile_of(len(sizes)), float(scipy.special.stdtrit(degrees_of(squares), 0.975))
     half_widths = of_images * np.sqrt(both), of_images * np.sqrt(test_set), of_draws * np.sqrt(monte_carlo)
     return Interval(float(means.mean()), *(float(width) for width in half_widths))
 
 
-def _degrees(squares: Float[np.ndarray, " n"]) -> float:
+def degrees_of(squares: Float[np.ndarray, " n"]) -> float:
     """Returns the degrees of freedom of a mean of squares, each of one degree and of its own variance.
 
     They are n - 1, unless a few images carry the variance: then (sum s_i^2)^2 / sum s_i^4 with the variances s_i^2
@@ -102,7 +102,7 @@ def _degrees(squares: Float[np.ndarray, " n"]) -> float:
 
 def remark_on_few(replicates: Float[np.ndarray, "2 n"]) -> tuple[str, ...]:
     """Returns a remark if so few images carry the Monte Carlo variance that its estimate is rough."""
-    if len(replicates[0]) <= _FEW or _degrees((replicates[0] - replicates[1]) ** 2 / 4) >= _FEW:
+    if len(replicates[0]) <= _FEW or degrees_of((replicates[0] - replicates[1]) ** 2 / 4) >= _FEW:
         return ()
     return ("A few images carry most of the Monte Carlo variance: its interval is rough. More draws make it reliable.",)
 

@@ -259,7 +259,7 @@ def solver_error(
     few = index[sample_of(len(index), estimator.images_solved_again)]
     told = as_arguments(estimator, rows_of(condition, few))
     images, numbers = jnp.asarray(pixels[few]), jnp.asarray(few, jnp.int32)
-    with track(progress, "solver's error", 1) as advance:
+    with track(progress, f"error of the solver on {len(few)} images", 1) as advance:
         found = estimator.discretisation_error(model, images, numbers, key=key, **told)
         advance()
     return found and SolverError(bits_per_dim(found[0], model.dimensions), found[1])

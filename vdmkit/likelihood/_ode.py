@@ -12,18 +12,21 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
 from vdmkit.data import Pixels
 from vdmkit.errors import RecipeError
-from vdmkit.integrator import Integrator
+from vdmkit.integrator import Integrator, Stand
 from vdmkit.likelihood._dequantisation import DEQUANTISATIONS
 from vdmkit.likelihood._divergence import Probes
 from vdmkit.likelihood._estimator import NOTHING, AbstractEstimator, Estimates
-from vdmkit.likelihood._flow import log_prior, transport
+from vdmkit.likelihood._flow import arrival, log_prior, set_out, travel
 from vdmkit.limits import Draws, SolverSteps, Steps, Tolerance
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import Condition, Conditions
 from vdmkit.randomness import fold_purpose
 from vdmkit.registry import register
+from vdmkit.typing import Scalar
 
 _CONSTANT_STEPS = 100
+_PARTS = 20  # of the way from gamma_0 to gamma_1, for a progress bar
+_AT_ONCE = 8  # steps of the solver, after which progress is shown and Ctrl-C heard
 
 
 @register("estimator", "ode")
@@ -125,7 +128,7 @@ class ProbabilityFlow(AbstractEstimator[None]):
             )
 
     def rounds(self, plan: None) -> int:
-        return self.draws * self.samples
+        return self.draws * self.samples * _PARTS
 
     @property
     def images_solved_again(self) -> int:
@@ -165,10 +168,7 @@ class ProbabilityFlow(AbstractEstimator[None]):
         how = (self.integrator, self.probes, self._dequantisation(model.observation.levels))
 
         def solve(*draw: int) -> Estimates:
-            solved = _solve(*how, model, images, index, condition, jnp.asarray(draw), key)
-            solved.failed.block_until_ready()  # type: ignore[union-attr]
-            on_round()
-            return solved
+            return _solve(*how, model, images, index, condition, jnp.asarray(draw), key, on_round)
 
         solves = [[solve(replicate, i, k) for k in range(self.samples)] for i in range(self.draws)]
         means = [row[0] if self.samples == 1 else _importance_weighted(row) for row in solves]
@@ -179,7 +179,6 @@ class ProbabilityFlow(AbstractEstimator[None]):
         )
 
 
-@eqx.filter_jit
 def _solve(
     integrator: Integrator,
     probes: Probes,
@@ -190,8 +189,37 @@ def _solve(
     condition: Conditions,
     draw: Array,
     key: PRNGKeyArray,
+    on_round: Callable[[], object],
 ) -> Estimates:
-    def one(image: Array, index: Array, condition: Condition) -> Estimates:
+    of_flow = (integrator, model, condition)
+    stand, v, log_q = _set_out(*of_flow, probes, dequantisation, images, index, draw, key)
+    shown = 0
+    while shown < _PARTS:
+        way = float(_way_of(integrator, stand))
+        if way < 1:
+            stand = _travel(*of_flow, stand, v)
+        for _ in range(shown, int(_PARTS * way)):
+            on_round()
+        shown = int(_PARTS * way)
+    return _arrive(*of_flow, stand, v, log_q)
+
+
+# vmap gives each image its own steps, so that its result does not depend on its batch.
+
+
+@eqx.filter_jit
+def _set_out(
+    integrator: Integrator,
+    model: DiffusionModel,
+    condition: Conditions,
+    probes: Probes,
+    dequantisation: str,
+    images: Array,
+    index: Array,
+    draw: Array,
+    key: PRNGKeyArray,
+) -> tuple[Stand, Array, Array]:
+    def one(image: Array, index: Array, condition: Condition) -> tuple[Stand, Array, Array]:
         told = model.given(condition)
         of_draw = jax.random.fold_in(fold_purpose(key, "ode"), index)
         for number in draw:
@@ -199,15 +227,39 @@ def _solve(
         key_z, key_probes = jax.random.split(of_draw)
         z_0, log_q = DEQUANTISATIONS[dequantisation](told, image, key_z)
         v = probes(model.shape, key=key_probes)
-        end = transport(told, z_0, v, integrator)
+        return set_out(told, z_0, v, integrator), v, log_q
+
+    return jax.vmap(one)(images, index, condition)
+
+
+@eqx.filter_jit
+def _travel(integrator: Integrator, model: DiffusionModel, condition: Conditions, stand: Stand, v: Array) -> Stand:
+    def one(stand: Stand, v: Array, condition: Condition) -> Stand:
+        return travel(model.given(condition), stand, v, integrator, min(integrator.most_steps, _AT_ONCE))
+
+    return jax.vmap(one)(stand, v, condition)
+
+
+@eqx.filter_jit
+def _way_of(integrator: Integrator, stand: Stand) -> Scalar:
+    """Returns the share of the way that the slowest image has made; 1 if none goes on."""
+    return jnp.where(jax.vmap(integrator.is_going)(stand), stand.share, 1.0).min()
+
+
+@eqx.filter_jit
+def _arrive(
+    integrator: Integrator, model: DiffusionModel, condition: Conditions, stand: Stand, v: Array, log_q: Array
+) -> Estimates:
+    def one(stand: Stand, v: Array, log_q: Array, condition: Condition) -> Estimates:
+        told = model.given(condition)
+        end = arrival(told, stand, integrator)
         return Estimates(
             {"prior": -log_prior(told, end.z_1), "volume": -end.volume, "dequantisation": log_q},
             end.calls * (1 + len(v)),
             end.failed,
         )
 
-    # vmap gives each image its own steps, so that its result does not depend on its batch.
-    return jax.vmap(one)(images, index, condition)
+    return jax.vmap(one)(stand, v, log_q, condition)
 
 
 def _importance_weighted(samples: list[Estimates]) -> Estimates:

@@ -2,7 +2,8 @@
 r"""The referee: relations that must hold between likelihoods of the same images from different estimators.
 
 Each check requires a difference to lie in a range. With the difference's Monte Carlo standard error s, it fails beyond
-4 s (a false alarm of 6e-5 per check), and passes if within 2 s it cannot be outside by more than 0.05 bits/dim.
+4 s (a false alarm of 6e-5 per check), and passes if within 2 s it cannot be outside by more than 0.05 bits/dim. If few
+images determine s, both multiples are those of Student's t with the same probabilities.
 """
 
 import itertools
@@ -12,9 +13,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Int, Real
 
 from vdmkit.likelihood._estimator import Estimates
+from vdmkit.likelihood._interval import degrees_of
 from vdmkit.likelihood._quadrature import ends_of_images, prior_of
 from vdmkit.objective import bits_per_dim
 
@@ -74,17 +77,22 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Check:
-    """One check: `difference` +/- `half_width` (95%) must be in [low, high]; bits/dim unless the claim has a unit."""
+    """One check: `difference` +/- `half_width` (95%) must be in [low, high]; bits/dim unless the claim has a unit.
+
+    `degrees` are the degrees of freedom of the standard error.
+    """
 
     claim: str
     difference: float
     half_width: float
     low: float
     high: float
+    degrees: float = math.inf
 
     @property
     def verdict(self) -> Verdict:
-        fatal, likely = _SIGMAS / 2 * self.half_width, self.half_width - _RESOLUTION
+        fatal = _quantile(_SIGMAS, self.degrees) / _quantile(2.0, self.degrees) * self.half_width
+        likely = self.half_width - _RESOLUTION
         if not self.low - fatal <= self.difference <= self.high + fatal:  # written so that a NaN fails
             return "fails"
         sure = self.low + likely <= self.difference <= self.high - likely
@@ -135,7 +143,7 @@ def _ends(e: Evidence) -> Iterator[Check]:
     }
     name = max(terms, key=lambda name: abs(terms[name][0]) / (terms[name][1] + 1e-4))
     if e.known_decoder:
-        yield Check(f"reconstruction term is its closed form ({name})", *terms[name], -1e-3, 1e-3)
+        yield _check(f"reconstruction term is its closed form ({name})", terms[name], -1e-3, 1e-3)
     yield Check("p(x given z_0) sums to at most 1 (log of the sum)", e.decoder_excess, 0.0, -np.inf, 1e-3)
     rise = e.gamma_1 - e.gamma_0
     yield Check("all noise levels are covered (missing share)", (e.covered - rise) / rise, 0.0, -1e-3, 1e-3)
@@ -150,9 +158,9 @@ def _of_steps(e: Evidence) -> Iterator[Check]:
     a, b, c = (np.asarray(e.steps[t].estimates.nats) for t in counts[-3:])
     dimensions = math.prod(e.pixels.shape[1:])
     second_order = abs(_mean(2 * c - b - (2 * b - a), dimensions)[0])
-    difference, half_width = _mean_of([2 * c, -b, -np.asarray(e.bound.estimates.nats)], dimensions)
+    found = _mean_of([2 * c, -b, -np.asarray(e.bound.estimates.nats)], dimensions)
     allowed = second_order + 0.01
-    yield Check("T-step bounds, extrapolated - continuous", difference, half_width, -allowed, allowed)
+    yield _check("T-step bounds, extrapolated - continuous", found, -allowed, allowed)
 
 
 def _between(e: Evidence) -> Iterator[Check]:
@@ -178,17 +186,37 @@ def _worst(measured: dict[str, Measured], off: Callable[[Measured], float], clai
 def _difference(e: Evidence, claim: str, a: Measured, b: Measured, low: float, high: float) -> Check:
     dimensions = math.prod(e.pixels.shape[1:])
     parts = [np.asarray(a.estimates.nats), -np.asarray(b.estimates.nats)]
-    return Check(claim, *_mean_of(parts, dimensions), low, high)
+    return _check(claim, _mean_of(parts, dimensions), low, high)
 
 
-def _mean_of(parts: list[Float[np.ndarray, "2 _"]], dimensions: int) -> tuple[float, float]:
-    """Returns the sum of independent means, and its 95% Monte Carlo half-width, bits/dim."""
-    means, half_widths = zip(*(_mean(part, dimensions) for part in parts), strict=True)
-    return sum(means), math.hypot(*half_widths)
+def _check(claim: str, found: tuple[float, float, float], low: float, high: float) -> Check:
+    difference, half_width, degrees = found
+    return Check(claim, difference, half_width, low, high, degrees)
 
 
-def _mean(nats: Float[np.ndarray, "2 n"], dimensions: int) -> tuple[float, float]:
-    """Returns mean and half-width (2 standard errors) from two independent estimates of each image, bits/dim."""
+def _mean_of(parts: list[Float[np.ndarray, "2 _"]], dimensions: int) -> tuple[float, float, float]:
+    """Returns the sum of independent means, its 95% Monte Carlo half-width, bits/dim, and the degrees of freedom.
+
+    Those of a sum of variances are Welch's and Satterthwaite's (1946, Biometrics Bulletin 2, 110).
+    """
+    means, variances, degrees = zip(*(_moments(part, dimensions) for part in parts), strict=True)
+    variance, fourth = sum(variances), sum(v**2 / n for v, n in zip(variances, degrees, strict=True))
+    effective = variance**2 / fourth if fourth > 0 else math.inf
+    return sum(means), _quantile(2.0, effective) * math.sqrt(variance), effective
+
+
+def _mean(nats: Float[np.ndarray, "2 n"], dimensions: int) -> tuple[float, float, float]:
+    """Returns mean, half-width and degrees of freedom from two independent estimates of each image, bits/dim."""
+    return _mean_of([nats], dimensions)
+
+
+def _moments(nats: Float[np.ndarray, "2 n"], dimensions: int) -> tuple[float, float, float]:
+    """Returns the mean, the variance of its error, and the degrees of freedom of this variance."""
     first, second = bits_per_dim(nats, dimensions)
-    error = math.sqrt(((first - second) ** 2 / 4).mean() / len(first))
-    return float((first + second).mean() / 2), 2 * error
+    squares = (first - second) ** 2 / 4
+    return float((first + second).mean() / 2), float(squares.mean() / len(first)), degrees_of(squares)
+
+
+def _quantile(sigmas: float, degrees: float) -> float:
+    """Returns the quantile of Student's t with the probability that `sigmas` have under a Gaussian."""
+    return float(scipy.special.stdtrit(degrees, scipy.special.ndtr(sigmas)))

@@ -206,7 +206,7 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, made: Provenance, fs
     data = batches(train, augmentations, batch_size=settings.batch_size, seed=recipe.seed, **process)
     store = CheckpointStore(folder.checkpoints, keep_last=settings.keep_last, keep_best=settings.keep_best)
     if is_told_labels(recipe.model.network) and train.labels is None:
-        advice = "Choose data with labels, or a network that is told none."
+        advice = "Choose data with labels (a new run or import, --set data.classes=N), or a network that is told none."
         of_network = f"network {recipe.model.network.name!r} is told labels, and"
         raise DataError(f"{of_network} {train.identity.name} has none. {advice}")
     build_estimator(recipe, train.levels)

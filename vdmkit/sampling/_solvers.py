@@ -62,18 +62,14 @@ class Ode(AbstractSampler):
         history: History,
         noise: Float[Array, "n h w c"],
     ) -> tuple[Image, Estimate]:
-        import diffrax
-
         def field(gamma, state, args):
             return jnp.exp(gamma / 2) / 2 * denoise(state[0], gamma).eps_hat, jnp.zeros_like(state[1])
 
         estimate, endless = denoise(y_t, gamma_t), jnp.isneginf(gamma_s)
         end = jnp.where(endless, gamma_t - 1, gamma_s)
         state = (y_t, jnp.zeros((), y_t.dtype))
-        solution = self.integrator.solve(field, gamma_t, end, state, None)
-        assert solution.ys is not None
-        arrived = solution.result == diffrax.RESULTS.successful
-        solved = jnp.where(arrived, solution.ys[0][-1], jnp.nan)
+        stand = self.integrator.solve(field, gamma_t, end, state, None)
+        solved = jnp.where(stand.arrived, stand.state[0], jnp.nan)
         return jnp.where(endless, estimate.x_hat, solved), estimate
 
 

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The statistics of an audit: what few images can decide, and times at which every part of gamma is drawn."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vdmkit.likelihood import Check
+from vdmkit.likelihood._audit import _strata
+from vdmkit.likelihood._referee import _mean_of
+from vdmkit.noise import Cosine, Tabulated
+
+IMAGES = 2
+
+
+def verdict(nats: np.ndarray) -> str:
+    """Of two estimates of each image whose mean should be 0."""
+    difference, half_width, degrees = _mean_of([nats], 1)
+    return Check("the mean is zero", difference, half_width, 0.0, 0.0, degrees).verdict
+
+
+def test_two_images_raise_no_false_alarm():
+    """The standard error of two images may be tiny by chance: beyond 4 of them lie 6% of all audits, not 6e-5."""
+    draws = np.random.default_rng(0).normal(size=(2_000, 2, IMAGES))
+    assert not any(verdict(one) == "fails" for one in draws)
+
+
+def test_a_difference_of_many_images_still_fails():
+    """The referee would have no power: a shift of 5 standard errors of 64 images must be seen."""
+    draws = np.random.default_rng(0).normal(size=(200, 2, 64))
+    shifted = draws + 7 / np.sqrt(2 * 64)
+    assert np.mean([verdict(one) == "fails" for one in shifted]) > 0.95
+    assert not any(verdict(one) == "fails" for one in draws)
+
+
+@pytest.mark.parametrize(
+    "schedule", [Tabulated(table="cosine"), Tabulated(), Cosine()], ids=["table", "linear", "cosine"]
+)
+def test_strata_of_time_have_small_rises_of_gamma(schedule):
+    """The last of the cosine table's intervals would be drawn in a quarter of the estimates, with a huge value."""
+    ends = _strata(schedule, 256)
+    gammas = np.asarray(eqx.filter_vmap(schedule)(jnp.asarray(ends)), np.float64)
+    assert (ends[0], ends[-1]) == (0.0, 1.0)
+    assert np.diff(ends).min() > 0
+    assert np.diff(ends).max() < 2.05 / 256  # 2, and an interval of the times at which the schedule is read
+    assert np.diff(gammas).max() / (gammas[-1] - gammas[0]) < 3 / 256
