@@ -146,3 +146,19 @@ def test_without_the_package_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(_huggingface, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"package datasets, which is not installed. .*--extra huggingface"):
         HuggingFace(path="mine").locate()
+
+
+def test_a_format_is_no_data_set(tmp_path, monkeypatch):
+    """False if `path = "pandas"` in a recipe read pickles of the working folder, which older versions execute."""
+    monkeypatch.chdir(tmp_path)
+    Path("train.pkl").write_bytes(b"cos\nsystem\n(S'touch executed'\ntR.")
+    with pytest.raises(DataError, match=r"pandas: a format .* \./pandas"):
+        HuggingFace(path="pandas").load("train")
+    assert not Path("executed").exists()
+
+
+def test_a_folder_with_the_name_of_a_format_is_read(folder, monkeypatch):
+    """False if a folder `text` were read as every text file of the working folder."""
+    folder.rename(folder.with_name("text"))
+    monkeypatch.chdir(folder.parent)
+    assert len(HuggingFace(path="./text", label="label").load("test").pixels) > 0

@@ -118,7 +118,12 @@ def _load(path: str, config: str, revision: str, split: str) -> "Dataset":
     from datasets import load_dataset, logging
 
     local = Path(path).expanduser()
-    given = (str(local),) if local.exists() else (path,)
+    if path.isidentifier() and find_spec(f"datasets.packaged_modules.{path}"):
+        raise DataError(
+            f"{path}: a format of the package datasets, not a data set: it would read files of the folder in which you "
+            f"are, and pickles among them can run anything. Set data.path to ./{path} for a folder of that name."
+        )
+    given = (str(local.absolute()),) if local.exists() else (path,)
     options: dict[str, Any] = {"name": config or None, "revision": revision or None, "split": split}
     if local.suffix == ".parquet" and local.is_file():
         given, options["data_files"] = ("parquet",), str(local)
