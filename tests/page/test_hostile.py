@@ -16,6 +16,7 @@ from vdmkit.foreign import TooMuch
 from vdmkit.page import _training, read_files
 from vdmkit.page._figures import literally
 from vdmkit.page._files import values_in
+from vdmkit.page._samples import samples
 from vdmkit.page._study import study
 from vdmkit.progress import Kept
 
@@ -102,3 +103,11 @@ def test_charts_have_an_end(full, shown_of, monkeypatch):
     assert "298 more metrics are not drawn" in str(section.blocks)
     with pytest.raises(TooMuch, match="lines in a chart"):
         study(shown)
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")])
+def test_what_is_no_picture_is_named(bare, shown_of, make):
+    """False if a folder, a FIFO or a dangling link called samples.png were left out without a word."""
+    make(bare / "samples.png")
+    (section,) = samples(shown_of(bare))
+    assert "samples.png: " in str(section.blocks)
