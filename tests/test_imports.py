@@ -17,6 +17,7 @@ ROOMS = [
     "paths",
     "foreign",
     "files",
+    "npz",
     "limits",
     "arguments",
     "typing",

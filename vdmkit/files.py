@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from vdmkit.foreign import MAX_JSON, TooMuch, read_at_most
+from vdmkit.foreign import MAX_JSON, MAX_KEPT, TooMuch, read_at_most
 from vdmkit.paths import not_a_file
 
 _CHECKSUM = "crc32"
@@ -213,8 +213,8 @@ def read_sealed_line(line: str) -> dict[str, Any] | None:
 
 
 def has_sha256(path: Path, sha256: str) -> bool:
-    """Returns whether there is a file with these contents."""
-    return path.is_file() and file_sha256(path) == sha256
+    """Returns whether there is a file with these contents, of at most MAX_KEPT bytes: a sparse one may be endless."""
+    return path.is_file() and path.stat().st_size <= MAX_KEPT and file_sha256(path) == sha256
 
 
 def sha256_in(folder: Path) -> dict[str, str]:

@@ -24,6 +24,7 @@ MAX_UNPACKED = 2**28  # bytes of a tar archive; CIFAR-10's has 186 million
 MAX_MEMBERS = 1_000  # of a tar archive; CIFAR-10's has 9
 MAX_PICKLE_FILE = 2**31  # bytes; a batch of ImageNet 64x64 has 1.6 billion
 MAX_PICKLE_OPERATIONS = 2_000_000  # of a data set; a batch of ImageNet has 400,000
+MAX_MEASURED = 2**28  # bytes of the arrays of a measurement; of 50,000 images they have 4 million for each term
 FREELY_UNPACKED = 2**26  # bytes of an array of npz, however well it is compressed; MNIST's have 47 million
 MAX_COMPRESSION = 250  # unpacked bytes for each of a file of npz above that; photographs take 1 to 3, plain shapes 100
 
@@ -42,6 +43,15 @@ def check_at_most(limit: int, found: int, what: str) -> None:
     """Raises TooMuch if `found`, a number of `what`, is above the limit."""
     if found > limit:
         raise TooMuch(f"it asks for {found:,} {what}, and vdmkit reads at most {limit:,}")
+
+
+def check_depth(value: Any) -> None:
+    """Raises TooMuch for more levels in JSON than vdmkit writes: Python's recursion ends at other depths each time."""
+    level, depth = [value], 0
+    while level:
+        check_at_most(MAX_DEPTH, depth, "levels of lists within lists")
+        parts = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
+        level, depth = [part for of_one in parts for part in of_one], depth + 1
 
 
 def read_at_most(path: Path, limit: int) -> bytes:

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from vdmkit.cli import stoppable
+from vdmkit.cli import _stoppable, stoppable
 from vdmkit.cli._stoppable import hear_again
 from vdmkit.errors import Interrupted
 
@@ -39,6 +39,23 @@ def test_a_stop_during_garbage_collection_is_heard(heard, capsys):
         gc.collect()
         threading.Event().wait(60)
     assert capsys.readouterr().err == ""
+
+
+def test_a_stop_that_becomes_another_error_is_heard(heard, monkeypatch):
+    """False if SIGTERM while pydantic builds a validator in Rust were called a defect of vdmkit, with exit code 1."""
+    monkeypatch.setattr(_stoppable, "_heard", threading.Event())
+
+    def command(asked: bool) -> None:
+        try:
+            if asked:
+                signal.raise_signal(signal.SIGTERM)
+        finally:
+            raise ValueError("error building the validator")
+
+    with pytest.raises(ValueError, match="validator"):
+        stoppable(command)(asked=False)
+    with pytest.raises(Interrupted, match="Stopped"):
+        stoppable(command)(asked=True)
 
 
 def test_other_reports_are_printed(heard, monkeypatch):

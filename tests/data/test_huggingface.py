@@ -167,3 +167,19 @@ def test_retries_of_the_hub_are_not_shown(monkeypatch, caplog):
     with pytest.raises(DataError, match=r"cannot be loaded \(Name or service not known\)"):
         HuggingFace(path="nobody/nothing").load("train")
     assert caplog.text == ""
+
+
+def test_a_format_is_no_data_set(tmp_path, monkeypatch):
+    """False if `path = "pandas"` in a recipe read pickles of the working folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("train.pkl").write_bytes(b"cos\nsystem\n(S'touch executed'\ntR.")
+    with pytest.raises(DataError, match=r"pandas: a format .* \./pandas"):
+        HuggingFace(path="pandas").load("train")
+    assert not Path("executed").exists()
+
+
+def test_a_folder_with_the_name_of_a_format_is_read(folder, monkeypatch):
+    """False if a folder `text` were read as every text file of the working folder."""
+    folder.rename(folder.with_name("text"))
+    monkeypatch.chdir(folder.parent)
+    assert len(HuggingFace(path="./text", label="label").load("test").pixels) > 0

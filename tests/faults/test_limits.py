@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vdmkit import npz
 from vdmkit.checkpoint import check_unchanged
 from vdmkit.checkpoint._checksums import what_is_damaged
-from vdmkit.data import _cifar10, _npz, _pickle
+from vdmkit.data import _cifar10, _pickle
 from vdmkit.data._cifar10 import Cifar10
 from vdmkit.data._image_file import read_image
 from vdmkit.data._npz import Npz
@@ -134,7 +135,7 @@ BOMBS: dict[str, Callable[[Path], Any]] = {
 def small(monkeypatch):
     """Limits that a test reaches within milliseconds."""
     monkeypatch.setattr(_cifar10, "MAX_UNPACKED", 1_000_000)
-    monkeypatch.setattr(_npz, "FREELY_UNPACKED", 1_000_000)
+    monkeypatch.setattr(npz, "FREELY_UNPACKED", 1_000_000)
     monkeypatch.setattr(_pickle, "MAX_PICKLE_OPERATIONS", 1_000)
 
 

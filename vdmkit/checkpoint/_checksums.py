@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from vdmkit.errors import CheckpointError
-from vdmkit.files import are_intact, file_sha256, read_json, write_results
-from vdmkit.foreign import MAX_KEPT
+from vdmkit.files import are_intact, file_sha256, has_sha256, read_json, write_results
 from vdmkit.paths import not_a_file
 
 _NAME = "checksums.json"
@@ -61,7 +60,7 @@ def check_unchanged(path: Path, sha256: str, advice: str) -> None:
     """Raises CheckpointError if a file is missing, or has another SHA-256 than when the run wrote it."""
     if not path.is_file():
         raise CheckpointError(f"{path}: missing. {advice}")
-    if path.stat().st_size > MAX_KEPT or file_sha256(path) != sha256:
+    if not has_sha256(path, sha256):
         raise CheckpointError(f"{path}: changed since the run wrote it. {advice}")
 
 

@@ -11,7 +11,7 @@ from functools import partial, wraps
 from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
-from vdmkit.errors import Interrupted
+from vdmkit.errors import Interrupted, VdmkitError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,11 +30,17 @@ def stoppable(command: Callable[P, T], what_now: str = "") -> Callable[P, T]:
 
     @wraps(command)
     def answering(*arguments: P.args, **options: P.kwargs) -> T:
+        before = _heard.is_set()
         _hear()
         try:
             return command(*arguments, **options)
         except KeyboardInterrupt:
             raise Interrupted(f"Stopped. {what_now}".rstrip()) from None
+        except Exception as error:
+            if isinstance(error, VdmkitError) or before or not _heard.is_set():
+                raise
+            # Code in C or Rust, pydantic's for example, makes an error of its own of the interruption
+            raise Interrupted(f"Stopped. {what_now}".rstrip()) from error
 
     return answering
 

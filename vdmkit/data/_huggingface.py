@@ -3,7 +3,8 @@
 
 import functools
 import hashlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -115,26 +116,45 @@ class HuggingFace(AbstractSource):
 
 @functools.lru_cache(maxsize=4)
 def _load(path: str, config: str, revision: str, split: str) -> "Dataset":
-    from datasets import Dataset, load_dataset, logging
-    from huggingface_hub.utils import logging as hub_logging
+    from datasets import Dataset, load_dataset
 
-    local = Path(path).expanduser()
-    shown, shown_by_hub = logging.get_verbosity(), hub_logging.get_verbosity()
-    logging.set_verbosity(logging.CRITICAL)  # it logs twice what the message says
-    hub_logging.set_verbosity(logging.CRITICAL)  # and the hub every retry
+    _check_is_no_format(path)
+    local = Path(path).expanduser().absolute()
     try:
-        if local.suffix == ".parquet" and local.is_file():  # load_dataset would tell the hub's counter of downloads
-            return Dataset.from_parquet({"train": str(local)}, split=split)  # type: ignore[return-value, arg-type]
-        where = str(local) if local.exists() else path
-        return load_dataset(where, name=config or None, revision=revision or None, split=split)  # type: ignore[return-value]
+        with _quiet():
+            if local.suffix == ".parquet" and local.is_file():  # load_dataset would tell the hub's counter of downloads
+                return Dataset.from_parquet({"train": str(local)}, split=split)  # type: ignore[return-value, arg-type]
+            where = str(local) if local.exists() else path
+            return load_dataset(where, name=config or None, revision=revision or None, split=split)  # type: ignore[return-value]
     except Exception as error:  # of many types: no network, no such data set, no such split, damaged files
         raise DataError(
             f"{path}, split {split!r}: cannot be loaded ({error}). Set data.path to the name of a data set on "
             "huggingface.co, or to a folder or .parquet file."
         ) from error
+
+
+def _check_is_no_format(path: str) -> None:
+    if path.isidentifier() and find_spec(f"datasets.packaged_modules.{path}"):
+        raise DataError(
+            f"{path}: a format of the package datasets, not a data set: it would read files of the folder in which you "
+            f"are, and pickles among them can run anything. Set data.path to ./{path} for a folder of that name."
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences the package and the hub, which log every retry, and twice what the message says."""
+    from datasets import logging
+    from huggingface_hub.utils import logging as of_hub
+
+    shown = logging.get_verbosity(), of_hub.get_verbosity()
+    for logs in (logging, of_hub):
+        logs.set_verbosity(logging.CRITICAL)
+    try:
+        yield
     finally:
-        logging.set_verbosity(shown)
-        hub_logging.set_verbosity(shown_by_hub)
+        for logs, level in zip((logging, of_hub), shown, strict=True):
+            logs.set_verbosity(level)
 
 
 def _undecoded(rows: "Dataset", column: str, path: str) -> "Dataset":

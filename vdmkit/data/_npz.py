@@ -2,7 +2,6 @@
 """Images in a numpy .npz file, one uint8 array per split."""
 
 import functools
-import math
 import zipfile
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +12,7 @@ from jaxtyping import Int, UInt8
 
 from vdmkit.data._source import AbstractSource, Images, Split, identified
 from vdmkit.errors import DataError
-from vdmkit.foreign import FREELY_UNPACKED, MAX_COMPRESSION, check_at_most
+from vdmkit.npz import check_claims
 from vdmkit.paths import not_a_file
 from vdmkit.registry import register
 
@@ -103,7 +102,7 @@ def _array(path: Path, name: str) -> np.ndarray:
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path}: not a .npz file, or a truncated one. Save it again with numpy.savez.")
     try:
-        _check_claims(path, name)
+        check_claims(path, name)
         # allow_pickle=False: an object array would be a pickle, which can run anything
         with np.load(path, allow_pickle=False) as file:
             names = file.files
@@ -115,21 +114,3 @@ def _array(path: Path, name: str) -> np.ndarray:
         ) from error
     found = ", ".join(names) or "none"
     raise DataError(f"{path}: holds no array {name!r} (arrays in it: {found}). Correct the name or the file.")
-
-
-def _check_claims(path: Path, name: str) -> None:
-    """Raises TooMuch or ValueError if an array is larger than what is stored for it, as numpy trusts its header."""
-    with zipfile.ZipFile(path) as archive:
-        if (file := f"{name}.npy") not in archive.namelist():
-            return
-        if archive.namelist().count(file) > 1:
-            raise ValueError("it is there twice")
-        stored = archive.getinfo(file).file_size
-        with archive.open(file) as entry:
-            version = np.lib.format.read_magic(entry)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read(entry)
-            claimed = math.prod(shape) * dtype.itemsize + entry.tell()
-    if claimed != stored and not dtype.hasobject:
-        raise ValueError(f"its shape {shape} takes {claimed:,} bytes, and {stored:,} are there")
-    check_at_most(max(FREELY_UNPACKED, MAX_COMPRESSION * path.stat().st_size), stored, "bytes when it is unpacked")

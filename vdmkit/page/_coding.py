@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bytes of compressed files against the bound, from inspections of .vdmz files that were kept in the run folder."""
 
-import math
+import operator
 from typing import Any
 
 from vdmkit.page._blocks import Section, Table, section
+from vdmkit.page._files import values_in
 from vdmkit.page._shown import Shown
 
 _KEYS = {"file", "images", "chunks", "header", "bytes"}
@@ -22,7 +23,7 @@ def coding(shown: Shown) -> list[Section]:
 
 def _row(one: dict[str, Any], shown: Shown) -> list[str]:
     size, header, facts = sum(one["bytes"].values()), one["header"], shown.files.facts
-    rate = 8 * size / (one["images"] * math.prod(header["shape"]))
+    rate = 8 * size / (operator.index(one["images"]) * values_in(header["shape"]))
     how = f"T = {len(header['gammas']) - 1}, {header['kernel']}"
     bound = f"{facts['bpd']:.4f}, {facts['estimator']}" if facts else ""
     return [one["file"], f"{one['images']:,}", how, f"{size:,}", f"{rate:.4f}", bound]

@@ -19,6 +19,7 @@ _VARIABLES = {_INK: "currentColor", _FAINT: "var(--faint)"}
 _VARIABLES |= {colour: f"var(--line-{number})" for number, colour in enumerate(COLOURS)}
 STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))  # told apart without colour, too
 _SIZE = (5.0, 3.4)  # inches: its text is readable on a page of 400 pixels
+_LONGEST = 100  # characters of a name
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "vdmkit",
@@ -61,15 +62,23 @@ def chart(draw: Callable[["Axes"], object], *, alt: str, caption: str, x: str, y
         figure = Figure(figsize=(_SIZE[0], height * _SIZE[1]), layout="constrained")
         axes = figure.subplots()
         draw(axes)
-        axes.set(xlabel=x, ylabel=y)
+        axes.set(xlabel=literally(x), ylabel=literally(y))
         handles, labels = axes.get_legend_handles_labels()
         if len(labels) > 1:
-            figure.legend(handles, labels, loc="outside upper left", ncols=2 if max(map(len, labels)) < 24 else 1)
+            figure.legend(
+                handles, map(literally, labels), loc="outside upper left", ncols=2 if max(map(len, labels)) < 24 else 1
+            )
         file = io.StringIO()
         figure.savefig(
             file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Type", "Format"))
         )
     return Chart(_inline(file.getvalue(), alt), caption)
+
+
+def literally(text: str) -> str:
+    """Returns a name, cut if it is long, in which Matplotlib finds no formula: parsing one might not end."""
+    shown = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return shown.replace("$", r"\$")
 
 
 def _inline(svg: str, alt: str) -> str:

@@ -2,7 +2,7 @@
 """What a run folder holds, as far as a page shows it. Nothing here needs the model, its plugins or JAX."""
 
 import json
-import math
+import operator
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ import numpy as np
 from vdmkit.checkpoint import check_unchanged, what_is_damaged
 from vdmkit.errors import CheckpointError, DamageWarning, in_one_line
 from vdmkit.files import are_intact, check_seal, has_sha256, read_json
-from vdmkit.foreign import MAX_JSON, TooMuch, read_at_most
+from vdmkit.foreign import MAX_JSON, TooMuch, check_depth, read_at_most
+from vdmkit.npz import read_measured
 from vdmkit.paths import not_a_folder
 from vdmkit.recipe import leaves, parse_toml, read_toml
 from vdmkit.report import intact_lines, read_metrics
@@ -67,7 +68,7 @@ class RunFiles:
     @property
     def dimensions(self) -> int:
         """Returns the number of values in an image."""
-        return math.prod(self.made["shape"])
+        return values_in(self.made["shape"])
 
     @cached_property
     def metrics(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -140,11 +141,20 @@ def _checked(path: Path) -> str:
     text = _text(path)
     try:
         found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: is not JSON ({error}). Make it anew, or delete it.") from error
+        check_depth(found)
+    except (ValueError, RecursionError, TooMuch) as error:
+        raise CheckpointError(
+            f"{path}: is not JSON that vdmkit writes ({error}). Make it anew, or delete it."
+        ) from error
     if isinstance(found, dict) and not are_intact(found):
         raise CheckpointError(f"{path}: its numbers are not those that were written. Make it anew, or delete it.")
     return text
+
+
+def values_in(shape: Any) -> int:
+    """Returns the number of values in an image of this shape. Raises TypeError or ValueError if it is not a shape."""
+    height, width, channels = map(operator.index, shape)  # Python would multiply a list or a string, too
+    return height * width * channels
 
 
 def warn_left_out(path: Path, reason: str) -> None:
@@ -164,7 +174,6 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         warn_left_out(path, "missing")
         return {}
     try:
-        with np.load(path) as file:
-            return {name: file[name] for name in file.files}
+        return read_measured(path)
     except Exception as error:  # of many types
         raise CheckpointError(f"{path}: damaged ({in_one_line(error)}). Measure it anew, or delete it.") from error

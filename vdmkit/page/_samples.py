@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Samples beside the nearest training images, one chain from noise to an image, and the run's own picture."""
 
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -31,7 +32,7 @@ def _blocks(shown: Shown) -> Iterator[Block]:
     if shown.seen:
         yield from (Words(f"Not everything could be shown: {reason}", marked=True) for reason in shown.seen.reasons)
     path = shown.files.path / "samples.png"
-    if path.is_file():
+    if os.path.lexists(path):
         words = "Samples of the end of training, on the left, and real images, on the right (samples.png)."
         try:
             yield Picture(read_image(path), words, words)

@@ -10,6 +10,7 @@ import numpy as np
 
 from vdmkit.errors import DamageWarning
 from vdmkit.files import has_sha256
+from vdmkit.foreign import check_at_most
 from vdmkit.page._blocks import Chart, Command, Section, Table, section
 from vdmkit.page._figures import COLOURS, STYLES, chart
 from vdmkit.page._shown import Shown
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _FILE = "schedule/schedule.json"
+_MOST = 200  # lines of kernels and grids; vdmkit has about 20
 _HIGHEST = 2.5  # times the bound in continuous time, on the linear axis
 
 
@@ -155,6 +157,7 @@ def _by_line(found: dict[str, Any]) -> dict[tuple[str, str], list[tuple[int, flo
     for row in found["steps"]:
         point = len(row["gammas"]) - 1, row["bpd"], row["half_width"]
         lines.setdefault((row["kernel"], row["grid"]), []).append(point)
+    check_at_most(_MOST, len(lines), "lines in a chart")
     return lines
 
 

@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from vdmkit.page._blocks import Block, Section, Table, Words, section
-from vdmkit.page._figures import COLOURS, chart
+from vdmkit.page._figures import COLOURS, chart, literally
 from vdmkit.page._shown import Shown, test_set_of
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _bars(named: Sequence[Named], rows: Sequence[dict[str, Any]]) -> Block:
         for number, row in enumerate(rows, len(named)):
             axes.barh(number, row["bpd"], 0.6, color="none", edgecolor=COLOURS[5], hatch="///")
             _beside(axes, row["bpd"], number, f"{row['bpd']:.2f}")
-        axes.set_yticks(range(len(labels)), labels)
+        axes.set_yticks(range(len(labels)), map(literally, labels))
         axes.invert_yaxis()
         axes.margins(x=0.15)
         axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))

@@ -27,6 +27,7 @@ _WORDS = {
 _TOTALS = ("train/bpd", "train/loss")
 _TERMS = ("train/prior", "train/reconstruction", "train/diffusion")
 _FEW, _FAR = 20, 30
+_MOST = 40  # curves; vdmkit logs about 15, and each takes a tenth of a second
 
 
 def training(shown: Shown) -> list[Section]:
@@ -38,7 +39,9 @@ def training(shown: Shown) -> list[Section]:
         )
         return section("Training", [asked])
     once, often = _by_number(_logged(shown))
-    return section("Training", [*_warnings(shown), *_charts(shown, often), *_table(once), *averaged(shown)])
+    drawn, rest = dict(list(often.items())[:_MOST]), list(often)[_MOST:]
+    more = [Words(f"{len(rest)} more metrics are not drawn. Their values are below.")] if rest else []
+    return section("Training", [*_warnings(shown), *_charts(shown, drawn), *more, *_table(once), *averaged(shown)])
 
 
 def _warnings(shown: Shown) -> Iterator[Block]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from vdmkit.files import whole_file
+from vdmkit.npz import read_measured
 
 _NUMBER = "number_of_part"
 
@@ -27,9 +28,8 @@ class Kept:
         if not path.exists():
             return None
         try:
-            with np.load(path) as file:
-                arrays = {name: file[name] for name in file.files}
-                return arrays if int(arrays.pop(_NUMBER)) == number else None
+            arrays = read_measured(path)
+            return arrays if int(arrays.pop(_NUMBER)) == number else None
         except Exception:  # of many types; the part is measured again
             return None
 

@@ -10,7 +10,7 @@ from vdmkit.errors import CodecError
 
 BAD = {
     "leads out": ["/etc/a", "../a", "a/../../b"],
-    "not a name of a file": ["", ".", "a\0", "\ud800", "a/" * 200 + "a"],
+    "not a name of a file": ["", ".", "a\0", "\ud800", "a/" * 200 + "a", "a" * 252, ("b" * 249 + "/") * 20 + "a"],
 }
 
 

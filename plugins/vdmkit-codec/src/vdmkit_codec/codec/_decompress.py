@@ -203,12 +203,18 @@ def _paths(names: list[str]) -> list[PurePosixPath]:
     return paths
 
 
+def _are_short(sizes: list[int]) -> bool:
+    """Returns whether a file system can hold parts of so many bytes, with `.png` and below a folder."""
+    return max(sizes) <= 250 and sum(sizes) <= 2_000
+
+
 def _path(name: str) -> PurePosixPath:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
         raise CodecError(f"{name}: a name that leads out of the folder. Use -o with a .npy.")
     try:
-        fits = b"\0" not in os.fsencode(name) and path.name and len(path.parts) <= _MOST_PARTS
+        sizes = [len(os.fsencode(part)) for part in path.parts]
+        fits = "\0" not in name and path.name and len(sizes) <= _MOST_PARTS and _are_short(sizes)
     except UnicodeEncodeError:
         fits = False
     if not fits:
