@@ -12,6 +12,7 @@ import pytest
 from vdmkit.cli import _stoppable, stoppable
 from vdmkit.cli._stoppable import hear_again
 from vdmkit.errors import Interrupted
+from vdmkit.testing._findings import threads
 
 
 @pytest.fixture
@@ -109,6 +110,39 @@ def test_a_command_that_does_not_hear_is_ended():
     ended = subprocess.run([sys.executable, "-c", DEAF], capture_output=True, text=True)
     words = "Stopped. What was kept until now is used when the same command is run again.\n"
     assert (ended.returncode, ended.stderr) == (3, words)
+
+
+WAITS = """
+import signal, sys, threading
+from vdmkit.cli import _app, _stoppable
+ended = threading.Event()
+def doctor():
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt:
+        ended.wait()
+_app.app.command()(_stoppable.stoppable(doctor))
+_stoppable._SECONDS = 0.1
+sys.argv = ["vdmkit", "doctor"]
+from vdmkit.__main__ import main
+main()
+"""
+
+
+def test_a_command_that_hears_and_waits_is_ended():
+    """False if SIGTERM were answered only after what the command waits for: a check in a thread took minutes."""
+    assert subprocess.run([sys.executable, "-c", WAITS], capture_output=True).returncode == 3
+
+
+def test_ctrl_c_waits_for_no_thread():
+    """False if a stop during the checks of a model waited for the longest of them."""
+    ended, begun = threading.Event(), threading.Event()
+    with pytest.raises(KeyboardInterrupt), threads(1) as pool:  # noqa: PT012
+        pool.submit(lambda: (begun.set(), ended.wait()))
+        begun.wait()
+        raise KeyboardInterrupt
+    assert not ended.is_set()
+    ended.set()
 
 
 STOPPED = """

@@ -62,9 +62,10 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def end_if_unheard() -> None:
-    """Lets a thread end the process if a command does not hear Ctrl-C or SIGTERM, as while XLA compiles for minutes.
+    """Lets a thread end the process that does not end by itself, seconds after Ctrl-C or SIGTERM.
 
-    Nothing is lost by it, because all files are written atomically. Training, which saves first, is not ended.
+    While XLA compiles for minutes Python hears neither, and what has heard may wait for a thread that compiles. Nothing
+    is lost by it, because all files are written atomically. Training, which saves first, is not ended.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -74,8 +75,8 @@ def end_if_unheard() -> None:
 
 def _end_if_unheard(reader: int) -> None:
     while number := os.read(reader, 1):
-        asked = number[0] in (signal.SIGINT, signal.SIGTERM) and signal.getsignal(number[0]) is _interrupt
-        if asked and not _heard.wait(_SECONDS):
+        if number[0] in (signal.SIGINT, signal.SIGTERM) and signal.getsignal(number[0]) is _interrupt:
+            threading.Event().wait(_SECONDS)
             os.write(2, b"Stopped. What was kept until now is used when the same command is run again.\n")
             os._exit(3)
 

@@ -40,13 +40,20 @@ class Findings:
 
 @contextmanager
 def threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Yields threads that seldom take turns: while one compiles another traces, but two that trace slow each other."""
+    """Yields threads that seldom take turns: while one compiles another traces, but two that trace slow each other.
+
+    Ctrl-C does not wait for them.
+    """
     before = sys.getswitchinterval()
     sys.setswitchinterval(_TURN)
+    pool, wait = ThreadPoolExecutor(count), True
     try:
-        with ThreadPoolExecutor(count) as pool:
-            yield pool
+        yield pool
+    except KeyboardInterrupt:
+        wait = False
+        raise
     finally:
+        pool.shutdown(wait=wait, cancel_futures=True)
         sys.setswitchinterval(before)
 
 
