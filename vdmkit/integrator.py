@@ -39,7 +39,7 @@ def solvers() -> "dict[str, type[diffrax.AbstractSolver[Any]]]":
 
 
 _TIGHT, _REFINED_STEPS = 1e-5, 4096
-_FIRST_STEP = 0.005  # of the range: short enough to be accepted; the next may be 10 times as long
+_FIRST_STEP = 0.01  # in gamma: short enough to be accepted; the next may be 10 times as long
 
 
 class Stand(eqx.Module):
@@ -117,8 +117,8 @@ class Integrator(eqx.Module):
         import diffrax
 
         solver, term = solvers()[self.solver](), diffrax.ODETerm(_of_share(field, start, end))
-        zero, one, first = jnp.zeros_like(start), jnp.ones_like(start), 1 / self.steps if self.steps else _FIRST_STEP
-        dt, order = jnp.asarray(first, start.dtype), solver.error_order(term)
+        zero, one, order = jnp.zeros_like(start), jnp.ones_like(start), solver.error_order(term)
+        dt = one / self.steps if self.steps else jnp.minimum(_FIRST_STEP / jnp.abs(end - start), 1)
         following, controlled = self._controller().init(term, zero, one, state, dt, args, solver.func, order)
         return Stand(
             zero, state, jnp.zeros((), int), (following, controlled), solver.init(term, zero, following, state, args)

@@ -260,10 +260,9 @@ def test_data_are_asked_for_until_they_are_given(overrides, asked):
     assert [words for words in ("images.npz", "data.classes=10") if words in remarks] == asked
 
 
-def test_the_first_arrays_that_do_not_fit_are_shown():
-    """Hundreds of lines would hide what to check, or the eleventh layer stand before the second."""
-    told = misfits({f"layer.{k}.weight": (3, k) for k in range(15)}, {"layer.0.weight": (3, 0)}, "network")
+def test_arrays_that_do_not_fit_are_in_the_order_of_their_numbers():
+    """The eleventh layer would stand before the second."""
+    told = misfits({f"layer.{k}.weight": (3, k) for k in range(12)}, {"layer.0.weight": (3, 0)}, "network")
     lines = told.split("\n  ")
-    assert lines[0] == "14 paths differ:"
-    assert lines[1:13] == [f"layer.{k}.weight: (3, {k}) in the file, nothing in the network" for k in range(1, 13)]
-    assert lines[13:] == ["and 2 more. `vdmkit import --list FILE` shows all arrays of the file."]
+    assert lines[0] == "11 paths differ:"
+    assert lines[1:] == [f"layer.{k}.weight: (3, {k}) in the file, nothing in the network" for k in range(1, 12)]

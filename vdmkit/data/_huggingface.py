@@ -3,6 +3,7 @@
 
 import functools
 import hashlib
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -144,17 +145,15 @@ def _check_is_no_format(path: str) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silences the package and the hub, which log every retry, and twice what the message says."""
-    from datasets import logging
-    from huggingface_hub.utils import logging as of_hub
-
-    shown = logging.get_verbosity(), of_hub.get_verbosity()
-    for logs in (logging, of_hub):
-        logs.set_verbosity(logging.CRITICAL)
+    logs = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
+    shown = [one.level for one in logs]
+    for one in logs:
+        one.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        for logs, level in zip((logging, of_hub), shown, strict=True):
-            logs.set_verbosity(level)
+        for one, level in zip(logs, shown, strict=True):
+            one.setLevel(level)
 
 
 def _undecoded(rows: "Dataset", column: str, path: str) -> "Dataset":

@@ -5,11 +5,10 @@ import re
 from collections.abc import Mapping
 
 Shapes = Mapping[str, tuple[int, ...]]
-_SHOWN = 12  # with the wrong configuration nearly every path differs, and the first ones tell which fields to check
 
 
 def misfits(found: Shapes, wanted: Shapes, part: str) -> str:
-    """Returns how many paths differ and a line for each of the first, or "" if none does.
+    """Returns how many paths differ and a line for each, or "" if none does.
 
     `part` names what the file is for.
     """
@@ -18,10 +17,8 @@ def misfits(found: Shapes, wanted: Shapes, part: str) -> str:
         return ""
     lines = [
         f"{name}: {found.get(name, 'nothing')} in the file, {wanted.get(name, 'nothing')} in the {part}"
-        for name in sorted(names, key=_with_numbers)[:_SHOWN]
+        for name in sorted(names, key=_with_numbers)
     ]
-    if more := len(names) - len(lines):
-        lines.append(f"and {more:,} more. `vdmkit import --list FILE` shows all arrays of the file.")
     return f"{len(names):,} paths differ:\n  " + "\n  ".join(lines)
 
 
