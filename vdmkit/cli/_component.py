@@ -18,7 +18,7 @@ Kernel = Annotated[
         "--kernel",
         metavar="NAME|FILE.toml",
         help="Reverse kernel of T steps: a name that `vdmkit list kernel` shows, or a file that `vdmkit study` saves. "
-        "Default: that of training if T is, or gaussian.",
+        "Default: that of training if T is, or if it has learned variances; else gaussian.",
     ),
 ]
 

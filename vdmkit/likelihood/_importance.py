@@ -49,7 +49,8 @@ class ImportanceWeighted(AbstractEstimator[None]):
         samples: Number K of importance samples.
         draws: Number of such bounds that are averaged for an estimate.
         steps: Number T of steps; by default that of training, or 100 if the model was trained in continuous time.
-        kernel: Reverse kernel p(z_s | z_t); by default that of training if it has this T, else the paper's.
+        kernel: Reverse kernel p(z_s | z_t); by default that of training if it has this T or learned variances, else the
+            paper's.
         grid: Gammas of the steps; by default those of training if it has this T, else the paper's.
     """
 

@@ -47,7 +47,8 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
     Args:
         draws: Network evaluations per image, an even number; ignored with a wanted precision.
         steps: Number T of steps, 0 for continuous time; by default that of training.
-        kernel: Reverse kernel p(z_s | z_t); by default that of training if it has this T, else the paper's.
+        kernel: Reverse kernel p(z_s | z_t); by default that of training if it has this T or learned variances, else the
+            paper's.
         grid: Gammas of the steps; by default those of training if it has this T, else the paper's.
     """
 
