@@ -18,7 +18,11 @@ import pytest
 from vdmkit.errors import words_of
 from vdmkit.files import (
     are_intact,
+    check_seal,
     check_sealed_text,
+    read_sealed_line,
+    seal_of,
+    sealed_line,
     sealed_text,
     whole_file,
     whole_folder,
@@ -125,6 +129,36 @@ def test_a_changed_bit_of_results_is_noticed(tmp_path: Path) -> None:
     assert found > 100
     assert are_intact(json.loads(data))
     assert are_intact({"bpd": 1.5}), "as older versions wrote it"
+
+
+def test_a_changed_bit_of_a_line_is_noticed() -> None:
+    """False if a metric that the disk changed were shown, or its checksum as a metric."""
+    values = {"step": 12, "train/bpd": 4.0625}
+    data, found = sealed_line(values).encode(), 0
+    assert read_sealed_line(data.decode()) == values
+    assert read_sealed_line('{"step": 12}\n') == {"step": 12}, "as older versions wrote it"
+    for place, bit in itertools.product(range(len(data)), range(8)):
+        changed = bytearray(data)
+        changed[place] ^= 1 << bit
+        read = read_sealed_line(changed.decode(errors="replace"))
+        assert read in (None, values)
+        found += read is None
+    assert found > 7 * len(data)
+
+
+def test_a_changed_bit_of_a_seal_is_noticed() -> None:
+    """False if a changed manifest were taken for one of an older version, which had no seal."""
+    facts = {"shape": [8, 8, 1], "run": "a"}
+    text, found = json.dumps({**facts, "sha256": seal_of(facts)}), 0
+    check_seal(json.loads(text))
+    check_seal(facts)
+    for place, bit in itertools.product(range(len(text)), range(7)):
+        with suppress(json.JSONDecodeError):
+            changed = json.loads(text[:place] + chr(ord(text[place]) ^ 1 << bit) + text[place + 1 :])
+            with pytest.raises(ValueError, match="not those that were written"):
+                check_seal(changed)
+            found += 1
+    assert found > len(text)
 
 
 def test_a_changed_bit_of_a_component_s_file_is_noticed(tmp_path: Path) -> None:

@@ -186,6 +186,8 @@ def test_other_steps_than_those_of_training_are_the_papers() -> None:
     words = "T = 10 steps, kernel gaussian (variance = large), grid gamma"
     assert large.describe(17) == f"importance-weighted bound, 2 samples, {words}"
     assert VariationalBound(*trained, kernel=KERNELS["large"], grid=EVEN_IN_GAMMA).describe(17).endswith(words)
+    learned = ImportanceWeighted(10, Choice("kernel", "learned_range"), trained[2], samples=2, steps=20)
+    assert learned.describe(17).endswith("T = 20 steps, kernel learned_range, grid uniform")
 
 
 @pytest.mark.costly
