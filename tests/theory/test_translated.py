@@ -68,7 +68,7 @@ def batch():
     )
 
 
-def translated(trained: tuple[str, str], read: tuple[str, str]) -> Translated:
+def translated(trained: tuple[str, str], read: tuple[str, str], outputs: int = 1) -> Translated:
     choices = {
         "network": Choice("network", "none"),
         "trained_on": Choice("path", trained[0]),
@@ -76,7 +76,7 @@ def translated(trained: tuple[str, str], read: tuple[str, str]) -> Translated:
         "read_on": Choice("path", read[0]),
         "read_as": Choice("prediction", read[1]),
     }
-    built = Translated(SHAPE, 1, (-2.0, 4.0), 0, jax.random.key(0), **choices)
+    built = Translated(SHAPE, outputs, (-2.0, 4.0), 0, jax.random.key(0), **choices)
     return eqx.tree_at(lambda n: n.inner, built, _Bent())
 
 
@@ -111,6 +111,20 @@ def test_learned_variances_are_not_translated(batch) -> None:
     expected = bound(model(PATHS[0], "eps", _Bent()), *batch)
     np.testing.assert_allclose(bound(model(*trained, _BentBesideRange()), *batch), expected, rtol=1e-9)
     np.testing.assert_allclose(bound(model(*read, network), *batch), expected, rtol=1e-9)
+
+
+def test_learned_variances_go_to_every_path() -> None:
+    """False if a network of iDDPM lost its variances on another path, or a network could be asked for some it lacks."""
+    z, gamma = jnp.linspace(-2, 2, 6).reshape(SHAPE), jnp.array(0.7)
+    trained, read = (PATHS[0], "eps_and_range"), (PATHS[-1], "eps_and_range")
+    network = eqx.tree_at(lambda n: n.inner, translated(trained, read, 2), _BentBesideRange())
+    before, after = model(*trained, _BentBesideRange()), model(*read, network)
+    first = before.estimate(before.path.alpha(gamma) * z, gamma)
+    second = after.estimate(after.path.alpha(gamma) * z, gamma)
+    np.testing.assert_allclose(second.eps_hat, first.eps_hat, rtol=1e-12)
+    np.testing.assert_array_equal(second.variance_share, first.variance_share)
+    with pytest.raises(RecipeError, match=r"the network gives 1 value per pixel and channel, but .* asks for 2"):
+        translated((PATHS[0], "eps"), read, 2)
 
 
 def test_levels_are_no_direction() -> None:

@@ -3,6 +3,7 @@
 
 from typing import Annotated, ClassVar
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -18,7 +19,8 @@ from vdmkit.typing import Image, Scalar
 class Translated(AbstractNetwork):
     """Converts a network's output from one prediction and path to another.
 
-    The change of variables of Kingma et al. 2021, section 5.1, which keeps the estimates of x and eps.
+    The change of variables of Kingma et al. 2021, section 5.1, which keeps the estimates of x and eps. Further outputs,
+    such as those of learned variances, mean the same on every path.
 
     Args:
         network: The trained network.
@@ -35,6 +37,7 @@ class Translated(AbstractNetwork):
     trained_on: AbstractPath
     read_as: AbstractDirection
     read_on: AbstractPath
+    outputs: int = eqx.field(static=True)
 
     def __init__(
         self,
@@ -50,9 +53,13 @@ class Translated(AbstractNetwork):
         read_as: Annotated[Choice, "prediction"],
         read_on: Annotated[Choice, "path"],
     ):
-        if outputs != 1:
-            raise RecipeError(f"a direction is one value per pixel and channel, but the prediction asks for {outputs}.")
         self.trained_as, self.read_as = _direction(trained_as), _direction(read_as)
+        if outputs > self.trained_as.outputs:
+            raise RecipeError(
+                f"the network gives {self.trained_as.outputs} value per pixel and channel, but the prediction asks for "
+                f"{outputs}."
+            )
+        self.outputs = outputs
         self.trained_on, self.read_on = trained_on.build(), read_on.build()
         context = {"gamma_range": gamma_range, "classes": classes, "key": key, "outputs": self.trained_as.outputs}
         self.inner = network.build(shape=shape, **context)
@@ -64,14 +71,15 @@ class Translated(AbstractNetwork):
         condition: Condition,
         *,
         key: PRNGKeyArray | None = None,
-    ) -> Float[Array, "h w c 1"]:
+    ) -> Float[Array, "h w c k"]:
         # The network's input is z times a known factor, which gives y = z / alpha.
         shown = self.read_as.network_input(jnp.ones_like(z) * self.read_on.alpha(gamma), gamma, self.read_on)
         latent = self.trained_on.alpha(gamma) * z / shown
         output = self.inner(self.trained_as.network_input(latent, gamma, self.trained_on), gamma, condition, key=key)
         estimate = self.trained_as(output, latent, gamma, self.trained_on)
         a, b = self.read_as.direction(gamma, self.read_on)
-        return (a * estimate.x_hat + b * estimate.eps_hat)[..., None]
+        direction = a * estimate.x_hat + b * estimate.eps_hat
+        return jnp.concatenate([direction[..., None], output[..., 1 : self.outputs]], axis=-1)
 
 
 def is_direction(choice: Choice) -> bool:
