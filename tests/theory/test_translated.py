@@ -115,12 +115,11 @@ def test_learned_variances_are_not_translated(batch) -> None:
 
 def test_learned_variances_go_to_every_path() -> None:
     """False if a network of iDDPM lost its variances on another path, or a network could be asked for some it lacks."""
-    z, gamma = jnp.linspace(-2, 2, 6).reshape(SHAPE), jnp.array(0.7)
+    y, gamma = jnp.linspace(-2, 2, 6).reshape(SHAPE), jnp.array(0.7)
     trained, read = (PATHS[0], "eps_and_range"), (PATHS[-1], "eps_and_range")
     network = eqx.tree_at(lambda n: n.inner, translated(trained, read, 2), _BentBesideRange())
     before, after = model(*trained, _BentBesideRange()), model(*read, network)
-    first = before.estimate(before.path.alpha(gamma) * z, gamma)
-    second = after.estimate(after.path.alpha(gamma) * z, gamma)
+    first, second = before.estimate(y, gamma), after.estimate(y, gamma)
     np.testing.assert_allclose(second.eps_hat, first.eps_hat, rtol=1e-12)
     np.testing.assert_array_equal(second.variance_share, first.variance_share)
     with pytest.raises(RecipeError, match=r"the network gives 1 value per pixel and channel, but .* asks for 2"):
