@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Packed images: the same as those of their source, whole or refused."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -268,6 +269,32 @@ def test_a_source_that_changes_is_refused(tmp_path):
     """The identity of packed images would be that of others."""
     with pytest.raises(DataError, match="The source changes between two reads"):
         pack(_Changing(), tmp_path / "packed")
+
+
+class _Broken(AbstractPixels):
+    """Images that can be read a few times."""
+
+    shape, dtype = (8, 2, 2, 1), np.dtype(np.uint8)
+    left = 3
+
+    def read(self, numbers):
+        self.left -= 1
+        if not self.left:
+            raise OSError(errno.EIO, "Input/output error")
+        return np.zeros((len(numbers), 2, 2, 1), np.uint8)
+
+
+class _OnABrokenDisk(AbstractSource):
+    shape, levels = (2, 2, 1), 5
+
+    def load(self, split):
+        return identified(_Broken(), 5, name="mine", split=split)
+
+
+def test_the_source_is_blamed_for_its_errors(tmp_path):
+    """A user would look for a fault of the disk that is written, and not of the one that is read."""
+    with pytest.raises(DataError, match=r"^images 0 to 7 cannot be read\. .*test_packed\.py:\d+\): Input/output error"):
+        pack(_OnABrokenDisk(), tmp_path / "packed")
 
 
 def test_a_folder_that_is_not_packed_is_named(tmp_path):

@@ -14,7 +14,7 @@ from vdmkit.data._shards import Format, write_shard
 from vdmkit.data._sidecar import PackedSplit, StoredFile, shards, stored
 from vdmkit.data._source import Identity, Images, Split
 from vdmkit.data._survey import survey
-from vdmkit.errors import DataError
+from vdmkit.errors import DataError, words_of
 from vdmkit.files import locked_folder, read_json, whole_file, write_json
 from vdmkit.paths import not_a_folder
 from vdmkit.progress import Advance
@@ -86,11 +86,22 @@ def forget(folder: Path) -> None:
 
 def _counted(pixels: Pixels, start: int, stop: int, advance: Advance) -> Iterator[np.ndarray]:
     """Yields images from start to stop in blocks, and reports each block as done when the next is asked for."""
-    rows = len(next(blocks(pixels)))
+    with _reading(start, stop):
+        rows = len(next(blocks(pixels)))
     for first in range(start, stop, rows):
-        block = pixels[first : min(first + rows, stop)]
+        with _reading(first, end := min(first + rows, stop)):
+            block = pixels[first:end]
         yield block
         advance(len(block))
+
+
+@contextmanager
+def _reading(start: int, stop: int) -> Iterator[None]:
+    """Makes an OSError one of the source: the file that is being written would be blamed."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"images {start} to {stop - 1} cannot be read. {words_of(error)}") from error
 
 
 def check_identity(folder: Path, pixels: Pixels, identity: Identity, levels: int, advance: Advance) -> Prints:
