@@ -22,7 +22,7 @@ from vdmkit.checkpoint import steps_in
 HERE = Path(__file__).parent
 RECIPE = HERE.parent / "system" / "tiny.toml"
 PLUGIN = RECIPE.with_suffix(".py")
-TROUBLED = ("--plugin", str(HERE / "troubled.py"))
+TROUBLED = ("--plugin", str(PLUGIN), "--plugin", str(HERE / "troubled.py"))
 REFERENCE = HERE.parent / "reference" / "cifar10-tiny"
 TIMES = re.compile(rb'"(steps_per_second|crc32)": [^,}]*')  # in lines of metrics
 OF_A_PROCESS = {"manifest.json", "recipe.toml"}  # hold times, a random name, the folder of the test
@@ -162,7 +162,7 @@ def forks(tmp_path_factory, tiny) -> Iterator[Forks]:
     with subprocess.Popen(command, env=environment, **pipes) as process:
         made = Forks(process, origin, {})
         data = f'[data]\nname = "troubled"\npath = "{Path(tiny).with_name("noise.npz")}"\nlevels = 17\n'
-        (origin / "tiny.toml").write_text(f'extends = "{RECIPE}"\nmodel.network.name = "troubled"\n{data}')
+        (origin / "tiny.toml").write_text(f'extends = "{RECIPE}"\n{data}')
         np.save(origin / "some.npy", np.load(Path(tiny).with_name("noise.npz"))["test"][:6])
         coded = ("compress", "some.npy", "--ckpt", "run", "-o", "some.vdmz", "--chunk", "2", "--steps", "2")
         for arguments in (("run", "tiny.toml", "--out", "run", *TROUBLED), coded):

@@ -3,9 +3,9 @@
 
 Loading takes most of the time of a short command. A request is a line of JSON: {"cwd", "arguments", "fault", "moment",
 "amount"}. Moments are counted from 1, for the faults of DISK when a file below `cwd` is about to be opened for writing,
-renamed, made or deleted, and for those of PLUGIN when troubled.py is about to do something. The answer is {"code",
-"moments", "seconds", "work", "err"}, with the numbers of both kinds of moments; from a fault to the end `seconds` pass,
-of which `work` of this process.
+renamed, made or deleted, and for those of PLUGIN when troubled.py or tiny.py is about to do something. The answer is
+{"code", "moments", "seconds", "work", "err"}, with the numbers of both kinds of moments; from a fault to the end
+`seconds` pass, of which `work` of this process.
 """
 
 import errno

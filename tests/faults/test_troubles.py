@@ -30,7 +30,7 @@ def chosen_fault(rng: random.Random, moments: list[int]) -> dict:
 
 def told(found: dict, fault: str, place: Path) -> bool:
     """Returns whether the message has the reason, and a file in the folder or the line of the plugin or of its hook."""
-    places = (place.name, "new", "run/") if fault in OF_FILES else ("forks.py:", "troubled.py:")
+    places = (place.name, "new", "run/") if fault in OF_FILES else ("forks.py:", "troubled.py:", "tiny.py:")
     return any(WORDS[fault] in line and name in line for line in found["err"].splitlines() for name in places)
 
 

@@ -1,20 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A plugin that says when it is about to do something, by the audit event "troubled", so that a hook can break it.
+"""A plugin whose data, those of a .npz file, are read as from a disk; a hook can break it, and system/tiny.py.
 
-Its data are those of a .npz file, read image by image as from a disk; its network is that of system/tiny.py.
+Both say by the audit event "troubled" when they are about to do something.
 """
 
 import sys
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, UInt8
+from jaxtyping import Int, UInt8
 
 import vdmkit
 from vdmkit.data import AbstractPixels, AbstractSource, Images, Npz, Split, identified
-from vdmkit.networks import AbstractNetwork
 
 
 class Pixels(AbstractPixels):
@@ -60,28 +56,3 @@ class Troubled(AbstractSource):
         sys.audit("troubled")
         pixels = self._file.load(split).pixels
         return identified(Pixels(np.asarray(pixels)), self.levels, name="troubled", split=split)
-
-
-@vdmkit.register("network", "troubled")
-class TroubledNetwork(AbstractNetwork):
-    """Two dense layers on the whole image, with dropout; an event when it is made and when it is traced."""
-
-    kernel: Array
-    bias: Array
-    out: Array
-    outputs: int = eqx.field(static=True)
-
-    def __init__(self, shape, outputs, gamma_range, key):
-        sys.audit("troubled")
-        height, width, channels = shape
-        pixels = height * width * channels
-        self.kernel = jax.random.normal(key, (pixels + 1, 8)) / 8
-        self.bias = jnp.zeros(8)
-        self.out = jnp.zeros((8, pixels * outputs))
-        self.outputs = outputs
-
-    def __call__(self, z, gamma, condition, *, key=None):
-        sys.audit("troubled")
-        hidden = jax.nn.silu(jnp.append(z, gamma) @ self.kernel + self.bias)
-        kept = 1.0 if key is None else jax.random.bernoulli(key, 0.9, hidden.shape)
-        return (kept * hidden @ self.out).reshape(*z.shape, self.outputs)

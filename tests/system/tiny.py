@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A plugin with a network that compiles fast. Its dropout makes training depend on every key."""
 
+import sys
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,7 @@ class Tiny(AbstractNetwork):
     outputs: int = eqx.field(static=True)
 
     def __init__(self, shape, outputs, gamma_range, key):
+        sys.audit("troubled")  # see faults/forks.py
         height, width, channels = shape
         pixels = height * width * channels
         self.kernel = jax.random.normal(key, (pixels + 1, 8)) / 8
@@ -28,6 +31,7 @@ class Tiny(AbstractNetwork):
         self.outputs = outputs
 
     def __call__(self, z, gamma, condition, *, key=None):
+        sys.audit("troubled")
         hidden = jax.nn.silu(jnp.append(z, gamma) @ self.kernel + self.bias)
         kept = 1.0 if key is None else jax.random.bernoulli(key, 0.9, hidden.shape)
         return (kept * hidden @ self.out).reshape(*z.shape, self.outputs)
