@@ -19,10 +19,11 @@ def read_measured(path: Path) -> dict[str, np.ndarray]:
     """
     with zipfile.ZipFile(path) as archive:
         stored = archive.infolist()
-    check_at_most(MAX_MEMBERS, len(stored), "arrays")
-    check_at_most(MAX_MEASURED, sum(one.file_size for one in stored), "bytes when it is unpacked")
-    for one in stored:
-        check_claims(path, one.filename.removesuffix(_SUFFIX))
+        check_at_most(MAX_MEMBERS, len(stored), "arrays")
+        check_at_most(MAX_MEASURED, sum(one.file_size for one in stored), "bytes when it is unpacked")
+        for one in stored:
+            if one.filename.endswith(_SUFFIX):
+                _check_claim(path, archive, one.filename)
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
@@ -30,16 +31,19 @@ def read_measured(path: Path) -> dict[str, np.ndarray]:
 def check_claims(path: Path, name: str) -> None:
     """Raises TooMuch or ValueError if an array is larger than what is stored for it, or is there twice."""
     with zipfile.ZipFile(path) as archive:
-        if (file := f"{name}{_SUFFIX}") not in archive.namelist():
-            return
-        if archive.namelist().count(file) > 1:
-            raise ValueError("it is there twice")
-        stored = archive.getinfo(file).file_size
-        with archive.open(file) as entry:
-            version = np.lib.format.read_magic(entry)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read(entry)
-            claimed = math.prod(shape) * dtype.itemsize + entry.tell()
+        if (file := f"{name}{_SUFFIX}") in archive.namelist():
+            _check_claim(path, archive, file)
+
+
+def _check_claim(path: Path, archive: zipfile.ZipFile, file: str) -> None:
+    if archive.namelist().count(file) > 1:
+        raise ValueError("it is there twice")
+    stored = archive.getinfo(file).file_size
+    with archive.open(file) as entry:
+        version = np.lib.format.read_magic(entry)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(entry)
+        claimed = math.prod(shape) * dtype.itemsize + entry.tell()
     if claimed != stored and not dtype.hasobject:
         raise ValueError(f"its shape {shape} takes {claimed:,} bytes, and {stored:,} are there")
     check_at_most(max(FREELY_UNPACKED, MAX_COMPRESSION * path.stat().st_size), stored, "bytes when it is unpacked")
