@@ -15,10 +15,10 @@ def main() -> None:
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell asks for Ctrl-C in its background jobs
             signal.signal(number, _end_at_once)
-    from vdmkit.cli import end_if_unheard
+    from vdmkit.cli import end_after_a_stop
     from vdmkit.cli import main as program
 
-    end_if_unheard()
+    end_after_a_stop()
     try:
         program()
     except SystemExit as ended:

@@ -207,10 +207,10 @@ def read_sealed_line(line: str) -> dict[str, Any] | None:
     """Returns the values of a line, or None if it is damaged; lines of older versions have no checksum."""
     try:
         values = json.loads(line)
-        if not are_intact(values):
-            return None
-        is_sealed = values.pop(_CHECKSUM, None) is not None
-        return values if not is_sealed or sealed_line(values) == line else None
+        if values.get(_CHECKSUM) is None:
+            return values if are_intact(values) else None
+        del values[_CHECKSUM]
+        return values if sealed_line(values) == line else None
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None
 

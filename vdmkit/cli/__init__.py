@@ -7,7 +7,7 @@ Importing it loads no JAX, so that `vdmkit --help` is fast.
 from vdmkit.cli._app import app, main
 from vdmkit.cli._component import grid_option, of_estimator
 from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step, Trust
-from vdmkit.cli._stoppable import end_if_unheard, stoppable
+from vdmkit.cli._stoppable import end_after_a_stop, stoppable
 
 __all__ = [
     "AsJson",
@@ -17,7 +17,7 @@ __all__ = [
     "Step",
     "Trust",
     "app",
-    "end_if_unheard",
+    "end_after_a_stop",
     "grid_option",
     "main",
     "of_estimator",

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from functools import partial, wraps
@@ -61,7 +62,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
 
-def end_if_unheard() -> None:
+def end_after_a_stop() -> None:
     """Lets a thread end the process that does not end by itself, seconds after Ctrl-C or SIGTERM.
 
     While XLA compiles for minutes Python hears neither, and what has heard may wait for a thread that compiles. Nothing
@@ -70,13 +71,13 @@ def end_if_unheard() -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    threading.Thread(target=_end_if_unheard, args=(reader,), daemon=True).start()
+    threading.Thread(target=_end_after_a_stop, args=(reader,), daemon=True).start()
 
 
-def _end_if_unheard(reader: int) -> None:
+def _end_after_a_stop(reader: int) -> None:
     while number := os.read(reader, 1):
         if number[0] in (signal.SIGINT, signal.SIGTERM) and signal.getsignal(number[0]) is _interrupt:
-            threading.Event().wait(_SECONDS)
+            time.sleep(_SECONDS)
             os.write(2, b"Stopped. What was kept until now is used when the same command is run again.\n")
             os._exit(3)
 

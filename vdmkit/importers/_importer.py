@@ -39,7 +39,7 @@ class AbstractImporter(abc.ABC):
         It may empty `arrays`, so that a large file is in memory once.
 
         Raises:
-            CheckpointError: paths or shapes do not fit; the first of them are listed.
+            CheckpointError: paths or shapes do not fit; all of them are listed.
         """
 
     def recognises(self, names: Collection[str]) -> bool:

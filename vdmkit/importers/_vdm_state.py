@@ -67,7 +67,7 @@ def load_official(path: Path, template: DiffusionModel) -> OfficialCheckpoint:
 
 
 def check_fit(arrays: Mapping[str, Any], parameters: PyTree, where: str = "the file") -> None:
-    """Raises CheckpointError, with paths and shapes that differ, unless the arrays are those of `parameters`."""
+    """Raises CheckpointError, with every path and shape that differs, unless the arrays are those of `parameters`."""
     wanted = {name: leaf.shape for name, leaf in official_parameters(parameters).items()}
     found = {name: np.shape(array) for name, array in arrays.items()}
     if differences := misfits(found, wanted, "model"):
