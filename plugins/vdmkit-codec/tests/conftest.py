@@ -36,7 +36,7 @@ gamma_max = 5.0
 [model.prediction]
 name = "categorical"
 [model.network]
-name = "tiny"
+name = "tiny_codec"
 [optimizer]
 name = "adamw"
 learning_rate = 1e-2

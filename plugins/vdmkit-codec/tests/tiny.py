@@ -10,7 +10,7 @@ import vdmkit
 from vdmkit.networks import AbstractNetwork
 
 
-@vdmkit.register("network", "tiny")
+@vdmkit.register("network", "tiny_codec")  # tests of one process register tests/system/tiny.py too
 class Tiny(AbstractNetwork):
     """Two dense layers on the whole image."""
 
