@@ -159,7 +159,7 @@ def test_what_is_not_known_of_a_plugins_decoder_is_not_claimed(evidence):
     """A sound decoder of another kind would fail for its own reconstruction term."""
     found = verdicts(replace(evidence, known_decoder=False))
     assert set(found.values()) == {"passes"}
-    assert len(found) == 15
+    assert len(found) == 16
     assert failing(replace(evidence, decoder_excess=1.0)) == {"p(x given z_0) sums to at most 1 (log of the sum)"}
 
 
@@ -198,7 +198,18 @@ def test_a_flow_without_the_entropy_of_its_dequantisation_fails(evidence, monkey
     monkeypatch.setitem(_dequantisation.DEQUANTISATIONS, "forgetful", forgetful)
     estimator = ProbabilityFlow()
     object.__setattr__(estimator, "dequantisation", "forgetful")
-    assert failing(replace(evidence, flow=measure(estimator))) == {"ODE - bound (near each other)"}
+    assert failing(replace(evidence, flow=measure(estimator))) == {"ODE - ODE solved by other code"}
+
+
+def test_an_ode_that_cannot_be_checked_is_said_to_be_unknown(evidence):
+    """A sound model whose flow is too rough for the fixed steps of the other code would fail."""
+    claim = "ODE - ODE solved by other code"
+    lost = with_terms(evidence.flow_again, volume=lambda nats: nats * np.nan)
+    rough = with_terms(evidence.flow_again, volume=lambda nats: nats - 2)
+    for other in (replace(evidence, flow_again=lost), replace(evidence, flow_again=rough, flow_change=0.5)):
+        unknown = {claim for claim, verdict in verdicts(other).items() if verdict == "precision does not suffice"}
+        assert unknown == {claim}
+    assert failing(replace(evidence, flow_again=rough)) == {claim}
 
 
 class _Backwards(Integrator):
@@ -214,7 +225,7 @@ def test_a_flow_that_is_integrated_backwards_fails(evidence, measure):
     i = ProbabilityFlow().integrator
     backwards = _Backwards(i.solver, i.rtol, i.atol, i.steps, i.max_steps)
     estimator = eqx.tree_at(lambda e: e.integrator, ProbabilityFlow(), backwards)
-    assert failing(replace(evidence, flow=measure(estimator))) >= {"ODE - bound (near each other)"}
+    assert failing(replace(evidence, flow=measure(estimator))) >= {"ODE - ODE solved by other code"}
 
 
 def test_a_flow_that_stops_halfway_fails(evidence, measure):

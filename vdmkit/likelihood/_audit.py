@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, Real
 from vdmkit.data import Images
 from vdmkit.devices import precisely
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
+from vdmkit.likelihood._flow_again import flow_again
 from vdmkit.likelihood._importance import ImportanceWeighted
 from vdmkit.likelihood._ode import ProbabilityFlow
 from vdmkit.likelihood._pass import pass_over
@@ -56,7 +57,7 @@ def gather(
     estimators = _estimators()
     gamma_0, gamma_1 = ends_of(model.schedule)
     curved = eqx.tree_at(lambda m: m.schedule, model, _Curved(gamma_0, gamma_1))
-    with track(progress, "audit", len(estimators) + 2) as advance:
+    with track(progress, "audit", len(estimators) + 3) as advance:
         found, covered = {}, 0.0
         for number, (name, estimator) in enumerate(estimators.items()):
             of_estimator = jax.random.fold_in(key, number)
@@ -67,6 +68,10 @@ def gather(
             advance()
         in_time = [_in_time(m, test, index, batch_size, fold_purpose(key, "time")) for m in (model, curved)]
         advance(2)
+        again, change = flow_again(
+            model, test.pixels[index], batch_size=batch_size, key=fold_purpose(key, "flow again")
+        )
+        advance()
     return Evidence(
         pixels=test.pixels[index],
         x=np.asarray(jax.vmap(model.observation.encode)(jnp.asarray(test.pixels[index])), np.float64),
@@ -83,6 +88,8 @@ def gather(
         steps={t: found[t] for t in _STEPS},
         weighted={k: found["weighted", k] for k in _DRAWS_OF_SAMPLES},
         flow=found["flow"],
+        flow_again=_measured(again, index, model),
+        flow_change=float(abs(bits_per_dim(change, model.dimensions)).mean()),
     )
 
 
