@@ -12,7 +12,7 @@ import vdmkit
 from vdmkit.assembly import build_estimator, build_state, training_counts
 from vdmkit.denoiser import Estimate, estimate_from_logits
 from vdmkit.errors import RecipeError
-from vdmkit.kernel import AbstractKernel, MixtureKernel
+from vdmkit.kernel import AbstractKernel, LearnedRange, MixtureKernel
 from vdmkit.likelihood import ImportanceWeighted, VariationalBound
 from vdmkit.noise import VarianceExploding
 from vdmkit.observation import level_values
@@ -186,8 +186,17 @@ def test_other_steps_than_those_of_training_are_the_papers() -> None:
     words = "T = 10 steps, kernel gaussian (variance = large), grid gamma"
     assert large.describe(17) == f"importance-weighted bound, 2 samples, {words}"
     assert VariationalBound(*trained, kernel=KERNELS["large"], grid=EVEN_IN_GAMMA).describe(17).endswith(words)
-    learned = ImportanceWeighted(10, Choice("kernel", "learned_range"), trained[2], samples=2, steps=20)
-    assert learned.describe(17).endswith("T = 20 steps, kernel learned_range, grid uniform")
+
+
+class _OfAPlugin(LearnedRange):
+    """Has a name that vdmkit does not know."""
+
+
+@pytest.mark.parametrize("kernel", [Choice("kernel", "learned_range"), _OfAPlugin()], ids=["registered", "plugin"])
+def test_a_kernel_that_reads_variances_is_that_of_any_steps(kernel) -> None:
+    """False if a network that learned variances were measured without them where T is another."""
+    learned = ImportanceWeighted(10, kernel, EVEN_IN_GAMMA, samples=2, steps=20)
+    assert learned.describe(17).endswith(f"T = 20 steps, kernel {Choice.of('kernel', kernel)}, grid uniform")
 
 
 @pytest.mark.costly

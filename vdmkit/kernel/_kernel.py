@@ -7,6 +7,7 @@ With c = 1 - SNR(t) / SNR(s), the true step given the data is, on every path (Ki
 """
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -37,9 +38,12 @@ class AbstractStep(eqx.Module):
 class AbstractKernel(eqx.Module):
     """A reverse kernel, which gives p(y_s | y_t) from the estimate at y_t.
 
-    An implementer sets `noise_draws`, the number of normal draws that a sample takes for each value.
+    An implementer sets `noise_draws`, the number of normal draws that a sample takes for each value. A kernel that
+    takes its variances from the network says so by `reads_variances = True`: then it is the default for any number of
+    steps of a model that was trained with it.
     """
 
+    reads_variances: ClassVar[bool] = False
     noise_draws: eqx.AbstractVar[int]
 
     @abc.abstractmethod

@@ -9,6 +9,7 @@ log beta / beta~ = log(1 + alpha_t^2 expm1(gamma_t - gamma_s)), w is v times as 
 """
 
 from dataclasses import KW_ONLY
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -28,6 +29,8 @@ class LearnedRange(AbstractNormalKernel):
     Args:
         clip: Whether x_hat is clipped to the range of the data, [-1, 1], as the authors measure and sample.
     """
+
+    reads_variances: ClassVar[bool] = True
 
     _: KW_ONLY
     clip: bool = eqx.field(static=True, default=False)

@@ -15,7 +15,6 @@ from vdmkit.registry import Choice
 Kernel = Annotated[Choice | AbstractKernel, "kernel"]
 Grid = Annotated[Choice | AbstractGrid, "grid"]
 _ROUNDING = 1e-3  # nats per dimension
-_LEARNED = "learned_range"
 PAPERS_KERNEL, EVEN_IN_TIME = Choice("kernel", "gaussian"), Choice("grid", "uniform")
 
 
@@ -24,10 +23,10 @@ def kernel_and_grid(
 ) -> tuple[Kernel, Grid]:
     """Returns kernel and grid of T = `steps`: the given ones, else those of training with this T, else the paper's.
 
-    The kernel of learned variances is that of every T: the network gives the variances of any step.
+    A kernel that reads variances is that of every T: the network gives those of any step.
     """
     kernel, grid = trained if steps == trained_steps > 0 else (PAPERS_KERNEL, EVEN_IN_TIME)
-    if trained_steps and Choice.of("kernel", trained[0]).name == _LEARNED:
+    if trained_steps and getattr(Choice.of("kernel", trained[0]).component.target, "reads_variances", False):
         kernel = trained[0]
     return given[0] or kernel, given[1] or grid
 
