@@ -54,6 +54,6 @@ def test_levels_are_not_converted_to_a_direction(program, tiny, whole):
     to = recipe(program, tiny, "variance_preserving", "v")
     refused = program("convert", "--ckpt", str(whole), "--to", to, "-o", "new")
     assert (refused.code, refused.out) == (2, "")
-    known = "convert needs one of edm, eps, eps_and_range, score, unit_velocity, v, velocity, x."
+    known = "convert needs one of edm, eps, eps_and_range, score, unit_velocity, v, velocity, with_range, x."
     assert refused.err == f"--ckpt {whole}: prediction 'categorical' has 17 outputs a pixel and channel; {known}\n"
     assert not (program.cwd / "new").exists()

@@ -110,6 +110,7 @@ OUTPUTS: dict[str, tuple[dict, Callable]] = {
     "x": ({}, lambda x, eps, alpha, sigma: x),
     # Salimans & Ho 2022, arXiv 2202.00512, section 4, of the alpha and sigma whose squares add up to 1
     "v": ({}, lambda x, eps, alpha, sigma: (alpha * eps - sigma * x) / np.hypot(alpha, sigma)),
+    "with_range": ({}, lambda x, eps, alpha, sigma: np.stack([OUTPUTS["v"][1](x, eps, alpha, sigma), x], axis=-1)),
     # Song et al. 2021, arXiv 2011.13456: grad log N(z; alpha x, sigma^2) = -(z - alpha x) / sigma^2
     "score": ({}, lambda x, eps, alpha, sigma: -eps / sigma),
     # Lipman et al. 2023, arXiv 2210.02747, from data to noise: d/dsigma ((1 - sigma) x + sigma eps)

@@ -5,7 +5,7 @@ Building loads JAX; reading a recipe does not.
 """
 
 from vdmkit.assembly._checks import check_objective, check_settings, check_without_data
-from vdmkit.assembly._converted import carry, converted_recipe, converted_template, refuse_untranslatable, started_anew
+from vdmkit.assembly._converted import carry, converted_recipe, refuse_untranslatable, started_anew
 from vdmkit.assembly._health import health_facts
 from vdmkit.assembly._initial import initial_state_of
 from vdmkit.assembly._labels import count_labels, labels_of, told_labels
@@ -45,7 +45,6 @@ __all__ = [
     "check_settings",
     "check_without_data",
     "converted_recipe",
-    "converted_template",
     "count_labels",
     "count_parameters",
     "health_facts",

@@ -8,8 +8,8 @@ import equinox as eqx
 from jaxtyping import Array
 
 from vdmkit.assembly._model import build_prediction
-from vdmkit.assembly._training import build_objective, build_optimizer, build_state
-from vdmkit.denoiser import Translated, is_direction
+from vdmkit.assembly._training import build_objective, build_optimizer
+from vdmkit.denoiser import Translated, is_direction, learns_range
 from vdmkit.errors import RecipeError
 from vdmkit.model import DiffusionModel
 from vdmkit.recipe import Recipe
@@ -18,14 +18,16 @@ from vdmkit.training import TrainState
 
 
 def converted_recipe(trained: Recipe, target: Recipe) -> Recipe:
-    """Returns the recipe of a run with another recipe's path and prediction."""
+    """Returns the recipe of a run with another recipe's path and prediction; learned variances are kept beside it."""
     before, after = trained.model, target.model
-    network = before.network
-    if before.prediction != after.prediction or is_direction(before.prediction):
+    network, prediction = before.network, after.prediction
+    if learns_range(before.prediction) and is_direction(prediction) and not learns_range(prediction):
+        prediction = Choice("prediction", "with_range", {"of": prediction})
+    if before.prediction != prediction or is_direction(before.prediction):
         parts = {"trained_as": before.prediction, "trained_on": before.path}
-        parts |= {"read_as": after.prediction, "read_on": after.path}
+        parts |= {"read_as": prediction, "read_on": after.path}
         network = Choice("network", "translated", {"network": before.network, **parts})
-    model = replace(before, path=after.path, prediction=after.prediction, network=network)
+    model = replace(before, path=after.path, prediction=prediction, network=network)
     return replace(trained, model=model)
 
 
@@ -39,21 +41,6 @@ def refuse_untranslatable(recipe: Recipe, counts: Array, where: str) -> None:
     every = (Choice("prediction", name) for name in sorted(registry("prediction").components))
     known = ", ".join(choice.name for choice in every if is_direction(choice))
     raise RecipeError(f"{where}: prediction {prediction.name!r} {found}; convert needs one of {known}.")
-
-
-def converted_template(recipe: Recipe, counts: Array, where: str) -> DiffusionModel:
-    """Returns the model of a converted recipe, which `carry` fills.
-
-    Raises:
-        RecipeError: the new prediction lacks what the run's observation needs, such as learned variances.
-    """
-    try:
-        return build_state(recipe, counts).model
-    except RecipeError as error:
-        raise RecipeError(
-            f"{where}: the run cannot be converted to prediction {recipe.model.prediction.name!r}, because a converted "
-            f"run keeps its observation. {str(error).partition('. ')[0]}."
-        ) from error
 
 
 def carry(old: DiffusionModel, template: DiffusionModel) -> DiffusionModel:

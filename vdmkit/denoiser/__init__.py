@@ -6,7 +6,6 @@ from vdmkit.denoiser._linear import (
     AbstractDirection,
     Edm,
     Eps,
-    EpsAndRange,
     Score,
     UnitVelocity,
     V,
@@ -15,7 +14,8 @@ from vdmkit.denoiser._linear import (
     solve_direction,
 )
 from vdmkit.denoiser._prediction import AbstractPrediction
-from vdmkit.denoiser._translated import Translated, is_direction
+from vdmkit.denoiser._range import EpsAndRange, WithRange, is_direction, learns_range
+from vdmkit.denoiser._translated import Translated
 from vdmkit.estimate import Estimate
 
 __all__ = [
@@ -32,8 +32,10 @@ __all__ = [
     "UnitVelocity",
     "V",
     "Velocity",
+    "WithRange",
     "X",
     "estimate_from_logits",
     "is_direction",
+    "learns_range",
     "solve_direction",
 ]

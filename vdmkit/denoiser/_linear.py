@@ -56,23 +56,6 @@ class Eps(AbstractDirection):
         return jnp.zeros_like(gamma), jnp.ones_like(gamma)
 
 
-@register("prediction", "eps_and_range")
-class EpsAndRange(AbstractDirection):
-    """The network gives eps, and beside it 2 v - 1 of learned variances (Nichol & Dhariwal 2021, arXiv 2102.09672).
-
-    v interpolates between the logs of the least and the largest variance of a step (eq. 15): see kernel learned_range.
-    """
-
-    outputs: int = eqx.field(static=True, default=2, init=False)
-
-    def direction(self, gamma: Scalar, path: AbstractPath) -> Direction:
-        return jnp.zeros_like(gamma), jnp.ones_like(gamma)
-
-    def __call__(self, output: Float[Array, "h w c 2"], z: Image, gamma: Scalar, path: AbstractPath) -> Estimate:
-        of_eps = super().__call__(output, z, gamma, path)
-        return Estimate(of_eps.x_hat, of_eps.eps_hat, variance_share=(output[..., 1] + 1) / 2)
-
-
 @register("prediction", "x")
 class X(AbstractDirection):
     """The network gives the data x."""

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit.denoiser._linear import AbstractDirection
+from vdmkit.denoiser._range import direction_of
 from vdmkit.errors import RecipeError
 from vdmkit.networks import AbstractNetwork, Condition
 from vdmkit.noise import AbstractPath
@@ -53,7 +54,7 @@ class Translated(AbstractNetwork):
         read_as: Annotated[Choice, "prediction"],
         read_on: Annotated[Choice, "path"],
     ):
-        self.trained_as, self.read_as = _direction(trained_as), _direction(read_as)
+        self.trained_as, self.read_as = direction_of(trained_as), direction_of(read_as)
         if outputs > self.trained_as.outputs:
             raise RecipeError(
                 f"the network gives {self.trained_as.outputs} value per pixel and channel, but the prediction asks for "
@@ -80,16 +81,3 @@ class Translated(AbstractNetwork):
         a, b = self.read_as.direction(gamma, self.read_on)
         direction = a * estimate.x_hat + b * estimate.eps_hat
         return jnp.concatenate([direction[..., None], output[..., 1 : self.outputs]], axis=-1)
-
-
-def is_direction(choice: Choice) -> bool:
-    """Returns whether a prediction is a direction in x and eps, rather than a distribution over levels."""
-    target = choice.component.target
-    return isinstance(target, type) and issubclass(target, AbstractDirection)
-
-
-def _direction(choice: Choice) -> AbstractDirection:
-    """Builds the prediction. Raises RecipeError if it is a distribution over levels, which cannot be converted."""
-    if not is_direction(choice):
-        raise RecipeError(f"prediction {choice.name} is not a direction in x and eps, so it cannot be converted.")
-    return choice.build()

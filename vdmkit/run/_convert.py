@@ -9,10 +9,10 @@ import jax.numpy as jnp
 
 from vdmkit.assembly import (
     Conversion,
+    build_state,
     carry,
     check_same_bound,
     converted_recipe,
-    converted_template,
     refuse_untranslatable,
     started_anew,
     training_counts,
@@ -49,7 +49,7 @@ def convert(run: Run, target: Recipe, folder: RunFolder, *, where: str = "--to")
     if recipe.model.prediction != run.recipe.model.prediction:
         refuse_untranslatable(run.recipe, counts, f"--ckpt {run.folder.path}")
         refuse_untranslatable(recipe, counts, where)
-    template = converted_template(recipe, counts, where)
+    template = build_state(recipe, counts).model
     model, ema = (carry(old, template) for old in (run.state.model, run.state.ema_model))
     key = fold_purpose(jax.random.key(recipe.seed), "convert")
     how = {"steps": recipe.evaluation_steps, "key": key, "progress": "auto"}
