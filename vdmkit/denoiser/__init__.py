@@ -11,10 +11,11 @@ from vdmkit.denoiser._linear import (
     V,
     Velocity,
     X,
+    is_direction,
     solve_direction,
 )
 from vdmkit.denoiser._prediction import AbstractPrediction
-from vdmkit.denoiser._range import EpsAndRange, WithRange, is_direction, learns_range
+from vdmkit.denoiser._range import EpsAndRange, WithRange, learns_range
 from vdmkit.denoiser._translated import Translated
 from vdmkit.estimate import Estimate
 

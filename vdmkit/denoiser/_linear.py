@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vdmkit.denoiser._prediction import AbstractPrediction
+from vdmkit.errors import RecipeError
 from vdmkit.estimate import Estimate
 from vdmkit.limits import DataScale
 from vdmkit.noise import AbstractPath
-from vdmkit.registry import register
+from vdmkit.registry import Choice, register
 from vdmkit.typing import Image, Scalar
 
 Direction = tuple[Scalar, Scalar]
@@ -44,6 +45,19 @@ class AbstractDirection(AbstractPrediction):
 
     def __call__(self, output: Float[Array, "h w c k"], z: Image, gamma: Scalar, path: AbstractPath) -> Estimate:
         return solve_direction(output[..., 0], z, self.direction(gamma, path), gamma, path)
+
+
+def is_direction(choice: Choice) -> bool:
+    """Returns whether a prediction is a direction in x and eps, rather than a distribution over levels."""
+    target = choice.component.target
+    return isinstance(target, type) and issubclass(target, AbstractDirection)
+
+
+def direction_of(choice: Choice) -> AbstractDirection:
+    """Builds a prediction. Raises RecipeError if it is a distribution over levels, which cannot be converted."""
+    if not is_direction(choice):
+        raise RecipeError(f"prediction {choice.name} is not a direction in x and eps, so it cannot be converted.")
+    return choice.build()
 
 
 @register("prediction", "eps")

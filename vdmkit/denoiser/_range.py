@@ -12,7 +12,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vdmkit.denoiser._linear import AbstractDirection, Direction
+from vdmkit.denoiser._linear import AbstractDirection, Direction, direction_of
 from vdmkit.errors import RecipeError
 from vdmkit.estimate import Estimate
 from vdmkit.noise import AbstractPath
@@ -47,7 +47,7 @@ class WithRange(AbstractRange):
         of: The prediction that names the direction, without learned variances.
 
     Raises:
-        RecipeError: `of` is no direction, or has learned variances itself.
+        RecipeError: `of` is not a direction, or learns variances itself.
     """
 
     of: AbstractDirection
@@ -65,23 +65,7 @@ class WithRange(AbstractRange):
         return self.of.network_input(z, gamma, path)
 
 
-def is_direction(choice: Choice) -> bool:
-    """Returns whether a prediction is a direction in x and eps, rather than a distribution over levels."""
-    return _is_a(AbstractDirection, choice)
-
-
 def learns_range(choice: Choice) -> bool:
     """Returns whether a prediction learns variances."""
-    return _is_a(AbstractRange, choice)
-
-
-def direction_of(choice: Choice) -> AbstractDirection:
-    """Builds a prediction. Raises RecipeError if it is a distribution over levels, which cannot be converted."""
-    if not is_direction(choice):
-        raise RecipeError(f"prediction {choice.name} is not a direction in x and eps, so it cannot be converted.")
-    return choice.build()
-
-
-def _is_a(kind: type[AbstractDirection], choice: Choice) -> bool:
     target = choice.component.target
-    return isinstance(target, type) and issubclass(target, kind)
+    return isinstance(target, type) and issubclass(target, AbstractRange)

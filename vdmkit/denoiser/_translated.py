@@ -7,8 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from vdmkit.denoiser._linear import AbstractDirection
-from vdmkit.denoiser._range import direction_of
+from vdmkit.denoiser._linear import AbstractDirection, direction_of
 from vdmkit.errors import RecipeError
 from vdmkit.networks import AbstractNetwork, Condition
 from vdmkit.noise import AbstractPath
