@@ -42,5 +42,5 @@ class SolverError:
         return [
             f"the solver has not converged: a finer solve differs by {self.value:+.4f}, on all images perhaps by "
             f"{self.half_width:.4f} bits/dim, and {_LARGEST:g} is allowed. Give it more --solver-steps, or, without "
-            "them, lower likelihood.estimator.rtol and atol."
+            "them, lower likelihood.estimator.rtol and atol; below 1e-6, with JAX_ENABLE_X64=1."
         ]
