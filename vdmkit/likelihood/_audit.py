@@ -54,7 +54,8 @@ def gather(
     progress: Progress = None,
 ) -> Evidence:
     """Makes all measurements of an audit on these images."""
-    estimators = _estimators()
+    flow = ProbabilityFlow()
+    estimators = _estimators(flow)
     gamma_0, gamma_1 = ends_of(model.schedule)
     curved = eqx.tree_at(lambda m: m.schedule, model, _Curved(gamma_0, gamma_1))
     with track(progress, "audit", len(estimators) + 4) as advance:
@@ -71,7 +72,8 @@ def gather(
         given = model, test.pixels[index]
         diffusion = steps_again(*given, MANY_STEPS, batch_size=batch_size, key=fold_purpose(key, "steps again"))
         advance()
-        again, change = flow_again(*given, batch_size=batch_size, key=fold_purpose(key, "flow again"))
+        of_flow = jax.random.fold_in(key, list(estimators).index("flow"))
+        again = flow_again(flow, *given, index, batch_size=batch_size, key=of_flow)
         advance()
     return Evidence(
         pixels=test.pixels[index],
@@ -91,19 +93,17 @@ def gather(
         diffusion_again=diffusion,
         weighted={k: found["weighted", k] for k in _DRAWS_OF_SAMPLES},
         flow=found["flow"],
-        flow_again=_measured(again, index, model),
-        flow_change=float(abs(bits_per_dim(change, model.dimensions)).mean()),
+        flow_again=again,
     )
 
 
-def _estimators() -> dict[Any, AbstractEstimator[Any]]:
-    flow, bound = ProbabilityFlow(), VariationalBound(draws=_DRAWS)
+def _estimators(flow: ProbabilityFlow) -> dict[Any, AbstractEstimator[Any]]:
     steps = {t: VariationalBound(t, draws=_DRAWS) for t in (FEW_STEPS, MANY_STEPS)}
     weighted = {
         ("weighted", k): ImportanceWeighted(samples=k, draws=draws, steps=FEW_STEPS)
         for k, draws in _DRAWS_OF_SAMPLES.items()
     }
-    return {"bound": bound, "flow": flow, **steps, **weighted}
+    return {"bound": VariationalBound(draws=_DRAWS), "flow": flow, **steps, **weighted}
 
 
 def _covered(plan: Any) -> float:
