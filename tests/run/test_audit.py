@@ -392,3 +392,20 @@ def test_checks_are_json(evidence):
         facts = as_json(check)
         assert facts["verdict"] == check.verdict
         assert all(value is None or np.isfinite(value) for value in facts.values() if not isinstance(value, str))
+
+
+def test_a_flow_that_oscillates_with_gamma_is_not_called_wrong(evidence, oracle):
+    """64 and 32 steps would meet the oscillation in the same phase, and be sure of a wrong value."""
+    model, test, index = oracle
+    rate = 2 * np.pi * 64 / (evidence.gamma_1 - evidence.gamma_0)
+
+    def network(z, gamma, condition, *, key=None):
+        return 0.5 * jnp.cos(2 * rate * (gamma - evidence.gamma_0)) * jnp.ones((*z.shape, 1))
+
+    given = {"schedule": model.schedule, "shape": model.shape, "observation": model.observation}
+    rough, key, flow = DiffusionModel(prediction=X(), network=network, **given), jax.random.key(1), ProbabilityFlow()
+    found = pass_over(flow, rough, test.pixels, index, None, batch_size=64, key=key)
+    again = flow_again(flow, rough, test.pixels[index], index, batch_size=64, key=key)
+    off = np.mean(np.asarray(found.nats) - np.asarray(again.estimates.nats))
+    assert abs(off) > 0.1
+    assert verdicts(replace(evidence, flow=report(found, index), flow_again=again))[SOLVED] != "fails"
