@@ -17,7 +17,8 @@ from vdmkit.likelihood._importance import ImportanceWeighted
 from vdmkit.likelihood._ode import ProbabilityFlow
 from vdmkit.likelihood._pass import pass_over
 from vdmkit.likelihood._quadrature import has_known_ends
-from vdmkit.likelihood._referee import FEW_STEPS, Evidence, Measured
+from vdmkit.likelihood._referee import FEW_STEPS, MANY_STEPS, Evidence, Measured
+from vdmkit.likelihood._steps_again import steps_again
 from vdmkit.likelihood._variational import VariationalBound
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import AbstractSchedule, ends_of, gammas_of
@@ -27,7 +28,6 @@ from vdmkit.randomness import fold_purpose
 from vdmkit.typing import Scalar
 
 _DRAWS, _DRAWS_IN_TIME = 64, 512
-_STEPS = (FEW_STEPS, 64, 128, 256)
 _DECODED = 8
 _TIMES = 4096  # at which the schedule is read for the strata
 _DRAWS_OF_SAMPLES = {1: 32, 8: 4}  # draws by number of importance samples K
@@ -54,10 +54,11 @@ def gather(
     progress: Progress = None,
 ) -> Evidence:
     """Makes all measurements of an audit on these images."""
-    estimators = _estimators()
+    flow = ProbabilityFlow()
+    estimators = _estimators(flow)
     gamma_0, gamma_1 = ends_of(model.schedule)
     curved = eqx.tree_at(lambda m: m.schedule, model, _Curved(gamma_0, gamma_1))
-    with track(progress, "audit", len(estimators) + 3) as advance:
+    with track(progress, "audit", len(estimators) + 4) as advance:
         found, covered = {}, 0.0
         for number, (name, estimator) in enumerate(estimators.items()):
             of_estimator = jax.random.fold_in(key, number)
@@ -68,9 +69,11 @@ def gather(
             advance()
         in_time = [_in_time(m, test, index, batch_size, fold_purpose(key, "time")) for m in (model, curved)]
         advance(2)
-        again, change = flow_again(
-            model, test.pixels[index], batch_size=batch_size, key=fold_purpose(key, "flow again")
-        )
+        given = model, test.pixels[index]
+        diffusion = steps_again(*given, MANY_STEPS, batch_size=batch_size, key=fold_purpose(key, "steps again"))
+        advance()
+        of_flow = jax.random.fold_in(key, list(estimators).index("flow"))
+        again = flow_again(flow, *given, index, batch_size=batch_size, key=of_flow)
         advance()
     return Evidence(
         pixels=test.pixels[index],
@@ -85,22 +88,22 @@ def gather(
         bound=found["bound"],
         in_time=in_time[0],
         other_schedule=in_time[1],
-        steps={t: found[t] for t in _STEPS},
+        few_steps=found[FEW_STEPS],
+        many_steps=found[MANY_STEPS],
+        diffusion_again=diffusion,
         weighted={k: found["weighted", k] for k in _DRAWS_OF_SAMPLES},
         flow=found["flow"],
-        flow_again=_measured(again, index, model),
-        flow_change=float(abs(bits_per_dim(change, model.dimensions)).mean()),
+        flow_again=again,
     )
 
 
-def _estimators() -> dict[Any, AbstractEstimator[Any]]:
-    flow, bound = ProbabilityFlow(), VariationalBound(draws=_DRAWS)
-    steps = {t: VariationalBound(t, draws=_DRAWS) for t in _STEPS}
+def _estimators(flow: ProbabilityFlow) -> dict[Any, AbstractEstimator[Any]]:
+    steps = {t: VariationalBound(t, draws=_DRAWS) for t in (FEW_STEPS, MANY_STEPS)}
     weighted = {
         ("weighted", k): ImportanceWeighted(samples=k, draws=draws, steps=FEW_STEPS)
         for k, draws in _DRAWS_OF_SAMPLES.items()
     }
-    return {"bound": bound, "flow": flow, **steps, **weighted}
+    return {"bound": VariationalBound(draws=_DRAWS), "flow": flow, **steps, **weighted}
 
 
 def _covered(plan: Any) -> float:

@@ -152,6 +152,20 @@ class ProbabilityFlow(AbstractEstimator[None]):
         differences = np.where(failed, np.nan, np.asarray(coarse.nats) - np.asarray(fine.nats))
         return differences, int(np.sum(coarse.evaluations) + np.sum(fine.evaluations))
 
+    def first_draw(
+        self,
+        model: DiffusionModel,
+        images: Real[Array, "b h w c"],
+        index: Int[Array, " b"],
+        *,
+        replicate: int,
+        key: PRNGKeyArray,
+    ) -> tuple[Float[Array, "b h w c"], Float[Array, "b p h w c"]]:
+        """Returns z_0 and the probes of the first solve that an estimate makes."""
+        how = self.integrator, model, NOTHING, self.probes, self._dequantisation(model.observation.levels)
+        stand, v, _ = _set_out(*how, images, index, jnp.asarray((replicate, 0, 0)), key)
+        return stand.state[0], v
+
     def __call__(
         self,
         model: DiffusionModel,
