@@ -22,7 +22,8 @@ from vdmkit.likelihood._quadrature import ends_of_images, prior_of
 from vdmkit.objective import bits_per_dim
 
 Verdict = Literal["passes", "fails", "precision does not suffice"]
-FEW_STEPS, MANY_STEPS = 8, 64
+FEW_STEPS = 8
+MANY_STEPS = 64
 _SIGMAS, _RESOLUTION = 4.0, 0.05
 _ROUNDING = 1e-3  # of alpha_1^2: what is left of the prior term where x is near 0 has lost digits of float32
 _SOLVER = 5e-3  # bits/dim, above the error of an ODE solved with the default tolerances
