@@ -45,6 +45,22 @@ def test_levels_are_the_centres_of_equal_bins(levels: int) -> None:
     np.testing.assert_allclose(CategoricalObservation(levels).encode(image).ravel(), expected, rtol=0, atol=1e-15)
 
 
+@pytest.mark.parametrize("levels", [5, 17, 100, 256])
+def test_rounding_gives_no_probability_above_one(levels: int) -> None:
+    """False if float32 gave bits away where there is little noise."""
+    observation = CategoricalObservation(levels)
+
+    @jax.jit
+    def log_prob(image: Array, eps: Array, gamma_0: Array) -> Array:
+        return observation.log_prob(image, observation.encode(image) + jnp.exp(gamma_0 / 2) * eps, gamma_0, not_asked)
+
+    with jax.enable_x64(False):
+        image = jnp.asarray(np.random.default_rng(0).integers(0, levels, (16, 16, 3)), jnp.uint8)
+        eps = jax.random.normal(jax.random.key(0), image.shape)
+        for gamma_0 in (-13.3, -24.0, -30.0):
+            assert log_prob(image, eps, jnp.float32(gamma_0)) < 1e-5  # nats, of 768 values
+
+
 @pytest.mark.parametrize("levels", [2, 17, 256])
 @pytest.mark.parametrize("gamma_0", [-13.3, -6.0, 2.0])
 def test_probabilities_sum_to_one(levels: int, gamma_0: float) -> None:

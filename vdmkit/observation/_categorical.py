@@ -29,22 +29,27 @@ class CategoricalObservation(AbstractObservation):
         return jax.nn.log_softmax(_log_evidence(z_0[..., None], level_values(self.levels), gamma_0))
 
     def log_prob(self, image: UInt8[Array, "h w c"], z_0: Image, gamma_0: Scalar, estimate: Lazy) -> Scalar:
+        if self.levels <= _FEW:
+            return -jax.nn.logsumexp(self._log_ratios(image, z_0, gamma_0), axis=-1).sum()
         evidence = _log_evidence(z_0, self.encode(image), gamma_0)
-        return (evidence - log_normaliser(z_0, gamma_0, self.levels)).sum()
+        return (evidence - _log_sum(z_0, gamma_0, self.levels)).sum()
+
+    def _log_ratios(self, image: UInt8[Array, "h w c"], z_0: Image, gamma_0: Scalar) -> Float[Array, "h w c v"]:
+        """Returns log q(z_0 | x_k) / q(z_0 | x) of each level, with apart = x_k - x.
+
+        It is exactly 0 for x itself. The difference of two logarithms is not, with the rounding of x in both, and then
+        p(x | z_0) may exceed 1.
+        """
+        apart = 2 / self.levels * (jnp.arange(self.levels) - image[..., None].astype(int))
+        return apart * ((z_0 - self.encode(image))[..., None] - apart / 2) * jnp.exp(-gamma_0)
 
     def decode(self, z_0: Image, gamma_0: Scalar, estimate: Lazy) -> UInt8[Array, "h w c"]:
         return jnp.argmax(self.log_probs(z_0, gamma_0, estimate), axis=-1).astype(jnp.uint8)
 
 
-def log_normaliser(z_0: Image, gamma_0: Scalar, levels: int) -> Image:
-    """Returns log sum_k exp(-1/2 u_k^2) of every pixel, where u_k = (z_0 - x_k) exp(-gamma_0 / 2)."""
-    if levels <= _FEW:
-        return jax.nn.logsumexp(_log_evidence(z_0[..., None], level_values(levels), gamma_0), axis=-1)
-    return _log_sum(z_0, gamma_0, levels)
-
-
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _log_sum(z_0: Image, gamma_0: Scalar, levels: int) -> Image:
+    """Returns log sum_k exp(-1/2 u_k^2) of every pixel, where u_k = (z_0 - x_k) exp(-gamma_0 / 2)."""
     return _log_sum_and_moments(z_0, gamma_0, levels)[0]
 
 
