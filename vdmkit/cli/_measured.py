@@ -51,10 +51,26 @@ def run_to_measure(
     from vdmkit.run import load_run
 
     run = load_run(own_folder(checkpoint), [*named, *overrides], plugins, step, trust=trust)
+    of_bound = [*_own_kernel(run), *of_bound]
     of_steps = _of_steps(run.recipe.likelihood.estimator, of_bound, solver_steps)
     if not of_steps:
         return run
     return replace(run, recipe=run.read_recipe([*named, *of_steps, *overrides]))
+
+
+def _own_kernel(run: "Run") -> list[str]:
+    """Returns the override that gives another estimator of steps the kernel of the run's own, as with iDDPM's clip.
+
+    By its kernel p(z_s | z_t) a model of T steps is another model.
+    """
+    from vdmkit.recipe import resolved
+
+    own, chosen = run.read_recipe([]).likelihood.estimator, run.recipe.likelihood.estimator
+    kernel = own.params.get("kernel")
+    if own.name == chosen.name or kernel is None or chosen.params.get("kernel", kernel) is not None:
+        return []
+    table = resolved(run.read_recipe([]))["likelihood"]["estimator"]["kernel"]
+    return [as_override(f"--estimator {chosen.name}", "likelihood.estimator.kernel", table)]
 
 
 def _of_steps(estimator: "Choice", of_bound: list[str], solver_steps: int | None) -> list[str]:
