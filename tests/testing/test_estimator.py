@@ -171,3 +171,20 @@ def test_an_estimator_is_checked_on_the_models_shape_schedule_and_path(tiny_mode
             check_estimator_of_model(estimator, model)
     else:
         check_estimator_of_model(estimator, model)
+
+
+@pytest.mark.costly
+def test_a_solver_that_fails_on_one_image_is_not_asked_for_the_rest(tiny_model, monkeypatch):
+    """A command would be silent for minutes while a solver runs out of its steps on every image of a check."""
+    solved = []
+    sound = ProbabilityFlow.__call__
+
+    def counted(self, model, images, *rest, **how):
+        solved.append(len(images))
+        return sound(self, model, images, *rest, **how)
+
+    monkeypatch.setattr(ProbabilityFlow, "__call__", counted)
+    check_estimator_of_model(ProbabilityFlow(max_steps=1), tiny_model)
+    assert solved == [1]
+    check_estimator_of_model(ProbabilityFlow(rtol=1e-2, atol=1e-2), tiny_model)
+    assert sum(solved) > 16

@@ -8,7 +8,7 @@ from vdmkit.assembly._checks import check_objective, check_settings, check_witho
 from vdmkit.assembly._converted import carry, converted_recipe, refuse_untranslatable, started_anew
 from vdmkit.assembly._health import health_facts
 from vdmkit.assembly._initial import initial_state_of
-from vdmkit.assembly._labels import count_labels, labels_of, told_labels
+from vdmkit.assembly._labels import count_labels, labels_of, told_always, told_labels
 from vdmkit.assembly._measuring import build_estimator, build_evaluator, build_guidance, build_sampling
 from vdmkit.assembly._model import build_model, build_prediction, is_told_labels, shapes_of_estimate, training_counts
 from vdmkit.assembly._same_bound import Conversion, check_same_bound
@@ -57,6 +57,7 @@ __all__ = [
     "shapes_of_estimate",
     "started_anew",
     "state_like",
+    "told_always",
     "told_labels",
     "training_counts",
 ]

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vdmkit.assembly._labels import told_always
 from vdmkit.data import Images
 from vdmkit.estimate import Estimate
 from vdmkit.health import Facts
@@ -30,7 +31,7 @@ def health_facts(recipe: Recipe, model: DiffusionModel, train: Images) -> Facts:
         mean_square=float(np.mean(np.square(x))),
         ema=settings.ema if recipe.evaluation.weights == "ema" else None,
         ema_warmup=settings.ema_warmup,
-        told=_told_always(recipe),
+        told=told_always(recipe),
     )
 
 
@@ -47,12 +48,3 @@ def _asks_network(model: DiffusionModel) -> bool:
         lambda z: model.observation.log_prob(image, z, jnp.zeros(()), estimate), jnp.zeros(model.shape)
     )
     return bool(asked)
-
-
-def _told_always(recipe: Recipe) -> str | None:
-    """Returns the name of a network that is told every label and has no state for an image without one, or None.
-
-    Such networks count their labels themselves; network labelled withholds some.
-    """
-    networks = [one for one in recipe.model.network.nested() if one.kind == "network"]
-    return next((one.name for one in networks if one.params.get("labels")), None)

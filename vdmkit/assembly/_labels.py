@@ -45,3 +45,12 @@ def told_labels(recipe: Recipe, images: Images) -> Int[np.ndarray, " n"] | None:
     if label >= count:
         raise RecipeError(f"{option}: expected data, or 0 to {count - 1}.")
     return np.full(len(images.pixels), label)
+
+
+def told_always(recipe: Recipe) -> str | None:
+    """Returns the name of a network that is told every label and has no state for an image without one, or None.
+
+    Such networks count their labels themselves, and withhold none.
+    """
+    networks = [one.params | {"name": one.name} for one in recipe.model.network.nested() if one.kind == "network"]
+    return next((one["name"] for one in networks if one.get("labels") and not one.get("withheld")), None)

@@ -30,7 +30,7 @@ from vdmkit.report import leave_result
 from vdmkit.run._fingerprint import fingerprint_of
 from vdmkit.run._load import Run
 from vdmkit.run._trained_on import read_trained_on
-from vdmkit.testing import Findings, check_measurement_of_recipe
+from vdmkit.testing import Findings, check_measurement_of_recipe, remarks_on_labels
 
 Measured = tuple[LogLikelihood, LikelihoodReport]
 _ALLOW = "--allow-untrusted prints the number, marked as untrusted."
@@ -72,7 +72,7 @@ def measure_likelihood(
     estimate, report = _measure(
         subject,
         known,
-        findings,
+        findings if settings.label is not None else findings + remarks_on_labels(recipe),
         condition=condition,
         precision=settings.precision,
         batch_size=settings.batch_size,
@@ -130,7 +130,7 @@ def evaluate(
     settings, estimator, distribution = recipe.evaluation, build_evaluator(recipe), recipe.data.build().distribution
     subject = Subject(model, test, estimator, distribution, recipe.seed, step, settings.weights)
     how = {"batch_size": settings.batch_size, "seconds": seconds, "progress": progress}
-    _, report = _measure(subject, known, findings or Findings(), **how)
+    _, report = _measure(subject, known, (findings or Findings()) + remarks_on_labels(recipe), **how)
     _refuse(report.reasons, "What was trained is kept.")
     return report
 

@@ -33,6 +33,7 @@ from vdmkit.testing._recipe import (
     check_start_of_recipe,
     check_training_of_recipe,
     problems_of_kernels,
+    remarks_on_labels,
 )
 from vdmkit.testing._sampling import check_sampler
 
@@ -72,4 +73,5 @@ __all__ = [
     "gammas_between",
     "latents_of",
     "problems_of_kernels",
+    "remarks_on_labels",
 ]

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vdmkit.assembly import build_estimator, build_optimizer, check_settings
+from vdmkit.assembly import build_estimator, build_optimizer, check_settings, told_always
 from vdmkit.data import AbstractPixels, AbstractSource, Images, Pixels
 from vdmkit.devices import precisely
 from vdmkit.kernel import AbstractKernel
@@ -129,6 +129,18 @@ def check_estimator_of_recipe(recipe: Recipe, model: DiffusionModel) -> Findings
             (component, lambda: check_estimator_of_model(estimator, model)),
         ]
     )
+
+
+def remarks_on_labels(recipe: Recipe) -> Findings:
+    """Says of a measurement without labels that the network was told those of all training images."""
+    network = told_always(recipe)
+    if network is None:
+        return Findings()
+    remark = (
+        f"In training, network {network} was told the label of every image; here it is told none. "
+        "`vdmkit likelihood --label data` measures log P(image | label)."
+    )
+    return Findings(remarks=(remark,))
 
 
 def check_data_of_recipe(recipe: Recipe, source: AbstractSource, *splits: Images) -> Findings:
