@@ -76,7 +76,8 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         parts = Choice.of("kernel", kernel), Choice.of("grid", grid)
         others = [f"{one.kind} {one}" for one in parts if str(one) not in ("gaussian", "uniform")]
         if others and not self.steps:
-            raise RecipeError(f"{' and '.join(others)}: continuous time has no kernel and no grid. Give --steps of 1 or more.")
+            found = " and ".join(others)
+            raise RecipeError(f"{found}: continuous time has no kernel and no grid. Give --steps of 1 or more.")
         self.words = describe_bound(self.steps, kernel, grid)
 
     def describe(self, levels: int) -> str:
