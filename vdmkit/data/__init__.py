@@ -18,7 +18,7 @@ from vdmkit.data._npz import Npz
 from vdmkit.data._oracle import GaussianData, MixtureData
 from vdmkit.data._pack import pack, verify
 from vdmkit.data._packed import Packed
-from vdmkit.data._pixels import AbstractPixels, Pixels, blocks, select
+from vdmkit.data._pixels import AbstractPixels, Pixels, blocks, equal_batches, select
 from vdmkit.data._remarks import on_copies
 from vdmkit.data._sidecar import Sidecar
 from vdmkit.data._source import (
@@ -73,6 +73,7 @@ __all__ = [
     "check_pixels",
     "copies_of",
     "differences",
+    "equal_batches",
     "groups_of",
     "hash_and_range",
     "hashes_of",

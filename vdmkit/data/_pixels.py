@@ -81,6 +81,13 @@ def blocks(pixels: Pixels) -> Iterator[Real[np.ndarray, "m h w c"]]:
         yield pixels[start : start + rows]
 
 
+def equal_batches(count: int, batch_size: int) -> Iterator[Int[np.ndarray, " b"]]:
+    """Yields the numbers of `count` images in batches of one size, for one compilation; the last repeats some."""
+    size = min(batch_size, count)
+    for start in range(0, count, size):
+        yield np.resize(np.arange(start, min(start + size, count)), size)
+
+
 def select(pixels: Pixels, index: Int[np.ndarray, " m"]) -> Real[np.ndarray | AbstractPixels, "m h w c"]:
     """Returns the images with these numbers, without reading those that are not in memory."""
     return pixels[index] if isinstance(pixels, np.ndarray) else _Selected(pixels, index)

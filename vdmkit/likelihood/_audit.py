@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Real
 
-from vdmkit.data import Images
+from vdmkit.data import Images, equal_batches
 from vdmkit.devices import precisely
 from vdmkit.likelihood._estimator import AbstractEstimator, Estimates
 from vdmkit.likelihood._flow_again import flow_again
@@ -60,8 +60,9 @@ def gather(
     curved = eqx.tree_at(lambda m: m.schedule, model, _Curved(gamma_0, gamma_1))
     with track(progress, "audit", len(estimators) + 4) as advance:
         found, covered = {}, 0.0
-        for number, (name, estimator) in enumerate(estimators.items()):
-            of_estimator = jax.random.fold_in(key, number)
+        keys = {name: jax.random.fold_in(key, number) for number, name in enumerate(estimators)}
+        for name, estimator in estimators.items():
+            of_estimator = keys[name]
             plan = estimator.plan(model, test.pixels[index], precision=0.0, key=fold_purpose(of_estimator, "plan"))
             estimates = pass_over(estimator, model, test.pixels, index, plan, batch_size=batch_size, key=of_estimator)
             found[name] = _measured(estimates, index, model)
@@ -72,8 +73,7 @@ def gather(
         given = model, test.pixels[index]
         diffusion = steps_again(*given, MANY_STEPS, batch_size=batch_size, key=fold_purpose(key, "steps again"))
         advance()
-        of_flow = jax.random.fold_in(key, list(estimators).index("flow"))
-        again = flow_again(flow, *given, index, batch_size=batch_size, key=of_flow)
+        again = flow_again(flow, *given, index, batch_size=batch_size, key=keys["flow"])
         advance()
     return Evidence(
         pixels=test.pixels[index],
@@ -143,10 +143,9 @@ def _in_time(
     for replicate, k in np.ndindex(2, len(ends) - 1):
         width = ends[k + 1] - ends[k]
         t, of_draw = ends[k] + u[replicate] * width, jax.random.fold_in(jax.random.fold_in(key, replicate), k)
-        for start in range(0, n, batch_size):
-            some = np.resize(np.arange(start, min(start + batch_size, n)), min(batch_size, n))
+        for some in equal_batches(n, batch_size):
             batch = jnp.asarray(images[some]), jnp.asarray(t[some], float)
-            found = _trained_loss(model, *batch, jax.random.fold_in(of_draw, start))
+            found = _trained_loss(model, *batch, jax.random.fold_in(of_draw, int(some[0])))
             nats[:, replicate, some] += np.asarray(found) * width
     terms: dict[str, Array | np.ndarray] = dict(zip(("prior", "reconstruction", "diffusion"), nats, strict=True))
     return _measured(Estimates(terms, np.full((2, n), len(ends) - 1), np.zeros((2, n), bool)), index, model)

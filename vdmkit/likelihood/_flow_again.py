@@ -20,6 +20,7 @@ import numpy as np
 import scipy
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
+from vdmkit.data import equal_batches
 from vdmkit.likelihood._estimator import Estimates
 from vdmkit.likelihood._ode import ProbabilityFlow
 from vdmkit.model import DiffusionModel
@@ -83,11 +84,9 @@ def _drawn(
     key: PRNGKeyArray,
 ) -> tuple[Float[np.ndarray, "n h w c"], Float[np.ndarray, "n h w c"]]:
     """Returns y_0 = z_0 / alpha_0 and a probe for each image."""
-    n, size = len(images), min(batch_size, len(images))
-    y_0, probes = np.zeros((2, n, *model.shape))
+    y_0, probes = np.zeros((2, len(images), *model.shape))
     alpha_0 = float(model.path.alpha(jnp.asarray(ends_of(model.schedule)[0])))
-    for start in range(0, n, size):
-        some = np.resize(np.arange(start, min(start + size, n)), size)
+    for some in equal_batches(len(images), batch_size):
         given = jnp.asarray(images[some]), jnp.asarray(index[some].astype(np.int32))
         z_0, v = flow.first_draw(model, *given, replicate=replicate, key=key)
         y_0[some], probes[some] = np.asarray(z_0, np.float64) / alpha_0, np.asarray(v[:, 0])
@@ -118,11 +117,10 @@ def _solved(
 ) -> dict[str, Float[np.ndarray, " n"]]:
     """Returns -log p_1(y_1) and -int div by so many steps, nats."""
     n, d, (gamma_0, gamma_1) = len(y), y[0].size, ends_of(model.schedule)
-    size, h = min(batch_size, n), (gamma_1 - gamma_0) / steps
+    h = (gamma_1 - gamma_0) / steps
     y_1, mean_divergence = np.zeros_like(y), np.zeros(n)
-    for start in range(0, n, size):
-        some = np.resize(np.arange(start, min(start + size, n)), size)
-        state = jnp.asarray(y[some], float), jnp.zeros(size)
+    for some in equal_batches(n, batch_size):
+        state = jnp.asarray(y[some], float), jnp.zeros(len(some))
         for k in range(steps):
             state = _step(model, *state, jnp.asarray(probes[some], float), jnp.asarray(gamma_0 + k * h), jnp.asarray(h))
         y_1[some], mean_divergence[some] = (np.asarray(part, np.float64) for part in state)

@@ -6,12 +6,15 @@ With y = x + exp(gamma / 2) eps, and gamma_i at t = i / T (Kingma et al. 2021, a
     loss = 1/2 E sum_{i=1}^T expm1(gamma_i - gamma_{i-1}) |eps_i - eps_hat(y_i; gamma_i)|^2
 """
 
+import itertools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Real
 
+from vdmkit.data import equal_batches
 from vdmkit.model import DiffusionModel
 from vdmkit.typing import Scalar
 
@@ -23,13 +26,11 @@ def steps_again(
     draws = np.random.default_rng(np.asarray(jax.random.bits(key, (4,))))
     x = np.asarray(jax.vmap(model.observation.encode)(jnp.asarray(images)), np.float64)
     gammas = np.asarray(jax.vmap(model.schedule)(jnp.linspace(0, 1, steps + 1)), np.float64)
-    n, nats = len(x), np.zeros((2, len(x)))
-    size = min(batch_size, n)
+    nats = np.zeros((2, len(x)))
     for gamma, rate in zip(gammas[1:], np.expm1(np.diff(gammas)), strict=True):
         eps = draws.normal(size=(2, *x.shape))
         y, at = x + np.exp(gamma / 2) * eps, jnp.asarray(gamma, float)
-        for replicate, start in np.ndindex(2, -(-n // size)):
-            some = np.resize(np.arange(start * size, min((start + 1) * size, n)), size)
+        for replicate, some in itertools.product(range(2), equal_batches(len(x), batch_size)):
             found = _eps_hat(model, jnp.asarray(y[replicate, some], float), at)
             error = eps[replicate, some] - np.asarray(found, np.float64)
             # NumPy adds once for an image that is there again because the last batch is filled up.

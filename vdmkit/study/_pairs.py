@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Real
 
+from vdmkit.data import equal_batches
 from vdmkit.kernel import AbstractKernel
 from vdmkit.model import DiffusionModel
 from vdmkit.noise import diffuse
@@ -35,8 +36,7 @@ def steps_from(
     found = np.zeros((2, len(gamma), n))
     for replicate in (0, 1):
         of_draw = jax.random.fold_in(fold_purpose(key, "pairs"), 2 * number + replicate)
-        for start in range(0, n if number else 0, batch_size):
-            index = np.resize(np.arange(start, min(start + batch_size, n)), min(batch_size, n))
+        for index in equal_batches(n, batch_size) if number else ():
             batch = jnp.asarray(images[index]), jnp.asarray(index)
             found[replicate][:, index] = np.asarray(
                 _steps(model, kernel, *batch, nodes, jnp.asarray(number), of_draw)
