@@ -52,5 +52,5 @@ def told_always(recipe: Recipe) -> str | None:
 
     Such networks count their labels themselves, and withhold none.
     """
-    networks = [one.params | {"name": one.name} for one in recipe.model.network.nested() if one.kind == "network"]
-    return next((one["name"] for one in networks if one.get("labels") and not one.get("withheld")), None)
+    networks = [one for one in recipe.model.network.nested() if one.kind == "network"]
+    return next((one.name for one in networks if one.params.get("labels") and not one.params.get("withheld")), None)

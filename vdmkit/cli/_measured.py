@@ -65,11 +65,13 @@ def _own_kernel(run: "Run") -> list[str]:
     """
     from vdmkit.recipe import resolved
 
-    own, chosen = run.read_recipe([]).likelihood.estimator, run.recipe.likelihood.estimator
-    kernel = own.params.get("kernel")
-    if own.name == chosen.name or kernel is None or chosen.params.get("kernel", kernel) is not None:
+    chosen = run.recipe.likelihood.estimator
+    if "kernel" not in chosen.params or chosen.params["kernel"] is not None:
         return []
-    table = resolved(run.read_recipe([]))["likelihood"]["estimator"]["kernel"]
+    recipe = run.read_recipe([])
+    if recipe.likelihood.estimator.params.get("kernel") is None:
+        return []
+    table = resolved(recipe)["likelihood"]["estimator"]["kernel"]
     return [as_override(f"--estimator {chosen.name}", "likelihood.estimator.kernel", table)]
 
 
