@@ -15,8 +15,8 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from vdmkit.experiments.speed import median
 from vdmkit.registry import registry
-from vdmkit.speed import median
 
 SHAPE, IMAGES, PAIRS = (32, 32, 3), 8, 8
 NETWORKS: dict[str, dict[str, Any]] = {

@@ -31,11 +31,11 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.stats import chi2
 
+from vdmkit.experiments import load_run
 from vdmkit.likelihood import VariationalBound, interval, pass_over
-from vdmkit.likelihood._controls import Controls, fit_controls
+from vdmkit.likelihood.control_variates import Controls, fit_controls
+from vdmkit.losses import AbstractTimeSampler, Elbo, LowDiscrepancy, Objective, Uniform, bits_per_dim
 from vdmkit.model import DiffusionModel
-from vdmkit.objective import AbstractTimeSampler, Elbo, LowDiscrepancy, Objective, Uniform, bits_per_dim
-from vdmkit.run import load_run
 
 HALF_WIDTH = 0.005
 STRATA = 32  # about as many as the estimator needs for that
@@ -155,7 +155,7 @@ def controls(kept: tuple[int, ...]) -> Iterator[None]:
         c = fit_controls(model, images, context)
         return SomeControls(c.mean, c.axes, c.variances, c.independent, c.context, kept)
 
-    with patch("vdmkit.likelihood._variational.fit_controls", fit_some):
+    with patch("vdmkit.likelihood.control_variates.fit_controls", fit_some):
         yield
 
 

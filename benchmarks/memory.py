@@ -6,8 +6,8 @@ stages computed again (`model.network.remat`), with one program for all stages (
 with the batch in four parts (`training.micro_batches`).
 """
 
-from vdmkit.memory import memory_of_step
-from vdmkit.recipe import find_recipe, load_recipe
+from vdmkit.experiments.speed import memory_of_step
+from vdmkit.recipes import find_recipe, load_recipe
 
 SIZE = ["model.network.channels=32", "training.batch_size=16"]
 REMAT, SCAN = "model.network.remat=true", "model.network.scan=true"

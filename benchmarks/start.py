@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 PARTS = {  # functions by the module that calls them, and what their time is that of
-    "vdmkit.run._run": {
+    "vdmkit.experiments.run": {
         "check_before_training": "images, checks without the model",
         "check_comparable": "comparison with the test set",
         "begin": "model and optimiser",
@@ -48,16 +48,15 @@ def child(arguments: list[str]) -> None:
         marks.append(now)
 
     from vdmkit.cli import main as program
-    from vdmkit.cli._compiled import keep_compiled
+    from vdmkit.cli.processes import keep_compiled
 
     keep_compiled()  # before JAX is loaded
-    import vdmkit.run  # noqa: F401 - as the command does
 
     mark("imports")
     for module, functions in PARTS.items():
         for function, name in functions.items():
             after(sys.modules[module], function, lambda name=name: mark(name))
-    loop: Any = sys.modules["vdmkit.run._train"].Loop
+    loop: Any = sys.modules["vdmkit.experiments.run"].Loop
     updates = loop.updates
 
     def first(*args: Any) -> Iterator[Any]:

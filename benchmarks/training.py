@@ -16,10 +16,10 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from vdmkit.assembly import build_optimizer, build_state, build_update
-from vdmkit.recipe import find_recipe, load_recipe
-from vdmkit.speed import median
-from vdmkit.training import train_step
+from vdmkit.experiments.speed import median
+from vdmkit.recipes import find_recipe, load_recipe
+from vdmkit.recipes.build import build_optimizer, build_state, build_update
+from vdmkit.training._step import train_step
 
 RECIPES = ("digits", "digits_eps", "cifar10_small")
 LEARNED = ("digits", "digits_learned")

@@ -13,10 +13,10 @@ import equinox as eqx
 import jax
 
 import vdmkit
-from vdmkit.assembly import build_optimizer, initial_model
-from vdmkit.data import batches
+from vdmkit.data._batches import batches
 from vdmkit.randomness import fold_purpose
-from vdmkit.recipe import Recipe, load_recipe
+from vdmkit.recipes import Recipe, load_recipe
+from vdmkit.recipes.build import build_optimizer, initial_model
 
 
 def train(recipe: Recipe) -> vdmkit.DiffusionModel:

@@ -19,13 +19,15 @@ from jaxtyping import Array
 
 import vdmkit
 from vdmkit.cli import main
-from vdmkit.data import Images, identified
-from vdmkit.denoiser import Eps
+from vdmkit.data._source import Images, identified
+from vdmkit.decoders import CategoricalObservation
 from vdmkit.model import DiffusionModel
-from vdmkit.networks import AbstractNetwork
-from vdmkit.noise import LearnedLinear, VariancePreserving
-from vdmkit.observation import CategoricalObservation
-from vdmkit.registry import kinds, load_plugins, registry
+from vdmkit.networks._network import AbstractNetwork
+from vdmkit.plugins import load_plugins
+from vdmkit.predictions import Eps
+from vdmkit.process import VariancePreserving
+from vdmkit.registry import kinds, registry
+from vdmkit.schedules import LearnedLinear
 
 # Compiled functions are kept for the next run of the tests, for the other worker, and for the modules after this one.
 CACHE = Path(__file__).parents[1] / ".pytest_cache" / "jax"

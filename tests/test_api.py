@@ -17,8 +17,8 @@ import pytest
 
 import vdmkit
 from vdmkit.errors import DataError, RecipeError
+from vdmkit.experiments.measure import fingerprint_of
 from vdmkit.model import DiffusionModel
-from vdmkit.run._fingerprint import fingerprint_of
 
 QUICK = {
     "training.steps": 2,
@@ -155,7 +155,7 @@ def test_images_may_be_numpy_arrays(tiny_model):
     """False if the images of `Run.data(...).pixels` had to be converted before a loss is taken, or a latent drawn."""
     images, key = np.ones((3, *tiny_model.shape), np.uint8), jax.random.key(0)
     loss, bound = vdmkit.loss(tiny_model, images, key=key)
-    assert float(loss) == pytest.approx(vdmkit.objective.bits_per_dim(float(bound.total.mean()), tiny_model.dimensions))
+    assert float(loss) == pytest.approx(vdmkit.losses.bits_per_dim(float(bound.total.mean()), tiny_model.dimensions))
     z, _ = tiny_model.diffuse(images[0], jnp.asarray(0.0), key=key)
     assert z.shape == tiny_model.shape
 
@@ -185,9 +185,9 @@ class Zero(eqx.Module):
 def test_a_model_without_a_recipe():
     """A researcher's own network could not be measured, sampled or trained without a TOML file."""
     model = vdmkit.DiffusionModel(
-        schedule=vdmkit.noise.LearnedLinear(gamma_min=-8.0, gamma_max=5.0),
+        schedule=vdmkit.schedules.LearnedLinear(gamma_min=-8.0, gamma_max=5.0),
         network=Zero(),
-        prediction=vdmkit.denoiser.V(),
+        prediction=vdmkit.predictions.V(),
         shape=(4, 4, 1),
         levels=5,
     )
@@ -204,7 +204,7 @@ def test_a_model_without_a_recipe():
     assert vdmkit.sample(model, count=2, steps=2, key=jax.random.key(0)).dtype == np.uint8
     with pytest.raises(RecipeError, match="the number of levels, or an observation"):
         vdmkit.DiffusionModel(
-            schedule=model.schedule, network=Zero(), prediction=vdmkit.denoiser.V(), shape=model.shape
+            schedule=model.schedule, network=Zero(), prediction=vdmkit.predictions.V(), shape=model.shape
         )
 
 
@@ -268,9 +268,9 @@ import numpy as np
 
 import vdmkit
 from vdmkit.errors import VdmkitError
-from vdmkit.noise import LearnedLinear
+from vdmkit.schedules import LearnedLinear
 
-parts = dict(schedule=LearnedLinear(gamma_min=-8.0, gamma_max=5.0), prediction=vdmkit.denoiser.V(), shape=(4, 4, 1))
+parts = dict(schedule=LearnedLinear(gamma_min=-8.0, gamma_max=5.0), prediction=vdmkit.predictions.V(), shape=(4, 4, 1))
 zero = lambda z, gamma, condition, *, key=None: jnp.zeros((*z.shape, 1))
 key, images = jax.random.key(0), np.zeros((4, 4, 4, 1), np.uint8)
 images[1:] = np.arange(1, 4)[:, None, None, None]
@@ -295,7 +295,7 @@ REFUSED = {
     "new(levels='9')": "levels: expected an integer from 2 to 256, found '9'.",
     "new(shape=(8, 8))": "shape: expected (height, width, channels), found (8, 8).",
     "new(shape=(8, 8, 0))": "shape: expected an integer from 1 to 2,147,483,647, found 0.",
-    "new(prediction=vdmkit.denoiser.V)": "prediction: expected a Prediction of vdmkit, found the class V: write V().",
+    "new(prediction=vdmkit.predictions.V)": "prediction: expected a Prediction of vdmkit, found the class V: write V().",
     "new(path='vp')": "path: expected a Path of vdmkit, found 'vp'.",
     "likelihood(short)": "the network's output has shape (4, 4, 1): expected (h, w, c, outputs of the prediction) = "
     "(4, 4, 1, 1).",

@@ -10,16 +10,17 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vdmkit.data import MixtureData
-from vdmkit.denoiser import V
+from vdmkit.conformance import check_estimator
+from vdmkit.data._oracle import MixtureData
 from vdmkit.errors import RecipeError
-from vdmkit.kernel import AbstractGaussianKernel, GaussianKernel, MixtureKernel
 from vdmkit.likelihood import ImportanceWeighted, ProbabilityFlow, VariationalBound
-from vdmkit.noise import FixedLinear, LearnedLinear, Pinned, UniformInGamma
-from vdmkit.objective import Elbo, LowDiscrepancy, Objective
+from vdmkit.losses import Elbo, LowDiscrepancy, Objective
+from vdmkit.predictions import V
+from vdmkit.process import UniformInGamma
 from vdmkit.registry import Choice, registry
+from vdmkit.reverse import AbstractGaussianKernel, GaussianKernel, MixtureKernel
 from vdmkit.sampling import Ancestral, Heun
-from vdmkit.testing import check_estimator
+from vdmkit.schedules import FixedLinear, LearnedLinear, Pinned
 
 KINDS = ("schedule", "path", "prediction", "weighting", "time_sampler", "grid", "kernel", "sampler", "estimator")
 KEY = jax.random.key(0)

@@ -14,7 +14,7 @@ from string import Template
 import pytest
 
 import vdmkit
-from vdmkit.cli._new_plugin import MODULE, PYPROJECT
+from vdmkit.cli.new_plugin import MODULE, PYPROJECT
 
 ROOT = Path(vdmkit.__file__).parents[1]
 SOURCES = {"vdmkit": ROOT} | {path.name: path / "src" for path in sorted((ROOT / "plugins").iterdir()) if path.is_dir()}

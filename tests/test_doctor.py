@@ -10,8 +10,8 @@ import vdmkit_codec
 
 from vdmkit import doctor
 from vdmkit.devices import missing_device
-from vdmkit.doctor import cache_found, devices_found, examine, plugins_found, product_found, training_found
-from vdmkit.registry import plugin_folders
+from vdmkit.experiments.doctor import cache_found, devices_found, examine, plugins_found, product_found, training_found
+from vdmkit.plugins import plugin_folders
 
 
 @pytest.mark.costly

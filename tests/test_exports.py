@@ -13,14 +13,15 @@ import pytest
 from jax.export import export
 
 import vdmkit
-from vdmkit.assembly import build_optimizer, build_sampling, build_update, state_like
 from vdmkit.devices import precisely
-from vdmkit.likelihood._flow import _field
+from vdmkit.likelihood.ode import _field
+from vdmkit.losses import eps_error, prior_loss, reconstruction_loss
 from vdmkit.model import DiffusionModel
-from vdmkit.objective import eps_error, prior_loss, reconstruction_loss
-from vdmkit.recipe import Recipe, load_recipe
-from vdmkit.sampling._sampler import _step, no_history
-from vdmkit.training import TrainState
+from vdmkit.recipes import Recipe, load_recipe
+from vdmkit.recipes.build import build_optimizer, build_sampling, build_update, state_like
+from vdmkit.sampling import no_history
+from vdmkit.sampling.sampler import _step
+from vdmkit.training._state import TrainState
 
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 SHAPES = {

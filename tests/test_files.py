@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-import matplotlib.font_manager  # noqa: F401  (which writes a cache of its own when it is imported)
 import numpy as np
 import pytest
 
 from vdmkit.errors import words_of
-from vdmkit.files import (
+from vdmkit.io import (
     are_intact,
     check_seal,
     check_sealed_text,
@@ -29,8 +28,10 @@ from vdmkit.files import (
     write_json,
     write_results,
 )
-from vdmkit.progress import Kept
-from vdmkit.report import MetricLog, line_chart, write_png
+from vdmkit.progress._kept import Kept
+from vdmkit.report._chart import line_chart
+from vdmkit.report._grid import write_png
+from vdmkit.report._metrics import MetricLog
 
 MOST = 8192  # bytes of a file
 NOISE = np.random.default_rng(0).integers(0, 256, (100, 100, 3)).astype(np.uint8)

@@ -49,7 +49,7 @@ ROOMS += [
 ]
 ROOMS += ["run", "cli"]
 OUTSIDE_THE_ORDER = {"__init__", "__main__"}
-JAX_FREE = ["vdmkit", "vdmkit.errors", "vdmkit.registry", "vdmkit.recipe", "vdmkit.cli", "vdmkit.distributed"]
+JAX_FREE = ["vdmkit", "vdmkit.errors", "vdmkit.registry", "vdmkit.recipes", "vdmkit.cli", "vdmkit.multihost"]
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

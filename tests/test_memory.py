@@ -4,10 +4,10 @@
 import jax
 import pytest
 
-from vdmkit.assembly import count_parameters
 from vdmkit.errors import DataError
-from vdmkit.memory import memory_of_step
-from vdmkit.recipe import find_recipe, load_recipe
+from vdmkit.experiments.speed import memory_of_step
+from vdmkit.recipes import find_recipe, load_recipe
+from vdmkit.recipes.build import count_parameters
 
 SMALL = ["model.network.channels=8", "training.batch_size=8"]
 

@@ -10,17 +10,17 @@ import jax
 import pytest
 
 from vdmkit import mesh
+from vdmkit.devices import devices_for, in_groups
 from vdmkit.errors import RecipeError
-from vdmkit.mesh import devices_for, in_groups
 
 SCRIPT = (
     f"HERE = {str(Path(__file__).parent)!r}"
     + """
 from pathlib import Path
 import jax, numpy as np
-from vdmkit.assembly import build_optimizer, build_state, build_update
-from vdmkit.mesh import build_on, data_mesh, gather_local
-from vdmkit.recipe import load_recipe
+from vdmkit.recipes.build import build_optimizer, build_state, build_update
+from vdmkit.devices import build_on, data_mesh, gather_local
+from vdmkit.recipes import load_recipe
 from vdmkit.training import Loop
 
 recipe = load_recipe(f"{HERE}/system/tiny.toml", ["data.name=digits"], [Path(f"{HERE}/system/tiny.py")])

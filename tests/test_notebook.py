@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 import vdmkit
-from vdmkit.notebook import table
+from vdmkit.arguments import table
 
 
 def cells(html: str) -> list[str]:

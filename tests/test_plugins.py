@@ -5,16 +5,18 @@ import sys
 
 import pytest
 
-from vdmkit.assembly import is_told_labels
+from vdmkit import plugins as _plugins
 from vdmkit.errors import PluginError, PluginWarning, RecipeError, RegistryError
-from vdmkit.recipe import load_recipe
-from vdmkit.registry import Choice, _plugins, allow, kinds, load_plugins, plugin_packages, plugin_sources, registry
+from vdmkit.plugins import allow, load_plugins, plugin_packages, plugin_sources
+from vdmkit.recipes import load_recipe
+from vdmkit.recipes.build import is_told_labels
+from vdmkit.registry import Choice, kinds, registry
 
 SCHEDULE = """
 from dataclasses import KW_ONLY
 import equinox as eqx
 import vdmkit
-from vdmkit.noise import AbstractSchedule
+from vdmkit.schedules import AbstractSchedule
 
 @vdmkit.register("schedule", "{name}")
 class Straight(AbstractSchedule):
@@ -98,7 +100,7 @@ from typing import Annotated
 import equinox as eqx
 import vdmkit
 from annotated_types import Ge
-from vdmkit.noise import AbstractSchedule
+from vdmkit.schedules import AbstractSchedule
 
 class Straight(AbstractSchedule):
     def __call__(self, t):

@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 from jax.export import export
 
-from vdmkit.denoiser import Eps
 from vdmkit.devices import arithmetic, precisely
 from vdmkit.likelihood import ImportanceWeighted, ProbabilityFlow, VariationalBound, log_likelihood
 from vdmkit.model import DiffusionModel
-from vdmkit.networks import AbstractNetwork, SmallUNet
-from vdmkit.noise import FixedLinear
-from vdmkit.study import plan_study, study_schedules
+from vdmkit.networks._network import AbstractNetwork
+from vdmkit.networks._small_unet import SmallUNet
+from vdmkit.predictions import Eps
+from vdmkit.schedules import FixedLinear
+from vdmkit.study._study import plan_study, study_schedules
 
 KEY, RANGE = jax.random.key(0), (-8.0, 5.0)
 ESTIMATORS = {

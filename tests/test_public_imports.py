@@ -56,7 +56,7 @@ def test_private_names_are_found():
         "import vdmkit, vdmkit._a.b\n"
         "from vdmkit._b import c\n"
         "from vdmkit.d import (\n    E,\n    _f,\n)\n"
-        "vdmkit.noise._path.alpha()\n"
+        "vdmkit.process.alpha()\n"
         "vdmkit.__version__\n"
     )
-    assert private_names(text) == ["vdmkit._a.b", "vdmkit._b.c", "vdmkit.d._f", "vdmkit.noise._path"]
+    assert private_names(text) == ["vdmkit._a.b", "vdmkit._b.c", "vdmkit.d._f", "vdmkit.process"]

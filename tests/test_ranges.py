@@ -14,10 +14,10 @@ import pytest
 from annotated_types import Ge, Gt, Interval, Le, Lt, MultipleOf
 
 from vdmkit.errors import VdmkitError
-from vdmkit.noise import FixedLinear, check_ends, gamma_and_derivative
-from vdmkit.recipe import Recipe
-from vdmkit.recipe._values import UnfitError, check_value
+from vdmkit.recipes import Recipe
+from vdmkit.recipes.validation import UnfitError, check_value
 from vdmkit.registry import Choice, Component, kinds, registry
+from vdmkit.schedules import FixedLinear, check_ends, gamma_and_derivative
 
 PLUGINS = {"vdmkit-dit", "vdmkit-ipndm", "vdmkit-laplace"}
 

@@ -11,7 +11,7 @@ import pytest
 
 import vdmkit
 from vdmkit import __version__
-from vdmkit.recipe import shipped_recipes
+from vdmkit.recipes import shipped_recipes
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -18,20 +18,23 @@ import optax
 import pytest
 
 from vdmkit import remembered
-from vdmkit.assembly import _initial, build_state, initial_state_of, training_counts
-from vdmkit.mesh import data_mesh
-from vdmkit.objective import Elbo, LowDiscrepancy, Objective
-from vdmkit.recipe import Recipe, load_recipe, text_if_own
+from vdmkit.conformance.checking import Findings
+from vdmkit.conformance.recipe import unless_proven
+from vdmkit.devices import data_mesh
+from vdmkit.losses import Elbo, LowDiscrepancy, Objective
+from vdmkit.recipes import Recipe, load_recipe
+from vdmkit.recipes import build as _initial
+from vdmkit.recipes.build import build_state, initial_state_of, training_counts
+from vdmkit.recipes.loading import text_if_own
 from vdmkit.remembered import key_of, recall, remember
-from vdmkit.testing import Findings
-from vdmkit.testing._proven import unless_proven
-from vdmkit.training import TrainState, Update, initial_state, train_step
 from vdmkit.training._compiled_step import compiled_step, load_ahead
+from vdmkit.training._state import TrainState, initial_state
+from vdmkit.training._step import Update, train_step
 
 PLUGIN = """
 import vdmkit
 @vdmkit.register("schedule", "line")
-class Line(vdmkit.noise.FixedLinear):
+class Line(vdmkit.schedules.FixedLinear):
     pass
 """
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from vdmkit.recipe import load_recipe
-from vdmkit.registry import allow
+from vdmkit.plugins import allow
+from vdmkit.recipes import load_recipe
 
 ROOT = Path(__file__).parents[1]
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()

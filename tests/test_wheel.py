@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import vdmkit
-from vdmkit.recipe import shipped_recipes
+from vdmkit.recipes import shipped_recipes
 
 ROOT = Path(vdmkit.__file__).parents[1]
 QUICK = "training.steps=3 training.batch_size=4 model.network.channels=8 evaluation.draws=2 sampling.steps=1"

@@ -15,8 +15,8 @@ def main() -> None:
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell asks for Ctrl-C in its background jobs
             signal.signal(number, _end_at_once)
-    from vdmkit.cli import end_after_a_stop
-    from vdmkit.cli import main as program
+    from vdmkit.cli.app import main as program
+    from vdmkit.cli.processes import end_after_a_stop
 
     end_after_a_stop()
     try:
@@ -34,8 +34,8 @@ def _end_at_once_if_stopped(code: object) -> None:
 
     One of several processes takes leave of the others first, as Python ends.
     """
-    from vdmkit.distributed import started_as
     from vdmkit.errors import Interrupted
+    from vdmkit.multihost import started_as
 
     if code == Interrupted.exit_code and started_as() is None:
         with suppress(OSError):  # what reads the output may be gone

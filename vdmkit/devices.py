@@ -1,21 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The precision, devices and software of a process."""
+"""The precision, devices and software of a process.
+
+The mesh of all devices, and where arrays are placed on it: training batches, model and optimiser.
+
+The axis `data` divides batches. With an axis `fsdp` large arrays of the training state are divided over it, and batches
+over both.
+"""
 
 import functools
 import importlib.metadata
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, ParamSpec, TypeVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
 
-from vdmkit.errors import in_one_line
-from vdmkit.registry import plugin_packages
+from vdmkit.errors import DataError, RecipeError, in_one_line
+from vdmkit.multihost import meet
+from vdmkit.plugins import plugin_packages
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -115,3 +126,161 @@ def packages(plugins: Iterable[str] | None = None) -> dict[str, str]:
     """Returns the versions of what numbers depend on, and of these plugin packages: by default all that are loaded."""
     names = (*_PACKAGES, *sorted(plugin_packages() if plugins is None else plugins))
     return {name: importlib.metadata.version(name) for name in names}
+
+
+_DATA, _FSDP = "data", "fsdp"
+_SMALL = 4 * 2**20  # bytes; to gather a smaller array takes longer than its share is worth
+
+
+def data_mesh(batch_size: int, fsdp: int = 1) -> Mesh:
+    """Returns a mesh of all devices, `fsdp` of which share a copy of the training state.
+
+    Raises:
+        DataError: the global batch does not divide over the devices.
+        RecipeError: the devices do not divide into groups of `fsdp`.
+    """
+    n = jax.device_count()
+    if batch_size % n:
+        raise DataError(
+            f"training.batch_size = {batch_size} does not divide over {n} devices. Choose a multiple of {n}."
+        )
+    if n % fsdp:
+        raise RecipeError(f"{n} devices do not divide into groups of {fsdp}. Choose a divisor of {n}.")
+    # A process loads neighbouring rows of the batch, so its devices must be neighbours.
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    if fsdp == 1:
+        return _mesh(devices, (n,), (_DATA,))
+    return _mesh(devices, (n // fsdp, fsdp), (_DATA, _FSDP))
+
+
+def local_mesh(count: int) -> Mesh:
+    """Returns a mesh of this process's first `count` devices, for what it measures without the others."""
+    return _mesh(jax.local_devices()[:count], (count,), (_DATA,))
+
+
+def devices_for(batches: int) -> int:
+    """Returns the fewest devices of this process that measure so many batches in the fewest rounds."""
+    rounds = -(-batches // jax.local_device_count())
+    return -(-batches // rounds) if batches else 1
+
+
+def in_groups(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """Returns the items in groups of `size`; the last may be smaller."""
+    return [items[first : first + size] for first in range(0, len(items), size)]
+
+
+def _mesh(devices: list[Any], shape: tuple[int, ...], axes: tuple[str, ...]) -> Mesh:
+    return Mesh(np.asarray(devices).reshape(shape), axes, axis_types=(AxisType.Auto,) * len(axes))
+
+
+def place_batch(batch: PyTree[np.ndarray], mesh: Mesh, *, stacked: bool = False) -> PyTree:
+    """Places this process's rows of the global batch as one global array.
+
+    Args:
+        batch: Arrays whose leading axis is the batch.
+        mesh: The mesh.
+        stacked: Whether the arrays have another axis in front, of training steps, which is not divided.
+    """
+    sharding = batch_sharding(mesh, stacked=stacked)
+    return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch)
+
+
+def batch_sharding(mesh: Mesh, *, stacked: bool = False) -> NamedSharding:
+    """Returns how `place_batch` divides a batch."""
+    return NamedSharding(mesh, PartitionSpec(*((None,) if stacked else ()), mesh.axis_names))
+
+
+def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Copies every array to every device. Each process has the same values."""
+    whole = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(lambda leaf: _put(leaf, whole), tree)
+
+
+def _put(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    if sharding.is_fully_addressable or getattr(leaf, "sharding", None) == sharding:
+        return jax.device_put(leaf, sharding)
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_put(jax.random.key_data(leaf), sharding), impl=jax.random.key_impl(leaf))
+    # From the host: JAX moves no array between the devices of different processes.
+    values = np.asarray(leaf)
+    return jax.make_array_from_callback(values.shape, sharding, lambda part: values[part])
+
+
+def replicate_arrays(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Copies JAX arrays to every device; numpy arrays stay, because they are read on the host."""
+    return jax.tree.map(lambda leaf: replicate(leaf, mesh) if isinstance(leaf, jnp.ndarray) else leaf, tree)
+
+
+def state_shardings(state: PyTree, mesh: Mesh, *, small: int = _SMALL) -> PyTree:
+    """Returns where each array of the training state is placed; its arrays may be `jax.ShapeDtypeStruct`.
+
+    Without an axis `fsdp` every device has a copy. With one, the largest dimension that it divides is divided, except
+    for arrays of less than `small` bytes.
+    """
+    n = mesh.shape.get(_FSDP, 1)
+    return jax.tree.map(lambda leaf: NamedSharding(mesh, _spec(leaf, n, small)), eqx.filter(state, _is_array))
+
+
+def _spec(leaf: Any, n: int, small: int) -> PartitionSpec:
+    divisible = [(size, -axis) for axis, size in enumerate(leaf.shape) if size % n == 0]
+    if n == 1 or not divisible or is_small(leaf, small):
+        return PartitionSpec()
+    axis = -max(divisible)[1]
+    return PartitionSpec(*(None,) * axis, _FSDP)
+
+
+def is_small(leaf: Any, small: int = _SMALL) -> bool:
+    """Returns whether an array is never divided, because it has less than `small` bytes."""
+    return math.prod(leaf.shape) * leaf.dtype.itemsize < small
+
+
+def place_state(state: PyTree, mesh: Mesh) -> PyTree:
+    """Copies the training state to every device, unless `build_on` has placed it."""
+    arrays, static = eqx.partition(state, eqx.is_array)
+    return state if mesh_of(arrays) else eqx.combine(replicate(arrays, mesh), static)
+
+
+def shardings_of(state: PyTree) -> PyTree:
+    """Returns where the arrays of the training state are."""
+    return jax.tree.map(lambda leaf: leaf.sharding, eqx.filter(state, eqx.is_array))
+
+
+def keep(state: PyTree, shardings: PyTree) -> PyTree:
+    """Returns the training state where `shardings` say; what is there is not moved."""
+    arrays, static = eqx.partition(state, eqx.is_array)
+    placed = jax.tree.map(lambda leaf, there: leaf if leaf.sharding == there else _put(leaf, there), arrays, shardings)
+    return eqx.combine(placed, static)
+
+
+def build_on(mesh: Mesh, build: Callable[..., PyTree], *arguments: Any, small: int = _SMALL) -> PyTree:
+    """Returns `build(*arguments)`; if the mesh has an axis `fsdp`, built where it is placed, and never whole."""
+    if _FSDP not in mesh.shape:
+        return build(*arguments)
+    shapes, static = eqx.partition(eqx.filter_eval_shape(build, *arguments), _is_array)
+    shardings = state_shardings(shapes, mesh, small=small)
+    built = jax.jit(lambda: eqx.filter(build(*arguments), eqx.is_array), out_shardings=shardings)()
+    return eqx.combine(built, static)
+
+
+def mesh_of(state: PyTree) -> Mesh | None:
+    """Returns the mesh on which `build_on` placed the training state; None if it is not placed yet."""
+    placed = [leaf.sharding for leaf in jax.tree.leaves(state) if isinstance(leaf, jax.Array)]
+    meshes = [sharding.mesh for sharding in placed if isinstance(sharding, NamedSharding)]
+    return next((mesh for mesh in meshes if isinstance(mesh, Mesh)), None)
+
+
+def gather_local(tree: PyTree) -> PyTree:
+    """Returns the arrays of a tree on this process's first device, whole. All processes must call it."""
+    arrays, others = eqx.partition(tree, lambda leaf: isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1)
+    leaves, structure = jax.tree.flatten(arrays)
+    if not leaves:
+        return tree
+    mesh = leaves[0].sharding.mesh
+    meet()  # a collective waits for other processes for 30 seconds only
+    whole = jax.jit(lambda leaves: leaves, out_shardings=NamedSharding(mesh, PartitionSpec()))(leaves)
+    local = [leaf.addressable_data(0) for leaf in whole]
+    return eqx.combine(jax.tree.unflatten(structure, local), others)
+
+
+def _is_array(leaf: Any) -> bool:
+    return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)

@@ -67,7 +67,7 @@ class DamageWarning(UserWarning):
 
 
 class ConformanceError(VdmkitError):
-    """A component that does not do what every component of its kind must: see `vdmkit.testing`."""
+    """A component that does not do what every component of its kind must: see `vdmkit.conformance`."""
 
 
 class DistributedError(VdmkitError):
@@ -87,7 +87,7 @@ _RIGHTS = {errno.EACCES, errno.EPERM, errno.EROFS}
 def words_of(error: OSError) -> str:
     """Returns the message for a system error: the file, or the line that met it, the system's reason, and what to do.
 
-    `vdmkit.files.writing` adds the file's name to errors of writing.
+    `vdmkit.io.writing` adds the file's name to errors of writing.
     """
     advice = ""
     if error.errno in _ROOM:

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from vdmkit.errors import RecipeError
+from vdmkit.process import Image
 from vdmkit.registry import nearest
-from vdmkit.typing import Image, Scalar
+from vdmkit.schedules import Scalar
 
 if TYPE_CHECKING:
     import diffrax

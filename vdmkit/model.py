@@ -11,12 +11,13 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, Real
 
 from vdmkit.arguments import check_instance, check_integer
-from vdmkit.denoiser import AbstractPrediction, Estimate
+from vdmkit.decoders import AbstractObservation, CategoricalObservation
 from vdmkit.errors import ConformanceError, RecipeError
-from vdmkit.networks import Condition, Given
-from vdmkit.noise import AbstractPath, AbstractSchedule, VariancePreserving, diffuse
-from vdmkit.observation import AbstractObservation, CategoricalObservation
-from vdmkit.typing import Image, Scalar
+from vdmkit.networks._given import Given
+from vdmkit.networks._network import Condition
+from vdmkit.predictions import AbstractPrediction, Estimate
+from vdmkit.process import AbstractPath, Image, VariancePreserving, diffuse
+from vdmkit.schedules import AbstractSchedule, Scalar
 
 Compute = Literal["bfloat16"]
 """A type in which a network may compute, other than that of its parameters."""

@@ -9,7 +9,7 @@ import optax
 from annotated_types import Ge, Gt, Le
 from jaxtyping import PyTree
 
-from vdmkit.limits import Count, Decay
+from vdmkit.arguments import Count, Decay
 from vdmkit.registry import define_kind, register
 
 define_kind("optimizer", "an optax gradient transformation", None, ("steps",))

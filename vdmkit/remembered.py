@@ -22,9 +22,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from vdmkit.errors import DataError
-from vdmkit.files import whole_file
-from vdmkit.paths import cache_folder, is_own_file
-from vdmkit.registry import runs_plugin_files
+from vdmkit.io import cache_folder, is_own_file, whole_file
+from vdmkit.plugins import runs_plugin_files
 
 _OF_DEVICES = ("JAX", "XLA", "LIBTPU", "TPU", "TF_", "CUDA", "NVIDIA", "ROCM")  # environment variables
 _remembers: list[float] = []  # in the process of a command, when it began
@@ -129,7 +128,7 @@ def _installed() -> Iterator[str]:
 def _devices() -> Iterator[object]:
     """Yields what JAX's own cache of compiled functions depends on besides the function, and all settings."""
     import jax
-    from jax._src.lib import xla_client  # pyright: ignore[reportPrivateImportUsage] - as JAX's own cache does
+    from jax._src.lib import xla_client
 
     devices = jax.devices()
     yield [version(name) for name in ("jax", "jaxlib")]

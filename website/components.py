@@ -10,8 +10,9 @@ import typer
 from typer.testing import CliRunner
 
 from vdmkit.cli import app
-from vdmkit.recipe import recipe_summary, shipped_recipes, toml_text, type_name
-from vdmkit.registry import Choice, Component, Registry, kinds, load_plugins, registry
+from vdmkit.plugins import load_plugins
+from vdmkit.recipes import recipe_summary, shipped_recipes, toml_text, type_name
+from vdmkit.registry import Choice, Component, Registry, kinds, registry
 from website.docstrings import escaped, markdown
 from website.pages import Site, line_of
 

@@ -5,9 +5,10 @@ import equinox as eqx
 import jax.numpy as jnp
 import pytest
 
-from vdmkit.assembly import build_prediction, build_state, converted_recipe
 from vdmkit.errors import RecipeError
-from vdmkit.recipe import Recipe, load_recipe
+from vdmkit.experiments.conversion import converted_recipe
+from vdmkit.recipes import Recipe, load_recipe
+from vdmkit.recipes.build import build_prediction, build_state
 from vdmkit.registry import Choice
 
 TINY = ["channels=32", "multipliers=[1.0]", "blocks=1", "attention=[]"]

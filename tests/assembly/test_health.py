@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import vdmkit
-from vdmkit.assembly import health_facts
-from vdmkit.health import open_levels, short_of_noise, slow_average
-from vdmkit.observation import DiscretisedGaussian
-from vdmkit.recipe import load_recipe
+from vdmkit.decoders import DiscretisedGaussian
+from vdmkit.health._average import slow_average
+from vdmkit.health._schedule import open_levels, short_of_noise
+from vdmkit.recipes import load_recipe
+from vdmkit.recipes.build import health_facts
 
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 # VE's smallest noise, as published, is 2.6 levels of CIFAR-10: its paper's likelihood is not the bound

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vdmkit.assembly import count_labels, told_labels
-from vdmkit.data import Images
+from vdmkit.data._source import Images
 from vdmkit.errors import DataError, RecipeError
-from vdmkit.recipe import Recipe, load_recipe
+from vdmkit.recipes import Recipe, load_recipe
+from vdmkit.recipes.build import count_labels, told_labels
 
 LABELLED = "model.network={name='labelled', network='none'}"
 IMPORTED = "model.network={name='adm_unet', channels=32, labels=4}"

@@ -5,8 +5,8 @@ import equinox as eqx
 import jax
 import pytest
 
-from vdmkit.assembly import check_same_bound
 from vdmkit.errors import UntrustedError
+from vdmkit.experiments.conversion import check_same_bound
 
 
 @pytest.mark.costly

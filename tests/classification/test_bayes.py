@@ -8,16 +8,18 @@ import pytest
 from scipy.special import log_softmax
 from scipy.stats import t as student
 
-from vdmkit.classification import classify, compare_with_exact
-from vdmkit.data import MixtureData
-from vdmkit.denoiser import Eps
-from vdmkit.distribution import ExactGivenLabel
+from vdmkit.classification._beside import compare_with_exact
+from vdmkit.classification._classify import classify
+from vdmkit.data._oracle import MixtureData
+from vdmkit.decoders import CategoricalObservation, GaussianObservation
 from vdmkit.errors import DataError, RecipeError, UntrustedError
 from vdmkit.likelihood import ProbabilityFlow, VariationalBound, log_likelihood
 from vdmkit.model import DiffusionModel
-from vdmkit.networks import LabelNetwork, NoNetwork
-from vdmkit.noise import FixedLinear
-from vdmkit.observation import CategoricalObservation, GaussianObservation
+from vdmkit.networks._label import LabelNetwork
+from vdmkit.networks._none import NoNetwork
+from vdmkit.predictions import Eps
+from vdmkit.schedules import FixedLinear
+from vdmkit.toy_data import ExactGivenLabel
 
 KEY = jax.random.key(0)
 SHAPE = (2, 2, 1)

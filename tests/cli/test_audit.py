@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from vdmkit.cli._likelihood import _audit
+from vdmkit.cli.measuring import _audit
 from vdmkit.errors import UntrustedError
-from vdmkit.likelihood import Check
+from vdmkit.likelihood.consistency import Check
 
 KNOWN = Check("the ODE against the bound", -0.02, 0.01, -math.inf, 0.0)
 UNKNOWN = Check("importance against the bound", -0.02, 0.5, -1.0, 0.0)
@@ -19,7 +19,7 @@ WRONG = Check("probabilities of a pixel above 1", 0.2, 0.0, 0.0, 0.0)
 def checks(monkeypatch):
     """Whatever this list holds is what the audit finds."""
     found = [KNOWN, UNKNOWN]
-    monkeypatch.setattr("vdmkit.run.audit", lambda run, test: found)
+    monkeypatch.setattr("vdmkit.experiments.measure.audit", lambda run, test: found)
     return found
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from vdmkit.speed import Median, median
+from vdmkit.experiments.speed import Median, median
 
 
 @pytest.mark.costly

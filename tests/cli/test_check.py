@@ -8,7 +8,8 @@ import re
 import numpy as np
 import pytest
 
-from vdmkit.registry import load_plugins, registry
+from vdmkit.plugins import load_plugins
+from vdmkit.registry import registry
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_plugin_file(run, recipe, tmp_path):
     """A component of a file could not be used without installing a package."""
     plugin = tmp_path / "mine.py"
     plugin.write_text(
-        "import vdmkit\nfrom vdmkit.objective import Snr\n@vdmkit.register('weighting', 'mine')\n"
+        "import vdmkit\nfrom vdmkit.losses import Snr\n@vdmkit.register('weighting', 'mine')\n"
         "def mine(*, power: int = 2):\n    '''A weighting.'''\n    return Snr(power=float(power))\n"
     )
     arguments = ["check", str(recipe), "--set", "objective.weighting=mine"]
@@ -260,7 +261,7 @@ def test_labels_that_would_not_be_used(run, recipe):
 SCHEDULES = '''
 import equinox as eqx
 import vdmkit
-from vdmkit.noise import AbstractSchedule
+from vdmkit.schedules import AbstractSchedule
 
 
 class Schedule(AbstractSchedule):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from jax._src.lru_cache import LRUCache
 
-from vdmkit.cli._compiled import checked, keep_compiled
+from vdmkit.cli.processes import checked, keep_compiled
 
 FOLDER, SECONDS = "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
@@ -131,7 +131,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from vdmkit.cli._compiled import checked, keep_compiled
+from vdmkit.cli.processes import checked, keep_compiled
 keep_compiled()
 import jax
 from jax import numpy as jnp

@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from vdmkit.recipe import shipped_recipes
-from vdmkit.registry import kinds, load_plugins, registry
+from vdmkit.plugins import load_plugins
+from vdmkit.recipes import shipped_recipes
+from vdmkit.registry import kinds, registry
 
 load_plugins()
 ALL = [component for kind in kinds() for component in registry(kind).components.values()]

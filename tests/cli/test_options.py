@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from vdmkit.cli._component import of_estimator
-from vdmkit.cli._options import command, with_steps
+from vdmkit.cli import of_estimator
+from vdmkit.cli.options import command, with_steps
 from vdmkit.errors import RecipeError
-from vdmkit.recipe import load_recipe
+from vdmkit.recipes import load_recipe
 
 
 def test_a_command_can_be_pasted_into_a_shell(monkeypatch):

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from vdmkit.cli._measured import _own_kernel
-from vdmkit.recipe import load_recipe
+from vdmkit.cli.options import _own_kernel
+from vdmkit.recipes import load_recipe
 
 CLIPPED = ["likelihood.estimator.kernel.name=learned_range", "likelihood.estimator.kernel.clip=true"]
 RUN = ["objective.steps=10", "likelihood.estimator.name=bound", *CLIPPED]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from vdmkit.recipe import load_recipe, shipped_recipes
-from vdmkit.run import RunFolder
+from vdmkit.experiments import RunFolder
+from vdmkit.recipes import load_recipe, shipped_recipes
 
 
 @pytest.mark.costly

@@ -9,10 +9,11 @@ import threading
 
 import pytest
 
-from vdmkit.cli import _stoppable, stoppable
-from vdmkit.cli._stoppable import hear_again
+from vdmkit.cli import processes as _stoppable
+from vdmkit.cli import stoppable
+from vdmkit.cli.processes import hear_again
+from vdmkit.conformance.checking import threads
 from vdmkit.errors import Interrupted
-from vdmkit.testing._findings import threads
 
 
 @pytest.fixture
@@ -166,7 +167,7 @@ def test_a_stopped_command_ends_before_python_does():
     assert ended.stderr.endswith("Stopped.\n")
 
 
-BEFORE = "sys.addaudithook(lambda event, given: event == 'import' and given[0] == 'vdmkit.cli._app' and stop())"
+BEFORE = "sys.addaudithook(lambda event, given: event == 'import' and given[0] == 'vdmkit.cli.app' and stop())"
 MOMENTS = {"before the command": (BEFORE, 3), "after it": ("import atexit; atexit.register(stop)", 0)}
 
 

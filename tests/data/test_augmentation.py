@@ -6,8 +6,9 @@ import itertools
 import numpy as np
 import pytest
 
-from vdmkit.data import AbstractAugmentation, BatchSource, Flip, Images, PermuteChannels, Rotate90, identified
-from vdmkit.data._augmentation import augment
+from vdmkit.data._augmentation import AbstractAugmentation, Flip, PermuteChannels, Rotate90, augment
+from vdmkit.data._batches import BatchSource
+from vdmkit.data._source import Images, identified
 from vdmkit.errors import DataError
 from vdmkit.registry import registry
 

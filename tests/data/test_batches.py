@@ -8,8 +8,11 @@ import json
 import numpy as np
 import pytest
 
-from vdmkit.data import BatchSource, Flip, Images, PermuteChannels, Rotate90, batches, level_counts
+from vdmkit.data._augmentation import Flip, PermuteChannels, Rotate90
+from vdmkit.data._batches import BatchSource, batches
+from vdmkit.data._counts import level_counts
 from vdmkit.data._randomness import Purpose, generator
+from vdmkit.data._source import Images
 from vdmkit.errors import DataError
 
 AUGMENTATIONS = (Flip(), Rotate90(), PermuteChannels())

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from vdmkit.data import Cifar10
+from vdmkit.data._cifar10 import Cifar10
 from vdmkit.errors import DataError
 
 Write = Callable[[dict[str, bytes]], Path]

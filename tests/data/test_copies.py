@@ -6,7 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vdmkit.data import Copies, Digits, GaussianData, Images, MixtureData, copies_of, groups_of, identified, prints_of
+from vdmkit.data._copies import Copies, copies_of, groups_of, prints_of
+from vdmkit.data._digits import Digits
+from vdmkit.data._oracle import GaussianData, MixtureData
+from vdmkit.data._source import Images, identified
 
 COUNT = 300
 

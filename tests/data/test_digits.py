@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from vdmkit.data import Cifar10, Digits, Folder, Npz, identified
+from vdmkit.data._cifar10 import Cifar10
+from vdmkit.data._digits import Digits
+from vdmkit.data._folder import Folder
+from vdmkit.data._npz import Npz
+from vdmkit.data._source import identified
 from vdmkit.errors import DataError
 
 

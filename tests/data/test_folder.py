@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vdmkit.data import Folder
+from vdmkit.data._folder import Folder
 from vdmkit.errors import DataError
 
 
@@ -139,7 +139,7 @@ def test_images_are_decoded_once_until_a_file_changes(tmp_path: Path, monkeypatc
     folder = _write(tmp_path / "images", _pixels(3))
     before = _source(folder, (6, 5, 3)).load("train").identity
     with monkeypatch.context() as patch:
-        patch.setattr("vdmkit.data._folder.read_image", None)
+        patch.setattr("vdmkit.data._image_file.read_image", None)
         assert _source(folder, (6, 5, 3)).load("train").identity == before
     _write(folder, 255 - _pixels(3)[:1])
     after = _source(folder, (6, 5, 3)).load("train")

@@ -10,9 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vdmkit.data import AbstractPixels, HuggingFace, _huggingface, level_counts, pack, prints_of, verify
+from vdmkit.conformance import check_data
+from vdmkit.data import _huggingface
+from vdmkit.data._copies import prints_of
+from vdmkit.data._counts import level_counts
+from vdmkit.data._huggingface import HuggingFace
+from vdmkit.data._pack import pack, verify
+from vdmkit.data._pixels import AbstractPixels
 from vdmkit.errors import DataError
-from vdmkit.testing import check_data
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 4, 6, 3)).astype(np.uint8)
 LABELS = np.arange(12) % 3

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vdmkit.data import list_images
+from vdmkit.data._image_list import list_images
 
 SHAPE = (6, 5, 1)
 

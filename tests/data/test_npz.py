@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vdmkit.data import Npz
+from vdmkit.data._npz import Npz
 from vdmkit.errors import DataError
 
 GREY = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)

@@ -4,10 +4,11 @@
 import numpy as np
 import pytest
 
-from vdmkit.assembly import state_like
-from vdmkit.data import Digits, GaussianData, MixtureData
+from vdmkit.data._digits import Digits
+from vdmkit.data._oracle import GaussianData, MixtureData
 from vdmkit.errors import RecipeError
-from vdmkit.recipe import load_recipe
+from vdmkit.recipes import load_recipe
+from vdmkit.recipes.build import state_like
 
 SOURCES = [GaussianData, MixtureData]
 

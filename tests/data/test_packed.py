@@ -8,25 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vdmkit.data import (
-    AbstractPixels,
-    AbstractSource,
-    Digits,
-    GaussianData,
-    Images,
-    Npz,
-    Packed,
-    batches,
-    identified,
-    level_counts,
-    pack,
-    prints_of,
-    statistics_of,
-    verify,
-)
+from vdmkit.conformance import check_data
+from vdmkit.data._batches import batches
+from vdmkit.data._copies import prints_of
+from vdmkit.data._counts import level_counts
+from vdmkit.data._digits import Digits
+from vdmkit.data._npz import Npz
+from vdmkit.data._oracle import GaussianData
+from vdmkit.data._pack import pack, verify
+from vdmkit.data._packed import Packed
+from vdmkit.data._pixels import AbstractPixels
+from vdmkit.data._source import AbstractSource, Images, identified
+from vdmkit.data._statistics import statistics_of
 from vdmkit.errors import DataError
-from vdmkit.files import file_sha256
-from vdmkit.testing import check_data
+from vdmkit.io import file_sha256
 
 SMALL = 100 * 64  # bytes of a shard: 100 digits
 
@@ -130,7 +125,7 @@ def test_a_damaged_test_image_is_found_at_a_start(copy):
 def test_a_start_reads_no_training_image(digits, monkeypatch):
     """A start on 250 GB would take an hour."""
     hashed = []
-    monkeypatch.setattr("vdmkit.data._sidecar.file_sha256", lambda path: hashed.append(path.name) or file_sha256(path))
+    monkeypatch.setattr("vdmkit.io.file_sha256", lambda path: hashed.append(path.name) or file_sha256(path))
     monkeypatch.setattr("vdmkit.data._shards.Shards.read", lambda self, numbers: pytest.fail("an image was read"))
     for split in ("train", "test"):
         images = Packed(path=str(digits)).load(split)

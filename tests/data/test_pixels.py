@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from vdmkit.data import AbstractPixels, blocks, hash_and_range, pixel_sha256, select
+from vdmkit.data._pixels import AbstractPixels, blocks, select
+from vdmkit.data._source import hash_and_range, pixel_sha256
 from vdmkit.errors import DataError
 
 ARRAY = np.random.default_rng(0).integers(0, 256, (11, 2, 3, 1)).astype(np.uint8)

@@ -4,7 +4,9 @@
 import numpy as np
 import pytest
 
-from vdmkit.data import Digits, GaussianData, MixtureData, differences, statistics_of
+from vdmkit.data._digits import Digits
+from vdmkit.data._oracle import GaussianData, MixtureData
+from vdmkit.data._statistics import differences, statistics_of
 
 
 @pytest.fixture(scope="module")

@@ -3,17 +3,17 @@
 
 import pytest
 
-from vdmkit.distributed import delete_copies, in_words, lost, own_folder
+from vdmkit.multihost import delete_copies, in_words, lost, own_folder
 
 
 @pytest.fixture
 def second(monkeypatch):
     """This process is the second of two, without a connection."""
-    monkeypatch.setattr("vdmkit.distributed._copy.started_as", lambda: "second")
-    monkeypatch.setattr("vdmkit.distributed._lost.started_as", lambda: "second")
-    monkeypatch.setattr("vdmkit.distributed._copy.is_first", lambda: False)
-    monkeypatch.setattr("vdmkit.distributed._copy.meet", lambda: None)
-    monkeypatch.setattr("vdmkit.distributed._copy._copies", {})
+    monkeypatch.setattr("vdmkit.multihost.started_as", lambda: "second")
+    monkeypatch.setattr("vdmkit.multihost.started_as", lambda: "second")
+    monkeypatch.setattr("vdmkit.multihost.is_first", lambda: False)
+    monkeypatch.setattr("vdmkit.multihost.meet", lambda: None)
+    monkeypatch.setattr("vdmkit.multihost._copies", {})
 
 
 @pytest.mark.usefixtures("second")

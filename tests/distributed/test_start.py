@@ -3,8 +3,8 @@
 
 import pytest
 
-from vdmkit.distributed import start
 from vdmkit.errors import DistributedError, RecipeError
+from vdmkit.multihost import start
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
 
 import pytest
 
-from vdmkit.distributed import CommonStop
+from vdmkit.multihost import CommonStop
 
 
 class Board(dict):
@@ -20,7 +20,7 @@ class Board(dict):
 def pair(monkeypatch):
     """The first and the second of two processes."""
     board, found = Board(), []
-    monkeypatch.setattr("vdmkit.distributed._stop.client", lambda: board)
+    monkeypatch.setattr("vdmkit.multihost.client", lambda: board)
     monkeypatch.setattr("jax.process_count", lambda: 2)
     for process in (0, 1):
         monkeypatch.setattr("jax.process_index", lambda process=process: process)

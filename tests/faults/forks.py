@@ -21,13 +21,13 @@ import threading
 import time
 from typing import Any
 
-from vdmkit.cli._compiled import keep_compiled
+from vdmkit.cli.processes import keep_compiled
 
 LOADED = (
     "vdmkit.__main__",
-    "vdmkit.run",
+    "vdmkit.experiments",
     "vdmkit.study",
-    "vdmkit.testing",
+    "vdmkit.conformance",
     "vdmkit.importers",
     "vdmkit_codec.codec",
     "matplotlib.pyplot",

@@ -37,23 +37,26 @@ from vdmkit_codec.container import Chunk, inspect, open_reader, pack_file
 from vdmkit.checkpoint._checksums import what_is_damaged, write_checksums
 from vdmkit.checkpoint._read import read_step
 from vdmkit.checkpoint._store import CheckpointStore
-from vdmkit.cli._component import of_estimator
-from vdmkit.data import ImageNetNew, batches, identified, list_images
+from vdmkit.cli import of_estimator
+from vdmkit.data._batches import batches
 from vdmkit.data._cifar10 import Cifar10
 from vdmkit.data._image_file import read_image
+from vdmkit.data._image_list import list_images
+from vdmkit.data._imagenet import ImageNetNew
 from vdmkit.data._npz import Npz
 from vdmkit.data._pickle import array_in, read_pickle
 from vdmkit.data._shards import Shards, write_shard
 from vdmkit.data._sidecar import read_sidecar
+from vdmkit.data._source import identified
 from vdmkit.errors import VdmkitError
-from vdmkit.files import seal_of, sealed_line
-from vdmkit.health import read_troubles
-from vdmkit.importers import read_checkpoint
+from vdmkit.experiments import RunFolder
+from vdmkit.health._trouble import read_troubles
+from vdmkit.importers.files._read import read_checkpoint
+from vdmkit.io import seal_of, sealed_line
 from vdmkit.page._files import read_files
-from vdmkit.progress import Kept
-from vdmkit.recipe import load_recipe
-from vdmkit.report import read_metrics
-from vdmkit.run import RunFolder
+from vdmkit.progress._kept import Kept
+from vdmkit.recipes import load_recipe
+from vdmkit.report._metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng(0)

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from vdmkit.errors import VdmkitError
-from vdmkit.page import Shown, page, read_files
-from vdmkit.report import read_metrics
+from vdmkit.page._files import read_files
+from vdmkit.page._page import page
+from vdmkit.page._shown import Shown
+from vdmkit.report._metrics import read_metrics
 
 GRID, KERNEL = "schedule/gaussian_dynamic_2.toml", "schedule/optimal_variance.toml"
 

@@ -18,18 +18,17 @@ import pytest
 from PIL import Image
 
 from vdmkit import npz
-from vdmkit.checkpoint import check_unchanged
-from vdmkit.checkpoint._checksums import what_is_damaged
+from vdmkit.checkpoint._checksums import check_unchanged, what_is_damaged
 from vdmkit.data import _cifar10, _pickle
 from vdmkit.data._cifar10 import Cifar10
 from vdmkit.data._image_file import read_image
 from vdmkit.data._npz import Npz
 from vdmkit.data._pickle import read_pickle
 from vdmkit.errors import VdmkitError
-from vdmkit.importers import read_imported
-from vdmkit.recipe import load_recipe
-from vdmkit.registry import load_plugins
-from vdmkit.run import RunFolder
+from vdmkit.experiments import RunFolder
+from vdmkit.importers._read import read_imported
+from vdmkit.plugins import load_plugins
+from vdmkit.recipes import load_recipe
 
 FORM = r"asks for [\d,]+ [\w' ]+, and vdmkit reads at most [\d,]+"
 

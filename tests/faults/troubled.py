@@ -10,7 +10,9 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 import vdmkit
-from vdmkit.data import AbstractPixels, AbstractSource, Images, Npz, Split, identified
+from vdmkit.data._npz import Npz
+from vdmkit.data._pixels import AbstractPixels
+from vdmkit.data._source import AbstractSource, Images, Split, identified
 
 
 class Pixels(AbstractPixels):

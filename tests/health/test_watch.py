@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from vdmkit.errors import CheckpointError
-from vdmkit.health import Facts, Watch, read_troubles
+from vdmkit.health._trouble import read_troubles
+from vdmkit.health._watch import Facts, Watch
 
 HEALTHY = Facts(
     steps=1000,

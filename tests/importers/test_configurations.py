@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 
 from vdmkit import importers
-from vdmkit.denoiser import V
+from vdmkit.conformance.checking import compiled_fast
 from vdmkit.errors import CheckpointError
 from vdmkit.importers._described import described
 from vdmkit.importers._misfits import misfits
-from vdmkit.networks import UNet
-from vdmkit.noise import Tabulated, VariancePreserving
-from vdmkit.registry import load_plugins, registry
-from vdmkit.testing._compile import compiled_fast
+from vdmkit.networks.unet._unet import UNet
+from vdmkit.plugins import load_plugins
+from vdmkit.predictions import V
+from vdmkit.process import VariancePreserving
+from vdmkit.registry import registry
+from vdmkit.schedules import Tabulated
 
 NETWORKS = Path(__file__).parents[1] / "reference" / "networks"
 DEFAULTS = Path(__file__).parent / "unet2d_defaults.npz"

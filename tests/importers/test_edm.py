@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.importers import described, read_weights, state_of
+from vdmkit.conformance.checking import compiled_fast
+from vdmkit.importers._described import described
 from vdmkit.importers._edm import EdmImporter
-from vdmkit.testing._compile import compiled_fast
+from vdmkit.importers._state import state_of
+from vdmkit.importers.files._weights import read_weights
 
 PICKLE = Path(__file__).parents[1] / "reference" / "networks" / "edm-ddpmpp" / "network-snapshot-000001.pkl"
 

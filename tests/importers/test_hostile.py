@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import CheckpointError
-from vdmkit.importers.files import _limits, _plain, read_checkpoint
+from vdmkit.importers.files import _limits, _plain
+from vdmkit.importers.files._read import read_checkpoint
 
 
 class _Touch:

@@ -13,14 +13,18 @@ import msgpack
 import numpy as np
 import pytest
 
-from vdmkit.denoiser import Estimate
+from vdmkit.conformance.checking import compiled_fast
 from vdmkit.errors import CheckpointError
-from vdmkit.importers import DiffusersImporter, EdmImporter, described, read_weights, state_of
+from vdmkit.experiments import load_run
+from vdmkit.importers._described import described
+from vdmkit.importers._diffusers import DiffusersImporter
+from vdmkit.importers._edm import EdmImporter
 from vdmkit.importers._score_sde import ScoreSdeImporter
+from vdmkit.importers._state import state_of
+from vdmkit.importers.files._weights import read_weights
 from vdmkit.model import DiffusionModel
-from vdmkit.recipe import load_recipe
-from vdmkit.run import load_run
-from vdmkit.testing._compile import compiled_fast
+from vdmkit.predictions import Estimate
+from vdmkit.recipes import load_recipe
 
 NETWORKS = Path(__file__).parents[1] / "reference" / "networks"
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"

@@ -17,10 +17,11 @@ import optax
 import pytest
 
 from vdmkit import importers
-from vdmkit.importers import Described, described, state_of
+from vdmkit.importers._described import Described, described
 from vdmkit.importers._score_sde import ScoreSdeImporter
-from vdmkit.importers.files import Adam, Weights
-from vdmkit.importers.files._adam import adam_of_old_flax, adam_of_torch
+from vdmkit.importers._state import state_of
+from vdmkit.importers.files._adam import Adam, adam_of_old_flax, adam_of_torch
+from vdmkit.importers.files._weights import Weights
 
 NETWORKS = Path(__file__).parents[1] / "reference" / "networks"
 LAYERS = {"Combine": "Conv_0", "Downsample": "Conv2d_0"}

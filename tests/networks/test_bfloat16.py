@@ -11,12 +11,14 @@ import optax
 import pytest
 
 import vdmkit
-from vdmkit.denoiser import Eps
+from vdmkit.losses import Objective
 from vdmkit.model import Compute, DiffusionModel
-from vdmkit.networks import SmallUNet, VDMUNet
-from vdmkit.noise import FixedLinear
-from vdmkit.objective import Objective
-from vdmkit.training import TrainState, Update, initial_state, train_step
+from vdmkit.networks._small_unet import SmallUNet
+from vdmkit.networks._vdm_unet import VDMUNet
+from vdmkit.predictions import Eps
+from vdmkit.schedules import FixedLinear
+from vdmkit.training._state import TrainState, initial_state
+from vdmkit.training._step import Update, train_step
 
 SHAPE, RANGE, KEY = (8, 8, 1), (-8.0, 5.0), jax.random.key(0, impl="unsafe_rbg")
 NETWORKS = {

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.denoiser import Estimate
 from vdmkit.errors import RecipeError
 from vdmkit.model import DiffusionModel
-from vdmkit.networks import Labelled
+from vdmkit.networks._labelled import Labelled
+from vdmkit.predictions import Estimate
 from vdmkit.registry import Choice
-from vdmkit.sampling import Ancestral, Guidance, draw, guided
+from vdmkit.sampling import Ancestral
+from vdmkit.sampling.sampler import Guidance, draw, guided
 
 SHAPE, CLASSES = (4, 4, 1), 3
 INNER = Choice("network", "small_unet", {"channels": 8, "dropout": 0.0})

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import RecipeError
-from vdmkit.networks import SmallUNet, VDMUNet
+from vdmkit.networks._small_unet import SmallUNet
+from vdmkit.networks._vdm_unet import VDMUNet
 
 KEY = jax.random.key(0)
 GAMMA = jnp.asarray(1.0)

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.networks import GammaAxis, LogSigmaAxis, SdeTimeAxis, TimestepAxis
-from vdmkit.networks.unet import ConvDown, Embedding, FourierFeatures, PositionalFeatures, downsample, upsample
-from vdmkit.noise import LinearBeta, SubVpLinearBeta, Tabulated
+from vdmkit.networks._axis import GammaAxis, LogSigmaAxis, SdeTimeAxis, TimestepAxis
+from vdmkit.networks.unet._embedding import Embedding, FourierFeatures, PositionalFeatures
+from vdmkit.networks.unet._resampling import ConvDown, downsample, upsample
+from vdmkit.schedules import LinearBeta, SubVpLinearBeta, Tabulated
 
 KEY = jax.random.key(0)
 X = np.random.default_rng(0).normal(size=(6, 8, 2))

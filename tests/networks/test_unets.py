@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import RecipeError
-from vdmkit.networks import UNet, adm_unet, ddpm_unet, ddpmpp, iddpm_unet, ncsnpp
-from vdmkit.noise import VarianceExploding
-from vdmkit.recipe import find_recipe, load_recipe
+from vdmkit.networks._ddpm_unet import ddpm_unet
+from vdmkit.networks._openai_unet import adm_unet, iddpm_unet
+from vdmkit.networks._song_unet import ddpmpp, ncsnpp
+from vdmkit.networks.unet._unet import UNet
+from vdmkit.process import VarianceExploding
+from vdmkit.recipes import find_recipe, load_recipe
 from vdmkit.registry import Choice, registry
 
 KEY = jax.random.key(0)

@@ -9,15 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vdmkit.data import Identities, identified
+from vdmkit.data._source import Identities, identified
 from vdmkit.devices import Arithmetic
-from vdmkit.files import write_json, write_text
-from vdmkit.likelihood import Check, LikelihoodReport, audit_as_json
-from vdmkit.page import Shown, read_files
-from vdmkit.recipe import dump, load_recipe
-from vdmkit.report import leave_result
-from vdmkit.run._provenance import Provenance
-from vdmkit.study import Curve, Predicted, Study, Variance
+from vdmkit.experiments.folder import Provenance
+from vdmkit.io import write_json, write_text
+from vdmkit.likelihood import LikelihoodReport
+from vdmkit.likelihood.consistency import Check, audit_as_json
+from vdmkit.page._files import read_files
+from vdmkit.page._shown import Shown
+from vdmkit.recipes import load_recipe
+from vdmkit.recipes.schema import dump
+from vdmkit.report._result import leave_result
+from vdmkit.study._curve import Curve
+from vdmkit.study._predicted import Predicted
+from vdmkit.study._study import Study, Variance
 
 ARITHMETIC = Arithmetic("float32", "highest", "1 x cpu")
 COUNT, DIMENSIONS = 6, 64

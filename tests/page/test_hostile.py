@@ -11,14 +11,13 @@ import pytest
 
 from vdmkit import npz
 from vdmkit.errors import CheckpointError
-from vdmkit.files import has_sha256, write_json
-from vdmkit.foreign import TooMuch
-from vdmkit.page import _training, read_files
+from vdmkit.io import TooMuch, has_sha256, write_json
+from vdmkit.page import _training
 from vdmkit.page._figures import literally
-from vdmkit.page._files import values_in
+from vdmkit.page._files import read_files, values_in
 from vdmkit.page._samples import samples
 from vdmkit.page._study import study
-from vdmkit.progress import Kept
+from vdmkit.progress._kept import Kept
 
 
 def with_steps(run, steps):

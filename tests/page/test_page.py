@@ -15,13 +15,13 @@ from vdmkit_codec import Inspection
 
 from vdmkit.checkpoint._checksums import write_checksums
 from vdmkit.errors import CheckpointError, DamageWarning
-from vdmkit.health import Trouble
-from vdmkit.health._trouble import write_troubles
-from vdmkit.page import Result, page, read_files
+from vdmkit.health._trouble import Trouble, write_troubles
 from vdmkit.page._blocks import Table, Words
 from vdmkit.page._coding import coding
+from vdmkit.page._files import Result, read_files
 from vdmkit.page._headline import reasons_not_to_trust
 from vdmkit.page._made import commands
+from vdmkit.page._page import page
 from vdmkit.page._pairs import compare_alike, difference
 from vdmkit.page._several import several
 

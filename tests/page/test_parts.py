@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 
 import vdmkit
-from vdmkit.data import identified
+from vdmkit.data._source import identified
 from vdmkit.errors import DataError
-from vdmkit.noise import ends_of
-from vdmkit.page import look
+from vdmkit.page._seen import look
 from vdmkit.page._terms import published
-from vdmkit.quality import nearest
-from vdmkit.recipe import changed_keys, flat, load_recipe, overrides_between
+from vdmkit.quality._nearest import nearest
+from vdmkit.recipes import load_recipe
+from vdmkit.recipes.loading import overrides_between
+from vdmkit.recipes.schema import changed_keys, flat
+from vdmkit.schedules import ends_of
 
 FLOW = "probability-flow ODE, Tsit5, rtol 1e-05, atol 1e-05, hutchinson divergence, {}: a bound on -log P"
 

@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 import pytest
 from annotated_types import Gt
 
-from vdmkit.registry import _kinds as registry
-from vdmkit.registry import _plugins as plugins
+from vdmkit import plugins, registry
 
 
 @pytest.fixture(autouse=True)

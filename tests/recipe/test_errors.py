@@ -9,8 +9,8 @@ import pytest
 
 import vdmkit
 from vdmkit.errors import RecipeError
-from vdmkit.recipe import load_recipe
-from vdmkit.recipe._renamed import RENAMED
+from vdmkit.recipes import load_recipe
+from vdmkit.recipes.validation import RENAMED
 from vdmkit.registry import register
 
 
@@ -196,7 +196,7 @@ def test_a_type_that_no_recipe_can_give(write):
 def test_syntax_errors_come_before_jax(write, text):
     """A typing mistake would cost the seconds that importing JAX takes."""
     code = (
-        "import sys\nfrom vdmkit.errors import RecipeError\nfrom vdmkit.recipe import load_recipe\n"
+        "import sys\nfrom vdmkit.errors import RecipeError\nfrom vdmkit.recipes import load_recipe\n"
         f"try: load_recipe({str(write(text=text).resolve())!r})\n"
         "except RecipeError as error: print(error)\n"
         "print('jax' in sys.modules)"

@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from vdmkit.recipe._lines import line_map
+from vdmkit.recipes.document import line_map
 
 # `@...` in a comment names the dotted key whose line this is.
 TEXT = '''\

@@ -8,7 +8,8 @@ from typing import Annotated
 import pytest
 
 from vdmkit.errors import RecipeError
-from vdmkit.recipe import differences, dump, load_recipe, resolved
+from vdmkit.recipes import load_recipe
+from vdmkit.recipes.schema import differences, dump, resolved
 from vdmkit.registry import Choice, register
 
 

@@ -7,7 +7,8 @@ import pytest
 
 import vdmkit
 from vdmkit.errors import RecipeError
-from vdmkit.recipe import _names, find_recipe, load_recipe, recipe_summary, shipped_recipes
+from vdmkit.recipes import document as _names
+from vdmkit.recipes import find_recipe, load_recipe, recipe_summary, shipped_recipes
 
 FOLDER = Path(vdmkit.__file__).parents[1] / "recipes"
 LIST = "`vdmkit list recipe` shows the recipes that come with vdmkit."

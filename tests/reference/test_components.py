@@ -12,24 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.denoiser import Edm, Eps
-from vdmkit.distribution import Exact, GaussianMixture
+from vdmkit.decoders import GaussianObservation
+from vdmkit.losses import AbstractWeighting, EdmWeighting, Simple, eps_error
 from vdmkit.model import DiffusionModel
-from vdmkit.networks import AbstractNetwork, NoNetwork
-from vdmkit.noise import (
-    AbstractPath,
-    FixedLinear,
-    StraightLine,
-    Tabulated,
-    VarianceExploding,
-    VariancePreserving,
-    cosine_betas,
-    diffuse,
-    linear_betas,
-    reverse,
-)
-from vdmkit.objective import AbstractWeighting, EdmWeighting, Simple, eps_error
-from vdmkit.observation import GaussianObservation
+from vdmkit.networks._network import AbstractNetwork
+from vdmkit.networks._none import NoNetwork
+from vdmkit.predictions import Edm, Eps
+from vdmkit.process import AbstractPath, StraightLine, VarianceExploding, VariancePreserving, diffuse, reverse
+from vdmkit.schedules import FixedLinear, Tabulated, cosine_betas, linear_betas
+from vdmkit.toy_data import Exact, GaussianMixture
 
 EXACT = 1e-12  # float64, a few operations
 

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.noise import diffuse, gamma_and_derivative, reverse
+from vdmkit.process import diffuse, reverse
+from vdmkit.schedules import gamma_and_derivative
 
 
 def relative_error(found: jax.Array, expected: jax.Array | np.ndarray) -> float:

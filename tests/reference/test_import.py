@@ -10,12 +10,14 @@ import optax
 import pytest
 import tomli_w
 
-from vdmkit.checkpoint import read_step
-from vdmkit.data import batches
+from vdmkit.checkpoint._read import read_step
+from vdmkit.data._batches import batches
 from vdmkit.errors import CheckpointError
-from vdmkit.importers import load_official, official_parameters
-from vdmkit.recipe import load_recipe
-from vdmkit.run import RunFolder, import_checkpoint, load_run
+from vdmkit.experiments import RunFolder, load_run
+from vdmkit.experiments.importing import import_checkpoint
+from vdmkit.importers._vdm_names import official_parameters
+from vdmkit.importers._vdm_state import load_official
+from vdmkit.recipes import load_recipe
 
 
 def test_every_checkpoint_is_read(case):

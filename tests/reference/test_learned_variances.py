@@ -18,17 +18,19 @@ import numpy as np
 import pytest
 
 from vdmkit import importers
-from vdmkit.assembly import build_estimator
-from vdmkit.denoiser import EpsAndRange
-from vdmkit.importers import OpenAiImporter, described
-from vdmkit.kernel import LearnedRange
-from vdmkit.likelihood._variational import _diffusion
+from vdmkit.conformance.checking import compiled_fast
+from vdmkit.decoders import DiscretisedGaussian
+from vdmkit.importers._described import described
+from vdmkit.importers._openai import OpenAiImporter
+from vdmkit.likelihood.bound import _diffusion
+from vdmkit.losses import Elbo, Hybrid, bits_per_dim, prior_loss, reconstruction_loss
+from vdmkit.losses.bound import NoiseLevel
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import Tabulated
-from vdmkit.objective import Elbo, Hybrid, NoiseLevel, bits_per_dim, prior_loss, reconstruction_loss
-from vdmkit.observation import DiscretisedGaussian
+from vdmkit.predictions import EpsAndRange
+from vdmkit.recipes.build import build_estimator
 from vdmkit.registry import registry
-from vdmkit.testing._compile import compiled_fast
+from vdmkit.reverse import LearnedRange
+from vdmkit.schedules import Tabulated
 
 HERE = Path(__file__).parent
 Rows = np.ndarray

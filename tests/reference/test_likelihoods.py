@@ -10,15 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.distribution import Exact, GaussianMixture
+from vdmkit.decoders import DiscretisedGaussian, GaussianObservation
 from vdmkit.integrator import Integrator
-from vdmkit.kernel import GaussianKernel, part_of_noise
-from vdmkit.likelihood._flow import transport
+from vdmkit.likelihood.ode import transport
+from vdmkit.losses import bits_per_dim, eps_error, prior_loss
+from vdmkit.losses.discrete_time import step_loss
 from vdmkit.model import DiffusionModel
-from vdmkit.networks import NoNetwork
-from vdmkit.noise import FixedLinear, Tabulated, VarianceExploding, VariancePreserving
-from vdmkit.objective import bits_per_dim, eps_error, prior_loss, step_loss
-from vdmkit.observation import DiscretisedGaussian, GaussianObservation
+from vdmkit.networks._none import NoNetwork
+from vdmkit.process import VarianceExploding, VariancePreserving
+from vdmkit.reverse import GaussianKernel, part_of_noise
+from vdmkit.schedules import FixedLinear, Tabulated
+from vdmkit.toy_data import Exact, GaussianMixture
 
 
 @pytest.fixture(autouse=True, scope="module")

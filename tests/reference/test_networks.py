@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from scipy import integrate, special, stats
 
-from vdmkit.importers import official_parameters
-from vdmkit.likelihood._flow import _field
-from vdmkit.objective import prior_loss
+from vdmkit.importers._vdm_names import official_parameters
+from vdmkit.likelihood.ode import _field
+from vdmkit.losses import prior_loss
 
 EXACT = 1e-9
 CONDITIONING = ("dense0/", "dense1/", "cond_proj/")

@@ -16,19 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.distribution import Exact
+from vdmkit.decoders import GaussianObservation
 from vdmkit.model import DiffusionModel
-from vdmkit.networks import NoNetwork
-from vdmkit.noise import (
-    FixedLinear,
-    KarrasGrid,
-    LinearBeta,
-    Tabulated,
-    UniformInGamma,
-    UniformInTime,
-    VariancePreserving,
-)
-from vdmkit.observation import GaussianObservation
+from vdmkit.networks._none import NoNetwork
+from vdmkit.process import KarrasGrid, UniformInGamma, UniformInTime, VariancePreserving
 from vdmkit.registry import Choice
 from vdmkit.sampling import (
     Ancestral,
@@ -44,6 +35,8 @@ from vdmkit.sampling import (
     denoiser_of,
     no_history,
 )
+from vdmkit.schedules import FixedLinear, LinearBeta, Tabulated
+from vdmkit.toy_data import Exact
 
 ROUNDING = 1e-7
 

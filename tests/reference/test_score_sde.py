@@ -26,23 +26,15 @@ import pytest
 from jaxtyping import Array
 from scipy import stats
 
-from vdmkit.distribution import Exact, GaussianMixture
+from vdmkit.decoders import GaussianObservation
 from vdmkit.integrator import Integrator
-from vdmkit.likelihood._flow import Transport, log_prior, transport
+from vdmkit.likelihood.ode import Transport, log_prior, transport
+from vdmkit.losses import bits_per_dim
 from vdmkit.model import DiffusionModel
-from vdmkit.networks import NoNetwork
-from vdmkit.noise import (
-    LinearBeta,
-    LogLinear,
-    SubVariancePreserving,
-    SubVpLinearBeta,
-    VarianceExploding,
-    VariancePreserving,
-    check_increasing,
-    gamma_and_derivative,
-)
-from vdmkit.objective import bits_per_dim
-from vdmkit.observation import GaussianObservation
+from vdmkit.networks._none import NoNetwork
+from vdmkit.process import SubVariancePreserving, VarianceExploding, VariancePreserving
+from vdmkit.schedules import LinearBeta, LogLinear, SubVpLinearBeta, check_increasing, gamma_and_derivative
+from vdmkit.toy_data import Exact, GaussianMixture
 
 START = 1e-3
 TIGHT = 1e-11  # vdmkit's solver

@@ -21,11 +21,11 @@ import numpy as np
 import pytest
 
 from vdmkit import importers
+from vdmkit.conformance.checking import compiled_fast
 from vdmkit.errors import CheckpointError
-from vdmkit.networks import UNet
-from vdmkit.noise import Tabulated
+from vdmkit.networks.unet._unet import UNet
 from vdmkit.registry import Choice
-from vdmkit.testing._compile import compiled_fast
+from vdmkit.schedules import Tabulated
 
 Rows = np.ndarray
 EXACT = 1e-9

@@ -4,8 +4,7 @@
 import numpy as np
 import pytest
 
-from vdmkit.report import line_chart
-from vdmkit.report._chart import _distinct, _figure
+from vdmkit.report._chart import _distinct, _figure, line_chart
 
 XS = np.linspace(0.0, 1.0, 50)
 

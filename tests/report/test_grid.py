@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vdmkit.report import beside, grid, write_png
+from vdmkit.report._grid import beside, grid, write_png
 
 GAP, STRIP, WHITE = 2, 32, 255
 

@@ -12,31 +12,30 @@ import numpy as np
 import pytest
 
 import vdmkit
-from vdmkit.assembly import build_state, training_counts
-from vdmkit.denoiser import AbstractPrediction, X
-from vdmkit.likelihood import (
+from vdmkit.decoders import CategoricalObservation
+from vdmkit.integrator import Integrator
+from vdmkit.likelihood import Estimates, ProbabilityFlow, VariationalBound, pass_over
+from vdmkit.likelihood import estimator as _dequantisation
+from vdmkit.likelihood.consistency import (
     FEW_STEPS,
-    Estimates,
+    MANY_STEPS,
     Evidence,
     Measured,
-    ProbabilityFlow,
-    VariationalBound,
-    _dequantisation,
+    _Curved,
+    _decoder_excess,
+    _in_time,
+    as_json,
+    flow_again,
     gather,
-    pass_over,
     referee,
+    steps_again,
 )
-from vdmkit.likelihood._audit import _Curved, _decoder_excess, _in_time
-from vdmkit.likelihood._checks import as_json
-from vdmkit.likelihood._divergence import Probes
-from vdmkit.likelihood._flow import Integrator
-from vdmkit.likelihood._flow_again import flow_again
-from vdmkit.likelihood._referee import MANY_STEPS
-from vdmkit.likelihood._steps_again import steps_again
+from vdmkit.likelihood.ode import Probes
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import AbstractSchedule, FixedLinear
-from vdmkit.observation import CategoricalObservation
-from vdmkit.recipe import load_recipe
+from vdmkit.predictions import AbstractPrediction, X
+from vdmkit.recipes import load_recipe
+from vdmkit.recipes.build import build_state, training_counts
+from vdmkit.schedules import AbstractSchedule, FixedLinear
 
 pytestmark = pytest.mark.statistical
 ORACLE = Path(vdmkit.__file__).parents[1] / "recipes" / "oracle_gaussian.toml"

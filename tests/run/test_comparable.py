@@ -4,7 +4,10 @@
 import numpy as np
 import pytest
 
-from vdmkit.data import Images, TrainedOn, check_comparable, identified, statistics_of
+from vdmkit.data._comparable import check_comparable
+from vdmkit.data._source import Images, identified
+from vdmkit.data._statistics import statistics_of
+from vdmkit.data._trained_on import TrainedOn
 from vdmkit.errors import DataError
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 import vdmkit
-from vdmkit.assembly import build_state, training_counts
+from vdmkit.conformance.checking import Findings
+from vdmkit.conformance.recipe import check_data_of_recipe, check_measurement_of_recipe, check_training_of_recipe
 from vdmkit.errors import UntrustedError
-from vdmkit.recipe import load_recipe
-from vdmkit.testing import Findings, check_data_of_recipe, check_measurement_of_recipe, check_training_of_recipe
+from vdmkit.recipes import load_recipe
+from vdmkit.recipes.build import build_state, training_counts
 
 ROOT = Path(vdmkit.__file__).parents[1]
 SYSTEM = ROOT / "tests" / "system"

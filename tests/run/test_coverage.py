@@ -12,19 +12,11 @@ import numpy as np
 import pytest
 
 import vdmkit
-from vdmkit.assembly import build_state, training_counts
-from vdmkit.likelihood import (
-    ImportanceWeighted,
-    ProbabilityFlow,
-    VariationalBound,
-    exact_terms,
-    gaussian_terms,
-    interval,
-    passes_for,
-    terms_of_images,
-)
-from vdmkit.likelihood._interval import quantile_of
-from vdmkit.recipe import load_recipe
+from vdmkit.likelihood import ImportanceWeighted, ProbabilityFlow, VariationalBound, interval
+from vdmkit.likelihood.exact import exact_terms, gaussian_terms, terms_of_images
+from vdmkit.likelihood.intervals import passes_for, quantile_of
+from vdmkit.recipes import load_recipe
+from vdmkit.recipes.build import build_state, training_counts
 
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 SMALL = ["data.shape=[2, 2, 1]", "data.test_count=200", "model.schedule.gamma_min=-8.0", "model.schedule.gamma_max=8.0"]

@@ -11,12 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.data import TrainedOn, identified, image_hashes
+from vdmkit.data._copies import image_hashes
+from vdmkit.data._source import identified
+from vdmkit.data._trained_on import TrainedOn
 from vdmkit.errors import DataError, RecipeError, UntrustedError
+from vdmkit.experiments.measure import evaluate
 from vdmkit.likelihood import VariationalBound, log_likelihood
-from vdmkit.noise import AbstractSchedule
-from vdmkit.recipe import load_recipe
-from vdmkit.run import evaluate
+from vdmkit.recipes import load_recipe
+from vdmkit.schedules import AbstractSchedule
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,12 @@
 
 import importlib.metadata
 
-from vdmkit.assembly import state_like
-from vdmkit.data import Images
-from vdmkit.recipe import load_recipe
-from vdmkit.registry import plugin_packages
-from vdmkit.run import Run, RunFolder
-from vdmkit.run._fingerprint import fingerprint_of
+from vdmkit.data._source import Images
+from vdmkit.experiments import Run, RunFolder
+from vdmkit.experiments.measure import fingerprint_of
+from vdmkit.plugins import plugin_packages
+from vdmkit.recipes import load_recipe
+from vdmkit.recipes.build import state_like
 
 
 def test_packages_that_a_model_does_not_use_change_no_name(tiny_images: Images, tmp_path, monkeypatch):

@@ -8,8 +8,8 @@ from hashlib import sha256
 
 import jax
 
-from vdmkit.run._provenance import provenance_of
-from vdmkit.training import session
+from vdmkit.experiments.folder import provenance_of
+from vdmkit.training._session import session
 
 
 def test_what_a_run_was_made_with(tiny_images):

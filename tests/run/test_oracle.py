@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 import vdmkit
-from vdmkit.objective import bits_per_dim
-from vdmkit.recipe import load_recipe
-from vdmkit.run import RunFolder, evaluate, load_run, run_recipe
+from vdmkit.experiments import RunFolder, load_run
+from vdmkit.experiments.measure import evaluate
+from vdmkit.experiments.run import run_recipe
+from vdmkit.losses import bits_per_dim
+from vdmkit.recipes import load_recipe
 
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from vdmkit.likelihood import AbstractEstimator, Estimates, LogLikelihood, interval, log_likelihood, pass_over
-from vdmkit.objective import bits_per_dim
-from vdmkit.progress import Kept
+from vdmkit.losses import bits_per_dim
+from vdmkit.progress._kept import Kept
 from vdmkit.randomness import fold_purpose
 
 COUNT, DIMENSIONS = 5, 16

@@ -12,13 +12,16 @@ import pytest
 from jaxtyping import Array
 
 import vdmkit
-from vdmkit.assembly import build_sampling
-from vdmkit.denoiser import Eps
 from vdmkit.model import DiffusionModel
-from vdmkit.networks import AbstractNetwork
-from vdmkit.noise import AbstractPath, Karras, KarrasGrid, Tabulated
-from vdmkit.recipe import load_recipe
-from vdmkit.sampling import Ancestral, SamplingConfig, _sample, draw_samples, fit_into, sample
+from vdmkit.networks._network import AbstractNetwork
+from vdmkit.predictions import Eps
+from vdmkit.process import AbstractPath, KarrasGrid
+from vdmkit.recipes import load_recipe
+from vdmkit.recipes.build import build_sampling
+from vdmkit.sampling import Ancestral, sample
+from vdmkit.sampling import sample as _sample
+from vdmkit.sampling.sample import SamplingConfig, draw_samples, fit_into
+from vdmkit.schedules import Karras, Tabulated
 
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 

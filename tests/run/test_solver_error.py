@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import UntrustedError
-from vdmkit.likelihood import AbstractEstimator, Estimates, SolverError, log_likelihood
+from vdmkit.likelihood import AbstractEstimator, Estimates, log_likelihood
+from vdmkit.likelihood.ode import SolverError
 
 
 def test_the_error_allows_for_the_images_that_were_not_solved_again():

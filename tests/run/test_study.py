@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.noise import AbstractSchedule
-from vdmkit.study import Curve
+from vdmkit.schedules import AbstractSchedule
+from vdmkit.study._curve import Curve
 from vdmkit.study._study import _variances
 
 

@@ -8,18 +8,18 @@ import equinox as eqx
 import numpy as np
 import pytest
 
-from vdmkit.assembly import state_like
-from vdmkit.checkpoint import Restored
-from vdmkit.data import Images, identified
+from vdmkit.checkpoint._read import Restored
+from vdmkit.conformance.recipe import check_before_training
+from vdmkit.data._source import Images, identified
 from vdmkit.errors import CheckpointError, UntrustedError
-from vdmkit.noise import AbstractSchedule
-from vdmkit.recipe import load_recipe
+from vdmkit.experiments import RunFolder
+from vdmkit.experiments.folder import Provenance, provenance_of
+from vdmkit.experiments.run import Training, begin
+from vdmkit.recipes import load_recipe
+from vdmkit.recipes.build import state_like
 from vdmkit.registry import Component, registry
-from vdmkit.report import MetricLog
-from vdmkit.run import RunFolder
-from vdmkit.run._provenance import Provenance, provenance_of
-from vdmkit.run._train import Training, begin
-from vdmkit.testing import check_before_training
+from vdmkit.report._metrics import MetricLog
+from vdmkit.schedules import AbstractSchedule
 from vdmkit.training import _loop
 from vdmkit.training._compiled_step import compiled_step
 

@@ -10,14 +10,15 @@ import numpy as np
 import optax
 import pytest
 
-from vdmkit.data import Images, identified, trained_on
+from vdmkit.data._source import Images, identified
+from vdmkit.data._trained_on import trained_on
 from vdmkit.errors import CheckpointError
-from vdmkit.objective import Elbo, LowDiscrepancy, Objective
-from vdmkit.recipe import load_recipe
-from vdmkit.run import Run, RunFolder, read_trained_on
-from vdmkit.run._provenance import provenance_of
-from vdmkit.run._trained_on import keep
-from vdmkit.training import initial_state
+from vdmkit.experiments import Run, RunFolder
+from vdmkit.experiments.folder import provenance_of
+from vdmkit.experiments.load import keep, read_trained_on
+from vdmkit.losses import Elbo, LowDiscrepancy, Objective
+from vdmkit.recipes import load_recipe
+from vdmkit.training._state import initial_state
 
 
 @pytest.fixture(params=[(8, 8, 1), (4, 4, 1)], ids=["sketched", "hashes alone"])

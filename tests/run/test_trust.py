@@ -9,12 +9,14 @@ import pytest
 import typer
 
 import vdmkit
+from vdmkit import plugins as _trust
 from vdmkit.cli import app
 from vdmkit.errors import CheckpointError, UnknownCodeError
-from vdmkit.files import write_json
-from vdmkit.recipe import dump, load_recipe
-from vdmkit.registry import _trust, remember
-from vdmkit.run import RunFolder
+from vdmkit.experiments import RunFolder
+from vdmkit.io import write_json
+from vdmkit.plugins import remember
+from vdmkit.recipes import load_recipe
+from vdmkit.recipes.schema import dump
 
 COMMANDS = ("evaluate", "likelihood", "sample", "study", "quality", "classify", "compare", "convert", "compress")
 WORDS = {"convert": ("--to", "digits", "-o", "new"), "compress": ("image.png", "-o", "a.vdmz")}

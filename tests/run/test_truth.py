@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 import vdmkit
-from vdmkit.assembly import build_state, training_counts
-from vdmkit.likelihood import ImportanceWeighted, VariationalBound, interval
-from vdmkit.likelihood._exact import below_the_truth, impossible_below
-from vdmkit.likelihood._pass import pass_over, sample_of
+from vdmkit.likelihood import ImportanceWeighted, VariationalBound, interval, pass_over
+from vdmkit.likelihood.exact import below_the_truth, impossible_below
+from vdmkit.likelihood.log_likelihood import sample_of
+from vdmkit.losses import bits_per_dim
 from vdmkit.model import DiffusionModel
-from vdmkit.objective import bits_per_dim
 from vdmkit.randomness import fold_purpose
-from vdmkit.recipe import load_recipe
+from vdmkit.recipes import load_recipe
+from vdmkit.recipes.build import build_state, training_counts
 
 SEEDS = (15, 288)  # 2 of the 10 up to 345
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"

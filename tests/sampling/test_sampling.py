@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import NonFiniteError
-from vdmkit.networks import AbstractNetwork
-from vdmkit.noise import FixedLinear, UniformInTime
+from vdmkit.networks._network import AbstractNetwork
+from vdmkit.process import UniformInTime
 from vdmkit.randomness import fold_purpose
-from vdmkit.sampling import AbstractSampler, Ancestral, denoiser_of, draw, no_history
+from vdmkit.sampling import AbstractSampler, Ancestral, denoiser_of, no_history
+from vdmkit.sampling.sampler import draw
+from vdmkit.schedules import FixedLinear
 
 
 class _Formula(AbstractNetwork):

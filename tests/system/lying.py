@@ -10,15 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 
 import vdmkit
-from vdmkit.data import AbstractSource, identified
-from vdmkit.denoiser import AbstractPrediction, Estimate
-from vdmkit.distribution import LevelMixture
-from vdmkit.kernel import AbstractKernel, GaussianKernel
+from vdmkit.data._source import AbstractSource, identified
+from vdmkit.decoders import AbstractObservation
 from vdmkit.likelihood import AbstractEstimator, Estimates, VariationalBound
-from vdmkit.networks import AbstractNetwork
-from vdmkit.noise import AbstractGrid, AbstractPath, AbstractSchedule
-from vdmkit.objective import AbstractTimeSampler, AbstractWeighting
-from vdmkit.observation import AbstractObservation, level_values
+from vdmkit.losses import AbstractTimeSampler, AbstractWeighting
+from vdmkit.networks._network import AbstractNetwork
+from vdmkit.predictions import AbstractPrediction, Estimate, level_values
+from vdmkit.process import AbstractGrid, AbstractPath
+from vdmkit.reverse import AbstractKernel, GaussianKernel
+from vdmkit.schedules import AbstractSchedule
+from vdmkit.toy_data import LevelMixture
 
 
 class _Levels(AbstractObservation):

@@ -8,8 +8,8 @@ import jax
 import pytest
 
 from vdmkit.devices import Arithmetic, arithmetic, precisely
-from vdmkit.likelihood import audit_as_json
-from vdmkit.training import session
+from vdmkit.likelihood.consistency import audit_as_json
+from vdmkit.training._session import session
 
 KEYS = ("precision", "matmul_precision", "device")
 DRAWS = ("--set", "likelihood.estimator.draws=2")

@@ -10,7 +10,7 @@ SCHEDULE = """
 from dataclasses import KW_ONLY
 import equinox as eqx
 import vdmkit
-from vdmkit.noise import AbstractSchedule
+from vdmkit.schedules import AbstractSchedule
 
 @vdmkit.register("schedule", {name})
 class Straight(AbstractSchedule):

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import vdmkit
-from vdmkit.assembly import count_parameters, state_like
-from vdmkit.recipe import load_recipe
+from vdmkit.recipes import load_recipe
+from vdmkit.recipes.build import count_parameters, state_like
 
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 FILES = sorted(RECIPES.rglob("*.toml"))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vdmkit.checkpoint import steps_in
-from vdmkit.report import beside, grid
+from vdmkit.checkpoint._read import steps_in
+from vdmkit.report._grid import beside, grid
 
 KEYS = {
     "bpd",

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vdmkit.data import image_hashes
+from vdmkit.data._copies import image_hashes
 
 QUICK = ("--set", "likelihood.estimator.draws=4")
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vdmkit.distribution import GaussianMixture
 from vdmkit.registry import Choice, registry
+from vdmkit.toy_data import GaussianMixture
 
 SHAPE = (8, 8, 1)
 CONTEXT = {

@@ -4,10 +4,10 @@
 import numpy as np
 import pytest
 
-from vdmkit.data import AbstractAugmentation
+from vdmkit.conformance import check_augmentation
+from vdmkit.data._augmentation import AbstractAugmentation
 from vdmkit.errors import ConformanceError
 from vdmkit.registry import registry
-from vdmkit.testing import check_augmentation
 
 SOME = np.random.default_rng(0).integers(0, 5, (6, 4, 4, 3)).astype(np.uint8)
 

@@ -4,10 +4,10 @@
 import jax.numpy as jnp
 import pytest
 
+from vdmkit.conformance import check_axis
 from vdmkit.errors import ConformanceError
-from vdmkit.networks import AbstractAxis
+from vdmkit.networks._axis import AbstractAxis
 from vdmkit.registry import registry
-from vdmkit.testing import check_axis
 
 
 @pytest.mark.parametrize("name", sorted(registry("axis").components))

@@ -4,9 +4,9 @@
 import numpy as np
 import pytest
 
-from vdmkit.data import AbstractSource, Images, identified
+from vdmkit.conformance import check_data
+from vdmkit.data._source import AbstractSource, Images, identified
 from vdmkit.errors import ConformanceError
-from vdmkit.testing import check_data
 
 
 @pytest.mark.parametrize("name", ["digits", "gaussian", "mixture"])  # the others take files: tests/data

@@ -9,14 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vdmkit.conformance import check_estimator
+from vdmkit.conformance.estimators import check_estimator_of_model
 from vdmkit.errors import ConformanceError
 from vdmkit.likelihood import AbstractEstimator, Estimates, ProbabilityFlow, VariationalBound
+from vdmkit.losses import eps_error, prior_loss, reconstruction_loss
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import Cosine, StraightLine
-from vdmkit.objective import eps_error, prior_loss, reconstruction_loss
+from vdmkit.process import StraightLine
 from vdmkit.registry import registry
-from vdmkit.testing import check_estimator
-from vdmkit.testing._estimator import check_estimator_of_model
+from vdmkit.schedules import Cosine
 
 
 @pytest.mark.costly

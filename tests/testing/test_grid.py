@@ -4,10 +4,11 @@
 import jax.numpy as jnp
 import pytest
 
+from vdmkit.conformance import check_grid
 from vdmkit.errors import ConformanceError
-from vdmkit.noise import AbstractGrid, FixedLinear, UniformInTime
+from vdmkit.process import AbstractGrid, UniformInTime
 from vdmkit.registry import registry
-from vdmkit.testing import check_grid
+from vdmkit.schedules import FixedLinear
 
 
 @pytest.mark.parametrize("name", sorted(registry("grid").components))

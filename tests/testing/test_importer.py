@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vdmkit.conformance import check_importer
 from vdmkit.errors import CheckpointError, ConformanceError
-from vdmkit.importers import AbstractImporter, OpenAiImporter
-from vdmkit.testing import check_importer
+from vdmkit.importers._importer import AbstractImporter
+from vdmkit.importers._openai import OpenAiImporter
 
 FOLDER = Path(__file__).parents[1] / "reference" / "networks" / "improved"
 

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 from jaxtyping import Array
 
-from vdmkit.denoiser import Estimate
+from vdmkit.conformance import check_kernel
 from vdmkit.errors import ConformanceError
-from vdmkit.kernel import AbstractKernel, AbstractStep, GaussianKernel
-from vdmkit.observation import level_values
+from vdmkit.predictions import Estimate, level_values
 from vdmkit.registry import registry
-from vdmkit.testing import check_kernel
+from vdmkit.reverse import AbstractKernel, AbstractStep, GaussianKernel
 
 
 def knowledge(levels: int = 5) -> tuple[Estimate, np.ndarray, np.ndarray]:

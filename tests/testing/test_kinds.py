@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from vdmkit import testing
-from vdmkit.registry import kinds, load_plugins, registry
+from vdmkit.plugins import load_plugins
+from vdmkit.registry import kinds, registry
 
 
 def test_every_kind_has_its_check():

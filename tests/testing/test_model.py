@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+from vdmkit.conformance.model import check_derivative_of_model, latents_of
 from vdmkit.errors import ConformanceError
-from vdmkit.networks import AbstractNetwork
-from vdmkit.testing import check_derivative_of_model, latents_of
+from vdmkit.networks._network import AbstractNetwork
 
 
 class _Called(AbstractNetwork):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from jax.custom_batching import custom_vmap
 
+from vdmkit.conformance import check_network
 from vdmkit.errors import ConformanceError
-from vdmkit.networks import AbstractNetwork
+from vdmkit.networks._network import AbstractNetwork
 from vdmkit.registry import Choice, registry
-from vdmkit.testing import check_network
 
 SHAPE = (8, 8, 1)
 

@@ -4,11 +4,12 @@
 import jax.numpy as jnp
 import pytest
 
+from vdmkit.conformance import check_time_sampler, check_weighting
+from vdmkit.conformance.components import gammas_between
 from vdmkit.errors import ConformanceError
-from vdmkit.noise import FixedLinear
-from vdmkit.objective import Elbo, Uniform
+from vdmkit.losses import Elbo, Uniform
 from vdmkit.registry import registry
-from vdmkit.testing import check_time_sampler, check_weighting, gammas_between
+from vdmkit.schedules import FixedLinear
 
 
 @pytest.mark.parametrize("name", sorted(registry("weighting").components))

@@ -5,10 +5,10 @@ import equinox as eqx
 import jax.numpy as jnp
 import pytest
 
+from vdmkit.conformance import check_observation
+from vdmkit.decoders import AbstractObservation, CategoricalObservation
 from vdmkit.errors import ConformanceError
-from vdmkit.observation import AbstractObservation, CategoricalObservation
 from vdmkit.registry import registry
-from vdmkit.testing import check_observation
 
 
 @pytest.mark.parametrize("name", sorted(set(registry("observation").components) - {"gaussian"}))

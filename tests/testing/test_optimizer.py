@@ -4,9 +4,9 @@
 import optax
 import pytest
 
+from vdmkit.conformance import check_optimizer
 from vdmkit.errors import ConformanceError
 from vdmkit.registry import registry
-from vdmkit.testing import check_optimizer
 
 
 @pytest.mark.parametrize("name", sorted(registry("optimizer").components))

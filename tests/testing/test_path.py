@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from vdmkit.conformance import check_path
 from vdmkit.errors import ConformanceError
-from vdmkit.noise import AbstractPath, VariancePreserving
+from vdmkit.process import AbstractPath, VariancePreserving
 from vdmkit.registry import registry
-from vdmkit.testing import check_path
 
 
 @pytest.mark.parametrize("name", sorted(registry("path").components))

@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vdmkit.denoiser import Eps, Estimate, X, solve_direction
+from vdmkit.conformance import check_prediction
 from vdmkit.errors import ConformanceError
+from vdmkit.predictions import Eps, Estimate, X, solve_direction
 from vdmkit.registry import registry
-from vdmkit.testing import check_prediction
 
 SHAPE = (8, 8, 1)
 

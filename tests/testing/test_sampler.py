@@ -4,10 +4,10 @@
 import jax.numpy as jnp
 import pytest
 
+from vdmkit.conformance import check_sampler
 from vdmkit.errors import ConformanceError
 from vdmkit.registry import registry
 from vdmkit.sampling import Ancestral
-from vdmkit.testing import check_sampler
 
 
 @pytest.mark.costly

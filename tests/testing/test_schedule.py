@@ -3,10 +3,10 @@
 
 import pytest
 
+from vdmkit.conformance import check_schedule
 from vdmkit.errors import ConformanceError, RecipeError
-from vdmkit.noise import AbstractSchedule
 from vdmkit.registry import registry
-from vdmkit.testing import check_schedule
+from vdmkit.schedules import AbstractSchedule
 
 
 @pytest.mark.costly

@@ -17,14 +17,16 @@ import numpy as np
 import pytest
 from jaxtyping import Array
 
-from vdmkit.denoiser import AbstractPrediction, Eps
+from vdmkit.decoders import AbstractObservation, CategoricalObservation
 from vdmkit.likelihood import VariationalBound, pass_over
+from vdmkit.losses.bound import Bound, diffusion_loss, noise_level
+from vdmkit.losses.discrete_time import Steps
 from vdmkit.model import DiffusionModel
-from vdmkit.networks import AbstractNetwork
-from vdmkit.noise import AbstractPath, AbstractSchedule, FixedLinear, VarianceExploding, VariancePreserving
-from vdmkit.objective import Bound, Steps, diffusion_loss, noise_level
-from vdmkit.observation import AbstractObservation, CategoricalObservation
+from vdmkit.networks._network import AbstractNetwork
+from vdmkit.predictions import AbstractPrediction, Eps
+from vdmkit.process import AbstractPath, VarianceExploding, VariancePreserving
 from vdmkit.registry import registry
+from vdmkit.schedules import AbstractSchedule, FixedLinear
 
 Formula = Callable[[Array, Array], Array]
 

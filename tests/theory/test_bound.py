@@ -9,19 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.denoiser import Categorical
-from vdmkit.noise import AbstractSchedule, FixedLinear, LearnedMonotone
-from vdmkit.objective import (
-    Draws,
-    Elbo,
-    LowDiscrepancy,
-    Objective,
-    bits_per_dim,
-    diffusion_loss,
-    noise_level,
-    prior_loss,
-    reconstruction_loss,
-)
+from vdmkit.losses import Elbo, LowDiscrepancy, Objective, bits_per_dim, prior_loss, reconstruction_loss
+from vdmkit.losses.bound import diffusion_loss, noise_level
+from vdmkit.losses.training_loss import Draws
+from vdmkit.predictions import Categorical
+from vdmkit.schedules import AbstractSchedule, FixedLinear, LearnedMonotone
 
 ENDS = (-13.3, 5.0)
 

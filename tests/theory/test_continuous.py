@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vdmkit.data import GaussianData, MixtureData
-from vdmkit.distribution import Exact, GaussianMixture
+from vdmkit.data._oracle import GaussianData, MixtureData
+from vdmkit.decoders import CategoricalObservation, GaussianObservation
 from vdmkit.errors import RecipeError
-from vdmkit.likelihood import ProbabilityFlow, gaussian_terms
+from vdmkit.likelihood import ProbabilityFlow
+from vdmkit.likelihood.exact import gaussian_terms
 from vdmkit.model import DiffusionModel
-from vdmkit.networks import NoNetwork
-from vdmkit.noise import FixedLinear, VariancePreserving
-from vdmkit.observation import CategoricalObservation, GaussianObservation
+from vdmkit.networks._none import NoNetwork
+from vdmkit.process import VariancePreserving
+from vdmkit.schedules import FixedLinear
+from vdmkit.toy_data import Exact, GaussianMixture
 
 SHAPE = (3, 2, 2)
 WAVES = GaussianData(shape=SHAPE, levels=0, mean=0.2, sd_max=0.6, sd_min=0.1, basis="cosine", test_count=4000)

@@ -13,12 +13,12 @@ import pytest
 from jaxtyping import Array
 
 import vdmkit
-from vdmkit.assembly import state_like
+from vdmkit.decoders import CategoricalObservation, DiscretisedGaussian
 from vdmkit.errors import RecipeError
-from vdmkit.noise import FixedLinear
-from vdmkit.objective import bits_per_dim, reconstruction_loss
-from vdmkit.observation import CategoricalObservation, DiscretisedGaussian
-from vdmkit.recipe import load_recipe
+from vdmkit.losses import bits_per_dim, reconstruction_loss
+from vdmkit.recipes import load_recipe
+from vdmkit.recipes.build import state_like
+from vdmkit.schedules import FixedLinear
 
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 

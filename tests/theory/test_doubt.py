@@ -4,7 +4,8 @@
 import numpy as np
 import pytest
 
-from vdmkit.likelihood import depth_beyond_doubt, interval
+from vdmkit.likelihood import interval
+from vdmkit.likelihood.intervals import depth_beyond_doubt
 
 F = 9e-7
 SKEWED = {

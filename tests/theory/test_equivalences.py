@@ -8,33 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.denoiser import AbstractDirection, Estimate
-from vdmkit.distribution import GaussianMixture
-from vdmkit.kernel import GaussianKernel, part_of_noise
-from vdmkit.noise import (
-    Cosine,
-    FlowMatching,
-    Karras,
-    LinearBeta,
-    LogLinear,
-    StraightLine,
-    SubVariancePreserving,
-    Tabulated,
-    VariancePreserving,
-    gamma_and_derivative,
-)
-from vdmkit.objective import (
-    P2,
-    EdmWeighting,
-    Elbo,
-    MinSnr,
-    Simple,
-    Snr,
-    TruncatedSnr,
-    VelocityWeighting,
-    VWeighting,
-)
+from vdmkit.losses import P2, EdmWeighting, Elbo, MinSnr, Simple, Snr, TruncatedSnr, VelocityWeighting, VWeighting
+from vdmkit.predictions import AbstractDirection, Estimate
+from vdmkit.process import StraightLine, SubVariancePreserving, VariancePreserving
 from vdmkit.registry import Choice, registry
+from vdmkit.reverse import GaussianKernel, part_of_noise
 from vdmkit.sampling import (
     Ancestral,
     Ddim,
@@ -46,6 +24,8 @@ from vdmkit.sampling import (
     Lms,
     no_history,
 )
+from vdmkit.schedules import Cosine, FlowMatching, Karras, LinearBeta, LogLinear, Tabulated, gamma_and_derivative
+from vdmkit.toy_data import GaussianMixture
 
 GAMMAS = np.array([-9.0, -3.0, 0.0, 2.0, 4.5])
 EXACT = {"rtol": 1e-12, "atol": 1e-12}

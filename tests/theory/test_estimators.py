@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vdmkit.decoders import CategoricalObservation
 from vdmkit.errors import RecipeError
 from vdmkit.likelihood import Estimates, ImportanceWeighted, VariationalBound, interval
-from vdmkit.likelihood._pilot import _fit
+from vdmkit.likelihood.pilot import _fit
+from vdmkit.losses import prior_loss
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import FixedLinear
-from vdmkit.objective import prior_loss
-from vdmkit.observation import CategoricalObservation
+from vdmkit.schedules import FixedLinear
 
 SHAPE, LEVELS, COUNT, STEPS = (3, 2, 1), 4, 40, 6
 IMAGES = np.random.default_rng(0).choice(LEVELS, (COUNT, *SHAPE), p=[0.1, 0.2, 0.2, 0.5]).astype(np.uint8)

@@ -15,9 +15,9 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logit, softmax
 from scipy.stats import norm
 
+from vdmkit.decoders import DiscretisedGaussian
 from vdmkit.errors import RecipeError
-from vdmkit.estimate import Estimate
-from vdmkit.observation import DiscretisedGaussian
+from vdmkit.predictions import Estimate
 from vdmkit.registry import registry
 
 GAMMAS = np.array([-9.0, -3.0, -1.0, 0.3, 2.0, 4.5])

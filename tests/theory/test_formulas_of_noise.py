@@ -13,8 +13,8 @@ import pytest
 from scipy.special import expit
 from scipy.stats import cauchy, laplace, norm
 
-from vdmkit.noise import FixedLinear
 from vdmkit.registry import Choice, registry
+from vdmkit.schedules import FixedLinear
 
 T = np.linspace(0, 1, 33)
 KEY = jax.random.key(0, impl="rbg")

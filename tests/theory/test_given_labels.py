@@ -6,14 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.data import MixtureData
-from vdmkit.distribution import ExactGivenLabel
+from vdmkit.data._oracle import MixtureData
 from vdmkit.errors import DataError, RecipeError, UntrustedError
 from vdmkit.likelihood import AbstractEstimator, ImportanceWeighted, VariationalBound, log_likelihood
 from vdmkit.model import DiffusionModel
-from vdmkit.networks import Labelled, LabelNetwork
-from vdmkit.noise import FixedLinear
+from vdmkit.networks._label import LabelNetwork
+from vdmkit.networks._labelled import Labelled
 from vdmkit.registry import Choice
+from vdmkit.schedules import FixedLinear
+from vdmkit.toy_data import ExactGivenLabel
 
 SOURCE = MixtureData(shape=(2, 2, 1), levels=5, test_count=6)
 IMAGES = SOURCE.load("test")

@@ -7,14 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.assembly import check_objective
-from vdmkit.denoiser import EpsAndRange
+from vdmkit.decoders import DiscretisedGaussian
 from vdmkit.errors import RecipeError
-from vdmkit.kernel import LearnedRange
-from vdmkit.noise import FixedLinear
-from vdmkit.objective import Hybrid, Objective, eps_error, reconstruction_loss, step_loss
-from vdmkit.observation import DiscretisedGaussian
-from vdmkit.recipe import load_recipe
+from vdmkit.losses import Hybrid, Objective, eps_error, reconstruction_loss
+from vdmkit.losses.discrete_time import step_loss
+from vdmkit.predictions import EpsAndRange
+from vdmkit.recipes import load_recipe
+from vdmkit.recipes.checks import check_objective
+from vdmkit.reverse import LearnedRange
+from vdmkit.schedules import FixedLinear
 
 STEPS, SHARE = 10, 0.02
 IMAGES = jnp.asarray(np.random.default_rng(0).integers(0, 5, (3, 4, 1, 1)), jnp.uint8)

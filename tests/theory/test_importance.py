@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 
 import vdmkit
-from vdmkit.assembly import build_estimator, build_state, training_counts
-from vdmkit.denoiser import Estimate, estimate_from_logits
 from vdmkit.errors import RecipeError
-from vdmkit.kernel import AbstractKernel, LearnedRange, MixtureKernel
 from vdmkit.likelihood import ImportanceWeighted, VariationalBound
-from vdmkit.noise import VarianceExploding
-from vdmkit.observation import level_values
-from vdmkit.recipe import load_recipe
+from vdmkit.predictions import Estimate, estimate_from_logits, level_values
+from vdmkit.process import VarianceExploding
+from vdmkit.recipes import load_recipe
+from vdmkit.recipes.build import build_estimator, build_state, training_counts
 from vdmkit.registry import Choice, registry
+from vdmkit.reverse import AbstractKernel, LearnedRange, MixtureKernel
 
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 MEASURED = {"optimal_variance": {"gammas": (-13.0, 0.0, 5.0), "errors": (1e-4, 0.3, 0.9)}}

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import DataError
-from vdmkit.likelihood import Interval, interval, passes_for, remark_on_few
-from vdmkit.objective import bits_per_dim
+from vdmkit.likelihood import Interval, interval
+from vdmkit.likelihood.intervals import passes_for, remark_on_few
+from vdmkit.losses import bits_per_dim
 
 
 def _replicates(rng: np.random.Generator, n: int, of_images: float, of_draws: float) -> np.ndarray:

@@ -17,15 +17,16 @@ import numpy as np
 import pytest
 
 import vdmkit
-from vdmkit.assembly import build_state, training_counts
-from vdmkit.denoiser import Estimate, estimate_from_logits
 from vdmkit.errors import RecipeError
-from vdmkit.kernel import AbstractKernel, GaussianKernel, LearnedRange, MixtureKernel, OptimalVariance
 from vdmkit.likelihood import VariationalBound, interval
-from vdmkit.noise import VarianceExploding, ends_of
-from vdmkit.recipe import load_recipe
+from vdmkit.predictions import Estimate, estimate_from_logits
+from vdmkit.process import VarianceExploding
+from vdmkit.recipes import load_recipe
+from vdmkit.recipes.build import build_state, training_counts
 from vdmkit.registry import Choice, registry
-from vdmkit.study import errors_at
+from vdmkit.reverse import AbstractKernel, GaussianKernel, LearnedRange, MixtureKernel, OptimalVariance
+from vdmkit.schedules import ends_of
+from vdmkit.study._curve import errors_at
 
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 PIXEL = (1, 1, 1)

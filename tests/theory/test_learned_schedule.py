@@ -20,16 +20,18 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 from scipy.special import expit
 
-from vdmkit.assembly import check_objective
+from vdmkit.decoders import GaussianObservation
 from vdmkit.errors import RecipeError
+from vdmkit.losses import Elbo, LowDiscrepancy, Objective, Uniform, bits_per_dim
+from vdmkit.losses.training_loss import Draws
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import AbstractSchedule, LearnedMonotone, PiecewiseLinear, Pinned, ends_of, gamma_and_derivative
-from vdmkit.objective import Draws, Elbo, LowDiscrepancy, Objective, Uniform, bits_per_dim
-from vdmkit.observation import GaussianObservation
 from vdmkit.optimizer import interior_apart
-from vdmkit.recipe import load_recipe
+from vdmkit.recipes import load_recipe
+from vdmkit.recipes.checks import check_objective
 from vdmkit.registry import Choice
-from vdmkit.training import Update, initial_state, train_steps
+from vdmkit.schedules import AbstractSchedule, LearnedMonotone, PiecewiseLinear, Pinned, ends_of, gamma_and_derivative
+from vdmkit.training._state import initial_state
+from vdmkit.training._step import Update, train_steps
 
 VARIANCE = 0.25
 ENDS = (-8.0, 5.0)

@@ -9,14 +9,16 @@ import pytest
 from jaxtyping import Array
 from scipy import stats
 
-from vdmkit.denoiser import Categorical
+from vdmkit.decoders import AbstractObservation, CategoricalObservation
 from vdmkit.errors import DataError, UntrustedError
 from vdmkit.likelihood import VariationalBound, log_likelihood
+from vdmkit.losses import prior_loss
+from vdmkit.losses.bound import Bound
 from vdmkit.model import DiffusionModel
-from vdmkit.networks import AbstractNetwork
-from vdmkit.noise import FixedLinear, LogNormal, VariancePreserving
-from vdmkit.objective import Bound, prior_loss
-from vdmkit.observation import AbstractObservation, CategoricalObservation
+from vdmkit.networks._network import AbstractNetwork
+from vdmkit.predictions import Categorical
+from vdmkit.process import VariancePreserving
+from vdmkit.schedules import FixedLinear, LogNormal
 
 SHAPE, LEVELS, COUNT = (2, 2, 1), 3, 300
 COUNTS = np.array([1, 5, 14], np.int32)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.objective import DiscreteGrid, LossAdaptive, LowDiscrepancy
+from vdmkit.losses import DiscreteGrid, LossAdaptive, LowDiscrepancy
 
 
 def _loss(t):

@@ -15,16 +15,18 @@ import pytest
 from jaxtyping import Array
 from scipy import stats
 
-from vdmkit.denoiser import Categorical
+from vdmkit.decoders import CategoricalObservation
 from vdmkit.errors import RecipeError
-from vdmkit.likelihood import Estimates, ProbabilityFlow, _ode
-from vdmkit.likelihood._dequantisation import truncated_normal, uniform
-from vdmkit.likelihood._divergence import Probes, value_and_divergence
-from vdmkit.likelihood._flow import Integrator, log_prior, transport
+from vdmkit.integrator import Integrator
+from vdmkit.likelihood import Estimates, ProbabilityFlow
+from vdmkit.likelihood import ode as _ode
+from vdmkit.likelihood.estimator import truncated_normal, uniform
+from vdmkit.likelihood.ode import Probes, log_prior, transport, value_and_divergence
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import AbstractPath, FixedLinear, VariancePreserving
-from vdmkit.observation import CategoricalObservation
+from vdmkit.predictions import Categorical
+from vdmkit.process import AbstractPath, VariancePreserving
 from vdmkit.registry import registry
+from vdmkit.schedules import FixedLinear
 
 SHAPE, LEVELS = (2, 2, 1), 3
 COUNTS = np.array([1, 5, 14], np.int32)

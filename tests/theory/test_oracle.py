@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vdmkit.data import GaussianData, MixtureData
-from vdmkit.distribution import Exact, LevelMixture
+from vdmkit.data._oracle import GaussianData, MixtureData
+from vdmkit.decoders import CategoricalObservation
 from vdmkit.errors import RecipeError
 from vdmkit.model import DiffusionModel
-from vdmkit.networks import NoNetwork
-from vdmkit.noise import FixedLinear, VariancePreserving
-from vdmkit.observation import CategoricalObservation
+from vdmkit.networks._none import NoNetwork
+from vdmkit.process import VariancePreserving
+from vdmkit.schedules import FixedLinear
+from vdmkit.toy_data import Exact, LevelMixture
 
 # Two pixels, three levels, two components, nothing symmetric: nine images.
 TINY = LevelMixture((1, 2, 1), 3, (0.3, 0.7), ((-0.6, 0.1), (0.5, 0.4)), ((0.4, 0.8), (0.3, 0.5)))

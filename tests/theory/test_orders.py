@@ -11,11 +11,11 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from vdmkit.denoiser import Estimate
-from vdmkit.distribution import GaussianMixture
-from vdmkit.noise import VarianceExploding
+from vdmkit.predictions import Estimate
+from vdmkit.process import VarianceExploding
 from vdmkit.registry import Choice, registry
 from vdmkit.sampling import Ancestral, no_history
+from vdmkit.toy_data import GaussianMixture
 
 pytestmark = pytest.mark.statistical
 PIXEL = (1, 1, 1)

@@ -7,15 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.denoiser import Categorical
+from vdmkit.decoders import CategoricalObservation
 from vdmkit.likelihood import VariationalBound
-from vdmkit.likelihood._allocation import cells_between, neyman, variance_of_draw
-from vdmkit.likelihood._context import Context
-from vdmkit.likelihood._loss import ContinuousLoss
+from vdmkit.likelihood.allocation import ContinuousLoss, cells_between, neyman, variance_of_draw
+from vdmkit.likelihood.control_variates import Context
 from vdmkit.model import DiffusionModel
-from vdmkit.networks import AbstractNetwork
-from vdmkit.noise import FixedLinear
-from vdmkit.observation import CategoricalObservation
+from vdmkit.networks._network import AbstractNetwork
+from vdmkit.predictions import Categorical
+from vdmkit.schedules import FixedLinear
 
 SHAPE, COUNT = (3, 2, 1), 40
 IMAGES = np.random.default_rng(0).choice(4, (COUNT, *SHAPE), p=[0.1, 0.2, 0.2, 0.5]).astype(np.uint8)

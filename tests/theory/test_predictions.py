@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from jaxtyping import Array
 
-from vdmkit.data import GaussianData
-from vdmkit.denoiser import Categorical, Lattice, solve_direction
-from vdmkit.noise import FixedLinear, VariancePreserving
-from vdmkit.objective import prior_loss, reconstruction_loss
-from vdmkit.observation import CategoricalObservation, level_values
+from vdmkit.data._oracle import GaussianData
+from vdmkit.decoders import CategoricalObservation
+from vdmkit.losses import prior_loss, reconstruction_loss
+from vdmkit.predictions import Categorical, Lattice, level_values, solve_direction
+from vdmkit.process import VariancePreserving
 from vdmkit.registry import registry
+from vdmkit.schedules import FixedLinear
 
 SHAPE, LEVELS = (3, 2, 1), 5
 GAMMAS = [-13.3, -2.0, 5.0]

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.noise import FixedLinear, VariancePreserving, diffuse, reverse
+from vdmkit.process import VariancePreserving, diffuse, reverse
+from vdmkit.schedules import FixedLinear
 
 GAMMAS = [(-13.3, -12.0), (-4.0, -1.0), (-1.0, 0.5), (2.0, 5.0)]
 

@@ -5,14 +5,16 @@ import jax
 import numpy as np
 import pytest
 
-from vdmkit.data import GaussianData, MixtureData
-from vdmkit.distribution import Exact
+from vdmkit.data._oracle import GaussianData, MixtureData
+from vdmkit.decoders import CategoricalObservation
 from vdmkit.errors import RecipeError
-from vdmkit.likelihood import _quadrature, exact_terms, terms_of_images
+from vdmkit.likelihood import exact as _quadrature
+from vdmkit.likelihood.exact import exact_terms, terms_of_images
 from vdmkit.model import DiffusionModel
-from vdmkit.networks import NoNetwork
-from vdmkit.noise import FixedLinear, VariancePreserving
-from vdmkit.observation import CategoricalObservation
+from vdmkit.networks._none import NoNetwork
+from vdmkit.process import VariancePreserving
+from vdmkit.schedules import FixedLinear
+from vdmkit.toy_data import Exact
 
 SOURCE = GaussianData(shape=(1, 3, 1), levels=5, mean=0.1, sd_max=0.5, sd_min=0.15, test_count=2000)
 DISTRIBUTION, IMAGES = SOURCE.distribution, SOURCE.load("test").pixels

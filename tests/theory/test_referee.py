@@ -6,10 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.likelihood import Check
-from vdmkit.likelihood._audit import _strata
-from vdmkit.likelihood._referee import _mean_of
-from vdmkit.noise import Cosine, Tabulated
+from vdmkit.likelihood.consistency import Check, _mean_of, _strata
+from vdmkit.schedules import Cosine, Tabulated
 
 
 def verdict(nats: np.ndarray) -> str:

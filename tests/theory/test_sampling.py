@@ -6,9 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.noise import FixedLinear, UniformInTime, VariancePreserving, reverse
-from vdmkit.observation import CategoricalObservation
-from vdmkit.sampling import Ancestral, denoiser_of, draw, no_history
+from vdmkit.decoders import CategoricalObservation
+from vdmkit.process import UniformInTime, VariancePreserving, reverse
+from vdmkit.sampling import Ancestral, denoiser_of, no_history
+from vdmkit.sampling.sampler import draw
+from vdmkit.schedules import FixedLinear
 
 
 def _last_variance(variance: float, steps: int) -> float:

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 from jaxtyping import Array
 
-from vdmkit.denoiser import AbstractPrediction, Categorical, Eps
+from vdmkit.decoders import CategoricalObservation
+from vdmkit.losses import Elbo, LowDiscrepancy, Objective
+from vdmkit.losses.training_loss import Draws
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import FixedLinear, UniformInTime
-from vdmkit.objective import Draws, Elbo, LowDiscrepancy, Objective
-from vdmkit.observation import CategoricalObservation
-from vdmkit.sampling import Ancestral, draw
+from vdmkit.predictions import AbstractPrediction, Categorical, Eps
+from vdmkit.process import UniformInTime
+from vdmkit.sampling import Ancestral
+from vdmkit.sampling.sampler import draw
+from vdmkit.schedules import FixedLinear
 
 SHAPE, LEVELS = (3, 2, 1), 5
 Pair = Callable[[AbstractPrediction], tuple[DiffusionModel, DiffusionModel]]

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from jaxtyping import Array
 
+from vdmkit.conformance import check_schedule
 from vdmkit.errors import RecipeError
-from vdmkit.noise import (
+from vdmkit.process import VariancePreserving
+from vdmkit.registry import Choice, registry
+from vdmkit.schedules import (
     AbstractSchedule,
     FixedLinear,
     LearnedLinear,
@@ -19,13 +22,10 @@ from vdmkit.noise import (
     LinearBeta,
     PiecewiseLinear,
     Pinned,
-    VariancePreserving,
     check_increasing,
     ends_of,
     gamma_and_derivative,
 )
-from vdmkit.registry import Choice, registry
-from vdmkit.testing import check_schedule
 
 ENDS = {"gamma_min": -7.0, "gamma_max": 3.0}
 # Ends that are far enough from poles, and kinks that are where the quadrature's panels meet.

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vdmkit.objective import Elbo, LowDiscrepancy, Objective, Uniform, bits_per_dim, step_end
+from vdmkit.losses import Elbo, LowDiscrepancy, Objective, Uniform, bits_per_dim
+from vdmkit.losses.bound import step_end
 
 REPEATS = 4096
 KEYS = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.denoiser import AbstractDirection, Translated
 from vdmkit.errors import RecipeError
+from vdmkit.losses import Elbo, LowDiscrepancy, Objective
+from vdmkit.losses.training_loss import Draws
 from vdmkit.model import DiffusionModel
-from vdmkit.networks import AbstractNetwork
-from vdmkit.noise import FixedLinear
-from vdmkit.objective import Draws, Elbo, LowDiscrepancy, Objective
+from vdmkit.networks._network import AbstractNetwork
+from vdmkit.predictions import AbstractDirection, Translated
 from vdmkit.registry import Choice, registry
+from vdmkit.schedules import FixedLinear
 
 SHAPE, LEVELS = (3, 2, 1), 5
 PATHS = sorted(registry("path").components)

@@ -11,16 +11,16 @@ import pytest
 from markdown import markdown
 
 import vdmkit
-from vdmkit.recipe import (
+from vdmkit.conformance import check_network
+from vdmkit.recipes import load_recipe
+from vdmkit.recipes.schema import (
     EvaluationSettings,
     LikelihoodSettings,
     ObjectiveChoices,
     SamplingSettings,
     TrainingSettings,
-    load_recipe,
 )
 from vdmkit.registry import kinds, registry
-from vdmkit.testing import check_network
 from website import build as website_build
 from website import pages as website_pages
 from website.build import check_spelling

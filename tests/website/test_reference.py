@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import vdmkit
-from vdmkit.recipe import shipped_recipes
+from vdmkit.recipes import shipped_recipes
 from vdmkit.registry import kinds, registry
 from website.docstrings import markdown
 
@@ -37,15 +37,15 @@ def test_public_names_have_an_entry(pages, module):
 
 def test_all_modules_are_there():
     """False if the test above had no cases."""
-    assert {"vdmkit.noise", "vdmkit.networks.unet", "vdmkit.likelihood"} < set(MODULES)
+    assert {"vdmkit.schedules", "vdmkit.networks.unet", "vdmkit.likelihood"} < set(MODULES)
 
 
 def test_a_class_shows_fields_methods_and_source(pages):
     """A reader could not see how a class is made, what it does, or where it is."""
-    shown = entries(pages / "reference/python/vdmkit.objective.md")["Steps"]
+    shown = entries(pages / "reference/python/vdmkit.losses.md")["Steps"]
     for part in ("class Steps(eqx.Module)", "kernel: AbstractKernel", "`noise_level(schedule, t)`", "Returns a draw"):
         assert part in shown
-    assert re.search(r"\[source\]\(\.\./\.\./source/vdmkit/objective/_step\.py\.md#__codelineno-0-\d+\)", shown)
+    assert re.search(r"\[source\]\(\.\./\.\./source/vdmkit/losses/_step\.py\.md#__codelineno-0-\d+\)", shown)
 
 
 @pytest.mark.parametrize("component", COMPONENTS, ids=lambda one: f"{one.kind}-{one.name}")

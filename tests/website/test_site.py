@@ -43,7 +43,7 @@ def site(tmp_path_factory) -> Path:
 @pytest.mark.costly
 def test_pages_load_nothing_from_elsewhere(site):
     """A reader without a network would see no equations or no style, and one with it would be counted elsewhere."""
-    for name in ("index", "theory", "tour", "reference/python/vdmkit.noise", "source/vdmkit/model.py"):
+    for name in ("index", "theory", "tour", "reference/python/vdmkit.schedules", "source/vdmkit/model.py"):
         page = site / f"{name}.html"
         loaded = Loaded(page).found
         assert any(one.endswith(".css") for one in loaded)
@@ -60,7 +60,7 @@ def test_every_name_can_be_searched(site):
     found = {item["location"] for item in json.loads((site / "search.json").read_text())["items"]}
     for name in (
         "python/vdmkit.html#train",
-        "python/vdmkit.noise.html#cosine",
+        "python/vdmkit.schedules.html#cosine",
         "schedule/cosine.html",
         "commands.html#run",
     ):

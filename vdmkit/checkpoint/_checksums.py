@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from vdmkit.errors import CheckpointError
-from vdmkit.files import are_intact, file_sha256, has_sha256, read_json, write_results
-from vdmkit.paths import not_a_file
+from vdmkit.io import are_intact, file_sha256, has_sha256, not_a_file, read_json, write_results
 
 _NAME = "checksums.json"
 

@@ -17,8 +17,8 @@ from jaxtyping import PyTree
 from vdmkit.checkpoint._checksums import is_finished, what_is_damaged
 from vdmkit.checkpoint._fit import by_path, check_fit, with_leaves
 from vdmkit.checkpoint._late import late_reports_unheard
-from vdmkit.distributed import lost
 from vdmkit.errors import CheckpointError, VdmkitError, in_one_line
+from vdmkit.multihost import lost
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from vdmkit.checkpoint._checksums import is_finished, what_is_damaged, write_che
 from vdmkit.checkpoint._kept import DELETED, bpd_of, delete_for_good, metrics_of, policy, put_back
 from vdmkit.checkpoint._late import late_reports_unheard
 from vdmkit.checkpoint._read import Restored, read_step, steps_in
-from vdmkit.distributed import is_first, lost, meet
 from vdmkit.errors import CheckpointError
+from vdmkit.multihost import is_first, lost, meet
 
 _NO_SPACE = os.strerror(errno.ENOSPC)
 

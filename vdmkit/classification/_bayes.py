@@ -15,7 +15,7 @@ import scipy
 from jaxtyping import Bool, Float, Int
 
 from vdmkit.devices import Arithmetic
-from vdmkit.likelihood import SolverError
+from vdmkit.likelihood.ode import SolverError
 
 
 @dataclass(frozen=True, repr=False)

@@ -10,27 +10,21 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
 from vdmkit.arguments import check_instance, check_integer
 from vdmkit.classification._bayes import Classification
-from vdmkit.data import AbstractPixels, Pixels, check_pixels, image_hashes, select
+from vdmkit.data._comparable import check_pixels
+from vdmkit.data._copies import image_hashes
+from vdmkit.data._pixels import AbstractPixels, Pixels, select
 from vdmkit.devices import arithmetic, precisely
 from vdmkit.errors import DataError, UntrustedError
-from vdmkit.likelihood import (
-    AbstractEstimator,
-    Estimates,
-    SolverError,
-    VariationalBound,
-    as_arguments,
-    as_first_plan,
-    calls_of,
-    check_index,
-    pass_over,
-    rows_of,
-    solver_error,
-)
+from vdmkit.likelihood.bound import VariationalBound
+from vdmkit.likelihood.estimator import AbstractEstimator, Estimates, as_arguments, rows_of
+from vdmkit.likelihood.intervals import check_index
+from vdmkit.likelihood.log_likelihood import as_first_plan, calls_of, pass_over, solver_error
+from vdmkit.likelihood.ode import SolverError
 from vdmkit.model import DiffusionModel
-from vdmkit.networks import Conditions
-from vdmkit.noise import check_increasing
-from vdmkit.progress import Progress, track
+from vdmkit.networks._network import Conditions
+from vdmkit.progress._track import Progress, track
 from vdmkit.randomness import fold_purpose
+from vdmkit.schedules import check_increasing
 
 
 @precisely
@@ -59,7 +53,7 @@ def classify(
         passes: Number of passes of the estimator, each of two estimates of every image and label.
         batch_size: Number of images in a batch.
         index: Indices of the images to classify; by default all.
-        progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress.Meter`.
+        progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress._track.Meter`.
 
     Raises:
         DataError: the images differ from the model's in shape or levels, or an index is not that of an image, or

@@ -11,8 +11,12 @@ from vdmkit.classification._bayes import Classification
 from vdmkit.classification._beside import compare_with, compare_with_exact, logistic_regression
 from vdmkit.classification._report import ClassificationReport
 from vdmkit.classification._scores import scores_of
-from vdmkit.data import Images, TrainedOn, copies_of, groups_of, on_copies, prints_of, select
-from vdmkit.likelihood import Subject
+from vdmkit.data._copies import copies_of, groups_of, prints_of
+from vdmkit.data._pixels import select
+from vdmkit.data._remarks import on_copies
+from vdmkit.data._source import Images
+from vdmkit.data._trained_on import TrainedOn
+from vdmkit.likelihood.report import Subject
 
 
 def report_on(

@@ -4,12 +4,12 @@
 from dataclasses import dataclass
 from typing import Any
 
+from vdmkit.arguments import table
 from vdmkit.classification._beside import Beside, Exactly
 from vdmkit.classification._calibration import Reliability
 from vdmkit.classification._scores import ClassificationScores
 from vdmkit.devices import Arithmetic, facts_of
-from vdmkit.likelihood import count_of_images, on_trained_images
-from vdmkit.notebook import table
+from vdmkit.likelihood.report import count_of_images, on_trained_images
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line, one file per command, and what commands of packages share with them: options and Ctrl-C.
+"""The command line, and what commands of plugins share with it. Importing this package does not load JAX."""
 
-Importing it loads no JAX, so that `vdmkit --help` is fast.
-"""
-
-from vdmkit.cli._app import app, main
-from vdmkit.cli._component import grid_option, of_estimator
-from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step, Trust
-from vdmkit.cli._stoppable import end_after_a_stop, stoppable
+from vdmkit.cli.app import app, main
+from vdmkit.cli.options import AsJson, Checkpoint, Overrides, PluginFiles, Step, Trust, grid_option, of_estimator
+from vdmkit.cli.processes import stoppable
 
 __all__ = [
     "AsJson",
@@ -17,7 +13,6 @@ __all__ = [
     "Step",
     "Trust",
     "app",
-    "end_after_a_stop",
     "grid_option",
     "main",
     "of_estimator",

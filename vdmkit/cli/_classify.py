@@ -7,15 +7,29 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vdmkit.cli._component import Grid, Kernel, of_estimator
-from vdmkit.cli._measured import Estimator, SolverSteps, Steps, run_to_measure, shorthands
-from vdmkit.cli._options import AsJson, Checkpoint, Overrides, PluginFiles, Step, Trust
+from vdmkit.cli.options import (
+    AsJson,
+    Checkpoint,
+    Estimator,
+    Grid,
+    Kernel,
+    Overrides,
+    PluginFiles,
+    SolverSteps,
+    Step,
+    Trust,
+    of_estimator,
+    run_to_measure,
+    shorthands,
+)
+from vdmkit.cli.options import BoundSteps as Steps
 from vdmkit.errors import RecipeError
 
 if TYPE_CHECKING:
-    from vdmkit.classification import Classification, ClassificationReport
-    from vdmkit.data import Images
-    from vdmkit.run import Run
+    from vdmkit.classification._bayes import Classification
+    from vdmkit.classification._report import ClassificationReport
+    from vdmkit.data._source import Images
+    from vdmkit.experiments.load import Run
 
 Passes = Annotated[
     int, typer.Option("--passes", min=1, help="Passes of the estimator, each of two estimates of every label.")
@@ -44,7 +58,7 @@ def classify(
     named, of_bound = shorthands(estimator=estimator), of_estimator(steps, kernel, grid)
     run = run_to_measure(checkpoint, named, overrides, plugins, step, of_bound, solver_steps, trust=trust)
     _refuse_settings(run)
-    from vdmkit.run import load_test, load_train
+    from vdmkit.experiments.load import load_test, load_train
 
     test = load_test(run)
     report, found = _measure(run, load_train(run), test, passes, beside=logistic_regression)
@@ -54,7 +68,7 @@ def classify(
 
 def _refuse_settings(run: "Run") -> None:
     """Raises RecipeError for settings of likelihoods that classification does not have."""
-    from vdmkit.assembly import count_labels
+    from vdmkit.recipes.build import count_labels
 
     settings = run.recipe.likelihood
     count_labels(run.recipe, "classify")
@@ -72,12 +86,14 @@ def _measure(
     """Checks and classifies the images; returns the report and what it is made of."""
     import numpy as np
 
-    from vdmkit.assembly import build_estimator, count_labels, labels_of
-    from vdmkit.classification import classify, report_on
-    from vdmkit.data import check_comparable, check_fits
-    from vdmkit.likelihood import Subject, sample_of
-    from vdmkit.run import read_trained_on
-    from vdmkit.testing import check_measurement_of_recipe
+    from vdmkit.classification._classify import classify
+    from vdmkit.classification._judge import report_on
+    from vdmkit.conformance.recipe import check_measurement_of_recipe
+    from vdmkit.data._comparable import check_comparable, check_fits
+    from vdmkit.experiments.load import read_trained_on
+    from vdmkit.likelihood.log_likelihood import sample_of
+    from vdmkit.likelihood.report import Subject
+    from vdmkit.recipes.build import build_estimator, count_labels, labels_of
 
     recipe, settings, known, source = run.recipe, run.recipe.likelihood, read_trained_on(run), run.source
     model = run.weighted(settings.weights)
@@ -99,9 +115,9 @@ def _measure(
 
 def _keep(run: "Run", test: "Images", report: "ClassificationReport", found: "Classification") -> None:
     """Writes the report and every image's probabilities to the run folder, and prints their paths."""
-    from vdmkit.likelihood import name_of_result
-    from vdmkit.report import leave_result
-    from vdmkit.run import fingerprint_of
+    from vdmkit.experiments.measure import fingerprint_of
+    from vdmkit.likelihood.report import name_of_result
+    from vdmkit.report._result import leave_result
 
     fingerprint = fingerprint_of(run, test, ["classify", report.estimates, report.class_counts])
     name = name_of_result(report.dataset, None, run.recipe.likelihood.estimator, fingerprint)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vdmkit.errors import DataError
-from vdmkit.files import whole_file
+from vdmkit.io import whole_file
 
 
 @contextmanager

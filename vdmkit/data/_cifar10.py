@@ -17,9 +17,7 @@ from vdmkit.data._download import download
 from vdmkit.data._pickle import array_in, read_pickle, read_whole
 from vdmkit.data._source import AbstractSource, Images, Split, identified
 from vdmkit.errors import DataError
-from vdmkit.files import file_sha256
-from vdmkit.foreign import MAX_MEMBERS, MAX_UNPACKED, Metered, check_at_most
-from vdmkit.paths import cache_folder, not_a_file
+from vdmkit.io import MAX_MEMBERS, MAX_UNPACKED, Metered, cache_folder, check_at_most, file_sha256, not_a_file
 from vdmkit.registry import register
 
 _URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"

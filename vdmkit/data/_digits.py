@@ -53,7 +53,7 @@ class Digits(AbstractSource):
 
 
 def _images() -> tuple[UInt8[np.ndarray, "n 8 8 1"], Int[np.ndarray, " n"]]:
-    from sklearn.datasets import load_digits  # a second of import time, only when the data is read
+    from sklearn.datasets import load_digits
 
     rows, labels = load_digits(return_X_y=True)
     return np.asarray(rows).reshape(-1, 8, 8, 1).astype(np.uint8), np.asarray(labels)

@@ -17,7 +17,7 @@ from vdmkit.data._cache import cached_file
 from vdmkit.data._image_file import SUFFIXES, read_image
 from vdmkit.data._source import AbstractSource, Images, Split, identified
 from vdmkit.errors import DataError
-from vdmkit.paths import cache_folder, is_own_file, not_a_file, not_a_folder
+from vdmkit.io import cache_folder, is_own_file, not_a_file, not_a_folder
 from vdmkit.registry import register
 
 Side = Annotated[int, Ge(1), Le(16_384)]

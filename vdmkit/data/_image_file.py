@@ -9,8 +9,15 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vdmkit.errors import DataError
-from vdmkit.foreign import MAX_IMAGE_FILE, MAX_IMAGE_PIXELS, MAX_SCANNED_PIXELS, TooMuch, check_at_most, read_at_most
-from vdmkit.paths import not_a_file
+from vdmkit.io import (
+    MAX_IMAGE_FILE,
+    MAX_IMAGE_PIXELS,
+    MAX_SCANNED_PIXELS,
+    TooMuch,
+    check_at_most,
+    not_a_file,
+    read_at_most,
+)
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 
 from vdmkit.data._image_file import SUFFIXES, read_image
 from vdmkit.errors import DataError
-from vdmkit.paths import not_a_file
+from vdmkit.io import not_a_file
 
 _EXPECTED = f"Expected a folder, a file that ends in {', '.join(SUFFIXES)}, or one .npy and nothing else."
 

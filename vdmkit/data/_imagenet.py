@@ -12,7 +12,7 @@ from vdmkit.data._pickle import array_in, read_pickle, read_whole
 from vdmkit.data._pixels import Pixels
 from vdmkit.data._source import AbstractSource, Images, Split, identified
 from vdmkit.errors import DataError
-from vdmkit.paths import not_a_file
+from vdmkit.io import not_a_file
 from vdmkit.registry import register
 
 Size = Literal[32, 64]

@@ -12,7 +12,7 @@ from jaxtyping import Int, UInt8
 
 from vdmkit.data._source import AbstractSource, Images, Split, identified
 from vdmkit.errors import DataError
-from vdmkit.paths import not_a_file
+from vdmkit.io import not_a_file
 from vdmkit.registry import register
 
 _SHA256 = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"

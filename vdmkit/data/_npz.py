@@ -12,8 +12,7 @@ from jaxtyping import Int, UInt8
 
 from vdmkit.data._source import AbstractSource, Images, Split, identified
 from vdmkit.errors import DataError
-from vdmkit.npz import check_claims
-from vdmkit.paths import not_a_file
+from vdmkit.io import check_claims, not_a_file
 from vdmkit.registry import register
 
 Levels = Annotated[int, Ge(2), Le(256)]

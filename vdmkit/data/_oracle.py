@@ -8,11 +8,11 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
 
+from vdmkit.arguments import AtOnce, Seed
 from vdmkit.data._source import AbstractSource, Images, Split, identified
-from vdmkit.distribution import AbstractDistribution, Basis, GaussianMixture, LevelMixture
 from vdmkit.errors import RecipeError
-from vdmkit.limits import AtOnce, Seed
 from vdmkit.registry import register
+from vdmkit.toy_data import AbstractDistribution, Basis, GaussianMixture, LevelMixture
 
 Levels = Annotated[int, Ge(0), Le(256)]
 Side = Annotated[int, Ge(1), Le(128)]

@@ -15,9 +15,8 @@ from vdmkit.data._sidecar import PackedSplit, StoredFile, shards, stored
 from vdmkit.data._source import Identity, Images, Split
 from vdmkit.data._survey import survey
 from vdmkit.errors import DataError, words_of
-from vdmkit.files import locked_folder, read_json, whole_file, write_json
-from vdmkit.paths import not_a_folder
-from vdmkit.progress import Advance
+from vdmkit.io import locked_folder, not_a_folder, read_json, whole_file, write_json
+from vdmkit.progress._track import Advance
 
 _NAME = "packing.json"
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from vdmkit.errors import DataError
-from vdmkit.foreign import MAX_PICKLE_FILE, MAX_PICKLE_OPERATIONS, TooMuch, check_at_most, read_at_most
+from vdmkit.io import MAX_PICKLE_FILE, MAX_PICKLE_OPERATIONS, TooMuch, check_at_most, read_at_most
 
 _InPython: Any = pickle._Unpickler  # type: ignore[attr-defined]
 

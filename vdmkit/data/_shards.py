@@ -16,7 +16,7 @@ from numpy.lib.format import write_array_header_1_0
 
 from vdmkit.data._pixels import AbstractPixels
 from vdmkit.errors import DataError
-from vdmkit.files import whole_file
+from vdmkit.io import whole_file
 
 if TYPE_CHECKING:
     from array_record.python.array_record_module import ArrayRecordReader

@@ -11,8 +11,7 @@ from annotated_types import Ge, Le, Len
 from vdmkit.data._shards import Format, Shards
 from vdmkit.data._source import Identity, Split
 from vdmkit.errors import DataError
-from vdmkit.files import file_sha256, read_json, seal_of, write_json
-from vdmkit.paths import not_a_file, not_a_folder
+from vdmkit.io import file_sha256, not_a_file, not_a_folder, read_json, seal_of, write_json
 
 NAME = "data.json"
 SPLITS: tuple[Split, ...] = ("train", "test")

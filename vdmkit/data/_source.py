@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from vdmkit.data._pixels import Pixels, blocks
-from vdmkit.distribution import AbstractDistribution
 from vdmkit.errors import DataError
 from vdmkit.registry import define_kind
+from vdmkit.toy_data import AbstractDistribution
 
 Split = Literal["train", "test"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vdmkit.errors import CheckpointError
-from vdmkit.files import are_intact, read_json, write_results
+from vdmkit.io import are_intact, read_json, write_results
 
 
 @dataclass(frozen=True)

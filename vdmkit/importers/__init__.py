@@ -20,16 +20,10 @@ from vdmkit.importers._vdm import VdmImporter, with_vdm_arrays
 from vdmkit.importers._vdm_config import official_recipe
 from vdmkit.importers._vdm_names import official_parameters
 from vdmkit.importers._vdm_state import OfficialCheckpoint, load_official
-from vdmkit.importers.files import (
-    Adam,
-    Arrays,
-    Content,
-    TensorFacts,
-    Weights,
-    list_tensors,
-    read_checkpoint,
-    read_weights,
-)
+from vdmkit.importers.files._adam import Adam, Arrays
+from vdmkit.importers.files._list import TensorFacts, list_tensors
+from vdmkit.importers.files._read import Content, read_checkpoint
+from vdmkit.importers.files._weights import Weights, read_weights
 
 __all__ = [
     "AbstractImporter",

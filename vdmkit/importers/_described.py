@@ -10,9 +10,10 @@ from typing import Any
 import tomli_w
 
 from vdmkit.errors import CheckpointError, VdmkitError, in_one_line
-from vdmkit.files import writing
 from vdmkit.importers._importer import AbstractImporter, Config
-from vdmkit.recipe import Recipe, load_recipe
+from vdmkit.io import writing
+from vdmkit.recipes.loading import load_recipe
+from vdmkit.recipes.schema import Recipe
 
 _CIFAR10 = {"name": "cifar10"}
 

@@ -8,7 +8,7 @@ from vdmkit.importers._importer import AbstractImporter, Config
 from vdmkit.importers._published import AS_IMAGE, FLIPS, discrete_model, published, with_kernel
 from vdmkit.importers._settings import Settings
 from vdmkit.importers._unet import with_unet
-from vdmkit.importers.files import Arrays
+from vdmkit.importers.files._adam import Arrays
 from vdmkit.model import DiffusionModel
 from vdmkit.registry import register
 

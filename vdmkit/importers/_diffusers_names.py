@@ -6,7 +6,7 @@ from typing import Any
 
 from vdmkit.importers._places import Place, Places, placed, renamed, with_arrays
 from vdmkit.importers._settings import Settings
-from vdmkit.networks import UNet
+from vdmkit.networks.unet._unet import UNet
 
 _BLOCK = {
     "norm1": Place("norm1"),

@@ -6,7 +6,8 @@ from typing import Any
 
 from vdmkit.importers._places import Place, Places, attention, placed, with_arrays, without_prefix
 from vdmkit.importers._settings import Settings
-from vdmkit.networks import UNet, unet
+from vdmkit.networks import unet
+from vdmkit.networks.unet._unet import UNet
 
 _BLOCK = {
     "norm1": Place("norm0"),

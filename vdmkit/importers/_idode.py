@@ -7,7 +7,7 @@ from vdmkit.importers._importer import AbstractImporter, Config
 from vdmkit.importers._settings import Settings
 from vdmkit.importers._vdm import with_vdm_arrays
 from vdmkit.importers._vdm_config import official_recipe
-from vdmkit.importers.files import Arrays
+from vdmkit.importers.files._adam import Arrays
 from vdmkit.model import DiffusionModel
 from vdmkit.registry import register
 

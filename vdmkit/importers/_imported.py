@@ -4,8 +4,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vdmkit.recipe import Recipe
-from vdmkit.training import TrainState
+from vdmkit.recipes.schema import Recipe
+from vdmkit.training._state import TrainState
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import abc
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from vdmkit.importers.files import Arrays
+from vdmkit.importers.files._adam import Arrays
 from vdmkit.model import DiffusionModel
 from vdmkit.registry import define_kind
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from vdmkit.noise import Tabulated
+from vdmkit.schedules import Tabulated
 
 FLIPS = [{"name": "flip"}]
 AS_IMAGE = {"end": "image", "steps": 1000}

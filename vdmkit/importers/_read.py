@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from vdmkit.errors import CheckpointError
-from vdmkit.files import file_sha256
-from vdmkit.foreign import MAX_JSON, TooMuch, read_at_most
 from vdmkit.importers._described import described
 from vdmkit.importers._imported import Imported
 from vdmkit.importers._importer import AbstractImporter, Config
 from vdmkit.importers._state import state_of
-from vdmkit.importers.files import Weights, family_of, read_weights, weight_files
-from vdmkit.paths import not_a_file
-from vdmkit.registry import Component, load_plugins, registry
+from vdmkit.importers.files._diffusers import weight_files
+from vdmkit.importers.files._weights import Weights, family_of, read_weights
+from vdmkit.io import MAX_JSON, TooMuch, file_sha256, not_a_file, read_at_most
+from vdmkit.plugins import load_plugins
+from vdmkit.registry import Component, registry
 
 
 def read_imported(

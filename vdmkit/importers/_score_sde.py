@@ -8,7 +8,7 @@ from vdmkit.importers._published import AS_IMAGE, BY_FLOW, FLIPS, published
 from vdmkit.importers._score_sde_names import score_sde_network, with_score_sde_arrays
 from vdmkit.importers._settings import Settings
 from vdmkit.importers._unet import with_unet
-from vdmkit.importers.files import Arrays
+from vdmkit.importers.files._adam import Arrays
 from vdmkit.model import DiffusionModel
 from vdmkit.registry import register
 

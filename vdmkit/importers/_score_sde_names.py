@@ -7,7 +7,8 @@ from typing import Any
 from vdmkit.importers._places import Place, Places, placed, with_arrays, without_prefix
 from vdmkit.importers._score_sde_flax import flax_places
 from vdmkit.importers._settings import Settings
-from vdmkit.networks import UNet, unet
+from vdmkit.networks import unet
+from vdmkit.networks.unet._unet import UNet
 
 _BLOCK = {
     "norm1": Place("GroupNorm_0"),

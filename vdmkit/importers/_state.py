@@ -13,15 +13,17 @@ import numpy as np
 import optax
 from jaxtyping import PyTree
 
-from vdmkit.assembly import build_objective, build_optimizer, state_like
 from vdmkit.errors import CheckpointError
 from vdmkit.importers._described import Described
 from vdmkit.importers._importer import AbstractImporter, Config
-from vdmkit.importers.files import Adam, Arrays, Weights, shown, step_in
+from vdmkit.importers.files._adam import Adam, Arrays
+from vdmkit.importers.files._limits import shown
+from vdmkit.importers.files._weights import Weights, step_in
 from vdmkit.model import DiffusionModel
 from vdmkit.optimizer import adamw
-from vdmkit.recipe import Recipe
-from vdmkit.training import TrainState
+from vdmkit.recipes.build import build_objective, build_optimizer, state_like
+from vdmkit.recipes.schema import Recipe
+from vdmkit.training._state import TrainState
 
 
 def state_of(path: Path, importer: AbstractImporter, made: Described, weights: Weights, config: Config) -> TrainState:

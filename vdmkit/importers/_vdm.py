@@ -9,7 +9,7 @@ from vdmkit.importers._importer import AbstractImporter, Config
 from vdmkit.importers._vdm_config import official_recipe
 from vdmkit.importers._vdm_names import parameters_of, with_official_parameters
 from vdmkit.importers._vdm_state import check_fit
-from vdmkit.importers.files import Arrays
+from vdmkit.importers.files._adam import Arrays
 from vdmkit.model import DiffusionModel
 from vdmkit.registry import register
 

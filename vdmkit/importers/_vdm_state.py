@@ -13,7 +13,10 @@ from jaxtyping import Array, Int, PyTree
 from vdmkit.errors import CheckpointError
 from vdmkit.importers._misfits import misfits
 from vdmkit.importers._vdm_names import official_parameters, parameters_of, with_official_parameters
-from vdmkit.importers.files import find_adam, flat_arrays, read_checkpoint, step_in
+from vdmkit.importers.files._adam import find_adam
+from vdmkit.importers.files._list import flat_arrays
+from vdmkit.importers.files._read import read_checkpoint
+from vdmkit.importers.files._weights import step_in
 from vdmkit.model import DiffusionModel
 
 

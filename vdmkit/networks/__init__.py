@@ -12,7 +12,7 @@ from vdmkit.networks._openai_unet import adm_unet, iddpm_unet
 from vdmkit.networks._small_unet import SmallUNet
 from vdmkit.networks._song_unet import ddpmpp, ncsnpp
 from vdmkit.networks._vdm_unet import VDMUNet
-from vdmkit.networks.unet import UNet
+from vdmkit.networks.unet._unet import UNet
 
 __all__ = [
     "AbstractAxis",

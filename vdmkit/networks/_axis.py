@@ -10,10 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
 
-from vdmkit.limits import MAX_STEPS, Beta, Sigma
-from vdmkit.noise import Tabulated
+from vdmkit.arguments import MAX_STEPS, Beta, Sigma
 from vdmkit.registry import define_kind, register
-from vdmkit.typing import Scalar
+from vdmkit.schedules import Scalar, Tabulated
 
 Factor = Annotated[float, Ge(1e-3), Le(1e5)]
 

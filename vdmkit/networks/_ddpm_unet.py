@@ -7,8 +7,9 @@ from jaxtyping import PRNGKeyArray
 
 from vdmkit.networks import _checks as of
 from vdmkit.networks._axis import AbstractAxis
-from vdmkit.networks.unet import Design, UNet
-from vdmkit.noise import VariancePreserving
+from vdmkit.networks.unet._design import Design
+from vdmkit.networks.unet._unet import UNet
+from vdmkit.process import VariancePreserving
 from vdmkit.registry import Choice, built, register
 
 _TIMESTEP = Choice("axis", "timestep")

@@ -9,7 +9,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit.networks._layers import Dense
 from vdmkit.networks._network import Condition
-from vdmkit.typing import Image, Scalar
+from vdmkit.process import Image
+from vdmkit.schedules import Scalar
 
 FREQUENCIES = (64, 128)
 """Frequencies in cycles per unit of z. On clean data the first distinguishes odd from even levels."""

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from jaxtyping import Array, Float, PRNGKeyArray, Real
 
 from vdmkit.networks._network import AbstractNetwork, Condition
-from vdmkit.typing import Image, Scalar
+from vdmkit.process import Image
+from vdmkit.schedules import Scalar
 
 
 class Given(AbstractNetwork):

@@ -7,8 +7,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit.errors import RecipeError
 from vdmkit.networks._network import AbstractNetwork, Condition
+from vdmkit.process import Image
 from vdmkit.registry import register
-from vdmkit.typing import Image, Scalar
+from vdmkit.schedules import Scalar
 
 
 @register("network", "label")

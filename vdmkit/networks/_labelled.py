@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from annotated_types import Ge, Le
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from vdmkit.arguments import PartialShare
 from vdmkit.errors import RecipeError
-from vdmkit.limits import PartialShare
 from vdmkit.networks._network import AbstractNetwork, Condition
+from vdmkit.process import Image
 from vdmkit.registry import Choice, register
-from vdmkit.typing import Image, Scalar
+from vdmkit.schedules import Scalar
 
 
 @register("network", "labelled")

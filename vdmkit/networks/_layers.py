@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from vdmkit.typing import Image
+from vdmkit.process import Image
 
 LECUN_NORMAL = jax.nn.initializers.lecun_normal()
 """Normal of variance 1 / fan-in, truncated at two standard deviations and rescaled: Flax's default."""

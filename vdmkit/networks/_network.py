@@ -8,8 +8,9 @@ from typing import ClassVar
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray, Real
 
+from vdmkit.process import Image
 from vdmkit.registry import define_kind
-from vdmkit.typing import Image, Scalar
+from vdmkit.schedules import Scalar
 
 Condition = Mapping[str, Real[Array, "..."]]
 """Side information on one image: "augmented" (0 or 1), "label" (from 0), "augment" (the augmentation, a vector).

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit.networks._network import AbstractNetwork, Condition
+from vdmkit.process import Image
 from vdmkit.registry import register
-from vdmkit.typing import Image, Scalar
+from vdmkit.schedules import Scalar
 
 
 @register("network", "none")

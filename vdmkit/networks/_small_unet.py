@@ -13,8 +13,9 @@ from vdmkit.networks._checks import MOST_CHANNELS, Dropout, check_channels
 from vdmkit.networks._embedding import Conditioning
 from vdmkit.networks._layers import ZEROS, Attention, Conv, Dense, GroupNorm, ModulatedBlock, values_per_pixel
 from vdmkit.networks._network import AbstractNetwork, Condition
+from vdmkit.process import Image
 from vdmkit.registry import register
-from vdmkit.typing import Image, Scalar
+from vdmkit.schedules import Scalar
 
 GROUPS = 8
 HEADS = 2

@@ -17,8 +17,9 @@ from vdmkit.networks._embedding import FREQUENCIES, Conditioning, with_fourier_f
 from vdmkit.networks._layers import ZEROS, Conv, GroupNorm, Kept, VDMStage, values_per_pixel
 from vdmkit.networks._network import AbstractNetwork, Condition
 from vdmkit.networks._over import one_by_one, scanned_over
+from vdmkit.process import Image
 from vdmkit.registry import register
-from vdmkit.typing import Image, Scalar
+from vdmkit.schedules import Scalar
 
 GROUPS = 32
 

@@ -55,7 +55,7 @@ def chart(draw: Callable[["Axes"], object], *, alt: str, caption: str, x: str, y
         y: Label of the vertical axis.
         height: Height relative to the usual one.
     """
-    import matplotlib as mpl  # two seconds of import
+    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     with mpl.rc_context(_SETTINGS):

@@ -12,14 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from vdmkit.checkpoint import check_unchanged, what_is_damaged
+from vdmkit.checkpoint._checksums import check_unchanged, what_is_damaged
 from vdmkit.errors import CheckpointError, DamageWarning, in_one_line
-from vdmkit.files import are_intact, check_seal, has_sha256, read_json
-from vdmkit.foreign import MAX_JSON, TooMuch, check_depth, read_at_most
-from vdmkit.npz import read_measured
-from vdmkit.paths import not_a_folder
-from vdmkit.recipe import leaves, parse_toml, read_toml
-from vdmkit.report import intact_lines, read_metrics
+from vdmkit.io import (
+    MAX_JSON,
+    TooMuch,
+    are_intact,
+    check_depth,
+    check_seal,
+    has_sha256,
+    not_a_folder,
+    read_at_most,
+    read_json,
+    read_measured,
+)
+from vdmkit.recipes.document import parse_toml, read_toml
+from vdmkit.recipes.schema import leaves
+from vdmkit.report._metrics import intact_lines, read_metrics
 
 _RESOLVED, _MANIFEST, _GIVEN = "resolved.toml", "manifest.json", "recipe.toml"  # the first marks a run folder
 _ENTRIES = 2000  # lines of metrics that are shown one by one

@@ -10,7 +10,7 @@ from vdmkit.page._blocks import Block, Command, Picture, Section, Words, section
 from vdmkit.page._figures import COLOURS, chart
 from vdmkit.page._files import Result
 from vdmkit.page._shown import Shown
-from vdmkit.report import grid
+from vdmkit.report._grid import grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +37,7 @@ def bits_of(shown: Shown, result: Result) -> np.ndarray:
 
 
 def _histogram(result: Result, bits: np.ndarray) -> Block:
-    from matplotlib.ticker import MaxNLocator  # two seconds of import
+    from matplotlib.ticker import MaxNLocator
 
     def draw(axes: "Axes") -> None:
         axes.hist(bits, bins=min(40, max(5, len(bits) // 8)), color=COLOURS[0])

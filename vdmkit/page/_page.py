@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vdmkit.errors import in_one_line
-from vdmkit.files import write_text
-from vdmkit.foreign import TooMuch
+from vdmkit.io import TooMuch, write_text
 from vdmkit.page._audit import audit
 from vdmkit.page._blocks import Section, Words
 from vdmkit.page._coding import coding
@@ -104,7 +103,7 @@ def _made(make: Callable[[T], list[Section]], of: T) -> list[Section]:
 
 @cache
 def _template() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # here: commands that make no page would load it
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("vdmkit.page"),

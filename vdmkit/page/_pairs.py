@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from vdmkit.likelihood import Interval, interval
-from vdmkit.objective import bits_per_dim
+from vdmkit.likelihood.intervals import Interval, interval
+from vdmkit.losses.bound import bits_per_dim
 from vdmkit.page._files import Result
 
 

@@ -3,7 +3,7 @@
 
 from vdmkit.page._blocks import File, Section, Table, Words, section
 from vdmkit.page._shown import Shown
-from vdmkit.recipe import toml_text
+from vdmkit.recipes.validation import toml_text
 
 
 def recipe(shown: Shown) -> list[Section]:

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vdmkit.data import read_image
+from vdmkit.data._image_file import read_image
 from vdmkit.errors import DataError
 from vdmkit.page._blocks import Block, Command, Picture, Section, Words, section
 from vdmkit.page._seen import Samples
 from vdmkit.page._shown import Shown
-from vdmkit.report import grid
+from vdmkit.report._grid import grid
 
 _WIDTH, _HEIGHT = 520, 140  # largest size of rows of images, in CSS pixels; few steps make a short row
 

@@ -9,16 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray, Real
 
-from vdmkit.assembly import build_sampling
-from vdmkit.data import Images, Split, check_fits, select
+from vdmkit.data._comparable import check_fits
+from vdmkit.data._pixels import select
+from vdmkit.data._source import Images, Split
 from vdmkit.errors import VdmkitError
-from vdmkit.estimate import Estimate
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import gamma_and_derivative
-from vdmkit.progress import Progress
-from vdmkit.quality import nearest
-from vdmkit.recipe import Recipe, changed_keys, drawn_by
-from vdmkit.sampling import draw_samples, fit_into
+from vdmkit.predictions import Estimate
+from vdmkit.progress._track import Progress
+from vdmkit.quality._nearest import nearest
+from vdmkit.recipes.build import build_sampling
+from vdmkit.recipes.schema import Recipe, changed_keys, drawn_by
+from vdmkit.sampling.sample import draw_samples, fit_into
+from vdmkit.schedules import gamma_and_derivative
 
 SAMPLES = 8
 _POINTS, _SHOWN = 201, 8  # of the schedule; of the chain
@@ -82,7 +84,7 @@ def look(
         load: A function that loads training or test images.
         step: Step of the checkpoint, for the record.
         key: Random key of the samples.
-        progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress.Meter`.
+        progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress._track.Meter`.
     """
     seen = Seen(step, frozenset(changed_keys(recipe)), model.observation.levels, _schedule(model))
     try:

@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from vdmkit.likelihood import times_to_decide
+from vdmkit.likelihood.comparison import times_to_decide
 from vdmkit.page._blocks import Block, Command, Section, Table, Words, section
 from vdmkit.page._pairs import best_measured
 from vdmkit.page._shown import Shown, plus_minus, test_set_of
 from vdmkit.page._terms import blocks_of_terms
 from vdmkit.page._training import curves
-from vdmkit.recipe import toml_text
+from vdmkit.recipes.validation import toml_text
 
 
 def several(runs: Sequence[Shown]) -> list[Section]:

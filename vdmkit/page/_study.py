@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vdmkit.errors import DamageWarning
-from vdmkit.files import has_sha256
-from vdmkit.foreign import check_at_most
+from vdmkit.io import check_at_most, has_sha256
 from vdmkit.page._blocks import Chart, Command, Section, Table, section
 from vdmkit.page._figures import COLOURS, STYLES, chart
 from vdmkit.page._shown import Shown

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vdmkit.files import whole_file
-from vdmkit.npz import read_measured
+from vdmkit.io import read_measured, whole_file
 
 _NUMBER = "number_of_part"
 

@@ -43,7 +43,7 @@ def track(progress: Progress, what: str, total: int, done: int = 0) -> Iterator[
     if progress is None:
         yield _nothing
     elif progress == "auto":
-        from vdmkit.progress._console import on_console  # rich takes a while to import
+        from vdmkit.progress._console import on_console
 
         with on_console(what, total, done) as advance:
             yield advance

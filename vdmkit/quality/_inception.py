@@ -8,9 +8,8 @@ import numpy as np
 from jaxtyping import Float, Real, UInt8
 
 from vdmkit.errors import DataError, VdmkitError
-from vdmkit.files import file_sha256
-from vdmkit.paths import not_a_file
-from vdmkit.progress import Progress, track
+from vdmkit.io import file_sha256, not_a_file
+from vdmkit.progress._track import Progress, track
 
 Extractor = Callable[[UInt8[np.ndarray, "n h w 3"]], Float[np.ndarray, "n d"]]
 """A function that returns features of 8-bit RGB images, one row per image."""
@@ -31,8 +30,8 @@ def load_inception(path: Path, progress: Progress = None) -> Extractor:
     """
     _check(path)  # before loading: a file of weights can make torch execute code
     try:
-        import torch  # pyright: ignore[reportMissingImports]
-        from torch_fidelity import FeatureExtractorInceptionV3  # pyright: ignore[reportMissingImports]
+        import torch
+        from torch_fidelity import FeatureExtractorInceptionV3
     except ImportError as error:
         raise VdmkitError(
             f"Inception needs torch-fidelity, which cannot be imported ({error}). Install the extra `fid`: "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vdmkit.files import whole_file
+from vdmkit.io import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +37,7 @@ def line_chart(name: Path, lines: Mapping[str, Line], *, x: str, y: str, title: 
 
 
 def _figure(lines: Mapping[str, Line], log: bool) -> "Figure":
-    from matplotlib.figure import Figure  # two seconds of import
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 from tensorboardX import summary
-from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import masked_crc32c
 
-from vdmkit.files import writing
+from vdmkit.io import writing
 
 
 class EventFile:

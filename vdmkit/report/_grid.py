@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Real, UInt8
 from PIL import Image
 
-from vdmkit.files import whole_file
+from vdmkit.io import whole_file
 
 _SMALLEST_TILE = 32  # pixels; smaller images are enlarged by an integer factor
 _WHITE = 255

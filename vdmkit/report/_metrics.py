@@ -11,10 +11,19 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from vdmkit.errors import CheckpointError, DamageWarning
-from vdmkit.files import read_json, read_sealed_line, sealed_line, write_text, writing
-from vdmkit.foreign import MAX_METRICS, TooMuch, read_at_most
-from vdmkit.health import Facts, Trouble, Watch
-from vdmkit.paths import not_a_file
+from vdmkit.health._trouble import Trouble
+from vdmkit.health._watch import Facts, Watch
+from vdmkit.io import (
+    MAX_METRICS,
+    TooMuch,
+    not_a_file,
+    read_at_most,
+    read_json,
+    read_sealed_line,
+    sealed_line,
+    write_text,
+    writing,
+)
 from vdmkit.report._events import EventFile
 
 

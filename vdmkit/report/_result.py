@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vdmkit.files import whole_file, write_results
+from vdmkit.io import whole_file, write_results
 
 
 def leave_result(folder: Path, name: str, report: dict[str, Any], of_images: Mapping[str, Any]) -> str:
@@ -16,7 +16,7 @@ def leave_result(folder: Path, name: str, report: dict[str, Any], of_images: Map
 
     Args:
         folder: A folder in that of the run; if the run is read-only, nothing is written.
-        name: See `vdmkit.likelihood.name_of_result`.
+        name: See `vdmkit.likelihood.report.name_of_result`.
         report: The report as JSON values.
         of_images: Arrays with an entry for each image, and the overrides of the recipe that led to them.
     """

@@ -9,10 +9,10 @@ import scipy
 from jaxtyping import Array, Float, PRNGKeyArray, Real
 
 from vdmkit.errors import NonFiniteError
+from vdmkit.losses.bound import eps_error, prior_loss, reconstruction_loss
 from vdmkit.model import DiffusionModel
-from vdmkit.objective import eps_error, prior_loss, reconstruction_loss
 from vdmkit.randomness import fold_purpose
-from vdmkit.typing import Scalar
+from vdmkit.schedules import Scalar
 
 _LEAST = 1e-30  # smallest mean, far below the rounding of an error
 

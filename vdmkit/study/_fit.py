@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from vdmkit.noise import AbstractSchedule, Pinned
-from vdmkit.objective import bits_per_dim
+from vdmkit.losses.bound import bits_per_dim
 from vdmkit.registry import Choice
+from vdmkit.schedules import AbstractSchedule, Pinned
 from vdmkit.study._curve import Curve
 from vdmkit.study._variance import best_rate, fine, rate_of, variance
 

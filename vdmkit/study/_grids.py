@@ -47,7 +47,7 @@ def cost_of(costs: Float[np.ndarray, "n n"], path: Int[np.ndarray, " t_plus_1"])
 def costs_of_gaussian(
     gamma: Float[np.ndarray, " n"], mean: Float[np.ndarray, " n"], dimensions: int, *, optimal_variance: bool = False
 ) -> Float[np.ndarray, "n n"]:
-    """Returns E KL of every step of a Gaussian kernel in nats, from M at these gammas: see `vdmkit.kernel`.
+    """Returns E KL of every step of a Gaussian kernel in nats, from M at these gammas: see `vdmkit.reverse`.
 
     It is expm1(gamma_t - gamma_s) M / 2 with the variance of q, and d / 2 log(1 + expm1(gamma_t - gamma_s) M / d) with
     the optimal variance.

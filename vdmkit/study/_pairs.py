@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Real
 
-from vdmkit.data import equal_batches
-from vdmkit.kernel import AbstractKernel
+from vdmkit.data._pixels import equal_batches
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import diffuse
+from vdmkit.process import diffuse
 from vdmkit.randomness import fold_purpose
+from vdmkit.reverse import AbstractKernel
 
 
 def steps_from(

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from vdmkit.kernel import OptimalVariance
-from vdmkit.likelihood import interval
-from vdmkit.noise import AbstractSchedule, UniformInTime
-from vdmkit.objective import bits_per_dim
+from vdmkit.likelihood.intervals import interval
+from vdmkit.losses.bound import bits_per_dim
+from vdmkit.process import UniformInTime
+from vdmkit.reverse import OptimalVariance
+from vdmkit.schedules import AbstractSchedule
 from vdmkit.study._curve import Curve
 from vdmkit.study._grids import cheapest_paths, closed_form, costs_of_gaussian
 

@@ -11,17 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray, Real
 
-from vdmkit.assembly import shapes_of_estimate
+from vdmkit.arguments import table
 from vdmkit.devices import Arithmetic, arithmetic, precisely
 from vdmkit.errors import VdmkitError
-from vdmkit.kernel import AbstractKernel, OptimalVariance
-from vdmkit.likelihood import Parts, interval
+from vdmkit.likelihood.intervals import interval
+from vdmkit.likelihood.log_likelihood import Parts
+from vdmkit.losses.bound import bits_per_dim
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import AbstractSchedule, check_increasing, ends_of
-from vdmkit.notebook import table
-from vdmkit.objective import bits_per_dim
-from vdmkit.progress import Progress
+from vdmkit.progress._track import Progress
+from vdmkit.recipes.build import shapes_of_estimate
 from vdmkit.registry import Choice, registry
+from vdmkit.reverse import AbstractKernel, OptimalVariance
+from vdmkit.schedules import AbstractSchedule, check_increasing, ends_of
 from vdmkit.study._curve import Curve
 from vdmkit.study._measured import Measurement
 from vdmkit.study._predicted import Predicted, of_gaussian, of_optimal_variance, of_pairs
@@ -123,7 +124,7 @@ def study_schedules(
         plan: What to measure.
         counts: Numbers of steps of the grids.
         kept: Store of the measurements at each gamma, which are not repeated.
-        progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress.Meter`.
+        progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress._track.Meter`.
     """
     model, gamma, d = plan.model, plan.gamma, plan.model.dimensions
     measured = plan.measure(kept, progress)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from vdmkit.noise import AbstractSchedule, gamma_and_derivative
+from vdmkit.schedules import AbstractSchedule, gamma_and_derivative
 from vdmkit.study._curve import Curve
 
 FINE = 2001

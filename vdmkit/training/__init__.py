@@ -2,10 +2,11 @@
 """Training: state, update, and the loop of updates."""
 
 from vdmkit.training._compiled_step import KeptStep, load_ahead
+from vdmkit.training._gradient import Batch, Metrics
 from vdmkit.training._loop import Loop, default_steps_per_dispatch, means, next_multiple
 from vdmkit.training._session import session
 from vdmkit.training._state import TrainState, initial_state, is_finite
-from vdmkit.training._step import Batch, Metrics, Update, train_step, train_steps
+from vdmkit.training._step import Update, train_step, train_steps
 from vdmkit.training._stop import stop_requests
 from vdmkit.training._unlogged import Unlogged, unlogged_in
 

@@ -14,7 +14,7 @@ from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from jaxtyping import PyTree
 
-from vdmkit.distributed import is_alone, meet
+from vdmkit.multihost import is_alone, meet
 from vdmkit.remembered import in_words, key_of, key_of_program, recall, remember
 from vdmkit.training._gradient import Metrics
 from vdmkit.training._state import TrainState

@@ -4,8 +4,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vdmkit.noise import AbstractSchedule
-from vdmkit.objective import Bound, NoiseLevel
+from vdmkit.losses.bound import Bound, NoiseLevel
+from vdmkit.schedules import AbstractSchedule
 
 FAULT = ("faulty", "faulty_row", "faulty_gamma")
 """Names of the metrics of `fault`."""

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
+from vdmkit.losses.bound import Bound, NoiseLevel
+from vdmkit.losses.training_loss import Draws, Objective, mean_terms
 from vdmkit.model import Compute, DiffusionModel
-from vdmkit.objective import Bound, Draws, NoiseLevel, Objective, mean_terms
-from vdmkit.typing import Scalar
+from vdmkit.schedules import Scalar
 
 Batch = Mapping[str, Array]
 """A batch: "image" is uint8 (b, h, w, c); every other entry is side information on the images, shape (b,)."""

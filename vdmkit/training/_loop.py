@@ -10,12 +10,13 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from vdmkit.devices import data_mesh, keep, mesh_of, place_batch, place_state, replicate, shardings_of
 from vdmkit.errors import NonFiniteError
-from vdmkit.mesh import data_mesh, keep, mesh_of, place_batch, place_state, replicate, shardings_of
 from vdmkit.training._compiled_step import KeptStep, Step, compiled_step, in_step
 from vdmkit.training._fault import FAULT
+from vdmkit.training._gradient import Metrics
 from vdmkit.training._state import TrainState
-from vdmkit.training._step import Metrics, Update, train_steps
+from vdmkit.training._step import Update, train_steps
 
 _STEPS_PER_DISPATCH_ON_ACCELERATORS = 10
 _AHEAD = 2  # dispatches that wait on the device: it is never idle, and few batches are in memory

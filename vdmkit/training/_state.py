@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Int, PyTree
 
+from vdmkit.losses.training_loss import Objective
 from vdmkit.model import DiffusionModel
-from vdmkit.objective import Objective
 
 
 class TrainState(eqx.Module):

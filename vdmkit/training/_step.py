@@ -8,14 +8,14 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import PRNGKeyArray, PyTree
 
-from vdmkit.devices import MatmulPrecision, multiplying
-from vdmkit.mesh import is_small
+from vdmkit.devices import MatmulPrecision, is_small, multiplying
+from vdmkit.losses.bound import Bound, bits_per_dim
+from vdmkit.losses.training_loss import Draws, Objective
 from vdmkit.model import Compute, DiffusionModel
-from vdmkit.objective import Bound, Draws, Objective, bits_per_dim
+from vdmkit.schedules import Scalar
 from vdmkit.training._fault import fault
 from vdmkit.training._gradient import Batch, Metrics, batch_gradient, in_micro_batches
 from vdmkit.training._state import TrainState
-from vdmkit.typing import Scalar
 
 
 class Update(eqx.Module):

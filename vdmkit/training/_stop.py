@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from vdmkit.distributed import CommonStop
+from vdmkit.multihost import CommonStop
 
 
 @contextmanager

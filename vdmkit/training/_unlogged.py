@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vdmkit.errors import CheckpointError
-from vdmkit.training._step import Metrics
+from vdmkit.training._gradient import Metrics
 
 _NAME = "unlogged"
 

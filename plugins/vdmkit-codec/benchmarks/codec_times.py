@@ -27,8 +27,8 @@ from vdmkit_codec.compression import ChunkCode, Profile
 from vdmkit_codec.container import Chunk, Payload, open_writer
 
 from vdmkit.cli import of_estimator
+from vdmkit.experiments import load_run
 from vdmkit.likelihood import interval, pass_over
-from vdmkit.run import load_run
 
 TIMED = 256  # images
 BATCH = 64  # the default of `vdmkit compress`

@@ -14,9 +14,9 @@ from jaxtyping import UInt8
 from vdmkit_codec import inspect
 from vdmkit_codec.codec import Coding, coding_of, to_bytes, with_steps_of_codec
 
-from vdmkit.data import ImageList
-from vdmkit.data import Images as Split
-from vdmkit.run import load_run
+from vdmkit.data._image_list import ImageList
+from vdmkit.data._source import Images as Split
+from vdmkit.experiments import load_run
 
 COUNTS = (1, 10, 100, 297, 1000)
 BATCH, CHUNK = 64, 1024  # the defaults of `vdmkit compress`

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from vdmkit_dit import Dit, DitError
 
-from vdmkit.recipe import load_recipe
-from vdmkit.testing import check_network
+from vdmkit.conformance import check_network
+from vdmkit.recipes import load_recipe
 
 SMALL = {"width": 16, "blocks": 2, "heads": 2}
 ENDS = (-8.0, 5.0)

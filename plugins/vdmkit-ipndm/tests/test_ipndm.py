@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from vdmkit_ipndm import WEIGHTS, Ipndm
 
-from vdmkit.denoiser import Estimate
-from vdmkit.recipe import load_recipe
+from vdmkit.conformance import check_sampler
+from vdmkit.predictions import Estimate
+from vdmkit.recipes import load_recipe
 from vdmkit.sampling import Euler, no_history
-from vdmkit.testing import check_sampler
 
 SHAPE = (1, 1, 1)
 

@@ -8,10 +8,10 @@ import pytest
 from scipy.integrate import solve_ivp
 from vdmkit_ipndm import Ipndm
 
-from vdmkit.distribution import GaussianMixture
-from vdmkit.noise import VarianceExploding
+from vdmkit.process import VarianceExploding
 from vdmkit.registry import registry
 from vdmkit.sampling import no_history
+from vdmkit.toy_data import GaussianMixture
 
 PIXEL = (1, 1, 1)
 MIXTURE = GaussianMixture(PIXEL, (0.4, 0.6), ((-0.8,), (0.6,)), ((0.3,), (0.2,)))

@@ -11,9 +11,10 @@ import pytest
 from scipy import stats
 from vdmkit_laplace import Cauchy, Laplace
 
-from vdmkit.recipe import load_recipe
-from vdmkit.registry import load_plugins, registry
-from vdmkit.testing import check_schedule
+from vdmkit.conformance import check_schedule
+from vdmkit.plugins import load_plugins
+from vdmkit.recipes import load_recipe
+from vdmkit.registry import registry
 
 SCHEDULES = {"laplace": (Laplace, stats.laplace), "cauchy": (Cauchy, stats.cauchy)}
 

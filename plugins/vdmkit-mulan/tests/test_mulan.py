@@ -18,11 +18,11 @@ from vdmkit_mulan import Draws, Mulan, MulanBound, MulanError, PolynomialSchedul
 
 import vdmkit
 from vdmkit import DiffusionModel, VdmkitError
-from vdmkit.denoiser import V
-from vdmkit.importers import official_parameters
+from vdmkit.importers._vdm_names import official_parameters
 from vdmkit.likelihood import VariationalBound
-from vdmkit.networks.vdm import Conditioning
-from vdmkit.noise import FixedLinear
+from vdmkit.networks._embedding import Conditioning
+from vdmkit.predictions import V
+from vdmkit.schedules import FixedLinear
 
 SHAPE, M, K, ENDS = (3, 2, 3), 6, 2, (-7.0, 3.0)
 SMALL = {"latent": M, "ones": K, "gamma_range": ENDS, "channels": 64, "blocks": 1, "encoder_blocks": 1}

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vdmkit.errors import CheckpointError
-from vdmkit.files import read_json
-from vdmkit.paths import not_a_file, not_a_folder
+from vdmkit.io import not_a_file, not_a_folder, read_json
 
 _WEIGHTS = "diffusion_pytorch_model"
 _PART = re.compile(r"[\w.-]+\.safetensors")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a checkpoint file may claim. A file beyond a limit is refused before memory is taken for it."""
 
-from vdmkit.foreign import MAX_DIMENSIONS, MAX_OPERATIONS
+from vdmkit.io import MAX_DIMENSIONS, MAX_OPERATIONS
 
 
 class Malformed(Exception):

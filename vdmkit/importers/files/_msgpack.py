@@ -5,9 +5,9 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from vdmkit.foreign import MAX_DEPTH, MAX_VALUES
 from vdmkit.importers.files._bytes import Bytes, expect_end
 from vdmkit.importers.files._limits import Malformed, shown
+from vdmkit.io import MAX_DEPTH, MAX_VALUES
 
 _CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
 _NUMBERS = dict(enumerate((">f", ">d", ">B", ">H", ">I", ">Q", ">b", ">h", ">i", ">q"), start=0xCA))

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from vdmkit.foreign import MAX_OPERATIONS
 from vdmkit.importers.files._bytes import Bytes
 from vdmkit.importers.files._limits import Budget, Malformed, shown
+from vdmkit.io import MAX_OPERATIONS
 
 Builders = Mapping[str, Callable[..., Any] | None]
 """What each global of a pickle, "module.name", stands for; None if the pickle may only name it."""

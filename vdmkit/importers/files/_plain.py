@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from vdmkit.foreign import MAX_DEPTH, MAX_VALUES
 from vdmkit.importers.files._limits import Malformed, shown
 from vdmkit.importers.files._pickle import Instance, Name
 from vdmkit.importers.files._tensor import Tensor
+from vdmkit.io import MAX_DEPTH, MAX_VALUES
 
 _SCALARS = (str, int, float, bool, bytes, type(None))
 

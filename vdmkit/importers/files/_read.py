@@ -14,7 +14,7 @@ from vdmkit.importers.files._npz import read_npz
 from vdmkit.importers.files._safetensors import read_safetensors
 from vdmkit.importers.files._torch import MAGIC, read_edm_pickle, read_torch_legacy, read_torch_zip
 from vdmkit.importers.files._zip import Archive
-from vdmkit.paths import not_a_file, not_a_folder
+from vdmkit.io import not_a_file, not_a_folder
 
 Format = Literal["torch", "torch before 1.6", "pickle", "safetensors", "flax", "npz", "diffusers"]
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Shaped
 
-from vdmkit.foreign import MAX_VALUES
 from vdmkit.importers.files._bytes import FileBytes, expect_end
 from vdmkit.importers.files._limits import Malformed, product, shown
+from vdmkit.io import MAX_VALUES
 
 _DTYPES = {"BOOL": np.dtype("?"), "BF16": jnp.dtype("bfloat16")}
 _DTYPES |= {f"F{8 * n}": np.dtype(f"<f{n}") for n in (2, 4, 8)}

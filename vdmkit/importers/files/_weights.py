@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from vdmkit.arguments import MAX_COUNT
 from vdmkit.errors import CheckpointError
 from vdmkit.importers.files._adam import Adam, Arrays, adam_of_old_flax, adam_of_torch, find_adam
 from vdmkit.importers.files._diffusers import new_name
@@ -16,7 +17,6 @@ from vdmkit.importers.files._limits import shown
 from vdmkit.importers.files._list import flat_arrays
 from vdmkit.importers.files._plain import PersistentObject
 from vdmkit.importers.files._read import Content, read_checkpoint
-from vdmkit.limits import MAX_COUNT
 
 Family = Literal["vdm", "idode", "mulan", "score_sde", "edm", "openai", "diffusers"]
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from vdmkit.errors import RecipeError
 from vdmkit.networks._layers import ZEROS, Conv, Dense, GroupNorm, _attend
 from vdmkit.networks.unet._resampling import Pixels, Taps, downsample, upsample
-from vdmkit.typing import Image
+from vdmkit.process import Image
 
 Move = Literal["stay", "down", "up"]
 Kept = Bool[Array, "_ _ _"] | None

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int32, PRNGKeyArray
 
 from vdmkit.networks._layers import Dense
-from vdmkit.typing import Scalar
+from vdmkit.schedules import Scalar
 
 FOURIER_SCALE = 16.0
 """Standard deviation of the frequencies of NCSN++."""

@@ -20,8 +20,8 @@ from vdmkit.networks.unet._design import Design
 from vdmkit.networks.unet._embedding import Embedding
 from vdmkit.networks.unet._levels import Down, Up, down_levels, middle, up_levels
 from vdmkit.networks.unet._resampling import ConvDown, Pixels, downsample, upsample
-from vdmkit.noise import AbstractPath
-from vdmkit.typing import Image, Scalar
+from vdmkit.process import AbstractPath, Image
+from vdmkit.schedules import Scalar
 
 Mask = Iterator[Kept]
 """What dropout keeps in each block, in their order."""

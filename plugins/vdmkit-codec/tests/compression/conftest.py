@@ -11,14 +11,16 @@ from vdmkit_codec.codec import layers_of
 from vdmkit_codec.compression import Codec
 from vdmkit_codec.container import Limits, payload_of
 
-from vdmkit.denoiser import Categorical
-from vdmkit.distribution import Exact, LevelMixture
+from vdmkit.decoders import CategoricalObservation
 from vdmkit.likelihood import VariationalBound
 from vdmkit.model import DiffusionModel
-from vdmkit.networks import AbstractNetwork, NoNetwork
-from vdmkit.noise import FixedLinear, VariancePreserving
-from vdmkit.observation import CategoricalObservation
+from vdmkit.networks._network import AbstractNetwork
+from vdmkit.networks._none import NoNetwork
+from vdmkit.predictions import Categorical
+from vdmkit.process import VariancePreserving
 from vdmkit.registry import Choice
+from vdmkit.schedules import FixedLinear
+from vdmkit.toy_data import Exact, LevelMixture
 
 SHAPE, LEVELS, PIXELS = (4, 4, 1), 5, 16
 LIMITS = Limits(65535, 65535, PIXELS)

@@ -18,9 +18,9 @@ from vdmkit_codec.compression._chain import Chain
 from vdmkit_codec.compression._network import Network, _integers
 from vdmkit_codec.compression._rans import Stack, first_heads
 
-from vdmkit.denoiser import Categorical
-from vdmkit.distribution import Exact, LevelMixture
+from vdmkit.predictions import Categorical
 from vdmkit.registry import Choice
+from vdmkit.toy_data import Exact, LevelMixture
 
 GAUSSIAN, MIXTURE = Choice("kernel", "gaussian"), Choice("kernel", "mixture")
 LARGE = Choice("kernel", "gaussian", {"variance": "large"})

@@ -7,10 +7,10 @@ import pytest
 from vdmkit_codec.compression import ChunkCode
 from vdmkit_codec.container import Limits, payload_of
 
-from vdmkit.denoiser import Categorical, Eps
-from vdmkit.noise import FlowMatching, LearnedLinear
-from vdmkit.observation import DiscretisedGaussian
+from vdmkit.decoders import DiscretisedGaussian
+from vdmkit.predictions import Categorical, Eps
 from vdmkit.registry import Choice, registry
+from vdmkit.schedules import FlowMatching, LearnedLinear
 
 GAUSSIAN = Choice("kernel", "gaussian", {"variance": "small"})
 LARGE = Choice("kernel", "gaussian", {"variance": "large"})

@@ -12,9 +12,9 @@ from jaxtyping import Array
 from vdmkit_codec.compression import _network, narrows
 from vdmkit_codec.compression._predict import MARGIN, OFFSETS, guarded_round
 
-from vdmkit.denoiser import AbstractPrediction, Eps, Estimate
 from vdmkit.errors import CodecError
-from vdmkit.networks import AbstractNetwork
+from vdmkit.networks._network import AbstractNetwork
+from vdmkit.predictions import AbstractPrediction, Eps, Estimate
 from vdmkit.registry import Choice
 
 KERNELS = [Choice("kernel", "gaussian"), Choice("kernel", "mixture")]

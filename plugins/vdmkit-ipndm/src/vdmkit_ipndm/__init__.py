@@ -17,7 +17,7 @@ from annotated_types import Ge, Le
 from jaxtyping import Array, Float
 
 import vdmkit
-from vdmkit.denoiser import Estimate
+from vdmkit.predictions import Estimate
 from vdmkit.sampling import AbstractSampler, Denoise, History
 
 # Adams-Bashforth weights for even steps, by order, of eps_hat now and at the three steps before.

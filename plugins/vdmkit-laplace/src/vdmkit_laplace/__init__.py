@@ -15,7 +15,7 @@ from annotated_types import Ge, Le
 from jaxtyping import Array, Float
 
 import vdmkit
-from vdmkit.noise import AbstractSchedule
+from vdmkit.schedules import AbstractSchedule
 
 Gamma = Annotated[float, Ge(-30), Le(30)]
 Width = Annotated[float, Ge(0.01), Le(100)]

@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, Real
 
-from vdmkit.objective import prior_loss, reconstruction_loss
-from vdmkit.typing import Image, Scalar
+from vdmkit.losses import prior_loss, reconstruction_loss
+from vdmkit.process import Image
+from vdmkit.schedules import Scalar
 from vdmkit_mulan._latent import GammaDraws, Latent, k_hot, largest_kl, sum_of_gammas
 from vdmkit_mulan._model import Mulan
 

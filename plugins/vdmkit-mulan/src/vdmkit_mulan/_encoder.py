@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from vdmkit.networks.vdm import GROUPS, Conditioning, Conv, Dense, GroupNorm, VDMStage, with_fourier_features
-from vdmkit.typing import Image
+from vdmkit.networks._embedding import Conditioning, with_fourier_features
+from vdmkit.networks._layers import Conv, Dense, GroupNorm, VDMStage
+from vdmkit.networks._vdm_unet import GROUPS
+from vdmkit.process import Image
 
 
 class Encoder(eqx.Module):

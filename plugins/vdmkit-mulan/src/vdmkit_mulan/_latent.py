@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.scipy.special import gammaln
 from jaxtyping import Array, Float
 
-from vdmkit.typing import Scalar
+from vdmkit.schedules import Scalar
 
 Latent = Float[Array, " m"]
 GammaDraws = Float[Array, "10 m"]

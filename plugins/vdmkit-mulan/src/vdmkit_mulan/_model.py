@@ -10,11 +10,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit import DiffusionModel, VdmkitError
 from vdmkit.arguments import check_integer
-from vdmkit.denoiser import AbstractPrediction
-from vdmkit.networks import Condition, VDMUNet
-from vdmkit.networks.vdm import Dense, sinusoid
-from vdmkit.noise import FixedLinear, VariancePreserving
-from vdmkit.typing import Image, Scalar
+from vdmkit.networks._embedding import sinusoid
+from vdmkit.networks._layers import Dense
+from vdmkit.networks._network import Condition
+from vdmkit.networks._vdm_unet import VDMUNet
+from vdmkit.predictions import AbstractPrediction
+from vdmkit.process import Image, VariancePreserving
+from vdmkit.schedules import FixedLinear, Scalar
 from vdmkit_mulan._encoder import Encoder
 from vdmkit_mulan._latent import Latent
 from vdmkit_mulan._schedule import PolynomialSchedule
@@ -52,7 +54,7 @@ class Mulan(eqx.Module):
     Args:
         shape: Height, width and channels of the images, which have 256 levels.
         key: Random key of the parameters.
-        prediction: What the U-Net's output means: `vdmkit.denoiser.V()` (the authors' `mulan_velocity`) or `Eps()`.
+        prediction: What the U-Net's output means: `vdmkit.predictions.V()` (the authors' `mulan_velocity`) or `Eps()`.
         latent: Number m of values of the latent z.
         ones: Number k of them that are 1.
         gamma_range: gamma of every pixel at t = 0 and at t = 1.

@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from vdmkit.networks.vdm import Dense
-from vdmkit.typing import Image, Scalar
+from vdmkit.networks._layers import Dense
+from vdmkit.process import Image
+from vdmkit.schedules import Scalar
 
 Latent = Float[Array, " m"]
 Coefficients = tuple[Image, Image, Image]

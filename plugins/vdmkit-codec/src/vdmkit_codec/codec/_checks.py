@@ -6,8 +6,8 @@ from typing import Any, get_args
 
 import numpy as np
 
+from vdmkit.arguments import MAX_STEPS
 from vdmkit.errors import DataError, RecipeError
-from vdmkit.limits import MAX_STEPS
 from vdmkit_codec.compression import Profile
 
 _RANGES = {

@@ -16,11 +16,11 @@ import numpy as np
 
 from vdmkit.devices import arithmetic, packages
 from vdmkit.errors import RecipeError
-from vdmkit.kernel import AbstractGaussianKernel, MixtureKernel
 from vdmkit.likelihood import VariationalBound
 from vdmkit.model import DiffusionModel
-from vdmkit.noise import ends_of
 from vdmkit.registry import Choice
+from vdmkit.reverse import AbstractGaussianKernel, MixtureKernel
+from vdmkit.schedules import ends_of
 from vdmkit_codec.compression import Codec, Layers, Profile, narrows, whole
 
 MANY = 250  # default steps of the Gaussian kernel

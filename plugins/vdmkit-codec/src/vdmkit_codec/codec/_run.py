@@ -4,10 +4,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from vdmkit.assembly import build_estimator, shapes_of_estimate
 from vdmkit.errors import CodecError, RecipeError
+from vdmkit.experiments import Run, RunFolder
 from vdmkit.likelihood import VariationalBound
-from vdmkit.run import Run, RunFolder
+from vdmkit.recipes.build import build_estimator, shapes_of_estimate
 from vdmkit_codec.codec._coding import MANY, Coding, fingerprint, make_coding, mixture_gammas
 from vdmkit_codec.codec._decompress import made_with
 from vdmkit_codec.compression import Codec, Profile, codec_of

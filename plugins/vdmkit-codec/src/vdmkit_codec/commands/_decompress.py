@@ -64,7 +64,7 @@ def decompress(
         raise RecipeError("--preview-every: needs a folder or a file. Give its name by -o.")
     if not output.name:
         raise RecipeError(f"-o {output}: expected the name of a new folder, or of a .npy.")
-    from vdmkit.run import RunFolder, load_run
+    from vdmkit.experiments import RunFolder, load_run
     from vdmkit_codec.codec import (
         LostError,
         Preview,

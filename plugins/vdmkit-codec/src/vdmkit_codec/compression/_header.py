@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le, Len
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from vdmkit.arguments import MAX_STEPS
 from vdmkit.errors import CodecError
-from vdmkit.limits import MAX_STEPS
 from vdmkit.model import DiffusionModel
 from vdmkit_codec.compression._layers import MOST_WHOLE, Layers
 from vdmkit_codec.compression._predict import OFFSETS

@@ -11,7 +11,8 @@ from jax.core import ShapedArray
 from jax.extend.core import Jaxpr, JaxprEqn
 
 from vdmkit.model import DiffusionModel
-from vdmkit.typing import Image, Scalar
+from vdmkit.process import Image
+from vdmkit.schedules import Scalar
 from vdmkit_codec.compression._network import in_precision
 
 

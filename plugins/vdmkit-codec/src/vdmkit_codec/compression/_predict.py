@@ -14,8 +14,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from vdmkit.errors import CodecError
 from vdmkit.model import DiffusionModel
+from vdmkit.process import Image
 from vdmkit.sampling import denoiser_of
-from vdmkit.typing import Image, Scalar
+from vdmkit.schedules import Scalar
 from vdmkit_codec.compression._mixture_cdf import WEIGHT_BITS
 from vdmkit_codec.compression._normal import exact_exp
 

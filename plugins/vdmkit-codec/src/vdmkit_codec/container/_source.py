@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from vdmkit.errors import CodecError
-from vdmkit.paths import not_a_file
+from vdmkit.io import not_a_file
 
 _PIECE = 1 << 20
 _ADVICE = "Fetch the file anew, or try --salvage."

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vdmkit.files import whole_file, writing
+from vdmkit.io import whole_file, writing
 from vdmkit_codec.container._chunk import Chunk, Entry, pack_chunk, place_after, read_chunk
 from vdmkit_codec.container._head import Head, make_head
 from vdmkit_codec.container._part import hold, take_up

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ends a command on Ctrl-C or SIGTERM, which schedulers send, with one message and exit code 3.
+
+Commands that run in many processes: their options, and which process prints.
+
+Keeps compiled functions between commands, so that the second one starts sooner.
+
+JAX believes what it reads from its cache: a changed entry may crash the process, and one of another function may be
+run. What vdmkit keeps therefore begins with a SHA-256, and is compiled anew if that is wrong.
+"""
+
+import importlib.util
+import inspect
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from functools import partial, wraps
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Annotated, Any, Literal, NoReturn, ParamSpec, TypeVar
+
+import typer
+
+from vdmkit.errors import DataError, Interrupted, VdmkitError, printable
+from vdmkit.io import cache_folder, is_own_file, may_be_written
+from vdmkit.remembered import remember_in_commands, with_sha256, without_sha256
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_SECONDS = 8  # schedulers wait for 10 to 30 before they kill
+_heard = threading.Event()
+_IMPORTING = "<frozen importlib._bootstrap>"  # the file of the frames that import
+
+
+def stoppable(command: Callable[P, T], what_now: str = "") -> Callable[P, T]:
+    """Returns the command with a handler of Ctrl-C and SIGTERM, which Typer would treat as a failure of the program.
+
+    Args:
+        command: A command, or a function that it calls.
+        what_now: What was kept, and how to continue. A command that knows more raises `Interrupted` itself.
+    """
+
+    @wraps(command)
+    def answering(*arguments: P.args, **options: P.kwargs) -> T:
+        before = _heard.is_set()
+        _hear()
+        try:
+            return command(*arguments, **options)
+        except KeyboardInterrupt:
+            raise Interrupted(f"Stopped. {what_now}".rstrip()) from None
+        except Exception as error:
+            if isinstance(error, VdmkitError) or before or not _heard.is_set():
+                raise
+            # Code in C or Rust, pydantic's for example, makes an error of its own of the interruption
+            raise Interrupted(f"Stopped. {what_now}".rstrip()) from error
+
+    return answering
+
+
+def _hear() -> None:
+    """Lets SIGTERM interrupt as Ctrl-C does; until a command begins, both end the program: see `vdmkit.__main__`."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raises KeyboardInterrupt; in an import only after it, because extension modules crash the process for it."""
+    _heard.set()
+    if any(one.f_code.co_filename == _IMPORTING for one, _ in traceback.walk_stack(frame)):
+        _ask_again_soon()
+    else:
+        raise KeyboardInterrupt
+
+
+def end_after_a_stop() -> None:
+    """Lets a thread end the process that does not end by itself, seconds after Ctrl-C or SIGTERM.
+
+    While XLA compiles for minutes Python hears neither, and what has heard may wait for a thread that compiles. Nothing
+    is lost by it, because all files are written atomically. Training, which saves first, is not ended.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=_end_after_a_stop, args=(reader,), daemon=True).start()
+
+
+def _end_after_a_stop(reader: int) -> None:
+    while number := os.read(reader, 1):
+        if number[0] in (signal.SIGINT, signal.SIGTERM) and signal.getsignal(number[0]) is _interrupt:
+            time.sleep(_SECONDS)
+            os.write(2, b"Stopped. What was kept until now is used when the same command is run again.\n")
+            os._exit(3)
+
+
+def hear_again() -> None:
+    """Asks again to stop if Ctrl-C or SIGTERM came inside a callback of garbage collection, JAX's for example.
+
+    Python drops what is raised there, with a traceback: the command would go on as if nobody had asked it to stop.
+    """
+    if getattr(sys.unraisablehook, "func", None) is not _again:
+        sys.unraisablehook = partial(_again, sys.unraisablehook)
+
+
+def _again(otherwise: Callable[[Any], object], report: Any) -> None:
+    if isinstance(report.exc_value, KeyboardInterrupt):
+        _ask_again_soon()
+    else:
+        otherwise(report)
+
+
+def _ask_again_soon() -> None:
+    """Asks by SIGTERM, since the background jobs of a shell ignore Ctrl-C."""
+    main = threading.main_thread().ident or 0
+    timer = threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGTERM))
+    timer.daemon = True
+    timer.start()
+
+
+_HELP = "How this process finds the others: by JAX's detection, one cluster's, or the options below."
+_OPTIONS = {
+    "distributed": Annotated[
+        Literal["off", "auto", "slurm", "mpi4py", "k8s", "explicit"], typer.Option("--distributed", help=_HELP)
+    ],
+    "coordinator": Annotated[
+        str | None,
+        typer.Option(
+            "--coordinator", metavar="HOST:PORT", help="Of process 0, for explicit. Default: JAX_COORDINATOR_ADDRESS."
+        ),
+    ],
+    "processes": Annotated[
+        int | None,
+        typer.Option("--processes", min=1, help="How many there must be. Default for explicit: JAX_NUM_PROCESSES."),
+    ],
+    "process": Annotated[
+        int | None, typer.Option("--process", min=0, help="Which this one is, for explicit. Default: JAX_PROCESS_ID.")
+    ],
+}
+
+
+def distributed(command: Callable[..., T]) -> Callable[..., T]:
+    """Returns the command with options that connect it to other processes before JAX is used."""
+
+    @wraps(command)
+    def connected(**options: Any) -> T:
+        mode, *others = (options.pop(name) for name in _OPTIONS)
+        if (mode, *others) == ("off", None, None, None):
+            return command(**options)
+        from vdmkit.multihost import start
+
+        place = start(mode, *others)
+        if place is not None:
+            print(place, file=sys.stderr, flush=True)
+            _let_first_speak(place.process)
+        return command(**options)
+
+    signature = inspect.signature(command)
+    defaults = dict.fromkeys(_OPTIONS) | {"distributed": "off"}
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=kind)
+        for name, kind in _OPTIONS.items()
+    ]
+    connected.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *added])  # type: ignore[attr-defined]
+    connected.__annotations__ = {**command.__annotations__, **_OPTIONS}
+    return connected
+
+
+def _let_first_speak(process: int) -> None:
+    """Lets the first process alone print what all would; the libraries that connect processes print to stdout."""
+    nowhere = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
+    sys.stdout.flush()
+    own = os.fdopen(os.dup(1), "w")
+    os.dup2(nowhere.fileno(), 1)
+    sys.stdout = nowhere if process else own
+    sys.stderr = nowhere if process else sys.stderr
+
+
+def end(message: object, code: int = 1, *, common: bool = False) -> NoReturn:
+    """Ends the program with a message; of several processes each says which it is, or the first what is common."""
+    _say(message, common=common)
+    sys.exit(code)
+
+
+def end_if_lost(error: Exception) -> None:
+    """Ends the program at once if the end of another process caused an error; JAX would wait for that process."""
+    from vdmkit.multihost import delete_copies, lost
+
+    if found := lost(error):
+        _say(found)
+        delete_copies()
+        os._exit(found.exit_code)
+
+
+def _say(message: object, *, common: bool = False) -> None:
+    from vdmkit.multihost import in_words, started_as
+
+    place, message = started_as(), printable(str(message))
+    if place is None:
+        print(message, file=sys.stderr)
+    elif place.process == 0 or not common:
+        print(f"process {place.process} of {place.processes}: {in_words(message)}", file=sys.__stderr__, flush=True)
+
+
+_OF_JAX = "jax._src.lru_cache"  # where JAX reads and writes its cache; it has no public place for a cache of one's own
+
+
+def keep_compiled() -> None:
+    """Lets JAX, which must not be loaded yet, keep compiled functions in the folder xla of the cache folder.
+
+    JAX's own environment variables come first. Nothing is kept if there is no such folder, or it may not be written.
+    """
+    try:
+        folder = cache_folder() / "xla"
+    except DataError:
+        return
+    if not may_be_written(folder):
+        return
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # the checks compile many small ones
+    if "jax" not in sys.modules:  # a process of the command's own
+        remember_in_commands()
+    if os.environ["JAX_COMPILATION_CACHE_DIR"] == str(folder) and "jax" not in sys.modules:
+        sys.meta_path.insert(0, _WhenLoaded())
+    # An entry that cannot be read or written, for example on a full disk, is compiled anew.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+
+
+class _WhenLoaded(MetaPathFinder):
+    """Replaces JAX's cache while JAX is loaded by a command, because loading it here would slow all of them down."""
+
+    def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
+        if fullname != _OF_JAX:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec and spec.loader:
+            load = spec.loader.exec_module
+
+            def exec_module(module: Any) -> None:
+                load(module)
+                module.LRUCache = checked(module.LRUCache)
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+
+def checked(cache: type[Any]) -> type[Any]:
+    """Returns JAX's class of caches with a SHA-256 of name and contents before every entry.
+
+    An entry without it, truncated, changed or of another name, is deleted, so that JAX replaces it. Entries of other
+    users are ignored, because they are programs.
+    """
+
+    class Checked(cache):
+        def get(self, key: str) -> bytes | None:
+            path = Path(self.path, f"{key}-cache")
+            entry = super().get(key) if is_own_file(path) else None
+            value = None if entry is None else without_sha256(key, entry)
+            if entry is not None and value is None:
+                path.unlink(missing_ok=True)
+            return value
+
+        def put(self, key: str, value: bytes) -> None:
+            super().put(key, with_sha256(key, value))
+
+    return Checked

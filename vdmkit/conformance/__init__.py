@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks that a component does what its kind requires. Authors of plugins run them in their tests."""
+
+from vdmkit.conformance.components import (
+    check_augmentation,
+    check_axis,
+    check_data,
+    check_grid,
+    check_importer,
+    check_optimizer,
+    check_path,
+    check_sampler,
+    check_schedule,
+    check_time_sampler,
+    check_weighting,
+)
+from vdmkit.conformance.decoders import check_observation
+from vdmkit.conformance.estimators import check_estimator
+from vdmkit.conformance.predictions import check_network, check_prediction
+from vdmkit.conformance.recipe import check_model_of_recipe
+from vdmkit.conformance.reverse import check_kernel
+
+__all__ = [
+    "check_augmentation",
+    "check_axis",
+    "check_data",
+    "check_estimator",
+    "check_grid",
+    "check_importer",
+    "check_kernel",
+    "check_model_of_recipe",
+    "check_network",
+    "check_observation",
+    "check_optimizer",
+    "check_path",
+    "check_prediction",
+    "check_sampler",
+    "check_schedule",
+    "check_time_sampler",
+    "check_weighting",
+]

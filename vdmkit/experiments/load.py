@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loads a trained model from its run folder.
+
+The records of a run's training images, to detect copies of them and images with other levels.
+
+The report of runs as a page.
+"""
+
+import hashlib
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int, PRNGKeyArray
+
+from vdmkit.arguments import check_one_of
+from vdmkit.checkpoint._read import Restored, read_chosen, read_newest
+from vdmkit.conformance.recipe import check_data_of_recipe
+from vdmkit.data._copies import may_be_prints
+from vdmkit.data._source import AbstractSource, Images, Split
+from vdmkit.data._statistics import may_be_statistics
+from vdmkit.data._trained_on import TrainedOn
+from vdmkit.errors import CheckpointError, RecipeError, UntrustedError, VdmkitError
+from vdmkit.experiments.folder import Provenance, RunFolder
+from vdmkit.io import file_sha256, not_a_folder, whole_file
+from vdmkit.model import DiffusionModel
+from vdmkit.page._files import RunFiles, read_files
+from vdmkit.page._page import Page, page
+from vdmkit.page._seen import Seen, look
+from vdmkit.page._shown import Shown
+from vdmkit.plugins import allow, plugin_sources
+from vdmkit.progress._track import Progress
+from vdmkit.recipes.build import state_like
+from vdmkit.recipes.loading import load_recipe
+from vdmkit.recipes.schema import Recipe, differences
+from vdmkit.report._metrics import read_metrics
+from vdmkit.training._state import TrainState
+
+Weights = Literal["ema", "raw"]
+_AFTER_TRAINING = ("evaluation.", "likelihood.", "sampling.", "data.", "seed")
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """A checkpoint of a run, with its recipe, and the SHA-256 of all loaded plugin files."""
+
+    folder: RunFolder
+    recipe: Recipe
+    state: TrainState
+    step: int
+    plugins: tuple[str, ...]
+    weights: Weights = "ema"
+
+    @property
+    def model(self) -> DiffusionModel:
+        """The model with the chosen `weights`: averaged ("ema") or raw."""
+        return self.weighted(self.weights)
+
+    def weighted(self, weights: Weights) -> DiffusionModel:
+        """Returns the model with averaged or with raw parameters."""
+        return self.state.ema_model if weights == "ema" else self.state.model
+
+    @property
+    def key(self) -> PRNGKeyArray:
+        """The key of the recipe's seed; with it and the recipe's estimator or sampler, functions equal the commands."""
+        return jax.random.key(self.recipe.seed)
+
+    @property
+    def source(self) -> AbstractSource:
+        """The data source of the recipe."""
+        return self.recipe.data.build()
+
+    def data(self, split: Split) -> Images:
+        """Returns the training or the test images. Raises DataError if they are missing or damaged."""
+        check_one_of("split", split, ("train", "test"))
+        return self.source.load(split)
+
+    def metrics(self) -> dict[str, tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]]:
+        """Returns the metrics that training logged: steps and values by name."""
+        return read_metrics(self.folder.path)
+
+    def report(self, *, progress: Progress = None) -> Page:
+        """Returns the page that `vdmkit report` writes: see `vdmkit.page._page.Page`."""
+
+        return report_run(self, progress)
+
+    def read_recipe(self, overrides: Sequence[str]) -> Recipe:
+        """Returns the recipe of the run with overrides, read with its own plugin files."""
+        return load_recipe(self.folder.resolved_recipe, overrides, kept=self.folder.kept_plugins())
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder.path)!r}, step {self.step:,}, {self.weights} weights)"
+
+
+def load_run(
+    path: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    plugins: Sequence[Path] = (),
+    step: int | None = None,
+    weights: Weights = "ema",
+    *,
+    trust: bool = False,
+) -> Run:
+    """Reads a run folder, with its newest checkpoint or that of `step`, its plugin files and more `plugins`.
+
+    Raises:
+        UnknownCodeError: a plugin file that it kept is of no run that this user made here, and `trust` is false.
+        CheckpointError: the folder is not a run, or its checkpoint is missing, damaged, or from another run.
+        RecipeError: an override changes what was trained.
+    """
+    path = Path(path)
+    folder = RunFolder(path)
+    if reason := not_a_folder(path):
+        raise CheckpointError(f"{path}: {reason}. Give the folder of a run.")
+    if not folder.resolved_recipe.is_file():
+        raise CheckpointError(f"{path}: not a run folder: it has no {folder.resolved_recipe.name}.")
+    made = folder.provenance()
+    folder.kept(folder.resolved_recipe)
+    kept = folder.kept_plugins()
+    allow([*plugins, *(kept if trust else ())])
+    trained = load_recipe(folder.resolved_recipe, plugins=plugins, kept=kept)
+    recipe = load_recipe(folder.resolved_recipe, overrides, kept=kept)
+    _refuse_changes(trained, recipe)
+    restored = _read(folder, trained, made, step)
+    made.check(trained, folder.checkpoints, restored)
+    sources = {source for file in (*kept, *plugins) for source in plugin_sources([file]).values()}
+    hashes = sorted(hashlib.sha256(source).hexdigest() for source in sources)
+    return Run(folder, recipe, restored.state, restored.step, tuple(hashes), weights)
+
+
+def _refuse_changes(trained: Recipe, recipe: Recipe) -> None:
+    wrong = [key for key in differences(trained, recipe) if not key.startswith(_AFTER_TRAINING)]
+    if wrong:
+        raise RecipeError(
+            f"{', '.join(wrong)}: cannot be changed after training. Only seed, data, evaluation, likelihood "
+            "and sampling can."
+        )
+
+
+def _read(folder: RunFolder, recipe: Recipe, made: Provenance, step: int | None) -> Restored:
+    like = state_like(recipe, made.shape, made.levels)
+    if step is not None:
+        return read_chosen(folder.checkpoints, step, like)
+    restored = read_newest(folder.checkpoints, like, saved=made.newest_checkpoint)
+    if restored is None:
+        raise CheckpointError(f"{folder.checkpoints}: no checkpoint yet. Run the recipe until it has saved one.")
+    return restored
+
+
+def load_test(run: Run) -> Images:
+    """Returns the test images of a run's recipe.
+
+    Raises:
+        DataError: the images are missing or damaged.
+        UntrustedError: the images contradict their source or their identity, change on a second read, or are not those
+            that the run recorded although no setting of the data was changed.
+    """
+    return _load(run, "test")
+
+
+def load_train(run: Run) -> Images:
+    """Returns the training images of a run's recipe. Raises the errors of `load_test`."""
+    return _load(run, "train")
+
+
+def _load(run: Run, split: Split) -> Images:
+    source = run.source
+    images = source.load(split)
+    check_data_of_recipe(run.recipe, source, images).refuse()
+    _refuse_unrecorded(run, images, split)
+    return images
+
+
+def _refuse_unrecorded(run: Run, images: Images, split: Split) -> None:
+    """Raises UntrustedError if the images are not those of the run, which would allow choosing images by the result."""
+    data, found = run.folder.provenance().data, images.identity.sha256
+    recorded = data and getattr(data, split)
+    if recorded and recorded.sha256 != found and run.recipe.data == run.read_recipe(()).data:
+        raise UntrustedError(
+            f"{run.recipe.data.component}: its {split} images, sha256 {found[:12]}, are not those that "
+            f"{run.folder.manifest} records, sha256 {recorded.sha256[:12]}, although no setting of the data was "
+            "changed. Put the same images back, or name others with --set data...."
+        )
+
+
+def keep(folder: RunFolder, found: TrainedOn) -> dict[str, str]:
+    """Writes the record to the folder; returns the SHA-256 of each file by name, for the manifest."""
+    files = {folder.trained_on: found.prints, folder.trained_levels: found.statistics}
+    for path, array in files.items():
+        if array is not None:
+            with whole_file(path) as part, part.open("wb") as file:
+                np.save(file, array)
+    return {path.name: file_sha256(path) for path, array in files.items() if array is not None}
+
+
+def read_trained_on(run: Run) -> TrainedOn:
+    """Returns the record of a run; it is empty for imported models, and has hashes only for older runs.
+
+    Raises:
+        CheckpointError: A file has changed since it was written, or is not of the run's training images.
+    """
+    folder, made = run.folder, run.folder.provenance()
+    if made.data is None:
+        return TrainedOn()
+    count, values, older = made.data.train.count, math.prod(made.shape), folder.trained_on.name not in made.kept
+    prints = _read_trained_on(folder.kept(folder.trained_on), lambda a: may_be_prints(a, count, values, older=older))
+    statistics = _read_trained_on(folder.kept(folder.trained_levels), lambda a: may_be_statistics(a, count))
+    if prints is not None and statistics is None:
+        print(
+            f"{folder.path}: a run of an older version, which kept hashes of its training images and no more. Near "
+            "copies of them, and test images of other levels, are not noticed. Run the recipe again to keep more.",
+            file=sys.stderr,
+        )
+    return TrainedOn(asdict(made.data.train), prints, statistics)
+
+
+def _read_trained_on(path: Path | None, fits: Callable[[np.ndarray], bool]) -> np.ndarray | None:
+    try:
+        found = None if path is None else np.load(path)
+    except Exception as error:  # of many types for a damaged header
+        raise CheckpointError(f"{path}: damaged ({error}). Run the recipe again to write it anew.") from error
+    if found is None or (isinstance(found, np.ndarray) and fits(found)):
+        return found
+    raise CheckpointError(f"{path}: not of this run's training images. Run the recipe again to write it anew.")
+
+
+_LOADS: dict[Split, Callable[[Run], Images]] = {"train": load_train, "test": load_test}
+
+
+def report_runs(paths: Sequence[str | os.PathLike[str]], *, trust: bool = False, progress: Progress = None) -> Page:
+    """Returns the page of runs. Raises CheckpointError if a folder is not a run; a run that does not load is shown."""
+    return page([_shown(one, trust, progress) for one in [read_files(Path(path)) for path in paths]])
+
+
+def report_run(run: Run, progress: Progress = None) -> Page:
+    """Returns the page of a loaded run."""
+    return page([Shown(read_files(run.folder.path), _seen(run, progress))])
+
+
+def _shown(files: RunFiles, trust: bool, progress: Progress) -> Shown:
+    try:
+        return Shown(files, _seen(load_run(files.path, trust=trust), progress))
+    except VdmkitError as error:
+        return Shown(files, reason=str(error))
+
+
+def _seen(run: Run, progress: Progress) -> Seen:
+    model = run.weighted(run.recipe.evaluation.weights)
+    return look(model, run.recipe, lambda split: _LOADS[split](run), step=run.step, key=run.key, progress=progress)

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report of a comparison: two likelihoods of the same images, their difference, and what would decide it.
+
+Compares two models on the same images by paired differences, whose error is smaller than that of either mean.
+
+Plans the estimates of two models whose difference is wanted: both share their draws.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array, Int, PRNGKeyArray, Real
+
+from vdmkit.arguments import check_instance
+from vdmkit.data._comparable import check_pixels
+from vdmkit.data._pixels import AbstractPixels, select
+from vdmkit.devices import finite, precisely
+from vdmkit.errors import DataError, RecipeError, UntrustedError
+from vdmkit.likelihood.bound import VariationalBound
+from vdmkit.likelihood.estimator import AbstractEstimator, as_arguments, check_condition, rows_of
+from vdmkit.likelihood.intervals import Interval, check_count, check_index, interval
+from vdmkit.likelihood.log_likelihood import LogLikelihood
+from vdmkit.likelihood.report import LikelihoodReport
+from vdmkit.losses.bound import bits_per_dim
+from vdmkit.model import DiffusionModel
+from vdmkit.randomness import fold_purpose
+from vdmkit.schedules import check_increasing
+
+
+def check_same_estimator(first: str, second: str) -> None:
+    """Raises RecipeError if two likelihoods are measured by different estimators, given by their descriptions."""
+    if first != second:
+        raise RecipeError(
+            f"compare: the first is measured by {first}, and the second by {second}. "
+            "Give --estimator, and --steps of a bound, for both."
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two likelihoods of the same images by the same estimator, and the first minus the second, in bits/dim.
+
+    Raises:
+        RecipeError: the estimators are not the same.
+    """
+
+    first: LikelihoodReport
+    second: LikelihoodReport
+    difference: Interval
+
+    def __post_init__(self) -> None:
+        check_same_estimator(self.first.estimator, self.second.estimator)
+
+    @property
+    def error_on_these(self) -> float:
+        """Returns the 95% half-width of the difference on these images: of Monte Carlo and of the solver."""
+        return self.difference.half_width_monte_carlo + self.difference.half_width_solver
+
+    @property
+    def times_draws(self) -> float | None:
+        """Returns how many times as many draws would decide the difference on these images; None if it is decided."""
+        return times_to_decide(self.error_on_these, self.difference.value)
+
+    @property
+    def times_images(self) -> float | None:
+        """Returns how many times as many images would decide it for others of the kind; None if it is decided."""
+        return times_to_decide(self.difference.half_width, self.difference.value)
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the comparison as JSON values; infinity, for a difference of exactly 0, becomes null."""
+        of_both = {"first": self.first.as_json(), "second": self.second.as_json()}
+        times = {"times_draws": self.times_draws, "times_images": self.times_images}
+        return of_both | finite({"difference": asdict(self.difference), **times})
+
+    def __str__(self) -> str:
+        value, others = self.difference.value, self.difference.half_width
+        lines = [
+            f"first       {_of_report(self.first)}",
+            f"second      {_of_report(self.second)}",
+            f"difference  {value:+.4f} +/- {self.error_on_these:.4f} bits/dim on these {self.first.images:,} images "
+            f"(95%); +/- {others:.4f} on others",
+            f"            {self._verdict(self.times_draws, 'on these images', 'draws')}",
+            f"            {self._verdict(self.times_images, 'on other images', 'images')}",
+        ]
+        remarks = [*self.first.remarks, *self.second.remarks]
+        return "\n".join([*lines, *(f"            {remark}" for remark in dict.fromkeys(remarks))])
+
+    def _verdict(self, times: float | None, where: str, of_what: str) -> str:
+        if times is None:
+            return f"{where}: the {'first' if self.difference.value < 0 else 'second'} is better"
+        if math.isinf(times):
+            return f"{where}: no difference"
+        return f"{where}: not decided; about {times:.2g} times as many {of_what} would"
+
+
+def _of_report(report: LikelihoodReport) -> str:
+    held_out = ", NOT A TEST LIKELIHOOD" if report.held_out is False else ""
+    return f"{report.bpd:.4f} +/- {report.half_width_monte_carlo:.4f} bits/dim, {report.estimator}{held_out}"
+
+
+def times_to_decide(half_width: float, value: float) -> float | None:
+    """Returns by what factor a sample must grow for its half-width to reach the value; None if it is below it."""
+    if abs(value) > half_width:
+        return None
+    return (half_width / abs(value)) ** 2 if value else math.inf
+
+
+def compare(first: LogLikelihood, second: LogLikelihood) -> Interval:
+    """Returns the first minus the second in bits/dim, on the same images, with 95% half-widths.
+
+    Below 0 the first model is better. Estimates of the same kind with the same key share their noise.
+
+    Raises:
+        DataError: the estimates are not of the same images.
+        UntrustedError: one of the estimates is not a likelihood.
+        RecipeError: an argument is not the result of `log_likelihood`.
+    """
+    for name, one in (("first", first), ("second", second)):
+        check_instance(name, one, LogLikelihood)
+    if not np.array_equal(first.hashes, second.hashes):
+        raise DataError("compare: the estimates are of other images. Measure both on the same ones, in the same order.")
+    if reasons := [*first.reasons(), *second.reasons()]:
+        raise UntrustedError(f"compare: not likelihoods: {' '.join(reasons)}")
+    found = interval(bits_per_dim(first.nats - second.nats, first.dimensions), first.groups)
+    return found.with_solver(math.fsum(one.solver.half_width for one in (first, second) if one.solver))
+
+
+def against_raw(averaged: LogLikelihood, raw: LogLikelihood) -> dict[str, float]:
+    """Returns how much more averaged parameters take than raw ones in bits/dim, with its 95% half-width, by name.
+
+    Args:
+        averaged: Estimates of images, with averaged parameters.
+        raw: Estimates of the first of them, with the same key; if they are not likelihoods, nothing is returned.
+    """
+    if raw.reasons():
+        return {}
+    found = compare(averaged.of_first(len(raw.index)), raw)
+    return {"test/ema_minus_raw": found.value, "test/ema_minus_raw_half_width": found.half_width}
+
+
+Told = Mapping[str, Real[Array | np.ndarray, "..."]] | None
+
+
+@precisely
+def plan_pair(
+    first: DiffusionModel,
+    second: DiffusionModel,
+    images: Real[Array | np.ndarray | AbstractPixels, "n h w c"],
+    *,
+    key: PRNGKeyArray,
+    estimator: AbstractEstimator[Any] | None = None,
+    conditions: tuple[Told, Told] = (None, None),
+    precision: float = 0.0,
+    index: Int[np.ndarray, " m"] | None = None,
+) -> tuple[Any, Any]:
+    """Returns a plan for each of two calls of `log_likelihood`, with which `compare` has the smallest error.
+
+    Both calls need the images, key, estimator and index that are given here. Each remains an estimate of its own
+    model, with an interval that is perhaps wider than that of the model alone. The plans of a model and itself are
+    the same, and so are then the estimates.
+
+    Raises:
+        DataError: as `log_likelihood`, for either model.
+        RecipeError: as `log_likelihood`, for either model.
+    """
+    pixels = images if isinstance(images, AbstractPixels) else np.asarray(images)
+    estimator = estimator or VariationalBound()
+    for model in (first, second):
+        check_pixels(model, pixels)
+        check_increasing(model.schedule)
+    index = np.arange(len(pixels)) if index is None else check_index(np.asarray(index), len(pixels))
+    chosen = select(pixels, index)
+    check_count(chosen)
+    one, other = (rows_of(check_condition(told, len(pixels)), index) for told in conditions)
+    for told in (one, other):
+        as_arguments(estimator, told)
+    nats = precision * first.dimensions * math.log(2)
+    of_plan = fold_purpose(key, "plan_pair")
+    return estimator.plan_pair((first, second), chosen, precision=nats, key=of_plan, conditions=(one, other))

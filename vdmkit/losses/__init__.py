@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training losses and the variational bound: its terms, weightings, time samplers, and gradients of a schedule."""
+
+from vdmkit.losses.bound import bits_per_dim, eps_error, prior_loss, reconstruction_loss
+from vdmkit.losses.time_samplers import (
+    AbstractTimeSampler,
+    DiscreteGrid,
+    LogitNormal,
+    LossAdaptive,
+    LowDiscrepancy,
+    Signal,
+    Uniform,
+)
+from vdmkit.losses.training_loss import Objective, loss
+from vdmkit.losses.weightings import (
+    P2,
+    AbstractWeighting,
+    EdmMonotonic,
+    EdmWeighting,
+    Elbo,
+    Hybrid,
+    MinSnr,
+    SigmoidWeighting,
+    Simple,
+    Snr,
+    TruncatedSnr,
+    VelocityWeighting,
+    VWeighting,
+)
+
+__all__ = [
+    "AbstractTimeSampler",
+    "AbstractWeighting",
+    "DiscreteGrid",
+    "EdmMonotonic",
+    "EdmWeighting",
+    "Elbo",
+    "Hybrid",
+    "LogitNormal",
+    "LossAdaptive",
+    "LowDiscrepancy",
+    "MinSnr",
+    "Objective",
+    "P2",
+    "SigmoidWeighting",
+    "Signal",
+    "Simple",
+    "Snr",
+    "TruncatedSnr",
+    "Uniform",
+    "VWeighting",
+    "VelocityWeighting",
+    "bits_per_dim",
+    "eps_error",
+    "loss",
+    "prior_loss",
+    "reconstruction_loss",
+]

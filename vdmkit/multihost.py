@@ -1,0 +1,353 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts JAX's distributed runtime, if it is asked for: what looks like a cluster may be an allocation of one shell.
+
+What the processes of a run tell each other. With one process nothing is sent.
+
+Errors that the end of another process causes.
+
+A common stop: a signal may reach one process only, and all must stop at the same step.
+
+At some steps the first process says whether to go on, and at which step it will say so again, in about half a second.
+The others wait for its word: they have dispatched what the first needs to come that far. Nothing waits for a process
+that is asked to stop, because a step that others have dispatched needs all of them.
+
+The run folder of a process. The first one writes to the run folder itself, the others to copies that are deleted.
+
+So every process does the same, in the same order, and one alone leaves traces. Checkpoints are written by all.
+"""
+
+import atexit
+import importlib.util
+import io
+import itertools
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vdmkit.errors import DistributedError, RecipeError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_CONNECT = 300  # seconds; nodes of a cluster start at different times
+_SILENT = 40  # seconds without a sign of life of a process, after which JAX ends the others
+_AT_EXIT = 30  # seconds that a process waits at its end for the others
+_VARIABLES = {
+    "coordinator": ("--coordinator", "JAX_COORDINATOR_ADDRESS"),
+    "processes": ("--processes", "JAX_NUM_PROCESSES"),
+    "process": ("--process", "JAX_PROCESS_ID"),
+}
+_place: "Place | None" = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """The number of this process, from 0, and how many there are; its devices, and those of all."""
+
+    process: int
+    processes: int
+    local_devices: int
+    devices: int
+    kind: str
+
+    def __str__(self) -> str:
+        share = f"{self.local_devices} of {self.devices} devices, {self.kind}"
+        return f"process {self.process} of {self.processes}, {share}"
+
+
+def started_as() -> Place | None:
+    """Returns the place of this process among those that `start` connected; None if it is alone."""
+    return _place
+
+
+def start(
+    mode: str, coordinator: str | None = None, processes: int | None = None, process: int | None = None
+) -> Place | None:
+    """Connects this process to the others, before JAX is used; with mode "off" it does nothing.
+
+    Args:
+        mode: "auto" is JAX's own detection, "explicit" takes the other arguments, or JAX's environment variables.
+        coordinator: Host and port of process 0.
+        processes: How many there must be, in any mode.
+        process: Number of this process.
+
+    Raises:
+        RecipeError: the arguments do not fit the mode.
+        DistributedError: the processes do not find each other, or are of another number or with unequal devices.
+    """
+    global _place
+    given = {"coordinator": coordinator, "processes": processes, "process": process}
+    if mode == "off":
+        return _refuse_alone(given)
+    _connect(mode, _arguments(mode, given))
+    _place = _found(processes)
+    return _place
+
+
+def _refuse_alone(given: dict[str, Any]) -> None:
+    if given["processes"] not in (None, 1):
+        raise DistributedError(
+            f"--processes {given['processes']}: found 1, this one. Say how to find the others with --distributed."
+        )
+    _refuse_needless("off", {name: value for name, value in given.items() if name != "processes"})
+
+
+def _refuse_needless(mode: str, given: dict[str, Any]) -> None:
+    needless = [_VARIABLES[name][0] for name, value in given.items() if value is not None]
+    if needless:
+        raise RecipeError(f"{', '.join(needless)}: only --distributed explicit takes this, not {mode}.")
+
+
+def _arguments(mode: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of `jax.distributed.initialize`."""
+    if mode != "explicit":
+        _refuse_needless(mode, {name: value for name, value in given.items() if name != "processes"})
+        if mode == "mpi4py" and not importlib.util.find_spec("mpi4py"):
+            raise DistributedError("--distributed mpi4py: the package mpi4py is not installed. Install vdmkit[mpi].")
+        if mode == "k8s" and "KUBERNETES_SERVICE_HOST" not in os.environ:
+            raise DistributedError("--distributed k8s: this is not a pod, as KUBERNETES_SERVICE_HOST is not set.")
+        # Kubernetes has no name in JAX: in a pod it is what JAX detects.
+        return {"cluster_detection_method": mode} if mode in ("slurm", "mpi4py") else {}
+    found: dict[str, Any] = {
+        name: os.environ.get(variable) if given[name] is None else given[name]
+        for name, (_, variable) in _VARIABLES.items()
+    }
+    missing = [" or ".join(_VARIABLES[name]) for name, value in found.items() if value in (None, "")]
+    if missing:
+        raise RecipeError(f"--distributed explicit: give {', '.join(missing)}.")
+    total, number = _integer("processes", found["processes"]), _integer("process", found["process"])
+    if not 0 <= number < total:
+        raise RecipeError(f"--process {number}: expected 0 to {total - 1}, as there are {total} processes.")
+    host, _, port = found["coordinator"].rpartition(":")
+    if not host or not port.isdecimal():
+        raise RecipeError(f"--coordinator {found['coordinator']}: expected HOST:PORT of process 0.")
+    return {
+        "coordinator_address": found["coordinator"],
+        "num_processes": total,
+        "process_id": number,
+        "cluster_detection_method": "deactivate",
+    }
+
+
+def _integer(name: str, value: Any) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        option, variable = _VARIABLES[name]
+        raise RecipeError(f"{option} or {variable}: expected a number, found {value!r}.") from None
+
+
+def _connect(mode: str, arguments: dict[str, Any]) -> None:
+    import jax
+
+    timeouts: dict[str, Any] = {
+        "initialization_timeout": _CONNECT,
+        "heartbeat_timeout_seconds": _SILENT,
+        "shutdown_timeout_seconds": _AT_EXIT,
+    }
+    try:
+        jax.distributed.initialize(**arguments, **timeouts)
+    except Exception as error:  # of many types, by the cluster
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise DistributedError(f"--distributed {mode}: no connection to the other processes: {reason}") from error
+
+
+def _found(processes: int | None) -> Place:
+    import jax
+
+    local, total = jax.local_device_count(), jax.device_count()
+    place = Place(jax.process_index(), jax.process_count(), local, total, jax.devices()[0].device_kind)
+    if processes not in (None, place.processes):
+        raise DistributedError(f"--processes {processes}: found {place.processes}.")
+    if local * place.processes != total:
+        raise DistributedError(f"{place}: every process must have as many devices as the others.")
+    return place
+
+
+T = TypeVar("T")
+_DAY_MS = 24 * 60 * 60 * 1000  # a process may compile, or measure, for long
+_numbers = itertools.count()
+
+
+def is_first() -> bool:
+    """Returns whether this process is the one that prints and writes."""
+    import jax
+
+    return jax.process_index() == 0
+
+
+def is_alone() -> bool:
+    """Returns whether there is no other process."""
+    import jax
+
+    return jax.process_count() == 1
+
+
+def share_of(items: Sequence[T]) -> Sequence[T]:
+    """Returns the items of this process: every n-th, beginning with its own number."""
+    import jax
+
+    return items[jax.process_index() :: jax.process_count()]
+
+
+def client() -> Any:
+    """Returns the client of the coordinator, by which processes talk without their devices."""
+    from jax._src import distributed
+
+    return distributed.global_state.client
+
+
+def meet() -> None:
+    """Waits for all processes. All must call it, as often and in the same order."""
+    if not is_alone():
+        client().wait_at_barrier(f"vdmkit/{next(_numbers)}", _DAY_MS)
+
+
+def gathered(arrays: Mapping[str, "np.ndarray"]) -> list[dict[str, "np.ndarray"]]:
+    """Returns the arrays of every process, in the order of their numbers. All must call it."""
+    if is_alone():
+        return [dict(arrays)]
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **arrays)  # as bytes: JAX would make float32 of float64
+    mine = np.frombuffer(file.getvalue(), np.uint8)
+    meet()  # a collective does not wait as long
+    sizes = np.asarray(multihost_utils.process_allgather(np.asarray([len(mine)], np.int32))).ravel()
+    padded = np.zeros(sizes.max(), np.uint8)
+    padded[: len(mine)] = mine
+    rows = np.asarray(multihost_utils.process_allgather(padded)).reshape(len(sizes), -1)
+    return [_read(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
+
+
+def as_first(arrays: Mapping[str, "np.ndarray"]) -> dict[str, "np.ndarray"]:
+    """Returns the arrays of the first process, for what may differ, such as a time. All must call it."""
+    return gathered(arrays if is_first() else {})[0]
+
+
+def _read(contents: bytes) -> dict[str, "np.ndarray"]:
+    import numpy as np
+
+    with np.load(io.BytesIO(contents)) as file:
+        return {name: file[name] for name in file.files}
+
+
+_SIGNS = ("gloo", "nccl", "coordination", "heartbeat", "barrier", "connection", "unavailable", "socket")
+
+
+def lost(error: Exception) -> DistributedError | None:
+    """Returns what to tell the user of an error that another process caused by its end; None for any other error."""
+    text = str(error).strip().partition("\n")[0]
+    if started_as() is None or not any(sign in str(error).lower() for sign in _SIGNS):
+        return None
+    return DistributedError(
+        f"another process has ended, or cannot be reached ({text[:160]}). What was saved is kept: to go on, start all "
+        "processes again with the same command."
+    )
+
+
+_BETWEEN = 0.5  # seconds
+_PATIENCE_MS = 1000  # so that a second Ctrl-C is heard
+_KEPT = 100  # words of the first process that the coordinator keeps, for processes that are behind
+
+
+class CommonStop:
+    """Decides for one training at which step all processes stop."""
+
+    def __init__(self):
+        import jax
+
+        self._process, self._processes = jax.process_index(), jax.process_count()
+        self._name = f"vdmkit/stop/{next(_numbers)}"
+        self._told = False  # that this process is asked to stop
+        self._verdict: bool | None = None  # the last word
+        self._next, self._said, self._time = 0, list[int](), time.monotonic()
+
+    def __call__(self, asked: bool, step: int, *, last: bool = False) -> bool:
+        """Returns whether to stop after `step`. All processes must call it at the same steps.
+
+        Args:
+            asked: Whether this process is asked to stop.
+            step: The step, in rising order.
+            last: Whether no step follows.
+        """
+        if self._processes == 1:
+            return asked
+        if asked and not self._told:
+            client().key_value_set(f"{self._name}/asked/{self._process}", "")
+            self._told = True
+        if self._verdict is None and (last or step >= self._next):
+            word = self._say(asked, step) if self._process == 0 else self._hear(step)
+            stop, self._next = word
+            self._verdict = stop if stop or last else None
+        return bool(self._verdict)
+
+    def _say(self, asked: bool, step: int) -> tuple[bool, int]:
+        stop = asked or bool(client().key_value_dir_get(f"{self._name}/asked/"))
+        steps = step - self._said[-1] if self._said else 0
+        pace = steps / max(time.monotonic() - self._time, 1e-3)
+        following = step + max(1, min(int(pace * _BETWEEN), 2 * steps))  # the first steps tell little of the pace
+        client().key_value_set(f"{self._name}/{step}", f"{int(stop)} {following}")
+        self._said, self._time = [*self._said, step], time.monotonic()
+        if len(self._said) > _KEPT:
+            client().key_value_delete(f"{self._name}/{self._said.pop(0)}")
+        return stop, following
+
+    def _hear(self, step: int) -> tuple[bool, int]:
+        while True:
+            try:
+                word = client().blocking_key_value_get(f"{self._name}/{step}", _PATIENCE_MS)
+            except Exception as error:
+                if "DEADLINE_EXCEEDED" not in str(error):
+                    raise
+            else:
+                stop, following = map(int, word.split())
+                return bool(stop), following
+
+
+_COPIED = ("recipe.toml", "resolved.toml", "manifest.json", "metrics.jsonl")
+_LINKED = ("checkpoints", "trained_on.npy", "trained_levels.npy")
+_copies: dict[str, str] = {}
+
+
+def own_folder(run: Path) -> Path:
+    """Returns the folder in which this process works on a run: `run`, or its own copy. All must call it."""
+    if started_as() is None:
+        return run
+    folder = run if is_first() else _copy(run.resolve())
+    meet()  # the first must not change what the others copy
+    return folder
+
+
+def in_words(text: str) -> str:
+    """Returns a message in which copies have the name of their run folder."""
+    for copy, run in _copies.items():
+        text = text.replace(copy, run)
+    return text
+
+
+def delete_copies() -> None:
+    """Deletes this process's own copies of run folders."""
+    for copy in _copies:
+        shutil.rmtree(copy, ignore_errors=True)
+
+
+def _copy(run: Path) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="vdmkit-"))
+    atexit.register(delete_copies)
+    _copies[str(folder)] = str(run)
+    for name in _COPIED:
+        if (run / name).is_file():
+            shutil.copyfile(run / name, folder / name)
+    if (run / "plugins").is_dir():
+        shutil.copytree(run / "plugins", folder / "plugins")
+    for name in _LINKED:
+        if (run / name).exists():
+            (folder / name).symlink_to(run / name)
+    return folder

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads a TOML file into a checked Recipe.
+
+Recipes and overrides that are given as Python values.
+
+Recipes that name components of vdmkit only.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from vdmkit.errors import RecipeError
+from vdmkit.plugins import broken_packages, copies_in, kept_plugins, load_plugins
+from vdmkit.recipes.document import Override, find_recipe, read_document
+from vdmkit.recipes.schema import Recipe, differences, flat
+from vdmkit.recipes.validation import Reader, toml_text
+from vdmkit.registry import Choice
+
+
+def load_recipe(
+    name: str | os.PathLike[str],
+    overrides: Iterable[str] = (),
+    plugins: Iterable[str | Path] = (),
+    kept: Iterable[str | Path] = (),
+) -> Recipe:
+    """Reads and checks a recipe. No array is made, and JAX is not loaded until all files have been parsed.
+
+    Args:
+        name: The path of a TOML file, or the name of a recipe of vdmkit, such as "digits". A path takes precedence.
+            `extends` in the recipe is a path relative to the file, or such a name.
+        overrides: `key=value` with a dotted key and a TOML value (or a plain string), which replace values of the
+            file.
+        plugins: Python files that register components.
+        kept: Plugin files that the recipe's run kept; their names take precedence over installed packages.
+
+    Raises:
+        UnknownCodeError: a file of `kept` is not known from a run of this user; see `vdmkit.plugins.allow`.
+        RecipeError: the recipe is invalid; the message lists every problem, one per line.
+        RegistryError: a plugin file does not load, or registers a name that is taken.
+    """
+    document = read_document(name, overrides)
+    with kept_plugins(kept):
+        load_plugins(plugins)
+        reader = Reader(document)
+        recipe = reader.read(Recipe, (), document.values)
+    if reader.problems:
+        raise RecipeError("\n".join([*reader.problems, *_reason(reader)]))
+    return recipe
+
+
+def load_for_run(
+    name: str | os.PathLike[str], out: Path | None, overrides: Iterable[str], plugins: Iterable[Path]
+) -> tuple[Recipe, str, Path]:
+    """Returns a recipe that is to be trained, the text of its file, and the run folder: `out`, or runs/RECIPE.
+
+    Of plugin files that the folder holds a copy of, the components of the run are used. Like `load_recipe` it loads JAX
+    only after all files have been parsed.
+
+    Raises:
+        RecipeError, RegistryError: as in `load_recipe`.
+    """
+    file, plugins = find_recipe(name), list(plugins)
+    folder = out or Path("runs") / file.stem
+    kept = copies_in(folder / "plugins", plugins)
+    recipe = load_recipe(file, overrides, [plugin for plugin in plugins if plugin not in kept], kept)
+    return recipe, file.read_text(), folder
+
+
+def _reason(reader: Reader) -> list[str]:
+    """Returns a possible reason why a component is unknown."""
+    broken = broken_packages() if reader.misses_component else []
+    names = ", ".join(map(repr, broken))
+    return [f"Components of a plugin package that does not load are unknown: {names}."] if broken else []
+
+
+def as_text(recipe: Mapping[str, Any]) -> str:
+    """Returns a recipe as text. Raises RecipeError if it holds what TOML does not know, such as None."""
+    try:
+        return tomli_w.dumps(recipe)
+    except TypeError as error:
+        raise RecipeError(f"train: the recipe is not TOML: {error}. Leave out a key for its default.") from error
+
+
+def overrides_between(before: Recipe, after: Recipe, *prefixes: str) -> list[str]:
+    """Returns `key=value` for each key below the prefixes in which `after` differs, as `--set` takes them."""
+    values = flat(after)
+    changed = [key for key in differences(before, after) if key.startswith(prefixes)]
+    return [f"{key}={toml_text(values[key])}" for key in changed if key in values]
+
+
+def as_overrides(overrides: Mapping[str, Any] | Iterable[str]) -> list[str]:
+    """Returns overrides in the form of `--set`; messages call them by the name of the argument."""
+    if isinstance(overrides, str):
+        raise RecipeError(f"overrides = {overrides!r}: expected a dict, or a list of key=value.")
+    if isinstance(overrides, Mapping):
+        return [Override(f"{key}={toml_text(value)}", "overrides") for key, value in overrides.items()]
+    return [Override(text, f"overrides, {text!r}") for text in overrides]
+
+
+def text_if_own(recipe: Recipe) -> str | None:
+    """Returns all values of the recipe as text, or None if one of its components is a plugin's.
+
+    What vdmkit's own components do follows from their values; a plugin's may depend on anything.
+    """
+    own = all(one.component.origin == "vdmkit" for one in _choices(recipe))
+    return repr(sorted(flat(recipe).items())) if own else None
+
+
+def _choices(value: Any) -> Iterator[Choice]:
+    if isinstance(value, Choice):
+        yield from value.nested()
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from _choices(getattr(value, field.name))
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _choices(part)
