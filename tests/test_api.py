@@ -295,7 +295,9 @@ REFUSED = {
     "new(levels='9')": "levels: expected an integer from 2 to 256, found '9'.",
     "new(shape=(8, 8))": "shape: expected (height, width, channels), found (8, 8).",
     "new(shape=(8, 8, 0))": "shape: expected an integer from 1 to 2,147,483,647, found 0.",
-    "new(prediction=vdmkit.predictions.V)": "prediction: expected a Prediction of vdmkit, found the class V: write V().",
+    "new(prediction=vdmkit.predictions.V)": (
+        "prediction: expected a Prediction of vdmkit, found the class V: write V()."
+    ),
     "new(path='vp')": "path: expected a Path of vdmkit, found 'vp'.",
     "likelihood(short)": "the network's output has shape (4, 4, 1): expected (h, w, c, outputs of the prediction) = "
     "(4, 4, 1, 1).",

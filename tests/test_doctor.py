@@ -8,8 +8,8 @@ import jax
 import pytest
 import vdmkit_codec
 
-from vdmkit import doctor
 from vdmkit.devices import missing_device
+from vdmkit.experiments import doctor
 from vdmkit.experiments.doctor import cache_found, devices_found, examine, plugins_found, product_found, training_found
 from vdmkit.plugins import plugin_folders
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from vdmkit import mesh
+from vdmkit import devices
 from vdmkit.devices import devices_for, in_groups
 from vdmkit.errors import RecipeError
 
@@ -66,14 +66,14 @@ def test_a_divided_state_trains_as_a_copied_one():
 def test_the_largest_dimension_that_divides_is_divided(shape, small, expected):
     """A small array would be gathered at a loss, or a large one be copied."""
     leaf = jax.ShapeDtypeStruct(shape, jax.numpy.float32)
-    assert tuple(mesh._spec(leaf, 4, small)) == expected
+    assert tuple(devices._spec(leaf, 4, small)) == expected
 
 
 def test_devices_that_do_not_divide(monkeypatch):
     """The mesh would fail in numpy's words."""
     monkeypatch.setattr(jax, "device_count", lambda: 6)
     with pytest.raises(RecipeError, match="6 devices do not divide into groups of 4"):
-        mesh.data_mesh(12, 4)
+        devices.data_mesh(12, 4)
 
 
 def test_batches_on_few_devices(monkeypatch):

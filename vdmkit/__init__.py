@@ -5,17 +5,20 @@ Importing it does not load JAX: public names are imported on first use.
 """
 
 import importlib
+import pkgutil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vdmkit.classification import classify
     from vdmkit.errors import VdmkitError
-    from vdmkit.likelihood import compare, log_likelihood
+    from vdmkit.experiments.load import Run
+    from vdmkit.experiments.run import load, train
+    from vdmkit.likelihood.comparison import compare
+    from vdmkit.likelihood.log_likelihood import log_likelihood
+    from vdmkit.losses.training_loss import loss
     from vdmkit.model import DiffusionModel
-    from vdmkit.objective import loss
     from vdmkit.registry import register
-    from vdmkit.run import Run, load, train
-    from vdmkit.sampling import sample
+    from vdmkit.sampling.sample import sample
 
 __version__ = "0.1.0"
 __all__ = [
@@ -33,51 +36,32 @@ __all__ = [
     "train",
 ]
 
-_FROM = {
-    "classification": ("classify",),
-    "errors": ("VdmkitError",),
-    "likelihood": ("compare", "log_likelihood"),
-    "model": ("DiffusionModel",),
-    "objective": ("loss",),
-    "registry": ("register",),
-    "run": ("Run", "load", "train"),
-    "sampling": ("sample",),
-}
-_ROOM_OF = {name: room for room, names in _FROM.items() for name in names}
-_ROOMS = {
-    "assembly",
-    "data",
-    "denoiser",
-    "devices",
-    "distribution",
-    "importers",
-    "kernel",
-    "networks",
-    "noise",
-    "observation",
-}
-_ROOMS |= {
-    "optimizer",
-    "page",
-    "quality",
-    "randomness",
-    "recipe",
-    "report",
-    "study",
-    "testing",
-    "training",
-    "typing",
-    *_FROM,
+_MODULE_OF = {
+    "DiffusionModel": "model",
+    "Run": "experiments",
+    "VdmkitError": "errors",
+    "classify": "classification",
+    "compare": "likelihood",
+    "load": "experiments",
+    "log_likelihood": "likelihood",
+    "loss": "losses",
+    "register": "registry",
+    "sample": "sampling",
+    "train": "experiments",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOM_OF:
-        return getattr(importlib.import_module(f"vdmkit.{_ROOM_OF[name]}"), name)
-    if name in _ROOMS:
-        return importlib.import_module(f"vdmkit.{name}")
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(f"vdmkit.{_MODULE_OF[name]}"), name)
+    if not name.startswith("_"):
+        try:
+            return importlib.import_module(f"vdmkit.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"vdmkit.{name}":
+                raise
     raise AttributeError(f"module 'vdmkit' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *_ROOMS})
+    return sorted({*__all__, *(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_")})

@@ -10,11 +10,11 @@ Tables for notebooks.
 """
 
 import math
+import numbers
 from collections.abc import Collection, Iterable, Sequence
 from html import escape
 from typing import Annotated, Any
 
-import numpy as np
 from annotated_types import Ge, Gt, Le, Lt, MultipleOf
 
 from vdmkit.errors import RecipeError
@@ -63,14 +63,14 @@ def check_instance(name: str, value: object, kind: type, *, optional: bool = Fal
 
 def check_integer(name: str, value: object, *, least: int = 1, most: int = MAX_COUNT) -> None:
     """Raises RecipeError unless the value of argument `name` is an integer from `least` to `most`."""
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not (whole and least <= int(value) <= most):  # type: ignore[arg-type]
         raise RecipeError(f"{name}: expected an integer from {least:,} to {most:,}, found {_short(value)}.")
 
 
 def check_not_negative(name: str, value: Any) -> None:
     """Raises RecipeError unless the value of argument `name` is a finite number, at least 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < math.inf:
         raise RecipeError(f"{name}: expected a finite number >= 0, found {_short(value)}.")
 
 

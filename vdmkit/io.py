@@ -27,11 +27,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal
 
 from vdmkit.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MAX_JSON = 2**26  # bytes; a manifest has a kilobyte for each session, and a large model's checksums a megabyte
 MAX_KEPT = 2**30  # bytes that a run folder keeps about its images, 40 for each
@@ -381,7 +382,7 @@ def file_sha256(path: Path) -> str:
 _SUFFIX = ".npy"
 
 
-def read_measured(path: Path) -> dict[str, np.ndarray]:
+def read_measured(path: Path) -> "dict[str, np.ndarray]":
     """Returns the arrays that a measurement left, by name.
 
     Raises exceptions of many types if the file is damaged, and TooMuch or ValueError for more than a measurement has.
@@ -393,6 +394,8 @@ def read_measured(path: Path) -> dict[str, np.ndarray]:
         for one in stored:
             if one.filename.endswith(_SUFFIX):
                 _check_claim(path, archive, one.filename)
+    import numpy as np  # `vdmkit --help` does without it
+
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
@@ -405,6 +408,8 @@ def check_claims(path: Path, name: str) -> None:
 
 
 def _check_claim(path: Path, archive: zipfile.ZipFile, file: str) -> None:
+    import numpy as np
+
     if archive.namelist().count(file) > 1:
         raise ValueError("it is there twice")
     stored = archive.getinfo(file).file_size

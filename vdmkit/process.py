@@ -42,6 +42,8 @@ __all__ = [
     "diffuse",
 ]
 
+Image = Float[Array, "h w c"]  # pixels, latents, noise, and predictions of them, of one image
+
 
 class AbstractPath(eqx.Module):
     """alpha and sigma as functions of gamma. An implementer supplies alpha; sigma follows from SNR = exp(-gamma)."""

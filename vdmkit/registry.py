@@ -130,8 +130,9 @@ def _with_range_of_field(parameter: inspect.Parameter, target: type) -> inspect.
     return parameter.replace(annotation=full) if plain == parameter.annotation else parameter
 
 
-_ROOMS = ("noise", "networks", "denoiser", "distribution", "observation", "kernel", "objective")
-_ROOMS += ("sampling", "likelihood", "data", "optimizer", "importers")
+# The modules that hold vdmkit's own components, in the order in which `vdmkit list` shows their kinds.
+_MODULES = ("schedules", "process", "networks", "predictions", "toy_data", "decoders", "reverse", "losses")
+_MODULES += ("sampling", "likelihood", "data", "optimizer", "importers")
 _RENAMED = {"times": "time_sampler"}
 _registries: dict[str, "Registry"] = {}
 _owner: str | None = None  # the plugin that is being loaded
@@ -243,9 +244,9 @@ def kinds() -> list[str]:
 
 
 def load_builtins() -> None:
-    """Imports the rooms that hold vdmkit's own components, and with them JAX."""
-    for room in _ROOMS:
-        importlib.import_module(f"vdmkit.{room}")
+    """Imports the modules that hold vdmkit's own components, and with them JAX."""
+    for module in _MODULES:
+        importlib.import_module(f"vdmkit.{module}")
 
 
 @contextmanager

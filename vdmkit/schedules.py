@@ -60,6 +60,8 @@ __all__ = [
     "ends_of",
 ]
 
+Scalar = Float[Array, ""]
+
 _PANELS = 8000
 _PARTS = 20  # gamma must rise on each of them
 _SMALLEST_PANEL = 1e-8

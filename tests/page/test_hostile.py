@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from vdmkit import npz
+from vdmkit import io
 from vdmkit.errors import CheckpointError
 from vdmkit.io import TooMuch, has_sha256, write_json
 from vdmkit.page import _training
@@ -68,7 +68,7 @@ def endless(path):
 @pytest.mark.parametrize("make", [bomb, endless])
 def test_arrays_of_a_measurement_are_no_bomb(full, make, monkeypatch):
     """False if the images' nats of a run folder from elsewhere, or a part of a measurement, filled the memory."""
-    monkeypatch.setattr(npz, "MAX_MEASURED", 10**7)
+    monkeypatch.setattr(io, "MAX_MEASURED", 10**7)
     (path,) = (full / "likelihood").glob("*.npz")
     make(path)
     make(full / "3.npz")

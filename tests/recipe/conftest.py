@@ -15,7 +15,7 @@ from vdmkit import plugins, registry
 def stub_components(monkeypatch):
     """A registry of stubs only: no room of vdmkit is imported and no installed plugin is loaded."""
     monkeypatch.setattr(registry, "_registries", {})
-    monkeypatch.setattr(registry, "_ROOMS", ())
+    monkeypatch.setattr(registry, "_MODULES", ())
     monkeypatch.setattr(plugins.importlib.metadata, "entry_points", lambda **_: [])
     registry.define_kind("schedule", "schedules", None, ("key",))
     for kind in (

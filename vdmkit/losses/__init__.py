@@ -29,6 +29,7 @@ from vdmkit.losses.weightings import (
 )
 
 __all__ = [
+    "P2",
     "AbstractTimeSampler",
     "AbstractWeighting",
     "DiscreteGrid",
@@ -41,7 +42,6 @@ __all__ = [
     "LowDiscrepancy",
     "MinSnr",
     "Objective",
-    "P2",
     "SigmoidWeighting",
     "Signal",
     "Simple",

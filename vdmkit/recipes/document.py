@@ -123,7 +123,7 @@ def shipped_recipes() -> dict[str, Path]:
 
     In a wheel they are inside the package; in a checkout, also one installed as editable, beside it.
     """
-    inside, beside = _PACKAGE / "recipes", _PACKAGE.parent / "recipes"
+    inside, beside = _PACKAGE / "recipes" / "shipped", _PACKAGE.parent / "recipes"
     folder = inside if inside.is_dir() else beside
     files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob("*.toml")}
     return dict(sorted(files.items()))
