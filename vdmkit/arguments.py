@@ -70,7 +70,8 @@ def check_integer(name: str, value: object, *, least: int = 1, most: int = MAX_C
 
 def check_not_negative(name: str, value: Any) -> None:
     """Raises RecipeError unless the value of argument `name` is a finite number, at least 0."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < math.inf:
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not real or not 0 <= float(value) < math.inf:
         raise RecipeError(f"{name}: expected a finite number >= 0, found {_short(value)}.")
 
 

@@ -30,6 +30,7 @@ from vdmkit.schedules import AbstractSchedule, Scalar, ends_of, gammas_of
 __all__ = [
     "AbstractGrid",
     "AbstractPath",
+    "GivenGammas",
     "KarrasGrid",
     "Quadratic",
     "StraightLine",

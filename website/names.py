@@ -16,9 +16,13 @@ from website.pages import Site
 
 
 def modules() -> list[str]:
-    """Returns vdmkit and its modules without an underscore, from which users may import."""
+    """Returns vdmkit, its modules and packages, and the modules inside packages that list public names."""
     found = (module.name for module in pkgutil.walk_packages(vdmkit.__path__, "vdmkit."))
-    return ["vdmkit", *(name for name in found if "._" not in name)]
+    return ["vdmkit", *(name for name in found if "._" not in name and (name.count(".") == 1 or _lists_names(name)))]
+
+
+def _lists_names(module: str) -> bool:
+    return hasattr(importlib.import_module(module), "__all__")
 
 
 def public_names(module: str) -> list[str]:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vdmkit import io
+from vdmkit import io as vdmkit_io
 from vdmkit.checkpoint._checksums import check_unchanged, what_is_damaged
 from vdmkit.data import _cifar10, _pickle
 from vdmkit.data._cifar10 import Cifar10
@@ -134,7 +134,7 @@ BOMBS: dict[str, Callable[[Path], Any]] = {
 def small(monkeypatch):
     """Limits that a test reaches within milliseconds."""
     monkeypatch.setattr(_cifar10, "MAX_UNPACKED", 1_000_000)
-    monkeypatch.setattr(io, "FREELY_UNPACKED", 1_000_000)
+    monkeypatch.setattr(vdmkit_io, "FREELY_UNPACKED", 1_000_000)
     monkeypatch.setattr(_pickle, "MAX_PICKLE_OPERATIONS", 1_000)
 
 

@@ -18,15 +18,15 @@ LIST = "`vdmkit list recipe` shows the recipes that come with vdmkit."
 def elsewhere(monkeypatch, tmp_path):
     """A folder to work in, which is not that of the recipes, with empty folders that tests write to."""
     monkeypatch.chdir(tmp_path)
-    for folder in ("vdmkit/recipes/paper", "paper", "sub"):
+    for folder in ("vdmkit/recipes/shipped/paper", "paper", "sub"):
         Path(folder).mkdir(parents=True)
 
 
 @pytest.fixture
 def shipped(monkeypatch, write) -> None:
     """The recipes of a vdmkit that has two, of the stub components."""
-    write(name="vdmkit/recipes/plain.toml")
-    write(text='extends = "../plain.toml"\nseed = 4\n', name="vdmkit/recipes/paper/plain.toml")
+    write(name="vdmkit/recipes/shipped/plain.toml")
+    write(text='extends = "../plain.toml"\nseed = 4\n', name="vdmkit/recipes/shipped/paper/plain.toml")
     monkeypatch.setattr(_names, "_PACKAGE", Path("vdmkit").resolve())
 
 

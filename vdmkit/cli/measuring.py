@@ -319,7 +319,7 @@ def sample(
 
 
 Counts = Annotated[str, typer.Option("--steps", metavar="T,T,...", help="Numbers of steps.")]
-Images = Annotated[
+ImageCount = Annotated[
     int, typer.Option("--images", min=2, help="Number of training images, and of test images; or all there are.")
 ]
 Nodes = Annotated[
@@ -338,7 +338,7 @@ def study(
     step: Step = None,
     trust: Trust = False,
     counts: Counts = "1,2,5,10,20,25,50,100,250",
-    images: Images = 256,
+    images: ImageCount = 256,
     nodes: Nodes = 61,
     fit: Fit = None,
     as_json: AsJson = False,
