@@ -435,7 +435,7 @@ from vdmkit.registry import Choice
 class Wrapper(AbstractNetwork):
     '''Another.'''
 
-    hands_labels_on: ClassVar[bool] = {hands_on}
+    requires_label: ClassVar[bool] = {requires_label}
     inner: AbstractNetwork
 
     def __init__(self, shape, outputs, gamma_range, classes, key, *, network: Annotated[Choice, "network"]):
@@ -448,16 +448,16 @@ class Wrapper(AbstractNetwork):
 
 
 @pytest.mark.parametrize(
-    ("hands_on", "inner", "told"),
+    ("requires_label", "inner", "told"),
     [
-        (True, "{name='small_unet'}", False),
-        (True, "{name='labelled', network={name='small_unet'}}", True),
-        (True, "{name='wrapper', network={name='small_unet'}}", False),
-        (False, "{name='small_unet'}", True),
+        (False, "{name='small_unet'}", False),
+        (False, "{name='label_conditioned', network={name='small_unet'}}", True),
+        (False, "{name='wrapper', network={name='small_unet'}}", False),
+        (True, "{name='small_unet'}", True),
     ],
 )
-def test_a_wrapping_network_says_that_it_hands_labels_on(write, digits_toml, hands_on, inner, told):
+def test_a_wrapper_does_not_require_the_labels_it_passes_on(write, digits_toml, requires_label, inner, told):
     """Samples would be asked for by labels that no network of a plugin reads, or refused though one does."""
-    file = write(WRAPPER.format(hands_on=hands_on))
+    file = write(WRAPPER.format(requires_label=requires_label))
     recipe = load_recipe(digits_toml, [f"model.network={{name='wrapper', network={inner}}}"], [file])
     assert is_told_labels(recipe.model.network) == told

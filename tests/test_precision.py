@@ -19,8 +19,8 @@ from jax.export import export
 from vdmkit.devices import arithmetic, precisely
 from vdmkit.likelihood import ImportanceWeighted, ProbabilityFlow, VariationalBound, log_likelihood
 from vdmkit.model import DiffusionModel
-from vdmkit.networks._network import AbstractNetwork
-from vdmkit.networks._small_unet import SmallUNet
+from vdmkit.networks.network import AbstractNetwork
+from vdmkit.networks.small import SmallUNet
 from vdmkit.predictions import Eps
 from vdmkit.schedules import FixedLinear
 from vdmkit.study._study import plan_study, study_schedules

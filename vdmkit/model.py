@@ -13,8 +13,8 @@ from jaxtyping import Array, PRNGKeyArray, Real
 from vdmkit.arguments import check_instance, check_integer
 from vdmkit.decoders import AbstractObservation, CategoricalObservation
 from vdmkit.errors import ConformanceError, RecipeError
-from vdmkit.networks._given import Given
-from vdmkit.networks._network import Condition
+from vdmkit.networks.network import Condition
+from vdmkit.networks.wrappers import Conditioned
 from vdmkit.predictions import AbstractPrediction, Estimate
 from vdmkit.process import AbstractPath, Image, VariancePreserving, diffuse
 from vdmkit.schedules import AbstractSchedule, Scalar
@@ -128,8 +128,8 @@ class DiffusionModel(eqx.Module):
         """Returns the model of images with this side information, such as {"label": 3}: p(x | label)."""
         if not condition:
             return self
-        told = Given(self.network, {name: jnp.asarray(value) for name, value in condition.items()})
-        return eqx.tree_at(lambda of: of.network, self, told)
+        conditioned = Conditioned(self.network, {name: jnp.asarray(value) for name, value in condition.items()})
+        return eqx.tree_at(lambda of: of.network, self, conditioned)
 
     @property
     def dimensions(self) -> int:

@@ -32,7 +32,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vdmkit.arguments import DataScale, check_integer
 from vdmkit.errors import RecipeError
-from vdmkit.networks._network import AbstractNetwork, Condition
+from vdmkit.networks.network import AbstractNetwork, Condition
 from vdmkit.process import AbstractPath, Image
 from vdmkit.registry import Choice, define_kind, register
 from vdmkit.schedules import Scalar
@@ -316,7 +316,7 @@ class Translated(AbstractNetwork):
         read_on: Path of the new model.
     """
 
-    hands_labels_on: ClassVar[bool] = True
+    requires_label: ClassVar[bool] = False
 
     inner: AbstractNetwork
     trained_as: AbstractDirection

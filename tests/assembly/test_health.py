@@ -40,7 +40,7 @@ def test_a_decoder_that_asks_the_network_is_known(digits_toml, tiny_model, tiny_
     [
         ("{name='ddpmpp', labels=10}", "ddpmpp"),
         ("{name='ddpmpp'}", None),
-        ("{name='labelled', network={name='none'}}", None),
+        ("{name='label_conditioned', network={name='none'}}", None),
     ],
 )
 def test_networks_that_are_told_every_label(digits_toml, tiny_model, tiny_images, network, told):

@@ -11,7 +11,7 @@ from vdmkit.errors import DataError, RecipeError
 from vdmkit.recipes import Recipe, load_recipe
 from vdmkit.recipes.build import count_labels, told_labels
 
-LABELLED = "model.network={name='labelled', network='none'}"
+LABELLED = "model.network={name='label_conditioned', network='none'}"
 IMPORTED = "model.network={name='adm_unet', channels=32, labels=4}"
 
 

@@ -19,7 +19,7 @@ from vdmkit.importers._vdm_names import official_parameters
 from vdmkit.importers._vdm_state import load_official
 from vdmkit.importers.files._read import read_checkpoint
 from vdmkit.model import DiffusionModel
-from vdmkit.networks._vdm_unet import VDMUNet
+from vdmkit.networks.vdm_unet import VDMUNet
 from vdmkit.predictions import Eps
 from vdmkit.process import VariancePreserving
 from vdmkit.schedules import FixedLinear, LearnedLinear, LearnedMonotone

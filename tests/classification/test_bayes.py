@@ -15,8 +15,7 @@ from vdmkit.decoders import CategoricalObservation, GaussianObservation
 from vdmkit.errors import DataError, RecipeError, UntrustedError
 from vdmkit.likelihood import ProbabilityFlow, VariationalBound, log_likelihood
 from vdmkit.model import DiffusionModel
-from vdmkit.networks._label import LabelNetwork
-from vdmkit.networks._none import NoNetwork
+from vdmkit.networks.small import LabelNetwork, NoNetwork
 from vdmkit.predictions import Eps
 from vdmkit.schedules import FixedLinear
 from vdmkit.toy_data import ExactGivenLabel

@@ -226,7 +226,7 @@ def test_a_schedule_that_may_not_follow_the_variance(run, recipe, data):
         (
             "sampling.label=3",
             "sampling.label = 3: network 'small_unet' does not use labels. "
-            "Put it into network labelled, or remove sampling.label.",
+            "Put it into network label_conditioned, or remove sampling.label.",
         ),
     ],
 )
@@ -247,7 +247,7 @@ def test_a_grid_that_is_of_no_bound(run, recipe):
 
 def test_labels_that_would_not_be_used(run, recipe):
     """Samples of a label that was asked for would be of any."""
-    labelled = ("check", str(recipe), "--set", "model.network={name='labelled', network='small_unet'}")
+    labelled = ("check", str(recipe), "--set", "model.network={name='label_conditioned', network='small_unet'}")
     unused = run(*labelled, "--set", "sampling.label=3")
     assert (unused.code, unused.out) == (2, "")
     assert unused.err.startswith("sampling.label = 3 with sampling.guidance = 0, by which samples have no labels.")

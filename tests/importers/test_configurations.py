@@ -16,7 +16,7 @@ from vdmkit.conformance.checking import compiled_fast
 from vdmkit.errors import CheckpointError
 from vdmkit.importers._described import described
 from vdmkit.importers._misfits import misfits
-from vdmkit.networks.unet._unet import UNet
+from vdmkit.networks.unet import UNet
 from vdmkit.plugins import load_plugins
 from vdmkit.predictions import V
 from vdmkit.process import VariancePreserving
@@ -117,12 +117,12 @@ def waves(names: np.ndarray, shapes: np.ndarray) -> dict[str, Any]:
 def test_the_defaults_of_diffusers(diffusers):
     """UNet2DModel as its users make it, cosines first and epsilon 1e-5, would be another function or be refused."""
     table = recipe_of("diffusers", SIZES)["model"]["network"]
-    axis = registry("axis").get("timestep").build({})
+    embedding = registry("noise_embedding").get("timestep").build({})
     choices = {key: tuple(one) if isinstance(one, list) else one for key, one in table.items() if key != "name"}
     context = {"shape": (4, 4, 3), "outputs": 1, "gamma_range": (-9.0, 9.0), "classes": 3}
     make = registry("network").get("ddpm_unet").build
     template = eqx.filter_eval_shape(
-        lambda key: make({**context, "key": key}, **choices | {"axis": axis}), jax.random.key(0)
+        lambda key: make({**context, "key": key}, **choices | {"noise_embedding": embedding}), jax.random.key(0)
     )
     network = importers.with_diffusers_arrays(template, waves(diffusers["names"], diffusers["shapes"]))
     for x, t, label, out in zip(*(diffusers[name] for name in ("x", "timestep", "label", "out")), strict=True):

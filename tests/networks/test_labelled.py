@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network that is told labels, and what guidance makes of two estimates."""
+"""A network conditioned on labels, and guidance from two estimates."""
 
 import equinox as eqx
 import jax
@@ -9,7 +9,7 @@ import pytest
 
 from vdmkit.errors import RecipeError
 from vdmkit.model import DiffusionModel
-from vdmkit.networks._labelled import Labelled
+from vdmkit.networks.wrappers import LabelConditioned
 from vdmkit.predictions import Estimate
 from vdmkit.registry import Choice
 from vdmkit.sampling import Ancestral
@@ -21,11 +21,11 @@ Z, GAMMA = jnp.linspace(-1, 1, 16).reshape(SHAPE), jnp.asarray(0.5)
 
 
 @pytest.fixture(scope="module")
-def network() -> Labelled:
-    """With random pictures, and a last layer that is not zero."""
-    built = Labelled(SHAPE, 1, (-6.0, 5.0), CLASSES, jax.random.key(0), network=INNER, withheld=0.5)
+def network() -> LabelConditioned:
+    """With random embeddings, and a last layer that is not zero."""
+    built = LabelConditioned(SHAPE, 1, (-6.0, 5.0), CLASSES, jax.random.key(0), network=INNER, label_dropout=0.5)
     rng = np.random.default_rng(0)
-    parts = (lambda n: n.pictures, lambda n: n.inner.conv_out.kernel)
+    parts = (lambda n: n.embeddings, lambda n: n.inner.conv_out.kernel)
     for part in parts:
         new = jnp.asarray(rng.normal(size=part(built).shape), jnp.float32)
         built = eqx.tree_at(part, built, new)
@@ -40,7 +40,7 @@ def output(network, label=None, key=None):
 
 @pytest.mark.costly
 def test_every_label_and_none_has_an_output_of_its_own(network):
-    """The label would be ignored, or no label be taken for the first one."""
+    """Outputs differ between all labels and no label."""
     outputs = [output(network), *(output(network, jnp.asarray(label)) for label in range(CLASSES))]
     for i, first in enumerate(outputs):
         assert first.shape == (*SHAPE, 1)
@@ -49,13 +49,13 @@ def test_every_label_and_none_has_an_output_of_its_own(network):
 
 @pytest.mark.costly
 def test_an_untrained_network_does_not_know_labels():
-    """Training would begin with images of different labels far apart for no reason."""
-    built = Labelled(SHAPE, 1, (-6.0, 5.0), CLASSES, jax.random.key(0), network=INNER)
+    """Embeddings start at zero, so that an untrained network does not depend on the label."""
+    built = LabelConditioned(SHAPE, 1, (-6.0, 5.0), CLASSES, jax.random.key(0), network=INNER)
     np.testing.assert_array_equal(output(built, jnp.asarray(1)), output(built))
 
 
-def test_labels_are_withheld_in_training_only(network):
-    """The model without label would never be trained, or evaluation would forget labels at random."""
+def test_labels_are_dropped_in_training_only(network):
+    """Training replaces a label by none with probability `label_dropout`; evaluation never does."""
     unknown, known = output(network), output(network, jnp.asarray(2))
     keys = jax.random.split(jax.random.key(1), 64)
     trained = eqx.filter_jit(jax.vmap(lambda key: network(Z, GAMMA, {"label": jnp.asarray(2)}, key=key)))(keys)
@@ -65,14 +65,14 @@ def test_labels_are_withheld_in_training_only(network):
 
 
 def test_data_without_labels_are_refused():
-    """A recipe on images without labels would train pictures of none."""
+    """Data without labels are refused."""
     with pytest.raises(RecipeError, match="the data have no labels"):
-        Labelled(SHAPE, 1, (-6.0, 5.0), 0, jax.random.key(0), network=INNER)
+        LabelConditioned(SHAPE, 1, (-6.0, 5.0), 0, jax.random.key(0), network=INNER)
 
 
 @pytest.mark.parametrize(("scale", "expected"), [(0.0, 1.0), (1.0, 3.0), (2.5, 6.0)])
 def test_guidance_goes_on_from_one_estimate_to_the_other(scale, expected):
-    """eps_hat would not be 1 + scale (3 - 1), or x_hat not belong to it and y."""
+    """eps_hat is 1 + scale (3 - 1), and x_hat is consistent with it and y."""
 
     def knows(value):
         return lambda y, gamma: Estimate(jnp.zeros_like(y), jnp.full_like(y, value))
@@ -94,7 +94,7 @@ def drawn(model, guidance, count=6, first=0):
 
 @pytest.mark.costly
 def test_samples_have_the_labels_in_turn_or_the_one_asked_for(model):
-    """Image i would not have label i mod 3, whichever batch it is in, or a chosen label not be that of all."""
+    """Image i has label i mod 3 in any batch; a chosen label is that of all images."""
     in_turn = drawn(model, Guidance(1.0, CLASSES))
     chosen = [drawn(model, Guidance(1.0, CLASSES, label)) for label in range(CLASSES)]
     for i in range(6):
@@ -105,7 +105,7 @@ def test_samples_have_the_labels_in_turn_or_the_one_asked_for(model):
 
 @pytest.mark.costly
 def test_more_guidance_is_another_image(model):
-    """The scale would not reach the denoiser; at 0 images have no label at all."""
+    """Images depend on the guidance scale, and at 0 they are those without a label."""
     none, label, more = (drawn(model, guidance) for guidance in (None, Guidance(1.0, 3, 0), Guidance(3.0, 3, 0)))
     assert not np.array_equal(label, none)
     assert not np.array_equal(label, more)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The layers that both networks are made of, against closed forms."""
+"""Layers and embeddings against closed forms."""
 
 import equinox as eqx
 import jax
@@ -7,14 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.networks._embedding import Conditioning, sinusoid, with_fourier_features
-from vdmkit.networks._layers import Attention, Conv, GroupNorm, ModulatedBlock
+from vdmkit.networks.layers import Attention, Conditioning, Conv, GroupNorm, sinusoid
+from vdmkit.networks.small import ModulatedBlock
+from vdmkit.networks.vdm_unet import with_fourier_features
 
 KEY = jax.random.key(0)
 
 
 def test_fourier_features_of_clean_levels():
-    """Otherwise the frequencies are wrong: on level k the sines are (-1)^k and 0, the cosines 0 and -1.
+    """On level k the sines are (-1)^k and 0, the cosines 0 and -1.
 
     1e-4: the arguments reach 800, so their float32 rounding is a phase of 5e-5.
     """
@@ -26,7 +27,7 @@ def test_fourier_features_of_clean_levels():
 
 
 def test_fourier_features_are_in_the_authors_order():
-    """Otherwise an imported first convolution reads other features: per channel both frequencies, sines first."""
+    """Features are ordered as an imported first convolution expects: per channel both frequencies, sines first."""
     features = with_fourier_features(jnp.array([0.3, -0.7, 0.01]).reshape(1, 1, 3))[0, 0]
     sines = [0.951060, 0.587768, 0.951059, 0.587773, -0.770513, 0.982287]
     cosines = [0.309007, -0.809030, 0.309010, -0.809026, -0.637424, -0.187382]
@@ -34,14 +35,14 @@ def test_fourier_features_are_in_the_authors_order():
 
 
 def test_sinusoid():
-    """Otherwise the embedding of gamma differs from the authors' (values of their formula, six digits)."""
+    """The embedding of gamma equals the authors' (values of their formula, six digits)."""
     expected = [-0.970528, -0.820565, 0.512942, 0.024997, 0.240988, 0.571553, 0.858423, 0.999688]
     np.testing.assert_allclose(sinusoid(jnp.asarray(0.25), 8), expected, atol=1e-4)
     np.testing.assert_array_equal(sinusoid(jnp.asarray(0.0), 8), [0, 0, 0, 0, 1, 1, 1, 1])
 
 
 def test_conditioning_reads_gamma_and_the_flag():
-    """Otherwise a network cannot tell noise levels, or augmented from original images, apart."""
+    """The conditioning vector depends on gamma and on the flag of augmented images."""
     layer = Conditioning(8, 16, (-13.3, 5.0), KEY)
     plain = layer(jnp.asarray(1.0), {})
     np.testing.assert_array_equal(plain, layer(jnp.asarray(1.0), {"augmented": jnp.asarray(0.0)}))
@@ -50,7 +51,7 @@ def test_conditioning_reads_gamma_and_the_flag():
 
 
 def test_group_norm_normalises_each_group():
-    """Otherwise statistics mix groups or leave out pixels: each group must have mean 0 and variance 1."""
+    """Each group has mean 0 and variance 1 over all pixels."""
     x = 3 + 2 * jax.random.normal(KEY, (4, 6, 8)) * jnp.arange(1, 9)
     y = np.asarray(GroupNorm(8, 2)(x)).reshape(24, 2, 4)
     # 1e-5: sums of 96 float32 numbers
@@ -59,13 +60,13 @@ def test_group_norm_normalises_each_group():
 
 
 def test_group_norm_epsilon():
-    """Otherwise epsilon is not Flax's 1e-6: of values +-1e-3, whose variance is 1e-6, it leaves +-1 / sqrt(2)."""
+    """Epsilon is Flax's 1e-6: values +-1e-3, whose variance is 1e-6, become +-1 / sqrt(2)."""
     x = jnp.array([1e-3, -1e-3]).reshape(2, 1, 1)
     np.testing.assert_allclose(GroupNorm(1, 1)(x).ravel(), [0.5**0.5, -(0.5**0.5)], rtol=1e-5)
 
 
 def test_convolution_pads_with_zeros():
-    """Otherwise borders differ: with ones everywhere a 3x3 sum counts the neighbours inside the image."""
+    """Padding is zero: with ones everywhere a 3x3 sum counts the neighbours inside the image."""
     layer = Conv(1, 1, KEY, initializer=jax.nn.initializers.ones)
     expected = np.array([[4, 6, 4], [6, 9, 6], [4, 6, 4]])
     np.testing.assert_array_equal(layer(jnp.ones((3, 3, 1)))[..., 0], expected)
@@ -73,7 +74,7 @@ def test_convolution_pads_with_zeros():
 
 @pytest.mark.costly
 def test_attention_follows_its_formula():
-    """Otherwise heads, scale or residual differ from softmax(q k^T / sqrt(d)) v computed head by head in numpy."""
+    """Attention equals softmax(q k^T / sqrt(d)) v, computed head by head in numpy, plus the residual."""
     layer = Attention(8, KEY, groups=2, heads=2)
     layer = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(KEY, leaf.shape), layer)
     x = jax.random.normal(KEY, (2, 3, 8))
@@ -88,7 +89,7 @@ def test_attention_follows_its_formula():
 
 
 def test_modulation_scales_by_one_plus_its_output():
-    """Otherwise an untrained block scales by almost nothing: an output of -1, not of 0, must leave only the shift."""
+    """The scale is 1 + output: an output of -1, not of 0, leaves only the shift."""
     shapes = eqx.filter_eval_shape(lambda: ModulatedBlock(8, 8, 4, KEY, groups=8, dropout=0.0))
     block = jax.tree.map(lambda leaf: jnp.linspace(-1, 1, leaf.size).reshape(leaf.shape), shapes)
     shift = jnp.linspace(-1, 1, 8)
@@ -100,7 +101,7 @@ def test_modulation_scales_by_one_plus_its_output():
 
 
 def test_initial_kernels_are_lecun_normal():
-    """Otherwise training starts from another scale: variance 1 / fan-in, cut at two deviations (before rescaling).
+    """Kernels start with variance 1 / fan-in, cut at two deviations (before rescaling).
 
     At n = 147,456 the standard deviation of a sample deviation is 0.2%; 1% is five of them.
     """

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import RecipeError
-from vdmkit.networks._small_unet import SmallUNet
-from vdmkit.networks._vdm_unet import VDMUNet
+from vdmkit.networks.small import SmallUNet
+from vdmkit.networks.vdm_unet import VDMUNet
 
 KEY = jax.random.key(0)
 GAMMA = jnp.asarray(1.0)
@@ -45,7 +45,7 @@ def at_random(build, outputs, **params):
 @pytest.mark.costly
 @pytest.mark.parametrize("outputs", [1, 5])
 def test_untrained_output(build, outputs):
-    """Otherwise an untrained network does not predict eps_hat = z (one output), or no opinion (several)."""
+    """An untrained network gives eps_hat = z with one output, and zeros with several."""
     z = jax.random.normal(KEY, SHAPE)
     output = run(build(SHAPE, outputs), z)
     expected = z[..., None] if outputs == 1 else jnp.zeros((*SHAPE, outputs))
@@ -54,7 +54,7 @@ def test_untrained_output(build, outputs):
 
 @pytest.mark.costly
 def test_batch_equals_single_examples(build):
-    """Otherwise vmap mixes examples. 1e-5: a batched convolution sums in another order."""
+    """A batch gives what its examples give one by one. 1e-5: a batched convolution sums in a different order."""
     network = at_random(build, 2)
     z, gamma = jax.random.normal(KEY, (3, *SHAPE)), jnp.array([-10.0, 0.0, 4.0])
     together = jax.vmap(run, in_axes=(None, 0, 0))(network, z, gamma)
@@ -63,7 +63,7 @@ def test_batch_equals_single_examples(build):
 
 
 def test_nothing_is_narrower_than_its_parameters(build):
-    """Otherwise float64 is float32 somewhere, and a portable file decodes only in the batch of its encoder."""
+    """In float64 no operation is in float32, on which portable compressed files depend."""
     with jax.enable_x64(True):
         network = jax.tree.map(lambda leaf: leaf.astype(float), at_random(build, 2))
         traced = str(eqx.filter_make_jaxpr(network)(jnp.zeros(SHAPE, float), jnp.zeros((), float), {})[0])
@@ -73,7 +73,7 @@ def test_nothing_is_narrower_than_its_parameters(build):
 
 @pytest.mark.costly
 def test_every_parameter_has_an_effect(build):
-    """Otherwise some layer is not connected to the output, or gamma does not reach it.
+    """Every parameter has a gradient, so every layer is connected to the output, and gamma reaches it.
 
     64 channels make groups of two: a normalisation of single channels would hide constants that are added to them.
     A key's bias shifts all logits of a softmax alike, so it has no effect on purpose.
@@ -91,7 +91,7 @@ def test_every_parameter_has_an_effect(build):
 
 @pytest.mark.costly
 def test_dropout_needs_a_key(build):
-    """Otherwise evaluation is random, or training is not."""
+    """Dropout is on exactly if there is a key."""
     network = at_random(build, 1, dropout=0.5)
     z = jax.random.normal(KEY, SHAPE)
     np.testing.assert_array_equal(run(network, z), run(network, z))
@@ -100,7 +100,7 @@ def test_dropout_needs_a_key(build):
 
 
 def test_nothing_but_parameters_is_trained(build):
-    """Otherwise a constant would receive gradients and weight decay: every leaf is a kernel, a bias or a scale."""
+    """Every leaf is a kernel, a bias or a scale; a constant would receive gradients and weight decay."""
     leaves = jax.tree_util.tree_leaves_with_path(at_random(build, 1))
     assert {path[-1].name for path, _ in leaves} == {"kernel", "bias", "scale"}
 
@@ -116,7 +116,7 @@ def test_nothing_but_parameters_is_trained(build):
     ],
 )
 def test_parameter_counts_of_the_paper(channels, blocks, attention, count):
-    """Otherwise the network is not the authors' (their counts less the schedule's 2 or 3074). No weight is made."""
+    """Counts are the authors', less the 2 or 3074 of the schedule. No weight is allocated."""
     network = eqx.filter_eval_shape(
         lambda key: VDMUNet((32, 32, 3), 1, (-13.3, 5.0), key, channels=channels, blocks=blocks, attention=attention),
         KEY,
@@ -125,13 +125,13 @@ def test_parameter_counts_of_the_paper(channels, blocks, attention, count):
 
 
 def test_small_unet_stays_small():
-    """Otherwise the default recipe no longer fits its two minutes: about 270,000 parameters on digits."""
+    """The default network has about 270,000 parameters on digits, so that its recipe takes two minutes."""
     network = eqx.filter_eval_shape(lambda key: SmallUNet((8, 8, 1), 17, (-8.0, 5.0), key), KEY)
     assert 250_000 < sum(leaf.size for leaf in jax.tree.leaves(network)) < 300_000
 
 
 def test_the_authors_network_runs_without_fourier_features():
-    """Otherwise `fourier = false` leaves a first convolution that expects the features."""
+    """With `fourier = false` the first convolution takes z alone."""
     network = VDMUNet(SHAPE, 1, (-13.3, 5.0), KEY, channels=32, blocks=1, fourier=False)
     assert network.conv_in.kernel.shape == (3, 3, 3, 32)
     assert run(network, jnp.zeros(SHAPE)).shape == (*SHAPE, 1)
@@ -140,7 +140,7 @@ def test_the_authors_network_runs_without_fourier_features():
 @pytest.mark.costly
 @pytest.mark.parametrize("how", ["remat", "scan"])
 def test_how_it_is_computed_changes_no_gradient(how):
-    """False if a network that keeps no activations, or whose stages share a program, trained otherwise."""
+    """`remat` and `scan` do not change gradients."""
     z = jax.random.normal(KEY, SHAPE)
 
     @eqx.filter_jit
@@ -158,7 +158,7 @@ def test_how_it_is_computed_changes_no_gradient(how):
 
 
 def test_scanned_stages_are_one_program():
-    """False if compilation for an accelerator took longer for more blocks."""
+    """With `scan` the program does not grow with the number of blocks."""
 
     def convolutions(blocks):
         network = at_random(NETWORKS["vdm_unet"], 1, blocks=blocks, scan=True)
@@ -177,6 +177,6 @@ def test_scanned_stages_are_one_program():
     ],
 )
 def test_impossible_values_are_refused(name, shape, params, message):
-    """Otherwise a wrong recipe ends in a shape error deep inside a network."""
+    """Impossible values are refused with a RecipeError."""
     with pytest.raises(RecipeError, match=message):
         NETWORKS[name](shape, 1, **params)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The literature's U-Nets as networks of vdmkit: sizes, labels, dropout, axes and units."""
+"""The literature's U-Nets as networks of vdmkit: sizes, labels, dropout, noise embeddings and units."""
 
 import equinox as eqx
 import jax
@@ -8,10 +8,7 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import RecipeError
-from vdmkit.networks._ddpm_unet import ddpm_unet
-from vdmkit.networks._openai_unet import adm_unet, iddpm_unet
-from vdmkit.networks._song_unet import ddpmpp, ncsnpp
-from vdmkit.networks.unet._unet import UNet
+from vdmkit.networks.unet import UNet, adm_unet, ddpm_unet, ddpmpp, iddpm_unet, ncsnpp
 from vdmkit.process import VarianceExploding
 from vdmkit.recipes import find_recipe, load_recipe
 from vdmkit.registry import Choice, registry
@@ -73,7 +70,7 @@ COUNTS = [
 
 @pytest.mark.parametrize(("recipe", "params", "outputs", "count", "source"), COUNTS, ids=lambda value: str(value)[:30])
 def test_parameter_counts_of_the_papers(recipe, params, outputs, count, source):
-    """Otherwise a recipe's network is not the published one. No weight is made.
+    """The number of parameters is the published one. No weight is allocated.
 
     Fourier frequencies, which are not trained, are not counted.
     """
@@ -88,23 +85,23 @@ def test_parameter_counts_of_the_papers(recipe, params, outputs, count, source):
 
 
 @pytest.mark.parametrize("recipe", ["cifar10/ddpm", "cifar10/iddpm", "imagenet64/iddpm_cosine", "imagenet64/adm"])
-def test_recipes_tell_timesteps_of_their_own_schedule(recipe):
-    """Otherwise the recipe's network is told timesteps of other betas than it is trained on, and not the paper's."""
+def test_recipes_embed_timesteps_of_their_own_schedule(recipe):
+    """The noise embedding is the timestep in the betas that the recipe trains on."""
     model = load_recipe(find_recipe(recipe)).model
-    axis, table = model.network.params["axis"], model.schedule.params
-    assert axis.name == "timestep"
-    assert {key: axis.params[key] for key in ("table", "steps", "betas")} == table
+    embedding, table = model.network.params["noise_embedding"], model.schedule.params
+    assert embedding.name == "timestep"
+    assert {key: embedding.params[key] for key in ("table", "steps", "betas")} == table
 
 
-def test_the_recipe_of_ve_tells_log_sigma_of_data_in_the_unit_interval():
-    """Otherwise the Fourier features of NCSN++ are those of another number than log sigma of its paper."""
-    axis = load_recipe(find_recipe("cifar10/score_sde_ve")).model.network.params["axis"]
-    assert axis == Choice("axis", "log_sigma", {"factor": 1.0, "unit": 2.0})
+def test_the_recipe_of_ve_embeds_log_sigma_of_data_in_the_unit_interval():
+    """NCSN++ embeds log sigma of data in [0, 1]."""
+    embedding = load_recipe(find_recipe("cifar10/score_sde_ve")).model.network.params["noise_embedding"]
+    assert embedding == Choice("noise_embedding", "log_sigma", {"factor": 1.0, "unit": 2.0})
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_narrower_than_its_parameters(name, equations):
-    """Otherwise float64 is float32 somewhere, and parity with the authors' float64 would be by accident."""
+    """In float64 nothing but the Fourier frequencies is in float32."""
     with jax.enable_x64(True):
         network = shapes(name, outputs=2, **TINY, **GROUPS.get(name, {}), **LABELLED)
         given = jnp.zeros(SHAPE, float), jnp.zeros((), float), {"label": jnp.asarray(1)}
@@ -117,7 +114,7 @@ def test_nothing_is_narrower_than_its_parameters(name, equations):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_products_are_in_bfloat16_and_statistics_in_float32(name, equations, wide):
-    """Otherwise computing in bfloat16 is no faster, or loses sums, phases and the output."""
+    """Products are in bfloat16; sums, phases and the output are in float32."""
     network = shapes(name, **TINY, **GROUPS.get(name, {}))
     narrow = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, "bfloat16" if x.dtype == "float32" else x.dtype), network
@@ -134,7 +131,7 @@ def test_products_are_in_bfloat16_and_statistics_in_float32(name, equations, wid
 
 @pytest.mark.costly
 def test_dropout_needs_a_key():
-    """Otherwise evaluation is random, or training is not."""
+    """Dropout is on exactly if there is a key."""
     network = tiny("ddpmpp", dropout=0.5)
     z = jax.random.normal(KEY, SHAPE)
     np.testing.assert_array_equal(run(network, z), run(network, z))
@@ -142,9 +139,9 @@ def test_dropout_needs_a_key():
     assert not jnp.allclose(first, second)
 
 
-def test_labels_are_one_hot_and_withheld_in_training_only():
-    """Otherwise the network is told another class, or one that is not known as the first one."""
-    network = shapes("ddpmpp", **TINY, withheld=0.5, **LABELLED)
+def test_labels_are_one_hot_and_dropped_in_training_only():
+    """A dropped or absent label is not the first class; evaluation drops none."""
+    network = shapes("ddpmpp", **TINY, label_dropout=0.5, **LABELLED)
     condition = {"label": jnp.asarray(1)}
     assert network._classes({}, None) is None
     np.testing.assert_array_equal(network._classes(condition, None), [0, 1, 0])
@@ -155,7 +152,7 @@ def test_labels_are_one_hot_and_withheld_in_training_only():
 
 @pytest.mark.costly
 def test_a_score_network_sees_and_gives_the_authors_units():
-    """Otherwise an imported NCSN++ would be shown latents of another scale, or its score be that of another one."""
+    """The input has the scale of `latent`, and the output is divided by sigma with `by_sigma`."""
     parts = {"latent": VarianceExploding(), "by_sigma": True}
     network, z = tiny("ncsnpp", **parts), jax.random.normal(KEY, SHAPE)
     sigma = float(np.exp(GAMMA / 2))
@@ -165,7 +162,7 @@ def test_a_score_network_sees_and_gives_the_authors_units():
 
 @pytest.mark.parametrize("remat", [False, True])
 def test_every_block_has_its_dropout_and_is_computed_again_if_asked(remat, equations):
-    """Otherwise training drops nothing in some block, or `remat` saves no memory."""
+    """Every block has a dropout mask, and with `remat` every block is a checkpoint."""
     network = shapes("ddpmpp", **TINY, dropout=0.5, remat=remat)
     program = eqx.filter_make_jaxpr(lambda of, z, key: of(z, GAMMA, {}, key=key))(network, jnp.zeros(SHAPE), KEY)[0]
     blocks = len(list(network._shapes_of_blocks(*SHAPE[:2])))
@@ -188,6 +185,6 @@ def test_every_block_has_its_dropout_and_is_computed_again_if_asked(remat, equat
     ],
 )
 def test_impossible_values_are_refused(build, shape, classes, params, message):
-    """Otherwise a wrong recipe ends in a shape error deep inside a network."""
+    """Impossible values are refused with a RecipeError."""
     with pytest.raises(RecipeError, match=message):
         eqx.filter_eval_shape(lambda key: build(shape, 1, (-13.3, 5.0), classes, key, **params), KEY)

@@ -29,7 +29,7 @@ from vdmkit.losses import Objective, bits_per_dim
 from vdmkit.losses.bound import step_end
 from vdmkit.losses.training_loss import Draws
 from vdmkit.model import DiffusionModel
-from vdmkit.networks._vdm_unet import VDMUNet
+from vdmkit.networks.vdm_unet import VDMUNet
 from vdmkit.predictions import V, Velocity
 from vdmkit.process import StraightLine, VariancePreserving
 from vdmkit.registry import registry

@@ -72,7 +72,7 @@ class Authors:
         """With these of the authors' arrays, in the precision that is on."""
         shape, table = self.images.shape[1:], self.recipe["model"]["network"]
         context = {"shape": shape, "outputs": 2, "gamma_range": (-1.0, 1.0), "classes": table["labels"]}
-        table = table | {"axis": component("axis", table["axis"])}
+        table = table | {"noise_embedding": component("noise_embedding", table["noise_embedding"])}
         network = eqx.filter_eval_shape(lambda key: component("network", table, **context, key=key), jax.random.key(0))
         return DiffusionModel(
             schedule=self.schedule,

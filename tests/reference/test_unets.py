@@ -23,7 +23,7 @@ import pytest
 from vdmkit import importers
 from vdmkit.conformance.checking import compiled_fast
 from vdmkit.errors import CheckpointError
-from vdmkit.networks.unet._unet import UNet
+from vdmkit.networks.unet import UNet
 from vdmkit.registry import Choice
 from vdmkit.schedules import Tabulated
 
@@ -350,7 +350,7 @@ FAMILIES = {"score_sde": ScoreSde, "edm": Edm, "improved": OpenAi, "guided": Ope
 
 
 def choice(kind: str, table: dict[str, Any]) -> Choice:
-    kinds = {"axis": "axis", "latent": "path"}
+    kinds = {"noise_embedding": "noise_embedding", "latent": "path"}
     made = {key: choice(kinds[key], one) if key in kinds else one for key, one in table.items() if key != "name"}
     return Choice(kind, table["name"], {key: tuple(one) if isinstance(one, list) else one for key, one in made.items()})
 

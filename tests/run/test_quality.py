@@ -149,7 +149,7 @@ def last_line(result: tuple[int, str, str]) -> tuple[int, str, str]:
 def run_of_digits(folder: Path) -> Path:
     """A run of the digits whose network is told labels and ignores them."""
     quick = ["evaluation.draws=2", "sampling.count=1", "sampling.steps=2", "training.steps=1", "training.batch_size=4"]
-    recipe = load_recipe(RECIPES / "digits.toml", [*quick, "model.network={name='labelled', network='none'}"])
+    recipe = load_recipe(RECIPES / "digits.toml", [*quick, "model.network={name='label_conditioned', network='none'}"])
     run_recipe(recipe, "", RunFolder(folder / "labelled"), ())
     return folder / "labelled"
 

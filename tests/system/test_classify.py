@@ -95,7 +95,7 @@ def test_labels_and_classes_that_are_not_there_are_refused(program, oracle, whol
         refused = program(*words, "--ckpt", str(oracle))
         assert (refused.out, refused.err) == ("", f"{message}\n")
         assert refused.code in (1, 2)
-    advice = "Train one that does, such as network labelled."
+    advice = "Train one that does, such as network label_conditioned."
     for words in (("likelihood", "--label", "data"), ("classify",)):
         refused = program(*words, "--ckpt", str(whole))
         assert refused.err == f"{' '.join(words[1:]) or 'classify'}: network 'tiny' does not use labels. {advice}\n"

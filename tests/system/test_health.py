@@ -68,9 +68,9 @@ def test_a_trouble_gives_its_one_warning(program, tiny, trouble):
 
 def test_labels_that_are_missing_are_refused(program, tiny):
     """A network would be trained on labels that nobody gave it."""
-    network = "model.network={name='labelled', network={name='tiny'}}"
+    network = "model.network={name='label_conditioned', network={name='tiny'}}"
     refused = program("run", tiny, "--out", "run", "--set", network)
     assert (refused.code, refused.out) == (1, "")
     (line,) = refused.err.splitlines()
-    assert line.startswith("network 'labelled' is told labels, and noise has none. Choose data with labels")
+    assert line.startswith("network 'label_conditioned' is told labels, and noise has none. Choose data with labels")
     assert not (program.cwd / "run").exists()

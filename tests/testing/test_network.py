@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks: registered ones pass, and others are told why they do not."""
+"""Registered networks conform; others are refused with a reason."""
 
 import equinox as eqx
 import jax
@@ -10,20 +10,21 @@ from jax.custom_batching import custom_vmap
 
 from vdmkit.conformance import check_network
 from vdmkit.errors import ConformanceError
-from vdmkit.networks._network import AbstractNetwork
+from vdmkit.networks.network import AbstractNetwork
 from vdmkit.registry import Choice, registry
 
 SHAPE = (8, 8, 1)
 
 
 UNETS = {
+    "unet": {"groups": 4},
     "ddpm_unet": {"groups": 4},
     "ddpmpp": {},
     "ncsnpp": {"progressive_input": "skip", "progressive_output": "skip"},
     "iddpm_unet": {"groups": 4},
     "adm_unet": {"group_size": 4, "head_channels": 8},
 }
-IN_CI = {"dit", "labelled", "vdm_unet", "ncsnpp", "adm_unet"}  # which compile for ten seconds each
+IN_CI = {"dit", "label_conditioned", "vdm_unet", "ncsnpp", "adm_unet"}  # which compile for ten seconds each
 SLOW = UNETS.keys() - IN_CI  # of the same parts as those two
 # One output is all that `translated` is about: tests/theory/test_translated.py.
 NETWORKS = [
@@ -35,9 +36,9 @@ NETWORKS = [
 @pytest.mark.costly
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks(build, name):
-    """A registered network would not give what its prediction asks for."""
+    """Every registered network conforms."""
     around = {"network": Choice("network", "small_unet", {"channels": 8})}
-    small = {"vdm_unet": {"channels": 32, "blocks": 1}, "labelled": around}  # compile in seconds
+    small = {"vdm_unet": {"channels": 32, "blocks": 1}, "label_conditioned": around}  # compile in seconds
     unet = {"channels": 8, "multipliers": (1.0, 2.0), "blocks": 1, "attention": (4,)}
     small |= {name: {**unet, **given} for name, given in UNETS.items()}
     check_network(lambda outputs: build("network", name, {"outputs": outputs}, **small.get(name, {})), SHAPE)
@@ -122,6 +123,6 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_networks(wrong):
-    """A number would depend on how a test set is cut into batches, or an ODE have another divergence."""
+    """A network is refused if its output depends on its batch or on earlier calls, or has a wrong derivative."""
     with pytest.raises(ConformanceError, match=WRONG[wrong]):
         check_network(wrong, SHAPE)

@@ -15,7 +15,7 @@ import vdmkit
 from vdmkit.likelihood import VariationalBound
 from vdmkit.likelihood.comparison import plan_pair
 from vdmkit.losses import Objective
-from vdmkit.networks._network import AbstractNetwork
+from vdmkit.networks.network import AbstractNetwork
 from vdmkit.predictions import Eps
 from vdmkit.schedules import LearnedLinear
 from vdmkit.toy_data import LevelMixture

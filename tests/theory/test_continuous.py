@@ -13,7 +13,7 @@ from vdmkit.errors import RecipeError
 from vdmkit.likelihood import ProbabilityFlow
 from vdmkit.likelihood.exact import gaussian_terms
 from vdmkit.model import DiffusionModel
-from vdmkit.networks._none import NoNetwork
+from vdmkit.networks.small import NoNetwork
 from vdmkit.process import VariancePreserving
 from vdmkit.schedules import FixedLinear
 from vdmkit.toy_data import Exact, GaussianMixture

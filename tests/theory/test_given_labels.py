@@ -10,8 +10,8 @@ from vdmkit.data._oracle import MixtureData
 from vdmkit.errors import DataError, RecipeError, UntrustedError
 from vdmkit.likelihood import AbstractEstimator, ImportanceWeighted, VariationalBound, log_likelihood
 from vdmkit.model import DiffusionModel
-from vdmkit.networks._label import LabelNetwork
-from vdmkit.networks._labelled import Labelled
+from vdmkit.networks.small import LabelNetwork
+from vdmkit.networks.wrappers import LabelConditioned
 from vdmkit.registry import Choice
 from vdmkit.schedules import FixedLinear
 from vdmkit.toy_data import ExactGivenLabel
@@ -122,5 +122,5 @@ def test_a_label_that_does_not_exist_gives_no_number(model):
     with pytest.raises(UntrustedError, match="the diffusion term is not finite"):
         _ = found.bits_per_dim
     inner = Choice("network", "none")
-    network = Labelled((2, 2, 1), 1, (-8.0, 5.0), 3, KEY, network=inner)
+    network = LabelConditioned((2, 2, 1), 1, (-8.0, 5.0), 3, KEY, network=inner)
     assert np.isnan(network.pictures.at[jnp.asarray(4)].get(mode="fill", fill_value=jnp.nan)).all()

@@ -13,7 +13,7 @@ from vdmkit.data._oracle import GaussianData, MixtureData
 from vdmkit.decoders import CategoricalObservation
 from vdmkit.errors import RecipeError
 from vdmkit.model import DiffusionModel
-from vdmkit.networks._none import NoNetwork
+from vdmkit.networks.small import NoNetwork
 from vdmkit.process import VariancePreserving
 from vdmkit.schedules import FixedLinear
 from vdmkit.toy_data import Exact, LevelMixture

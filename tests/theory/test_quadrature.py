@@ -11,7 +11,7 @@ from vdmkit.errors import RecipeError
 from vdmkit.likelihood import exact as _quadrature
 from vdmkit.likelihood.exact import exact_terms, terms_of_images
 from vdmkit.model import DiffusionModel
-from vdmkit.networks._none import NoNetwork
+from vdmkit.networks.small import NoNetwork
 from vdmkit.process import VariancePreserving
 from vdmkit.schedules import FixedLinear
 from vdmkit.toy_data import Exact

@@ -21,7 +21,7 @@ from vdmkit.likelihood.intervals import check_index
 from vdmkit.likelihood.log_likelihood import as_first_plan, calls_of, pass_over, solver_error
 from vdmkit.likelihood.ode import SolverError
 from vdmkit.model import DiffusionModel
-from vdmkit.networks._network import Conditions
+from vdmkit.networks.network import Conditions
 from vdmkit.progress._track import Progress, track
 from vdmkit.randomness import fold_purpose
 from vdmkit.schedules import check_increasing

@@ -35,7 +35,7 @@ from vdmkit.importers.files._adam import Arrays
 from vdmkit.importers.files._weights import Weights
 from vdmkit.losses.time_samplers import AbstractTimeSampler
 from vdmkit.losses.weightings import AbstractWeighting
-from vdmkit.networks._axis import AbstractAxis
+from vdmkit.networks.noise_embedding import AbstractNoiseEmbedding
 from vdmkit.predictions import Estimate
 from vdmkit.process import AbstractGrid, AbstractPath, Image
 from vdmkit.sampling.sampler import AbstractSampler, History, no_history
@@ -69,20 +69,20 @@ def check_schedule(schedule: AbstractSchedule) -> None:
         expect(bool((np.asarray(slope) > 0).all()), "gamma' is not above 0 everywhere")
 
 
-def check_axis(axis: AbstractAxis) -> None:
-    """Checks that a label of the noise level is finite and rises with gamma, in float32 and float64.
+def check_noise_embedding(embedding: AbstractNoiseEmbedding) -> None:
+    """Checks that a noise embedding is finite and rises with gamma, in float32 and float64.
 
     Raises:
-        ConformanceError: one of these does not hold, or the label has another type than gamma.
+        ConformanceError: one of these does not hold, or its type differs from that of gamma.
     """
-    _check_labels(axis)
+    _check_values(embedding)
     with jax.enable_x64(True):
-        _check_labels(axis)
+        _check_values(embedding)
 
 
-def _check_labels(axis: AbstractAxis) -> None:
+def _check_values(embedding: AbstractNoiseEmbedding) -> None:
     gammas = jnp.asarray(GAMMAS, float)
-    labels = jax.jit(jax.vmap(axis))(gammas)
+    labels = jax.jit(jax.vmap(embedding))(gammas)
     expect(labels.shape == gammas.shape, f"a label of shape {labels.shape[1:]}: expected a number")
     expect(labels.dtype == gammas.dtype, f"a label of type {labels.dtype} for gamma of type {gammas.dtype}")
     found = ", ".join(f"{label:g}" for label in np.asarray(labels))

@@ -18,7 +18,7 @@ from vdmkit.conformance.checking import expect, fast_key
 from vdmkit.decoders import CategoricalObservation, GaussianObservation
 from vdmkit.likelihood.estimator import AbstractEstimator, Estimates
 from vdmkit.model import DiffusionModel
-from vdmkit.networks._none import NoNetwork
+from vdmkit.networks.small import NoNetwork
 from vdmkit.predictions import AbstractPrediction, Estimate
 from vdmkit.process import AbstractPath, Image, VariancePreserving
 from vdmkit.schedules import AbstractSchedule, Scalar

@@ -21,7 +21,7 @@ from vdmkit.conformance.checking import (
     quotients,
 )
 from vdmkit.conformance.components import GAMMAS, Scales, scales_at
-from vdmkit.networks._network import AbstractNetwork
+from vdmkit.networks.network import AbstractNetwork
 from vdmkit.predictions import AbstractDirection, AbstractPrediction, Estimate
 from vdmkit.process import AbstractPath, Image, StraightLine, VarianceExploding, VariancePreserving, diffuse
 

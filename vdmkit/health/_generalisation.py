@@ -33,14 +33,14 @@ def labels_untold(network: str | None) -> str | None:
     """Says that a network is told the label of each training image, and of no measured one.
 
     Args:
-        network: Name of a network that is told all labels and never has one withheld; None if there is none.
+        network: Name of a network that is conditioned on every label and never drops one, or None.
     """
     if network is None:
         return None
     return (
         f"network {network} is told the label of every training image, and the test bound is that of images without "
-        "labels, which it never saw. Put it without labels into network labelled, which withholds a share of them, or "
-        "measure with `vdmkit likelihood --label data`."
+        "labels, which it never saw. Put it without labels into network label_conditioned, which drops a share of "
+        "them, or measure with `vdmkit likelihood --label data`."
     )
 
 

@@ -20,7 +20,7 @@ class DiffusersImporter(AbstractImporter):
     def recipe(self, config: Config) -> dict[str, Any]:
         network = diffusers_network(_unet(config), config.get("scheduler") if "unet" in config else None)
         self.shape(config)
-        scheduler, axis = config.get("scheduler", {}), network["axis"]
+        scheduler, axis = config.get("scheduler", {}), network["noise_embedding"]
         prediction, weighting = _prediction(scheduler)
         kernel = _kernel(scheduler)
         tables = published(

@@ -6,7 +6,7 @@ from typing import Any
 
 from vdmkit.importers._places import Place, Places, placed, renamed, with_arrays
 from vdmkit.importers._settings import Settings
-from vdmkit.networks.unet._unet import UNet
+from vdmkit.networks.unet import UNet
 
 _BLOCK = {
     "norm1": Place("norm1"),
@@ -53,7 +53,7 @@ def diffusers_network(config: Mapping[str, Any], scheduler: Mapping[str, Any] | 
         "epsilon": model.of("norm_eps", float, 1e-5),
         "labels": model.of("num_class_embeds", int, 0),
         "dropout": model.of("dropout", float, 0.0),
-        "axis": _axis(scheduler or {}),
+        "noise_embedding": _axis(scheduler or {}),
     }
     _check_rest(model)
     return table

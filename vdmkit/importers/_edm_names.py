@@ -7,7 +7,7 @@ from typing import Any
 from vdmkit.importers._places import Place, Places, attention, placed, with_arrays, without_prefix
 from vdmkit.importers._settings import Settings
 from vdmkit.networks import unet
-from vdmkit.networks.unet._unet import UNet
+from vdmkit.networks.unet import UNet
 
 _BLOCK = {
     "norm1": Place("norm0"),
@@ -31,7 +31,7 @@ def edm_network(config: Mapping[str, Any], preconditioning: str = "edm") -> dict
 
     Args:
         config: The arguments of EDMPrecond, those of its model included.
-        preconditioning: How the network is told sigma: as in EDMPrecond ("edm"), VPPrecond ("vp"), or VEPrecond ("ve").
+        preconditioning: What the network sees of sigma, as in EDMPrecond ("edm"), VPPrecond ("vp") or VEPrecond ("ve").
 
     Raises:
         CheckpointError: an argument is unknown, missing, or has a value without counterpart here; all are listed.
@@ -47,10 +47,10 @@ def edm_network(config: Mapping[str, Any], preconditioning: str = "edm") -> dict
         "attention": list(model.of("attn_resolutions", tuple, (16,) if is_song else (32, 16, 8))),
         "width_multiplier": model.of("channel_mult_emb", int, 4),
         "labels": model.of("label_dim", int, 0),
-        "withheld": model.of("label_dropout", float, 0.0),
+        "label_dropout": model.of("label_dropout", float, 0.0),
         "augment": model.of("augment_dim", int, 0),
         "dropout": model.of("dropout", float, 0.10),
-        "axis": _AXES[preconditioning],
+        "noise_embedding": _AXES[preconditioning],
     }
     table = (_song if is_song else _dhariwal)(model, table)
     model.of("img_resolution", int)

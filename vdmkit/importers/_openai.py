@@ -24,7 +24,7 @@ class OpenAiImporter(AbstractImporter):
         network = openai_network(config)
         is_learned, weighting = _of_diffusion(config)
         self.shape(config)
-        axis, is_adm = network["axis"], network["name"] == "adm_unet"
+        axis, is_adm = network["noise_embedding"], network["name"] == "adm_unet"
         prediction = "x" if config["diffusion"].get("predict_xstart") else "eps_and_range" if is_learned else "eps"
         parts = {"prediction": {"name": prediction}, "network": network}
         tables = published(

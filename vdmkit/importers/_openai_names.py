@@ -7,7 +7,7 @@ from typing import Any
 from vdmkit.importers._places import Place, Places, attention, placed, with_arrays
 from vdmkit.importers._settings import Settings
 from vdmkit.networks import unet
-from vdmkit.networks.unet._unet import UNet
+from vdmkit.networks.unet import UNet
 
 _BLOCK = {
     "norm1": Place("in_layers.0"),
@@ -51,7 +51,7 @@ def openai_network(config: Mapping[str, Any]) -> dict[str, Any]:
         "scale_shift": model.of("use_scale_shift_norm", bool, False),
         "labels": model.of("num_classes", int, 0),
         "dropout": model.of("dropout", float, 0.0),
-        "axis": _axis(diffusion),
+        "noise_embedding": _axis(diffusion),
     }
     if any(name in unet for name in _OF_GUIDED) or "image_size" in unet:
         table = _guided(model, table)

@@ -12,7 +12,7 @@ import numpy as np
 
 from vdmkit.errors import CheckpointError
 from vdmkit.importers._misfits import misfits
-from vdmkit.networks.unet._unet import UNet
+from vdmkit.networks.unet import UNet
 
 
 @dataclass(frozen=True)

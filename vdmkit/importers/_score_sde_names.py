@@ -8,7 +8,7 @@ from vdmkit.importers._places import Place, Places, placed, with_arrays, without
 from vdmkit.importers._score_sde_flax import flax_places
 from vdmkit.importers._settings import Settings
 from vdmkit.networks import unet
-from vdmkit.networks.unet._unet import UNet
+from vdmkit.networks.unet import UNet
 
 _BLOCK = {
     "norm1": Place("GroupNorm_0"),
@@ -48,7 +48,7 @@ def score_sde_network(config: Mapping[str, Any]) -> dict[str, Any]:
         "taps": _taps(model),
         "rescale": model.of("skip_rescale", bool),
         "features_multiplier": 2 if is_fourier else 1,
-        "axis": _axis(model, config),
+        "noise_embedding": _axis(model, config),
         "latent": {"name": _PATHS[_sde(config)]},
     }
     if _sde(config) != "vesde" and not config.get("data", {}).get("centered"):

@@ -7,7 +7,7 @@ import equinox as eqx
 
 from vdmkit.errors import CheckpointError
 from vdmkit.model import DiffusionModel
-from vdmkit.networks.unet._unet import UNet
+from vdmkit.networks.unet import UNet
 
 
 def with_unet(model: DiffusionModel, fill: Callable[[UNet], UNet]) -> DiffusionModel:

@@ -38,7 +38,7 @@ from vdmkit.likelihood.pilot import (
 )
 from vdmkit.losses.bound import prior_loss, reconstruction_loss
 from vdmkit.model import DiffusionModel
-from vdmkit.networks._network import Condition, Conditions
+from vdmkit.networks.network import Condition, Conditions
 from vdmkit.process import AbstractGrid, UniformInTime, steps_of_bound
 from vdmkit.randomness import fold_purpose, fold_replicate
 from vdmkit.registry import Choice, built, register

@@ -33,7 +33,7 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray, Real
 from vdmkit.data._pixels import Pixels
 from vdmkit.likelihood.allocation import AbstractLoss, Cells
 from vdmkit.model import DiffusionModel
-from vdmkit.networks._network import AbstractNetwork, Condition, Conditions
+from vdmkit.networks.network import AbstractNetwork, Condition, Conditions
 from vdmkit.predictions import Categorical
 from vdmkit.process import AbstractPath, Image, diffuse
 from vdmkit.randomness import fold_purpose

@@ -27,7 +27,7 @@ from vdmkit.data._pixels import Pixels
 from vdmkit.devices import in_flight
 from vdmkit.errors import DataError, RecipeError
 from vdmkit.model import DiffusionModel
-from vdmkit.networks._network import Conditions
+from vdmkit.networks.network import Conditions
 from vdmkit.process import AbstractGrid, Image
 from vdmkit.registry import Choice, define_kind
 from vdmkit.reverse import AbstractKernel

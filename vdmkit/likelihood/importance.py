@@ -34,7 +34,7 @@ from vdmkit.likelihood.estimator import (
     kernel_and_grid,
 )
 from vdmkit.model import DiffusionModel
-from vdmkit.networks._network import Condition, Conditions
+from vdmkit.networks.network import Condition, Conditions
 from vdmkit.process import AbstractGrid, diffuse, steps_of_bound
 from vdmkit.randomness import fold_purpose, fold_replicate
 from vdmkit.registry import built, register

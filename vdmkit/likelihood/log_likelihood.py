@@ -39,7 +39,7 @@ from vdmkit.likelihood.ode import SolverError
 from vdmkit.losses.bound import bits_per_dim
 from vdmkit.model import DiffusionModel
 from vdmkit.multihost import as_first, gathered, is_alone, share_of
-from vdmkit.networks._network import Conditions
+from vdmkit.networks.network import Conditions
 from vdmkit.progress._track import Progress, track
 from vdmkit.randomness import fold_purpose
 from vdmkit.schedules import check_increasing

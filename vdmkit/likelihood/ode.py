@@ -38,7 +38,7 @@ from vdmkit.errors import RecipeError
 from vdmkit.integrator import Integrator, Stand, State
 from vdmkit.likelihood.estimator import DEQUANTISATIONS, NOTHING, AbstractEstimator, Estimates
 from vdmkit.model import DiffusionModel
-from vdmkit.networks._network import Condition, Conditions
+from vdmkit.networks.network import Condition, Conditions
 from vdmkit.process import Image
 from vdmkit.randomness import fold_purpose
 from vdmkit.registry import register

@@ -41,7 +41,7 @@ from vdmkit.likelihood.estimator import rows_of
 from vdmkit.likelihood.intervals import quantile_of
 from vdmkit.losses.bound import reconstruction_loss
 from vdmkit.model import DiffusionModel
-from vdmkit.networks._network import Condition, Conditions
+from vdmkit.networks.network import Condition, Conditions
 from vdmkit.process import Image
 from vdmkit.randomness import fold_purpose
 from vdmkit.schedules import Scalar

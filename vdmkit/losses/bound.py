@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Real
 
 from vdmkit.model import DiffusionModel
-from vdmkit.networks._network import Condition
+from vdmkit.networks.network import Condition
 from vdmkit.predictions import Estimate
 from vdmkit.process import Image, diffuse
 from vdmkit.schedules import AbstractSchedule, Scalar, gamma_and_derivative

@@ -11,7 +11,7 @@ from jaxtyping import PRNGKeyArray
 from vdmkit.losses.bound import NoiseLevel
 from vdmkit.losses.weightings import AbstractWeighting, Elbo
 from vdmkit.model import DiffusionModel
-from vdmkit.networks._network import Condition
+from vdmkit.networks.network import Condition
 from vdmkit.process import AbstractGrid, Image, UniformInTime, diffuse
 from vdmkit.reverse import AbstractKernel, GaussianKernel
 from vdmkit.schedules import AbstractSchedule, Scalar

@@ -32,7 +32,7 @@ from vdmkit.losses.schedule_loss import Vjp, bound_gradient, variance_gradient
 from vdmkit.losses.time_samplers import AbstractTimeSampler, LowDiscrepancy
 from vdmkit.losses.weightings import AbstractWeighting, Elbo
 from vdmkit.model import DiffusionModel
-from vdmkit.networks._network import Condition
+from vdmkit.networks.network import Condition
 from vdmkit.process import AbstractGrid, UniformInTime
 from vdmkit.randomness import fold_purpose
 from vdmkit.reverse import AbstractKernel, GaussianKernel

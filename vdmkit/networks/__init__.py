@@ -1,33 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks, which map one latent z and gamma to k values per pixel and channel."""
 
-from vdmkit.networks._axis import AbstractAxis, GammaAxis, LogSigmaAxis, SdeTimeAxis, TimestepAxis
-from vdmkit.networks._ddpm_unet import ddpm_unet
-from vdmkit.networks._given import Given
-from vdmkit.networks._label import LabelNetwork
-from vdmkit.networks._labelled import Labelled
-from vdmkit.networks._network import AbstractNetwork, Condition, Conditions
-from vdmkit.networks._none import NoNetwork
-from vdmkit.networks._openai_unet import adm_unet, iddpm_unet
-from vdmkit.networks._small_unet import SmallUNet
-from vdmkit.networks._song_unet import ddpmpp, ncsnpp
-from vdmkit.networks._vdm_unet import VDMUNet
-from vdmkit.networks.unet._unet import UNet
+from vdmkit.networks.network import AbstractNetwork, Condition, Conditions
+from vdmkit.networks.noise_embedding import (
+    AbstractNoiseEmbedding,
+    GammaEmbedding,
+    LogSigmaEmbedding,
+    SdeTimeEmbedding,
+    TimestepEmbedding,
+)
+from vdmkit.networks.small import LabelNetwork, NoNetwork, SmallUNet
+from vdmkit.networks.unet import Design, UNet, adm_unet, ddpm_unet, ddpmpp, iddpm_unet, ncsnpp
+from vdmkit.networks.vdm_unet import VDMUNet
+from vdmkit.networks.wrappers import Conditioned, LabelConditioned
 
 __all__ = [
-    "AbstractAxis",
     "AbstractNetwork",
+    "AbstractNoiseEmbedding",
     "Condition",
+    "Conditioned",
     "Conditions",
-    "GammaAxis",
-    "Given",
+    "Design",
+    "GammaEmbedding",
+    "LabelConditioned",
     "LabelNetwork",
-    "Labelled",
-    "LogSigmaAxis",
+    "LogSigmaEmbedding",
     "NoNetwork",
-    "SdeTimeAxis",
+    "SdeTimeEmbedding",
     "SmallUNet",
-    "TimestepAxis",
+    "TimestepEmbedding",
     "UNet",
     "VDMUNet",
     "adm_unet",

@@ -133,7 +133,7 @@ def is_told_labels(network: Choice) -> bool:
 
 def _reads_labels(network: Choice) -> bool:
     component, number = network.component, network.component.parameters.get("labels")
-    if "classes" not in component.injected or getattr(component.target, "hands_labels_on", False):
+    if "classes" not in component.injected or not getattr(component.target, "requires_label", True):
         return False
     return number is None or bool(network.params.get("labels", number.default))
 
@@ -263,7 +263,7 @@ def build_guidance(recipe: Recipe) -> Guidance | None:
     if not is_told_labels(network):
         raise RecipeError(
             f"sampling.{key} = {value}: network {network.name!r} does not use labels. "
-            f"Put it into network labelled, or remove sampling.{key}."
+            f"Put it into network label_conditioned, or remove sampling.{key}."
         )
     classes = recipe.data.build().classes
     if not classes:
@@ -303,7 +303,8 @@ def count_labels(recipe: Recipe, option: str) -> int:
     network = recipe.model.network
     if not is_told_labels(network):
         raise RecipeError(
-            f"{option}: network {network.name!r} does not use labels. Train one that does, such as network labelled."
+            f"{option}: network {network.name!r} does not use labels. Train one that does, such as network "
+            "label_conditioned."
         )
     counts = [one.params["labels"] for one in network.nested() if one.kind == "network" and one.params.get("labels")]
     return recipe.data.build().classes or max(counts, default=0)  # an imported network may be measured on other data
@@ -341,7 +342,9 @@ def told_always(recipe: Recipe) -> str | None:
     Such networks count their labels themselves, and withhold none.
     """
     networks = [one for one in recipe.model.network.nested() if one.kind == "network"]
-    return next((one.name for one in networks if one.params.get("labels") and not one.params.get("withheld")), None)
+    return next(
+        (one.name for one in networks if one.params.get("labels") and not one.params.get("label_dropout")), None
+    )
 
 
 _IMAGES = 1000  # for the mean square of their values, which enters the prior term by a factor near exp(-gamma_max)

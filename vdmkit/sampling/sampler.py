@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 from vdmkit.devices import in_flight
 from vdmkit.errors import NonFiniteError
 from vdmkit.model import DiffusionModel
-from vdmkit.networks._network import Condition
+from vdmkit.networks.network import Condition
 from vdmkit.predictions import Estimate
 from vdmkit.process import Image
 from vdmkit.randomness import fold_purpose

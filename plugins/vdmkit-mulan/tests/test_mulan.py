@@ -20,7 +20,7 @@ import vdmkit
 from vdmkit import DiffusionModel, VdmkitError
 from vdmkit.importers._vdm_names import official_parameters
 from vdmkit.likelihood import VariationalBound
-from vdmkit.networks._embedding import Conditioning
+from vdmkit.networks.layers import Conditioning
 from vdmkit.predictions import V
 from vdmkit.schedules import FixedLinear
 

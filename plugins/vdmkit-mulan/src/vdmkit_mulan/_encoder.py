@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from vdmkit.networks._embedding import Conditioning, with_fourier_features
-from vdmkit.networks._layers import Conv, Dense, GroupNorm, VDMStage
-from vdmkit.networks._vdm_unet import GROUPS
+from vdmkit.networks.layers import Conditioning, Conv, Dense, GroupNorm
+from vdmkit.networks.vdm_unet import GROUPS, VDMStage, with_fourier_features
 from vdmkit.process import Image
 
 

@@ -10,10 +10,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit import DiffusionModel, VdmkitError
 from vdmkit.arguments import check_integer
-from vdmkit.networks._embedding import sinusoid
-from vdmkit.networks._layers import Dense
-from vdmkit.networks._network import Condition
-from vdmkit.networks._vdm_unet import VDMUNet
+from vdmkit.networks.layers import Dense, sinusoid
+from vdmkit.networks.network import Condition
+from vdmkit.networks.vdm_unet import VDMUNet
 from vdmkit.predictions import AbstractPrediction
 from vdmkit.process import Image, VariancePreserving
 from vdmkit.schedules import FixedLinear, Scalar

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from vdmkit.networks._layers import Dense
+from vdmkit.networks.layers import Dense
 from vdmkit.process import Image
 from vdmkit.schedules import Scalar
 

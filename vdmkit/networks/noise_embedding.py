@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Axes: the number by which a network is told the noise level, as a function of gamma."""
+"""Noise embeddings: the number that represents the noise level in a network, as a function of gamma."""
 
 import abc
 from typing import Annotated, Literal
@@ -17,19 +17,19 @@ from vdmkit.schedules import Scalar, Tabulated
 Factor = Annotated[float, Ge(1e-3), Le(1e5)]
 
 
-class AbstractAxis(eqx.Module):
-    """A strictly increasing function of gamma, in the unit in which a paper embeds the noise level."""
+class AbstractNoiseEmbedding(eqx.Module):
+    """A strictly increasing function of gamma, in the unit that a paper feeds to its sinusoidal or Fourier features."""
 
     @abc.abstractmethod
     def __call__(self, gamma: Scalar) -> Scalar:
-        """Returns the paper's label of the noise level."""
+        """Returns the number that the network embeds, such as a timestep."""
 
 
-define_kind("axis", "the number by which a network is told the noise level", AbstractAxis, ("gamma_range",))
+define_kind("noise_embedding", "what a network sees of gamma", AbstractNoiseEmbedding, ("gamma_range",))
 
 
-@register("axis", "gamma")
-class GammaAxis(AbstractAxis):
+@register("noise_embedding", "gamma")
+class GammaEmbedding(AbstractNoiseEmbedding):
     """gamma itself, from 0 at the recipe's gamma_min to `factor` at its gamma_max (Kingma et al. 2021)."""
 
     gamma_range: tuple[float, float] = eqx.field(static=True)
@@ -43,14 +43,14 @@ class GammaAxis(AbstractAxis):
         return self.factor * (gamma - low) / (high - low)
 
 
-@register("axis", "timestep")
-class TimestepAxis(AbstractAxis):
+@register("noise_embedding", "timestep")
+class TimestepEmbedding(AbstractNoiseEmbedding):
     """The index 0, ..., T - 1 in a table of betas, interpolated linearly in gamma (Ho et al. 2020, arXiv 2006.11239).
 
     Args:
         table: DDPM's betas, "linear", or iDDPM's, "cosine"; ignored if `betas` are given.
         steps: Number T of betas.
-        betas: Another table of betas.
+        betas: A table of your own.
         rescaled: Whether the index is multiplied by 1,000 / T, as iDDPM's `rescale_timesteps` does.
     """
 
@@ -70,12 +70,12 @@ class TimestepAxis(AbstractAxis):
 
     def __call__(self, gamma: Scalar) -> Scalar:
         gammas = self.schedule.gammas()
-        labels = np.arange(len(gammas)) * (1000 / len(gammas) if self.rescaled else 1.0)
-        return jnp.interp(gamma, *(jnp.asarray(table, gamma.dtype) for table in (gammas, labels)))
+        indices = np.arange(len(gammas)) * (1000 / len(gammas) if self.rescaled else 1.0)
+        return jnp.interp(gamma, *(jnp.asarray(table, gamma.dtype) for table in (gammas, indices)))
 
 
-@register("axis", "sde_time")
-class SdeTimeAxis(AbstractAxis):
+@register("noise_embedding", "sde_time")
+class SdeTimeEmbedding(AbstractNoiseEmbedding):
     """`factor` times the time of the SDE whose beta is linear (Song et al. 2021, arXiv 2011.13456, App. C).
 
     With B(s) = beta_min s + (beta_max - beta_min) s^2 / 2, gamma = log(exp(B) - 1) for the variance preserving SDE, and
@@ -84,8 +84,8 @@ class SdeTimeAxis(AbstractAxis):
     Args:
         beta_min: beta at s = 0.
         beta_max: beta at s = 1.
-        sde: The SDE that ties gamma to B.
-        factor: The label at s = 1.
+        sde: The SDE, which determines gamma as a function of B.
+        factor: The value at s = 1.
     """
 
     beta_min: float = eqx.field(static=True)
@@ -109,8 +109,8 @@ class SdeTimeAxis(AbstractAxis):
         return self.factor * 2 * integral / (self.beta_min + root)  # this form of the root does not cancel
 
 
-@register("axis", "log_sigma")
-class LogSigmaAxis(AbstractAxis):
+@register("noise_embedding", "log_sigma")
+class LogSigmaEmbedding(AbstractNoiseEmbedding):
     """`factor` times log(sigma / unit), where sigma = exp(gamma / 2) is the noise of data in [-1, 1].
 
     EDM has a quarter of log sigma (Karras et al. 2022, arXiv 2206.00364, Table 1). NCSN++ has log sigma of data in

@@ -15,7 +15,7 @@ from vdmkit.schedules import Scalar
 Condition = Mapping[str, Real[Array, "..."]]
 """Side information on one image: "augmented" (0 or 1), "label" (from 0), "augment" (the augmentation, a vector).
 
-Networks ignore the names they do not use.
+Networks ignore entries that they do not use.
 """
 Conditions = Mapping[str, Real[Array, "..."]]
 """Side information on several images by name, each with a row for every image."""
@@ -28,12 +28,12 @@ class AbstractNetwork(eqx.Module):
     parameters, and, if it needs them, `key`, `gamma_range` and `classes` (the number of labels, 0 for data without).
     Parameters named `bias` are exempt from weight decay.
 
-    A network that takes `classes` reads labels, unless it has a recipe key `labels`, their number, which is 0. One that
-    takes them only to hand them on to a network inside it says so by `hands_labels_on = True`; then the one inside
-    decides.
+    A network that takes `classes` is conditioned on labels, unless it has a recipe key `labels` (their number) that is
+    0. A wrapper that takes `classes` only to pass them to an inner network sets `requires_label = False`; then the
+    inner network decides.
     """
 
-    hands_labels_on: ClassVar[bool] = False
+    requires_label: ClassVar[bool] = True
 
     @abc.abstractmethod
     def __call__(
