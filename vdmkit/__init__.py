@@ -58,7 +58,6 @@ _ROOMS = {
 }
 _ROOMS |= {
     "optimizer",
-    "page",
     "quality",
     "randomness",
     "recipe",
