@@ -11,7 +11,7 @@ from pathlib import Path
 
 import vdmkit
 from vdmkit.losses import bits_per_dim
-from vdmkit.report._chart import line_chart
+from vdmkit.report.charts import line_chart
 from vdmkit.schedules import Sigmoid
 from vdmkit.study._study import plan_study, study_schedules
 from vdmkit.study._text import lines_of_variances, text_of_study

@@ -29,9 +29,8 @@ from vdmkit.io import (
     write_results,
 )
 from vdmkit.progress._kept import Kept
-from vdmkit.report._chart import line_chart
-from vdmkit.report._grid import write_png
-from vdmkit.report._metrics import MetricLog
+from vdmkit.report.charts import line_chart, write_png
+from vdmkit.report.metrics import MetricLog
 
 MOST = 8192  # bytes of a file
 NOISE = np.random.default_rng(0).integers(0, 256, (100, 100, 3)).astype(np.uint8)

@@ -28,7 +28,7 @@ LAYERS = [
     ("data", "losses"),
     ("checkpoint", "classification", "health", "likelihood", "optimizer", "sampling", "training"),
     ("recipes",),
-    ("conformance", "importers", "metrics", "page", "quality", "report", "schedule_search", "study"),
+    ("conformance", "importers", "metrics", "quality", "report", "schedule_search", "study"),
     ("experiments",),
     ("cli",),
 ]

@@ -53,10 +53,10 @@ from vdmkit.experiments import RunFolder
 from vdmkit.health._trouble import read_troubles
 from vdmkit.importers.files._read import read_checkpoint
 from vdmkit.io import seal_of, sealed_line
-from vdmkit.page._files import read_files
 from vdmkit.progress._kept import Kept
 from vdmkit.recipes import load_recipe
-from vdmkit.report._metrics import read_metrics
+from vdmkit.report.metrics import read_metrics
+from vdmkit.report.run_contents import read_contents
 
 ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng(0)
@@ -221,7 +221,7 @@ def torch_zip_of(program: bytes) -> bytes:
 def read_results(path: Path) -> None:
     (path.parent / "resolved.toml").write_text("")
     (path.parent / "manifest.json").write_text("{}")
-    read_files(path.parent)
+    read_contents(path.parent)
 
 
 def coding_facts() -> bytes:

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from vdmkit.errors import VdmkitError
-from vdmkit.page._files import read_files
-from vdmkit.page._page import page
-from vdmkit.page._shown import Shown
-from vdmkit.report._metrics import read_metrics
+from vdmkit.report.metrics import read_metrics
+from vdmkit.report.page import page
+from vdmkit.report.run_contents import read_contents
 
 GRID, KERNEL = "schedule/gaussian_dynamic_2.toml", "schedule/optimal_variance.toml"
 
@@ -117,7 +116,7 @@ def is_on_page(file: str) -> bool:
 
 def page_of(run: Path) -> str:
     """The page of what is in the folder's files; the rest of it is of the loaded run, as other commands are."""
-    return page([Shown(read_files(run), reason="")]).html.replace(str(run), "")
+    return page([read_contents(run)]).html.replace(str(run), "")
 
 
 page_of_whole = cache(page_of)

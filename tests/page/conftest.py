@@ -15,11 +15,10 @@ from vdmkit.experiments.folder import Provenance
 from vdmkit.io import write_json, write_text
 from vdmkit.likelihood import LikelihoodReport
 from vdmkit.likelihood.consistency import Check, audit_as_json
-from vdmkit.page._files import read_files
-from vdmkit.page._shown import Shown
 from vdmkit.recipes import load_recipe
 from vdmkit.recipes.schema import dump
-from vdmkit.report._result import leave_result
+from vdmkit.report.metrics import write_result
+from vdmkit.report.run_contents import read_contents
 from vdmkit.study._curve import Curve
 from vdmkit.study._predicted import Predicted
 from vdmkit.study._study import Study, Variance
@@ -130,7 +129,7 @@ def leave_likelihood(folder: Path, report: LikelihoodReport, nats: np.ndarray) -
         "term_diffusion": 3 * nats / 4,
     }
     overrides = {"overrides": ["likelihood.estimator.draws=8"]}
-    leave_result(folder / "likelihood", f"noise-test_bound_{report.weights}", report.as_json(), of_images | overrides)
+    write_result(folder / "likelihood", f"noise-test_bound_{report.weights}", report.as_json(), of_images | overrides)
 
 
 def study() -> Study:
@@ -158,4 +157,4 @@ def leave():
 @pytest.fixture(scope="session")
 def shown_of():
     """`shown_of(folder)`: a run as the page sees it without its model."""
-    return lambda folder: Shown(read_files(folder), reason="no checkpoint")
+    return lambda folder: replace(read_contents(folder), reason="no checkpoint")

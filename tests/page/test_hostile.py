@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page of a run folder whose files are meant to do harm: small ones that ask for memory, or for hours."""
+"""The page of a run folder from someone else, with small files that ask for gigabytes or hours."""
 
 import json
 import os
@@ -12,12 +12,11 @@ import pytest
 from vdmkit import io
 from vdmkit.errors import CheckpointError
 from vdmkit.io import TooMuch, has_sha256, write_json
-from vdmkit.page import _training
-from vdmkit.page._figures import literally
-from vdmkit.page._files import read_files, values_in
-from vdmkit.page._samples import samples
-from vdmkit.page._study import study
 from vdmkit.progress._kept import Kept
+from vdmkit.report import sections
+from vdmkit.report.charts import without_formulas
+from vdmkit.report.run_contents import count_values, read_contents
+from vdmkit.report.sections import bounds_of_steps, loss_along_gamma, samples, training
 
 
 def with_steps(run, steps):
@@ -29,24 +28,25 @@ def with_steps(run, steps):
 
 @pytest.mark.parametrize("shape", [[[0], 10**9, 1], ["ab", 10**9, 1], [8, 8], [8.0, 8, 1], [8, 8, 1, 10**4000]])
 def test_a_shape_is_three_integers(shape):
-    """False if a list or a text in the place of a height were multiplied to gigabytes."""
+    """A list or a text in the place of a height is refused, not multiplied to gigabytes."""
     with pytest.raises((TypeError, ValueError)):
-        values_in(shape)
+        count_values(shape)
 
 
 @pytest.mark.parametrize("depth", [150, *range(975, 992, 2), 5000])
 def test_deep_json_is_named(bare, depth):
-    """False if JSON as deep as Python's recursion ended in a traceback, which it did at some depths."""
+    """JSON as deep as Python's recursion limit is refused by name."""
     (bare / "evaluation.json").write_text('{"a": ' + "[" * depth + "]" * depth + "}")
     with pytest.raises(CheckpointError, match=r"evaluation\.json: is not JSON that vdmkit writes"):
-        read_files(bare)
+        read_contents(bare)
 
 
 def test_a_name_is_no_formula(full, shown_of):
-    """False if a kernel's name were parsed as a formula of Matplotlib, deeper than Python's recursion."""
+    """The name of a kernel is not parsed as a formula by Matplotlib, which could exceed the recursion limit."""
     with_steps(full, [{"kernel": "$" + "{" * 3000 + "}" * 3000 + "$"}])
-    assert len(study(shown_of(full))) == 2
-    assert len(literally("a$" * 10_000)) < 300
+    shown = shown_of(full)
+    assert all(len(list(section(shown))) > 1 for section in (loss_along_gamma, bounds_of_steps))
+    assert len(without_formulas("a$" * 10_000)) < 300
 
 
 def bomb(path):
@@ -67,7 +67,7 @@ def endless(path):
 
 @pytest.mark.parametrize("make", [bomb, endless])
 def test_arrays_of_a_measurement_are_no_bomb(full, make, monkeypatch):
-    """False if the images' nats of a run folder from elsewhere, or a part of a measurement, filled the memory."""
+    """Arrays that unpack to far more than is stored are refused without filling the memory."""
     monkeypatch.setattr(io, "MAX_MEASURED", 10**7)
     (path,) = (full / "likelihood").glob("*.npz")
     make(path)
@@ -75,7 +75,7 @@ def test_arrays_of_a_measurement_are_no_bomb(full, make, monkeypatch):
     tracemalloc.start()
     try:
         with pytest.raises(CheckpointError, match=r"\.npz: damaged"):
-            _ = read_files(full).likelihoods
+            _ = read_contents(full).likelihoods
         assert Kept(full).read(3) is None
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -84,29 +84,28 @@ def test_arrays_of_a_measurement_are_no_bomb(full, make, monkeypatch):
 
 
 def test_a_file_without_end_is_not_hashed(tmp_path):
-    """False if a sparse file beside a study, or in the place of a recipe, were read for hours."""
+    """A sparse file of terabytes is not hashed."""
     (tmp_path / "a").touch()
     os.truncate(tmp_path / "a", 2**43)
     assert not has_sha256(tmp_path / "a", "0")
 
 
 def test_charts_have_an_end(full, shown_of, monkeypatch):
-    """False if a kilobyte of names of metrics or kernels made hours of charts."""
-    monkeypatch.setattr(_training, "_MOST", 2)
+    """The number of curves and of lines in a chart is bounded."""
+    monkeypatch.setattr(sections, "MOST_CURVES", 2)
     metrics = "".join(json.dumps({"step": n, **{f"m{i}": n * i for i in range(300)}}) + "\n" for n in (1, 2))
     (full / "metrics.jsonl").write_text(metrics)
     with_steps(full, [{"kernel": f"k{number}"} for number in range(300)])
     shown = shown_of(full)
-    (section,) = _training.training(shown)
-    assert sum("<svg" in str(block) for block in section.blocks) == 2
-    assert "298 more metrics are not drawn" in str(section.blocks)
+    blocks = list(training(shown))
+    assert sum("<svg" in str(block) for block in blocks) == 2
+    assert "298 more metrics are not drawn" in str(blocks)
     with pytest.raises(TooMuch, match="lines in a chart"):
-        study(shown)
+        list(bounds_of_steps(shown))
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")])
 def test_what_is_no_picture_is_named(bare, shown_of, make):
-    """False if a folder, a FIFO or a dangling link called samples.png were left out without a word."""
+    """A folder, a FIFO or a dangling link called samples.png is named on the page."""
     make(bare / "samples.png")
-    (section,) = samples(shown_of(bare))
-    assert "samples.png: " in str(section.blocks)
+    assert "samples.png: " in str(list(samples(shown_of(bare))))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page of a run: complete, self-contained, told in words, and honest about what is missing."""
+"""The page of a run: complete, self-contained, accessible, and explicit about what is missing or damaged."""
 
 import json
 import os
@@ -16,14 +16,10 @@ from vdmkit_codec import Inspection
 from vdmkit.checkpoint._checksums import write_checksums
 from vdmkit.errors import CheckpointError, DamageWarning
 from vdmkit.health._trouble import Trouble, write_troubles
-from vdmkit.page._blocks import Table, Words
-from vdmkit.page._coding import coding
-from vdmkit.page._files import Result, read_files
-from vdmkit.page._headline import reasons_not_to_trust
-from vdmkit.page._made import commands
-from vdmkit.page._page import page
-from vdmkit.page._pairs import compare_alike, difference
-from vdmkit.page._several import several
+from vdmkit.report.blocks import Paragraph, Table
+from vdmkit.report.page import differences, page, recipes_of_several
+from vdmkit.report.run_contents import Result, are_comparable, difference, read_contents
+from vdmkit.report.sections import coding, commands, reasons_not_to_trust
 
 _VOID = {"meta", "link", "img", "br", "wbr"}
 
@@ -73,14 +69,14 @@ def read(whole, shown_of) -> Read:
 
 
 def test_every_number_of_the_run_folder_is_in_the_text(read, whole):
-    """A reader would have to open the run folder for a number, or find it rounded only."""
+    """Every number in the JSON files and metrics of the run is on the page, unrounded."""
     expected = numbers_of(whole)
     assert len(expected) > 60
     assert {number for number in expected if number not in read.text} == set()
 
 
 def test_nothing_is_fetched_and_nothing_is_executed(read):
-    """The page would look different without a network, or run what a recipe's comment says."""
+    """The page refers to nothing outside of itself, and markup in a recipe is shown as text."""
     assert not {"script", "iframe", "object", "embed"} & {tag for tag, _ in read.elements}
     for tag, attributes in read.elements:
         for name in ("src", "href", "srcset", "poster", "data"):
@@ -95,7 +91,7 @@ def test_nothing_is_fetched_and_nothing_is_executed(read):
 
 
 def test_the_elements_are_balanced_and_ids_unique(read):
-    """A browser would guess where elements end, or a link lead to another section."""
+    """Every element is closed, and every link of the navigation leads to one section."""
     assert read.open == []
     ids = [attributes["id"] for _, attributes in read.elements if "id" in attributes and "s-" in attributes["id"]]
     links = [attributes["href"][1:] for tag, attributes in read.elements if tag == "a"]
@@ -103,17 +99,17 @@ def test_the_elements_are_balanced_and_ids_unique(read):
     assert len(set(ids)) == len(ids) > 9
 
 
-def test_every_figure_is_told_in_words(read):
-    """A reader who cannot see the figures would learn nothing from them."""
+def test_every_figure_has_alternative_text(read):
+    """Every figure has a caption, and alternative text with numbers."""
     figures = [tag for tag, _ in read.elements if tag == "figure"]
-    told = [attributes["aria-label"] for tag, attributes in read.elements if tag == "svg"]
-    told += [attributes["alt"] for tag, attributes in read.elements if tag == "img"]
-    assert len(told) == len(figures) == sum(tag == "figcaption" for tag, _ in read.elements) > 6
-    assert all(re.search(r"\d", words) and len(words) > 30 for words in told)
+    texts = [attributes["aria-label"] for tag, attributes in read.elements if tag == "svg"]
+    texts += [attributes["alt"] for tag, attributes in read.elements if tag == "img"]
+    assert len(texts) == len(figures) == sum(tag == "figcaption" for tag, _ in read.elements) > 6
+    assert all(re.search(r"\d", text) and len(text) > 30 for text in texts)
 
 
-def test_what_speaks_against_a_number_is_beside_it(read, full, likelihood, shown_of):
-    """A number that is not a test likelihood would look like one."""
+def test_reasons_not_to_trust_a_number_are_shown_with_it(read, full, likelihood, shown_of):
+    """Every reason not to trust the number is given, above the table of what it is of."""
     reason = "the solver did not reach its end for 1 of 6 images."
     report = replace(likelihood, trusted=False, reasons=(reason,), held_out=False, distinct_images=5)
     (full / "evaluation.json").write_text(json.dumps(report.as_json()))
@@ -121,42 +117,43 @@ def test_what_speaks_against_a_number_is_beside_it(read, full, likelihood, shown
     wanted = ("NOT A LIKELIHOOD", reason, "NOT A TEST LIKELIHOOD", "5 are distinct", "audit failed: the second holds")
     assert [words for words in (*wanted, "could not be loaded") if words not in found] == []
     warned = sum(attributes.get("class") == "warning" for _, attributes in read.elements)
-    assert warned == 4  # not loaded, a remark, the audit beside the number and in its own section
+    assert warned == 4  # not loaded, a remark, the audit next to the number and in its own section
     assert read.text.index("A remark.") < read.text.index("What the number is of")
 
 
-def test_what_is_missing_is_asked_for(bare, shown_of):
-    """The page of an imported model would fail, or leave its reader without a way to its numbers."""
+def test_commands_are_given_for_what_is_missing(bare, shown_of):
+    """The page of a run without results gives the commands that measure them."""
     text = Read(page([shown_of(bare)]).html).text
     for command in ("evaluate --ckpt", "likelihood --ckpt", "study --ckpt", "run"):
         assert f"vdmkit {command} {bare}" in text
     assert f"vdmkit likelihood --ckpt {bare} --audit" in text
     assert {number for number in numbers_of(bare) if number not in text} == set()
-    assert "not to trust this number" not in text  # there is none
+    assert "not to trust this number" not in text
 
 
 def test_the_command_of_a_likelihood_has_its_settings(read, whole):
-    """The command beside a number would give another one."""
+    """The command of a likelihood has the step and the overrides with which it was measured."""
     wanted = f"vdmkit likelihood --ckpt {whole} --checkpoint-step 12 --set likelihood.estimator.draws=8"
     assert wanted in read.text
 
 
 def test_runs_are_compared_image_by_image(whole, bare, likelihood, nats, leave, shown_of):
-    """The difference would not be that of the same images, or a run not equal itself."""
+    """The difference of two runs is paired by image, and that of a result from itself is zero."""
     recipe = bare / "resolved.toml"
     recipe.write_text(recipe.read_text().replace("seed = 1\n", "seed = 2\n"))
     leave(bare, likelihood, nats + 0.5 * np.log(2) * 64)  # 0.5 bits/dim more for every image
-    tables = {one.caption: one for part in several([shown_of(whole), shown_of(bare)]) for one in part.blocks
-              if isinstance(one, Table)}  # fmt: skip
-    (row,) = next(table for caption, table in tables.items() if caption.startswith("Differences")).rows
+    runs = [shown_of(whole), shown_of(bare)]
+    (table,) = (block for block in differences(runs) if isinstance(block, Table))
+    (row,) = table.rows
     assert row[:3] == ["full, ema - bare, ema", "-0.5000", "± 0.0000: the first is better"]
-    assert list(tables["Keys in which the resolved recipes differ"].rows) == [("seed", "1", "2")]
+    (table,) = recipes_of_several(runs)
+    assert list(table.rows) == [("seed", "1", "2")]
     same = Result("", likelihood.as_json(), {"term_a": nats, "index": np.arange(6)})
     assert difference(same, same, 64).value == difference(same, same, 64).half_width == 0
 
 
 def test_averaged_and_raw_parameters_are_shown_against_each_other(full, likelihood, nats, leave, shown_of):
-    """The difference would be lost beside curves a hundred times as high, or measured parameters be asked for again."""
+    """Logged and measured differences of averaged and raw parameters are shown; without one, its command is."""
     command = f"vdmkit compare {full} {full} --second-set likelihood.weights=raw"
     assert command in Read(page([shown_of(full)]).html).text
     logged = {"step": 3, "test/ema_minus_raw": -0.0125, "test/ema_minus_raw_half_width": 0.0025}
@@ -169,7 +166,7 @@ def test_averaged_and_raw_parameters_are_shown_against_each_other(full, likeliho
 
 
 def test_warnings_of_training_are_sentences(full, shown_of):
-    """A warning would be a chart of a single dot, or in the log only; or a training without a watch pass as sound."""
+    """Findings in health.json are sentences, not charts; only a training that was watched is called sound."""
     watched = "The training was watched, and no sign of trouble was found."
     assert watched not in Read(page([shown_of(full)]).html).text
     lines = [{"step": 1, "train/bpd": 2.5, "train/untrained": 3.5}, {"step": 2, "train/bpd": 2.25, "health/prior": 1.0}]
@@ -190,30 +187,30 @@ def test_warnings_of_training_are_sentences(full, shown_of):
 
 @pytest.mark.parametrize("change", [{"estimator": "ODE"}, {"sha256": "00"}, {"trusted": False}, {"distinct_images": 5}])
 def test_what_does_not_compare_is_not_subtracted(likelihood, change):
-    """The difference of two estimators or data sets would be taken for one of two models."""
+    """Results of different estimators, images or trust are not comparable."""
     arrays = {"index": np.arange(6)}
     first, second = (Result("", report.as_json(), arrays) for report in (likelihood, replace(likelihood, **change)))
-    assert compare_alike(first, first)
-    assert not compare_alike(first, second)
-    assert not compare_alike(second, first)
+    assert are_comparable(first, first)
+    assert not are_comparable(first, second)
+    assert not are_comparable(second, first)
 
 
 def test_a_folder_that_is_not_a_run_is_refused(tmp_path, full):
-    """A page of nothing would be written, or a damaged file end in a traceback."""
+    """A folder that is not a run, and a damaged JSON file, raise CheckpointError with the path."""
     with pytest.raises(CheckpointError, match=r"not a run folder: it has no resolved\.toml"):
-        read_files(tmp_path)
+        read_contents(tmp_path)
     with pytest.raises(CheckpointError, match="no such folder"):
-        read_files(tmp_path / "nowhere")
+        read_contents(tmp_path / "nowhere")
     (tmp_path / "resolved.toml").touch()
     with pytest.raises(CheckpointError, match=r"has no manifest\.json"):
-        read_files(tmp_path)
+        read_contents(tmp_path)
     (full / "evaluation.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"evaluation\.json: is not JSON"):
-        read_files(full)
+        read_contents(full)
 
 
 def test_a_file_of_another_version_hides_its_section_only(bare, likelihood, shown_of):
-    """One fact that an older run lacks would end in a traceback, or the whole page be missing."""
+    """A file that lacks a key replaces its sections by a warning; the other sections are shown."""
     facts = likelihood.as_json()
     del facts["label"]
     (bare / "evaluation.json").write_text(json.dumps(facts))
@@ -225,7 +222,7 @@ def test_a_file_of_another_version_hides_its_section_only(bare, likelihood, show
 
 @pytest.mark.parametrize("facts", [[1], {"bpd": "low"}, {"bpd": None}, {"bpd": 1.0, "terms": 3}])
 def test_a_value_of_another_kind_hides_its_section_only(bare, shown_of, facts):
-    """A file that someone else wrote would end the report in a defect of ours."""
+    """A value of a wrong type replaces its sections by a warning; the other sections are shown."""
     (bare / "evaluation.json").write_text(json.dumps(facts))
     text = Read(page([shown_of(bare)]).html).text
     assert "A file" in text
@@ -233,18 +230,18 @@ def test_a_value_of_another_kind_hides_its_section_only(bare, shown_of, facts):
 
 
 def test_a_picture_of_another_format_is_not_decoded(bare, shown_of):
-    """PostScript of the name samples.png would be executed by Ghostscript, and a huge one would fill memory."""
+    """Only PNG is decoded: Pillow would give PostScript to Ghostscript, which executes it."""
     (bare / "samples.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n")
     assert "samples.png: cannot be decoded as an image (it is no PNG" in Read(page([shown_of(bare)]).html).text
 
 
 def test_what_is_too_large_is_named(bare, shown_of):
-    """Files of a terabyte, which take no room, would fill the memory."""
+    """Sparse files of a terabyte are refused by name before they are read."""
     for name in ("samples.png", "metrics.jsonl", "evaluation.json"):
         (bare / name).touch()
         os.truncate(bare / name, 2**40)
     with pytest.raises(CheckpointError, match=r"evaluation\.json: it asks for 1,099,511,627,776 bytes"):
-        read_files(bare)
+        read_contents(bare)
     (bare / "evaluation.json").unlink()
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl: it asks for"):
         page([shown_of(bare)])
@@ -253,7 +250,7 @@ def test_what_is_too_large_is_named(bare, shown_of):
 
 
 def test_a_changed_file_of_a_checkpoint_is_named_and_left_out(bare, shown_of):
-    """A page would show a number of a damaged checkpoint as the run's."""
+    """Numbers of a damaged checkpoint are not on the page, and a warning names it."""
     step = bare / "checkpoints" / "3"
     step.mkdir(parents=True)
     (step / "data.json").write_text('{"next_index": 8765}')
@@ -265,8 +262,8 @@ def test_a_changed_file_of_a_checkpoint_is_named_and_left_out(bare, shown_of):
     assert "876" not in text
 
 
-def test_runs_of_one_name_are_told_apart(bare, shown_of):
-    """Numbers of a/digits and b/digits would both be called those of digits."""
+def test_runs_of_one_name_are_distinguished(bare, shown_of):
+    """Runs whose folders have the same name are called by their paths."""
     other = shutil.copytree(bare, bare.parent / "again" / bare.name)
     read = Read(page([shown_of(bare), shown_of(other)]).html)
     assert f"{bare} and {other} have no results" in read.text
@@ -276,44 +273,44 @@ def test_runs_of_one_name_are_told_apart(bare, shown_of):
 
 
 def test_runs_of_other_images_are_not_offered_a_comparison(bare, shown_of):
-    """The command that the page gives would be refused."""
+    """Runs with different image shapes are not offered `vdmkit compare`, which would refuse them."""
     other = shutil.copytree(bare, bare.parent / "other")
     made = json.loads((other / "manifest.json").read_text()) | {"shape": [4, 4, 1]}
     (other / "manifest.json").write_text(json.dumps(made))
-    blocks = [block for part in several([shown_of(bare), shown_of(other)]) for block in part.blocks]
-    assert Words("bare and other were not tested on the same images.") in blocks
+    blocks = differences([shown_of(bare), shown_of(other)])
+    assert Paragraph("bare and other were not tested on the same images.") in blocks
 
 
 def test_an_evaluation_with_other_settings_is_rebuilt_with_them(bare, likelihood, shown_of):
-    """The command beside the number would give the recipe's draws and seed, and another number."""
+    """The command of an evaluation has the settings that differ from the recipe."""
     report = replace(likelihood, seed=9, weights="raw", evaluations_per_image=4.0)
     (bare / "evaluation.json").write_text(json.dumps(report.as_json()))
-    (command, _) = commands(shown_of(bare))[0].blocks
+    (command, _) = commands(shown_of(bare))
     wanted = "--checkpoint-step 12 --set seed=9 --set evaluation.draws=4 --set evaluation.weights=raw"
     assert command.line == f"vdmkit evaluate --ckpt {bare} {wanted}"
 
 
-def test_a_compressed_file_stands_beside_the_bound(bare, likelihood, shown_of):
-    """Its bits/dim would be of other images or dimensions than its bytes."""
+def test_a_compressed_file_is_shown_with_the_bound(bare, likelihood, shown_of):
+    """A compressed file's bits/dim follow from its bytes, images and shape, and are shown with the bound."""
     header = {"shape": [8, 8, 1], "levels": 17, "gammas": [0.0, 1.0, 2.0], "kernel": "gaussian"}
     found = Inspection("a.vdmz", 10, 0, 1, False, header, {"head": 100, "stacks": 60}, [])
     (bare / "a.json").write_text(json.dumps(found.as_json()))
     (bare / "evaluation.json").write_text(json.dumps(likelihood.as_json()))
-    ((row,),) = (table.rows for table in coding(shown_of(bare))[0].blocks)
+    ((row,),) = (table.rows for table in coding(shown_of(bare)))
     assert row == ["a.vdmz", "10", "T = 2, gaussian", "160", "2.0000", f"1.7612, {likelihood.estimator}"]
 
 
 def test_a_long_log_is_thinned(full, shown_of):
-    """The page of a run of millions of steps would have hundreds of megabytes."""
+    """Of a long log every n-th line is shown, below a note on it."""
     lines = "".join(json.dumps({"step": step, "train/bpd": 2.5}) + "\n" for step in range(1, 9001))
     (full / "metrics.jsonl").write_text(lines)
-    text = shown_of(full).files.metrics_text.splitlines()
+    text = shown_of(full).metrics_text.splitlines()
     assert text[:2] == ["# every 5th of 9,000 lines", lines.partition("\n")[0]]
     assert len(text) == 1801
 
 
 def test_a_changed_file_is_named_and_left_out(full, shown_of):
-    """A recipe that is not the run's, or damaged samples, would be shown as the run's; or end in a traceback."""
+    """Files whose hash differs from the recorded one are named in a warning and not shown."""
     made = json.loads((full / "manifest.json").read_text())
     (full / "manifest.json").write_text(json.dumps(made | {"kept": {"recipe.toml": "00"}}))
     (full / "samples.png").write_bytes(b"\x89PNG")

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Line charts show every line, and say which it is."""
+"""Line charts show every line and its name."""
 
 import numpy as np
 import pytest
 
-from vdmkit.report._chart import _distinct, _figure, line_chart
+from vdmkit.report.charts import line_chart, line_figure, merge_coinciding
 
 XS = np.linspace(0.0, 1.0, 50)
 
 
 def test_names_hide_no_line():
-    """The names of the lines would cover them, or stand outside of the picture."""
-    figure = _figure({"a long name of a line": (XS, XS), "another": (XS, 1 - XS)}, log=False)
+    """The legend is to the right of the axes and within the figure."""
+    figure = line_figure({"a long name of a line": (XS, XS), "another": (XS, 1 - XS)}, log=False)
     figure.draw_without_rendering()
     names, axes, all_of_it = figure.legends[0].get_window_extent(), figure.axes[0].get_window_extent(), figure.bbox
     assert names.x0 > axes.x1
@@ -19,21 +19,21 @@ def test_names_hide_no_line():
 
 
 def test_lines_that_coincide_are_one_with_all_names():
-    """A line would lie unseen under another, or a line of its own be taken for another's."""
+    """Lines closer than the width of a line are drawn once with all their names; the others stay apart."""
     lines = {"best": (XS, XS), "own": (XS, XS**2), "same": (XS, XS**2 * (1 + 1e-4)), "near": (XS, XS**2 + 0.01)}
-    assert list(_distinct(lines, log=False)) == ["best", "own\nsame", "near"]
+    assert list(merge_coinciding(lines, log=False)) == ["best", "own\nsame", "near"]
     gaps = {"own": (XS, np.where(XS < 0.5, np.nan, XS)), "whole": (XS, XS), "short": (XS[:9], XS[:9])}
-    assert list(_distinct(gaps, log=False)) == list(gaps)
+    assert list(merge_coinciding(gaps, log=False)) == list(gaps)
     small = {"low": (XS + 1, 1e-6 + XS), "lower": (XS + 1, 1e-8 + XS)}
-    assert len(_distinct(small, log=True)) == 2, "far apart on a log"
-    assert len(_distinct(small, log=False)) == 1
-    drawn = _figure(lines, log=False).axes[0].lines
+    assert len(merge_coinciding(small, log=True)) == 2, "far apart on a log"
+    assert len(merge_coinciding(small, log=False)) == 1
+    drawn = line_figure(lines, log=False).axes[0].lines
     assert len({line.get_linestyle() + str(line._dash_pattern) for line in drawn}) == len(lines)
 
 
 @pytest.mark.parametrize("log", [False, True])
 def test_the_same_numbers_give_the_same_file(tmp_path, log):
-    """A chart in the documentation would change though no number did."""
+    """The PNG of a chart depends on its numbers alone."""
     chart = {"a": (XS, XS), "b": ([1, 2, 3], [0.0, 1.0, 2.0])}
     for name in ("one", "two"):
         line_chart(tmp_path / name, chart, x="x", y="y", title="t", log=log)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures hold exactly the images that they are made of."""
+"""Pictures hold exactly the images they are made of."""
 
 import math
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vdmkit.report._grid import beside, grid, write_png
+from vdmkit.report.charts import grid, side_by_side, write_png
 
 GAP, STRIP, WHITE = 2, 32, 255
 
@@ -19,7 +19,7 @@ def images(n: int, size: int, channels: int, levels: int) -> np.ndarray:
 @pytest.mark.parametrize("n", [1, 2, 4, 5, 16])
 @pytest.mark.parametrize(("size", "channels", "levels"), [(8, 1, 17), (8, 3, 256), (40, 3, 2)])
 def test_a_grid_shows_every_image_and_nothing_else(n, size, channels, levels):
-    """An image would be missing, moved, blurred or of other colours, or something would stand between them."""
+    """Every pixel of every image is one square of its brightness; the rest is white."""
     given = images(n, size, channels, levels)
     factor = max(1, math.ceil(32 / size))
     tile, columns = size * factor, math.ceil(math.sqrt(n))
@@ -37,9 +37,9 @@ def test_a_grid_shows_every_image_and_nothing_else(n, size, channels, levels):
 
 
 def test_two_pictures_side_by_side():
-    """Samples and real images would not be told apart, or be cut."""
+    """Both pictures are unchanged, with a white strip between them."""
     left, right = grid(images(4, 8, 3, 256), 256), grid(images(3, 8, 3, 256), 256)
-    picture = beside(left, right)
+    picture = side_by_side(left, right)
     width = left.shape[1]
     np.testing.assert_array_equal(picture[:, :width], left)
     np.testing.assert_array_equal(picture[:, width + STRIP :], right)
@@ -48,7 +48,7 @@ def test_two_pictures_side_by_side():
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
 def test_a_png_is_read_back_as_it_was(tmp_path, channels, mode):
-    """The file would hold other pixels than the picture."""
+    """A PNG holds exactly the pixels of the picture."""
     picture = grid(images(4, 8, channels, 256), 256)
     write_png(picture, tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as file:

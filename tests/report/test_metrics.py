@@ -14,7 +14,7 @@ from vdmkit.errors import CheckpointError, DamageWarning
 from vdmkit.health._trouble import read_troubles
 from vdmkit.health._watch import Facts
 from vdmkit.io import sealed_line, write_json
-from vdmkit.report._metrics import MetricLog, read_metrics
+from vdmkit.report.metrics import MetricLog, read_metrics
 
 
 def log(folder, step: int, *steps: int) -> None:
@@ -43,13 +43,13 @@ def events(folder) -> list[Event]:
 
 
 def test_a_line_a_call(tmp_path):
-    """A step's metrics would be lost, or not be readable by a program."""
+    """Each call writes one line of JSON."""
     log(tmp_path, 0, 10, 20)
     assert lines(tmp_path) == [{"step": 10, "train/bpd": 5.0}, {"step": 20, "train/bpd": 10.0}]
 
 
 def test_lines_are_on_disk_at_once(tmp_path):
-    """A kill would cost the lines since the last flush."""
+    """A line is on disk before the log is closed."""
     metrics = MetricLog(tmp_path, step=0)
     metrics.scalars(1, {"train/bpd": 2.0})
     assert len(lines(tmp_path)) == 1
@@ -57,7 +57,7 @@ def test_lines_are_on_disk_at_once(tmp_path):
 
 
 def test_a_resumed_run_repeats_no_step(tmp_path):
-    """Steps between the last checkpoint and the kill would be logged twice."""
+    """Lines after the step where a run continues are dropped."""
     log(tmp_path, 0, 10, 20, 30)
     log(tmp_path, 20, 30, 40)
     assert [line["step"] for line in lines(tmp_path)] == [10, 20, 30, 40]
@@ -66,14 +66,14 @@ def test_a_resumed_run_repeats_no_step(tmp_path):
 
 
 def test_a_line_that_is_there_is_not_repeated(tmp_path):
-    """Every repetition of a finished run would log its result once more."""
+    """Repeating a finished run adds no line that is there."""
     log(tmp_path, 0, 10)
     log(tmp_path, 10, 10, 20)
     assert [line["step"] for line in lines(tmp_path)] == [10, 20]
 
 
 def test_what_a_kill_or_a_full_disk_left_is_dropped(tmp_path):
-    """A half line would stop the run for good, or make the file unreadable."""
+    """Truncated and malformed lines are dropped when a run continues."""
     log(tmp_path, 0, 10)
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"st\n[1]\n{}\n' + path.read_text() + '{"step": 20, "train/b')
@@ -82,7 +82,7 @@ def test_what_a_kill_or_a_full_disk_left_is_dropped(tmp_path):
 
 
 def test_a_line_with_another_number_is_dropped(tmp_path):
-    """A digit that the disk changed would be plotted as if it had been measured."""
+    """A line whose checksum does not match is left out, with a warning that gives its number."""
     log(tmp_path, 0, 10, 20)
     path = tmp_path / "metrics.jsonl"
     path.write_text(path.read_text().replace("5.0", "4.0"))
@@ -94,7 +94,7 @@ def test_a_line_with_another_number_is_dropped(tmp_path):
 
 
 def test_lines_survive_when_they_cannot_be_rewritten(tmp_path, monkeypatch):
-    """A resume on a full disk would empty the metrics of the run so far."""
+    """A resume on a full disk leaves the metrics as they were."""
     log(tmp_path, 0, 10, 20)
 
     def full(*_):
@@ -107,7 +107,7 @@ def test_lines_survive_when_they_cannot_be_rewritten(tmp_path, monkeypatch):
 
 
 def test_tensorboard_shows_the_same(tmp_path):
-    """TensorBoard would show other values than metrics.jsonl, or no samples."""
+    """TensorBoard has the scalars and pictures of the log, and purges what comes after the resumed step."""
     metrics = MetricLog(tmp_path, step=7)
     metrics.scalars(8, {"train/bpd": 2.5})
     metrics.picture(9, "samples", np.zeros((4, 6, 3), np.uint8))
@@ -121,7 +121,7 @@ def test_tensorboard_shows_the_same(tmp_path):
 
 
 def test_a_trouble_is_said_and_written(tmp_path):
-    """A warning would be lost with the terminal, or missing in TensorBoard or in what programs read."""
+    """A sign of trouble is printed, and written to health.json, metrics.jsonl and TensorBoard."""
     facts = Facts(100, 64, -8.0, 0.0, 17, 2 / 17, 0.5, None, False, None)
     said = []
     metrics = MetricLog(tmp_path, step=0, facts=facts, say=said.append)
@@ -135,7 +135,7 @@ def test_a_trouble_is_said_and_written(tmp_path):
 
 
 def test_lines_that_are_missing_are_named(tmp_path):
-    """A curve that lost its end, or all of it, would be shown as the whole of it."""
+    """Lines that the manifest counts and the file lacks are reported with their number."""
     log(tmp_path, 0, 10, 20, 30)
     write_json(tmp_path / "manifest.json", {"logged": 3})
     path = tmp_path / "metrics.jsonl"
@@ -152,7 +152,7 @@ def test_lines_that_are_missing_are_named(tmp_path):
 
 
 def test_numbers_that_no_array_holds_are_left_out(tmp_path):
-    """False if a line that someone else wrote ended in an overflow."""
+    """Integers of more than 64 bits are left out."""
     values = [{"step": 1, "a": 10**400, "b": 2.0}, {"step": 10**30, "b": 1.0}]
     (tmp_path / "metrics.jsonl").write_text("".join(map(sealed_line, values)))
     with pytest.warns(DamageWarning, match="left out: line 2"):
@@ -161,7 +161,7 @@ def test_numbers_that_no_array_holds_are_left_out(tmp_path):
 
 
 def test_lines_that_never_end_are_refused(tmp_path):
-    """False if a FIFO of the name metrics.jsonl waited for ever."""
+    """A FIFO called metrics.jsonl is refused, not waited for."""
     os.mkfifo(tmp_path / "metrics.jsonl")
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl: a FIFO"):
         read_metrics(tmp_path)

@@ -18,7 +18,7 @@ from vdmkit.experiments.run import Training, begin
 from vdmkit.recipes import load_recipe
 from vdmkit.recipes.build import state_like
 from vdmkit.registry import Component, registry
-from vdmkit.report._metrics import MetricLog
+from vdmkit.report.metrics import MetricLog
 from vdmkit.schedules import AbstractSchedule
 from vdmkit.training import _loop
 from vdmkit.training._compiled_step import compiled_step

@@ -27,7 +27,7 @@ def reported(vdmkit_in, tmp_path_factory, whole):
 
 
 def test_the_page_holds_the_run(reported, monkeypatch):
-    """A number of the run folder, its samples, chain and schedule, or a command, would be missing; or it be huge."""
+    """The page has every number of the run folder, its samples, chain and schedule, in less than a megabyte."""
     run, page = reported
     html = unescape(page.read_text())
     texts = [path.read_text() for path in run.rglob("*.json")] + (run / "metrics.jsonl").read_text().splitlines()
@@ -43,7 +43,7 @@ def test_the_page_holds_the_run(reported, monkeypatch):
 
 
 def test_a_browser_has_nothing_to_complain_of(reported):
-    """The page would need the network, or a browser report an error, such as of its content security policy."""
+    """Without a network, Chromium shows the page and logs nothing to its console."""
     if BROWSER is None:
         pytest.skip("no Chromium")
     options = ("--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom")
@@ -57,7 +57,7 @@ def test_a_browser_has_nothing_to_complain_of(reported):
 
 
 def test_a_run_without_its_checkpoint_is_shown_with_the_reason(whole, vdmkit_in, tmp_path):
-    """The numbers of a run could not be seen if its checkpoint or a plugin file is gone; or nobody be told."""
+    """A run whose checkpoint is gone is shown with its numbers and the reason."""
     shutil.copytree(whole, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
     assert vdmkit_in(tmp_path)("report", "run").code == 0
     html = unescape((tmp_path / "report.html").read_text())
@@ -66,7 +66,7 @@ def test_a_run_without_its_checkpoint_is_shown_with_the_reason(whole, vdmkit_in,
 
 
 def test_what_cannot_be_reported_is_refused(whole, vdmkit_in, tmp_path):
-    """A typing error would end in a traceback or in an empty page."""
+    """What cannot be reported is refused in one sentence."""
     program = vdmkit_in(tmp_path)
     (tmp_path / "empty").mkdir()
     refused = program("report", "empty")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vdmkit.checkpoint._read import steps_in
-from vdmkit.report._grid import beside, grid
+from vdmkit.report.charts import grid, side_by_side
 
 KEYS = {
     "bpd",
@@ -147,7 +147,7 @@ def test_samples_are_the_same_whatever_is_asked_for(program, tiny, whole):
     np.testing.assert_array_equal(picture(program.cwd / "three.png"), grid(four[:3], 17))
     with np.load(Path(tiny).parent / "noise.npz") as file:
         real = file["test"][:4]
-    np.testing.assert_array_equal(picture(whole / "samples.png"), beside(grid(four, 17), grid(real, 17)))
+    np.testing.assert_array_equal(picture(whole / "samples.png"), side_by_side(grid(four, 17), grid(real, 17)))
 
 
 def test_looking_on_changes_nothing(program, tiny, arrays, whole):

@@ -8,7 +8,7 @@ import pytest
 
 from vdmkit.checkpoint._read import steps_in
 from vdmkit.checkpoint._store import CheckpointStore
-from vdmkit.report._metrics import read_metrics
+from vdmkit.report.metrics import read_metrics
 
 SAVED = "Stopped at step {} of 12 and saved. To go on, run the same command again."
 KEPT = "Stopped. What was saved is kept: to go on, run the same command again."

@@ -117,10 +117,10 @@ def _keep(run: "Run", test: "Images", report: "ClassificationReport", found: "Cl
     """Writes the report and every image's probabilities to the run folder, and prints their paths."""
     from vdmkit.experiments.measure import fingerprint_of
     from vdmkit.likelihood.report import name_of_result
-    from vdmkit.report._result import leave_result
+    from vdmkit.report.metrics import write_result
 
     fingerprint = fingerprint_of(run, test, ["classify", report.estimates, report.class_counts])
     name = name_of_result(report.dataset, None, run.recipe.likelihood.estimator, fingerprint)
     of_images = {"index": found.index, "log_posterior": found.log_posterior, "undecided": found.undecided}
-    left = leave_result(run.folder.path / "classification", name, report.as_json(), of_images)
+    left = write_result(run.folder.path / "classification", name, report.as_json(), of_images)
     print(left, file=sys.stderr)

@@ -295,8 +295,8 @@ def sample(
     from vdmkit.multihost import is_first, own_folder
     from vdmkit.recipes.build import build_sampling
     from vdmkit.recipes.schema import drawn_by
-    from vdmkit.report._grid import grid as grid_of
-    from vdmkit.report._grid import write_png
+    from vdmkit.report.charts import grid as grid_of
+    from vdmkit.report.charts import write_png
     from vdmkit.sampling.sample import draw_samples
 
     run = load_run(own_folder(checkpoint), overrides, plugins, step, trust=trust)

@@ -11,7 +11,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -30,16 +30,14 @@ from vdmkit.errors import CheckpointError, RecipeError, UntrustedError, VdmkitEr
 from vdmkit.experiments.folder import Provenance, RunFolder
 from vdmkit.io import file_sha256, not_a_folder, whole_file
 from vdmkit.model import DiffusionModel
-from vdmkit.page._files import RunFiles, read_files
-from vdmkit.page._page import Page, page
-from vdmkit.page._seen import Seen, look
-from vdmkit.page._shown import Shown
 from vdmkit.plugins import allow, plugin_sources
 from vdmkit.progress._track import Progress
 from vdmkit.recipes.build import state_like
 from vdmkit.recipes.loading import load_recipe
 from vdmkit.recipes.schema import Recipe, differences
-from vdmkit.report._metrics import read_metrics
+from vdmkit.report.metrics import read_metrics
+from vdmkit.report.page import Page, page
+from vdmkit.report.run_contents import Preview, RunContents, preview_model, read_contents
 from vdmkit.training._state import TrainState
 
 Weights = Literal["ema", "raw"]
@@ -86,7 +84,7 @@ class Run:
         return read_metrics(self.folder.path)
 
     def report(self, *, progress: Progress = None) -> Page:
-        """Returns the page that `vdmkit report` writes: see `vdmkit.page._page.Page`."""
+        """Returns the page that `vdmkit report` writes: see `vdmkit.report.page.Page`."""
 
         return report_run(self, progress)
 
@@ -230,26 +228,26 @@ def _read_trained_on(path: Path | None, fits: Callable[[np.ndarray], bool]) -> n
     raise CheckpointError(f"{path}: not of this run's training images. Run the recipe again to write it anew.")
 
 
-_LOADS: dict[Split, Callable[[Run], Images]] = {"train": load_train, "test": load_test}
-
-
 def report_runs(paths: Sequence[str | os.PathLike[str]], *, trust: bool = False, progress: Progress = None) -> Page:
     """Returns the page of runs. Raises CheckpointError if a folder is not a run; a run that does not load is shown."""
-    return page([_shown(one, trust, progress) for one in [read_files(Path(path)) for path in paths]])
+    return page([_with_preview(one, trust, progress) for one in [read_contents(Path(path)) for path in paths]])
 
 
 def report_run(run: Run, progress: Progress = None) -> Page:
     """Returns the page of a loaded run."""
-    return page([Shown(read_files(run.folder.path), _seen(run, progress))])
+    return page([replace(read_contents(run.folder.path), preview=_preview(run, progress))])
 
 
-def _shown(files: RunFiles, trust: bool, progress: Progress) -> Shown:
+def _with_preview(contents: RunContents, trust: bool, progress: Progress) -> RunContents:
     try:
-        return Shown(files, _seen(load_run(files.path, trust=trust), progress))
+        return replace(contents, preview=_preview(load_run(contents.path, trust=trust), progress))
     except VdmkitError as error:
-        return Shown(files, reason=str(error))
+        return replace(contents, reason=str(error))
 
 
-def _seen(run: Run, progress: Progress) -> Seen:
+def _preview(run: Run, progress: Progress) -> Preview:
     model = run.weighted(run.recipe.evaluation.weights)
-    return look(model, run.recipe, lambda split: _LOADS[split](run), step=run.step, key=run.key, progress=progress)
+    loads: dict[Split, Callable[[Run], Images]] = {"train": load_train, "test": load_test}
+    return preview_model(
+        model, run.recipe, lambda split: loads[split](run), step=run.step, key=run.key, progress=progress
+    )

@@ -46,7 +46,7 @@ from vdmkit.recipes.build import build_estimator, build_evaluator, build_samplin
 from vdmkit.recipes.loading import overrides_between
 from vdmkit.recipes.schema import Recipe, drawn_by, flat
 from vdmkit.registry import Choice
-from vdmkit.report._result import leave_result
+from vdmkit.report.metrics import write_result
 from vdmkit.schedules import check_increasing
 
 _MEASURED_BY = ("seed", "model.", "objective.", "likelihood.")  # keys of the recipe
@@ -142,7 +142,7 @@ def measure_likelihood(
     facts = {"index": estimate.index, "nats": -estimate.log_prob, "standard_error": estimate.standard_error}
     of_images = {"overrides": overrides, **facts, **as_arrays(estimate.estimates)}
     text = report.as_json() | ({"compared_by": compared_by} if compared_by else {})
-    left = leave_result(run.folder.likelihoods, name, text, of_images)
+    left = write_result(run.folder.likelihoods, name, text, of_images)
     print(left, file=sys.stderr)
     # Only now: --allow-untrusted after a refusal, or a repeated command after a kill, reads them.
     kept(0).clear()

@@ -63,8 +63,8 @@ from vdmkit.recipes.build import (
 )
 from vdmkit.recipes.loading import as_overrides, as_text, load_for_run, text_if_own
 from vdmkit.recipes.schema import Recipe
-from vdmkit.report._grid import beside, grid, write_png
-from vdmkit.report._metrics import MetricLog
+from vdmkit.report.charts import grid, side_by_side, write_png
+from vdmkit.report.metrics import MetricLog
 from vdmkit.sampling.sample import draw_samples, fit_into
 from vdmkit.training._compiled_step import KeptStep, load_ahead
 from vdmkit.training._gradient import Metrics
@@ -98,7 +98,7 @@ def picture_beside_real(
     except NonFiniteError as error:
         print(f"sampling: no picture. {error}", file=sys.stderr)
         return None
-    return beside(grid(samples, real.levels), grid(np.asarray(real.pixels[:count]), real.levels))
+    return side_by_side(grid(samples, real.levels), grid(np.asarray(real.pixels[:count]), real.levels))
 
 
 _RECENT = 50  # dispatches in the running bpd that the progress bar shows

@@ -27,7 +27,7 @@ from vdmkit.io import locked_folder, sealed_text, sha256_in, write_results, writ
 from vdmkit.likelihood.log_likelihood import sample_of
 from vdmkit.progress._kept import Kept
 from vdmkit.randomness import fold_purpose
-from vdmkit.report._chart import line_chart
+from vdmkit.report.charts import line_chart
 from vdmkit.study._curve import Curve
 from vdmkit.study._fit import Fit, choice_of_fit, fitted, judge_fit
 from vdmkit.study._study import Study, plan_study, study_schedules

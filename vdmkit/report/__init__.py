@@ -1,20 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures, charts, metrics, TensorBoard events, and the files of what was measured."""
+"""Reports of runs: the HTML page, charts, grids of images, logged metrics."""
 
-from vdmkit.report._chart import line_chart
-from vdmkit.report._events import EventFile
-from vdmkit.report._grid import beside, grid, write_png
-from vdmkit.report._metrics import MetricLog, intact_lines, read_metrics
-from vdmkit.report._result import leave_result
+from vdmkit.report.charts import grid, line_chart, side_by_side, write_png
+from vdmkit.report.metrics import MetricLog, read_metrics, write_result
+from vdmkit.report.page import Page
 
-__all__ = [
-    "EventFile",
-    "MetricLog",
-    "beside",
-    "grid",
-    "intact_lines",
-    "leave_result",
-    "line_chart",
-    "read_metrics",
-    "write_png",
-]
+__all__ = ["MetricLog", "Page", "grid", "line_chart", "read_metrics", "side_by_side", "write_png", "write_result"]
