@@ -49,7 +49,7 @@ def test_a_user_mistake_is_one_message(run_process):
 )
 def test_what_a_machine_refuses_is_not_called_a_defect(run, recipe, monkeypatch, error, line):
     """A full disk would be reported as a mistake of vdmkit, or a mistake of vdmkit as one of the disk."""
-    monkeypatch.setattr("vdmkit.recipes.load_recipe", lambda *arguments: (_ for _ in ()).throw(error))
+    monkeypatch.setattr("vdmkit.recipes.loading.load_recipe", lambda *arguments: (_ for _ in ()).throw(error))
     result = run("check", str(recipe))
     assert (result.code, result.out) == (1, "")
     assert line in result.err.splitlines()[0]

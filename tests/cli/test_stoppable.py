@@ -9,8 +9,7 @@ import threading
 
 import pytest
 
-from vdmkit.cli import processes as _stoppable
-from vdmkit.cli import stoppable
+from vdmkit.cli import processes, stoppable
 from vdmkit.cli.processes import hear_again
 from vdmkit.conformance.checking import threads
 from vdmkit.errors import Interrupted
@@ -45,7 +44,7 @@ def test_a_stop_during_garbage_collection_is_heard(heard, capsys):
 
 def test_a_stop_that_becomes_another_error_is_heard(heard, monkeypatch):
     """False if SIGTERM while pydantic builds a validator in Rust were called a defect of vdmkit, with exit code 1."""
-    monkeypatch.setattr(_stoppable, "_heard", threading.Event())
+    monkeypatch.setattr(processes, "_heard", threading.Event())
 
     def command(asked: bool) -> None:
         try:
@@ -94,12 +93,13 @@ def test_a_stop_during_an_import_waits_for_its_end(heard, tmp_path, monkeypatch)
 
 DEAF = """
 import hashlib, os, signal, sys, threading
-from vdmkit.cli import _app, _stoppable
+from vdmkit.cli import processes
+from vdmkit.cli.app import app
 def doctor():
     threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # minutes, in C
-_app.app.command()(_stoppable.stoppable(doctor))
-_stoppable._SECONDS = 0.1
+app.command()(processes.stoppable(doctor))
+processes._SECONDS = 0.1
 sys.argv = ["vdmkit", "doctor"]
 from vdmkit.__main__ import main
 main()
@@ -115,15 +115,16 @@ def test_a_command_that_does_not_hear_is_ended():
 
 WAITS = """
 import signal, sys, threading
-from vdmkit.cli import _app, _stoppable
+from vdmkit.cli import processes
+from vdmkit.cli.app import app
 ended = threading.Event()
 def doctor():
     try:
         signal.raise_signal(signal.SIGTERM)
     except KeyboardInterrupt:
         ended.wait()
-_app.app.command()(_stoppable.stoppable(doctor))
-_stoppable._SECONDS = 0.1
+app.command()(processes.stoppable(doctor))
+processes._SECONDS = 0.1
 sys.argv = ["vdmkit", "doctor"]
 from vdmkit.__main__ import main
 main()
@@ -148,12 +149,13 @@ def test_ctrl_c_waits_for_no_thread():
 
 STOPPED = """
 import atexit, os, sys
-from vdmkit.cli import _app, _stoppable
+from vdmkit.cli import processes
+from vdmkit.cli.app import app
 def doctor():
     print("begun")
     raise KeyboardInterrupt
 atexit.register(os._exit, 139)  # as JAX's lowering, interrupted, crashes when Python deletes it
-_app.app.command()(_stoppable.stoppable(doctor))
+app.command()(processes.stoppable(doctor))
 sys.argv = ["vdmkit", "doctor"]
 from vdmkit.__main__ import main
 main()

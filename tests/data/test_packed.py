@@ -125,7 +125,7 @@ def test_a_damaged_test_image_is_found_at_a_start(copy):
 def test_a_start_reads_no_training_image(digits, monkeypatch):
     """A start on 250 GB would take an hour."""
     hashed = []
-    monkeypatch.setattr("vdmkit.io.file_sha256", lambda path: hashed.append(path.name) or file_sha256(path))
+    monkeypatch.setattr("vdmkit.data._sidecar.file_sha256", lambda path: hashed.append(path.name) or file_sha256(path))
     monkeypatch.setattr("vdmkit.data._shards.Shards.read", lambda self, numbers: pytest.fail("an image was read"))
     for split in ("train", "test"):
         images = Packed(path=str(digits)).load(split)

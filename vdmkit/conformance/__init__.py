@@ -3,10 +3,10 @@
 
 from vdmkit.conformance.components import (
     check_augmentation,
-    check_axis,
     check_data,
     check_grid,
     check_importer,
+    check_noise_embedding,
     check_optimizer,
     check_path,
     check_sampler,
@@ -22,7 +22,6 @@ from vdmkit.conformance.reverse import check_kernel
 
 __all__ = [
     "check_augmentation",
-    "check_axis",
     "check_data",
     "check_estimator",
     "check_grid",
@@ -30,6 +29,7 @@ __all__ = [
     "check_kernel",
     "check_model_of_recipe",
     "check_network",
+    "check_noise_embedding",
     "check_observation",
     "check_optimizer",
     "check_path",
