@@ -31,6 +31,7 @@ __all__ = [
     "AbstractGrid",
     "AbstractPath",
     "GivenGammas",
+    "Image",
     "KarrasGrid",
     "Quadratic",
     "StraightLine",

@@ -53,6 +53,7 @@ __all__ = [
     "LogNormal",
     "PiecewiseLinear",
     "Pinned",
+    "Scalar",
     "ShiftedCosine",
     "Sigmoid",
     "SubVpLinearBeta",
