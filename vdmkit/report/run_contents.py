@@ -126,8 +126,8 @@ class RunContents:
         """Returns the report of the last evaluation, or else of a likelihood; None if there is neither."""
         return self.json("evaluation.json") or next((one.report for one in self.likelihoods), None)
 
+    def command(self, *words: str) -> list[str]:
         """Returns a command of vdmkit; the word "RUN" is replaced by the path of the run folder."""
-        """Returns a command of vdmkit with the run folder in the place of "RUN"."""
         return ["vdmkit", *(str(self.path) if word == "RUN" else word for word in words)]
 
 
