@@ -19,7 +19,7 @@ from jaxtyping import Array
 
 import vdmkit
 from vdmkit.cli import main
-from vdmkit.data._source import Images, identified
+from vdmkit.data.sources import Images, identified
 from vdmkit.decoders import CategoricalObservation
 from vdmkit.model import DiffusionModel
 from vdmkit.networks._network import AbstractNetwork

@@ -12,11 +12,10 @@ from typer.testing import CliRunner
 
 from vdmkit.cli import app
 from vdmkit.cli.options import component
-from vdmkit.data._cifar10 import Cifar10
-from vdmkit.data._folder import Folder
-from vdmkit.data._image_list import list_images
-from vdmkit.data._imagenet import ImageNetNew
-from vdmkit.data._npz import Npz
+from vdmkit.data.arrays import Npz
+from vdmkit.data.cifar10 import Cifar10
+from vdmkit.data.folder import Folder, list_images
+from vdmkit.data.imagenet import ImageNetNew
 from vdmkit.errors import VdmkitError
 from vdmkit.experiments import RunFolder, load_run
 from vdmkit.experiments.importing import import_checkpoint

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from vdmkit.checkpoint._store import CheckpointStore
-from vdmkit.data._batches import batches
+from vdmkit.data.batches import batches
 
 
 def state_at(step: int) -> dict:

@@ -10,7 +10,7 @@ from scipy.stats import t as student
 
 from vdmkit.classification._beside import compare_with_exact
 from vdmkit.classification._classify import classify
-from vdmkit.data._oracle import MixtureData
+from vdmkit.data.arrays import MixtureData
 from vdmkit.decoders import CategoricalObservation, GaussianObservation
 from vdmkit.errors import DataError, RecipeError, UntrustedError
 from vdmkit.likelihood import ProbabilityFlow, VariationalBound, log_likelihood

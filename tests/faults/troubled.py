@@ -10,9 +10,8 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 import vdmkit
-from vdmkit.data._npz import Npz
-from vdmkit.data._pixels import AbstractPixels
-from vdmkit.data._source import AbstractSource, Images, Split, identified
+from vdmkit.data.arrays import Npz
+from vdmkit.data.sources import AbstractPixels, AbstractSource, Images, Split, identified
 
 
 class Pixels(AbstractPixels):

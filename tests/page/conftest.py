@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vdmkit.data._source import Identities, identified
+from vdmkit.data.sources import Identities, identified
 from vdmkit.devices import Arithmetic
 from vdmkit.experiments.folder import Provenance
 from vdmkit.io import write_json, write_text

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import vdmkit
-from vdmkit.data._source import identified
+from vdmkit.data.sources import identified
 from vdmkit.errors import DataError
 from vdmkit.page._seen import look
 from vdmkit.page._terms import published

@@ -11,7 +11,7 @@ import pytest
 import tomli_w
 
 from vdmkit.checkpoint._read import read_step
-from vdmkit.data._batches import batches
+from vdmkit.data.batches import batches
 from vdmkit.errors import CheckpointError
 from vdmkit.experiments import RunFolder, load_run
 from vdmkit.experiments.importing import import_checkpoint

@@ -13,7 +13,7 @@ import jax
 import optax
 import pytest
 
-from vdmkit.data._source import Identities, Identity
+from vdmkit.data.sources import Identities, Identity
 from vdmkit.errors import CheckpointError, RecipeError
 from vdmkit.experiments import Run, RunFolder, load_run
 from vdmkit.experiments.folder import Provenance

@@ -10,7 +10,7 @@ import pytest
 
 from vdmkit.checkpoint._read import Restored
 from vdmkit.conformance.recipe import check_before_training
-from vdmkit.data._source import Images, identified
+from vdmkit.data.sources import Images, identified
 from vdmkit.errors import CheckpointError, UntrustedError
 from vdmkit.experiments import RunFolder
 from vdmkit.experiments.folder import Provenance, provenance_of

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vdmkit
-from vdmkit.data._source import AbstractSource, identified
+from vdmkit.data.sources import AbstractSource, identified
 from vdmkit.decoders import AbstractObservation
 from vdmkit.likelihood import AbstractEstimator, Estimates, VariationalBound
 from vdmkit.losses import AbstractTimeSampler, AbstractWeighting

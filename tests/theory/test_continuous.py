@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vdmkit.data._oracle import GaussianData, MixtureData
+from vdmkit.data.arrays import GaussianData, MixtureData
 from vdmkit.decoders import CategoricalObservation, GaussianObservation
 from vdmkit.errors import RecipeError
 from vdmkit.likelihood import ProbabilityFlow

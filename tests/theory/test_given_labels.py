@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.data._oracle import MixtureData
+from vdmkit.data.arrays import MixtureData
 from vdmkit.errors import DataError, RecipeError, UntrustedError
 from vdmkit.likelihood import AbstractEstimator, ImportanceWeighted, VariationalBound, log_likelihood
 from vdmkit.model import DiffusionModel

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vdmkit.data._oracle import GaussianData, MixtureData
+from vdmkit.data.arrays import GaussianData, MixtureData
 from vdmkit.decoders import CategoricalObservation
 from vdmkit.errors import RecipeError
 from vdmkit.model import DiffusionModel

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from vdmkit.data._oracle import GaussianData, MixtureData
+from vdmkit.data.arrays import GaussianData, MixtureData
 from vdmkit.decoders import CategoricalObservation
 from vdmkit.errors import RecipeError
 from vdmkit.likelihood import exact as _quadrature

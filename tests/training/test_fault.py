@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.data._batches import BatchSource, image_numbers
+from vdmkit.data.batches import BatchSource, image_numbers
 from vdmkit.errors import NonFiniteError
 from vdmkit.losses.bound import Bound, NoiseLevel
 from vdmkit.schedules import LearnedLinear

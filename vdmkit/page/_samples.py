@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vdmkit.data._image_file import read_image
+from vdmkit.data.folder import read_image
 from vdmkit.errors import DataError
 from vdmkit.page._blocks import Block, Command, Picture, Section, Words, section
 from vdmkit.page._seen import Samples

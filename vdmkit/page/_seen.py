@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray, Real
 
-from vdmkit.data._comparable import check_fits
-from vdmkit.data._pixels import select
-from vdmkit.data._source import Images, Split
+from vdmkit.data.identity import check_fits
+from vdmkit.data.sources import Images, Split, select
 from vdmkit.errors import VdmkitError
 from vdmkit.model import DiffusionModel
 from vdmkit.predictions import Estimate

@@ -16,9 +16,8 @@ from context_coder import FEW, order0_bits, trained_bits
 from jaxtyping import UInt8
 from real_codecs import Row, real_codecs
 
-from vdmkit.data._cifar10 import Cifar10
-from vdmkit.data._digits import Digits
-from vdmkit.data._mnist import Mnist5k
+from vdmkit.data.arrays import Digits, Mnist5k
+from vdmkit.data.cifar10 import Cifar10
 
 
 def rates(images: UInt8[np.ndarray, "n h w c"], levels: int, train: UInt8[np.ndarray, "m h w c"]) -> list[Row]:

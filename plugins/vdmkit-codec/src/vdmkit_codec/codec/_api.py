@@ -9,7 +9,7 @@ from typing import overload
 import numpy as np
 from jaxtyping import UInt8
 
-from vdmkit.data._image_list import ImageList
+from vdmkit.data.folder import ImageList
 from vdmkit.likelihood import VariationalBound
 from vdmkit.model import DiffusionModel
 from vdmkit.progress._track import Progress

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from vdmkit.data._image_list import ImageList
+from vdmkit.data.folder import ImageList
 from vdmkit.devices import Arithmetic, arithmetic, facts_of
 from vdmkit.errors import DataError
 from vdmkit.likelihood import interval, pass_over
