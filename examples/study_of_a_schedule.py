@@ -11,11 +11,9 @@ from pathlib import Path
 
 import vdmkit
 from vdmkit.losses import bits_per_dim
-from vdmkit.report.charts import line_chart
+from vdmkit.report import line_chart
 from vdmkit.schedules import Sigmoid
-from vdmkit.study._study import plan_study, study_schedules
-from vdmkit.study._text import lines_of_variances, text_of_study
-from vdmkit.study._variance import fine, rate_of, variance
+from vdmkit.study import fine, lines_of_variances, plan_study, rate_of, study_schedules, text_of_study, variance
 
 
 def main(folder: str, images: int = 297, nodes: int = 61) -> None:

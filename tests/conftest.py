@@ -19,10 +19,10 @@ from jaxtyping import Array
 
 import vdmkit
 from vdmkit.cli import main
-from vdmkit.data._source import Images, identified
+from vdmkit.data import Images, identified
 from vdmkit.decoders import CategoricalObservation
 from vdmkit.model import DiffusionModel
-from vdmkit.networks.network import AbstractNetwork
+from vdmkit.networks import AbstractNetwork
 from vdmkit.plugins import load_plugins
 from vdmkit.predictions import Eps
 from vdmkit.process import VariancePreserving

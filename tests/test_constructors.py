@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from vdmkit.conformance import check_estimator
-from vdmkit.data._oracle import MixtureData
+from vdmkit.data import MixtureData
 from vdmkit.errors import RecipeError
 from vdmkit.likelihood import ImportanceWeighted, ProbabilityFlow, VariationalBound
 from vdmkit.losses import Elbo, LowDiscrepancy, Objective

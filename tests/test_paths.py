@@ -12,18 +12,15 @@ from typer.testing import CliRunner
 
 from vdmkit.cli import app
 from vdmkit.cli.options import component
-from vdmkit.data._cifar10 import Cifar10
-from vdmkit.data._folder import Folder
-from vdmkit.data._image_list import list_images
-from vdmkit.data._imagenet import ImageNetNew
-from vdmkit.data._npz import Npz
+from vdmkit.data import Cifar10, Folder, ImageNetNew, Npz
+from vdmkit.data.folder import list_images
 from vdmkit.errors import VdmkitError
 from vdmkit.experiments import RunFolder, load_run
 from vdmkit.experiments.importing import import_checkpoint
-from vdmkit.importers.files._read import read_checkpoint
+from vdmkit.importers import read_checkpoint
 from vdmkit.io import not_a_file, not_a_folder
 from vdmkit.plugins import load_plugins
-from vdmkit.quality._inception import load_inception
+from vdmkit.quality import load_inception
 from vdmkit.recipes import load_recipe
 
 OF_A_FILE = {

@@ -19,11 +19,10 @@ from jax.export import export
 from vdmkit.devices import arithmetic, precisely
 from vdmkit.likelihood import ImportanceWeighted, ProbabilityFlow, VariationalBound, log_likelihood
 from vdmkit.model import DiffusionModel
-from vdmkit.networks.network import AbstractNetwork
-from vdmkit.networks.small import SmallUNet
+from vdmkit.networks import AbstractNetwork, SmallUNet
 from vdmkit.predictions import Eps
 from vdmkit.schedules import FixedLinear
-from vdmkit.study._study import plan_study, study_schedules
+from vdmkit.study import plan_study, study_schedules
 
 KEY, RANGE = jax.random.key(0), (-8.0, 5.0)
 ESTIMATORS = {

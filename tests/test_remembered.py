@@ -27,9 +27,8 @@ from vdmkit.recipes import build as _initial
 from vdmkit.recipes.build import build_state, initial_state_of, training_counts
 from vdmkit.recipes.loading import text_if_own
 from vdmkit.remembered import key_of, recall, remember
-from vdmkit.training._compiled_step import compiled_step, load_ahead
-from vdmkit.training._state import TrainState, initial_state
-from vdmkit.training._step import Update, train_step
+from vdmkit.training import TrainState, Update, initial_state, load_ahead, train_step
+from vdmkit.training._compiled_step import compiled_step
 
 PLUGIN = """
 import vdmkit

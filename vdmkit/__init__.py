@@ -9,7 +9,7 @@ import pkgutil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vdmkit.classification import classify
+    from vdmkit.classification._classify import classify
     from vdmkit.errors import VdmkitError
     from vdmkit.experiments.load import Run
     from vdmkit.experiments.run import load, train

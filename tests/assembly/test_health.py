@@ -10,8 +10,7 @@ import pytest
 
 import vdmkit
 from vdmkit.decoders import DiscretisedGaussian
-from vdmkit.health._average import slow_average
-from vdmkit.health._schedule import open_levels, short_of_noise
+from vdmkit.health import open_levels, short_of_noise, slow_average
 from vdmkit.recipes import load_recipe
 from vdmkit.recipes.build import health_facts
 

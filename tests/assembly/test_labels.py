@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vdmkit.data._source import Images
+from vdmkit.data import Images
 from vdmkit.errors import DataError, RecipeError
 from vdmkit.recipes import Recipe, load_recipe
 from vdmkit.recipes.build import count_labels, told_labels

@@ -7,8 +7,8 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
-from vdmkit.checkpoint._store import CheckpointStore
-from vdmkit.data._batches import batches
+from vdmkit.checkpoint import CheckpointStore
+from vdmkit.data import batches
 
 
 def state_at(step: int) -> dict:

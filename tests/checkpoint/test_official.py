@@ -14,12 +14,9 @@ import pytest
 
 from vdmkit.decoders import CategoricalObservation
 from vdmkit.errors import CheckpointError
-from vdmkit.importers._vdm_config import official_recipe
-from vdmkit.importers._vdm_names import official_parameters
-from vdmkit.importers._vdm_state import load_official
-from vdmkit.importers.files._read import read_checkpoint
+from vdmkit.importers import load_official, official_parameters, official_recipe, read_checkpoint
 from vdmkit.model import DiffusionModel
-from vdmkit.networks.vdm_unet import VDMUNet
+from vdmkit.networks import VDMUNet
 from vdmkit.predictions import Eps
 from vdmkit.process import VariancePreserving
 from vdmkit.schedules import FixedLinear, LearnedLinear, LearnedMonotone

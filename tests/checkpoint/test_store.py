@@ -10,9 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.checkpoint._checksums import what_is_damaged
-from vdmkit.checkpoint._read import read_newest, read_step, steps_in
-from vdmkit.checkpoint._store import CheckpointStore
+from vdmkit.checkpoint import CheckpointStore, read_newest, read_step, steps_in, what_is_damaged
 from vdmkit.errors import CheckpointError
 
 

@@ -8,14 +8,13 @@ import pytest
 from scipy.special import log_softmax
 from scipy.stats import t as student
 
-from vdmkit.classification._beside import compare_with_exact
-from vdmkit.classification._classify import classify
-from vdmkit.data._oracle import MixtureData
+from vdmkit.classification import classify, compare_with_exact
+from vdmkit.data import MixtureData
 from vdmkit.decoders import CategoricalObservation, GaussianObservation
 from vdmkit.errors import DataError, RecipeError, UntrustedError
 from vdmkit.likelihood import ProbabilityFlow, VariationalBound, log_likelihood
 from vdmkit.model import DiffusionModel
-from vdmkit.networks.small import LabelNetwork, NoNetwork
+from vdmkit.networks import LabelNetwork, NoNetwork
 from vdmkit.predictions import Eps
 from vdmkit.schedules import FixedLinear
 from vdmkit.toy_data import ExactGivenLabel

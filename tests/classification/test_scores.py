@@ -5,9 +5,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from vdmkit.classification._bayes import Classification
-from vdmkit.classification._beside import compare_with
-from vdmkit.classification._scores import scores_of, wilson
+from vdmkit.classification import Classification, compare_with, scores_of, wilson
 from vdmkit.devices import Arithmetic
 
 

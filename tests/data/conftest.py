@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vdmkit.data._source import Images, identified
+from vdmkit.data import Images, identified
 
 Write = Callable[[dict[str, bytes]], Path]
 

@@ -6,9 +6,8 @@ import itertools
 import numpy as np
 import pytest
 
-from vdmkit.data._augmentation import AbstractAugmentation, Flip, PermuteChannels, Rotate90, augment
-from vdmkit.data._batches import BatchSource
-from vdmkit.data._source import Images, identified
+from vdmkit.data import AbstractAugmentation, Flip, Images, PermuteChannels, Rotate90, identified
+from vdmkit.data.batches import BatchSource, augment
 from vdmkit.errors import DataError
 from vdmkit.registry import registry
 
@@ -39,7 +38,7 @@ def _assert_probability(frequency: float, probability: float) -> None:
     [((), 1.0), ((FLIP,), 1 / 2), ((FLIP, ROTATE), 1 / 4), ((FLIP, ROTATE, PERMUTE), 1 / 8)],
 )
 def test_flag_is_zero_when_no_coin_came_up(augmentations: tuple, probability: float) -> None:
-    """False if coins were not fair and independent, or the network were told the wrong thing."""
+    """Coins are fair and independent, and the flag is 1 iff an augmentation was applied."""
     image, versions, flag = _augmented(augmentations)
     assert flag.dtype == np.float32
     assert set(np.unique(flag)) <= {0.0, 1.0}
@@ -51,13 +50,13 @@ def test_flag_is_zero_when_no_coin_came_up(augmentations: tuple, probability: fl
 
 
 def test_flip_is_left_to_right() -> None:
-    """False if images were turned upside down instead."""
+    """`flip` mirrors the width, never the height."""
     image, versions, flag = _augmented((FLIP,))
     assert (versions[flag == 1] == image[:, ::-1]).all()
 
 
 def test_rotations_are_equally_likely() -> None:
-    """False if one of the three rotations, each of probability 1/6, were preferred or missing."""
+    """Each of the three rotations has probability 1/6."""
     image, versions, _ = _augmented((ROTATE,))
     for k in (1, 2, 3):
         _assert_probability(_frequency(versions, np.rot90(image, k)), 1 / 6)
@@ -65,7 +64,7 @@ def test_rotations_are_equally_likely() -> None:
 
 @pytest.mark.costly
 def test_channel_permutations_are_equally_likely_and_identity_counts() -> None:
-    """False if the identity permutation were left out (P = 1/2 instead of 1/2 + 1/12), or not flagged."""
+    """The identity permutation is drawn too (P = 1/2 + 1/12), and counts as augmented."""
     image, versions, flag = _augmented((PERMUTE,))
     for order in itertools.permutations(range(3)):
         unmoved = order == (0, 1, 2)
@@ -74,14 +73,14 @@ def test_channel_permutations_are_equally_likely_and_identity_counts() -> None:
 
 
 def test_pixels_are_only_moved() -> None:
-    """False if any value were changed, lost or taken from another image."""
+    """Augmentations permute the values of an image."""
     image, versions, _ = _augmented((FLIP, ROTATE, PERMUTE))
     assert versions.dtype == np.uint8
     assert (np.sort(versions.reshape(N, -1), axis=1) == np.sort(image.ravel())).all()
 
 
 def test_source_images_are_not_written_to(images: Images) -> None:
-    """False if augmenting a batch changed the data set under the next one."""
+    """Augmenting a batch leaves the data set unchanged."""
     before = images.pixels.copy()
     rng = np.random.default_rng(0)
     moved, _ = augment(images.pixels, (FLIP, ROTATE, PERMUTE), rng, n_global=10, rows=slice(10))
@@ -90,14 +89,14 @@ def test_source_images_are_not_written_to(images: Images) -> None:
 
 
 def test_rotation_of_oblong_images_is_refused_at_once() -> None:
-    """False if a run could start and fail only at the first rotated image."""
+    """Augmentations that do not suit the images are refused before training."""
     images = identified(np.zeros((1, 4, 6, 1), np.uint8), 256, name="made", split="train")
     with pytest.raises(DataError, match="rotate90: images are 6x4, expected square"):
         BatchSource(images, (ROTATE,), 2, 0, 0, 1)
 
 
 def test_names_in_recipes() -> None:
-    """False if a recipe could not name an augmentation, or had to give it parameters."""
+    """A recipe names an augmentation without parameters."""
     components = registry("augmentation").components
     assert {"flip", "rotate90", "permute_channels"} <= components.keys()
     assert not any(components[name].parameters for name in ("flip", "rotate90", "permute_channels"))

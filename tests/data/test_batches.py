@@ -8,11 +8,9 @@ import json
 import numpy as np
 import pytest
 
-from vdmkit.data._augmentation import Flip, PermuteChannels, Rotate90
-from vdmkit.data._batches import BatchSource, batches
-from vdmkit.data._counts import level_counts
-from vdmkit.data._randomness import Purpose, generator
-from vdmkit.data._source import Images
+from vdmkit.data import Flip, Images, PermuteChannels, Rotate90, batches
+from vdmkit.data.batches import BatchSource, Purpose, generator
+from vdmkit.data.identity import level_counts
 from vdmkit.errors import DataError
 
 AUGMENTATIONS = (Flip(), Rotate90(), PermuteChannels())
@@ -31,7 +29,7 @@ def _assert_equal(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 10, 25])
 def test_each_epoch_is_another_permutation(images: Images, batch_size: int) -> None:
-    """False if an image were seen more often than another, also where a batch straddles epochs or holds several."""
+    """Each image occurs once an epoch, also where a batch straddles epochs or holds several."""
     stream = itertools.islice(batches(images, batch_size=batch_size, seed=0), 100 // batch_size)
     epochs = np.concatenate([_numbers(batch["image"]) for batch in stream]).reshape(10, 10)
     np.testing.assert_array_equal(np.sort(epochs), np.tile(np.arange(10), (10, 1)))
@@ -39,7 +37,7 @@ def test_each_epoch_is_another_permutation(images: Images, batch_size: int) -> N
 
 
 def test_labels_stay_with_their_images(images: Images) -> None:
-    """False if an image were trained on with the label of another."""
+    """Each image of a batch has its own label."""
     labelled = dataclasses.replace(images, labels=np.arange(10) % 3)
     for batch in itertools.islice(batches(labelled, batch_size=4, seed=0), 5):
         np.testing.assert_array_equal(batch["label"], _numbers(batch["image"]) % 3)
@@ -47,7 +45,7 @@ def test_labels_stay_with_their_images(images: Images) -> None:
 
 
 def test_resume_is_exact(images: Images) -> None:
-    """False if a resumed run saw other batches than an uninterrupted one."""
+    """A restored iterator yields the batches of an uninterrupted one."""
     stream = batches(images, AUGMENTATIONS, batch_size=4, seed=3)
     for _ in range(7):
         next(stream)
@@ -60,7 +58,7 @@ def test_resume_is_exact(images: Images) -> None:
 
 
 def test_parts_of_four_processes_are_the_batch_of_one(images: Images) -> None:
-    """False if the number of machines, also of a resumed run, changed what is trained on."""
+    """The global batch does not depend on the number of processes, also after a resume."""
     whole = batches(images, AUGMENTATIONS, batch_size=8, seed=3)
     for _ in range(5):
         next(whole)
@@ -74,7 +72,7 @@ def test_parts_of_four_processes_are_the_batch_of_one(images: Images) -> None:
 
 
 def test_a_batch_is_a_function_of_seed_and_step(images: Images) -> None:
-    """False if threads, prefetching or earlier batches had an influence, or the seed had none."""
+    """A batch depends on seed and step alone, not on threads, prefetching or earlier batches."""
     source = BatchSource(images, AUGMENTATIONS, 4, 3, 0, 1)
     for step, batch in enumerate(itertools.islice(batches(images, AUGMENTATIONS, batch_size=4, seed=3), 12)):
         _assert_equal(batch, source[step])
@@ -85,28 +83,28 @@ def test_a_batch_is_a_function_of_seed_and_step(images: Images) -> None:
 
 
 def test_augmentations_do_not_change_which_images_come(images: Images) -> None:
-    """False if runs with and without augmentation could not be compared image by image."""
+    """The order of images is the same with and without augmentation."""
     plain = BatchSource(images, (), 40, 3, 0, 1)[2]["image"]
     augmented = BatchSource(images, AUGMENTATIONS, 40, 3, 0, 1)[2]["image"]
     np.testing.assert_array_equal(plain.min(axis=(1, 2, 3)), augmented.min(axis=(1, 2, 3)))
 
 
 def test_shuffle_and_augmentation_share_no_random_numbers() -> None:
-    """False if the order of epoch n were tied to the coins of step n."""
+    """Epoch n and step n draw from different streams."""
     streams = [generator(seed, purpose, 1).random(1000) for seed in (0, -1) for purpose in Purpose]
     assert len(np.unique(np.concatenate(streams))) == 4000
 
 
 @pytest.mark.parametrize(("batch_size", "processes"), [(6, 4), (2, 4), (0, 1), (-4, 1)])
 def test_batch_sizes_that_do_not_divide_are_refused(images: Images, batch_size: int, processes: int) -> None:
-    """False if processes could get parts of different sizes, which no sharded array can hold."""
+    """A batch size that is not a multiple of the number of processes is refused."""
     with pytest.raises(DataError, match=f"training.batch_size = {batch_size}: .* multiple of {processes}"):
         batches(images, batch_size=batch_size, seed=0, process_count=processes)
 
 
 def test_level_counts_are_histograms_of_each_pixel(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
-    """False if the evidence of the categorical prediction were counted at the wrong pixel, channel or level."""
-    monkeypatch.setattr("vdmkit.data._pixels._VALUES", 4 * images.pixels[0].size)
+    """Levels are counted by pixel and channel."""
+    monkeypatch.setattr("vdmkit.data.sources._BLOCK_VALUES", 4 * images.pixels[0].size)
     counts = level_counts(images)
     expected = (images.pixels[..., None] == np.arange(256)).sum(axis=0)
     np.testing.assert_array_equal(counts, expected)

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from vdmkit.data._cifar10 import Cifar10
+from vdmkit.data import Cifar10
 from vdmkit.errors import DataError
 
 Write = Callable[[dict[str, bytes]], Path]
@@ -24,7 +24,7 @@ def _sha256(path: Path) -> str:
 
 
 def test_rows_are_colour_planes_and_batches_keep_their_order(rows: dict, files: dict, write_archive: Write) -> None:
-    """False if pixels, channels or images came out in another order than the published one."""
+    """Pixels, channels and images have the published order."""
     backwards = dict(reversed(files.items()))
     train = Cifar10(path=str(write_archive(backwards))).load("train").pixels
     expected = np.concatenate([rows[f"data_batch_{i}"] for i in range(1, 6)])
@@ -35,7 +35,7 @@ def test_rows_are_colour_planes_and_batches_keep_their_order(rows: dict, files: 
 
 
 def test_an_extracted_folder_is_the_same_data_set(files: dict, write_archive: Write, tmp_path: Path) -> None:
-    """False if the identity of the images depended on how they are packed."""
+    """Archive and extracted folder have the same identity."""
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     for name, data in files.items():
@@ -48,17 +48,17 @@ def test_an_extracted_folder_is_the_same_data_set(files: dict, write_archive: Wr
 
 
 def test_published_set_is_known_by_its_hash(files: dict, write_archive: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    """False if a subset could pass for the published set, or the published set for a subset."""
+    """Only the whole published set is identified as CIFAR-10."""
     path = write_archive(files)
     assert Cifar10(path=str(path)).load("test").identity.published is None
-    monkeypatch.setattr("vdmkit.data._cifar10._SHA256", _sha256(path))
+    monkeypatch.setattr("vdmkit.data.cifar10._SHA256", _sha256(path))
     assert Cifar10(path=str(path)).load("test").identity.published == "CIFAR-10"
     files["test_batch"] = pickle.dumps({b"data": np.zeros((1, 3072), np.uint8)}, protocol=2)
     assert Cifar10(path=str(write_archive(files))).load("train").identity.published is None
 
 
 def test_labels_keep_the_order_of_their_images(rows: dict, files: dict, write_archive: Write) -> None:
-    """False if a label belonged to another image, or a file without labels, or with other things, gave some."""
+    """Labels follow the order of the images; files without valid labels have none or are refused."""
     for i in range(1, 6):
         labels = [(i + j) % 10 for j in range(len(rows[f"data_batch_{i}"]))]
         files[f"data_batch_{i}"] = pickle.dumps({b"data": rows[f"data_batch_{i}"], b"labels": labels}, protocol=2)
@@ -73,7 +73,7 @@ def test_labels_keep_the_order_of_their_images(rows: dict, files: dict, write_ar
 
 
 def test_given_hash_must_match(files: dict, write_archive: Write) -> None:
-    """False if a recipe that names its data by hash could run on other data."""
+    """An archive with another hash than the recipe's is refused."""
     path = write_archive(files)
     assert Cifar10(path=str(path), sha256=_sha256(path).upper()).load("test").identity.count == 7
     with pytest.raises(DataError, match=f"has SHA-256 {_sha256(path)}, expected {'0' * 64}"):
@@ -81,7 +81,7 @@ def test_given_hash_must_match(files: dict, write_archive: Write) -> None:
 
 
 def test_damaged_archives_are_one_clear_error(files: dict, write_archive: Write) -> None:
-    """False if a truncated or altered archive could be read, or end in a traceback."""
+    """A truncated or altered archive raises DataError."""
     path = write_archive(files)
     whole = path.read_bytes()
     flipped = bytearray(whole)
@@ -94,7 +94,7 @@ def test_damaged_archives_are_one_clear_error(files: dict, write_archive: Write)
 
 
 def test_missing_files_are_named(files: dict, write_archive: Write, tmp_path: Path) -> None:
-    """False if the user were not told what to look for."""
+    """The message names the missing file."""
     with pytest.raises(DataError, match=r"nowhere\.tar\.gz: no such file"):
         Cifar10(path=str(tmp_path / "nowhere.tar.gz")).load("test")
     del files["data_batch_3"]
@@ -104,7 +104,7 @@ def test_missing_files_are_named(files: dict, write_archive: Write, tmp_path: Pa
 
 @pytest.mark.parametrize("shape", [(2, 3071), (3072,), (2, 32, 32, 3)])
 def test_rows_of_another_length_are_refused(shape: tuple, files: dict, write_archive: Write) -> None:
-    """False if CIFAR-like data of another size could be reshaped into wrong images."""
+    """Rows of another size than 32x32x3 are refused."""
     files["test_batch"] = pickle.dumps({b"data": np.zeros(shape, np.uint8)}, protocol=2)
     with pytest.raises(DataError, match=r"test_batch: array of shape .*, expected \(n, 3072\)"):
         Cifar10(path=str(write_archive(files))).load("test")
@@ -143,7 +143,7 @@ def server(tmp_path: Path) -> Iterator[str]:
 def test_download_happens_once_and_is_the_same_data(
     files: dict, write_archive: Write, server: str, cache: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """False if a download gave other data than the file, was repeated, or wrote to standard output."""
+    """A download is done once, gives the same data as a file, and writes nothing to standard output."""
     path = write_archive(files)
     source = Cifar10(url=f"{server}/{path.name}", sha256=_sha256(path))
     assert source.load("test").identity == Cifar10(path=str(path)).load("test").identity
@@ -156,7 +156,7 @@ def test_download_happens_once_and_is_the_same_data(
 
 
 def test_a_wrong_download_leaves_nothing(files: dict, write_archive: Write, server: str, cache: Path) -> None:
-    """False if a file that is not the data set could stay where the next run looks for it."""
+    """A failed download, or one with another hash, leaves no file in the cache."""
     url = f"{server}/{write_archive(files).name}"
     with pytest.raises(DataError, match="expected 6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"):
         Cifar10(url=url).load("test")
@@ -170,7 +170,7 @@ def test_a_wrong_download_leaves_nothing(files: dict, write_archive: Write, serv
 
 
 def test_a_damaged_file_in_the_cache_is_not_used(cache: Path) -> None:
-    """False if a file put into the cache by another program could pass for the data set."""
+    """The hash of a cached archive is checked at every start."""
     cache.mkdir()
     (cache / "cifar-10-python.tar.gz").write_bytes(b"something")
     with pytest.raises(DataError, match="delete it"):

@@ -6,10 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vdmkit.data._copies import Copies, copies_of, groups_of, prints_of
-from vdmkit.data._digits import Digits
-from vdmkit.data._oracle import GaussianData, MixtureData
-from vdmkit.data._source import Images, identified
+from vdmkit.data import Digits, GaussianData, Images, MixtureData, identified
+from vdmkit.data.identity import Copies, copies_of, fingerprints_of, groups_of
 
 COUNT = 300
 
@@ -42,47 +40,47 @@ def _continuous() -> GaussianData:
 
 @pytest.mark.parametrize("source", [Digits(), _continuous()])
 def test_a_changed_value_leaves_a_near_copy(source) -> None:
-    """False if 300 training images with one pixel changed each could pass for test images."""
+    """Training images with one value changed are near copies."""
     train = source.load("train")
     changed = with_pixels(train, one_value_changed(train.pixels[:COUNT], train.levels))
-    assert copies_of(prints_of(changed), prints_of(train)) == Copies(exact=0, near=COUNT, held_out=False)
+    assert copies_of(fingerprints_of(changed), fingerprints_of(train)) == Copies(exact=0, near=COUNT, held_out=False)
 
 
 def test_noise_of_one_level_leaves_a_near_copy(colour) -> None:
-    """False if noise that no one sees made new images of training images: 9 of 10 are found, and all are marked."""
+    """With noise of one level, 9 of 10 copies are found, and the set is marked."""
     train, _ = colour
     noise = np.random.default_rng(1).integers(-1, 2, train.pixels.shape)
-    found = copies_of(prints_of(with_pixels(train, (train.pixels + noise).clip(0, 255))), prints_of(train))
+    found = copies_of(fingerprints_of(with_pixels(train, (train.pixels + noise).clip(0, 255))), fingerprints_of(train))
     assert found.near is not None
     assert found.near > 0.9 * len(train.pixels)
     assert found.held_out is False
 
 
 def test_copies_are_counted_apart() -> None:
-    """False if exact copies were counted as near ones too, or one of them did not mark the set."""
+    """Exact and near copies are counted separately, and either marks the set."""
     train, test = Digits().load("train"), Digits().load("test")
     mixed = np.concatenate([train.pixels[:5], one_value_changed(train.pixels[5:12], 17), test.pixels[:50]])
-    assert copies_of(prints_of(with_pixels(test, mixed)), prints_of(train)) == Copies(5, 7, held_out=False)
+    assert copies_of(fingerprints_of(with_pixels(test, mixed)), fingerprints_of(train)) == Copies(5, 7, held_out=False)
 
 
 @pytest.mark.parametrize("source", [Digits(), Digits(validation=True), MixtureData(shape=(8, 8, 1)), _continuous()])
 def test_genuine_test_images_are_no_copies(source) -> None:
-    """False if a test set were marked because its images resemble training images, as digits do."""
-    train, test = (prints_of(source.load(split)) for split in ("train", "test"))
+    """Genuine test sets are not marked, though digits resemble each other."""
+    train, test = (fingerprints_of(source.load(split)) for split in ("train", "test"))
     assert copies_of(test, train) == Copies(exact=0, near=0, held_out=True)
     assert len(set(groups_of(test, train))) == len(test)
 
 
 def test_genuine_pairs_agree_in_few_bands() -> None:
-    """False if the margin were not what the module says: of 8 bands 5 make a near copy, and no digits share 3."""
-    train, test = (prints_of(Digits().load(split))["bands"] for split in ("train", "test"))
+    """No two genuine digits share 3 of 8 bands; near copies share at least 5."""
+    train, test = (fingerprints_of(Digits().load(split))["bands"] for split in ("train", "test"))
     assert max(int((train == image).sum(1).max()) for image in test) == 2
 
 
 @pytest.mark.parametrize("source", [MixtureData(), GaussianData(), MixtureData(levels=0)])
-def test_small_images_have_no_sketch(source) -> None:
-    """False if images of 16 values, which come near each other by chance, were marked."""
-    train, test = (prints_of(source.load(split)) for split in ("train", "test"))
+def test_small_images_have_no_thumbnail(source) -> None:
+    """Images of 16 values, which are similar by chance, have hashes alone."""
+    train, test = (fingerprints_of(source.load(split)) for split in ("train", "test"))
     assert copies_of(test, train) == Copies(exact=0, near=None, held_out=True)
 
 
@@ -95,8 +93,8 @@ def dots(seed: int, count: int) -> Images:
 
 
 def test_images_that_are_all_alike_are_not_marked() -> None:
-    """False if near copies were held against data whose training images are near copies of each other too."""
-    train, test = prints_of(dots(0, 200)), prints_of(dots(1, 100))
+    """Near copies do not count where training images are near copies of each other."""
+    train, test = fingerprints_of(dots(0, 200)), fingerprints_of(dots(1, 100))
     copies = copies_of(test, train)
     assert copies.near is not None
     assert copies.near > 90
@@ -106,26 +104,26 @@ def test_images_that_are_all_alike_are_not_marked() -> None:
 
 @pytest.mark.parametrize("exactly", [True, False])
 def test_copies_within_a_test_set_are_one_group(exactly) -> None:
-    """False if 20 images, 15 times each, counted as 300, as they are or with a pixel changed in each."""
+    """20 images, 15 times each, form 20 groups, also with a pixel changed in each."""
     test, order = Digits().load("test"), np.random.default_rng(0).permutation(COUNT)
     pixels = test.pixels[:20].repeat(15, 0)
     pixels = (pixels if exactly else one_value_changed(pixels, 17))[order]
-    groups = groups_of(prints_of(with_pixels(test, pixels)), prints_of(Digits().load("train")))
+    groups = groups_of(fingerprints_of(with_pixels(test, pixels)), fingerprints_of(Digits().load("train")))
     image = np.arange(20).repeat(15)[order]
     assert len(set(zip(groups, image, strict=True))) == len(set(groups)) == 20
 
 
-def test_sketches_do_not_depend_on_how_many_images_are_read_at_once(colour, monkeypatch) -> None:
-    """False if the sketch of an image depended on its neighbours, or a lazy source were read as a whole."""
+def test_thumbnails_do_not_depend_on_how_many_images_are_read_at_once(colour, monkeypatch) -> None:
+    """The thumbnail of an image does not depend on the block it is read in."""
     train, _ = colour
-    expected = prints_of(train)
-    monkeypatch.setattr("vdmkit.data._pixels._VALUES", 7 * train.pixels[0].size)
-    assert (prints_of(train) == expected).all()
+    expected = fingerprints_of(train)
+    monkeypatch.setattr("vdmkit.data.sources._BLOCK_VALUES", 7 * train.pixels[0].size)
+    assert (fingerprints_of(train) == expected).all()
 
 
-def test_sketches_stay_the_same() -> None:
-    """False if a later version computed other sketches, and silently found no near copies of an older run's images."""
+def test_thumbnails_stay_the_same() -> None:
+    """Thumbnails are stored in run folders, so their values never change."""
     levels = identified((np.arange(128).reshape(2, 8, 8, 1) % 17).astype(np.uint8), 17, name="a", split="test")
     continuous = identified(levels.pixels.astype(np.float32) / 3, 0, name="a", split="test")
-    assert prints_of(levels)["bands"].sum(1, dtype=np.uint64).tolist() == [18538264878, 21103327697]
-    assert prints_of(continuous)["bands"].sum(1, dtype=np.uint64).tolist() == [16738259449, 19219149739]
+    assert fingerprints_of(levels)["bands"].sum(1, dtype=np.uint64).tolist() == [18538264878, 21103327697]
+    assert fingerprints_of(continuous)["bands"].sum(1, dtype=np.uint64).tolist() == [16738259449, 19219149739]

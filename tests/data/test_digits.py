@@ -8,11 +8,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from vdmkit.data._cifar10 import Cifar10
-from vdmkit.data._digits import Digits
-from vdmkit.data._folder import Folder
-from vdmkit.data._npz import Npz
-from vdmkit.data._source import identified
+from vdmkit.data import Cifar10, Digits, Folder, Npz, identified
 from vdmkit.errors import DataError
 
 
@@ -21,7 +17,7 @@ def _rows(pixels: np.ndarray) -> set[bytes]:
 
 
 def test_split_is_the_documented_permutation() -> None:
-    """False if a figure on these 297 images could not be compared with the published one of the same split."""
+    """The split is the one with which published figures are comparable."""
     order = np.random.RandomState(0).permutation(1797)
     expected = load_digits().images[order].astype(np.uint8)[..., None]
     np.testing.assert_array_equal(Digits().load("train").pixels, expected[:1500])
@@ -29,7 +25,7 @@ def test_split_is_the_documented_permutation() -> None:
 
 
 def test_validation_part_never_touches_the_test_set() -> None:
-    """False if a choice made on the validation part could have seen a test image."""
+    """The validation part and the test set are disjoint."""
     source = Digits(validation=True)
     train, validation = source.load("train"), source.load("test")
     np.testing.assert_array_equal(np.concatenate([train.pixels, validation.pixels]), Digits().load("train").pixels)
@@ -38,7 +34,7 @@ def test_validation_part_never_touches_the_test_set() -> None:
 
 
 def test_only_the_true_test_set_is_called_published() -> None:
-    """False if a figure on the validation part could pass for one on the test set."""
+    """The validation part is not identified as the published set."""
     assert Digits().load("test").identity.published == "scikit-learn digits"
     validation = Digits(validation=True).load("test").identity
     assert validation.published is None
@@ -47,7 +43,7 @@ def test_only_the_true_test_set_is_called_published() -> None:
 
 
 def test_levels_and_shape_are_those_of_the_pixels() -> None:
-    """False if a model were built for other images than it is trained on."""
+    """The declared levels and shape are those of the images."""
     source = Digits()
     images = source.load("train")
     assert images.pixels.shape[1:] == source.shape == (8, 8, 1)
@@ -55,7 +51,7 @@ def test_levels_and_shape_are_those_of_the_pixels() -> None:
 
 
 def test_identity_is_the_hash_of_the_pixels_in_order() -> None:
-    """False if two data sets that differ in one pixel, or in order, could have the same identity."""
+    """The hash depends on every pixel and on the order of the images."""
     pixels = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3)).astype(np.uint8)
     changed = pixels.copy()
     changed[3, 2, 1, 0] ^= 1
@@ -68,7 +64,7 @@ def test_identity_is_the_hash_of_the_pixels_in_order() -> None:
 
 
 def test_no_images_and_values_that_are_no_levels_are_refused() -> None:
-    """False if a network could be trained on a level that its output cannot name."""
+    """Empty splits and values outside of the levels are refused."""
     pixels = np.full((2, 4, 4, 1), 17, np.uint8)
     with pytest.raises(DataError, match=r"a pixel is 17, expected 0\.\.16"):
         identified(pixels, 17, name="a", split="train")
@@ -77,14 +73,14 @@ def test_no_images_and_values_that_are_no_levels_are_refused() -> None:
 
 
 def test_constructors_read_nothing() -> None:
-    """False if a recipe could not be checked, and its model counted, on a machine without the data."""
+    """A source can be constructed on a machine without its data."""
     assert Cifar10(path="nowhere").shape == (32, 32, 3)
     assert Folder(train="nowhere", test="nowhere", shape=(64, 64, 3)).shape == (64, 64, 3)
     assert Npz(path="nowhere", levels=8).levels == 8
 
 
 def test_labels_belong_to_their_images():
-    """Labels would be in another order than images, which are shuffled: a nearest mean tells 9 of 10 apart."""
+    """Labels are shuffled with the images: a nearest-mean classifier is right for 9 of 10."""
     train, test = (Digits().load(split) for split in ("train", "test"))
     means = np.stack([train.pixels[train.labels == label].mean(0) for label in range(Digits().classes)])
     nearest = ((test.pixels[:, None] - means) ** 2).sum((2, 3, 4)).argmin(1)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vdmkit.data._folder import Folder
+from vdmkit.data import Folder
 from vdmkit.errors import DataError
 
 
@@ -68,7 +68,7 @@ ODD_FILES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize(("suffix", "channels"), [(".png", 3), (".png", 1), (".webp", 3), (".PNG", 3)])
 def test_pixels_are_those_saved_in_order_of_names(suffix: str, channels: int, tmp_path: Path) -> None:
-    """False if decoding changed a pixel, or the order depended on the file system."""
+    """Decoding is exact, and the order is that of the names."""
     pixels = _pixels(12, channels)
     folder = tmp_path / "images"
     for number in reversed(range(12)):
@@ -82,7 +82,7 @@ def test_pixels_are_those_saved_in_order_of_names(suffix: str, channels: int, tm
 
 
 def test_jpeg_is_decoded_by_pillow(tmp_path: Path) -> None:
-    """False if JPEG folders could not be read."""
+    """JPEG files have the pixels that Pillow decodes."""
     folder = _write(tmp_path / "images", _pixels(1), ".jpg")
     with Image.open(folder / "000.jpg") as image:
         np.testing.assert_array_equal(_source(folder).load("train").pixels[0], np.asarray(image))
@@ -90,7 +90,7 @@ def test_jpeg_is_decoded_by_pillow(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ODD_FILES)
 def test_an_odd_file_is_named_and_nothing_is_cached(name: str, tmp_path: Path, cache: Path) -> None:
-    """False if a file could be converted silently, end in a traceback, or leave a half-filled cache."""
+    """A file that would need a conversion raises DataError and leaves no cache file."""
     folder = _write(tmp_path / "images", _pixels(2))
     ODD_FILES[name](folder / "odd.png")
     with pytest.raises(DataError, match=r"odd\.png: "):
@@ -99,7 +99,7 @@ def test_an_odd_file_is_named_and_nothing_is_cached(name: str, tmp_path: Path, c
 
 
 def test_shape_of_the_recipe_is_held_against_the_first_image_too(tmp_path: Path) -> None:
-    """False if the model could be built for another shape than the images have."""
+    """A declared shape is checked against all images, the first included."""
     folder = _write(tmp_path / "images", _pixels(2))
     with pytest.raises(DataError, match=r"000\.png: 5x6, RGB; expected 5x6, 8-bit grey"):
         _source(folder, (6, 5, 1)).load("train")
@@ -108,7 +108,7 @@ def test_shape_of_the_recipe_is_held_against_the_first_image_too(tmp_path: Path)
 
 
 def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
-    """False if the user were not told which folder is wrong."""
+    """The message names the missing or empty folder."""
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="nowhere: no such folder"):
         _source(tmp_path / "nowhere").load("train")
@@ -118,7 +118,7 @@ def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", [".", "../images", "a"])
 def test_a_folder_is_not_taken_twice(tmp_path: Path, target: str) -> None:
-    """False if a link back up, or to a folder beside it, made 82 images, or four, of two."""
+    """A link to a folder that is read already is refused."""
     folder = tmp_path / "images"
     _write(folder / "a", _pixels(2))
     (folder / "link").symlink_to(target)
@@ -127,7 +127,7 @@ def test_a_folder_is_not_taken_twice(tmp_path: Path, target: str) -> None:
 
 
 def test_links_to_other_folders_are_followed(tmp_path: Path) -> None:
-    """False if images that a link alone leads to were left out."""
+    """Images behind a link are included."""
     _write(tmp_path / "elsewhere", _pixels(2))
     folder = _write(tmp_path / "images", _pixels(1))
     (folder / "link").symlink_to("../elsewhere")
@@ -135,11 +135,11 @@ def test_links_to_other_folders_are_followed(tmp_path: Path) -> None:
 
 
 def test_images_are_decoded_once_until_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """False if each start decoded a million files, or a changed file kept its old identity."""
+    """A second start reads the cache; a changed file is decoded again."""
     folder = _write(tmp_path / "images", _pixels(3))
     before = _source(folder, (6, 5, 3)).load("train").identity
     with monkeypatch.context() as patch:
-        patch.setattr("vdmkit.data._image_file.read_image", None)
+        patch.setattr("vdmkit.data.folder.read_image", None)
         assert _source(folder, (6, 5, 3)).load("train").identity == before
     _write(folder, 255 - _pixels(3)[:1])
     after = _source(folder, (6, 5, 3)).load("train")
@@ -148,7 +148,7 @@ def test_images_are_decoded_once_until_a_file_changes(tmp_path: Path, monkeypatc
 
 
 def test_a_file_of_another_user_in_the_cache_is_not_believed(tmp_path, cache, monkeypatch) -> None:
-    """False if someone with whom the cache is shared could choose the images of a run."""
+    """Cache files of other users are ignored."""
     folder = _write(tmp_path / "images", _pixels(3))
     _source(folder).load("train")
     (cached,) = cache.iterdir()
@@ -160,13 +160,13 @@ def test_a_file_of_another_user_in_the_cache_is_not_believed(tmp_path, cache, mo
 
 
 def test_a_full_disk_is_one_clear_error(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """False if a cache that cannot be written ended in a traceback or left a partial file."""
+    """A cache that cannot be written raises DataError and leaves no partial file."""
 
     def full(*args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     folder = _write(tmp_path / "images", _pixels(3))
-    monkeypatch.setattr("vdmkit.data._folder.write_array_header_1_0", full)
+    monkeypatch.setattr("vdmkit.data.folder.write_array_header_1_0", full)
     with pytest.raises(DataError, match=r"No space left on device.*VDMKIT_CACHE"):
         _source(folder).load("train")
     assert not list(cache.iterdir())
@@ -176,7 +176,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, cache: Path, monkeypatch
 
 
 def test_a_damaged_cache_is_named(tmp_path: Path, cache: Path) -> None:
-    """False if a cached file cut short could end in a traceback."""
+    """A truncated cache file raises DataError with its name."""
     folder = _write(tmp_path / "images", _pixels(3))
     _source(folder).load("train")
     (cached,) = cache.iterdir()
@@ -189,7 +189,7 @@ def test_a_damaged_cache_is_named(tmp_path: Path, cache: Path) -> None:
     ("folder", "name"), [("mine/test", "mine"), ("mine/train", "mine[train]"), ("flowers", "flowers")]
 )
 def test_a_folder_s_images_are_called_so_that_one_knows_which(tmp_path, folder, name):
-    """A report would say "test/test", which could be any images."""
+    """The name of the images is not the name of the split."""
     _write(tmp_path / folder, _pixels(2))
     identity = _source(tmp_path / folder).load("test").identity
     assert (identity.name, identity.split) == (name, "test")

@@ -11,12 +11,8 @@ import pytest
 from PIL import Image
 
 from vdmkit.conformance import check_data
-from vdmkit.data import _huggingface
-from vdmkit.data._copies import prints_of
-from vdmkit.data._counts import level_counts
-from vdmkit.data._huggingface import HuggingFace
-from vdmkit.data._pack import pack, verify
-from vdmkit.data._pixels import AbstractPixels
+from vdmkit.data import AbstractPixels, HuggingFace, huggingface, pack, verify
+from vdmkit.data.identity import fingerprints_of, level_counts
 from vdmkit.errors import DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 4, 6, 3)).astype(np.uint8)
@@ -27,7 +23,7 @@ LABELS = np.arange(12) % 3
 def own_cache(tmp_path, monkeypatch) -> None:
     """No test reads or writes the user's cache of data sets."""
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hf")
-    _huggingface._load.cache_clear()
+    huggingface._load.cache_clear()
 
 
 def png(pixels: np.ndarray) -> dict[str, bytes | None]:
@@ -57,7 +53,7 @@ def folder(tmp_path) -> Path:
 
 
 def test_images_and_labels_are_those_of_the_columns(folder):
-    """A model would be trained on other images than those of the hub."""
+    """Pixels and labels are those of the data set's columns."""
     source = HuggingFace(path=str(folder), label="label")
     assert (source.shape, source.levels, source.classes, source.locate()) == ((4, 6, 3), 256, 3, "")
     check_data(source)
@@ -72,7 +68,7 @@ def test_images_and_labels_are_those_of_the_columns(folder):
 
 
 def test_one_file_is_split_by_the_recipe(tmp_path):
-    """A data set without a test split could not be used."""
+    """A data set without a test split is divided by slices."""
     path = write(tmp_path / "all.parquet", PIXELS, LABELS)
     source = HuggingFace(path=str(path), train="train[:75%]", test="train[75%:]", label="label")
     check_data(source)
@@ -81,14 +77,14 @@ def test_one_file_is_split_by_the_recipe(tmp_path):
 
 
 def test_what_is_on_this_disk_asks_nothing_of_the_network(folder, tmp_path, monkeypatch):
-    """The hub would be told of files of one's own, and each start without a network would wait for it."""
+    """Local files are read without any network access."""
     monkeypatch.setattr("socket.getaddrinfo", lambda host, *_, **__: pytest.fail(f"{host} was asked"))
     HuggingFace(path=str(write(tmp_path / "own.parquet", PIXELS, LABELS)), test="train").load("test")
     HuggingFace(path=str(folder)).load("test")
 
 
 def test_a_folder_of_image_files_is_read(tmp_path):
-    """The form in which most people have images would fail."""
+    """Folders of image files are read, too."""
     for i, pixels in enumerate(PIXELS):
         path = tmp_path / "mine" / ("train" if i < 8 else "test") / f"{i:02}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,32 +93,32 @@ def test_a_folder_of_image_files_is_read(tmp_path):
 
 
 def test_a_second_start_reads_no_image(folder, monkeypatch):
-    """Every start would decode the whole data set."""
+    """A second start takes identity and fingerprints from the cache folder."""
     first = HuggingFace(path=str(folder)).load("train")
-    monkeypatch.setattr(_huggingface, "survey", lambda *_: pytest.fail("the images were read again"))
+    monkeypatch.setattr(huggingface, "scan", lambda *_: pytest.fail("the images were read again"))
     again = HuggingFace(path=str(folder)).load("train")
     assert again.identity == first.identity
-    np.testing.assert_array_equal(prints_of(again), prints_of(first))
+    np.testing.assert_array_equal(fingerprints_of(again), fingerprints_of(first))
 
 
 def test_changed_images_have_another_identity(folder):
-    """The identity that was kept would be reported for other images."""
+    """The cached identity is not used for changed images."""
     before = HuggingFace(path=str(folder)).load("test").identity
     write(folder / "test-00000.parquet", PIXELS[:4], LABELS[:4])
-    _huggingface._load.cache_clear()
+    huggingface._load.cache_clear()
     assert HuggingFace(path=str(folder)).load("test").identity != before
 
 
 def test_they_can_be_packed(folder, tmp_path):
-    """A large data set of the hub would be decoded again in every epoch."""
+    """Packed images have the identity of the hub's."""
     source = HuggingFace(path=str(folder), label="label")
-    assert pack(source, tmp_path / "packed").train.identity == source.load("train").identity
+    assert pack(source, tmp_path / "packed").train == source.load("train").identity
     verify(tmp_path / "packed")
 
 
 @pytest.mark.parametrize("missing", [0, 1])
 def test_a_row_without_an_image_is_named(missing, tmp_path):
-    """False if an empty cell ended in an error of Python."""
+    """An empty cell raises DataError with its number."""
     rows = {"image": [png(one) for one in PIXELS[:2]]}
     rows["image"][missing] = None
     datasets.Dataset.from_dict(rows, datasets.Features({"image": datasets.Image()})).to_parquet(
@@ -142,27 +138,27 @@ def test_a_row_without_an_image_is_named(missing, tmp_path):
     ],
 )
 def test_what_does_not_fit_is_refused(options, message, folder):
-    """A user would not be told which key is wrong."""
+    """The message names the key or the image that does not fit."""
     with pytest.raises(DataError, match=message):
         HuggingFace(path=str(folder), **options).load("train")
 
 
 def test_a_label_that_is_no_class_is_refused(tmp_path):
-    """Words would be taken for classes."""
+    """Label columns of strings are refused."""
     path = write(tmp_path / "a.parquet", PIXELS, LABELS, word=["x"] * 12)
     with pytest.raises(DataError, match=r"column 'word' is not of classes 0, 1"):
         HuggingFace(path=str(path), label="word").load("train")
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch):
-    """A user would see a traceback, and not the name of the extra."""
-    monkeypatch.setattr(_huggingface, "find_spec", lambda name: None)
+    """The message names the extra to install."""
+    monkeypatch.setattr(huggingface, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"package datasets, which is not installed. .*--extra huggingface"):
         HuggingFace(path="mine").locate()
 
 
 def test_retries_of_the_hub_are_not_shown(monkeypatch, caplog):
-    """Without a network, dozens of warnings would stand before the message."""
+    """Warnings about retries are not logged before the message."""
 
     def offline(*_, **__):
         logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s")
@@ -175,7 +171,7 @@ def test_retries_of_the_hub_are_not_shown(monkeypatch, caplog):
 
 
 def test_a_format_is_no_data_set(tmp_path, monkeypatch):
-    """False if `path = "pandas"` in a recipe read pickles of the working folder."""
+    """`path = "pandas"` in a recipe reads no pickles of the working folder."""
     monkeypatch.chdir(tmp_path)
     Path("train.pkl").write_bytes(b"cos\nsystem\n(S'touch executed'\ntR.")
     with pytest.raises(DataError, match=r"pandas: a format .* \./pandas"):
@@ -184,7 +180,7 @@ def test_a_format_is_no_data_set(tmp_path, monkeypatch):
 
 
 def test_a_folder_with_the_name_of_a_format_is_read(folder, monkeypatch):
-    """False if a folder `text` were read as every text file of the working folder."""
+    """`./text` is the folder of that name, not the format `text`."""
     folder.rename(folder.with_name("text"))
     monkeypatch.chdir(folder.parent)
     assert len(HuggingFace(path="./text", label="label").load("test").pixels) > 0

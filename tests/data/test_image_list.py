@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vdmkit.data._image_list import list_images
+from vdmkit.data.folder import list_images
 
 SHAPE = (6, 5, 1)
 
@@ -22,7 +22,7 @@ def folder(tmp_path):
 
 
 def test_a_link_to_a_folder_is_counted(folder):
-    """False if the images behind it were left out and nothing said so."""
+    """Links to folders are counted among the skipped files."""
     (folder / "link").symlink_to("../elsewhere")
     (folder / "link.png").symlink_to("../elsewhere")
     found = list_images([folder], SHAPE)
@@ -30,7 +30,7 @@ def test_a_link_to_a_folder_is_counted(folder):
 
 
 def test_a_folder_that_cannot_be_read_is_an_error(folder, monkeypatch):
-    """False if its images were left out and nothing said so, as `os.walk` does by itself."""
+    """An unreadable folder raises OSError, unlike in `os.walk`."""
 
     def scandir(path, scan=os.scandir):
         if str(path).endswith("deep"):

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vdmkit.data import _imagenet
-from vdmkit.data._imagenet import ImageNetNew, ImageNetOld
+from vdmkit.data import ImageNetNew, ImageNetOld, imagenet
 from vdmkit.errors import DataError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (22, 32, 32, 3)).astype(np.uint8)
@@ -18,7 +17,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (22, 32, 32, 3)).astype(np.ui
 def few(monkeypatch):
     """Releases of 4 and 3 test images, and of 21 and 20 training images."""
     counts = {"old": {"train": 21, "test": 3}, "new": {"train": 20, "test": 4}}
-    monkeypatch.setattr(_imagenet, "_COUNTS", counts)
+    monkeypatch.setattr(imagenet, "_COUNTS", counts)
 
 
 def new(folder, train: int = 20, test: int = 4) -> ImageNetNew:
@@ -40,7 +39,7 @@ def old(folder, train: int = 21, test: int = 3) -> ImageNetOld:
 
 
 def test_the_new_release_is_read_and_named(tmp_path) -> None:
-    """False if planes were read as pixels, batches in another order, or the release not be told."""
+    """Planes, the order of batches and the name of the release are right."""
     source = new(tmp_path)
     np.testing.assert_array_equal(source.load("train").pixels, IMAGES[:20])
     np.testing.assert_array_equal(source.load("test").pixels, IMAGES[-4:])
@@ -50,7 +49,7 @@ def test_the_new_release_is_read_and_named(tmp_path) -> None:
 
 
 def test_the_old_release_is_read_and_named(tmp_path, monkeypatch) -> None:
-    """False if a figure on the old release could not say so."""
+    """The identity names the old release."""
     monkeypatch.setenv("VDMKIT_CACHE", str(tmp_path / "cache"))
     source = old(tmp_path)
     np.testing.assert_array_equal(source.load("test").pixels, IMAGES[-3:])
@@ -60,12 +59,12 @@ def test_the_old_release_is_read_and_named(tmp_path, monkeypatch) -> None:
 
 
 def test_a_part_is_not_the_published_data(tmp_path) -> None:
-    """False if a figure on some of the images passed for one on all."""
+    """Some of the images are not identified as the published set."""
     assert new(tmp_path, test=2).load("test").identity.published is None
 
 
 def test_one_release_is_refused_as_the_other(tmp_path, monkeypatch) -> None:
-    """False if 3.43 bits/dim on the one could be taken for 3.69 on the other."""
+    """The two releases, with 3.43 and 3.69 bits/dim, are not confused."""
     monkeypatch.setenv("VDMKIT_CACHE", str(tmp_path / "cache"))
     with pytest.raises(DataError, match=r"4 images are the new release .* use data imagenet_new"):
         old(tmp_path, test=4).load("test")
@@ -74,7 +73,7 @@ def test_one_release_is_refused_as_the_other(tmp_path, monkeypatch) -> None:
 
 
 def test_other_files_are_refused(tmp_path) -> None:
-    """False if a missing batch, or one of another size, ended in a traceback or in other images."""
+    """A missing batch, or one of another size, raises DataError."""
     with pytest.raises(DataError, match=r"val_data: no such file\. .* PNG files are the old release"):
         ImageNetNew(path=str(tmp_path)).load("test")
     new(tmp_path)

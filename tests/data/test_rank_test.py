@@ -7,12 +7,12 @@ from math import comb
 import numpy as np
 import pytest
 
-from vdmkit.data._rank_test import apart, chance_of_as_many
+from vdmkit.data.identity import apart, chance_of_as_many
 
 
 @pytest.mark.parametrize(("n", "m"), [(4, 3), (5, 5), (2, 7), (1, 1)])
 def test_the_chance_is_the_share_of_orders_as_far_apart(n: int, m: int) -> None:
-    """False if a difference had another false alarm than is stated: here every order of the values is tried."""
+    """The p-value is exact: here every order of the values is enumerated."""
     splits = [(list(first), sorted({*range(n + m)} - {*first})) for first in combinations(range(n + m), n)]
     found = [apart(np.array(first), np.array(second)) for first, second in splits]
     for distance, chance in found:
@@ -23,7 +23,7 @@ def test_the_chance_is_the_share_of_orders_as_far_apart(n: int, m: int) -> None:
 
 @pytest.mark.parametrize(("n", "m", "shift"), [(2000, 2000, 0.2), (1500, 297, 0.3), (2000, 1999, 9.0)])
 def test_the_chance_of_large_samples_is_scipys(n: int, m: int, shift: float) -> None:
-    """False if the counts of thousands of images overflowed or lost their digits."""
+    """The p-value of thousands of images neither overflows nor loses digits."""
     from scipy.stats import ks_2samp
 
     rng = np.random.default_rng(0)
@@ -36,7 +36,7 @@ def test_the_chance_of_large_samples_is_scipys(n: int, m: int, shift: float) -> 
 
 
 def test_equal_values_make_it_no_smaller_than_stated() -> None:
-    """False if levels, which are often equal, were called different more often than by the stated chance."""
+    """With ties the p-value is an upper bound."""
     rng, repeats = np.random.default_rng(0), 2000
     chances = [apart(rng.integers(0, 4, 30), rng.integers(0, 4, 20))[1] for _ in range(repeats)]
     for level in (0.05, 0.3):
@@ -48,7 +48,7 @@ def test_equal_values_make_it_no_smaller_than_stated() -> None:
     ("marked", "count", "others_marked", "others"), [(3, 10, 1, 12), (8, 297, 0, 1500), (0, 5, 2, 9)]
 )
 def test_as_many_by_chance(marked: int, count: int, others_marked: int, others: int) -> None:
-    """False if the tail of the hypergeometric distribution were not the sum of its terms."""
+    """The p-value is the tail sum of the hypergeometric distribution."""
     whole, of_all = count + others, marked + others_marked
     tail = sum(comb(of_all, k) * comb(whole - of_all, count - k) for k in range(marked, min(of_all, count) + 1))
     # float64 logarithms of factorials of up to 1,800, each about 1e4

@@ -4,9 +4,8 @@
 import numpy as np
 import pytest
 
-from vdmkit.data._digits import Digits
-from vdmkit.data._oracle import GaussianData, MixtureData
-from vdmkit.data._statistics import differences, statistics_of
+from vdmkit.data import Digits, GaussianData, MixtureData
+from vdmkit.data.identity import differences, statistics_of
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +23,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 )
 @pytest.mark.parametrize("count", [297, 6])
 def test_other_levels_are_a_large_difference(digits, change, name: str, count: int) -> None:
-    """False if digits whose levels are halved, divided by three or inverted passed for digits, even few of them."""
+    """Digits with levels halved, divided by three or inverted are refused, even if they are few."""
     train, test = digits
     (worst, *_) = differences(statistics_of(train), statistics_of(change(test[:count])))
     assert worst.large
@@ -33,7 +32,7 @@ def test_other_levels_are_a_large_difference(digits, change, name: str, count: i
 
 
 def test_a_little_darker_is_a_small_difference(digits) -> None:
-    """False if a slight change of brightness were taken for another scale, or passed over."""
+    """A slight change of brightness is reported, and is not a change of scale."""
     train, test = digits
     found = differences(statistics_of(train), statistics_of((0.95 * test).astype(np.uint8)))
     assert found
@@ -41,7 +40,7 @@ def test_a_little_darker_is_a_small_difference(digits) -> None:
 
 
 def test_the_order_of_channels_is_noticed() -> None:
-    """False if blue could stand for red: the levels of all channels together are the same."""
+    """Exchanged channels are noticed, though the levels of all channels together are the same."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 200, (300, 4, 4, 3)) + np.array([55, 20, 0])
     (found,) = differences(statistics_of(pixels), statistics_of(pixels[:200, ..., ::-1]))
@@ -60,13 +59,13 @@ def test_the_order_of_channels_is_noticed() -> None:
     ],
 )
 def test_genuine_test_sets_do_not_differ(source) -> None:
-    """False if the test set of a recipe were refused or marked."""
+    """The test set of a shipped source is neither refused nor marked."""
     train, test = (source.load(split).pixels for split in ("train", "test"))
     assert differences(statistics_of(train), statistics_of(test)) == []
 
 
 def test_few_images_keep_the_false_alarm(digits) -> None:
-    """False if 2 images were judged: no order of 2 among 1,500 is as rare as a millionth. Three can be."""
+    """2 images never differ: no order of 2 among 1,500 is as rare as a millionth. 3 can."""
     train = statistics_of(digits[0])
     black = statistics_of(np.zeros((3, 8, 8, 1), np.uint8))
     assert differences(train, black[:2]) == []
@@ -74,5 +73,5 @@ def test_few_images_keep_the_false_alarm(digits) -> None:
 
 
 def test_at_most_2000_images_are_looked_at() -> None:
-    """False if the statistics of a million images were computed and kept."""
+    """Statistics are computed of at most 2,000 images."""
     assert statistics_of(np.zeros((5000, 1, 1, 1), np.uint8)).shape == (2000, 4)

@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from vdmkit.checkpoint._read import steps_in
+from vdmkit.checkpoint import steps_in
 
 HERE = Path(__file__).parent
 RECIPE = HERE.parent / "system" / "tiny.toml"
@@ -91,7 +91,7 @@ def cases() -> dict[str, Case]:
         "evaluate": Case(("evaluate", "--ckpt", "run"), "run/evaluation.json"),
         "likelihood": Case(("likelihood", "--ckpt", "run", "--set", "likelihood.batch_size=5"), "run/likelihood"),
         "study": Case(("study", "--ckpt", "run", "--steps", "1,2", *few), "run/schedule"),
-        "pack": Case(("data", "pack", "tiny.toml", "-o", "new", *TROUBLED), "new"),
+        "pack": Case(("data", "pack", "tiny.toml", "-o", "new", *TROUBLED), "new", "not an empty folder"),
         "compress": Case(("compress", *coded), "new.vdmz", "finished already", ("--resume",)),
         "decompress": Case(("decompress", "some.vdmz", "--ckpt", "run", "-o", "new"), "new", "not an empty folder"),
         "import": Case(("import", str(theirs), "--config", config, "-o", "new"), "new", "not empty"),

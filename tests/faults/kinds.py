@@ -34,28 +34,21 @@ from kinds_of_vdmz import large, named, read_and_write, resealed
 from PIL import Image
 from vdmkit_codec.container import Chunk, inspect, open_reader, pack_file
 
-from vdmkit.checkpoint._checksums import what_is_damaged, write_checksums
-from vdmkit.checkpoint._read import read_step
-from vdmkit.checkpoint._store import CheckpointStore
+from vdmkit.checkpoint import CheckpointStore, read_step, what_is_damaged
+from vdmkit.checkpoint._checksums import write_checksums
 from vdmkit.cli import of_estimator
-from vdmkit.data._batches import batches
-from vdmkit.data._cifar10 import Cifar10
-from vdmkit.data._image_file import read_image
-from vdmkit.data._image_list import list_images
-from vdmkit.data._imagenet import ImageNetNew
-from vdmkit.data._npz import Npz
-from vdmkit.data._pickle import array_in, read_pickle
-from vdmkit.data._shards import Shards, write_shard
-from vdmkit.data._sidecar import read_sidecar
-from vdmkit.data._source import identified
+from vdmkit.data import Cifar10, ImageNetNew, Npz, batches, identified
+from vdmkit.data.cifar10 import array_in, read_pickle
+from vdmkit.data.folder import list_images, read_image
+from vdmkit.data.packed import read_metadata
 from vdmkit.errors import VdmkitError
 from vdmkit.experiments import RunFolder
-from vdmkit.health._trouble import read_troubles
-from vdmkit.importers.files._read import read_checkpoint
+from vdmkit.health import read_troubles
+from vdmkit.importers import read_checkpoint
 from vdmkit.io import seal_of, sealed_line
-from vdmkit.progress._kept import Kept
+from vdmkit.progress import Kept
 from vdmkit.recipes import load_recipe
-from vdmkit.report.metrics import read_metrics
+from vdmkit.report import read_metrics
 from vdmkit.report.run_contents import read_contents
 
 ROOT = Path(__file__).parents[2]
@@ -285,16 +278,6 @@ def read_orbax(path: Path) -> None:
     read_step(root, small_state(), small_batches())
 
 
-def read_records(path: Path) -> None:
-    Shards(((path, 2),), "array_record", (4, 4, 1), np.dtype(np.uint8)).read(np.arange(2))
-
-
-def records() -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        write_shard(Path(folder, "a"), "array_record", PIXELS.shape, [PIXELS])
-        return Path(folder, "a").read_bytes()
-
-
 def read_grid(path: Path) -> None:
     load_recipe(ROOT / "recipes" / "digits.toml", of_estimator(None, None, str(path)))
 
@@ -315,14 +298,11 @@ def gzipped(data: bytes) -> bytes:
     return gzip.compress(data, 1)
 
 
-def sidecar() -> bytes:
-    def split(name: str) -> dict[str, Any]:
-        identity = {"name": "a", "split": name, "count": 2, "sha256": "0", "low": 0.0, "high": 9.0, "published": None}
-        file = {"name": f"{name}.npy", "images": 2, "bytes": 9, "sha256": "0"}
-        return {"identity": identity, "shards": [file], "prints": file, "labels": None}
-
-    facts = {"version": 1, "format": "npy", "shape": [4, 4, 1], "levels": 17, "classes": 0}
-    return json.dumps(facts | {"train": split("train"), "test": split("test")}).encode()
+def metadata() -> bytes:
+    identity = {"name": "a", "count": 2, "sha256": "0", "low": 0.0, "high": 9.0, "published": None}
+    splits = {name: {**identity, "split": name} for name in ("train", "test")}
+    facts = {"shape": [4, 4, 1], "levels": 17, "classes": 0, "files": {"fingerprints-train.npy": "0"}}
+    return json.dumps(facts | splits).encode()
 
 
 def checkpoint() -> bytes:
@@ -353,7 +333,6 @@ KINDS = {
         "3.npz", lambda: npy(np.array(3)), lambda path: Kept(path.parent).read(3), zipped("number_of_part.npy")
     ),
     "npy": Kind("a.npy", npy, of_list),
-    "array_record": Kind("a.array_record", records, read_records),
     "png": image("png"),
     "png, right checksums": Kind("b.png", image("png").genuine, read_image, with_checksums),
     "jpeg": image("jpeg"),
@@ -367,7 +346,7 @@ KINDS = {
     "manifest": Kind("manifest.json", manifest, lambda path: RunFolder(path.parent).provenance(), sealed),
     "metrics": Kind("metrics.jsonl", metrics, lambda path: read_metrics(path.parent), sealed_lines),
     "checksums": Kind("checksums.json", lambda: b'{"a": "12"}', lambda path: what_is_damaged(path.parent)),
-    "packed": Kind("data.json", sidecar, lambda path: read_sidecar(path.parent), sealed),
+    "packed": Kind("data.json", metadata, lambda path: read_metadata(path.parent), sealed),
     "health": Kind("health.json", health, read_troubles),
     "results": Kind("evaluation.json", results, read_results),
     "orbax": Kind("checkpoint", checkpoint, read_orbax),

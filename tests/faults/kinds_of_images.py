@@ -13,9 +13,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from vdmkit.data import _huggingface as reader
-from vdmkit.data._folder import Folder
-from vdmkit.data._huggingface import HuggingFace
+from vdmkit.data import Folder, HuggingFace
+from vdmkit.data import huggingface as reader
 
 PICTURES = np.random.default_rng(1).integers(0, 256, (3, 6, 5, 3)).astype(np.uint8)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vdmkit.errors import VdmkitError
-from vdmkit.report.metrics import read_metrics
+from vdmkit.report import read_metrics
 from vdmkit.report.page import page
 from vdmkit.report.run_contents import read_contents
 

@@ -18,15 +18,13 @@ import pytest
 from PIL import Image
 
 from vdmkit import io as vdmkit_io
-from vdmkit.checkpoint._checksums import check_unchanged, what_is_damaged
-from vdmkit.data import _cifar10, _pickle
-from vdmkit.data._cifar10 import Cifar10
-from vdmkit.data._image_file import read_image
-from vdmkit.data._npz import Npz
-from vdmkit.data._pickle import read_pickle
+from vdmkit.checkpoint import check_unchanged, what_is_damaged
+from vdmkit.data import Cifar10, Npz, cifar10
+from vdmkit.data.cifar10 import read_pickle
+from vdmkit.data.folder import read_image
 from vdmkit.errors import VdmkitError
 from vdmkit.experiments import RunFolder
-from vdmkit.importers._read import read_imported
+from vdmkit.importers import read_imported
 from vdmkit.plugins import load_plugins
 from vdmkit.recipes import load_recipe
 
@@ -133,9 +131,9 @@ BOMBS: dict[str, Callable[[Path], Any]] = {
 @pytest.fixture
 def small(monkeypatch):
     """Limits that a test reaches within milliseconds."""
-    monkeypatch.setattr(_cifar10, "MAX_UNPACKED", 1_000_000)
+    monkeypatch.setattr(cifar10, "MAX_UNPACKED", 1_000_000)
     monkeypatch.setattr(vdmkit_io, "FREELY_UNPACKED", 1_000_000)
-    monkeypatch.setattr(_pickle, "MAX_PICKLE_OPERATIONS", 1_000)
+    monkeypatch.setattr(cifar10, "MAX_PICKLE_OPERATIONS", 1_000)
 
 
 @pytest.mark.parametrize("name", BOMBS)

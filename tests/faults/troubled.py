@@ -10,9 +10,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 import vdmkit
-from vdmkit.data._npz import Npz
-from vdmkit.data._pixels import AbstractPixels
-from vdmkit.data._source import AbstractSource, Images, Split, identified
+from vdmkit.data import AbstractPixels, AbstractSource, Images, Npz, Split, identified
 
 
 class Pixels(AbstractPixels):

@@ -10,13 +10,23 @@ import numpy as np
 import optax
 import pytest
 
-from vdmkit.health._average import average_behind_raw, initial_share, slow_average
-from vdmkit.health._generalisation import held_out_rises, labels_untold
-from vdmkit.health._schedule import crossed_ends, open_levels, prior_bpd, short_of_noise
-from vdmkit.health._updates import Window, gradient_jumps, loss_jumps, nothing_learned
+from vdmkit.health import (
+    Window,
+    average_behind_raw,
+    crossed_ends,
+    gradient_jumps,
+    held_out_rises,
+    initial_share,
+    labels_untold,
+    loss_jumps,
+    nothing_learned,
+    open_levels,
+    prior_bpd,
+    short_of_noise,
+    slow_average,
+)
 from vdmkit.losses import Objective, bits_per_dim, prior_loss
-from vdmkit.training._state import initial_state
-from vdmkit.training._step import Update
+from vdmkit.training import Update, initial_state
 
 INF = math.inf
 

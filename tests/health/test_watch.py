@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 
 from vdmkit.errors import CheckpointError
-from vdmkit.health._trouble import read_troubles
-from vdmkit.health._watch import Facts, Watch
+from vdmkit.health import Facts, Watch, read_troubles
 
 HEALTHY = Facts(
     steps=1000,

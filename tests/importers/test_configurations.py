@@ -14,9 +14,9 @@ import pytest
 from vdmkit import importers
 from vdmkit.conformance.checking import compiled_fast
 from vdmkit.errors import CheckpointError
-from vdmkit.importers._described import described
+from vdmkit.importers import described
 from vdmkit.importers._misfits import misfits
-from vdmkit.networks.unet import UNet
+from vdmkit.networks import UNet
 from vdmkit.plugins import load_plugins
 from vdmkit.predictions import V
 from vdmkit.process import VariancePreserving

@@ -12,10 +12,7 @@ import numpy as np
 import pytest
 
 from vdmkit.conformance.checking import compiled_fast
-from vdmkit.importers._described import described
-from vdmkit.importers._edm import EdmImporter
-from vdmkit.importers._state import state_of
-from vdmkit.importers.files._weights import read_weights
+from vdmkit.importers import EdmImporter, described, read_weights, state_of
 
 PICKLE = Path(__file__).parents[1] / "reference" / "networks" / "edm-ddpmpp" / "network-snapshot-000001.pkl"
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import CheckpointError
-from vdmkit.importers.files._weights import family_of, read_weights
+from vdmkit.importers import read_weights
+from vdmkit.importers.files._weights import family_of
 
 IDODE = {"schedule": "VP", "dequantization": "tn", "gamma_type": "fixed"}
 NAMES: dict[str, list[str]] = {

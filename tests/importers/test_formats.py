@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import CheckpointError
+from vdmkit.importers import read_checkpoint, read_weights
 from vdmkit.importers.files._list import flat_arrays
-from vdmkit.importers.files._read import read_checkpoint
-from vdmkit.importers.files._weights import read_weights
 
 RNG = np.random.default_rng(0)
 ARRAYS = {

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import CheckpointError
+from vdmkit.importers import read_checkpoint
 from vdmkit.importers.files import _limits, _plain
-from vdmkit.importers.files._read import read_checkpoint
 
 
 class _Touch:

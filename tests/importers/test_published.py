@@ -16,12 +16,7 @@ import pytest
 from vdmkit.conformance.checking import compiled_fast
 from vdmkit.errors import CheckpointError
 from vdmkit.experiments import load_run
-from vdmkit.importers._described import described
-from vdmkit.importers._diffusers import DiffusersImporter
-from vdmkit.importers._edm import EdmImporter
-from vdmkit.importers._score_sde import ScoreSdeImporter
-from vdmkit.importers._state import state_of
-from vdmkit.importers.files._weights import read_weights
+from vdmkit.importers import DiffusersImporter, EdmImporter, ScoreSdeImporter, described, read_weights, state_of
 from vdmkit.model import DiffusionModel
 from vdmkit.predictions import Estimate
 from vdmkit.recipes import load_recipe

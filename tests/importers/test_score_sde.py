@@ -17,11 +17,8 @@ import optax
 import pytest
 
 from vdmkit import importers
-from vdmkit.importers._described import Described, described
-from vdmkit.importers._score_sde import ScoreSdeImporter
-from vdmkit.importers._state import state_of
-from vdmkit.importers.files._adam import Adam, adam_of_old_flax, adam_of_torch
-from vdmkit.importers.files._weights import Weights
+from vdmkit.importers import Adam, Described, ScoreSdeImporter, Weights, described, state_of
+from vdmkit.importers.files._adam import adam_of_old_flax, adam_of_torch
 
 NETWORKS = Path(__file__).parents[1] / "reference" / "networks"
 LAYERS = {"Combine": "Conv_0", "Downsample": "Conv2d_0"}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import CheckpointError
+from vdmkit.importers import read_checkpoint
 from vdmkit.importers.files._plain import PersistentObject
-from vdmkit.importers.files._read import read_checkpoint
 
 DTYPES = ["float32", "float64", "float16", "bfloat16", "bool", "int64", "int32", "int16", "int8", "uint8"]
 

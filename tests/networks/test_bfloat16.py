@@ -13,12 +13,10 @@ import pytest
 import vdmkit
 from vdmkit.losses import Objective
 from vdmkit.model import Compute, DiffusionModel
-from vdmkit.networks.small import SmallUNet
-from vdmkit.networks.vdm_unet import VDMUNet
+from vdmkit.networks import SmallUNet, VDMUNet
 from vdmkit.predictions import Eps
 from vdmkit.schedules import FixedLinear
-from vdmkit.training._state import TrainState, initial_state
-from vdmkit.training._step import Update, train_step
+from vdmkit.training import TrainState, Update, initial_state, train_step
 
 SHAPE, RANGE, KEY = (8, 8, 1), (-8.0, 5.0), jax.random.key(0, impl="unsafe_rbg")
 NETWORKS = {

@@ -9,7 +9,7 @@ import pytest
 
 from vdmkit.errors import RecipeError
 from vdmkit.model import DiffusionModel
-from vdmkit.networks.wrappers import LabelConditioned
+from vdmkit.networks import LabelConditioned
 from vdmkit.predictions import Estimate
 from vdmkit.registry import Choice
 from vdmkit.sampling import Ancestral

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import RecipeError
-from vdmkit.networks.small import SmallUNet
-from vdmkit.networks.vdm_unet import VDMUNet
+from vdmkit.networks import SmallUNet, VDMUNet
 
 KEY = jax.random.key(0)
 GAMMA = jnp.asarray(1.0)

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vdmkit.networks import GammaEmbedding, LogSigmaEmbedding, SdeTimeEmbedding, TimestepEmbedding
 from vdmkit.networks.layers import ConvDown, Embedding, FourierFeatures, PositionalFeatures, downsample, upsample
-from vdmkit.networks.noise_embedding import GammaEmbedding, LogSigmaEmbedding, SdeTimeEmbedding, TimestepEmbedding
 from vdmkit.schedules import LinearBeta, SubVpLinearBeta, Tabulated
 
 KEY = jax.random.key(0)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vdmkit.data._source import Identities, identified
+from vdmkit.data import identified
+from vdmkit.data.sources import Identities
 from vdmkit.devices import Arithmetic
 from vdmkit.experiments.folder import Provenance
 from vdmkit.io import write_json, write_text
@@ -17,11 +18,9 @@ from vdmkit.likelihood import LikelihoodReport
 from vdmkit.likelihood.consistency import Check, audit_as_json
 from vdmkit.recipes import load_recipe
 from vdmkit.recipes.schema import dump
-from vdmkit.report.metrics import write_result
+from vdmkit.report import write_result
 from vdmkit.report.run_contents import read_contents
-from vdmkit.study._curve import Curve
-from vdmkit.study._predicted import Predicted
-from vdmkit.study._study import Study, Variance
+from vdmkit.study import Curve, Predicted, Study, Variance
 
 ARITHMETIC = Arithmetic("float32", "highest", "1 x cpu")
 COUNT, DIMENSIONS = 6, 64

@@ -12,7 +12,7 @@ import pytest
 from vdmkit import io
 from vdmkit.errors import CheckpointError
 from vdmkit.io import TooMuch, has_sha256, write_json
-from vdmkit.progress._kept import Kept
+from vdmkit.progress import Kept
 from vdmkit.report import sections
 from vdmkit.report.charts import without_formulas
 from vdmkit.report.run_contents import count_values, read_contents

@@ -21,15 +21,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.importers._idode import IDodeImporter
-from vdmkit.importers._vdm_config import official_recipe
+from vdmkit.importers import IDodeImporter, OfficialCheckpoint, load_official, official_recipe
 from vdmkit.importers._vdm_names import with_official_parameters
-from vdmkit.importers._vdm_state import OfficialCheckpoint, load_official
 from vdmkit.losses import Objective, bits_per_dim
 from vdmkit.losses.bound import step_end
 from vdmkit.losses.training_loss import Draws
 from vdmkit.model import DiffusionModel
-from vdmkit.networks.vdm_unet import VDMUNet
+from vdmkit.networks import VDMUNet
 from vdmkit.predictions import V, Velocity
 from vdmkit.process import StraightLine, VariancePreserving
 from vdmkit.registry import registry

@@ -15,8 +15,7 @@ import pytest
 from vdmkit.decoders import GaussianObservation
 from vdmkit.losses import AbstractWeighting, EdmWeighting, Simple, eps_error
 from vdmkit.model import DiffusionModel
-from vdmkit.networks.network import AbstractNetwork
-from vdmkit.networks.small import NoNetwork
+from vdmkit.networks import AbstractNetwork, NoNetwork
 from vdmkit.predictions import Edm, Eps
 from vdmkit.process import AbstractPath, StraightLine, VarianceExploding, VariancePreserving, diffuse, reverse
 from vdmkit.schedules import FixedLinear, Tabulated, cosine_betas, linear_betas

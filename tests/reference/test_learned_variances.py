@@ -20,8 +20,7 @@ import pytest
 from vdmkit import importers
 from vdmkit.conformance.checking import compiled_fast
 from vdmkit.decoders import DiscretisedGaussian
-from vdmkit.importers._described import described
-from vdmkit.importers._openai import OpenAiImporter
+from vdmkit.importers import OpenAiImporter, described
 from vdmkit.likelihood.bound import _diffusion
 from vdmkit.losses import Elbo, Hybrid, bits_per_dim, prior_loss, reconstruction_loss
 from vdmkit.losses.bound import NoiseLevel

@@ -16,7 +16,7 @@ from vdmkit.likelihood.ode import transport
 from vdmkit.losses import bits_per_dim, eps_error, prior_loss
 from vdmkit.losses.discrete_time import step_loss
 from vdmkit.model import DiffusionModel
-from vdmkit.networks.small import NoNetwork
+from vdmkit.networks import NoNetwork
 from vdmkit.process import VarianceExploding, VariancePreserving
 from vdmkit.reverse import GaussianKernel, part_of_noise
 from vdmkit.schedules import FixedLinear, Tabulated

@@ -18,7 +18,7 @@ import pytest
 
 from vdmkit.decoders import GaussianObservation
 from vdmkit.model import DiffusionModel
-from vdmkit.networks.small import NoNetwork
+from vdmkit.networks import NoNetwork
 from vdmkit.process import KarrasGrid, UniformInGamma, UniformInTime, VariancePreserving
 from vdmkit.registry import Choice
 from vdmkit.sampling import (

@@ -31,7 +31,7 @@ from vdmkit.integrator import Integrator
 from vdmkit.likelihood.ode import Transport, log_prior, transport
 from vdmkit.losses import bits_per_dim
 from vdmkit.model import DiffusionModel
-from vdmkit.networks.small import NoNetwork
+from vdmkit.networks import NoNetwork
 from vdmkit.process import SubVariancePreserving, VarianceExploding, VariancePreserving
 from vdmkit.schedules import LinearBeta, LogLinear, SubVpLinearBeta, check_increasing, gamma_and_derivative
 from vdmkit.toy_data import Exact, GaussianMixture

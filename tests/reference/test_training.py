@@ -11,13 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.importers._vdm_names import official_parameters
+from vdmkit.importers import official_parameters
 from vdmkit.losses import bits_per_dim
 from vdmkit.optimizer import adamw
 from vdmkit.process import diffuse
 from vdmkit.schedules import gamma_and_derivative
-from vdmkit.training._state import TrainState
-from vdmkit.training._step import Update
+from vdmkit.training import TrainState, Update
 
 ROUNDING = 2**-24
 LEARNING_RATE, EMA = 2e-4, 0.999

@@ -23,7 +23,7 @@ import pytest
 from vdmkit import importers
 from vdmkit.conformance.checking import compiled_fast
 from vdmkit.errors import CheckpointError
-from vdmkit.networks.unet import UNet
+from vdmkit.networks import UNet
 from vdmkit.registry import Choice
 from vdmkit.schedules import Tabulated
 

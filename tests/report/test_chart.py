@@ -4,7 +4,8 @@
 import numpy as np
 import pytest
 
-from vdmkit.report.charts import line_chart, line_figure, merge_coinciding
+from vdmkit.report import line_chart
+from vdmkit.report.charts import line_figure, merge_coinciding
 
 XS = np.linspace(0.0, 1.0, 50)
 

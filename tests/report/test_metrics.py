@@ -11,10 +11,9 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from vdmkit.errors import CheckpointError, DamageWarning
-from vdmkit.health._trouble import read_troubles
-from vdmkit.health._watch import Facts
+from vdmkit.health import Facts, read_troubles
 from vdmkit.io import sealed_line, write_json
-from vdmkit.report.metrics import MetricLog, read_metrics
+from vdmkit.report import MetricLog, read_metrics
 
 
 def log(folder, step: int, *steps: int) -> None:

@@ -4,10 +4,8 @@
 import numpy as np
 import pytest
 
-from vdmkit.data._comparable import check_comparable
-from vdmkit.data._source import Images, identified
-from vdmkit.data._statistics import statistics_of
-from vdmkit.data._trained_on import TrainedOn
+from vdmkit.data import Images, identified
+from vdmkit.data.identity import TrainedOn, check_comparable, statistics_of
 from vdmkit.errors import DataError
 
 

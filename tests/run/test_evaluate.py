@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.data._copies import image_hashes
-from vdmkit.data._source import identified
-from vdmkit.data._trained_on import TrainedOn
+from vdmkit.data import identified
+from vdmkit.data.identity import TrainedOn, image_hashes
 from vdmkit.errors import DataError, RecipeError, UntrustedError
 from vdmkit.experiments.measure import evaluate
 from vdmkit.likelihood import VariationalBound, log_likelihood
@@ -31,7 +30,7 @@ def recipe(digits_toml):
 @pytest.fixture(scope="module")
 def evaluation(tiny_model, tiny_images, recipe):
     others = np.full((3, 4, 4, 1), 4, np.uint8)
-    return evaluate(recipe(), tiny_model, tiny_images, TrainedOn(prints=image_hashes(others)), step=7)
+    return evaluate(recipe(), tiny_model, tiny_images, TrainedOn(fingerprints=image_hashes(others)), step=7)
 
 
 def test_the_numbers_agree(evaluation):
@@ -95,7 +94,7 @@ def test_too_little_time_is_said(tiny_model, tiny_images, recipe):
 def test_images_trained_on_are_said(evaluation, tiny_model, tiny_images, recipe):
     """A bound on training images would be reported as a test bound, or unknown ones pass for unseen."""
     of = functools.partial(evaluate, recipe(), tiny_model, tiny_images, step=7)
-    trained, some = (of(TrainedOn(prints=image_hashes(tiny_images.pixels[:n]))) for n in (12, 5))
+    trained, some = (of(TrainedOn(fingerprints=image_hashes(tiny_images.pixels[:n]))) for n in (12, 5))
     assert (trained.test_images_trained_on, some.test_images_trained_on, evaluation.test_images_trained_on) == (
         12,
         5,

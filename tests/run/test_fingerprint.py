@@ -3,7 +3,7 @@
 
 import importlib.metadata
 
-from vdmkit.data._source import Images
+from vdmkit.data import Images
 from vdmkit.experiments import Run, RunFolder
 from vdmkit.experiments.measure import fingerprint_of
 from vdmkit.plugins import plugin_packages

@@ -7,13 +7,10 @@ import numpy as np
 import optax
 import pytest
 
-from vdmkit.data._batches import batches
+from vdmkit.data import batches
 from vdmkit.errors import DataError, NonFiniteError
 from vdmkit.losses import Elbo, LowDiscrepancy, Objective
-from vdmkit.training import _loop
-from vdmkit.training._loop import Loop, means, next_multiple
-from vdmkit.training._state import TrainState, initial_state
-from vdmkit.training._step import Update
+from vdmkit.training import Loop, TrainState, Update, _loop, initial_state, means, next_multiple
 
 
 @pytest.fixture

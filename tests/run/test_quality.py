@@ -15,9 +15,7 @@ from vdmkit.errors import DataError
 from vdmkit.experiments import RunFolder, load_run
 from vdmkit.experiments.measure import score_run
 from vdmkit.experiments.run import run_recipe
-from vdmkit.quality import _score
-from vdmkit.quality._distances import frechet_distance
-from vdmkit.quality._inception import as_rgb
+from vdmkit.quality import _score, as_rgb, frechet_distance
 from vdmkit.recipes import load_recipe
 
 pytestmark = pytest.mark.system

@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 import vdmkit
 from vdmkit.model import DiffusionModel
-from vdmkit.networks.network import AbstractNetwork
+from vdmkit.networks import AbstractNetwork
 from vdmkit.predictions import Eps
 from vdmkit.process import AbstractPath, KarrasGrid
 from vdmkit.recipes import load_recipe

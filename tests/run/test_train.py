@@ -8,9 +8,9 @@ import equinox as eqx
 import numpy as np
 import pytest
 
-from vdmkit.checkpoint._read import Restored
+from vdmkit.checkpoint import Restored
 from vdmkit.conformance.recipe import check_before_training
-from vdmkit.data._source import Images, identified
+from vdmkit.data import Images, identified
 from vdmkit.errors import CheckpointError, UntrustedError
 from vdmkit.experiments import RunFolder
 from vdmkit.experiments.folder import Provenance, provenance_of
@@ -18,7 +18,7 @@ from vdmkit.experiments.run import Training, begin
 from vdmkit.recipes import load_recipe
 from vdmkit.recipes.build import state_like
 from vdmkit.registry import Component, registry
-from vdmkit.report.metrics import MetricLog
+from vdmkit.report import MetricLog
 from vdmkit.schedules import AbstractSchedule
 from vdmkit.training import _loop
 from vdmkit.training._compiled_step import compiled_step

@@ -10,18 +10,18 @@ import numpy as np
 import optax
 import pytest
 
-from vdmkit.data._source import Images, identified
-from vdmkit.data._trained_on import trained_on
+from vdmkit.data import Images, identified
+from vdmkit.data.identity import trained_on
 from vdmkit.errors import CheckpointError
 from vdmkit.experiments import Run, RunFolder
 from vdmkit.experiments.folder import provenance_of
 from vdmkit.experiments.load import keep, read_trained_on
 from vdmkit.losses import Elbo, LowDiscrepancy, Objective
 from vdmkit.recipes import load_recipe
-from vdmkit.training._state import initial_state
+from vdmkit.training import initial_state
 
 
-@pytest.fixture(params=[(8, 8, 1), (4, 4, 1)], ids=["sketched", "hashes alone"])
+@pytest.fixture(params=[(8, 8, 1), (4, 4, 1)], ids=["with thumbnails", "hashes alone"])
 def train(request) -> Images:
     pixels = np.random.default_rng(0).integers(0, 17, (30, *request.param)).astype(np.uint8)
     return identified(pixels, 17, name="noise", split="train")
@@ -48,7 +48,7 @@ def test_what_was_kept_is_read(run, train):
     """False if a sound run were refused."""
     known, expected = read_trained_on(run), trained_on(train)
     assert known.identity == expected.identity
-    np.testing.assert_array_equal(known.prints, expected.prints)
+    np.testing.assert_array_equal(known.fingerprints, expected.fingerprints)
     np.testing.assert_array_equal(known.statistics, expected.statistics)
 
 
@@ -59,7 +59,7 @@ OTHER: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "flat": lambda kept: np.zeros(()),
     "nested": lambda kept: kept[None],
     "other type": lambda kept: np.zeros(kept.shape, np.uint16),
-    "sketched or not": lambda kept: np.zeros(kept.shape, np.float64) if kept.dtype.names is None else kept["hash"],
+    "thumbnails or not": lambda kept: np.zeros(kept.shape, np.float64) if kept.dtype.names is None else kept["hash"],
 }
 
 
@@ -84,8 +84,8 @@ def test_statistics_that_are_no_numbers(run):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY\x01\x00\x04\x00((({"])
-def test_a_file_of_an_older_run_that_cannot_be_read(run, content):
-    """False if a damaged file, whose SHA-256 is not known, ended in a traceback."""
+def test_a_file_without_checksum_that_cannot_be_read(run, content):
+    """A damaged file that is not in the manifest raises CheckpointError."""
     run.folder.record(replace(run.folder.provenance(), kept={}))
     run.folder.trained_on.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"trained_on\.npy: damaged \(.*Run the recipe again"):

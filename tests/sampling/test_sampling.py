@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import NonFiniteError
-from vdmkit.networks.network import AbstractNetwork
+from vdmkit.networks import AbstractNetwork
 from vdmkit.process import UniformInTime
 from vdmkit.randomness import fold_purpose
 from vdmkit.sampling import AbstractSampler, Ancestral, denoiser_of, no_history

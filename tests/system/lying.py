@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import vdmkit
-from vdmkit.data._source import AbstractSource, identified
+from vdmkit.data import AbstractSource, identified
 from vdmkit.decoders import AbstractObservation
 from vdmkit.likelihood import AbstractEstimator, Estimates, VariationalBound
 from vdmkit.losses import AbstractTimeSampler, AbstractWeighting
-from vdmkit.networks.network import AbstractNetwork
+from vdmkit.networks import AbstractNetwork
 from vdmkit.predictions import AbstractPrediction, Estimate, level_values
 from vdmkit.process import AbstractGrid, AbstractPath
 from vdmkit.reverse import AbstractKernel, GaussianKernel

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from vdmkit.checkpoint._read import steps_in
+from vdmkit.checkpoint import steps_in
 
 
 def test_a_folder_of_another_recipe(program, tiny, whole, same_as_whole):

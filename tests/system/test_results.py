@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vdmkit.checkpoint._read import steps_in
-from vdmkit.report.charts import grid, side_by_side
+from vdmkit.checkpoint import steps_in
+from vdmkit.report import grid, side_by_side
 
 KEYS = {
     "bpd",

@@ -6,9 +6,8 @@ import signal
 
 import pytest
 
-from vdmkit.checkpoint._read import steps_in
-from vdmkit.checkpoint._store import CheckpointStore
-from vdmkit.report.metrics import read_metrics
+from vdmkit.checkpoint import CheckpointStore, steps_in
+from vdmkit.report import read_metrics
 
 SAVED = "Stopped at step {} of 12 and saved. To go on, run the same command again."
 KEPT = "Stopped. What was saved is kept: to go on, run the same command again."

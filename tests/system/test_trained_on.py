@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vdmkit.data._copies import image_hashes
-
 QUICK = ("--set", "likelihood.estimator.draws=4")
 
 
@@ -117,18 +115,3 @@ def test_the_advice_helps(program, tiny, run, same_as_whole, snapshot, whole):
     assert program("run", tiny, "--out", "run").code == 0
     same_as_whole(run)
     assert (run / "trained_on.npy").read_bytes() == (whole / "trained_on.npy").read_bytes()
-
-
-def test_an_older_run(program, run, images):
-    """A run that kept hashes alone could not be read any more, or would not say what is not known of it."""
-    np.save(run / "trained_on.npy", image_hashes(images["train"]))
-    (run / "trained_levels.npy").unlink()
-    facts = json.loads((run / "manifest.json").read_text())
-    del facts["kept"], facts["sha256"]
-    (run / "manifest.json").write_text(json.dumps(facts))
-    result = program("evaluate", "--ckpt", "run", "--json")
-    assert result.code == 0, result.err
-    assert "Near copies of them, and test images of other levels, are not noticed." in result.err
-    found = json.loads(result.out)
-    names = ("test_images_trained_on", "test_images_near_trained_on", "held_out")
-    assert [found[name] for name in names] == [0, None, None]

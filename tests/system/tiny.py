@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 import vdmkit
-from vdmkit.networks.network import AbstractNetwork
+from vdmkit.networks import AbstractNetwork
 
 
 @vdmkit.register("network", "tiny")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vdmkit.conformance import check_augmentation
-from vdmkit.data._augmentation import AbstractAugmentation
+from vdmkit.data import AbstractAugmentation
 from vdmkit.errors import ConformanceError
 from vdmkit.registry import registry
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vdmkit.conformance import check_data
-from vdmkit.data._source import AbstractSource, Images, identified
+from vdmkit.data import AbstractSource, Images, identified
 from vdmkit.errors import ConformanceError
 
 

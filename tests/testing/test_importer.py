@@ -9,8 +9,7 @@ import pytest
 
 from vdmkit.conformance import check_importer
 from vdmkit.errors import CheckpointError, ConformanceError
-from vdmkit.importers._importer import AbstractImporter
-from vdmkit.importers._openai import OpenAiImporter
+from vdmkit.importers import AbstractImporter, OpenAiImporter
 
 FOLDER = Path(__file__).parents[1] / "reference" / "networks" / "improved"
 

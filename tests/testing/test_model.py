@@ -8,7 +8,7 @@ import pytest
 
 from vdmkit.conformance.model import check_derivative_of_model, latents_of
 from vdmkit.errors import ConformanceError
-from vdmkit.networks.network import AbstractNetwork
+from vdmkit.networks import AbstractNetwork
 
 
 class _Called(AbstractNetwork):

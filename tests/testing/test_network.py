@@ -10,7 +10,7 @@ from jax.custom_batching import custom_vmap
 
 from vdmkit.conformance import check_network
 from vdmkit.errors import ConformanceError
-from vdmkit.networks.network import AbstractNetwork
+from vdmkit.networks import AbstractNetwork
 from vdmkit.registry import Choice, registry
 
 SHAPE = (8, 8, 1)

@@ -4,9 +4,9 @@
 import jax.numpy as jnp
 import pytest
 
-from vdmkit.conformance.components import check_noise_embedding
+from vdmkit.conformance import check_noise_embedding
 from vdmkit.errors import ConformanceError
-from vdmkit.networks.noise_embedding import AbstractNoiseEmbedding
+from vdmkit.networks import AbstractNoiseEmbedding
 from vdmkit.registry import registry
 
 

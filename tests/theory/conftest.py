@@ -22,7 +22,7 @@ from vdmkit.likelihood import VariationalBound, pass_over
 from vdmkit.losses.bound import Bound, diffusion_loss, noise_level
 from vdmkit.losses.discrete_time import Steps
 from vdmkit.model import DiffusionModel
-from vdmkit.networks.network import AbstractNetwork
+from vdmkit.networks import AbstractNetwork
 from vdmkit.predictions import AbstractPrediction, Eps
 from vdmkit.process import AbstractPath, VarianceExploding, VariancePreserving
 from vdmkit.registry import registry

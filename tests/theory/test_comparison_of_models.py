@@ -15,12 +15,11 @@ import vdmkit
 from vdmkit.likelihood import VariationalBound
 from vdmkit.likelihood.comparison import plan_pair
 from vdmkit.losses import Objective
-from vdmkit.networks.network import AbstractNetwork
+from vdmkit.networks import AbstractNetwork
 from vdmkit.predictions import Eps
 from vdmkit.schedules import LearnedLinear
 from vdmkit.toy_data import LevelMixture
-from vdmkit.training._state import TrainState, initial_state
-from vdmkit.training._step import Update, train_steps
+from vdmkit.training import TrainState, Update, initial_state, train_steps
 
 SHAPE, LEVELS, STEPS = (4, 4, 1), 17, 3000
 PAIRS = pytest.mark.parametrize("pair", ["averaged and raw", "seeds"])

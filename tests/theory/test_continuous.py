@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vdmkit.data._oracle import GaussianData, MixtureData
+from vdmkit.data import GaussianData, MixtureData
 from vdmkit.decoders import CategoricalObservation, GaussianObservation
 from vdmkit.errors import RecipeError
 from vdmkit.likelihood import ProbabilityFlow
 from vdmkit.likelihood.exact import gaussian_terms
 from vdmkit.model import DiffusionModel
-from vdmkit.networks.small import NoNetwork
+from vdmkit.networks import NoNetwork
 from vdmkit.process import VariancePreserving
 from vdmkit.schedules import FixedLinear
 from vdmkit.toy_data import Exact, GaussianMixture

@@ -6,12 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.data._oracle import MixtureData
+from vdmkit.data import MixtureData
 from vdmkit.errors import DataError, RecipeError, UntrustedError
 from vdmkit.likelihood import AbstractEstimator, ImportanceWeighted, VariationalBound, log_likelihood
 from vdmkit.model import DiffusionModel
-from vdmkit.networks.small import LabelNetwork
-from vdmkit.networks.wrappers import LabelConditioned
+from vdmkit.networks import LabelConditioned, LabelNetwork
 from vdmkit.registry import Choice
 from vdmkit.schedules import FixedLinear
 from vdmkit.toy_data import ExactGivenLabel

@@ -26,7 +26,7 @@ from vdmkit.recipes.build import build_state, training_counts
 from vdmkit.registry import Choice, registry
 from vdmkit.reverse import AbstractKernel, GaussianKernel, LearnedRange, MixtureKernel, OptimalVariance
 from vdmkit.schedules import ends_of
-from vdmkit.study._curve import errors_at
+from vdmkit.study import errors_at
 
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 PIXEL = (1, 1, 1)

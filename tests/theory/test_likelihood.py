@@ -15,7 +15,7 @@ from vdmkit.likelihood import VariationalBound, log_likelihood
 from vdmkit.losses import prior_loss
 from vdmkit.losses.bound import Bound
 from vdmkit.model import DiffusionModel
-from vdmkit.networks.network import AbstractNetwork
+from vdmkit.networks import AbstractNetwork
 from vdmkit.predictions import Categorical
 from vdmkit.process import VariancePreserving
 from vdmkit.schedules import FixedLinear, LogNormal

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vdmkit.data._oracle import GaussianData, MixtureData
+from vdmkit.data import GaussianData, MixtureData
 from vdmkit.decoders import CategoricalObservation
 from vdmkit.errors import RecipeError
 from vdmkit.model import DiffusionModel
-from vdmkit.networks.small import NoNetwork
+from vdmkit.networks import NoNetwork
 from vdmkit.process import VariancePreserving
 from vdmkit.schedules import FixedLinear
 from vdmkit.toy_data import Exact, LevelMixture

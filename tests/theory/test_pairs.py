@@ -12,7 +12,7 @@ from vdmkit.likelihood import VariationalBound
 from vdmkit.likelihood.allocation import ContinuousLoss, cells_between, neyman, variance_of_draw
 from vdmkit.likelihood.control_variates import Context
 from vdmkit.model import DiffusionModel
-from vdmkit.networks.network import AbstractNetwork
+from vdmkit.networks import AbstractNetwork
 from vdmkit.predictions import Categorical
 from vdmkit.schedules import FixedLinear
 

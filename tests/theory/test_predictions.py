@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jaxtyping import Array
 
-from vdmkit.data._oracle import GaussianData
+from vdmkit.data import GaussianData
 from vdmkit.decoders import CategoricalObservation
 from vdmkit.losses import prior_loss, reconstruction_loss
 from vdmkit.predictions import Categorical, Lattice, level_values, solve_direction

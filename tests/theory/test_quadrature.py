@@ -5,13 +5,13 @@ import jax
 import numpy as np
 import pytest
 
-from vdmkit.data._oracle import GaussianData, MixtureData
+from vdmkit.data import GaussianData, MixtureData
 from vdmkit.decoders import CategoricalObservation
 from vdmkit.errors import RecipeError
 from vdmkit.likelihood import exact as _quadrature
 from vdmkit.likelihood.exact import exact_terms, terms_of_images
 from vdmkit.model import DiffusionModel
-from vdmkit.networks.small import NoNetwork
+from vdmkit.networks import NoNetwork
 from vdmkit.process import VariancePreserving
 from vdmkit.schedules import FixedLinear
 from vdmkit.toy_data import Exact

@@ -13,7 +13,7 @@ from vdmkit.errors import RecipeError
 from vdmkit.losses import Elbo, LowDiscrepancy, Objective
 from vdmkit.losses.training_loss import Draws
 from vdmkit.model import DiffusionModel
-from vdmkit.networks.network import AbstractNetwork
+from vdmkit.networks import AbstractNetwork
 from vdmkit.predictions import AbstractDirection, Translated
 from vdmkit.registry import Choice, registry
 from vdmkit.schedules import FixedLinear

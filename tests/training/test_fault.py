@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.data._batches import BatchSource, image_numbers
+from vdmkit.data.batches import BatchSource, image_numbers
 from vdmkit.errors import NonFiniteError
 from vdmkit.losses.bound import Bound, NoiseLevel
 from vdmkit.schedules import LearnedLinear
+from vdmkit.training import means
 from vdmkit.training._fault import FAULT, fault
-from vdmkit.training._loop import means
 
 FINE = np.ones(4)
 NAN_OF_2 = np.array([1, 1, np.nan, 1])

@@ -18,8 +18,7 @@ from vdmkit.optimizer import adamw, interior_apart
 from vdmkit.recipes import find_recipe, load_recipe
 from vdmkit.recipes.build import build_optimizer, build_update
 from vdmkit.schedules import Pinned
-from vdmkit.training._state import TrainState, initial_state
-from vdmkit.training._step import Update, train_step, train_steps
+from vdmkit.training import TrainState, Update, initial_state, train_step, train_steps
 
 OBJECTIVE = Objective(LowDiscrepancy(), Elbo(), 0)
 RATE = 0.1

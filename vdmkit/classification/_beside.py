@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, Real
 
 from vdmkit.classification._bayes import Classification
 from vdmkit.classification._scores import effective, half_width_of, wilson
-from vdmkit.data._pixels import Pixels
+from vdmkit.data.sources import Pixels
 from vdmkit.toy_data import AbstractDistribution
 
 _ITERATIONS = 2000

@@ -10,9 +10,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
 from vdmkit.arguments import check_instance, check_integer
 from vdmkit.classification._bayes import Classification
-from vdmkit.data._comparable import check_pixels
-from vdmkit.data._copies import image_hashes
-from vdmkit.data._pixels import AbstractPixels, Pixels, select
+from vdmkit.data.identity import check_pixels, image_hashes
+from vdmkit.data.sources import AbstractPixels, Pixels, select
 from vdmkit.devices import arithmetic, precisely
 from vdmkit.errors import DataError, UntrustedError
 from vdmkit.likelihood.bound import VariationalBound

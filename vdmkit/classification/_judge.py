@@ -11,11 +11,8 @@ from vdmkit.classification._bayes import Classification
 from vdmkit.classification._beside import compare_with, compare_with_exact, logistic_regression
 from vdmkit.classification._report import ClassificationReport
 from vdmkit.classification._scores import scores_of
-from vdmkit.data._copies import copies_of, groups_of, prints_of
-from vdmkit.data._pixels import select
-from vdmkit.data._remarks import on_copies
-from vdmkit.data._source import Images
-from vdmkit.data._trained_on import TrainedOn
+from vdmkit.data.identity import TrainedOn, copies_of, fingerprints_of, groups_of, on_copies
+from vdmkit.data.sources import Images, select
 from vdmkit.likelihood.report import Subject
 
 
@@ -39,8 +36,11 @@ def report_on(
         remarks: Sentences to print beside the scores.
     """
     assert subject.labels is not None, "classification needs labels to judge it"
-    test, prints, labels = subject.test, prints_of(subject.test), subject.labels[found.index]
-    copies, groups = copies_of(prints, known.prints), groups_of(prints, known.prints)[found.index]
+    test, fingerprints, labels = subject.test, fingerprints_of(subject.test), subject.labels[found.index]
+    copies, groups = (
+        copies_of(fingerprints, known.fingerprints),
+        groups_of(fingerprints, known.fingerprints)[found.index],
+    )
     found, pixels = replace(found, groups=groups), select(test.pixels, found.index)
     other = None
     if beside is not None and beside.labels is not None:
@@ -68,5 +68,5 @@ def report_on(
         step=subject.step,
         weights=subject.weights,
         arithmetic=found.arithmetic,
-        remarks=(*on_copies(copies, groups, len(prints)), *remarks),
+        remarks=(*on_copies(copies, groups, len(fingerprints)), *remarks),
     )

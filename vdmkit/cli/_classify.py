@@ -28,7 +28,7 @@ from vdmkit.errors import RecipeError
 if TYPE_CHECKING:
     from vdmkit.classification._bayes import Classification
     from vdmkit.classification._report import ClassificationReport
-    from vdmkit.data._source import Images
+    from vdmkit.data.sources import Images
     from vdmkit.experiments.load import Run
 
 Passes = Annotated[
@@ -89,7 +89,7 @@ def _measure(
     from vdmkit.classification._classify import classify
     from vdmkit.classification._judge import report_on
     from vdmkit.conformance.recipe import check_measurement_of_recipe
-    from vdmkit.data._comparable import check_comparable, check_fits
+    from vdmkit.data.identity import check_comparable, check_fits
     from vdmkit.experiments.load import read_trained_on
     from vdmkit.likelihood.log_likelihood import sample_of
     from vdmkit.likelihood.report import Subject

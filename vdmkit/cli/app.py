@@ -172,7 +172,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich would cost --help a tenth of a second
 )
 data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Pack images that do not fit in memory.")
-data.command()(stoppable(pack, "Files that were finished are kept: to go on, run the same command again."))
+data.command()(stoppable(pack))
 data.command()(stoppable(verify))
 app.command()(stoppable(distributed(run), "What was saved is kept: to go on, run the same command again."))
 app.command()(stoppable(distributed(evaluate), "No result was written. Run the same command again to begin anew."))

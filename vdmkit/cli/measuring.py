@@ -48,7 +48,7 @@ from vdmkit.cli.processes import stoppable
 from vdmkit.errors import Interrupted, RecipeError, UntrustedError
 
 if TYPE_CHECKING:
-    from vdmkit.data._source import Images
+    from vdmkit.data.sources import Images
     from vdmkit.experiments.load import Run
     from vdmkit.likelihood.consistency import Check
 

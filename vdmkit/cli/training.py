@@ -12,7 +12,7 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,7 +20,7 @@ from vdmkit.cli.options import AsJson, Checkpoint, Overrides, PluginFiles, Recip
 from vdmkit.errors import RecipeError
 
 if TYPE_CHECKING:
-    from vdmkit.data._sidecar import Sidecar
+    from vdmkit.data.packed import Metadata
     from vdmkit.importers.files._list import TensorFacts
 
 _DEFAULT = "The run folder. Default: runs/ and the last part of RECIPE: runs/edm for cifar10/edm."
@@ -144,39 +144,28 @@ def _table(tensors: list["TensorFacts"]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-PackedOut = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The folder to make, or to continue.")]
+PackedOut = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The folder to make.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `vdmkit data pack` made.")]
-_COMPRESSED = "npy, or array_record, which compresses each image without loss."
-FileFormat = Annotated[Literal["npy", "array_record"], typer.Option("--format", help=_COMPRESSED)]
-Megabytes = Annotated[int, typer.Option("--shard-mb", min=1, max=1000, help="Size of a file, in MB.")]
 
 
-def pack(
-    recipe: RecipeName,
-    out: PackedOut,
-    overrides: Overrides,
-    plugins: PluginFiles,
-    file_format: FileFormat = "npy",
-    megabytes: Megabytes = 256,
-) -> None:
+def pack(recipe: RecipeName, out: PackedOut, overrides: Overrides, plugins: PluginFiles) -> None:
     """Pack the images of a recipe for the source `packed`, which reads them from disk when they are needed."""
-    from vdmkit.data._pack import pack as pack_images
+    from vdmkit.data.packed import pack as pack_images
     from vdmkit.recipes.loading import load_recipe
 
     source = load_recipe(recipe, overrides, plugins).data.build()
-    how = {"file_format": file_format, "shard_bytes": megabytes * 10**6}
-    sidecar = pack_images(source, out, progress="auto", **how)
+    metadata = pack_images(source, out, progress="auto")
     use = "--set", "data=packed", "--set", f"data.path={out.absolute()}"
-    typer.echo(f"{_facts(out, sidecar)}\n  next  {command('run', recipe, *use)}")
+    typer.echo(f"{_facts(out, metadata)}\n  next  {command('run', recipe, *use)}")
 
 
 def verify(folder: Folder) -> None:
     """Read all files of packed images, and report whether every bit is as it was written."""
-    from vdmkit.data._pack import verify as verify_images
+    from vdmkit.data.packed import verify as verify_images
 
     typer.echo(f"{_facts(folder, verify_images(folder, progress='auto'))}\nEvery file is as it was written.")
 
 
-def _facts(folder: Path, sidecar: "Sidecar") -> str:
-    size = f"{len(sidecar.files)} files of {sidecar.format}, {sum(file.bytes for file in sidecar.files) / 1e6:,.1f} MB"
-    return f"{folder}: {size}\n  train  {sidecar.train.identity}\n  test   {sidecar.test.identity}"
+def _facts(folder: Path, metadata: "Metadata") -> str:
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    return f"{folder}: {size / 1e6:,.1f} MB\n  train  {metadata.train}\n  test   {metadata.test}"

@@ -24,9 +24,8 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, Real
 
 from vdmkit.conformance.checking import compiled_fast, expect, in_float64, near
-from vdmkit.data._augmentation import AbstractAugmentation
-from vdmkit.data._pixels import blocks
-from vdmkit.data._source import AbstractSource, Images, Split, hash_and_range, pixel_sha256
+from vdmkit.data.batches import AbstractAugmentation
+from vdmkit.data.sources import AbstractSource, Images, Split, blocks, hash_and_range, pixel_sha256
 from vdmkit.errors import CheckpointError
 from vdmkit.importers._described import described
 from vdmkit.importers._importer import AbstractImporter, Config

@@ -31,8 +31,7 @@ from vdmkit.conformance.components import (
 )
 from vdmkit.conformance.estimators import check_estimator, check_estimator_of_model
 from vdmkit.conformance.model import check_derivative_of_model, check_kernel_of_model, checks_of_model, latents_of
-from vdmkit.data._pixels import AbstractPixels, Pixels
-from vdmkit.data._source import AbstractSource, Images
+from vdmkit.data.sources import AbstractPixels, AbstractSource, Images, Pixels
 from vdmkit.devices import precisely
 from vdmkit.likelihood.bound import VariationalBound
 from vdmkit.likelihood.importance import ImportanceWeighted

@@ -16,9 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from vdmkit.checkpoint._store import CheckpointStore
-from vdmkit.data._batches import batches
-from vdmkit.data._pixels import Pixels
-from vdmkit.data._source import Images
+from vdmkit.data.batches import batches
+from vdmkit.data.sources import Images, Pixels
 from vdmkit.errors import RecipeError, UntrustedError
 from vdmkit.experiments.folder import RunFolder
 from vdmkit.experiments.load import Run, keep, load_test, load_train, read_trained_on

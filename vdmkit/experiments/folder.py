@@ -18,7 +18,7 @@ from annotated_types import Ge
 
 from vdmkit.checkpoint._checksums import check_unchanged
 from vdmkit.checkpoint._read import Restored, steps_in
-from vdmkit.data._source import Identities, Images
+from vdmkit.data.sources import Identities, Images
 from vdmkit.errors import CheckpointError
 from vdmkit.io import (
     check_seal,
@@ -213,7 +213,7 @@ class RunFolder:
     health = _Name("health.json")  # signs of trouble that training showed
     samples = _Name("samples.png")  # of the trained model, beside real images
     plugins = _Name("plugins")  # copies of the plugin files that the run was started with
-    trained_on = _Name("trained_on.npy")  # a hash and a sketch of every training image
+    trained_on = _Name("trained_on.npy")  # a hash and a thumbnail of every training image
     trained_levels = _Name("trained_levels.npy")  # statistics of the levels of training images
 
     def check(self, recipe: Recipe, plugins: Sequence[Path] = ()) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from vdmkit.checkpoint._store import CheckpointStore
-from vdmkit.data._batches import batches
-from vdmkit.data._source import Identity, Images
+from vdmkit.data.batches import batches
+from vdmkit.data.sources import Identity, Images
 from vdmkit.experiments.folder import Provenance, RunFolder
 from vdmkit.importers._imported import Imported
 from vdmkit.importers._read import read_imported

@@ -9,7 +9,6 @@ The report of runs as a page.
 import hashlib
 import math
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,10 +21,8 @@ from jaxtyping import Float, Int, PRNGKeyArray
 from vdmkit.arguments import check_one_of
 from vdmkit.checkpoint._read import Restored, read_chosen, read_newest
 from vdmkit.conformance.recipe import check_data_of_recipe
-from vdmkit.data._copies import may_be_prints
-from vdmkit.data._source import AbstractSource, Images, Split
-from vdmkit.data._statistics import may_be_statistics
-from vdmkit.data._trained_on import TrainedOn
+from vdmkit.data.identity import TrainedOn, may_be_fingerprints, may_be_statistics
+from vdmkit.data.sources import AbstractSource, Images, Split
 from vdmkit.errors import CheckpointError, RecipeError, UntrustedError, VdmkitError
 from vdmkit.experiments.folder import Provenance, RunFolder
 from vdmkit.io import file_sha256, not_a_folder, whole_file
@@ -189,7 +186,7 @@ def _refuse_unrecorded(run: Run, images: Images, split: Split) -> None:
 
 def keep(folder: RunFolder, found: TrainedOn) -> dict[str, str]:
     """Writes the record to the folder; returns the SHA-256 of each file by name, for the manifest."""
-    files = {folder.trained_on: found.prints, folder.trained_levels: found.statistics}
+    files = {folder.trained_on: found.fingerprints, folder.trained_levels: found.statistics}
     for path, array in files.items():
         if array is not None:
             with whole_file(path) as part, part.open("wb") as file:
@@ -198,7 +195,7 @@ def keep(folder: RunFolder, found: TrainedOn) -> dict[str, str]:
 
 
 def read_trained_on(run: Run) -> TrainedOn:
-    """Returns the record of a run; it is empty for imported models, and has hashes only for older runs.
+    """Returns the record of a run; it is empty for imported models.
 
     Raises:
         CheckpointError: A file has changed since it was written, or is not of the run's training images.
@@ -206,16 +203,10 @@ def read_trained_on(run: Run) -> TrainedOn:
     folder, made = run.folder, run.folder.provenance()
     if made.data is None:
         return TrainedOn()
-    count, values, older = made.data.train.count, math.prod(made.shape), folder.trained_on.name not in made.kept
-    prints = _read_trained_on(folder.kept(folder.trained_on), lambda a: may_be_prints(a, count, values, older=older))
+    count, values = made.data.train.count, math.prod(made.shape)
+    fingerprints = _read_trained_on(folder.kept(folder.trained_on), lambda a: may_be_fingerprints(a, count, values))
     statistics = _read_trained_on(folder.kept(folder.trained_levels), lambda a: may_be_statistics(a, count))
-    if prints is not None and statistics is None:
-        print(
-            f"{folder.path}: a run of an older version, which kept hashes of its training images and no more. Near "
-            "copies of them, and test images of other levels, are not noticed. Run the recipe again to keep more.",
-            file=sys.stderr,
-        )
-    return TrainedOn(asdict(made.data.train), prints, statistics)
+    return TrainedOn(asdict(made.data.train), fingerprints, statistics)
 
 
 def _read_trained_on(path: Path | None, fits: Callable[[np.ndarray], bool]) -> np.ndarray | None:

@@ -26,9 +26,8 @@ from vdmkit import __version__
 from vdmkit.checkpoint._checksums import sha256_of_arrays
 from vdmkit.conformance.checking import Findings
 from vdmkit.conformance.recipe import check_measurement_of_recipe, check_model_of_recipe, remarks_on_labels
-from vdmkit.data._comparable import check_comparable, check_fits, reasons_against
-from vdmkit.data._source import Images
-from vdmkit.data._trained_on import TrainedOn
+from vdmkit.data.identity import TrainedOn, check_comparable, check_fits, reasons_against
+from vdmkit.data.sources import Images
 from vdmkit.devices import arithmetic, packages, precisely
 from vdmkit.errors import UntrustedError
 from vdmkit.experiments.load import Run, load_test, load_train, read_trained_on

@@ -30,12 +30,9 @@ from vdmkit.arguments import check_one_of
 from vdmkit.checkpoint._read import Restored, steps_in
 from vdmkit.checkpoint._store import CheckpointStore
 from vdmkit.conformance.recipe import check_before_training, check_model_of_recipe, check_start_of_recipe
-from vdmkit.data._batches import batches, image_numbers
-from vdmkit.data._comparable import check_comparable, check_like
-from vdmkit.data._copies import groups_of, prints_of
-from vdmkit.data._pixels import select
-from vdmkit.data._source import Images
-from vdmkit.data._trained_on import TrainedOn, trained_on
+from vdmkit.data.batches import batches, image_numbers
+from vdmkit.data.identity import TrainedOn, check_comparable, check_like, fingerprints_of, groups_of, trained_on
+from vdmkit.data.sources import Images, select
 from vdmkit.devices import data_mesh, gather_local
 from vdmkit.errors import CheckpointError, DataError, Interrupted, NonFiniteError, RecipeError
 from vdmkit.experiments.folder import Provenance, RunFolder, provenance_of
@@ -331,7 +328,7 @@ def run_recipe(
             check_like(train, earlier.shape, earlier.levels)
         check_before_training(recipe, source, train, test).refuse()
         known = trained_on(train)
-        check_distinct(groups_of(prints_of(test), known.prints))
+        check_distinct(groups_of(fingerprints_of(test), known.fingerprints))
         check_comparable(known, test)
         made, say = provenance_of(train, test, sources, earlier), partial(print, file=sys.stderr)
         is_missing = made.newest_checkpoint not in (None, *steps_in(folder.checkpoints))

@@ -18,8 +18,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, PyTree
 
-from vdmkit.data._batches import batches
-from vdmkit.data._source import Images, identified
+from vdmkit.data.batches import batches
+from vdmkit.data.sources import Images, identified
 from vdmkit.devices import Arithmetic, arithmetic, batch_sharding, data_mesh, place_batch, replicate, state_shardings
 from vdmkit.recipes.build import build_optimizer, build_state, build_update, count_parameters, state_like
 from vdmkit.recipes.schema import Recipe
@@ -236,7 +236,7 @@ def _placed(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
 
 
 def _batch(size: int, shape: tuple[int, ...], levels: int, classes: int, mesh: Mesh) -> dict[str, Any]:
-    """Returns the shapes of a batch: see `vdmkit.data._batches.batches`."""
+    """Returns the shapes of a batch: see `vdmkit.data.batches`."""
     kinds = {"image": ((size, *shape), jnp.uint8 if levels else jnp.float32), "augmented": ((size,), jnp.float32)}
     kinds |= {"label": ((size,), jnp.int32)} if classes else {}
     return {name: jax.ShapeDtypeStruct(*kind, sharding=batch_sharding(mesh)) for name, kind in kinds.items()}

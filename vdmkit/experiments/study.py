@@ -16,7 +16,7 @@ import jax
 import tomli_w
 
 from vdmkit.conformance.recipe import check_model_of_recipe, problems_of_kernels
-from vdmkit.data._comparable import check_comparable, check_fits
+from vdmkit.data.identity import check_comparable, check_fits
 from vdmkit.devices import packages
 from vdmkit.errors import CheckpointError, RecipeError
 from vdmkit.experiments.conversion import save_as, started_anew

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
 from vdmkit.arguments import EvenDraws, StepsOrZero
-from vdmkit.data._pixels import Pixels
+from vdmkit.data.sources import Pixels
 from vdmkit.errors import RecipeError
 from vdmkit.likelihood.allocation import AbstractLoss, Cells, ContinuousLoss, StepLoss, cells_between, cells_of_steps
 from vdmkit.likelihood.control_variates import context_of, fit_controls, outputs_of

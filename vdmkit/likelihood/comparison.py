@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray, Real
 
 from vdmkit.arguments import check_instance
-from vdmkit.data._comparable import check_pixels
-from vdmkit.data._pixels import AbstractPixels, select
+from vdmkit.data.identity import check_pixels
+from vdmkit.data.sources import AbstractPixels, select
 from vdmkit.devices import finite, precisely
 from vdmkit.errors import DataError, RecipeError, UntrustedError
 from vdmkit.likelihood.bound import VariationalBound

@@ -40,8 +40,8 @@ import numpy as np
 import scipy
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
-from vdmkit.data._pixels import equal_batches
-from vdmkit.data._source import Images
+from vdmkit.data.batches import equal_batches
+from vdmkit.data.sources import Images
 from vdmkit.devices import Arithmetic, precisely
 from vdmkit.likelihood.bound import VariationalBound
 from vdmkit.likelihood.estimator import AbstractEstimator, Estimates

@@ -30,7 +30,7 @@ import numpy as np
 import scipy
 from jaxtyping import Array, Float, Key, PRNGKeyArray, Real
 
-from vdmkit.data._pixels import Pixels
+from vdmkit.data.sources import Pixels
 from vdmkit.likelihood.allocation import AbstractLoss, Cells
 from vdmkit.model import DiffusionModel
 from vdmkit.networks.network import AbstractNetwork, Condition, Conditions

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Real
 
-from vdmkit.data._pixels import Pixels
+from vdmkit.data.sources import Pixels
 from vdmkit.devices import in_flight
 from vdmkit.errors import DataError, RecipeError
 from vdmkit.model import DiffusionModel

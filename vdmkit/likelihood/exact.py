@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Real
 
-from vdmkit.data._pixels import Pixels
+from vdmkit.data.sources import Pixels
 from vdmkit.decoders import AbstractObservation, CategoricalObservation, GaussianObservation
 from vdmkit.errors import RecipeError
 from vdmkit.likelihood.bound import VariationalBound

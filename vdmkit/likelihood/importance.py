@@ -18,7 +18,7 @@ import scipy
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, Real
 
 from vdmkit.arguments import Draws, Steps
-from vdmkit.data._pixels import Pixels
+from vdmkit.data.sources import Pixels
 from vdmkit.devices import in_flight
 from vdmkit.errors import RecipeError
 from vdmkit.likelihood.estimator import (

@@ -30,7 +30,7 @@ import numpy as np
 import scipy
 from jaxtyping import Float, Int
 
-from vdmkit.data._pixels import Pixels
+from vdmkit.data.sources import Pixels
 from vdmkit.errors import DataError
 
 _ENOUGH, _FEW = 30, 3  # degrees of freedom

@@ -18,9 +18,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Real, UInt64
 
 from vdmkit.arguments import check_instance, check_integer, check_not_negative, table
-from vdmkit.data._comparable import check_pixels
-from vdmkit.data._copies import image_hashes
-from vdmkit.data._pixels import AbstractPixels, Pixels, select
+from vdmkit.data.identity import check_pixels, image_hashes
+from vdmkit.data.sources import AbstractPixels, Pixels, select
 from vdmkit.devices import (
     Arithmetic,
     arithmetic,

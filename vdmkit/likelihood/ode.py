@@ -33,7 +33,7 @@ import scipy
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Real
 
 from vdmkit.arguments import Draws, SolverSteps, Steps, Tolerance
-from vdmkit.data._pixels import Pixels
+from vdmkit.data.sources import Pixels
 from vdmkit.errors import RecipeError
 from vdmkit.integrator import Integrator, Stand, State
 from vdmkit.likelihood.estimator import DEQUANTISATIONS, NOTHING, AbstractEstimator, Estimates

@@ -16,12 +16,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vdmkit.arguments import table
-from vdmkit.data._comparable import reasons_against
-from vdmkit.data._copies import copies_of, groups_of, prints_of
-from vdmkit.data._pixels import select
-from vdmkit.data._remarks import on_copies
-from vdmkit.data._source import Images
-from vdmkit.data._trained_on import TrainedOn
+from vdmkit.data.identity import TrainedOn, copies_of, fingerprints_of, groups_of, on_copies, reasons_against
+from vdmkit.data.sources import Images, select
 from vdmkit.devices import Arithmetic, facts_of
 from vdmkit.likelihood.bound import VariationalBound
 from vdmkit.likelihood.estimator import AbstractEstimator
@@ -230,8 +226,11 @@ def report_on(
         problems: Problems of the model's components, because of which the number is not trusted.
         remarks: Sentences to print beside the number.
     """
-    test, prints, d = subject.test, prints_of(subject.test), subject.model.dimensions
-    copies, groups = copies_of(prints, known.prints), groups_of(prints, known.prints)[estimate.index]
+    test, fingerprints, d = subject.test, fingerprints_of(subject.test), subject.model.dimensions
+    copies, groups = (
+        copies_of(fingerprints, known.fingerprints),
+        groups_of(fingerprints, known.fingerprints)[estimate.index],
+    )
     mean, solver = replace(estimate, groups=groups).mean(), estimate.solver
     against, beside = reasons_against(known, test)
     unsolved = estimate.reasons() if not (problems or against) else replace(estimate, solver=None).reasons()
@@ -276,7 +275,7 @@ def report_on(
         arithmetic=estimate.arithmetic,
         trusted=not reasons,
         reasons=tuple(reasons),
-        remarks=(*on_copies(copies, groups, len(prints)), *beside, *remarks, *remark_on_few(estimate.nats)),
+        remarks=(*on_copies(copies, groups, len(fingerprints)), *beside, *remarks, *remark_on_few(estimate.nats)),
     )
 
 

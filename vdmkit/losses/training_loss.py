@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PRNGKeyArray, Real
 
 from vdmkit.arguments import check_instance
-from vdmkit.data._comparable import check_pixels
+from vdmkit.data.identity import check_pixels
 from vdmkit.errors import DataError
 from vdmkit.losses.bound import (
     Bound,

@@ -5,7 +5,7 @@ import numpy as np
 import scipy
 from jaxtyping import Float, Int, Real
 
-from vdmkit.data._pixels import Pixels, blocks
+from vdmkit.data.sources import Pixels, blocks
 
 
 def nearest(

@@ -8,9 +8,8 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from vdmkit.data._comparable import check_fits
-from vdmkit.data._pixels import Pixels, select
-from vdmkit.data._source import Images
+from vdmkit.data.identity import check_fits
+from vdmkit.data.sources import Images, Pixels, select
 from vdmkit.devices import Arithmetic, arithmetic, facts_of
 from vdmkit.errors import DataError
 from vdmkit.model import DiffusionModel

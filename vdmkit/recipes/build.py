@@ -24,8 +24,8 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Int, PRNGKeyArray
 
-from vdmkit import data
-from vdmkit.data._source import AbstractSource, Images
+from vdmkit.data.identity import level_counts
+from vdmkit.data.sources import AbstractSource, Images
 from vdmkit.decoders import require_even_levels
 from vdmkit.devices import build_on
 from vdmkit.errors import DataError, RecipeError
@@ -54,7 +54,7 @@ def training_counts(recipe: Recipe, train: Images) -> Int[Array, "h w c v"]:
     """Returns how often each level occurs at each training pixel; zeros if the prediction does not use it."""
     choice = recipe.model.prediction
     if train.levels and "level_counts" in choice.component.injected:
-        return jnp.asarray(data.level_counts(train))
+        return jnp.asarray(level_counts(train))
     return jnp.zeros((*train.pixels.shape[1:], train.levels), jnp.int32)
 
 

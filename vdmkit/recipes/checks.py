@@ -7,7 +7,7 @@ Checks that two recipes measure alike, before either does.
 import equinox as eqx
 import jax
 
-from vdmkit.data._source import Images
+from vdmkit.data.sources import Images
 from vdmkit.errors import DataError, RecipeError, VdmkitError
 from vdmkit.likelihood.comparison import check_same_estimator
 from vdmkit.losses.schedule_loss import check_variance

@@ -17,9 +17,8 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray, Real
 
 from vdmkit.checkpoint._checksums import check_unchanged, what_is_damaged
-from vdmkit.data._comparable import check_fits
-from vdmkit.data._pixels import select
-from vdmkit.data._source import Images, Split
+from vdmkit.data.identity import check_fits
+from vdmkit.data.sources import Images, Split, select
 from vdmkit.errors import CheckpointError, DamageWarning, VdmkitError, in_one_line
 from vdmkit.io import (
     MAX_JSON,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vdmkit.data._image_file import read_image
+from vdmkit.data.folder import read_image
 from vdmkit.errors import DamageWarning, DataError
 from vdmkit.io import check_at_most, has_sha256
 from vdmkit.recipes.validation import toml_text

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Real
 
-from vdmkit.data._pixels import equal_batches
+from vdmkit.data.batches import equal_batches
 from vdmkit.model import DiffusionModel
 from vdmkit.process import diffuse
 from vdmkit.randomness import fold_purpose

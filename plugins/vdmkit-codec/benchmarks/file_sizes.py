@@ -14,8 +14,8 @@ from jaxtyping import UInt8
 from vdmkit_codec import inspect
 from vdmkit_codec.codec import Coding, coding_of, to_bytes, with_steps_of_codec
 
-from vdmkit.data._image_list import ImageList
-from vdmkit.data._source import Images as Split
+from vdmkit.data import Images as Split
+from vdmkit.data.folder import ImageList
 from vdmkit.experiments import load_run
 
 COUNTS = (1, 10, 100, 297, 1000)

@@ -16,9 +16,7 @@ from context_coder import FEW, order0_bits, trained_bits
 from jaxtyping import UInt8
 from real_codecs import Row, real_codecs
 
-from vdmkit.data._cifar10 import Cifar10
-from vdmkit.data._digits import Digits
-from vdmkit.data._mnist import Mnist5k
+from vdmkit.data import Cifar10, Digits, Mnist5k
 
 
 def rates(images: UInt8[np.ndarray, "n h w c"], levels: int, train: UInt8[np.ndarray, "m h w c"]) -> list[Row]:

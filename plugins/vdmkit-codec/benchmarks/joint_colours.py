@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from vdmkit.data._cifar10 import Cifar10
+from vdmkit.data import Cifar10
 
 SIZE = 7  # of a patch; its middle pixel has three rows and columns of neighbours on each side
 GAMMAS = -13.3, 5.0  # of the model of CIFAR-10 in lossless.py

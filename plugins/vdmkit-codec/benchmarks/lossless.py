@@ -36,7 +36,7 @@ from real_codecs import Row
 from vdmkit_codec.codec import Coding, coding_of, with_steps_of_codec
 from vdmkit_codec.compression import Profile
 
-from vdmkit.data._source import Images as Split
+from vdmkit.data import Images as Split
 from vdmkit.experiments import Run, load_run
 
 CIFAR = ["data.name=cifar10", "model.prediction.name=lattice", "model.schedule.gamma_min=-13.3"]

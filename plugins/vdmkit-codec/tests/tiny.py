@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 import vdmkit
-from vdmkit.networks.network import AbstractNetwork
+from vdmkit.networks import AbstractNetwork
 
 
 @vdmkit.register("network", "tiny_codec")  # tests of one process register tests/system/tiny.py too

@@ -14,8 +14,7 @@ from vdmkit_codec.container import Limits, payload_of
 from vdmkit.decoders import CategoricalObservation
 from vdmkit.likelihood import VariationalBound
 from vdmkit.model import DiffusionModel
-from vdmkit.networks.network import AbstractNetwork
-from vdmkit.networks.small import NoNetwork
+from vdmkit.networks import AbstractNetwork, NoNetwork
 from vdmkit.predictions import Categorical
 from vdmkit.process import VariancePreserving
 from vdmkit.registry import Choice

@@ -9,7 +9,7 @@ from vdmkit_codec.codec import Coding, expected_rate, write_file
 from vdmkit_codec.compression import Rate, forecast, shares_of_pixels
 from vdmkit_codec.container import Chunk, open_writer, size_of_file
 
-from vdmkit.data._image_list import ImageList
+from vdmkit.data.folder import ImageList
 from vdmkit.errors import DataError
 from vdmkit.likelihood import VariationalBound
 from vdmkit.registry import Choice

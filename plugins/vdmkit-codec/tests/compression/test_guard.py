@@ -13,7 +13,7 @@ from vdmkit_codec.compression import _network, narrows
 from vdmkit_codec.compression._predict import MARGIN, OFFSETS, guarded_round
 
 from vdmkit.errors import CodecError
-from vdmkit.networks.network import AbstractNetwork
+from vdmkit.networks import AbstractNetwork
 from vdmkit.predictions import AbstractPrediction, Eps, Estimate
 from vdmkit.registry import Choice
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 import vdmkit
 from vdmkit import VdmkitError
-from vdmkit.networks.network import AbstractNetwork, Condition
+from vdmkit.networks import AbstractNetwork, Condition
 
 Size = Annotated[int, Ge(1), Le(16_384)]
 Blocks = Annotated[int, Ge(1), Le(256)]

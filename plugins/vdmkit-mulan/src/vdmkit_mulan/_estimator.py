@@ -12,7 +12,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, Real
 import vdmkit
 from vdmkit import DiffusionModel
 from vdmkit.arguments import check_integer
-from vdmkit.data._pixels import Pixels
+from vdmkit.data import Pixels
 from vdmkit.likelihood import AbstractEstimator, Estimates, Interval, LogLikelihood, mean_of_draws
 from vdmkit.randomness import fold_purpose, fold_replicate
 from vdmkit_mulan._bound import Draws, LatentTerm, terms

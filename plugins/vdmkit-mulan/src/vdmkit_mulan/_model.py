@@ -10,9 +10,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from vdmkit import DiffusionModel, VdmkitError
 from vdmkit.arguments import check_integer
+from vdmkit.networks import Condition, VDMUNet
 from vdmkit.networks.layers import Dense, sinusoid
-from vdmkit.networks.network import Condition
-from vdmkit.networks.vdm_unet import VDMUNet
 from vdmkit.predictions import AbstractPrediction
 from vdmkit.process import Image, VariancePreserving
 from vdmkit.schedules import FixedLinear, Scalar

@@ -15,11 +15,11 @@ from jaxtyping import Float, Integer, UInt8
 from numpy.lib.format import write_array_header_1_0
 from pydantic import BaseModel, ValidationError
 
-from vdmkit.data._source import pixel_sha256
+from vdmkit.data.sources import pixel_sha256
 from vdmkit.errors import CodecError, RecipeError
 from vdmkit.io import whole_file, whole_folder
-from vdmkit.progress._track import Progress, track
-from vdmkit.report.charts import write_png
+from vdmkit.progress import Progress, track
+from vdmkit.report import write_png
 from vdmkit_codec.compression import ChunkCode, Codec
 from vdmkit_codec.container import Entry, Reader
 

@@ -15,7 +15,7 @@ from vdmkit.errors import DataError, RecipeError
 if TYPE_CHECKING:
     import numpy as np
 
-    from vdmkit.data._image_list import ImageList
+    from vdmkit.data.folder import ImageList
 
 Given = Annotated[
     list[Path],
@@ -90,7 +90,7 @@ def compress(
         raise RecipeError(f"-o {output}: is a folder. Expected the name of a file.")
     overrides = [*of_estimator(steps, kernel, grid), *overrides]
     from vdmkit.conformance import check_model_of_recipe
-    from vdmkit.data._image_list import list_images
+    from vdmkit.data.folder import list_images
     from vdmkit.experiments import load_run
     from vdmkit_codec.codec import coding_of, expected_rate, to_bytes, with_steps_of_codec, write_file
 
@@ -119,7 +119,7 @@ def _from_standard_input(shape: tuple[int, int, int]) -> "ImageList":
     """Reads one array. Raises DataError if it is not one of images of this shape."""
     import numpy as np
 
-    from vdmkit.data._image_list import ImageList
+    from vdmkit.data.folder import ImageList
 
     try:
         array = np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False)

@@ -9,18 +9,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from annotated_types import Ge, Le
 from jaxtyping import Int, UInt8
 
-from vdmkit.data._cache import cached_file
-from vdmkit.data._copies import Prints
-from vdmkit.data._image_file import decode_image, read_image
-from vdmkit.data._pixels import AbstractPixels
-from vdmkit.data._source import AbstractSource, Identity, Images, Split
-from vdmkit.data._survey import survey
+from vdmkit.data.folder import Channels, Side, cached_file, decode_image, read_image
+from vdmkit.data.identity import Fingerprints, scan
+from vdmkit.data.sources import AbstractPixels, AbstractSource, Identity, Images, Split, blocks
 from vdmkit.errors import DataError
 from vdmkit.io import cache_folder, is_own_file, read_json, write_json
 from vdmkit.progress._track import track
@@ -30,8 +26,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _INSTALL = "In a checkout: `uv run --extra huggingface ...`; or `uv pip install datasets`."
-Side = Annotated[int, Ge(1), Le(16_384)]
-Channels = Annotated[int, Ge(1), Le(3)]
 
 
 @register("data", "huggingface")
@@ -93,8 +87,8 @@ class HuggingFace(AbstractSource):
     def load(self, split: Split) -> Images:
         rows, where = self._rows(split), f"{self.path} {self.splits[split]}"
         pixels = _Decoded(rows, self.image, self.shape, where)
-        identity, prints = _identified(pixels, _name(self.path, self.splits[split], split), split)
-        return Images(pixels, 256, identity, self._labels(split) if self.label else None, prints)
+        identity, fingerprints = _identified(pixels, _name(self.path, self.splits[split], split), split)
+        return Images(pixels, 256, identity, self._labels(split) if self.label else None, fingerprints)
 
     def _rows(self, split: Split) -> "Dataset":
         self.locate()
@@ -122,7 +116,9 @@ def _load(path: str, config: str, revision: str, split: str) -> "Dataset":
     local = Path(path).expanduser().absolute()
     try:
         with _quiet():
-            if local.suffix == ".parquet" and local.is_file():  # load_dataset would tell the hub's counter of downloads
+            if (
+                local.suffix == ".parquet" and local.is_file()
+            ):  # load_dataset would report to the hub's counter of downloads
                 return Dataset.from_parquet({"train": str(local)}, split=split)  # type: ignore[return-value, arg-type]
             where = str(local) if local.exists() else path
             return load_dataset(where, name=config or None, revision=revision or None, split=split)  # type: ignore[return-value]
@@ -198,8 +194,8 @@ class _Decoded(AbstractPixels):
         return found
 
 
-def _identified(pixels: _Decoded, name: str, split: Split) -> tuple[Identity, Prints]:
-    """Returns identity and prints, from the cache folder if these images were read before."""
+def _identified(pixels: _Decoded, name: str, split: Split) -> tuple[Identity, Fingerprints]:
+    """Returns identity and fingerprints, from the cache folder if these images were read before."""
     key = f"{pixels.rows._fingerprint} {pixels.column} {pixels.shape} {name} {split}"
     facts = cache_folder() / f"identity-{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     kept = facts.with_suffix(".npy")
@@ -207,15 +203,15 @@ def _identified(pixels: _Decoded, name: str, split: Split) -> tuple[Identity, Pr
         if is_own_file(facts) and is_own_file(kept):
             return read_json(facts, Identity), np.load(kept)
     with track("auto", f"reading {name}", len(pixels)) as advance:
-        found = survey(pixels, 256, advance)
+        found = scan(blocks(pixels), 256, advance)
     identity = Identity(name, split, len(pixels), found.sha256, found.low, found.high, None)
     with cached_file(kept) as part, part.open("wb") as file:
-        np.save(file, found.prints)
+        np.save(file, found.fingerprints)
     write_json(facts, asdict(identity))
-    return identity, found.prints
+    return identity, found.fingerprints
 
 
 def _name(path: str, given: str, split: Split) -> str:
-    """Returns a name for the images: that of the data set, with the split if it is another than usual."""
+    """Returns a name for the images: that of the data set, with the split unless it has the usual name."""
     name = Path(path).stem or path
     return name if given == split else f"{name}[{given}]"

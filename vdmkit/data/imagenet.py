@@ -2,15 +2,14 @@
 """Downsampled ImageNet. Its two releases differ, and figures on one are not comparable with figures on the other."""
 
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
 
-from vdmkit.data._folder import Folder
-from vdmkit.data._pickle import array_in, read_pickle, read_whole
-from vdmkit.data._pixels import Pixels
-from vdmkit.data._source import AbstractSource, Images, Split, identified
+from vdmkit.data.cifar10 import array_in, read_pickle, read_whole
+from vdmkit.data.folder import Folder
+from vdmkit.data.sources import AbstractSource, Images, Pixels, Split, identified
 from vdmkit.errors import DataError
 from vdmkit.io import not_a_file
 from vdmkit.registry import register
@@ -79,7 +78,7 @@ class ImageNetNew(AbstractSource):
 
     def locate(self) -> str:
         for name in (*_FILES["train"], *_FILES["test"]):
-            _open(self.path / name).close()
+            _check_readable(self.path / name)
         return ""
 
     def load(self, split: Split) -> Images:
@@ -87,7 +86,7 @@ class ImageNetNew(AbstractSource):
         return _identified(pixels, "new", self.size, split, self.path)
 
     def _pixels(self, path: Path) -> UInt8[np.ndarray, "n h w 3"]:
-        _open(path).close()
+        _check_readable(path)
         data = read_whole(path)
         rows, size = array_in(read_pickle(data, str(path)), b"data", str(path)), self.size
         if rows.ndim != 2 or rows.shape[1] != 3 * size * size:
@@ -95,13 +94,13 @@ class ImageNetNew(AbstractSource):
         return rows.reshape(-1, 3, size, size).transpose(0, 2, 3, 1)  # a row holds the R, G and B planes
 
 
-def _open(path: Path) -> BinaryIO:
+def _check_readable(path: Path) -> None:
     if reason := not_a_file(path):
         raise DataError(
             f"{path}: {reason}. Set data.path to the folder of {', '.join(_FILES['test'])} and the "
             "training batches; PNG files are the old release, data imagenet_old."
         )
-    return path.open("rb")
+    path.open("rb").close()
 
 
 def _identified(pixels: Pixels, release: Release, size: Size, split: Split, where: Path) -> Images:
