@@ -19,7 +19,7 @@ import numpy as np
 from vdmkit.experiments.speed import median
 from vdmkit.recipes import find_recipe, load_recipe
 from vdmkit.recipes.build import build_optimizer, build_state, build_update
-from vdmkit.training._step import train_step
+from vdmkit.training.step import train_step
 
 RECIPES = ("digits", "digits_eps", "cifar10_small")
 LEARNED = ("digits", "digits_learned")

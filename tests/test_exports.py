@@ -21,7 +21,7 @@ from vdmkit.recipes import Recipe, load_recipe
 from vdmkit.recipes.build import build_optimizer, build_sampling, build_update, state_like
 from vdmkit.sampling import no_history
 from vdmkit.sampling.sampler import _step
-from vdmkit.training._state import TrainState
+from vdmkit.training.step import TrainState
 
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 SHAPES = {

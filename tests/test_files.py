@@ -28,7 +28,7 @@ from vdmkit.io import (
     write_json,
     write_results,
 )
-from vdmkit.progress._kept import Kept
+from vdmkit.progress import Kept
 from vdmkit.report._chart import line_chart
 from vdmkit.report._grid import write_png
 from vdmkit.report._metrics import MetricLog

@@ -57,8 +57,8 @@ _ROOMS = {
     "observation",
 }
 _ROOMS |= {
-    "optimizer",
     "page",
+    "progress",
     "quality",
     "randomness",
     "recipe",

@@ -131,7 +131,7 @@ def _with_range_of_field(parameter: inspect.Parameter, target: type) -> inspect.
 
 
 _ROOMS = ("noise", "networks", "denoiser", "distribution", "observation", "kernel", "objective")
-_ROOMS += ("sampling", "likelihood", "data", "optimizer", "importers")
+_ROOMS += ("sampling", "likelihood", "data", "training.optimizers", "importers")
 _RENAMED = {"times": "time_sampler"}
 _registries: dict[str, "Registry"] = {}
 _owner: str | None = None  # the plugin that is being loaded

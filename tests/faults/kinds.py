@@ -34,9 +34,6 @@ from kinds_of_vdmz import large, named, read_and_write, resealed
 from PIL import Image
 from vdmkit_codec.container import Chunk, inspect, open_reader, pack_file
 
-from vdmkit.checkpoint._checksums import what_is_damaged, write_checksums
-from vdmkit.checkpoint._read import read_step
-from vdmkit.checkpoint._store import CheckpointStore
 from vdmkit.cli import of_estimator
 from vdmkit.data._batches import batches
 from vdmkit.data._cifar10 import Cifar10
@@ -50,13 +47,15 @@ from vdmkit.data._sidecar import read_sidecar
 from vdmkit.data._source import identified
 from vdmkit.errors import VdmkitError
 from vdmkit.experiments import RunFolder
-from vdmkit.health._trouble import read_troubles
 from vdmkit.importers.files._read import read_checkpoint
 from vdmkit.io import seal_of, sealed_line
 from vdmkit.page._files import read_files
-from vdmkit.progress._kept import Kept
+from vdmkit.progress import Kept
 from vdmkit.recipes import load_recipe
 from vdmkit.report._metrics import read_metrics
+from vdmkit.training.checkpoints import CheckpointStore, read_step
+from vdmkit.training.checksums import what_is_damaged, write_checksums
+from vdmkit.training.health import read_troubles
 
 ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng(0)

@@ -18,7 +18,6 @@ import pytest
 from PIL import Image
 
 from vdmkit import npz
-from vdmkit.checkpoint._checksums import check_unchanged, what_is_damaged
 from vdmkit.data import _cifar10, _pickle
 from vdmkit.data._cifar10 import Cifar10
 from vdmkit.data._image_file import read_image
@@ -29,6 +28,7 @@ from vdmkit.experiments import RunFolder
 from vdmkit.importers._read import read_imported
 from vdmkit.plugins import load_plugins
 from vdmkit.recipes import load_recipe
+from vdmkit.training.checksums import check_unchanged, what_is_damaged
 
 FORM = r"asks for [\d,]+ [\w' ]+, and vdmkit reads at most [\d,]+"
 

@@ -10,13 +10,23 @@ import numpy as np
 import optax
 import pytest
 
-from vdmkit.health._average import average_behind_raw, initial_share, slow_average
-from vdmkit.health._generalisation import held_out_rises, labels_untold
-from vdmkit.health._schedule import crossed_ends, open_levels, prior_bpd, short_of_noise
-from vdmkit.health._updates import Window, gradient_jumps, loss_jumps, nothing_learned
 from vdmkit.losses import Objective, bits_per_dim, prior_loss
-from vdmkit.training._state import initial_state
-from vdmkit.training._step import Update
+from vdmkit.training.health import (
+    Window,
+    average_behind_raw,
+    crossed_ends,
+    gradient_jumps,
+    held_out_rises,
+    initial_share,
+    loss_jumps,
+    measured_without_labels,
+    nothing_learned,
+    open_levels,
+    prior_bpd,
+    short_of_noise,
+    slow_average,
+)
+from vdmkit.training.step import Update, initial_state
 
 INF = math.inf
 
@@ -163,5 +173,7 @@ def test_held_out_images_that_part_from_training(held_out, losses, found):
 
 def test_labels_of_training_alone():
     """The bound of images without labels would be reported of a network that never saw one."""
-    assert "network adm_unet is told the label of every training image" in (labels_untold("adm_unet") or "")
-    assert labels_untold(None) is None
+    assert "network adm_unet is conditioned on the label of every training image" in (
+        measured_without_labels("adm_unet") or ""
+    )
+    assert measured_without_labels(None) is None

@@ -17,8 +17,7 @@ from vdmkit.networks._small_unet import SmallUNet
 from vdmkit.networks._vdm_unet import VDMUNet
 from vdmkit.predictions import Eps
 from vdmkit.schedules import FixedLinear
-from vdmkit.training._state import TrainState, initial_state
-from vdmkit.training._step import Update, train_step
+from vdmkit.training.step import TrainState, Update, initial_state, train_step
 
 SHAPE, RANGE, KEY = (8, 8, 1), (-8.0, 5.0), jax.random.key(0, impl="unsafe_rbg")
 NETWORKS = {

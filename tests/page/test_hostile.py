@@ -17,7 +17,7 @@ from vdmkit.page._figures import literally
 from vdmkit.page._files import read_files, values_in
 from vdmkit.page._samples import samples
 from vdmkit.page._study import study
-from vdmkit.progress._kept import Kept
+from vdmkit.progress import Kept
 
 
 def with_steps(run, steps):

@@ -13,9 +13,7 @@ import numpy as np
 import pytest
 from vdmkit_codec import Inspection
 
-from vdmkit.checkpoint._checksums import write_checksums
 from vdmkit.errors import CheckpointError, DamageWarning
-from vdmkit.health._trouble import Trouble, write_troubles
 from vdmkit.page._blocks import Table, Words
 from vdmkit.page._coding import coding
 from vdmkit.page._files import Result, read_files
@@ -24,6 +22,8 @@ from vdmkit.page._made import commands
 from vdmkit.page._page import page
 from vdmkit.page._pairs import compare_alike, difference
 from vdmkit.page._several import several
+from vdmkit.training.checksums import write_checksums
+from vdmkit.training.health import Trouble, write_troubles
 
 _VOID = {"meta", "link", "img", "br", "wbr"}
 

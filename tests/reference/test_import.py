@@ -10,7 +10,6 @@ import optax
 import pytest
 import tomli_w
 
-from vdmkit.checkpoint._read import read_step
 from vdmkit.data._batches import batches
 from vdmkit.errors import CheckpointError
 from vdmkit.experiments import RunFolder, load_run
@@ -18,6 +17,7 @@ from vdmkit.experiments.importing import import_checkpoint
 from vdmkit.importers._vdm_names import official_parameters
 from vdmkit.importers._vdm_state import load_official
 from vdmkit.recipes import load_recipe
+from vdmkit.training.checkpoints import read_step
 
 
 def test_every_checkpoint_is_read(case):

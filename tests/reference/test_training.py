@@ -13,11 +13,10 @@ import pytest
 
 from vdmkit.importers._vdm_names import official_parameters
 from vdmkit.losses import bits_per_dim
-from vdmkit.optimizer import adamw
 from vdmkit.process import diffuse
 from vdmkit.schedules import gamma_and_derivative
-from vdmkit.training._state import TrainState
-from vdmkit.training._step import Update
+from vdmkit.training.optimizers import adamw
+from vdmkit.training.step import TrainState, Update
 
 ROUNDING = 2**-24
 LEARNING_RATE, EMA = 2e-4, 0.999

@@ -11,10 +11,9 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from vdmkit.errors import CheckpointError, DamageWarning
-from vdmkit.health._trouble import read_troubles
-from vdmkit.health._watch import Facts
 from vdmkit.io import sealed_line, write_json
 from vdmkit.report._metrics import MetricLog, read_metrics
+from vdmkit.training.health import Facts, read_troubles
 
 
 def log(folder, step: int, *steps: int) -> None:

@@ -8,7 +8,7 @@ import sys
 import jax
 import pytest
 
-from vdmkit.progress._track import track
+from vdmkit.progress import track
 
 
 class Terminal(io.StringIO):

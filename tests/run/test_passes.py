@@ -9,7 +9,7 @@ import pytest
 
 from vdmkit.likelihood import AbstractEstimator, Estimates, LogLikelihood, interval, log_likelihood, pass_over
 from vdmkit.losses import bits_per_dim
-from vdmkit.progress._kept import Kept
+from vdmkit.progress import Kept
 from vdmkit.randomness import fold_purpose
 
 COUNT, DIMENSIONS = 5, 16

@@ -18,7 +18,7 @@ from vdmkit.experiments.folder import provenance_of
 from vdmkit.experiments.load import keep, read_trained_on
 from vdmkit.losses import Elbo, LowDiscrepancy, Objective
 from vdmkit.recipes import load_recipe
-from vdmkit.training._state import initial_state
+from vdmkit.training.step import initial_state
 
 
 @pytest.fixture(params=[(8, 8, 1), (4, 4, 1)], ids=["sketched", "hashes alone"])

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vdmkit.checkpoint._read import steps_in
 from vdmkit.report._grid import beside, grid
+from vdmkit.training.checkpoints import steps_in
 
 KEYS = {
     "bpd",

@@ -6,9 +6,8 @@ import signal
 
 import pytest
 
-from vdmkit.checkpoint._read import steps_in
-from vdmkit.checkpoint._store import CheckpointStore
 from vdmkit.report._metrics import read_metrics
+from vdmkit.training.checkpoints import CheckpointStore, steps_in
 
 SAVED = "Stopped at step {} of 12 and saved. To go on, run the same command again."
 KEPT = "Stopped. What was saved is kept: to go on, run the same command again."

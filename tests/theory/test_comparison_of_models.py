@@ -19,8 +19,7 @@ from vdmkit.networks._network import AbstractNetwork
 from vdmkit.predictions import Eps
 from vdmkit.schedules import LearnedLinear
 from vdmkit.toy_data import LevelMixture
-from vdmkit.training._state import TrainState, initial_state
-from vdmkit.training._step import Update, train_steps
+from vdmkit.training.step import TrainState, Update, initial_state, train_steps
 
 SHAPE, LEVELS, STEPS = (4, 4, 1), 17, 3000
 PAIRS = pytest.mark.parametrize("pair", ["averaged and raw", "seeds"])

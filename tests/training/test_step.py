@@ -14,12 +14,11 @@ import vdmkit
 from vdmkit.errors import RecipeError
 from vdmkit.losses import Elbo, LowDiscrepancy, Objective, bits_per_dim
 from vdmkit.losses.training_loss import Draws
-from vdmkit.optimizer import adamw, interior_apart
 from vdmkit.recipes import find_recipe, load_recipe
 from vdmkit.recipes.build import build_optimizer, build_update
 from vdmkit.schedules import Pinned
-from vdmkit.training._state import TrainState, initial_state
-from vdmkit.training._step import Update, train_step, train_steps
+from vdmkit.training.optimizers import adamw, interior_apart
+from vdmkit.training.step import TrainState, Update, initial_state, train_step, train_steps
 
 OBJECTIVE = Objective(LowDiscrepancy(), Elbo(), 0)
 RATE = 0.1

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import CheckpointError
-from vdmkit.training._loop import means
-from vdmkit.training._unlogged import Unlogged, unlogged_in
+from vdmkit.training.loop import Unlogged, means, unlogged_in
 
 
 def test_means_go_on_over_a_stop():

@@ -23,7 +23,7 @@ from vdmkit.data._source import AbstractSource, Identity, Images, Split
 from vdmkit.data._survey import survey
 from vdmkit.errors import DataError
 from vdmkit.io import cache_folder, is_own_file, read_json, write_json
-from vdmkit.progress._track import track
+from vdmkit.progress import track
 from vdmkit.registry import register
 
 if TYPE_CHECKING:

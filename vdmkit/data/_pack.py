@@ -8,7 +8,7 @@ from vdmkit.data._shards import Format
 from vdmkit.data._sidecar import NAME, SPLITS, Sidecar, read_sidecar, write_sidecar
 from vdmkit.data._source import AbstractSource, Identity
 from vdmkit.errors import DataError
-from vdmkit.progress._track import Progress, track
+from vdmkit.progress import Progress, track
 
 
 def pack(
@@ -26,7 +26,7 @@ def pack(
         folder: A new folder, or that of an interrupted call with the same arguments.
         file_format: "npy", or "array_record", which compresses each image without loss.
         shard_bytes: Size of a file before compression; a larger image has a file of its own.
-        progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress._track.Meter`.
+        progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress.Meter`.
 
     Raises:
         DataError: the source cannot be read, or changes while it is read; or the folder holds something else.

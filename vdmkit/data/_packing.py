@@ -16,7 +16,7 @@ from vdmkit.data._source import Identity, Images, Split
 from vdmkit.data._survey import survey
 from vdmkit.errors import DataError, words_of
 from vdmkit.io import locked_folder, not_a_folder, read_json, whole_file, write_json
-from vdmkit.progress._track import Advance
+from vdmkit.progress import Advance
 
 _NAME = "packing.json"
 

@@ -9,7 +9,7 @@ import numpy as np
 from vdmkit.data._copies import Prints, prints_of_block
 from vdmkit.data._pixels import Pixels, blocks
 from vdmkit.data._source import hash_and_range
-from vdmkit.progress._track import Advance
+from vdmkit.progress import Advance
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ import numpy as np
 from jaxtyping import Float, Int, PRNGKeyArray
 
 from vdmkit.arguments import check_one_of
-from vdmkit.checkpoint._read import Restored, read_chosen, read_newest
 from vdmkit.conformance.recipe import check_data_of_recipe
 from vdmkit.data._copies import may_be_prints
 from vdmkit.data._source import AbstractSource, Images, Split
@@ -35,12 +34,13 @@ from vdmkit.page._page import Page, page
 from vdmkit.page._seen import Seen, look
 from vdmkit.page._shown import Shown
 from vdmkit.plugins import allow, plugin_sources
-from vdmkit.progress._track import Progress
+from vdmkit.progress import Progress
 from vdmkit.recipes.build import state_like
 from vdmkit.recipes.loading import load_recipe
 from vdmkit.recipes.schema import Recipe, differences
 from vdmkit.report._metrics import read_metrics
-from vdmkit.training._state import TrainState
+from vdmkit.training.checkpoints import Restored, read_chosen, read_newest
+from vdmkit.training.step import TrainState
 
 Weights = Literal["ema", "raw"]
 _AFTER_TRAINING = ("evaluation.", "likelihood.", "sampling.", "data.", "seed")

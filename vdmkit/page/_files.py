@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from vdmkit.checkpoint._checksums import check_unchanged, what_is_damaged
 from vdmkit.errors import CheckpointError, DamageWarning, in_one_line
 from vdmkit.io import (
     MAX_JSON,
@@ -29,6 +28,7 @@ from vdmkit.io import (
 from vdmkit.recipes.document import parse_toml, read_toml
 from vdmkit.recipes.schema import leaves
 from vdmkit.report._metrics import intact_lines, read_metrics
+from vdmkit.training.checksums import check_unchanged, what_is_damaged
 
 _RESOLVED, _MANIFEST, _GIVEN = "resolved.toml", "manifest.json", "recipe.toml"  # the first marks a run folder
 _ENTRIES = 2000  # lines of metrics that are shown one by one

@@ -15,7 +15,7 @@ from vdmkit.data._source import Images, Split
 from vdmkit.errors import VdmkitError
 from vdmkit.model import DiffusionModel
 from vdmkit.predictions import Estimate
-from vdmkit.progress._track import Progress
+from vdmkit.progress import Progress
 from vdmkit.quality._nearest import nearest
 from vdmkit.recipes.build import build_sampling
 from vdmkit.recipes.schema import Recipe, changed_keys, drawn_by
@@ -84,7 +84,7 @@ def look(
         load: A function that loads training or test images.
         step: Step of the checkpoint, for the record.
         key: Random key of the samples.
-        progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress._track.Meter`.
+        progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress.Meter`.
     """
     seen = Seen(step, frozenset(changed_keys(recipe)), model.observation.levels, _schedule(model))
     try:

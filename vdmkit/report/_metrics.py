@@ -11,8 +11,6 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from vdmkit.errors import CheckpointError, DamageWarning
-from vdmkit.health._trouble import Trouble
-from vdmkit.health._watch import Facts, Watch
 from vdmkit.io import (
     MAX_METRICS,
     TooMuch,
@@ -25,6 +23,7 @@ from vdmkit.io import (
     writing,
 )
 from vdmkit.report._events import EventFile
+from vdmkit.training.health import Facts, Trouble, Watch
 
 
 class _Line(NamedTuple):
@@ -55,14 +54,14 @@ class MetricLog:
         self._events = EventFile(folder / "tensorboard", purge_step=step + 1)
         history = [(line.step, line.values) for line in kept]
         self.watch = facts and Watch(facts, folder / "health.json", step=step, history=history)
-        self._tell(self.watch.begin(step) if self.watch else [])
+        self._tell(self.watch.check_settings(step) if self.watch else [])
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Writes one line to disk, unless it is there already, as when a finished run is run again."""
         line = sealed_line({"step": step, **values})
         if line not in self._kept:
             self._write(step, line, values)
-            self._tell(self.watch.see(step, values) if self.watch else [])
+            self._tell(self.watch.check(step, values) if self.watch else [])
 
     def _tell(self, findings: list[Trouble]) -> None:
         for found in findings:

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from vdmkit.data._image_list import ImageList
 from vdmkit.likelihood import VariationalBound
 from vdmkit.model import DiffusionModel
-from vdmkit.progress._track import Progress
+from vdmkit.progress import Progress
 from vdmkit_codec.codec._checks import check_images, check_settings
 from vdmkit_codec.codec._coding import default_bound, fingerprint, make_coding
 from vdmkit_codec.codec._compress import to_bytes

@@ -12,7 +12,7 @@ import numpy as np
 from vdmkit.data._image_list import ImageList
 from vdmkit.data._source import pixel_sha256
 from vdmkit.errors import CodecError
-from vdmkit.progress._track import Advance, Progress, track
+from vdmkit.progress import Advance, Progress, track
 from vdmkit_codec.codec._coding import Coding
 from vdmkit_codec.compression import Codec
 from vdmkit_codec.container import MAX_PIXELS, Chunk, Limits, Writer, open_writer, pack_file, payload_of

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from vdmkit.data._source import pixel_sha256
 from vdmkit.errors import CodecError, RecipeError
 from vdmkit.io import whole_file, whole_folder
-from vdmkit.progress._track import Progress, track
+from vdmkit.progress import Progress, track
 from vdmkit.report._grid import write_png
 from vdmkit_codec.compression import ChunkCode, Codec
 from vdmkit_codec.container import Entry, Reader

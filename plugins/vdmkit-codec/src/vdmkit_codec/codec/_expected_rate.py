@@ -13,7 +13,7 @@ from vdmkit.data._image_list import ImageList
 from vdmkit.devices import Arithmetic, arithmetic, facts_of
 from vdmkit.errors import DataError
 from vdmkit.likelihood import interval, pass_over
-from vdmkit.progress._track import Progress, track
+from vdmkit.progress import Progress, track
 from vdmkit_codec.codec._coding import Coding
 from vdmkit_codec.codec._compress import most_images
 from vdmkit_codec.compression import Rate, forecast, shares_of_pixels
