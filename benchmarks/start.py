@@ -3,7 +3,7 @@
 
 Runs `vdmkit run` up to its first step three times, each time in a new process and run folder, with a cache folder that
 is empty at first. Prints the wall-clock and CPU seconds (of all threads) of each part. The second start has what the
-first one compiled and remembered; the third shows how much the machine's other work disturbs both.
+first one compiled; the third shows how much the machine's other work disturbs both.
 """
 
 import os
@@ -19,9 +19,8 @@ PARTS = {  # functions by the module that calls them, and what their time is tha
         "check_before_training": "images, checks without the model",
         "check_comparable": "comparison with the test set",
         "begin": "model and optimiser",
-        "check_start_of_recipe": "checks of the model",
+        "check_model_of_recipe": "checks of the model",
     },
-    "vdmkit.training._loop": {"compiled_step": "compiled step"},
 }
 STARTS = 3
 
@@ -48,9 +47,9 @@ def child(arguments: list[str]) -> None:
         marks.append(now)
 
     from vdmkit.cli import main as program
-    from vdmkit.cli.processes import keep_compiled
+    from vdmkit.cli.app import use_compilation_cache
 
-    keep_compiled()  # before JAX is loaded
+    use_compilation_cache()  # before JAX is loaded
 
     mark("imports")
     for module, functions in PARTS.items():

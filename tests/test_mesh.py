@@ -21,7 +21,7 @@ import jax, numpy as np
 from vdmkit.recipes.build import build_optimizer, build_state, build_update
 from vdmkit.devices import build_on, data_mesh, gather_local
 from vdmkit.recipes import load_recipe
-from vdmkit.training import Loop
+from vdmkit.training.loop import Loop
 
 recipe = load_recipe(f"{HERE}/system/tiny.toml", ["data.name=digits"], [Path(f"{HERE}/system/tiny.py")])
 counts = np.ones((8, 8, 1, 17), np.int32)

@@ -122,17 +122,6 @@ def cache_folder() -> Path:
         raise DataError("the cache folder: this user has no home folder. Set VDMKIT_CACHE to a folder.") from None
 
 
-def existing_part_of(path: Path) -> Path:
-    """Returns the path, or the nearest folder above it that exists."""
-    return next(parent for parent in (path, *path.parents) if os.path.exists(parent))
-
-
-def may_be_written(folder: Path) -> bool:
-    """Returns whether files can be made in the folder, which may not exist yet."""
-    there = existing_part_of(folder)
-    return os.path.isdir(there) and os.access(there, os.W_OK)
-
-
 def not_a_file(path: Path) -> str | None:
     """Returns None for a regular file, links followed, and else says what the path leads to.
 

@@ -162,11 +162,6 @@ def module_of(entry: EntryPoint) -> str:
     return re.split(r"[.:]", entry.value)[0].strip()
 
 
-def runs_plugin_files() -> bool:
-    """Returns whether this process has executed the file of a plugin."""
-    return bool(_sources)
-
-
 def _load_installed() -> None:
     """Loads every package once, sorted by name, so that the winner of a name clash does not depend on the disk."""
     packages: dict[str, list[EntryPoint]] = {}

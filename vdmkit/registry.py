@@ -132,7 +132,7 @@ def _with_range_of_field(parameter: inspect.Parameter, target: type) -> inspect.
 
 # The modules that hold vdmkit's own components, in the order in which `vdmkit list` shows their kinds.
 _MODULES = ("schedules", "process", "networks", "predictions", "toy_data", "decoders", "reverse", "losses")
-_MODULES += ("sampling", "likelihood", "data", "optimizer", "importers")
+_MODULES += ("sampling", "likelihood", "data", "training.optimizers", "importers")
 _RENAMED = {"times": "time_sampler"}
 _registries: dict[str, "Registry"] = {}
 _owner: str | None = None  # the plugin that is being loaded

@@ -10,9 +10,9 @@ import pytest
 
 import vdmkit
 from vdmkit.decoders import DiscretisedGaussian
-from vdmkit.health import open_levels, short_of_noise, slow_average
 from vdmkit.recipes import load_recipe
 from vdmkit.recipes.build import health_facts
+from vdmkit.training.health import open_levels, short_of_noise, slow_average
 
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 # VE's smallest noise, as published, is 2.6 levels of CIFAR-10: its paper's likelihood is not the bound
@@ -25,7 +25,7 @@ def test_the_facts_are_those_of_model_and_images(digits_toml, tiny_model, tiny_i
     assert (facts.gamma_min, facts.gamma_max, facts.levels, facts.spacing) == (-6.0, 5.0, 5, 0.4)
     x = 2 * (tiny_images.pixels + 0.5) / 5 - 1
     assert facts.mean_square == pytest.approx(np.mean(x**2), rel=1e-6)  # float32
-    assert (facts.ema, facts.ema_warmup, facts.told) == (0.5, True, None)
+    assert (facts.ema, facts.ema_warmup, facts.always_conditioned) == (0.5, True, None)
 
 
 def test_a_decoder_that_asks_the_network_is_known(digits_toml, tiny_model, tiny_images):
@@ -35,17 +35,17 @@ def test_a_decoder_that_asks_the_network_is_known(digits_toml, tiny_model, tiny_
 
 
 @pytest.mark.parametrize(
-    ("network", "told"),
+    ("network", "conditioned"),
     [
         ("{name='ddpmpp', labels=10}", "ddpmpp"),
         ("{name='ddpmpp'}", None),
         ("{name='label_conditioned', network={name='none'}}", None),
     ],
 )
-def test_networks_that_are_told_every_label(digits_toml, tiny_model, tiny_images, network, told):
+def test_networks_that_are_conditioned_on_every_label(digits_toml, tiny_model, tiny_images, network, conditioned):
     """The bound of images without labels would be reported of a network that never saw one, or a warning be wrong."""
     recipe = load_recipe(digits_toml, [f"model.network={network}"])
-    assert health_facts(recipe, tiny_model, tiny_images).told == told
+    assert health_facts(recipe, tiny_model, tiny_images).always_conditioned == conditioned
 
 
 def test_raw_parameters_have_no_average(digits_toml, tiny_model, tiny_images):

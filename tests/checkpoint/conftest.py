@@ -7,8 +7,8 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
-from vdmkit.checkpoint import CheckpointStore
 from vdmkit.data import batches
+from vdmkit.training.checkpoints import CheckpointStore
 
 
 def state_at(step: int) -> dict:

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.checkpoint import CheckpointStore, read_newest, read_step, steps_in, what_is_damaged
 from vdmkit.errors import CheckpointError
+from vdmkit.training.checkpoints import CheckpointStore, read_newest, read_step, steps_in
+from vdmkit.training.checksums import what_is_damaged
 
 
 def restore(directory: Path, like, data):
@@ -224,7 +225,7 @@ def test_a_kill_before_a_checkpoint_is_finished_costs_no_other(filled, like, str
         raise KeyboardInterrupt
 
     data, store = stream(), CheckpointStore(filled, keep_last=1, keep_best=0)
-    monkeypatch.setattr("vdmkit.checkpoint._store.write_checksums", killed)
+    monkeypatch.setattr("vdmkit.training.checksums.write_checksums", killed)
     with pytest.raises(KeyboardInterrupt):
         save(store, 4, data)
     monkeypatch.undo()
@@ -237,7 +238,7 @@ def test_a_kill_before_a_checkpoint_is_finished_costs_no_other(filled, like, str
 def test_a_kill_while_an_old_checkpoint_is_deleted_leaves_nothing(filled, like, stream, monkeypatch):
     """What is left of it would be moved away as damaged, or the run keep it for good."""
     data, store = stream(), CheckpointStore(filled, keep_last=3, keep_best=0)
-    monkeypatch.setattr("vdmkit.checkpoint._store.delete_for_good", lambda directory: None)
+    monkeypatch.setattr("vdmkit.training.checkpoints._delete_for_good", lambda directory: None)
     store.save(4, like, data, {})
     monkeypatch.undo()
     (filled / ".deleted" / "1" / "checksums.json").unlink()

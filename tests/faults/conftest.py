@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from vdmkit.checkpoint import steps_in
+from vdmkit.training.checkpoints import steps_in
 
 HERE = Path(__file__).parent
 RECIPE = HERE.parent / "system" / "tiny.toml"

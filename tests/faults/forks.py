@@ -21,7 +21,7 @@ import threading
 import time
 from typing import Any
 
-from vdmkit.cli.processes import keep_compiled
+from vdmkit.cli.app import use_compilation_cache
 
 LOADED = (
     "vdmkit.__main__",
@@ -133,7 +133,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any] | None:
 
 def main() -> None:
     """Answers until the end of standard input."""
-    keep_compiled()
+    use_compilation_cache()
     for name in LOADED:
         importlib.import_module(name)
     for line in iter(sys.stdin.readline, ""):

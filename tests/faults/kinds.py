@@ -34,8 +34,6 @@ from kinds_of_vdmz import large, named, read_and_write, resealed
 from PIL import Image
 from vdmkit_codec.container import Chunk, inspect, open_reader, pack_file
 
-from vdmkit.checkpoint import CheckpointStore, read_step, what_is_damaged
-from vdmkit.checkpoint._checksums import write_checksums
 from vdmkit.cli import of_estimator
 from vdmkit.data import Cifar10, ImageNetNew, Npz, batches, identified
 from vdmkit.data.cifar10 import array_in, read_pickle
@@ -43,13 +41,15 @@ from vdmkit.data.folder import list_images, read_image
 from vdmkit.data.packed import read_metadata
 from vdmkit.errors import VdmkitError
 from vdmkit.experiments import RunFolder
-from vdmkit.health import read_troubles
 from vdmkit.importers import read_checkpoint
 from vdmkit.io import seal_of, sealed_line
 from vdmkit.progress import Kept
 from vdmkit.recipes import load_recipe
 from vdmkit.report import read_metrics
 from vdmkit.report.run_contents import read_contents
+from vdmkit.training.checkpoints import CheckpointStore, read_step
+from vdmkit.training.checksums import what_is_damaged, write_checksums
+from vdmkit.training.health import read_troubles
 
 ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng(0)

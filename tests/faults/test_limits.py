@@ -18,7 +18,6 @@ import pytest
 from PIL import Image
 
 from vdmkit import io as vdmkit_io
-from vdmkit.checkpoint import check_unchanged, what_is_damaged
 from vdmkit.data import Cifar10, Npz, cifar10
 from vdmkit.data.cifar10 import read_pickle
 from vdmkit.data.folder import read_image
@@ -27,6 +26,7 @@ from vdmkit.experiments import RunFolder
 from vdmkit.importers import read_imported
 from vdmkit.plugins import load_plugins
 from vdmkit.recipes import load_recipe
+from vdmkit.training.checksums import check_unchanged, what_is_damaged
 
 FORM = r"asks for [\d,]+ [\w' ]+, and vdmkit reads at most [\d,]+"
 

@@ -10,23 +10,23 @@ import numpy as np
 import optax
 import pytest
 
-from vdmkit.health import (
+from vdmkit.losses import Objective, bits_per_dim, prior_loss
+from vdmkit.training import Update, initial_state
+from vdmkit.training.health import (
     Window,
     average_behind_raw,
     crossed_ends,
     gradient_jumps,
     held_out_rises,
     initial_share,
-    labels_untold,
     loss_jumps,
+    measured_without_labels,
     nothing_learned,
     open_levels,
     prior_bpd,
     short_of_noise,
     slow_average,
 )
-from vdmkit.losses import Objective, bits_per_dim, prior_loss
-from vdmkit.training import Update, initial_state
 
 INF = math.inf
 
@@ -173,5 +173,7 @@ def test_held_out_images_that_part_from_training(held_out, losses, found):
 
 def test_labels_of_training_alone():
     """The bound of images without labels would be reported of a network that never saw one."""
-    assert "network adm_unet is told the label of every training image" in (labels_untold("adm_unet") or "")
-    assert labels_untold(None) is None
+    assert "network adm_unet is conditioned on the label of every training image" in (
+        measured_without_labels("adm_unet") or ""
+    )
+    assert measured_without_labels(None) is None

@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 from vdmkit_codec import Inspection
 
-from vdmkit.checkpoint._checksums import write_checksums
 from vdmkit.errors import CheckpointError, DamageWarning
-from vdmkit.health import Trouble
-from vdmkit.health._trouble import write_troubles
 from vdmkit.report.blocks import Paragraph, Table
 from vdmkit.report.page import differences, page, recipes_of_several
 from vdmkit.report.run_contents import Result, are_comparable, difference, read_contents
 from vdmkit.report.sections import coding, commands, reasons_not_to_trust
+from vdmkit.training.checksums import write_checksums
+from vdmkit.training.health import Trouble, write_troubles
 
 _VOID = {"meta", "link", "img", "br", "wbr"}
 

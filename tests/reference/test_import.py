@@ -10,13 +10,13 @@ import optax
 import pytest
 import tomli_w
 
-from vdmkit.checkpoint import read_step
 from vdmkit.data import batches
 from vdmkit.errors import CheckpointError
 from vdmkit.experiments import RunFolder, load_run
 from vdmkit.experiments.importing import import_checkpoint
 from vdmkit.importers import load_official, official_parameters
 from vdmkit.recipes import load_recipe
+from vdmkit.training.checkpoints import read_step
 
 
 def test_every_checkpoint_is_read(case):

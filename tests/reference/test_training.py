@@ -13,10 +13,9 @@ import pytest
 
 from vdmkit.importers import official_parameters
 from vdmkit.losses import bits_per_dim
-from vdmkit.optimizer import adamw
 from vdmkit.process import diffuse
 from vdmkit.schedules import gamma_and_derivative
-from vdmkit.training import TrainState, Update
+from vdmkit.training import TrainState, Update, adamw
 
 ROUNDING = 2**-24
 LEARNING_RATE, EMA = 2e-4, 0.999

@@ -11,9 +11,9 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from vdmkit.errors import CheckpointError, DamageWarning
-from vdmkit.health import Facts, read_troubles
 from vdmkit.io import sealed_line, write_json
 from vdmkit.report import MetricLog, read_metrics
+from vdmkit.training.health import Facts, read_troubles
 
 
 def log(folder, step: int, *steps: int) -> None:

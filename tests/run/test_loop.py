@@ -10,7 +10,9 @@ import pytest
 from vdmkit.data import batches
 from vdmkit.errors import DataError, NonFiniteError
 from vdmkit.losses import Elbo, LowDiscrepancy, Objective
-from vdmkit.training import Loop, TrainState, Update, _loop, initial_state, means, next_multiple
+from vdmkit.training import TrainState, Update, initial_state
+from vdmkit.training import loop as training_loop
+from vdmkit.training.loop import Loop, means, next_multiple
 
 
 @pytest.fixture
@@ -28,8 +30,8 @@ def loop(tiny_model, tiny_images, monkeypatch):
             "bpd": jnp.zeros(n)
         }
 
-    monkeypatch.setattr(_loop, "compiled_step", lambda kept, inputs, state: step)
-    monkeypatch.setattr(_loop, "train_steps", steps)
+    monkeypatch.setattr(training_loop, "train_step", step)
+    monkeypatch.setattr(training_loop, "train_steps", steps)
     update = Update(optax.sgd(0.1), 0.9, False)
     state = initial_state(tiny_model, update.optimizer, Objective(LowDiscrepancy(), Elbo(), 0))
 

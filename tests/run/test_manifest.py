@@ -9,7 +9,7 @@ from hashlib import sha256
 import jax
 
 from vdmkit.experiments.folder import provenance_of
-from vdmkit.training import session
+from vdmkit.training.loop import session
 
 
 def test_what_a_run_was_made_with(tiny_images):

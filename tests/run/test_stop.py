@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from vdmkit.training import stop_requests
+from vdmkit.training.loop import stop_requests
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

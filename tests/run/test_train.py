@@ -8,7 +8,6 @@ import equinox as eqx
 import numpy as np
 import pytest
 
-from vdmkit.checkpoint import Restored
 from vdmkit.conformance.recipe import check_before_training
 from vdmkit.data import Images, identified
 from vdmkit.errors import CheckpointError, UntrustedError
@@ -20,8 +19,9 @@ from vdmkit.recipes.build import state_like
 from vdmkit.registry import Component, registry
 from vdmkit.report import MetricLog
 from vdmkit.schedules import AbstractSchedule
-from vdmkit.training import _loop
-from vdmkit.training._compiled_step import compiled_step
+from vdmkit.training import loop as training_loop
+from vdmkit.training import train_step
+from vdmkit.training.checkpoints import Restored
 
 
 class Falling(AbstractSchedule):
@@ -76,11 +76,7 @@ def test_the_log_of_a_step_waits_for_the_next(idle, tmp_path, monkeypatch):
     recipe = idle("training.steps=4", "training.batch_size=2", "training.log_every=1", "training.checkpoint_every=3")
     done, train = [], images(0)
 
-    def noted(kept, inputs, state):
-        step = compiled_step(kept, inputs, state)
-        return lambda *given: (done.append("step"), step(*given))[1]
-
-    monkeypatch.setattr(_loop, "compiled_step", noted)
+    monkeypatch.setattr(training_loop, "train_step", lambda *args: (done.append("step"), train_step(*args))[1])
     start = begin(recipe, RunFolder(tmp_path), train, made_from(train))
     with closing(MetricLog(tmp_path, step=0)) as log:
         monkeypatch.setattr(log, "scalars", lambda step, values: done.append(step))

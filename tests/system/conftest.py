@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 import vdmkit
-from vdmkit.checkpoint import steps_in
+from vdmkit.training.checkpoints import steps_in
 
 HERE = Path(__file__).parent
 ROOT = Path(vdmkit.__file__).parents[1]

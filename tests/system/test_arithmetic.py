@@ -9,7 +9,7 @@ import pytest
 
 from vdmkit.devices import Arithmetic, arithmetic, precisely
 from vdmkit.likelihood.consistency import audit_as_json
-from vdmkit.training import session
+from vdmkit.training.loop import session
 
 KEYS = ("precision", "matmul_precision", "device")
 DRAWS = ("--set", "likelihood.estimator.draws=2")

@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from vdmkit.health import read_troubles
 from vdmkit.report import read_metrics
+from vdmkit.training.health import read_troubles
 
 SHORT = ("--set", "training.steps=120", "--set", "training.batch_size=32", "--set", "training.ema_warmup=true")
 SHORT += ("--set", "training.log_every=40", "--set", "training.checkpoint_every=60")

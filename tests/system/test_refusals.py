@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from vdmkit.checkpoint import steps_in
+from vdmkit.training.checkpoints import steps_in
 
 
 def test_a_folder_of_another_recipe(program, tiny, whole, same_as_whole):
@@ -78,7 +78,7 @@ def test_an_output_that_is_a_file(program, tiny):
 
 STEEP = """
 import vdmkit
-from vdmkit.optimizer import adamw
+from vdmkit.training import adamw
 
 @vdmkit.register("optimizer", "steep")
 def steep(steps, *, rate: float):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vdmkit.checkpoint import steps_in
 from vdmkit.report import grid, side_by_side
+from vdmkit.training.checkpoints import steps_in
 
 KEYS = {
     "bpd",

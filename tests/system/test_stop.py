@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from vdmkit.checkpoint import CheckpointStore, steps_in
 from vdmkit.report import read_metrics
+from vdmkit.training.checkpoints import CheckpointStore, steps_in
 
 SAVED = "Stopped at step {} of 12 and saved. To go on, run the same command again."
 KEPT = "Stopped. What was saved is kept: to go on, run the same command again."

@@ -25,12 +25,12 @@ from vdmkit.errors import RecipeError
 from vdmkit.losses import Elbo, LowDiscrepancy, Objective, Uniform, bits_per_dim
 from vdmkit.losses.training_loss import Draws
 from vdmkit.model import DiffusionModel
-from vdmkit.optimizer import interior_apart
 from vdmkit.recipes import load_recipe
 from vdmkit.recipes.checks import check_objective
 from vdmkit.registry import Choice
 from vdmkit.schedules import AbstractSchedule, LearnedMonotone, PiecewiseLinear, Pinned, ends_of, gamma_and_derivative
 from vdmkit.training import Update, initial_state, train_steps
+from vdmkit.training.optimizers import interior_apart
 
 VARIANCE = 0.25
 ENDS = (-8.0, 5.0)

@@ -10,8 +10,8 @@ from vdmkit.data.batches import BatchSource, image_numbers
 from vdmkit.errors import NonFiniteError
 from vdmkit.losses.bound import Bound, NoiseLevel
 from vdmkit.schedules import LearnedLinear
-from vdmkit.training import means
-from vdmkit.training._fault import FAULT, fault
+from vdmkit.training.loop import means
+from vdmkit.training.step import FAULT, fault
 
 FINE = np.ones(4)
 NAN_OF_2 = np.array([1, 1, np.nan, 1])

@@ -14,11 +14,11 @@ import vdmkit
 from vdmkit.errors import RecipeError
 from vdmkit.losses import Elbo, LowDiscrepancy, Objective, bits_per_dim
 from vdmkit.losses.training_loss import Draws
-from vdmkit.optimizer import adamw, interior_apart
 from vdmkit.recipes import find_recipe, load_recipe
 from vdmkit.recipes.build import build_optimizer, build_update
 from vdmkit.schedules import Pinned
-from vdmkit.training import TrainState, Update, initial_state, train_step, train_steps
+from vdmkit.training import TrainState, Update, adamw, initial_state, train_step, train_steps
+from vdmkit.training.optimizers import interior_apart
 
 OBJECTIVE = Objective(LowDiscrepancy(), Elbo(), 0)
 RATE = 0.1

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import CheckpointError
-from vdmkit.training import Unlogged, means, unlogged_in
+from vdmkit.training.loop import Unlogged, means, unlogged_in
 
 
 def test_means_go_on_over_a_stop():

@@ -21,7 +21,7 @@ from vdmkit.likelihood.log_likelihood import as_first_plan, calls_of, pass_over,
 from vdmkit.likelihood.ode import SolverError
 from vdmkit.model import DiffusionModel
 from vdmkit.networks.network import Conditions
-from vdmkit.progress._track import Progress, track
+from vdmkit.progress import Progress, track
 from vdmkit.randomness import fold_purpose
 from vdmkit.schedules import check_increasing
 
@@ -52,7 +52,7 @@ def classify(
         passes: Number of passes of the estimator, each of two estimates of every image and label.
         batch_size: Number of images in a batch.
         index: Indices of the images to classify; by default all.
-        progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress._track.Meter`.
+        progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress.Meter`.
 
     Raises:
         DataError: the images differ from the model's in shape or levels, or an index is not that of an image, or

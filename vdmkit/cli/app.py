@@ -28,10 +28,11 @@ from vdmkit.cli._classify import classify
 from vdmkit.cli.inspecting import bench, check, doctor, list_components
 from vdmkit.cli.measuring import compare, evaluate, likelihood, quality, report, sample, study
 from vdmkit.cli.new_plugin import new_plugin
-from vdmkit.cli.processes import distributed, end, end_if_lost, hear_again, keep_compiled, stoppable
+from vdmkit.cli.processes import distributed, end, end_if_lost, hear_again, stoppable
 from vdmkit.cli.training import convert, import_checkpoint, pack, run, verify
 from vdmkit.errors import (
     DamageWarning,
+    DataError,
     Interrupted,
     PluginError,
     PluginWarning,
@@ -41,6 +42,7 @@ from vdmkit.errors import (
     place_of,
     words_of,
 )
+from vdmkit.io import cache_folder
 from vdmkit.plugins import load_command, plugin_commands
 
 RENAMED = {
@@ -200,7 +202,7 @@ def main() -> None:
     gc.set_threshold(50_000, 20, 20)  # a command makes many objects at once that stay: modules, traces of functions
     hear_again()
     warnings.showwarning = _show_warning
-    keep_compiled()
+    use_compilation_cache()
     try:
         app(prog_name="vdmkit")
     except VdmkitError as error:
@@ -214,6 +216,26 @@ def main() -> None:
         if os.environ.get("VDMKIT_TRACEBACK"):
             raise
         end(_missing_device() or _defect(error))
+
+
+def use_compilation_cache() -> None:
+    """Has JAX, which must not be loaded yet, keep compiled functions in the folder xla of the cache folder.
+
+    JAX's own environment variables take precedence. Without a folder that only this user can write to, there is no
+    cache: an entry is a program, and JAX runs whatever it finds there.
+    """
+    try:
+        folder = cache_folder() / "xla"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.stat()
+    except (DataError, OSError):
+        return
+    if found.st_uid != os.geteuid() or found.st_mode & 0o022 or not os.access(folder, os.W_OK):
+        return
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # the checks compile many small functions
+    # An entry that cannot be read or written, for example on a full disk, is compiled again.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: object) -> None:

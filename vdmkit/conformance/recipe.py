@@ -2,19 +2,13 @@
 """Checks of a recipe's components before a number is trusted.
 
 The checks are those of `vdmkit.conformance`, on the run's own components, parameters and images.
-
-Checks that an earlier command ran on the same code, values and arrays, and that found nothing.
 """
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
 
 from vdmkit.conformance.checking import Checked, Findings, findings_of, run_checks, threads
 from vdmkit.conformance.components import (
@@ -38,44 +32,10 @@ from vdmkit.likelihood.importance import ImportanceWeighted
 from vdmkit.model import DiffusionModel
 from vdmkit.recipes.build import build_estimator, build_optimizer, told_always
 from vdmkit.recipes.checks import check_settings
-from vdmkit.recipes.loading import text_if_own
 from vdmkit.recipes.schema import Recipe
 from vdmkit.registry import Choice, registry
-from vdmkit.remembered import in_words, key_of, recall, remember
 from vdmkit.reverse import AbstractKernel
 from vdmkit.schedules import AbstractSchedule, check_increasing, ends_of
-
-
-def unless_proven(check: Callable[[], Findings], recipe: Recipe, name: str, *given: PyTree) -> Findings:
-    """Returns what the check finds, or nothing at once if an earlier command's same check found nothing.
-
-    Components of plugins are checked every time: see `vdmkit.remembered`.
-
-    Args:
-        check: A function of the recipe and `given` alone.
-        recipe: The recipe.
-        name: The name of the check.
-        given: What it checks: arrays, and objects with arrays.
-    """
-    text = text_if_own(recipe)
-    key = text and key_of(name, text, *map(_digest, given))
-    if key and recall(key) is not None:
-        return Findings()
-    found = check()
-    if key and found == Findings():
-        remember(key, b"")
-    return found
-
-
-def _digest(tree: PyTree) -> str:
-    """Returns a hash of all arrays of a tree, and of its structure with the constants, without addresses."""
-    leaves, structure = jax.tree.flatten(tree)
-    found = hashlib.sha256(in_words(structure).encode())
-    for leaf in leaves:
-        value = np.asarray(leaf)
-        found.update(f"{value.dtype}{value.shape}\0".encode() + value.tobytes())
-    return found.hexdigest()
-
 
 _FEW = 16  # training images on which augmentations are checked
 _SIDE, _CHANNELS = 2, 3  # of the synthetic images on which estimators are checked; an ODE takes long on larger ones
@@ -135,23 +95,14 @@ def _fetched(model: DiffusionModel) -> DiffusionModel:
 def check_measurement_of_recipe(recipe: Recipe, model: DiffusionModel, test: Images) -> Findings:
     """Checks the parts of the recipe's likelihood: the model, the grids of its steps, and the estimator.
 
-    Problems of the estimator are reported only if the other parts have none, because they might be the cause. What an
-    earlier command found nothing wrong with is not checked again.
+    Problems of the estimator are reported only if the other parts have none, because they might be the cause.
     """
     differentiated = not isinstance(build_estimator(recipe, test.levels), _NO_DERIVATIVE)
     grids = _checks_of_grids(_grids_of_measurement(recipe), model.schedule)
 
-    def of_estimator() -> Findings:
-        given = model.schedule, model.path, model.shape, model.observation.levels
-        return unless_proven(partial(check_estimator_of_recipe, recipe, model), recipe, "estimator", given)
-
-    def of_model() -> Findings:
-        check = partial(check_model_of_recipe, recipe, model, test.pixels, differentiated=differentiated)
-        return unless_proven(check, recipe, f"measured, {differentiated}", _fetched(model), test.pixels[:_FEW])
-
     with threads(1) as aside:  # compilation, which takes most of the time, can use another core
-        estimator = aside.submit(of_estimator)
-        found = of_model() + run_checks(grids)
+        estimator = aside.submit(check_estimator_of_recipe, recipe, model)
+        found = check_model_of_recipe(recipe, model, test.pixels, differentiated=differentiated) + run_checks(grids)
         return found if found.problems else found + estimator.result()
 
 
@@ -198,30 +149,19 @@ def check_data_of_recipe(recipe: Recipe, source: AbstractSource, *splits: Images
 
 
 def check_before_training(recipe: Recipe, source: AbstractSource, train: Images, test: Images) -> Findings:
-    """Checks the images, and all components but the model, unless an earlier command did with equal pixels.
+    """Checks the images, and all components but the model.
 
     Raises RecipeError or PluginError, as `check_settings`, unless there are other problems.
     """
-
-    def check() -> Findings:
-        found = check_data_of_recipe(recipe, source, train, test) + check_training_of_recipe(recipe, train)
-        if not found.problems:
-            check_settings(recipe)
-        return found
-
-    given = [(asdict(images.identity), images.labels, images.levels) for images in (train, test)]
-    return unless_proven(check, recipe, "before training", given)
+    found = check_data_of_recipe(recipe, source, train, test) + check_training_of_recipe(recipe, train)
+    if not found.problems:
+        check_settings(recipe)
+    return found
 
 
 def check_training_of_recipe(recipe: Recipe, train: Images) -> Findings:
     """Checks the components that training and sampling use besides the model."""
     return run_checks(_checks_of_training(recipe, train))
-
-
-def check_start_of_recipe(recipe: Recipe, model: DiffusionModel, train: Images) -> Findings:
-    """Checks the model that training begins with, unless an earlier command did with equal parameters and images."""
-    check = lambda: check_model_of_recipe(recipe, model, train.pixels)  # noqa: E731
-    return unless_proven(check, recipe, "start", _fetched(model), train.pixels[:_FEW])
 
 
 def _checks_of_training(recipe: Recipe, train: Images) -> Iterator[Checked]:

@@ -19,7 +19,7 @@ from vdmkit.data.identity import Fingerprints, scan
 from vdmkit.data.sources import AbstractPixels, AbstractSource, Identity, Images, Split, blocks
 from vdmkit.errors import DataError
 from vdmkit.io import cache_folder, is_own_file, read_json, write_json
-from vdmkit.progress._track import track
+from vdmkit.progress import track
 from vdmkit.registry import register
 
 if TYPE_CHECKING:

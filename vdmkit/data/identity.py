@@ -33,7 +33,7 @@ from jaxtyping import Array, Bool, Float32, Int, Int32, Real, Shaped, UInt32, UI
 from vdmkit.data.sources import AbstractPixels, Images, Pixels, blocks, hash_and_range, select
 from vdmkit.errors import DataError
 from vdmkit.model import DiffusionModel
-from vdmkit.progress._track import Advance
+from vdmkit.progress import Advance
 
 _FALSE_ALARM = 1e-6  # probability that a test here reports a difference between sets of the same distribution
 

@@ -21,7 +21,7 @@ from vdmkit.data.identity import Fingerprints, may_be_fingerprints, scan
 from vdmkit.data.sources import AbstractPixels, AbstractSource, Identity, Images, Pixels, Split, blocks, hash_and_range
 from vdmkit.errors import DataError, words_of
 from vdmkit.io import file_sha256, not_a_file, not_a_folder, read_json, seal_of, whole_folder, write_json
-from vdmkit.progress._track import Advance, Progress, track
+from vdmkit.progress import Advance, Progress, track
 from vdmkit.registry import register
 
 _METADATA = "data.json"

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from vdmkit.checkpoint._store import CheckpointStore
 from vdmkit.data.batches import batches
 from vdmkit.data.sources import Images, Pixels
 from vdmkit.errors import RecipeError, UntrustedError
@@ -27,13 +26,14 @@ from vdmkit.likelihood.log_likelihood import log_likelihood, sample_of
 from vdmkit.model import DiffusionModel
 from vdmkit.plugins import plugin_sources
 from vdmkit.predictions import Translated, is_direction, learns_range
-from vdmkit.progress._track import Progress
+from vdmkit.progress import Progress
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipes.build import build_objective, build_optimizer, build_prediction, build_state, training_counts
 from vdmkit.recipes.schema import Recipe, dump
 from vdmkit.registry import Choice, registry
-from vdmkit.training._session import session
-from vdmkit.training._state import TrainState
+from vdmkit.training.checkpoints import CheckpointStore
+from vdmkit.training.loop import session
+from vdmkit.training.step import TrainState
 
 
 def converted_recipe(trained: Recipe, target: Recipe) -> Recipe:

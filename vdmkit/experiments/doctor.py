@@ -20,7 +20,7 @@ from vdmkit.io import cache_folder
 from vdmkit.plugins import broken_packages, load_plugins, plugin_folders
 from vdmkit.recipes.build import build_optimizer, build_state, build_update
 from vdmkit.recipes.loading import load_recipe
-from vdmkit.training._step import train_step
+from vdmkit.training.step import train_step
 
 _GPU = Path("/dev/nvidia0")
 _ROUNDING = 1e-5  # relative error of a product in float32; TF32 has 1e-3

@@ -16,8 +16,6 @@ from typing import Annotated, Any
 
 from annotated_types import Ge
 
-from vdmkit.checkpoint._checksums import check_unchanged
-from vdmkit.checkpoint._read import Restored, steps_in
 from vdmkit.data.sources import Identities, Images
 from vdmkit.errors import CheckpointError
 from vdmkit.io import (
@@ -36,6 +34,8 @@ from vdmkit.plugins import copies_in, remember
 from vdmkit.recipes.loading import load_recipe
 from vdmkit.recipes.schema import Recipe, differences, dump, flat
 from vdmkit.registry import Choice
+from vdmkit.training.checkpoints import Restored, steps_in
+from vdmkit.training.checksums import check_unchanged
 
 # These may change when a run is continued, because they do not affect what was trained so far.
 _MAY_CHANGE = {"data.path", "data.train", "data.test", "evaluation", "likelihood", "sampling"}

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from vdmkit.checkpoint._store import CheckpointStore
 from vdmkit.data.batches import batches
 from vdmkit.data.sources import Identity, Images
 from vdmkit.experiments.folder import Provenance, RunFolder
@@ -17,7 +16,8 @@ from vdmkit.importers._imported import Imported
 from vdmkit.importers._read import read_imported
 from vdmkit.io import whole_folder
 from vdmkit.plugins import plugin_sources
-from vdmkit.training._session import session
+from vdmkit.training.checkpoints import CheckpointStore
+from vdmkit.training.loop import session
 
 
 def import_checkpoint(checkpoint: Path, folder: RunFolder, plugins: Sequence[Path] = (), **how: Any) -> Imported:

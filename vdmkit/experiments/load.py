@@ -19,7 +19,6 @@ import numpy as np
 from jaxtyping import Float, Int, PRNGKeyArray
 
 from vdmkit.arguments import check_one_of
-from vdmkit.checkpoint._read import Restored, read_chosen, read_newest
 from vdmkit.conformance.recipe import check_data_of_recipe
 from vdmkit.data.identity import TrainedOn, may_be_fingerprints, may_be_statistics
 from vdmkit.data.sources import AbstractSource, Images, Split
@@ -28,14 +27,15 @@ from vdmkit.experiments.folder import Provenance, RunFolder
 from vdmkit.io import file_sha256, not_a_folder, whole_file
 from vdmkit.model import DiffusionModel
 from vdmkit.plugins import allow, plugin_sources
-from vdmkit.progress._track import Progress
+from vdmkit.progress import Progress
 from vdmkit.recipes.build import state_like
 from vdmkit.recipes.loading import load_recipe
 from vdmkit.recipes.schema import Recipe, differences
 from vdmkit.report.metrics import read_metrics
 from vdmkit.report.page import Page, page
 from vdmkit.report.run_contents import Preview, RunContents, preview_model, read_contents
-from vdmkit.training._state import TrainState
+from vdmkit.training.checkpoints import Restored, read_chosen, read_newest
+from vdmkit.training.step import TrainState
 
 Weights = Literal["ema", "raw"]
 _AFTER_TRAINING = ("evaluation.", "likelihood.", "sampling.", "data.", "seed")

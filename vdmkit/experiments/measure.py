@@ -23,7 +23,6 @@ import numpy as np
 from jaxtyping import Int
 
 from vdmkit import __version__
-from vdmkit.checkpoint._checksums import sha256_of_arrays
 from vdmkit.conformance.checking import Findings
 from vdmkit.conformance.recipe import check_measurement_of_recipe, check_model_of_recipe, remarks_on_labels
 from vdmkit.data.identity import TrainedOn, check_comparable, check_fits, reasons_against
@@ -36,8 +35,7 @@ from vdmkit.likelihood.consistency import Check, audit_as_json, gather, referee
 from vdmkit.likelihood.log_likelihood import LogLikelihood, as_arrays, log_likelihood, sample_of
 from vdmkit.likelihood.report import LikelihoodReport, Subject, name_of_result, report_on
 from vdmkit.model import DiffusionModel
-from vdmkit.progress._kept import Kept
-from vdmkit.progress._track import Progress
+from vdmkit.progress import Kept, Progress
 from vdmkit.quality._inception import Extractor
 from vdmkit.quality._score import Scores, score
 from vdmkit.randomness import fold_purpose
@@ -47,6 +45,7 @@ from vdmkit.recipes.schema import Recipe, drawn_by, flat
 from vdmkit.registry import Choice
 from vdmkit.report.metrics import write_result
 from vdmkit.schedules import check_increasing
+from vdmkit.training.checksums import sha256_of_arrays
 
 _MEASURED_BY = ("seed", "model.", "objective.", "likelihood.")  # keys of the recipe
 

@@ -27,13 +27,11 @@ import numpy as np
 from jaxtyping import ArrayLike, UInt8
 
 from vdmkit.arguments import check_one_of
-from vdmkit.checkpoint._read import Restored, steps_in
-from vdmkit.checkpoint._store import CheckpointStore
-from vdmkit.conformance.recipe import check_before_training, check_model_of_recipe, check_start_of_recipe
+from vdmkit.conformance.recipe import check_before_training, check_model_of_recipe
 from vdmkit.data.batches import batches, image_numbers
 from vdmkit.data.identity import TrainedOn, check_comparable, check_like, fingerprints_of, groups_of, trained_on
 from vdmkit.data.sources import Images, select
-from vdmkit.devices import data_mesh, gather_local
+from vdmkit.devices import build_on, data_mesh, gather_local
 from vdmkit.errors import CheckpointError, DataError, Interrupted, NonFiniteError, RecipeError
 from vdmkit.experiments.folder import Provenance, RunFolder, provenance_of
 from vdmkit.experiments.load import Run, Weights, keep, load_run
@@ -45,31 +43,28 @@ from vdmkit.likelihood.log_likelihood import log_likelihood
 from vdmkit.likelihood.report import LikelihoodReport
 from vdmkit.model import DiffusionModel
 from vdmkit.plugins import plugin_sources
-from vdmkit.progress._track import Progress, track
+from vdmkit.progress import Progress, track
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipes.build import (
     build_estimator,
     build_evaluator,
     build_optimizer,
     build_sampling,
+    build_state,
     build_update,
     health_facts,
-    initial_state_of,
     is_told_labels,
     scalars_of,
+    training_counts,
 )
-from vdmkit.recipes.loading import as_overrides, as_text, load_for_run, text_if_own
+from vdmkit.recipes.loading import as_overrides, as_text, load_for_run
 from vdmkit.recipes.schema import Recipe
 from vdmkit.report.charts import grid, side_by_side, write_png
 from vdmkit.report.metrics import MetricLog
 from vdmkit.sampling.sample import draw_samples, fit_into
-from vdmkit.training._compiled_step import KeptStep, load_ahead
-from vdmkit.training._gradient import Metrics
-from vdmkit.training._loop import Loop, means
-from vdmkit.training._session import session
-from vdmkit.training._state import TrainState, is_finite
-from vdmkit.training._stop import stop_requests
-from vdmkit.training._unlogged import Unlogged, unlogged_in
+from vdmkit.training.checkpoints import CheckpointStore, Restored, steps_in
+from vdmkit.training.loop import Loop, Unlogged, means, session, stop_requests, unlogged_in
+from vdmkit.training.step import Metrics, TrainState, is_finite
 
 
 def picture_beside_real(
@@ -111,7 +106,6 @@ class Training:
     start: "Start"
     log: MetricLog
     progress: Progress = None
-    kept: KeptStep = KeptStep()
 
     def run(self) -> TrainState:
         """Trains to the recipe's last step and saves the state.
@@ -158,7 +152,6 @@ class Training:
             fold_purpose(jax.random.key(recipe.seed), "train"),
             recipe.training.batch_size,
             recipe.training.steps_per_dispatch,
-            self.kept,
         )
 
     def _log(self, collected: list[Metrics], scalars: dict[str, ArrayLike], step: int, seconds: float) -> None:
@@ -271,7 +264,7 @@ def begin(recipe: Recipe, folder: RunFolder, train: Images, made: Provenance, fs
         of_network = f"network {recipe.model.network.name!r} is told labels, and"
         raise DataError(f"{of_network} {train.identity.name} has none. {advice}")
     build_estimator(recipe, train.levels)
-    state = initial_state_of(recipe, train, data_mesh(settings.batch_size, fsdp))
+    state = build_on(data_mesh(settings.batch_size, fsdp), build_state, recipe, training_counts(recipe, train))
 
     def check(restored: Restored | None) -> None:
         if restored is None:
@@ -320,7 +313,6 @@ def run_recipe(
     sources = plugin_sources(plugins)
     with folder.locked():
         earlier = folder.provenance() if folder.manifest.exists() else None
-        ahead = load_ahead(text_if_own(recipe))
         source = recipe.data.build()
         train, test = source.load("train"), source.load("test")
         check_count(test.pixels)
@@ -333,7 +325,7 @@ def run_recipe(
         made, say = provenance_of(train, test, sources, earlier), partial(print, file=sys.stderr)
         is_missing = made.newest_checkpoint not in (None, *steps_in(folder.checkpoints))
         start = begin(recipe, folder, train, made, fsdp)
-        check_start_of_recipe(recipe, gather_local(start.state.ema_model), train).refuse()
+        check_model_of_recipe(recipe, gather_local(start.state.ema_model), train.pixels).refuse()
         step = int(start.state.step)
         # After the checks: a refused command changes nothing in the folder, and prints the reason only.
         folder.say_new_end(recipe, plugins)
@@ -354,7 +346,7 @@ def run_recipe(
             say(f"{begun}train  {train.identity}\ntest   {test.identity}")
         facts = health_facts(recipe, start.state.model, train)
         with closing(MetricLog(folder.path, step=step, facts=facts, say=say)) as log:
-            training = Training(recipe, folder, test, start, log, progress, ahead)
+            training = Training(recipe, folder, test, start, log, progress)
             return _close(training, training.run(), known)
 
 
@@ -443,7 +435,7 @@ def train(
         out: The run folder; runs/RECIPE by default.
         overrides: Recipe keys, such as {"training.steps": 400}.
         plugins: Python files that register components.
-        progress: None, "auto" for what `vdmkit run` shows, or an object like `vdmkit.progress._track.Meter`.
+        progress: None, "auto" for what `vdmkit run` shows, or an object like `vdmkit.progress.Meter`.
 
     Raises:
         VdmkitError: the recipe, the data or the folder is invalid, or training or evaluation fails.

@@ -23,7 +23,7 @@ from vdmkit.data.sources import Images, identified
 from vdmkit.devices import Arithmetic, arithmetic, batch_sharding, data_mesh, place_batch, replicate, state_shardings
 from vdmkit.recipes.build import build_optimizer, build_state, build_update, count_parameters, state_like
 from vdmkit.recipes.schema import Recipe
-from vdmkit.training._step import train_step
+from vdmkit.training.step import train_step
 
 _IMAGES = 1024
 _FEWEST = 8  # steps, for an interval of their median

@@ -25,7 +25,7 @@ from vdmkit.experiments.load import Run, load_test, load_train, read_trained_on
 from vdmkit.experiments.measure import fingerprint_of
 from vdmkit.io import locked_folder, sealed_text, sha256_in, write_results, write_text
 from vdmkit.likelihood.log_likelihood import sample_of
-from vdmkit.progress._kept import Kept
+from vdmkit.progress import Kept
 from vdmkit.randomness import fold_purpose
 from vdmkit.report.charts import line_chart
 from vdmkit.study._curve import Curve

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vdmkit.recipes.schema import Recipe
-from vdmkit.training._state import TrainState
+from vdmkit.training.step import TrainState
 
 
 @dataclass(frozen=True)

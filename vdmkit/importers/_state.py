@@ -20,10 +20,10 @@ from vdmkit.importers.files._adam import Adam, Arrays
 from vdmkit.importers.files._limits import shown
 from vdmkit.importers.files._weights import Weights, step_in
 from vdmkit.model import DiffusionModel
-from vdmkit.optimizer import adamw
 from vdmkit.recipes.build import build_objective, build_optimizer, state_like
 from vdmkit.recipes.schema import Recipe
-from vdmkit.training._state import TrainState
+from vdmkit.training.optimizers import adamw
+from vdmkit.training.step import TrainState
 
 
 def state_of(path: Path, importer: AbstractImporter, made: Described, weights: Weights, config: Config) -> TrainState:

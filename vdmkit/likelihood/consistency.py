@@ -55,7 +55,7 @@ from vdmkit.losses.time_samplers import Uniform
 from vdmkit.losses.training_loss import Objective
 from vdmkit.losses.weightings import Elbo
 from vdmkit.model import DiffusionModel
-from vdmkit.progress._track import Progress, track
+from vdmkit.progress import Progress, track
 from vdmkit.randomness import fold_purpose
 from vdmkit.schedules import AbstractSchedule, Scalar, ends_of, gammas_of
 

@@ -39,7 +39,7 @@ from vdmkit.losses.bound import bits_per_dim
 from vdmkit.model import DiffusionModel
 from vdmkit.multihost import as_first, gathered, is_alone, share_of
 from vdmkit.networks.network import Conditions
-from vdmkit.progress._track import Progress, track
+from vdmkit.progress import Progress, track
 from vdmkit.randomness import fold_purpose
 from vdmkit.schedules import check_increasing
 
@@ -298,7 +298,7 @@ def log_likelihood(
         plan: One of the two of `plan_pair`, for a difference; by default the estimator plans for this model alone.
         seconds: Time limit; the result is then of the images measured so far, a random sample.
         kept: Store of the batches of pass 0, 1, ..., which are not measured again.
-        progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress._track.Meter`.
+        progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress.Meter`.
 
     Raises:
         DataError: the images differ from the model's in shape or levels, or are fewer than 2; an index is not that

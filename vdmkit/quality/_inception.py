@@ -9,7 +9,7 @@ from jaxtyping import Float, Real, UInt8
 
 from vdmkit.errors import DataError, VdmkitError
 from vdmkit.io import file_sha256, not_a_file
-from vdmkit.progress._track import Progress, track
+from vdmkit.progress import Progress, track
 
 Extractor = Callable[[UInt8[np.ndarray, "n h w 3"]], Float[np.ndarray, "n d"]]
 """A function that returns features of 8-bit RGB images, one row per image."""

@@ -13,7 +13,7 @@ from vdmkit.data.sources import Images, Pixels, select
 from vdmkit.devices import Arithmetic, arithmetic, facts_of
 from vdmkit.errors import DataError
 from vdmkit.model import DiffusionModel
-from vdmkit.progress._track import Progress
+from vdmkit.progress import Progress
 from vdmkit.quality._distances import Neighbours, frechet_distance, neighbours
 from vdmkit.quality._features import FEATURES, features_of
 from vdmkit.quality._inception import Extractor, as_rgb
@@ -93,7 +93,7 @@ def score(
         drawn: Record of how the samples are drawn; its label is that of the samples.
         seed: Seed of the samples, and of the choice of real images.
         inception: Extractor of Inception's features, which adds FID.
-        progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress._track.Meter`.
+        progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress.Meter`.
 
     Raises:
         DataError: the test or the training set has fewer images, the images do not fit the model, or Inception cannot

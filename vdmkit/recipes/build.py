@@ -3,17 +3,13 @@
 
 Builds the training that a recipe describes.
 
-The initial training state, kept for later commands: JAX runs a program for each kind of array in it.
-
 Builds estimators of likelihoods and samplers from a recipe.
 
 The labels that a network is told of measured images.
 
-What the health signs of a training depend on beside its metrics.
+What the health signs of a training depend on besides its metrics.
 """
 
-import io
-from hashlib import sha256
 from typing import Any
 
 import equinox as eqx
@@ -21,33 +17,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Int, PRNGKeyArray
 
 from vdmkit.data.identity import level_counts
 from vdmkit.data.sources import AbstractSource, Images
 from vdmkit.decoders import require_even_levels
-from vdmkit.devices import build_on
 from vdmkit.errors import DataError, RecipeError
-from vdmkit.health._watch import Facts
 from vdmkit.likelihood.bound import VariationalBound
 from vdmkit.likelihood.estimator import AbstractEstimator
 from vdmkit.losses.training_loss import Objective
 from vdmkit.model import DiffusionModel
-from vdmkit.optimizer import adamw, interior_apart, learning_rates
 from vdmkit.predictions import AbstractPrediction, Estimate
 from vdmkit.process import VariancePreserving
 from vdmkit.randomness import fold_purpose
-from vdmkit.recipes.loading import text_if_own
 from vdmkit.recipes.schema import Recipe
 from vdmkit.registry import Choice
-from vdmkit.remembered import key_of, recall, remember
 from vdmkit.sampling.sample import SamplingConfig
 from vdmkit.sampling.sampler import Guidance
 from vdmkit.schedules import gammas_of
 from vdmkit.toy_data import AbstractDistribution
-from vdmkit.training._state import TrainState, initial_state
-from vdmkit.training._step import Update
+from vdmkit.training.health import Facts
+from vdmkit.training.optimizers import adamw, interior_apart, learning_rates
+from vdmkit.training.step import TrainState, Update, initial_state
 
 
 def training_counts(recipe: Recipe, train: Images) -> Int[Array, "h w c v"]:
@@ -212,34 +203,6 @@ def scalars_of(recipe: Recipe, state: TrainState, step: int) -> dict[str, ArrayL
     return ends if rate is None else {"learning_rate": rate(step - 1), **ends}
 
 
-_LARGEST = 2**26  # bytes; to build a larger state takes a moment of its training, to keep it much of the cache folder
-
-
-def initial_state_of(recipe: Recipe, train: Images, mesh: Mesh) -> TrainState:
-    """Returns `build_state`, from an earlier command if one built the same. `build_on` says where its arrays are."""
-    counts = training_counts(recipe, train)
-    height, width, channels, levels = counts.shape
-    shapes, static = eqx.partition(state_like(recipe, (height, width, channels), levels), _is_shape)
-    small = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes)) <= _LARGEST
-    text = text_if_own(recipe) if small and len(mesh.axis_names) == 1 else None
-    key = text and key_of("initial state", text, counts.shape, sha256(np.asarray(counts).tobytes()).hexdigest())
-    if key and (entry := recall(key)) is not None:
-        file = io.BytesIO(entry)
-        found = jax.device_put([np.load(file) for _ in jax.tree.leaves(shapes)])
-        return eqx.combine(jax.tree.unflatten(jax.tree.structure(shapes), found), static)
-    state = build_on(mesh, build_state, recipe, counts)
-    if key:
-        file = io.BytesIO()
-        for leaf in jax.tree.leaves(eqx.filter(state, eqx.is_array)):
-            np.save(file, leaf)
-        remember(key, file.getvalue())
-    return state
-
-
-def _is_shape(leaf: object) -> bool:
-    return isinstance(leaf, jax.ShapeDtypeStruct)
-
-
 def build_estimator(recipe: Recipe, levels: int) -> AbstractEstimator[Any]:
     """Returns the estimator of `vdmkit likelihood`; by default it measures the bound as it was trained.
 
@@ -365,7 +328,7 @@ def health_facts(recipe: Recipe, model: DiffusionModel, train: Images) -> Facts:
         mean_square=float(np.mean(np.square(x))),
         ema=settings.ema if recipe.evaluation.weights == "ema" else None,
         ema_warmup=settings.ema_warmup,
-        told=told_always(recipe),
+        always_conditioned=told_always(recipe),
     )
 
 

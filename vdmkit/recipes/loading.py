@@ -2,13 +2,10 @@
 """Reads a TOML file into a checked Recipe.
 
 Recipes and overrides that are given as Python values.
-
-Recipes that name components of vdmkit only.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,6 @@ from vdmkit.plugins import broken_packages, copies_in, kept_plugins, load_plugin
 from vdmkit.recipes.document import Override, find_recipe, read_document
 from vdmkit.recipes.schema import Recipe, differences, flat
 from vdmkit.recipes.validation import Reader, toml_text
-from vdmkit.registry import Choice
 
 
 def load_recipe(
@@ -100,23 +96,3 @@ def as_overrides(overrides: Mapping[str, Any] | Iterable[str]) -> list[str]:
     if isinstance(overrides, Mapping):
         return [Override(f"{key}={toml_text(value)}", "overrides") for key, value in overrides.items()]
     return [Override(text, f"overrides, {text!r}") for text in overrides]
-
-
-def text_if_own(recipe: Recipe) -> str | None:
-    """Returns all values of the recipe as text, or None if one of its components is a plugin's.
-
-    What vdmkit's own components do follows from their values; a plugin's may depend on anything.
-    """
-    own = all(one.component.origin == "vdmkit" for one in _choices(recipe))
-    return repr(sorted(flat(recipe).items())) if own else None
-
-
-def _choices(value: Any) -> Iterator[Choice]:
-    if isinstance(value, Choice):
-        yield from value.nested()
-    elif is_dataclass(value):
-        for field in fields(value):
-            yield from _choices(getattr(value, field.name))
-    elif isinstance(value, tuple):
-        for part in value:
-            yield from _choices(part)

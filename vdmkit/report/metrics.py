@@ -18,8 +18,6 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import masked_crc32c
 
 from vdmkit.errors import CheckpointError, DamageWarning
-from vdmkit.health._trouble import Trouble
-from vdmkit.health._watch import Facts, Watch
 from vdmkit.io import (
     MAX_METRICS,
     TooMuch,
@@ -33,6 +31,7 @@ from vdmkit.io import (
     write_text,
     writing,
 )
+from vdmkit.training.health import Facts, Trouble, Watch
 
 
 class MetricLog:
@@ -57,14 +56,14 @@ class MetricLog:
         self._events = EventFile(folder / "tensorboard", purge_step=step + 1)
         history = [(line.step, line.values) for line in kept]
         self.watch = facts and Watch(facts, folder / "health.json", step=step, history=history)
-        self._report(self.watch.begin(step) if self.watch else [])
+        self._report(self.watch.check_settings(step) if self.watch else [])
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Writes one line to disk, unless the file has it already, as when a finished run is run again."""
         line = sealed_line({"step": step, **values})
         if line not in self._kept:
             self._write(step, line, values)
-            self._report(self.watch.see(step, values) if self.watch else [])
+            self._report(self.watch.check(step, values) if self.watch else [])
 
     def _report(self, findings: list[Trouble]) -> None:
         for found in findings:

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray, Real
 
-from vdmkit.checkpoint._checksums import check_unchanged, what_is_damaged
 from vdmkit.data.identity import check_fits
 from vdmkit.data.sources import Images, Split, select
 from vdmkit.errors import CheckpointError, DamageWarning, VdmkitError, in_one_line
@@ -36,7 +35,7 @@ from vdmkit.likelihood.intervals import Interval, interval
 from vdmkit.losses.bound import bits_per_dim
 from vdmkit.model import DiffusionModel
 from vdmkit.predictions import Estimate
-from vdmkit.progress._track import Progress
+from vdmkit.progress import Progress
 from vdmkit.quality._nearest import nearest
 from vdmkit.recipes.build import build_sampling
 from vdmkit.recipes.document import parse_toml, read_toml
@@ -44,6 +43,7 @@ from vdmkit.recipes.schema import Recipe, changed_keys, drawn_by, leaves
 from vdmkit.report.metrics import intact_lines, read_metrics
 from vdmkit.sampling.sample import draw_samples, fit_into
 from vdmkit.schedules import gamma_and_derivative
+from vdmkit.training.checksums import check_unchanged, what_is_damaged
 
 _RESOLVED, _MANIFEST, _GIVEN = "resolved.toml", "manifest.json", "recipe.toml"  # the first marks a run folder
 _LINES = 2000  # of metrics that are shown one by one

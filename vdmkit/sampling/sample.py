@@ -19,7 +19,7 @@ from vdmkit.model import Compute, DiffusionModel
 from vdmkit.multihost import as_first, gathered, is_alone, share_of
 from vdmkit.predictions import Estimate
 from vdmkit.process import AbstractGrid, UniformInTime
-from vdmkit.progress._track import Progress, track
+from vdmkit.progress import Progress, track
 from vdmkit.randomness import fold_purpose
 from vdmkit.sampling.ancestral import Ancestral
 from vdmkit.sampling.sampler import AbstractSampler, Guidance, draw, draw_numbers
@@ -88,7 +88,7 @@ def sample(
         guidance: Labels of the images.
         end: End of the last step, see `SamplingConfig`.
         trajectory: Whether to return x_hat(z_t) at the start of every step as well, in units of data.
-        progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress._track.Meter`.
+        progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress.Meter`.
 
     Raises:
         NonFiniteError: some images are not finite.

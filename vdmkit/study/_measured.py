@@ -12,7 +12,7 @@ from jaxtyping import Float, PRNGKeyArray, Real
 from vdmkit.devices import precisely
 from vdmkit.likelihood.log_likelihood import Parts
 from vdmkit.model import DiffusionModel
-from vdmkit.progress._track import Progress, track
+from vdmkit.progress import Progress, track
 from vdmkit.reverse import AbstractKernel
 from vdmkit.study._curve import Curve, errors_at, loss_at_ends
 from vdmkit.study._pairs import steps_from

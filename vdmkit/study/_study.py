@@ -18,7 +18,7 @@ from vdmkit.likelihood.intervals import interval
 from vdmkit.likelihood.log_likelihood import Parts
 from vdmkit.losses.bound import bits_per_dim
 from vdmkit.model import DiffusionModel
-from vdmkit.progress._track import Progress
+from vdmkit.progress import Progress
 from vdmkit.recipes.build import shapes_of_estimate
 from vdmkit.registry import Choice, registry
 from vdmkit.reverse import AbstractKernel, OptimalVariance
@@ -124,7 +124,7 @@ def study_schedules(
         plan: What to measure.
         counts: Numbers of steps of the grids.
         kept: Store of the measurements at each gamma, which are not repeated.
-        progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress._track.Meter`.
+        progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress.Meter`.
     """
     model, gamma, d = plan.model, plan.gamma, plan.model.dimensions
     measured = plan.measure(kept, progress)

@@ -1,32 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training: state, update, and the loop of updates."""
+"""Training: the state, its update, and optimisers.
 
-from vdmkit.training._compiled_step import KeptStep, load_ahead
-from vdmkit.training._gradient import Batch, Metrics
-from vdmkit.training._loop import Loop, default_steps_per_dispatch, means, next_multiple
-from vdmkit.training._session import session
-from vdmkit.training._state import TrainState, initial_state, is_finite
-from vdmkit.training._step import Update, train_step, train_steps
-from vdmkit.training._stop import stop_requests
-from vdmkit.training._unlogged import Unlogged, unlogged_in
+The loop, checkpoints and signs of trouble are in the modules `loop`, `checkpoints` and `health`, whose libraries take a
+while to load.
+"""
 
-__all__ = [
-    "Batch",
-    "KeptStep",
-    "Loop",
-    "Metrics",
-    "TrainState",
-    "Unlogged",
-    "Update",
-    "default_steps_per_dispatch",
-    "initial_state",
-    "is_finite",
-    "load_ahead",
-    "means",
-    "next_multiple",
-    "session",
-    "stop_requests",
-    "train_step",
-    "train_steps",
-    "unlogged_in",
-]
+from vdmkit.training.optimizers import adamw
+from vdmkit.training.step import Batch, Metrics, TrainState, Update, initial_state, train_step, train_steps
+
+__all__ = ["Batch", "Metrics", "TrainState", "Update", "adamw", "initial_state", "train_step", "train_steps"]

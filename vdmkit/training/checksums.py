@@ -29,7 +29,7 @@ def is_finished(folder: Path) -> bool:
 def what_is_damaged(folder: Path, suffix: str = "") -> str | None:
     """Describes the first file that is not as it was written; returns None if all are.
 
-    Only files with this suffix are read; of others it is known then that they are there.
+    Only files with this suffix are read; the others only have to exist.
     """
     if is_finished(folder) and (reason := not_a_file(folder / _NAME)):
         return f"{_NAME} is {reason}"
@@ -56,7 +56,7 @@ def what_is_damaged(folder: Path, suffix: str = "") -> str | None:
 
 
 def check_unchanged(path: Path, sha256: str, advice: str) -> None:
-    """Raises CheckpointError if a file is missing, or has another SHA-256 than when the run wrote it."""
+    """Raises CheckpointError if a file is missing, or its SHA-256 differs from that of what the run wrote."""
     if not path.is_file():
         raise CheckpointError(f"{path}: missing. {advice}")
     if not has_sha256(path, sha256):
