@@ -31,7 +31,7 @@ ROOMS = [
     "mesh",
 ]  # the ground
 ROOMS += ["estimate", "noise", "networks", "observation", "denoiser", "distribution", "kernel", "integrator", "model"]
-ROOMS += ["data", "objective", "sampling", "likelihood", "classification", "optimizer", "recipe"]
+ROOMS += ["data", "objective", "sampling", "likelihood", "optimizer", "recipe"]
 ROOMS += [
     "health",
     "training",

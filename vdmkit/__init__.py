@@ -8,7 +8,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vdmkit.classification import classify
     from vdmkit.errors import VdmkitError
     from vdmkit.likelihood import compare, log_likelihood
     from vdmkit.model import DiffusionModel
@@ -23,7 +22,6 @@ __all__ = [
     "Run",
     "VdmkitError",
     "__version__",
-    "classify",
     "compare",
     "load",
     "log_likelihood",
@@ -34,7 +32,6 @@ __all__ = [
 ]
 
 _FROM = {
-    "classification": ("classify",),
     "errors": ("VdmkitError",),
     "likelihood": ("compare", "log_likelihood"),
     "model": ("DiffusionModel",),
