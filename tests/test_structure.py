@@ -21,12 +21,12 @@ ROOT = PACKAGE.parent
 # From the bottom up. A module imports from its own layer and from those above it in this list, and never in a circle.
 LAYERS = [
     ("errors",),
-    ("arguments", "devices", "io", "multihost", "plugins", "progress", "randomness", "registry", "remembered"),
+    ("arguments", "devices", "io", "multihost", "plugins", "progress", "randomness", "registry"),
     ("integrator", "process", "schedules"),
     ("networks",),
     ("decoders", "model", "predictions", "reverse", "toy_data"),
     ("data", "losses"),
-    ("checkpoint", "classification", "health", "likelihood", "optimizer", "sampling", "training"),
+    ("likelihood", "sampling", "training"),
     ("recipes",),
     ("conformance", "importers", "metrics", "quality", "report", "schedule_search", "study"),
     ("experiments",),

@@ -9,7 +9,6 @@ import pkgutil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vdmkit.classification._classify import classify
     from vdmkit.errors import VdmkitError
     from vdmkit.experiments.load import Run
     from vdmkit.experiments.run import load, train
@@ -26,7 +25,6 @@ __all__ = [
     "Run",
     "VdmkitError",
     "__version__",
-    "classify",
     "compare",
     "load",
     "log_likelihood",
@@ -40,7 +38,6 @@ _MODULE_OF = {
     "DiffusionModel": "model",
     "Run": "experiments",
     "VdmkitError": "errors",
-    "classify": "classification",
     "compare": "likelihood",
     "load": "experiments",
     "log_likelihood": "likelihood",

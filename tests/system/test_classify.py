@@ -47,18 +47,18 @@ def test_a_classification_is_bayes_rule_within_its_errors(processes, oracle):
     assert result.code == 0, result.err
     written = Path(result.err.splitlines()[-1].removeprefix("written to ").partition(",")[0])
     facts = json.loads(written.read_text())
-    scores, exact, beside = (facts[name] for name in ("scores", "exact", "beside"))
+    scores, exact, baseline = (facts[name] for name in ("scores", "reference", "baseline"))
     assert scores["accuracy_least"] <= exact["accuracy"] <= scores["accuracy_most"]
     off = scores["log_score"] - scores["monte_carlo_bias"] - exact["log_score"]
     assert abs(off) < 2 * scores["half_width_monte_carlo"]
     assert exact["other_decisions"] <= scores["undecided"] < 20
-    assert beside["accuracy"] < exact["accuracy"]
+    assert baseline["accuracy"] < exact["accuracy"]
     assert (facts["labels"], sum(facts["class_counts"]), facts["estimates"]) == (3, 1000, 4)
     with np.load(written.with_suffix(".npz")) as arrays:
         np.testing.assert_allclose(np.exp(arrays["log_posterior"]).sum(1), 1, rtol=1e-6)
         assert int(arrays["undecided"].sum()) == scores["undecided"]
     assert result.out.startswith(f"accuracy {scores['accuracy']:.4f} ({scores['accuracy_low']:.4f} to ")
-    for row in ("Monte Carlo", "log score", "calibration", "exact", "beside", "estimator", "probability"):
+    for row in ("Monte Carlo", "log score", "calibration", "reference", "baseline", "estimator", "probability"):
         assert f"\n  {row}  " in result.out
 
 
@@ -87,10 +87,13 @@ def test_labels_and_classes_that_are_not_there_are_refused(program, oracle, whol
         'string "all".',
         ("likelihood", "--label", "data", "--audit"): "--audit runs its own estimators: omit the estimator, its steps, "
         "--precision, --label.",
-        ("classify", "--set", "likelihood.label=1"): "likelihood.label = 1: classify tells the network every label. "
-        "Remove this key.",
-        ("classify", "--set", "likelihood.precision=0.1"): "likelihood.precision: classify has none. Omit it, and give "
-        "more --passes.",
+        ("classify", "--set", "likelihood.label=1"): "likelihood.label = 1: classify conditions on every label in "
+        "turn. Remove this key.",
+        (
+            "classify",
+            "--set",
+            "likelihood.precision=0.1",
+        ): "likelihood.precision: classify does not use it. Omit it, and give more --passes.",
     }.items():
         refused = program(*words, "--ckpt", str(oracle))
         assert (refused.out, refused.err) == ("", f"{message}\n")

@@ -24,7 +24,6 @@ import typer
 from typer.core import TyperGroup
 
 from vdmkit import __version__
-from vdmkit.cli._classify import classify
 from vdmkit.cli.inspecting import bench, check, doctor, list_components
 from vdmkit.cli.measuring import compare, evaluate, likelihood, quality, report, sample, study
 from vdmkit.cli.new_plugin import new_plugin
@@ -127,6 +126,7 @@ def _names(command: Any) -> set[str]:
 
 
 _OF_PLUGINS: dict[str, str] = dict.fromkeys(("compress", "decompress", "inspect"), "vdmkit-codec")
+_OF_PLUGINS["classify"] = "vdmkit-classification"
 
 
 class Commands(TyperGroup):
@@ -181,7 +181,6 @@ app.command()(stoppable(distributed(evaluate), "No result was written. Run the s
 app.command()(
     stoppable(distributed(likelihood), "Batches that were done are kept: to go on, run the same command again.")
 )
-app.command()(stoppable(classify, "Nothing was written. Run the same command again to begin anew."))
 app.command()(stoppable(distributed(sample), "No samples were written. Run the same command again to begin anew."))
 app.command()(stoppable(compare, "Batches that were done are kept: to go on, run the same command again."))
 app.command()(stoppable(study, "Run the same command again to begin anew."))

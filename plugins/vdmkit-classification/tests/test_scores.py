@@ -4,9 +4,12 @@
 import numpy as np
 import pytest
 from scipy.stats import binomtest
+from vdmkit.classification import Classification, wilson
+from vdmkit_classification import Classification, score
+from vdmkit_classification.scores import compare_with_baseline, wilson
 
-from vdmkit.classification import Classification, compare_with, scores_of, wilson
 from vdmkit.devices import Arithmetic
+from vdmkit.likelihood.labels import LabelLogLikelihoods
 
 
 def classification(log_joint: np.ndarray, groups: np.ndarray | None = None) -> Classification:
@@ -14,7 +17,9 @@ def classification(log_joint: np.ndarray, groups: np.ndarray | None = None) -> C
     _, n, labels = log_joint.shape
     share, index = np.full(labels, 1 / labels), np.arange(n)
     groups = index if groups is None else groups
-    return Classification(log_joint, share, index, groups, 0, 0.0, None, "", Arithmetic("float32", "highest", "cpu"))
+    arithmetic = Arithmetic("float32", "highest", "cpu")
+    likelihoods = LabelLogLikelihoods(log_joint - np.log(share), index, groups, 0, 0.0, None, "", arithmetic)
+    return Classification(likelihoods, share)
 
 
 def of_probabilities(posterior: list[list[float]]) -> Classification:
@@ -32,7 +37,7 @@ def test_intervals_of_the_accuracy_are_wilsons(right, count):
 def test_scores_of_a_few_images():
     """A score would be another than its definition, by hand."""
     found = of_probabilities([[0.92, 0.08], [0.94, 0.06], [0.3, 0.7], [0.4, 0.6]])
-    scores = scores_of(found, np.array([0, 1, 1, 1]))
+    scores = score(found, np.array([0, 1, 1, 1]))
     assert (scores.correct, scores.accuracy, scores.undecided) == (3, 0.75, 0)
     np.testing.assert_allclose(scores.log_score, np.log([0.92, 0.06, 0.7, 0.6]).mean(), rtol=1e-12)
     np.testing.assert_allclose(scores.log_score_of_frequencies, np.log(0.5), rtol=1e-12)
@@ -53,10 +58,10 @@ def test_right_probabilities_are_called_calibrated_and_others_are_not():
     logits = rng.normal(size=(2000, 3))
     posterior = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     labels = (rng.random((2000, 1)) > posterior.cumsum(1)).sum(1)
-    right = scores_of(classification(np.stack([logits] * 2)), labels)
+    right = score(classification(np.stack([logits] * 2)), labels)
     assert right.calibration.error <= right.calibration.if_calibrated
     assert abs(right.overconfidence) <= right.half_width_overconfidence
-    sure = scores_of(classification(np.stack([3 * logits] * 2)), labels)
+    sure = score(classification(np.stack([3 * logits] * 2)), labels)
     assert sure.calibration.low > sure.calibration.if_calibrated
     assert sure.overconfidence > sure.half_width_overconfidence
     assert sure.accuracy == right.accuracy
@@ -70,7 +75,7 @@ def test_the_bias_of_monte_carlo_is_found():
     """
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(8, 20_000, 2)) * 0.5
-    scores = scores_of(classification(np.log([0.7, 0.3]) + noise), np.zeros(20_000, int))
+    scores = score(classification(np.log([0.7, 0.3]) + noise), np.zeros(20_000, int))
     expected = -(2 * 0.25 / 8) * 0.7 * 0.3 / 2
     np.testing.assert_allclose(scores.monte_carlo_bias, expected, rtol=0.1)
     np.testing.assert_allclose(scores.log_score - np.log(0.7), expected, atol=2 * scores.half_width_monte_carlo)
@@ -90,9 +95,9 @@ def test_copies_of_an_image_count_once():
     """A test set would have a smaller interval if its images were repeated."""
     rng = np.random.default_rng(0)
     log_joint, labels = rng.normal(size=(2, 40, 3)), rng.integers(0, 3, 40)
-    once = scores_of(classification(log_joint), labels)
+    once = score(classification(log_joint), labels)
     groups = np.repeat(np.arange(40), 2)
-    twice = scores_of(classification(np.repeat(log_joint, 2, axis=1), groups), np.repeat(labels, 2))
+    twice = score(classification(np.repeat(log_joint, 2, axis=1), groups), np.repeat(labels, 2))
     assert (once.accuracy_low, once.accuracy_high) == (twice.accuracy_low, twice.accuracy_high)
     np.testing.assert_allclose(twice.half_width_log_score, once.half_width_log_score, rtol=0.02)
 
@@ -101,7 +106,7 @@ def test_another_classifier_is_compared_on_the_same_images():
     """The images that only one of both gets right would be counted for the other."""
     found = of_probabilities([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6]])
     other = np.log([[0.6, 0.4], [0.1, 0.9], [0.4, 0.6], [0.8, 0.2]])
-    beside = compare_with("other", other, found, np.array([0, 0, 1, 0]))
-    assert (beside.only_model_right, beside.only_other_right, beside.accuracy) == (1, 1, 0.75)
-    np.testing.assert_allclose(beside.log_score, np.log([0.6, 0.1, 0.6, 0.8]).mean(), rtol=1e-12)
-    assert beside.p_value == 1.0
+    baseline = compare_with_baseline("other", other, found, np.array([0, 0, 1, 0]))
+    assert (baseline.only_model_right, baseline.only_baseline_right, baseline.accuracy) == (1, 1, 0.75)
+    np.testing.assert_allclose(baseline.log_score, np.log([0.6, 0.1, 0.6, 0.8]).mean(), rtol=1e-12)
+    assert baseline.p_value == 1.0

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 from scipy.stats import t as student
+from vdmkit.classification import classify
+from vdmkit_classification import classify
+from vdmkit_classification.scores import compare_with_reference
 
-from vdmkit.classification import classify, compare_with_exact
 from vdmkit.data import MixtureData
 from vdmkit.decoders import CategoricalObservation, GaussianObservation
 from vdmkit.errors import DataError, RecipeError, UntrustedError
@@ -60,10 +62,10 @@ def test_probabilities_by_the_flow_are_those_of_bayes_rule():
     np.testing.assert_allclose(np.exp(found.log_posterior), np.exp(posterior), rtol=0, atol=2e-4)
     np.testing.assert_array_equal(found.predicted, posterior.argmax(1))
     labels = CONTINUOUS.load("test").labels
-    beside = compare_with_exact(CONTINUOUS.distribution, pixels, found, labels)
-    assert beside.difference < 2e-4
-    assert beside.other_decisions == 0
-    assert beside.accuracy == (posterior.argmax(1) == labels).mean()
+    reference = compare_with_reference(CONTINUOUS.distribution, pixels, found, labels)
+    assert reference.difference < 2e-4
+    assert reference.other_decisions == 0
+    assert reference.accuracy == (posterior.argmax(1) == labels).mean()
     own = log_likelihood(model, pixels, condition={"label": labels}, key=KEY, estimator=flow)
     expected = (exact(CONTINUOUS, frequencies) - np.log(frequencies))[np.arange(24), labels]
     np.testing.assert_allclose(own.log_prob, expected, rtol=0, atol=1e-3)
