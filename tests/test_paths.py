@@ -20,7 +20,7 @@ from vdmkit.data._npz import Npz
 from vdmkit.errors import VdmkitError
 from vdmkit.experiments import RunFolder, load_run
 from vdmkit.experiments.importing import import_checkpoint
-from vdmkit.importers.files._read import read_checkpoint
+from vdmkit.importers.formats import read_checkpoint
 from vdmkit.io import not_a_file, not_a_folder
 from vdmkit.plugins import load_plugins
 from vdmkit.quality._inception import load_inception

@@ -14,10 +14,8 @@ import pytest
 
 from vdmkit.decoders import CategoricalObservation
 from vdmkit.errors import CheckpointError
-from vdmkit.importers._vdm_config import official_recipe
-from vdmkit.importers._vdm_names import official_parameters
-from vdmkit.importers._vdm_state import load_official
-from vdmkit.importers.files._read import read_checkpoint
+from vdmkit.importers.formats import read_checkpoint
+from vdmkit.importers.vdm import load_official, official_parameters, official_recipe
 from vdmkit.model import DiffusionModel
 from vdmkit.networks._vdm_unet import VDMUNet
 from vdmkit.predictions import Eps

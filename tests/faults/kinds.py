@@ -51,7 +51,7 @@ from vdmkit.data._source import identified
 from vdmkit.errors import VdmkitError
 from vdmkit.experiments import RunFolder
 from vdmkit.health._trouble import read_troubles
-from vdmkit.importers.files._read import read_checkpoint
+from vdmkit.importers.formats import read_checkpoint
 from vdmkit.io import seal_of, sealed_line
 from vdmkit.page._files import read_files
 from vdmkit.progress._kept import Kept

@@ -26,7 +26,7 @@ from vdmkit.data._npz import Npz
 from vdmkit.data._pickle import read_pickle
 from vdmkit.errors import VdmkitError
 from vdmkit.experiments import RunFolder
-from vdmkit.importers._read import read_imported
+from vdmkit.importers.loader import read_imported
 from vdmkit.plugins import load_plugins
 from vdmkit.recipes import load_recipe
 

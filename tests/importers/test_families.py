@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import CheckpointError
-from vdmkit.importers.files._weights import family_of, read_weights
+from vdmkit.importers.formats import family_of, read_weights
 
 IDODE = {"schedule": "VP", "dequantization": "tn", "gamma_type": "fixed"}
 NAMES: dict[str, list[str]] = {

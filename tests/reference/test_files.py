@@ -9,9 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vdmkit.importers.files._list import list_tensors
-from vdmkit.importers.files._read import read_checkpoint
-from vdmkit.importers.files._weights import Weights, read_weights
+from vdmkit.importers.formats import Weights, list_tensors, read_checkpoint, read_weights
 
 HERE = Path(__file__).parent
 CHECKPOINTS = ("*.pt", "*.pth", "*.pkl", "diffusers*")

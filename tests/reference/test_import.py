@@ -15,8 +15,7 @@ from vdmkit.data._batches import batches
 from vdmkit.errors import CheckpointError
 from vdmkit.experiments import RunFolder, load_run
 from vdmkit.experiments.importing import import_checkpoint
-from vdmkit.importers._vdm_names import official_parameters
-from vdmkit.importers._vdm_state import load_official
+from vdmkit.importers.vdm import load_official, official_parameters
 from vdmkit.recipes import load_recipe
 
 

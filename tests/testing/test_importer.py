@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from vdmkit_importers import OpenAiImporter
 
 from vdmkit.conformance import check_importer
 from vdmkit.errors import CheckpointError, ConformanceError
-from vdmkit.importers._importer import AbstractImporter
-from vdmkit.importers._openai import OpenAiImporter
+from vdmkit.importers.loader import AbstractImporter
 
 FOLDER = Path(__file__).parents[1] / "reference" / "networks" / "improved"
 

@@ -13,8 +13,7 @@ from vdmkit.checkpoint._store import CheckpointStore
 from vdmkit.data._batches import batches
 from vdmkit.data._source import Identity, Images
 from vdmkit.experiments.folder import Provenance, RunFolder
-from vdmkit.importers._imported import Imported
-from vdmkit.importers._read import read_imported
+from vdmkit.importers.loader import Imported, read_imported
 from vdmkit.io import whole_folder
 from vdmkit.plugins import plugin_sources
 from vdmkit.training._session import session

@@ -11,9 +11,9 @@ import equinox as eqx
 import jax
 
 from vdmkit.errors import CheckpointError
-from vdmkit.importers._settings import Settings
-from vdmkit.importers._vdm import with_vdm_arrays
-from vdmkit.importers.files._weights import read_weights
+from vdmkit.importers.formats import read_weights
+from vdmkit.importers.translation import Settings
+from vdmkit.importers.vdm import with_vdm_arrays
 from vdmkit.predictions import Eps, V
 from vdmkit_mulan._model import LEVELS, Mulan
 
