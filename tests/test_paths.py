@@ -17,7 +17,7 @@ from vdmkit.data.folder import list_images
 from vdmkit.errors import VdmkitError
 from vdmkit.experiments import RunFolder, load_run
 from vdmkit.experiments.importing import import_checkpoint
-from vdmkit.importers import read_checkpoint
+from vdmkit.importers.formats import read_checkpoint
 from vdmkit.io import not_a_file, not_a_folder
 from vdmkit.plugins import load_plugins
 from vdmkit.quality import load_inception

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import atheris
 
-READERS = ["data", "importers.files", "recipe", "files", "foreign", "checkpoint", "report", "progress"]
+READERS = ["data", "importers", "recipes", "io", "training.checkpoints", "report", "progress"]
 
 with atheris.instrument_imports(include=[*(f"vdmkit.{room}" for room in READERS), "vdmkit_codec.container"]):
     from fuzzed import BYTES, SECONDS, watch, wrong_with

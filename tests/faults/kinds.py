@@ -41,7 +41,7 @@ from vdmkit.data.folder import list_images, read_image
 from vdmkit.data.packed import read_metadata
 from vdmkit.errors import VdmkitError
 from vdmkit.experiments import RunFolder
-from vdmkit.importers import read_checkpoint
+from vdmkit.importers.formats import read_checkpoint
 from vdmkit.io import seal_of, sealed_line
 from vdmkit.progress import Kept
 from vdmkit.recipes import load_recipe

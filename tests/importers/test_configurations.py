@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit import importers
 from vdmkit.conformance.checking import compiled_fast
 from vdmkit.errors import CheckpointError
-from vdmkit.importers import described
-from vdmkit.importers._misfits import misfits
+from vdmkit.importers.diffusers import with_diffusers_arrays
+from vdmkit.importers.loader import described
+from vdmkit.importers.translation import misfits
 from vdmkit.networks import UNet
 from vdmkit.plugins import load_plugins
 from vdmkit.predictions import V
@@ -124,7 +124,7 @@ def test_the_defaults_of_diffusers(diffusers):
     template = eqx.filter_eval_shape(
         lambda key: make({**context, "key": key}, **choices | {"noise_embedding": embedding}), jax.random.key(0)
     )
-    network = importers.with_diffusers_arrays(template, waves(diffusers["names"], diffusers["shapes"]))
+    network = with_diffusers_arrays(template, waves(diffusers["names"], diffusers["shapes"]))
     for x, t, label, out in zip(*(diffusers[name] for name in ("x", "timestep", "label", "out")), strict=True):
         h = evaluated(network, x.transpose(1, 2, 0), t, label)
         np.testing.assert_allclose(h.transpose(2, 0, 1), out, rtol=0, atol=1e-12)

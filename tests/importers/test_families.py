@@ -10,7 +10,7 @@ import pytest
 
 from vdmkit.errors import CheckpointError
 from vdmkit.importers import read_weights
-from vdmkit.importers.files._weights import family_of
+from vdmkit.importers.formats import family_of
 
 IDODE = {"schedule": "VP", "dequantization": "tn", "gamma_type": "fixed"}
 NAMES: dict[str, list[str]] = {

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import CheckpointError
-from vdmkit.importers import read_checkpoint, read_weights
-from vdmkit.importers.files._list import flat_arrays
+from vdmkit.importers import read_weights
+from vdmkit.importers.formats import flat_arrays, read_checkpoint
 
 RNG = np.random.default_rng(0)
 ARRAYS = {
@@ -297,10 +297,10 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "no network": ({"model_index.json": {}, WEIGHTS: b""}, r"config\.json: no such file"),
     "list as configuration": ({"config.json": [], WEIGHTS: safetensors(DDPM)}, "cannot be read as a JSON object"),
     "torn configuration": ({"config.json": b'{"a', WEIGHTS: safetensors(DDPM)}, "cannot be read as a JSON object"),
-    "no map": ({"config.json": CONFIG, f"{WEIGHTS}.index.json": {}}, "does not name files beside it"),
+    "no map": ({"config.json": CONFIG, f"{WEIGHTS}.index.json": {}}, "does not name files of this folder"),
     "elsewhere": (
         {"config.json": CONFIG, f"{WEIGHTS}.index.json": {"weight_map": {"a": "../x.safetensors"}}},
-        "does not name files beside it",
+        "does not name files of this folder",
     ),
     "part missing": ({"config.json": CONFIG, f"{WEIGHTS}.index.json": INDEX}, r"part-0\.safetensors: no such file"),
     "part twice": (

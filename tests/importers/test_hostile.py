@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import CheckpointError
-from vdmkit.importers import read_checkpoint
-from vdmkit.importers.files import _limits, _plain
+from vdmkit.importers import pickles
+from vdmkit.importers.formats import read_checkpoint
 
 
 class _Touch:
@@ -86,7 +86,7 @@ def test_the_global_is_named(tmp_path, ops, name):
     """A user would not learn what the file asks for."""
     module, _, last = name.rpartition(".")
     program = f"c{module}\n{last}\n".encode()
-    with pytest.raises(CheckpointError, match=f"asks for {name}, and"):
+    with pytest.raises(CheckpointError, match=f"refers to {name}, and"):
         read_checkpoint(ops.torch_zip(tmp_path / "a.pt", program, {}))
 
 
@@ -196,7 +196,7 @@ ODD: dict[str, Callable[..., bytes]] = {
 @pytest.mark.parametrize("name", ODD)
 def test_odd_pickles_are_refused(tmp_path, ops, name, monkeypatch):
     """A pickle could read outside of a storage, take memory without end, crash the process, or leave a traceback."""
-    monkeypatch.setattr(_plain, "MAX_VALUES", 5_000)
+    monkeypatch.setattr(pickles, "MAX_VALUES", 5_000)
     with pytest.raises(CheckpointError) as refused:
         read_checkpoint(ops.torch_zip(tmp_path / "a.pt", ODD[name](ops), _OF_4))
     assert str(refused.value).startswith(f"{tmp_path / 'a.pt'}: cannot be read as a checkpoint: ")
@@ -212,7 +212,7 @@ def test_the_memo_takes_no_more_than_it_holds(tmp_path, ops):
 
 def test_a_pickle_has_an_end(tmp_path, ops, monkeypatch):
     """A file of a megabyte could keep the program busy for hours, by itself or by the pickles inside of it."""
-    monkeypatch.setattr(_limits, "MAX_OPERATIONS", 1000)
+    monkeypatch.setattr(pickles, "MAX_OPERATIONS", 1000)
     inner = ops.nested(ops.torch_legacy(ops.storage("0", "float32", 1, b"N"), {"0": np.zeros(1, np.float32)}))
     for name, program in {"long": b"]0" * 600 + b"N", "nested": (inner + b"0") * 30 + b"N"}.items():
         (tmp_path / name).write_bytes(ops.edm_pickle(program))
@@ -233,7 +233,7 @@ def test_a_nested_file_nests_none(tmp_path, ops):
     """Nested files within nested files would exhaust the stack."""
     inner = ops.torch_legacy(ops.nested(ops.torch_legacy(b"N", {})), {})
     (tmp_path / "a.pkl").write_bytes(ops.edm_pickle(ops.nested(inner)))
-    with pytest.raises(CheckpointError, match=r"asks for torch\.storage\._load_from_bytes"):
+    with pytest.raises(CheckpointError, match=r"refers to torch\.storage\._load_from_bytes"):
         read_checkpoint(tmp_path / "a.pkl")
 
 

@@ -12,14 +12,19 @@ import jax.numpy as jnp
 import msgpack
 import numpy as np
 import pytest
+from vdmkit_importers import EdmImporter, ScoreSdeImporter
 
 from vdmkit.conformance.checking import compiled_fast
 from vdmkit.errors import CheckpointError
 from vdmkit.experiments import load_run
-from vdmkit.importers import DiffusersImporter, EdmImporter, ScoreSdeImporter, described, read_weights, state_of
+from vdmkit.importers import read_imported, read_weights
+from vdmkit.importers.diffusers import DiffusersImporter
+from vdmkit.importers.loader import described, state_of
 from vdmkit.model import DiffusionModel
+from vdmkit.plugins import load_plugins
 from vdmkit.predictions import Estimate
 from vdmkit.recipes import load_recipe
+from vdmkit.registry import registry
 
 NETWORKS = Path(__file__).parents[1] / "reference" / "networks"
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
@@ -281,6 +286,15 @@ def test_a_family_that_the_file_is_not_of(program, checkpoint):
     assert not (program.cwd / "run").exists()
 
 
+@pytest.mark.parametrize("family", [None, "edm"])
+def test_a_missing_plugin_is_named(monkeypatch, family):
+    """A file of a plugin's family names the package to install, with --family and without."""
+    load_plugins()
+    monkeypatch.delitem(registry("importer").components, "edm")
+    with pytest.raises(CheckpointError, match=r"'edm' is imported by the plugin .* `pip install vdmkit\[importers\]`"):
+        read_imported(NETWORKS / "edm-ddpmpp" / "network-snapshot-000001.pkl", family=family)
+
+
 def test_a_hostile_file_is_refused(program, ops):
     """Importing a file would execute what it holds."""
     opening = b"cbuiltins\nopen\n(" + ops.text("hacked") + ops.text("w") + b"tR"
@@ -293,8 +307,9 @@ def test_a_hostile_file_is_refused(program, ops):
 
 
 PLUGIN = '''
-from vdmkit.importers import AbstractImporter, OpenAiImporter
+from vdmkit.importers import AbstractImporter
 from vdmkit.registry import register
+from vdmkit_importers import OpenAiImporter
 
 @register("importer", "mine")
 class Mine(AbstractImporter):

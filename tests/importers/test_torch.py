@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import CheckpointError
-from vdmkit.importers import read_checkpoint
-from vdmkit.importers.files._plain import PersistentObject
+from vdmkit.importers.formats import read_checkpoint
+from vdmkit.importers.pickles import PersistentObject
 
 DTYPES = ["float32", "float64", "float16", "bfloat16", "bool", "int64", "int32", "int16", "int8", "uint8"]
 
@@ -161,5 +161,5 @@ def test_memory_is_that_of_the_file(tmp_path, ops):
 def test_a_whole_model_says_which_class_it_needs(tmp_path, ops):
     """A user whose file holds more than tensors would not learn what is in the way."""
     program = ops.dictionary({"model": b"cmodels.unet\nUNetModel\n)\x81}b"})
-    with pytest.raises(CheckpointError, match=r"asks for models\.unet\.UNetModel.*Nothing in it was executed"):
+    with pytest.raises(CheckpointError, match=r"refers to models\.unet\.UNetModel.*Nothing in it was executed"):
         read_checkpoint(ops.torch_zip(tmp_path / "a.pt", program, {}))

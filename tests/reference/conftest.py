@@ -20,9 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from vdmkit_importers import IDodeImporter
 
-from vdmkit.importers import IDodeImporter, OfficialCheckpoint, load_official, official_recipe
-from vdmkit.importers._vdm_names import with_official_parameters
+from vdmkit.importers import official_recipe
+from vdmkit.importers.vdm import OfficialCheckpoint, load_official, with_official_parameters
 from vdmkit.losses import Objective, bits_per_dim
 from vdmkit.losses.bound import step_end
 from vdmkit.losses.training_loss import Draws

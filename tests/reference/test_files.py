@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vdmkit.importers import Weights, list_tensors, read_checkpoint, read_weights
+from vdmkit.importers import read_weights
+from vdmkit.importers.formats import Weights, list_tensors, read_checkpoint
 
 HERE = Path(__file__).parent
 CHECKPOINTS = ("*.pt", "*.pth", "*.pkl", "diffusers*")

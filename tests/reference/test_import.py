@@ -14,7 +14,7 @@ from vdmkit.data import batches
 from vdmkit.errors import CheckpointError
 from vdmkit.experiments import RunFolder, load_run
 from vdmkit.experiments.importing import import_checkpoint
-from vdmkit.importers import load_official, official_parameters
+from vdmkit.importers.vdm import load_official, official_parameters
 from vdmkit.recipes import load_recipe
 from vdmkit.training.checkpoints import read_step
 

@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from vdmkit_importers.openai import OpenAiImporter, with_openai_arrays
 
-from vdmkit import importers
 from vdmkit.conformance.checking import compiled_fast
 from vdmkit.decoders import DiscretisedGaussian
-from vdmkit.importers import OpenAiImporter, described
+from vdmkit.importers.loader import described
 from vdmkit.likelihood.bound import _diffusion
 from vdmkit.losses import Elbo, Hybrid, bits_per_dim, prior_loss, reconstruction_loss
 from vdmkit.losses.bound import NoiseLevel
@@ -57,7 +57,7 @@ class Authors:
 
     @cached_property
     def recipe(self) -> dict[str, Any]:
-        return importers.OpenAiImporter().recipe(self.config)
+        return OpenAiImporter().recipe(self.config)
 
     @property
     def images(self) -> Rows:
@@ -76,7 +76,7 @@ class Authors:
         return DiffusionModel(
             schedule=self.schedule,
             prediction=EpsAndRange(),
-            network=importers.with_openai_arrays(network, arrays, self.config),
+            network=with_openai_arrays(network, arrays, self.config),
             observation=component("observation", self.recipe["model"]["observation"], levels=256),
             shape=shape,
         )

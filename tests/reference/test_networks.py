@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from scipy import integrate, special, stats
 
-from vdmkit.importers import official_parameters
+from vdmkit.importers.vdm import official_parameters
 from vdmkit.likelihood.ode import _field
 from vdmkit.losses import prior_loss
 

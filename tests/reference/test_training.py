@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.importers import official_parameters
+from vdmkit.importers.vdm import official_parameters
 from vdmkit.losses import bits_per_dim
 from vdmkit.process import diffuse
 from vdmkit.schedules import gamma_and_derivative

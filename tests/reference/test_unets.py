@@ -19,10 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from vdmkit_importers import edm, openai, score_sde
 
-from vdmkit import importers
 from vdmkit.conformance.checking import compiled_fast
 from vdmkit.errors import CheckpointError
+from vdmkit.importers import diffusers
 from vdmkit.networks import UNet
 from vdmkit.registry import Choice
 from vdmkit.schedules import Tabulated
@@ -165,10 +166,10 @@ class ScoreSde(Folder):
 
     @property
     def table(self):
-        return importers.score_sde_network(self.config)
+        return score_sde.score_sde_network(self.config)
 
     def filled(self, network, arrays):
-        return importers.with_score_sde_arrays(network, arrays)
+        return score_sde.with_score_sde_arrays(network, arrays)
 
     @property
     def is_ve(self) -> bool:
@@ -240,10 +241,10 @@ class Edm(Folder):
 
     @property
     def table(self):
-        return importers.edm_network(self.config)
+        return edm.edm_network(self.config)
 
     def filled(self, network, arrays):
-        return importers.with_edm_arrays(network, arrays, self.config)
+        return edm.with_edm_arrays(network, arrays, self.config)
 
     def calls(self):
         golden, sigma = self.golden, np.float64(self.golden["sigma"])
@@ -283,10 +284,10 @@ class OpenAi(Folder):
 
     @property
     def table(self):
-        return importers.openai_network({"diffusion": {}} | self.config)
+        return openai.openai_network({"diffusion": {}} | self.config)
 
     def filled(self, network, arrays):
-        return importers.with_openai_arrays(network, arrays, self.config)
+        return openai.with_openai_arrays(network, arrays, self.config)
 
     def calls(self):
         for name, times in (("out", "timesteps"), ("out_fractional_t", "fractional_t")):
@@ -323,10 +324,10 @@ class Diffusers(Folder):
 
     @property
     def table(self):
-        return importers.diffusers_network(self.config)
+        return diffusers.diffusers_network(self.config)
 
     def filled(self, network, arrays):
-        return importers.with_diffusers_arrays(network, arrays)
+        return diffusers.with_diffusers_arrays(network, arrays)
 
     def calls(self):
         yield "out", self._call(self.golden["x"])

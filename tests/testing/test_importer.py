@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from vdmkit_importers import OpenAiImporter
 
 from vdmkit.conformance import check_importer
 from vdmkit.errors import CheckpointError, ConformanceError
-from vdmkit.importers import AbstractImporter, OpenAiImporter
+from vdmkit.importers import AbstractImporter
 
 FOLDER = Path(__file__).parents[1] / "reference" / "networks" / "improved"
 

@@ -21,7 +21,7 @@ from vdmkit.errors import RecipeError
 
 if TYPE_CHECKING:
     from vdmkit.data.packed import Metadata
-    from vdmkit.importers.files._list import TensorFacts
+    from vdmkit.importers.formats import TensorFacts
 
 _DEFAULT = "The run folder. Default: runs/ and the last part of RECIPE: runs/edm for cifar10/edm."
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help=_DEFAULT)]
@@ -124,8 +124,7 @@ def import_checkpoint(
 
 
 def _list(checkpoint: Path, as_json: bool) -> None:
-    from vdmkit.importers.files._list import list_tensors
-    from vdmkit.importers.files._read import read_checkpoint
+    from vdmkit.importers.formats import list_tensors, read_checkpoint
 
     content = read_checkpoint(checkpoint)
     tensors = list_tensors(content.tree)

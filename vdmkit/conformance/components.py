@@ -27,11 +27,8 @@ from vdmkit.conformance.checking import compiled_fast, expect, in_float64, near
 from vdmkit.data.batches import AbstractAugmentation
 from vdmkit.data.sources import AbstractSource, Images, Split, blocks, hash_and_range, pixel_sha256
 from vdmkit.errors import CheckpointError
-from vdmkit.importers._described import described
-from vdmkit.importers._importer import AbstractImporter, Config
-from vdmkit.importers._state import state_of
-from vdmkit.importers.files._adam import Arrays
-from vdmkit.importers.files._weights import Weights
+from vdmkit.importers.formats import Arrays, Weights
+from vdmkit.importers.loader import AbstractImporter, Config, described, state_of
 from vdmkit.losses.time_samplers import AbstractTimeSampler
 from vdmkit.losses.weightings import AbstractWeighting
 from vdmkit.networks.noise_embedding import AbstractNoiseEmbedding

@@ -12,8 +12,7 @@ import numpy as np
 from vdmkit.data.batches import batches
 from vdmkit.data.sources import Identity, Images
 from vdmkit.experiments.folder import Provenance, RunFolder
-from vdmkit.importers._imported import Imported
-from vdmkit.importers._read import read_imported
+from vdmkit.importers.loader import Imported, read_imported
 from vdmkit.io import whole_folder
 from vdmkit.plugins import plugin_sources
 from vdmkit.training.checkpoints import CheckpointStore

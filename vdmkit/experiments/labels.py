@@ -7,8 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from vdmkit.conformance.recipe import check_measurement_of_recipe
-from vdmkit.data._copies import prints_of
-from vdmkit.data.identity import check_comparable, check_fits, copies_of, groups_of, on_copies
+from vdmkit.data.identity import check_comparable, check_fits, copies_of, fingerprints_of, groups_of, on_copies
 from vdmkit.data.sources import Images
 from vdmkit.errors import DataError, RecipeError
 from vdmkit.experiments.load import Run, load_test, load_train, read_trained_on
@@ -81,8 +80,8 @@ def measure_labels(run: Run, passes: int, *, command: str = "classify") -> Measu
         index=sample_of(len(test.pixels), settings.images or len(test.pixels)),
         progress="auto",
     )
-    prints = prints_of(test)
-    copies, groups = copies_of(prints, known.prints), groups_of(prints, known.prints)[likelihoods.index]
+    prints = fingerprints_of(test)
+    copies, groups = copies_of(prints, known.fingerprints), groups_of(prints, known.fingerprints)[likelihoods.index]
     fingerprint = fingerprint_of(run, test, [command, 2 * passes, counts.tolist()])
     return MeasuredLabels(
         likelihoods=replace(likelihoods, groups=groups),

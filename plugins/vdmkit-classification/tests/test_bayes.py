@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 from scipy.stats import t as student
-from vdmkit.classification import classify
 from vdmkit_classification import classify
 from vdmkit_classification.scores import compare_with_reference
 

@@ -4,7 +4,6 @@
 import numpy as np
 import pytest
 from scipy.stats import binomtest
-from vdmkit.classification import Classification, wilson
 from vdmkit_classification import Classification, score
 from vdmkit_classification.scores import compare_with_baseline, wilson
 

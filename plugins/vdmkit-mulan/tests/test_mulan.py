@@ -18,7 +18,7 @@ from vdmkit_mulan import Draws, Mulan, MulanBound, MulanError, PolynomialSchedul
 
 import vdmkit
 from vdmkit import DiffusionModel, VdmkitError
-from vdmkit.importers import official_parameters
+from vdmkit.importers.vdm import official_parameters
 from vdmkit.likelihood import VariationalBound
 from vdmkit.networks.layers import Conditioning
 from vdmkit.predictions import V

@@ -54,9 +54,8 @@ def classify(
     """Classify the test images of a run by their likelihoods given each label; its network must use labels."""
     named, of_bound = shorthands(estimator=estimator), of_estimator(steps, kernel, grid)
     run = run_to_measure(checkpoint, named, overrides, plugins, step, of_bound, solver_steps, trust=trust)
-    from vdmkit.report._result import leave_result
-
     from vdmkit.experiments.labels import measure_labels
+    from vdmkit.report import write_result
     from vdmkit_classification.bayes import Classification, normalize
     from vdmkit_classification.report import report
 
@@ -67,7 +66,7 @@ def classify(
     of_images = {"index": measured.likelihoods.index, "log_posterior": found.log_posterior}
     of_images["undecided"] = found.undecided
     folder = run.folder.path / "classification"
-    print(leave_result(folder, measured.name, result.as_json(), of_images), file=sys.stderr)
+    print(write_result(folder, measured.name, result.as_json(), of_images), file=sys.stderr)
 
 
 command = stoppable(classify, "Nothing was written. Run the same command again to start over.")

@@ -3,20 +3,19 @@
 
 from typing import Any
 
-from vdmkit.importers._importer import AbstractImporter, Config
-from vdmkit.importers._settings import Settings
-from vdmkit.importers._vdm import with_vdm_arrays
-from vdmkit.importers._vdm_config import official_recipe
-from vdmkit.importers.files._adam import Arrays
+from vdmkit.importers import AbstractImporter, Arrays, Config, Settings, official_recipe, with_vdm_arrays
 from vdmkit.model import DiffusionModel
 from vdmkit.registry import register
 
 _OWN = ("second_order", "velocity", "importance", "dequantization", "num_importance", "schedule", "seed")
-_VP = {"path": {"name": "variance_preserving"}, "prediction": {"name": "v"}}
-_SP = {"path": {"name": "straight_line"}, "prediction": {"name": "unit_velocity"}}
+"""Fields that i-DODE's configuration has in addition to VDM's."""
 
+_MODELS = {
+    "VP": {"path": {"name": "variance_preserving"}, "prediction": {"name": "v"}},
+    "SP": {"path": {"name": "straight_line"}, "prediction": {"name": "unit_velocity"}},
+}
 _DEQUANTISATIONS = {"tn": "truncated_normal", "u": "uniform", "v": "truncated_normal"}
-_OTHERS = {
+_REMARKS = {
     "u": "i-DODE starts the ODE of uniform dequantization at gamma = -11.8, and vdmkit at model.schedule.gamma_min.",
     "v": "i-DODE's variational dequantization is not here: likelihoods use the truncated normal.",
 }
@@ -27,20 +26,19 @@ class IDodeImporter(AbstractImporter):
     """i-DODE's models of velocity, variance preserving (VP) or on the straight line (SP)."""
 
     def recipe(self, config: Config) -> dict[str, Any]:
-        settings = Settings({name: config[name] for name in _OWN if name in config}, "this configuration of i-DODE")
-        is_vp = settings.only("schedule", "VP", "SP") == "VP"
-        settings.only("velocity", True)
-        dequantisation = settings.only("dequantization", *_DEQUANTISATIONS)
-        importance = settings.of("importance", bool, True)
-        settings.ignore("seed", "second_order", "num_importance")
-        settings.finish()
+        own = {name: config[name] for name in _OWN if name in config}
+        with Settings(own, "this configuration of i-DODE") as settings:
+            model = _MODELS[settings.only("schedule", *_MODELS)]
+            settings.only("velocity", True)
+            dequantisation = _DEQUANTISATIONS[settings.only("dequantization", *_DEQUANTISATIONS)]
+            importance = settings.of("importance", bool, True)
+            settings.ignore("seed", "second_order", "num_importance")
         tables = official_recipe({name: value for name, value in config.items() if name not in _OWN})
         tables["objective"]["steps"] = 0  # the authors never read sm_n_timesteps
-        tables["model"] |= _VP if is_vp else _SP
+        tables["model"] |= model
         if importance:
             tables["objective"]["time_sampler"] = "signal"
-        estimator = {"name": "ode", "dequantisation": _DEQUANTISATIONS[dequantisation]}
-        return tables | {"likelihood": {"estimator": estimator}}
+        return tables | {"likelihood": {"estimator": {"name": "ode", "dequantisation": dequantisation}}}
 
     def shape(self, config: Config) -> tuple[int, int, int]:
         return 32, 32, 3
@@ -50,5 +48,5 @@ class IDodeImporter(AbstractImporter):
 
     def remarks(self, config: Config) -> list[str]:
         second = "i-DODE's second-order loss is not here: training on uses the first-order one."
-        remarks = [second if config.get("second_order") else "", _OTHERS.get(config.get("dequantization", "tn"), "")]
+        remarks = [second if config.get("second_order") else "", _REMARKS.get(config.get("dequantization", "tn"), "")]
         return [remark for remark in remarks if remark]

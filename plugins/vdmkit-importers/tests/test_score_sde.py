@@ -15,12 +15,12 @@ import jax
 import numpy as np
 import optax
 import pytest
+from vdmkit_importers.score_sde import ScoreSdeImporter, with_score_sde_arrays
 
-from vdmkit import importers
-from vdmkit.importers import Adam, Described, ScoreSdeImporter, Weights, described, state_of
-from vdmkit.importers.files._adam import adam_of_old_flax, adam_of_torch
+from vdmkit.importers.formats import Adam, Weights, adam_of_old_flax, adam_of_torch
+from vdmkit.importers.loader import Described, described, state_of
 
-NETWORKS = Path(__file__).parents[1] / "reference" / "networks"
+NETWORKS = Path(__file__).parents[3] / "tests" / "reference" / "networks"
 LAYERS = {"Combine": "Conv_0", "Downsample": "Conv2d_0"}
 
 
@@ -84,7 +84,7 @@ def test_a_flax_file_has_the_network_of_the_torch_file(folder):
     context = {"shape": ScoreSdeImporter().shape(config), "outputs": 1, "gamma_range": (-13.3, 5.0), "classes": 0}
     template = eqx.filter_eval_shape(lambda key: build(**context, key=key), jax.random.key(0))
     weights = weights_of(folder)
-    torch, flax = (importers.with_score_sde_arrays(template, one) for one in (dict(weights), in_flax(weights)))
+    torch, flax = (with_score_sde_arrays(template, one) for one in (dict(weights), in_flax(weights)))
     assert eqx.tree_equal(torch, flax)
 
 

@@ -6,15 +6,18 @@
 
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from vdmkit_importers import EdmImporter
 
-from vdmkit.conformance.checking import compiled_fast
-from vdmkit.importers import EdmImporter, described, read_weights, state_of
+from vdmkit.importers import read_weights
+from vdmkit.importers.loader import described, state_of
 
-PICKLE = Path(__file__).parents[1] / "reference" / "networks" / "edm-ddpmpp" / "network-snapshot-000001.pkl"
+NETWORKS = Path(__file__).parents[3] / "tests" / "reference" / "networks"
+PICKLE = NETWORKS / "edm-ddpmpp" / "network-snapshot-000001.pkl"
 
 
 @pytest.mark.costly
@@ -28,7 +31,7 @@ def test_preconditionings_of_score_sde(name):
     made = described(importer, config, "a file", ["data.name=npz", "data.path=x.npz"])
     model = state_of(PICKLE, importer, made, weights, config).model
 
-    @compiled_fast
+    @eqx.filter_jit
     def denoised(model, x, gamma, augment):
         return jax.vmap(lambda *one: model.denoise(*one[:2], {"augment": one[2]}).x_hat)(x, gamma, augment)
 
