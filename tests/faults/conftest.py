@@ -92,7 +92,7 @@ def cases() -> dict[str, Case]:
         "likelihood": Case(("likelihood", "--ckpt", "run", "--set", "likelihood.batch_size=5"), "run/likelihood"),
         "study": Case(("study", "--ckpt", "run", "--steps", "1,2", *few), "run/schedule"),
         "pack": Case(("data", "pack", "tiny.toml", "-o", "new", *TROUBLED), "new", "not an empty folder"),
-        "compress": Case(("compress", *coded), "new.vdmz", "finished already", ("--resume",)),
+        "compress": Case(("compress", *coded), "new.vdmz", "is finished, there is nothing to resume", ("--resume",)),
         "decompress": Case(("decompress", "some.vdmz", "--ckpt", "run", "-o", "new"), "new", "not an empty folder"),
         "import": Case(("import", str(theirs), "--config", config, "-o", "new"), "new", "not empty"),
     }

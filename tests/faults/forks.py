@@ -29,7 +29,9 @@ LOADED = (
     "vdmkit.study",
     "vdmkit.conformance",
     "vdmkit.importers",
-    "vdmkit_codec.codec",
+    "vdmkit_codec.api",
+    "vdmkit_codec.commands",
+    "vdmkit_codec.forecast",
     "matplotlib.pyplot",
 )
 DISK = ("KILL", "TERM", "FULL", "LIMIT")

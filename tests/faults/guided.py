@@ -17,7 +17,9 @@ import atheris
 
 READERS = ["data", "importers", "recipes", "io", "training.checkpoints", "report", "progress"]
 
-with atheris.instrument_imports(include=[*(f"vdmkit.{room}" for room in READERS), "vdmkit_codec.container"]):
+with atheris.instrument_imports(
+    include=[*(f"vdmkit.{room}" for room in READERS), "vdmkit_codec.container", "vdmkit_codec.payload"]
+):
     from fuzzed import BYTES, SECONDS, watch, wrong_with
     from kinds import KINDS
 

@@ -293,7 +293,7 @@ def test_an_evaluation_with_other_settings_is_rebuilt_with_them(bare, likelihood
 def test_a_compressed_file_is_shown_with_the_bound(bare, likelihood, shown_of):
     """A compressed file's bits/dim follow from its bytes, images and shape, and are shown with the bound."""
     header = {"shape": [8, 8, 1], "levels": 17, "gammas": [0.0, 1.0, 2.0], "kernel": "gaussian"}
-    found = Inspection("a.vdmz", 10, 0, 1, False, header, {"head": 100, "stacks": 60}, [])
+    found = Inspection("a.vdmz", 10, 0, 1, False, header, {"head": 100, "stacks": 60})
     (bare / "a.json").write_text(json.dumps(found.as_json()))
     (bare / "evaluation.json").write_text(json.dumps(likelihood.as_json()))
     ((row,),) = (table.rows for table in coding(shown_of(bare)))

@@ -22,9 +22,11 @@ import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Float, UInt8
-from vdmkit_codec.codec import Coding, coding_of, fingerprint, with_steps_of_codec
-from vdmkit_codec.compression import ChunkCode, Profile
-from vdmkit_codec.container import Chunk, Payload, open_writer
+from vdmkit_codec.chain import ChunkCode
+from vdmkit_codec.codec import Profile
+from vdmkit_codec.coding import Coding, coding_of, fingerprint, with_steps_of_codec
+from vdmkit_codec.container import DIGEST, Chunk, open_writer
+from vdmkit_codec.payload import Payload
 
 from vdmkit.cli import of_estimator
 from vdmkit.experiments import load_run
@@ -176,7 +178,7 @@ def _compile(code: ChunkCode) -> None:
 def _bytes_of_file(coding: Coding, images: Images, payload: Payload) -> int:
     """As `vdmkit compress` writes it, of an .npy and so without names."""
     header = coding.codec.header(fingerprint()) | {"chunk": len(images)}
-    chunk = Chunk(len(images), payload.to_bytes(), hashlib.sha256(images.tobytes()).digest())
+    chunk = Chunk(len(images), payload.to_bytes(), hashlib.sha256(images.tobytes()).digest()[:DIGEST])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.vdmz"
         with open_writer(path, header, resume=False) as writer:

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 from vdmkit_codec import inspect
-from vdmkit_codec.codec import Coding, coding_of, to_bytes, with_steps_of_codec
+from vdmkit_codec.coding import Coding, coding_of, with_steps_of_codec
+from vdmkit_codec.encoding import to_bytes
 
 from vdmkit.data import Images as Split
 from vdmkit.data.folder import ImageList
@@ -20,7 +21,7 @@ from vdmkit.experiments import load_run
 
 COUNTS = (1, 10, 100, 297, 1000)
 BATCH, CHUNK = 64, 1024  # the defaults of `vdmkit compress`
-PARTS = ("stacks", "first bits", "room", "groups", "rest")  # as `inspect` orders them
+PARTS = ("stacks", "initial", "unused", "groups", "rest")  # as `inspect` orders them
 
 
 def size(coding: Coding, images: UInt8[np.ndarray, "n h w c"]) -> tuple[list[int], float]:

@@ -33,8 +33,8 @@ from codec_times import Images, Measured, bound, measure
 from file_sizes import BATCH, CHUNK, table_of_sizes
 from image_codecs import break_even, rates
 from real_codecs import Row
-from vdmkit_codec.codec import Coding, coding_of, with_steps_of_codec
-from vdmkit_codec.compression import Profile
+from vdmkit_codec.codec import Profile
+from vdmkit_codec.coding import Coding, coding_of, with_steps_of_codec
 
 from vdmkit.data import Images as Split
 from vdmkit.experiments import Run, load_run

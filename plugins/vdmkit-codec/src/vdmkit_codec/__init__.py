@@ -13,15 +13,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vdmkit_codec.codec import Archive, compress, decompress, open
-    from vdmkit_codec.container import Inspection, inspect
+    from vdmkit_codec.api import Archive, compress, decompress, open
+    from vdmkit_codec.inspection import Inspection, inspect
 
 __all__ = ["Archive", "Inspection", "compress", "decompress", "inspect", "open"]
 
-_ROOMS = dict.fromkeys(__all__, "codec") | dict.fromkeys(("Inspection", "inspect"), "container")
-
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return getattr(importlib.import_module(f"vdmkit_codec.{_ROOMS[name]}"), name)
+    if name in __all__:
+        module = "inspection" if name in ("Inspection", "inspect") else "api"
+        return getattr(importlib.import_module(f"vdmkit_codec.{module}"), name)
     raise AttributeError(f"module 'vdmkit_codec' has no attribute {name!r}")

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxtyping import Array
-from vdmkit_codec.codec import layers_of
-from vdmkit_codec.compression import Codec
-from vdmkit_codec.container import Limits, payload_of
+from vdmkit_codec.codec import Codec
+from vdmkit_codec.coding import layers_of
+from vdmkit_codec.payload import Limits, payload_of
 
 from vdmkit.decoders import CategoricalObservation
 from vdmkit.likelihood import VariationalBound

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 import vdmkit_codec
-from vdmkit_codec.codec import default_bound, mixture_gammas
+from vdmkit_codec.coding import default_bound, mixture_gammas
 
 import vdmkit
 from vdmkit.errors import CodecError, DataError, RecipeError
@@ -23,14 +23,14 @@ def written(learned, images) -> bytes:
 
 
 def test_arrays_come_back(learned, images, written) -> None:
-    """False if Python could not compress and decompress without a run folder."""
+    """Arrays are compressed and decompressed without a run folder."""
     np.testing.assert_array_equal(vdmkit_codec.decompress(written, learned), images)
     assert vdmkit_codec.inspect(written).images == 37
 
 
 @pytest.mark.costly
 def test_images_by_their_numbers(tmp_path, learned, images, written, monkeypatch) -> None:
-    """False if one image of a file were another, or took the decoding of chunks that do not hold it."""
+    """Images are read by number or slice, and only their chunks are decoded."""
     (tmp_path / "a.vdmz").write_bytes(written)
     read, chunks = vdmkit_codec.container.Reader.payload, []
     monkeypatch.setattr(vdmkit_codec.container.Reader, "payload", lambda self, i: chunks.append(i) or read(self, i))
@@ -45,7 +45,7 @@ def test_images_by_their_numbers(tmp_path, learned, images, written, monkeypatch
 
 
 def test_other_images_are_refused(learned, images) -> None:
-    """False if images of another type or shape ended in a traceback, or were cast."""
+    """Images of a different type or shape, and names that do not match, raise DataError."""
     for wrong in (images.astype(np.int64), images[0], images[:, :2]):
         with pytest.raises(DataError, match=r"expected uint8 \(n, 4, 4, 1\)"):
             vdmkit_codec.compress(learned, wrong)
@@ -60,13 +60,13 @@ WRONG = [("steps", 0), ("group", 0), ("group", 10**6), ("chunk", 0), ("chunk", 1
 
 @pytest.mark.parametrize(("name", "value"), WRONG)
 def test_settings_that_no_reader_takes_are_refused(learned, images, name, value) -> None:
-    """False if a file were written that cannot be read, or a wrong number ended in a traceback."""
+    """Settings with which no reader could read the file raise RecipeError."""
     with pytest.raises(RecipeError, match=f"{name} = {value!r}: expected"):
         vdmkit_codec.compress(learned, images, **{name: value})
 
 
 def test_bytes_of_any_kind_and_paths_of_any_kind(tmp_path, learned, images, written) -> None:
-    """False if bytes that were read into a buffer, or the name of a file, were refused."""
+    """Files are given as any bytes-like object or any kind of path."""
     path = tmp_path / "a.vdmz"
     path.write_bytes(written)
     for given in (bytearray(written), memoryview(written), str(path), path):
@@ -78,20 +78,20 @@ def test_bytes_of_any_kind_and_paths_of_any_kind(tmp_path, learned, images, writ
 
 
 def test_another_model_is_refused(oracle, written) -> None:
-    """False if pixels were decoded by another model."""
+    """A model that did not compress the file is refused."""
     with pytest.raises(CodecError, match="made with the model"):
         vdmkit_codec.open(written, oracle)
 
 
 def test_names_exist() -> None:
-    """False if a public name were promised and not there."""
+    """Every public name exists."""
     for name in vdmkit_codec.__all__:
         assert callable(getattr(vdmkit_codec, name))
 
 
 @pytest.mark.parametrize(("value", "most"), [(4, 8), (255, 16)])
 def test_a_chunk_that_would_be_larger_is_stored(learned, value, most) -> None:
-    """False if an image that the model does not expect cost the first bits of a stack besides."""
+    """An image that the model would make larger is stored, without initial bits."""
     alone = np.full((1, 4, 4, 1), value, np.uint8)
     data = vdmkit_codec.compress(learned, alone, **SETTINGS)
     np.testing.assert_array_equal(vdmkit_codec.decompress(data, learned), alone)
@@ -101,7 +101,7 @@ def test_a_chunk_that_would_be_larger_is_stored(learned, value, most) -> None:
 
 
 def test_each_image_is_stored_by_its_own_levels(learned) -> None:
-    """False if one image of 256 levels made all stored images of a chunk cost 8 bits a pixel."""
+    """Each stored image takes the bits of its own number of levels."""
     rng = np.random.default_rng(0)
     foreign = rng.integers(0, 5, (30, 4, 4, 1)).astype(np.uint8)
     foreign[7] = rng.integers(200, 256, (4, 4, 1))
@@ -112,7 +112,7 @@ def test_each_image_is_stored_by_its_own_levels(learned) -> None:
 
 @pytest.mark.parametrize("steps", [None, 1, 2, 3, 7])
 def test_default_steps_cover_the_schedule(learned, steps) -> None:
-    """False if files of a number of steps were refused, or their bound left out a part of the schedule."""
+    """The default steps reach from one end of the schedule to the other, in any number."""
     gammas = mixture_gammas(learned, steps)
     assert gammas[0] == -6
     assert gammas[-1] == 5
@@ -121,7 +121,7 @@ def test_default_steps_cover_the_schedule(learned, steps) -> None:
 
 
 def test_default_steps_are_worth_more_than_even_ones(oracle, images) -> None:
-    """False if as many steps that are even in gamma had a lower bound, for the exact posterior and the same noise."""
+    """The default steps have a higher bound than as many that are even in gamma, for the exact posterior."""
     chosen = default_bound(oracle)
     even = VariationalBound(steps=chosen.steps, kernel=Choice("kernel", "mixture"), grid=Choice("grid", "gamma"))
     nats = [vdmkit.log_likelihood(oracle, images, estimator=bound, key=jax.random.key(0)) for bound in (chosen, even)]

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import log_softmax, logsumexp
-from vdmkit_codec.compression import _chain
-from vdmkit_codec.compression._chain import Chain
-from vdmkit_codec.compression._network import Network, _integers
-from vdmkit_codec.compression._rans import Stack, first_heads
+from vdmkit_codec import chain as chain_module
+from vdmkit_codec.chain import Chain
+from vdmkit_codec.network import Network, _integers
+from vdmkit_codec.rans import Stack, first_heads
 
 from vdmkit.predictions import Categorical
 from vdmkit.registry import Choice
@@ -122,7 +122,7 @@ RATES = [
 @pytest.mark.statistical
 @pytest.mark.parametrize(("kernel", "steps", "most", "seeds"), RATES)
 def test_net_rate_is_the_bound(make_codec, independent, of_levels, kernel, steps, most, seeds) -> None:
-    """False if bits were lost on the way back: by rounding, tables, tails, or bits that are not noise."""
+    """Images and the initial state of the stack come back, and the net bits are those on the stack."""
     mean, error = excess(make_codec(independent, steps, kernel), kernel, of_levels, seeds)
     print(f"{kernel} T = {steps}: {mean:+.5f} +/- {error:.5f}")
     assert error <= most / 3
@@ -132,13 +132,13 @@ def test_net_rate_is_the_bound(make_codec, independent, of_levels, kernel, steps
 
 @pytest.mark.statistical
 def test_whitening_is_needed(make_codec, model_of, of_levels, monkeypatch) -> None:
-    """False if nothing told that what is drawn repeats what was put there: of a model that errs, it costs bits.
+    """Whitened draws do not depend on what was pushed before, which would cost bits for an imperfect model.
 
-    The same model is asked both times, of the same images; it takes the rarest levels for the commonest.
+    Both rates are of the same images and the same model, which takes the rarest levels for the most frequent.
     """
     codec = make_codec(model_of(Categorical(jnp.broadcast_to(jnp.asarray(COUNTS[::-1]), (4, 4, 1, 5)))), 50, GAUSSIAN)
     with_it = rate(codec, of_levels[:4096], 0) / 16
-    monkeypatch.setattr(_chain, "_keys", lambda seed, t, count: np.zeros(count, np.uint64))
+    monkeypatch.setattr(chain_module, "_keys", lambda seed, t, count: np.zeros(count, np.uint64))
     without = rate(codec, of_levels[:4096], 0) / 16
     error = np.sqrt((with_it.var() + without.var()) / len(with_it))
     print(f"without whitening: {(without - with_it).mean():+.4f} +/- {error:.4f}")
@@ -148,7 +148,7 @@ def test_whitening_is_needed(make_codec, model_of, of_levels, monkeypatch) -> No
 @pytest.mark.costly
 @pytest.mark.parametrize("kernel", [MIXTURE, GAUSSIAN, LARGE, MEASURED], ids=str)
 def test_innovations(make_codec, oracle, data, kernel) -> None:
-    """False if latents were not draws of q: mean 0 and variance 1 at every layer, that of whole cells included."""
+    """Latents are draws of q: their mean is 0 and their variance 1 in every layer, the width of cells included."""
     codec, images = make_codec(oracle, 20, kernel), data.sample(4096, 3)
     chain = chain_of(codec, 4096, Watched)
     stack = Stack(first_heads(1, LANES), seed=1)
@@ -168,7 +168,7 @@ def test_innovations(make_codec, oracle, data, kernel) -> None:
 @pytest.mark.statistical
 @pytest.mark.parametrize("kernel", [MIXTURE, GAUSSIAN], ids=str)
 def test_a_model_that_cheats(make_codec, model_of, kernel) -> None:
-    """False if steps that are the true posterior's cost bits: of a known image the latents take KL(y_T) and no more.
+    """With the true posterior's steps, the latents of a known image cost KL(y_T) and no more.
 
     q(y_T | x) is N(x, s_T^2) and p(y_T) is N(0, 1 + s_T^2); the image itself is all but certain from y_0.
     """
@@ -188,7 +188,7 @@ def test_a_model_that_cheats(make_codec, model_of, kernel) -> None:
 
 
 def test_networks_of_one_form_are_compiled_once(make_codec, learned) -> None:
-    """False if another model of the same kind were compiled anew, or were computed with the arrays of the first."""
+    """Models of the same form share compiled functions and are computed with their own arrays."""
     other = eqx.tree_at(lambda m: m.network.bias, learned, -learned.network.bias)
     k, offsets = np.ones((1, 4, 4, 1), np.int64), np.zeros(1, np.int64)
     first, _ = make_codec(learned, 3).network(4).decoded(k, 1, offsets)

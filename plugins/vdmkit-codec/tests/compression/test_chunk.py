@@ -4,8 +4,8 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from vdmkit_codec.compression import ChunkCode
-from vdmkit_codec.container import Limits, payload_of
+from vdmkit_codec.chain import ChunkCode
+from vdmkit_codec.payload import Limits, payload_of
 
 from vdmkit.decoders import DiscretisedGaussian
 from vdmkit.predictions import Categorical, Eps
@@ -32,7 +32,7 @@ FOREIGN = {
 @pytest.mark.parametrize("kernel", [Choice("kernel", "mixture"), GAUSSIAN, *IN_CI[:2]], ids=str)
 @pytest.mark.parametrize("grid", [Choice("grid", "gamma"), *IN_CI[2:]], ids=str)
 def test_kernels_and_grids(make_codec, learned, images, round_trip, kernel, grid) -> None:
-    """False if images of some kernel or grid did not come back."""
+    """Images come back with every kernel and grid."""
     more = np.concatenate([images, images[::-1]])  # 37 take less room stored, for the first bits
     payload, _ = round_trip(make_codec(learned, 16, kernel, grid), more, batch=5)
     assert (payload.stored > 0).mean() < 0.7, "it is the model that is tested"
@@ -41,13 +41,13 @@ def test_kernels_and_grids(make_codec, learned, images, round_trip, kernel, grid
 @pytest.mark.parametrize("steps", [1, 2, 10, pytest.param(250, marks=pytest.mark.costly)])
 @pytest.mark.parametrize("kernel", [Choice("kernel", "mixture"), GAUSSIAN], ids=str)
 def test_steps(make_codec, learned, images, round_trip, steps, kernel) -> None:
-    """False if images of one step, or of many, did not come back."""
+    """Images come back with one step and with many."""
     round_trip(make_codec(learned, steps, kernel), images[: 11 if steps < 250 else 2])
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 37])
 def test_counts(make_codec, learned, images, round_trip, count) -> None:
-    """False if no image, one, or a prime number did not come back in their order."""
+    """No image, one image and a prime number of images come back in order."""
     payload, bits = round_trip(make_codec(learned), images[:count])
     assert sum(payload.groups) == count
     assert max(payload.groups, default=0) <= 8
@@ -58,7 +58,7 @@ def test_counts(make_codec, learned, images, round_trip, count) -> None:
 
 @pytest.mark.costly
 def test_small_files_come_back(make_codec, oracle, images, monkeypatch) -> None:
-    """False if a file were refused whose heads hold some of the words it began with: one in twelve of one image."""
+    """A payload decodes whose heads hold some of its initial words, as that of one image in twelve does."""
     # As version 1 wrote them: with all lanes, and no chunk stored as a whole.
     monkeypatch.setattr(ChunkCode, "lanes_for", lambda self, values: self.lanes)
     more = 0
@@ -76,7 +76,7 @@ def test_small_files_come_back(make_codec, oracle, images, monkeypatch) -> None:
 @pytest.mark.costly
 @pytest.mark.parametrize("name", FOREIGN)
 def test_foreign_images(make_codec, learned, images, round_trip, name) -> None:
-    """False if what the model does not know did not come back, or took more than raw and a bit of each image."""
+    """Images unlike the training data come back, and take at most their raw size and one bit each."""
     foreign = FOREIGN[name].astype(np.uint8)
     levels = 5 if foreign.max() < 5 else 256
     payload, bits = round_trip(make_codec(learned), foreign)
@@ -90,7 +90,7 @@ def test_foreign_images(make_codec, learned, images, round_trip, name) -> None:
 
 
 def test_stored_images_cost_raw(make_codec, learned, round_trip) -> None:
-    """False if an image that is written out cost more than log2 V of each value, and a millionth."""
+    """A stored image takes log2 V bits for each value, up to the rounding of the heads."""
     beyond = FOREIGN["beyond"].astype(np.uint8)
     payload, bits = round_trip(make_codec(learned), beyond)
     assert payload.stored.all()
@@ -100,7 +100,7 @@ def test_stored_images_cost_raw(make_codec, learned, round_trip) -> None:
 @pytest.mark.costly
 @pytest.mark.parametrize("path", sorted(registry("path").components))
 def test_paths(make_codec, model_of, dense, images, round_trip, path) -> None:
-    """False if a path's latents were not those that its network knows."""
+    """The latents of every path are those that the network is evaluated on."""
     model = model_of(Eps(), dense(1), path=registry("path").get(path).build({}))
     round_trip(make_codec(model, kernel=GAUSSIAN), images)
 
@@ -112,13 +112,13 @@ def test_paths(make_codec, model_of, dense, images, round_trip, path) -> None:
     ids=lambda one: type(one).__name__,
 )
 def test_schedules(make_codec, model_of, dense, images, round_trip, schedule) -> None:
-    """False if the steps of a schedule, or learned ends, did not decode."""
+    """Images come back with other schedules and with learned ends."""
     model = model_of(Eps(), dense(1), schedule=schedule)
     round_trip(make_codec(model, kernel=GAUSSIAN, grid=Choice("grid", "uniform")), images)
 
 
 def test_observations(make_codec, model_of, dense, images, round_trip) -> None:
-    """False if a decoder that asks the network, or levels that end at -1 and 1, did not decode."""
+    """Decoders that evaluate the network, and levels that end at -1 and 1, can be coded."""
     model = model_of(Eps(), dense(1), observation=DiscretisedGaussian(5, sd=0.2))
     codec = make_codec(model, kernel=GAUSSIAN)
     assert codec.layers.x[-1] == pytest.approx(1), "the levels are those of this observation"
@@ -127,7 +127,7 @@ def test_observations(make_codec, model_of, dense, images, round_trip) -> None:
 
 
 def test_untrained(make_codec, model_of, images, round_trip) -> None:
-    """False if a model that knows nothing took more than raw images and a bit."""
+    """An untrained model takes at most the raw size and one bit for each image."""
     model = model_of(Categorical(jnp.zeros((4, 4, 1, 5), int)))
     _, bits = round_trip(make_codec(model), images)
     assert bits <= images.shape[0] * (16 * np.log2(5) + 1)
@@ -135,7 +135,7 @@ def test_untrained(make_codec, model_of, images, round_trip) -> None:
 
 @pytest.mark.costly
 def test_first_bits_are_those_of_one_image(make_codec, learned, data) -> None:
-    """False if a chunk began with more bits the more images it holds, as a fixed size of groups would."""
+    """The number of initial bits of a chunk does not grow with its number of images."""
     codec, images = make_codec(learned, 10, group=64), data.sample(200, 2)
     code = codec.chunk_code(64)
     few, all_ = (code.encode(images[:count])[0] for count in (40, 200))  # fewer are stored
@@ -149,5 +149,5 @@ def test_first_bits_are_those_of_one_image(make_codec, learned, data) -> None:
 
 
 def test_host(make_codec, learned, images, round_trip) -> None:
-    """False if float32 did not decode with the batch that it encoded with."""
+    """Profile host decodes in the batch size of encoding."""
     round_trip(make_codec(learned, profile="host"), images)

@@ -5,9 +5,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from vdmkit_codec.codec import Coding, expected_rate, write_file
-from vdmkit_codec.compression import Rate, forecast, shares_of_pixels
-from vdmkit_codec.container import Chunk, open_writer, size_of_file
+from vdmkit_codec.coding import Coding
+from vdmkit_codec.container import DIGEST, Chunk, open_writer, size_of_file
+from vdmkit_codec.encoding import write_file
+from vdmkit_codec.forecast import Rate, expected_rate, forecast, shares_of_pixels
 
 from vdmkit.data.folder import ImageList
 from vdmkit.errors import DataError
@@ -20,13 +21,13 @@ COUNTS = (1, 10, 100, 297)
 @pytest.mark.parametrize("named", [False, True])
 @pytest.mark.parametrize("count", COUNTS)
 def test_what_is_around_the_payloads_is_exact(tmp_path, named: bool, count: int) -> None:
-    """False if a byte of heads, chunk headers, names, index or footer were left out."""
+    """The size of header, chunk records, names and end is forecast exactly."""
     header, names = {"a": list(range(100)), "b": 0.5}, [f"{i} é.png" for i in range(count)] if named else None
     sizes = [min(30, count - first) for first in range(0, count, 30)]
     payloads = [np.random.default_rng(size).bytes(size) for size in sizes]
     with open_writer(tmp_path / "a.vdmz", header, resume=False) as writer:
         for size, payload in zip(sizes, payloads, strict=True):
-            writer.append(Chunk(size, payload, bytes(32)))
+            writer.append(Chunk(size, payload, bytes(DIGEST)))
         writer.finish(names)
     parts = [(size, len(payload)) for size, payload in zip(sizes, payloads, strict=True)]
     assert size_of_file(header, parts, names) == (tmp_path / "a.vdmz").stat().st_size
@@ -52,7 +53,7 @@ def coding_of(learned, make_codec) -> Callable[[int], Coding]:
 @pytest.mark.parametrize(("group", "few", "many"), [(8, 8, 37), (64, 8, 37 + 80)])
 @pytest.mark.parametrize("count", COUNTS)
 def test_the_file_is_as_long_as_foretold(tmp_path, coding_of, data, group, few, many, count) -> None:
-    """False if --dry-run left out what a file holds besides the images: 0.42 bits/dim of 297 digits."""
+    """`--dry-run` forecasts all bytes of a file, of which the images are only a part."""
     coding = coding_of(group)
     images = ImageList((4, 4, 1), [f"{i}.png" for i in range(count)], [], data.sample(count, 11))
     written = write_file(coding, images, tmp_path / "a.vdmz", chunk=1024, resume=False, verify=False)
@@ -76,7 +77,7 @@ def _besides(found, count: int) -> float:
 @pytest.mark.costly
 @pytest.mark.parametrize("count", [10, 67])
 def test_many_chunks(tmp_path, coding_of, data, count) -> None:
-    """False if what each chunk begins with were counted once."""
+    """The initial bits of every chunk are counted."""
     images = ImageList((4, 4, 1), None, [], data.sample(count, 12))
     coding = coding_of(8)
     written = write_file(coding, images, tmp_path / "a.vdmz", chunk=9, resume=False, verify=False)
@@ -85,7 +86,7 @@ def test_many_chunks(tmp_path, coding_of, data, count) -> None:
 
 
 def test_images_that_are_stored(tmp_path, coding_of) -> None:
-    """False if images that the model does not know were refused, or called cheaper than written out."""
+    """Images with levels that the model lacks are forecast at their size uncompressed."""
     pixels = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 1)).astype(np.uint8)
     images = ImageList((4, 4, 1), None, [], pixels)
     coding = coding_of(8)
@@ -93,17 +94,17 @@ def test_images_that_are_stored(tmp_path, coding_of) -> None:
     expected = expected_rate(coding, images, chunk=1024, seed=0)
     assert (expected.net, expected.stored, written.stored) == (8, 20, 20)
     assert abs(expected.bytes - written.bytes) <= 37
-    assert "stored as they are" in str(expected)
+    assert "stored uncompressed" in str(expected)
 
 
 def test_no_images(coding_of) -> None:
-    """False if an empty folder ended in a traceback."""
+    """An empty folder raises DataError."""
     with pytest.raises(DataError, match="there are no images"):
         expected_rate(coding_of(8), ImageList((4, 4, 1), [], []), chunk=9, seed=0)
 
 
 def test_images_that_are_all_the_same(make_codec, learned) -> None:
-    """False if images of one level, whose entropy is zero, ended in a division by zero."""
+    """Images of a single level, whose entropy is zero, have a forecast."""
     black = np.zeros((5, 4, 4, 1), np.uint8)
     rate = Rate(0.1, 0.2, 0.0, raw=0.0, stored=0.0, variance=0.0, pixels=shares_of_pixels(black))
     assert forecast(make_codec(learned).chunk_code(8), rate, 5).bytes > 8 + 5 // 8
@@ -111,7 +112,7 @@ def test_images_that_are_all_the_same(make_codec, learned) -> None:
 
 @pytest.mark.costly
 def test_groups_that_are_not_looked_at(make_codec, learned) -> None:
-    """False if a chunk of many small groups took minutes, or its last groups were left out."""
+    """A chunk of many small groups is forecast quickly, with its last groups."""
     rate = Rate(0.0, 23.0, 0.0, raw=0.0, stored=0.0, variance=0.1, pixels=np.full(16, 1 / 16))
     code = make_codec(learned, group=1).chunk_code(1)
     few, many = 4096, 40_000  # of as many lanes

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxtyping import Array
-from vdmkit_codec.compression import _network, narrows
-from vdmkit_codec.compression._predict import MARGIN, OFFSETS, guarded_round
+from vdmkit_codec import network as network_module
+from vdmkit_codec.network import MARGIN, OFFSETS, guarded_round, narrows
 
 from vdmkit.errors import CodecError
 from vdmkit.networks import AbstractNetwork
@@ -60,7 +60,7 @@ class Other:
 @pytest.mark.costly
 @pytest.mark.parametrize("kernel", KERNELS, ids=str)
 def test_noise_below_the_margin_decodes(make_codec, learned, images, kernel) -> None:
-    """False if estimates that differ by less than is promised decoded to other pixels, or not at all."""
+    """A decoder whose estimates differ by less than the margin gives the same pixels."""
     codec = make_codec(learned, 16, kernel)
     payload, _ = codec.chunk_code(8).encode(images)
     np.testing.assert_array_equal(Other(codec).decode(payload, 0.99 * MARGIN), images)
@@ -69,7 +69,7 @@ def test_noise_below_the_margin_decodes(make_codec, learned, images, kernel) -> 
 @pytest.mark.costly
 @pytest.mark.parametrize("kernel", KERNELS, ids=str)
 def test_noise_far_above_the_margin_is_refused(make_codec, learned, images, kernel) -> None:
-    """False if other estimates gave other pixels in silence."""
+    """A decoder whose estimates differ by much more is refused, or gives the same pixels."""
     codec = make_codec(learned, 16, kernel)
     payload, _ = codec.chunk_code(8).encode(images)
     with pytest.raises(CodecError):
@@ -83,29 +83,29 @@ def test_noise_far_above_the_margin_is_refused(make_codec, learned, images, kern
 
 @pytest.mark.costly
 def test_a_wider_margin_takes_offsets_and_bears_more(make_codec, learned, images, monkeypatch) -> None:
-    """False if values near halfway between integers were not moved, or the decoder moved them by another offset."""
-    monkeypatch.setattr("vdmkit_codec.compression._network.MARGIN", 2e-6)
+    """Values near halfway between integers are moved, in the decoder by the same offset."""
+    monkeypatch.setattr("vdmkit_codec.network.MARGIN", 2e-6)
     codec = make_codec(learned, 16, KERNELS[1], group=7)  # a size that no other test compiles with its margin
     offsets = []
-    real = _network.Network.encoded
+    real = network_module.Network.encoded
 
     def kept(self, k, t):
         integers, found, clear = real(self, k, t)
         offsets.extend(found.tolist())
         return integers, found, clear
 
-    monkeypatch.setattr(_network.Network, "encoded", kept)
+    monkeypatch.setattr(network_module.Network, "encoded", kept)
     payload, _ = codec.chunk_code(7).encode(images)
     assert max(offsets) > 0
     np.testing.assert_array_equal(Other(codec).decode(payload, 1.9e-6), images)
-    monkeypatch.setattr("vdmkit_codec.compression._network.MARGIN", 0.02)  # beyond every offset
+    monkeypatch.setattr("vdmkit_codec.network.MARGIN", 0.02)  # beyond every offset
     payload, bits = make_codec(learned, 16, KERNELS[1], group=6).chunk_code(6).encode(images)
     assert payload.stored.all()
     assert bits <= images.size * np.log2(5) + len(images)
 
 
 def test_every_offset_is_tried() -> None:
-    """False if a value that lies on a boundary for some offsets were rounded at one of those, or to what differs."""
+    """A value that is guarded at an offset rounds to the same integer after a change below the margin."""
     margin = 1e-3
     for offset in range(OFFSETS):
         v = jnp.asarray([[[0.5 - offset / OFFSETS, 7.0]]]) + 3
@@ -130,6 +130,6 @@ class NarrowSoftmax(AbstractNetwork):
 
 @pytest.mark.parametrize(("kind", "narrow"), [("float32", True), ("float64", False)])
 def test_a_network_that_narrows_float64_is_seen(model_of, kind, narrow) -> None:
-    """False if files of such a network were called portable: they decode only in the batch of their encoder."""
+    """A network that computes in less than float64 is detected, because its files would not be portable."""
     with jax.enable_x64(True):
         assert narrows(model_of(Eps(), NarrowSoftmax(kind))) == narrow

@@ -4,12 +4,19 @@
 import numpy as np
 import pytest
 from scipy.special import ndtr
-from vdmkit_codec.compression._gaussian_law import FINE, WINDOW, GaussianTable
-from vdmkit_codec.compression._law import ESCAPE, OUT
-from vdmkit_codec.compression._levels_law import LevelsLaw, even, mostly_zero
-from vdmkit_codec.compression._mixture_cdf import WEIGHT_BITS
-from vdmkit_codec.compression._mixture_law import MixtureTable
-from vdmkit_codec.compression._rans import SLOTS, Stack
+from vdmkit_codec.distributions import (
+    ESCAPE,
+    FINE,
+    OUT,
+    WEIGHT_BITS,
+    WINDOW,
+    GaussianTable,
+    LevelsLaw,
+    even,
+    mostly_zero,
+)
+from vdmkit_codec.mixture import MixtureTable
+from vdmkit_codec.rans import SLOTS, Stack
 
 SDS = (1.99, 2.0, 2.7, 13.3, 200.1)  # cells; grids have at least 2
 
@@ -57,7 +64,7 @@ def first_cell(mean: int, half: int) -> int:
 @pytest.mark.parametrize("with_escapes", [False, True])
 @pytest.mark.parametrize("mean", [0, 1, 63, 64, 65, -77, 10**9 + 5, -(10**12) - 31])
 def test_gaussian(sd: float, with_escapes: bool, mean: int) -> None:
-    """False if a slot had no symbol or two, or another probability than the normal law's."""
+    """Every slot belongs to one symbol, and the probabilities are those of the normal distribution."""
     table = GaussianTable(sd, with_escapes)
     half = int(np.ceil(WINDOW * sd))
     first = first_cell(mean, half)
@@ -80,7 +87,7 @@ def test_gaussian(sd: float, with_escapes: bool, mean: int) -> None:
 @pytest.mark.parametrize("sd", SDS[:4])
 @pytest.mark.parametrize(("levels", "gap"), [(2, 3000), (5, 1), (17, 300), (17, 5000), (256, 20)])
 def test_mixture(sd: float, levels: int, gap: int) -> None:
-    """False if the sum over the levels nearby were not the whole sum, or a slot had no symbol or two."""
+    """Every slot belongs to one symbol, and the sum over nearby levels is the whole sum."""
     rng = np.random.default_rng(levels)
     offsets = np.sort(rng.integers(-gap, gap, levels)) + gap * np.arange(levels)
     table = MixtureTable(sd, offsets)
@@ -108,7 +115,7 @@ def test_mixture(sd: float, levels: int, gap: int) -> None:
 
 
 def test_levels() -> None:
-    """False if a level without weight could not be coded, or one were given what is another's."""
+    """Levels of zero weight can be coded, and every slot belongs to one level."""
     rng = np.random.default_rng(0)
     for levels in (2, 5, 17, 256):
         weights = rng.dirichlet(np.full(levels, 0.05))
@@ -121,7 +128,7 @@ def test_levels() -> None:
 
 
 def test_even_and_mostly_zero() -> None:
-    """False if a stored image took more than its raw bits by a millionth, or an offset of 0 more than 1e-3 bits."""
+    """A stored image takes its raw bits up to a millionth, and an offset of 0 less than 1e-3 bits."""
     for levels in (1, 2, 17, 255, 256):
         _, frequencies = tiles(even(levels, levels), np.arange(levels), SLOTS)
         assert np.abs(frequencies * levels / SLOTS - 1).max() < 2e-5
@@ -131,6 +138,6 @@ def test_even_and_mostly_zero() -> None:
 
 
 def test_tables_never_fall() -> None:
-    """False if rounding of Phi, of 1e-13, made a count fall, so that a search in the table would go astray."""
+    """Counts never fall, although Phi is rounded, so that a search in the table is correct."""
     for sd in np.geomspace(2, 300, 20):
         assert (np.diff(GaussianTable(float(sd), escapes=True).cumulative) >= 0).all()

@@ -5,11 +5,8 @@ import constriction
 import numpy as np
 import pytest
 from scipy.special import ndtr
-from vdmkit_codec.compression._fused import push_fused
-from vdmkit_codec.compression._gaussian_law import FINE, GaussianTable
-from vdmkit_codec.compression._law import ESCAPE, pop, push
-from vdmkit_codec.compression._levels_law import LevelsLaw
-from vdmkit_codec.compression._rans import PRECISION, SLOTS, Stack, first_heads, keystream, seed_words
+from vdmkit_codec.distributions import ESCAPE, FINE, GaussianTable, LevelsLaw, pop, push
+from vdmkit_codec.rans import PRECISION, SLOTS, Stack, first_heads, keystream, push_fused, seed_words
 
 from vdmkit.errors import CodecError
 
@@ -29,7 +26,7 @@ def same(a: Stack, b: Stack) -> bool:
 @pytest.mark.parametrize("lanes", [1, 3, 64, 256])
 @pytest.mark.parametrize("count", [0, 1, 63, 64, 65, 1000])
 def test_pop_undoes_push(lanes: int, count: int) -> None:
-    """False if any symbol came back changed or the stack were not what it was, whole rows or not."""
+    """Pops return the symbols that were pushed and restore the stack, in whole rows or not."""
     rng = np.random.default_rng(lanes + count)
     stack = Stack(first_heads(7, lanes))
     laws = [random_law(rng, count, levels) for levels in (2, 5, 17)]
@@ -46,7 +43,7 @@ def test_pop_undoes_push(lanes: int, count: int) -> None:
 
 @pytest.mark.parametrize("lanes", [1, 64])
 def test_certain_symbols(lanes: int) -> None:
-    """False if a value with one possible symbol took bits, or changed those of others."""
+    """A value with one possible symbol takes no bits."""
     rng = np.random.default_rng(lanes)
     stack, certain = Stack(first_heads(7, lanes)), LevelsLaw(np.tile([0, 2**24], (100, 1)))
     for _ in range(3):
@@ -60,7 +57,7 @@ def test_certain_symbols(lanes: int) -> None:
 
 
 def test_a_symbol_where_others_escape() -> None:
-    """False if a level that begins at the slot of an escape were written as one, and not read as one."""
+    """A level whose interval begins at the slot of the escape is not read as one."""
     weights = 2**24 - np.array([2**24, 15, 10, 5, 2, 0])
     law, stack = LevelsLaw(np.tile(weights, (5, 1))), Stack(first_heads(7, 4))
     before, symbols = stack.copy(), np.ones(5, np.int64)
@@ -72,7 +69,7 @@ def test_a_symbol_where_others_escape() -> None:
 
 @pytest.mark.parametrize("with_keys", [False, True])
 def test_push_undoes_pop(with_keys: bool) -> None:
-    """False if what was drawn from the stack could not be put back, bit for bit, when it ran empty on the way."""
+    """Pushing what was popped restores the stack bit for bit, also if it ran empty."""
     rng = np.random.default_rng(1)
     law, keys = random_law(rng, 1000, 17), keystream(5, 9, 1000) if with_keys else None
     stack = Stack(first_heads(3, 64), seed=3)
@@ -89,7 +86,7 @@ def test_push_undoes_pop(with_keys: bool) -> None:
 @pytest.mark.parametrize("lanes", [1, 64, 5000])
 @pytest.mark.parametrize("count", [0, 65, 5003])
 def test_pops_against_python(lanes: int, count: int) -> None:
-    """False if a file of before, or with another number of lanes, gave other pixels: one value at a time, in Python."""
+    """Pops agree with a reference in Python that takes one value at a time."""
     law, keys = random_law(np.random.default_rng(count), count, 5), keystream(5, 9, count)
     stack = Stack(first_heads(7, lanes), seed=3)
     heads, symbols, words = stack.heads.tolist(), [], seed_words(3, 0, 5003).tolist()[::-1]
@@ -111,7 +108,7 @@ def test_pops_against_python(lanes: int, count: int) -> None:
 
 
 def test_escapes() -> None:
-    """False if a value beyond the window were lost, or left bits behind."""
+    """Values beyond the window come back, and leave no bits."""
     rng = np.random.default_rng(2)
     law = GaussianTable(2.0, escapes=True).at(rng.integers(-1000, 1000, 500))
     values = rng.integers(-40, 40, 500)
@@ -125,15 +122,15 @@ def test_escapes() -> None:
 
 
 def test_an_empty_stack_without_a_seed_is_refused() -> None:
-    """False if a decoder made up bits that a file does not hold."""
-    with pytest.raises(CodecError, match="more bits than it holds"):
+    """An empty stack without a seed raises CodecError."""
+    with pytest.raises(CodecError, match="more bits than the chunk holds"):
         random_law(np.random.default_rng(0), 100, 5).pop_from(Stack(first_heads(1, 4)), 100)
-    with pytest.raises(CodecError, match="more bits than it holds"):
+    with pytest.raises(CodecError, match="more bits than the chunk holds"):
         pop(Stack(first_heads(1, 4)), GaussianTable(2.0, escapes=True).at(np.zeros(100, np.int64)), 100)
 
 
 def test_push_on_no_room() -> None:
-    """False if a stack that was read with no words could not grow: it once looped for ever."""
+    """A stack that was read without words can grow."""
     stack = Stack(np.full(4, 2**63, np.uint64), np.zeros(0, np.uint32))
     law = random_law(np.random.default_rng(0), 100, 5)
     push(stack, law, np.zeros(100, np.int64))
@@ -142,7 +139,7 @@ def test_push_on_no_room() -> None:
 
 @pytest.mark.parametrize("lanes", [1, 5])
 def test_against_python(lanes: int) -> None:
-    """False if lanes, rows or words were in another order than documented: one value at a time, in Python."""
+    """The order of lanes, rows and words is that of a reference in Python that takes one value at a time."""
     rng = np.random.default_rng(4)
     law, symbols = random_law(rng, 123, 9), rng.integers(0, 9, 123)
     stack = Stack(first_heads(1, lanes))
@@ -160,7 +157,7 @@ def test_against_python(lanes: int) -> None:
 
 
 def test_against_one_large_integer() -> None:
-    """False if words cost: exact rANS holds all in one integer, and 32-bit words may lose 2^-6 of a slot a value."""
+    """Words of 32 bits cost at most 2^-6 of a slot for each value, compared with exact rANS."""
     rng = np.random.default_rng(5)
     law, symbols = random_law(rng, 2000, 9), rng.integers(0, 9, 2000)
     starts, frequencies = law.intervals(symbols)
@@ -181,7 +178,7 @@ def test_against_one_large_integer() -> None:
 
 
 def test_size_is_the_entropy_and_anothers() -> None:
-    """False if the coder took 0.1% more than the code length, or than constriction does for the same values."""
+    """The coder takes at most 0.1% more than the code length, and than constriction."""
     rng = np.random.default_rng(6)
     values = np.rint(rng.normal(0, 2.5, 200_000)).astype(np.int64)
     law = GaussianTable(2.5, escapes=True).at(np.zeros(len(values), np.int64))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit compress`, `decompress` and `inspect`: images come back, on other settings of the machine too."""
+"""`vdmkit compress`, `decompress` and `inspect`: images come back, also with other settings of the machine."""
 
 import importlib
 import io
@@ -38,7 +38,7 @@ def folder(program_in, whole, tmp_path_factory) -> Path:
 
 
 def decoded(program, whole, *arguments: str, **options):
-    """What decompressing says, and the pixels if it did not refuse."""
+    """The result of decompression, and the pixels if it succeeded."""
     out = program.cwd / "out.npy"
     out.unlink(missing_ok=True)
     result = program("decompress", *arguments, "-o", "out.npy", "--ckpt", str(whole), **options)
@@ -46,7 +46,7 @@ def decoded(program, whole, *arguments: str, **options):
 
 
 def refuses(result) -> None:
-    """One line, and nothing but it."""
+    """The command failed with one line of error."""
     assert (result.code, result.out) == (1, "")
     assert len([line for line in result.err.splitlines() if not line.startswith("decompressing")]) == 1, result.err
 
@@ -61,7 +61,7 @@ SETTINGS = {
 
 
 def dispatched() -> str:
-    """What numpy chooses at run time on this machine: it refuses to leave out what is not there."""
+    """Instruction sets that numpy selects at run time here; it refuses to disable absent ones."""
     core = importlib.import_module("numpy._core._multiarray_umath")
     return " ".join(name for name in core.__cpu_dispatch__ if core.__cpu_features__.get(name))
 
@@ -73,7 +73,7 @@ def dispatched() -> str:
 def test_portable_decodes_everywhere_and_host_or_refuses(
     processes_in, folder, whole, monkeypatch, batch, flags, variable
 ) -> None:
-    """Images would be lost on another machine, or come back changed."""
+    """portable decodes to the same images with other settings of the machine; host does so or refuses."""
     values = {"NPY_DISABLE_CPU_FEATURES": dispatched(), "OMP_NUM_THREADS": "1", "JAX_DISABLE_JIT": "1"}
     if variable:
         monkeypatch.setenv(variable, values[variable])
@@ -89,14 +89,14 @@ def test_portable_decodes_everywhere_and_host_or_refuses(
 
 
 def test_host_refuses_another_batch(program_in, folder, whole) -> None:
-    """Float32 in another batch would fail in the middle of a file."""
+    """Profile host refuses a batch size other than that of encoding."""
     result, _ = decoded(program_in(folder), whole, "host.vdmz", "--batch", "7")
     assert (result.code, result.out) == (2, "")
     assert "--batch 7: profile host decodes in batches of 64" in result.err
 
 
 def test_range_jobs_and_previews(program_in, folder, whole) -> None:
-    """A part of a file would be another part; or what is known on the way would not be shown."""
+    """`--range` decodes these images only, with concurrent chunks, and previews are written on the way."""
     program = program_in(folder)
     arguments = ("--range", "25:40", "--jobs", "2", "--preview-every", "2")
     result, found = decoded(program, whole, "portable.vdmz", *arguments)
@@ -112,8 +112,8 @@ def test_range_jobs_and_previews(program_in, folder, whole) -> None:
 
 
 @pytest.mark.costly
-def test_names_and_salvage(program, tiny, whole) -> None:
-    """Files would come back under other names or in another order; or one wrong bit would cost every image."""
+def test_names_and_damage(program, tiny, whole) -> None:
+    """Files come back under their names; a damaged chunk is named, and images of other chunks are still decoded."""
     images = np.random.default_rng(6).integers(0, 17, (9, 8, 8)).astype(np.uint8)
     for name, image in zip(["b", "a", "sub/a", "sub/c", "z", "y", "x", "w", "v"], images, strict=True):
         path = program.cwd / "in" / f"{name}.png"
@@ -145,23 +145,15 @@ def test_names_and_salvage(program, tiny, whole) -> None:
     refuses(refused)
     assert "chunk 1 (images 3 to 5) is damaged" in refused.err
     assert not (program.cwd / "again").exists()
-    saved = program("decompress", "a.vdmz", "-o", "again", "--ckpt", str(whole), "--salvage")
-    assert saved.code == 5, "its own code, for scripts"
-    assert saved.err.endswith("a.vdmz: 3 images are lost: 3 to 5. The others were decoded.\n")
-    assert "again: 6 of 9 images" in saved.out
-    part = program("decompress", "a.vdmz", "-o", "part.npy", "--ckpt", str(whole), "--salvage", "--range", "6:9")
-    assert part.code == 0, "all that was asked for is there"
-    rest = {str(path.relative_to(program.cwd / "again")) for path in (program.cwd / "again").rglob("*.png")}
-    assert rest == {*sorted(before)[:0], *(name for i, name in enumerate(_order(before)) if not 3 <= i < 6)}
-
-
-def _order(names) -> list[str]:
-    """As `compress` takes a folder: by whole paths."""
-    return [str(path) for path in sorted(Path(name) for name in names)]
+    part = program("decompress", "a.vdmz", "-o", "part.npy", "--ckpt", str(whole), "--range", "6:9")
+    assert part.code == 0, part.err
+    order = [str(path) for path in sorted(Path(name) for name in before)]  # as `compress` takes a folder
+    expected = [before[name] for name in order[6:]]
+    np.testing.assert_array_equal(np.load(program.cwd / "part.npy")[..., 0], expected)
 
 
 def test_doubled_names_and_a_dry_run(program_in, folder, whole, tmp_path) -> None:
-    """One of two files with the same name would be lost, or a rate far from that of the file would be printed."""
+    """Two files of the same name are refused, and `--dry-run` prints about the size of the file."""
     program = program_in(folder)
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -187,19 +179,19 @@ def test_doubled_names_and_a_dry_run(program_in, folder, whole, tmp_path) -> Non
 
 @SLOW
 def test_resumed_after_a_kill(processes, tiny, whole, folder) -> None:
-    """A file that was being written would be lost, or end as another one."""
+    """After SIGKILL, `--resume` continues the file, which decodes to all images."""
     shutil.copy(folder / "images.npy", processes.cwd)
     command = ("compress", "images.npy", "-o", "a.vdmz", "--ckpt", str(whole), "--chunk", "5", *QUICK)
     process = processes.start(*command)
     part, deadline = processes.cwd / "a.vdmz.part", time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < deadline and not (part.exists() and part.stat().st_size > 3000):
+    while process.poll() is None and time.monotonic() < deadline and not (part.exists() and part.stat().st_size > 600):
         time.sleep(0.01)  # until a chunk is there: what is killed is the process, whenever that is
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (processes.cwd / "a.vdmz").exists()
     stopped = processes(*command)
     refuses(stopped)
-    assert "Use --resume to go on with it" in stopped.err
+    assert "Use --resume to continue it" in stopped.err
     resumed = processes(*command, "--resume")
     assert resumed.code == 0, resumed.err
     result, found = decoded(processes, whole, "a.vdmz")
@@ -208,7 +200,7 @@ def test_resumed_after_a_kill(processes, tiny, whole, folder) -> None:
 
 
 def test_standard_input_and_output(program_in, folder, whole) -> None:
-    """Images could not be piped through; or a message would be among their bytes."""
+    """Images and files pass through standard input and output, without messages among the bytes."""
     program, images = program_in(folder), np.load(folder / "images.npy")[:5]
     given = io.BytesIO()
     np.save(given, images)
@@ -226,7 +218,7 @@ def test_standard_input_and_output(program_in, folder, whole) -> None:
 
 
 def test_another_run_is_refused(program, tiny, whole, folder) -> None:
-    """Pixels would be decoded by a model that did not encode them."""
+    """A run with other parameters than those of the file is refused with the reason."""
     assert program("run", tiny, "--out", "other", "--set", "seed=2").code == 0
     result, _ = decoded(program, Path("other"), str(folder / "portable.vdmz"))
     refuses(result)
@@ -234,7 +226,7 @@ def test_another_run_is_refused(program, tiny, whole, folder) -> None:
 
 
 def test_inspect_without_jax(processes_in, folder, monkeypatch) -> None:
-    """`inspect` would wait for JAX, or need the run."""
+    """`inspect` needs neither JAX nor the run."""
     monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
     result = processes_in(folder).start("inspect", "portable.vdmz", plugins=())
     out, err = result.communicate()

@@ -13,7 +13,7 @@ WHITE = 200  # bytes
 
 @pytest.mark.slow
 def test_rates_of_digits(program) -> None:
-    """False if files of a few images, or of a thousand, took more than they may."""
+    """Files of one image to a thousand have at most the documented sizes."""
     assert program("run", "digits", "--out", "digits", plugins=()).code == 0
     run = vdmkit.load(program.cwd / "digits")
     images = np.concatenate([run.data(split).pixels for split in ("test", "train")])

@@ -15,7 +15,7 @@ QUICK = "training.steps=2 training.batch_size=4 model.network.channels=8 evaluat
 
 @pytest.mark.slow  # it builds wheels and installs everything, from uv's cache where that has it
 def test_vdmkit_without_the_plugin_and_with_it(tmp_path) -> None:
-    """False if the core needed its plugin, did not say how to get it, or did not find it once it is there."""
+    """vdmkit works without the plugin, names it for a missing command, and finds it once it is installed."""
     uv = {"check": True, "capture_output": True, "cwd": ROOT}
     for package in ("vdmkit", "vdmkit-codec"):
         subprocess.run(["uv", "build", "--wheel", "--package", package, "--out-dir", tmp_path], **uv)
