@@ -95,7 +95,8 @@ class Side:
 
     def sync(self) -> None:
         self.work.mkdir()
-        subprocess.run(["uv", "sync", "--quiet", "--project", str(self.tree)], check=True, env=_environment())
+        command = ["uv", "sync", "--quiet", "--no-compile-bytecode", "--project", str(self.tree)]
+        subprocess.run(command, check=True, env=_environment())
 
     def python(self, *arguments: str) -> str:
         """Returns what Python printed in this tree's environment. The working folder holds no package of either."""
