@@ -12,8 +12,8 @@ own environment, and compares bit for bit:
 
 Floats are compared and printed in hexadecimal. A command that refuses a model has the row "refused", which is equal if
 both sides refuse. The exit code is 1 if anything differs. Only commands, options and result keys that keep their names
-are used, and those of `SPELLINGS`. Numbers of two machines differ, so both sides run on one, in turns of two processes.
-About ten minutes on 2 cores.
+are used, and those of `SPELLINGS`. Numbers of two machines differ, so both sides run on one, in parallel. Reasons of
+refusals go to standard error.
 """
 
 import argparse
@@ -120,7 +120,13 @@ class Side:
                     if "No such option" not in str(error):
                         raise
             arguments = tuple(names[-1] if a == renamed else a for a in arguments)
-        return self.python("-m", "vdmkit", *arguments)
+        try:
+            return self.python("-m", "vdmkit", *arguments)
+        except Refused as error:
+            if "Usage:" in str(error):  # a renamed option is no refusal: both sides would agree on nothing
+                raise SystemExit(f"{self.tree}: vdmkit {' '.join(arguments)}\n{error}") from None
+            print(f"{self.work.name}: vdmkit {arguments[0]}: {str(error).strip()[-300:]}", file=sys.stderr, flush=True)
+            raise
 
     def measure(self, recipe: str) -> dict[str, str]:
         """Returns the numbers of a recipe by quantity, as text that is equal only if all bits are."""
