@@ -16,13 +16,8 @@ from vdmkit.likelihood import VariationalBound
 from vdmkit.model import DiffusionModel
 from vdmkit.progress import Progress
 from vdmkit_codec.codec import Profile, codec_of
-from vdmkit_codec.codec._checks import check_images, check_settings
-from vdmkit_codec.codec._coding import default_bound, fingerprint, make_coding
-from vdmkit_codec.codec._compress import to_bytes
-from vdmkit_codec.codec._decompress import images_of_file
 from vdmkit_codec.coding import default_bound, fingerprint, make_coding
-from vdmkit_codec.compression import Profile, codec_of
-from vdmkit_codec.container import MAX_PIXELS, Given, open_reader
+from vdmkit_codec.container import Given, open_reader
 from vdmkit_codec.decoding import images_of_file
 from vdmkit_codec.encoding import to_bytes
 from vdmkit_codec.payload import MAX_PIXELS

@@ -21,7 +21,6 @@ from vdmkit.progress import Progress, track
 from vdmkit.report import write_png
 from vdmkit_codec.chain import ChunkCode
 from vdmkit_codec.codec import Codec
-from vdmkit_codec.compression import ChunkCode, Codec
 from vdmkit_codec.container import Reader
 
 Images = UInt8[np.ndarray, "n h w c"]

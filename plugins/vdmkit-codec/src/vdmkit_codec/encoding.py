@@ -14,20 +14,8 @@ from vdmkit.data.sources import pixel_sha256
 from vdmkit.errors import CodecError
 from vdmkit.progress import Advance, Progress, track
 from vdmkit_codec.codec import Codec
-from vdmkit_codec.codec._coding import Coding
 from vdmkit_codec.coding import Coding
-from vdmkit_codec.compression import Codec
-from vdmkit_codec.container import (
-    DIGEST,
-    MAX_PIXELS,
-    Chunk,
-    Limits,
-    Writer,
-    open_writer,
-    pack_file,
-    part_of,
-    payload_of,
-)
+from vdmkit_codec.container import DIGEST, Chunk, Writer, open_writer, pack_file, part_of
 from vdmkit_codec.payload import MAX_PIXELS, Limits, payload_of
 
 
