@@ -121,7 +121,7 @@ def test_a_damaged_test_image_is_found_at_a_start(copy):
 
 def test_a_start_reads_no_training_image(digits, monkeypatch):
     """The time of a start does not depend on the number of training images."""
-    monkeypatch.setattr("vdmkit.data.packed._Mapped.read", lambda self, numbers: pytest.fail("an image was read"))
+    monkeypatch.setattr("vdmkit.data.packed._Stored.read", lambda self, numbers: pytest.fail("an image was read"))
     images = Packed(path=str(digits)).load("train")
     assert len(fingerprints_of(images)) == images.identity.count
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images packed by `vdmkit data pack`: one memory-mapped .npy file per split, so their number needs no memory.
+"""Images packed by `vdmkit data pack`: one .npy file per split, read on demand, so their number needs no memory.
 
 A folder holds `train.npy` and `test.npy`, the fingerprints and the labels of each split, and `data.json` with what a
 start needs without reading the training images.
@@ -49,7 +49,7 @@ class Metadata:
 
 @register("data", "packed")
 class Packed(AbstractSource):
-    """Images packed by `vdmkit data pack`, mapped into memory and read when they are needed.
+    """Images packed by `vdmkit data pack`, read from disk when they are needed.
 
     A start checks the size of every file, and the SHA-256 of the test images, because numbers are computed on them;
     `vdmkit data verify` reads everything.
@@ -79,13 +79,13 @@ class Packed(AbstractSource):
 
     def locate(self) -> str:
         for split in _SPLITS:
-            _mapped(self.path, self.metadata, split)
+            _stored(self.path, self.metadata, split)
         for name in self.metadata.files:
             _require(self.path / name)
         return ""
 
     def load(self, split: Split) -> Images:
-        facts, pixels = self.metadata, _mapped(self.path, self.metadata, split)
+        facts, pixels = self.metadata, _stored(self.path, self.metadata, split)
         if split == "test":
             _check(self.path, facts, split, lambda n=1, note=None: None)
         fingerprints = _small_array(self.path, facts, f"fingerprints-{split}.npy")
@@ -156,10 +156,11 @@ def read_metadata(folder: Path) -> Metadata:
 
 
 @dataclass(frozen=True, repr=False)
-class _Mapped(AbstractPixels):
-    """Images of a .npy file, mapped for each read alone: pages of a map that is kept count as the process's memory."""
+class _Stored(AbstractPixels):
+    """Images of a .npy file. They are read from the file: mapped pages would count as memory of the process."""
 
     path: Path
+    start: int  # of the first image, in bytes
     array_shape: tuple[int, int, int, int]
     array_dtype: np.dtype
 
@@ -172,7 +173,16 @@ class _Mapped(AbstractPixels):
         return self.array_dtype
 
     def read(self, numbers: Int[np.ndarray, " m"]) -> Real[np.ndarray, "m h w c"]:
-        return np.asarray(_map(self.path)[numbers])
+        found = np.empty((len(numbers), *self.shape[1:]), self.dtype)
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                for image, number in zip(found, numbers.tolist(), strict=True):
+                    file.seek(self.start + number * image.nbytes)
+                    if file.readinto(image.data.cast("B")) != image.nbytes:
+                        raise OSError("it ends too soon")
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be read ({error}). {_ADVICE}") from error
+        return found
 
 
 def _map(path: Path) -> np.memmap:
@@ -187,13 +197,13 @@ def _map(path: Path) -> np.memmap:
     return array
 
 
-def _mapped(folder: Path, metadata: Metadata, split: Split) -> _Mapped:
+def _stored(folder: Path, metadata: Metadata, split: Split) -> _Stored:
     """Returns the images of a split. Raises DataError if the file does not fit the metadata."""
     path = folder / f"{split}.npy"
     array, expected = _map(path), (metadata.of(split).count, *metadata.shape)
     if array.shape != expected or array.dtype != _dtype(metadata.levels):
         raise DataError(f"{path}: {array.dtype} of shape {array.shape}, not of these images. {_ADVICE}")
-    return _Mapped(path, expected, array.dtype)
+    return _Stored(path, array.offset, expected, array.dtype)
 
 
 def _dtype(levels: int) -> np.dtype:
@@ -209,7 +219,7 @@ def _check(folder: Path, metadata: Metadata, split: Split, advance: Advance) -> 
     """Reads all images of a split. Raises DataError if they are not those of its identity."""
 
     def read() -> Iterator[np.ndarray]:
-        for block in blocks(_mapped(folder, metadata, split)):
+        for block in blocks(_stored(folder, metadata, split)):
             yield block
             advance(len(block))
 
