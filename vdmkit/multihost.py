@@ -197,7 +197,7 @@ def share_of(items: Sequence[T]) -> Sequence[T]:
 
 def client() -> Any:
     """Returns the client of the coordinator, by which processes talk without their devices."""
-    from jax._src import distributed
+    from jax._src import distributed  # JAX has no public name for it
 
     return distributed.global_state.client
 

@@ -5,7 +5,7 @@ An importer translates the authors' configuration into a recipe (`Settings`, `pu
 their names, into its model (`Place`, `with_arrays`).
 """
 
-import vdmkit.importers.diffusers
+import vdmkit.importers.diffusers  # noqa: F401 - registers it
 from vdmkit.importers.formats import Arrays, read_weights
 from vdmkit.importers.loader import AbstractImporter, Config, read_imported
 from vdmkit.importers.translation import (

@@ -30,8 +30,8 @@ def load_inception(path: Path, progress: Progress = None) -> Extractor:
     """
     _check(path)  # before loading: a file of weights can make torch execute code
     try:
-        import torch
-        from torch_fidelity import FeatureExtractorInceptionV3
+        import torch  # pyright: ignore[reportMissingImports]
+        from torch_fidelity import FeatureExtractorInceptionV3  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise VdmkitError(
             f"Inception needs torch-fidelity, which cannot be imported ({error}). Install the extra `fid`: "
