@@ -2,19 +2,19 @@
 """Importers of checkpoints of other codebases: a module for each family, and the interface for more of them.
 
 An importer translates the authors' configuration into a recipe (`Settings`, `published`) and puts their arrays, by
-their names, into its model (`Place`, `with_arrays`).
+their names, into its model (`WeightSource`, `with_arrays`).
 """
 
 import vdmkit.importers.diffusers  # noqa: F401 - registers it
 from vdmkit.importers.formats import Arrays, read_weights
 from vdmkit.importers.loader import AbstractImporter, Config, read_imported
 from vdmkit.importers.translation import (
-    Place,
     Settings,
+    WeightSource,
     discrete_model,
     fused_attention,
-    placed,
     published,
+    sources_under,
     with_arrays,
     with_unet,
 )
@@ -24,15 +24,15 @@ __all__ = [
     "AbstractImporter",
     "Arrays",
     "Config",
-    "Place",
     "Settings",
+    "WeightSource",
     "discrete_model",
     "fused_attention",
     "official_recipe",
-    "placed",
     "published",
     "read_imported",
     "read_weights",
+    "sources_under",
     "with_arrays",
     "with_unet",
     "with_vdm_arrays",

@@ -7,12 +7,12 @@ from typing import Any
 from vdmkit.importers.formats import Arrays, new_name
 from vdmkit.importers.loader import AbstractImporter, Config
 from vdmkit.importers.translation import (
-    Place,
-    Places,
     Settings,
+    WeightSource,
+    WeightSources,
     discrete_model,
-    placed,
     published,
+    sources_under,
     with_arrays,
     with_unet,
 )
@@ -21,19 +21,19 @@ from vdmkit.networks.unet import UNet
 from vdmkit.registry import register
 
 _BLOCK = {
-    "norm1": Place("norm1"),
-    "conv1": Place("conv1"),
-    "embed": Place("time_emb_proj"),
-    "norm2": Place("norm2"),
-    "conv2": Place("conv2"),
-    "shortcut": Place("conv_shortcut", trailing=(1, 1)),
+    "norm1": WeightSource("norm1"),
+    "conv1": WeightSource("conv1"),
+    "embed": WeightSource("time_emb_proj"),
+    "norm2": WeightSource("norm2"),
+    "conv2": WeightSource("conv2"),
+    "shortcut": WeightSource("conv_shortcut", trailing=(1, 1)),
 }
 _ATTENTION = {
-    "norm": Place("group_norm"),
-    "q": Place("to_q"),
-    "k": Place("to_k"),
-    "v": Place("to_v"),
-    "proj_out": Place("to_out.0"),
+    "norm": WeightSource("group_norm"),
+    "q": WeightSource("to_q"),
+    "k": WeightSource("to_k"),
+    "v": WeightSource("to_v"),
+    "proj_out": WeightSource("to_out.0"),
 }
 _UNSUPPORTED = {
     "act_fn": "silu",
@@ -173,21 +173,21 @@ def with_diffusers_arrays(network: UNet, arrays: dict[str, Any]) -> UNet:
     Raises:
         CheckpointError: paths or shapes do not fit; all of them are listed.
     """
-    places: Places = {
-        "embedding/dense0": Place("time_embedding.linear_1"),
-        "embedding/dense1": Place("time_embedding.linear_2"),
-        "embedding/label": Place("class_embedding", inputs_first=True),
-        "conv_in": Place("conv_in"),
+    sources: WeightSources = {
+        "embedding/dense0": WeightSource("time_embedding.linear_1"),
+        "embedding/dense1": WeightSource("time_embedding.linear_2"),
+        "embedding/label": WeightSource("class_embedding", inputs_first=True),
+        "conv_in": WeightSource("conv_in"),
     }
     stages = [(f"mid/{i}", "mid_block", i) for i in range(2)]
     for i in range(len(network.down)):
         for j in range(len(network.up[i].stages)):  # one more than on the way down
             stages += [(f"{way}/{i}/stages/{j}", f"{way}_blocks.{i}", j) for way in ("down", "up")]
-        places[f"down/{i}/leave"] = Place(f"down_blocks.{i}.downsamplers.0.conv")
-        places[f"up/{i}/leave/conv"] = Place(f"up_blocks.{i}.upsamplers.0.conv")
-        places[f"up/{i}/head/norm"] = Place("conv_norm_out")
-        places[f"up/{i}/head/conv"] = Place("conv_out", values=network.outputs)
+        sources[f"down/{i}/leave"] = WeightSource(f"down_blocks.{i}.downsamplers.0.conv")
+        sources[f"up/{i}/leave/conv"] = WeightSource(f"up_blocks.{i}.upsamplers.0.conv")
+        sources[f"up/{i}/head/norm"] = WeightSource("conv_norm_out")
+        sources[f"up/{i}/head/conv"] = WeightSource("conv_out", values=network.outputs)
     for ours, theirs, number in stages:
-        places |= placed(f"{ours}/block", f"{theirs}.resnets.{number}", _BLOCK)
-        places |= placed(f"{ours}/attention", f"{theirs}.attentions.{number}", _ATTENTION)
-    return with_arrays(network, places, arrays, name_of=new_name)
+        sources |= sources_under(f"{ours}/block", f"{theirs}.resnets.{number}", _BLOCK)
+        sources |= sources_under(f"{ours}/attention", f"{theirs}.attentions.{number}", _ATTENTION)
+    return with_arrays(network, sources, arrays, name_of=new_name)

@@ -2,7 +2,7 @@
 """What a family's module is written with: the authors' settings, their recipe, and the table of their names.
 
 `Settings` reads a configuration, `published` makes a recipe of the paper's choices, and `with_arrays` fills a U-Net by
-a table from the paths of our layers to a `Place`, the name and layout of the authors' arrays.
+a table from the paths of our layers to a `WeightSource`, the name and layout of the authors' arrays.
 """
 
 import re
@@ -25,7 +25,7 @@ _ACCEPTED: dict[Any, tuple[type, ...]] = {float: (int, float), tuple: (list, tup
 
 
 class Settings:
-    """Reads a configuration, every field of which is used, ignored by name, or refused.
+    """Reads a configuration. Each of its fields is used, ignored by name, or refused.
 
     Problems are collected. `finish`, or the end of a `with` block, raises one CheckpointError that lists all of them.
 
@@ -172,8 +172,8 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Place:
-    """The authors' name and layout of the arrays of a layer.
+class WeightSource:
+    """The authors' name and layout of the arrays of a layer, from which ours are read.
 
     Attributes:
         name: Name of the layer.
@@ -194,22 +194,22 @@ class Place:
     part: Part | None = None
 
 
-Places = dict[str, Place]
+WeightSources = dict[str, WeightSource]
 """By the paths of our layers, such as down/0/stages/1/block/conv1."""
 
 
-def placed(ours: str, theirs: str, layers: Mapping[str, Place]) -> Places:
-    """Returns the places of all layers of a module, by their names in it."""
-    return {f"{ours}/{name}": replace(place, name=f"{theirs}.{place.name}") for name, place in layers.items()}
+def sources_under(ours: str, theirs: str, layers: Mapping[str, WeightSource]) -> WeightSources:
+    """Returns the sources of all layers of a module, by their names in it."""
+    return {f"{ours}/{name}": replace(source, name=f"{theirs}.{source.name}") for name, source in layers.items()}
 
 
 def fused_attention(
     norm: str, qkv: str, proj_out: str, heads: int, order: tuple[Any, ...], trailing: tuple[int, ...]
-) -> Places:
+) -> WeightSources:
     """Returns the layers of an attention whose q, k and v are one array, by the authors' names of its layers."""
     parts = {name: Part(which, heads, order) for which, name in enumerate("qkv")}
-    projections = {name: Place(qkv, trailing=trailing, part=part) for name, part in parts.items()}
-    return {"norm": Place(norm), **projections, "proj_out": Place(proj_out, trailing=trailing)}
+    projections = {name: WeightSource(qkv, trailing=trailing, part=part) for name, part in parts.items()}
+    return {"norm": WeightSource(norm), **projections, "proj_out": WeightSource(proj_out, trailing=trailing)}
 
 
 def with_unet(model: DiffusionModel, fill: Callable[[UNet], UNet]) -> DiffusionModel:
@@ -221,7 +221,7 @@ def with_unet(model: DiffusionModel, fill: Callable[[UNet], UNet]) -> DiffusionM
 
 def with_arrays(
     network: UNet,
-    places: Places,
+    sources: WeightSources,
     arrays: dict[str, Any],
     *,
     name_of: Callable[[str], str] = lambda name: name,
@@ -232,10 +232,10 @@ def with_arrays(
 
     Args:
         network: Built from the authors' configuration; its arrays may be `jax.ShapeDtypeStruct`.
-        places: The place of each layer; those of layers that the network does not have are ignored.
+        sources: The source of each layer; those of layers that the network does not have are ignored.
         arrays: The authors' arrays by name; they may be traced. The dict is emptied, so that a large file is in memory
             once.
-        name_of: The name in `places` of an array of the file.
+        name_of: The name in `sources` of an array of the file.
         unused: Whether an array of this name is a constant that the network does not need.
         joint: What the authors write between the names of modules.
 
@@ -245,15 +245,15 @@ def with_arrays(
     arrays = {name_of(name): arrays.pop(name) for name in list(arrays)}
     leaves, structure = jax.tree_util.tree_flatten_with_path(network)
     paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
-    sources = [_source(path, leaf, places, joint) for path, (_, leaf) in zip(paths, leaves, strict=True)]
-    wanted = {source.name: source.shape for source in sources}
+    theirs = [_their_array(path, leaf, sources, joint) for path, (_, leaf) in zip(paths, leaves, strict=True)]
+    wanted = {one.name: one.shape for one in theirs}
     found = {name: np.shape(array) for name, array in arrays.items() if name in wanted or not unused(name)}
     if differences := misfits(found, wanted, "network"):
         raise CheckpointError(
             "the arrays do not fit the network that the configuration describes. Check widths, depth, attention and "
             f"labels. {differences}"
         )
-    read = zip(_read(sources, arrays), leaves, strict=True)
+    read = zip(_read(theirs, arrays), leaves, strict=True)
     return jax.tree_util.tree_unflatten(structure, [jnp.asarray(array, leaf.dtype) for array, (_, leaf) in read])
 
 
@@ -274,7 +274,7 @@ def misfits(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int
 
 
 @dataclass(frozen=True)
-class _Source:
+class _TheirArray:
     """The authors' name and shape of an array, and the function that makes ours of it."""
 
     name: str
@@ -282,39 +282,39 @@ class _Source:
     read: Callable[[Any], Any]
 
 
-def _read(sources: list[_Source], arrays: dict[str, Any]) -> Iterator[Any]:
-    """Reads the array of each source, and removes it from `arrays` with the last that needs it."""
-    needed = Counter(source.name for source in sources)
-    for source in sources:
-        needed[source.name] -= 1
-        yield source.read(arrays[source.name] if needed[source.name] else arrays.pop(source.name))
+def _read(theirs: list[_TheirArray], arrays: dict[str, Any]) -> Iterator[Any]:
+    """Reads each array, and removes it from `arrays` with the last that needs it."""
+    needed = Counter(one.name for one in theirs)
+    for one in theirs:
+        needed[one.name] -= 1
+        yield one.read(arrays[one.name] if needed[one.name] else arrays.pop(one.name))
 
 
-def _source(path: str, leaf: Any, places: Places, joint: str) -> _Source:
+def _their_array(path: str, leaf: Any, sources: WeightSources, joint: str) -> _TheirArray:
     layer, _, field = path.rpartition("/")
-    place = places[layer]
-    shape, layout = _layout(field, leaf.shape, place)
-    if place.part is not None:
+    source = sources[layer]
+    shape, layout = _layout(field, leaf.shape, source)
+    if source.part is not None:
         shape = (3 * shape[0], *shape[1:])
 
     def read(array: Any) -> Any:
-        if place.values > 1:  # k times c outputs become c times k
+        if source.values > 1:  # k times c outputs become c times k
             others = array.shape[1:]
-            array = array.reshape(place.values, -1, *others).swapaxes(0, 1).reshape(-1, *others)
-        return layout(array if place.part is None else place.part.of(array))
+            array = array.reshape(source.values, -1, *others).swapaxes(0, 1).reshape(-1, *others)
+        return layout(array if source.part is None else source.part.of(array))
 
-    name = ".".join(filter(None, (place.name, place.fields[field == "bias"])))
-    return _Source(name.replace(".", joint), shape, read)
+    name = ".".join(filter(None, (source.name, source.fields[field == "bias"])))
+    return _TheirArray(name.replace(".", joint), shape, read)
 
 
-def _layout(field: str, ours: tuple[int, ...], place: Place) -> tuple[tuple[int, ...], Callable[[Any], Any]]:
+def _layout(field: str, ours: tuple[int, ...], source: WeightSource) -> tuple[tuple[int, ...], Callable[[Any], Any]]:
     """Returns the shape of the authors' array, and the function that brings it into our layout."""
     if field == "bits":
         return ours, lambda array: np.asarray(array, np.float32).view(np.int32)
     if field != "kernel":
         return ours, lambda array: array
-    if place.inputs_first:
-        return (*place.leading, *ours), lambda array: array.reshape(ours)
+    if source.inputs_first:
+        return (*source.leading, *ours), lambda array: array.reshape(ours)
     if len(ours) == 4:
         return (ours[3], ours[2], *ours[:2]), lambda array: array.transpose(2, 3, 1, 0)
-    return (*ours[::-1], *place.trailing), lambda array: array.reshape(ours[::-1]).T
+    return (*ours[::-1], *source.trailing), lambda array: array.reshape(ours[::-1]).T

@@ -9,11 +9,11 @@ from vdmkit.importers import (
     AbstractImporter,
     Arrays,
     Config,
-    Place,
     Settings,
+    WeightSource,
     fused_attention,
-    placed,
     published,
+    sources_under,
     with_arrays,
     with_unet,
 )
@@ -22,12 +22,12 @@ from vdmkit.networks import UNet
 from vdmkit.registry import register
 
 _LAYERS = {
-    "norm1": Place("norm0"),
-    "conv1": Place("conv0"),
-    "embed": Place("affine"),
-    "norm2": Place("norm1"),
-    "conv2": Place("conv1"),
-    "shortcut": Place("skip", trailing=(1, 1)),
+    "norm1": WeightSource("norm0"),
+    "conv1": WeightSource("conv0"),
+    "embed": WeightSource("affine"),
+    "norm2": WeightSource("norm1"),
+    "conv2": WeightSource("conv1"),
+    "shortcut": WeightSource("skip", trailing=(1, 1)),
 }
 """The layers of a block of EDM. Its attention follows in the same module."""
 
@@ -173,24 +173,24 @@ def with_edm_arrays(network: UNet, arrays: dict[str, Any], config: Mapping[str, 
     """
     return with_arrays(
         network,
-        _places(network, config["img_resolution"]),
+        _sources(network, config["img_resolution"]),
         arrays,
         name_of=lambda name: name.removeprefix("model."),
         unused=lambda name: name.endswith("resample_filter"),
     )
 
 
-def _places(network: UNet, height: int) -> dict[str, Place]:
-    """Returns the authors' place of every layer; most are named by the resolution."""
+def _sources(network: UNet, height: int) -> dict[str, WeightSource]:
+    """Returns the authors' source of every layer; most are named by the resolution."""
     n, design = len(network.down), network.design
     sizes = [f"{height >> i}x{height >> i}" for i in range(n + 1)]
-    places = {
-        "embedding/features": Place("map_noise", fields=("freqs", "")),
-        "embedding/dense0": Place("map_layer0"),
-        "embedding/dense1": Place("map_layer1"),
-        "embedding/label": Place("map_label"),
-        "embedding/augment": Place("map_augment"),
-        "conv_in": Place(f"enc.{sizes[0]}_conv"),
+    sources = {
+        "embedding/features": WeightSource("map_noise", fields=("freqs", "")),
+        "embedding/dense0": WeightSource("map_layer0"),
+        "embedding/dense1": WeightSource("map_layer1"),
+        "embedding/label": WeightSource("map_label"),
+        "embedding/augment": WeightSource("map_augment"),
+        "conv_in": WeightSource(f"enc.{sizes[0]}_conv"),
     }
     stages = [(f"mid/{i}", f"dec.{sizes[n - 1]}_in{i}", stage) for i, stage in enumerate(network.mid)]
     for i in range(n):
@@ -198,21 +198,27 @@ def _places(network: UNet, height: int) -> dict[str, Place]:
         stages += [
             (f"down/{i}/stages/{j}", f"enc.{here}_block{j}", one) for j, one in enumerate(network.down[i].stages)
         ]
-        places |= placed(f"down/{i}/leave", f"enc.{below}_down", _LAYERS)
+        sources |= sources_under(f"down/{i}/leave", f"enc.{below}_down", _LAYERS)
         is_skip = design.progressive_input == "skip"
-        skip, residual = Place(f"enc.{below}_aux_skip", trailing=(1, 1)), Place(f"enc.{below}_aux_residual")
-        places[f"down/{i}/pyramid"] = skip if is_skip else residual
+        skip, residual = (
+            WeightSource(f"enc.{below}_aux_skip", trailing=(1, 1)),
+            WeightSource(f"enc.{below}_aux_residual"),
+        )
+        sources[f"down/{i}/pyramid"] = skip if is_skip else residual
     for i in range(n):
         here = sizes[n - 1 - i]
         stages += [(f"up/{i}/stages/{j}", f"dec.{here}_block{j}", one) for j, one in enumerate(network.up[i].stages)]
         if i < n - 1:
-            places |= placed(f"up/{i}/leave", f"dec.{sizes[n - 2 - i]}_up", _LAYERS)
+            sources |= sources_under(f"up/{i}/leave", f"dec.{sizes[n - 2 - i]}_up", _LAYERS)
         head = "out" if design.cosines_first else f"dec.{here}_aux"
-        places |= {f"up/{i}/head/norm": Place(f"{head}_norm"), f"up/{i}/head/conv": Place(f"{head}_conv")}
+        sources |= {
+            f"up/{i}/head/norm": WeightSource(f"{head}_norm"),
+            f"up/{i}/head/conv": WeightSource(f"{head}_conv"),
+        }
     for ours, theirs, stage in stages:
-        places |= placed(f"{ours}/block", theirs, _LAYERS)
+        sources |= sources_under(f"{ours}/block", theirs, _LAYERS)
         if stage.attention is not None:
             order = ("head", "channel", "qkv")
             attention = fused_attention("norm2", "qkv", "proj", stage.attention.heads, order, (1, 1))
-            places |= placed(f"{ours}/attention", theirs, attention)
-    return places
+            sources |= sources_under(f"{ours}/attention", theirs, attention)
+    return sources

@@ -8,12 +8,12 @@ from vdmkit.importers import (
     AbstractImporter,
     Arrays,
     Config,
-    Place,
     Settings,
+    WeightSource,
     discrete_model,
     fused_attention,
-    placed,
     published,
+    sources_under,
     with_arrays,
     with_unet,
 )
@@ -23,12 +23,12 @@ from vdmkit.networks.unet import Block
 from vdmkit.registry import register
 
 _LAYERS = {
-    "norm1": Place("in_layers.0"),
-    "conv1": Place("in_layers.2"),
-    "embed": Place("emb_layers.1"),
-    "norm2": Place("out_layers.0"),
-    "conv2": Place("out_layers.3"),
-    "shortcut": Place("skip_connection", trailing=(1, 1)),
+    "norm1": WeightSource("in_layers.0"),
+    "conv1": WeightSource("in_layers.2"),
+    "embed": WeightSource("emb_layers.1"),
+    "norm2": WeightSource("out_layers.0"),
+    "conv2": WeightSource("out_layers.3"),
+    "shortcut": WeightSource("skip_connection", trailing=(1, 1)),
 }
 """The layers of a block of OpenAI."""
 
@@ -157,19 +157,19 @@ def with_openai_arrays(network: UNet, arrays: dict[str, Any], config: Mapping[st
         CheckpointError: paths or shapes do not fit; all of them are listed.
     """
     is_new_order = bool(config.get("unet", {}).get("use_new_attention_order", False))
-    return with_arrays(network, _places(network, is_new_order), arrays)
+    return with_arrays(network, _sources(network, is_new_order), arrays)
 
 
-def _places(network: UNet, is_new_order: bool) -> dict[str, Place]:
-    """Returns the authors' place of every layer: input and output blocks are numbered.
+def _sources(network: UNet, is_new_order: bool) -> dict[str, WeightSource]:
+    """Returns the authors' source of every layer: input and output blocks are numbered.
 
     In the new order, q, k and v are split before the heads.
     """
-    places = {
-        "embedding/dense0": Place("time_embed.0"),
-        "embedding/dense1": Place("time_embed.2"),
-        "embedding/label": Place("label_emb", inputs_first=True),
-        "conv_in": Place("input_blocks.0.0"),
+    sources = {
+        "embedding/dense0": WeightSource("time_embed.0"),
+        "embedding/dense1": WeightSource("time_embed.2"),
+        "embedding/label": WeightSource("label_emb", inputs_first=True),
+        "conv_in": WeightSource("input_blocks.0.0"),
     }
     stages = [("mid/0", "middle_block", network.mid[0])]
     leaves, number = [], 1
@@ -186,17 +186,17 @@ def _places(network: UNet, is_new_order: bool) -> dict[str, Place]:
             number += 1
         last = 1 if level.stages[-1].attention is None else 2
         leaves.append((f"up/{i}/leave", f"output_blocks.{number - 1}.{last}", level.leave, "conv"))
-        places[f"up/{i}/head/norm"] = Place("out.0")
-        places[f"up/{i}/head/conv"] = Place("out.2", values=network.outputs)
+        sources[f"up/{i}/head/norm"] = WeightSource("out.0")
+        sources[f"up/{i}/head/conv"] = WeightSource("out.2", values=network.outputs)
     for ours, theirs, leave, conv in leaves:
         if isinstance(leave, Block):
-            places |= placed(ours, theirs, _LAYERS)
+            sources |= sources_under(ours, theirs, _LAYERS)
         else:
-            places |= {ours: Place(f"{theirs}.{conv}"), f"{ours}/conv": Place(f"{theirs}.{conv}")}
+            sources |= {ours: WeightSource(f"{theirs}.{conv}"), f"{ours}/conv": WeightSource(f"{theirs}.{conv}")}
     order = ("qkv", "head", "channel") if is_new_order else ("head", "qkv", "channel")
     for ours, theirs, stage in stages:
-        places |= placed(f"{ours}/block", f"{theirs}.0", _LAYERS)
+        sources |= sources_under(f"{ours}/block", f"{theirs}.0", _LAYERS)
         if stage.attention is not None:
             attention = fused_attention("norm", "qkv", "proj_out", stage.attention.heads, order, (1,))
-            places |= placed(f"{ours}/attention", f"{theirs}.1", attention)
-    return places | placed("mid/1/block", "middle_block.2", _LAYERS)
+            sources |= sources_under(f"{ours}/attention", f"{theirs}.1", attention)
+    return sources | sources_under("mid/1/block", "middle_block.2", _LAYERS)

@@ -14,10 +14,10 @@ from vdmkit.importers import (
     AbstractImporter,
     Arrays,
     Config,
-    Place,
     Settings,
-    placed,
+    WeightSource,
     published,
+    sources_under,
     with_arrays,
     with_unet,
 )
@@ -30,22 +30,22 @@ from vdmkit.registry import register
 _NIN = {"fields": ("W", "b"), "inputs_first": True}
 _MODULES = {
     "ResnetBlockBigGANpp": {
-        "norm1": Place("GroupNorm_0"),
-        "conv1": Place("Conv_0"),
-        "embed": Place("Dense_0"),
-        "norm2": Place("GroupNorm_1"),
-        "conv2": Place("Conv_1"),
-        "shortcut": Place("Conv_2", trailing=(1, 1)),
+        "norm1": WeightSource("GroupNorm_0"),
+        "conv1": WeightSource("Conv_0"),
+        "embed": WeightSource("Dense_0"),
+        "norm2": WeightSource("GroupNorm_1"),
+        "conv2": WeightSource("Conv_1"),
+        "shortcut": WeightSource("Conv_2", trailing=(1, 1)),
     },
     "AttnBlockpp": {
-        "norm": Place("GroupNorm_0"),
-        "q": Place("NIN_0", **_NIN),
-        "k": Place("NIN_1", **_NIN),
-        "v": Place("NIN_2", **_NIN),
-        "proj_out": Place("NIN_3", **_NIN),
+        "norm": WeightSource("GroupNorm_0"),
+        "q": WeightSource("NIN_0", **_NIN),
+        "k": WeightSource("NIN_1", **_NIN),
+        "v": WeightSource("NIN_2", **_NIN),
+        "proj_out": WeightSource("NIN_3", **_NIN),
     },
-    "Combine": {"pyramid": Place("Conv_0", trailing=(1, 1))},
-    "Downsample": {"pyramid": Place("Conv2d_0")},
+    "Combine": {"pyramid": WeightSource("Conv_0", trailing=(1, 1))},
+    "Downsample": {"pyramid": WeightSource("Conv2d_0")},
 }
 """The layers of the authors' modules by their class, as torch has them; for Flax see `_in_flax`."""
 
@@ -193,7 +193,7 @@ def with_score_sde_arrays(network: UNet, arrays: dict[str, Any]) -> UNet:
         CheckpointError: paths or shapes do not fit; all of them are listed.
     """
     is_flax = any("/" in name for name in arrays)
-    places: dict[str, Place] = {}
+    sources: dict[str, WeightSource] = {}
     numbers: Counter[str] = Counter()
     for number, (path, kind) in enumerate(_modules(network)):
         # torch numbers all modules in the order of their making, Flax those of each class.
@@ -201,30 +201,32 @@ def with_score_sde_arrays(network: UNet, arrays: dict[str, Any]) -> UNet:
         numbers[kind] += 1
         if kind in _MODULES:
             layers = _MODULES[kind]
-            places |= placed(path, theirs, {ours: _in_flax(one) for ours, one in layers.items()} if is_flax else layers)
+            sources |= sources_under(
+                path, theirs, {ours: _in_flax(one) for ours, one in layers.items()} if is_flax else layers
+            )
         elif kind == "GaussianFourierProjection":
-            places[path] = Place(theirs, fields=("W", ""))
+            sources[path] = WeightSource(theirs, fields=("W", ""))
         else:
-            places[path] = _in_flax(Place(theirs)) if is_flax else Place(theirs)
+            sources[path] = _in_flax(WeightSource(theirs)) if is_flax else WeightSource(theirs)
     if is_flax:
-        return with_arrays(network, places, arrays, joint="/")
+        return with_arrays(network, sources, arrays, joint="/")
     return with_arrays(
         network,
-        places,
+        sources,
         arrays,
         name_of=lambda name: name.removeprefix("module."),
         unused=lambda name: name == "sigmas",
     )
 
 
-def _in_flax(place: Place) -> Place:
-    """Returns the place of a layer in Flax, which has inputs before outputs; NIN layers are the same in both codes."""
-    if place.name.startswith("NIN"):
-        return place
-    if place.name.startswith("GroupNorm"):
-        return replace(place, fields=("scale", "bias"))
-    kernel = "weight" if place.name.startswith("Conv2d") else "kernel"
-    return replace(place, fields=(kernel, "bias"), inputs_first=True, leading=place.trailing, trailing=())
+def _in_flax(source: WeightSource) -> WeightSource:
+    """Returns the source of a layer in Flax, which has inputs before outputs; NIN layers are the same in both codes."""
+    if source.name.startswith("NIN"):
+        return source
+    if source.name.startswith("GroupNorm"):
+        return replace(source, fields=("scale", "bias"))
+    kernel = "weight" if source.name.startswith("Conv2d") else "kernel"
+    return replace(source, fields=(kernel, "bias"), inputs_first=True, leading=source.trailing, trailing=())
 
 
 def _modules(network: UNet) -> Iterator[tuple[str, str]]:
