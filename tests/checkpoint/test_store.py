@@ -225,7 +225,7 @@ def test_a_kill_before_a_checkpoint_is_finished_costs_no_other(filled, like, str
         raise KeyboardInterrupt
 
     data, store = stream(), CheckpointStore(filled, keep_last=1, keep_best=0)
-    monkeypatch.setattr("vdmkit.training.checksums.write_checksums", killed)
+    monkeypatch.setattr("vdmkit.training.checkpoints.write_checksums", killed)
     with pytest.raises(KeyboardInterrupt):
         save(store, 4, data)
     monkeypatch.undo()

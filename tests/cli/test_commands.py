@@ -154,7 +154,7 @@ def test_help_imports_no_jax_for_a_package(install, run_process, tmp_path, monke
 @pytest.mark.parametrize("name", ["compress", "decompress", "inspect"])
 def test_the_codec_is_said_to_be_a_plugin(say, monkeypatch, name):
     """Without the plugin its commands would be unknown, or end in a traceback; or other commands would not work."""
-    monkeypatch.setattr("vdmkit.cli.app.plugin_commands", lambda own: {})
+    monkeypatch.setattr(sys.modules["vdmkit.cli.app"], "plugin_commands", lambda own: {})
     missing = say(name, "a.npy", "-o", "a.vdmz")
     assert (missing.code, missing.out) == (2, "")
     (line,) = missing.err.splitlines()

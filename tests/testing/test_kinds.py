@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from vdmkit import testing
+from vdmkit import conformance
 from vdmkit.plugins import load_plugins
 from vdmkit.registry import kinds, registry
 
 
 def test_every_kind_has_its_check():
     """The author of a component could not know what is asked of it."""
-    assert {f"check_{kind}" for kind in kinds()} <= set(testing.__all__)
+    assert {f"check_{kind}" for kind in kinds()} <= set(conformance.__all__)
     assert len(kinds()) == 16
 
 
