@@ -102,7 +102,7 @@ def _of_report(report: LikelihoodReport) -> str:
 
 
 def times_to_decide(half_width: float, value: float) -> float | None:
-    """Returns the factor by which a sample must grow for its half-width to reach |value|; None if it is already below."""
+    """Returns the factor by which a sample must grow until its half-width equals |value|; None if it is below."""
     if abs(value) > half_width:
         return None
     return (half_width / abs(value)) ** 2 if value else math.inf

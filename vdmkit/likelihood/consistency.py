@@ -170,7 +170,7 @@ def _step(
     gamma: Scalar,
     h: Scalar,
 ) -> tuple[Float[Array, "b h w c"], Float[Array, " b"]]:
-    """Makes one Runge-Kutta step. The loop over steps is in Python because convolutions in a JAX loop are slow on CPU."""
+    """Makes one Runge-Kutta step. The loop over steps is in Python: convolutions in a JAX loop are slow on CPU."""
 
     def field(y: Array, v: Array, gamma: Scalar) -> tuple[Array, Scalar]:
         x_hat, pull = jax.vjp(lambda y: model.x_hat(y, gamma), y)
