@@ -103,7 +103,7 @@ class Allocation(eqx.Module):
     """An allocation of draws to cells.
 
     `weight` holds rate_c / p_c, `mean` holds m_c, and `total` is M. `ends` are the cumulative probabilities
-    p_1, p_1 + p_2, ..., 1, by which a uniform u is mapped to a cell.
+    p_1, p_1 + p_2, ..., 1, which map a uniform u to a cell.
     """
 
     low: Float[Array, " c"]
@@ -169,7 +169,7 @@ def variance_of_curves(
             bias their product.
         strata: Number of evenly spaced u that an estimate averages, all shifted by one uniform number.
     """
-    if strata > _MANY:  # so many evenly spaced draws integrate smooth curves exactly
+    if strata > _MANY:  # this many evenly spaced draws integrate smooth curves exactly
         return 0.0
     u = (np.arange(strata)[:, None] + (np.arange(_SHIFTS) + 0.5) / _SHIFTS) / strata
     at, weight, _ = (np.asarray(a, np.float64) for a in jax.vmap(allocation)(jnp.asarray(u.ravel(), float)))

@@ -61,12 +61,12 @@ class Comparison:
 
     @property
     def times_draws(self) -> float | None:
-        """Returns the factor by which more draws would decide the sign on these images; None if it is decided."""
+        """Returns how many times as many draws would decide the sign on these images; None if it is decided."""
         return times_to_decide(self.error_on_these, self.difference.value)
 
     @property
     def times_images(self) -> float | None:
-        """Returns the factor by which more images would decide the sign for the population; None if it is decided."""
+        """Returns how many times as many images would decide the sign for the population; None if it is decided."""
         return times_to_decide(self.difference.half_width, self.difference.value)
 
     def as_json(self) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def _of_report(report: LikelihoodReport) -> str:
 
 
 def times_to_decide(half_width: float, value: float) -> float | None:
-    """Returns the factor by which a sample must grow until its half-width equals |value|; None if it is below."""
+    """Returns how many times larger a sample must be for its half-width to equal |value|; None if it is below."""
     if abs(value) > half_width:
         return None
     return (half_width / abs(value)) ** 2 if value else math.inf
