@@ -1,19 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draws of the terms L of the diffusion loss sum_c rate_c E[L].
+"""Allocation of the diffusion loss's Monte Carlo draws along gamma.
 
-continuous:  L = |eps - eps_hat|^2
-T steps:     L = KL / rate,  rate = expm1(gamma_t - gamma_s) / 2,  which is the same for the paper's kernel
+The range of gamma is divided into cells, and the diffusion loss is a sum over them:
 
-Allocation of the draws of the diffusion loss along gamma.
-
-The axis is divided into cells, and the diffusion loss is a sum over them, with L = |eps - eps_hat|^2:
-
-    sum_c rate_c E[L(gamma)],   continuous:  gamma uniform in cell c, rate_c = (its width) / 2
-                                T steps:     gamma = gamma_t,         rate_c = expm1(gamma_t - gamma_s) / 2
+    sum_c rate_c E[L(gamma)],   continuous time:  gamma uniform in cell c, rate_c = (width of the cell) / 2,
+                                                  L = |eps - eps_hat|^2
+                                T steps:          gamma = gamma_t, rate_c = expm1(gamma_t - gamma_s) / 2,
+                                                  L = KL / rate_c, which is |eps - eps_hat|^2 for the paper's kernel
 
 A draw falls into cell c with probability p_c and has the value M + (rate_c / p_c) (L - m_c), with M = sum_c rate_c m_c.
-For any p > 0 and m, its mean is the loss. m_c near E[L] removes the variance along gamma, and p_c ~ rate_c sd_c
-(Neyman's rule) minimises the rest.
+For any p > 0 and any m, its mean is the loss. Choosing m_c near E[L] removes the variance along gamma, and
+p_c ~ rate_c sd_c (Neyman allocation) minimises what remains.
 """
 
 import abc
@@ -34,7 +31,7 @@ from vdmkit.schedules import Scalar
 
 
 class AbstractLoss(eqx.Module):
-    """A draw of L at gamma for one image."""
+    """The random loss L of one image at a given gamma."""
 
     @abc.abstractmethod
     def __call__(
@@ -46,11 +43,11 @@ class AbstractLoss(eqx.Module):
         *,
         key: PRNGKeyArray,
     ) -> Scalar:
-        """Returns the loss in nats, divided by the rate."""
+        """Returns one draw of L, the loss in nats divided by the rate."""
 
 
 class ContinuousLoss(AbstractLoss):
-    """The squared error of eps_hat."""
+    """The squared error |eps - eps_hat|^2 of continuous time."""
 
     def __call__(
         self,
@@ -65,7 +62,10 @@ class ContinuousLoss(AbstractLoss):
 
 
 class StepLoss(AbstractLoss):
-    """The KL of the kernel's step that starts at gamma, one of the rising `gammas`, divided by its rate."""
+    """The KL of the kernel's step that starts at gamma, divided by the step's rate.
+
+    `gammas` are the increasing gammas of all steps; the given gamma is matched to the nearest one.
+    """
 
     kernel: AbstractKernel
     gammas: Float[Array, " steps_plus_1"]
@@ -88,11 +88,11 @@ class StepLoss(AbstractLoss):
 _CELLS = 128
 _PAD = 256
 _MANY, _SHIFTS = 256, 16
-_EVEN_SHARE = 0.1  # share of draws allocated as if sd were constant, so that a bad pilot costs little
+_EVEN_SHARE = 0.1  # share of draws allocated as if sd were constant, which limits the harm of a poor pilot
 
 
 class Cells(eqx.Module):
-    """Cells from gamma_0 upwards; a step is a cell of width 0 at gamma = `low`."""
+    """Cells in order of increasing gamma; a discrete step is a cell of width 0 at gamma = `low`."""
 
     low: Float[np.ndarray, " c"]
     width: Float[np.ndarray, " c"]
@@ -100,7 +100,11 @@ class Cells(eqx.Module):
 
 
 class Allocation(eqx.Module):
-    """Cells with weights rate_c / p_c, means m_c, M, and the ends p_1, p_1 + p_2, ..., 1 of intervals of u."""
+    """An allocation of draws to cells.
+
+    `weight` holds rate_c / p_c, `mean` holds m_c, and `total` is M. `ends` are the cumulative probabilities
+    p_1, p_1 + p_2, ..., 1, which map a uniform u to a cell.
+    """
 
     low: Float[Array, " c"]
     width: Float[Array, " c"]
@@ -110,7 +114,7 @@ class Allocation(eqx.Module):
     total: Scalar
 
     def __call__(self, u: Scalar) -> tuple[Scalar, Scalar, Scalar]:
-        """Returns gamma, weight and m of the draw for u, uniform on [0, 1)."""
+        """Returns gamma, the weight rate_c / p_c and m_c of the draw for u, uniform on [0, 1)."""
         c = jnp.minimum(jnp.searchsorted(self.ends, u, side="right"), len(self.ends) - 1)
         start = jnp.where(c > 0, self.ends[c - 1], 0.0)
         within = (u - start) / (self.ends[c] - start)
@@ -118,18 +122,18 @@ class Allocation(eqx.Module):
 
 
 def cells_between(gamma_0: float, gamma_1: float) -> Cells:
-    """Returns equal cells of the loss in continuous time."""
+    """Returns cells of equal width for the loss in continuous time."""
     edges = np.linspace(gamma_0, gamma_1, _CELLS + 1)
     return Cells(edges[:-1], np.diff(edges), np.diff(edges) / 2)
 
 
 def cells_of_steps(gammas: Float[np.ndarray, " steps_plus_1"]) -> Cells:
-    """Returns the cells of the T-step loss with rising gammas."""
+    """Returns the cells of the T-step loss with these increasing gammas."""
     return Cells(gammas[1:], np.zeros(len(gammas) - 1), np.expm1(np.diff(gammas)) / 2)
 
 
 def neyman(cells: Cells, sd: Float[np.ndarray, " c"]) -> Float[np.ndarray, " c"]:
-    """Returns the ends p_1, p_1 + p_2, ..., 1 of the cells' intervals of u, for the loss's standard deviations."""
+    """Returns the cumulative probabilities of Neyman allocation, given the loss's standard deviation in every cell."""
     share, even = cells.rate * sd, (cells.rate / cells.rate.sum() + 1 / len(cells.rate)) / 2
     share = share / share.sum() if share.sum() > 0 else even
     ends = _rounded(np.cumsum((1 - _EVEN_SHARE) * share + _EVEN_SHARE * even))
@@ -138,7 +142,7 @@ def neyman(cells: Cells, sd: Float[np.ndarray, " c"]) -> Float[np.ndarray, " c"]
 
 
 def allocate(cells: Cells, mean: Float[np.ndarray, " c"], ends: Float[np.ndarray, " c"]) -> Allocation:
-    """Returns the allocation with these means and these ends of intervals of u."""
+    """Returns the allocation with these means m_c and cumulative probabilities."""
     weight = cells.rate / _probability(ends)
     low, width, counts_for, m, padded = (_padded(a) for a in (cells.low, cells.width, weight, mean, ends))
     total = jax.device_put(_rounded((cells.rate * mean).sum()))
@@ -146,9 +150,9 @@ def allocate(cells: Cells, mean: Float[np.ndarray, " c"], ends: Float[np.ndarray
 
 
 def variance_of_draw(cells: Cells, sd: Float[np.ndarray, " c"], ends: Float[np.ndarray, " c"]) -> float:
-    """Returns the variance of a draw, nats^2, if each image has the means of the allocation.
+    """Returns the variance of a draw, nats^2, if every image has the same mean loss in each cell.
 
-    Images with other means add to the variance of few draws: see `variance_of_curves`.
+    Differences between images add to the variance when there are few draws: see `variance_of_curves`.
     """
     return float(((cells.rate * sd) ** 2 / _probability(ends)).sum())
 
@@ -156,12 +160,16 @@ def variance_of_draw(cells: Cells, sd: Float[np.ndarray, " c"], ends: Float[np.n
 def variance_of_curves(
     allocation: Allocation, gamma: Float[np.ndarray, " g"], curves: Float[np.ndarray, "2 g n"], strata: int
 ) -> float:
-    """Returns the part of an estimate's variance, nats^2, that is due to each image's own mean loss along gamma.
+    """Returns the part of an estimate's variance, nats^2, that comes from each image's own mean loss along gamma.
 
-    An estimate averages `strata` evenly spaced u with one uniform shift. The curves of n images are given as two
-    versions with independent noise, so that the noise does not bias their product.
+    Args:
+        allocation: Allocation of the draws.
+        gamma: Gammas at which the curves were measured.
+        curves: Losses of n images at these gammas, in two versions with independent noise, so that the noise does not
+            bias their product.
+        strata: Number of evenly spaced u that an estimate averages, all shifted by one uniform number.
     """
-    if strata > _MANY:  # so many evenly spaced draws integrate smooth curves exactly
+    if strata > _MANY:  # this many evenly spaced draws integrate smooth curves exactly
         return 0.0
     u = (np.arange(strata)[:, None] + (np.arange(_SHIFTS) + 0.5) / _SHIFTS) / strata
     at, weight, _ = (np.asarray(a, np.float64) for a in jax.vmap(allocation)(jnp.asarray(u.ravel(), float)))
@@ -176,15 +184,15 @@ def variance_of_curves(
 
 
 def _probability(ends: Float[np.ndarray, " c"]) -> Float[np.ndarray, " c"]:
-    """Returns p_c of rounded ends, which are those that are drawn from."""
+    """Returns p_c. Differencing the rounded ends gives exactly the probabilities that are sampled from."""
     return np.diff(ends.astype(np.float64), prepend=0)
 
 
 def _padded(values: Float[np.ndarray, " c"]) -> Float[Array, " padded"]:
-    """Pads with cells of probability 0 that repeat the last value, so that few numbers of steps compile anew."""
+    """Pads to a multiple of 256 with cells of probability 0, so that different T share compiled programs."""
     return jax.device_put(np.pad(_rounded(values), (0, -len(values) % _PAD), mode="edge"))
 
 
 def _rounded(values: Any) -> Float[np.ndarray, "*c"]:
-    """Rounds to the default type, by NumPy, because JAX would compile a program for each shape."""
+    """Converts to JAX's default float type with NumPy, because JAX would compile a program for each shape."""
     return np.asarray(values, jnp.zeros(()).dtype)

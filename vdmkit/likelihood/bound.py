@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The variational bound of each image, with variance reduction by control variates, strata and allocation."""
+"""Estimator of the variational bound, with control variates, stratified draws and Neyman allocation along gamma."""
 
 from collections.abc import Callable
 
@@ -45,7 +45,7 @@ from vdmkit.registry import Choice, built, register
 from vdmkit.reverse import AbstractKernel
 from vdmkit.schedules import AbstractSchedule, Scalar
 
-_LEAST_OF_PAIR = 4  # draws: an output of the network and a draw, in each replicate
+_LEAST_OF_PAIR = 4  # evaluations: the context's network output and one draw, in each of two replicates
 
 
 @register("estimator", "bound")
@@ -53,7 +53,7 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
     """The variational bound in three terms (Kingma et al. 2021, eq. 11 and 17).
 
     Args:
-        draws: Network evaluations per image, an even number; ignored with a wanted precision.
+        draws: Network evaluations per image, an even number; ignored if a precision is requested.
         steps: Number T of steps, 0 for continuous time; by default that of training.
         kernel: Reverse kernel p(z_s | z_t); by default that of training if it has this T or learned variances, else the
             paper's.
@@ -92,7 +92,11 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         return self.words
 
     def gammas(self, schedule: AbstractSchedule) -> Float[np.ndarray, " steps_plus_1"]:
-        """Returns the rising gammas of the steps, or the two ends. Raises RecipeError as `steps_of_bound` does."""
+        """Returns the increasing gammas of the steps, or gamma_0 and gamma_1 in continuous time.
+
+        Raises:
+            RecipeError: as `steps_of_bound` does.
+        """
         return steps_of_bound(self.grid if self.steps else UniformInTime(), schedule, self.steps or 1)
 
     def plan(
@@ -126,7 +130,7 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         first, second = (
             self._piloted(m, images, c, key, with_context=True) for m, c in zip(models, conditions, strict=True)
         )
-        sd, strata = sd_of_difference(first, second), self.draws // 2 - 1  # the context is an evaluation
+        sd, strata = sd_of_difference(first, second), self.draws // 2 - 1  # the context costs one evaluation
         one, other = fitted_plans((first, second), sd, strata, precision, len(images))
         return one, other
 
@@ -138,7 +142,7 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         return not precision and self.draws * len(images) < MOST_EVALUATIONS
 
     def even_plan(self, model: DiffusionModel) -> BoundPlan:
-        """Returns a plan without a pilot, for passes that are cheaper than a pilot."""
+        """Returns a plan without a pilot, for passes that cost less than a pilot would."""
         return even_plans([self._parts(model.schedule)], self.draws // 2)[0]
 
     def _parts(self, schedule: AbstractSchedule) -> tuple[Cells, AbstractLoss]:
@@ -156,7 +160,7 @@ class VariationalBound(AbstractEstimator[BoundPlan]):
         key: PRNGKeyArray,
         condition: Conditions = NOTHING,
     ) -> BoundPlan:
-        """Returns a plan from a pilot."""
+        """Runs a pilot and returns the plan fitted to it."""
         found = self._piloted(model, images, condition, key)
         return fitted_plans((found,), found.pilot.sd, self.draws // 2, precision, len(images))[0]
 
@@ -209,7 +213,7 @@ def _outputs(
     replicate: int,
     key: PRNGKeyArray,
 ) -> Array | None:
-    """Returns the outputs of the network that all draws of a replicate share, or None without a context."""
+    """Returns the network outputs that all draws of a replicate share, or None without a context."""
     if plan.context is None:
         return None
     keys = jax.vmap(lambda i: fold_purpose(fold_replicate(key, "bound", i, replicate), "context"))(index)

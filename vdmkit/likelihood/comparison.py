@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report of a comparison: two likelihoods of the same images, their difference, and what would decide it.
+"""Comparison of two models by paired differences of their likelihoods on the same images.
 
-Compares two models on the same images by paired differences, whose error is smaller than that of either mean.
-
-Plans the estimates of two models whose difference is wanted: both share their draws.
+The error of the mean paired difference is smaller than that of either mean. `plan_pair` plans the estimates of both
+models so that they share their draws, `compare` returns the interval of the difference, and `Comparison` is the report:
+both likelihoods, their difference, and how many more draws or images would decide its sign.
 """
 
 import math
@@ -31,7 +31,7 @@ from vdmkit.schedules import check_increasing
 
 
 def check_same_estimator(first: str, second: str) -> None:
-    """Raises RecipeError if two likelihoods are measured by different estimators, given by their descriptions."""
+    """Raises RecipeError if the descriptions of the two estimators differ."""
     if first != second:
         raise RecipeError(
             f"compare: the first is measured by {first}, and the second by {second}. "
@@ -44,7 +44,7 @@ class Comparison:
     """Two likelihoods of the same images by the same estimator, and the first minus the second, in bits/dim.
 
     Raises:
-        RecipeError: the estimators are not the same.
+        RecipeError: the estimators differ.
     """
 
     first: LikelihoodReport
@@ -56,17 +56,17 @@ class Comparison:
 
     @property
     def error_on_these(self) -> float:
-        """Returns the 95% half-width of the difference on these images: of Monte Carlo and of the solver."""
+        """Returns the 95% half-width of the difference on these images: Monte Carlo error plus solver error."""
         return self.difference.half_width_monte_carlo + self.difference.half_width_solver
 
     @property
     def times_draws(self) -> float | None:
-        """Returns how many times as many draws would decide the difference on these images; None if it is decided."""
+        """Returns how many times as many draws would decide the sign on these images; None if it is decided."""
         return times_to_decide(self.error_on_these, self.difference.value)
 
     @property
     def times_images(self) -> float | None:
-        """Returns how many times as many images would decide it for others of the kind; None if it is decided."""
+        """Returns how many times as many images would decide the sign for the population; None if it is decided."""
         return times_to_decide(self.difference.half_width, self.difference.value)
 
     def as_json(self) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def _of_report(report: LikelihoodReport) -> str:
 
 
 def times_to_decide(half_width: float, value: float) -> float | None:
-    """Returns by what factor a sample must grow for its half-width to reach the value; None if it is below it."""
+    """Returns how many times larger a sample must be for its half-width to equal |value|; None if it is below."""
     if abs(value) > half_width:
         return None
     return (half_width / abs(value)) ** 2 if value else math.inf
@@ -111,7 +111,8 @@ def times_to_decide(half_width: float, value: float) -> float | None:
 def compare(first: LogLikelihood, second: LogLikelihood) -> Interval:
     """Returns the first minus the second in bits/dim, on the same images, with 95% half-widths.
 
-    Below 0 the first model is better. Estimates of the same kind with the same key share their noise.
+    A negative difference means that the first model is better. Estimates of the same kind with the same key share their
+    noise, most of which then cancels.
 
     Raises:
         DataError: the estimates are not of the same images.
@@ -129,11 +130,12 @@ def compare(first: LogLikelihood, second: LogLikelihood) -> Interval:
 
 
 def against_raw(averaged: LogLikelihood, raw: LogLikelihood) -> dict[str, float]:
-    """Returns how much more averaged parameters take than raw ones in bits/dim, with its 95% half-width, by name.
+    """Returns metrics that compare averaged (EMA) with raw parameters: the difference in bits/dim, and its half-width.
 
     Args:
         averaged: Estimates of images, with averaged parameters.
-        raw: Estimates of the first of them, with the same key; if they are not likelihoods, nothing is returned.
+        raw: Estimates of the first of these images, with raw parameters and the same key. If they are not likelihoods,
+            the result is empty.
     """
     if raw.reasons():
         return {}
@@ -156,11 +158,11 @@ def plan_pair(
     precision: float = 0.0,
     index: Int[np.ndarray, " m"] | None = None,
 ) -> tuple[Any, Any]:
-    """Returns a plan for each of two calls of `log_likelihood`, with which `compare` has the smallest error.
+    """Returns one plan for each model, with which `compare` has the smallest error.
 
-    Both calls need the images, key, estimator and index that are given here. Each remains an estimate of its own
-    model, with an interval that is perhaps wider than that of the model alone. The plans of a model and itself are
-    the same, and so are then the estimates.
+    Both calls of `log_likelihood` must use the images, key, estimator and index given here. Each remains an unbiased
+    estimate of its own model's bound, possibly with a wider interval than under a plan of its own. If both models are
+    the same, so are the plans and the estimates.
 
     Raises:
         DataError: as `log_likelihood`, for either model.

@@ -1,30 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The referee: relations that must hold between likelihoods of the same images from different estimators.
+"""Consistency checks between likelihoods of the same images from different estimators (`vdmkit audit`).
 
-Each check requires a difference to lie in a range. With the difference's Monte Carlo standard error s, it fails beyond
-4 s (a false alarm of 6e-5 per check), and passes if within 2 s it cannot be outside by more than 0.05 bits/dim. If few
-images determine s, both multiples are those of Student's t with the same probabilities.
+`gather` runs all estimators and the training loss on the same few images, and `referee` checks the relations that must
+hold between the results. Each check requires a difference to lie in a range. With s the Monte Carlo standard error of
+the difference, a check fails beyond 4 s (a false alarm rate of 6e-5 per check), and passes if the difference cannot be
+outside by more than 0.05 bits/dim within 2 s. If few images determine s, both multiples are replaced by the quantiles
+of Student's t with the same probabilities.
 
--log P of the probability flow by other formulas and other code than the `ode` estimator's, for the audit.
+Two quantities are computed by independent code and other formulas than those of the estimators.
 
-In y = z / alpha the flow does not depend on the path, and with the estimate x_hat(y; gamma) of the data
+Probability flow: in y = z / alpha the flow does not depend on the path. With the estimate x_hat(y; gamma) of the data
 
     dy/dgamma = (y - x_hat) / 2,        div = (d - tr dx_hat/dy) / 2
 
     log p(y_0) = log N(y_1; 0, (1 + exp gamma_1) I) + int_{gamma_0}^{gamma_1} div dgamma
 
-It is solved by the classical Runge-Kutta method of order 4 in equal steps of gamma, from the draws of the estimator,
-whose law is checked apart.
+which is solved by the classical Runge-Kutta method of order 4 in equal steps of gamma, from the z_0 that the `ode`
+estimator draws. The distribution of these draws is checked separately.
 
-The diffusion loss of T steps as a sum over all of them, by other code than the `bound` estimator's, for the audit.
-
-With y = x + exp(gamma / 2) eps, and gamma_i at t = i / T (Kingma et al. 2021, arXiv 2107.00630v6, eq. 13 and 14),
+Diffusion loss of T steps: a sum over all steps. With y = x + exp(gamma / 2) eps, and gamma_i at t = i / T (Kingma et
+al. 2021, arXiv 2107.00630v6, eq. 13 and 14),
 
     loss = 1/2 E sum_{i=1}^T expm1(gamma_i - gamma_{i-1}) |eps_i - eps_hat(y_i; gamma_i)|^2
-
-The measurements of an audit: all estimators, and the training loss, on the same few images.
-
-The checks of an audit as JSON.
 """
 
 import itertools
@@ -59,7 +56,7 @@ from vdmkit.progress import Progress, track
 from vdmkit.randomness import fold_purpose
 from vdmkit.schedules import AbstractSchedule, Scalar, ends_of, gammas_of
 
-# Coprime: a network that oscillates with gamma, as one with Fourier features may, deceives 64 and 32 steps alike.
+# Coprime, because a network that oscillates with gamma (Fourier features) can bias 64 and 32 steps equally.
 _STEPS, _FEWER = 64, 45
 _ODE_ROUNDING = 1e-6  # of z_0 and alpha_0 in float32, relative to levels between -1 and 1
 _NODES, _WEIGHTS = (0.0, 0.5, 0.5, 1.0), (1 / 6, 1 / 3, 1 / 3, 1 / 6)
@@ -67,11 +64,14 @@ _NODES, _WEIGHTS = (0.0, 0.5, 0.5, 1.0), (1 / 6, 1 / 3, 1 / 3, 1 / 6)
 
 @dataclass(frozen=True)
 class FlowAgain:
-    """What other code finds for the draws of an `ode` estimator.
+    """Independent solution of the flow from the z_0 drawn by an `ode` estimator.
 
-    `estimates` are two of -log P of each image, and `change` is by how much fewer steps change the first, nats.
-    `surprise` is log q(z_0 | x) minus its expectation, nats: infinite for z_0 outside of the bin, or for continuous
-    data that are not z_0 / alpha_0. `probe_excess` is the mean square of the probes' entries, minus 1.
+    Attributes:
+        estimates: Two estimates of -log P of each image.
+        change: Change of the first estimate with fewer steps, nats.
+        surprise: log q(z_0 | x) minus its expectation, nats. It is -infinity if z_0 lies outside of the bin, or if
+            continuous data differ from z_0 / alpha_0.
+        probe_excess: Mean square of the probes' entries, minus 1.
     """
 
     estimates: Estimates
@@ -89,9 +89,9 @@ def flow_again(
     batch_size: int,
     key: PRNGKeyArray,
 ) -> FlowAgain:
-    """Solves the flow again from the z_0 that `flow` draws with this key, with the same probe (the first of several).
+    """Solves the flow by independent code, from the z_0 and the first probe that `flow` draws with this key.
 
-    From the same draws, two sound codes agree up to the errors of their solvers.
+    From the same draws, two correct implementations agree up to the errors of their solvers.
     """
     drawn = [_drawn(flow, model, images, index, replicate, batch_size, key) for replicate in range(2)]
     y_0, probes = (np.stack(both) for both in zip(*drawn, strict=True))
@@ -128,7 +128,7 @@ def _drawn(
 def _dequantisation(
     model: DiffusionModel, images: Real[np.ndarray, "n h w c"], y_0: Float[np.ndarray, "2 n h w c"]
 ) -> tuple[Float[np.ndarray, "2 n"], float]:
-    """Returns log q(y_0 | x) for y_0 = x + exp(gamma_0 / 2) eps, eps truncated at the bin's edges, and its mean."""
+    """Returns log q(y_0 | x) and its expectation, for y_0 = x + exp(gamma_0 / 2) eps with eps truncated to the bin."""
     offset = y_0 - np.asarray(jax.vmap(model.observation.encode)(jnp.asarray(images)), np.float64)
     if not model.observation.levels:
         return np.where(abs(offset) > _ODE_ROUNDING * np.maximum(abs(y_0), 1), -np.inf, 0).sum((2, 3, 4)), 0.0
@@ -147,7 +147,7 @@ def _solved(
     steps: int,
     batch_size: int,
 ) -> dict[str, Float[np.ndarray, " n"]]:
-    """Returns -log p_1(y_1) and -int div by so many steps, nats."""
+    """Returns -log p_1(y_1) and -int div in nats, from a solution in `steps` steps."""
     n, d, (gamma_0, gamma_1) = len(y), y[0].size, ends_of(model.schedule)
     h = (gamma_1 - gamma_0) / steps
     y_1, mean_divergence = np.zeros_like(y), np.zeros(n)
@@ -170,7 +170,7 @@ def _step(
     gamma: Scalar,
     h: Scalar,
 ) -> tuple[Float[Array, "b h w c"], Float[Array, " b"]]:
-    """Makes one step. A loop over steps outside of JAX keeps convolutions fast on a CPU."""
+    """Makes one Runge-Kutta step. The loop over steps is in Python: convolutions in a JAX loop are slow on CPU."""
 
     def field(y: Array, v: Array, gamma: Scalar) -> tuple[Array, Scalar]:
         x_hat, pull = jax.vjp(lambda y: model.x_hat(y, gamma), y)
@@ -188,13 +188,13 @@ Verdict = Literal["passes", "fails", "precision does not suffice"]
 FEW_STEPS = 8
 MANY_STEPS = 64
 _SIGMAS, _RESOLUTION = 4.0, 0.05
-_ROUNDING = 1e-3  # of alpha_1^2: what is left of the prior term where x is near 0 has lost digits of float32
+_ROUNDING = 1e-3  # of alpha_1^2: where x is near 0, the prior term suffers cancellation in float32
 _SOLVER = 5e-3  # bits/dim, above the error of an ODE solved with the default tolerances
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The result of one estimator: two estimates of each image, the images' indices, and the reported bits/dim."""
+    """Two estimates of each image by one estimator, the images' indices, and the reported mean in bits/dim."""
 
     estimates: Estimates
     index: Int[np.ndarray, " n"]
@@ -203,15 +203,27 @@ class Measured:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Likelihoods of the same images, of indices `index`, for a schedule from gamma_0 to gamma_1.
+    """The measurements of an audit: likelihoods of the same images by all estimators.
 
-    `x` is what the model's observation encodes `pixels` as. `bound` is the continuous bound, drawn over a length
-    `covered` of the gamma axis. `in_time` is the continuous bound drawn along t by other code, and `other_schedule` the
-    same with another schedule between the same ends. `few_steps` and `many_steps` are bounds of FEW_STEPS and
-    MANY_STEPS steps, and `diffusion_again` is the diffusion loss of the latter by other code, nats. `weighted` holds
-    importance-weighted bounds of FEW_STEPS steps by their number of samples, and `flow` the result of the ODE.
-    `flow_again` is the same by other code. `known_decoder` is true if the reconstruction term has a closed form, and
-    `decoder_excess` is the log of the largest sum of p(x | z_0).
+    Attributes:
+        pixels: The images.
+        x: The images as encoded by the model's observation.
+        index: Indices of the images.
+        levels: Number of levels, 0 for continuous data.
+        known_decoder: Whether the reconstruction term has a closed form.
+        decoder_excess: Log of the largest sum of p(x | z_0) over the levels of a pixel.
+        gamma_0: Start of the schedule.
+        gamma_1: End of the schedule.
+        covered: Length of the gamma axis that the draws of `bound` represent.
+        bound: Bound in continuous time.
+        in_time: Bound in continuous time, drawn uniformly in t by the code of the training loss.
+        other_schedule: The same with a different schedule between the same ends.
+        few_steps: Bound of FEW_STEPS steps.
+        many_steps: Bound of MANY_STEPS steps.
+        diffusion_again: Diffusion loss of MANY_STEPS steps by independent code, nats.
+        weighted: Importance-weighted bounds of FEW_STEPS steps, by number of samples.
+        flow: Likelihood by the ODE.
+        flow_again: Likelihood by the ODE, by independent code.
     """
 
     pixels: Real[np.ndarray, "n h w c"]
@@ -248,7 +260,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Check:
-    """One check: `difference` +/- `half_width` (95%) must be in [low, high]; bits/dim unless the claim has a unit.
+    """A check that `difference` +/- `half_width` (95%) lies in [low, high]; bits/dim unless the claim gives a unit.
 
     `degrees` are the degrees of freedom of the standard error.
     """
@@ -276,7 +288,7 @@ def referee(evidence: Evidence) -> list[Check]:
 
 
 def _bookkeeping(e: Evidence) -> Iterator[Check]:
-    """Checks units and images, exactly but for rounding, and shows the measurement with the largest deviation."""
+    """Checks units, indices and failures, exact up to rounding; reports the measurement with the largest deviation."""
     dimensions = math.prod(e.pixels.shape[1:])
 
     def bits(m: Measured) -> float:
@@ -296,7 +308,7 @@ def _bookkeeping(e: Evidence) -> Iterator[Check]:
 
 
 def _ends(e: Evidence) -> Iterator[Check]:
-    """Checks the two terms with a closed form, per image or on average, and the range of noise levels."""
+    """Checks the prior term of every image, the mean reconstruction term, the decoder, and the range of gamma."""
     prior, reconstruction = ends_of_images(e.pixels, e.levels, e.gamma_0, e.gamma_1)
     if not e.known_decoder:  # its levels may be encoded as other values
         prior = prior_of(e.x, e.gamma_1).sum((1, 2, 3))
@@ -322,10 +334,10 @@ def _ends(e: Evidence) -> Iterator[Check]:
 
 
 def _of_steps(e: Evidence) -> Check:
-    """Checks the diffusion loss of T steps against a sum over all of them.
+    """Checks the diffusion loss of T steps against the sum over all steps.
 
-    More steps need not lower the bound. They do if the error of x_hat rises with the noise, as that of the exact
-    denoiser does, but that of a network may fall (Kingma et al. 2021, section 4).
+    The bound is not checked to fall with T. It does if the error of x_hat rises with the noise, which holds for the
+    exact denoiser but not for every network (Kingma et al. 2021, section 4).
     """
     parts = [np.asarray(e.many_steps.estimates.terms["diffusion"]), -e.diffusion_again]
     found = _mean_of(parts, math.prod(e.pixels.shape[1:]))
@@ -344,10 +356,11 @@ def _between(e: Evidence) -> Iterator[Check]:
 
 
 def _flows(e: Evidence) -> Iterator[Check]:
-    """Checks the draws of the ODE, and its solution by other code from the same draws, if that is precise enough.
+    """Checks the draws of the ODE estimator, and its solution against that of independent code from the same draws.
 
-    The ODE is not checked against the bound: the flow and the diffusion of a model are two distributions, which are
-    equal if the score is exact (Song et al. 2021, arXiv 2101.09258), and may otherwise be far apart.
+    The solver error of the independent code widens the interval. The ODE is not checked against the bound: the flow and
+    the diffusion of a model define two distributions, which are equal if the score is exact (Song et al. 2021, arXiv
+    2101.09258) and may otherwise be far apart.
     """
     again, dimensions = e.flow_again, math.prod(e.pixels.shape[1:])
     yield _check("log q(z_0 given x) - its expectation (ODE)", _mean(again.surprise, dimensions), -_SOLVER, _SOLVER)
@@ -380,9 +393,10 @@ def _check(claim: str, found: tuple[float, float, float], low: float, high: floa
 
 
 def _mean_of(parts: list[Float[np.ndarray, "2 _"]], dimensions: int) -> tuple[float, float, float]:
-    """Returns the sum of independent means, its 95% Monte Carlo half-width, bits/dim, and the degrees of freedom.
+    """Returns the sum of independent means, its 95% Monte Carlo half-width in bits/dim, and the degrees of freedom.
 
-    Those of a sum of variances are Welch's and Satterthwaite's (1946, Biometrics Bulletin 2, 110).
+    The degrees of freedom of the summed variances are those of Welch and Satterthwaite (1946, Biometrics Bulletin 2,
+    110).
     """
     means, variances, degrees = zip(*(_moments(part, dimensions) for part in parts), strict=True)
     variance, fourth = sum(variances), sum(v**2 / n for v, n in zip(variances, degrees, strict=True))
@@ -398,14 +412,14 @@ def _mean(nats: Float[np.ndarray, "2 n"], dimensions: int) -> tuple[float, float
 def _moments(nats: Float[np.ndarray, "2 n"], dimensions: int) -> tuple[float, float, float]:
     """Returns the mean, the variance of its error, and the degrees of freedom of this variance."""
     first, second = bits_per_dim(nats, dimensions)
-    with np.errstate(invalid="ignore"):  # infinite estimates differ by NaN, which fails
+    with np.errstate(invalid="ignore"):  # infinite estimates differ by NaN, and a NaN fails the check
         squares = (first - second) ** 2 / 4
-    # one image has one degree of freedom too, because the mean of first - second is known to be 0
+    # one image also has one degree of freedom, because the mean of first - second is known to be 0
     return float((first + second).mean() / 2), float(squares.mean() / len(first)), max(degrees_of(squares), 1.0)
 
 
 def _quantile(sigmas: float, degrees: float) -> float:
-    """Returns the quantile of Student's t with the probability that `sigmas` have under a Gaussian."""
+    """Returns the quantile of Student's t at the probability that `sigmas` has under a standard Gaussian."""
     return float(scipy.special.stdtrit(degrees, scipy.special.ndtr(sigmas)))
 
 
@@ -423,7 +437,7 @@ def steps_again(
         for replicate, some in itertools.product(range(2), equal_batches(len(x), batch_size)):
             found = _eps_hat(model, jnp.asarray(y[replicate, some], float), at)
             error = eps[replicate, some] - np.asarray(found, np.float64)
-            # NumPy adds once for an image that is there again because the last batch is filled up.
+            # Indices repeated to fill the last batch are added once, because NumPy's += buffers fancy indexing.
             nats[replicate, some] += rate / 2 * (error**2).sum((1, 2, 3))
     return nats
 
@@ -435,12 +449,12 @@ def _eps_hat(model: DiffusionModel, y: Float[Array, "b h w c"], gamma: Scalar) -
 
 _DRAWS, _DRAWS_IN_TIME = 64, 512
 _DECODED = 8
-_TIMES = 4096  # at which the schedule is read for the strata
+_TIMES = 4096  # at which the schedule is evaluated to choose the strata
 _DRAWS_OF_SAMPLES = {1: 32, 8: 4}  # draws by number of importance samples K
 
 
 class _Curved(AbstractSchedule):
-    """A curved schedule from gamma_min to gamma_max, slower at first."""
+    """A curved schedule from gamma_min to gamma_max that rises slowly at first."""
 
     gamma_min: float
     gamma_max: float
@@ -542,7 +556,7 @@ def _decoder_excess(model: DiffusionModel, images: Real[np.ndarray, "n h w c"], 
 def _in_time(
     model: DiffusionModel, test: Images, index: Int[np.ndarray, " n"], batch_size: int, key: Array
 ) -> Measured:
-    """Measures the training loss, with gamma' of the schedule; each estimate has one time in every stratum."""
+    """Measures the bound with the code of the training loss; each estimate has one time in every stratum."""
     n, ends = len(index), _strata(model.schedule, _DRAWS_IN_TIME // 2)
     images, u = test.pixels[index], np.asarray(jax.random.uniform(fold_purpose(key, "u"), (2, n)))
     nats = np.zeros((3, 2, n))
@@ -558,10 +572,10 @@ def _in_time(
 
 
 def _strata(schedule: AbstractSchedule, count: int) -> Float[np.ndarray, " count_plus_1"]:
-    """Returns the ends of strata of t, in each of which t and gamma rise by about 2 / count of their range at most.
+    """Returns edges of strata of t such that both t and gamma rise by at most about 2 / count of their range in each.
 
-    Strata of equal length would hit the last of the cosine table's 999 intervals, which has a quarter of all gammas,
-    with a quarter of the images.
+    With strata of equal length, only a quarter of the images would have a draw in the last of the cosine table's 999
+    intervals, which spans a quarter of the range of gamma.
     """
     t = np.linspace(0, 1, _TIMES + 1)
     gammas = np.asarray(gammas_of(schedule, _TIMES), np.float64)
@@ -583,12 +597,12 @@ def _measured(estimates: Estimates, index: Int[np.ndarray, " n"], model: Diffusi
 
 
 def audit_as_json(checks: list[Check], measured_in: Arithmetic) -> dict[str, Any]:
-    """Returns every check, and the arithmetic of the audit, as JSON values."""
+    """Returns all checks, and the arithmetic of the audit, as JSON values."""
     return {"checks": [as_json(check) for check in checks], **asdict(measured_in)}
 
 
 def as_json(check: Check) -> dict[str, Any]:
-    """Returns a check as JSON values; numbers that are not finite are None, because JSON does not have them."""
+    """Returns a check as JSON values; numbers that are not finite become None, because JSON cannot represent them."""
     numbers = {"difference": check.difference, "half_width": check.half_width, "low": check.low, "high": check.high}
     return {
         "claim": check.claim,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Control variates of the loss L = |eps - eps_hat|^2: simpler denoisers, whose mean loss over eps is known.
+"""Control variates of the loss L = |eps - eps_hat|^2: losses of simpler denoisers, whose mean over eps is known.
 
 For any coefficients b, L - sum_j b_j C_j has the mean of L, and less variance for good b. C_j is the loss of
 
@@ -9,16 +9,14 @@ For any coefficients b, L - sum_j b_j C_j has the mean of L, and less variance f
     independent pixels with the images'   |eps - eps_hat(z)|^2                      minus the mean of a few draws
       histograms (levels only)                                                      that need no network
 
-Given the image, each depends on eps alone, so it may be fitted to the images that are measured. For the difference of
-two models there is a fourth one, of the model itself: see `_context`.
+Given the image, each depends on eps alone, so it may be fitted to the images that are measured.
 
-A control variate of the model itself: its loss with the network's output frozen at that of another latent.
-
-What a network says of an image changes slowly with the latent, and most of the loss's noise at low gamma arises behind
-the network, where its output meets z (for levels: p(x_j | z_j) ~ N(z_j; alpha x_j, sigma^2) times the output). Given
-the image and the output, which has its own eps, the frozen loss depends on the draw's eps alone, and its mean needs no
-network. It costs one evaluation for all draws of an image, and it is the only control variate that differs between two
-models: on digits it halves the variance of their difference.
+For the difference of two models there is a fourth one, `Context`: the model's own loss with the network's output frozen
+at that of a different latent. A network's output changes slowly with the latent, and most of the loss's noise at low
+gamma arises after the network, where its output is combined with z (for levels: p(x_j | z_j) ~ N(z_j; alpha x_j,
+sigma^2) times the output). Given the image and the output, which has its own eps, the frozen loss depends on the draw's
+eps alone, and estimating its mean needs no network. It costs one evaluation for all draws of an image, and it is the
+only control variate that differs between two models: on digits it halves the variance of their difference.
 """
 
 from collections.abc import Callable
@@ -39,12 +37,12 @@ from vdmkit.process import AbstractPath, Image, diffuse
 from vdmkit.randomness import fold_purpose
 from vdmkit.schedules import Scalar
 
-_PLACE = 1 / 8  # of the gamma axis: low, where outputs are good for the many noisy draws below and still above
+_PLACE = 1 / 8  # of the gamma axis: low, near the many noisy draws, while the output is still useful above
 _FREE_DRAWS = 16
 
 
 class _Frozen(AbstractNetwork):
-    """A network with one output."""
+    """A network with constant output."""
 
     output: Array
 
@@ -53,20 +51,20 @@ class _Frozen(AbstractNetwork):
 
 
 class Context(eqx.Module):
-    """The loss, and the gamma at which the network's output is taken."""
+    """The model's loss, and the gamma at which the frozen output of its network is computed."""
 
     loss: AbstractLoss
     gamma: Scalar
 
     def output(self, model: DiffusionModel, x: Image, *, key: PRNGKeyArray) -> Array:
-        """Returns the network's output for a latent of q(z | x)."""
+        """Returns the network's output for a latent drawn from q(z | x)."""
         z = diffuse(model.path, self.gamma, x, jax.random.normal(key, x.shape, x.dtype))
         return jnp.asarray(model.network(model.prediction.network_input(z, self.gamma, model.path), self.gamma, {}))
 
     def control(
         self, model: DiffusionModel, output: Array, x: Image, gamma: Scalar, eps: Image, *, key: PRNGKeyArray
     ) -> Scalar:
-        """Returns the frozen loss at one draw, minus its mean over free draws; its mean over eps and `key` is zero."""
+        """Returns the frozen loss at one draw minus its mean over free draws; its mean over eps and `key` is zero."""
         frozen = eqx.tree_at(lambda of: of.network, model, _Frozen(output))
         key_loss, key_free = jax.random.split(key)
         return less_its_mean(lambda eps: self.loss(frozen, x, gamma, eps, key=key_loss), eps, key=key_free)
@@ -76,7 +74,7 @@ class Context(eqx.Module):
 def outputs_of(
     model: DiffusionModel, context: Context, images: Array, condition: Conditions, keys: Key[Array, " b"]
 ) -> Array:
-    """Returns the output of the network that all draws of an image share, for each image."""
+    """Returns, for each image, the network output that all of its draws share."""
 
     def one(image: Array, condition: Condition, key: PRNGKeyArray) -> Array:
         told = model.given(condition)
@@ -86,13 +84,13 @@ def outputs_of(
 
 
 def less_its_mean(loss: Callable[[Image], Scalar], eps: Image, *, key: PRNGKeyArray) -> Scalar:
-    """Returns the loss at eps minus its mean over a few free draws of eps, which need no network."""
+    """Returns the loss at eps minus its mean over a few more draws of eps, which cost no network evaluation."""
     free = jax.random.normal(key, (_FREE_DRAWS, *eps.shape), eps.dtype)
     return loss(eps) - jax.lax.map(loss, free).mean()
 
 
 def context_of(cells: Cells, loss: AbstractLoss) -> Context:
-    """Returns the context at one eighth of the cells."""
+    """Returns the context with gamma at one eighth of the cells."""
     return Context(loss, jnp.asarray(cells.low[int(_PLACE * len(cells.low))], float))
 
 
@@ -102,7 +100,7 @@ _VARIANCE_FLOOR = 1e-4
 
 
 class Controls(eqx.Module):
-    """The control variates of a set of images: mean, principal axes and variances, histograms, perhaps a context."""
+    """The control variates of a set of images: mean, principal axes and variances, histograms, optionally a context."""
 
     mean: Float[Array, " d"]
     axes: Float[Array, "d d"] | None
@@ -148,7 +146,7 @@ class Controls(eqx.Module):
 
 
 def _eps_hat(independent: Categorical, z: Image, gamma: Scalar, path: AbstractPath) -> Image:
-    """Estimates row by row: the logits of whole images would be most of the memory of a pass."""
+    """Estimates row by row, because the logits of whole images would dominate the memory of a pass."""
 
     def of_row(row: tuple[Array, Array]) -> Array:
         counts, z = (part[None] for part in row)
@@ -173,7 +171,7 @@ def _moments(
 ) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"], Float[np.ndarray, "d d"] | None]:
     """Returns mean, variances and principal axes, or the pixels' variances and None in many dimensions.
 
-    It needs the memory of two covariances at most, because a pilot should not need more than the estimates.
+    It needs the memory of two covariances at most, so that a pilot does not need more than the estimates.
     """
     x = np.array(jax.vmap(model.observation.encode)(jnp.asarray(images)), np.float64).reshape(len(images), -1)
     mean = x.mean(0)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The interface of likelihood estimators: for every image, a random number whose mean bounds -log P(image).
 
-Side information on the images that are measured, such as their labels.
+The module also defines what several estimators share:
 
-Chooses the steps of a bound: the given ones, else those of training, else the paper's; and describes them.
-
-Dequantization: z_0 is drawn in the bin of the image's levels, with log q(z_0 | x) in nats.
+- side information on the measured images, such as their labels (`check_condition`, `rows_of`, `as_arguments`);
+- the choice of kernel and grid of a T-step bound: the given ones, else those of training, else the paper's;
+- dequantization: z_0 is drawn in the bin of the image's levels, and log q(z_0 | x) is returned in nats.
 
 The bins, of width alpha_0 w around alpha_0 x, tile the axis; w is the spacing of levels, 2 / V. So
 P(x) = int p(z_0) dz_0 over the image's bin, and log P(x) >= E_q[log p(z_0) - log q(z_0 | x)] for any q on the bin.
@@ -38,10 +38,12 @@ NOTHING: Conditions = {}
 
 
 class Estimates(eqx.Module):
-    """One unbiased estimate for each image: terms in nats whose sum bounds -log P, its cost, and whether it failed.
+    """One unbiased estimate for each image.
 
-    `evaluations` counts calls of the network on one latent. `failed` is true if a solver did not reach its end; the
-    terms are then not a likelihood.
+    Attributes:
+        terms: Terms in nats whose sum bounds -log P.
+        evaluations: Number of calls of the network on one latent.
+        failed: Whether a solver did not reach its end; the terms are then not a likelihood.
     """
 
     terms: dict[str, Float[Array | np.ndarray, "*batch"]]
@@ -55,11 +57,11 @@ class Estimates(eqx.Module):
 
 
 class AbstractEstimator(eqx.Module, Generic[Plan]):
-    """An estimator of -log P; an implementer supplies the abstract members below.
+    """An estimator of -log P; subclasses implement the abstract methods below.
 
     Calls with different `replicate` must be independent. All draws must depend on the image's index in the test set,
-    so that estimates do not depend on the division into batches. Methods without the parameter `condition` are allowed
-    and cannot measure images given their labels.
+    so that estimates do not depend on the division into batches. Methods may lack the parameter `condition`; the
+    estimator then cannot measure images given their labels.
 
     A constructor may take as positional parameters `trained_steps`, T of the training objective (0 if continuous), and
     its `trained_kernel` and `trained_grid`, not yet built. They need defaults, for use without a recipe.
@@ -67,10 +69,10 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
 
     @abc.abstractmethod
     def describe(self, levels: int) -> str:
-        """Describes what it measures for images with `levels` (0 is continuous), with its steps or tolerances."""
+        """Describes the estimator, with its steps or tolerances, for images with `levels` (0 is continuous)."""
 
     def check_levels(self, levels: int) -> None:
-        """Raises RecipeError if it cannot measure images with `levels`; 0 is continuous data."""
+        """Raises RecipeError if the estimator does not support images with `levels`; 0 is continuous data."""
 
     @abc.abstractmethod
     def plan(
@@ -87,7 +89,7 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
         Args:
             model: The model.
             images: The whole test set.
-            precision: Wanted half-width of the 95% Monte Carlo interval of the mean, nats; 0 for the recipe's draws.
+            precision: Requested half-width of the 95% Monte Carlo interval of the mean, nats; 0 for the recipe's draws.
             key: Random key.
             condition: Side information on the images, such as their labels.
 
@@ -104,9 +106,10 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
         key: PRNGKeyArray,
         conditions: tuple[Conditions, Conditions] = (NOTHING, NOTHING),
     ) -> tuple[Plan, Plan]:
-        """Prepares estimates of two models on the same images, whose difference is wanted; arguments as of `plan`.
+        """Prepares the estimates of two models on the same images for a comparison; the arguments are those of `plan`.
 
-        Each estimate must remain one of its own model. By default each model has the plan that it has alone.
+        Each plan must remain valid for its own model alone. By default each model gets the plan it has without the
+        other.
         """
         first, second = (
             self.plan(model, images, precision=precision, key=key, **({"condition": told} if told else {}))
@@ -116,10 +119,10 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
 
     @abc.abstractmethod
     def rounds(self, plan: Plan) -> int:
-        """Returns how often a call will call `on_round`, for a progress bar."""
+        """Returns how many times a call invokes `on_round`, for a progress bar."""
 
     def evaluations_of(self, plan: Plan) -> int:
-        """Returns the number of network evaluations that the plan took, by default 0."""
+        """Returns the number of network evaluations spent on the plan, by default 0."""
         return 0
 
     @property
@@ -136,10 +139,10 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
         key: PRNGKeyArray,
         condition: Conditions = NOTHING,
     ) -> tuple[Float[np.ndarray, " b"], int] | None:
-        """Returns a solver's discretisation error for a few images in nats, and the evaluations that this took.
+        """Returns a solver's discretisation error for a few images in nats, and the network evaluations spent on it.
 
-        The error is NaN for a failed solve. By default the result is None, for estimators without a solver. The error
-        enters the interval, and a number with a large error is not trusted.
+        The error is NaN for a failed solve. The default is None, for estimators without a solver. The error widens the
+        interval, and a number with a large error is not trusted.
         """
         return None
 
@@ -159,14 +162,14 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
         """Returns estimates for images with these indices in the test set. `replicate` is 0 or 1.
 
         With side information on the images it estimates log P(image | condition), by `model.given` for each image. The
-        draws must not depend on it.
+        draws must not depend on the side information.
         """
 
 
 def mean_of_draws(
     draws: Iterable[Mapping[str, Float[Array, " b"]]], on_round: Callable[[], object]
 ) -> dict[str, Float[Array | np.ndarray, " b"]]:
-    """Returns each term's mean over draws of a batch in float64; the device is at work on the next ones meanwhile."""
+    """Returns each term's mean over draws of a batch, summed in float64 while the device computes the next draws."""
     sums, count = dict[str, Any](), 0
     for draw in in_flight(draws):
         sums = {name: sums.get(name, 0.0) + np.asarray(term, np.float64) for name, term in draw.items()}
@@ -184,7 +187,11 @@ define_kind(
 
 
 def check_condition(condition: Mapping[str, Real[Array | np.ndarray, "..."]] | None, count: int) -> Conditions:
-    """Returns side information as arrays. Raises DataError unless it has a row for each of `count` images."""
+    """Returns side information as arrays.
+
+    Raises:
+        DataError: an array does not have one row for each of `count` images, or labels are not integers from 0.
+    """
     found = {name: np.asarray(values) for name, values in (condition or {}).items()}
     for name, values in found.items():
         if values.ndim < 1 or len(values) != count:
@@ -201,10 +208,10 @@ def rows_of(condition: Conditions, index: Int[np.ndarray, " m"] | slice) -> Cond
 
 
 def as_arguments(estimator: AbstractEstimator[Any], condition: Conditions) -> dict[str, Conditions]:
-    """Returns the argument `condition` of an estimator's methods, or none for images without side information.
+    """Returns the keyword argument `condition` of an estimator's methods; empty for images without side information.
 
     Raises:
-        RecipeError: the estimator has no such parameter.
+        RecipeError: a method of the estimator has no such parameter.
     """
     if not condition:
         return {}
@@ -228,7 +235,7 @@ def kernel_and_grid(
 ) -> tuple[Kernel, Grid]:
     """Returns kernel and grid of T = `steps`: the given ones, else those of training with this T, else the paper's.
 
-    A kernel that reads variances is that of every T: the network gives those of any step.
+    A kernel with learned variances is kept for every T, because the network predicts the variances of any step.
     """
     kernel, grid = trained if steps == trained_steps > 0 else (PAPERS_KERNEL, EVEN_IN_TIME)
     if trained_steps and getattr(Choice.of("kernel", trained[0]).component.target, "reads_variances", False):
@@ -237,19 +244,19 @@ def kernel_and_grid(
 
 
 def describe_steps(steps: int, kernel: Kernel, grid: Grid) -> str:
-    """Describes T, the kernel and the grid in words; T = 0 is continuous time, without kernel and grid."""
+    """Describes T, the kernel and the grid; T = 0 is continuous time, which has no kernel and no grid."""
     if not steps:
         return "continuous time"
     return f"T = {steps} steps, kernel {Choice.of('kernel', kernel)}, grid {Choice.of('grid', grid)}"
 
 
 def describe_bound(steps: int, kernel: Kernel, grid: Grid) -> str:
-    """Describes the variational bound of these steps, in the same words for all reports."""
+    """Describes the variational bound of these steps, identically in all reports."""
     return f"variational bound, {describe_steps(steps, kernel, grid)}"
 
 
 def check_rounding(gamma: Float[np.ndarray, " steps_plus_1"]) -> None:
-    """Raises RecipeError if the rounding of eps - eps_hat, times expm1(gamma_t - gamma_s), changes a T-step bound."""
+    """Raises RecipeError if rounding errors of eps - eps_hat, times expm1(gamma_t - gamma_s), change a T-step bound."""
     nats = np.expm1(np.diff(gamma)).sum() / 2 * float(jnp.finfo(jnp.zeros(()).dtype).eps) ** 2  # of each dimension
     if not nats < _ROUNDING:
         raise RecipeError(
@@ -267,7 +274,7 @@ def uniform(model: DiffusionModel, image: Real[Array, "h w c"], key: PRNGKeyArra
 
 
 def truncated_normal(model: DiffusionModel, image: Real[Array, "h w c"], key: PRNGKeyArray) -> tuple[Image, Scalar]:
-    r"""Draws z_0 = alpha_0 x + sigma_0 eps, as in training, with eps ~ N(0, 1) truncated at the edges +-tau of the bin.
+    """Draws z_0 = alpha_0 x + sigma_0 eps, as in training, with eps ~ N(0, 1) truncated at the edges +-tau of the bin.
 
     tau = alpha_0 w / (2 sigma_0) = exp(-gamma_0 / 2) w / 2; with Z = erf(tau / sqrt 2),
     log q = -sum eps^2 / 2 - d log(sqrt(2 pi) sigma_0 Z) (Zheng et al. 2023, arXiv 2305.03935).
@@ -283,8 +290,8 @@ def truncated_normal(model: DiffusionModel, image: Real[Array, "h w c"], key: PR
 def _truncated_normal(tau: Array, like: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
     """Draws eps = sqrt(2) erfinv(u Z), u ~ U(-1, 1), and returns it with its log density summed over pixels.
 
-    Centred at 0, u Z keeps its digits in a narrow bin. u = -1 is excluded, because in a wide bin, where Z rounds to 1,
-    eps would be infinite.
+    Centring at 0 keeps the precision of u Z in a narrow bin. u = -1 is excluded, because in a wide bin, where Z rounds
+    to 1, eps would be infinite.
     """
     mass = jax.lax.erf(tau / jnp.sqrt(2.0))
     lowest = jnp.nextafter(jnp.asarray(-1, like.dtype), jnp.asarray(0, like.dtype))

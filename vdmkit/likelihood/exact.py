@@ -1,25 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Comparison of a likelihood with the exact one, if the distribution of the images is known; bits per dimension.
+"""Likelihoods and bounds without Monte Carlo, for toy data of a known distribution and their exact denoiser.
 
-The terms of the bound in closed form, for continuous Gaussian data and its exact denoiser.
-
-Along an axis of the covariance with variance s^2, at distance y from the mean and with v = exp(gamma):
+Gaussian data. Along an axis of the covariance with variance s^2, at distance y from the mean and with v = exp(gamma):
 
     E |eps - eps_hat|^2 = (y^2 v + s^4) / (s^2 + v)^2
 
     int 1/2 E |eps - eps_hat|^2 dgamma = 1/2 [ -y^2 / (s^2 + v) + log(v / (s^2 + v)) + s^2 / (s^2 + v) ]
 
-The bound's terms without Monte Carlo, for independent pixels of a known distribution and their exact denoiser.
-
-Pixels are then scalar problems: given level k, the latent divided by alpha is x_k + exp(gamma / 2) eps, and each term
-of `vdmkit.losses` is a mean over one eps ~ N(0, 1). In units of the noise the distance to level l is d_l:
+Independent pixels with levels. Each pixel is a scalar problem: given level k, the latent divided by alpha is
+x_k + exp(gamma / 2) eps, and each term of `vdmkit.losses` is a mean over one eps ~ N(0, 1). With d_l the distance to
+level l in units of the noise:
 
     d_l = (x_k - x_l) exp(-gamma / 2) + eps
     p(l | z) ~ P(l) exp(-d_l^2 / 2),   eps_hat - eps = sum_l p(l | z) (d_l - d_k)
 
 The mean is a trapezoid sum: with steps h its error is exp(-2 pi w / h) for a function analytic within w of the real
-axis. Between levels s noises apart, p has poles at w = pi / s, near |eps| = s / 2 where the density is exp(-s^2 / 8):
-the error of h = 0.1 is 1e-13 for any s. As many Gauss-Hermite nodes reach to 26 and are 0.23 apart.
+axis. Between levels s noise standard deviations apart, p has poles at w = pi / s, near |eps| = s / 2 where the density
+is exp(-s^2 / 8): the error of h = 0.1 is 1e-13 for any s. The same number of Gauss-Hermite nodes would extend to 26
+with a spacing of 0.23.
+
+The true -log P also bounds what a likelihood can be: see `impossible_below`.
 """
 
 from typing import Any
@@ -77,7 +77,7 @@ def gaussian_terms(
 def ends_of_continuous(
     images: Float[np.ndarray, "n h w c"], gamma_0: float, gamma_1: float
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Returns the expectations of each image's prior and reconstruction terms in nats, with the gaussian observation.
+    """Returns the expected prior and reconstruction terms of each image in nats, with the gaussian observation.
 
     They do not depend on the network.
     """
@@ -99,7 +99,7 @@ def _integral(
 
 _EPS = np.linspace(-9, 9, 181)  # the probability beyond is 2e-19
 _WEIGHT = np.exp(-(_EPS**2) / 2) / np.exp(-(_EPS**2) / 2).sum()
-# The loss is analytic in gamma within about pi / 2, so Gauss-Legendre has an error of 1e-13 on such panels. It is
+# The loss is analytic in gamma within about pi / 2, so Gauss-Legendre has an error of 1e-13 on these panels. It is
 # larger for an improbable level, whose posterior switches in a fraction of a panel: 1e-5 of hundreds of nats.
 _PANEL, _NODES = 0.5, 8
 _STEEP = -600.0  # log P of a level, below which products may underflow (the smallest float64 is exp(-745))
@@ -118,7 +118,7 @@ def exact_terms(
         continuous: Whether to return the continuous-time bound between the first and the last of `gammas` instead.
 
     Raises:
-        RecipeError: pixels are not independent, or gammas do not rise.
+        RecipeError: the pixels are not independent, or the gammas do not increase.
     """
     if len(distribution.weights) != 1:
         raise RecipeError(f"a mixture of {len(distribution.weights)} components: its pixels are not independent.")
@@ -136,21 +136,21 @@ def exact_terms(
 
 
 def terms_of_images(table: Bound, images: Real[np.ndarray, "n h w c"]) -> Bound:
-    """Returns the three terms of each image, (n,), from those of its pixels' levels."""
+    """Returns the three terms of each image, (n,), as sums over the table of `exact_terms`."""
     index = images[..., None].astype(int)
     terms = (table.prior, table.reconstruction, table.diffusion)
     return Bound(*(np.take_along_axis(np.asarray(term)[None], index, -1).sum((1, 2, 3, 4)) for term in terms))
 
 
 def has_known_ends(observation: AbstractObservation) -> bool:
-    """Returns whether the decoder is exactly one of the two that `ends_of_images` covers."""
+    """Returns whether the decoder is exactly one of the two that `ends_of_images` supports."""
     return type(observation) in (CategoricalObservation, GaussianObservation)
 
 
 def ends_of_images(
     images: Real[np.ndarray, "n h w c"], levels: int, gamma_0: float, gamma_1: float
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Returns the expectations of each image's prior and reconstruction terms in nats; they do not depend on a network.
+    """Returns the expected prior and reconstruction terms of each image in nats, which do not depend on the network.
 
     They hold for the categorical observation, or the gaussian one if `levels` is 0.
     """
@@ -212,7 +212,7 @@ def _values(levels: int) -> Float[np.ndarray, " v"]:
 
 
 def _panels(low: float, high: float) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Returns nodes and weights of an integral from low to high."""
+    """Returns nodes and weights of Gauss-Legendre quadrature from low to high."""
     edges = np.linspace(low, high, int(np.ceil((high - low) / _PANEL)) + 1)
     node, weight = np.polynomial.legendre.leggauss(_NODES)
     half = np.diff(edges)[:, None] / 2
@@ -220,7 +220,7 @@ def _panels(low: float, high: float) -> tuple[Float[np.ndarray, " n"], Float[np.
 
 
 _NATS = 20.0
-_FALSE_ALARM = 9e-7  # share of Monte Carlo; with exp(-20) for the images it is one in a million
+_FALSE_ALARM = 9e-7  # probability allotted to Monte Carlo; with exp(-20) for the images it is about 1e-6
 
 
 def impossible_below(
@@ -230,15 +230,15 @@ def impossible_below(
 
     It is minus infinity if the Monte Carlo error is too large to decide.
 
-    For images drawn from P, sum log(p / P) exceeds 20 nats with probability exp(-20) at most, for any normalised p that
+    For images drawn from P, sum log(p / P) exceeds 20 nats with probability at most exp(-20), for any normalised p that
     does not depend on the images (Markov's inequality). The estimates bound -log p in expectation only, and their
-    errors are skewed: see `depth_beyond_doubt`. Importance-weighted bounds need no allowance for that, because
-    exp(-nats) has at most the expectation p and Markov's inequality applies directly; nor do estimates without Monte
-    Carlo error.
+    errors are skewed, so an allowance is subtracted: see `depth_beyond_doubt`. Importance-weighted bounds need no
+    allowance, because the expectation of exp(-nats) is at most p and Markov's inequality applies directly. Estimates
+    without Monte Carlo error need none either.
 
     Args:
         exact: -log P of each image.
-        nats: Two independent estimates of a bound on -log p for each.
+        nats: Two independent estimates of a bound on -log p for each image.
         estimator: The estimator of `nats`.
     """
     without_allowance = isinstance(estimator, ImportanceWeighted) or bool((nats[0] == nats[1]).all())
@@ -258,7 +258,7 @@ def below_the_truth(value: float, exact: float, lowest: float, levels: int) -> l
 
 
 def exact_bound(model: DiffusionModel, images: Pixels, estimator: AbstractEstimator[Any]) -> float | None:
-    """Returns the expectation of the bound for the exact denoiser of independent pixels or of a Gaussian, else None."""
+    """Returns the expectation of the bound for the exact denoiser of independent pixels or a Gaussian, else None."""
     if not (isinstance(model.prediction, Exact) and isinstance(estimator, VariationalBound)):
         return None
     distribution = model.prediction.distribution

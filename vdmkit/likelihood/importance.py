@@ -50,7 +50,7 @@ class ImportanceWeighted(AbstractEstimator[None]):
 
     Args:
         samples: Number K of importance samples.
-        draws: Number of such bounds that are averaged for an estimate.
+        draws: Number of independent K-sample bounds averaged in an estimate.
         steps: Number T of steps; by default that of training, or 100 if the model was trained in continuous time.
         kernel: Reverse kernel p(z_s | z_t); by default that of training if it has this T or learned variances, else the
             paper's.
@@ -86,7 +86,11 @@ class ImportanceWeighted(AbstractEstimator[None]):
         return self.words
 
     def gammas(self, schedule: AbstractSchedule) -> Float[np.ndarray, " steps_plus_1"]:
-        """Returns the rising gammas of the steps. Raises RecipeError as `steps_of_bound` does."""
+        """Returns the increasing gammas of the steps.
+
+        Raises:
+            RecipeError: as `steps_of_bound` does.
+        """
         return steps_of_bound(self.grid, schedule, self.steps)
 
     def plan(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""log p(image | label) for every label, with common random numbers, as Bayes' rule over the labels needs it."""
+"""Estimates of log p(image | label) for every label with common random numbers, for classification by Bayes' rule."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -101,7 +101,7 @@ def label_log_likelihoods(
         raise DataError("images: there are none. Give at least one.")
     key = fold_purpose(key, "classify")
     first_key = jax.random.fold_in(key, 0)
-    # A single plan, because a plan for each label would change the draws. It is made with the labels in turn.
+    # A single plan, because one plan per label would change the draws. The pilot's images cycle through the labels.
     in_turn = {"label": jnp.arange(len(pixels)) % labels}
     condition = as_arguments(estimator, rows_of(in_turn, index))
     plan = estimator.plan(model, select(pixels, index), precision=0.0, key=fold_purpose(first_key, "plan"), **condition)

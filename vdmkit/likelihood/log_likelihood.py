@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""log P of images under a model: the average of as many passes of an estimator as a precision needs.
+"""Estimates of log P of images under a model.
 
-One pass of an estimator over images, in batches on all devices.
+`log_likelihood` averages as many passes of an estimator as a precision needs. A pass (`pass_over`) gives two
+independent estimates of every image, in batches on all devices and processes, and can continue after an interruption.
 """
 
 import math
@@ -49,7 +50,7 @@ class Parts(Protocol):
     """A store of the batches of a pass, so that an interrupted pass can continue."""
 
     def read(self, number: int) -> dict[str, np.ndarray] | None:
-        """Returns the arrays of a batch by name, or None if they were not written."""
+        """Returns the arrays of a batch by name, or None if it was not written."""
         ...
 
     def write(self, number: int, arrays: dict[str, Any]) -> None:
@@ -69,12 +70,12 @@ def _of_arrays(arrays: dict[str, Any]) -> Estimates:
 
 
 def sample_of(count: int, wanted: int) -> Int[np.ndarray, " m"]:
-    """Returns the rising indices of `wanted` images: all, or a random sample."""
+    """Returns the increasing indices of `wanted` images: all, or a random sample."""
     return np.sort(np.random.default_rng(0).permutation(count)[:wanted])
 
 
 def calls_of(batch_size: int, count: int) -> int:
-    """Returns how often this process will call the estimator for each replicate, for a progress bar."""
+    """Returns how many times this process calls the estimator for each replicate, for a progress bar."""
     starts = share_of(range(0, count, min(batch_size, count)))
     return -(-len(starts) // devices_for(len(starts)))
 
@@ -95,9 +96,9 @@ def pass_over(
 ) -> Estimates:
     """Returns two independent estimates of each image in `index`, in its order; every array is (2, m).
 
-    A device measures whole batches, so that the estimates do not depend on the number of devices and processes, each of
-    which takes its share. After `seconds` no batch is begun; m is then the number of images done, at least 2.
-    `condition` has a row for each of `pixels`.
+    Each device measures whole batches, so the estimates do not depend on the number of devices and processes, which
+    divide the batches among themselves. No batch starts after `seconds`; m is then the number of images done, at least
+    2. `condition` has a row for each of `pixels`.
     """
     size, end = min(batch_size, len(index)), time.monotonic() + seconds
     starts = share_of(range(0, len(index), size))
@@ -129,7 +130,7 @@ def pass_over(
 
 
 def _joined(done: dict[int, Estimates], size: int, count: int) -> Estimates:
-    """Returns the batches of all processes, up to the first that is missing, as one."""
+    """Concatenates the batches of all processes, up to the first that is missing."""
     sent = {f"{start} {name}": array for start, part in done.items() for name, array in as_arrays(part).items()}
     batches: dict[int, dict[str, Any]] = {}
     for arrays in gathered(sent):
@@ -142,7 +143,7 @@ def _joined(done: dict[int, Estimates], size: int, count: int) -> Estimates:
 
 
 def as_first_plan(plan: Any) -> Any:
-    """Returns the plan of the first process: by rounding, the pilot of another machine may choose other draws."""
+    """Returns the plan of the first process, because rounding in a pilot may differ between machines."""
     leaves, structure = jax.tree.flatten(plan)
     arrays = {str(i): np.asarray(leaf) for i, leaf in enumerate(leaves) if isinstance(leaf, jax.Array | np.ndarray)}
     if is_alone() or not arrays:
@@ -158,11 +159,11 @@ class LogLikelihood:
 
     Attributes:
         estimates: Terms in nats whose sum bounds -log P, evaluations of the network and failures; every array (2, n).
-        index: Rising indices of the images in the given array.
-        hashes: A hash of each image; `compare` needs equal ones.
+        index: Increasing indices of the images in the given array.
+        hashes: A hash of each image; `compare` requires equal ones.
         groups: A number for each image, the same for copies of one image.
         half_width: Half-width of the 95% Monte Carlo interval of the mean over images, nats.
-        total_evaluations: Evaluations of the network, including those of planning and of the solver's error.
+        total_evaluations: Evaluations of the network, including those for planning and for the solver's error.
         solver: The error of a solver, measured on a few images; None without a solver.
         dimensions: Number of values in an image.
         estimator: Description of the estimator.
@@ -208,7 +209,7 @@ class LogLikelihood:
 
     @property
     def failed(self) -> Bool[np.ndarray, " n"]:
-        """Returns for which images a solver did not reach its end; their `log_prob` is not a likelihood."""
+        """Returns whether a solver did not reach its end for each image, whose `log_prob` is then not a likelihood."""
         first, second = np.asarray(self.estimates.failed)
         return first | second
 
@@ -224,19 +225,19 @@ class LogLikelihood:
         return self.mean()
 
     def of_first(self, count: int) -> "LogLikelihood":
-        """Returns the estimates of the first images alone; the facts on the whole measurement stay as they are."""
+        """Returns the estimates of the first images alone; fields about the whole measurement are unchanged."""
         estimates = jax.tree.map(lambda values: values[:, :count], self.estimates)
         index, hashes, groups = (values[:count] for values in (self.index, self.hashes, self.groups))
         return replace(self, estimates=estimates, index=index, hashes=hashes, groups=groups)
 
     def mean(self) -> Interval:
-        """Returns the mean without checking it: see `reasons`."""
+        """Returns the mean without checking whether it is a likelihood: see `reasons`."""
         found = interval(bits_per_dim(self.nats, self.dimensions), self.groups)
         found = replace(found, half_width_monte_carlo=bits_per_dim(self.half_width, self.dimensions))
         return found.with_solver(self.solver.half_width) if self.solver else found
 
     def reasons(self) -> list[str]:
-        """Returns reasons why the numbers are not likelihoods, in sentences."""
+        """Returns the reasons why the numbers are not likelihoods, as sentences."""
         reasons = []
         if failed := int(self.failed.sum()):
             count = f"{failed} of {len(self.failed)} images"
@@ -281,30 +282,30 @@ def log_likelihood(
 ) -> LogLikelihood:
     """Estimates log P of every image, as `vdmkit likelihood` does, without its checks of the model's components.
 
-    All draws depend on an image's index in `images`, not on the batch size or on other images. With a precision the
-    interval remains valid: see `passes_for`.
+    All draws depend on an image's index in `images`, not on the batch size or on other images. If a precision is
+    requested, the interval remains valid: see `passes_for`.
 
     Args:
         model: The model.
         images: Levels 0..levels - 1, or float32 if the model's data are continuous.
         key: Random key; the command uses `jax.random.key(seed)`.
         estimator: The estimator; by default the variational bound in continuous time.
-        condition: Side information on the images by name, each of shape (n, ...): log P(image | condition) is then
-            estimated, such as {"label": labels}. By default a network is told nothing.
-        precision: Wanted half-width of the 95% Monte Carlo interval of the mean, bits/dim; 0 for the estimator's own
+        condition: Side information on the images by name, each of shape (n, ...), such as {"label": labels}.
+            log P(image | condition) is then estimated. By default the network is not conditioned.
+        precision: Requested half-width of the 95% Monte Carlo interval of the mean, bits/dim; 0 for the estimator's own
             number of draws.
         batch_size: Number of images in a batch.
         index: Indices of the images to measure; by default all.
-        plan: One of the two of `plan_pair`, for a difference; by default the estimator plans for this model alone.
-        seconds: Time limit; the result is then of the images measured so far, a random sample.
-        kept: Store of the batches of pass 0, 1, ..., which are not measured again.
+        plan: One of the two plans of `plan_pair`, for a difference; by default a plan for this model alone.
+        seconds: Time limit; the result then covers the images measured so far, a random sample.
+        kept: Returns the store of the batches of pass 0, 1, ...; stored batches are not measured again.
         progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress.Meter`.
 
     Raises:
-        DataError: the images differ from the model's in shape or levels, or are fewer than 2; an index is not that
-            of an image, or occurs twice.
-        RecipeError: the schedule does not rise, the estimator cannot plan for a precision, or an argument is not what
-            is said here.
+        DataError: the images differ from the model's in shape or levels, or are fewer than 2; an index is out of range
+            or repeated.
+        RecipeError: the schedule is not increasing, the estimator cannot plan for a precision, or an argument is
+            invalid.
     """
     check_instance("model", model, DiffusionModel)
     check_instance("estimator", estimator, AbstractEstimator, optional=True)

@@ -1,13 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""-log P of an image by the probability-flow ODE of the model, with its discretisation error.
+"""Likelihoods by the probability-flow ODE of the model, with their discretisation error.
 
-The divergence of a vector field, tr J with J = df/dz, as a mean of v^T J v over probe vectors v.
-
-Any v with E[v v^T] = I makes it unbiased (Hutchinson's estimator; Grathwohl et al. 2019, arXiv 1810.01367). With S the
-symmetric part of J, one probe has variance 2 sum_{i != j} S_ij^2 (Rademacher) or 2 sum_ij S_ij^2 (Gaussian). The d
-vectors sqrt(d) e_i have the mean tr J exactly.
-
-The probability-flow ODE of one image, in gamma (Song et al. 2021, arXiv 2011.13456, section 4.3).
+The flow of one image in gamma (Song et al. 2021, arXiv 2011.13456, section 4.3):
 
     dz/dgamma = (dlog alpha/dgamma) z + sigma/2 eps_hat(z; gamma)
 
@@ -17,7 +11,10 @@ The probability-flow ODE of one image, in gamma (Song et al. 2021, arXiv 2011.13
 The first part of div is integrated in closed form, d (log alpha_1 - log alpha_0). As in the bound and in sampling,
 p_1 = N(0, (alpha_1^2 + sigma_1^2) I), which depends on gamma_1 alone.
 
-The discretisation error of a likelihood by an ODE solver.
+The divergence of a vector field f, tr J with J = df/dz, is a mean of v^T J v over probe vectors v. Any v with
+E[v v^T] = I makes it unbiased (Hutchinson's estimator; Grathwohl et al. 2019, arXiv 1810.01367). With S the symmetric
+part of J, one probe has variance 2 sum_{i != j} S_ij^2 (Rademacher) or 2 sum_ij S_ij^2 (Gaussian). The mean over the d
+vectors sqrt(d) e_i is exactly tr J.
 """
 
 import math
@@ -59,7 +56,7 @@ class Probes(eqx.Module):
         return draw(key, (self.count, *shape), dtype=float)
 
     def describe(self) -> str:
-        """Returns the estimator of the divergence in words."""
+        """Describes the estimator of the divergence."""
         if self.kind == "exact":
             return "exact divergence"
         return f"hutchinson divergence with {self.count} {self.kind} probe{'s' * (self.count > 1)}"
@@ -90,25 +87,25 @@ class Transport(eqx.Module):
 
 
 def transport(model: DiffusionModel, z_0: Image, probes: Float[Array, "p h w c"], integrator: Integrator) -> Transport:
-    """Solves the flow from gamma_0 to gamma_1, with the same probes of the divergence all the way."""
+    """Solves the flow from gamma_0 to gamma_1, with the same probes of the divergence throughout."""
     begun = set_out(model, z_0, probes, integrator)
     return arrival(model, travel(model, begun, probes, integrator, integrator.most_steps), integrator)
 
 
 def set_out(model: DiffusionModel, z_0: Image, probes: Float[Array, "p h w c"], integrator: Integrator) -> Stand:
-    """Returns the stand of the flow at gamma_0."""
+    """Returns the solver state at gamma_0."""
     return integrator.begin(_field, *_ends(model), (z_0, jnp.zeros((), z_0.dtype)), (model, probes))
 
 
 def travel(
     model: DiffusionModel, stand: Stand, probes: Float[Array, "p h w c"], integrator: Integrator, steps: int
 ) -> Stand:
-    """Makes at most so many more steps of the solver."""
+    """Makes at most `steps` more steps of the solver."""
     return integrator.go_on(_field, *_ends(model), stand, (model, probes), steps=steps)
 
 
 def arrival(model: DiffusionModel, stand: Stand, integrator: Integrator) -> Transport:
-    """Returns the end of the flow; it has failed if the solver is elsewhere, or a value is not finite."""
+    """Returns the end of the flow; it has failed if the solver has not reached gamma_1, or a value is not finite."""
     z_1, mean_divergence = stand.state
     gamma_0, gamma_1 = _ends(model)
     linear = model.path.log_alpha(gamma_1) - model.path.log_alpha(gamma_0)
@@ -136,25 +133,25 @@ def _field(gamma: Any, state: State, args: tuple[DiffusionModel, Float[Array, "p
 
 
 _CONSTANT_STEPS = 100
-_PARTS = 20  # of the way from gamma_0 to gamma_1, for a progress bar
-_AT_ONCE = 8  # steps of the solver, after which progress is shown and Ctrl-C heard
+_PARTS = 20  # updates of the progress bar between gamma_0 and gamma_1
+_AT_ONCE = 8  # solver steps in a compiled call, between which the progress bar and Ctrl-C are handled
 
 
 @register("estimator", "ode")
 class ProbabilityFlow(AbstractEstimator[None]):
-    r"""-log p(z_0) by the probability-flow ODE, for z_0 drawn in the image's bin (Zheng et al. 2023, arXiv 2305.03935).
+    """-log p(z_0) by the probability-flow ODE, for z_0 drawn in the image's bin (Zheng et al. 2023, arXiv 2305.03935).
 
     log P(x) >= E log 1/K sum_k p(z_0^k) / q(z_0^k | x), with K = `samples` (Burda et al. 2016, arXiv 1509.00519). An
     estimate is the mean of `draws` such values, each with its own z_0 and probes. It is a bound up to the error of the
     solver, see `discretisation_error`. P is the distribution of the flow, which differs from that of the variational
     bound. For continuous data the estimate is -log p(x) itself.
 
-    By default `step_size` is constant if `solver_steps` are given, and adaptive otherwise; `dequantisation` is
+    By default `step_size` is constant if `solver_steps` is given, and adaptive otherwise; `dequantisation` is
     truncated normal, or none for continuous data.
 
     `evaluations` counts 1 + p calls of the network for an evaluation of the ODE with p probes, and 1 + d for the exact
-    divergence, which computes d = h w c products and needs memory for all. It includes rejected steps, except for one
-    evaluation if an image's first step is rejected.
+    divergence, which computes d = h w c products in parallel and needs memory for all of them. It includes rejected
+    steps, except for one evaluation if an image's first step is rejected.
     """
 
     integrator: Integrator
@@ -243,7 +240,7 @@ class ProbabilityFlow(AbstractEstimator[None]):
 
     @property
     def images_solved_again(self) -> int:
-        """Returns more images for constant steps, because nothing makes them finer where an image needs it."""
+        """Returns 64 with constant steps, which do not adapt to difficult images, and 4 with adaptive ones."""
         return 64 if self.integrator.steps else 4
 
     def discretisation_error(
@@ -272,7 +269,7 @@ class ProbabilityFlow(AbstractEstimator[None]):
         replicate: int,
         key: PRNGKeyArray,
     ) -> tuple[Float[Array, "b h w c"], Float[Array, "b p h w c"]]:
-        """Returns z_0 and the probes of the first solve that an estimate makes."""
+        """Returns z_0 and the probes of an estimate's first solve."""
         how = self.integrator, model, NOTHING, self.probes, self._dequantisation(model.observation.levels)
         stand, v, _ = _set_out(*how, images, index, jnp.asarray((replicate, 0, 0)), key)
         return stand.state[0], v
@@ -289,7 +286,7 @@ class ProbabilityFlow(AbstractEstimator[None]):
         condition: Conditions = NOTHING,
         on_round: Callable[[], object] = lambda: None,
     ) -> Estimates:
-        # Not `self`, so that other numbers of samples and draws compile nothing.
+        # Not `self`, because other numbers of samples and draws would then recompile.
         how = (self.integrator, self.probes, self._dequantisation(model.observation.levels))
 
         def solve(*draw: int) -> Estimates:
@@ -329,7 +326,7 @@ def _solve(
     return _arrive(*of_flow, stand, v, log_q)
 
 
-# vmap gives each image its own steps, so that its result does not depend on its batch.
+# Under vmap each image has its own step sizes, so its result does not depend on the rest of the batch.
 
 
 @eqx.filter_jit
@@ -367,7 +364,7 @@ def _travel(integrator: Integrator, model: DiffusionModel, condition: Conditions
 
 @eqx.filter_jit
 def _way_of(integrator: Integrator, stand: Stand) -> Scalar:
-    """Returns the share of the way that the slowest image has made; 1 if none goes on."""
+    """Returns the smallest fraction of the interval done over all images still being solved; 1 if all have stopped."""
     return jnp.where(jax.vmap(integrator.is_going)(stand), stand.share, 1.0).min()
 
 
@@ -399,7 +396,10 @@ _LARGEST = 0.01  # bits/dim, the last digit of published figures
 
 @dataclass(frozen=True)
 class SolverError:
-    """The values of a few images minus those of a finer solve, in bits/dim (NaN if one failed), and the evaluations."""
+    """The values of a few images minus those of a finer solve, in bits/dim, and the evaluations spent on it.
+
+    A difference is NaN if a solve failed.
+    """
 
     differences: Float[np.ndarray, " n"]
     evaluations: int
@@ -418,7 +418,7 @@ class SolverError:
         return width if math.isfinite(width) else math.inf
 
     def reasons(self) -> list[str]:
-        """Returns reasons why the value is not a likelihood."""
+        """Returns the reasons why the value is not a likelihood."""
         if not math.isfinite(self.value):
             return [
                 "the error of the solver is not known: it, or a finer solve, did not reach its end on a few images."

@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pilot: a few draws that measure where the loss varies, and how much the control variates explain.
+"""Plans of a bound: how its draws are allocated along gamma, for one model or for the difference of two.
 
-Its draws do not enter the estimate, which is therefore unbiased.
+A pilot makes a few draws to measure where the loss varies and how much the control variates explain. Its draws do not
+enter the estimate, which is therefore unbiased.
 
-Plans of a bound: where its draws fall along gamma, for one model, or for the difference of two.
-
-A draw for u in cell c has the value M + (rate_c / p_c) (R - m_c), with the loss R = L - b C that the control variates
-leave (see `_allocation`). Two models share u, eps and p, and each has its own rate, b and m, so that each keeps its
-bound as the mean. The difference of their draws is
+A draw for u in cell c has the value M + (rate_c / p_c) (R - m_c), where R = L - b C is the loss minus what the control
+variates explain (see `vdmkit.likelihood.allocation`). Two models share u, eps and p, and each has its own rate, b and
+m, so that the mean is still its own bound. The difference of their draws is
 
     M - M' + (rate_c R - rate'_c R') / p_c + const_c
 
-and has the least variance for p_c ~ sd(rate_c R - rate'_c R'), Neyman's rule for the difference. The best coefficients
-need no change: least squares is linear, so b - b' of two pilots with the same draws are those of the difference.
-A cell is the same part of either model's axis; their gammas are equal if the ends of the schedules are.
+and has the least variance for p_c ~ sd(rate_c R - rate'_c R'), Neyman allocation for the difference. The best
+coefficients do not change: least squares is linear, so b - b' of two pilots with the same draws are those of the
+difference. A cell is the same part of either model's axis; their gammas are equal if the ends of the schedules are.
 """
 
 import functools
@@ -109,7 +108,7 @@ def _outputs(
 
 
 def _parts_of(count: int) -> list[slice]:
-    """Returns the parts of so many images that are made at once, or a pilot would need more memory than estimates."""
+    """Returns slices of images that are processed together, so that a pilot needs no more memory than the estimates."""
     return [slice(start, start + _AT_ONCE) for start in range(0, count, _AT_ONCE)]
 
 
@@ -151,7 +150,7 @@ def _draws(
 
 
 def _nodes(cells: Cells) -> Float[np.ndarray, " g"]:
-    """Returns at most 24 gammas, evenly among the cells; for steps they are the gammas where steps start."""
+    """Returns at most 24 gammas, evenly spaced among the cells; for steps they are the gammas at which steps start."""
     count = min(_NODES, len(cells.low))
     share = (np.arange(count) + 0.5) / count
     if cells.width.any():
@@ -165,7 +164,7 @@ def _fit(
 ) -> tuple[Float[np.ndarray, " controls"], float, float]:
     """Returns coefficients, remaining sd and the reconstruction's variance, from differences of two draws per image."""
     scale, size = (np.sqrt((values**2).mean(0)) for values in (controls, loss))
-    # A control variate that is nearly always 0 would get a huge coefficient from its rare small draws
+    # Excluded, because a control variate that is nearly always 0 would get a huge coefficient from a few small draws.
     scale = np.where(scale > _LEAST * size, scale, np.inf)
     coefficients = np.linalg.lstsq(controls / scale, loss, rcond=1e-6)[0] / scale
     left = loss - controls @ coefficients
@@ -174,7 +173,7 @@ def _fit(
 
 
 _MOST = 2**20  # draws per estimate
-_MARGIN = 1.3  # the errors of the variance are about 10% in the pilot, and as much in a pass of many images
+_MARGIN = 1.3  # the variance has an error of about 10% in the pilot, and as much in a pass over many images
 
 
 class Explained(eqx.Module):
@@ -214,12 +213,12 @@ class BoundPlan(eqx.Module):
 
     @property
     def context(self) -> Context | None:
-        """Returns the context of the control variates, which costs an evaluation in each replicate."""
+        """Returns the context of the control variates, which costs one evaluation in each replicate."""
         return None if self.explained is None else self.explained.controls.context
 
 
 class Piloted(eqx.Module):
-    """A model's cells, loss and control variates, with what its pilot found."""
+    """A model's cells, loss and control variates, with the results of its pilot."""
 
     cells: Cells
     loss: AbstractLoss
@@ -227,24 +226,24 @@ class Piloted(eqx.Module):
     pilot: Pilot
 
     def at_cells(self, values: Float[np.ndarray, " g"]) -> Float[np.ndarray, " c"]:
-        """Returns values at the pilot's gammas, interpolated to the cells."""
+        """Interpolates values at the pilot's gammas to the cells."""
         return np.interp(self.cells.low + self.cells.width / 2, self.pilot.gamma, values)
 
     @property
     def rates(self) -> Float[np.ndarray, " g"]:
-        """Returns the rates of the cells at the pilot's gammas."""
+        """Returns the rates of the cells, interpolated to the pilot's gammas."""
         return np.interp(self.pilot.gamma, self.cells.low + self.cells.width / 2, self.cells.rate)
 
 
 def sd_of_difference(first: Piloted, second: Piloted) -> Float[np.ndarray, " g"]:
-    """Returns the standard deviation of R - (rate' / rate) R' at the first pilot's gammas, of pilots with one key."""
+    """Returns the standard deviation of R - (rate' / rate) R' at the first pilot's gammas; both pilots share a key."""
     mine, others = (curves[0] - curves[1] for curves in (first.pilot.curves, second.pilot.curves))
     left = mine - (second.rates / first.rates)[:, None] * others
     return np.sqrt((left**2).sum(1) / 2 / (left.shape[1] - first.pilot.coefficients.shape[1]))
 
 
 def even_plans(parts: Sequence[tuple[Cells, AbstractLoss]], strata: int) -> list[BoundPlan]:
-    """Returns plans of models that share their draws, from their cells and losses, without a pilot."""
+    """Returns plans without a pilot for models that share their draws, from their cells and losses."""
     cells = parts[0][0]
     nothing, ends = np.zeros_like(cells.rate), neyman(cells, np.zeros_like(cells.rate))
     of_draws = np.asarray(strata), np.asarray(np.nan)
@@ -254,14 +253,14 @@ def even_plans(parts: Sequence[tuple[Cells, AbstractLoss]], strata: int) -> list
 def fitted_plans(
     found: Sequence[Piloted], sd: Float[np.ndarray, " g"], strata: int, precision: float, count: int
 ) -> list[BoundPlan]:
-    """Returns plans of models that share their draws.
+    """Returns plans fitted to pilots, for models that share their draws.
 
     Args:
-        found: What is known of each model.
-        sd: Standard deviation, at the first pilot's gammas, of that whose variance is to be least; relative to the
-            first model's rates.
-        strata: Draws per replicate, without a precision.
-        precision: Wanted half-width of each model's mean over the images in nats, or 0.
+        found: Pilot of each model.
+        sd: Standard deviation, at the first pilot's gammas, of the quantity whose variance is minimised, relative to
+            the first model's rates.
+        strata: Draws per replicate if no precision is requested.
+        precision: Requested half-width of each model's mean over the images in nats, or 0.
         count: Number of images.
 
     Raises:

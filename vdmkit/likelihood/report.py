@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report of a likelihood: the number, its errors, and the facts needed to judge it.
+"""The report of a likelihood: the number in bits/dim, its errors, and the facts needed to judge it.
 
-Makes a report from estimates: the number, with reasons not to trust it and remarks.
-
-The names of results: different measurements have different names.
+`report_on` makes the report from estimates, with reasons not to trust the number, and remarks. `name_of_result` gives
+different names to different measurements.
 """
 
 import math
@@ -34,17 +33,26 @@ from vdmkit.toy_data import AbstractDistribution
 class LikelihoodReport:
     """A bound on -log2 P in bits per dimension. Half-widths are those of 95% intervals.
 
-    The Monte Carlo half-width is the error of the number relative to infinitely many draws on these images; the test
-    set half-width is the error of these images' mean relative to that of the population. `discretisation` is the error
-    of a solver's tolerance (None without a solver, NaN if a solve failed). `bpd_low` and `bpd_high` include Monte Carlo
-    and the solver, on these images. `exact` is -log2 P if the distribution is known, and `exact_bound` the expectation
-    of the bound if that is known. A number below `impossible_below` is not a likelihood (one false alarm in a million);
-    it is minus infinity if the Monte Carlo error is too large to decide, and None if P is unknown. If `levels` is 0, P
-    is a density. `evaluations` of the network include those of planning, as by a pilot, and of the solver's error;
-    `evaluations_per_image` do not. If `are_draws`, each of these is one draw of the bound. `trusted` is false, with
-    reasons, for a number that is not a likelihood; `held_out` is false if images are copies or near copies of training
-    images. `label` is what the network was told of the images: "data" for their own labels, or one label for all; P is
-    then that of an image given its label.
+    Attributes:
+        bpd: Mean over the images.
+        bpd_low: `bpd` minus the errors of Monte Carlo and of the solver.
+        bpd_high: `bpd` plus the errors of Monte Carlo and of the solver.
+        half_width_monte_carlo: Error relative to infinitely many draws on these images.
+        half_width_test_set: Error of these images' mean relative to that of the population.
+        terms: Mean of each term by name.
+        exact: -log2 P of these images if their distribution is known.
+        impossible_below: Value below which the number is not a likelihood (one false alarm in a million). It is minus
+            infinity if the Monte Carlo error is too large to decide, and None if P is unknown.
+        exact_bound: Expectation of the bound if it is known.
+        discretisation: Error due to a solver's tolerance; None without a solver, NaN if a solve failed.
+        evaluations: Evaluations of the network, including those for planning (a pilot) and for the solver's error.
+        evaluations_per_image: Evaluations for one image, without planning and the solver's error.
+        are_draws: Whether each evaluation is one draw of the bound.
+        levels: Number of levels; if it is 0, P is a density.
+        held_out: False if images are copies or near copies of training images.
+        label: Labels that the network is conditioned on: "data" for each image's own, or one label for all images. P is
+            then that of an image given its label.
+        trusted: False, with `reasons`, for a number that is not a likelihood.
     """
 
     bpd: float
@@ -82,7 +90,7 @@ class LikelihoodReport:
     remarks: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the report as JSON values; null stands for numbers that are not finite, or hidden by Monte Carlo."""
+        """Returns the report as JSON values; numbers that are not finite, or hidden by Monte Carlo, become null."""
         hidden = {} if self.half_width_test_set else {"half_width_test_set": None}
         return facts_of(self) | hidden
 
@@ -100,7 +108,7 @@ class LikelihoodReport:
         return f"{self.bpd:.4f} +/- {(self.bpd_high - self.bpd_low) / 2:.4f} {what}"
 
     def _rows(self) -> list[tuple[str, str]]:
-        """Returns the facts below the headline: a name and a text each."""
+        """Returns the name and text of each fact below the headline."""
         return [
             ("Monte Carlo", f"+/- {self.half_width_monte_carlo:.4f} (95%: what more draws would change)"),
             ("test set", self._test_set()),
@@ -118,7 +126,7 @@ class LikelihoodReport:
         ]
 
     def _labels(self) -> list[tuple[str, str]]:
-        """Describes the labels that the network was told, if it was told any."""
+        """Describes the labels that the network is conditioned on, if any."""
         if self.label is None:
             return []
         told = "each image's own" if self.label == "data" else f"{self.label} for all images"
@@ -159,12 +167,12 @@ class LikelihoodReport:
 
 
 def count_of_images(images: int, in_test_set: int) -> str:
-    """Returns how many images were measured, in words."""
+    """Describes how many images were measured."""
     return f"{images:,} (drawn at random from {in_test_set:,})" if images < in_test_set else f"all {images:,}"
 
 
 def on_trained_images(trained_on: int | None, in_test_set: int, what: str) -> list[str]:
-    """Returns what is to be said of test images that the model was trained on; None is an unknown number of them."""
+    """Returns the caveat about test images that the model was trained on; None means that their number is unknown."""
     if trained_on is None:
         return ["It is not known which images this model was trained on."]
     count = f"{trained_on:,} of the {in_test_set:,}"
@@ -182,8 +190,9 @@ _TERMS = ("prior", "reconstruction", "diffusion", "volume", "dequantisation")  #
 class Subject:
     """The subject of a report: a model (of `step` and `weights`), test images, an estimator, and a seed.
 
-    `distribution` is the distribution of the images, or None if it is unknown. With `labels`, which the network is told
-    of each image, its components are the labels; `label` names them, "data" or the one of all.
+    `distribution` is the distribution of the images, or None if it is unknown. If the network is conditioned on labels,
+    `labels` holds that of each image, and the components of `distribution` correspond to the labels. `label` is then
+    "data", or the label used for all images.
     """
 
     model: DiffusionModel
@@ -197,7 +206,7 @@ class Subject:
     labels: Int[np.ndarray, " n"] | None = None
 
     def exact_nats(self, index: Int[np.ndarray, " m"]) -> Float[np.ndarray, " m"] | None:
-        """Returns -log P of images, given their labels if the network is told these; None if it is unknown."""
+        """Returns -log P of images, given their labels if the network is conditioned on them; None if it is unknown."""
         distribution, pixels = self.distribution, self.test.pixels[index]
         if distribution is None or self.labels is None:
             return None if distribution is None else distribution.nats(pixels)
@@ -222,9 +231,9 @@ def report_on(
     Args:
         estimate: The estimates.
         subject: The model, the images and the estimator.
-        known: What is known of the training images.
+        known: Record of the training images.
         problems: Problems of the model's components, because of which the number is not trusted.
-        remarks: Sentences to print beside the number.
+        remarks: Sentences to print below the number.
     """
     test, fingerprints, d = subject.test, fingerprints_of(subject.test), subject.model.dimensions
     copies, groups = (
@@ -280,7 +289,7 @@ def report_on(
 
 
 def _truth(estimate: LogLikelihood, subject: Subject) -> tuple[float | None, float | None]:
-    """Returns -log2 P of the images if it is known, and the least value possible for a likelihood; bits/dim."""
+    """Returns -log2 P of the images if it is known, and the smallest value a likelihood can have, in bits/dim."""
     d, nats = estimate.dimensions, subject.exact_nats(estimate.index)
     if nats is None:
         return None, None
@@ -290,7 +299,7 @@ def _truth(estimate: LogLikelihood, subject: Subject) -> tuple[float | None, flo
     return bits_per_dim(float(nats.mean()), d), lowest - (estimate.solver.half_width if estimate.solver else 0.0)
 
 
-_LONGEST = 80  # characters of the estimator; the fingerprint distinguishes truncated names
+_LONGEST = 80  # characters of the estimator's part; the fingerprint distinguishes truncated names
 
 
 def name_of_result(dataset: str, label: int | str | None, estimator: Choice, fingerprint: str) -> str:
@@ -298,7 +307,7 @@ def name_of_result(dataset: str, label: int | str | None, estimator: Choice, fin
 
     Args:
         dataset: Name and split of the images, such as digits/test.
-        label: Label that the network was told, "data" for each image's own, or None.
+        label: Label that the network is conditioned on, "data" for each image's own, or None.
         estimator: The recipe's choice; settings that differ from the default are in the name.
         fingerprint: Fingerprint, in hexadecimal, of everything that the number depends on.
     """

@@ -15,8 +15,8 @@ _NEIGHBOURS = 5
 def frechet_distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) -> float:
     """Returns |mean_a - mean_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^1/2) of the Gaussians with the sets' moments.
 
-    Heusel et al. 2017, arXiv 1706.08500, eq. 6. It is biased upwards and falls with n, so compare with the distance of
-    as many real images.
+    Heusel et al. 2017, arXiv 1706.08500, eq. 6. The estimate is biased upwards and falls with n, so compare it with the
+    distance of as many real images.
 
     With S = R^T R, the last trace is the sum of the singular values of R_a R_b^T, because S_a S_b and the square of
     this matrix share their non-zero eigenvalues. This avoids roots of eigenvalues that are 0 up to rounding, as most
@@ -29,7 +29,7 @@ def frechet_distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) -
 
 
 def _factor(x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "r d"]:
-    """Returns R of min(n, d) rows, where R^T R is the covariance."""
+    """Returns R with min(n, d) rows such that R^T R is the covariance."""
     centred = (x - x.mean(0)) / np.sqrt(len(x) - 1)
     return np.asarray(np.linalg.qr(centred, mode="r"))  # asarray, because numpy's types declare a tuple
 
@@ -45,10 +45,11 @@ class Neighbours:
 
 
 def neighbours(real: Float[np.ndarray, "n d"], samples: Float[np.ndarray, "m d"], k: int = _NEIGHBOURS) -> Neighbours:
-    """Returns the shares by balls around each point that reach to its k-th neighbour of the same set.
+    """Returns the shares by balls around each point, with the distance to its k-th neighbour in the same set as radius.
 
     Precision and recall: Kynkaanniemi et al. 2019, arXiv 1904.06991, eq. 2, with closed balls. Density and coverage:
-    Naeem et al. 2020, arXiv 2002.09797, with open balls, as in their code. The edge matters if images are repeated.
+    Naeem et al. 2020, arXiv 2002.09797, with open balls, as in their code. The distinction matters if images are
+    repeated.
 
     Raises:
         DataError: one of the sets has at most k images.

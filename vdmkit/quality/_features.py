@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features of images that need no trained network, by which samples are scored.
+"""Features of images that need no trained network, for scoring samples.
 
-A Frechet distance of these features is not FID, which needs Inception's.
+A Frechet distance of these features is not FID, which is defined by Inception's features.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,6 @@ def features_of(kind: str, images: Real[np.ndarray, "n h w c"], levels: int) -> 
 
 
 def _pixels(x: Float[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n d"]:
-    """Returns the pixels as features."""
     return x.reshape(len(x), -1)
 
 
@@ -39,7 +38,7 @@ def _patches(x: Float[np.ndarray, "n h w c"]) -> Float[np.ndarray, "m d"]:
 
 
 def _random(x: Float[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n d"]:
-    """Returns mean and standard deviation over the image of 64 fixed, random, rectified 3x3 filters."""
+    """Returns mean and standard deviation over the image of the outputs of 64 fixed random 3x3 filters with ReLU."""
     _, h, w, c = x.shape
     rng = np.random.default_rng(_SEED)
     filters = rng.standard_normal((3, 3, c, _FILTERS)) / np.sqrt(9 * c)

@@ -28,7 +28,7 @@ def load_inception(path: Path, progress: Progress = None) -> Extractor:
         DataError: the file is not the published one.
         VdmkitError: torch-fidelity is not installed.
     """
-    _check(path)  # before loading: a file of weights can make torch execute code
+    _check(path)  # before loading, because a malicious file of weights can make torch execute code
     try:
         import torch  # pyright: ignore[reportMissingImports]
         from torch_fidelity import FeatureExtractorInceptionV3  # pyright: ignore[reportMissingImports]
@@ -52,7 +52,7 @@ def load_inception(path: Path, progress: Progress = None) -> Extractor:
 
 
 def as_rgb(images: Real[np.ndarray, "n h w c"], levels: int) -> UInt8[np.ndarray, "n h w 3"]:
-    """Returns the input of Inception: levels 0..levels-1 scaled to 0..255 and rounded, gray in all three channels.
+    """Returns the input of Inception: levels 0..levels-1 scaled to 0..255 and rounded, gray repeated in three channels.
 
     Raises:
         DataError: the images are continuous, or neither gray nor RGB.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training images nearest to samples, which show whether a model repeats what it was trained on."""
+"""The training images nearest to samples, which show whether a model reproduces its training data."""
 
 import numpy as np
 import scipy
@@ -11,7 +11,7 @@ from vdmkit.data.sources import Pixels, blocks
 def nearest(
     samples: Real[np.ndarray, "m h w c"], images: Pixels
 ) -> tuple[Int[np.ndarray, " m"], Float[np.ndarray, " m"]]:
-    """Returns for each sample the index of the nearest image, and the root mean square difference of their values."""
+    """Returns the index of the nearest image to each sample, and the root mean square difference of their values."""
     flat = samples.reshape(len(samples), -1).astype(np.float64)
     index, distance, first = np.zeros(len(flat), int), np.full(len(flat), np.inf), 0
     for block in blocks(images):

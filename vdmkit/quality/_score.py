@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores a model's samples against real images, beside the scores of other real images."""
+"""Scores a model's samples against real images, with the scores of as many other real images for comparison."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -82,29 +82,29 @@ def score(
     inception: Extractor | None = None,
     progress: Progress = None,
 ) -> Scores:
-    """Draws `count` samples and compares them with as many test images, of the samples' label.
+    """Draws `count` samples and compares them with as many test images, of the samples' label if they have one.
 
     Args:
         model: The model.
         config: Settings of sampling.
         count: Number of samples.
         test: Test images, the reference.
-        train: Training images, which are scored beside the samples.
-        drawn: Record of how the samples are drawn; its label is that of the samples.
+        train: Training images, which are scored in the same way for comparison.
+        drawn: Record of how the samples are drawn, including their label.
         seed: Seed of the samples, and of the choice of real images.
-        inception: Extractor of Inception's features, which adds FID.
+        inception: Extractor of Inception's features; if it is given, FID is computed too.
         progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress.Meter`.
 
     Raises:
-        DataError: the test or the training set has fewer images, the images do not fit the model, or Inception cannot
-            take them.
+        DataError: the test or the training set has fewer images, the images do not fit the model, or Inception does not
+            support them.
         NonFiniteError: some samples are not finite.
     """
     check_fits(model, test)
     sets = [_of_label(images, drawn.label) for images in (test, train)]
     _refuse_too_many(count, [len(images) for images in sets], drawn.label)
     if inception:
-        as_rgb(test.pixels[:1], test.levels)  # refused before the samples are drawn
+        as_rgb(test.pixels[:1], test.levels)  # raises for unsupported images before samples are drawn
     samples = draw_samples(model, config, count, key=jax.random.key(seed), progress=progress)
     rng = np.random.default_rng(seed)
     real, other = (images[np.sort(rng.permutation(len(images))[:count])] for images in sets)
@@ -124,7 +124,7 @@ def score(
 
 
 def _of_label(images: Images, label: int | None) -> Pixels:
-    """Returns the images of a label, because samples of one label should only be compared with these."""
+    """Returns the images of a label, because samples of one label should be compared only with images of that label."""
     if label is None:
         return images.pixels
     assert images.labels is not None, "guidance was refused"

@@ -14,13 +14,13 @@ from vdmkit.model import DiffusionModel
 from vdmkit.randomness import fold_purpose
 from vdmkit.schedules import Scalar
 
-_LEAST = 1e-30  # smallest mean, far below the rounding of an error
+_LEAST = 1e-30  # smallest mean, far below the rounding error of a squared error
 
 
 class Curve(eqx.Module):
-    """|eps - eps_hat(z; gamma)|^2 of n images at g rising gammas, and the bound's other two terms, each drawn twice.
+    """|eps - eps_hat(z; gamma)|^2 of n images at g increasing gammas, and the bound's other terms, each drawn twice.
 
-    The terms are in nats per image.
+    `ends` is the sum of the prior and reconstruction terms in nats per image.
     """
 
     gamma: Float[np.ndarray, " g"]
@@ -41,7 +41,7 @@ class Curve(eqx.Module):
         return self.ends + np.einsum("t,tg,rgn->rn", rate, weights, self.error)
 
     def of_images(self, index: np.ndarray) -> "Curve":
-        """Returns the curve of some images, given by index; an image may occur twice."""
+        """Returns the curve of the images with these indices; an index may occur twice."""
         return Curve(self.gamma, self.error[:, :, index], self.ends[:, index])
 
 
@@ -62,7 +62,7 @@ def errors_at(
 ) -> Float[np.ndarray, "2 n"]:
     """Returns two draws of |eps - eps_hat|^2 for every image at gamma[number], from 2 n evaluations of the network.
 
-    The draws depend on that number and on an image's index in `images`.
+    The draws depend on `number` and on an image's index in `images`.
 
     Raises:
         NonFiniteError: the network's estimate is not finite.

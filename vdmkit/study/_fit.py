@@ -37,7 +37,7 @@ def judge_fit(before: AbstractSchedule, after: AbstractSchedule, test: Curve, di
 
 
 def choice_of_fit(gamma_min: float, gamma_max: float) -> Choice:
-    """Returns the schedule, as in a recipe, whose parameters a fit sets. Networks are conditioned on these ends."""
+    """Returns the recipe's choice of the schedule to be fitted. Networks are conditioned on these ends."""
     ends = {"gamma_min": gamma_min, "gamma_max": gamma_max}
     interior = Choice("schedule", "piecewise_linear", {**ends, "pieces": _PIECES, "floor": _FLOOR})
     return Choice("schedule", "pinned", {"interior": interior, **ends, "ends": "learned"})
@@ -48,8 +48,8 @@ def fitted(curve: Curve, gamma_min: float, gamma_max: float) -> Pinned:
 
     Args:
         curve: The measured errors.
-        gamma_min: Lower end that the network's conditioning is scaled by.
-        gamma_max: Upper end that the network's conditioning is scaled by.
+        gamma_min: Lower end of the range that scales the network's conditioning.
+        gamma_max: Upper end of the range that scales the network's conditioning.
     """
     shares = np.diff(_knots(curve)) / (curve.gamma[-1] - curve.gamma[0])
     logits = np.log(np.maximum(shares - _FLOOR / _PIECES, 1e-6))

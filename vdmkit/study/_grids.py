@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Grids of T steps of least cost: by dynamic programming for any kernel, in closed form for the paper's.
+"""Grids of T steps with the least cost: by dynamic programming for any kernel, in closed form for the paper's.
 
-A grid is a rising array of T + 1 gammas, including both ends.
+A grid is an increasing array of T + 1 gammas, including both ends.
 """
 
 import numpy as np
@@ -11,12 +11,12 @@ from vdmkit.errors import RecipeError
 
 
 def cheapest_paths(costs: Float[np.ndarray, "n n"], steps: int) -> list[Int[np.ndarray, " t_plus_1"]]:
-    """Returns, for T = 1, ..., `steps`, the nodes of the cheapest path from node 0 to node n - 1 in T rising steps.
+    """Returns the cheapest path from node 0 to node n - 1 in T increasing steps, for T = 1, ..., `steps`.
 
     `costs[s, t]` is the cost of the step from t down to s < t; other entries are ignored. O(T n^2), vectorised.
 
     Raises:
-        RecipeError: there are more steps than pairs of neighbours.
+        RecipeError: there are more steps than pairs of neighbouring nodes.
     """
     n = len(costs)
     if steps > n - 1:
@@ -61,10 +61,10 @@ def costs_of_gaussian(
 def closed_form(
     gamma: Float[np.ndarray, " n"], mean: Float[np.ndarray, " n"], steps: int
 ) -> Float[np.ndarray, " t_plus_1"]:
-    """Returns nodes of density sqrt(M + dM/dgamma).
+    """Returns nodes with density proportional to sqrt(M + dM/dgamma).
 
     To second order in its width h, a step of the paper's kernel costs h^2 (M + M') / 4 more than continuous time, and
-    sum h^2 w is least for h ~ 1 / sqrt(w).
+    with w = M + M' the sum of h^2 w is least for h ~ 1 / sqrt(w).
     """
     excess = np.maximum(mean + np.gradient(mean, gamma), 1e-3 * mean)
     panels = np.diff(gamma) * (np.sqrt(excess[:-1]) + np.sqrt(excess[1:])) / 2

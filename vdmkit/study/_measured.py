@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The measurements of a study of schedules, gamma by gamma."""
+"""The measurements of a study of schedules, one gamma at a time."""
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,7 @@ _SPLITS = ("train", "test")
 
 @dataclass(frozen=True)
 class Measured:
-    """Errors along gamma, and for each kernel the costs of steps between any two gammas, as from `steps_from`."""
+    """Errors along gamma, and for each kernel the costs of steps between any two gammas, from `steps_from`."""
 
     curves: Mapping[str, Curve]
     steps: Mapping[str, Mapping[str, Float[np.ndarray, "2 g g _"]]]
@@ -54,10 +54,10 @@ class Measurement:
         return 2 * sum(map(len, self.images.values())) * (1 + (len(self.kernels) if number else 0))
 
     def measure(self, kept: Parts | None = None, progress: Progress = None) -> Measured:
-        """Measures what is not in `kept`.
+        """Measures every gamma that is not in `kept`.
 
-        The gammas are taken in random order. Steps from a high gamma cost more, so the estimate of the remaining time
-        would be wrong in a sorted order.
+        The gammas are taken in random order. Steps from a high gamma cost more, so in sorted order the estimate of the
+        remaining time would be wrong.
         """
         count = len(self.gamma)
         read = ((number, kept.read(number)) for number in range(count)) if kept else ()
@@ -73,7 +73,7 @@ class Measurement:
         return self._joined([found[number] for number in range(count)])
 
     def describe(self, done_before: Iterable[int] = ()) -> str:
-        """Returns a description of what is measured, and of how much was done before, at gammas of these numbers."""
+        """Describes what is measured, and how much was done before, at the gammas with these numbers."""
         total, done = (sum(map(self.evaluations, some)) for some in (range(len(self.gamma)), done_before))
         images = " and ".join(f"{len(images):,} {split} images" for split, images in self.images.items())
         what = " and ".join(["errors", *(f"steps of kernel {name}" for name in self.kernels)])
@@ -85,7 +85,7 @@ class Measurement:
         with ThreadPoolExecutor(len(_SPLITS)) as pool:
             return {name: values for part in pool.map(self._of_split, _SPLITS, [number] * 2) for name, values in part}
 
-    @precisely  # in the threads of `_at`
+    @precisely  # again, because the setting is local to a thread and `_at` starts new ones
     def _of_split(self, split: str, number: int) -> list[tuple[str, np.ndarray]]:
         images, key = self.images[split], self._key(split)
         found = [(f"{split}_errors", errors_at(self.model, images, self.gamma, number, key=key))]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures the cost of a kernel's steps between any two gammas; one evaluation of the network serves all ends s."""
+"""Costs of a kernel's steps between any two gammas; one evaluation of the network serves all ends s of steps from t."""
 
 import equinox as eqx
 import jax
@@ -26,8 +26,8 @@ def steps_from(
 ) -> Float[np.ndarray, "2 g n"]:
     """Returns two draws per image of the KL in nats of the steps from gamma[number] to each gamma[s] below it.
 
-    Entries with s >= number are 0. It takes 2 n evaluations of the network, and 0 for number 0. The draws depend on
-    that number and on an image's index in `images`.
+    Entries with s >= number are 0. It takes 2 n evaluations of the network, and none for number 0. The draws depend on
+    `number` and on an image's index in `images`.
 
     Raises:
         RecipeError: the prediction lacks what the kernel needs.
@@ -65,7 +65,7 @@ def _steps(
         def with_step(s: Array, found: Float[Array, " g"]) -> Float[Array, " g"]:
             return found.at[s].set(kernel.kl(estimate, x, eps, gamma_t, nodes[s], key=key_kernel).sum())
 
-        # Only the gammas below t, half of all on average.
+        # Loops over the gammas below t only, on average half of them.
         return jax.lax.fori_loop(0, t, with_step, jnp.zeros_like(nodes))
 
     return jax.vmap(one)(images, index)

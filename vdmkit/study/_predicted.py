@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Predicts bounds of T steps for kernels and grids; grids are found on training images, bounds are of test images."""
+"""Predicts bounds of T steps; grids are optimised on training images, and bounds are those of test images."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from vdmkit.schedules import AbstractSchedule
 from vdmkit.study._curve import Curve
 from vdmkit.study._grids import cheapest_paths, closed_form, costs_of_gaussian
 
-_NODES = 1000  # candidates for the end of a step, for kernels whose costs are known in closed form
+_NODES = 1000  # candidate gammas of a grid, for kernels whose costs are known in closed form
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Predicted:
 
     @property
     def count(self) -> int:
-        """T."""
+        """The number T of steps."""
         return len(self.gammas) - 1
 
 

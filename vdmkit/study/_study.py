@@ -51,8 +51,17 @@ class Variance:
 class Study:
     """The result of a study.
 
-    `continuous` is the bound of `images` test images in continuous time in bits/dim, and `half_width` its 95% Monte
-    Carlo half-width.
+    Attributes:
+        continuous: Bound of the test images in continuous time, bits/dim.
+        half_width: Its 95% Monte Carlo half-width.
+        images: Number of test images.
+        train: Errors along gamma on training images.
+        test: Errors along gamma on test images.
+        variances: Variance of the bound's estimate under every schedule.
+        steps: Predicted bounds of T steps.
+        left_out: Reasons why steps of some kernels were not measured.
+        optimal_variance: Settings of the `optimal_variance` kernel, measured on training images.
+        arithmetic: Precision and devices of the measurement.
     """
 
     continuous: float
@@ -68,14 +77,14 @@ class Study:
 
     @property
     def headline(self) -> str:
-        """The bound in continuous time, in words."""
+        """A sentence with the bound in continuous time."""
         return (
             f"{self.continuous:.4f} +/- {self.half_width:.4f} bits/dim in continuous time, {self.images:,} test images"
         )
 
     @property
     def measured(self) -> str:
-        """What was measured, and where the errors leave out a part, in words."""
+        """A sentence on what was measured, and on errors that the half-widths do not include."""
         gammas, train = len(self.test.gamma), self.train.error.shape[2]
         few = f"; fewer than {NODES} gammas: the +/- of T steps understates the error" if gammas < NODES else ""
         return f"errors at {gammas} gammas on {self.images:,} test and {train:,} training images{few}"
@@ -103,10 +112,10 @@ class Study:
 
 
 def plan_study(model: DiffusionModel, train: Some, test: Some, *, nodes: int = NODES, key: PRNGKeyArray) -> Measurement:
-    """Returns the plan of a study of schedules and step grids: the errors of a model at `nodes` gammas on these images.
+    """Returns the plan of a study: the errors of a model are measured at `nodes` gammas on these images.
 
     Raises:
-        RecipeError: the schedule does not rise.
+        RecipeError: the schedule is not increasing.
     """
     check_increasing(model.schedule)
     kernels, left_out = _kernels(model)
@@ -118,12 +127,12 @@ def plan_study(model: DiffusionModel, train: Some, test: Some, *, nodes: int = N
 def study_schedules(
     plan: Measurement, counts: tuple[int, ...], *, kept: Parts | None = None, progress: Progress = None
 ) -> Study:
-    """Carries out a plan, and predicts variances of schedules, and bounds of grids of `counts` steps.
+    """Carries out a plan, and predicts variances of schedules and bounds of grids of `counts` steps.
 
     Args:
         plan: What to measure.
         counts: Numbers of steps of the grids.
-        kept: Store of the measurements at each gamma, which are not repeated.
+        kept: Store of the measurements at each gamma; stored ones are not repeated.
         progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress.Meter`.
     """
     model, gamma, d = plan.model, plan.gamma, plan.model.dimensions
@@ -178,14 +187,14 @@ def _variances(own: AbstractSchedule, curve: Curve, d: int) -> Iterator[Variance
 
 
 def _registered(gamma_0: float, gamma_1: float) -> Iterator[tuple[str, AbstractSchedule]]:
-    """Yields the registered schedules without learned shape, with these ends if they have keys for them."""
+    """Yields the registered schedules without learned shape, with these ends if they have parameters for them."""
     for name, component in sorted(registry("schedule").components.items()):
         ends = {"gamma_min": gamma_0, "gamma_max": gamma_1}
         given = {key: value for key, value in ends.items() if key in component.parameters}
         try:
             schedule = component.build({"key": jax.random.key(0)}, **given)
         except (VdmkitError, TypeError):
-            continue  # it has keys without default
+            continue  # the schedule has required settings
         if not _learns(schedule):
             yield name, schedule
 

@@ -44,7 +44,7 @@ def _step_tables(steps: tuple[Predicted, ...]) -> list[str]:
 
 
 def lines_of_variances(study: Study) -> Lines:
-    """Returns the density of gamma for uniform t of the schedules with least variance, by name and variance."""
+    """Returns the density of gamma for uniform t of the schedules with least variance; keys give name and variance."""
     few = sorted(study.variances, key=lambda row: row.variance)[:_LINES]
     return {f"{row.schedule}: {row.variance:.3g}": (study.test.gamma, np.array(row.density, float)) for row in few}
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""The variance of the estimate of the bound by one uniform t, for any schedule between the same ends.
+"""The variance of the bound's estimate from one uniform t, for any schedule between the same ends.
 
 With L = gamma'(t) e / 2, e = |eps - eps_hat|^2, M = E e, M_2 = E e^2, and gamma' = dgamma/dt as a function of gamma,
 
     E L = 1/2 int M dgamma        E L^2 = 1/4 int gamma' M_2 dgamma  >=  (1/2 int sqrt(M_2) dgamma)^2,
 
-which is reached by gamma' ~ 1 / sqrt(M_2) (Kingma et al. 2021, arXiv 2107.00630v6, section 5.1 and App. I.2).
+with equality for gamma' ~ 1 / sqrt(M_2) (Kingma et al. 2021, arXiv 2107.00630v6, section 5.1 and App. I.2).
 """
 
 from collections.abc import Sequence
@@ -23,12 +23,12 @@ _TIMES = 20_001
 
 
 def fine(curve: Curve) -> Float[np.ndarray, " m"]:
-    """Returns gammas so close that sums approximate integrals."""
+    """Returns a grid of gammas that is fine enough for numerical integration."""
     return np.linspace(curve.gamma[0], curve.gamma[-1], FINE)
 
 
 def rate_of(schedule: AbstractSchedule, gamma: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
-    """Returns gamma' at these gammas for the schedule mapped linearly to go from the first to the last of them."""
+    """Returns gamma' at these gammas for the schedule rescaled linearly to range from the first to the last of them."""
     with jax.enable_x64(True):
         t = jnp.linspace(0.0, 1.0, _TIMES)
         raw, slope = (np.asarray(a) for a in jax.jit(jax.vmap(lambda t: gamma_and_derivative(schedule, t)))(t))
