@@ -106,9 +106,7 @@ def test_gaussian_data_has_its_closed_form_bound(gaussian, four_points, losses, 
 
 
 def test_objective_of_a_batch_is_the_closed_form_bound(gaussian, four_points, times) -> None:
-    """The training objective of encoded images with weighted times is the closed form; V = 2 gives x = +-1/2, s^2 =
-    1/4.
-    """
+    """The training objective of encoded images (V = 2: x = +-1/2, s^2 = 1/4) and weighted times is the closed form."""
     model, (x, eps) = gaussian(0.25), four_points(0.25)
     image = (x > 0).astype(jnp.uint8)
 
@@ -175,10 +173,7 @@ def test_two_points_cost_their_mutual_information(model_of, losses, times, noise
 
 @pytest.mark.parametrize("gamma_1", [-1.0, 0.5, 5.0])
 def test_prior_term_is_the_divergence_of_two_gaussians(path, model_of, gamma_1: float) -> None:
-    """The prior term is KL(q(z_1
-
-    x) || N(0, (alpha^2 + sigma^2) I)) on every path.
-    """
+    """The prior term is KL(q(z_1 | x) || N(0, (alpha^2 + sigma^2) I)) on every path."""
     model = model_of(lambda z, gamma: z, path=path, schedule=FixedLinear(gamma_max=gamma_1))
     x = jnp.array([0.3, -0.9, 0.0, 0.5])[:, None, None]
     alpha, sigma = path.alpha(jnp.array(gamma_1)), path.sigma(jnp.array(gamma_1))

@@ -110,10 +110,7 @@ def test_many_steps_approach_the_continuous_bound_as_one_over_t() -> None:
 
 
 def test_the_noisy_end_costs_what_it_must() -> None:
-    """The density p(x
-
-    z_0) is normalised, with mean z_0 and variance e^gamma_0.
-    """
+    """The density p(x | z_0) is normalised, with mean z_0 and variance e^gamma_0."""
     observation, z_0, gamma = GaussianObservation(0), jnp.array([[[0.3]]]), jnp.asarray(-1.0)
     x = jnp.linspace(-6, 6, 2001)
     density = jnp.exp(jax.vmap(lambda x: observation.log_prob(x.reshape(1, 1, 1), z_0, gamma, lambda: z_0))(x))

@@ -47,10 +47,7 @@ def test_levels_are_the_centres_of_equal_bins(levels: int) -> None:
 
 @pytest.mark.parametrize("levels", [5, 17, 100, 256])
 def test_rounding_gives_no_probability_above_one(levels: int) -> None:
-    """In float32 log p(x
-
-    z_0) exceeds zero by rounding only, even where there is little noise.
-    """
+    """In float32 log p(x | z_0) exceeds zero by rounding only, even where there is little noise."""
     observation = CategoricalObservation(levels)
 
     @jax.jit
@@ -67,10 +64,7 @@ def test_rounding_gives_no_probability_above_one(levels: int) -> None:
 @pytest.mark.parametrize("levels", [2, 17, 256])
 @pytest.mark.parametrize("gamma_0", [-13.3, -6.0, 2.0])
 def test_probabilities_sum_to_one(levels: int, gamma_0: float) -> None:
-    """p(x
-
-    z_0) sums to one over all levels, even for z_0 far outside the data range.
-    """
+    """p(x | z_0) sums to one over all levels, even for z_0 far outside the data range."""
     every_image = jnp.asarray(np.arange(levels, dtype=np.uint8)[:, None, None, None])
     observation = CategoricalObservation(levels)
     for z_0 in (0.1, -0.73, 3.0, -50.0):
@@ -137,8 +131,9 @@ def test_bins_of_levels_tile_the_axis(observation) -> None:
 
 
 def test_predictions_of_levels_know_where_these_lie() -> None:
-    """A prediction over levels is refused with an observation that encodes levels elsewhere (3.8 instead of 2.5174
-    bits/dim).
+    """A prediction over levels is refused with an observation that encodes them elsewhere.
+
+    Otherwise the bound would be 3.8 bits/dim instead of 2.5174.
     """
     recipe = load_recipe(RECIPES / "oracle_gaussian.toml", ["model.observation.name=discretised_gaussian"])
     with pytest.raises(RecipeError, match="the observation puts them elsewhere"):
@@ -169,7 +164,7 @@ def test_a_window_of_levels_is_exact(gamma_0: float) -> None:
 
 
 def test_the_reconstruction_term_never_holds_all_levels() -> None:
-    """No array of the compiled gradient is larger than the table of 256 levels: memory is O(1) per pixel."""
+    """No array in the compiled gradient is larger than the table of 256 levels."""
     observation = CategoricalObservation(256)
     image, eps = _image_and_noise()
     gradient = jax.grad(lambda z_0: observation.log_prob(image, z_0, jnp.array(-9.0), not_asked))

@@ -41,7 +41,7 @@ MIXTURE = GaussianMixture(SHAPE, (0.4, 0.6), ((-0.5, 0.3), (0.4, 0.1)), ((0.2, 0
 
 
 def weights(weighting, schedule) -> tuple[np.ndarray, np.ndarray]:
-    """gamma and w at some times of a schedule."""
+    """Returns gamma and w at 19 times of a schedule."""
     gamma, rate = jax.vmap(lambda t: gamma_and_derivative(schedule, t))(jnp.linspace(0.05, 0.95, 19))
     return np.asarray(gamma), np.asarray(jax.vmap(weighting)(gamma, rate))
 
@@ -178,7 +178,7 @@ def test_karras_steps_are_linear_in_sigma_or_in_its_logarithm() -> None:
 
 
 def test_many_betas_are_the_sde() -> None:
-    """DDPM's betas converge to the SDE with beta from 0.1 to 20: Song et al. 2021, arXiv 2011.13456, App. B."""
+    """DDPM's betas converge to the SDE, beta from 0.1 to 20: Song et al. 2021, arXiv 2011.13456, App. B."""
     table = Tabulated(steps=10_000)
     t = np.linspace(0.05, 1, 20)
     sde = jax.vmap(LinearBeta(epsilon=1e-9))(jnp.asarray(t))

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Estimators of the bound: unbiased for every image whatever the pilot, with calibrated errors, in any split into
-batches.
-"""
+"""Estimators of the bound: unbiased for every image whatever the pilot, with correct error bars, in any batches."""
 
 import equinox as eqx
 import jax

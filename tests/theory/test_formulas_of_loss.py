@@ -72,7 +72,7 @@ WEIGHTINGS: dict[str, list[tuple[dict, np.ndarray]]] = {
 
 
 def logit_normal(mean: float, std: float, uniform: float) -> tuple[Callable, Callable]:
-    """Returns CDF and density of Esser et al. 2024, arXiv 2403.03206, eq. 19, mixed with a share of uniform times."""
+    """CDF and density of Esser et al. 2024, arXiv 2403.03206, eq. 19, mixed with a share of uniform times."""
     law = norm(mean, std)
     below = lambda t: uniform * t + (1 - uniform) * law.cdf(logit(t))  # noqa: E731
     density = lambda t: uniform + (1 - uniform) * law.pdf(logit(t)) / (t * (1 - t))  # noqa: E731
@@ -128,9 +128,7 @@ OF_LEVELS = {"categorical", "lattice", "exact", "exact_given_label"}
 
 
 def edm_output(x, eps, s, sd):
-    """Returns F of D = c_skip y + c_out F (Karras et al. 2022, arXiv 2206.00364, Table 1), where D is x and y = x + s
-    eps.
-    """
+    """Returns F of D = c_skip y + c_out F (Karras et al. 2022, arXiv 2206.00364, Table 1) for D = x, y = x + s eps."""
     return (x - sd**2 / (s**2 + sd**2) * (x + s * eps)) * np.sqrt(s**2 + sd**2) / (s * sd)
 
 
@@ -247,10 +245,7 @@ def test_a_decoder_with_learned_variances(share: float) -> None:
 
 
 def test_the_discretised_gaussian_is_as_wide_as_ddpms() -> None:
-    """The default sd is the root of the variance of q(x_1
-
-    x_2, x_0) under Ho et al.'s betas.
-    """
+    """The default sd is the root of the variance of q(x_1 | x_2, x_0) under Ho et al.'s betas."""
     beta_1, beta_2 = np.linspace(1e-4, 0.02, 1000)[:2]
     variance = beta_2 * beta_1 / (1 - (1 - beta_1) * (1 - beta_2))  # arXiv 2006.11239, eq. 7
     default = registry("observation").get("discretised_gaussian").build({"levels": 256}).sd

@@ -38,9 +38,7 @@ def of_alpha2(alpha2: np.ndarray) -> np.ndarray:
 
 
 def sigmoid_of_chen(start: float, end: float, tau: float, low: float, high: float) -> np.ndarray:
-    """Chen 2023, arXiv 2301.10972, algorithm 1, `sigmoid_schedule`, where alpha^2 falls from 1 to 0, rescaled to the
-    given ends.
-    """
+    """Chen 2023, arXiv 2301.10972, algorithm 1, `sigmoid_schedule`: alpha^2 from 1 to 0, here between the ends."""
     v_start, v_end = expit(np.array([start, end]) / tau)
     falls = (v_end - expit((T * (end - start) + start) / tau)) / (v_end - v_start)
     return of_alpha2(expit(-high) + (expit(-low) - expit(-high)) * falls)
