@@ -123,7 +123,7 @@ def test_objective_of_a_batch_is_the_closed_form_bound(gaussian, four_points, ti
         return bound.diffusion.mean() / 4
 
     t, weight = times
-    continuous = jax.jit(lambda: mean_loss(t, weight * len(t), 0))()  # as draws whose density is 1 / (n weight)
+    continuous = jax.jit(lambda: mean_loss(t, weight * len(t), 0))()  # weights of draws with density 1 / (n w)
     np.testing.assert_allclose(continuous, _closed_form(0.25), rtol=1e-11)
     stepwise = jax.jit(lambda: mean_loss(_step_ends(250), jnp.ones(250), 250))()
     np.testing.assert_allclose(stepwise, _closed_form(0.25, 250), rtol=1e-11)
@@ -222,5 +222,5 @@ def test_terms_add_up_to_the_bound(model_of) -> None:
 
     prior, reconstruction, diffusion = terms(images, draws)
     for value, expected in ((bound.prior, prior), (bound.reconstruction, reconstruction), (bound.diffusion, diffusion)):
-        np.testing.assert_allclose(value, expected, rtol=1e-13)  # the same sums in another order
+        np.testing.assert_allclose(value, expected, rtol=1e-13)  # the same sums in a different order
     np.testing.assert_allclose(bound.total, prior + reconstruction + diffusion, rtol=1e-13)

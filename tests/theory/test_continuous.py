@@ -60,8 +60,8 @@ def test_waves_are_dependent_pixels_with_the_given_spectrum() -> None:
     """Images have dependent pixels, and their sample covariance matches that of their density."""
     (mean, covariance), pixels = moments(WAVES.distribution)[0], WAVES.load("test").pixels.reshape(4000, 12)
     np.testing.assert_allclose(np.linalg.eigvalsh(covariance)[::-1], np.geomspace(0.36, 0.01, 12), rtol=1e-12)
-    assert abs(covariance - np.diag(np.diag(covariance))).max() > 0.05  # there is something to lose
-    # of 4,000 draws: 5 standard errors of a covariance, at most 5 sqrt(2 / 4000) of the largest variance
+    assert abs(covariance - np.diag(np.diag(covariance))).max() > 0.05  # the pixels are dependent
+    # 5 standard errors of a covariance of 4,000 draws, at most 5 sqrt(2 / 4000) of the largest variance
     assert abs(np.cov(pixels.T) - covariance).max() < 0.11 * np.diag(covariance).max()
     assert abs(pixels.mean(0) - mean).max() < 5 * np.sqrt(np.diag(covariance).max() / 4000)
 
@@ -106,7 +106,7 @@ def test_many_steps_approach_the_continuous_bound_as_one_over_t() -> None:
     limit = np.asarray(gaussian_terms(WAVES.distribution, images, np.array([-8.0, 6.0]), continuous=True).total)
     few, more = total(1000) - limit, total(2000) - limit
     assert (more > 0).all()
-    np.testing.assert_allclose(few / more, 2, rtol=0.01)  # of first order in 14 / 1000, with a second one of its size
+    np.testing.assert_allclose(few / more, 2, rtol=0.01)  # first order in 14 / 1000; the second-order term is as large
 
 
 def test_the_noisy_end_costs_what_it_must() -> None:

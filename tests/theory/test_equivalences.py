@@ -84,10 +84,10 @@ def test_likelihood_weighting_of_the_score_is_the_bound() -> None:
     for t in (0.1, 0.5, 0.9):
         gamma, rate = gamma_and_derivative(schedule, jnp.asarray(t))
         for path in PATHS.values():
-            g2 = path.sigma(gamma) ** 2 * rate  # on every path, in its own time
+            g2 = path.sigma(gamma) ** 2 * rate  # the same on every path
             of_score = _error_ratio("score", gamma, path)
             np.testing.assert_allclose(g2 * of_score, Elbo()(gamma, rate) * rate, rtol=1e-12)
-    beta = 0.1 + 19.9 * (1e-5 + (1 - 1e-5) * 0.5)  # and g^2 is beta where it is variance preserving
+    beta = 0.1 + 19.9 * (1e-5 + (1 - 1e-5) * 0.5)  # on the variance-preserving path g^2 is beta
     gamma, rate = gamma_and_derivative(schedule, jnp.asarray(0.5))
     np.testing.assert_allclose(VariancePreserving().sigma(gamma) ** 2 * rate, beta * (1 - 1e-5), rtol=1e-12)
 
@@ -98,7 +98,7 @@ def _error_ratio(name: str, gamma, path) -> float:
     return float(((b * path.alpha(gamma) - a * path.sigma(gamma)) / path.alpha(gamma)) ** 2)
 
 
-LOSSES = {  # of a prediction, and what weighs |eps - eps_hat|^2 alike; the path that its paper has
+LOSSES = {  # by prediction: the equivalent weighting of |eps - eps_hat|^2, and its paper's path
     "eps": (Simple(), "variance_preserving"),
     "x": (Snr(power=0.0), "variance_preserving"),
     "v": (VWeighting(), "variance_preserving"),
@@ -183,7 +183,7 @@ def test_many_betas_are_the_sde() -> None:
     t = np.linspace(0.05, 1, 20)
     sde = jax.vmap(LinearBeta(epsilon=1e-9))(jnp.asarray(t))
     found = jax.vmap(table)(jnp.asarray((t * 10_000 - 1) / 9_999))  # the i-th beta leads to t = i / T
-    np.testing.assert_allclose(found, sde, atol=2e-2)  # of first order in 1 / T, largest at the noisy end
+    np.testing.assert_allclose(found, sde, atol=2e-2)  # error of first order in 1 / T, largest at the noisy end
 
 
 def one_step(sampler):
@@ -229,5 +229,5 @@ def test_the_paths_kl_of_a_step_is_the_bounds() -> None:
             GaussianKernel().kl(wrong, x, eps, t, s, key=key), jnp.expm1(t - s) / 2 * 0.09, rtol=1e-12
         )
         of_large = GaussianKernel(variance="large").kl(right, x, eps, t, s, key=key)
-        assert (of_large > 0).all()  # a variance of its own costs where nothing is to be learnt
+        assert (of_large > 0).all()  # the large variance costs bits even for a perfect estimate
         assert 0 < part_of_noise(t, s) < 1

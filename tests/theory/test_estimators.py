@@ -28,7 +28,7 @@ def model(model_of) -> DiffusionModel:
         alpha2 = jax.nn.sigmoid(-gamma)
         return jnp.sqrt(1 - alpha2) * z / (0.2 * alpha2 + 1 - alpha2)
 
-    # gamma_0 = -5: the decoder is sure of 4 levels to 1e-8 nats, so that its term has no spread to speak of
+    # gamma_0 = -5: 4 levels are decoded with certainty up to 1e-8 nats, so reconstruction has almost no variance
     schedule = FixedLinear(gamma_min=-5.0, gamma_max=4.0)
     return model_of(eps_hat, schedule=schedule, observation=CategoricalObservation(LEVELS), shape=SHAPE)
 
@@ -57,7 +57,7 @@ def exact(model):
 
 def run(estimator, model, plan=None, seed=0, index=INDEX, key=None) -> Estimates:
     """Returns both replicates; each array has shape (2, n)."""
-    key = jax.random.key(seed, impl="rbg") if key is None else key  # compiles in a fifth of the time
+    key = jax.random.key(seed, impl="rbg") if key is None else key  # compiles 5 times faster
     if plan is None:
         plan = estimator.plan(model, IMAGES, precision=0.0, key=key)
     images, numbers = jnp.asarray(IMAGES[index]), jnp.asarray(index)
@@ -101,7 +101,7 @@ def test_its_interval_covers_the_exact_value(bound, repeated, exact) -> None:
 
 def test_the_variance_is_the_one_that_the_pilot_predicts(bound, repeated, plan) -> None:
     """The empirical variance agrees with the plan's prediction, from which draws are computed."""
-    empirical = repeated.var(0, ddof=1).mean()  # 200 x 40 values: known to 3%, and by the pilot to 10%
+    empirical = repeated.var(0, ddof=1).mean()  # 200 x 40 values: accurate to 3%; the pilot is accurate to 10%
     assert 0.75 < empirical / float(plan.variance) < 1.3
 
 
@@ -159,10 +159,10 @@ def test_a_precision_is_planned_for(model, bound) -> None:
 @pytest.mark.statistical
 def test_estimates_belong_to_the_image(bound, model, plan) -> None:
     """An image's estimate does not depend on the other images in its batch."""
-    key = jax.random.key(0)  # numbers of the quick generator change with the batch
+    key = jax.random.key(0)  # the rbg generator's numbers depend on the batch
     whole = run(bound, model, plan, key=key)
     parts = [run(bound, model, plan, index=INDEX[i : i + 8], key=key).nats for i in range(0, COUNT, 8)]
-    np.testing.assert_allclose(np.concatenate(parts, axis=1), whole.nats, rtol=1e-12)  # another vectorisation
+    np.testing.assert_allclose(np.concatenate(parts, axis=1), whole.nats, rtol=1e-12)  # different vectorisation
     assert (whole.evaluations == 4).all()
 
 
@@ -193,7 +193,7 @@ def test_importance_samples_of_the_papers_steps_are_what_they_were(model) -> Non
     estimator, key = ImportanceWeighted(samples=4, steps=STEPS), jax.random.key(3)
     found = estimator(model, jnp.asarray(IMAGES[:3]), jnp.arange(3), None, replicate=0, key=key).nats
     before = [18.015267112234778, 23.42299192169728, 20.886978635769356]
-    np.testing.assert_allclose(found, before, rtol=1e-10)  # float64, in sums of some 100
+    np.testing.assert_allclose(found, before, rtol=1e-10)  # float64, sums of about 100 terms
 
 
 @pytest.mark.statistical

@@ -22,7 +22,7 @@ from vdmkit.registry import registry
 
 GAMMAS = np.array([-9.0, -3.0, -1.0, 0.3, 2.0, 4.5])
 SNR = np.exp(-GAMMAS)
-RATE = 7.0  # dgamma/dt, by which a loss that is a mean over t is divided
+RATE = 7.0  # dgamma/dt, which divides losses that are means over t
 
 
 def edm_monotonic(mean: float = -1.2, std: float = 1.2, sd: float = 0.5) -> np.ndarray:
@@ -54,7 +54,7 @@ WEIGHTINGS: dict[str, list[tuple[dict, np.ndarray]]] = {
         ({"mean": -0.4, "std": 1.0, "sd": 0.2}, edm_monotonic(-0.4, 1.0, 0.2)),
     ],
     "simple": [({}, of_eps(np.ones(6)))],
-    "hybrid": [({}, of_eps(np.ones(6)))],  # of the mean; of the variances, in test_hybrid.py
+    "hybrid": [({}, of_eps(np.ones(6)))],  # for the mean; test_hybrid.py covers the variances
     "snr": [({}, of_eps(np.ones(6))), ({"power": 0.3}, of_eps(SNR**0.3 / SNR))],
     "truncated_snr": [({}, of_eps(np.maximum(SNR, 1) / SNR))],  # Salimans & Ho 2022, arXiv 2202.00512, eq. 9
     # Hang et al. 2023, arXiv 2303.09556, section 3.4: min(SNR, 5)
@@ -93,11 +93,11 @@ def signal(low: float, high: float) -> tuple[Callable, Callable]:
 
 
 EVEN = lambda t: t, np.ones_like
-# by name: settings; the distribution function of t, and its density
+# by name: settings, CDF of t, density of t
 TIMES: dict[str, list[tuple[dict, Callable, Callable]]] = {
     "uniform": [({}, *EVEN)],
     "low_discrepancy": [({}, *EVEN)],
-    "loss_adaptive": [({}, *EVEN)],  # before it met losses; after them, in test_loss_adaptive.py
+    "loss_adaptive": [({}, *EVEN)],  # without losses; see test_loss_adaptive.py for the adapted density
     "discrete_grid": [({}, *EVEN)],
     "logit_normal": [
         ({}, *logit_normal(0.0, 1.0, 0.1)),
@@ -106,7 +106,7 @@ TIMES: dict[str, list[tuple[dict, Callable, Callable]]] = {
     "signal": [({}, *signal(-13.3, 5.0)), ({"gamma_min": -8.0, "gamma_max": 4.0}, *signal(-8.0, 4.0))],
 }
 
-# What a network that knows x and eps gives, of (x, eps, alpha, sigma).
+# Output of an ideal network, as a function of (x, eps, alpha, sigma).
 OUTPUTS: dict[str, tuple[dict, Callable]] = {
     "eps": ({}, lambda x, eps, alpha, sigma: eps),
     # Nichol & Dhariwal 2021, arXiv 2102.09672: eps, and a number that x_hat and eps_hat do not depend on
@@ -123,7 +123,7 @@ OUTPUTS: dict[str, tuple[dict, Callable]] = {
     "unit_velocity": ({}, lambda x, eps, alpha, sigma: (eps - x) / np.sqrt(2)),
     "edm": ({"sd": 0.4}, lambda x, eps, alpha, sigma: edm_output(x, eps, sigma / alpha, 0.4)),
 }
-# Distributions over levels have theirs in test_predictions.py, and the exact ones in test_oracle.py and test_bayes.py.
+# Distributions over levels are tested in test_predictions.py, exact ones in test_oracle.py and test_bayes.py.
 OF_LEVELS = {"categorical", "lattice", "exact", "exact_given_label"}
 
 
@@ -180,7 +180,7 @@ def test_weightings(name: str, settings: dict, expected: np.ndarray) -> None:
     """Every weighting equals its paper's formula, with the paper's constants as defaults."""
     weighting = registry("weighting").get(name).build({}, **settings)
     found = jax.vmap(lambda gamma: weighting(gamma, jnp.asarray(RATE)))(jnp.asarray(GAMMAS))
-    # the maximum of edm_monotonic is looked for in steps of 0.01 of gamma, of a curvature below 0.3
+    # edm_monotonic searches for its maximum on a grid of spacing 0.01; the curvature is below 0.3
     np.testing.assert_allclose(found, expected, rtol=1e-5 if name == "edm_monotonic" else 1e-12)
 
 
@@ -191,7 +191,7 @@ def test_times(name: str, settings: dict, below: Callable, density: Callable) ->
     t, weight = (np.asarray(part, np.float64) for part in times(n, key=jax.random.key(5)))
     np.testing.assert_allclose(1 / weight, density(t), rtol=1e-6)  # quantiles are clipped, 1e-6 from both ends
     # Independent times: Kolmogorov's distance, above 2.7 / sqrt(n) once in 1e6. The others are even, each with a place
-    # that is 1 / n wide, and those of the grid of 1,000 are up to 1 / 2000 from theirs.
+    # that is 1 / n wide, and those on the grid of 1,000 are up to 1 / 2000 away from it.
     limit = 2.7 / np.sqrt(n) if name == "uniform" else 1.01 / n + (1 / 2000 if name == "discrete_grid" else 0)
     assert abs(below(np.sort(t)) - (np.arange(n) + 0.5) / n).max() < limit
 
@@ -249,7 +249,7 @@ def test_the_discretised_gaussian_is_as_wide_as_ddpms() -> None:
     beta_1, beta_2 = np.linspace(1e-4, 0.02, 1000)[:2]
     variance = beta_2 * beta_1 / (1 - (1 - beta_1) * (1 - beta_2))  # arXiv 2006.11239, eq. 7
     default = registry("observation").get("discretised_gaussian").build({"levels": 256}).sd
-    np.testing.assert_allclose(default, np.sqrt(variance), rtol=5e-3)  # two digits are given
+    np.testing.assert_allclose(default, np.sqrt(variance), rtol=5e-3)  # the default has two digits
 
 
 def test_the_continuous_observation_is_a_normal_density() -> None:

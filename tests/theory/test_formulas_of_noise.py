@@ -104,15 +104,15 @@ SCHEDULES: dict[str, list[tuple[dict, np.ndarray]]] = {
         ({}, table(np.linspace(1e-4, 0.02, 1000))),
         ({"betas": (0.1, 0.3, 0.2, 0.6)}, table(np.array([0.1, 0.3, 0.2, 0.6]))),
     ],
-    "piecewise_linear": [({"pieces": 5}, -13.3 + 18.3 * T)],  # before it has learned
+    "piecewise_linear": [({"pieces": 5}, -13.3 + 18.3 * T)],  # at initialisation
     # Kingma et al. 2021, arXiv 2107.00630v6, eq. 59
     "pinned": [(ENDS | {"interior": Choice("schedule", "cosine")}, -7 + 10 / 18.3 * (cosine(at=T) + 13.3))],
-    # Hang et al. 2024, arXiv 2407.03297, Table 1; of plugins in this repository
+    # Hang et al. 2024, arXiv 2407.03297, Table 1; from plugins in this repository
     "laplace": [(ENDS | {"mean": -1.0, "width": 0.7}, quantiles(laplace(-1, 0.7), -7, 3))],
     "cauchy": [(ENDS | {"mean": -1.0, "width": 0.7}, quantiles(cauchy(-1, 0.7), -7, 3))],
 }
 
-PATHS: dict[str, tuple[Formula, Formula]] = {  # alpha and sigma of r = sigma / alpha
+PATHS: dict[str, tuple[Formula, Formula]] = {  # alpha and sigma as functions of r = sigma / alpha
     "variance_preserving": (lambda r: 1 / np.sqrt(1 + r**2), lambda r: r / np.sqrt(1 + r**2)),
     "variance_exploding": (np.ones_like, lambda r: r),
     # sigma = 1 - alpha^2 (Song et al. 2021, arXiv 2011.13456, eq. 14), a quadratic equation in alpha
@@ -126,7 +126,7 @@ TIMES = (1.0, 0.7, 0.5, 0.2, 0.1, 0.0)
 GRIDS: dict[str, list[tuple[dict, np.ndarray]]] = {
     "uniform": [({}, -13.3 + 18.3 * LEFT)],
     "quadratic": [({}, -13.3 + 18.3 * LEFT**2)],  # Song et al. 2021, arXiv 2010.02502, App. D.2: t ~ i^2
-    "gamma": [({}, -13.3 + 18.3 * LEFT)],  # even in gamma, as this schedule is; another is below
+    "gamma": [({}, -13.3 + 18.3 * LEFT)],  # even in gamma, like this schedule; see below for a nonlinear one
     "karras": [
         ({}, 14 * np.log((r := np.exp(np.array([5, -13.3]) / 14))[0] + np.arange(6) / 5 * (r[1] - r[0]))),
         ({"rho": 3.0}, 6 * np.log((q := np.exp(np.array([5, -13.3]) / 6))[0] + np.arange(6) / 5 * (q[1] - q[0]))),
@@ -157,7 +157,7 @@ def test_schedules(name: str, settings: dict, gamma: np.ndarray) -> None:
     """Every schedule equals its paper's gamma at all times, with the paper's constants as defaults."""
     schedule = registry("schedule").get(name).build({"key": KEY}, **settings)
     found = jax.vmap(schedule)(jnp.asarray(T))
-    # Where 1 - alpha^2 is formed it loses exp(13.3), which are 6 of 16 digits.
+    # Computing 1 - alpha^2 loses a factor of exp(13.3), 6 of 16 digits.
     np.testing.assert_allclose(found, gamma, rtol=0, atol=2e-4 if name == "learned_monotone" else 1e-9)
 
 
@@ -175,7 +175,7 @@ def test_paths(name: str) -> None:
 def test_grids(name: str, settings: dict, gammas: np.ndarray) -> None:
     """Every grid places its steps where its paper does."""
     grid = registry("grid").get(name).build({}, **settings)
-    np.testing.assert_allclose(grid(FixedLinear(), 5), gammas, rtol=0, atol=1e-12)  # roundings of gamma = 13
+    np.testing.assert_allclose(grid(FixedLinear(), 5), gammas, rtol=0, atol=1e-12)  # rounding of gamma = 13
 
 
 def test_a_grid_even_in_gamma_is_not_one_even_in_time() -> None:

@@ -52,7 +52,7 @@ def test_a_model_given_a_label_has_the_likelihood_of_images_with_it(model):
     given = {"key": KEY, "estimator": ESTIMATORS["bound"]}
     told = log_likelihood(model, IMAGES.pixels, condition={"label": np.full(6, 1)}, **given).nats
     alone = log_likelihood(model.given({"label": 1}), IMAGES.pixels, **given).nats
-    np.testing.assert_allclose(told, alone, rtol=1e-5)  # float32 of another program
+    np.testing.assert_allclose(told, alone, rtol=1e-5)  # float32, different program
     without = log_likelihood(model, IMAGES.pixels, **given).nats
     assert (abs(told - without) > 1e-3).any(axis=1).all()
 

@@ -82,7 +82,7 @@ def test_each_part_has_its_share_of_the_width(of_images: float, of_draws: float)
     # 1.96 standard errors of a mean over n images; two draws halve the variance of Monte Carlo
     in_units = np.sqrt(n) / 1.96
     both = of_images**2 + of_draws**2 / 2
-    # a variance over n images is known to sqrt(2 / n) of it, and the test set's is a difference of two such;
+    # the relative error of a variance over n images is sqrt(2 / n); the test set's is a difference of two such;
     # 4 standard errors each
     error = 4 * np.sqrt(2 / n) * both
     np.testing.assert_allclose((result.half_width * in_units) ** 2, both, atol=error)

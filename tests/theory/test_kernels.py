@@ -134,7 +134,7 @@ def test_no_kernel_is_below_the_information(kernels, noise, name: str, steps: in
     least = information(CLEAN, noise) - information(NOISY, noise)
     found = float(diffusion(kernels[name], jnp.asarray(GAMMAS[:: 30 // steps]), noise))
     assert found > least - 1e-6, (found, least)
-    if name == "mixture":  # of one pixel it is the true reverse step
+    if name == "mixture":  # for one pixel it is the true reverse step
         np.testing.assert_allclose(found, least, atol=1e-6)
 
 
@@ -161,7 +161,7 @@ def test_the_mixture_becomes_gaussian_as_steps_shrink(kernels, noise) -> None:
         )
         excess.append(float(abs(of_mixture / of_gaussian - 1)))
     assert excess[-1] < 0.01
-    np.testing.assert_allclose(np.divide(excess[:-1], excess[1:]), 2, rtol=0.1)  # of first order in the step
+    np.testing.assert_allclose(np.divide(excess[:-1], excess[1:]), 2, rtol=0.1)  # first order in the step
 
 
 def test_the_mixture_becomes_a_code_as_steps_grow(kernels, noise) -> None:
@@ -235,7 +235,7 @@ def test_errors_below_the_range_of_floats() -> None:
     with jax.enable_x64(False):
         kernel = OptimalVariance(gammas=(-13.0, 0.0), errors=(1e-300, 1e-3))
         found = jax.vmap(kernel.error)(jnp.asarray([-13.0, -6.5, 0.0]))
-    np.testing.assert_allclose(found, [0, 0, 1e-3], rtol=1e-4)  # a logarithm of -690, rounded
+    np.testing.assert_allclose(found, [0, 0, 1e-3], rtol=1e-4)  # rounding of a logarithm of -690
 
 
 def test_what_a_kernel_refuses() -> None:
@@ -268,7 +268,7 @@ def test_no_bound_of_an_oracle_is_below_the_truth(oracle: str) -> None:
     measured = {"gammas": tuple(gammas.tolist()), "errors": tuple(error.tolist())}
     for name in registry("kernel").components:
         if name == "learned_range" or (name == "mixture" and oracle == "gaussian_continuous"):
-            continue  # it has no variances, or no levels
+            continue  # the model has no learned variances, or no levels
         kernel = Choice("kernel", name, measured if name == "optimal_variance" else {})
         for steps in (1, 8):
             estimator = VariationalBound(steps=steps, kernel=kernel, grid=Choice("grid", "gamma"), draws=16)
@@ -282,4 +282,4 @@ def test_no_bound_of_an_oracle_is_below_the_truth(oracle: str) -> None:
                 ]
             )
             found = interval(nats)
-            assert found.value + 2 * found.half_width_monte_carlo > truth, (name, steps)  # never in 1e4 seeds
+            assert found.value + 2 * found.half_width_monte_carlo > truth, (name, steps)  # no failure in 1e4 seeds

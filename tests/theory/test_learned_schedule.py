@@ -55,7 +55,7 @@ def _random(schedule: AbstractSchedule, scale: float) -> AbstractSchedule:
     return eqx.combine(moved, schedule)
 
 
-# Kinks of 8 pieces lie between the panels of the quadrature.
+# With 8 pieces the kinks lie on the edges of the quadrature's panels.
 INTERIORS = {
     "learned_monotone": lambda: _random(LearnedMonotone(jax.random.key(0), width=5), 3.0),
     "piecewise_linear": lambda: _random(PiecewiseLinear(pieces=8), 1.0),
@@ -127,7 +127,7 @@ def test_the_interior_follows_the_mean_squared_loss(oracle, nodes, times, interi
 
     step = 1e-4 * jnp.eye(len(values))
     expected = (value(values + step) - value(values - step)) / 2e-4
-    # of the difference: a step of 1e-4 squared, and roundings of 1e-16 of a value of 5, over 1e-4
+    # error of the central difference: 1e-4 squared, and rounding of 5 * 1e-16 over 1e-4
     np.testing.assert_allclose(ravel_pytree(found.interior)[0], expected, rtol=1e-6, atol=1e-7)
     assert jnp.linalg.norm(expected) > 0.1
 
@@ -144,7 +144,7 @@ def test_the_ends_follow_the_bound(oracle, nodes) -> None:
     v = expit(math.log(VARIANCE) - np.array(ENDS))
     alpha2, x2 = expit(-ENDS[1]), jnp.mean(nodes[0] ** 2)  # only the diffusion loss has the weights of the nodes
     prior = (alpha2 * (1 - alpha2) * (1 - x2) - alpha2) / 2
-    # of reconstruction, log N(x; z, exp(gamma_0)), and diffusion, int v dgamma / 2, in nats per dimension
+    # reconstruction, log N(x; z, exp(gamma_0)), and diffusion, int v dgamma / 2, in nats per dimension
     expected = np.array([1 - v[0], v[1] + 2 * prior]) / 2 / math.log(2)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)  # 1e-16 / sigma_0 = 1e-14, and 448 times
 
@@ -155,7 +155,7 @@ def test_the_bound_does_not_move_the_interior(oracle, nodes) -> None:
     model = oracle(_pinned(INTERIORS["learned_monotone"]()))
     found = _gradient(Objective(LowDiscrepancy(), Elbo(), 0), model, nodes, False)
     values, _ = ravel_pytree(found.interior)
-    np.testing.assert_allclose(values, 0, atol=1e-10)  # slopes of 36,000 nodes that cancel, to 1e-14 of each
+    np.testing.assert_allclose(values, 0, atol=1e-10)  # slopes at 36,000 nodes cancel, each with a rounding of 1e-14
     moved = _gradient(Objective(LowDiscrepancy(), Elbo(), 0, "variance"), model, nodes, True)
     assert jnp.abs(ravel_pytree(moved.interior)[0]).max() > 1e-2
 
@@ -206,7 +206,7 @@ def test_training_leaves_the_bound(before_and_after) -> None:
     first, last = (
         bits_per_dim(np.asarray(eqx.filter_jit(objective)(model, x, {}, draws).total), 16) for model in before_and_after
     )
-    # 4 standard errors of the difference, which the same draws make smaller: false alarm 6e-5
+    # 4 standard errors of the difference, computed from the same draws: false alarm 6e-5
     assert abs(first.mean() - last.mean()) < 4 * (first - last).std() / math.sqrt(n)
     assert last.std() < 0.6 * first.std()
     assert [ends_of(model.schedule) for model in before_and_after] == [ENDS, ENDS]

@@ -52,7 +52,7 @@ def test_bound_of_independent_pixels_is_their_code_length(bound: Bound) -> None:
     # 4 pixels of x^2 SNR_1 / 2 < 1e-7, and levels are 0.67 / sigma_0 = 36 standard deviations apart.
     means = error.mean(0)
     np.testing.assert_allclose(means.mean(), 0, atol=4 * means.std(ddof=1) / np.sqrt(COUNT))
-    assert abs(means).mean() > 1e-3  # a statistical test needs errors
+    assert abs(means).mean() > 1e-3  # the estimates do have errors
 
 
 def test_the_schedule_between_its_ends_changes_no_draw(order_0, bound: Bound, bound_of_images) -> None:
@@ -60,7 +60,7 @@ def test_the_schedule_between_its_ends_changes_no_draw(order_0, bound: Bound, bo
     passes_fast = LogNormal(mean=-1.2, std=0.8, sigma_min=float(np.exp(-4)), sigma_max=float(np.exp(8)))
     model = eqx.tree_at(lambda model: model.schedule, order_0, passes_fast, is_leaf=lambda x: x is order_0.schedule)
     found = bound_of_images(model, IMAGES, draws=8, steps=0, batch_size=128, key=jax.random.key(0))
-    # the ends, 3.5 and 11.5 standard deviations away, to the precision of the inverse of the normal distribution
+    # the ends are 3.5 and 11.5 standard deviations away, where the inverse normal CDF has limited precision
     np.testing.assert_allclose(found.total, bound.total, rtol=1e-9, atol=1e-9)
 
 
@@ -107,7 +107,7 @@ def test_every_draw_has_noise_of_its_own(model_of, bound_of_images) -> None:
     schedule, strata = FixedLinear(gamma_min=0.0, gamma_max=2.0), 16
     model = model_of(lambda z, gamma: 0 * z, schedule=schedule, observation=_Blank(), shape=SHAPE)
     bound = bound_of_images(model, IMAGES, draws=2 * strata, steps=0, batch_size=COUNT, key=jax.random.key(0))
-    sums = strata * np.concatenate([bound.reconstruction, bound.diffusion])  # of 4 squares each
+    sums = strata * np.concatenate([bound.reconstruction, bound.diffusion])  # sums of 4 squares each
     assert all(stats.kstest(row, stats.chi2(4 * strata).cdf).pvalue > 1e-5 for row in sums)  # false alarm 4e-5
     # 5 standard errors, 6 pairs: false alarm 3e-6
     np.testing.assert_allclose(np.corrcoef(sums), np.eye(4), rtol=0, atol=5 / np.sqrt(COUNT))
@@ -132,7 +132,7 @@ def test_test_images_are_no_augmented_ones_and_nothing_is_dropped(broken, quick_
 def test_batch_size_changes_nothing(order_0, bound: Bound, bound_of_images) -> None:
     """The estimates of 300 images are the same in batches of 128 and of 512."""
     at_once = bound_of_images(order_0, IMAGES, draws=8, steps=0, batch_size=512, key=jax.random.key(0))
-    # rounding of another vectorisation, 1e-16 / sigma_0 in eps_hat
+    # rounding under a different vectorisation, 1e-16 / sigma_0 in eps_hat
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13), at_once, bound)
 
 

@@ -32,7 +32,7 @@ def _learned(times, batches: int = 400):
 def test_without_losses_times_are_even() -> None:
     """Before any loss is recorded times are those of LowDiscrepancy, with weight 1."""
     times, even = (kind(64, key=jax.random.key(1)) for kind in (LossAdaptive(), LowDiscrepancy()))
-    np.testing.assert_allclose(times[0], even[0], rtol=0, atol=1e-12)  # roundings of a sum of 100
+    np.testing.assert_allclose(times[0], even[0], rtol=0, atol=1e-12)  # rounding of a sum of 100 terms
     np.testing.assert_allclose(times[1], 1, rtol=1e-12)
 
 
@@ -42,7 +42,7 @@ def test_the_density_is_that_of_the_loss() -> None:
     density = _learned(LossAdaptive()).density()
     middle = (jnp.arange(100) + 0.5) / 100
     np.testing.assert_allclose(density.mean(), 1, rtol=1e-12)
-    # a bin has met 50 to 900 losses, against one imagined of the mean: 2% of the distance to it, which is at most 2.8
+    # a bin has 50 to 900 losses and one pseudo-loss at the mean, which shifts it by 2% of the distance, at most 2.8
     expected = 0.1 + 0.9 * _loss(middle) / _loss(middle).mean()
     np.testing.assert_allclose(density, expected, rtol=0.02, atol=0.02)
 

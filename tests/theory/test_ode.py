@@ -95,9 +95,9 @@ def test_density_of_gaussian_data_is_the_closed_form(gaussian, variance: float) 
     z_0 = jax.random.normal(jax.random.key(0), (5, *model.shape)) * np.sqrt(variance)
     alpha2, sigma2 = 1 / (1 + np.exp([-13.3, 5.0])), 1 / (1 + np.exp([13.3, -5.0]))
     spread = alpha2 * variance + sigma2
-    sd = np.sqrt(spread[0] / spread[1])  # of z_0, where z_1 has 1
+    sd = np.sqrt(spread[0] / spread[1])  # standard deviation of z_0 for z_1 ~ N(0, 1)
     expected = stats.norm.logpdf(z_0, scale=sd).sum((1, 2, 3))
-    np.testing.assert_allclose(log_p(model, z_0), expected, rtol=1e-7)  # 1e-9 a step: at most 1e-7; 5e-10 was seen
+    np.testing.assert_allclose(log_p(model, z_0), expected, rtol=1e-7)  # 1e-9 a step: at most 1e-7; measured: 5e-10
 
 
 @pytest.mark.statistical
@@ -138,7 +138,7 @@ def test_another_path_gives_the_same_estimate(other_path, model_of) -> None:
 
     images = jnp.asarray([[0, 1, 1, 0], [1, 1, 1, 0]], jnp.uint8).reshape(2, 4, 1, 1)
     here, there = on(VariancePreserving()), on(other_path)
-    np.testing.assert_allclose(here.nats, there.nats, rtol=1e-7)  # the solver's, as in the tests of densities
+    np.testing.assert_allclose(here.nats, there.nats, rtol=1e-7)  # the solver's error, as in the tests of densities
     assert (abs(here.terms["volume"] - there.terms["volume"]) > 1).all()
 
 
@@ -163,11 +163,11 @@ def test_noise_of_the_divergence_does_not_bias_the_estimate(many, pixels) -> Non
     Rademacher probes would be exact here: the Jacobian of independent pixels is diagonal.
     """
     error = {draws: np.asarray(result.nats) - code_length(IMAGES[:1]) for draws, result in many.items()}
-    assert error[1].std() > 0.1  # a statistical test needs errors
+    assert error[1].std() > 0.1  # the estimates do have errors
     for errors in error.values():
         # 4 standard errors, false alarm 6e-5; one is 1% of the divergence's 76 nats
         np.testing.assert_allclose(errors.mean(), 0, atol=4 * errors.std() / np.sqrt(MANY))
-    # each standard deviation is known to about 6% (kurtosis 3 to 5): 4 standard errors of the ratio
+    # the standard error of each is about 6% (kurtosis 3 to 5): 4 standard errors of the ratio
     np.testing.assert_allclose(error[4].std() / error[1].std(), 0.5, rtol=0.34)
     assert (many[4].evaluations > many[1].evaluations).all()
 
@@ -256,7 +256,7 @@ def test_entropy_of_the_truncated_normal_is_the_papers(one_pixel) -> None:
     _, log_q = dequantised(truncated_normal, one_pixel(size=16), 50_000)
     standard_error = log_q.std() / 16 / np.sqrt(len(log_q))
     np.testing.assert_allclose(-log_q.mean() / 16, -5.246283, atol=4 * standard_error)  # false alarm 6e-5
-    assert standard_error < 0.001  # that of a normal not cut off is 0.015 higher
+    assert standard_error < 0.001  # the entropy of an untruncated normal is 0.015 higher
 
 
 @pytest.mark.parametrize("gamma_0", [-60.0, 15.0])
@@ -269,7 +269,7 @@ def test_bins_of_any_width_are_drawn_in_float32(one_pixel, gamma_0: float) -> No
         half_bin = np.exp(-np.logaddexp(0, gamma_0) / 2) / 256
     entropy = np.log(2 * half_bin) if gamma_0 > 0 else np.log(2 * np.pi * np.e) / 2 + np.log(sigma_0)
     assert np.isfinite(offset).all()
-    # sd of eps^2 / 2 is 0.71 a pixel: 4 standard errors over 64 * 4096 pixels, false alarm 6e-5; float32's 1e-6 besides
+    # sd of eps^2 / 2 is 0.71 a pixel: 4 standard errors over 64 * 4096 pixels, false alarm 6e-5; plus 1e-6 of float32
     np.testing.assert_allclose(-log_q.mean() / 4096, entropy, rtol=2e-6, atol=4 * 0.71 / 512)
 
 
@@ -278,7 +278,7 @@ def test_equal_weights_give_the_same_bound_for_any_number_of_samples(pixels) -> 
     """Every z_0 alone gives the code length, and so does the average of five importance weights."""
     estimator = ProbabilityFlow(rtol=TIGHT, atol=TIGHT, divergence="exact", samples=5)
     result = estimator(pixels, IMAGES, INDEX, None, **FIRST)
-    np.testing.assert_allclose(result.nats, code_length(IMAGES), rtol=0, atol=2e-6)  # as for one; log 5 is 1.6
+    np.testing.assert_allclose(result.nats, code_length(IMAGES), rtol=0, atol=2e-6)  # as for one sample; log 5 is 1.6
     assert set(result.terms) == {"total"}
 
 
@@ -325,9 +325,9 @@ def test_an_estimate_does_not_depend_on_the_batch(many, pixels) -> None:
     index = np.array([200, 3, 17])
     images = jnp.broadcast_to(IMAGES[:1], (3, *SHAPE))
     few = ProbabilityFlow(**NOISY)(pixels, images, jnp.asarray(index), None, **FIRST)
-    np.testing.assert_allclose(few.nats, many[1].nats[index], rtol=1e-10)  # rounding of another vectorisation
+    np.testing.assert_allclose(few.nats, many[1].nats[index], rtol=1e-10)  # rounding under a different vectorisation
     np.testing.assert_array_equal(few.evaluations, many[1].evaluations[index])
-    assert len(np.unique(many[1].evaluations)) > 1  # images do step on their own
+    assert len(np.unique(many[1].evaluations)) > 1  # images have their own step counts
 
 
 class _Counted:

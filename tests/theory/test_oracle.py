@@ -28,7 +28,7 @@ ORACLES = {"gaussian": GaussianData(), "mixture": MixtureData()}
 def test_probabilities_of_a_pixel_sum_to_one(oracle: str) -> None:
     """The probabilities of a pixel's levels sum to one."""
     total = np.exp(ORACLES[oracle].distribution.log_probs()).sum(-1)
-    np.testing.assert_allclose(total, 1, rtol=0, atol=1e-12)  # 17 roundings of 1e-16, and of the log's derivative
+    np.testing.assert_allclose(total, 1, rtol=0, atol=1e-12)  # 17 roundings of 1e-16, and rounding of the logs
 
 
 def test_probabilities_of_all_images_sum_to_one() -> None:
@@ -74,7 +74,7 @@ def test_images_are_drawn_as_often_as_they_are_probable() -> None:
     limit = stats.chi2(8).ppf(1 - 1e-4)  # false alarm 1e-4; the rarest image is expected 4,000 times
     assert _chi_square(counts, probs) < limit
     independent = np.outer(probs.reshape(3, 3).sum(1), probs.reshape(3, 3).sum(0)).ravel()
-    assert _chi_square(counts, independent) > 10 * limit  # a test of dependence needs some
+    assert _chi_square(counts, independent) > 10 * limit  # the pixels are dependent
 
 
 def test_every_pixel_is_drawn_by_its_own_probabilities() -> None:
@@ -86,7 +86,7 @@ def test_every_pixel_is_drawn_by_its_own_probabilities() -> None:
         np.stack([c[:, 0] + c[:, 1], c[:, 2], c[:, 3] + c[:, 4]], -1)
         for c in (counts.reshape(12, 5), probs.reshape(12, 5))
     ]
-    found = [_chi_square(c, p) for c, p in zip(*pooled, strict=True) if p.min() > 1e-3]  # expected 20 times at least
+    found = [_chi_square(c, p) for c, p in zip(*pooled, strict=True) if p.min() > 1e-3]  # expected at least 20 times
     assert len(found) > 6
     assert sum(found) < stats.chi2(2 * len(found)).ppf(1 - 1e-4)  # false alarm 1e-4
 
@@ -147,7 +147,7 @@ def test_bound_of_the_exact_denoiser_is_minus_log_p(oracle: str, quick_key, boun
     # 4 standard errors of the mean over 300 images, false alarm 6e-5
     limit = 4 * errors.std(ddof=1) / np.sqrt(len(errors))
     assert abs(errors.mean()) < limit
-    assert 0.1 < limit < 2  # nats of 16 pixels: a statistical test needs errors, and few
+    assert 0.1 < limit < 2  # nats of 16 pixels: the errors are not zero, and small
 
 
 def test_the_mixtures_pixels_depend_on_each_other() -> None:

@@ -30,7 +30,7 @@ def sampler_of(name: str, **params):
     return registry("sampler").get(name).build({}, **params)
 
 
-# What a paper states of a sampler, and of its settings. One that is not here, a plugin's, must be of order 1 or more.
+# Orders stated in the papers, by sampler and settings. A sampler that is not listed (a plugin's) needs order 1 or more.
 ORDERS = {
     "ancestral": 1,
     "ddim": 1,
@@ -41,9 +41,9 @@ ORDERS = {
     "dpm_2": 2,
     "dpmpp_2m": 2,
     "dpmpp_2s_ancestral": 2,
-    "dpmpp_3m_sde": 2,  # three steps' parabola, but the first step is of first order and the second of second
-    "lms": 2,  # of order 4 once there were four steps; the error of the first one, Euler's, stays
-    "ipndm": 2,  # likewise, and its weights are those of even steps
+    "dpmpp_3m_sde": 2,  # third order from the third step on; the first step has order 1 and the second order 2
+    "lms": 2,  # order 4 from the fourth step on; the error of the first (Euler) step remains
+    "ipndm": 2,  # as for lms; its weights also assume even steps
 }
 SETTINGS = {
     "ancestral, large": ("ancestral", {"kernel": KERNELS["large"]}, 1),
@@ -61,7 +61,7 @@ SETTINGS = {
     "ode by Bogacki and Shampine's": ("ode", {"solver": "Bosh3", "solver_steps": 1}, 3),
     "sde by Heun's method": ("sde", {"solver": "Heun"}, 2),
 }
-# `ode` by itself chooses its steps: it has tolerances in the place of an order
+# by default `ode` is adaptive: it has tolerances instead of an order
 REGISTERED = sorted(registry("sampler").components.keys() - {"ode"})
 CASES = {name: (name, {}, ORDERS.get(name)) for name in REGISTERED} | SETTINGS
 
@@ -125,10 +125,10 @@ def test_a_sampler_reaches_the_mixture_with_its_order(case: str) -> None:
     found = np.stack([errors(sampler, int(n)) for n in steps])
     distances = abs(found).mean(1)
     slope = -np.polyfit(np.log(steps), np.log(distances), 1)[0]
-    # A method of order 1 has it exactly; those of several steps begin with lower orders that still are of use to them.
+    # Methods of order 1 have exactly order 1; multistep methods start with lower orders, which still affects the slope.
     assert abs(slope - 1) < 0.15 if order == 1 else slope > (order or 1) - 0.35, (slope, distances)
-    # What is left of T^-(p + 2), below 3e-4, and of even noise, magnified by the extrapolation: 1.5e-3 was seen. Noise
-    # whose standard deviation is 2% off leaves 3.7e-3 or more, with a slope that may be right.
+    # What is left of T^-(p + 2), below 3e-4, and of even noise, magnified by the extrapolation (1.5e-3 measured). Noise
+    # whose standard deviation is 2% off leaves 3.7e-3 or more, even where the slope is right.
     off = abs(limit(found, steps, order or 1)).mean()
     assert off < (2.5e-3 if sampler.noise_draws else 5e-4), (off, distances)
 
@@ -137,7 +137,7 @@ def test_a_sampler_reaches_the_mixture_with_its_order(case: str) -> None:
 def test_the_ode_ends_within_its_tolerance(tolerance: float) -> None:
     """With steps of the solver's choice the ODE sampler follows the flow to within 10 tolerances."""
     sampler = sampler_of("ode", rtol=tolerance, atol=tolerance)
-    # each of some ten steps is within atol + rtol |y|, |y| of 1 or less; 4 tolerances were seen at the loosest
+    # each of some ten steps is within atol + rtol |y|, |y| at most about 1; measured: 4 tolerances at the loosest
     assert abs(errors(sampler, 1)).mean() < 10 * tolerance
 
 

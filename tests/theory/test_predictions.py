@@ -36,7 +36,7 @@ def test_estimates_of_data_and_noise_agree(path, name: str, gamma: float) -> Non
     g, z = jnp.array(gamma), _normal(1, *SHAPE)
     estimate = eqx.filter_jit(prediction)(_normal(2, *SHAPE, prediction.outputs), z, g, path)
     again = path.alpha(g) * estimate.x_hat + path.sigma(g) * estimate.eps_hat
-    np.testing.assert_allclose(again, z, rtol=0, atol=1e-13)  # terms of size 1, 10 at most
+    np.testing.assert_allclose(again, z, rtol=0, atol=1e-13)  # terms of size 1 to 10
     if estimate.log_probs is not None:
         probs = np.exp(estimate.log_probs)
         np.testing.assert_allclose(probs.sum(-1), 1, rtol=1e-9)  # logits reach 1e6 at -13.3

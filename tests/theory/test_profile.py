@@ -59,14 +59,14 @@ def test_costs_are_those_of_the_kernels() -> None:
     """The costs are E KL of the steps in closed form, and their sum converges to the continuous loss."""
     gamma, d = np.linspace(LOW, HIGH, 200), 3
     mean = d * error_of(gamma)
-    # of x ~ N(0, s2) the best variance loses nothing: 1/2 log (1 + s2 SNR_0) / (1 + s2 SNR_1) a value
+    # for x ~ N(0, s2) the best variance is exact: 1/2 log (1 + s2 SNR_0) / (1 + s2 SNR_1) a value
     exact = d / 2 * np.log((1 + 0.25 * np.exp(-LOW)) / (1 + 0.25 * np.exp(-HIGH)))
     for path in ([0, 199], [0, 50, 120, 199]):
         found = cost_of(costs_of_gaussian(gamma, mean, d, optimal_variance=True), np.asarray(path))
         np.testing.assert_allclose(found, exact, rtol=1e-12)
         assert cost_of(costs_of_gaussian(gamma, mean, d), np.asarray(path)) > exact
     many = cost_of(costs_of_gaussian(gamma, mean, d), np.arange(200))
-    np.testing.assert_allclose(many, exact, rtol=0.04)  # of first order in the step, 0.06
+    np.testing.assert_allclose(many, exact, rtol=0.04)  # first order in the step, 0.06
 
 
 @pytest.mark.parametrize("steps", [25, 100])
@@ -81,8 +81,8 @@ def test_the_closed_form_is_as_good_as_dynamic_programming(steps: int) -> None:
 
     dynamic, closed = excess(gamma[path]), excess(closed_form(gamma, mean, steps))
     uniform = excess(np.linspace(LOW, HIGH, steps + 1))
-    assert dynamic < closed * 1.01  # it has the optimum among 1,000 nodes, which round 100 steps
-    assert closed < dynamic * 1.03  # third order in 1/T is left out
+    assert dynamic < closed * 1.01  # optimal up to rounding 100 steps to 1,000 nodes
+    assert closed < dynamic * 1.03  # terms of third order in 1/T are neglected
     assert closed < uniform * 0.95
 
 
@@ -94,7 +94,7 @@ def test_variances_are_those_of_the_closed_forms() -> None:
     square = np.trapezoid(error_of(gamma) ** 2, gamma) * (HIGH - LOW) / 4
     mean = np.trapezoid(error_of(gamma), gamma) / 2
     np.testing.assert_allclose(linear, d**2 * (square - mean**2), rtol=1e-5)
-    # where errors concentrate the best schedule has none: L is the same at every t (PAPER section 8)
+    # if errors concentrate, the best schedule makes L constant in t, with zero variance (PAPER section 8)
     assert abs(variance(curve, best_rate(curve))) < 1e-6 * linear
     assert variance(curve, rate_of(Cosine(), gamma)) > linear
 

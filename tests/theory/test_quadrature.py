@@ -36,7 +36,7 @@ def test_continuous_bound_between_wide_ends_is_minus_log_p_of_every_level(contin
 def test_an_image_is_the_sum_of_its_pixels(continuous) -> None:
     """An image's bound is the sum over its pixels at their levels."""
     total = terms_of_images(continuous, IMAGES).total
-    np.testing.assert_allclose(total, DISTRIBUTION.nats(IMAGES), rtol=0, atol=1e-7)  # 3 pixels of 1e-8
+    np.testing.assert_allclose(total, DISTRIBUTION.nats(IMAGES), rtol=0, atol=1e-7)  # 3 pixels with 1e-8 each
 
 
 def test_bound_of_t_steps_exceeds_the_continuous_one_by_its_closed_form(continuous) -> None:
@@ -56,7 +56,7 @@ def test_bound_of_t_steps_exceeds_the_continuous_one_by_its_closed_form(continuo
 
 def test_more_steps_are_a_tighter_bound_that_never_crosses_minus_log_p() -> None:
     """The expected T-step bound is above the entropy and approaches its limit as 1 / T."""
-    probs, ends = np.exp(LOG_PROBS), (-5.0, 3.0)  # ends where all three terms count
+    probs, ends = np.exp(LOG_PROBS), (-5.0, 3.0)  # ends at which all three terms matter
     limit = (probs * exact_terms(DISTRIBUTION, np.array(ends), continuous=True).total).sum()
     entropy = -(probs * LOG_PROBS).sum()
     assert limit > entropy + 1e-3
@@ -64,7 +64,7 @@ def test_more_steps_are_a_tighter_bound_that_never_crosses_minus_log_p() -> None
     gaps = np.array([(probs * exact_terms(DISTRIBUTION, np.linspace(*ends, T + 1)).total).sum() - limit for T in steps])
     assert (np.diff(gaps) < 0).all()
     assert gaps[-1] > 0
-    np.testing.assert_allclose(gaps[-2] / gaps[-1], 2, rtol=2 / steps[-2])  # O(1 / T) with a second order of its size
+    np.testing.assert_allclose(gaps[-2] / gaps[-1], 2, rtol=2 / steps[-2])  # O(1 / T); the second order is as large
 
 
 @pytest.mark.costly
@@ -88,7 +88,7 @@ def test_monte_carlo_agrees_term_by_term(steps: int, quick_key, bound_of_images)
         errors = (getattr(found, term) - getattr(expected, term)).mean(0)
         standard_error = errors.std(ddof=1) / np.sqrt(len(errors))
         assert abs(errors.mean()) < 4 * standard_error, term  # false alarm 6e-5 each
-        assert 0 < standard_error < 0.02 * getattr(expected, term).mean()  # a statistical test needs errors, and few
+        assert 0 < standard_error < 0.02 * getattr(expected, term).mean()  # the errors are not zero, and small
 
 
 def test_dependent_pixels_and_falling_schedules_are_refused() -> None:
@@ -116,7 +116,7 @@ def test_pixels_share_their_exponentials(monkeypatch) -> None:
         exact_terms(GaussianData(shape=shape, levels=9).distribution, np.linspace(-5, 5, 5))
         return sum(count)
 
-    # 16 times the pixels; what is left to grow, P(l) itself, is one of the 181 values of eps
+    # 16 times the pixels; only P(l) itself, as many as one of the 181 values of eps, grows with them
     assert exponentials((4, 4, 1)) < 1.1 * exponentials((1, 1, 1))
 
 

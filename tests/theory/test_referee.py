@@ -45,5 +45,5 @@ def test_strata_of_time_have_small_rises_of_gamma(schedule):
     gammas = np.asarray(eqx.filter_vmap(schedule)(jnp.asarray(ends)), np.float64)
     assert (ends[0], ends[-1]) == (0.0, 1.0)
     assert np.diff(ends).min() > 0
-    assert np.diff(ends).max() < 2.05 / 256  # 2, and an interval of the times at which the schedule is read
+    assert np.diff(ends).max() < 2.05 / 256  # 2, plus one interval of the grid on which the schedule is evaluated
     assert np.diff(gammas).max() / (gammas[-1] - gammas[0]) < 3 / 256

@@ -62,7 +62,7 @@ def test_samples_have_the_variance_of_the_recursion(gaussian, quick_key) -> None
     model = gaussian(0.04, observation=CategoricalObservation(256), shape=(64, 64, 1))
     images = draw(model, Ancestral(), UniformInTime()(model.schedule, 10), 8, key=quick_key)
     x = np.asarray(jax.vmap(model.observation.encode)(images))
-    expected = _last_variance(0.04, 10) + (2 / 256) ** 2 / 12  # rounding to levels; the ends are 7 sd away
+    expected = _last_variance(0.04, 10) + (2 / 256) ** 2 / 12  # plus rounding to levels; the ends are 7 sd away
     n = x.size
     # standard error of a Gaussian's variance: sqrt(2 / n) of it. 4 of them each, false alarm 1.3e-4
     np.testing.assert_allclose((x**2).mean(), expected, rtol=4 * np.sqrt(2 / n))

@@ -36,7 +36,7 @@ def pair(other_path, model_of) -> Pair:
 
     def build(prediction: AbstractPrediction) -> tuple[DiffusionModel, DiffusionModel]:
         k = prediction.outputs
-        # gamma_0 = -2, where the paths still differ: alpha_0 is 0.94 here and 1 there
+        # gamma_0 = -2, where the paths differ: alpha_0 is 0.94 here and 1 there
         parts = {"schedule": FixedLinear(gamma_min=-2.0), "prediction": prediction, "shape": SHAPE}
         parts["observation"] = CategoricalObservation(LEVELS)
         here = model_of(lambda z, gamma: output(z, gamma, k), **parts)
@@ -68,4 +68,4 @@ def test_samples_are_the_same(pair: Pair, quick_key) -> None:
         draw(model, Ancestral(), UniformInTime()(model.schedule, 10), 8, key=quick_key) for model in pair(Eps())
     )
     np.testing.assert_array_equal(there, here)
-    assert len(np.unique(here)) == LEVELS  # no accident: all levels occur
+    assert len(np.unique(here)) == LEVELS  # the test is not trivial: all levels occur

@@ -28,7 +28,7 @@ from vdmkit.schedules import (
 )
 
 ENDS = {"gamma_min": -7.0, "gamma_max": 3.0}
-# Ends that are far enough from poles, and kinks that are where the quadrature's panels meet.
+# Ends far enough from poles, and kinks on the edges of the quadrature's panels.
 SETTINGS = {
     "karras": {"sigma_min": np.exp(-3.5), "sigma_max": np.exp(1.5)},
     "log_linear": {"sigma_min": np.exp(-3.5), "sigma_max": np.exp(1.5)},
@@ -39,7 +39,7 @@ SETTINGS = {
     "laplace": ENDS | {"mean": -2.0},
 }
 # The monotone network starts off its ends by the mean of 1024 products of two |N(0, 0.01^2)|: 1e-4 at most. The others
-# are exact: some roundings of gamma, which tan magnifies tenfold.
+# are exact up to rounding of gamma, which tan magnifies tenfold.
 OFF = {"learned_monotone": 1e-4}
 
 
@@ -145,7 +145,7 @@ def test_linear_beta_is_the_variance_preserving_sde(epsilon: float) -> None:
     integral, beta = 0.2 * s + 14.8 * s**2 / 2, 0.2 + 14.8 * s
     gamma, derivative = _values(schedule, t)
     path = VariancePreserving()
-    # gamma of -13 to 8 has roundings of 2e-15, each of which is as much of alpha and sigma
+    # gamma of -13 to 8 is rounded by 2e-15, which is the relative rounding of alpha and sigma
     np.testing.assert_allclose(jax.vmap(path.alpha)(jnp.asarray(gamma)) ** 2, np.exp(-integral), rtol=1e-13)
     np.testing.assert_allclose(jax.vmap(path.sigma)(jnp.asarray(gamma)) ** 2, -np.expm1(-integral), rtol=1e-13)
     decay = -2 * jax.vmap(jax.grad(path.log_alpha))(jnp.asarray(gamma)) * derivative / (1 - epsilon)
@@ -161,7 +161,7 @@ def test_linear_beta_is_sound_and_right_in_float32() -> None:
         with jax.enable_x64(False):
             gamma, derivative = _values(schedule, [0, 1e-5, 1e-3, 0.1, 1])
         assert gamma.dtype == np.float32
-        # a few roundings of float32 (6e-8): of gamma, and of s and B, which are absolute ones of log B
+        # a few float32 roundings (6e-8) of gamma, and of s and B, which are absolute errors of log B
         np.testing.assert_allclose(gamma, exact, rtol=5e-7, atol=5e-7)
         np.testing.assert_allclose(derivative, slope, rtol=2e-6)
 

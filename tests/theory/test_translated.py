@@ -101,7 +101,7 @@ def test_a_translated_network_has_the_same_bound(batch, before: str, after: str)
     first = bound(model(*trained, _Bent()), *batch)
     second = bound(model(*read, translated(trained, read)), *batch)
     np.testing.assert_allclose(second, first, rtol=1e-9)
-    assert abs(bound(model(*read, _Bent()), *batch) - first).max() > 1e-3  # there was something to translate
+    assert abs(bound(model(*read, _Bent()), *batch) - first).max() > 1e-3  # the translation matters
 
 
 def test_learned_variances_are_not_translated(batch) -> None:
