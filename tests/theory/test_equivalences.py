@@ -84,7 +84,7 @@ def test_likelihood_weighting_of_the_score_is_the_bound() -> None:
     for t in (0.1, 0.5, 0.9):
         gamma, rate = gamma_and_derivative(schedule, jnp.asarray(t))
         for path in PATHS.values():
-            g2 = path.sigma(gamma) ** 2 * rate  # the same on every path
+            g2 = path.sigma(gamma) ** 2 * rate  # g^2 on this path
             of_score = _error_ratio("score", gamma, path)
             np.testing.assert_allclose(g2 * of_score, Elbo()(gamma, rate) * rate, rtol=1e-12)
     beta = 0.1 + 19.9 * (1e-5 + (1 - 1e-5) * 0.5)  # on the variance-preserving path g^2 is beta
