@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Float64, models whose denoiser is a formula, and the two quadratures that replace Monte Carlo.
+"""Float64, models whose denoiser is a formula, and two quadratures that replace Monte Carlo.
 
-A denoiser that is linear in z has a loss that is quadratic in (x, eps). Its mean over x ~ N(0, s^2) and
-eps ~ N(0, 1) is then its mean over the four points x = +-s, eps = +-1: one image of four pixels is exact.
+A denoiser that is linear in z has a loss that is quadratic in (x, eps). Its mean over x ~ N(0, s^2) and eps ~ N(0, 1)
+equals its mean over the four points x = +-s, eps = +-1, so one image of four pixels gives the exact expectation.
 
-PAPER n.m is a section of the project's fact sheet on Kingma et al. 2021 (arXiv 2107.00630v6). Its numbers were
-computed before this code, from the formulas.
+"PAPER n.m" is a section of the project's fact sheet on Kingma et al. 2021 (arXiv 2107.00630v6), whose numbers were
+computed from the formulas before this code was written.
 """
 
 from collections.abc import Callable
@@ -33,13 +33,13 @@ Formula = Callable[[Array, Array], Array]
 
 @pytest.fixture(autouse=True, scope="module")
 def float64():
-    """For these modules only: the rest of the suite runs in float32, in the same process."""
+    """Enables float64 for these modules only; the rest of the suite runs in float32 in the same process."""
     with jax.enable_x64(True):
         yield
 
 
 class _Formula(AbstractNetwork):
-    """A network that is a function of (z, gamma), z being the latent of `path`, of which it is shown a multiple."""
+    """A network that evaluates a formula on (z, gamma), where z is the latent on `path`: its input, rescaled."""
 
     formula: Formula
     path: AbstractPath
@@ -51,13 +51,13 @@ class _Formula(AbstractNetwork):
 
 @pytest.fixture
 def quick_key() -> Array:
-    """A key whose generator compiles five times faster than the default one, where any random numbers will do."""
+    """A key whose generator compiles five times faster than the default; for tests where any random numbers will do."""
     return jax.random.key(0, impl="rbg")
 
 
 @pytest.fixture
 def other_path() -> AbstractPath:
-    """One that is not variance preserving."""
+    """A path that is not variance preserving."""
     return VarianceExploding()
 
 
@@ -69,7 +69,7 @@ def path(request) -> AbstractPath:
 
 @pytest.fixture(scope="module")
 def model_of() -> Callable[..., DiffusionModel]:
-    """A model of 4 pixels with 2 levels (x = -1/2 and 1/2) around a formula for the network's output."""
+    """Builds a model of 4 pixels with 2 levels (x = -1/2 and 1/2) around a formula for the network's output."""
 
     def build(
         formula: Formula,
@@ -100,7 +100,7 @@ def _gaussian_eps_hat(path: AbstractPath, variance: Array, z: Array, gamma: Arra
 
 @pytest.fixture(scope="module")
 def gaussian(model_of) -> Callable[..., DiffusionModel]:
-    """A model with the exact denoiser of x ~ N(0, variance) (PAPER 19.2)."""
+    """Builds a model with the exact denoiser of x ~ N(0, variance) (PAPER 19.2)."""
 
     def build(variance: float, **parts) -> DiffusionModel:
         eps_hat = jax.tree_util.Partial(_gaussian_eps_hat, VariancePreserving(), jnp.asarray(variance))
@@ -161,7 +161,7 @@ def losses() -> Callable[..., Array]:
 
 @pytest.fixture(scope="session")
 def bound_of_images() -> Callable[..., Bound]:
-    """A function: two estimates of each image's bound, every term (2, n), by draws that are even over gamma."""
+    """Returns a function that estimates each image's bound twice, every term (2, n), with draws even over gamma."""
 
     def bound_of_images(model, images, *, draws, steps, batch_size, key, seconds=np.inf, index=None) -> Bound:
         estimator = VariationalBound(steps, draws=draws)

@@ -71,7 +71,7 @@ def _step_ends(steps: int):
 
 
 def test_no_denoising_costs_the_length_of_the_schedule(model_of, losses, times) -> None:
-    """False if eps_hat = 0 cost other than (gamma_1 - gamma_0) / 2 nats per dimension, 13.2007 bpd."""
+    """With eps_hat = 0 the diffusion loss is (gamma_1 - gamma_0) / 2 nats per dimension, 13.2007 bpd."""
     model = model_of(lambda z, gamma: 0 * z)
     eps = jnp.array([1.0, -1.0, 1.0, -1.0])[:, None, None]  # |eps|^2 = 4, its mean
     t, weight = times
@@ -93,7 +93,7 @@ TABLE = {
 
 @pytest.mark.parametrize("variance", TABLE)
 def test_gaussian_data_has_its_closed_form_bound(gaussian, four_points, losses, times, variance: float) -> None:
-    """False if the exact denoiser of Gaussian data had another bound, in continuous time or with T steps."""
+    """The exact denoiser of Gaussian data has the closed-form bound, in continuous time and with T steps."""
     model, (x, eps), (t, weight) = gaussian(variance), four_points(variance), times
     for steps, published in TABLE[variance].items():
         if steps:
@@ -106,7 +106,7 @@ def test_gaussian_data_has_its_closed_form_bound(gaussian, four_points, losses, 
 
 
 def test_objective_of_a_batch_is_the_closed_form_bound(gaussian, four_points, times) -> None:
-    """False if encoding or weights of times broke the training objective: V = 2 has x = +-1/2, s^2 = 1/4."""
+    """The training objective of encoded images (V = 2: x = +-1/2, s^2 = 1/4) and weighted times is the closed form."""
     model, (x, eps) = gaussian(0.25), four_points(0.25)
     image = (x > 0).astype(jnp.uint8)
 
@@ -123,7 +123,7 @@ def test_objective_of_a_batch_is_the_closed_form_bound(gaussian, four_points, ti
         return bound.diffusion.mean() / 4
 
     t, weight = times
-    continuous = jax.jit(lambda: mean_loss(t, weight * len(t), 0))()  # as draws whose density is 1 / (n weight)
+    continuous = jax.jit(lambda: mean_loss(t, weight * len(t), 0))()  # weights of draws with density 1 / (n w)
     np.testing.assert_allclose(continuous, _closed_form(0.25), rtol=1e-11)
     stepwise = jax.jit(lambda: mean_loss(_step_ends(250), jnp.ones(250), 250))()
     np.testing.assert_allclose(stepwise, _closed_form(0.25, 250), rtol=1e-11)
@@ -131,7 +131,7 @@ def test_objective_of_a_batch_is_the_closed_form_bound(gaussian, four_points, ti
 
 @pytest.mark.parametrize("shape", SCHEDULES)
 def test_continuous_bound_does_not_depend_on_the_schedules_shape(model_of, losses, times, shape: str) -> None:
-    """False if the continuous bound depended on more of gamma than its ends: here even for one x and one eps."""
+    """The continuous bound depends on gamma through its ends only, even for a single x and eps."""
     x, eps = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 1, 1)))
     (t, weight), values = times, []
     for each in (FixedLinear(), SCHEDULES[shape]()):
@@ -142,7 +142,7 @@ def test_continuous_bound_does_not_depend_on_the_schedules_shape(model_of, losse
 
 @pytest.mark.parametrize("shape", SCHEDULES)
 def test_gaussian_bound_is_the_same_under_every_schedule(gaussian, four_points, losses, times, shape: str) -> None:
-    """False if the bound of the exact denoiser were the closed form on the linear schedule only."""
+    """The bound of the exact denoiser is the closed form under nonlinear schedules too."""
     (t, weight), (x, eps) = times, four_points(0.25)
     loss = weight @ losses(gaussian(0.25, schedule=SCHEDULES[shape]()), x, eps, t) / 4
     np.testing.assert_allclose(loss, _closed_form(0.25), rtol=1e-10)
@@ -150,7 +150,7 @@ def test_gaussian_bound_is_the_same_under_every_schedule(gaussian, four_points, 
 
 @pytest.mark.parametrize("steps", [0, 10])
 def test_perfect_denoiser_has_no_diffusion_loss(path, model_of, losses, steps: int) -> None:
-    """False if a denoiser that knows x, so that eps_hat = eps, were charged anything."""
+    """A denoiser with access to x, so that eps_hat = eps, has zero diffusion loss."""
     x, eps = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 1, 1)))
     model = model_of(lambda z, gamma: (z - path.alpha(gamma) * x) / path.sigma(gamma), path=path)
     loss = losses(model, x, eps, jnp.linspace(0.1, 1, 10), steps)
@@ -159,7 +159,7 @@ def test_perfect_denoiser_has_no_diffusion_loss(path, model_of, losses, steps: i
 
 
 def test_two_points_cost_their_mutual_information(model_of, losses, times, noise) -> None:
-    """False if a denoiser that is not linear lost otherwise: PAPER 19.4, x = +-1, here +-1/2 with gamma less ln 4."""
+    """A nonlinear denoiser of x = +-1 has the loss of PAPER 19.4; here x = +-1/2, with gamma lower by ln 4."""
     schedule = FixedLinear(gamma_min=-8 - math.log(4), gamma_max=5 - math.log(4))
     prediction = Categorical(jnp.ones((1, 1, 1, 2), int))
     parts = {"prediction": prediction, "schedule": schedule, "shape": (1, 1, 1)}
@@ -173,7 +173,7 @@ def test_two_points_cost_their_mutual_information(model_of, losses, times, noise
 
 @pytest.mark.parametrize("gamma_1", [-1.0, 0.5, 5.0])
 def test_prior_term_is_the_divergence_of_two_gaussians(path, model_of, gamma_1: float) -> None:
-    """False if the prior term were not KL(q(z_1 | x) || N(0, (alpha^2 + sigma^2) I)), on this path as on others."""
+    """The prior term is KL(q(z_1 | x) || N(0, (alpha^2 + sigma^2) I)) on every path."""
     model = model_of(lambda z, gamma: z, path=path, schedule=FixedLinear(gamma_max=gamma_1))
     x = jnp.array([0.3, -0.9, 0.0, 0.5])[:, None, None]
     alpha, sigma = path.alpha(jnp.array(gamma_1)), path.sigma(jnp.array(gamma_1))
@@ -183,7 +183,7 @@ def test_prior_term_is_the_divergence_of_two_gaussians(path, model_of, gamma_1: 
 
 
 def test_untrained_network_has_the_papers_terms(model_of, losses, times) -> None:
-    """False if eps_hat = z cost other than in the authors' code at initialisation."""
+    """With eps_hat = z the terms equal those of the authors' code at initialisation."""
     model = model_of(lambda z, gamma: z)
     eps = jnp.array([1.0, -1.0, 1.0, -1.0])[:, None, None]
     t, weight = times
@@ -204,7 +204,7 @@ def test_untrained_network_has_the_papers_terms(model_of, losses, times) -> None
 
 
 def test_terms_add_up_to_the_bound(model_of) -> None:
-    """False if the objective's terms were not those of its images and draws, or its total left one out."""
+    """The objective's terms are those of its images and draws, and they sum to its total."""
     # so much noise at the end that no term is zero
     model = model_of(lambda z, gamma: z, schedule=FixedLinear(gamma_min=-1.0))
     rng = np.random.default_rng(0)
@@ -222,5 +222,5 @@ def test_terms_add_up_to_the_bound(model_of) -> None:
 
     prior, reconstruction, diffusion = terms(images, draws)
     for value, expected in ((bound.prior, prior), (bound.reconstruction, reconstruction), (bound.diffusion, diffusion)):
-        np.testing.assert_allclose(value, expected, rtol=1e-13)  # the same sums in another order
+        np.testing.assert_allclose(value, expected, rtol=1e-13)  # the same sums in a different order
     np.testing.assert_allclose(bound.total, prior + reconstruction + diffusion, rtol=1e-13)

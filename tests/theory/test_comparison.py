@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `vdmkit compare` says that would decide a difference."""
+"""What `vdmkit compare` reports as enough to decide a difference."""
 
 import pytest
 
@@ -31,13 +31,13 @@ def comparison(value: float, total: float, monte_carlo: float) -> Comparison:
     [(-0.05, None, None), (0.01, 4.0, 16.0), (0.03, None, 16 / 9), (0.0, float("inf"), float("inf"))],
 )
 def test_what_would_decide(value, draws, images):
-    """A half-width falls with the root of the sample: users would be told to draw too few, or to go on for nothing."""
+    """The reported factors for draws and images follow from half-widths that fall with the root of the sample size."""
     found = comparison(value, 0.04, 0.02)
     assert (found.times_draws, found.times_images) == (pytest.approx(draws), pytest.approx(images))
 
 
 def test_the_better_one_is_named():
-    """The worse of two models would be chosen."""
+    """The report names the better of the two models, or estimates how many more images would decide."""
     assert "on other images: the first is better" in str(comparison(-0.05, 0.04, 0.02))
     assert "on these images: the second is better" in str(comparison(0.03, 0.04, 0.02))
     assert "on other images: not decided; about 1.8 times as many images would" in str(comparison(0.03, 0.04, 0.02))

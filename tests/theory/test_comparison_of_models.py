@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`vdmkit.compare` on small trained models: averaged against raw parameters, and two seeds.
 
-At 95%, fewer than 90 of 100 intervals hold the truth in 1.1% of such tests; the keys are fixed.
+With correct 95% intervals, fewer than 90 of 100 contain the true value in 1.1% of such tests; the keys are fixed.
 """
 
 import equinox as eqx
@@ -44,7 +44,7 @@ class _Mlp(AbstractNetwork):
 
 @pytest.fixture(scope="module")
 def distribution() -> LevelMixture:
-    """Three kinds of images, whose pixels depend on each other."""
+    """A mixture of three kinds of images with dependent pixels."""
     rng = np.random.default_rng(0)
     means, sds = rng.uniform(-0.8, 0.8, (3, 16)), rng.uniform(0.1, 0.4, (3, 16))
     return LevelMixture(SHAPE, LEVELS, (0.5, 0.3, 0.2), tuple(map(tuple, means)), tuple(map(tuple, sds)))
@@ -52,7 +52,7 @@ def distribution() -> LevelMixture:
 
 @pytest.fixture(scope="module")
 def pairs(distribution):
-    """Two models each, by name, of 3,000 updates."""
+    """Two pairs of models trained for 3,000 updates, by name."""
     first, second = (_trained(distribution, seed) for seed in (1, 2))
     return {"averaged and raw": (first.ema_model, first.model), "seeds": (first.ema_model, second.ema_model)}
 
@@ -74,7 +74,7 @@ def _trained(distribution: LevelMixture, seed: int) -> TrainState:
 
 @pytest.fixture(scope="module")
 def measured(distribution):
-    """`measured(model, draws, seed)`: the likelihoods of the same 200 test images; perhaps with a plan."""
+    """`measured(model, draws, seed, plan)`: the likelihoods of 200 test images, with a plan if one is given."""
     images = distribution.sample(200, 99)
 
     def measured(model, draws: int, seed: int, plan=None):
@@ -100,7 +100,7 @@ def paired(distribution, measured):
 @PAIRS
 @pytest.mark.parametrize("draws", [4, 16])  # without a pilot and with one
 def test_intervals_of_a_difference_hold_a_longer_measurement(pairs, measured, paired, pair, draws):
-    """Users would see differences where there are none: the interval of common noise would be too narrow."""
+    """Monte Carlo intervals of a difference under common noise cover the value of a longer measurement."""
     first, second = pairs[pair]
     longer = vdmkit.compare(*(measured(model, 10 * draws, 1000) for model in (first, second))).value
     found = [vdmkit.compare(*paired(first, second, draws, seed)) for seed in range(100)]
@@ -110,7 +110,7 @@ def test_intervals_of_a_difference_hold_a_longer_measurement(pairs, measured, pa
 @PAIRS
 @pytest.mark.parametrize("draws", [4, 16])
 def test_common_noise_narrows_the_interval(pairs, measured, paired, pair, draws):
-    """The draws of two runs would be independent, and nine times as many be needed for the same answer."""
+    """Sharing draws between two models makes the interval of their difference less than a third as wide."""
     first, second = pairs[pair]
     together = vdmkit.compare(*paired(first, second, draws, 0)).half_width_monte_carlo
     alone = vdmkit.compare(measured(first, draws, 0), measured(second, draws, 1)).half_width_monte_carlo
@@ -118,7 +118,7 @@ def test_common_noise_narrows_the_interval(pairs, measured, paired, pair, draws)
 
 
 def test_a_model_equals_itself(pairs, paired):
-    """Noise would be taken for a difference of two models."""
+    """The difference between a model and itself is exactly zero, with a half-width of zero."""
     model = pairs["seeds"][0]
     found = vdmkit.compare(*paired(model, model, 16, 0))
     assert (found.value, found.half_width) == (0.0, 0.0)

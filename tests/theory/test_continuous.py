@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Continuous data of known density: the density, the exact denoiser, and what each estimator makes of them."""
+"""Continuous data of known density: the density, the exact denoiser, and every estimator's value."""
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ def model(distribution: GaussianMixture, gamma_0: float, gamma_1: float) -> Diff
 
 @SOURCES
 def test_the_density_is_that_of_scipy(source) -> None:
-    """False if the spectrum, its axes or the weights were not those of the density."""
+    """The log density of a source equals SciPy's, from the spectrum, its axes and the weights."""
     images = source.load("test").pixels[:20]
     assert images.dtype == np.float32
     parts = [stats.multivariate_normal(*m).logpdf(images.reshape(20, 12)) for m in moments(source.distribution)]
@@ -57,11 +57,11 @@ def test_the_density_is_that_of_scipy(source) -> None:
 
 
 def test_waves_are_dependent_pixels_with_the_given_spectrum() -> None:
-    """False if images were not drawn with the covariance that their density has."""
+    """Images have dependent pixels, and their sample covariance matches that of their density."""
     (mean, covariance), pixels = moments(WAVES.distribution)[0], WAVES.load("test").pixels.reshape(4000, 12)
     np.testing.assert_allclose(np.linalg.eigvalsh(covariance)[::-1], np.geomspace(0.36, 0.01, 12), rtol=1e-12)
-    assert abs(covariance - np.diag(np.diag(covariance))).max() > 0.05  # there is something to lose
-    # of 4,000 draws: 5 standard errors of a covariance, at most 5 sqrt(2 / 4000) of the largest variance
+    assert abs(covariance - np.diag(np.diag(covariance))).max() > 0.05  # the pixels are dependent
+    # 5 standard errors of a covariance of 4,000 draws, at most 5 sqrt(2 / 4000) of the largest variance
     assert abs(np.cov(pixels.T) - covariance).max() < 0.11 * np.diag(covariance).max()
     assert abs(pixels.mean(0) - mean).max() < 5 * np.sqrt(np.diag(covariance).max() / 4000)
 
@@ -70,7 +70,7 @@ def test_waves_are_dependent_pixels_with_the_given_spectrum() -> None:
 @SOURCES
 @pytest.mark.parametrize("gamma", [-12.0, -2.0, 3.0])
 def test_the_denoiser_is_the_score_of_the_noisy_density(source, gamma: float, path) -> None:
-    """False if x_hat or eps_hat were not the posterior means, on any path (Tweedie: eps_hat = -sigma grad log q)."""
+    """x_hat and eps_hat are the posterior means on every path (Tweedie: eps_hat = -sigma grad log q)."""
     distribution, g = source.distribution, jnp.asarray(gamma)
     alpha, sigma = path.alpha(g), path.sigma(g)
     z = alpha * distribution.sample(1, 5)[0] + sigma * jax.random.normal(jax.random.key(0), SHAPE)
@@ -89,7 +89,7 @@ def test_the_denoiser_is_the_score_of_the_noisy_density(source, gamma: float, pa
 
 
 def test_the_continuous_bound_between_wide_ends_is_minus_log_p() -> None:
-    """False if a term of the closed form were wrong, for any image (pointwise I-MMSE)."""
+    """The closed-form terms sum to -log p of every single image (pointwise I-MMSE)."""
     images = WAVES.load("test").pixels[:50]
     found = gaussian_terms(WAVES.distribution, images, np.array(ENDS), continuous=True)
     # exp(-24) = 4e-11 over the smallest variance, 0.01, times y^2 / s^2
@@ -97,7 +97,7 @@ def test_the_continuous_bound_between_wide_ends_is_minus_log_p() -> None:
 
 
 def test_many_steps_approach_the_continuous_bound_as_one_over_t() -> None:
-    """False if a step were taken at its other end, or weighed by its rate there."""
+    """The T-step bound exceeds the continuous one by O(1 / T)."""
     images = WAVES.load("test").pixels[:5]
 
     def total(steps: int) -> np.ndarray:
@@ -106,11 +106,11 @@ def test_many_steps_approach_the_continuous_bound_as_one_over_t() -> None:
     limit = np.asarray(gaussian_terms(WAVES.distribution, images, np.array([-8.0, 6.0]), continuous=True).total)
     few, more = total(1000) - limit, total(2000) - limit
     assert (more > 0).all()
-    np.testing.assert_allclose(few / more, 2, rtol=0.01)  # of first order in 14 / 1000, with a second one of its size
+    np.testing.assert_allclose(few / more, 2, rtol=0.01)  # first order in 14 / 1000; the second-order term is as large
 
 
 def test_the_noisy_end_costs_what_it_must() -> None:
-    """False if -log p(x | z_0), of a density, were not normalised or not drawn around the data."""
+    """The density p(x | z_0) is normalised, with mean z_0 and variance e^gamma_0."""
     observation, z_0, gamma = GaussianObservation(0), jnp.array([[[0.3]]]), jnp.asarray(-1.0)
     x = jnp.linspace(-6, 6, 2001)
     density = jnp.exp(jax.vmap(lambda x: observation.log_prob(x.reshape(1, 1, 1), z_0, gamma, lambda: z_0))(x))
@@ -122,7 +122,7 @@ def test_the_noisy_end_costs_what_it_must() -> None:
 @pytest.mark.costly
 @SOURCES
 def test_the_flow_gives_the_density_of_the_data(source) -> None:
-    """False if the ODE's likelihood of continuous data, as a recipe asks for it, were not exact to 1e-6."""
+    """The ODE's likelihood of continuous data is exact to 1e-6."""
     images = source.load("test").pixels[:6]
     estimator = ProbabilityFlow(rtol=1e-9, atol=1e-9, divergence="exact")
     found = estimator(
@@ -141,7 +141,7 @@ def test_the_flow_gives_the_density_of_the_data(source) -> None:
 
 
 def test_levels_and_continuous_data_are_not_mixed_up() -> None:
-    """False if a density could be reported as a probability, or a solve start outside the bin of its level."""
+    """Settings for levels are refused for continuous data, and the other way round."""
     with pytest.raises(RecipeError, match="the categorical observation needs data with levels"):
         CategoricalObservation(0)
     with pytest.raises(RecipeError, match="the gaussian observation needs continuous data, but these have 17"):

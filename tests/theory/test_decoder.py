@@ -25,7 +25,7 @@ RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 
 @eqx.filter_jit
 def not_asked() -> Array:
-    """The estimate, which this decoder does not need."""
+    """Estimate that the categorical decoder does not use."""
     raise AssertionError
 
 
@@ -39,7 +39,7 @@ def _one_pixel(level: int):
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
 def test_levels_are_the_centres_of_equal_bins(levels: int) -> None:
-    """False if data lay elsewhere than 2 (k + 1/2) / V - 1, where the authors' networks expect it."""
+    """Level k is encoded as 2 (k + 1/2) / V - 1, which is what the authors' networks expect."""
     image = jnp.arange(levels, dtype=jnp.uint8)[:, None, None]
     expected = -1 + 1 / levels + 2 / levels * np.arange(levels)
     np.testing.assert_allclose(CategoricalObservation(levels).encode(image).ravel(), expected, rtol=0, atol=1e-15)
@@ -47,7 +47,7 @@ def test_levels_are_the_centres_of_equal_bins(levels: int) -> None:
 
 @pytest.mark.parametrize("levels", [5, 17, 100, 256])
 def test_rounding_gives_no_probability_above_one(levels: int) -> None:
-    """False if float32 gave bits away where there is little noise."""
+    """In float32 log p(x | z_0) exceeds zero by rounding only, even where there is little noise."""
     observation = CategoricalObservation(levels)
 
     @jax.jit
@@ -58,13 +58,13 @@ def test_rounding_gives_no_probability_above_one(levels: int) -> None:
         image = jnp.asarray(np.random.default_rng(0).integers(0, levels, (16, 16, 3)), jnp.uint8)
         eps = jax.random.normal(jax.random.key(0), image.shape)
         for gamma_0 in (-13.3, -24.0, -30.0):
-            assert log_prob(image, eps, jnp.float32(gamma_0)) < 1e-5  # nats, of 768 values
+            assert log_prob(image, eps, jnp.float32(gamma_0)) < 1e-5  # nats, summed over 768 values
 
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
 @pytest.mark.parametrize("gamma_0", [-13.3, -6.0, 2.0])
 def test_probabilities_sum_to_one(levels: int, gamma_0: float) -> None:
-    """False if p(x | z_0) were no distribution, so that no code had its length: also far outside of the data."""
+    """p(x | z_0) sums to one over all levels, even for z_0 far outside the data range."""
     every_image = jnp.asarray(np.arange(levels, dtype=np.uint8)[:, None, None, None])
     observation = CategoricalObservation(levels)
     for z_0 in (0.1, -0.73, 3.0, -50.0):
@@ -79,7 +79,7 @@ def test_probabilities_sum_to_one(levels: int, gamma_0: float) -> None:
     [(100, 0.0, 0.0), (100, 1.0, -5.126e-6), (100, 3.5, -2.959100), (0, -2.0, 0.0), (255, 3.0, 0.0)],
 )
 def test_decoder_has_the_papers_values(level: int, e: float, expected: float) -> None:
-    """False if a latent e standard deviations off its level were decoded with another probability (PAPER 19.13)."""
+    """The decoder's log-probability of a latent e standard deviations from its level is that of PAPER 19.13."""
     observation = CategoricalObservation(256)
     z_0 = observation.encode(_one_pixel(level)) + np.exp(-13.3 / 2) * e
     log_prob = _log_probs(observation, _one_pixel(level)[None], z_0, jnp.array(-13.3))[0]
@@ -103,7 +103,7 @@ def test_decoder_has_the_papers_values(level: int, e: float, expected: float) ->
 def test_reconstruction_costs_what_the_paper_says(
     model_of, noise, log_snr: float, level: int, expected: float, atol: float
 ) -> None:
-    """False if the expected reconstruction term were not PAPER section 4's, bits per dimension to its decimals."""
+    """The expected reconstruction term in bits per dimension is that of PAPER section 4, to its decimals."""
     schedule = FixedLinear(gamma_min=-log_snr)
     model = model_of(lambda z, gamma: z, schedule=schedule, observation=CategoricalObservation(256), shape=(1, 1, 1))
     eps, weight = noise
@@ -112,7 +112,7 @@ def test_reconstruction_costs_what_the_paper_says(
 
 
 def test_decoding_gives_the_nearest_level() -> None:
-    """False if the most probable image were not the nearest one, or a latent beyond the ends fell off them."""
+    """Decoding returns the nearest level, and the end level for latents beyond the range."""
     observation = CategoricalObservation(17)
     rng = np.random.default_rng(0)
     image = jnp.asarray(rng.integers(0, 17, (4, 4, 3)).astype(np.uint8))
@@ -125,13 +125,16 @@ def test_decoding_gives_the_nearest_level() -> None:
 
 @pytest.mark.parametrize("observation", [CategoricalObservation(17), DiscretisedGaussian(17)], ids=["even", "ddpm"])
 def test_bins_of_levels_tile_the_axis(observation) -> None:
-    """False if an image's probability by the ODE were that of bins that overlap, or leave gaps."""
+    """Encoded levels are `spacing` apart, so that the bins of the ODE likelihood neither overlap nor leave gaps."""
     x = observation.encode(jnp.arange(17, dtype=jnp.uint8).reshape(1, 17, 1)).ravel()
     np.testing.assert_allclose(jnp.diff(x), observation.spacing, rtol=1e-12)
 
 
 def test_predictions_of_levels_know_where_these_lie() -> None:
-    """False if probabilities of levels at other places went on to a bound: 2.5174 bits/dim were 3.8."""
+    """A prediction over levels is refused with an observation that encodes them elsewhere.
+
+    Otherwise the bound would be 3.8 bits/dim instead of 2.5174.
+    """
     recipe = load_recipe(RECIPES / "oracle_gaussian.toml", ["model.observation.name=discretised_gaussian"])
     with pytest.raises(RecipeError, match="the observation puts them elsewhere"):
         state_like(recipe, (4, 4, 1), 17)
@@ -142,7 +145,7 @@ GAMMA_0 = (-13.3, -11.2, -11.0, -9.0, 2.0)  # below about -11.1, 256 levels are 
 
 @pytest.mark.parametrize("gamma_0", GAMMA_0)
 def test_a_window_of_levels_is_exact(gamma_0: float) -> None:
-    """False if the levels that the sum leaves out counted, in the reconstruction term or in its gradients."""
+    """Summing over a window of levels is exact to rounding, for the reconstruction term and for its gradients."""
     observation = CategoricalObservation(256)
     image, eps = _image_and_noise()
 
@@ -161,7 +164,7 @@ def test_a_window_of_levels_is_exact(gamma_0: float) -> None:
 
 
 def test_the_reconstruction_term_never_holds_all_levels() -> None:
-    """False if training needed the memory of 256 numbers for each pixel of a batch."""
+    """No array in the compiled gradient is larger than the table of 256 levels."""
     observation = CategoricalObservation(256)
     image, eps = _image_and_noise()
     gradient = jax.grad(lambda z_0: observation.log_prob(image, z_0, jnp.array(-9.0), not_asked))

@@ -41,31 +41,31 @@ MIXTURE = GaussianMixture(SHAPE, (0.4, 0.6), ((-0.5, 0.3), (0.4, 0.1)), ((0.2, 0
 
 
 def weights(weighting, schedule) -> tuple[np.ndarray, np.ndarray]:
-    """gamma and w at some times of a schedule."""
+    """Returns gamma and w at 19 times of a schedule."""
     gamma, rate = jax.vmap(lambda t: gamma_and_derivative(schedule, t))(jnp.linspace(0.05, 0.95, 19))
     return np.asarray(gamma), np.asarray(jax.vmap(weighting)(gamma, rate))
 
 
 def test_v_loss_with_cosine_weighs_by_the_root_of_noise_to_signal() -> None:
-    """False if w were not e^(gamma/2): Kingma & Gao 2023, arXiv 2303.00848, Table 1."""
+    """The v loss with the cosine schedule has w = e^(gamma/2): Kingma & Gao 2023, arXiv 2303.00848, Table 1."""
     gamma, w = weights(VWeighting(), Cosine())
     np.testing.assert_allclose(w / w[0], np.exp((gamma - gamma[0]) / 2), rtol=1e-9)
 
 
 def test_flow_matching_weighs_as_v_loss_with_cosine() -> None:
-    """False if flow matching were another objective than v-prediction with cosine: Kingma & Gao 2023, App. D.3."""
+    """Flow matching has the weighting of v-prediction with cosine: Kingma & Gao 2023, App. D.3."""
     gamma, w = weights(VelocityWeighting(), FlowMatching())
     np.testing.assert_allclose(w / w[0], np.exp((gamma - gamma[0]) / 2), rtol=1e-9)
 
 
 def test_eps_loss_with_log_linear_sigma_is_the_bound() -> None:
-    """False if NCSN's loss did not weigh evenly: Kingma et al. 2021, section 5.1, where gamma is linear in t."""
+    """NCSN's loss weighs all gammas equally: Kingma et al. 2021, section 5.1, where gamma is linear in t."""
     _, w = weights(Simple(), LogLinear())
     np.testing.assert_allclose(w, w[0], **EXACT)
 
 
 def test_snr_weightings_meet_at_their_limits() -> None:
-    """False if min-SNR, P2, truncated SNR or SNR were not the losses that they are at their ends (arXiv 2303.09556)."""
+    """Min-SNR, P2, truncated SNR and SNR weightings reduce to the simple, x and v losses (arXiv 2303.09556)."""
     for gamma in jnp.asarray(GAMMAS):
         rate = jnp.asarray(7.0)
         simple = Simple()(gamma, rate)
@@ -79,26 +79,26 @@ def test_snr_weightings_meet_at_their_limits() -> None:
 
 
 def test_likelihood_weighting_of_the_score_is_the_bound() -> None:
-    """False if g^2 |s - s_hat|^2 / 2 were not the bound's integrand: Song et al. 2021, arXiv 2101.09258, theorem 1."""
+    """g^2 |s - s_hat|^2 / 2 is the bound's integrand: Song et al. 2021, arXiv 2101.09258, theorem 1."""
     schedule = LinearBeta()
     for t in (0.1, 0.5, 0.9):
         gamma, rate = gamma_and_derivative(schedule, jnp.asarray(t))
         for path in PATHS.values():
-            g2 = path.sigma(gamma) ** 2 * rate  # on every path, in its own time
+            g2 = path.sigma(gamma) ** 2 * rate  # g^2 on this path
             of_score = _error_ratio("score", gamma, path)
             np.testing.assert_allclose(g2 * of_score, Elbo()(gamma, rate) * rate, rtol=1e-12)
-    beta = 0.1 + 19.9 * (1e-5 + (1 - 1e-5) * 0.5)  # and g^2 is beta where it is variance preserving
+    beta = 0.1 + 19.9 * (1e-5 + (1 - 1e-5) * 0.5)  # on the variance-preserving path g^2 is beta
     gamma, rate = gamma_and_derivative(schedule, jnp.asarray(0.5))
     np.testing.assert_allclose(VariancePreserving().sigma(gamma) ** 2 * rate, beta * (1 - 1e-5), rtol=1e-12)
 
 
 def _error_ratio(name: str, gamma, path) -> float:
-    """|output - its estimate|^2 over |eps - eps_hat|^2: (b alpha - a sigma)^2 / alpha^2."""
+    """Ratio of the output's squared error to |eps - eps_hat|^2: (b alpha - a sigma)^2 / alpha^2."""
     a, b = DIRECTIONS[name].direction(gamma, path)
     return float(((b * path.alpha(gamma) - a * path.sigma(gamma)) / path.alpha(gamma)) ** 2)
 
 
-LOSSES = {  # of a prediction, and what weighs |eps - eps_hat|^2 alike; the path that its paper has
+LOSSES = {  # by prediction: the equivalent weighting of |eps - eps_hat|^2, and its paper's path
     "eps": (Simple(), "variance_preserving"),
     "x": (Snr(power=0.0), "variance_preserving"),
     "v": (VWeighting(), "variance_preserving"),
@@ -109,7 +109,7 @@ LOSSES = {  # of a prediction, and what weighs |eps - eps_hat|^2 alike; the path
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_loss_of_a_prediction_is_its_weighting(name: str) -> None:
-    """False if training a prediction unweighted were another objective than its weighting says (PAPER section 3)."""
+    """The unweighted loss of a prediction equals the objective with its weighting (PAPER section 3)."""
     weighting, path = LOSSES[name]
     for gamma in jnp.asarray(GAMMAS):
         found = weighting(gamma, jnp.asarray(2.0))
@@ -119,7 +119,7 @@ def test_the_loss_of_a_prediction_is_its_weighting(name: str) -> None:
 @pytest.mark.costly
 @pytest.mark.parametrize(("one", "other"), list(itertools.permutations(DIRECTIONS, 2)))
 def test_any_prediction_is_any_other(path, one: str, other: str) -> None:
-    """False if a conversion did not round-trip, or the losses of two predictions were not in their ratio."""
+    """Conversion between any two predictions round-trips, and their losses are in the known ratio."""
     rng = np.random.default_rng(0)
     x, eps, output = jnp.asarray(rng.normal(size=(3, *SHAPE)))
     for gamma in jnp.asarray(GAMMAS):
@@ -140,7 +140,7 @@ def test_any_prediction_is_any_other(path, one: str, other: str) -> None:
 
 
 def _outputs(name: str, direction):
-    """The network's outputs, of which the first is the direction."""
+    """Stacks the direction into as many outputs as the prediction reads; the first is the direction."""
     return jnp.stack([direction] * DIRECTIONS[name].outputs, axis=-1)
 
 
@@ -150,7 +150,7 @@ def _output(name: str, estimate: Estimate, gamma, path):
 
 
 def test_sub_variance_preserving_is_its_definition() -> None:
-    """False if sigma were not 1 - alpha^2: Song et al. 2021, arXiv 2011.13456, eq. 14."""
+    """On the sub-VP path sigma = 1 - alpha^2: Song et al. 2021, arXiv 2011.13456, eq. 14."""
     path = SubVariancePreserving()
     np.testing.assert_allclose(
         jax.vmap(path.sigma)(jnp.asarray(GAMMAS)), 1 - jax.vmap(path.alpha)(jnp.asarray(GAMMAS)) ** 2, rtol=1e-9
@@ -158,7 +158,7 @@ def test_sub_variance_preserving_is_its_definition() -> None:
 
 
 def test_velocity_is_the_flow_of_the_straight_line() -> None:
-    """False if eps - x were not dz/dsigma of the flow: Lipman et al. 2023, arXiv 2210.02747, eq. 10."""
+    """eps_hat - x_hat is dz/dsigma of the flow on the straight line: Lipman et al. 2023, arXiv 2210.02747, eq. 10."""
     path, z = StraightLine(), jnp.array([0.3, -0.7]).reshape(SHAPE)
     for gamma in jnp.asarray(GAMMAS):
         estimate = MIXTURE.estimate(z, gamma, path)
@@ -169,7 +169,7 @@ def test_velocity_is_the_flow_of_the_straight_line() -> None:
 
 
 def test_karras_steps_are_linear_in_sigma_or_in_its_logarithm() -> None:
-    """False if rho did not interpolate between the two: Karras et al. 2022, arXiv 2206.00364, App. D.1."""
+    """rho = 1 is linear in sigma and rho -> infinity in log sigma: Karras et al. 2022, arXiv 2206.00364, App. D.1."""
     t = jnp.linspace(0, 1, 9)
     sigma = np.exp(jax.vmap(Karras(rho=1.0))(t) / 2)
     np.testing.assert_allclose(np.diff(sigma), np.diff(sigma)[0], rtol=1e-9)
@@ -178,12 +178,12 @@ def test_karras_steps_are_linear_in_sigma_or_in_its_logarithm() -> None:
 
 
 def test_many_betas_are_the_sde() -> None:
-    """False if DDPM's 1,000 betas were not steps of beta from 0.1 to 20: Song et al. 2021, arXiv 2011.13456, App. B."""
+    """DDPM's betas converge to the SDE, beta from 0.1 to 20: Song et al. 2021, arXiv 2011.13456, App. B."""
     table = Tabulated(steps=10_000)
     t = np.linspace(0.05, 1, 20)
     sde = jax.vmap(LinearBeta(epsilon=1e-9))(jnp.asarray(t))
     found = jax.vmap(table)(jnp.asarray((t * 10_000 - 1) / 9_999))  # the i-th beta leads to t = i / T
-    np.testing.assert_allclose(found, sde, atol=2e-2)  # of first order in 1 / T, largest at the noisy end
+    np.testing.assert_allclose(found, sde, atol=2e-2)  # error of first order in 1 / T, largest at the noisy end
 
 
 def one_step(sampler):
@@ -208,20 +208,20 @@ SAME = {
 @pytest.mark.costly
 @pytest.mark.parametrize("claim", SAME)
 def test_samplers_that_are_the_same(claim: str) -> None:
-    """False if two names of one method were two methods."""
+    """Samplers that the literature identifies make the same step."""
     one, other = SAME[claim]
     np.testing.assert_allclose(one_step(one), one_step(other), **EXACT)
 
 
 def test_samplers_that_are_not_the_same() -> None:
-    """False if the comparison above could not tell methods apart."""
+    """Different samplers make different steps, so the comparison above has power."""
     different = [Euler(), Heun(), Ancestral(), Ancestral(kernel=LARGE), Euler(axis="variance"), Ddim(eta=0.5)]
     ends = [np.asarray(one_step(sampler)) for sampler in different]
     assert all(abs(a - b).max() > 1e-3 for a, b in itertools.combinations(ends, 2))
 
 
 def test_the_paths_kl_of_a_step_is_the_bounds() -> None:
-    """False if the small variance's divergence were not expm1(gamma_t - gamma_s) / 2 (Kingma et al. 2021, eq. 13)."""
+    """The small variance's KL is expm1(gamma_t - gamma_s) / 2 times the error (Kingma et al. 2021, eq. 13)."""
     for t, s in itertools.pairwise(jnp.asarray(GAMMAS[::-1])):
         x, eps, key = jnp.zeros(SHAPE), jnp.full(SHAPE, 0.7), jax.random.key(0)
         wrong, right = Estimate(x, eps - 0.3), Estimate(x, eps)
@@ -229,5 +229,5 @@ def test_the_paths_kl_of_a_step_is_the_bounds() -> None:
             GaussianKernel().kl(wrong, x, eps, t, s, key=key), jnp.expm1(t - s) / 2 * 0.09, rtol=1e-12
         )
         of_large = GaussianKernel(variance="large").kl(right, x, eps, t, s, key=key)
-        assert (of_large > 0).all()  # a variance of its own costs where nothing is to be learnt
+        assert (of_large > 0).all()  # the large variance costs bits even for a perfect estimate
         assert 0 < part_of_noise(t, s) < 1

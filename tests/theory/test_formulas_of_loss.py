@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every weighting, distribution of times, prediction and observation against its paper's formula, in float64.
 
-Written down again in numpy and scipy. A component of vdmkit's that has no formula here fails, so that no constant or
-sign stands only where it is used.
+The formulas are written again in numpy and scipy. A registered component of vdmkit without a formula here fails, so
+that every constant and sign is checked against a second source.
 """
 
 from collections.abc import Callable
@@ -22,13 +22,14 @@ from vdmkit.registry import registry
 
 GAMMAS = np.array([-9.0, -3.0, -1.0, 0.3, 2.0, 4.5])
 SNR = np.exp(-GAMMAS)
-RATE = 7.0  # dgamma/dt, by which a loss that is a mean over t is divided
+RATE = 7.0  # dgamma/dt, which divides losses that are means over t
 
 
 def edm_monotonic(mean: float = -1.2, std: float = 1.2, sd: float = 0.5) -> np.ndarray:
-    """Kingma & Gao 2023, arXiv 2303.00848, Table 1 and App. D.1, in lambda = -gamma = log SNR.
+    """Returns EDM's weighting made monotonic: Kingma & Gao 2023, arXiv 2303.00848, Table 1 and App. D.1.
 
-    EDM's is N(lambda; 2.4, 2.4^2) (e^-lambda + 0.5^2), held at its maximum below it.
+    In lambda = -gamma = log SNR, EDM's weighting is N(lambda; 2.4, 2.4^2) (e^-lambda + 0.5^2); below its maximum it is
+    held constant.
     """
 
     def edm(lam):
@@ -39,7 +40,7 @@ def edm_monotonic(mean: float = -1.2, std: float = 1.2, sd: float = 0.5) -> np.n
 
 
 def of_eps(m: np.ndarray) -> np.ndarray:
-    """w of the loss that is the mean over t of m |eps - eps_hat|^2."""
+    """Returns w for the loss that is the mean over t of m |eps - eps_hat|^2."""
     return 2 * m / RATE
 
 
@@ -53,7 +54,7 @@ WEIGHTINGS: dict[str, list[tuple[dict, np.ndarray]]] = {
         ({"mean": -0.4, "std": 1.0, "sd": 0.2}, edm_monotonic(-0.4, 1.0, 0.2)),
     ],
     "simple": [({}, of_eps(np.ones(6)))],
-    "hybrid": [({}, of_eps(np.ones(6)))],  # of the mean; of the variances, in test_hybrid.py
+    "hybrid": [({}, of_eps(np.ones(6)))],  # for the mean; test_hybrid.py covers the variances
     "snr": [({}, of_eps(np.ones(6))), ({"power": 0.3}, of_eps(SNR**0.3 / SNR))],
     "truncated_snr": [({}, of_eps(np.maximum(SNR, 1) / SNR))],  # Salimans & Ho 2022, arXiv 2202.00512, eq. 9
     # Hang et al. 2023, arXiv 2303.09556, section 3.4: min(SNR, 5)
@@ -71,7 +72,7 @@ WEIGHTINGS: dict[str, list[tuple[dict, np.ndarray]]] = {
 
 
 def logit_normal(mean: float, std: float, uniform: float) -> tuple[Callable, Callable]:
-    """Distribution function and density: Esser et al. 2024, arXiv 2403.03206, eq. 19, and a share of uniform times."""
+    """CDF and density of Esser et al. 2024, arXiv 2403.03206, eq. 19, mixed with a share of uniform times."""
     law = norm(mean, std)
     below = lambda t: uniform * t + (1 - uniform) * law.cdf(logit(t))  # noqa: E731
     density = lambda t: uniform + (1 - uniform) * law.pdf(logit(t)) / (t * (1 - t))  # noqa: E731
@@ -79,7 +80,10 @@ def logit_normal(mean: float, std: float, uniform: float) -> tuple[Callable, Cal
 
 
 def signal(low: float, high: float) -> tuple[Callable, Callable]:
-    """~ alpha^2 of gamma = low + (high - low) t, of area log(1 + e^-gamma): Zheng et al. 2023, arXiv 2305.03935."""
+    """Returns CDF and density ~ alpha^2 of gamma = low + (high - low) t: Zheng et al. 2023, arXiv 2305.03935.
+
+    The integral of alpha^2 from gamma to infinity is log(1 + e^-gamma).
+    """
     gamma = lambda t: low + (high - low) * t  # noqa: E731
     beyond = lambda g: np.logaddexp(0, -g)  # noqa: E731
     whole = beyond(low) - beyond(high)
@@ -89,11 +93,11 @@ def signal(low: float, high: float) -> tuple[Callable, Callable]:
 
 
 EVEN = lambda t: t, np.ones_like
-# by name: settings; the distribution function of t, and its density
+# by name: settings, CDF of t, density of t
 TIMES: dict[str, list[tuple[dict, Callable, Callable]]] = {
     "uniform": [({}, *EVEN)],
     "low_discrepancy": [({}, *EVEN)],
-    "loss_adaptive": [({}, *EVEN)],  # before it met losses; after them, in test_loss_adaptive.py
+    "loss_adaptive": [({}, *EVEN)],  # without losses; see test_loss_adaptive.py for the adapted density
     "discrete_grid": [({}, *EVEN)],
     "logit_normal": [
         ({}, *logit_normal(0.0, 1.0, 0.1)),
@@ -102,7 +106,7 @@ TIMES: dict[str, list[tuple[dict, Callable, Callable]]] = {
     "signal": [({}, *signal(-13.3, 5.0)), ({"gamma_min": -8.0, "gamma_max": 4.0}, *signal(-8.0, 4.0))],
 }
 
-# What a network that knows x and eps gives, of (x, eps, alpha, sigma).
+# Output of an ideal network, as a function of (x, eps, alpha, sigma).
 OUTPUTS: dict[str, tuple[dict, Callable]] = {
     "eps": ({}, lambda x, eps, alpha, sigma: eps),
     # Nichol & Dhariwal 2021, arXiv 2102.09672: eps, and a number that x_hat and eps_hat do not depend on
@@ -119,12 +123,12 @@ OUTPUTS: dict[str, tuple[dict, Callable]] = {
     "unit_velocity": ({}, lambda x, eps, alpha, sigma: (eps - x) / np.sqrt(2)),
     "edm": ({"sd": 0.4}, lambda x, eps, alpha, sigma: edm_output(x, eps, sigma / alpha, 0.4)),
 }
-# Distributions over levels have theirs in test_predictions.py, and the exact ones in test_oracle.py and test_bayes.py.
+# Distributions over levels are tested in test_predictions.py, exact ones in test_oracle.py and test_bayes.py.
 OF_LEVELS = {"categorical", "lattice", "exact", "exact_given_label"}
 
 
 def edm_output(x, eps, s, sd):
-    """F of D = c_skip y + c_out F (Karras et al. 2022, arXiv 2206.00364, Table 1), where D is x and y = x + s eps."""
+    """Returns F of D = c_skip y + c_out F (Karras et al. 2022, arXiv 2206.00364, Table 1) for D = x, y = x + s eps."""
     return (x - sd**2 / (s**2 + sd**2) * (x + s * eps)) * np.sqrt(s**2 + sd**2) / (s * sd)
 
 
@@ -132,7 +136,7 @@ LEVELS = 5
 
 
 def of_categorical(z: float, gamma: float, x_hat: float) -> np.ndarray:
-    """Kingma et al. 2021, arXiv 2107.00630v6, section 3.3: in proportion to N(z_0; alpha_0 x, sigma_0^2)."""
+    """Kingma et al. 2021, arXiv 2107.00630v6, section 3.3: proportional to N(z_0; alpha_0 x, sigma_0^2)."""
     return softmax(norm.logpdf(z, -1 + 1 / LEVELS + 2 / LEVELS * np.arange(LEVELS), np.exp(gamma / 2)))
 
 
@@ -158,7 +162,7 @@ FORMULAS = {
 
 
 def cases(kind: str, formulas: dict) -> list:
-    """(name, settings, expected ...) of what is registered."""
+    """Returns (name, settings, expected ...) for the registered components."""
     known = {name: formulas[name] for name in sorted(formulas.keys() & registry(kind).components.keys())}
     every = [(name, *case) for name, some in known.items() for case in some]
     return [pytest.param(*case, id=f"{case[0]} {case[1]}") for case in every]
@@ -166,42 +170,42 @@ def cases(kind: str, formulas: dict) -> list:
 
 @pytest.mark.parametrize("kind", FORMULAS)
 def test_every_component_has_a_formula(kind: str) -> None:
-    """False if a new one of vdmkit's could have any constant or sign."""
+    """Every component of vdmkit has a formula in this file."""
     own = {name for name, component in registry(kind).components.items() if component.origin == "vdmkit"}
     assert own <= FORMULAS[kind]
 
 
 @pytest.mark.parametrize(("name", "settings", "expected"), cases("weighting", WEIGHTINGS))
 def test_weightings(name: str, settings: dict, expected: np.ndarray) -> None:
-    """False if a loss were another than the paper's: reversed, of another constant, or of another default."""
+    """Every weighting equals its paper's formula, with the paper's constants as defaults."""
     weighting = registry("weighting").get(name).build({}, **settings)
     found = jax.vmap(lambda gamma: weighting(gamma, jnp.asarray(RATE)))(jnp.asarray(GAMMAS))
-    # the maximum of edm_monotonic is looked for in steps of 0.01 of gamma, of a curvature below 0.3
+    # edm_monotonic searches for its maximum on a grid of spacing 0.01; the curvature is below 0.3
     np.testing.assert_allclose(found, expected, rtol=1e-5 if name == "edm_monotonic" else 1e-12)
 
 
 @pytest.mark.parametrize(("name", "settings", "below", "density"), cases("time_sampler", TIMES))
 def test_times(name: str, settings: dict, below: Callable, density: Callable) -> None:
-    """False if times were drawn from another distribution than the paper's, or weighed by another density."""
+    """Times follow the paper's distribution, and their weights are the inverse of its density."""
     n, times = 4096, registry("time_sampler").get(name).build({}, **settings)
     t, weight = (np.asarray(part, np.float64) for part in times(n, key=jax.random.key(5)))
     np.testing.assert_allclose(1 / weight, density(t), rtol=1e-6)  # quantiles are clipped, 1e-6 from both ends
     # Independent times: Kolmogorov's distance, above 2.7 / sqrt(n) once in 1e6. The others are even, each with a place
-    # that is 1 / n wide, and those of the grid of 1,000 are up to 1 / 2000 from theirs.
+    # that is 1 / n wide, and those on the grid of 1,000 are up to 1 / 2000 away from it.
     limit = 2.7 / np.sqrt(n) if name == "uniform" else 1.01 / n + (1 / 2000 if name == "discrete_grid" else 0)
     assert abs(below(np.sort(t)) - (np.arange(n) + 0.5) / n).max() < limit
 
 
 @pytest.mark.parametrize(("settings", "steps"), [({}, 1000), ({"steps": 8}, 8)])
 def test_a_grid_of_times_is_of_midpoints(settings: dict, steps: int) -> None:
-    """False if some interval were met more often, or elsewhere than in its middle: the mean is the midpoint rule's."""
+    """Every interval is visited equally often, at its midpoint: the mean is the midpoint rule's."""
     t, _ = registry("time_sampler").get("discrete_grid").build({}, **settings)(3 * steps, key=jax.random.key(6))
     np.testing.assert_allclose(np.sort(t), np.repeat((np.arange(steps) + 0.5) / steps, 3), rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", sorted(OUTPUTS))
 def test_predictions(path, name: str) -> None:
-    """False if a network that was trained as the paper says were read as another: of another sign, or scaled."""
+    """The output of an ideal network in the paper's parametrisation is read back as exactly x and eps."""
     settings, output = OUTPUTS[name]
     prediction = registry("prediction").get(name).build({}, **settings)
     x, eps = np.random.default_rng(0).normal(size=(2, 2, 2, 1))
@@ -216,7 +220,7 @@ def test_predictions(path, name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(OBSERVATIONS))
 def test_observations(name: str) -> None:
-    """False if a decoder gave levels another probability than its paper."""
+    """Every decoder gives the levels the probabilities of its paper."""
     settings, expected, tolerance = OBSERVATIONS[name]
     observation = registry("observation").get(name).build({"levels": LEVELS}, **settings)
     every = jnp.arange(LEVELS).astype(jnp.uint8).reshape(-1, 1, 1, 1)
@@ -229,7 +233,7 @@ def test_observations(name: str) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_a_decoder_with_learned_variances(share: float) -> None:
-    """False if the last step were another than iDDPM's, arXiv 2102.09672, eq. 15: sd^2 at v = 0, beta_1 at v = 1."""
+    """The last step is iDDPM's, arXiv 2102.09672, eq. 15: variance sd^2 at v = 0, beta_1 at v = 1."""
     observation = DiscretisedGaussian(LEVELS, sd=0.2, learned=True, clip=True)
     gamma, (z, x_hat, v) = jnp.asarray(-1.0), (jnp.full((1, 1, 1), value) for value in (0.15, 1.7, share))
     found = observation.log_probs(z, gamma, lambda: Estimate(x_hat, x_hat, None, v)).ravel()
@@ -241,15 +245,15 @@ def test_a_decoder_with_learned_variances(share: float) -> None:
 
 
 def test_the_discretised_gaussian_is_as_wide_as_ddpms() -> None:
-    """False if the default were another than the root of the variance of q(x_1 | x_2, x_0) of Ho et al.'s betas."""
+    """The default sd is the root of the variance of q(x_1 | x_2, x_0) under Ho et al.'s betas."""
     beta_1, beta_2 = np.linspace(1e-4, 0.02, 1000)[:2]
     variance = beta_2 * beta_1 / (1 - (1 - beta_1) * (1 - beta_2))  # arXiv 2006.11239, eq. 7
     default = registry("observation").get("discretised_gaussian").build({"levels": 256}).sd
-    np.testing.assert_allclose(default, np.sqrt(variance), rtol=5e-3)  # two digits are given
+    np.testing.assert_allclose(default, np.sqrt(variance), rtol=5e-3)  # the default has two digits
 
 
 def test_the_continuous_observation_is_a_normal_density() -> None:
-    """False if continuous data had another density given z_0 than N(z_0 / alpha_0, e^gamma_0), in nats."""
+    """The density of continuous data given z_0 is N(z_0 / alpha_0, e^gamma_0), in nats."""
     observation = registry("observation").get("gaussian").build({"levels": 0})
     x, z = np.random.default_rng(1).normal(size=(2, 2, 2, 1))
     found = observation.log_prob(jnp.asarray(x), jnp.asarray(z), jnp.asarray(-1.3), lambda: Estimate(z, z))

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every schedule, path and grid against its paper's formula, written down again in numpy and scipy, in float64.
+"""Every schedule, path and grid against its paper's formula, in float64.
 
-A component of vdmkit's that has no formula here fails, so that no constant or sign stands only where it is used.
+The formulas are written again in numpy and scipy. A registered component of vdmkit without a formula here fails, so
+that every constant and sign is checked against a second source.
 """
 
 from collections.abc import Callable
@@ -26,7 +27,7 @@ def line(first: float, last: float) -> np.ndarray:
 
 
 def cosine(low: float = -13.3, high: float = 5.0, at: np.ndarray = T) -> np.ndarray:
-    """alpha = cos u, sigma = sin u (Nichol & Dhariwal 2021, arXiv 2102.09672, eq. 17, from end to end)."""
+    """alpha = cos u, sigma = sin u (Nichol & Dhariwal 2021, arXiv 2102.09672, eq. 17), rescaled to the given ends."""
     first, last = np.arctan(np.exp(np.array([low, high]) / 2))
     u = first + (last - first) * at
     return np.log(np.sin(u) ** 2 / np.cos(u) ** 2)
@@ -37,30 +38,30 @@ def of_alpha2(alpha2: np.ndarray) -> np.ndarray:
 
 
 def sigmoid_of_chen(start: float, end: float, tau: float, low: float, high: float) -> np.ndarray:
-    """Chen 2023, arXiv 2301.10972, algorithm 1, `sigmoid_schedule`: alpha^2 falls from 1 to 0; here from end to end."""
+    """Chen 2023, arXiv 2301.10972, algorithm 1, `sigmoid_schedule`: alpha^2 from 1 to 0, here between the ends."""
     v_start, v_end = expit(np.array([start, end]) / tau)
     falls = (v_end - expit((T * (end - start) + start) / tau)) / (v_end - v_start)
     return of_alpha2(expit(-high) + (expit(-low) - expit(-high)) * falls)
 
 
 def quantiles(law, low: float, high: float) -> np.ndarray:
-    """Of even shares of a law, cut off at two ends."""
+    """Returns evenly spaced quantiles of a distribution that is truncated at both ends."""
     return law.ppf(line(*law.cdf([low, high])))
 
 
 def karras(low: float, high: float, rho: float) -> np.ndarray:
-    """2 log sigma_i of Karras et al. 2022, arXiv 2206.00364, eq. 5, from the least to the most."""
+    """Returns 2 log sigma_i of Karras et al. 2022, arXiv 2206.00364, eq. 5, in rising order."""
     return 2 * np.log(line(low ** (1 / rho), high ** (1 / rho)) ** rho)
 
 
 def integral_of_beta(epsilon: float) -> np.ndarray:
-    """beta from 0.1 to 20: Song et al. 2021, arXiv 2011.13456, App. C."""
+    """Integrates beta from 0.1 to 20: Song et al. 2021, arXiv 2011.13456, App. C."""
     s = epsilon + (1 - epsilon) * T
     return 0.1 * s + 19.9 * s**2 / 2
 
 
 def table(betas: np.ndarray) -> np.ndarray:
-    """gamma at every beta, and straight lines between (Ho et al. 2020, arXiv 2006.11239, eq. 4)."""
+    """Interpolates gamma linearly between the betas (Ho et al. 2020, arXiv 2006.11239, eq. 4)."""
     return np.interp(T, np.linspace(0, 1, len(betas)), of_alpha2(np.cumprod(1 - betas)))
 
 
@@ -103,15 +104,15 @@ SCHEDULES: dict[str, list[tuple[dict, np.ndarray]]] = {
         ({}, table(np.linspace(1e-4, 0.02, 1000))),
         ({"betas": (0.1, 0.3, 0.2, 0.6)}, table(np.array([0.1, 0.3, 0.2, 0.6]))),
     ],
-    "piecewise_linear": [({"pieces": 5}, -13.3 + 18.3 * T)],  # before it has learned
+    "piecewise_linear": [({"pieces": 5}, -13.3 + 18.3 * T)],  # at initialisation
     # Kingma et al. 2021, arXiv 2107.00630v6, eq. 59
     "pinned": [(ENDS | {"interior": Choice("schedule", "cosine")}, -7 + 10 / 18.3 * (cosine(at=T) + 13.3))],
-    # Hang et al. 2024, arXiv 2407.03297, Table 1; of plugins in this repository
+    # Hang et al. 2024, arXiv 2407.03297, Table 1; from plugins in this repository
     "laplace": [(ENDS | {"mean": -1.0, "width": 0.7}, quantiles(laplace(-1, 0.7), -7, 3))],
     "cauchy": [(ENDS | {"mean": -1.0, "width": 0.7}, quantiles(cauchy(-1, 0.7), -7, 3))],
 }
 
-PATHS: dict[str, tuple[Formula, Formula]] = {  # alpha and sigma of r = sigma / alpha
+PATHS: dict[str, tuple[Formula, Formula]] = {  # alpha and sigma as functions of r = sigma / alpha
     "variance_preserving": (lambda r: 1 / np.sqrt(1 + r**2), lambda r: r / np.sqrt(1 + r**2)),
     "variance_exploding": (np.ones_like, lambda r: r),
     # sigma = 1 - alpha^2 (Song et al. 2021, arXiv 2011.13456, eq. 14), a quadratic equation in alpha
@@ -125,7 +126,7 @@ TIMES = (1.0, 0.7, 0.5, 0.2, 0.1, 0.0)
 GRIDS: dict[str, list[tuple[dict, np.ndarray]]] = {
     "uniform": [({}, -13.3 + 18.3 * LEFT)],
     "quadratic": [({}, -13.3 + 18.3 * LEFT**2)],  # Song et al. 2021, arXiv 2010.02502, App. D.2: t ~ i^2
-    "gamma": [({}, -13.3 + 18.3 * LEFT)],  # even in gamma, as this schedule is; another is below
+    "gamma": [({}, -13.3 + 18.3 * LEFT)],  # even in gamma, like this schedule; see below for a nonlinear one
     "karras": [
         ({}, 14 * np.log((r := np.exp(np.array([5, -13.3]) / 14))[0] + np.arange(6) / 5 * (r[1] - r[0]))),
         ({"rho": 3.0}, 6 * np.log((q := np.exp(np.array([5, -13.3]) / 6))[0] + np.arange(6) / 5 * (q[1] - q[0]))),
@@ -137,7 +138,7 @@ FORMULAS = {"schedule": SCHEDULES, "path": PATHS, "grid": GRIDS}
 
 
 def cases(kind: str, formulas: dict) -> list:
-    """(name, settings, expected) of what is registered: a plugin may not be."""
+    """Returns (name, settings, expected) for the registered components; plugins may be missing."""
     known = {name: formulas[name] for name in sorted(formulas.keys() & registry(kind).components.keys())}
     every = [(name, *case) for name, some in known.items() for case in some]
     return [pytest.param(*case, id=f"{case[0]} {case[1]}") for case in every]
@@ -145,7 +146,7 @@ def cases(kind: str, formulas: dict) -> list:
 
 @pytest.mark.parametrize("kind", FORMULAS)
 def test_every_component_has_a_formula(kind: str) -> None:
-    """False if a new one of vdmkit's could have any constant or sign."""
+    """Every component of vdmkit has a formula in this file."""
     own = {name for name, component in registry(kind).components.items() if component.origin == "vdmkit"}
     assert own <= FORMULAS[kind].keys()
 
@@ -153,16 +154,16 @@ def test_every_component_has_a_formula(kind: str) -> None:
 @pytest.mark.costly
 @pytest.mark.parametrize(("name", "settings", "gamma"), cases("schedule", SCHEDULES))
 def test_schedules(name: str, settings: dict, gamma: np.ndarray) -> None:
-    """False if gamma were another than the paper's at some time, or a default not the paper's constant."""
+    """Every schedule equals its paper's gamma at all times, with the paper's constants as defaults."""
     schedule = registry("schedule").get(name).build({"key": KEY}, **settings)
     found = jax.vmap(schedule)(jnp.asarray(T))
-    # Where 1 - alpha^2 is formed it loses exp(13.3), which are 6 of 16 digits.
+    # Computing 1 - alpha^2 loses a factor of exp(13.3), 6 of 16 digits.
     np.testing.assert_allclose(found, gamma, rtol=0, atol=2e-4 if name == "learned_monotone" else 1e-9)
 
 
 @pytest.mark.parametrize("name", sorted(PATHS.keys() & registry("path").components.keys()))
 def test_paths(name: str) -> None:
-    """False if the latent were scaled otherwise than in the paper, at the same SNR."""
+    """Every path scales signal and noise as its paper does at the same SNR."""
     path, gamma = registry("path").get(name).build({}), np.linspace(-13, 9, 12)
     alpha, sigma = (formula(np.exp(gamma / 2)) for formula in PATHS[name])
     # 1 - alpha^2 of sub-VP loses three digits where sigma is 1e-3, and its alpha four where it is 1e-2
@@ -172,13 +173,13 @@ def test_paths(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "settings", "gammas"), cases("grid", GRIDS))
 def test_grids(name: str, settings: dict, gammas: np.ndarray) -> None:
-    """False if steps were elsewhere than in the paper."""
+    """Every grid places its steps where its paper does."""
     grid = registry("grid").get(name).build({}, **settings)
-    np.testing.assert_allclose(grid(FixedLinear(), 5), gammas, rtol=0, atol=1e-12)  # roundings of gamma = 13
+    np.testing.assert_allclose(grid(FixedLinear(), 5), gammas, rtol=0, atol=1e-12)  # rounding of gamma = 13
 
 
 def test_a_grid_even_in_gamma_is_not_one_even_in_time() -> None:
-    """False if `gamma` walked down the schedule's times: of another schedule the two are not the same."""
+    """The `gamma` grid is even in gamma under a nonlinear schedule, unlike the `uniform` grid."""
     schedule = registry("schedule").get("cosine").build({})
     even, of_time = (registry("grid").get(name).build({})(schedule, 5) for name in ("gamma", "uniform"))
     np.testing.assert_allclose(even, np.linspace(5, -13.3, 6), rtol=0, atol=1e-12)

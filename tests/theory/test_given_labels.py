@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Likelihoods of images given their labels: the same numbers as by a model of each label."""
+"""Likelihoods of images given their labels: the same numbers as from a separate model for each label."""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ ESTIMATORS = {
 
 @pytest.fixture(scope="module")
 def model() -> DiffusionModel:
-    """The exact denoiser of a mixture, given the component."""
+    """A model with the exact denoiser of a mixture given its component."""
     schedule = FixedLinear(gamma_min=-8.0, gamma_max=5.0)
     prediction, network = ExactGivenLabel(SOURCE.distribution), LabelNetwork(1, 3)
     return DiffusionModel(schedule=schedule, prediction=prediction, network=network, shape=SOURCE.shape, levels=5)
@@ -37,7 +37,7 @@ def model() -> DiffusionModel:
 @pytest.mark.costly
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_each_image_is_given_its_own_label(model, name):
-    """An image would be measured with another image's label, or without one, or with other draws than without."""
+    """Each image is measured with its own label, and its draws do not depend on the labels of other images."""
     given = {"key": KEY, "estimator": ESTIMATORS[name]}
     found = log_likelihood(model, IMAGES.pixels, condition={"label": LABELS}, **given).nats
     for label in range(3):
@@ -48,18 +48,18 @@ def test_each_image_is_given_its_own_label(model, name):
 
 @pytest.mark.costly
 def test_a_model_given_a_label_has_the_likelihood_of_images_with_it(model):
-    """`model.given` would be another model than the one that is told the label of each image."""
+    """`model.given(label)` has the likelihood that the conditional model gives with this label for every image."""
     given = {"key": KEY, "estimator": ESTIMATORS["bound"]}
     told = log_likelihood(model, IMAGES.pixels, condition={"label": np.full(6, 1)}, **given).nats
     alone = log_likelihood(model.given({"label": 1}), IMAGES.pixels, **given).nats
-    np.testing.assert_allclose(told, alone, rtol=1e-5)  # float32 of another program
+    np.testing.assert_allclose(told, alone, rtol=1e-5)  # float32, different program
     without = log_likelihood(model, IMAGES.pixels, **given).nats
     assert (abs(told - without) > 1e-3).any(axis=1).all()
 
 
 @pytest.mark.costly
 def test_the_pilot_is_told_the_labels_of_its_images(model):
-    """Draws would be planned for images without labels, and a precision be missed."""
+    """The pilot's allocation of draws depends on the labels of its images."""
     estimator = VariationalBound(draws=16)
     plan = lambda labels: estimator.fitted_plan(  # noqa: E731
         model, IMAGES.pixels, precision=0.0, key=KEY, condition={"label": jnp.asarray(labels)}
@@ -71,7 +71,7 @@ def test_the_pilot_is_told_the_labels_of_its_images(model):
 
 
 def test_a_component_has_the_likelihood_of_its_images():
-    """The mixture's P would not be the sum over labels, or images have another label than the component drawn."""
+    """The mixture's P is the sum over its components, and an image's label is the component it was drawn from."""
     mixture = SOURCE.distribution
     joint = [np.log(w) - mixture.component(c).nats(IMAGES.pixels) for c, w in enumerate(mixture.weights)]
     np.testing.assert_allclose(-np.logaddexp.reduce(joint), mixture.nats(IMAGES.pixels), rtol=1e-12)
@@ -84,7 +84,7 @@ def test_a_component_has_the_likelihood_of_its_images():
 
 
 class _OfOld(AbstractEstimator[None]):
-    """An estimator that was written before there were labels."""
+    """An estimator with the plan signature from before labels were supported."""
 
     def describe(self, levels):
         return "old"
@@ -100,7 +100,7 @@ class _OfOld(AbstractEstimator[None]):
 
 
 def test_side_information_that_does_not_fit_is_refused(model):
-    """Labels would be taken for those of other images, be rounded, or be ignored."""
+    """Labels of the wrong shape or type are refused, as are estimators whose plan takes no condition."""
     for labels, reason in (
         (LABELS[:5], r"condition 'label' of shape \(5,\): expected a row for each of 6 images"),
         (np.asarray(3), r"of shape \(\): expected a row for each of 6 images"),
@@ -115,7 +115,7 @@ def test_side_information_that_does_not_fit_is_refused(model):
 
 @pytest.mark.costly
 def test_a_label_that_does_not_exist_gives_no_number(model):
-    """The last class would be measured for any larger label."""
+    """A label beyond the last class gives NaN instead of the last class's likelihood."""
     few = VariationalBound(draws=2)
     found = log_likelihood(model, IMAGES.pixels, key=KEY, estimator=few, condition={"label": LABELS + 1})
     with pytest.raises(UntrustedError, match="the diffusion term is not finite"):

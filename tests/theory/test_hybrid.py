@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""iDDPM's L_hybrid (Nichol & Dhariwal 2021, arXiv 2102.09672, eq. 16), and the gradients that it leaves."""
+"""iDDPM's L_hybrid (Nichol & Dhariwal 2021, arXiv 2102.09672, eq. 16) and its gradients."""
 
 import equinox as eqx
 import jax
@@ -22,7 +22,7 @@ IMAGES = jnp.asarray(np.random.default_rng(0).integers(0, 5, (3, 4, 1, 1)), jnp.
 
 
 def output(parameters, z, gamma):
-    """eps by the first parameter, and the number of the variance by the second."""
+    """Returns eps scaled by the first parameter, and the variance's share scaled by the second."""
     return jnp.stack([parameters[0] * z, parameters[1] * jnp.tanh(gamma + z)], axis=-1)
 
 
@@ -42,7 +42,7 @@ def objective():
 
 
 def parts(model, objective, draws):
-    """|eps - eps_hat|^2, and the two terms of the bound, of each image in nats."""
+    """Returns each image's |eps - eps_hat|^2, the step's KL and the reconstruction term, the latter two in nats."""
     noise = objective.noise_levels(model.schedule, draws)
 
     def one(image, noise, draws):
@@ -56,7 +56,7 @@ def parts(model, objective, draws):
 
 @pytest.mark.costly
 def test_it_is_the_simple_loss_and_a_share_of_the_bound_in_bits(model, objective, quick_key) -> None:
-    """False if lambda multiplied another number than the bound of T steps in bits, of steps and decoder."""
+    """The loss is the simple loss plus lambda times the T-step bound in bits, decoder included."""
     draws = objective.draw(IMAGES.shape, key=quick_key)
     found = objective(model, IMAGES, {}, draws)
     simple, kl, decoder = parts(model, objective, draws)
@@ -66,7 +66,7 @@ def test_it_is_the_simple_loss_and_a_share_of_the_bound_in_bits(model, objective
 
 @pytest.mark.costly
 def test_the_bound_trains_variances_alone(model, objective, quick_key) -> None:
-    """False if the bound moved eps_hat too, or the variances were not trained on it."""
+    """The bound's gradient reaches the variances only; eps_hat is trained by the simple loss."""
     draws = objective.draw(IMAGES.shape, key=quick_key)
     at = lambda model: model.network.formula.args[0]  # noqa: E731
 
@@ -87,7 +87,7 @@ def test_the_bound_trains_variances_alone(model, objective, quick_key) -> None:
 
 
 def test_it_needs_steps() -> None:
-    """False if variances stayed as they were at the start, without a word: continuous time has none."""
+    """In continuous time, which has no variances to learn, the hybrid weighting is refused."""
     recipe = load_recipe("digits/iddpm", overrides=["objective.steps=0", 'objective.kernel="gaussian"'])
     with pytest.raises(RecipeError, match="weighting hybrid: variances belong to steps"):
         check_objective(recipe)

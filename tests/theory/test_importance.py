@@ -33,7 +33,7 @@ def by_density(kernel, estimate, x, eps, n, t, s):
 
 
 def estimate_of(logits, x, eps, t) -> Estimate:
-    """Of pixels whose levels have these prior logits, independently of each other."""
+    """Returns the estimate for independent pixels whose levels have the given prior logits."""
     levels, y_t = level_values(logits.shape[-1]), x + jnp.exp(t / 2) * eps
     log_joint = logits - 0.5 * jnp.exp(-t) * (y_t[..., None] - levels) ** 2
     of_levels = estimate_from_logits(log_joint, levels, y_t, t, VarianceExploding())
@@ -42,7 +42,7 @@ def estimate_of(logits, x, eps, t) -> Estimate:
 
 
 def pixels(levels: int = 16):
-    """Logits of levels, an image of them, and two draws of noise."""
+    """Returns logits of levels, an image drawn from them, and two draws of noise."""
     rng = np.random.default_rng(0)
     logits, (eps, n) = rng.normal(size=(4, 4, 1, levels)), rng.normal(size=(2, 4, 4, 1))
     x = np.asarray(level_values(levels))[rng.integers(0, levels, (4, 4, 1))]
@@ -52,19 +52,19 @@ def pixels(levels: int = 16):
 @pytest.mark.costly
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_weight_is_the_ratio_of_densities(name: str) -> None:
-    """False if a kernel's weight were of another step than its samples and its bound."""
+    """A kernel's log weight is log p - log q of the step that it samples."""
     kernel, (logits, x, eps, n) = KERNELS[name].build(), pixels()
     for t, s in ((2.0, -3.0), (0.5, 0.4), (-1.0, -9.0)):
         t, s = jnp.asarray(t), jnp.asarray(s)
         arguments = (estimate_of(logits, x, eps, t), x, eps, n, t, s)
-        # y_s over its standard deviation is 300 at most, which float64 knows to 1e-13
+        # y_s is at most 300 standard deviations, with a float64 rounding of 1e-13
         np.testing.assert_allclose(kernel.log_ratio(*arguments), by_density(kernel, *arguments), rtol=0, atol=1e-10)
 
 
 @pytest.mark.costly
 @pytest.mark.parametrize("name", KERNELS)
 def test_weights_of_a_thousand_steps_in_float32(name: str) -> None:
-    """False if log p - log q cancelled: by the density of the step, float32 errs by much more than is allowed here."""
+    """log p - log q is computed without cancellation: float32 is accurate where the difference of densities is not."""
     kernel, gammas = KERNELS[name].build(), np.linspace(5.0, -13.3, 1001, dtype=np.float32)
     logits, x, _, _ = pixels()
     noise = np.random.default_rng(1).normal(size=(1000, 2, 4, 4, 1)).astype(np.float32)
@@ -89,7 +89,7 @@ def test_weights_of_a_thousand_steps_in_float32(name: str) -> None:
 
 
 def oracle(name: str, *overrides: str):
-    """The exact model of small images, 50 of those, and their -log P."""
+    """Returns the exact model of small images, 50 such images, and their -log P."""
     recipe = load_recipe(RECIPES / f"oracle_{name}.toml", [*SMALL, *overrides])
     source = recipe.data.build()
     images = source.load("test").pixels[:50]
@@ -98,8 +98,8 @@ def oracle(name: str, *overrides: str):
 
 
 def estimates(estimator, model, images, seed: int = 0) -> np.ndarray:
-    """Both replicates' nats, (2, n)."""
-    key = jax.random.key(seed, impl="rbg")  # compiles in a fifth of the time
+    """Returns both replicates' nats, shape (2, n)."""
+    key = jax.random.key(seed, impl="rbg")  # compiles 5 times faster
     plan = estimator.plan(model, images, precision=0.0, key=key)
     batch = jnp.asarray(images), jnp.arange(len(images)), plan
     return np.stack([estimator(model, *batch, replicate=r, key=key).nats for r in (0, 1)])
@@ -107,18 +107,18 @@ def estimates(estimator, model, images, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def independent():
-    """Of independent pixels the mixture kernel is the true reverse step."""
+    """An oracle with independent pixels, whose true reverse step is the mixture kernel."""
     return oracle("gaussian")
 
 
 @pytest.mark.costly
 @pytest.mark.parametrize("steps", [1, pytest.param(5, marks=pytest.mark.statistical)])
 def test_every_chain_of_the_true_reverse_step_has_the_same_weight(independent, steps: int) -> None:
-    """False if a weight were not p / q along the kernel's own chain: here each is P(image), without any spread."""
+    """Along chains of the true reverse step every weight p / q is P(image), without any spread."""
     model, images, truth = independent
     estimator = ImportanceWeighted(samples=2, steps=steps, kernel=MIXTURE, grid=EVEN_IN_GAMMA)
     off = estimates(estimator, model, images) - truth
-    # Left are the tails of two laws that are N(0, 1) and flat but for exp(-12) and exp(-9): 4e-5 nats were seen.
+    # What is left are deviations at the two ends, of order exp(-12) and exp(-9); 4e-5 nats were measured.
     assert abs(off).max() < 1e-3
     wrong = ImportanceWeighted(samples=2, steps=steps, grid=EVEN_IN_GAMMA)
     assert (estimates(wrong, model, images) - truth).mean() > 1
@@ -126,7 +126,7 @@ def test_every_chain_of_the_true_reverse_step_has_the_same_weight(independent, s
 
 @pytest.fixture(scope="module")
 def dependent():
-    """Of pixels that depend on each other no kernel is exact."""
+    """An oracle with dependent pixels, for which no kernel is exact."""
     return oracle("mixture")
 
 
@@ -135,7 +135,7 @@ def dependent():
 )
 @pytest.mark.statistical
 def test_one_sample_is_the_bound_of_its_kernel_and_grid(dependent, kernel: str, grid: str) -> None:
-    """False if the chain went over other gammas, or with another step, than those it is said to be of."""
+    """With one sample the expectation is the T-step bound with the same kernel and grid."""
     model, images, truth = dependent
     chosen = {"steps": 4, "kernel": KERNELS[kernel], "grid": Choice("grid", grid)}
     weighted, bound = ImportanceWeighted(samples=1, draws=16, **chosen), VariationalBound(draws=32, **chosen)
@@ -149,7 +149,7 @@ def test_one_sample_is_the_bound_of_its_kernel_and_grid(dependent, kernel: str, 
 
 @pytest.mark.statistical
 def test_more_samples_of_any_kernel_are_lower(dependent) -> None:
-    """False if weights of the mixture were not averaged: the bound falls with K, and never below -log P."""
+    """The bound of the mixture kernel falls with K, and stays above -log P."""
     model, images, truth = dependent
     chosen = {"steps": 4, "kernel": MIXTURE, "grid": Choice("grid", "quadratic")}
     mean = {k: estimates(ImportanceWeighted(samples=k, **chosen), model, images).mean() for k in (16, 256)}
@@ -160,7 +160,7 @@ def test_more_samples_of_any_kernel_are_lower(dependent) -> None:
 
 
 def test_it_is_of_the_steps_of_training() -> None:
-    """False if a model that was trained on a mixture and a grid of its own were measured by the paper's, unsaid."""
+    """A model trained with a mixture kernel and its own grid is measured with these by default."""
     of_samples = ["likelihood.estimator.name=importance", "likelihood.estimator.samples=4"]
     recipe, other = (load_recipe(RECIPES / "digits_few_steps.toml", overrides) for overrides in ([], of_samples))
     bound, weighted = build_estimator(recipe, 17), build_estimator(other, 17)
@@ -173,11 +173,11 @@ def test_it_is_of_the_steps_of_training() -> None:
     assert isinstance(weighted.kernel, MixtureKernel)
     schedule = recipe.model.schedule.build(key=jax.random.key(0))
     np.testing.assert_array_equal(weighted.gammas(schedule), bound.gammas(schedule))
-    assert len(set(np.diff(weighted.gammas(schedule)).round(3))) > 1  # not even
+    assert len(set(np.diff(weighted.gammas(schedule)).round(3))) > 1  # uneven steps
 
 
 def test_other_steps_than_those_of_training_are_the_papers() -> None:
-    """False if a grid of 10 steps were asked for 20, or the words did not name what was measured."""
+    """With a different T the paper's kernel and grid are used, and the description names what was measured."""
     trained = (10, MIXTURE, Choice("grid", "gammas", {"gammas": (1.0, 0.0)}))
     papers = ImportanceWeighted(*trained, samples=2, steps=20)
     assert papers.describe(17) == "importance-weighted bound, 2 samples, T = 20 steps, kernel gaussian, grid uniform"
@@ -188,19 +188,19 @@ def test_other_steps_than_those_of_training_are_the_papers() -> None:
 
 
 class _OfAPlugin(LearnedRange):
-    """Has a name that vdmkit does not know."""
+    """A kernel whose name is not registered."""
 
 
 @pytest.mark.parametrize("kernel", [Choice("kernel", "learned_range"), _OfAPlugin()], ids=["registered", "plugin"])
 def test_a_kernel_that_reads_variances_is_that_of_any_steps(kernel) -> None:
-    """False if a network that learned variances were measured without them where T is another."""
+    """A kernel with learned variances is kept when T differs from that of training."""
     learned = ImportanceWeighted(10, kernel, EVEN_IN_GAMMA, samples=2, steps=20)
     assert learned.describe(17).endswith(f"T = 20 steps, kernel {Choice.of('kernel', kernel)}, grid uniform")
 
 
 @pytest.mark.costly
 def test_a_kernel_without_what_it_needs_is_refused(model_of) -> None:
-    """False if a prediction without probabilities were measured by a mixture of them, or ended in a traceback."""
+    """The mixture kernel refuses a prediction that gives no probabilities of levels."""
     model = model_of(lambda z, gamma: 0 * z)
     images = np.zeros((2, *model.shape), np.uint8)
     with pytest.raises(RecipeError, match="gives no probabilities of levels"):

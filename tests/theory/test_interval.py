@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Error bars cover what they should, and say where the error comes from."""
+"""Error bars have the stated coverage and are split into their two sources."""
 
 from dataclasses import replace
 
@@ -13,13 +13,13 @@ from vdmkit.losses import bits_per_dim
 
 
 def _replicates(rng: np.random.Generator, n: int, of_images: float, of_draws: float) -> np.ndarray:
-    """Images with mean 5 and this spread, each estimated twice with this error."""
+    """Draws images with mean 5 and the given spread, each estimated twice with the given error."""
     return 5 + of_images * rng.normal(size=n) + of_draws * rng.normal(size=(2, n))
 
 
 @pytest.mark.parametrize(("of_images", "of_draws"), [(1.0, 0.1), (1.0, 1.0), (0.0, 1.0)])
 def test_95_percent_of_intervals_hold_the_truth(of_images: float, of_draws: float) -> None:
-    """False if error bars were too short or too long, whichever of the two errors dominates: even with 10 images."""
+    """The 95% intervals cover the truth 95% of the time, whichever error dominates, even with 10 images."""
     rng, repeats = np.random.default_rng(0), 2000
     intervals = [interval(_replicates(rng, 10, of_images, of_draws)) for _ in range(repeats)]
     coverage = np.mean([each.low <= 5 <= each.high for each in intervals])
@@ -30,7 +30,7 @@ def test_95_percent_of_intervals_hold_the_truth(of_images: float, of_draws: floa
 @pytest.mark.parametrize("images", [3, 5, 8, 16])
 @pytest.mark.statistical
 def test_95_percent_of_intervals_of_a_wanted_width_hold_the_truth(images: int) -> None:
-    """False if a precision selected passes that look better than they are: 0.93 where passes that miss are drawn anew.
+    """Repeating passes until a wanted width is reached keeps 95% coverage; redrawing those that miss it would give 93%.
 
     With one estimate's variance planned as `VariationalBound` does, a quarter of the passes of 3 images miss.
     """
@@ -50,9 +50,10 @@ def test_95_percent_of_intervals_of_a_wanted_width_hold_the_truth(images: int) -
 
 @pytest.mark.parametrize(("carriers", "at_least"), [(1, 0.86), (3, 0.93), (20, 0.93), (200, 0.93)])
 def test_few_images_that_carry_the_variance_do_not_shorten_the_interval(carriers: int, at_least: float) -> None:
-    """False if an outlier among 200 images gave an interval that held the truth 64 times in 100, as it did.
+    """If few images carry the variance, the Monte Carlo interval still covers at 86% or more (previously 64%).
 
-    Which images carry the variance is itself estimated, so that coverage is below 0.95 for few of them, and is said.
+    Which images carry the variance is itself estimated, so coverage is below 0.95 for few of them, and a remark says
+    so.
     """
     rng, repeats, sds = np.random.default_rng(0), 1000, np.where(np.arange(200) < carriers, 1.0, 0.003)
     pairs = [5 + sds * rng.normal(size=(2, 200)) for _ in range(repeats)]
@@ -63,25 +64,25 @@ def test_few_images_that_carry_the_variance_do_not_shorten_the_interval(carriers
 
 
 def known_half_width(images: int) -> float:
-    """In standard errors (tables of Student's t)."""
+    """Returns the half-width in standard errors, from tables of Student's t."""
     return {3: 4.3027, 5: 2.7764, 8: 2.3646, 16: 2.1314}[images]
 
 
 def test_how_many_passes_reach_a_width() -> None:
-    """False if a precision were missed, more were measured than it takes, or a failed solve were measured for ever."""
+    """The number of passes is the smallest that reaches the width, at most 100, and 1 if the width is not finite."""
     assert [passes_for(width, 0.5) for width in (0.1, 0.5, 0.51, 0.7, 0.72, 5.0)] == [1, 1, 2, 2, 3, 100]
     assert [passes_for(width, wanted) for width, wanted in ((0.3, 0.0), (np.nan, 0.1), (np.inf, 0.1))] == [1, 1, 1]
 
 
 @pytest.mark.parametrize(("of_images", "of_draws"), [(1.0, 0.1), (1.0, 1.0), (0.2, 1.0)])
 def test_each_part_has_its_share_of_the_width(of_images: float, of_draws: float) -> None:
-    """False if Monte Carlo error were booked as the finite test set's, or the other way round."""
+    """The width is split correctly between Monte Carlo error and the finite test set."""
     n = 20_000
     result = interval(_replicates(np.random.default_rng(0), n, of_images, of_draws))
     # 1.96 standard errors of a mean over n images; two draws halve the variance of Monte Carlo
     in_units = np.sqrt(n) / 1.96
     both = of_images**2 + of_draws**2 / 2
-    # a variance over n images is known to sqrt(2 / n) of it, and the test set's is a difference of two such;
+    # the relative error of a variance over n images is sqrt(2 / n); the test set's is a difference of two such;
     # 4 standard errors each
     error = 4 * np.sqrt(2 / n) * both
     np.testing.assert_allclose((result.half_width * in_units) ** 2, both, atol=error)
@@ -90,7 +91,7 @@ def test_each_part_has_its_share_of_the_width(of_images: float, of_draws: float)
 
 
 def test_the_text_is_that_of_the_command() -> None:
-    """False if Python printed another +/- than `vdmkit likelihood`, or a whole that is smaller than its part."""
+    """The text is that of `vdmkit likelihood`, and its whole is never smaller than its parts."""
     both = Interval(1.7652, 0.0287, 0.0266, 0.0108)
     assert str(both) == "1.7652 +/- 0.0108 (95%: on these images; +/- 0.0287 on others)"
     assert str(replace(both, half_width=0.3).with_solver(0.01)).startswith("1.7652 +/- 0.0208 (95%: on these images; ")
@@ -99,7 +100,7 @@ def test_the_text_is_that_of_the_command() -> None:
 
 
 def test_known_case() -> None:
-    """False if the half-width were not Student's t times the standard error, here of two images without Monte Carlo."""
+    """The half-width is Student's t times the standard error, here for two images without Monte Carlo error."""
     exact = interval(np.array([[1.0, 3.0], [1.0, 3.0]]))
     # standard error 1, and t = 12.7062 for one degree of freedom (tables)
     np.testing.assert_allclose([exact.half_width, exact.half_width_test_set], 12.7062, rtol=1e-5)
@@ -108,14 +109,14 @@ def test_known_case() -> None:
 
 
 def test_parts_add_up_in_quadrature() -> None:
-    """False if the parts did not explain the whole, when neither is lost to chance."""
+    """The two parts add up in quadrature to the whole width."""
     result = interval(_replicates(np.random.default_rng(0), 50, 1.0, 1.0))
     parts = np.hypot(result.half_width_test_set, result.half_width_monte_carlo)
     np.testing.assert_allclose(parts, result.half_width, rtol=1e-13)
 
 
 def test_copies_tell_nothing_new() -> None:
-    """False if 20 images, 15 times each, gave an error bar of 300 images: 3.9 times too short."""
+    """20 images repeated 15 times each have the interval of 20 images; that of 300 would be 3.9 times too short."""
     once = np.tile(np.random.default_rng(0).normal(size=20), (2, 1))
     copies = interval(once.repeat(15, axis=1), np.arange(20).repeat(15))
     expected = interval(once)
@@ -128,7 +129,7 @@ def test_copies_tell_nothing_new() -> None:
 
 
 def test_groups_of_one_change_nothing() -> None:
-    """False if images without copies got another interval for being looked at."""
+    """Grouping images that have no copies leaves the interval unchanged."""
     found = _replicates(np.random.default_rng(0), 30, 1.0, 1.0)
     assert interval(found, np.random.default_rng(1).permutation(30)) == interval(found)
 
@@ -136,7 +137,7 @@ def test_groups_of_one_change_nothing() -> None:
 @pytest.mark.parametrize("sizes", [(15,) * 20, (281,) + (1,) * 19, (1,) * 10 + (5,) * 10])
 @pytest.mark.parametrize("of_draws", [0.1, 1.0])
 def test_95_percent_hold_the_truth_with_copies(sizes: tuple[int, ...], of_draws: float) -> None:
-    """False if error bars were too short for test sets with copies, however unequally images are repeated."""
+    """The 95% intervals cover the truth for test sets with copies, however unequally images are repeated."""
     rng, repeats, groups = np.random.default_rng(0), 1000, np.arange(20).repeat(sizes)
     images = 5 + rng.normal(size=(repeats, 1, 20)).repeat(sizes, axis=2)
     replicates = images + of_draws * rng.normal(size=(repeats, 2, len(groups)))
@@ -150,19 +151,19 @@ def test_95_percent_hold_the_truth_with_copies(sizes: tuple[int, ...], of_draws:
 
 
 def test_draws_are_independent_in_copies_too() -> None:
-    """False if the Monte Carlo part depended on which images are equal."""
+    """The Monte Carlo part does not depend on which images are equal."""
     found = _replicates(np.random.default_rng(0), 300, 1.0, 1.0)
     of_copies = interval(found, np.arange(20).repeat(15))
     assert of_copies.half_width_monte_carlo == interval(found).half_width_monte_carlo
 
 
 def test_copies_of_one_image_have_no_interval() -> None:
-    """False if one image, many times, gave an interval, or NaN."""
+    """A test set that consists of copies of one image is refused."""
     with pytest.raises(DataError, match=r"3 image\(s\), all the same: an interval needs at least 2 that differ"):
         interval(np.zeros((2, 3)), np.zeros(3, int))
 
 
 def test_bits_per_dimension() -> None:
-    """False if nats became other bits: ln 2 nats in each of 3072 dimensions are one bit per dimension."""
+    """Nats are converted correctly: ln 2 nats in each of 3072 dimensions are one bit per dimension."""
     np.testing.assert_allclose(bits_per_dim(3072 * np.log(2), 3072), 1, rtol=1e-15)
     np.testing.assert_allclose(bits_per_dim(np.array([0.0, 10.0]), 5), [0, 2 / np.log(2)], rtol=1e-15)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reverse kernels on problems of one pixel, whose every integral is a sum, in float64; all registered ones.
+"""All registered reverse kernels on problems of one pixel, whose integrals are sums, in float64.
 
-With the exact posterior of x given y_t the loss of all steps cannot be less than I(x; y_0) - I(x; y_1), which is
-E log q(y_0 | x) / q(y_0), less the same at the other end: the true reverse step p(y_s | y_t) reaches it, whatever T.
+With the exact posterior of x given y_t the loss of all steps is at least I(x; y_0) - I(x; y_1), where I(x; y) = E log
+q(y | x) / q(y). The true reverse step p(y_s | y_t) attains this for every T.
 """
 
 import itertools
@@ -37,14 +37,14 @@ GAMMAS = np.linspace(NOISY, CLEAN, 31)
 
 
 def posterior(y, gamma) -> Estimate:
-    """Of a pixel whose levels have these probabilities."""
+    """Returns the exact estimate for a pixel whose levels have these probabilities."""
     logits = jnp.log(jnp.asarray(PROBS)) - 0.5 * jnp.exp(-gamma) * (y[..., None] - X) ** 2
     estimate = estimate_from_logits(logits, jnp.asarray(X), y, gamma, VarianceExploding())
     return replace(estimate, variance_share=0.3 + 0.1 * y)
 
 
 def mean_error(gamma: float, eps, weight) -> float:
-    """E(eps - eps_hat)^2."""
+    """Returns E(eps - eps_hat)^2."""
     y = X[:, None] + np.exp(gamma / 2) * np.asarray(eps)
     eps_hat = posterior(jnp.asarray(y)[..., None], jnp.asarray(gamma)).eps_hat[..., 0]  # levels and eps as an image
     return float(PROBS @ ((np.asarray(eps_hat) - np.asarray(eps)) ** 2 @ np.asarray(weight)))
@@ -52,7 +52,7 @@ def mean_error(gamma: float, eps, weight) -> float:
 
 @pytest.fixture(scope="module")
 def kernels(noise) -> dict[str, AbstractKernel]:
-    """All registered ones, those that want a measurement with the exact one."""
+    """All registered kernels by name; those that need measured errors get the exact ones."""
     gammas = tuple(GAMMAS[::-1])
     measured = {"gammas": gammas, "errors": tuple(mean_error(gamma, *noise) for gamma in gammas)}
     params = {"optimal_variance": measured, "mixture": {"draws": 1024}}
@@ -62,7 +62,7 @@ def kernels(noise) -> dict[str, AbstractKernel]:
 
 
 def divergence(kernel, x, eps, gamma_t, gamma_s, noise):
-    """KL of q(y_s | y_t, x) from the kernel's step, by its density alone: a sum over y_s."""
+    """Returns the KL of q(y_s | y_t, x) from the kernel's step by its density alone, as a sum over y_s."""
     n, weight = noise
     y_t, c = x + jnp.exp(gamma_t / 2) * eps, -jnp.expm1(gamma_s - gamma_t)
     step = kernel(posterior(y_t, gamma_t), y_t, gamma_t, gamma_s)
@@ -74,7 +74,7 @@ def divergence(kernel, x, eps, gamma_t, gamma_s, noise):
 
 @eqx.filter_jit
 def diffusion(kernel, gammas, noise):
-    """The loss of all steps, its mean over levels and noise."""
+    """Returns the loss of all steps, averaged over levels and noise."""
     eps, weight = (jnp.asarray(part)[::4] for part in noise)  # 91 nodes, 0.2 apart: exact to 1e-9 here
     weight = weight / weight.sum()
     of_noise = lambda x, t, s: jax.vmap(  # noqa: E731
@@ -85,7 +85,7 @@ def diffusion(kernel, gammas, noise):
 
 
 def information(gamma: float, noise) -> float:
-    """I(x; y) at gamma, nats."""
+    """Returns I(x; y) at gamma in nats."""
     eps, weight = map(np.asarray, noise)
     d = (X[:, None] - X)[..., None] * np.exp(-gamma / 2) + eps
     log_marginal = np.log((PROBS[None, :, None] * np.exp(-0.5 * d**2)).sum(1))
@@ -98,7 +98,7 @@ KERNELS = [*sorted(registry("kernel").components), "large"]
 @pytest.mark.costly
 @pytest.mark.parametrize("name", KERNELS)
 def test_kl_is_that_of_its_density(kernels, noise, name: str) -> None:
-    """False if the loss that is trained and reported were of another step than the one that samples."""
+    """The KL that is trained and reported is that of the step that samples."""
     kernel, key = kernels[name], jax.random.key(0)
     for gamma_t, gamma_s, eps in itertools.product((2.0, -1.0), (-2.0, -4.0), (-1.3, 0.2)):
         t, s, e = jnp.asarray(gamma_t), jnp.asarray(gamma_s), jnp.full(PIXEL, eps)
@@ -112,7 +112,7 @@ def test_kl_is_that_of_its_density(kernels, noise, name: str) -> None:
 @pytest.mark.costly
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_step_is_one_distribution(kernels, name: str) -> None:
-    """False if a kernel's density, distribution function and samples were of different distributions."""
+    """A step's density, distribution function and samples belong to the same distribution."""
     kernel = kernels[name]
     t, s, y_t = jnp.asarray(0.5), jnp.asarray(-3.0), jnp.full(PIXEL, 0.3)
     step = kernel(posterior(y_t, t), y_t, t, s)
@@ -130,17 +130,17 @@ def test_a_step_is_one_distribution(kernels, name: str) -> None:
 @pytest.mark.parametrize("steps", [1, 2, 5, 30])
 @pytest.mark.parametrize("name", KERNELS)
 def test_no_kernel_is_below_the_information(kernels, noise, name: str, steps: int) -> None:
-    """False if a T-step bound were below -log P: the true reverse step reaches I(x; y_0) - I(x; y_1), none is less."""
+    """No T-step loss is below I(x; y_0) - I(x; y_1), and the true reverse step attains it."""
     least = information(CLEAN, noise) - information(NOISY, noise)
     found = float(diffusion(kernels[name], jnp.asarray(GAMMAS[:: 30 // steps]), noise))
     assert found > least - 1e-6, (found, least)
-    if name == "mixture":  # of one pixel it is the true reverse step
+    if name == "mixture":  # for one pixel it is the true reverse step
         np.testing.assert_allclose(found, least, atol=1e-6)
 
 
 @pytest.mark.costly
 def test_the_measured_variance_is_the_best_of_gaussians(kernels, noise) -> None:
-    """False if another variance, a little off or one of the paper's, gave a lower bound than the optimal one."""
+    """The optimal variance gives a lower bound than variances 10% off and both of the paper's."""
     best, gammas = kernels["optimal_variance"], jnp.asarray(GAMMAS[::6])
     lowest = diffusion(best, gammas, noise)
     for factor in (0.9, 1.1):
@@ -152,7 +152,7 @@ def test_the_measured_variance_is_the_best_of_gaussians(kernels, noise) -> None:
 
 @pytest.mark.costly
 def test_the_mixture_becomes_gaussian_as_steps_shrink(kernels, noise) -> None:
-    """False if its loss of a short step were not expm1(gamma_t - gamma_s) / 2 times the squared error."""
+    """The mixture's loss of a short step approaches expm1(gamma_t - gamma_s) / 2 times the squared error."""
     x, eps, t = jnp.full(PIXEL, X[1]), jnp.full(PIXEL, 0.4), jnp.asarray(-1.0)
     excess = []
     for width in (0.01, 0.005, 0.0025):
@@ -161,11 +161,11 @@ def test_the_mixture_becomes_gaussian_as_steps_shrink(kernels, noise) -> None:
         )
         excess.append(float(abs(of_mixture / of_gaussian - 1)))
     assert excess[-1] < 0.01
-    np.testing.assert_allclose(np.divide(excess[:-1], excess[1:]), 2, rtol=0.1)  # of first order in the step
+    np.testing.assert_allclose(np.divide(excess[:-1], excess[1:]), 2, rtol=0.1)  # first order in the step
 
 
 def test_the_mixture_becomes_a_code_as_steps_grow(kernels, noise) -> None:
-    """False if a step to no noise did not cost -log p(x | y_t), nor draw levels with these probabilities."""
+    """A step to zero noise costs -log p(x | y_t) and draws levels with these probabilities."""
     x, eps, t = jnp.full(PIXEL, X[3]), jnp.full(PIXEL, 0.4), jnp.asarray(1.0)
     y_t = x + jnp.exp(t / 2) * eps
     probs = jnp.exp(posterior(y_t, t).log_probs).squeeze()
@@ -183,7 +183,7 @@ def test_the_mixture_becomes_a_code_as_steps_grow(kernels, noise) -> None:
 @pytest.mark.parametrize("variance", [1.0, 0.25])
 @pytest.mark.parametrize("name", ["optimal_variance", "learned_range"])
 def test_the_best_variance_is_exact_for_gaussian_data(name: str, variance: float, steps: int) -> None:
-    """False if, of N(0, v), a few steps lost anything: E KL of all is 1/2 log (1 + v SNR_0) / (1 + v SNR_1) (nats)."""
+    """For N(0, v) any number of steps is exact: the total KL is 1/2 log (1 + v SNR_0) / (1 + v SNR_1) nats."""
     gammas = jnp.linspace(4.0, -6.0, steps + 1)
     rising = gammas[::-1]
     error = lambda gamma: variance / (variance + jnp.exp(gamma))  # noqa: E731
@@ -205,7 +205,7 @@ def test_the_best_variance_is_exact_for_gaussian_data(name: str, variance: float
 
 @pytest.mark.parametrize(("share", "variance"), [(0.0, "small"), (1.0, "large")])
 def test_learned_variances_end_at_ddpms(share: float, variance: Literal["small", "large"]) -> None:
-    """False if v = 0 and v = 1 were not Ho et al.'s two variances, for a step of any length."""
+    """v = 0 and v = 1 are Ho et al.'s two variances, for steps of any length."""
     rng, key = np.random.default_rng(0), jax.random.key(0)
     x, eps, x_hat, n = jnp.asarray(rng.normal(size=(4, 2, 3, 1)))
     for t, s in ((2.0, 1.9), (-1.0, -7.0)):
@@ -221,7 +221,7 @@ def test_learned_variances_end_at_ddpms(share: float, variance: Literal["small",
 
 
 def test_a_clipped_mean_is_between_the_latent_and_the_clipped_estimate() -> None:
-    """False if samples and bounds were not those of x_hat in [-1, 1], as the authors' are, from the same latent."""
+    """With clip = true the step's mean uses x_hat clipped to [-1, 1], as the authors' code does."""
     y_t, t, s = jnp.asarray([0.3, -2.0, 4.0]).reshape(1, 3, 1), jnp.asarray(1.0), jnp.asarray(-1.0)
     x_hat = jnp.asarray([0.5, -1.5, 3.0]).reshape(1, 3, 1)
     estimate = Estimate(x_hat, (y_t - x_hat) * jnp.exp(-t / 2), None, jnp.zeros_like(y_t))
@@ -231,15 +231,15 @@ def test_a_clipped_mean_is_between_the_latent_and_the_clipped_estimate() -> None
 
 
 def test_errors_below_the_range_of_floats() -> None:
-    """False if a variance were no number near the data, where an exact denoiser has errors of next to nothing."""
+    """Errors of 1e-300, as of an exact denoiser near the data, are handled in float32 without NaN."""
     with jax.enable_x64(False):
         kernel = OptimalVariance(gammas=(-13.0, 0.0), errors=(1e-300, 1e-3))
         found = jax.vmap(kernel.error)(jnp.asarray([-13.0, -6.5, 0.0]))
-    np.testing.assert_allclose(found, [0, 0, 1e-3], rtol=1e-4)  # a logarithm of -690, rounded
+    np.testing.assert_allclose(found, [0, 0, 1e-3], rtol=1e-4)  # rounding of a logarithm of -690
 
 
 def test_what_a_kernel_refuses() -> None:
-    """False if a kernel went on with what is no probability or no measurement."""
+    """Kernels refuse estimates without the probabilities or variances they need, and invalid measurements."""
     gaussian = Estimate(jnp.zeros(PIXEL), jnp.zeros(PIXEL))
     with pytest.raises(RecipeError, match="gives no probabilities of levels"):
         MixtureKernel()(gaussian, jnp.zeros(PIXEL), jnp.asarray(0.0), jnp.asarray(-1.0))
@@ -256,7 +256,7 @@ def test_what_a_kernel_refuses() -> None:
 @pytest.mark.parametrize("oracle", ["mixture", "gaussian", "gaussian_continuous"])
 @pytest.mark.slow
 def test_no_bound_of_an_oracle_is_below_the_truth(oracle: str) -> None:
-    """False if a kernel gave data of known -log P fewer bits than they have, of dependent pixels too."""
+    """No kernel's bound is below the known -log P, for dependent pixels too."""
     recipe = load_recipe(RECIPES / f"oracle_{oracle}.toml")
     source = recipe.data.build()
     images = source.load("test").pixels[:100]
@@ -268,7 +268,7 @@ def test_no_bound_of_an_oracle_is_below_the_truth(oracle: str) -> None:
     measured = {"gammas": tuple(gammas.tolist()), "errors": tuple(error.tolist())}
     for name in registry("kernel").components:
         if name == "learned_range" or (name == "mixture" and oracle == "gaussian_continuous"):
-            continue  # it has no variances, or no levels
+            continue  # the model has no learned variances, or no levels
         kernel = Choice("kernel", name, measured if name == "optimal_variance" else {})
         for steps in (1, 8):
             estimator = VariationalBound(steps=steps, kernel=kernel, grid=Choice("grid", "gamma"), draws=16)
@@ -282,4 +282,4 @@ def test_no_bound_of_an_oracle_is_below_the_truth(oracle: str) -> None:
                 ]
             )
             found = interval(nats)
-            assert found.value + 2 * found.half_width_monte_carlo > truth, (name, steps)  # never in 1e4 seeds
+            assert found.value + 2 * found.half_width_monte_carlo > truth, (name, steps)  # no failure in 1e4 seeds

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A schedule that follows the variance: its gradient, what it leaves alone, and where training on an oracle takes it.
+"""A schedule that minimises the variance: its gradient, what it leaves unchanged, and its optimum on an oracle.
 
 Data are d independent x ~ N(0, s^2) and the denoiser is exact. Then eps - eps_hat has d independent components of
 variance v = sigmoid(log s^2 - gamma), so that with L in bits/dim
 
-    E[L^2] = (d^2 + 2 d) / (2 d ln 2)^2  int gamma'(t)^2 v^2 dt,   least where  gamma'(t) = (int v dgamma) / v.
+E[L^2] = (d^2 + 2 d) / (2 d ln 2)^2 int gamma'(t)^2 v^2 dt, which is least where gamma'(t) = (int v dgamma) / v.
 """
 
 import itertools
@@ -38,7 +38,7 @@ UPDATE = Update(optax.sgd(0.1), 0.9, False)
 
 
 class _Power(AbstractSchedule):
-    """As a plugin may bring it."""
+    """A schedule such as a plugin may define."""
 
     power: Array
     gamma_min: float = 0.0
@@ -49,13 +49,13 @@ class _Power(AbstractSchedule):
 
 
 def _random(schedule: AbstractSchedule, scale: float) -> AbstractSchedule:
-    """With random parameters: a first guess may have a gradient of zero."""
+    """Replaces the parameters with random ones, as the gradient may vanish at the initial guess."""
     values, unravel = ravel_pytree(eqx.filter(schedule, eqx.is_inexact_array))
     moved = unravel(jnp.asarray(scale * np.random.default_rng(0).normal(size=values.shape)))
     return eqx.combine(moved, schedule)
 
 
-# Kinks of 8 pieces lie between the panels of the quadrature.
+# With 8 pieces the kinks lie on the edges of the quadrature's panels.
 INTERIORS = {
     "learned_monotone": lambda: _random(LearnedMonotone(jax.random.key(0), width=5), 3.0),
     "piecewise_linear": lambda: _random(PiecewiseLinear(pieces=8), 1.0),
@@ -70,7 +70,7 @@ def _pinned(interior: AbstractSchedule, ends: str = "learned") -> Pinned:
 
 
 def _mean_squared_loss(schedule: AbstractSchedule, times, dimensions: int) -> Array:
-    """E[L^2], (bits/dim)^2, by the formula above and quadrature over t."""
+    """Returns E[L^2] in (bits/dim)^2, by the formula above and quadrature over t."""
     t, weight = times
     gamma, slope = jax.vmap(lambda t: gamma_and_derivative(schedule, t))(t)
     v = jax.nn.sigmoid(math.log(VARIANCE) - gamma)
@@ -79,7 +79,7 @@ def _mean_squared_loss(schedule: AbstractSchedule, times, dimensions: int) -> Ar
 
 @pytest.fixture
 def oracle(gaussian):
-    """A model of continuous Gaussian data, whose denoiser is exact."""
+    """Builds a model of continuous Gaussian data with its exact denoiser."""
 
     def build(schedule: AbstractSchedule, shape: tuple[int, int, int] = (2, 1, 1)) -> DiffusionModel:
         return gaussian(VARIANCE, schedule=schedule, observation=GaussianObservation(0), shape=shape)
@@ -89,7 +89,7 @@ def oracle(gaussian):
 
 @pytest.fixture
 def nodes(times) -> tuple[Array, Array, Array, Array]:
-    """x, eps, t of two pixels, and weights: Gauss-Hermite with 3 nodes is exact for L^2, of degree 4 in each."""
+    """x, eps and t of two pixels, with weights: Gauss-Hermite with 3 nodes is exact for L^2, of degree 4 in each."""
     point, mass = np.polynomial.hermite_e.hermegauss(3)
     grid = np.array(list(itertools.product(range(3), repeat=4)))
     gauss, (t, weight) = (mass / mass.sum())[grid].prod(1), times
@@ -100,9 +100,9 @@ def nodes(times) -> tuple[Array, Array, Array, Array]:
 
 @eqx.filter_jit
 def _gradient(objective: Objective, model: DiffusionModel, nodes, of_squares: bool) -> Pinned:
-    """The schedule's gradient in a training step, for a batch that is the quadrature.
+    """Returns the schedule's gradient in a training step, for a batch that is the quadrature.
 
-    A mean over n images is the integral of L if weights w stand as n w, and that of L^2 if they stand as sqrt(n w).
+    A mean over n images is the integral of L with weights n w, and that of L^2 with weights sqrt(n w).
     """
     x, eps, t, weight = nodes
     weight = len(t) * weight
@@ -114,7 +114,7 @@ def _gradient(objective: Objective, model: DiffusionModel, nodes, of_squares: bo
 @pytest.mark.costly
 @pytest.mark.parametrize("interior", INTERIORS)
 def test_the_interior_follows_the_mean_squared_loss(oracle, nodes, times, interior: str) -> None:
-    """False if the interior were trained on anything but E[L^2], in bits/dim."""
+    """The interior's gradient is that of E[L^2] in (bits/dim)^2."""
     schedule = _pinned(INTERIORS[interior]())
     found = _gradient(Objective(LowDiscrepancy(), Elbo(), 0, "variance"), oracle(schedule), nodes, True)
     values, unravel = ravel_pytree(eqx.filter(schedule.interior, eqx.is_inexact_array))
@@ -127,14 +127,14 @@ def test_the_interior_follows_the_mean_squared_loss(oracle, nodes, times, interi
 
     step = 1e-4 * jnp.eye(len(values))
     expected = (value(values + step) - value(values - step)) / 2e-4
-    # of the difference: a step of 1e-4 squared, and roundings of 1e-16 of a value of 5, over 1e-4
+    # error of the central difference: 1e-4 squared, and rounding of 5 * 1e-16 over 1e-4
     np.testing.assert_allclose(ravel_pytree(found.interior)[0], expected, rtol=1e-6, atol=1e-7)
     assert jnp.linalg.norm(expected) > 0.1
 
 
 @pytest.mark.statistical
 def test_the_ends_follow_the_bound(oracle, nodes) -> None:
-    """False if the ends were moved by the variance, or by more or less than the bound in all of its terms."""
+    """The ends' gradient is that of all three terms of the bound, also where the interior follows the variance."""
     schedule = _pinned(INTERIORS["piecewise_linear"]())
     found, bound = (
         _gradient(Objective(LowDiscrepancy(), Elbo(), 0, follows), oracle(schedule), nodes, False).learned_ends
@@ -144,25 +144,25 @@ def test_the_ends_follow_the_bound(oracle, nodes) -> None:
     v = expit(math.log(VARIANCE) - np.array(ENDS))
     alpha2, x2 = expit(-ENDS[1]), jnp.mean(nodes[0] ** 2)  # only the diffusion loss has the weights of the nodes
     prior = (alpha2 * (1 - alpha2) * (1 - x2) - alpha2) / 2
-    # of reconstruction, log N(x; z, exp(gamma_0)), and diffusion, int v dgamma / 2, in nats per dimension
+    # reconstruction, log N(x; z, exp(gamma_0)), and diffusion, int v dgamma / 2, in nats per dimension
     expected = np.array([1 - v[0], v[1] + 2 * prior]) / 2 / math.log(2)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)  # 1e-16 / sigma_0 = 1e-14, and 448 times
 
 
 @pytest.mark.statistical
 def test_the_bound_does_not_move_the_interior(oracle, nodes) -> None:
-    """False if the bound depended on the interior: then no variance of it were for free."""
+    """The bound's gradient with respect to the interior is zero."""
     model = oracle(_pinned(INTERIORS["learned_monotone"]()))
     found = _gradient(Objective(LowDiscrepancy(), Elbo(), 0), model, nodes, False)
     values, _ = ravel_pytree(found.interior)
-    np.testing.assert_allclose(values, 0, atol=1e-10)  # slopes of 36,000 nodes that cancel, to 1e-14 of each
+    np.testing.assert_allclose(values, 0, atol=1e-10)  # slopes at 36,000 nodes cancel, each with a rounding of 1e-14
     moved = _gradient(Objective(LowDiscrepancy(), Elbo(), 0, "variance"), model, nodes, True)
     assert jnp.abs(ravel_pytree(moved.interior)[0]).max() > 1e-2
 
 
 @pytest.fixture(scope="module")
 def before_and_after(gaussian) -> tuple[DiffusionModel, DiffusionModel]:
-    """A model of 16 pixels whose schedule has 64 pieces, and what 1,500 steps with 256 images make of it."""
+    """A model of 16 pixels with a schedule of 64 pieces, before and after 1,500 steps with 256 images each."""
     shape, steps = (4, 4, 1), 1500
     schedule = _pinned(PiecewiseLinear(pieces=64), ends="fixed")
     before = gaussian(VARIANCE, schedule=schedule, observation=GaussianObservation(0), shape=shape)
@@ -176,10 +176,10 @@ def before_and_after(gaussian) -> tuple[DiffusionModel, DiffusionModel]:
 
 @pytest.mark.statistical
 def test_training_finds_the_optimal_density(before_and_after, times) -> None:
-    """False if the gradient, its noise and the optimiser did not lead to p(gamma) ~ sqrt(m), nor to the least variance.
+    """Training leads to p(gamma) ~ sqrt(m) and to the least variance.
 
-    Measured: its distribution function is off by at most 0.010, where one piece holds the tail, and E[L^2] is 1.009
-    times the minimum, after 1.669 times before.
+    Measured: the distribution function is off by at most 0.010, where one piece holds the tail, and E[L^2] is 1.009
+    times the minimum (1.669 times before training).
     """
     before, after = (model.schedule for model in before_and_after)
     t = jnp.linspace(0, 1, 20_001)
@@ -195,9 +195,9 @@ def test_training_finds_the_optimal_density(before_and_after, times) -> None:
 
 @pytest.mark.statistical
 def test_training_leaves_the_bound(before_and_after) -> None:
-    """False if the bound paid for what its estimate gains: intervals of 8,192 draws would not hold the difference.
+    """Training the interior leaves the bound unchanged, within 4 standard errors of 8,192 draws, and lowers its spread.
 
-    With ends that are fixed, nothing at all may move them.
+    The ends, which are fixed, do not move at all.
     """
     n, (key_x, key) = 8192, jax.random.split(jax.random.key(5))
     x = math.sqrt(VARIANCE) * jax.random.normal(key_x, (n, 4, 4, 1), float)
@@ -206,7 +206,7 @@ def test_training_leaves_the_bound(before_and_after) -> None:
     first, last = (
         bits_per_dim(np.asarray(eqx.filter_jit(objective)(model, x, {}, draws).total), 16) for model in before_and_after
     )
-    # 4 standard errors of the difference, which the same draws make smaller: false alarm 6e-5
+    # 4 standard errors of the difference, computed from the same draws: false alarm 6e-5
     assert abs(first.mean() - last.mean()) < 4 * (first - last).std() / math.sqrt(n)
     assert last.std() < 0.6 * first.std()
     assert [ends_of(model.schedule) for model in before_and_after] == [ENDS, ENDS]
@@ -223,7 +223,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_the_variance_may_not_be_of(digits_toml, name: str) -> None:
-    """False if a schedule were trained to make a loss vary less by making it another loss."""
+    """Settings under which the loss depends on the interior are refused with schedule_loss = variance."""
     override, message = REFUSED[name]
     overrides = ["objective.schedule_loss=variance", "model.schedule.name=pinned", override]
     with pytest.raises(RecipeError, match=message):
@@ -232,7 +232,7 @@ def test_what_the_variance_may_not_be_of(digits_toml, name: str) -> None:
 
 @pytest.mark.parametrize("override", ["objective.weighting=sigmoid", "objective.time_sampler=loss_adaptive"])
 def test_what_the_variance_may_be_of(digits_toml, override: str) -> None:
-    """False if weightings of gamma alone, or times with weights, which leave the mean alone, were refused."""
+    """Weightings of gamma alone, and weighted times, which leave the mean unchanged, are accepted."""
     check_objective(
         load_recipe(digits_toml, ["objective.schedule_loss=variance", "model.schedule.name=pinned", override])
     )

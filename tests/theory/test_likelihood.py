@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bound of a test set: unbiased for every image, whatever the batches, and never a number that is none."""
+"""The bound of a test set: unbiased for every image, independent of batches, refused if a term is not finite."""
 
 import equinox as eqx
 import jax
@@ -27,7 +27,7 @@ IMAGES = np.random.default_rng(0).integers(0, LEVELS, (COUNT, *SHAPE)).astype(np
 
 @pytest.fixture(scope="module")
 def order_0(model_of) -> DiffusionModel:
-    """The exact denoiser of independent pixels, over so many gammas that its bound is their code length."""
+    """The exact denoiser of independent pixels, over a range of gammas so wide that its bound is their code length."""
     return model_of(
         lambda z, gamma: jnp.zeros((*SHAPE, LEVELS)),
         schedule=FixedLinear(gamma_min=-8.0, gamma_max=16.0),
@@ -43,7 +43,7 @@ def bound(order_0, bound_of_images) -> Bound:
 
 
 def test_bound_of_independent_pixels_is_their_code_length(bound: Bound) -> None:
-    """False if the estimate were biased: the smoothed histogram's code lengths are known, image by image."""
+    """The estimate is unbiased: its mean error against the known code lengths of the smoothed histogram is zero."""
     share = (COUNTS + 0.5) / (COUNTS + 0.5).sum()
     code_length = -np.log(share)[IMAGES].sum((1, 2, 3))
     error = bound.total - code_length
@@ -52,20 +52,20 @@ def test_bound_of_independent_pixels_is_their_code_length(bound: Bound) -> None:
     # 4 pixels of x^2 SNR_1 / 2 < 1e-7, and levels are 0.67 / sigma_0 = 36 standard deviations apart.
     means = error.mean(0)
     np.testing.assert_allclose(means.mean(), 0, atol=4 * means.std(ddof=1) / np.sqrt(COUNT))
-    assert abs(means).mean() > 1e-3  # a statistical test needs errors
+    assert abs(means).mean() > 1e-3  # the estimates do have errors
 
 
 def test_the_schedule_between_its_ends_changes_no_draw(order_0, bound: Bound, bound_of_images) -> None:
-    """False if an estimate missed what a schedule passes fast, such as the tails of EDM's, or weighted it wrongly."""
+    """Estimates depend on the schedule's ends only, even if it passes the tails fast, as EDM's does."""
     passes_fast = LogNormal(mean=-1.2, std=0.8, sigma_min=float(np.exp(-4)), sigma_max=float(np.exp(8)))
     model = eqx.tree_at(lambda model: model.schedule, order_0, passes_fast, is_leaf=lambda x: x is order_0.schedule)
     found = bound_of_images(model, IMAGES, draws=8, steps=0, batch_size=128, key=jax.random.key(0))
-    # the ends, 3.5 and 11.5 standard deviations away, to the precision of the inverse of the normal distribution
+    # the ends are 3.5 and 11.5 standard deviations away, where the inverse normal CDF has limited precision
     np.testing.assert_allclose(found.total, bound.total, rtol=1e-9, atol=1e-9)
 
 
 def test_an_images_two_estimates_err_independently(bound: Bound) -> None:
-    """False if the replicates shared draws: the interval would then call Monte Carlo error the test set's."""
+    """The errors of the two replicates are uncorrelated."""
     share = (COUNTS + 0.5) / (COUNTS + 0.5).sum()
     first, second = bound.total + np.log(share)[IMAGES].sum((1, 2, 3))
     correlation = np.corrcoef(first, second)[0, 1]
@@ -88,7 +88,7 @@ class _Blank(AbstractObservation):
 
 
 def test_an_images_two_estimates_have_times_of_their_own(model_of, bound_of_images) -> None:
-    """False if both replicates met the same times, so that the interval took an error in time for the test set's."""
+    """The two replicates have independent, uniformly distributed times."""
     path, schedule = VariancePreserving(), FixedLinear(gamma_min=0.0, gamma_max=1.0)
     # eps_hat = eps + sqrt(gamma) and gamma = t: the loss of 4 pixels is 2 t
     eps_hat = lambda z, gamma: z / path.sigma(gamma) + jnp.sqrt(gamma)  # noqa: E731
@@ -100,21 +100,21 @@ def test_an_images_two_estimates_have_times_of_their_own(model_of, bound_of_imag
 
 
 def test_every_draw_has_noise_of_its_own(model_of, bound_of_images) -> None:
-    """False if an image's times shared a noise, or its terms or replicates did: more draws would not help as they say.
+    """All draws of an image, of both terms and both replicates, have independent noise.
 
     With eps_hat = 0, gamma' = 2 and gamma_0 = 0 the two terms are the means of |eps|^2 and |eps_0|^2.
     """
     schedule, strata = FixedLinear(gamma_min=0.0, gamma_max=2.0), 16
     model = model_of(lambda z, gamma: 0 * z, schedule=schedule, observation=_Blank(), shape=SHAPE)
     bound = bound_of_images(model, IMAGES, draws=2 * strata, steps=0, batch_size=COUNT, key=jax.random.key(0))
-    sums = strata * np.concatenate([bound.reconstruction, bound.diffusion])  # of 4 squares each
+    sums = strata * np.concatenate([bound.reconstruction, bound.diffusion])  # sums of 4 squares each
     assert all(stats.kstest(row, stats.chi2(4 * strata).cdf).pvalue > 1e-5 for row in sums)  # false alarm 4e-5
     # 5 standard errors, 6 pairs: false alarm 3e-6
     np.testing.assert_allclose(np.corrcoef(sums), np.eye(4), rtol=0, atol=5 / np.sqrt(COUNT))
 
 
 class _Original(AbstractNetwork):
-    """NaN for an image that is said to be augmented, and with dropout."""
+    """Returns NaN for inputs that are marked as augmented, and with dropout."""
 
     def __call__(self, z, gamma, condition, *, key=None):
         spoiled = (condition.get("augmented", 0.0) != 0) | (key is not None)
@@ -122,7 +122,7 @@ class _Original(AbstractNetwork):
 
 
 def test_test_images_are_no_augmented_ones_and_nothing_is_dropped(broken, quick_key, bound_of_images) -> None:
-    """False if the bound were that of augmented images, or of a network in training."""
+    """Test images are not marked as augmented, and dropout is off."""
     model = eqx.tree_at(lambda m: m.network, broken, _Original())
     images = np.zeros((2, *SHAPE), np.uint8)
     bound = bound_of_images(model, images, draws=2, steps=0, batch_size=2, key=quick_key)
@@ -130,14 +130,14 @@ def test_test_images_are_no_augmented_ones_and_nothing_is_dropped(broken, quick_
 
 
 def test_batch_size_changes_nothing(order_0, bound: Bound, bound_of_images) -> None:
-    """False if an image's draws depended on its neighbours: 300 images in batches of 128 and of 512."""
+    """The estimates of 300 images are the same in batches of 128 and of 512."""
     at_once = bound_of_images(order_0, IMAGES, draws=8, steps=0, batch_size=512, key=jax.random.key(0))
-    # rounding of another vectorisation, 1e-16 / sigma_0 in eps_hat
+    # rounding under a different vectorisation, 1e-16 / sigma_0 in eps_hat
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13), at_once, bound)
 
 
 def test_a_measurement_that_is_stopped_has_the_same_estimates_of_fewer_images(order_0) -> None:
-    """False if a time limit changed an estimate, or counted images that it never came to."""
+    """A time limit reduces the number of images and leaves their estimates unchanged."""
     how = {"estimator": VariationalBound(draws=2), "batch_size": 128, "key": jax.random.key(0)}
     whole, stopped = (log_likelihood(order_0, IMAGES, **how, seconds=seconds) for seconds in (np.inf, 0.0))
     assert len(stopped.index) == 128
@@ -146,7 +146,7 @@ def test_a_measurement_that_is_stopped_has_the_same_estimates_of_fewer_images(or
 
 
 def test_a_measurement_that_is_stopped_has_seen_images_from_all_over_the_test_set(order_0) -> None:
-    """False if the bound of a sorted test set were that of its first class when time runs out."""
+    """A time limit leaves a random subset of the test set, even if the test set is sorted."""
     images = np.repeat(np.array([1, 2], np.uint8), COUNT // 2).reshape(-1, 1, 1, 1) * np.ones((1, *SHAPE), np.uint8)
     how = {"estimator": VariationalBound(draws=2), "batch_size": 100, "key": jax.random.key(0)}
     stopped = log_likelihood(order_0, images, **how, seconds=0.0)
@@ -154,14 +154,14 @@ def test_a_measurement_that_is_stopped_has_seen_images_from_all_over_the_test_se
 
 
 def test_each_image_counts_once_and_in_order(order_0, bound: Bound) -> None:
-    """False if the last batch's padding were counted, or an image left out: the image sets the prior term."""
+    """Every image counts once and in order, without the last batch's padding; the image determines the prior term."""
     x = jax.vmap(order_0.observation.encode)(jnp.asarray(IMAGES))
     expected = jax.vmap(lambda x: prior_loss(order_0, x))(x)
     np.testing.assert_allclose(bound.prior, np.broadcast_to(expected, (2, COUNT)), rtol=1e-12)
 
 
 def test_every_step_is_visited_once_by_as_many_draws(model_of, quick_key, bound_of_images) -> None:
-    """False if times clustered, or T-step bounds were not: a loss that depends on t alone is then summed exactly."""
+    """T draws visit each of T steps once, so a loss that depends on t alone is summed exactly."""
     image = np.zeros((2, *SHAPE), np.uint8)
     observation = CategoricalObservation(LEVELS)
     path, x = VariancePreserving(), observation.encode(jnp.asarray(image[0]))
@@ -179,7 +179,7 @@ def test_every_step_is_visited_once_by_as_many_draws(model_of, quick_key, bound_
 
 
 class _Marked(AbstractObservation):
-    """Level 7 is encoded and decoded as told; all else is 0."""
+    """Encodes and decodes level 7 with the given values; everything else is 0."""
 
     code: Array
     log_probability: Array
@@ -202,7 +202,7 @@ class _Marked(AbstractObservation):
 def test_a_term_that_is_not_finite_is_an_error_and_not_a_bound(
     broken: DiffusionModel, quick_key, term: str, code: float, log_probability: float, bound_of_images
 ) -> None:
-    """False if a NaN could hide in a reported mean, or the message did not say which image and which term."""
+    """A term that is not finite raises an error that names the term and the image."""
     images = np.zeros((3, *SHAPE), np.uint8)
     images[1] = 7
     observation = _Marked(jnp.array(code), jnp.array(log_probability))
@@ -215,11 +215,11 @@ def test_a_term_that_is_not_finite_is_an_error_and_not_a_bound(
 
 @pytest.fixture(scope="module")
 def broken(model_of) -> DiffusionModel:
-    """A network that gives NaN for a latent as large as that of code 1e9."""
+    """A network that gives NaN for latents as large as that of code 1e9."""
     return model_of(lambda z, gamma: jnp.where(abs(z) > 1e6, jnp.nan, z), shape=SHAPE)
 
 
 def test_one_image_has_no_interval(order_0) -> None:
-    """False if a test set without a spread were given an error bar."""
+    """A test set of one image, which has no spread, is refused."""
     with pytest.raises(DataError, match="1 image"):
         log_likelihood(order_0, IMAGES[:1], key=jax.random.key(0))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times that learn from the loss: their density, and what it does to the estimate."""
+"""Times that adapt to the loss: their density, and its effect on the estimate."""
 
 import equinox as eqx
 import jax
@@ -11,12 +11,12 @@ from vdmkit.losses import DiscreteGrid, LossAdaptive, LowDiscrepancy
 
 
 def _loss(t):
-    """Of mean 1 and coefficient of variation 1.03 over t, nearly constant in each of 100 bins."""
+    """A loss with mean 1 and coefficient of variation 1.03 over t, nearly constant in each of 100 bins."""
     return 0.2 + 4 * t**4
 
 
 def _learned(times, batches: int = 400):
-    """After batches of 64 draws of this loss."""
+    """Returns the times after batches of 64 draws of this loss."""
     keys = jax.random.split(jax.random.key(0), batches)
 
     @jax.jit
@@ -30,26 +30,26 @@ def _learned(times, batches: int = 400):
 
 
 def test_without_losses_times_are_even() -> None:
-    """False if a fresh run began with some times more likely than others, or with weights other than 1."""
+    """Before any loss is recorded times are those of LowDiscrepancy, with weight 1."""
     times, even = (kind(64, key=jax.random.key(1)) for kind in (LossAdaptive(), LowDiscrepancy()))
-    np.testing.assert_allclose(times[0], even[0], rtol=0, atol=1e-12)  # roundings of a sum of 100
+    np.testing.assert_allclose(times[0], even[0], rtol=0, atol=1e-12)  # rounding of a sum of 100 terms
     np.testing.assert_allclose(times[1], 1, rtol=1e-12)
 
 
 @pytest.mark.statistical
 def test_the_density_is_that_of_the_loss() -> None:
-    """False if bins were shifted, or weighted by how often they were met: the density is 0.1 + 0.9 loss / mean."""
+    """The density is 0.1 + 0.9 loss / mean in every bin."""
     density = _learned(LossAdaptive()).density()
     middle = (jnp.arange(100) + 0.5) / 100
     np.testing.assert_allclose(density.mean(), 1, rtol=1e-12)
-    # a bin has met 50 to 900 losses, against one imagined of the mean: 2% of the distance to it, which is at most 2.8
+    # a bin has 50 to 900 losses and one pseudo-loss at the mean, which shifts it by 2% of the distance, at most 2.8
     expected = 0.1 + 0.9 * _loss(middle) / _loss(middle).mean()
     np.testing.assert_allclose(density, expected, rtol=0.02, atol=0.02)
 
 
 @pytest.mark.statistical
 def test_the_weighted_loss_no_longer_varies() -> None:
-    """False if the weight were not the inverse of the density: its spread would not fall by 10."""
+    """The weight is the inverse of the density, so that the weighted loss varies 10 times less."""
     t, weight = _learned(LossAdaptive(uniform=0.01))(4096, key=jax.random.key(2))
     weighted = weight * _loss(t)
     np.testing.assert_allclose(weighted.mean(), 1, atol=0.005)
@@ -58,7 +58,7 @@ def test_the_weighted_loss_no_longer_varies() -> None:
 
 @pytest.mark.statistical
 def test_what_is_old_is_forgotten() -> None:
-    """False if losses of the start of training stayed for ever: after 400 batches 0.9^400 of them is left."""
+    """Old losses decay: after 400 batches 0.9^400 of them is left."""
     first = _learned(LossAdaptive(decay=0.9))
     t, _ = LowDiscrepancy()(64, key=jax.random.key(3))
     times = first
@@ -69,7 +69,7 @@ def test_what_is_old_is_forgotten() -> None:
 
 
 def test_times_stay_below_one() -> None:
-    """False if rounding gave t = 1, whose bin does not exist, or a time outside of its bin's density."""
+    """In float32 times stay in [0, 1) and weights are finite."""
     times = eqx.tree_at(lambda times: (times.total, times.count), LossAdaptive(), (jnp.arange(100.0), jnp.ones(100)))
     narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), times)
     t, weight = narrow(4096, key=jax.random.key(4))
@@ -79,7 +79,7 @@ def test_times_stay_below_one() -> None:
 
 
 def test_a_discrete_grid_has_midpoints() -> None:
-    """False if a step were drawn at its end, which would bias the loss by half a step."""
+    """Times of the discrete grid are midpoints of steps, with weight 1."""
     t, weight = DiscreteGrid(steps=5)(500, key=jax.random.key(5))
     np.testing.assert_allclose(np.unique(np.round(t, 12)), [0.1, 0.3, 0.5, 0.7, 0.9])
     np.testing.assert_array_equal(weight, 1)

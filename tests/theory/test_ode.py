@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The likelihood by the probability-flow ODE against densities, code lengths and entropies that are known exactly.
+"""The likelihood by the probability-flow ODE against exactly known densities, code lengths and entropies.
 
-A solve at rtol = atol = TIGHT makes some hundred steps, each within it in z and in log p per dimension. That is 1e-7
-in all, or a few times as much where an early error in z grows.
+A solve at rtol = atol = TIGHT makes some hundred steps, each accurate to TIGHT in z and in log p per dimension. The
+total error is 1e-7, or a few times that where an early error in z grows.
 """
 
 import itertools
@@ -41,7 +41,7 @@ FIRST = {"replicate": 0, "key": jax.random.key(0)}
 
 @eqx.filter_jit
 def log_p(model: DiffusionModel, z_0: Array) -> Array:
-    """log p(z_0) by the flow, exact divergence, for z_0 of shape (n, h, w, c)."""
+    """Returns log p(z_0) by the flow with exact divergence, for z_0 of shape (n, h, w, c)."""
     integrator = Integrator("Tsit5", jnp.array(TIGHT), jnp.array(TIGHT), 0, 4096)
     probes = Probes("exact", 1)(model.shape, key=jax.random.key(0))
 
@@ -54,7 +54,7 @@ def log_p(model: DiffusionModel, z_0: Array) -> Array:
 
 @pytest.fixture(scope="module")
 def pixels(model_of) -> DiffusionModel:
-    """The exact denoiser of independent pixels: P of an image is a product of shares."""
+    """The exact denoiser of independent pixels: P of an image is a product of per-pixel probabilities."""
     return model_of(
         lambda z, gamma: jnp.zeros((*SHAPE, LEVELS)),
         schedule=WIDE,
@@ -66,7 +66,7 @@ def pixels(model_of) -> DiffusionModel:
 
 @pytest.fixture(scope="module")
 def many(pixels) -> dict[int, Estimates]:
-    """256 estimates of one image's code length with Gaussian probes, by their number of draws."""
+    """256 estimates of one image's code length with Gaussian probes, keyed by the number of draws."""
     images = jnp.broadcast_to(IMAGES[:1], (MANY, *SHAPE))
     return {
         draws: ProbabilityFlow(**NOISY, draws=draws)(pixels, images, jnp.arange(MANY), None, **FIRST)
@@ -79,27 +79,30 @@ MANY = 256
 
 
 def code_length(images: Array) -> np.ndarray:
-    """-log P of each image, nats."""
+    """Returns -log P of each image in nats."""
     share = (COUNTS + 0.5) / (COUNTS + 0.5).sum()
     return -np.log(share)[np.asarray(images)].sum((1, 2, 3))
 
 
 @pytest.mark.parametrize("variance", [1.0, 0.25])
 def test_density_of_gaussian_data_is_the_closed_form(gaussian, variance: float) -> None:
-    """False if the ODE, its divergence or p_1 were wrong. The default schedule ends at SNR e^-5, so that q(z_1) is not
-    p_1: the closed form is p_1 pulled back through the exact flow, which scales z by a known factor (PAPER 19.3)."""
+    """The ODE, its divergence and p_1 give the closed-form density of Gaussian data.
+
+    The default schedule ends at SNR e^-5, so that q(z_1) is not p_1: the closed form is p_1 pulled back through the
+    exact flow, which scales z by a known factor (PAPER 19.3).
+    """
     model = gaussian(variance)
     z_0 = jax.random.normal(jax.random.key(0), (5, *model.shape)) * np.sqrt(variance)
     alpha2, sigma2 = 1 / (1 + np.exp([-13.3, 5.0])), 1 / (1 + np.exp([13.3, -5.0]))
     spread = alpha2 * variance + sigma2
-    sd = np.sqrt(spread[0] / spread[1])  # of z_0, where z_1 has 1
+    sd = np.sqrt(spread[0] / spread[1])  # standard deviation of z_0 for z_1 ~ N(0, 1)
     expected = stats.norm.logpdf(z_0, scale=sd).sum((1, 2, 3))
-    np.testing.assert_allclose(log_p(model, z_0), expected, rtol=1e-7)  # 1e-9 a step: at most 1e-7; 5e-10 was seen
+    np.testing.assert_allclose(log_p(model, z_0), expected, rtol=1e-7)  # 1e-9 a step: at most 1e-7; measured: 5e-10
 
 
 @pytest.mark.statistical
 def test_density_of_a_gaussian_mixture_is_the_closed_form(model_of) -> None:
-    """False if the flow of a denoiser that is not linear, on dependent pixels, lost density (PAPER 19.5)."""
+    """The flow of a nonlinear denoiser of dependent pixels has the closed-form density (PAPER 19.5)."""
     weights = jnp.array([0.3, 0.7])
     means = jnp.array([[0.5, -0.3], [-0.4, 0.2]])
     covariances = jnp.array([[[0.1, 0.05], [0.05, 0.2]], [[0.3, -0.1], [-0.1, 0.1]]])
@@ -123,7 +126,7 @@ def test_density_of_a_gaussian_mixture_is_the_closed_form(model_of) -> None:
 
 @pytest.mark.statistical
 def test_another_path_gives_the_same_estimate(other_path, model_of) -> None:
-    """False if a likelihood depended on how the latent is scaled: z / alpha is the same on both paths."""
+    """The likelihood does not depend on the scaling of the latent: z / alpha is the same on both paths."""
 
     def on(path: AbstractPath) -> Estimates:
         def eps_hat(z: Array, gamma: Array) -> Array:
@@ -135,16 +138,16 @@ def test_another_path_gives_the_same_estimate(other_path, model_of) -> None:
 
     images = jnp.asarray([[0, 1, 1, 0], [1, 1, 1, 0]], jnp.uint8).reshape(2, 4, 1, 1)
     here, there = on(VariancePreserving()), on(other_path)
-    np.testing.assert_allclose(here.nats, there.nats, rtol=1e-7)  # the solver's, as in the tests of densities
+    np.testing.assert_allclose(here.nats, there.nats, rtol=1e-7)  # the solver's error, as in the tests of densities
     assert (abs(here.terms["volume"] - there.terms["volume"]) > 1).all()
 
 
 @pytest.mark.statistical
 def test_estimate_of_independent_pixels_is_their_code_length(pixels) -> None:
-    """False if the dequantised likelihood were not one: here each z_0 alone gives the image's exact code length.
+    """Every single z_0 gives the image's exact code length.
 
-    p(z_0) = sum_k share_k N(z_0; alpha_0 x_k, sigma_0^2), and levels are 36 sigma_0 apart, bins 18 sigma_0 to a side:
-    q(z_0 | x) is the image's own term of it.
+    p(z_0) = sum_k share_k N(z_0; alpha_0 x_k, sigma_0^2), levels are 36 sigma_0 apart and bins extend 18 sigma_0 to
+    either side, so q(z_0 | x) is the image's own term of the sum.
     """
     result = ProbabilityFlow(rtol=TIGHT, atol=TIGHT, divergence="exact")(pixels, IMAGES, INDEX, None, **FIRST)
     assert not result.failed.any()
@@ -155,23 +158,23 @@ def test_estimate_of_independent_pixels_is_their_code_length(pixels) -> None:
 
 @pytest.mark.statistical
 def test_noise_of_the_divergence_does_not_bias_the_estimate(many, pixels) -> None:
-    """False if random probes biased the likelihood, or `draws` were summed or not independent.
+    """Random probes do not bias the estimate, and four draws halve its standard deviation.
 
     Rademacher probes would be exact here: the Jacobian of independent pixels is diagonal.
     """
     error = {draws: np.asarray(result.nats) - code_length(IMAGES[:1]) for draws, result in many.items()}
-    assert error[1].std() > 0.1  # a statistical test needs errors
+    assert error[1].std() > 0.1  # the estimates do have errors
     for errors in error.values():
         # 4 standard errors, false alarm 6e-5; one is 1% of the divergence's 76 nats
         np.testing.assert_allclose(errors.mean(), 0, atol=4 * errors.std() / np.sqrt(MANY))
-    # each standard deviation is known to about 6% (kurtosis 3 to 5): 4 standard errors of the ratio
+    # the standard error of each is about 6% (kurtosis 3 to 5): 4 standard errors of the ratio
     np.testing.assert_allclose(error[4].std() / error[1].std(), 0.5, rtol=0.34)
     assert (many[4].evaluations > many[1].evaluations).all()
 
 
 @pytest.mark.costly
 def test_replicates_and_images_err_independently(many, pixels) -> None:
-    """False if an image's two estimates, or two images, shared draws: the error bars would be too short."""
+    """The errors of an image's two estimates, and those of two images, are uncorrelated."""
     images = jnp.broadcast_to(IMAGES[:1], (MANY, *SHAPE))
     other = ProbabilityFlow(**NOISY)(pixels, images, jnp.arange(MANY), None, replicate=1, key=FIRST["key"])
     first, second = np.asarray(many[1].nats), np.asarray(other.nats)
@@ -181,7 +184,7 @@ def test_replicates_and_images_err_independently(many, pixels) -> None:
 
 @pytest.mark.parametrize("kind", ["rademacher", "gaussian"])
 def test_divergence_is_unbiased_with_the_known_variance(kind) -> None:
-    """False if probes had other than E[v v^T] = I: PAPER 16 gives the variance for a linear field."""
+    """The divergence estimate is unbiased and has the variance of PAPER 16 for a linear field."""
     jacobian = np.random.default_rng(0).normal(size=(4, 4))
     n = 4096
     probes = Probes(kind, n)((4, 1, 1), key=FIRST["key"])
@@ -207,7 +210,7 @@ def test_divergence_is_unbiased_with_the_known_variance(kind) -> None:
 
 @pytest.fixture(scope="module")
 def one_pixel(model_of):
-    """A single pixel of 256 levels, gamma_0 = -13.3 unless said otherwise."""
+    """Builds a model of `size` pixels (one by default) with 256 levels; gamma_0 is -13.3 by default."""
 
     def build(gamma_min: float = -13.3, size: int = 1) -> DiffusionModel:
         schedule = FixedLinear(gamma_min=gamma_min, gamma_max=20.0)
@@ -219,7 +222,7 @@ def one_pixel(model_of):
 
 
 def dequantised(rule, model: DiffusionModel, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """(z_0 - alpha_0 x) / (half a bin), and log q, of `count` draws of an image of level 200."""
+    """Returns (z_0 - alpha_0 x) / (half a bin), and log q, of `count` draws for an image of level 200."""
     keys = jax.random.split(jax.random.key(0), count)
     image = jnp.full(model.shape, 200, jnp.uint8)
     z_0, log_q = jax.jit(jax.vmap(lambda key: rule(model, image, key)))(keys)
@@ -229,7 +232,7 @@ def dequantised(rule, model: DiffusionModel, count: int) -> tuple[np.ndarray, np
 
 @pytest.mark.parametrize("rule", [uniform, truncated_normal])
 def test_density_of_dequantisation_integrates_to_one_over_the_bin(rule, one_pixel) -> None:
-    """False if log q left out Z, or a factor of the bin's width: the likelihood would be that of no distribution."""
+    """q is normalised over the bin, and the draws follow it."""
     n = 20_000
     model = one_pixel()
     offset, log_q = dequantised(rule, model, n)
@@ -249,16 +252,16 @@ TAU = np.exp(13.3 / 2) / 256
 
 
 def test_entropy_of_the_truncated_normal_is_the_papers(one_pixel) -> None:
-    """False if the draws were not those of log q: PAPER 16 has -5.246283 nats for gamma_0 = -13.3."""
+    """The entropy of the draws is that of PAPER 16, -5.246283 nats for gamma_0 = -13.3."""
     _, log_q = dequantised(truncated_normal, one_pixel(size=16), 50_000)
     standard_error = log_q.std() / 16 / np.sqrt(len(log_q))
     np.testing.assert_allclose(-log_q.mean() / 16, -5.246283, atol=4 * standard_error)  # false alarm 6e-5
-    assert standard_error < 0.001  # that of a normal not cut off is 0.015 higher
+    assert standard_error < 0.001  # the entropy of an untruncated normal is 0.015 higher
 
 
 @pytest.mark.parametrize("gamma_0", [-60.0, 15.0])
 def test_bins_of_any_width_are_drawn_in_float32(one_pixel, gamma_0: float) -> None:
-    """False if a huge bin gave infinite noise, or a narrow one lost its digits (tau = 4e10 and 2e-6)."""
+    """Bins far wider or narrower than the noise (tau = 4e10 and 2e-6) give finite, accurate draws in float32."""
     with jax.enable_x64(False):
         model = one_pixel(gamma_0, size=4096)
         offset, log_q = dequantised(truncated_normal, model, 64)
@@ -266,23 +269,25 @@ def test_bins_of_any_width_are_drawn_in_float32(one_pixel, gamma_0: float) -> No
         half_bin = np.exp(-np.logaddexp(0, gamma_0) / 2) / 256
     entropy = np.log(2 * half_bin) if gamma_0 > 0 else np.log(2 * np.pi * np.e) / 2 + np.log(sigma_0)
     assert np.isfinite(offset).all()
-    # sd of eps^2 / 2 is 0.71 a pixel: 4 standard errors over 64 * 4096 pixels, false alarm 6e-5; float32's 1e-6 besides
+    # sd of eps^2 / 2 is 0.71 a pixel: 4 standard errors over 64 * 4096 pixels, false alarm 6e-5; plus 1e-6 of float32
     np.testing.assert_allclose(-log_q.mean() / 4096, entropy, rtol=2e-6, atol=4 * 0.71 / 512)
 
 
 @pytest.mark.costly
 def test_equal_weights_give_the_same_bound_for_any_number_of_samples(pixels) -> None:
-    """False if log K were left out: each z_0 alone gives the code length, and so must the mean of five weights."""
+    """Every z_0 alone gives the code length, and so does the average of five importance weights."""
     estimator = ProbabilityFlow(rtol=TIGHT, atol=TIGHT, divergence="exact", samples=5)
     result = estimator(pixels, IMAGES, INDEX, None, **FIRST)
-    np.testing.assert_allclose(result.nats, code_length(IMAGES), rtol=0, atol=2e-6)  # as for one; log 5 is 1.6
+    np.testing.assert_allclose(result.nats, code_length(IMAGES), rtol=0, atol=2e-6)  # as for one sample; log 5 is 1.6
     assert set(result.terms) == {"total"}
 
 
 @pytest.mark.statistical
 def test_more_samples_give_a_tighter_bound(pixels) -> None:
-    """False if samples shared draws, or the bound went below the code length: uniform z_0 cost much where a level's
-    density is 4 times as narrow as its bin."""
+    """More samples tighten the bound, which stays above the code length.
+
+    Uniform z_0 are costly here because a level's density is 4 times as narrow as its bin.
+    """
     narrow = eqx.tree_at(lambda m: m.schedule, pixels, FixedLinear(gamma_min=-5.0, gamma_max=20.0))
     images = jnp.broadcast_to(IMAGES[:1], (100, *SHAPE))
     settings = {"divergence": "exact", "dequantisation": "uniform"}
@@ -298,7 +303,7 @@ def test_more_samples_give_a_tighter_bound(pixels) -> None:
 
 @pytest.mark.costly
 def test_too_few_steps_are_a_failure(pixels) -> None:
-    """False if a solve that did not reach gamma_1 gave a number that looks like a likelihood."""
+    """A solve that does not reach gamma_1 is marked as failed."""
     assert ProbabilityFlow(**SHORT)(pixels, IMAGES, INDEX, None, **FIRST).failed.all()
 
 
@@ -306,7 +311,7 @@ SHORT = {"max_steps": 5, "divergence": "exact"}
 
 
 def test_a_network_that_overflows_is_a_failure(model_of) -> None:
-    """False if constant steps, which notice nothing, went on to the end with a NaN."""
+    """With constant steps, which have no error control, a NaN of the network marks the image as failed."""
     schedule = FixedLinear(gamma_min=-4.0, gamma_max=4.0)
     broken = model_of(lambda z, gamma: jnp.where((gamma > 0) & (z[0, 0, 0] > 0), jnp.nan, z), schedule=schedule)
     images = jnp.asarray([0, 1], jnp.uint8).reshape(2, 1, 1, 1) * jnp.ones((4, 1, 1), jnp.uint8)
@@ -316,17 +321,17 @@ def test_a_network_that_overflows_is_a_failure(model_of) -> None:
 
 @pytest.mark.statistical
 def test_an_estimate_does_not_depend_on_the_batch(many, pixels) -> None:
-    """False if draws belonged to a place in the batch, or images shared their steps."""
+    """An image's draws and steps do not depend on its position or on the other images in the batch."""
     index = np.array([200, 3, 17])
     images = jnp.broadcast_to(IMAGES[:1], (3, *SHAPE))
     few = ProbabilityFlow(**NOISY)(pixels, images, jnp.asarray(index), None, **FIRST)
-    np.testing.assert_allclose(few.nats, many[1].nats[index], rtol=1e-10)  # rounding of another vectorisation
+    np.testing.assert_allclose(few.nats, many[1].nats[index], rtol=1e-10)  # rounding under a different vectorisation
     np.testing.assert_array_equal(few.evaluations, many[1].evaluations[index])
-    assert len(np.unique(many[1].evaluations)) > 1  # images do step on their own
+    assert len(np.unique(many[1].evaluations)) > 1  # images have their own step counts
 
 
 class _Counted:
-    """A denoiser that counts how often it is traced and how often it is called."""
+    """A denoiser that counts its traces and its calls."""
 
     def __init__(self):
         self.traces = self.calls = 0
@@ -351,7 +356,7 @@ class _Counted:
     ids=["Tsit5", "Heun", "Euler"],
 )
 def test_evaluations_are_those_made_and_another_tolerance_compiles_nothing(model_of, settings, probes: int) -> None:
-    """False if the reported cost were not the true one, or each tolerance were a program of its own."""
+    """The reported evaluations are those made, and a change of tolerance does not retrace."""
     network = _Counted()
     model = model_of(network)
     traces = []
@@ -370,7 +375,7 @@ def test_evaluations_are_those_made_and_another_tolerance_compiles_nothing(model
     "settings", [{"rtol": 1e-3, "atol": 1e-3}, {"solver": "Heun", "step_size": "constant", "solver_steps": 100}]
 )
 def test_discretisation_error_is_that_of_the_coarse_solve(pixels, settings) -> None:
-    """False if the check compared other draws, or did not see an error that is there."""
+    """The estimated discretisation error agrees with the true error, for the same draws."""
     estimator = ProbabilityFlow(**settings, divergence="exact")
     true = np.asarray(estimator(pixels, IMAGES, INDEX, None, **FIRST).nats) - code_length(IMAGES)
     estimated, evaluations = estimator.discretisation_error(pixels, IMAGES, INDEX, key=FIRST["key"])
@@ -382,7 +387,7 @@ def test_discretisation_error_is_that_of_the_coarse_solve(pixels, settings) -> N
 
 @pytest.mark.costly
 def test_a_useless_tolerance_is_found_out(pixels) -> None:
-    """False if a tolerance that lets every step pass had no error, as a tenth of it lets them pass too."""
+    """The error of a tolerance that accepts every step is found, although a tenth of it accepts every step too."""
     loose = ProbabilityFlow(rtol=0.1, atol=0.1, divergence="exact")
     object.__setattr__(loose.integrator, "rtol", jnp.asarray(10.0))
     object.__setattr__(loose.integrator, "atol", jnp.asarray(10.0))
@@ -394,7 +399,7 @@ def test_a_useless_tolerance_is_found_out(pixels) -> None:
 
 @pytest.mark.costly
 def test_discretisation_error_of_a_failure_is_none(pixels) -> None:
-    """False if the difference of two numbers that are no likelihoods were reported."""
+    """The discretisation error of a failed solve is NaN."""
     error, _ = ProbabilityFlow(**SHORT).discretisation_error(pixels, IMAGES, INDEX, key=FIRST["key"])
     assert np.isnan(error).all()
 
@@ -409,13 +414,13 @@ def test_discretisation_error_of_a_failure_is_none(pixels) -> None:
     ],
 )
 def test_settings_that_give_no_bound_are_refused(settings, message: str) -> None:
-    """False if a recipe could ask for a solver that there is not, or for a likelihood that is biased upwards."""
+    """Unknown or unsuitable solvers are refused, as are settings whose likelihood would be biased upwards."""
     with pytest.raises(RecipeError, match=message):
         ProbabilityFlow(**settings)
 
 
 def test_estimator_takes_no_precision_and_says_what_it_is(pixels) -> None:
-    """False if a wanted precision were silently ignored, or a report did not say which likelihood it holds."""
+    """A wanted precision is refused, and the description states which likelihood is computed."""
     images = np.asarray(IMAGES)
     estimator = registry("estimator").get("ode").build({}, rtol=1e-4, atol=1e-4)
     assert estimator.plan(pixels, images, precision=0.0, key=FIRST["key"]) is None
@@ -434,7 +439,7 @@ def test_estimator_takes_no_precision_and_says_what_it_is(pixels) -> None:
 
 @pytest.mark.parametrize("steps", [None, 7])
 def test_the_compiled_flow_calls_no_python(pixels, steps):
-    """JAX would not keep the compiled function, and every command would compile it anew for a minute."""
+    """The compiled flow contains no callback, so that JAX can cache it on disk (it takes a minute to compile)."""
     integrator = ProbabilityFlow(solver_steps=steps).integrator
     probes = jnp.ones((1, *SHAPE))
     lowered = jax.jit(lambda z_0: transport(pixels, z_0, probes, integrator)).lower(jnp.zeros(SHAPE))
@@ -443,7 +448,7 @@ def test_the_compiled_flow_calls_no_python(pixels, steps):
 
 @pytest.mark.parametrize("steps", [1, 3, 49, 1000])
 def test_constant_steps_are_as_many_as_asked_for(steps):
-    """Rounding of their ends would leave the last one out, or add one, and the number would be of another solver."""
+    """Rounding of the steps' ends neither drops the last step nor adds one."""
     zero, start, end = (jnp.asarray(value, jnp.float32) for value in (0.0, -13.3, 5.0))
     integrator = Integrator("Euler", zero + 1e-5, zero + 1e-5, steps, steps)
     state = jnp.zeros((1, 1, 1), jnp.float32), zero
@@ -455,7 +460,7 @@ def test_constant_steps_are_as_many_as_asked_for(steps):
 
 
 def test_progress_is_told_while_a_batch_is_solved(pixels, monkeypatch):
-    """A stiff network would show nothing for many minutes, or the bar would not reach its end."""
+    """Progress is reported while a batch is being solved, and all rounds are reported."""
     events, travel_on = [], _ode._travel
     monkeypatch.setattr(_ode, "_AT_ONCE", 2)
     monkeypatch.setattr(_ode, "_travel", lambda *args: events.append("steps") or travel_on(*args))
@@ -468,7 +473,7 @@ def test_progress_is_told_while_a_batch_is_solved(pixels, monkeypatch):
 
 @pytest.mark.parametrize("steps", [0, 9])
 def test_a_solve_in_parts_is_that_in_one(steps):
-    """The pauses that show the progress would change the likelihood, or restart the choice of steps."""
+    """Pausing a solve to report progress changes neither its result nor its steps."""
     integrator = Integrator("Tsit5", jnp.asarray(1e-6), jnp.asarray(1e-6), steps, 500)
     field = lambda gamma, state, args: (jnp.cos(3 * gamma) * state[0], state[0].sum())  # noqa: E731
     way, state = (jnp.asarray(-2.0), jnp.asarray(4.0)), (jnp.ones((1, 1, 1)), jnp.asarray(0.0))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Distributions whose -log P is known: the numbers themselves, and the exact denoiser made of them."""
+"""Distributions whose -log P is known: their probabilities, and the exact denoiser derived from them."""
 
 import itertools
 
@@ -26,21 +26,21 @@ ORACLES = {"gaussian": GaussianData(), "mixture": MixtureData()}
 
 @pytest.mark.parametrize("oracle", ORACLES)
 def test_probabilities_of_a_pixel_sum_to_one(oracle: str) -> None:
-    """False if a level were missing, or counted twice, so that -log P were that of no distribution."""
+    """The probabilities of a pixel's levels sum to one."""
     total = np.exp(ORACLES[oracle].distribution.log_probs()).sum(-1)
-    np.testing.assert_allclose(total, 1, rtol=0, atol=1e-12)  # 17 roundings of 1e-16, and of the log's derivative
+    np.testing.assert_allclose(total, 1, rtol=0, atol=1e-12)  # 17 roundings of 1e-16, and rounding of the logs
 
 
 def test_probabilities_of_all_images_sum_to_one() -> None:
-    """False if `nats` mixed components pixel by pixel, or did not weigh them."""
+    """The probabilities of all images sum to one: components are weighted, and mixed image by image."""
     np.testing.assert_allclose(np.exp(-TINY.nats(ALL_IMAGES)).sum(), 1, rtol=0, atol=1e-12)  # 9 roundings
 
 
 @pytest.mark.parametrize("mean", [-4.0, 4.0])
 def test_a_level_far_in_the_tail_has_its_probability(mean: float) -> None:
-    """False if 49 standard deviations out a difference of two Phi were taken, which is 0 on either side.
+    """A level 49 standard deviations out has its exact probability, where a difference of two Phi would be 0.
 
-    The density relative to its edge nearest the mean is a smooth function over a bin: Gauss-Legendre is exact there.
+    Relative to its value at the bin edge nearest the mean the density is smooth over a bin, so Gauss-Legendre is exact.
     """
     levels, sd = 16, 0.1
     found = LevelMixture((1, 1, 1), levels, (1.0,), ((mean,),), ((sd,),)).log_probs().ravel()[1:-1]
@@ -54,7 +54,7 @@ def test_a_level_far_in_the_tail_has_its_probability(mean: float) -> None:
 
 
 def test_a_mirrored_distribution_has_mirrored_probabilities() -> None:
-    """False if the upper tail, whose Phi is 1 in float64, were less exact than the lower."""
+    """The upper tail, where Phi is 1 in float64, is as accurate as the lower."""
     up, down = (
         LevelMixture((1, 1, 1), 17, (1.0,), ((sign * 1.5,),), ((0.05,),)).log_probs().ravel() for sign in (1, -1)
     )
@@ -67,18 +67,18 @@ def _chi_square(counts: np.ndarray, probs: np.ndarray) -> float:
 
 
 def test_images_are_drawn_as_often_as_they_are_probable() -> None:
-    """False if `sample` and `nats` were of two distributions: all nine images, dependent pixels included."""
+    """`sample` draws all nine images with the probabilities of `nats`, dependence between pixels included."""
     drawn = TINY.sample(100_000, seed=3).reshape(-1, 2)
     counts = np.bincount(drawn @ np.array([3, 1]), minlength=9)
     probs = np.exp(-TINY.nats(ALL_IMAGES))
     limit = stats.chi2(8).ppf(1 - 1e-4)  # false alarm 1e-4; the rarest image is expected 4,000 times
     assert _chi_square(counts, probs) < limit
     independent = np.outer(probs.reshape(3, 3).sum(1), probs.reshape(3, 3).sum(0)).ravel()
-    assert _chi_square(counts, independent) > 10 * limit  # a test of dependence needs some
+    assert _chi_square(counts, independent) > 10 * limit  # the pixels are dependent
 
 
 def test_every_pixel_is_drawn_by_its_own_probabilities() -> None:
-    """False if pixels were transposed between `sample` and `log_probs`: here their spreads fall tenfold."""
+    """Each pixel is drawn by its own probabilities; the pixels' standard deviations fall tenfold."""
     source = GaussianData(shape=(2, 3, 2), levels=5)
     drawn, probs = source.distribution.sample(20_000, seed=4), np.exp(source.distribution.log_probs()[0])
     counts = (drawn[..., None] == np.arange(5)).sum(0)
@@ -86,14 +86,14 @@ def test_every_pixel_is_drawn_by_its_own_probabilities() -> None:
         np.stack([c[:, 0] + c[:, 1], c[:, 2], c[:, 3] + c[:, 4]], -1)
         for c in (counts.reshape(12, 5), probs.reshape(12, 5))
     ]
-    found = [_chi_square(c, p) for c, p in zip(*pooled, strict=True) if p.min() > 1e-3]  # expected 20 times at least
+    found = [_chi_square(c, p) for c, p in zip(*pooled, strict=True) if p.min() > 1e-3]  # expected at least 20 times
     assert len(found) > 6
     assert sum(found) < stats.chi2(2 * len(found)).ppf(1 - 1e-4)  # false alarm 1e-4
 
 
 @pytest.mark.parametrize("gamma", [-4.0, 0.0, 3.0])
 def test_posterior_is_bayes_rule_over_all_images(path, gamma: float) -> None:
-    """False if the evidence, the responsibilities or the pixels' posteriors were not the exact ones, on any path."""
+    """The pixels' posteriors and both estimates are those of Bayes' rule over all images, on any path."""
     g, x = jnp.array(gamma), (2 * ALL_IMAGES.reshape(9, 2) + 1) / 3 - 1
     alpha, sigma = float(path.alpha(g)), float(path.sigma(g))
     z = alpha * np.array([-0.2, 0.5]) + sigma * np.array([0.7, -0.4])
@@ -108,7 +108,8 @@ def test_posterior_is_bayes_rule_over_all_images(path, gamma: float) -> None:
 
 
 def test_components_are_told_apart_in_float32() -> None:
-    """False if evidence that all components share, 2e5 where little noise meets a far latent, drowned what they do not.
+    """Evidence that all components share, of size 2e5 at a far latent with little noise, does not cost float32
+    accuracy.
 
     The last pixel lies between its two levels, so that the components alone decide on it.
     """
@@ -122,7 +123,10 @@ def test_components_are_told_apart_in_float32() -> None:
 
 
 def _model(distribution: LevelMixture) -> DiffusionModel:
-    """With ends so wide that the prior costs 16 pixels of x^2 SNR_1 / 2 < 1e-3 nats, and no level is mistaken."""
+    """Builds a model with ends so wide that levels are never mistaken.
+
+    The prior term of 16 pixels, x^2 SNR_1 / 2 each, is below 1e-3 nats.
+    """
     return DiffusionModel(
         schedule=FixedLinear(gamma_min=-9.0, gamma_max=9.0),
         path=VariancePreserving(),
@@ -136,18 +140,18 @@ def _model(distribution: LevelMixture) -> DiffusionModel:
 @pytest.mark.costly
 @pytest.mark.parametrize("oracle", ORACLES)
 def test_bound_of_the_exact_denoiser_is_minus_log_p(oracle: str, quick_key, bound_of_images) -> None:
-    """False if the bound were biased, image by image, where pixels are independent and where they are not."""
+    """The bound of the exact denoiser is unbiased for -log P, for independent and for dependent pixels."""
     distribution, images = ORACLES[oracle].distribution, ORACLES[oracle].load("test").pixels
     bound = bound_of_images(_model(distribution), images, draws=16, steps=0, batch_size=300, key=quick_key)
     errors = (bound.total - distribution.nats(images)).mean(0)
     # 4 standard errors of the mean over 300 images, false alarm 6e-5
     limit = 4 * errors.std(ddof=1) / np.sqrt(len(errors))
     assert abs(errors.mean()) < limit
-    assert 0.1 < limit < 2  # nats of 16 pixels: a statistical test needs errors, and few
+    assert 0.1 < limit < 2  # nats of 16 pixels: the errors are not zero, and small
 
 
 def test_the_mixtures_pixels_depend_on_each_other() -> None:
-    """False if the second oracle said no more than the first: its marginals' code is longer by 1 nat and more."""
+    """The mixture's marginals have a code length that is more than 1 nat longer than -log P."""
     distribution, images = ORACLES["mixture"].distribution, ORACLES["mixture"].load("test").pixels
     marginal = np.logaddexp.reduce(
         np.log(distribution.weights)[:, None, None, None, None] + distribution.log_probs(), 0
@@ -169,7 +173,7 @@ def test_the_mixtures_pixels_depend_on_each_other() -> None:
     ],
 )
 def test_numbers_of_no_distribution_are_refused(change: dict, message: str) -> None:
-    """False if -log P could be that of weights that do not sum to 1, or be none."""
+    """Parameters that do not define a distribution are refused."""
     parts = {name: getattr(TINY, name) for name in ("shape", "levels", "weights", "means", "sds")}
     with pytest.raises(RecipeError, match=message):
         LevelMixture(**parts | change)

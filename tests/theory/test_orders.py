@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every registered sampler draws from the data in the limit, and nears it with the order of its paper, in float64."""
+"""Every registered sampler converges to the data distribution with the order of its paper, in float64."""
 
 import itertools
 
@@ -30,7 +30,7 @@ def sampler_of(name: str, **params):
     return registry("sampler").get(name).build({}, **params)
 
 
-# What a paper states of a sampler, and of its settings. One that is not here, a plugin's, must be of order 1 or more.
+# Orders stated in the papers, by sampler and settings. A sampler that is not listed (a plugin's) needs order 1 or more.
 ORDERS = {
     "ancestral": 1,
     "ddim": 1,
@@ -41,9 +41,9 @@ ORDERS = {
     "dpm_2": 2,
     "dpmpp_2m": 2,
     "dpmpp_2s_ancestral": 2,
-    "dpmpp_3m_sde": 2,  # three steps' parabola, but the first step is of first order and the second of second
-    "lms": 2,  # of order 4 once there were four steps; the error of the first one, Euler's, stays
-    "ipndm": 2,  # likewise, and its weights are those of even steps
+    "dpmpp_3m_sde": 2,  # third order from the third step on; the first step has order 1 and the second order 2
+    "lms": 2,  # order 4 from the fourth step on; the error of the first (Euler) step remains
+    "ipndm": 2,  # as for lms; its weights also assume even steps
 }
 SETTINGS = {
     "ancestral, large": ("ancestral", {"kernel": KERNELS["large"]}, 1),
@@ -61,13 +61,13 @@ SETTINGS = {
     "ode by Bogacki and Shampine's": ("ode", {"solver": "Bosh3", "solver_steps": 1}, 3),
     "sde by Heun's method": ("sde", {"solver": "Heun"}, 2),
 }
-# `ode` by itself chooses its steps: it has tolerances in the place of an order
+# by default `ode` is adaptive: it has tolerances instead of an order
 REGISTERED = sorted(registry("sampler").components.keys() - {"ode"})
 CASES = {name: (name, {}, ORDERS.get(name)) for name in REGISTERED} | SETTINGS
 
 
 def quantiles(gamma: float) -> np.ndarray:
-    """Of y = x + exp(gamma / 2) eps, at the middles of as many equal parts as there are chains."""
+    """Returns quantiles of y = x + exp(gamma / 2) eps, at the midpoints of as many equal parts as there are chains."""
     y = np.linspace(-30, 30, 600_001)
     parts = zip(WEIGHTS, MEANS, SDS, strict=True)
     below = sum(w * norm.cdf(y, m, np.hypot(s, np.exp(gamma / 2))) for w, m, s in parts)
@@ -76,7 +76,7 @@ def quantiles(gamma: float) -> np.ndarray:
 
 @eqx.filter_jit
 def all_chains(sampler, y, history, noise, gamma_t, gamma_s):
-    """A step of each chain; the chains in the order of their y, so that those side by side get noise that differs."""
+    """Makes a step of each chain; chains are sorted by y, so that neighbours get different noise."""
     y, history = jax.tree.map(lambda a: a[jnp.argsort(y.ravel())], (y, history))
     denoise = lambda y, gamma: MIXTURE.estimate(y, gamma, VarianceExploding())  # noqa: E731
 
@@ -88,17 +88,17 @@ def all_chains(sampler, y, history, noise, gamma_t, gamma_s):
 
 
 def even_noise(n: int, rng: np.random.Generator) -> np.ndarray:
-    """n draws a chain that fill space evenly along the chains: a Kronecker sequence of Roberts' ratios, shifted."""
+    """Returns n draws a chain that fill space evenly: a shifted Kronecker sequence of Roberts' ratios."""
     ratio = brentq(lambda r: r ** (max(n, 1) + 1) - r - 1, 1, 2)
     u = np.outer(np.arange(CHAINS), ratio ** -(1.0 + np.arange(n))) + rng.uniform(size=n)
     return norm.ppf(np.clip(u % 1, 1e-12, 1 - 1e-12)).reshape(CHAINS, n, *PIXEL)
 
 
 def errors(sampler, steps: int) -> np.ndarray:
-    """Where the chains end minus the quantiles of the noisy data, in order, by array-RQMC (L'Ecuyer et al. 2008).
+    """Returns the sorted ends of the chains minus the quantiles of the noisy data (array-RQMC, L'Ecuyer et al. 2008).
 
-    Their mean size is the Wasserstein-1 distance. Without noise a step keeps the order of the chains, so that they are
-    the distances from the exact flow.
+    Their mean absolute value is the Wasserstein-1 distance. Without noise a step keeps the order of the chains, so that
+    these are the distances from the exact flow.
     """
     rng, gammas = np.random.default_rng(steps), jnp.linspace(NOISY, CLEAN, steps + 1)
     y = jnp.asarray(quantiles(NOISY)).reshape(-1, *PIXEL)
@@ -111,40 +111,41 @@ def errors(sampler, steps: int) -> np.ndarray:
 
 
 def limit(of_steps: np.ndarray, steps: np.ndarray, order: int) -> np.ndarray:
-    """After infinitely many steps, by Richardson's extrapolation: the errors are L + A / T^p + B / T^(p + 1)."""
+    """Extrapolates to infinitely many steps (Richardson): the errors are L + A / T^p + B / T^(p + 1)."""
     powers = steps[:, None] ** -np.array([0.0, order, order + 1])
     return np.linalg.solve(powers, of_steps)[0]
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_sampler_reaches_the_mixture_with_its_order(case: str) -> None:
-    """False if infinitely many steps drew something else than the data, or more steps came near with another order."""
+    """The sampler converges to the data distribution, with the order that its paper states."""
     name, params, order = CASES[case]
     sampler = sampler_of(name, **params)
     steps = np.array([6.0, 12.0, 24.0] if order and order > 1 else [12.0, 24.0, 48.0])
     found = np.stack([errors(sampler, int(n)) for n in steps])
     distances = abs(found).mean(1)
     slope = -np.polyfit(np.log(steps), np.log(distances), 1)[0]
-    # A method of order 1 has it exactly; those of several steps begin with lower orders that still are of use to them.
+    # Methods of order 1 have exactly order 1; multistep methods start with lower orders, which still affects the slope.
     assert abs(slope - 1) < 0.15 if order == 1 else slope > (order or 1) - 0.35, (slope, distances)
-    # What is left of T^-(p + 2), below 3e-4, and of even noise, magnified by the extrapolation: 1.5e-3 was seen. Noise
-    # whose standard deviation is 2% off leaves 3.7e-3 or more, with a slope that may be right.
+    # What is left of T^-(p + 2), below 3e-4, and of even noise, magnified by the extrapolation (1.5e-3 measured). Noise
+    # whose standard deviation is 2% off leaves 3.7e-3 or more, even where the slope is right.
     off = abs(limit(found, steps, order or 1)).mean()
     assert off < (2.5e-3 if sampler.noise_draws else 5e-4), (off, distances)
 
 
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-5, 1e-7])
 def test_the_ode_ends_within_its_tolerance(tolerance: float) -> None:
-    """False if one step of the grid, in steps of the solver's choice, led elsewhere than the flow."""
+    """With steps of the solver's choice the ODE sampler follows the flow to within 10 tolerances."""
     sampler = sampler_of("ode", rtol=tolerance, atol=tolerance)
-    # each of some ten steps is within atol + rtol |y|, |y| of 1 or less; 4 tolerances were seen at the loosest
+    # each of some ten steps is within atol + rtol |y|, |y| at most about 1; measured: 4 tolerances at the loosest
     assert abs(errors(sampler, 1)).mean() < 10 * tolerance
 
 
 def gaussian_chain(sampler, gammas, mean: float, variance: float) -> tuple[list[float], list[float]]:
-    """Means and variances of y along a chain with the exact denoiser of N(mean, variance), from the exact start.
+    """Returns means and variances of y along a chain with the exact denoiser of N(mean, variance).
 
-    There a step is a y + b + noise std: its three numbers follow from three calls.
+    The chain starts from the exact marginal. A step is a y + b + noise std here, so three calls determine its three
+    numbers.
     """
 
     @jax.jit
@@ -173,7 +174,7 @@ def gaussian_chain(sampler, gammas, mean: float, variance: float) -> tuple[list[
 @pytest.mark.parametrize("steps", [1, 2, 10, 100])
 @pytest.mark.parametrize("kind", ["small", "large"])
 def test_ancestral_steps_have_the_exact_marginals(kind, steps: int) -> None:
-    """False if, at any T and after any step, a chain left q(z_t) where its variance is the right one.
+    """For any T every step has the marginal q(z_t) for the data to which its variance is matched.
 
     Ho et al. 2020, arXiv 2006.11239, section 3.2: the small variance for x known, the large one for x ~ N(0, I).
     """
@@ -186,7 +187,7 @@ def test_ancestral_steps_have_the_exact_marginals(kind, steps: int) -> None:
 
 @pytest.mark.parametrize("kind", ["small", "large"])
 def test_ancestral_marginals_become_exact_as_steps_grow(kind) -> None:
-    """False if, of any other Gaussian, the marginals after T steps were not exact up to 1 / T."""
+    """For other Gaussians the marginals after T steps are exact up to O(1 / T)."""
     steps, errors = np.array([50, 100, 200, 400]), []
     for n in steps:
         gammas = jnp.linspace(4.0, -6.0, n + 1)

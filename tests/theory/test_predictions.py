@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What networks' outputs stand for: x_hat, eps_hat and distributions over levels, on every path."""
+"""Networks' outputs as x_hat, eps_hat and distributions over levels, on every path."""
 
 import equinox as eqx
 import jax
@@ -29,14 +29,14 @@ def _normal(seed: int, *shape: int) -> Array:
 @pytest.mark.parametrize("name", sorted(registry("prediction").components))
 @pytest.mark.parametrize("gamma", GAMMAS)
 def test_estimates_of_data_and_noise_agree(path, name: str, gamma: float) -> None:
-    """False if z were not alpha x_hat + sigma eps_hat, or x_hat not the mean of a distribution that sums to one."""
+    """z = alpha x_hat + sigma eps_hat, and x_hat is the mean of a distribution that sums to one."""
     known = GaussianData(shape=SHAPE, levels=LEVELS).distribution
     context = {"shape": SHAPE, "levels": LEVELS, "level_counts": jnp.asarray(COUNTS), "distribution": known}
     prediction = registry("prediction").get(name).build(context)
     g, z = jnp.array(gamma), _normal(1, *SHAPE)
     estimate = eqx.filter_jit(prediction)(_normal(2, *SHAPE, prediction.outputs), z, g, path)
     again = path.alpha(g) * estimate.x_hat + path.sigma(g) * estimate.eps_hat
-    np.testing.assert_allclose(again, z, rtol=0, atol=1e-13)  # terms of size 1, 10 at most
+    np.testing.assert_allclose(again, z, rtol=0, atol=1e-13)  # terms of size 1 to 10
     if estimate.log_probs is not None:
         probs = np.exp(estimate.log_probs)
         np.testing.assert_allclose(probs.sum(-1), 1, rtol=1e-9)  # logits reach 1e6 at -13.3
@@ -45,7 +45,7 @@ def test_estimates_of_data_and_noise_agree(path, name: str, gamma: float) -> Non
 
 @pytest.mark.parametrize("gamma", GAMMAS)
 def test_any_direction_is_solved_for_data_and_noise(path, gamma: float) -> None:
-    """False if a network that gives a x + b eps exactly did not give x and eps back, for any (a, b) but z's own."""
+    """From an exact a x + b eps the solve recovers x and eps, for any (a, b) not parallel to (alpha, sigma)."""
     g, x, eps = jnp.array(gamma), _normal(1, *SHAPE), _normal(2, *SHAPE)
     alpha, sigma = path.alpha(g), path.sigma(g)
     z = alpha * x + sigma * eps
@@ -58,7 +58,7 @@ def test_any_direction_is_solved_for_data_and_noise(path, gamma: float) -> None:
 
 @pytest.mark.parametrize("gamma", GAMMAS)
 def test_silent_categorical_network_is_bayes_rule_for_independent_pixels(path, gamma: float) -> None:
-    """False if the evidence, or the histogram with its 1/2 added to each count, were not the exact ones."""
+    """With zero logits the posterior is Bayes' rule for the histogram with 1/2 added to each count."""
     g, x = jnp.array(gamma), np.asarray(level_values(LEVELS))
     alpha, sigma = float(path.alpha(g)), float(path.sigma(g))
     z = alpha * _normal(1, *SHAPE) / 2 + sigma * _normal(2, *SHAPE)
@@ -73,10 +73,10 @@ def test_silent_categorical_network_is_bayes_rule_for_independent_pixels(path, g
 
 
 def test_bound_of_a_silent_categorical_network_is_the_order_0_code(model_of, losses, times, noise) -> None:
-    """False if the untrained default model scored other than the code length of its smoothed histogram.
+    """The untrained default model's bound is the code length of its smoothed histogram.
 
-    The exact denoiser's bound on each level, not only their mean, is its code length when SNR falls from
-    infinity to zero (pointwise I-MMSE). Ends of -13.3 and 22 are near enough.
+    The exact denoiser's bound is the code length for each level, not only on average, if SNR falls from infinity to
+    zero (pointwise I-MMSE). Ends of -13.3 and 22 are near enough.
     """
     counts = jnp.asarray(COUNTS[:1, :1])
     model = model_of(
@@ -103,7 +103,7 @@ def test_bound_of_a_silent_categorical_network_is_the_order_0_code(model_of, los
 
 
 def test_certain_categorical_network_has_no_diffusion_loss(model_of, losses) -> None:
-    """False if a network that knows the levels were charged for them."""
+    """A network that is certain of the true levels has zero diffusion loss."""
     image = jnp.asarray(np.random.default_rng(1).integers(0, LEVELS, SHAPE).astype(np.uint8))
     certain = 1e9 * jax.nn.one_hot(image, LEVELS)
     observation = CategoricalObservation(LEVELS)
@@ -114,7 +114,7 @@ def test_certain_categorical_network_has_no_diffusion_loss(model_of, losses) -> 
 
 
 def test_lattice_is_a_normal_density_on_the_levels(path) -> None:
-    """False if p(x_k | z) were not ~ exp(-(SNR + e^r) (x_k - x_net)^2 / 2) with r = 7 + output, kept in 0..14."""
+    """p(x_k | z) ~ exp(-(SNR + e^r) (x_k - x_net)^2 / 2) with r = 7 + output, clipped to 0..14."""
     g, z, x = jnp.array(-2.0), _normal(1, *SHAPE), np.asarray(level_values(LEVELS))
     net, r = _normal(2, *SHAPE), jnp.asarray([-9.0, -7.0, -5.0, -3.0, 0.0, 9.0]).reshape(SHAPE)
     log_probs = Lattice(LEVELS)(jnp.stack([net, r], -1), z, g, path).log_probs
@@ -127,7 +127,7 @@ def test_lattice_is_a_normal_density_on_the_levels(path) -> None:
 
 @pytest.mark.parametrize("gamma", [-6.0, 0.0, 5.0])
 def test_silent_lattice_network_gives_eps_hat_z(gamma: float) -> None:
-    """False if a lattice model of 8-bit images did not start where the paper's network starts."""
+    """An untrained lattice model of 8-bit images has eps_hat = z, as the paper's network does."""
     path, g = VariancePreserving(), jnp.array(gamma)
     x_net = jnp.linspace(-0.6, 0.6, 6).reshape(SHAPE)
     z = x_net * path.alpha(g) / (1 - path.sigma(g))  # so that x_net is the untrained network's guess
@@ -138,7 +138,7 @@ def test_silent_lattice_network_gives_eps_hat_z(gamma: float) -> None:
 
 
 def test_lattice_rounds_to_levels_where_the_noise_is_small() -> None:
-    """False if the lattice prediction were no better than eps at the end: its x_hat must snap to a level."""
+    """Where noise is small, x_hat of the lattice prediction is rounded to the nearest level."""
     path, g, x = VariancePreserving(), jnp.array(-13.3), level_values(256)
     near = x[100:106].reshape(SHAPE) + 0.25 / 256  # a quarter of half a bin off
     z = near * path.alpha(g)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Gaussians of the forward process and of its reversal, on vdmkit's path and on two others."""
+"""The Gaussians of the forward process and of its reversal, on all registered paths."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,14 +12,14 @@ GAMMAS = [(-13.3, -12.0), (-4.0, -1.0), (-1.0, 0.5), (2.0, 5.0)]
 
 
 def test_snr_is_exp_of_minus_gamma(path) -> None:
-    """False if gamma were not -log SNR on this path: no loss weight would be right."""
+    """gamma = -log SNR on every path."""
     for gamma in jnp.linspace(-13.3, 5, 7):
         log_snr = 2 * jnp.log(path.alpha(gamma) / path.sigma(gamma))
         np.testing.assert_allclose(log_snr, -gamma, rtol=0, atol=1e-14)
 
 
 def test_variance_preserving_path_is_the_papers() -> None:
-    """False if z_t had other than unit variance, or sigma were inexact where the noise is small."""
+    """On the variance-preserving path alpha^2 + sigma^2 = 1, and sigma is accurate in float32 at low noise."""
     path = VariancePreserving()
     for gamma in jnp.linspace(-13.3, 5, 7):
         np.testing.assert_allclose(path.alpha(gamma) ** 2 + path.sigma(gamma) ** 2, 1, rtol=1e-15)
@@ -28,7 +28,7 @@ def test_variance_preserving_path_is_the_papers() -> None:
 
 
 def test_reverse_step_has_the_papers_values() -> None:
-    """False if the sampler's step were not the authors' one."""
+    """The reverse step equals that of the authors' code."""
     zeros, ones = jnp.zeros(1), jnp.ones(1)
     step = (VariancePreserving(), jnp.array(-1.0), jnp.array(0.5))
     of_z, std = reverse(*step, ones, zeros)
@@ -39,7 +39,7 @@ def test_reverse_step_has_the_papers_values() -> None:
 
 @pytest.mark.parametrize(("gamma_s", "gamma_t"), GAMMAS)
 def test_reverse_is_bayes_rule(path, gamma_s: float, gamma_t: float) -> None:
-    """False if q(z_s | z_t, x) were not the posterior of q(z_s | x) q(z_t | z_s)."""
+    """q(z_s | z_t, x) is the posterior of q(z_s | x) q(z_t | z_s)."""
     x, eps = 0.3, -1.7
     s, t = jnp.array(gamma_s), jnp.array(gamma_t)
     z_t = diffuse(path, t, jnp.array([x]), jnp.array([eps]))
@@ -57,7 +57,7 @@ def test_reverse_is_bayes_rule(path, gamma_s: float, gamma_t: float) -> None:
 @pytest.mark.costly
 @pytest.mark.parametrize(("gamma_s", "gamma_t"), GAMMAS)
 def test_step_kl_is_the_loss_of_the_step(path, model_of, losses, gamma_s: float, gamma_t: float) -> None:
-    """False if the T-step loss were not the sum of KL(q(z_s | z_t, x) || p(z_s | z_t)) over the steps (PAPER 19.11)."""
+    """The loss of a step is KL(q(z_s | z_t, x) || p(z_s | z_t)) (PAPER 19.11)."""
     schedule = FixedLinear(gamma_min=gamma_s, gamma_max=gamma_t)
     model = model_of(lambda z, gamma: jnp.tanh(z), path=path, schedule=schedule)
     x, eps = jnp.array([[0.5, -0.5, 0.5, 0.5], [1.0, 0.2, -2.0, 0.3]])[..., None, None]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step grids against brute force and calculus, and the variance under schedules against closed forms; float64."""
+"""Step grids against brute force and calculus, and variances under schedules against closed forms, in float64."""
 
 import itertools
 
@@ -32,12 +32,12 @@ LOW, HIGH = -8.0, 4.0
 
 
 def error_of(gamma, s2=0.25):
-    """E(eps - eps_hat)^2 of a value of x ~ N(0, s2) with its exact denoiser."""
+    """Returns E(eps - eps_hat)^2 for a scalar x ~ N(0, s2) with its exact denoiser."""
     return s2 / (s2 + np.exp(gamma))
 
 
 def curve_of(dimensions: int = 10_000) -> Curve:
-    """So many independent values that every image has the mean error."""
+    """Builds a curve of so many independent values that every image has the mean error."""
     gamma = np.linspace(LOW, HIGH, 61)
     error = np.broadcast_to(dimensions * error_of(gamma)[:, None], (2, 61, 3))
     return Curve(gamma, error, np.zeros((2, 3)))
@@ -45,7 +45,7 @@ def curve_of(dimensions: int = 10_000) -> Curve:
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 5])
 def test_the_cheapest_way_is_the_best_of_all(steps: int) -> None:
-    """False if dynamic programming missed a grid that costs less: all of them, for arbitrary costs."""
+    """Dynamic programming finds the cheapest of all grids, for arbitrary costs."""
     costs = np.random.default_rng(steps).uniform(size=(9, 9))
     every = [np.array([0, *inner, 8]) for inner in itertools.combinations(range(1, 8), steps - 1)]
     best = min(every, key=lambda path: cost_of(costs, path))
@@ -56,22 +56,22 @@ def test_the_cheapest_way_is_the_best_of_all(steps: int) -> None:
 
 
 def test_costs_are_those_of_the_kernels() -> None:
-    """False if grids were found for other costs than T steps have: E KL in closed form, whose sum has a limit too."""
+    """The costs are E KL of the steps in closed form, and their sum converges to the continuous loss."""
     gamma, d = np.linspace(LOW, HIGH, 200), 3
     mean = d * error_of(gamma)
-    # of x ~ N(0, s2) the best variance loses nothing: 1/2 log (1 + s2 SNR_0) / (1 + s2 SNR_1) a value
+    # for x ~ N(0, s2) the best variance is exact: 1/2 log (1 + s2 SNR_0) / (1 + s2 SNR_1) a value
     exact = d / 2 * np.log((1 + 0.25 * np.exp(-LOW)) / (1 + 0.25 * np.exp(-HIGH)))
     for path in ([0, 199], [0, 50, 120, 199]):
         found = cost_of(costs_of_gaussian(gamma, mean, d, optimal_variance=True), np.asarray(path))
         np.testing.assert_allclose(found, exact, rtol=1e-12)
         assert cost_of(costs_of_gaussian(gamma, mean, d), np.asarray(path)) > exact
     many = cost_of(costs_of_gaussian(gamma, mean, d), np.arange(200))
-    np.testing.assert_allclose(many, exact, rtol=0.04)  # of first order in the step, 0.06
+    np.testing.assert_allclose(many, exact, rtol=0.04)  # first order in the step, 0.06
 
 
 @pytest.mark.parametrize("steps", [25, 100])
 def test_the_closed_form_is_as_good_as_dynamic_programming(steps: int) -> None:
-    """False if the density sqrt(M + M') were not the optimum of second order in 1 / T."""
+    """The density sqrt(M + M') is optimal to second order in 1 / T."""
     gamma, mean = np.linspace(LOW, HIGH, 1000), error_of(np.linspace(LOW, HIGH, 1000))
     path = cheapest_paths(costs_of_gaussian(gamma, mean, 1), steps)[-1]
 
@@ -81,26 +81,26 @@ def test_the_closed_form_is_as_good_as_dynamic_programming(steps: int) -> None:
 
     dynamic, closed = excess(gamma[path]), excess(closed_form(gamma, mean, steps))
     uniform = excess(np.linspace(LOW, HIGH, steps + 1))
-    assert dynamic < closed * 1.01  # it has the optimum among 1,000 nodes, which round 100 steps
-    assert closed < dynamic * 1.03  # third order in 1/T is left out
+    assert dynamic < closed * 1.01  # optimal up to rounding 100 steps to 1,000 nodes
+    assert closed < dynamic * 1.03  # terms of third order in 1/T are neglected
     assert closed < uniform * 0.95
 
 
 def test_variances_are_those_of_the_closed_forms() -> None:
-    """False if the table's variances were not E L^2 - (E L)^2: without spread among images both are integrals."""
+    """Variances are E L^2 - (E L)^2; both are integrals if all images have the same error."""
     curve = curve_of()
     gamma, d = fine(curve), 10_000
     linear = variance(curve, rate_of(FixedLinear(gamma_min=-3.0, gamma_max=9.0), gamma))
     square = np.trapezoid(error_of(gamma) ** 2, gamma) * (HIGH - LOW) / 4
     mean = np.trapezoid(error_of(gamma), gamma) / 2
     np.testing.assert_allclose(linear, d**2 * (square - mean**2), rtol=1e-5)
-    # where errors concentrate the best schedule has none: L is the same at every t (PAPER section 8)
+    # if errors concentrate, the best schedule makes L constant in t, with zero variance (PAPER section 8)
     assert abs(variance(curve, best_rate(curve))) < 1e-6 * linear
     assert variance(curve, rate_of(Cosine(), gamma)) > linear
 
 
 def test_a_schedule_is_stretched_to_the_ends() -> None:
-    """False if schedules of other ends were compared on other intervals: the time that they take is 1."""
+    """Schedules are rescaled to the curve's ends, so that they take unit time on its interval."""
     gamma = np.linspace(LOW, HIGH, 20_001)
     for schedule in (FixedLinear(), Cosine(), FixedLinear(gamma_min=0.0, gamma_max=1.0)):
         np.testing.assert_allclose(np.trapezoid(1 / rate_of(schedule, gamma), gamma), 1, rtol=1e-4)
@@ -108,7 +108,7 @@ def test_a_schedule_is_stretched_to_the_ends() -> None:
 
 @pytest.mark.costly
 def test_measured_errors_and_steps_are_the_exact_ones(gaussian) -> None:
-    """False if the curve or the costs between pairs were of another model, gamma or step; 4 standard errors."""
+    """Measured errors and costs of steps agree with the closed forms to 4 standard errors."""
     model, d = gaussian(0.25, shape=(16, 16, 1)), 256
     gamma, n = np.linspace(LOW, HIGH, 5), 64
     x = jax.random.choice(jax.random.key(1), jnp.array([0, 1], jnp.uint8), (n, 16, 16, 1))  # x = -1/2 or 1/2: s2 = 1/4
@@ -128,14 +128,14 @@ def test_measured_errors_and_steps_are_the_exact_ones(gaussian) -> None:
 
 
 def test_a_bound_of_a_curve_is_a_sum_of_steps() -> None:
-    """False if errors between the measured gammas were off: a cubic spline of this curve errs by 1e-6."""
+    """Errors between the measured gammas are interpolated accurately: the cubic spline errs by 1e-6."""
     curve = curve_of(dimensions=1)
     at = np.linspace(LOW, HIGH, 37)
     np.testing.assert_allclose(curve.bound(at, np.ones(37)), np.full((2, 3), error_of(at).sum()), rtol=1e-5)
 
 
 def test_errors_of_nothing(gaussian) -> None:
-    """False if a denoiser that makes no error at one gamma, or is no number, ended in a traceback of SciPy."""
+    """A curve with zero error at one gamma is handled, and an error that is not finite is refused."""
     curve = curve_of()
     exact_at_the_data = Curve(curve.gamma, np.where(np.arange(61)[:, None] == 0, 0.0, curve.error), curve.ends)
     assert np.isfinite(variance(exact_at_the_data, best_rate(exact_at_the_data)))
@@ -147,7 +147,7 @@ def test_errors_of_nothing(gaussian) -> None:
 
 @pytest.mark.parametrize("times", [(1.0, 0.5, 0.1), (0.9, 0.5, 0.0)])
 def test_a_grid_of_a_bound_has_both_ends(gaussian, times) -> None:
-    """False if steps that leave out a part of the bound gave a number below -log P: of digits 1.40, not 1.76."""
+    """Grids that omit an end are refused; their bound would be too low (1.40 instead of 1.76 on digits)."""
     model = gaussian(0.25, shape=(4, 4, 1))
     choice = Choice("grid", "tabulated", {"times": times})
     with pytest.raises(RecipeError, match="A bound needs the whole range"):
@@ -155,7 +155,7 @@ def test_a_grid_of_a_bound_has_both_ends(gaussian, times) -> None:
 
 
 def test_a_grid_of_a_bound_falls() -> None:
-    """False if a plugin's grid that goes back and forth were summed as steps."""
+    """A grid whose gammas do not fall, such as a plugin's, is refused."""
 
     class Odd(AbstractGrid):
         def __call__(self, schedule, steps):
@@ -166,7 +166,7 @@ def test_a_grid_of_a_bound_falls() -> None:
 
 
 def test_saved_gammas_fit_the_schedule() -> None:
-    """False if a saved grid changed on its own schedule, missed the ends of another, or was of other steps."""
+    """A saved grid is unchanged on its own schedule, rescaled to a different one, and refused for another T."""
     saved = (-13.3, -6.0, -1.0, 5.0)
     np.testing.assert_allclose(GivenGammas(gammas=saved)(FixedLinear(), 3), saved[::-1], rtol=1e-12)
     other = GivenGammas(gammas=saved)(FixedLinear(gamma_min=-10.0, gamma_max=2.0), 3)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bound of independent pixels without Monte Carlo, against what is known of it and against Monte Carlo."""
+"""The bound of independent pixels by quadrature, against its known values and against Monte Carlo."""
 
 import jax
 import numpy as np
@@ -28,22 +28,22 @@ def continuous():
 
 
 def test_continuous_bound_between_wide_ends_is_minus_log_p_of_every_level(continuous) -> None:
-    """False if the quadrature, or a term's definition, were wrong for any level of any pixel (pointwise I-MMSE)."""
+    """The continuous bound is -log p for every level of every pixel (pointwise I-MMSE)."""
     # The ends: x^2 SNR_1 / 2 < 1e-9; levels are 161 sigma_0 apart. Quadrature: 1e-9 at the least probable.
     np.testing.assert_allclose(continuous.total, -LOG_PROBS, rtol=0, atol=1e-8)
 
 
 def test_an_image_is_the_sum_of_its_pixels(continuous) -> None:
-    """False if a pixel were looked up at another's level, or left out."""
+    """An image's bound is the sum over its pixels at their levels."""
     total = terms_of_images(continuous, IMAGES).total
-    np.testing.assert_allclose(total, DISTRIBUTION.nats(IMAGES), rtol=0, atol=1e-7)  # 3 pixels of 1e-8
+    np.testing.assert_allclose(total, DISTRIBUTION.nats(IMAGES), rtol=0, atol=1e-7)  # 3 pixels with 1e-8 each
 
 
 def test_bound_of_t_steps_exceeds_the_continuous_one_by_its_closed_form(continuous) -> None:
-    """False if a step were taken at its other end, or weighed by its rate there.
+    """The T-step diffusion loss is the continuous one times (exp(h) - 1) / h.
 
-    Where the loss is smooth and vanishes at both ends, its sum over a grid of step h is its integral: the bound of T
-    steps is the continuous one times (exp(h) - 1) / h = 1 + h / 2 + ..., for every level.
+    Where the loss is smooth and vanishes at both ends, its sum over a grid of step h is its integral, so this factor, 1
+    + h / 2 + ..., holds for every level.
     """
     for steps in (64, 128):
         h = 32 / steps
@@ -55,8 +55,8 @@ def test_bound_of_t_steps_exceeds_the_continuous_one_by_its_closed_form(continuo
 
 
 def test_more_steps_are_a_tighter_bound_that_never_crosses_minus_log_p() -> None:
-    """False if the expected bound of T steps were below the entropy, or did not approach it as 1 / T."""
-    probs, ends = np.exp(LOG_PROBS), (-5.0, 3.0)  # ends where all three terms count
+    """The expected T-step bound is above the entropy and approaches its limit as 1 / T."""
+    probs, ends = np.exp(LOG_PROBS), (-5.0, 3.0)  # ends at which all three terms matter
     limit = (probs * exact_terms(DISTRIBUTION, np.array(ends), continuous=True).total).sum()
     entropy = -(probs * LOG_PROBS).sum()
     assert limit > entropy + 1e-3
@@ -64,13 +64,13 @@ def test_more_steps_are_a_tighter_bound_that_never_crosses_minus_log_p() -> None
     gaps = np.array([(probs * exact_terms(DISTRIBUTION, np.linspace(*ends, T + 1)).total).sum() - limit for T in steps])
     assert (np.diff(gaps) < 0).all()
     assert gaps[-1] > 0
-    np.testing.assert_allclose(gaps[-2] / gaps[-1], 2, rtol=2 / steps[-2])  # O(1 / T) with a second order of its size
+    np.testing.assert_allclose(gaps[-2] / gaps[-1], 2, rtol=2 / steps[-2])  # O(1 / T); the second order is as large
 
 
 @pytest.mark.costly
 @pytest.mark.parametrize("steps", [0, 10])
 def test_monte_carlo_agrees_term_by_term(steps: int, quick_key, bound_of_images) -> None:
-    """False if a term of the reported bound, in continuous time or of T steps, had another expectation."""
+    """Every term of the Monte Carlo bound has the expectation computed by quadrature, for both kinds of time."""
     ends = (-4.0, 2.0)
     model = DiffusionModel(
         schedule=FixedLinear(gamma_min=ends[0], gamma_max=ends[1]),
@@ -88,11 +88,11 @@ def test_monte_carlo_agrees_term_by_term(steps: int, quick_key, bound_of_images)
         errors = (getattr(found, term) - getattr(expected, term)).mean(0)
         standard_error = errors.std(ddof=1) / np.sqrt(len(errors))
         assert abs(errors.mean()) < 4 * standard_error, term  # false alarm 6e-5 each
-        assert 0 < standard_error < 0.02 * getattr(expected, term).mean()  # a statistical test needs errors, and few
+        assert 0 < standard_error < 0.02 * getattr(expected, term).mean()  # the errors are not zero, and small
 
 
 def test_dependent_pixels_and_falling_schedules_are_refused() -> None:
-    """False if a sum over pixels could pass for the bound of a mixture, or gammas be given from noise to data."""
+    """Mixtures, whose pixels are dependent, and gammas that fall are refused."""
     with pytest.raises(RecipeError, match="3 components"):
         exact_terms(MixtureData().distribution, WIDE)
     with pytest.raises(RecipeError, match="that rise"):
@@ -100,14 +100,14 @@ def test_dependent_pixels_and_falling_schedules_are_refused() -> None:
 
 
 def test_float32_changes_nothing(continuous) -> None:
-    """False if exact values were rounded where JAX has no float64."""
+    """The exact terms are computed in float64 even where JAX uses float32."""
     with jax.enable_x64(False):
         again = exact_terms(DISTRIBUTION, WIDE, continuous=True)
     jax.tree.map(np.testing.assert_array_equal, again, continuous)
 
 
 def test_pixels_share_their_exponentials(monkeypatch) -> None:
-    """False if every pixel took its own exponentials, with which an oracle's likelihood took 11 s and not 0.4 s."""
+    """The number of exponentials hardly grows with the pixels: an oracle's likelihood takes 0.4 s, not 11 s."""
     exp, count = np.exp, []
     monkeypatch.setattr(np, "exp", lambda x: count.append(np.size(x)) or exp(x))
 
@@ -116,12 +116,12 @@ def test_pixels_share_their_exponentials(monkeypatch) -> None:
         exact_terms(GaussianData(shape=shape, levels=9).distribution, np.linspace(-5, 5, 5))
         return sum(count)
 
-    # 16 times the pixels; what is left to grow, P(l) itself, is one of the 181 values of eps
+    # 16 times the pixels; only P(l) itself, as many as one of the 181 values of eps, grows with them
     assert exponentials((4, 4, 1)) < 1.1 * exponentials((1, 1, 1))
 
 
 def test_improbable_levels_are_as_exact(monkeypatch) -> None:
-    """False if the two ways to the same sums differed, or that for levels of 1e-300 and less gave 0 / 0."""
+    """Both ways to compute the sums agree, and levels of probability 1e-300 and less give finite values."""
     source = GaussianData(shape=(1, 2, 1), levels=5, sd_max=0.5, sd_min=0.012)
     log_probs, grid = source.distribution.log_probs()[0], np.linspace(-9, 9, 40)
     assert log_probs.min(-1).ravel()[0] > -600 > log_probs.min() > -2000

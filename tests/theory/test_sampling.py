@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ancestral sampler against what it must draw: the variance of Gaussian data, and a known image."""
+"""The ancestral sampler on Gaussian data, whose variance is known, and on a known image."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from vdmkit.schedules import FixedLinear
 
 
 def _last_variance(variance: float, steps: int) -> float:
-    """V_0 of z_0 on the exact denoiser of N(0, variance), by the recursion of PAPER 19.3 on the default schedule."""
+    """Returns V_0 of z_0 with the exact denoiser of N(0, variance) on the default schedule (PAPER 19.3)."""
     gamma = np.linspace(5.0, -13.3, steps + 1)
     alpha2, sigma2 = 1 / (1 + np.exp(gamma)), 1 / (1 + np.exp(-gamma))
     last = 1.0
@@ -28,14 +28,14 @@ def _last_variance(variance: float, steps: int) -> float:
 
 @pytest.mark.parametrize("variance", [1.0, 0.25])
 def test_a_chain_of_steps_has_the_variance_of_the_recursion(gaussian, quick_key, variance: float) -> None:
-    """False if a step's mean or noise were wrong: V_0 after T steps with the exact denoiser (PAPER 19.3)."""
+    """With the exact denoiser, V_0 after T steps follows the recursion of PAPER 19.3."""
     model = gaussian(variance)
     zeros, ones = jnp.zeros(model.shape), jnp.ones(model.shape)
 
     @jax.jit
     @jax.vmap
     def one_step(gamma_t, gamma_s):
-        """z_s = a z_t + std n: a by the sampler itself."""
+        """z_s = a z_t + std n; a is measured from the sampler itself."""
         history, alpha = no_history(model.shape, jnp.asarray(1)), model.path.alpha
 
         def step(z):
@@ -58,11 +58,11 @@ def test_a_chain_of_steps_has_the_variance_of_the_recursion(gaussian, quick_key,
 
 @pytest.mark.costly
 def test_samples_have_the_variance_of_the_recursion(gaussian, quick_key) -> None:
-    """False if `sample` added other noise than its steps say: T = 10 keeps 46% of the variance 0.04."""
+    """The variance of `sample`'s images is that of its steps: T = 10 keeps 46% of the variance 0.04."""
     model = gaussian(0.04, observation=CategoricalObservation(256), shape=(64, 64, 1))
     images = draw(model, Ancestral(), UniformInTime()(model.schedule, 10), 8, key=quick_key)
     x = np.asarray(jax.vmap(model.observation.encode)(images))
-    expected = _last_variance(0.04, 10) + (2 / 256) ** 2 / 12  # rounding to levels; the ends are 7 sd away
+    expected = _last_variance(0.04, 10) + (2 / 256) ** 2 / 12  # plus rounding to levels; the ends are 7 sd away
     n = x.size
     # standard error of a Gaussian's variance: sqrt(2 / n) of it. 4 of them each, false alarm 1.3e-4
     np.testing.assert_allclose((x**2).mean(), expected, rtol=4 * np.sqrt(2 / n))
@@ -70,7 +70,7 @@ def test_samples_have_the_variance_of_the_recursion(gaussian, quick_key) -> None
 
 
 def test_a_denoiser_that_knows_the_image_draws_it(model_of, quick_key) -> None:
-    """False if the chain lost what the denoiser knows: the last step's noise is sigma_0 = 1/45 of half a bin."""
+    """A denoiser with access to the image draws exactly this image; the last noise, sigma_0, is 1/45 of half a bin."""
     image = jnp.asarray(np.random.default_rng(0).integers(0, 17, (4, 4, 3)).astype(np.uint8))
     path, observation = VariancePreserving(), CategoricalObservation(17)
     x = observation.encode(image)
@@ -85,6 +85,6 @@ def test_a_denoiser_that_knows_the_image_draws_it(model_of, quick_key) -> None:
 
 
 def test_grid_runs_from_noise_to_data_in_even_steps_of_time() -> None:
-    """False if sampling skipped an end, ran backwards, or stepped unevenly in t."""
+    """The grid runs from noise to data in even steps of t, both ends included."""
     grid = UniformInTime()(FixedLinear(gamma_min=-6.0, gamma_max=4.0), 5)
     np.testing.assert_allclose(grid, [4, 2, 0, -2, -4, -6], rtol=0, atol=1e-14)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scalings with the same SNR are the same model (PAPER 7.2): z' = c z with c(gamma) > 0 changes no number."""
+"""Models on paths with the same SNR are equivalent (PAPER 7.2): z' = c z with c(gamma) > 0 changes no number."""
 
 from collections.abc import Callable
 
@@ -36,7 +36,7 @@ def pair(other_path, model_of) -> Pair:
 
     def build(prediction: AbstractPrediction) -> tuple[DiffusionModel, DiffusionModel]:
         k = prediction.outputs
-        # gamma_0 = -2, where the paths still differ: alpha_0 is 0.94 here and 1 there
+        # gamma_0 = -2, where the paths differ: alpha_0 is 0.94 here and 1 there
         parts = {"schedule": FixedLinear(gamma_min=-2.0), "prediction": prediction, "shape": SHAPE}
         parts["observation"] = CategoricalObservation(LEVELS)
         here = model_of(lambda z, gamma: output(z, gamma, k), **parts)
@@ -47,7 +47,7 @@ def pair(other_path, model_of) -> Pair:
 
 @pytest.mark.parametrize(("name", "steps"), [("eps", 7), ("categorical", 0)])
 def test_bound_is_the_same(pair: Pair, name: str, steps: int) -> None:
-    """False if a term of the bound depended on the scaling of z."""
+    """Every term of the bound is invariant to the scaling of z."""
     prediction = Eps() if name == "eps" else Categorical(jnp.ones((*SHAPE, LEVELS), int))
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.integers(0, LEVELS, (4, *SHAPE)).astype(np.uint8))
@@ -63,9 +63,9 @@ def test_bound_is_the_same(pair: Pair, name: str, steps: int) -> None:
 
 @pytest.mark.costly
 def test_samples_are_the_same(pair: Pair, quick_key) -> None:
-    """False if p(x) depended on the scaling: the same noise must give the same images, the prior's included."""
+    """Samples are invariant to the scaling of z: the same noise gives the same images."""
     here, there = (
         draw(model, Ancestral(), UniformInTime()(model.schedule, 10), 8, key=quick_key) for model in pair(Eps())
     )
     np.testing.assert_array_equal(there, here)
-    assert len(np.unique(here)) == LEVELS  # no accident: all levels occur
+    assert len(np.unique(here)) == LEVELS  # the test is not trivial: all levels occur

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Schedules rise, their derivative is their derivative, and the learned ones are the authors'."""
+"""Schedules rise, their derivative is exact, and the learned ones equal the authors'."""
 
 from collections.abc import Callable
 
@@ -28,7 +28,7 @@ from vdmkit.schedules import (
 )
 
 ENDS = {"gamma_min": -7.0, "gamma_max": 3.0}
-# Ends that are far enough from poles, and kinks that are where the quadrature's panels meet.
+# Ends far enough from poles, and kinks on the edges of the quadrature's panels.
 SETTINGS = {
     "karras": {"sigma_min": np.exp(-3.5), "sigma_max": np.exp(1.5)},
     "log_linear": {"sigma_min": np.exp(-3.5), "sigma_max": np.exp(1.5)},
@@ -39,12 +39,12 @@ SETTINGS = {
     "laplace": ENDS | {"mean": -2.0},
 }
 # The monotone network starts off its ends by the mean of 1024 products of two |N(0, 0.01^2)|: 1e-4 at most. The others
-# are exact: some roundings of gamma, which tan magnifies tenfold.
+# are exact up to rounding of gamma, which tan magnifies tenfold.
 OFF = {"learned_monotone": 1e-4}
 
 
 def _monotone(l1, k2, b2, k3) -> LearnedMonotone:
-    """The network with given weights; l1 = (weight, bias)."""
+    """Builds the network with the given weights; l1 = (weight, bias)."""
     schedule = LearnedMonotone(jax.random.key(0), width=len(k2))
     weights = [jnp.asarray(w) for w in ([[l1[0]]], [l1[1]], k2[None], b2, k3[:, None])]
     return eqx.tree_at(lambda s: (s.l1.kernel, s.l1.bias, s.l2.kernel, s.l2.bias, s.l3.kernel), schedule, weights)
@@ -56,7 +56,7 @@ def _values(schedule, t):
 
 
 def test_monotone_network_has_the_authors_values() -> None:
-    """False if the released augmented checkpoint were read as another schedule."""
+    """The monotone network has the values of the authors' code for given weights."""
     j = np.arange(1024)
     k2 = 0.01 * (-1.0) ** j * (j % 7 + 1)
     b2 = 0.1 * (j % 5 - 2)
@@ -68,7 +68,7 @@ def test_monotone_network_has_the_authors_values() -> None:
 
 
 def test_monotone_network_rises_by_its_closed_form_whatever_the_signs() -> None:
-    """False if a weight that training drives below zero made the bound invalid, or its derivative wrong."""
+    """Negative weights, which training may produce, keep gamma rising with the closed-form derivative."""
     k2, b2, k3 = np.array([[3.0], [1.0], [20.0]]) * np.random.default_rng(0).normal(size=(3, 32))
     t = np.linspace(0, 1, 101)
     gamma, derivative = _values(_monotone((-7.0, 2.0), k2, b2, k3), t)
@@ -80,7 +80,7 @@ def test_monotone_network_rises_by_its_closed_form_whatever_the_signs() -> None:
 
 @pytest.mark.parametrize("w", [18.3, -4.0])
 def test_learned_linear_slope_is_the_absolute_weight(w: float) -> None:
-    """False if a negative w, as the authors' code allows, turned time around."""
+    """The slope is |w|: a negative w, as the authors' code allows, keeps gamma rising."""
     schedule = eqx.tree_at(lambda s: s.w, LearnedLinear(), jnp.array([w]))
     gamma, derivative = _values(schedule, [0, 0.3, 1])
     np.testing.assert_allclose(gamma, -13.3 + abs(w) * np.array([0, 0.3, 1]), rtol=1e-15)
@@ -89,7 +89,7 @@ def test_learned_linear_slope_is_the_absolute_weight(w: float) -> None:
 
 @pytest.mark.parametrize("name", sorted(registry("schedule").components))
 def test_every_schedule_rises_from_end_to_end(name: str, times) -> None:
-    """False if SNR did not fall everywhere, or gamma' were not the derivative of gamma."""
+    """gamma rises everywhere between its stated ends, and gamma' integrates to their difference."""
     component = registry("schedule").get(name)
     own_ends = ENDS if ENDS.keys() <= component.parameters.keys() else {}
     schedule = component.build({"key": jax.random.key(2)}, **SETTINGS.get(name, own_ends))
@@ -103,7 +103,7 @@ def test_every_schedule_rises_from_end_to_end(name: str, times) -> None:
 @pytest.mark.system
 @pytest.mark.parametrize("name", sorted(registry("schedule").components))
 def test_every_schedule_can_be_pinned(name: str) -> None:
-    """False if a shape, a plugin's included, moved the ends that it is given, in either precision, by any rounding."""
+    """A pinned schedule has exactly the given ends in either precision, for every registered shape."""
     schedule = Pinned(jax.random.key(2), interior=Choice("schedule", name), gamma_min=-7.3, gamma_max=3.1)
     check_schedule(schedule)
     with jax.enable_x64(False):
@@ -116,7 +116,7 @@ def test_every_schedule_can_be_pinned(name: str) -> None:
 @pytest.mark.costly
 @pytest.mark.parametrize("ends", [(2.0, -4.0), (-4.0, 2.0)])
 def test_pinned_ends_stay_in_order(ends: tuple[float, float]) -> None:
-    """False if an end that training drives past the other turned time around."""
+    """If training drives one end past the other, the ends are sorted and gamma still rises."""
     schedule = eqx.tree_at(lambda s: s.learned_ends, Pinned(jax.random.key(0)), jnp.array(ends))
     assert ends_of(schedule) == (-4.0, 2.0)
     check_increasing(schedule)
@@ -125,7 +125,7 @@ def test_pinned_ends_stay_in_order(ends: tuple[float, float]) -> None:
 @pytest.mark.costly
 @pytest.mark.parametrize("scale", [1.0, 300.0])
 def test_straight_pieces_rise_everywhere(scale: float) -> None:
-    """False if learning could flatten a piece, where the weight of a loss would be 0, or move an end."""
+    """Every piece keeps a slope of at least `floor`, whatever its logits, and the ends do not move."""
     logits = jnp.asarray(scale * np.random.default_rng(0).normal(size=11))
     schedule = eqx.tree_at(lambda s: s.logits, PiecewiseLinear(pieces=11, floor=0.02), logits)
     _, slope = _values(schedule, (np.arange(1100) + 0.5) / 1100)
@@ -138,14 +138,14 @@ def test_straight_pieces_rise_everywhere(scale: float) -> None:
 
 @pytest.mark.parametrize("epsilon", [1e-5, 1e-3])
 def test_linear_beta_is_the_variance_preserving_sde(epsilon: float) -> None:
-    """False if alpha^2 were not exp(-int beta), or its decay not beta: Song et al. 2021, arXiv 2011.13456, App. C."""
+    """alpha^2 = exp(-int beta), decaying at the rate beta: Song et al. 2021, arXiv 2011.13456, App. C."""
     schedule = LinearBeta(beta_min=0.2, beta_max=15.0, epsilon=epsilon)
     t = np.linspace(0, 1, 101)
     s = epsilon + (1 - epsilon) * t
     integral, beta = 0.2 * s + 14.8 * s**2 / 2, 0.2 + 14.8 * s
     gamma, derivative = _values(schedule, t)
     path = VariancePreserving()
-    # gamma of -13 to 8 has roundings of 2e-15, each of which is as much of alpha and sigma
+    # gamma of -13 to 8 is rounded by 2e-15, which is the relative rounding of alpha and sigma
     np.testing.assert_allclose(jax.vmap(path.alpha)(jnp.asarray(gamma)) ** 2, np.exp(-integral), rtol=1e-13)
     np.testing.assert_allclose(jax.vmap(path.sigma)(jnp.asarray(gamma)) ** 2, -np.expm1(-integral), rtol=1e-13)
     decay = -2 * jax.vmap(jax.grad(path.log_alpha))(jnp.asarray(gamma)) * derivative / (1 - epsilon)
@@ -154,20 +154,20 @@ def test_linear_beta_is_the_variance_preserving_sde(epsilon: float) -> None:
 
 
 def test_linear_beta_is_sound_and_right_in_float32() -> None:
-    """False if the steep start were refused, or gamma lost digits there or, as log(exp(1000) - 1), at the noisy end."""
+    """The steep start is accepted, and float32 is accurate there and where exp(1000) - 1 would overflow."""
     for schedule in (LinearBeta(), LinearBeta(epsilon=1e-8), LinearBeta(beta_max=2000.0)):
         check_increasing(schedule)
         exact, slope = _values(schedule, [0, 1e-5, 1e-3, 0.1, 1])
         with jax.enable_x64(False):
             gamma, derivative = _values(schedule, [0, 1e-5, 1e-3, 0.1, 1])
         assert gamma.dtype == np.float32
-        # a few roundings of float32 (6e-8): of gamma, and of s and B, which are absolute ones of log B
+        # a few float32 roundings (6e-8) of gamma, and of s and B, which are absolute errors of log B
         np.testing.assert_allclose(gamma, exact, rtol=5e-7, atol=5e-7)
         np.testing.assert_allclose(derivative, slope, rtol=2e-6)
 
 
 class _Bent(AbstractSchedule):
-    """Rises by `slope` times what it should in the second half of time."""
+    """In the second half of time, rises at `slope` times the normal rate."""
 
     slope: float
     gamma_min: float = -1.0
@@ -179,7 +179,7 @@ class _Bent(AbstractSchedule):
 
 @pytest.mark.parametrize("slope", [-0.1, 0.0, np.nan])
 def test_a_schedule_that_does_not_rise_is_refused(slope: float) -> None:
-    """False if SNR could rise or rest over a part of time, or be none, and still a bound be reported."""
+    """A schedule that is flat, falls or is NaN over part of time is refused."""
     check_increasing(_Bent(1e-3))
     with pytest.raises(RecipeError, match="does not rise"):
         check_increasing(_Bent(slope))
@@ -215,18 +215,18 @@ class _Function(AbstractSchedule):
 
 @pytest.mark.parametrize("name", _SOUND)
 def test_a_steep_or_flat_schedule_is_allowed(name: str) -> None:
-    """False if a schedule of the literature were refused for its ends, where SNR changes by orders in no time."""
+    """Schedules that are steep or flat at their ends, as in the literature, are accepted."""
     check_increasing(_Function(_SOUND[name]))
 
 
 @pytest.mark.parametrize("name", _UNSOUND)
 def test_a_schedule_that_jumps_or_falls_is_refused(name: str) -> None:
-    """False if noise levels could be left out, or passed twice: the bound would be below the data's entropy."""
+    """Jumps and falls of gamma, which would put the bound below the data's entropy, are refused."""
     with pytest.raises(RecipeError, match=r"without jumps|does not rise"):
         check_increasing(_Function(_UNSOUND[name]))
 
 
 def test_a_schedule_without_ends_in_order_is_refused() -> None:
-    """False if a recipe could ask for a schedule that runs from noise to data."""
+    """A schedule with gamma_min not below gamma_max is refused."""
     with pytest.raises(RecipeError, match="gamma_min = 5 must be below gamma_max = 5"):
         FixedLinear(gamma_min=5.0)

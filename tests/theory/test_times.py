@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times of a batch: uniform one by one, even together, and rounded to the ends of steps."""
+"""Times of a batch: marginally uniform, jointly stratified, and rounded to the ends of steps."""
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +15,13 @@ KEYS = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))
 
 
 def _many(times, n: int):
-    """REPEATS batches of n times."""
+    """Draws REPEATS batches of n times."""
     return jax.vmap(lambda key: times(n, key=key)[0])(KEYS(jnp.arange(REPEATS)))
 
 
 @pytest.mark.parametrize("times", [Uniform(), LowDiscrepancy()], ids=["uniform", "low_discrepancy"])
 def test_each_time_is_uniform(times) -> None:
-    """False if some image of a batch met some times more often than others, so that its loss were biased."""
+    """The time of every image in a batch is uniform on [0, 1)."""
     t = _many(times, 5)
     assert t.min() >= 0
     assert t.max() < 1
@@ -31,7 +31,7 @@ def test_each_time_is_uniform(times) -> None:
 
 @pytest.mark.parametrize("n", [1, 49, 98, 128])
 def test_low_discrepancy_has_one_time_in_each_nth_of_the_unit_interval(n: int) -> None:
-    """False if times bunched; and the authors' arange(0, 1, 1/n) gives one too many for n = 49 and 98."""
+    """Each nth of [0, 1) has one time, also for n = 49 and 98, where the authors' arange(0, 1, 1/n) has n + 1."""
     t, weight = LowDiscrepancy()(n, key=jax.random.key(1))
     assert len(t) == n
     np.testing.assert_array_equal(jnp.sort((t * n).astype(int)), np.arange(n))
@@ -39,7 +39,7 @@ def test_low_discrepancy_has_one_time_in_each_nth_of_the_unit_interval(n: int) -
 
 
 def test_low_discrepancy_estimate_is_unbiased_and_varies_16_times_less(gaussian, four_points, losses) -> None:
-    """False if even times biased the bound of Gaussian data, or did not steady it as in PAPER section 9."""
+    """Stratified times leave the bound of Gaussian data unbiased and reduce its spread as in PAPER section 9."""
     x, eps = four_points(0.25)
     exact = 5.956015 / np.log(2)  # PAPER 19.2
     spread = {}
@@ -57,7 +57,7 @@ def test_low_discrepancy_estimate_is_unbiased_and_varies_16_times_less(gaussian,
 
 @pytest.mark.parametrize("steps", [1, 3, 10, 1000])
 def test_times_round_up_to_the_end_of_their_step(steps: int) -> None:
-    """False if a step were drawn too often, or t = 0 fell into a step before the first."""
+    """Times are rounded up to the end of their step, and t = 0 belongs to the first step."""
     inside = (jnp.arange(steps)[:, None] + jnp.array([0.001, 0.5, 0.999])) / steps
     ends = (np.arange(steps) + 1) / steps
     # XLA divides by multiplying with 1 / T: one rounding more
@@ -66,7 +66,7 @@ def test_times_round_up_to_the_end_of_their_step(steps: int) -> None:
 
 
 def test_draws_of_a_batch_end_steps_and_are_standard_normal(quick_key) -> None:
-    """False if the objective drew times between steps, the two noises alike, or noise of another variance."""
+    """The objective draws ends of steps, and two uncorrelated standard normal noises."""
     draws = Objective(LowDiscrepancy(), Elbo(), 7).draw((7, 20, 20, 1), key=quick_key)
     np.testing.assert_allclose(jnp.sort(draws.t), np.arange(1, 8) / 7, rtol=3e-16)
     eps_0, eps = np.asarray(draws.eps_0).ravel(), np.asarray(draws.eps).ravel()
@@ -76,7 +76,7 @@ def test_draws_of_a_batch_end_steps_and_are_standard_normal(quick_key) -> None:
 
 @pytest.mark.costly
 def test_noise_and_times_are_independent() -> None:
-    """False if a noise and its time, or any two of an image's noises, came from the same random bits."""
+    """The noises and times of all images are uncorrelated."""
     draws = jax.vmap(lambda key: Objective(Uniform(), Elbo(), 0).draw((2, 1, 1, 1), key=key))(KEYS(jnp.arange(REPEATS)))
     columns = [leaf.reshape(REPEATS, 2) for leaf in (draws.eps_0, draws.eps, draws.t)]
     correlation = np.corrcoef(np.concatenate(columns, axis=1), rowvar=False)
@@ -85,6 +85,6 @@ def test_noise_and_times_are_independent() -> None:
 
 
 def test_continuous_times_stay_as_they_are() -> None:
-    """False if continuous time were rounded."""
+    """With 0 steps times are not rounded."""
     t = jnp.linspace(0, 1, 7)
     np.testing.assert_array_equal(step_end(t, 0), t)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The equivalence of Kingma et al. 2021, section 5.1: one network is the same model on any path, for any prediction."""
+"""Kingma et al. 2021, section 5.1: one network is the same model on any path, for any prediction."""
 
 import itertools
 
@@ -32,14 +32,14 @@ OF_PATH = ("score", "unit_velocity")
 
 
 class _Bent(AbstractNetwork):
-    """Something that is neither linear nor the same at any two gammas."""
+    """A nonlinear function of z that differs between gammas."""
 
     def __call__(self, z, gamma, condition, *, key=None):
         return (jnp.tanh(2 * z + gamma / 5) + z / 2)[..., None]
 
 
 class _BentBesideRange(AbstractNetwork):
-    """The same, and another value beside it."""
+    """`_Bent` with a second output for the variance."""
 
     def __call__(self, z, gamma, condition, *, key=None):
         return jnp.concatenate([_Bent()(z, gamma, condition), jnp.full((*z.shape, 1), 7.0)], axis=-1)
@@ -84,7 +84,7 @@ def translated(trained: tuple[str, str], read: tuple[str, str], outputs: int = 1
 @pytest.mark.system
 @pytest.mark.parametrize("prediction", DIRECTIONS)
 def test_one_network_has_one_bound_on_all_paths(batch, prediction: str) -> None:
-    """False if any two paths with the same ends gave a network another bound."""
+    """A network has the same bound on all paths with the same ends."""
     first = bound(model(PATHS[0], prediction, _Bent()), *batch)
     for path in PATHS[1:]:
         network = _Bent()
@@ -96,16 +96,16 @@ def test_one_network_has_one_bound_on_all_paths(batch, prediction: str) -> None:
 @pytest.mark.costly
 @pytest.mark.parametrize(("before", "after"), list(itertools.permutations(DIRECTIONS, 2)))
 def test_a_translated_network_has_the_same_bound(batch, before: str, after: str) -> None:
-    """False if a conversion changed what is known of x, or of eps: it must not, on another path either."""
+    """Conversion to a different prediction and path leaves the bound unchanged."""
     trained, read = (PATHS[0], before), (PATHS[-1], after)
     first = bound(model(*trained, _Bent()), *batch)
     second = bound(model(*read, translated(trained, read)), *batch)
     np.testing.assert_allclose(second, first, rtol=1e-9)
-    assert abs(bound(model(*read, _Bent()), *batch) - first).max() > 1e-3  # there was something to translate
+    assert abs(bound(model(*read, _Bent()), *batch) - first).max() > 1e-3  # the translation matters
 
 
 def test_learned_variances_are_not_translated(batch) -> None:
-    """False if a network of iDDPM that was converted had lost eps, or mixed it with what it says of variances."""
+    """Conversion of an iDDPM network uses its eps output only, and leaves the bound unchanged."""
     trained, read = (PATHS[0], "eps_and_range"), (PATHS[-1], "v")
     network = translated(trained, read)
     network = eqx.tree_at(lambda n: n.inner, network, _BentBesideRange())
@@ -115,7 +115,7 @@ def test_learned_variances_are_not_translated(batch) -> None:
 
 
 def test_learned_variances_go_to_every_path() -> None:
-    """False if a network of iDDPM lost its variances on another path, or a network could be asked for some it lacks."""
+    """Conversion to a different path keeps the learned variances, and refuses a network without them."""
     y, gamma = jnp.linspace(-2, 2, 6).reshape(SHAPE), jnp.array(0.7)
     trained, read = (PATHS[0], "eps_and_range"), (PATHS[-1], "eps_and_range")
     network = eqx.tree_at(lambda n: n.inner, translated(trained, read, 2), _BentBesideRange())
@@ -128,6 +128,6 @@ def test_learned_variances_go_to_every_path() -> None:
 
 
 def test_levels_are_no_direction() -> None:
-    """False if what is known of the levels of a pixel could be lost in a conversion without a word."""
+    """Predictions over levels, which no direction can represent, are refused."""
     with pytest.raises(RecipeError, match="prediction categorical is not a direction"):
         translated((PATHS[0], "categorical"), (PATHS[0], "eps"))
