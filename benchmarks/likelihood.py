@@ -32,8 +32,10 @@ import numpy as np
 from scipy.stats import chi2
 
 from vdmkit.experiments import load_run
-from vdmkit.likelihood import VariationalBound, interval, pass_over
+from vdmkit.likelihood import VariationalBound
 from vdmkit.likelihood.control_variates import Controls, fit_controls
+from vdmkit.likelihood.intervals import interval
+from vdmkit.likelihood.log_likelihood import pass_over
 from vdmkit.losses import AbstractTimeSampler, Elbo, LowDiscrepancy, Objective, Uniform, bits_per_dim
 from vdmkit.model import DiffusionModel
 

@@ -46,7 +46,7 @@ def child(arguments: list[str]) -> None:
         print(f"{name:<38}{now[0] - marks[-1][0]:8.2f}{now[1] - marks[-1][1]:8.2f}", flush=True)
         marks.append(now)
 
-    from vdmkit.cli import main as program
+    from vdmkit.cli.app import main as program
     from vdmkit.cli.app import use_compilation_cache
 
     use_compilation_cache()  # before JAX is loaded

@@ -18,8 +18,9 @@ import pytest
 from jaxtyping import Array
 
 import vdmkit
-from vdmkit.cli import main
-from vdmkit.data import Images, identified
+from vdmkit.cli.app import main
+from vdmkit.data import Images
+from vdmkit.data.sources import identified
 from vdmkit.decoders import CategoricalObservation
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import AbstractNetwork

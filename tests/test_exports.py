@@ -19,8 +19,7 @@ from vdmkit.losses import eps_error, prior_loss, reconstruction_loss
 from vdmkit.model import DiffusionModel
 from vdmkit.recipes import Recipe, load_recipe
 from vdmkit.recipes.build import build_optimizer, build_sampling, build_update, state_like
-from vdmkit.sampling import no_history
-from vdmkit.sampling.sampler import _step
+from vdmkit.sampling.sampler import _step, no_history
 from vdmkit.training import TrainState
 
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"

@@ -29,7 +29,8 @@ from vdmkit.io import (
     write_results,
 )
 from vdmkit.progress import Kept
-from vdmkit.report import MetricLog, line_chart, write_png
+from vdmkit.report import line_chart, write_png
+from vdmkit.report.metrics import MetricLog
 
 MOST = 8192  # bytes of a file
 NOISE = np.random.default_rng(0).integers(0, 256, (100, 100, 3)).astype(np.uint8)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from vdmkit.cli import app
+from vdmkit.cli.app import app
 from vdmkit.cli.options import component
 from vdmkit.data import Cifar10, Folder, ImageNetNew, Npz
 from vdmkit.data.folder import list_images

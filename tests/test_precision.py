@@ -17,7 +17,8 @@ import pytest
 from jax.export import export
 
 from vdmkit.devices import arithmetic, precisely
-from vdmkit.likelihood import ImportanceWeighted, ProbabilityFlow, VariationalBound, log_likelihood
+from vdmkit.likelihood import ImportanceWeighted, ProbabilityFlow, VariationalBound
+from vdmkit.likelihood.log_likelihood import log_likelihood
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import AbstractNetwork, SmallUNet
 from vdmkit.predictions import Eps

@@ -36,15 +36,15 @@ __all__ = [
 
 _MODULE_OF = {
     "DiffusionModel": "model",
-    "Run": "experiments",
+    "Run": "experiments.load",
     "VdmkitError": "errors",
-    "compare": "likelihood",
-    "load": "experiments",
-    "log_likelihood": "likelihood",
-    "loss": "losses",
+    "compare": "likelihood.comparison",
+    "load": "experiments.run",
+    "log_likelihood": "likelihood.log_likelihood",
+    "loss": "losses.training_loss",
     "register": "registry",
-    "sample": "sampling",
-    "train": "experiments",
+    "sample": "sampling.sample",
+    "train": "experiments.run",
 }
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
-__all__ = ["Advance", "Kept", "Meter", "Note", "Progress", "track"]
+__all__ = ["Advance", "Meter", "Progress", "track"]
 
 _SECONDS_BETWEEN_LINES = 15.0
 _SECONDS_BETWEEN_NOTES = 1.0

@@ -9,9 +9,11 @@ from typing import Any
 import typer
 from typer.testing import CliRunner
 
-from vdmkit.cli import app
+from vdmkit.cli.app import app
 from vdmkit.plugins import load_plugins
-from vdmkit.recipes import recipe_summary, shipped_recipes, toml_text, type_name
+from vdmkit.recipes import shipped_recipes
+from vdmkit.recipes.document import recipe_summary
+from vdmkit.recipes.validation import toml_text, type_name
 from vdmkit.registry import Choice, Component, Registry, kinds, registry
 from website.docstrings import escaped, markdown
 from website.pages import Site, line_of

@@ -14,9 +14,8 @@ import pytest
 
 from vdmkit.decoders import CategoricalObservation
 from vdmkit.errors import CheckpointError
-from vdmkit.importers import official_recipe
 from vdmkit.importers.formats import read_checkpoint
-from vdmkit.importers.vdm import load_official, official_parameters
+from vdmkit.importers.vdm import load_official, official_parameters, official_recipe
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import VDMUNet
 from vdmkit.predictions import Eps

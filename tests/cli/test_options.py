@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vdmkit.cli import of_estimator
-from vdmkit.cli.options import command, with_steps
+from vdmkit.cli.options import command, of_estimator, with_steps
 from vdmkit.errors import RecipeError
 from vdmkit.recipes import load_recipe
 

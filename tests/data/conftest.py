@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vdmkit.data import Images, identified
+from vdmkit.data import Images
+from vdmkit.data.sources import identified
 
 Write = Callable[[dict[str, bytes]], Path]
 

@@ -6,8 +6,9 @@ import itertools
 import numpy as np
 import pytest
 
-from vdmkit.data import AbstractAugmentation, Flip, Images, PermuteChannels, Rotate90, identified
+from vdmkit.data import AbstractAugmentation, Flip, Images, PermuteChannels, Rotate90
 from vdmkit.data.batches import BatchSource, augment
+from vdmkit.data.sources import identified
 from vdmkit.errors import DataError
 from vdmkit.registry import registry
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vdmkit.data import Digits, GaussianData, Images, MixtureData, identified
+from vdmkit.data import Digits, GaussianData, Images, MixtureData
 from vdmkit.data.identity import Copies, copies_of, fingerprints_of, groups_of
+from vdmkit.data.sources import identified
 
 COUNT = 300
 

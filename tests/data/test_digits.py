@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from vdmkit.data import Cifar10, Digits, Folder, Npz, identified
+from vdmkit.data import Cifar10, Digits, Folder, Npz
+from vdmkit.data.sources import identified
 from vdmkit.errors import DataError
 
 

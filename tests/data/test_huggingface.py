@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from vdmkit.conformance import check_data
-from vdmkit.data import AbstractPixels, HuggingFace, huggingface, pack, verify
+from vdmkit.data import AbstractPixels, HuggingFace, huggingface
 from vdmkit.data.identity import fingerprints_of, level_counts
+from vdmkit.data.packed import pack, verify
 from vdmkit.errors import DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 4, 6, 3)).astype(np.uint8)

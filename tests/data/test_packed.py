@@ -9,20 +9,10 @@ import numpy as np
 import pytest
 
 from vdmkit.conformance import check_data
-from vdmkit.data import (
-    AbstractPixels,
-    AbstractSource,
-    Digits,
-    GaussianData,
-    Images,
-    Npz,
-    Packed,
-    batches,
-    identified,
-    pack,
-    verify,
-)
+from vdmkit.data import AbstractPixels, AbstractSource, Digits, GaussianData, Images, Npz, Packed, batches
 from vdmkit.data.identity import fingerprints_of, level_counts, statistics_of
+from vdmkit.data.packed import pack, verify
+from vdmkit.data.sources import identified
 from vdmkit.errors import DataError
 
 

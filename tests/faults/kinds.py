@@ -35,11 +35,12 @@ from PIL import Image
 from vdmkit_codec.container import DIGEST, Chunk, open_reader, pack_file
 from vdmkit_codec.inspection import inspect
 
-from vdmkit.cli import of_estimator
-from vdmkit.data import Cifar10, ImageNetNew, Npz, batches, identified
+from vdmkit.cli.options import of_estimator
+from vdmkit.data import Cifar10, ImageNetNew, Npz, batches
 from vdmkit.data.cifar10 import array_in, read_pickle
 from vdmkit.data.folder import list_images, read_image
 from vdmkit.data.packed import read_metadata
+from vdmkit.data.sources import identified
 from vdmkit.errors import VdmkitError
 from vdmkit.experiments import RunFolder
 from vdmkit.importers.formats import read_checkpoint

@@ -23,7 +23,7 @@ from vdmkit.data.cifar10 import read_pickle
 from vdmkit.data.folder import read_image
 from vdmkit.errors import VdmkitError
 from vdmkit.experiments import RunFolder
-from vdmkit.importers import read_imported
+from vdmkit.importers.loader import read_imported
 from vdmkit.plugins import load_plugins
 from vdmkit.recipes import load_recipe
 from vdmkit.training.checksums import check_unchanged, what_is_damaged

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 import vdmkit
-from vdmkit.data import AbstractPixels, AbstractSource, Images, Npz, Split, identified
+from vdmkit.data import AbstractPixels, AbstractSource, Images, Npz
+from vdmkit.data.sources import Split, identified
 
 
 class Pixels(AbstractPixels):

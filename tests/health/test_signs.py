@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from vdmkit.losses import Objective, bits_per_dim, prior_loss
-from vdmkit.training import Update, initial_state
+from vdmkit.training import Update
 from vdmkit.training.health import (
     Window,
     average_behind_raw,
@@ -27,6 +27,7 @@ from vdmkit.training.health import (
     short_of_noise,
     slow_average,
 )
+from vdmkit.training.step import initial_state
 
 INF = math.inf
 

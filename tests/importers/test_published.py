@@ -17,9 +17,9 @@ from vdmkit_importers import EdmImporter, ScoreSdeImporter
 from vdmkit.conformance.checking import compiled_fast
 from vdmkit.errors import CheckpointError
 from vdmkit.experiments import load_run
-from vdmkit.importers import read_imported, read_weights
+from vdmkit.importers import read_weights
 from vdmkit.importers.diffusers import DiffusersImporter
-from vdmkit.importers.loader import described, state_of
+from vdmkit.importers.loader import described, read_imported, state_of
 from vdmkit.model import DiffusionModel
 from vdmkit.plugins import load_plugins
 from vdmkit.predictions import Estimate

@@ -16,7 +16,8 @@ from vdmkit.model import Compute, DiffusionModel
 from vdmkit.networks import SmallUNet, VDMUNet
 from vdmkit.predictions import Eps
 from vdmkit.schedules import FixedLinear
-from vdmkit.training import TrainState, Update, initial_state, train_step
+from vdmkit.training import TrainState, Update, train_step
+from vdmkit.training.step import initial_state
 
 SHAPE, RANGE, KEY = (8, 8, 1), (-8.0, 5.0), jax.random.key(0, impl="unsafe_rbg")
 NETWORKS = {

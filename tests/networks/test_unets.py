@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import RecipeError
-from vdmkit.networks import UNet, adm_unet, ddpm_unet, ddpmpp, iddpm_unet, ncsnpp
+from vdmkit.networks import UNet
+from vdmkit.networks.unet import adm_unet, ddpm_unet, ddpmpp, iddpm_unet, ncsnpp
 from vdmkit.process import VarianceExploding
 from vdmkit.recipes import find_recipe, load_recipe
 from vdmkit.registry import Choice, registry

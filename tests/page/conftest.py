@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vdmkit.data import identified
-from vdmkit.data.sources import Identities
+from vdmkit.data.sources import Identities, identified
 from vdmkit.devices import Arithmetic
 from vdmkit.experiments.folder import Provenance
 from vdmkit.io import write_json, write_text
@@ -20,7 +19,10 @@ from vdmkit.recipes import load_recipe
 from vdmkit.recipes.schema import dump
 from vdmkit.report import write_result
 from vdmkit.report.run_contents import read_contents
-from vdmkit.study import Curve, Predicted, Study, Variance
+from vdmkit.study import Study
+from vdmkit.study._curve import Curve
+from vdmkit.study._predicted import Predicted
+from vdmkit.study._study import Variance
 
 ARITHMETIC = Arithmetic("float32", "highest", "1 x cpu")
 COUNT, DIMENSIONS = 6, 64

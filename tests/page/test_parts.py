@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import vdmkit
-from vdmkit.data import identified
+from vdmkit.data.sources import identified
 from vdmkit.errors import DataError
-from vdmkit.quality import nearest
+from vdmkit.quality._nearest import nearest
 from vdmkit.recipes import load_recipe
 from vdmkit.recipes.loading import overrides_between
 from vdmkit.recipes.schema import changed_keys, flat

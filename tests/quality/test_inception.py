@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import DataError, VdmkitError
-from vdmkit.quality import _inception, as_rgb, frechet_distance, load_inception
+from vdmkit.quality import _inception, load_inception
+from vdmkit.quality._distances import frechet_distance
+from vdmkit.quality._inception import as_rgb
 
 RNG = np.random.default_rng(0)
 EXPECTED = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"

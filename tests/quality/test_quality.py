@@ -6,7 +6,8 @@ import pytest
 from scipy.linalg import sqrtm
 
 from vdmkit.errors import DataError
-from vdmkit.quality import FEATURES, features_of, frechet_distance, neighbours
+from vdmkit.quality._distances import frechet_distance, neighbours
+from vdmkit.quality._features import FEATURES, features_of
 
 RNG = np.random.default_rng(0)
 

@@ -8,7 +8,8 @@ import pytest
 import vdmkit
 from vdmkit.errors import RecipeError
 from vdmkit.recipes import document as _names
-from vdmkit.recipes import find_recipe, load_recipe, recipe_summary, shipped_recipes
+from vdmkit.recipes import find_recipe, load_recipe, shipped_recipes
+from vdmkit.recipes.document import recipe_summary
 
 FOLDER = Path(vdmkit.__file__).parents[1] / "recipes"
 LIST = "`vdmkit list recipe` shows the recipes that come with vdmkit."

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Optional
 import pytest
 from annotated_types import Ge, Le, Lt, MultipleOf
 
-from vdmkit.recipes import toml_text, type_name
+from vdmkit.recipes.validation import toml_text, type_name
 from vdmkit.registry import Choice
 
 

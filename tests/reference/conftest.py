@@ -22,8 +22,7 @@ import numpy as np
 import pytest
 from vdmkit_importers import IDodeImporter
 
-from vdmkit.importers import official_recipe
-from vdmkit.importers.vdm import OfficialCheckpoint, load_official, with_official_parameters
+from vdmkit.importers.vdm import OfficialCheckpoint, load_official, official_recipe, with_official_parameters
 from vdmkit.losses import Objective, bits_per_dim
 from vdmkit.losses.bound import step_end
 from vdmkit.losses.training_loss import Draws

@@ -18,7 +18,7 @@ import vdmkit_mulan
 from vdmkit_mulan import Draws, Mulan
 
 from vdmkit.errors import CheckpointError
-from vdmkit.importers import read_imported
+from vdmkit.importers.loader import read_imported
 
 HERE = Path(__file__).parent
 

@@ -32,9 +32,8 @@ from vdmkit.sampling import (
     EulerAncestral,
     Heun,
     Lms,
-    denoiser_of,
-    no_history,
 )
+from vdmkit.sampling.sampler import denoiser_of, no_history
 from vdmkit.schedules import FixedLinear, LinearBeta, Tabulated
 from vdmkit.toy_data import Exact
 

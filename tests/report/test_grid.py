@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vdmkit.report import grid, side_by_side, write_png
+from vdmkit.report import grid, write_png
+from vdmkit.report.charts import side_by_side
 
 GAP, STRIP, WHITE = 2, 32, 255
 

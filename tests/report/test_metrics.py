@@ -12,7 +12,8 @@ from tensorboardX.proto.event_pb2 import Event
 
 from vdmkit.errors import CheckpointError, DamageWarning
 from vdmkit.io import sealed_line, write_json
-from vdmkit.report import MetricLog, read_metrics
+from vdmkit.report import read_metrics
+from vdmkit.report.metrics import MetricLog
 from vdmkit.training.health import Facts, read_troubles
 
 

@@ -14,7 +14,7 @@ import pytest
 import vdmkit
 from vdmkit.decoders import CategoricalObservation
 from vdmkit.integrator import Integrator
-from vdmkit.likelihood import Estimates, ProbabilityFlow, VariationalBound, pass_over
+from vdmkit.likelihood import Estimates, ProbabilityFlow, VariationalBound
 from vdmkit.likelihood import estimator as _dequantisation
 from vdmkit.likelihood.consistency import (
     FEW_STEPS,
@@ -30,6 +30,7 @@ from vdmkit.likelihood.consistency import (
     referee,
     steps_again,
 )
+from vdmkit.likelihood.log_likelihood import pass_over
 from vdmkit.likelihood.ode import Probes
 from vdmkit.model import DiffusionModel
 from vdmkit.predictions import AbstractPrediction, X

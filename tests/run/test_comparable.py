@@ -4,8 +4,9 @@
 import numpy as np
 import pytest
 
-from vdmkit.data import Images, identified
+from vdmkit.data import Images
 from vdmkit.data.identity import TrainedOn, check_comparable, statistics_of
+from vdmkit.data.sources import identified
 from vdmkit.errors import DataError
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import vdmkit
-from vdmkit.likelihood import ImportanceWeighted, ProbabilityFlow, VariationalBound, interval
+from vdmkit.likelihood import ImportanceWeighted, ProbabilityFlow, VariationalBound
 from vdmkit.likelihood.exact import exact_terms, gaussian_terms, terms_of_images
-from vdmkit.likelihood.intervals import passes_for, quantile_of
+from vdmkit.likelihood.intervals import interval, passes_for, quantile_of
 from vdmkit.recipes import load_recipe
 from vdmkit.recipes.build import build_state, training_counts
 

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdmkit.data import identified
 from vdmkit.data.identity import TrainedOn, image_hashes
+from vdmkit.data.sources import identified
 from vdmkit.errors import DataError, RecipeError, UntrustedError
 from vdmkit.experiments.measure import evaluate
-from vdmkit.likelihood import VariationalBound, log_likelihood
+from vdmkit.likelihood import VariationalBound
+from vdmkit.likelihood.log_likelihood import log_likelihood
 from vdmkit.recipes import load_recipe
 from vdmkit.schedules import AbstractSchedule
 

@@ -4,7 +4,8 @@
 import importlib.metadata
 
 from vdmkit.data import Images
-from vdmkit.experiments import Run, RunFolder
+from vdmkit.experiments import RunFolder
+from vdmkit.experiments.load import Run
 from vdmkit.experiments.measure import fingerprint_of
 from vdmkit.plugins import plugin_packages
 from vdmkit.recipes import load_recipe

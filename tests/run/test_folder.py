@@ -13,15 +13,15 @@ import jax
 import optax
 import pytest
 
-from vdmkit.data import Identity
-from vdmkit.data.sources import Identities
+from vdmkit.data.sources import Identities, Identity
 from vdmkit.errors import CheckpointError, RecipeError
-from vdmkit.experiments import Run, RunFolder, load_run
+from vdmkit.experiments import RunFolder, load_run
 from vdmkit.experiments.folder import Provenance
+from vdmkit.experiments.load import Run
 from vdmkit.io import write_json, write_text
 from vdmkit.losses import Elbo, LowDiscrepancy, Objective
 from vdmkit.recipes import Recipe, load_recipe
-from vdmkit.training import initial_state
+from vdmkit.training.step import initial_state
 
 FACTS = {"plugins": {}, "shape": [8, 8, 1], "levels": 17, "data": None, "imported": None, "sessions": []}
 IMAGES = {"name": "a", "split": "train", "count": 9, "sha256": "0", "low": 0.0, "high": 16.0, "published": None}

@@ -10,9 +10,10 @@ import pytest
 from vdmkit.data import batches
 from vdmkit.errors import DataError, NonFiniteError
 from vdmkit.losses import Elbo, LowDiscrepancy, Objective
-from vdmkit.training import TrainState, Update, initial_state
+from vdmkit.training import TrainState, Update
 from vdmkit.training import loop as training_loop
 from vdmkit.training.loop import Loop, means, next_multiple
+from vdmkit.training.step import initial_state
 
 
 @pytest.fixture

@@ -7,7 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from vdmkit.likelihood import AbstractEstimator, Estimates, LogLikelihood, interval, log_likelihood, pass_over
+from vdmkit.likelihood import AbstractEstimator, Estimates, LogLikelihood
+from vdmkit.likelihood.intervals import interval
+from vdmkit.likelihood.log_likelihood import log_likelihood, pass_over
 from vdmkit.losses import bits_per_dim
 from vdmkit.progress import Kept
 from vdmkit.randomness import fold_purpose

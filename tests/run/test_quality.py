@@ -10,12 +10,14 @@ import pytest
 
 import vdmkit
 from vdmkit import quality
-from vdmkit.cli import main
+from vdmkit.cli.app import main
 from vdmkit.errors import DataError
 from vdmkit.experiments import RunFolder, load_run
 from vdmkit.experiments.measure import score_run
 from vdmkit.experiments.run import run_recipe
-from vdmkit.quality import _score, as_rgb, frechet_distance
+from vdmkit.quality import _score
+from vdmkit.quality._distances import frechet_distance
+from vdmkit.quality._inception import as_rgb
 from vdmkit.recipes import load_recipe
 
 pytestmark = pytest.mark.system

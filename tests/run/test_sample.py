@@ -18,9 +18,9 @@ from vdmkit.predictions import Eps
 from vdmkit.process import AbstractPath, KarrasGrid
 from vdmkit.recipes import load_recipe
 from vdmkit.recipes.build import build_sampling
-from vdmkit.sampling import Ancestral, sample
-from vdmkit.sampling import sample as _sample
-from vdmkit.sampling.sample import SamplingConfig, draw_samples, fit_into
+from vdmkit.sampling import Ancestral
+from vdmkit.sampling.sample import SamplingConfig, draw_samples, fit_into, sample
+from vdmkit.sampling.sample import sample as _sample
 from vdmkit.schedules import Karras, Tabulated
 
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"

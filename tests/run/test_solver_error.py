@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import UntrustedError
-from vdmkit.likelihood import AbstractEstimator, Estimates, log_likelihood
+from vdmkit.likelihood import AbstractEstimator, Estimates
+from vdmkit.likelihood.log_likelihood import log_likelihood
 from vdmkit.likelihood.ode import SolverError
 
 

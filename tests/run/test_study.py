@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vdmkit.schedules import AbstractSchedule
-from vdmkit.study import Curve
+from vdmkit.study._curve import Curve
 from vdmkit.study._study import _variances
 
 

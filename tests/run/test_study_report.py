@@ -7,7 +7,10 @@ import numpy as np
 
 from vdmkit.devices import arithmetic
 from vdmkit.experiments.study import leave as leave_study
-from vdmkit.study import Curve, Predicted, Study, Variance, text_of_study
+from vdmkit.study import Study, text_of_study
+from vdmkit.study._curve import Curve
+from vdmkit.study._predicted import Predicted
+from vdmkit.study._study import Variance
 
 
 def _study() -> Study:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from vdmkit.conformance.recipe import check_before_training
-from vdmkit.data import Images, identified
+from vdmkit.data import Images
+from vdmkit.data.sources import identified
 from vdmkit.errors import CheckpointError, UntrustedError
 from vdmkit.experiments import RunFolder
 from vdmkit.experiments.folder import Provenance, provenance_of
@@ -17,7 +18,7 @@ from vdmkit.experiments.run import Training, begin
 from vdmkit.recipes import load_recipe
 from vdmkit.recipes.build import state_like
 from vdmkit.registry import Component, registry
-from vdmkit.report import MetricLog
+from vdmkit.report.metrics import MetricLog
 from vdmkit.schedules import AbstractSchedule
 from vdmkit.training import loop as training_loop
 from vdmkit.training import train_step

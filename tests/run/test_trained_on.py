@@ -10,15 +10,16 @@ import numpy as np
 import optax
 import pytest
 
-from vdmkit.data import Images, identified
+from vdmkit.data import Images
 from vdmkit.data.identity import trained_on
+from vdmkit.data.sources import identified
 from vdmkit.errors import CheckpointError
-from vdmkit.experiments import Run, RunFolder
+from vdmkit.experiments import RunFolder
 from vdmkit.experiments.folder import provenance_of
-from vdmkit.experiments.load import keep, read_trained_on
+from vdmkit.experiments.load import Run, keep, read_trained_on
 from vdmkit.losses import Elbo, LowDiscrepancy, Objective
 from vdmkit.recipes import load_recipe
-from vdmkit.training import initial_state
+from vdmkit.training.step import initial_state
 
 
 @pytest.fixture(params=[(8, 8, 1), (4, 4, 1)], ids=["with thumbnails", "hashes alone"])

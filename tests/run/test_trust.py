@@ -10,7 +10,7 @@ import typer
 
 import vdmkit
 from vdmkit import plugins as _trust
-from vdmkit.cli import app
+from vdmkit.cli.app import app
 from vdmkit.errors import CheckpointError, UnknownCodeError
 from vdmkit.experiments import RunFolder
 from vdmkit.io import write_json

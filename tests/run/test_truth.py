@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import vdmkit
-from vdmkit.likelihood import ImportanceWeighted, VariationalBound, interval, pass_over
+from vdmkit.likelihood import ImportanceWeighted, VariationalBound
 from vdmkit.likelihood.exact import below_the_truth, impossible_below
-from vdmkit.likelihood.log_likelihood import sample_of
+from vdmkit.likelihood.intervals import interval
+from vdmkit.likelihood.log_likelihood import pass_over, sample_of
 from vdmkit.losses import bits_per_dim
 from vdmkit.model import DiffusionModel
 from vdmkit.randomness import fold_purpose

@@ -13,8 +13,8 @@ from vdmkit.errors import NonFiniteError
 from vdmkit.networks import AbstractNetwork
 from vdmkit.process import UniformInTime
 from vdmkit.randomness import fold_purpose
-from vdmkit.sampling import AbstractSampler, Ancestral, denoiser_of, no_history
-from vdmkit.sampling.sampler import draw
+from vdmkit.sampling import AbstractSampler, Ancestral
+from vdmkit.sampling.sampler import denoiser_of, draw, no_history
 from vdmkit.schedules import FixedLinear
 
 

@@ -13,7 +13,7 @@ import resource
 import signal
 import sys
 
-from vdmkit.report import MetricLog
+from vdmkit.report.metrics import MetricLog
 
 FAULTS = [fault.split(maxsplit=2) for fault in os.environ.get("VDMKIT_FAULTS", "").split(";") if fault.strip()]
 

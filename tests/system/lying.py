@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import vdmkit
-from vdmkit.data import AbstractSource, identified
+from vdmkit.data import AbstractSource
+from vdmkit.data.sources import identified
 from vdmkit.decoders import AbstractObservation
 from vdmkit.likelihood import AbstractEstimator, Estimates, VariationalBound
 from vdmkit.losses import AbstractTimeSampler, AbstractWeighting

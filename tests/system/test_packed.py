@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vdmkit.data import Npz, pack
+from vdmkit.data import Npz
+from vdmkit.data.packed import pack
 
 PACKED = ("--set", "data=packed", "--set", "data.path=packed")
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vdmkit.report import grid, side_by_side
+from vdmkit.report import grid
+from vdmkit.report.charts import side_by_side
 from vdmkit.training.checkpoints import steps_in
 
 KEYS = {

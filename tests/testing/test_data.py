@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from vdmkit.conformance import check_data
-from vdmkit.data import AbstractSource, Images, identified
+from vdmkit.data import AbstractSource, Images
+from vdmkit.data.sources import identified
 from vdmkit.errors import ConformanceError
 
 

@@ -18,7 +18,8 @@ import pytest
 from jaxtyping import Array
 
 from vdmkit.decoders import AbstractObservation, CategoricalObservation
-from vdmkit.likelihood import VariationalBound, pass_over
+from vdmkit.likelihood import VariationalBound
+from vdmkit.likelihood.log_likelihood import pass_over
 from vdmkit.losses.bound import Bound, diffusion_loss, noise_level
 from vdmkit.losses.discrete_time import Steps
 from vdmkit.model import DiffusionModel

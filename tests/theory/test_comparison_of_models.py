@@ -19,7 +19,8 @@ from vdmkit.networks import AbstractNetwork
 from vdmkit.predictions import Eps
 from vdmkit.schedules import LearnedLinear
 from vdmkit.toy_data import LevelMixture
-from vdmkit.training import TrainState, Update, initial_state, train_steps
+from vdmkit.training import TrainState, Update
+from vdmkit.training.step import initial_state, train_steps
 
 SHAPE, LEVELS, STEPS = (4, 4, 1), 17, 3000
 PAIRS = pytest.mark.parametrize("pair", ["averaged and raw", "seeds"])

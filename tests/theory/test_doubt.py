@@ -4,8 +4,7 @@
 import numpy as np
 import pytest
 
-from vdmkit.likelihood import interval
-from vdmkit.likelihood.intervals import depth_beyond_doubt
+from vdmkit.likelihood.intervals import depth_beyond_doubt, interval
 
 F = 9e-7
 SKEWED = {

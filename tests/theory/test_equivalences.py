@@ -13,17 +13,8 @@ from vdmkit.predictions import AbstractDirection, Estimate
 from vdmkit.process import StraightLine, SubVariancePreserving, VariancePreserving
 from vdmkit.registry import Choice, registry
 from vdmkit.reverse import GaussianKernel, part_of_noise
-from vdmkit.sampling import (
-    Ancestral,
-    Ddim,
-    DpmPlusPlus2M,
-    DpmPlusPlus3MSde,
-    Euler,
-    EulerAncestral,
-    Heun,
-    Lms,
-    no_history,
-)
+from vdmkit.sampling import Ancestral, Ddim, DpmPlusPlus2M, DpmPlusPlus3MSde, Euler, EulerAncestral, Heun, Lms
+from vdmkit.sampling.sampler import no_history
 from vdmkit.schedules import Cosine, FlowMatching, Karras, LinearBeta, LogLinear, Tabulated, gamma_and_derivative
 from vdmkit.toy_data import GaussianMixture
 

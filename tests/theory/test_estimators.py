@@ -9,7 +9,8 @@ import pytest
 
 from vdmkit.decoders import CategoricalObservation
 from vdmkit.errors import RecipeError
-from vdmkit.likelihood import Estimates, ImportanceWeighted, VariationalBound, interval
+from vdmkit.likelihood import Estimates, ImportanceWeighted, VariationalBound
+from vdmkit.likelihood.intervals import interval
 from vdmkit.likelihood.pilot import _fit
 from vdmkit.losses import prior_loss
 from vdmkit.model import DiffusionModel

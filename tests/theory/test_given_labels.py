@@ -8,9 +8,11 @@ import pytest
 
 from vdmkit.data import MixtureData
 from vdmkit.errors import DataError, RecipeError, UntrustedError
-from vdmkit.likelihood import AbstractEstimator, ImportanceWeighted, VariationalBound, log_likelihood
+from vdmkit.likelihood import AbstractEstimator, ImportanceWeighted, VariationalBound
+from vdmkit.likelihood.log_likelihood import log_likelihood
 from vdmkit.model import DiffusionModel
-from vdmkit.networks import LabelConditioned, LabelNetwork
+from vdmkit.networks import LabelConditioned
+from vdmkit.networks.small import LabelNetwork
 from vdmkit.registry import Choice
 from vdmkit.schedules import FixedLinear
 from vdmkit.toy_data import ExactGivenLabel

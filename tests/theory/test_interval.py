@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import DataError
-from vdmkit.likelihood import Interval, interval
-from vdmkit.likelihood.intervals import passes_for, remark_on_few
+from vdmkit.likelihood import Interval
+from vdmkit.likelihood.intervals import interval, passes_for, remark_on_few
 from vdmkit.losses import bits_per_dim
 
 

@@ -18,7 +18,8 @@ import pytest
 
 import vdmkit
 from vdmkit.errors import RecipeError
-from vdmkit.likelihood import VariationalBound, interval
+from vdmkit.likelihood import VariationalBound
+from vdmkit.likelihood.intervals import interval
 from vdmkit.predictions import Estimate, estimate_from_logits
 from vdmkit.process import VarianceExploding
 from vdmkit.recipes import load_recipe
@@ -26,7 +27,7 @@ from vdmkit.recipes.build import build_state, training_counts
 from vdmkit.registry import Choice, registry
 from vdmkit.reverse import AbstractKernel, GaussianKernel, LearnedRange, MixtureKernel, OptimalVariance
 from vdmkit.schedules import ends_of
-from vdmkit.study import errors_at
+from vdmkit.study._curve import errors_at
 
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 PIXEL = (1, 1, 1)

@@ -29,8 +29,9 @@ from vdmkit.recipes import load_recipe
 from vdmkit.recipes.checks import check_objective
 from vdmkit.registry import Choice
 from vdmkit.schedules import AbstractSchedule, LearnedMonotone, PiecewiseLinear, Pinned, ends_of, gamma_and_derivative
-from vdmkit.training import Update, initial_state, train_steps
+from vdmkit.training import Update
 from vdmkit.training.optimizers import interior_apart
+from vdmkit.training.step import initial_state, train_steps
 
 VARIANCE = 0.25
 ENDS = (-8.0, 5.0)

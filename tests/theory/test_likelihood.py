@@ -11,7 +11,8 @@ from scipy import stats
 
 from vdmkit.decoders import AbstractObservation, CategoricalObservation
 from vdmkit.errors import DataError, UntrustedError
-from vdmkit.likelihood import VariationalBound, log_likelihood
+from vdmkit.likelihood import VariationalBound
+from vdmkit.likelihood.log_likelihood import log_likelihood
 from vdmkit.losses import prior_loss
 from vdmkit.losses.bound import Bound
 from vdmkit.model import DiffusionModel

@@ -14,7 +14,8 @@ from scipy.stats import norm
 from vdmkit.predictions import Estimate
 from vdmkit.process import VarianceExploding
 from vdmkit.registry import Choice, registry
-from vdmkit.sampling import Ancestral, no_history
+from vdmkit.sampling import Ancestral
+from vdmkit.sampling.sampler import no_history
 from vdmkit.toy_data import GaussianMixture
 
 pytestmark = pytest.mark.statistical

@@ -14,19 +14,11 @@ from vdmkit.process import AbstractGrid, GivenGammas, steps_of_bound
 from vdmkit.registry import Choice
 from vdmkit.reverse import GaussianKernel
 from vdmkit.schedules import Cosine, FixedLinear, gammas_of
-from vdmkit.study import (
-    Curve,
-    best_rate,
-    cheapest_paths,
-    closed_form,
-    cost_of,
-    costs_of_gaussian,
-    errors_at,
-    fine,
-    rate_of,
-    steps_from,
-    variance,
-)
+from vdmkit.study import cheapest_paths, costs_of_gaussian
+from vdmkit.study._curve import Curve, errors_at
+from vdmkit.study._grids import closed_form, cost_of
+from vdmkit.study._pairs import steps_from
+from vdmkit.study._variance import best_rate, fine, rate_of, variance
 
 LOW, HIGH = -8.0, 4.0
 

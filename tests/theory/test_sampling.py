@@ -8,8 +8,8 @@ import pytest
 
 from vdmkit.decoders import CategoricalObservation
 from vdmkit.process import UniformInTime, VariancePreserving, reverse
-from vdmkit.sampling import Ancestral, denoiser_of, no_history
-from vdmkit.sampling.sampler import draw
+from vdmkit.sampling import Ancestral
+from vdmkit.sampling.sampler import denoiser_of, draw, no_history
 from vdmkit.schedules import FixedLinear
 
 

@@ -17,8 +17,9 @@ from vdmkit.losses.training_loss import Draws
 from vdmkit.recipes import find_recipe, load_recipe
 from vdmkit.recipes.build import build_optimizer, build_update
 from vdmkit.schedules import Pinned
-from vdmkit.training import TrainState, Update, adamw, initial_state, train_step, train_steps
+from vdmkit.training import TrainState, Update, adamw, train_step
 from vdmkit.training.optimizers import interior_apart
+from vdmkit.training.step import initial_state, train_steps
 
 OBJECTIVE = Objective(LowDiscrepancy(), Elbo(), 0)
 RATE = 0.1

@@ -15,7 +15,7 @@ import pytest
 import typer
 
 import vdmkit
-from vdmkit.cli import app
+from vdmkit.cli.app import app
 
 ROOT = Path(vdmkit.__file__).parents[1]
 FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("plugins/*/README.md"))]

@@ -1,20 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line, and what commands of plugins share with it. Importing this package does not load JAX."""
 
-from vdmkit.cli.app import app, main
-from vdmkit.cli.options import AsJson, Checkpoint, Overrides, PluginFiles, Step, Trust, grid_option, of_estimator
+from vdmkit.cli.options import AsJson, Checkpoint, Overrides, PluginFiles, Step, Trust
 from vdmkit.cli.processes import stoppable
 
-__all__ = [
-    "AsJson",
-    "Checkpoint",
-    "Overrides",
-    "PluginFiles",
-    "Step",
-    "Trust",
-    "app",
-    "grid_option",
-    "main",
-    "of_estimator",
-    "stoppable",
-]
+__all__ = ["AsJson", "Checkpoint", "Overrides", "PluginFiles", "Step", "Trust", "stoppable"]

@@ -17,7 +17,6 @@ from vdmkit.conformance.components import (
 from vdmkit.conformance.decoders import check_observation
 from vdmkit.conformance.estimators import check_estimator
 from vdmkit.conformance.predictions import check_network, check_prediction
-from vdmkit.conformance.recipe import check_model_of_recipe
 from vdmkit.conformance.reverse import check_kernel
 
 __all__ = [
@@ -27,7 +26,6 @@ __all__ = [
     "check_grid",
     "check_importer",
     "check_kernel",
-    "check_model_of_recipe",
     "check_network",
     "check_noise_embedding",
     "check_observation",

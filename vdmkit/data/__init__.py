@@ -2,13 +2,13 @@
 """Images: data sources, the identity of the data, and the stream of training batches."""
 
 from vdmkit.data.arrays import Digits, GaussianData, MixtureData, Mnist5k, Npz
-from vdmkit.data.batches import AbstractAugmentation, Flip, PermuteChannels, Rotate90, batches
+from vdmkit.data.batches import AbstractAugmentation, Flip, PermuteChannels, Rotate90
 from vdmkit.data.cifar10 import Cifar10
 from vdmkit.data.folder import Folder
 from vdmkit.data.huggingface import HuggingFace
 from vdmkit.data.imagenet import ImageNetNew, ImageNetOld
-from vdmkit.data.packed import Packed, pack, verify
-from vdmkit.data.sources import AbstractPixels, AbstractSource, Identity, Images, Pixels, Split, identified
+from vdmkit.data.packed import Packed
+from vdmkit.data.sources import AbstractPixels, AbstractSource, Images, Pixels
 
 __all__ = [
     "AbstractAugmentation",
@@ -20,7 +20,6 @@ __all__ = [
     "Folder",
     "GaussianData",
     "HuggingFace",
-    "Identity",
     "ImageNetNew",
     "ImageNetOld",
     "Images",
@@ -31,9 +30,4 @@ __all__ = [
     "PermuteChannels",
     "Pixels",
     "Rotate90",
-    "Split",
-    "batches",
-    "identified",
-    "pack",
-    "verify",
 ]

@@ -2,7 +2,6 @@
 """Runs: training, the run folder, and measurements of a trained model."""
 
 from vdmkit.experiments.folder import RunFolder
-from vdmkit.experiments.load import Run, load_run
-from vdmkit.experiments.run import load, train
+from vdmkit.experiments.load import load_run
 
-__all__ = ["Run", "RunFolder", "load", "load_run", "train"]
+__all__ = ["RunFolder", "load_run"]

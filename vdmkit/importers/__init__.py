@@ -7,7 +7,7 @@ their names, into its model (`WeightSource`, `with_arrays`).
 
 import vdmkit.importers.diffusers  # noqa: F401 - registers it
 from vdmkit.importers.formats import Arrays, read_weights
-from vdmkit.importers.loader import AbstractImporter, Config, read_imported
+from vdmkit.importers.loader import AbstractImporter, Config
 from vdmkit.importers.translation import (
     Settings,
     WeightSource,
@@ -18,7 +18,6 @@ from vdmkit.importers.translation import (
     with_arrays,
     with_unet,
 )
-from vdmkit.importers.vdm import official_recipe, with_vdm_arrays
 
 __all__ = [
     "AbstractImporter",
@@ -28,12 +27,9 @@ __all__ = [
     "WeightSource",
     "discrete_model",
     "fused_attention",
-    "official_recipe",
     "published",
-    "read_imported",
     "read_weights",
     "sources_under",
     "with_arrays",
     "with_unet",
-    "with_vdm_arrays",
 ]

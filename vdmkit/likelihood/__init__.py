@@ -2,11 +2,11 @@
 """Likelihoods of images: estimators of a bound on -log P, intervals of their mean, and checks of validity."""
 
 from vdmkit.likelihood.bound import VariationalBound
-from vdmkit.likelihood.comparison import Comparison, compare
-from vdmkit.likelihood.estimator import AbstractEstimator, Estimates, mean_of_draws
+from vdmkit.likelihood.comparison import Comparison
+from vdmkit.likelihood.estimator import AbstractEstimator, Estimates
 from vdmkit.likelihood.importance import ImportanceWeighted
-from vdmkit.likelihood.intervals import Interval, interval
-from vdmkit.likelihood.log_likelihood import LogLikelihood, log_likelihood, pass_over
+from vdmkit.likelihood.intervals import Interval
+from vdmkit.likelihood.log_likelihood import LogLikelihood
 from vdmkit.likelihood.ode import ProbabilityFlow
 from vdmkit.likelihood.report import LikelihoodReport
 
@@ -20,9 +20,4 @@ __all__ = [
     "LogLikelihood",
     "ProbabilityFlow",
     "VariationalBound",
-    "compare",
-    "interval",
-    "log_likelihood",
-    "mean_of_draws",
-    "pass_over",
 ]

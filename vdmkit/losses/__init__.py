@@ -11,7 +11,7 @@ from vdmkit.losses.time_samplers import (
     Signal,
     Uniform,
 )
-from vdmkit.losses.training_loss import Objective, loss
+from vdmkit.losses.training_loss import Objective
 from vdmkit.losses.weightings import (
     P2,
     AbstractWeighting,
@@ -52,7 +52,6 @@ __all__ = [
     "VelocityWeighting",
     "bits_per_dim",
     "eps_error",
-    "loss",
     "prior_loss",
     "reconstruction_loss",
 ]

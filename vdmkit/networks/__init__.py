@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks, which map one latent z and gamma to k values per pixel and channel."""
 
-from vdmkit.networks.network import AbstractNetwork, Condition, Conditions
+from vdmkit.networks.network import AbstractNetwork, Condition
 from vdmkit.networks.noise_embedding import (
     AbstractNoiseEmbedding,
     GammaEmbedding,
@@ -9,8 +9,8 @@ from vdmkit.networks.noise_embedding import (
     SdeTimeEmbedding,
     TimestepEmbedding,
 )
-from vdmkit.networks.small import LabelNetwork, NoNetwork, SmallUNet
-from vdmkit.networks.unet import Design, UNet, adm_unet, ddpm_unet, ddpmpp, iddpm_unet, ncsnpp
+from vdmkit.networks.small import NoNetwork, SmallUNet
+from vdmkit.networks.unet import Design, UNet
 from vdmkit.networks.vdm_unet import VDMUNet
 from vdmkit.networks.wrappers import Conditioned, LabelConditioned
 
@@ -19,11 +19,9 @@ __all__ = [
     "AbstractNoiseEmbedding",
     "Condition",
     "Conditioned",
-    "Conditions",
     "Design",
     "GammaEmbedding",
     "LabelConditioned",
-    "LabelNetwork",
     "LogSigmaEmbedding",
     "NoNetwork",
     "SdeTimeEmbedding",
@@ -31,9 +29,4 @@ __all__ = [
     "TimestepEmbedding",
     "UNet",
     "VDMUNet",
-    "adm_unet",
-    "ddpm_unet",
-    "ddpmpp",
-    "iddpm_unet",
-    "ncsnpp",
 ]

@@ -238,7 +238,7 @@ def are_comparable(first: Result, second: Result) -> bool:
 
 
 def difference(first: Result, second: Result, dimensions: int) -> Interval:
-    """Returns first minus second in bits/dim, as `vdmkit.likelihood.compare` does, from the arrays of both."""
+    """Returns first minus second in bits/dim, as `vdmkit.compare` does, from the arrays of both."""
     nats = [sum(array for name, array in one.arrays.items() if name.startswith("term_")) for one in (first, second)]
     found = interval(bits_per_dim(np.asarray(nats[0] - nats[1], np.float64), dimensions))
     return found.with_solver(math.fsum(_solver_error(one.report) for one in (first, second)))

@@ -14,8 +14,7 @@ from vdmkit.sampling.ode import (
     Ode,
     Sde,
 )
-from vdmkit.sampling.sample import sample
-from vdmkit.sampling.sampler import AbstractSampler, Denoise, History, denoiser_of, no_history
+from vdmkit.sampling.sampler import AbstractSampler, Denoise, History
 
 __all__ = [
     "AbstractSampler",
@@ -33,7 +32,4 @@ __all__ = [
     "Lms",
     "Ode",
     "Sde",
-    "denoiser_of",
-    "no_history",
-    "sample",
 ]

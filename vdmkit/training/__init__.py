@@ -6,6 +6,6 @@ while to load.
 """
 
 from vdmkit.training.optimizers import adamw
-from vdmkit.training.step import Batch, Metrics, TrainState, Update, initial_state, train_step, train_steps
+from vdmkit.training.step import TrainState, Update, train_step
 
-__all__ = ["Batch", "Metrics", "TrainState", "Update", "adamw", "initial_state", "train_step", "train_steps"]
+__all__ = ["TrainState", "Update", "adamw", "train_step"]

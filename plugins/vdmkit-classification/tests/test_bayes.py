@@ -13,9 +13,11 @@ from vdmkit_classification.scores import compare_with_reference
 from vdmkit.data import MixtureData
 from vdmkit.decoders import CategoricalObservation, GaussianObservation
 from vdmkit.errors import DataError, RecipeError, UntrustedError
-from vdmkit.likelihood import ProbabilityFlow, VariationalBound, log_likelihood
+from vdmkit.likelihood import ProbabilityFlow, VariationalBound
+from vdmkit.likelihood.log_likelihood import log_likelihood
 from vdmkit.model import DiffusionModel
-from vdmkit.networks import LabelNetwork, NoNetwork
+from vdmkit.networks import NoNetwork
+from vdmkit.networks.small import LabelNetwork
 from vdmkit.predictions import Eps
 from vdmkit.schedules import FixedLinear
 from vdmkit.toy_data import ExactGivenLabel

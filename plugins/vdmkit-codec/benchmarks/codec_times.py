@@ -28,9 +28,10 @@ from vdmkit_codec.coding import Coding, coding_of, fingerprint, with_steps_of_co
 from vdmkit_codec.container import DIGEST, Chunk, open_writer
 from vdmkit_codec.payload import Payload
 
-from vdmkit.cli import of_estimator
+from vdmkit.cli.options import of_estimator
 from vdmkit.experiments import load_run
-from vdmkit.likelihood import interval, pass_over
+from vdmkit.likelihood.intervals import interval
+from vdmkit.likelihood.log_likelihood import pass_over
 
 TIMED = 256  # images
 BATCH = 64  # the default of `vdmkit compress`

@@ -37,7 +37,8 @@ from vdmkit_codec.codec import Profile
 from vdmkit_codec.coding import Coding, coding_of, with_steps_of_codec
 
 from vdmkit.data import Images as Split
-from vdmkit.experiments import Run, load_run
+from vdmkit.experiments import load_run
+from vdmkit.experiments.load import Run
 
 CIFAR = ["data.name=cifar10", "model.prediction.name=lattice", "model.schedule.gamma_min=-13.3"]
 CIFAR += ["model.network.channels=48", "training.batch_size=16", "evaluation.draws=2", "evaluation.minutes=1"]

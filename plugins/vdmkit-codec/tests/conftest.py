@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from vdmkit.cli import main
+from vdmkit.cli.app import main
 
 HERE = Path(__file__).parent
 PLUGINS = ("--plugin", str(HERE / "tiny.py"))

@@ -12,7 +12,8 @@ from vdmkit_ipndm import WEIGHTS, Ipndm
 from vdmkit.conformance import check_sampler
 from vdmkit.predictions import Estimate
 from vdmkit.recipes import load_recipe
-from vdmkit.sampling import Euler, no_history
+from vdmkit.sampling import Euler
+from vdmkit.sampling.sampler import no_history
 
 SHAPE = (1, 1, 1)
 

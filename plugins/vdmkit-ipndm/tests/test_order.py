@@ -10,7 +10,7 @@ from vdmkit_ipndm import Ipndm
 
 from vdmkit.process import VarianceExploding
 from vdmkit.registry import registry
-from vdmkit.sampling import no_history
+from vdmkit.sampling.sampler import no_history
 from vdmkit.toy_data import GaussianMixture
 
 PIXEL = (1, 1, 1)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from vdmkit.cli import AsJson, Checkpoint, Overrides, PluginFiles, Step, Trust, grid_option, of_estimator, stoppable
-from vdmkit.cli.options import run_to_measure, shorthands
+from vdmkit.cli import AsJson, Checkpoint, Overrides, PluginFiles, Step, Trust, stoppable
+from vdmkit.cli.options import grid_option, of_estimator, run_to_measure, shorthands
 
 Estimator = Annotated[str | None, typer.Option("--estimator", help="bound, ode or importance. Default: the recipe's.")]
 Steps = Annotated[

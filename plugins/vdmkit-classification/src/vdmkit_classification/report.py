@@ -8,8 +8,8 @@ import numpy as np
 
 from vdmkit.arguments import table
 from vdmkit.devices import Arithmetic, facts_of
-from vdmkit.experiments import Run
 from vdmkit.experiments.labels import MeasuredLabels
+from vdmkit.experiments.load import Run
 from vdmkit_classification.bayes import Classification
 from vdmkit_classification.scores import (
     Baseline,

@@ -19,7 +19,8 @@ from pydantic import BaseModel, ValidationError
 
 from vdmkit.devices import arithmetic, packages
 from vdmkit.errors import CodecError, RecipeError
-from vdmkit.experiments import Run, RunFolder
+from vdmkit.experiments import RunFolder
+from vdmkit.experiments.load import Run
 from vdmkit.likelihood import VariationalBound
 from vdmkit.model import DiffusionModel
 from vdmkit.recipes.build import build_estimator, shapes_of_estimate

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vdmkit.cli import AsJson, Checkpoint, Overrides, PluginFiles, Step, Trust, grid_option, of_estimator, stoppable
+from vdmkit.cli import AsJson, Checkpoint, Overrides, PluginFiles, Step, Trust, stoppable
+from vdmkit.cli.options import grid_option, of_estimator
 from vdmkit.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def compress(
     if output and not piped and output.is_dir():
         raise RecipeError(f"-o {output}: is a folder. Expected the name of a file.")
     overrides = [*of_estimator(steps, kernel, grid), *overrides]
-    from vdmkit.conformance import check_model_of_recipe
+    from vdmkit.conformance.recipe import check_model_of_recipe
     from vdmkit.data.folder import list_images
     from vdmkit.experiments import load_run
     from vdmkit_codec.coding import coding_of, with_steps_of_codec

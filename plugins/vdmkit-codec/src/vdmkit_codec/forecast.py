@@ -18,7 +18,8 @@ from jaxtyping import Float, UInt8
 from vdmkit.data.folder import ImageList
 from vdmkit.devices import Arithmetic, arithmetic, facts_of
 from vdmkit.errors import DataError
-from vdmkit.likelihood import interval, pass_over
+from vdmkit.likelihood.intervals import interval
+from vdmkit.likelihood.log_likelihood import pass_over
 from vdmkit.progress import Progress, track
 from vdmkit_codec.chain import ChunkCode
 from vdmkit_codec.coding import Coding

@@ -25,7 +25,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 from vdmkit.errors import CodecError
 from vdmkit.model import DiffusionModel
 from vdmkit.process import Image
-from vdmkit.sampling import denoiser_of
+from vdmkit.sampling.sampler import denoiser_of
 from vdmkit.schedules import Scalar
 from vdmkit_codec.distributions import FINE, WEIGHT_BITS, exact_exp
 from vdmkit_codec.layers import Layers

@@ -3,7 +3,8 @@
 
 from typing import Any
 
-from vdmkit.importers import AbstractImporter, Arrays, Config, Settings, official_recipe, with_vdm_arrays
+from vdmkit.importers import AbstractImporter, Arrays, Config, Settings
+from vdmkit.importers.vdm import official_recipe, with_vdm_arrays
 from vdmkit.model import DiffusionModel
 from vdmkit.registry import register
 

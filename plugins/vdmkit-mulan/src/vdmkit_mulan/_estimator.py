@@ -13,7 +13,8 @@ import vdmkit
 from vdmkit import DiffusionModel
 from vdmkit.arguments import check_integer
 from vdmkit.data import Pixels
-from vdmkit.likelihood import AbstractEstimator, Estimates, Interval, LogLikelihood, mean_of_draws
+from vdmkit.likelihood import AbstractEstimator, Estimates, Interval, LogLikelihood
+from vdmkit.likelihood.estimator import mean_of_draws
 from vdmkit.randomness import fold_purpose, fold_replicate
 from vdmkit_mulan._bound import Draws, LatentTerm, terms
 from vdmkit_mulan._latent import TERMS, largest_kl

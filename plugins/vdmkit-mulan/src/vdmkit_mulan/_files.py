@@ -11,7 +11,8 @@ import equinox as eqx
 import jax
 
 from vdmkit.errors import CheckpointError
-from vdmkit.importers import Settings, read_weights, with_vdm_arrays
+from vdmkit.importers import Settings, read_weights
+from vdmkit.importers.vdm import with_vdm_arrays
 from vdmkit.predictions import Eps, V
 from vdmkit_mulan._model import LEVELS, Mulan
 
