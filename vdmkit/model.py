@@ -20,7 +20,7 @@ from vdmkit.process import AbstractPath, Image, VariancePreserving, diffuse
 from vdmkit.schedules import AbstractSchedule, Scalar
 
 Compute = Literal["bfloat16"]
-"""A type in which a network may compute, if not in the type of its parameters."""
+"""A type in which a network may compute, other than that of its parameters."""
 
 
 class DiffusionModel(eqx.Module):
