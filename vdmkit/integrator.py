@@ -133,8 +133,8 @@ class Integrator(eqx.Module):
     def go_on(self, field: Field, start: Scalar, end: Scalar, stand: "Stand", args: object, *, steps: int) -> "Stand":
         """Makes at most `steps` more steps; a solve that has ended is returned unchanged.
 
-        Several calls make the same steps as a single call. Start and end are not checked at run time: diffrax would do so
-        through a Python callback, and JAX's persistent cache does not store functions with callbacks.
+        Several calls make the same steps as a single call. Start and end are not checked at run time: diffrax would use
+        a Python callback for that, and JAX's persistent cache does not store functions with callbacks.
         """
         import diffrax
 
