@@ -240,7 +240,7 @@ class Lms(AbstractSampler):
 
 
 def _adams_weights(nodes: Float[Array, "4"], order: int, start: Scalar, end: Scalar) -> Float[Array, "4"]:
-    """Returns the integrals from `start` to `end` of the Lagrange polynomials of the first `order` nodes; others are 0."""
+    """Returns the integrals of the Lagrange polynomials of the first `order` nodes over [start, end], then zeros."""
     # Two Gauss points are exact for polynomials of degree 3.
     points = (start + end) / 2 + (end - start) / 2 * jnp.array([-1, 1]) / jnp.sqrt(3.0)
 
