@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The map from images to real data, and the decoder p(x | z_0).
+"""Observations: the map from images to data x, and the decoder p(x | z_0).
 
-The paper's decoder: the probabilities of levels are those of the noise between them and z_0.
-
-The discretised Gaussian of Ho et al. 2020.
-
-The decoder of continuous data.
+- `categorical`, the decoder of Kingma et al. 2021: p(x | z_0) ~ q(z_0 | x), normalised over the levels.
+- `discretised_gaussian`, the decoder of Ho et al. 2020: the mass of a Gaussian in the bin of each level.
+- `gaussian`, a density, for continuous data.
 """
 
 import abc
@@ -42,21 +40,22 @@ def require_even_levels(observation: "AbstractObservation", component: str) -> N
 
 
 class AbstractObservation(eqx.Module):
-    """The decoder p(x | z_0). `z_0` is passed divided by alpha_0, so that a decoder does not depend on the path.
+    """The decoder p(x | z_0).
 
-    Images are uint8 levels 0..V-1, or the data x themselves where `levels` is 0. `estimate()` is what the model
-    estimates at z_0, for decoders that ask: it calls the network.
+    `z_0` is passed divided by alpha_0, so decoders do not depend on the path. Images are uint8 levels 0..V-1, or the
+    data x themselves if `levels` is 0. `estimate()` evaluates the network at z_0; decoders that do not need it do not
+    call it.
     """
 
     levels: eqx.AbstractVar[int]
 
     @property
     def spacing(self) -> float:
-        """Returns the distance between the data of neighbouring levels: the width of bins that tile the axis."""
+        """Returns the distance between the values x of neighbouring levels, which is the bin width."""
         return 2 / self.levels
 
     def encode(self, image: Real[Array, "h w c"]) -> Image:
-        """Maps levels 0..V-1 to data x in [-1 + 1/V, 1 - 1/V]."""
+        """Maps levels 0..V-1 to data x, by default in [-1 + 1/V, 1 - 1/V]; continuous data are unchanged."""
         return level_values(self.levels)[image] if self.levels else image.astype(float)
 
     @abc.abstractmethod
@@ -64,10 +63,10 @@ class AbstractObservation(eqx.Module):
         """Returns log p(x | z_0) in nats, summed over pixels and channels."""
 
     def log_probs(self, z_0: Image, gamma_0: Scalar, estimate: Lazy) -> Float[Array, "h w c v"]:
-        """Returns log p(x = level k | z_0) of every pixel in nats, which compression needs; other uses do not call it.
+        """Returns log p(x = level k | z_0) of every pixel in nats. Only compression needs them.
 
         Raises:
-            RecipeError: the observation does not give them.
+            RecipeError: the observation does not define these probabilities.
         """
         raise RecipeError(f"observation {type(self).__name__} gives no probabilities of levels, for a codec.")
 
@@ -79,8 +78,8 @@ class AbstractObservation(eqx.Module):
 define_kind("observation", "the decoder p(x | z_0), from the last latent to levels", AbstractObservation, ("levels",))
 
 
-_SIDE = 4  # levels on each side of the nearest one in a window
-_FEW = 32  # so many levels are summed at once
+_SIDE = 4  # number of levels on each side of the nearest one in a window
+_FEW = 32  # largest number of levels that are summed in one array
 
 
 @register("observation", "categorical")
@@ -102,10 +101,10 @@ class CategoricalObservation(AbstractObservation):
         return (evidence - _log_sum(z_0, gamma_0, self.levels)).sum()
 
     def _log_ratios(self, image: UInt8[Array, "h w c"], z_0: Image, gamma_0: Scalar) -> Float[Array, "h w c v"]:
-        """Returns log q(z_0 | x_k) / q(z_0 | x) of each level, with apart = x_k - x.
+        """Returns log q(z_0 | x_k) / q(z_0 | x) of each level, as a function of apart = x_k - x.
 
-        It is exactly 0 for x itself. The difference of two logarithms is not, with the rounding of x in both, and then
-        p(x | z_0) may exceed 1.
+        This is exactly 0 for x_k = x. A difference of two logarithms is not, because x is rounded differently in each,
+        and p(x | z_0) could then exceed 1.
         """
         apart = 2 / self.levels * (jnp.arange(self.levels) - image[..., None].astype(int))
         return apart * ((z_0 - self.encode(image))[..., None] - apart / 2) * jnp.exp(-gamma_0)
@@ -128,10 +127,10 @@ def _derivative(levels: int, at: tuple[Image, Scalar], along: tuple[Image, Scala
 
 
 def _log_sum_and_moments(z_0: Image, gamma_0: Scalar, levels: int) -> tuple[Image, Image, Image]:
-    """Returns log sum_k exp(-1/2 u_k^2), and the means of u_k and u_k^2 under these weights, level by level.
+    """Returns log sum_k exp(-1/2 u_k^2), and the means of u_k and u_k^2 under these weights, by a loop over levels.
 
-    At low noise only the levels next to z_0 count. With (W + 1) W / 2 times the squared ratio of spacing to noise
-    above -log(precision / V), all levels but W on each side of the nearest add less than a rounding error.
+    At low noise only the levels next to z_0 matter. If W (W + 1) / 2 times the squared ratio of spacing to noise
+    exceeds log(V / machine epsilon), the levels beyond W on each side of the nearest add less than a rounding error.
     """
     squared_ratio = (2 / levels) ** 2 * jnp.exp(-gamma_0)
     enough = _SIDE * (_SIDE + 1) / 2 * squared_ratio > jnp.log(levels / jnp.finfo(z_0.dtype).eps)
@@ -157,15 +156,15 @@ def _log_evidence(z_0: Float[Array, "..."], x: Float[Array, "..."], gamma_0: Sca
 
 @register("observation", "discretised_gaussian")
 class DiscretisedGaussian(AbstractObservation):
-    """p(x | z_0) as the mass of N(x_hat(z_0), sd^2) in the bin of each level; the two outer bins reach to infinity.
+    """p(x | z_0) as the mass of N(x_hat(z_0), sd^2) in the bin of each level; the two outer bins extend to infinity.
 
-    Ho et al. 2020, arXiv 2006.11239, eq. 13, as in improved-diffusion: levels lie at 2 k / (V - 1) - 1, and the normal
-    distribution function is taken as 1/2 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)) / 2.
+    Ho et al. 2020, arXiv 2006.11239, eq. 13, as in improved-diffusion: level k is at 2 k / (V - 1) - 1, and the normal
+    distribution function is approximated by 1/2 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)) / 2.
 
     Args:
-        sd: Standard deviation; DDPM takes the square root of the variance of its second step.
-        learned: Whether the network gives the log of the variance, between sd^2 and beta = sigma_0^2, the variance of
-            the first step (Nichol & Dhariwal 2021, arXiv 2102.09672, eq. 15), for prediction eps_and_range.
+        sd: Standard deviation; in DDPM it is the square root of the variance of the second step.
+        learned: Whether the network learns the log variance, between those of sd^2 and beta = sigma_0^2, the variance
+            of the first step (Nichol & Dhariwal 2021, arXiv 2102.09672, eq. 15), for prediction eps_and_range.
         clip: Whether x_hat is clipped to [-1, 1].
     """
 
@@ -217,13 +216,13 @@ def _tanh_argument(x: Image) -> Image:
 
 
 def _log_cdf(argument: Image) -> Image:
-    """Returns log((1 + tanh) / 2), at least log 1e-12."""
+    """Returns log((1 + tanh(argument)) / 2), clipped below at log 1e-12."""
     return jnp.maximum(jax.nn.log_sigmoid(2 * argument), jnp.log(1e-12))
 
 
 @register("observation", "gaussian")
 class GaussianObservation(AbstractObservation):
-    """p(x | z_0) ~ q(z_0 | x) for continuous data, a density: N(x; z_0 / alpha_0, exp(gamma_0) I)."""
+    """p(x | z_0) ~ q(z_0 | x) for continuous data, as a density: N(x; z_0 / alpha_0, exp(gamma_0) I)."""
 
     levels: int = eqx.field(static=True, default=0)
 

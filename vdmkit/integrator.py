@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Solves an ODE in gamma by diffrax, with constant steps or with steps chosen by tolerances.
+"""ODE solver in gamma, built on diffrax, with constant or adaptive steps.
 
-diffrax is loaded on first use: it takes half a second, and training does without it.
+A solve can be split over several calls and gives the same steps as a single call. diffrax is imported on first use,
+because the import takes half a second and training does not need it.
 """
 
 import functools
@@ -21,13 +22,17 @@ from vdmkit.schedules import Scalar
 if TYPE_CHECKING:
     import diffrax
 
-State = tuple[Image, Scalar]  # z, and a log density per dimension
+State = tuple[Image, Scalar]  # z, and the log density per dimension
 Field = Callable[[Any, State, Any], State]
 
 
 @functools.cache
 def solvers() -> "dict[str, type[diffrax.AbstractSolver[Any]]]":
-    """Returns diffrax's explicit solvers: an implicit one solves d equations a step, with unknown network calls."""
+    """Returns diffrax's explicit solvers by name.
+
+    Implicit solvers are excluded: they solve a system of d equations in every step, with an unknown number of network
+    calls.
+    """
     import diffrax
 
     explicit = (diffrax.AbstractERK, diffrax.Euler)
@@ -40,13 +45,13 @@ def solvers() -> "dict[str, type[diffrax.AbstractSolver[Any]]]":
 
 
 _TIGHT, _REFINED_STEPS = 1e-5, 4096
-_FIRST_STEP = 0.01  # in gamma: short enough to be accepted; the next may be 10 times as long
+_FIRST_STEP = 0.01  # in gamma; short enough to be accepted, and the next step may be 10 times as long
 
 
 class Stand(eqx.Module):
-    """How far a solve came: its share of the way, the state there, steps made, and what the next step depends on.
+    """State of a partial solve: fraction of the interval done, current value, step count, controller and solver state.
 
-    `controller` is the share at which the next step ends, and the state of diffrax's step size controller.
+    `controller` is the fraction at which the next step ends, with the state of diffrax's step size controller.
     """
 
     share: Scalar
@@ -57,15 +62,15 @@ class Stand(eqx.Module):
 
     @property
     def arrived(self) -> Bool[Array, ""]:
-        """Returns whether this is the end of the way."""
+        """Returns whether the solve has reached the end of the interval."""
         return self.share == 1
 
 
 class Integrator(eqx.Module):
-    """An ODE solver with `steps` equal steps in gamma, or with steps chosen by the tolerances if `steps` is 0.
+    """An ODE solver with `steps` equal steps in gamma, or with adaptive steps if `steps` is 0.
 
-    A step's error is within atol + rtol |value|: the root mean square over the pixels of z, and the log density, in
-    nats per dimension. Tolerances are arrays, so that another one compiles nothing.
+    An adaptive step keeps two errors within atol + rtol |value|: the root mean square error over the pixels of z, and
+    the error of the log density in nats per dimension. Tolerances are arrays, so changing them does not recompile.
     """
 
     solver: str = eqx.field(static=True)
@@ -91,30 +96,30 @@ class Integrator(eqx.Module):
 
     @property
     def most_steps(self) -> int:
-        """Returns the number of constant steps, or the largest number of others."""
+        """Returns the number of constant steps, or the largest number of adaptive steps."""
         return self.steps or self.max_steps
 
     def describe(self) -> str:
-        """Returns the solver's name with its steps or tolerances."""
+        """Returns the name of the solver with its number of steps or its tolerances."""
         how = f"{self.steps} steps" if self.steps else f"rtol {float(self.rtol):.0e}, atol {float(self.atol):.0e}"
         return f"{self.solver}, {how}"
 
     def refined(self) -> "Integrator":
-        """Returns this integrator with a tenth of the tolerances, at most 1e-5.
+        """Returns an adaptive integrator with a tenth of the tolerances, at most 1e-5.
 
-        The cap is there because a tenth of a very loose tolerance may still accept every step.
+        The cap is needed because a tenth of a very loose tolerance may still accept every step.
         """
         solver = "Tsit5" if self.steps else self.solver
         rtol, atol = (jnp.minimum(jnp.inf if self.steps else t / 10, _TIGHT) for t in (self.rtol, self.atol))
         return Integrator(solver, rtol, atol, 0, max(self.max_steps, _REFINED_STEPS))
 
     def solve(self, field: Field, start: Scalar, end: Scalar, state: State, args: object) -> "Stand":
-        """Solves d state/dgamma = field(gamma, state, args) from `start` to `end`, or until `max_steps` are made."""
+        """Solves d state/dgamma = field(gamma, state, args) from `start` to `end`, in at most `most_steps` steps."""
         begun = self.begin(field, start, end, state, args)
         return self.go_on(field, start, end, begun, args, steps=self.most_steps)
 
     def begin(self, field: Field, start: Scalar, end: Scalar, state: State, args: object) -> "Stand":
-        """Returns the stand of a solve before its first step."""
+        """Returns the state of a solve before its first step."""
         import diffrax
 
         solver, term = solvers()[self.solver](), diffrax.ODETerm(_of_share(field, start, end))
@@ -126,10 +131,10 @@ class Integrator(eqx.Module):
         )
 
     def go_on(self, field: Field, start: Scalar, end: Scalar, stand: "Stand", args: object, *, steps: int) -> "Stand":
-        """Makes at most so many more steps; a solve that has ended stays as it is.
+        """Makes at most `steps` more steps; a solve that has ended is returned unchanged.
 
-        Steps in several calls are those of one. No time is checked: diffrax does so by calling Python, and JAX keeps no
-        compiled function that calls Python for the next process.
+        Several calls make the same steps as a single call. Start and end are not checked at run time: diffrax would use
+        a Python callback for that, and JAX's persistent cache does not store functions with callbacks.
         """
         import diffrax
 
@@ -144,7 +149,7 @@ class Integrator(eqx.Module):
             saveat=diffrax.SaveAt(t1=True, solver_state=True, controller_state=True),
             stepsize_controller=_resumed()(self._controller(), stand.controller),
             solver_state=stand.solver,
-            adjoint=diffrax.ForwardMode(),  # nothing is differentiated: plain loops
+            adjoint=diffrax.ForwardMode(),  # plain loops, because no gradient is needed
             max_steps=steps,
             throw=False,
         )
@@ -156,7 +161,7 @@ class Integrator(eqx.Module):
         return Stand(share, state, made, solution.controller_state, solution.solver_state)
 
     def is_going(self, stand: "Stand") -> Bool[Array, ""]:
-        """Returns whether a solve has neither arrived nor made all of its steps, and its next step has a length."""
+        """Returns whether a solve can continue: not at the end, steps left, and the next step of positive length."""
         following, _ = stand.controller
         return (stand.share < 1) & (stand.steps < self.most_steps) & (following > stand.share)
 
@@ -168,20 +173,20 @@ class Integrator(eqx.Module):
         return diffrax.PIDController(rtol=self.rtol, atol=self.atol, norm=_largest_error)
 
     def calls(self, steps: Int[Array, ""]) -> Int[Array, ""]:
-        """Returns the number of evaluations of the field in `steps` steps; rejecting the first step adds one."""
+        """Returns the number of evaluations of the field in `steps` steps; one more if the first step is rejected."""
         tableau = getattr(solvers()[self.solver], "tableau", None)
         stages, reused = (tableau.num_stages, int(tableau.fsal)) if tableau else (1, 0)
         return reused + (stages - reused) * steps
 
 
 def _largest_error(scaled: State) -> Scalar:
-    # A joint mean over z and the log density would allow the latter an error of sqrt(d) times the tolerance.
+    # A joint mean over z and the log density would allow an error of the log density of sqrt(d) times the tolerance.
     z, density = scaled
     return jnp.maximum(jnp.sqrt((z**2).mean()), jnp.abs(density))
 
 
 def _of_share(field: Field, start: Scalar, end: Scalar) -> Field:
-    """Returns the field on the way from `start` to `end`, as a function of the share of it."""
+    """Returns the field as a function of the fraction of the interval from `start` to `end`."""
 
     def rate(share: Any, state: State, args: Any) -> State:
         return jax.tree.map(lambda rate: (end - start) * rate, field(start + (end - start) * share, state, args))
@@ -191,7 +196,7 @@ def _of_share(field: Field, start: Scalar, end: Scalar) -> Field:
 
 @functools.cache
 def _resumed() -> Any:
-    """Returns the class of a step size controller that goes on as `inner` would from the end and state of `stand`."""
+    """Returns a step size controller class that resumes `inner` from the next step end and the state in `stand`."""
     import diffrax
 
     class Resumed(diffrax.AbstractStepSizeController):

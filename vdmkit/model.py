@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model: one pytree that is trained and saved, and gives likelihoods and samples."""
+"""The diffusion model, a single pytree for training, likelihoods, sampling and checkpoints."""
 
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -28,15 +28,16 @@ class DiffusionModel(eqx.Module):
 
     Args:
         schedule: The noise schedule gamma(t).
-        prediction: What the network's output means, such as eps or v.
-        network: Any pytree that is called as `AbstractNetwork` is, and returns (h, w, c, `prediction.outputs`).
+        prediction: The meaning of the network's output, such as eps or v.
+        network: Any callable pytree with the signature of `AbstractNetwork`; it returns an array of shape
+            (h, w, c, `prediction.outputs`).
         shape: (h, w, c) of an image.
-        levels: Number of values of a pixel, for the paper's categorical observation.
-        observation: The decoder p(x | z_0), instead of `levels`.
+        levels: Number of levels of a pixel, for the paper's categorical observation.
+        observation: The decoder p(x | z_0), given instead of `levels`.
         path: alpha and sigma as functions of gamma; variance preserving by default, as in the paper.
 
     Raises:
-        RecipeError: an argument is not what is said here.
+        RecipeError: an argument is invalid.
     """
 
     schedule: AbstractSchedule
@@ -73,7 +74,7 @@ class DiffusionModel(eqx.Module):
     def diffuse(
         self, image: Real[Array | np.ndarray, "h w c"], gamma: Scalar, *, key: PRNGKeyArray
     ) -> tuple[Image, Image]:
-        """Returns z = alpha x + sigma eps, a draw of q(z | image) at gamma, and its noise eps ~ N(0, I)."""
+        """Returns z = alpha x + sigma eps, a draw from q(z | image) at gamma, and its noise eps ~ N(0, I)."""
         x = self.observation.encode(jnp.asarray(image))
         eps = jax.random.normal(key, x.shape, x.dtype)
         return diffuse(self.path, gamma, x, eps), eps
@@ -88,14 +89,16 @@ class DiffusionModel(eqx.Module):
     ) -> Estimate:
         """Returns the estimates x_hat and eps_hat for one latent z at gamma.
 
-        It works under `jax.jit` and `jax.vmap`.
+        This method works under `jax.jit` and `jax.vmap`.
 
         Args:
+            z: The latent.
+            gamma: Its noise level.
             condition: Side information on the image by name, such as its label.
-            key: Random key of dropout; without a key, dropout is off.
+            key: Random key for dropout; without a key, dropout is off.
 
         Raises:
-            ConformanceError: the network's output has another shape than (h, w, c, `prediction.outputs`).
+            ConformanceError: the network's output does not have the shape (h, w, c, `prediction.outputs`).
         """
         gamma = jnp.asarray(gamma)
         shown = self.prediction.network_input(z, gamma, self.path)
@@ -113,11 +116,11 @@ class DiffusionModel(eqx.Module):
         return self.estimate(y, gamma).x_hat
 
     def computing_in(self, compute: Compute | None) -> "DiffusionModel":
-        """Returns the model with the network's parameters in another type, in which its layers then compute.
+        """Returns the model with the network's parameters cast to `compute`, the type in which its layers then compute.
 
-        In the layers of vdmkit the statistics of group norms, softmax, Fourier features, the embedding of gamma and the
-        output of the last convolution stay in float32, and so does all outside of the network. Gradients reach the
-        parameters through the cast. None changes nothing.
+        In vdmkit's layers, the statistics of group norms, softmax, Fourier features, the embedding of gamma and the
+        output of the last convolution stay in float32, as does everything outside of the network. Gradients flow to
+        the parameters through the cast. If `compute` is None, the model is returned unchanged.
         """
         if compute is None:
             return self
@@ -125,7 +128,7 @@ class DiffusionModel(eqx.Module):
         return eqx.tree_at(lambda of: of.network, self, jax.tree.map(cast, self.network))
 
     def given(self, condition: Mapping[str, Real[Array | np.ndarray, "..."] | int | np.number]) -> "DiffusionModel":
-        """Returns the model of images with this side information, such as {"label": 3}: p(x | label)."""
+        """Returns the model conditioned on side information: with {"label": 3}, the model of p(x | label = 3)."""
         if not condition:
             return self
         conditioned = Conditioned(self.network, {name: jnp.asarray(value) for name, value in condition.items()})
@@ -133,13 +136,13 @@ class DiffusionModel(eqx.Module):
 
     @property
     def dimensions(self) -> int:
-        """Number of values (pixels times channels) in one image."""
+        """Returns the number of values (pixels times channels) in one image."""
         height, width, channels = self.shape
         return height * width * channels
 
 
 def _checked(shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Raises RecipeError unless the shape is (h, w, c)."""
+    """Returns the shape as three ints. Raises RecipeError unless it is (h, w, c)."""
     if not isinstance(shape, tuple | list) or len(shape) != 3:
         raise RecipeError(f"shape: expected (height, width, channels), found {shape!r}.")
     for size in shape:
@@ -149,7 +152,7 @@ def _checked(shape: tuple[int, int, int]) -> tuple[int, int, int]:
 
 
 def _check_output(output: Array, expected: tuple[int, ...]) -> None:
-    """Raises ConformanceError for an output of another shape, which would be broadcast to a wrong likelihood."""
+    """Raises ConformanceError unless the output has the expected shape: broadcasting would give a wrong likelihood."""
     if jnp.shape(output) != expected:
         raise ConformanceError(
             f"the network's output has shape {jnp.shape(output)}: expected (h, w, c, outputs of the prediction) = "

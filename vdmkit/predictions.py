@@ -1,23 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
+"""Predictions: how the output of a network gives an estimate of the data x and the noise eps.
 
-The estimate of a denoiser, which reverse kernels, observations and samplers read.
-
-The interface of predictions, which turn a network's output into an estimate of the data.
-
-Predictions of a direction a x + b eps; x and eps follow from it and z = alpha x + sigma eps by a 2x2 solve.
-
-Predictions with learned variances beside the direction (Nichol & Dhariwal 2021, arXiv 2102.09672).
-
-The second output is 2 v - 1, where v interpolates between the logs of the least and the largest variance of a step
-(eq. 15): see kernel learned_range.
-
-Uses a network that was trained for one prediction in a model with another.
-
-Predictions of a distribution over the levels x_k of each pixel; x_hat is its mean.
-
-Both add the exact log-likelihood of the latent, log N(z; alpha x_k, sigma^2), so that the network only has to supply
-the information of the neighbouring pixels.
+- Directions: the network predicts a x + b eps for known (a, b), such as eps or v. x and eps follow from it and
+  z = alpha x + sigma eps by a 2x2 solve. Network `translated` converts between directions.
+- Directions with learned variances (Nichol & Dhariwal 2021, arXiv 2102.09672): a second output is 2 v - 1, where v
+  interpolates between the logs of the smallest and the largest variance of a step (eq. 15); see kernel learned_range.
+- Distributions over the levels x_k of each pixel, whose mean is x_hat. The exact log-likelihood of the latent,
+  log N(z; alpha x_k, sigma^2), is added to the logits, so the network only has to contribute the information in
+  neighbouring pixels.
 """
 
 import abc
@@ -65,18 +55,19 @@ def value_of(level: Int[Array, "*shape"], levels: int) -> Float[Array, "*shape"]
 
 
 def require_levels(levels: int, component: str) -> None:
-    """Raises RecipeError unless there are 2 to 256 levels; 0 stands for continuous data, without levels."""
+    """Raises RecipeError unless there are 2 to 256 levels; levels = 0 means continuous data."""
     if levels == 0:
         raise RecipeError(f"{component} needs data with levels, but the data are continuous.")
-    check_integer("levels", levels, least=2, most=256)  # of uint8
+    check_integer("levels", levels, least=2, most=256)  # the range of uint8
 
 
 class Estimate(eqx.Module):
     """A denoiser's estimates of x and eps for one latent z = alpha x + sigma eps.
 
     `log_probs` holds log p(x = level k | z) for predictions that give a distribution over levels, else None.
-    `variance_share` holds the v of Nichol & Dhariwal 2021, arXiv 2102.09672, eq. 15, for predictions that learn the
-    variances of steps, else None: the share of the log of the largest variance, 1 - v being that of the least.
+    `variance_share` holds v of Nichol & Dhariwal 2021, arXiv 2102.09672, eq. 15, for predictions that learn the
+    variances of steps, else None. The log variance is v times that of the largest variance plus 1 - v times that of
+    the smallest.
     """
 
     x_hat: Image
@@ -86,7 +77,7 @@ class Estimate(eqx.Module):
 
 
 def require_variance_share(estimate: Estimate, component: str) -> Image:
-    """Returns v. Raises RecipeError if the estimate has none, which `component` needs."""
+    """Returns v. Raises RecipeError, naming `component`, if the prediction learns no variances."""
     if estimate.variance_share is None:
         raise RecipeError(f"{component}: the prediction learns no variances. Use prediction eps_and_range.")
     return estimate.variance_share
@@ -95,7 +86,7 @@ def require_variance_share(estimate: Estimate, component: str) -> Image:
 class AbstractPrediction(eqx.Module):
     """The meaning of a network's output.
 
-    An implementer sets `outputs`, the number of values per pixel and channel, and maps them to an estimate.
+    Subclasses set `outputs`, the number of values per pixel and channel, and map them to an estimate.
     """
 
     outputs: eqx.AbstractVar[int]
@@ -105,7 +96,7 @@ class AbstractPrediction(eqx.Module):
         """Returns the estimate for z at gamma from the network's `output`."""
 
     def network_input(self, z: Image, gamma: Scalar, path: AbstractPath) -> Image:
-        """Returns the network's input: z rescaled to the latent of the variance preserving path."""
+        """Returns the network's input, by default the latent rescaled to the variance preserving path."""
         return z / path.scale(gamma)
 
 
@@ -135,9 +126,9 @@ def solve_direction(
 
 
 class AbstractDirection(AbstractPrediction):
-    """A prediction whose network gives a x + b eps; an implementer supplies the direction (a, b).
+    """A prediction of a x + b eps. Subclasses define the direction (a, b).
 
-    Of several `outputs` the first is the direction.
+    If there are several `outputs`, the first is the direction.
     """
 
     @abc.abstractmethod
@@ -149,7 +140,7 @@ class AbstractDirection(AbstractPrediction):
 
 
 def is_direction(choice: Choice) -> bool:
-    """Returns whether a prediction is a direction in x and eps, rather than a distribution over levels."""
+    """Returns whether a prediction is a direction in x and eps rather than a distribution over levels."""
     target = choice.component.target
     return isinstance(target, type) and issubclass(target, AbstractDirection)
 
@@ -163,7 +154,7 @@ def direction_of(choice: Choice) -> AbstractDirection:
 
 @register("prediction", "eps")
 class Eps(AbstractDirection):
-    """The network gives the noise eps (Kingma et al. 2021; Ho et al. 2020, arXiv 2006.11239)."""
+    """The network predicts the noise eps (Kingma et al. 2021; Ho et al. 2020, arXiv 2006.11239)."""
 
     outputs: int = eqx.field(static=True, default=1, init=False)
 
@@ -173,7 +164,7 @@ class Eps(AbstractDirection):
 
 @register("prediction", "x")
 class X(AbstractDirection):
-    """The network gives the data x."""
+    """The network predicts the data x."""
 
     outputs: int = eqx.field(static=True, default=1, init=False)
 
@@ -183,18 +174,18 @@ class X(AbstractDirection):
 
 @register("prediction", "v")
 class V(AbstractDirection):
-    """The network gives v = alpha eps - sigma x, alpha^2 + sigma^2 = 1 (Salimans & Ho 2022, arXiv 2202.00512)."""
+    """The network predicts v = alpha eps - sigma x, alpha^2 + sigma^2 = 1 (Salimans & Ho 2022, arXiv 2202.00512)."""
 
     outputs: int = eqx.field(static=True, default=1, init=False)
 
     def direction(self, gamma: Scalar, path: AbstractPath) -> Direction:
-        scale = path.scale(gamma)  # v is defined for the variance preserving path: undo this path's scale
+        scale = path.scale(gamma)  # v is defined on the variance preserving path, so undo this path's scale
         return -path.sigma(gamma) / scale, path.alpha(gamma) / scale
 
 
 @register("prediction", "score")
 class Score(AbstractDirection):
-    """The network gives grad log q(z), which is -eps / sigma (Song et al. 2021, arXiv 2011.13456)."""
+    """The network predicts the score grad log q(z), as -eps / sigma (Song et al. 2021, arXiv 2011.13456)."""
 
     outputs: int = eqx.field(static=True, default=1, init=False)
 
@@ -204,7 +195,7 @@ class Score(AbstractDirection):
 
 @register("prediction", "velocity")
 class Velocity(AbstractDirection):
-    """The network gives eps - x, which is dz/dsigma on the straight line (Lipman et al. 2023, arXiv 2210.02747)."""
+    """The network predicts eps - x, which is dz/dsigma on the straight line (Lipman et al. 2023, arXiv 2210.02747)."""
 
     outputs: int = eqx.field(static=True, default=1, init=False)
 
@@ -214,7 +205,7 @@ class Velocity(AbstractDirection):
 
 @register("prediction", "unit_velocity")
 class UnitVelocity(AbstractDirection):
-    """The network is shown z itself and gives (eps - x) / sqrt 2 (Zheng et al. 2023, arXiv 2305.03935, i-DODE's SP)."""
+    """The network maps z itself to (eps - x) / sqrt 2 (Zheng et al. 2023, arXiv 2305.03935, i-DODE's SP)."""
 
     outputs: int = eqx.field(static=True, default=1, init=False)
 
@@ -227,7 +218,7 @@ class UnitVelocity(AbstractDirection):
 
 @register("prediction", "edm")
 class Edm(AbstractDirection):
-    """The network gives F, x = c_skip z / alpha + c_out F (Karras et al. 2022, arXiv 2206.00364, Table 1).
+    """The network predicts F in x = c_skip z / alpha + c_out F (Karras et al. 2022, arXiv 2206.00364, Table 1).
 
     With s = sigma / alpha: c_skip = sd^2 / (s^2 + sd^2), c_out = s sd / sqrt(s^2 + sd^2), c_in = 1 / sqrt(s^2 + sd^2).
 
@@ -253,7 +244,7 @@ _V = Choice("prediction", "v")
 
 
 class AbstractRange(AbstractDirection):
-    """A direction, and beside it 2 v - 1 of learned variances."""
+    """A direction together with 2 v - 1 of learned variances."""
 
     outputs: int = eqx.field(static=True, default=2, init=False)
 
@@ -263,7 +254,7 @@ class AbstractRange(AbstractDirection):
 
 @register("prediction", "eps_and_range")
 class EpsAndRange(AbstractRange):
-    """The network gives eps, and beside it 2 v - 1 of learned variances (Nichol & Dhariwal 2021, arXiv 2102.09672)."""
+    """The network predicts eps and 2 v - 1 of learned variances (Nichol & Dhariwal 2021, arXiv 2102.09672)."""
 
     def direction(self, gamma: Scalar, path: AbstractPath) -> Direction:
         return jnp.zeros_like(gamma), jnp.ones_like(gamma)
@@ -271,13 +262,13 @@ class EpsAndRange(AbstractRange):
 
 @register("prediction", "with_range")
 class WithRange(AbstractRange):
-    """The network gives another direction than eps, and beside it 2 v - 1 of learned variances.
+    """The network predicts any direction and 2 v - 1 of learned variances.
 
     Args:
-        of: The prediction that names the direction, without learned variances.
+        of: Prediction that defines the direction, without learned variances.
 
     Raises:
-        RecipeError: `of` is not a direction, or learns variances itself.
+        RecipeError: `of` is not a direction, or already learns variances.
     """
 
     of: AbstractDirection
@@ -305,8 +296,8 @@ def learns_range(choice: Choice) -> bool:
 class Translated(AbstractNetwork):
     """Converts a network's output from one prediction and path to another.
 
-    The change of variables of Kingma et al. 2021, section 5.1, which keeps the estimates of x and eps. Further outputs,
-    such as those of learned variances, mean the same on every path.
+    The change of variables of Kingma et al. 2021, section 5.1, leaves the estimates of x and eps unchanged. Further
+    outputs, such as those of learned variances, are passed through, because they do not depend on the path.
 
     Args:
         network: The trained network.
@@ -372,8 +363,11 @@ class Translated(AbstractNetwork):
 class Categorical(AbstractPrediction):
     """Logits per level, plus the log of each pixel's training histogram, plus the exact evidence.
 
-    With a network that returns zeros this is the exact denoiser of independent pixels, and the bound is the code
-    length of the smoothed histograms (the order-0 code). `smoothing` is added to every count.
+    If the network returns zeros, this is the exact denoiser of independent pixels, and the bound is the code length
+    under the smoothed histograms (the order-0 code).
+
+    Args:
+        smoothing: Number added to every count of the histograms.
     """
 
     level_counts: Int[Array, "h w c v"]
@@ -387,7 +381,7 @@ class Categorical(AbstractPrediction):
         self.smoothing = smoothing
 
     def log_histogram(self) -> Float[Array, "h w c v"]:
-        """Returns the log of the smoothed share of each level at each pixel."""
+        """Returns the log of the smoothed frequency of each level at each pixel."""
         counts = self.level_counts + self.smoothing
         return jnp.log(counts / counts.sum(-1, keepdims=True))
 
@@ -401,9 +395,9 @@ class Categorical(AbstractPrediction):
 class Lattice(AbstractPrediction):
     """eps and a log-precision r per value: p(x_k | z) ~ exp(-(SNR + e^r) (x_k - x_net)^2 / 2).
 
-    x_net = (z - sigma (z + net)) / alpha. Untrained, r = 7, a standard deviation of 0.03; if levels are closer than
-    that (V above 100), it starts as the eps prediction with eps_hat = z. At low noise levels it rounds to levels. It
-    has two outputs per value for any number of levels.
+    Here x_net = (z - sigma (z + net)) / alpha. A network that returns zeros has r = 7, a standard deviation of 0.03;
+    if the levels are closer than that (V above 100), it is the eps prediction with eps_hat = z. At low noise levels
+    x_hat is rounded to the levels. There are two outputs per value for any number of levels.
     """
 
     levels: int = eqx.field(static=True)
@@ -429,5 +423,5 @@ def estimate_from_logits(
 ) -> Estimate:
     """Returns the estimate whose distribution over the levels x is softmax(logits)."""
     log_probs = jax.nn.log_softmax(logits)
-    x_hat = (jnp.exp(log_probs) * x).sum(-1)  # not a product of matrices: bfloat16 there costs 0.1 bpd at 256 levels
+    x_hat = (jnp.exp(log_probs) * x).sum(-1)  # not a matmul, whose bfloat16 rounding costs 0.1 bpd at 256 levels
     return Estimate(x_hat, (z - path.alpha(gamma) * x_hat) / path.sigma(gamma), log_probs)

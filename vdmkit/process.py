@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The path: how the latent z = alpha x + sigma eps is scaled at a given gamma = log(sigma^2 / alpha^2).
+"""The Gaussian diffusion process of one image (Kingma et al. 2021, arXiv 2107.00630v6), in terms of gamma.
 
-The Gaussian diffusion process of one example, in gamma (Kingma et al. 2021, arXiv 2107.00630v6).
-
-With (alpha, sigma) of any path, and s < t:
+A path gives alpha and sigma of the latent z = alpha x + sigma eps as functions of gamma = log(sigma^2 / alpha^2).
+For any path, and s < t:
 
     q(z_t | x)      = N(alpha_t x, sigma_t^2 I)
     q(z_s | z_t, x) = N(alpha_s [(1 - c) z_t / alpha_t + c x], sigma_s^2 c I),   c = 1 - SNR(t) / SNR(s)
 
-Grids: the gammas of T steps, from the noisiest to the cleanest.
+A grid gives the gammas at the ends of T discrete steps, from the noisiest to the cleanest.
 """
 
 import abc
@@ -44,11 +43,11 @@ __all__ = [
     "diffuse",
 ]
 
-Image = Float[Array, "h w c"]  # pixels, latents, noise, and predictions of them, of one image
+Image = Float[Array, "h w c"]  # the pixels, latent or noise of one image, or an estimate of them
 
 
 class AbstractPath(eqx.Module):
-    """alpha and sigma as functions of gamma. An implementer supplies alpha; sigma follows from SNR = exp(-gamma)."""
+    """alpha and sigma as functions of gamma. Subclasses define log alpha; sigma follows from SNR = exp(-gamma)."""
 
     @abc.abstractmethod
     def log_alpha(self, gamma: Scalar) -> Scalar:
@@ -63,7 +62,7 @@ class AbstractPath(eqx.Module):
         return jnp.exp(self.log_alpha(gamma) + gamma / 2)
 
     def scale(self, gamma: Scalar) -> Scalar:
-        """Returns sqrt(alpha^2 + sigma^2); at gamma_1 the scale of the prior p(z_1) = N(0, scale^2 I)."""
+        """Returns sqrt(alpha^2 + sigma^2), which at gamma_1 is the scale of the prior p(z_1) = N(0, scale^2 I)."""
         return jnp.hypot(self.alpha(gamma), self.sigma(gamma))
 
 
@@ -124,23 +123,23 @@ def reverse(
 ) -> tuple[Float[Array, "*shape"], Scalar]:
     """Returns mean and standard deviation of q(z_s | z_t, x), where z_t = alpha_t x + sigma_t eps (App. A, eq. 33).
 
-    With eps_hat instead of eps this is the paper's reverse model p(z_s | z_t). The mean is written in eps to avoid
-    cancellation at low noise levels.
+    With eps_hat instead of eps this is the paper's reverse model p(z_s | z_t). The mean is a function of eps rather
+    than x, to avoid cancellation at low noise levels.
     """
     c = -jnp.expm1(gamma_s - gamma_t)
     scale = jnp.exp(path.log_alpha(gamma_s) - path.log_alpha(gamma_t))
     return scale * (z_t - path.sigma(gamma_t) * c * eps), path.sigma(gamma_s) * jnp.sqrt(c)
 
 
-_OFF = 1e-3  # more than the rounding of gamma in float32
+_OFF = 1e-3  # above the rounding error of gamma in float32
 
 
 class AbstractGrid(eqx.Module):
-    """Chooses the gammas of T steps; an implementer supplies them, between the schedule's ends."""
+    """The gammas of T steps. Subclasses choose them between the schedule's ends."""
 
     @abc.abstractmethod
     def __call__(self, schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_plus_1"]:
-        """Returns T + 1 gammas that fall from gamma_1 to gamma_0."""
+        """Returns T + 1 gammas that decrease from gamma_1 to gamma_0."""
 
     def ends_of_step(self, schedule: AbstractSchedule, t: Scalar, steps: int) -> tuple[Scalar, Scalar]:
         """Returns gamma_t and gamma_s of step number t T, where t is one of 1/T, 2/T, ..., 1."""
@@ -160,13 +159,13 @@ class UniformInTime(AbstractGrid):
         return gammas_of(schedule, steps)[::-1]
 
     def ends_of_step(self, schedule: AbstractSchedule, t: Scalar, steps: int) -> tuple[Scalar, Scalar]:
-        """Computes the two ends without the gammas of the other steps."""
+        """Returns gamma_t and gamma_s without computing the gammas of the other steps."""
         return schedule(t), schedule(t - 1 / steps)
 
 
 @register("grid", "quadratic")
 class Quadratic(AbstractGrid):
-    """sqrt(t) in equal steps: shorter ones near the data (Song et al. 2021, arXiv 2010.02502, App. D.2)."""
+    """Equal steps of sqrt(t), which are shorter near the data (Song et al. 2021, arXiv 2010.02502, App. D.2)."""
 
     def __call__(self, schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_plus_1"]:
         return jax.vmap(schedule)((jnp.arange(steps, -1, -1) / steps) ** 2)
@@ -174,7 +173,7 @@ class Quadratic(AbstractGrid):
 
 @register("grid", "gamma")
 class UniformInGamma(AbstractGrid):
-    """gamma in equal steps, so that log sigma / alpha falls evenly (k-diffusion's exponential)."""
+    """Equal steps of gamma, and so of log(sigma / alpha) (k-diffusion's exponential)."""
 
     def __call__(self, schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_plus_1"]:
         gamma_0, gamma_1 = gammas_of(schedule, 1)
@@ -183,7 +182,7 @@ class UniformInGamma(AbstractGrid):
 
 @register("grid", "karras")
 class KarrasGrid(AbstractGrid):
-    """(sigma / alpha)^(1 / rho) in equal steps (Karras et al. 2022, arXiv 2206.00364, eq. 5)."""
+    """Equal steps of (sigma / alpha)^(1 / rho) (Karras et al. 2022, arXiv 2206.00364, eq. 5)."""
 
     _: KW_ONLY
     rho: Annotated[float, Ge(0.5), Le(100)] = eqx.field(static=True, default=7.0)
@@ -195,7 +194,7 @@ class KarrasGrid(AbstractGrid):
 
 @register("grid", "tabulated")
 class TabulatedGrid(AbstractGrid):
-    """The schedule's gammas at T + 1 given times, which fall from 1 to 0."""
+    """The schedule's gammas at T + 1 given times, which decrease from 1 to 0."""
 
     _: KW_ONLY
     times: tuple[Annotated[float, Ge(0), Le(1)], ...] = eqx.field(static=True, default=(1.0, 0.0))
@@ -215,7 +214,7 @@ class GivenGammas(AbstractGrid):
     """Given gammas, mapped linearly to the ends of the schedule, as saved by `vdmkit study`.
 
     Args:
-        gammas: T + 1 numbers that fall or rise.
+        gammas: T + 1 numbers, increasing or decreasing.
     """
 
     gammas: tuple[float, ...] = eqx.field(static=True)
@@ -239,9 +238,13 @@ def _check_steps(name: str, given: int, steps: int) -> None:
 
 
 def steps_of_bound(grid: AbstractGrid, schedule: AbstractSchedule, steps: int) -> Float[np.ndarray, " steps_plus_1"]:
-    """Returns the gammas, rising. Raises RecipeError if the T steps do not cover the schedule from end to end."""
+    """Returns the gammas in increasing order.
+
+    Raises:
+        RecipeError: the gammas are not monotone, or the T steps do not cover the schedule from end to end.
+    """
     gammas, ends = np.asarray(grid(schedule, steps), np.float64)[::-1], ends_of(schedule)
-    if not (np.diff(gammas) > -_OFF).all():  # written so that a NaN does not rise
+    if not (np.diff(gammas) > -_OFF).all():  # negated, so that NaN is refused
         raise RecipeError(f"grid {type(grid).__name__}: its gammas do not fall from step to step.")
     if not np.allclose(gammas[[0, -1]], ends, rtol=0, atol=_OFF):
         raise RecipeError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keys by purpose: one seed gives an independent random stream to each of its uses."""
+"""Random keys by purpose: a single seed gives independent random streams for initialization, training, sampling, ..."""
 
 import zlib
 
@@ -14,7 +14,7 @@ def fold_purpose(key: PRNGKeyArray, purpose: str) -> PRNGKeyArray:
     """Returns the random key of `purpose` ("init", "train", "evaluate", "sample", ...) under `key`.
 
     Raises:
-        RecipeError: `key` is not a random key, but a number for example.
+        RecipeError: `key` is not a single random key, but for example a number or an array of keys.
     """
     if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise RecipeError(f"key: expected a random key, such as jax.random.key(0), found {type(key).__name__}.")
@@ -26,5 +26,5 @@ def fold_purpose(key: PRNGKeyArray, purpose: str) -> PRNGKeyArray:
 def fold_replicate(
     key: PRNGKeyArray, purpose: str, index: Int[Array, ""], replicate: Int[Array, ""] | int
 ) -> PRNGKeyArray:
-    """Returns the random key of one estimate of the image with this index, which is the same in any batch."""
+    """Returns the random key of one replicate estimate for the image with this index, independent of its batch."""
     return jax.random.fold_in(jax.random.fold_in(fold_purpose(key, purpose), index), replicate)

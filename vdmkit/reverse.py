@@ -1,40 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reverse step p(z_s | z_t) in units of y = z / alpha = x + s eps, with s = sigma / alpha = exp(gamma / 2).
+"""Reverse kernels p(z_s | z_t) in units of y = z / alpha = x + s eps, with s = sigma / alpha = exp(gamma / 2).
 
 With c = 1 - SNR(t) / SNR(s), the true step given the data is, on every path (Kingma et al. 2021, App. A),
 
     q(y_s | y_t, x) = N( y_t + c (x - y_t), s_s^2 c ),   y_t + c (x - y_t) = y_t - s_t c eps
 
-Gaussian steps at x = x_hat, whose variance allows for an error of eps_hat.
-
-If x given y_t had mean x_hat and variance s_t^2 m in each value, then p(y_s | y_t) would have
+Gaussian kernels. If x given y_t had mean x_hat and variance s_t^2 m in each value, then p(y_s | y_t) would have
 
     mean  y_t - s_t c eps_hat        variance  c (s_s^2 + c s_t^2 m) = s_s^2 c [1 + m expm1(gamma_t - gamma_s)]
 
-m = 0 is the variance of q(y_s | y_t, x). m = alpha_t^2 is exact for x ~ N(0, I), and is beta on the variance preserving
-path. m = E(eps - eps_hat)^2 is the best that one number for all values can be. Whatever the variance s_s^2 c e^w,
+m = 0 gives the variance of q(y_s | y_t, x). m = alpha_t^2 is exact for x ~ N(0, I), and gives beta on the variance
+preserving path. m = E(eps - eps_hat)^2 minimises the bound among the m that are equal for all values. For any variance
+s_s^2 c e^w, where w = log [1 + m expm1(gamma_t - gamma_s)] for the variance above,
 
     KL(q || p) = 1/2 [ w - (1 - e^-w) + expm1(gamma_t - gamma_s) (eps - eps_hat)^2 e^-w ]
 
-for each value (Kingma et al. 2021, arXiv 2107.00630v6, eq. 13, has w = 0); w = log [1 + m expm1(gamma_t - gamma_s)] by
-such an m. At one y_s = y_t - s_t c eps + s_s sqrt(c) n, with delta = sqrt(expm1(gamma_t - gamma_s)) (eps_hat - eps),
+in each value; w = 0 is eq. 13 of Kingma et al. 2021, arXiv 2107.00630v6. At y_s = y_t - s_t c eps + s_s sqrt(c) n,
+with delta = sqrt(expm1(gamma_t - gamma_s)) (eps_hat - eps),
 
     log p / q = 1/2 [ -w + (1 - e^-w) n^2 - e^-w (2 n delta + delta^2) ]
 
-Gaussian steps whose variances the network learns (Nichol & Dhariwal 2021, arXiv 2102.09672, eq. 15).
+Gaussian kernel with variances learned by the network (Nichol & Dhariwal 2021, arXiv 2102.09672, eq. 15).
 
     log variance = v log beta + (1 - v) log beta~
 
-The largest variance, beta, is that of q(z_t | z_s) on the variance preserving path, and the least, beta~, that of
-q(z_s | z_t, x). Both are of the step from t to s, whatever its length, as with respaced steps of the paper. As
-log beta / beta~ = log(1 + alpha_t^2 expm1(gamma_t - gamma_s)), w is v times as much.
+The largest variance, beta, is that of q(z_t | z_s) on the variance preserving path, and the smallest, beta~, that of
+q(z_s | z_t, x). Both refer to the step from t to s, whatever its length, as in the paper's respaced sampling. Hence
+w = v log(beta / beta~) = v log(1 + alpha_t^2 expm1(gamma_t - gamma_s)).
 
-The step of a denoiser that gives probabilities p(x_k | y_t) for every value and level.
+Mixture kernel, for denoisers that give probabilities p(x_k | y_t) of every level of every value.
 
     p(y_s | y_t) = sum_k p(x_k | y_t) q(y_s | y_t, x_k)
 
-Short steps tend to the Gaussian one. The KL of a step to gamma = -inf, which draws levels, is the code length of
-p(x | y_t). At y_s = y_t + c (x - y_t) + s_s sqrt(c) n, with d_k = sqrt(c) (x - x_k) / s_s,
+It tends to the Gaussian kernel as steps become short. The KL of a step to gamma = -inf, which draws levels, is the code
+length of p(x | y_t). At y_s = y_t + c (x - y_t) + s_s sqrt(c) n, with d_k = sqrt(c) (x - x_k) / s_s,
 
     log p / q = log sum_k p(x_k | y_t) exp(-n d_k - d_k^2 / 2)
 
@@ -91,9 +90,9 @@ class AbstractStep(eqx.Module):
 class AbstractKernel(eqx.Module):
     """A reverse kernel, which gives p(y_s | y_t) from the estimate at y_t.
 
-    An implementer sets `noise_draws`, the number of normal draws that a sample takes for each value. A kernel that
-    takes its variances from the network says so by `reads_variances = True`: then it is the default for any number of
-    steps of a model that was trained with it.
+    Subclasses set `noise_draws`, the number of normal draws that a sample needs for each value. Kernels that use
+    variances learned by the network set `reads_variances = True`; such a kernel is the default for any number of steps
+    of a model that was trained with it.
     """
 
     reads_variances: ClassVar[bool] = False
@@ -101,7 +100,7 @@ class AbstractKernel(eqx.Module):
 
     @abc.abstractmethod
     def __call__(self, estimate: Estimate, y_t: Image, gamma_t: Scalar, gamma_s: Scalar) -> AbstractStep:
-        """Returns the step to gamma_s < gamma_t; at gamma_s = -inf, without noise, y_s is an image.
+        """Returns the step to gamma_s < gamma_t; at gamma_s = -inf, where there is no noise, y_s is an image.
 
         Raises:
             RecipeError: the estimate lacks what the kernel needs.
@@ -118,7 +117,7 @@ class AbstractKernel(eqx.Module):
         *,
         key: PRNGKeyArray,
     ) -> Image:
-        """Returns KL(q(y_s | y_t, x) || p(y_s | y_t)) of each value at y_t = x + s_t eps in nats, or an unbiased draw.
+        """Returns KL(q(y_s | y_t, x) || p(y_s | y_t)) of each value in nats, or an unbiased draw, at y_t = x + s_t eps.
 
         Raises:
             RecipeError: the estimate lacks what the kernel needs.
@@ -136,8 +135,9 @@ class AbstractKernel(eqx.Module):
         """Returns log p(y_s | y_t) - log q(y_s | y_t, x) of each value in nats.
 
         Here y_t = x + s_t eps, and n is the standard normal draw of y_s from q. The mean of the negative over n is the
-        KL. This default uses the density of the step; rounding of y_s changes it by eps |y_s| / (s_s sqrt(c)), 3e-4 at
-        gamma_s = -13 and T = 1000 in float32. vdmkit's own kernels avoid this cancellation by formulas without y_s.
+        KL. The default implementation uses the density of the step. Rounding of y_s changes the result by
+        eps |y_s| / (s_s sqrt(c)), where eps is the machine epsilon: 3e-4 at gamma_s = -13 and T = 1000 in float32.
+        vdmkit's own kernels use formulas without y_s, which avoid this cancellation.
 
         Raises:
             RecipeError: the estimate lacks what the kernel needs.
@@ -153,7 +153,7 @@ define_kind("kernel", "p(z_s | z_t), the reverse step when steps are finite", Ab
 
 
 def part_of_noise(gamma_t: Scalar, gamma_s: Scalar) -> Scalar:
-    """Returns c, the share of the noise that a step removes."""
+    """Returns c = 1 - SNR(t) / SNR(s), the fraction of the noise variance that a step removes."""
     return -jnp.expm1(gamma_s - gamma_t)
 
 
@@ -176,14 +176,14 @@ class _GaussianStep(AbstractStep):
 
 
 class AbstractNormalKernel(AbstractKernel):
-    """A kernel of Gaussian steps; an implementer supplies w, and may replace eps_hat."""
+    """A kernel of Gaussian steps. Subclasses define w and may replace eps_hat."""
 
     @abc.abstractmethod
     def widening(self, estimate: Estimate, gamma_t: Scalar, gamma_s: Scalar) -> Scalar | Image:
-        """Returns w, the log of the variance divided by that of q(y_s | y_t, x)."""
+        """Returns w, the log of the ratio of the variance to that of q(y_s | y_t, x)."""
 
     def eps_hat(self, estimate: Estimate, gamma_t: Scalar) -> Image:
-        """Returns the estimate of eps that gives the mean."""
+        """Returns the estimate of eps that determines the mean."""
         return estimate.eps_hat
 
     def __call__(self, estimate: Estimate, y_t: Image, gamma_t: Scalar, gamma_s: Scalar) -> AbstractStep:
@@ -220,11 +220,11 @@ class AbstractNormalKernel(AbstractKernel):
 
 
 class AbstractGaussianKernel(AbstractNormalKernel):
-    """A kernel of Gaussian steps of one variance for all values; an implementer supplies m at gamma_t."""
+    """A kernel of Gaussian steps with one variance for all values. Subclasses define m at gamma_t."""
 
     @abc.abstractmethod
     def error(self, gamma: Scalar) -> Scalar:
-        """Returns m >= 0, the mean squared error of a value of eps_hat."""
+        """Returns m >= 0, the mean squared error of eps_hat in each value."""
 
     def widening(self, estimate: Estimate, gamma_t: Scalar, gamma_s: Scalar) -> Scalar:
         return jnp.log1p(self.error(gamma_t) * jnp.expm1(gamma_t - gamma_s))
@@ -249,13 +249,13 @@ class GaussianKernel(AbstractGaussianKernel):
 
 @register("kernel", "optimal_variance")
 class OptimalVariance(AbstractGaussianKernel):
-    """The variance that minimises the bound, by measured m (Analytic-DPM, Bao et al. 2022, arXiv 2201.06503, eq. 8).
+    """The variance that minimises the bound, from measured m (Analytic-DPM, Bao et al. 2022, arXiv 2201.06503, eq. 8).
 
     `vdmkit study` measures m. log m is interpolated linearly between the gammas and constant beyond them.
 
     Args:
-        gammas: Rising gammas at which m was measured.
-        errors: m at these gammas, E(eps - eps_hat)^2 per value.
+        gammas: Gammas at which m was measured, in increasing order.
+        errors: m = E(eps - eps_hat)^2 per value at these gammas.
     """
 
     gammas: Float[Array, " n"]
@@ -265,7 +265,7 @@ class OptimalVariance(AbstractGaussianKernel):
     def __init__(self, *, gammas: tuple[Measured, ...], errors: tuple[Error, ...]):
         if len(gammas) != len(errors) or len(gammas) < 2:
             raise RecipeError(f"{len(gammas)} gammas and {len(errors)} errors: expected as many, at least 2.")
-        # written so that a NaN is refused
+        # negated, so that NaN is refused
         if not all(a < b for a, b in itertools.pairwise(gammas)) or not all(0 < error < np.inf for error in errors):
             raise RecipeError("gammas must rise, and errors be above 0.")
         # logarithm in float64, because an error may be smaller than float32 can hold
@@ -278,10 +278,10 @@ class OptimalVariance(AbstractGaussianKernel):
 
 @register("kernel", "learned_range")
 class LearnedRange(AbstractNormalKernel):
-    """Gaussian steps with variances by the network, for prediction eps_and_range (Nichol & Dhariwal 2021, eq. 15).
+    """Gaussian steps with learned variances, for prediction eps_and_range (Nichol & Dhariwal 2021, eq. 15).
 
     Args:
-        clip: Whether x_hat is clipped to the range of the data, [-1, 1], as the authors measure and sample.
+        clip: Whether x_hat is clipped to the range of the data, [-1, 1], as the authors do for likelihoods and samples.
     """
 
     reads_variances: ClassVar[bool] = True
@@ -298,7 +298,7 @@ class LearnedRange(AbstractNormalKernel):
         if not self.clip:
             return estimate.eps_hat
         excess = estimate.x_hat - jnp.clip(estimate.x_hat, -1, 1)
-        return estimate.eps_hat + jnp.exp(-gamma_t / 2) * excess  # of the same y_t = x_hat + s_t eps_hat
+        return estimate.eps_hat + jnp.exp(-gamma_t / 2) * excess  # keeps y_t = x_hat + s_t eps_hat
 
 
 _ndtr, _ndtri = jax.scipy.special.ndtr, jax.scipy.special.ndtri
@@ -328,7 +328,7 @@ class MixtureKernel(AbstractKernel):
     """The mixture of q(z_s | z_t, x_k) over levels k, for predictions that give their probabilities.
 
     Args:
-        draws: Number of evenly spaced draws of n for one estimate of the KL.
+        draws: Number of stratified draws of n for one estimate of the KL.
     """
 
     _: KW_ONLY
@@ -374,13 +374,13 @@ class MixtureKernel(AbstractKernel):
 
 
 def _distances(x: Image, levels: int, gamma_t: Scalar, gamma_s: Scalar) -> Float[Array, "h w c v"]:
-    """Returns d_k, the distance of the means of q given x and given level k in standard deviations."""
+    """Returns d_k, the distance in standard deviations between the means of q given x and given level k."""
     c = part_of_noise(gamma_t, gamma_s)
     return jnp.sqrt(c) * jnp.exp(-gamma_s / 2) * (x[..., None] - level_values(levels))
 
 
 def _log_mean(log_probs: Float[Array, "h w c v"], d: Float[Array, "h w c v"], n: Image) -> Image:
-    """Returns the log of the mean over levels of the ratio of q given x_k to q given x."""
+    """Returns log p / q of each value: the log mean, over levels k, of the ratio of q given x_k to q given x."""
     return jax.nn.logsumexp(log_probs - n[..., None] * d - d**2 / 2, axis=-1)
 
 

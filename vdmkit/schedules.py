@@ -1,25 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The noise schedule gamma(t) = -log SNR(t), strictly increasing on [0, 1]: t = 0 is data, t = 1 is noise.
+"""Noise schedules gamma(t) = -log SNR(t), strictly increasing on [0, 1]: t = 0 is data, t = 1 is noise.
 
-Schedules in closed form between ends given by the recipe. u rises linearly in t from u_0 to u_1.
+Schedules in closed form are functions of u, which rises linearly in t from u_0 to u_1:
 
-linear            gamma = u, also with learned ends
-cosine            gamma = 2 log tan u         alpha = cos u where it is variance preserving
-flow matching     gamma = 2 logit u           sigma = u on the straight line
-karras            gamma = 2 rho log u         sigma / alpha = u^rho
-log normal        gamma = 2 (mean + std Phi^-1(u))
+    linear            gamma = u, with fixed or learned ends
+    cosine            gamma = 2 log tan u         alpha = cos u on the variance preserving path
+    flow matching     gamma = 2 logit u           sigma = u on the straight line
+    karras            gamma = 2 rho log u         sigma / alpha = u^rho
+    log normal        gamma = 2 (mean + std Phi^-1(u))
 
-The schedule of the variance preserving SDE, whose beta is linear in time.
+`linear_beta` and `sub_vp_linear_beta` are the schedules of SDEs whose beta is linear in time. `tabulated` is the
+schedule of T betas in discrete time, where beta_i = 1 - alpha_i^2 / alpha_{i-1}^2 on the variance preserving path:
 
-Schedules of discrete time: betas, with beta_i = 1 - alpha_i^2 / alpha_{i-1}^2 on the variance preserving path.
+    alpha_i^2 = prod_{j <= i} (1 - beta_j),   gamma_i = log((1 - alpha_i^2) / alpha_i^2),   i = 1, ..., T
 
-alpha_i^2 = prod_{j <= i} (1 - beta_j),   gamma_i = log((1 - alpha_i^2) / alpha_i^2),   i = 1, ..., T
-
-A learned piecewise linear schedule.
-
-The authors' monotone network as a schedule.
-
-A schedule whose ends and shape are learned separately.
+`piecewise_linear`, `learned_monotone` (the authors' network) and `pinned` have learned parameters.
 """
 
 import abc
@@ -64,19 +59,19 @@ __all__ = [
 Scalar = Float[Array, ""]
 
 _PANELS = 8000
-_PARTS = 20  # gamma must rise on each of them
+_PARTS = 20  # gamma must increase over each of these intervals
 _SMALLEST_PANEL = 1e-8
 _TOLERANCE = 2e-3  # in gamma, which changes the bound by at most 0.0015 bits/dim
-_TOLERANCE_OF_PANEL = 1e-5  # more than the rounding of a schedule that computes in float32
-_SMALLEST_FALL = 1e-3  # in gamma over all of [0, 1]: float32 rounding of a derivative that is 0
+_TOLERANCE_OF_PANEL = 1e-5  # above the rounding error of a schedule that computes in float32
+_SMALLEST_FALL = 1e-3  # of gamma over [0, 1]: allows for float32 rounding of a derivative that is 0
 
 
 class AbstractSchedule(eqx.Module):
     """gamma as a function of time.
 
-    An implementer supplies the two constants and `__call__`, which must be strictly increasing and
-    differentiable. gamma_min and gamma_max are the ends that the recipe asks for; networks scale
-    their conditioning by them, so they stay fixed while a learned schedule's ends move.
+    Subclasses define gamma_min, gamma_max and `__call__`, which must be strictly increasing and differentiable.
+    gamma_min and gamma_max are the ends set in the recipe. Networks scale their conditioning by them, so they stay
+    fixed even if the schedule's ends are learned.
     """
 
     gamma_min: eqx.AbstractVar[float]
@@ -100,8 +95,8 @@ def gamma_and_derivative(schedule: AbstractSchedule, t: Scalar) -> tuple[Scalar,
 
 
 def ends_of(schedule: AbstractSchedule) -> tuple[float, float]:
-    """Returns gamma_0 and gamma_1, which differ from gamma_min and gamma_max if they were learned."""
-    # Not compiled as one program, whose rounding would move ends that are pinned.
+    """Returns gamma_0 and gamma_1, which differ from gamma_min and gamma_max if the ends are learned."""
+    # Not jitted: fused operations round differently, which would move ends that are pinned.
     return float(schedule(jnp.asarray(0, float))), float(schedule(jnp.asarray(1, float)))
 
 
@@ -111,11 +106,11 @@ def gammas_of(schedule: AbstractSchedule, steps: int) -> Float[Array, " steps_pl
 
 
 def check_increasing(schedule: AbstractSchedule) -> None:
-    """Raises RecipeError if gamma falls, jumps, or is not finite, because the bound is then invalid.
+    """Raises RecipeError if gamma decreases, jumps, or is not finite, because the bound is then invalid.
 
-    On each of 8,000 panels of [0, 1] the rise of gamma must equal the integral of its derivative. Panels where it
-    does not are halved repeatedly: the difference vanishes at a steep end and remains at a jump. Computed in float64,
-    because the rounding of float32 looks like jumps.
+    On each of 8,000 panels of [0, 1] the increase of gamma must equal the integral of its derivative. Panels where
+    they differ are halved repeatedly: the difference vanishes where gamma is merely steep, and persists at a jump.
+    The check runs in float64, because float32 rounding looks like jumps.
     """
     with jax.enable_x64(True):
         _refuse_others(schedule)
@@ -129,10 +124,10 @@ def check_increasing(schedule: AbstractSchedule) -> None:
 
 
 def check_ends(schedule: AbstractSchedule) -> None:
-    """Raises RecipeError if gamma goes where z_t in float32 has lost its noise or its image: see `limits.MAX_GAMMA`."""
+    """Raises RecipeError if |gamma| exceeds MAX_GAMMA, where z_t in float32 loses its noise or its image."""
     ends = ends_of(schedule)
-    # + 1 for the rounding of float32 at the ends of a schedule that computes alpha^2 or sigma^2
-    if not all(abs(gamma) <= MAX_GAMMA + 1 for gamma in ends):  # written so that a NaN is refused
+    # + 1 allows for float32 rounding at the ends of a schedule that computes alpha^2 or sigma^2
+    if not all(abs(gamma) <= MAX_GAMMA + 1 for gamma in ends):  # negated, so that NaN is refused
         raise RecipeError(
             f"gamma goes from {ends[0]:g} to {ends[1]:g}: expected {-MAX_GAMMA:g} to {MAX_GAMMA:g}. "
             "In float32, z_t loses its noise below this range, and its image above it."
@@ -140,7 +135,7 @@ def check_ends(schedule: AbstractSchedule) -> None:
 
 
 def _refuse_others(schedule: AbstractSchedule) -> None:
-    """Raises RecipeError unless gamma(t) is one floating-point number."""
+    """Raises RecipeError unless gamma(t) is a floating-point scalar."""
     gamma: Any = eqx.filter_eval_shape(schedule, jnp.zeros(()))
     if getattr(gamma, "shape", None) != () or not jnp.issubdtype(gamma.dtype, jnp.floating):
         found = f"{gamma.dtype} of shape {gamma.shape}" if hasattr(gamma, "shape") else type(gamma).__name__
@@ -150,7 +145,7 @@ def _refuse_others(schedule: AbstractSchedule) -> None:
 def _refuse_rest(schedule: AbstractSchedule) -> None:
     t = np.linspace(0, 1, _PARTS + 1)
     gamma = np.asarray(jax.vmap(schedule)(jnp.asarray(t)))
-    rests = np.flatnonzero(~(np.diff(gamma) > 0))  # written so that a NaN is one
+    rests = np.flatnonzero(~(np.diff(gamma) > 0))  # negated, so that NaN counts as a failure
     if len(rests):
         i = rests[0]
         raise RecipeError(
@@ -160,10 +155,11 @@ def _refuse_rest(schedule: AbstractSchedule) -> None:
 
 
 def _unexplained(schedule: AbstractSchedule, low: Float[np.ndarray, " n"], width: float) -> tuple[float, float, float]:
-    """Sums rise minus integrated derivative over the panels where they agree and over the panels where they do not.
+    """Compares the increase of gamma with its integrated derivative, halving the panels where they differ.
 
     Returns:
-        The two sums, and the place of the panels that disagree.
+        The sum of the differences over panels within tolerance, the sum of absolute differences over the smallest
+        panels outside tolerance, and the position t of the first such panel.
     """
     deviation, slope = _panels(schedule, low, width)
     _refuse_fall(low, slope)
@@ -178,8 +174,8 @@ def _unexplained(schedule: AbstractSchedule, low: Float[np.ndarray, " n"], width
 def _panels(
     schedule: AbstractSchedule, low: Float[np.ndarray, " n"], width: float
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Returns, per panel, rise minus integrated derivative (two Gauss points), and the smaller derivative."""
-    padded = np.resize(low, _PANELS)  # one shape, one compilation
+    """Returns, per panel, increase minus integrated derivative (two Gauss points), and the smaller derivative."""
+    padded = np.resize(low, _PANELS)  # a constant shape compiles once
     offsets = width * (0.5 + np.array([[-1], [1]]) / np.sqrt(12))
     ends = np.asarray(_at(schedule, np.stack([padded, padded + width]))[0])
     slopes = np.asarray(_at(schedule, padded + offsets)[1])
@@ -193,7 +189,7 @@ def _at(schedule: AbstractSchedule, t: Float[Any, "2 n"]) -> tuple[Float[Array, 
 
 
 def _refuse_fall(low: Float[np.ndarray, " n"], slope: Float[np.ndarray, " n"]) -> None:
-    falls = np.flatnonzero(~(slope >= -_SMALLEST_FALL))  # written so that a NaN is one
+    falls = np.flatnonzero(~(slope >= -_SMALLEST_FALL))  # negated, so that NaN counts as a failure
     if len(falls):
         raise RecipeError(
             f"gamma does not rise: its derivative is {slope[falls[0]]:g} near t = {low[falls[0]]:.4f}. "
@@ -207,7 +203,7 @@ Resolution = Annotated[float, Ge(1), Le(65_536)]
 
 
 def _between(low: float, high: float, t: Scalar) -> Scalar:
-    return low * (1 - t) + high * t  # exact at both ends, even if they differ much in size
+    return low * (1 - t) + high * t  # exact at both ends, even if their magnitudes differ greatly
 
 
 @register("schedule", "fixed_linear")
@@ -224,7 +220,7 @@ class FixedLinear(AbstractSchedule):
 
 @register("schedule", "learned_linear")
 class LearnedLinear(AbstractSchedule):
-    """gamma = b + |w| t with learned ends, trained on the bound (Kingma et al. 2021, Table 1)."""
+    """gamma = b + |w| t with ends learned on the bound (Kingma et al. 2021, Table 1)."""
 
     w: Float[Array, "1"]
     b: Float[Array, "1"]
@@ -243,7 +239,7 @@ class LearnedLinear(AbstractSchedule):
 
 @register("schedule", "cosine")
 class Cosine(AbstractSchedule):
-    """gamma = 2 log tan u (Nichol & Dhariwal 2021, arXiv 2102.09672, eq. 17, with ends in place of their offset)."""
+    """gamma = 2 log tan u (Nichol & Dhariwal 2021, arXiv 2102.09672, eq. 17, with given ends instead of an offset)."""
 
     _: KW_ONLY
     gamma_min: Gamma = eqx.field(static=True, default=-13.3)
@@ -317,7 +313,7 @@ class LogNormal(AbstractSchedule):
         self.gamma_min, self.gamma_max = 2 * math.log(sigma_min), 2 * math.log(sigma_max)
 
     def __call__(self, t: Scalar) -> Scalar:
-        # Computed from the nearer tail of the normal distribution: 1 - u would round the noisy tail away.
+        # Computed from the nearer tail of the normal distribution: near u = 1, float32 loses the noisy tail.
         scores = [(gamma / 2 - self.mean) / self.std for gamma in (self.gamma_min, self.gamma_max)]
         below = _between(float(scipy.special.ndtr(scores[0])), float(scipy.special.ndtr(scores[1])), t)
         above = _between(float(scipy.special.ndtr(-scores[0])), float(scipy.special.ndtr(-scores[1])), t)
@@ -328,7 +324,7 @@ class LogNormal(AbstractSchedule):
 class Sigmoid(AbstractSchedule):
     """alpha^2 falls as a sigmoid of t (Jabri et al. 2022, arXiv 2212.11972; Chen 2023, arXiv 2301.10972).
 
-    alpha^2 would be 1 and 0 at the ends; gamma_min and gamma_max replace these values.
+    In the papers alpha^2 is 1 at t = 0 and 0 at t = 1; here it has the values given by gamma_min and gamma_max.
 
     Args:
         gamma_min: gamma at t = 0.
@@ -347,7 +343,7 @@ class Sigmoid(AbstractSchedule):
 
     def __call__(self, t: Scalar) -> Scalar:
         first, last = (float(scipy.special.expit(u / self.tau)) for u in (self.start, self.end))
-        # sigma^2 and alpha^2 = 1 - sigma^2 at both ends, instead of 0 and 1
+        # sigma^2 and alpha^2 = 1 - sigma^2 at both ends, where the papers have 0 and 1
         noise_0, noise_1 = (float(scipy.special.expit(gamma)) for gamma in (self.gamma_min, self.gamma_max))
         signal_0, signal_1 = (float(scipy.special.expit(-gamma)) for gamma in (self.gamma_min, self.gamma_max))
         u = jnp.tanh(_between(self.start, self.end, t) / self.tau / 2) / 2 + 0.5
@@ -396,14 +392,14 @@ Time = TypeVar("Time", float, Array)
 class LinearBeta(AbstractSchedule):
     r"""gamma of dz = -beta(s)/2 z ds + sqrt(beta(s)) dw, beta linear in s (Song et al. 2021, arXiv 2011.13456, App. C).
 
-    With beta(s) = beta_min + s (beta_max - beta_min), started from the data at s = 0:
+    With beta(s) = beta_min + s (beta_max - beta_min) and the data at s = 0:
 
         B(s) = int_0^s beta = beta_min s + (beta_max - beta_min) s^2 / 2
         alpha^2 = exp(-B),   sigma^2 = 1 - exp(-B),   gamma = log(exp(B) - 1)
 
-    gamma is -inf at s = 0, so t in [0, 1] maps to s from `epsilon` to 1; gamma goes from -13.8 to 10.1 by default.
-    The authors' code has epsilon = 1e-5 for likelihoods and 1e-3 for samples. It starts the flow at the image itself,
-    vdmkit at a point in the image's bin times alpha(0).
+    gamma is -inf at s = 0, so t in [0, 1] maps to s in [`epsilon`, 1]; by default gamma goes from -13.8 to 10.1. The
+    authors' code uses epsilon = 1e-5 for likelihoods and 1e-3 for samples. It starts the flow at the image itself;
+    vdmkit starts at alpha(0) times a point in the image's bin.
     """
 
     beta_min: float = eqx.field(static=True)
@@ -434,7 +430,7 @@ class LinearBeta(AbstractSchedule):
 
 @register("schedule", "sub_vp_linear_beta")
 class SubVpLinearBeta(AbstractSchedule):
-    """gamma of the sub-VP SDE with the same beta: sigma = 1 - exp(-B) (Song et al. 2021, arXiv 2011.13456, eq. 14).
+    """gamma of the sub-VP SDE with linear beta: sigma = 1 - exp(-B) (Song et al. 2021, arXiv 2011.13456, eq. 14).
 
     With alpha = exp(-B / 2) and gamma_vp as in `linear_beta`, gamma = 2 gamma_vp - B, where B = softplus(gamma_vp).
     """
@@ -465,7 +461,7 @@ def linear_betas(steps: int) -> Float[np.ndarray, " steps"]:
 
 
 def cosine_betas(steps: int) -> Float[np.ndarray, " steps"]:
-    """Returns the betas of alpha^2 = cos^2 with offset 0.008, at most 0.999 (arXiv 2102.09672, eq. 17)."""
+    """Returns the betas of alpha^2 = cos^2 with offset 0.008, clipped at 0.999 (arXiv 2102.09672, eq. 17)."""
     u = (np.arange(steps + 1) / steps + 0.008) / 1.008 * np.pi / 2
     return np.minimum(1 - np.cos(u[1:]) ** 2 / np.cos(u[:-1]) ** 2, 0.999)
 
@@ -477,13 +473,13 @@ _TABLES = {"linear": linear_betas, "cosine": cosine_betas}
 class Tabulated(AbstractSchedule):
     """gamma of a table of T betas at t = 0, 1 / (T - 1), ..., 1, interpolated linearly.
 
-    A model with T steps in discrete time has objective.steps = T - 1, because its last step, from alpha_1 to the data,
-    is the observation.
+    For a model with T steps in discrete time set objective.steps = T - 1, because its last step, from alpha_1 to the
+    data, is the observation.
 
     Args:
-        table: DDPM's betas, "linear", or iDDPM's, "cosine"; ignored if `betas` are given.
-        steps: Number T of betas.
-        betas: Another table of betas.
+        table: "linear" for DDPM's betas or "cosine" for iDDPM's; ignored if `betas` is given.
+        steps: Number T of betas; ignored if `betas` is given.
+        betas: Custom betas, which replace the table.
     """
 
     betas: tuple[float, ...] = eqx.field(static=True)
@@ -516,12 +512,12 @@ class Tabulated(AbstractSchedule):
 
 @register("schedule", "piecewise_linear")
 class PiecewiseLinear(AbstractSchedule):
-    """gamma is linear between knots at t = 0, 1 / n, ..., 1; the share of its rise in each piece is learned.
+    """gamma is linear between knots at t = 0, 1 / n, ..., 1; its relative increase over each piece is learned.
 
-        share_i of the rise = floor / n + (1 - floor) softmax(logits)_i
+        increase over piece i / (gamma_max - gamma_min) = floor / n + (1 - floor) softmax(logits)_i
 
-    so that gamma' is nowhere below `floor` times its mean. It starts linear. The ends are fixed; wrap it in schedule
-    `pinned` to learn them as well.
+    so gamma' is at least `floor` times its mean everywhere. The schedule is linear at initialization. The ends are
+    fixed; wrap it in schedule `pinned` to learn them too.
 
     Args:
         gamma_min: gamma at t = 0.
@@ -549,20 +545,20 @@ class PiecewiseLinear(AbstractSchedule):
     def __call__(self, t: Scalar) -> Scalar:
         n = len(self.logits)
         share = self.floor / n + (1 - self.floor) * jax.nn.softmax(self.logits)
-        after = jnp.cumsum(share)  # share of the rise up to the end of each piece
+        after = jnp.cumsum(share)  # share of the total increase up to the end of each piece
         i = jnp.clip(jnp.floor(t * n).astype(int), 0, n - 1)
         risen = after[i] - (i + 1 - t * n) * share[i]
         return self.gamma_min + (self.gamma_max - self.gamma_min) * risen
 
 
 class _Positive(eqx.Module):
-    """A dense layer that uses the absolute values of its weights, so that it is monotone."""
+    """A dense layer that takes the absolute values of its weights, which makes it monotone."""
 
     kernel: Float[Array, "i o"]
     bias: Float[Array, " o"] | None
 
     def __call__(self, x: Float[Array, " i"]) -> Float[Array, " o"]:
-        # TF32 or bfloat16 products would make gamma noisy, even non-monotone (PAPER: 1e-3 to 1e-2 off).
+        # TF32 or bfloat16 products give errors of 1e-3 to 1e-2 in gamma, which may then not even be monotone.
         y = jnp.matmul(x, jnp.abs(self.kernel), precision=jax.lax.Precision.HIGHEST)
         return y if self.bias is None else y + self.bias
 
@@ -571,8 +567,8 @@ class _Positive(eqx.Module):
 class LearnedMonotone(AbstractSchedule):
     """gamma = l1(t) + l3(tanh(l2(2t - 1) / 2)) / 1024 with positive weights, as in the authors' code.
 
-    Its ends are not pinned: they start within 1e-3 of gamma_min and gamma_max and are trained on the bound.
-    The paper's version (App. H of arXiv 2107.00630v6) differs; this one reads the released checkpoint.
+    The ends start within 1e-3 of gamma_min and gamma_max and are then learned. The version in the paper (arXiv
+    2107.00630v6, App. H) differs; this one matches the released checkpoint.
     """
 
     l1: _Positive
@@ -607,7 +603,7 @@ _NETWORK = Choice("schedule", "learned_monotone")
 
 @register("schedule", "pinned")
 class Pinned(AbstractSchedule):
-    """The shape of any other schedule between ends of its own (Kingma et al. 2021, arXiv 2107.00630v6, eq. 59).
+    """The shape of any schedule, rescaled to separate ends (Kingma et al. 2021, arXiv 2107.00630v6, eq. 59).
 
         gamma(t) = gamma_0 + (gamma_1 - gamma_0) (raw(t) - raw(0)) / (raw(1) - raw(0))
 
@@ -615,10 +611,10 @@ class Pinned(AbstractSchedule):
     the shape on the variance of the loss.
 
     Args:
-        interior: The other schedule, raw(t). Its own ends have no effect.
+        interior: The schedule raw(t), whose own ends have no effect.
         gamma_min: Initial value of gamma_0.
         gamma_max: Initial value of gamma_1.
-        ends: Whether the ends are learned, on the bound.
+        ends: "learned" trains the ends on the bound; "fixed" keeps them.
     """
 
     interior: AbstractSchedule
@@ -650,7 +646,7 @@ class Pinned(AbstractSchedule):
         return gamma_0 * (1 - share) + gamma_1 * share  # exact at both ends
 
     def _ends(self) -> tuple[Scalar | float, Scalar | float]:
-        """Returns the ends in order, even if training has made them cross."""
+        """Returns the ends in increasing order, even if training made them cross."""
         if self.learned_ends is None:
             return self.gamma_min, self.gamma_max
         return self.learned_ends.min(), self.learned_ends.max()

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The interface of distributions of images with a known likelihood.
+"""Distributions of images with known likelihoods, and their exact denoisers.
 
-A distribution of continuous images: a mixture of Gaussians whose covariances share their eigenvectors.
+`GaussianMixture` is a distribution of continuous images, whose covariances share their eigenvectors:
 
     p(x) = sum_c w_c N(x; m_c, B diag(s_c^2) B^T)
 
 B is the identity, or the cosine transform of each channel, which makes the pixels correlated.
 
-A distribution of images whose -log P is known: a mixture of components with independent, rounded Gaussian pixels.
+`LevelMixture` is a distribution of discrete images, with independent, rounded Gaussian pixels in each component:
 
     P(image) = sum_c w_c prod_j P_cj(level of pixel j)
     P_cj(k)  = Phi((e_{k+1} - m_cj) / s_cj) - Phi((e_k - m_cj) / s_cj)
 
-e_k = 2k / V - 1 are the edges of V equal bins of [-1, 1], the outer two moved to infinity.
+e_k = 2k / V - 1 are the edges of V equal bins of [-1, 1], with the outer two edges moved to infinity.
 
-The exact denoiser of data whose distribution is known.
+Predictions `exact` and `exact_given_label` return the exact posterior of data from these distributions.
 """
 
 import abc
@@ -36,14 +36,14 @@ from vdmkit.schedules import Scalar
 
 __all__ = ["AbstractDistribution", "Exact", "ExactGivenLabel", "GaussianMixture", "LevelMixture"]
 
-_SDS = (1e-4, 1e2)  # narrower, the logs overflow float64; wider, the bins' masses lose more than 1e-12 to rounding
+_SDS = (1e-4, 1e2)  # below this the logs overflow float64; above it rounding changes the bin masses by over 1e-12
 Rows = tuple[tuple[float, ...], ...]
 
 
 class AbstractDistribution(abc.ABC):
-    """A distribution of images of h w c values.
+    """A distribution of images of shape (h, w, c).
 
-    Implementers are frozen dataclasses of tuples, because arrays in a model would be trained.
+    Subclasses are frozen dataclasses of tuples, because arrays in a model would be trained.
     """
 
     shape: tuple[int, int, int]
@@ -52,14 +52,17 @@ class AbstractDistribution(abc.ABC):
 
     @abc.abstractmethod
     def nats(self, images: Real[np.ndarray, "n h w c"]) -> Float[np.ndarray, " n"]:
-        """Returns -log P of each image in float64 nats, or minus its log density if levels = 0."""
+        """Returns -log P of each image in nats, in float64; minus the log density if levels = 0."""
 
     @abc.abstractmethod
     def sample(self, count: int, seed: int | tuple[int, ...]) -> Real[np.ndarray, "n h w c"]:
-        """Returns independent images, by numpy's `default_rng(seed)`."""
+        """Draws independent images with numpy's `default_rng(seed)`."""
 
     def components(self, count: int, seed: int | tuple[int, ...]) -> Int[np.ndarray, " n"]:
-        """Returns the component of each image of `sample`, which must draw it first, by `draw_components`."""
+        """Returns the component of each image of `sample`.
+
+        `sample` must call `draw_components` before it draws anything else from the generator.
+        """
         return draw_components(np.random.default_rng(seed), self.weights, count)
 
     @abc.abstractmethod
@@ -67,17 +70,16 @@ class AbstractDistribution(abc.ABC):
         """Returns the exact posterior estimate of the image given its latent z = alpha x + sigma eps."""
 
     def component(self, number: int) -> "AbstractDistribution | None":
-        """Returns the distribution of the images of one component; None if that is not known."""
+        """Returns the distribution of one component, or None if it is not known."""
         return None
 
 
 def draw_components(rng: np.random.Generator, weights: tuple[float, ...], count: int) -> Int[np.ndarray, " n"]:
-    """Returns independent components."""
     return rng.choice(len(weights), count, p=weights)
 
 
 def check_components(shape: tuple[int, int, int], weights: tuple[float, ...], means: Rows, sds: Rows) -> None:
-    """Raises RecipeError if the numbers do not fit each other, or do not define a mixture of Gaussians."""
+    """Raises RecipeError if the numbers are inconsistent or do not define a mixture of Gaussians."""
     pixels, low, high = int(np.prod(shape)), *_SDS
     problems = {
         f"shape = {list(shape)}: expected [height, width, channels]": min(shape) < 1,
@@ -108,12 +110,12 @@ class GaussianMixture(AbstractDistribution):
     Args:
         shape: (h, w, c) of an image.
         weights: C positive numbers that sum to 1.
-        means: For each component the h w c pixels in C order.
-        sds: For each component the square roots of the covariance's eigenvalues, in the order of the basis.
-        basis: The eigenvectors: pixels, or cosines.
+        means: The h w c pixels of each component's mean, in C order.
+        sds: The square roots of the eigenvalues of each component's covariance, in the order of the basis.
+        basis: The eigenvectors, either single pixels or cosines.
 
     Raises:
-        RecipeError: the numbers do not fit each other, or do not define a distribution.
+        RecipeError: the numbers are inconsistent or do not define a distribution.
     """
 
     shape: tuple[int, int, int]
@@ -141,7 +143,7 @@ class GaussianMixture(AbstractDistribution):
         return -np.asarray(scipy.special.logsumexp(np.log(self.weights) + log_densities, axis=1))
 
     def sample(self, count: int, seed: int | tuple[int, ...]) -> Float[np.ndarray, "n h w c"]:
-        """Returns independent images in float32, by numpy's `default_rng(seed)`."""
+        """Draws independent images in float32 with numpy's `default_rng(seed)`."""
         rng = np.random.default_rng(seed)
         component = draw_components(rng, self.weights, count)
         noise = rng.standard_normal((count, *self.shape))
@@ -154,9 +156,9 @@ class GaussianMixture(AbstractDistribution):
     def estimate(
         self, z: Image, gamma: Scalar, path: AbstractPath, weights: Float[Array, " components"] | None = None
     ) -> Estimate:
-        """Returns the posterior mean: linear in z for each component, weighted by Bayes' rule.
+        """Returns the posterior mean, which is linear in z for each component, weighted by Bayes' rule.
 
-        Other `weights` of the components may be given, also 0.
+        `weights` overrides the weights of the components and may contain zeros.
         """
         means, sds = jnp.asarray(self._means(), float), jnp.asarray(self._sds(), float)
         offset = self.coordinates(z / path.alpha(gamma)) - means
@@ -176,7 +178,7 @@ class GaussianMixture(AbstractDistribution):
         return y if self.basis == "pixels" else _fft(y).idctn(y, axes=_IMAGE, norm="ortho")
 
     def _means(self) -> Float[np.ndarray, "components h w c"]:
-        """Returns the components' means in the basis."""
+        """Returns the coordinates of the components' means in the basis."""
         return np.asarray(self.coordinates(np.asarray(self.means).reshape(-1, *self.shape)))
 
     def _sds(self) -> Float[np.ndarray, "components h w c"]:
@@ -195,11 +197,11 @@ class LevelMixture(AbstractDistribution):
         shape: (h, w, c) of an image.
         levels: Number V of levels, from 2 to 256.
         weights: C positive numbers that sum to 1.
-        means: For each component the h w c pixels in C order, in units of the data: levels lie in [-1, 1].
-        sds: Standard deviations, in the same order and units.
+        means: The h w c pixels of each component's mean, in C order and in units of x in [-1, 1].
+        sds: The standard deviations of the pixels, in the same order and units.
 
     Raises:
-        RecipeError: the numbers do not fit each other, or do not define a distribution.
+        RecipeError: the numbers are inconsistent or do not define a distribution.
     """
 
     shape: tuple[int, int, int]
@@ -225,7 +227,7 @@ class LevelMixture(AbstractDistribution):
         return -np.asarray(scipy.special.logsumexp(np.log(self.weights) + of_pixels.sum((2, 3, 4, 5)), axis=1))
 
     def sample(self, count: int, seed: int | tuple[int, ...]) -> UInt8[np.ndarray, "n h w c"]:
-        """Returns independent images, by numpy's `default_rng(seed)`: Gaussian pixels rounded to levels."""
+        """Draws independent images with numpy's `default_rng(seed)`, as Gaussian pixels rounded to levels."""
         rng = np.random.default_rng(seed)
         component = draw_components(rng, self.weights, count)
         noise = rng.standard_normal((count, *self.shape))
@@ -244,13 +246,13 @@ class LevelMixture(AbstractDistribution):
     def posterior(
         self, z: Image, gamma: Scalar, path: AbstractPath, weights: Float[Array, " components"] | None = None
     ) -> Float[Array, "h w c v"]:
-        """Returns log p(x_j = level k | z) of every pixel, where z = alpha x + sigma eps is the whole latent.
+        """Returns log p(x_j = level k | z) of every pixel, given the whole latent z = alpha x + sigma eps.
 
-        Other `weights` of the components may be given, also 0.
+        `weights` overrides the weights of the components and may contain zeros.
         """
         evidence = -0.5 * jnp.exp(-gamma) * (z[..., None] / path.alpha(gamma) - level_values(self.levels)) ** 2
-        # The maximum is common to all components. Summed over the pixels of a latent far from the levels it may reach
-        # 1e5, where float32 would round away the differences between components.
+        # The maximum is the same for all components, so it cancels. Far from the levels its sum over the pixels can
+        # reach 1e5, where float32 would lose the differences between components.
         evidence = evidence - evidence.max(-1, keepdims=True)
         joint = jnp.asarray(self.log_probs(), dtype=float) + evidence
         of_pixels = jax.nn.logsumexp(joint, axis=-1, keepdims=True)
@@ -264,7 +266,7 @@ class LevelMixture(AbstractDistribution):
 
 
 def _log_mass(low: Float[np.ndarray, "*n"], high: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-    """Returns log(Phi(high) - Phi(low)). Intervals right of 0 are mirrored: beyond 38, log Phi is 0 in float64."""
+    """Returns log(Phi(high) - Phi(low)). Intervals above 0 are mirrored: beyond 38, log Phi is 0 in float64."""
     mirrored = low + high > 0
     low, high = np.where(mirrored, -high, low), np.where(mirrored, -low, high)
     return scipy.special.log_ndtr(high) + np.log(-np.expm1(scipy.special.log_ndtr(low) - scipy.special.log_ndtr(high)))
@@ -274,8 +276,8 @@ def _log_mass(low: Float[np.ndarray, "*n"], high: Float[np.ndarray, "*n"]) -> Fl
 class Exact(AbstractPrediction):
     """The exact posterior, for data whose distribution is known; the network's output is ignored.
 
-    The difference of a likelihood estimate from -log P is then the estimator's own error: discretisation, the ends of
-    the schedule, Monte Carlo.
+    The difference between a likelihood estimate and -log P is then the error of the estimator itself, which comes from
+    discretisation, the ends of the schedule, and Monte Carlo noise.
     """
 
     distribution: AbstractDistribution = eqx.field(static=True)
@@ -287,9 +289,10 @@ class Exact(AbstractPrediction):
 
 @register("prediction", "exact_given_label")
 class ExactGivenLabel(AbstractPrediction):
-    """The exact posterior of a mixture whose components are the labels, by what network `label` says of the image.
+    """The exact posterior of a mixture whose components are the labels, for use with network `label`.
 
-    Without a label it is the posterior of the whole mixture.
+    The output of network `label` is the number of the label plus 1, or 0 without a label, which gives the posterior of
+    the whole mixture.
     """
 
     distribution: AbstractDistribution = eqx.field(static=True)
@@ -302,6 +305,6 @@ class ExactGivenLabel(AbstractPrediction):
     def __call__(self, output: Float[Array, "h w c 1"], z: Image, gamma: Scalar, path: AbstractPath) -> Estimate:
         assert isinstance(self.distribution, GaussianMixture | LevelMixture), "checked"
         weights = jnp.asarray(self.distribution.weights, float)
-        told = jnp.clip(jnp.round(output[0, 0, 0, 0]), 0, len(weights))  # NaN, for a label that does not exist, remains
+        told = jnp.clip(jnp.round(output[0, 0, 0, 0]), 0, len(weights))  # stays NaN for a label that does not exist
         one = (jnp.arange(1, len(weights) + 1) == told).astype(float)
         return self.distribution.estimate(z, gamma, path, jnp.where(told == 0, weights, one))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training losses and the variational bound: its terms, weightings, time samplers, and gradients of a schedule."""
+"""Training losses: the terms of the variational bound, weightings, time samplers, and gradients of the schedule."""
 
 from vdmkit.losses.bound import bits_per_dim, eps_error, prior_loss, reconstruction_loss
 from vdmkit.losses.time_samplers import (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The diffusion loss of T steps with any kernel and grid:  T E_i KL(q(z_s | z_t, x) || p(z_s | z_t)).
+"""The diffusion loss of T steps for any kernel and grid, T E_i KL(q(z_s | z_t, x) || p(z_s | z_t)).
 
 For the paper's kernel it is T / 2 E_i [expm1(gamma_t - gamma_s) |eps - eps_hat|^2] (Kingma et al. 2021, eq. 13).
 """
@@ -20,14 +20,14 @@ ELBO = Elbo()
 
 
 class Steps(eqx.Module):
-    """A bound in T = `count` steps."""
+    """The diffusion loss of T = `count` steps."""
 
     count: int = eqx.field(static=True)
     kernel: AbstractKernel = GaussianKernel()
     grid: AbstractGrid = UniformInTime()
 
     def noise_level(self, schedule: AbstractSchedule, t: Scalar) -> NoiseLevel:
-        """Returns the noise level of the step that ends at t, a multiple of 1/T: see `step_end`."""
+        """Returns the noise level of the step whose upper end is t, a multiple of 1/T; see `step_end`."""
         gamma_t, gamma_s = self.grid.ends_of_step(schedule, t, self.count)
         return NoiseLevel(gamma_t, self.count * jnp.expm1(gamma_t - gamma_s), gamma_s)
 
@@ -43,7 +43,7 @@ class Steps(eqx.Module):
         key_dropout: PRNGKeyArray | None = None,
         weighting: AbstractWeighting = ELBO,
     ) -> Scalar:
-        """Returns a draw of the loss of one step: with weight 1, T times its KL in nats."""
+        """Returns a draw of the loss of one step, which is T times its KL in nats if the weight is 1."""
         estimate = model.denoise(diffuse(model.path, noise.gamma, x, eps), noise.gamma, condition, key=key_dropout)
         ends = noise.gamma, noise.gamma_s
         kl = lambda estimate: self.count * self.kernel.kl(estimate, x, eps, *ends, key=key).sum()  # noqa: E731
@@ -61,7 +61,7 @@ def step_loss(
     *,
     key: PRNGKeyArray,
 ) -> Scalar:
-    """Returns a draw of KL(q(z_s | z_t, x) || p(z_s | z_t)) at z_t = alpha_t x + sigma_t eps in nats.
+    """Returns a draw of KL(q(z_s | z_t, x) || p(z_s | z_t)) in nats, at z_t = alpha_t x + sigma_t eps.
 
     Raises:
         RecipeError: the prediction lacks what the kernel needs.

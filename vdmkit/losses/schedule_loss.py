@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gradients of a schedule (Kingma et al. 2021, arXiv 2107.00630v6, section 5.1.1 and App. I.2).
+"""Gradients with respect to the schedule (Kingma et al. 2021, arXiv 2107.00630v6, section 5.1.1 and App. I.2).
 
-The interior of a schedule does not change the mean of the diffusion loss L, so E[L^2] and the variance have the same
-gradient. The backward pass of the mean loss of n images gives each one's sensitivity to its noise level,
-a_i = 1/n dL_i / dgamma(t_i) and b_i = 1/n dL_i / dgamma'(t_i). Then, by vector-Jacobian products of the schedule alone,
+The interior of a schedule does not affect the mean of the diffusion loss L, so E[L^2] and the variance have the same
+gradient. The backward pass of the mean loss of n images gives the sensitivity of each image's loss to its noise level,
+a_i = 1/n dL_i / dgamma(t_i) and b_i = 1/n dL_i / dgamma'(t_i). Vector-Jacobian products of the schedule alone then give
 
     bound:     d/deta 1/n sum_i L_i   = sum_i       a_i dgamma(t_i)/deta + b_i dgamma'(t_i)/deta
     variance:  d/deta 1/n sum_i L_i^2 = sum_i 2 L_i (a_i dgamma(t_i)/deta + b_i dgamma'(t_i)/deta)
@@ -28,14 +28,14 @@ Vjp = Callable[[NoiseLevel], tuple[AbstractSchedule]]
 
 
 def bound_gradient(ends: AbstractSchedule, vjp: Vjp, sensitivity: NoiseLevel) -> AbstractSchedule:
-    """Returns the gradient of the bound: through the noise levels, plus that of prior and reconstruction (`ends`)."""
+    """Returns the gradient of the bound: that through the noise levels plus `ends`, of prior and reconstruction."""
     return jax.tree.map(jnp.add, ends, vjp(sensitivity)[0])
 
 
 def variance_gradient(
     ends: AbstractSchedule, vjp: Vjp, sensitivity: NoiseLevel, loss: Float[Array, " n"]
 ) -> AbstractSchedule:
-    """Returns the bound's gradient for the ends of a `Pinned`, and that of the mean squared `loss` for its interior."""
+    """Returns the gradient of the bound for the ends of a `Pinned`, and of the mean squared `loss` for its interior."""
     (squared,) = vjp(jax.tree.map(lambda of_mean: 2 * loss * of_mean, sensitivity))
     interior = attrgetter("interior")
     return eqx.tree_at(interior, bound_gradient(ends, vjp, sensitivity), interior(squared))
@@ -44,7 +44,7 @@ def variance_gradient(
 def check_variance(
     schedule: AbstractSchedule, time_sampler: AbstractTimeSampler, weighting: AbstractWeighting, *, steps: int
 ) -> None:
-    """Raises RecipeError if the interior of the schedule changes more than the variance of the loss."""
+    """Raises RecipeError unless the interior of the schedule affects only the variance of the loss."""
     if problems := list(_problems(schedule, time_sampler, weighting, steps)):
         raise RecipeError("\n".join(f'objective.schedule_loss = "variance": {problem}' for problem in problems))
 

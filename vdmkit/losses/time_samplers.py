@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samplers of the times at which the diffusion loss of a batch is evaluated.
+"""Samplers of the times t at which the diffusion loss of a batch is evaluated.
 
-A time sampler with a density proportional to the loss.
+Times are returned with weights 1 / density, so that the choice of density does not change the mean of the loss. The
+weights are 1 except for the importance samplers `logit_normal`, `signal` and `loss_adaptive`.
 """
 
 import abc
@@ -20,14 +21,14 @@ from vdmkit.registry import define_kind, register
 
 
 class AbstractTimeSampler(eqx.Module):
-    """A sampler of times; an implementer returns each with its weight 1 / density, so that the loss is unbiased."""
+    """A sampler of times. Subclasses return each time with its weight 1 / density, so that the loss is unbiased."""
 
     @abc.abstractmethod
     def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         """Returns n times in [0, 1) and their weights."""
 
     def after(self, t: Float[Array, " n"], loss: Float[Array, " n"]) -> "AbstractTimeSampler":
-        """Returns the sampler of the next batch, given the last batch's losses in nats, without the weight of t."""
+        """Returns the sampler of the next batch, given the unweighted losses of the last batch in nats."""
         return self
 
 
@@ -35,7 +36,7 @@ define_kind("time_sampler", "the times at which the loss is evaluated", Abstract
 
 
 def even(n: int, key: PRNGKeyArray) -> Float[Array, " n"]:
-    """Returns one uniform draw shifted by i / n."""
+    """Returns n stratified times: one uniform draw shifted by i / n, modulo 1."""
     return (jax.random.uniform(key, dtype=float) + jnp.arange(n) / n) % 1
 
 
@@ -49,7 +50,7 @@ class Uniform(AbstractTimeSampler):
 
 @register("time_sampler", "low_discrepancy")
 class LowDiscrepancy(AbstractTimeSampler):
-    """One uniform draw shifted by i / n: each is uniform, together they are even (Kingma et al. 2021, App. I.1)."""
+    """One uniform draw shifted by i / n: uniform times that are evenly spaced (Kingma et al. 2021, App. I.1)."""
 
     def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         return even(n, key), jnp.ones(n)
@@ -57,7 +58,7 @@ class LowDiscrepancy(AbstractTimeSampler):
 
 @register("time_sampler", "discrete_grid")
 class DiscreteGrid(AbstractTimeSampler):
-    """The midpoints of T equal intervals: the mean of the loss is that of the midpoint rule.
+    """The midpoints of T equal intervals; the mean of the loss is the midpoint rule.
 
     Args:
         steps: Number T of intervals.
@@ -74,13 +75,13 @@ class DiscreteGrid(AbstractTimeSampler):
 class LogitNormal(AbstractTimeSampler):
     """logit t ~ N(mean, std^2) with low discrepancy: more draws in the middle (Esser et al. 2024, arXiv 2403.03206).
 
-    The draws are weighted by the inverse of their density, so the mean of the loss does not change. A share of the
-    draws is uniform, which limits the weights.
+    The draws are weighted by the inverse of their density, so the mean of the loss does not change. A fraction of the
+    draws is uniform, which bounds the weights.
 
     Args:
-        mean: Mean of logit t; above 0, higher noise levels are more frequent.
+        mean: Mean of logit t; positive values make higher noise levels more frequent.
         std: Standard deviation of logit t.
-        uniform: Share of uniform draws.
+        uniform: Fraction of uniform draws.
     """
 
     _: KW_ONLY
@@ -90,7 +91,7 @@ class LogitNormal(AbstractTimeSampler):
 
     def __call__(self, n: int, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         u = even(n, key)
-        # u below `uniform` gives a uniform draw; the rest is the quantile of a logit-normal one.
+        # u below `uniform` gives a uniform draw; above it, u is rescaled to a quantile of the logit-normal.
         quantile = jnp.clip((u - self.uniform) / (1 - self.uniform + 1e-7), 1e-6, 1 - 1e-6)
         middle = jax.nn.sigmoid(self.mean + self.std * jax.scipy.special.ndtri(quantile))
         t = jnp.minimum(jnp.where(u < self.uniform, u / self.uniform, middle), 1 - 1e-7)
@@ -107,8 +108,8 @@ class LogitNormal(AbstractTimeSampler):
 class Signal(AbstractTimeSampler):
     """Density ~ alpha^2 = sigmoid(-gamma) of a linear gamma(t), with low discrepancy.
 
-    For the v prediction: the weighted loss of the ELBO is then constant in t if the error of v is (Zheng et al. 2023,
-    arXiv 2305.03935, importance sampling on the variance preserving path).
+    This is meant for the v prediction: if the error of v is constant in t, so is the weighted loss of the ELBO
+    (Zheng et al. 2023, arXiv 2305.03935, importance sampling on the variance preserving path).
 
     Args:
         gamma_min: gamma at t = 0 of the linear schedule.
@@ -135,17 +136,17 @@ class Signal(AbstractTimeSampler):
 class LossAdaptive(AbstractTimeSampler):
     """The density of t is proportional to the loss observed there (VDM++: Kingma & Gao 2023, arXiv 2303.00848).
 
-    The weighted loss is then about constant in t for any schedule. This is equivalent to learning the schedule: with u
-    the uniform variable behind t, gamma(t(u)) has the density of gamma of the schedule gamma'(t) ~ 1 / (loss at gamma),
-    which has the least variance if losses at one gamma do not vary (objective.schedule_loss = "variance" learns the
-    general case).
+    The weighted loss is then roughly constant in t for any schedule. This is equivalent to learning the schedule: if t
+    is a function of a uniform u, then gamma(t(u)) has the same density as under the schedule with
+    gamma'(t) ~ 1 / (loss at gamma). That schedule minimises the variance if the loss at a given gamma is constant;
+    objective.schedule_loss = "variance" also covers the general case.
 
-    The loss is a running average in bins of t; a share of the draws is uniform, which limits the weights.
+    The loss is a running average in bins of t. A fraction of the draws is uniform, which bounds the weights.
 
     Args:
-        bins: Number of bins, of equal width.
-        decay: Weight of the old average after one batch.
-        uniform: Share of uniform draws.
+        bins: Number of bins of equal width.
+        decay: Weight of the previous average after one batch.
+        uniform: Fraction of uniform draws.
     """
 
     total: Float[Array, " bins"]
@@ -166,7 +167,7 @@ class LossAdaptive(AbstractTimeSampler):
     def density(self) -> Float[Array, " bins"]:
         """Returns the density of t in each bin, with mean 1."""
         mean = self.total.sum() / jnp.maximum(self.count.sum(), 1)
-        loss = (self.total + mean) / (self.count + 1)  # as if the mean had been observed once in each bin
+        loss = (self.total + mean) / (self.count + 1)  # adds one observation of the mean to each bin
         relative = jnp.where(mean > 0, loss / jnp.where(mean > 0, loss.mean(), 1), 1)
         return self.uniform + (1 - self.uniform) * relative
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training objective: the bound of a batch, with the recipe's time sampler, weighting and number of steps.
+"""The training objective: the bound of a batch for a choice of time sampler, weighting and number of steps.
 
-The training loss as a function, for custom training loops.
+`loss` returns it as a single differentiable function, for custom training loops.
 """
 
 from collections.abc import Mapping
@@ -40,9 +40,9 @@ from vdmkit.schedules import AbstractSchedule, Scalar
 
 
 class Draws(eqx.Module):
-    """The random numbers of one batch: eps_0 for the reconstruction, eps, t and keys for the diffusion loss.
+    """The random numbers of one batch: eps_0 for the reconstruction; eps, t and keys for the diffusion loss.
 
-    With T steps, t is a multiple of 1/T.
+    `weight` is 1 / density of t. With T steps, t is a multiple of 1/T.
     """
 
     eps_0: Float[Array, "b h w c"]
@@ -53,9 +53,10 @@ class Draws(eqx.Module):
 
 
 class Objective(eqx.Module):
-    """The objective of a batch of images. `steps` = 0 is continuous time. The defaults are the paper's.
+    """The objective of a batch of images, by default the paper's; `steps` = 0 means continuous time.
 
-    The interior of the schedule is trained on the bound, or on the variance of the loss: see `check_variance`.
+    The interior of the schedule is trained on the bound or, with `schedule_loss = "variance"`, on the variance of the
+    loss; see `check_variance`.
     """
 
     time_sampler: AbstractTimeSampler = LowDiscrepancy()
@@ -66,7 +67,7 @@ class Objective(eqx.Module):
     grid: AbstractGrid = UniformInTime()
 
     def draw(self, shape: tuple[int, int, int, int], *, key: PRNGKeyArray) -> Draws:
-        """Returns the draws for a batch of this shape (b, h, w, c)."""
+        """Returns the draws for a batch of shape (b, h, w, c)."""
         key_0, key_eps, key_t = jax.random.split(key, 3)
         eps_0, eps = (jax.random.normal(k, shape, dtype=float) for k in (key_0, key_eps))
         t, weight = self.time_sampler(shape[0], key=key_t)
@@ -82,7 +83,7 @@ class Objective(eqx.Module):
         *,
         key: PRNGKeyArray | None = None,
     ) -> Bound:
-        """Returns one unbiased draw of the (weighted) bound of each image in nats. `key` drives dropout."""
+        """Returns one unbiased draw of the (weighted) bound of each image in nats. `key` is used for dropout."""
         keys = None if key is None else jax.random.split(key, images.shape[0])
         return self.at(self.noise_levels(model.schedule, draws), model, images, condition, draws, keys=keys)
 
@@ -105,7 +106,7 @@ class Objective(eqx.Module):
         *,
         keys: Key[Array, " b"] | None = None,
     ) -> Bound:
-        """Returns the bounds with the diffusion loss at the given noise levels. `keys` drive dropout, of each image."""
+        """Returns the bounds with the diffusion loss at the given noise levels. `keys` are used for dropout."""
 
         def one(noise: NoiseLevel, image: Array, condition: Condition, draws: Draws, key: PRNGKeyArray | None) -> Bound:
             x = model.observation.encode(image)
@@ -133,7 +134,7 @@ class Objective(eqx.Module):
     def schedule_gradient(
         self, ends: AbstractSchedule, vjp: Vjp, sensitivity: NoiseLevel, loss: Float[Array, " b"]
     ) -> AbstractSchedule:
-        """Returns the gradient of the schedule's parameters.
+        """Returns the gradient with respect to the schedule's parameters.
 
         Args:
             ends: Gradient of the prior and reconstruction terms.
@@ -146,7 +147,7 @@ class Objective(eqx.Module):
         return variance_gradient(ends, vjp, sensitivity, loss)
 
     def after(self, draws: Draws, bound: Bound) -> "Objective":
-        """Returns the objective of the next batch, whose time sampler may learn from the losses of this one."""
+        """Returns the objective of the next batch, whose time sampler may adapt to the losses of this batch."""
         loss = jnp.asarray(bound.diffusion) / draws.weight
         time_sampler = self.time_sampler.after(draws.t, loss)
         return Objective(time_sampler, self.weighting, self.steps, self.schedule_loss, self.kernel, self.grid)
@@ -160,22 +161,22 @@ def loss(
     objective: Objective | None = None,
     condition: Mapping[str, Real[Array, " b"]] | None = None,
 ) -> tuple[Scalar, Bound]:
-    """Returns the mean loss of a batch, bits/dim, and the three terms of each image, nats.
+    """Returns the mean loss of a batch in bits/dim, and the three terms of each image in nats.
 
-    It is what `vdmkit run` minimises (Kingma et al. 2021, arXiv 2107.00630, eq. 11), differentiable by
+    This is the loss that `vdmkit run` minimises (Kingma et al. 2021, arXiv 2107.00630, eq. 11). Differentiate it with
     `equinox.filter_value_and_grad(loss, has_aux=True)`. It works under `jax.jit`.
 
     Args:
         model: The model.
         images: Levels 0..levels - 1, or float32 if the model's data are continuous.
-        key: Random key of times, noise and dropout.
-        objective: By default the bound in continuous time with low-discrepancy times.
+        key: Random key for times, noise and dropout.
+        objective: The objective, by default the bound in continuous time with low-discrepancy times.
         condition: Side information on the images by name, each of shape (b,).
 
     Raises:
-        DataError: there are no images, or they differ from the model's in shape, type or range; under `jax.jit` the
-            range cannot be checked.
-        RecipeError: an argument is not what is said here.
+        DataError: there are no images, or their shape, type or range does not fit the model; under `jax.jit` the range
+            is not checked.
+        RecipeError: an argument is invalid.
     """
     check_instance("model", model, DiffusionModel)
     check_instance("objective", objective, Objective, optional=True)
@@ -192,6 +193,6 @@ def loss(
 
 
 def mean_terms(bound: Bound, dimensions: int) -> dict[str, Scalar]:
-    """Returns the means of the three terms over a batch by name, bits/dim; their sum is the loss."""
+    """Returns the batch means of the three terms by name, in bits/dim; their sum is the loss."""
     terms = {name: jnp.asarray(getattr(bound, name)) for name in ("prior", "reconstruction", "diffusion")}
     return {name: bits_per_dim(values.mean(), dimensions) for name, values in terms.items()}

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights w of the diffusion loss 1/2 w gamma'(t) |eps - eps_hat|^2. Only w = 1 is the likelihood bound.
 
-Most losses of the literature are a mean over t of m(gamma) |eps - eps_hat|^2, without gamma'(t), so they depend on the
-schedule: w = 2 m(gamma) / gamma'(t). With T steps, T expm1(gamma_t - gamma_s) replaces gamma'.
+Most losses in the literature are a mean over t of m(gamma) |eps - eps_hat|^2, without gamma'(t), so their weight
+depends on the schedule: w = 2 m(gamma) / gamma'(t). With T steps, T expm1(gamma_t - gamma_s) replaces gamma'. Errors
+of other predictions are multiples of the error of eps:
 
     |x - x_hat|^2 = e^gamma |eps - eps_hat|^2
     |v - v_hat|^2 = (1 + e^gamma) |eps - eps_hat|^2
@@ -32,21 +33,21 @@ Positive = Annotated[float, Ge(1e-6), Le(1e6)]
 
 
 class AbstractWeighting(eqx.Module):
-    """A weighting of the diffusion loss; an implementer supplies w >= 0.
+    """A weighting of the diffusion loss. Subclasses define w >= 0.
 
-    A loss of another form than w times the bound's, with T steps, replaces `diffusion` and `reconstruction`.
+    A loss of T steps that is not w times that of the bound overrides `diffusion` and `reconstruction`.
     """
 
     @abc.abstractmethod
     def __call__(self, gamma: Scalar, rate: Scalar) -> Scalar:
-        """Returns the weight at gamma, where the schedule has the derivative `rate`, or T expm1(gamma_t - gamma_s)."""
+        """Returns the weight at gamma; `rate` is gamma'(t), or T expm1(gamma_t - gamma_s) with T steps."""
 
     def diffusion(self, kl: Callable[[Estimate], Scalar], estimate: Estimate, eps: Image, noise: NoiseLevel) -> Scalar:
-        """Returns the loss of the estimate at one of T steps; `kl` gives T times the KL of the step in nats."""
+        """Returns the loss of an estimate at one of T steps; `kl` returns T times the KL of the step in nats."""
         return self(noise.gamma, noise.rate) * kl(estimate)
 
     def reconstruction(self, loss: Callable[..., Scalar]) -> Scalar:
-        """Returns the loss of the decoder; `loss` gives that of the bound: see `reconstruction_loss`."""
+        """Returns the loss of the decoder; `loss` returns that of the bound, see `reconstruction_loss`."""
         return loss()
 
 
@@ -76,7 +77,8 @@ class SigmoidWeighting(AbstractWeighting):
 class EdmMonotonic(AbstractWeighting):
     """EDM's weight as a function of gamma, constant above its maximum (Kingma & Gao 2023, arXiv 2303.00848).
 
-    EDM: w ~ N(gamma; 2 mean, (2 std)^2) (e^gamma + sd^2), here with maximum 1. In the paper gamma is -lambda.
+    EDM's weight is w ~ N(gamma; 2 mean, (2 std)^2) (e^gamma + sd^2), here scaled to a maximum of 1. In the notation of
+    the paper, gamma = -lambda.
 
     Args:
         mean: Mean of log(sigma / alpha) in EDM's training.
@@ -110,13 +112,13 @@ class Simple(AbstractWeighting):
 
 @register("weighting", "hybrid")
 class Hybrid(AbstractWeighting):
-    """|eps - eps_hat|^2 + share L_vlb, where L_vlb trains variances alone (Nichol & Dhariwal 2021, arXiv 2102.09672).
+    """|eps - eps_hat|^2 + share L_vlb, where L_vlb only trains variances (Nichol & Dhariwal 2021, arXiv 2102.09672).
 
-    L_vlb is the bound of T steps, in bits as in the authors' code, with no gradient of x_hat and eps_hat. The kernel
-    must learn variances, as learned_range does.
+    L_vlb is the bound of T steps, in bits as in the authors' code, without gradients of x_hat and eps_hat. The kernel
+    must use learned variances, as learned_range does.
 
     Args:
-        share: lambda of section 3.1.
+        share: lambda of section 3.1, the weight of L_vlb.
     """
 
     _: KW_ONLY
@@ -139,7 +141,7 @@ def _with_fixed_mean(estimate: Estimate) -> Estimate:
 
 @register("weighting", "snr")
 class Snr(AbstractWeighting):
-    """SNR^power |x - x_hat|^2: power 1 is `simple`, power 0 the unweighted error of x."""
+    """SNR^power |x - x_hat|^2: power 1 is `simple`, and power 0 is the unweighted error of x."""
 
     _: KW_ONLY
     power: Annotated[float, Ge(-1), Le(3)] = eqx.field(static=True, default=1.0)
@@ -189,7 +191,7 @@ class VWeighting(AbstractWeighting):
 
 @register("weighting", "velocity")
 class VelocityWeighting(AbstractWeighting):
-    """|u - u_hat|^2, u = eps - x: flow matching (Lipman et al. 2023, arXiv 2210.02747)."""
+    """|u - u_hat|^2 with u = eps - x, the loss of flow matching (Lipman et al. 2023, arXiv 2210.02747)."""
 
     def __call__(self, gamma: Scalar, rate: Scalar) -> Scalar:
         return 2 * (1 + jnp.exp(gamma / 2)) ** 2 / rate
@@ -197,7 +199,7 @@ class VelocityWeighting(AbstractWeighting):
 
 @register("weighting", "edm")
 class EdmWeighting(AbstractWeighting):
-    """|F - F_hat|^2: (s^2 + sd^2) / (s sd)^2 |x - x_hat|^2, s = sigma / alpha (Karras et al. 2022, Table 1)."""
+    """|F - F_hat|^2 = (s^2 + sd^2) / (s sd)^2 |x - x_hat|^2, s = sigma / alpha (Karras et al. 2022, Table 1)."""
 
     _: KW_ONLY
     sd: DataScale = eqx.field(static=True, default=0.5)

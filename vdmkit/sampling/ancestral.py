@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samplers that draw from p(z_s | z_t): ancestral sampling and DDIM."""
+"""Ancestral sampling from p(z_s | z_t), and DDIM."""
 
 from dataclasses import KW_ONLY
 from typing import Annotated
@@ -21,7 +21,7 @@ PAPERS = Choice("kernel", "gaussian")
 
 @register("sampler", "ancestral")
 class Ancestral(AbstractSampler):
-    """z_s ~ p(z_s | z_t), with noise in the last step too (Kingma et al. 2021, section 3.2).
+    """z_s ~ p(z_s | z_t), with noise in every step including the last (Kingma et al. 2021, section 3.2).
 
     Args:
         kernel: The reverse kernel p(z_s | z_t); "gaussian" is q(z_s | z_t, x = x_hat(z_t)).
@@ -49,9 +49,12 @@ class Ancestral(AbstractSampler):
 
 @register("sampler", "ddim")
 class Ddim(AbstractSampler):
-    """y_s = x_hat + sqrt(s_s^2 - v) eps_hat + sqrt(v) n, v = eta^2 times the ancestral variance.
+    """y_s = x_hat + sqrt(s_s^2 - v) eps_hat + sqrt(v) n, where v = eta^2 times the ancestral variance.
 
-    Song et al. 2021, arXiv 2010.02502, eq. 12. eta = 0 is Euler's method of the probability-flow ODE in sigma / alpha.
+    Song et al. 2021, arXiv 2010.02502, eq. 12.
+
+    Args:
+        eta: Scale of the noise; 0 is Euler's method for the probability-flow ODE in sigma / alpha.
     """
 
     _: KW_ONLY
@@ -70,5 +73,5 @@ class Ddim(AbstractSampler):
         estimate, c = denoise(y_t, gamma_t), part_of_noise(gamma_t, gamma_s)
         kept = jnp.exp(gamma_s / 2) * jnp.sqrt(1 - self.eta**2 * c)
         fresh = self.eta * jnp.exp(gamma_s / 2) * jnp.sqrt(c)
-        # y_t + (kept - s_t) eps_hat is x_hat + kept eps_hat, without the rounding of x_hat
+        # equals x_hat + kept eps_hat, but without the rounding of x_hat
         return y_t + (kept - jnp.exp(gamma_t / 2)) * estimate.eps_hat + fresh * noise[0], estimate

@@ -1,24 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Axes and scalings in which an Euler step of the probability-flow ODE is linear.
+"""Samplers that solve the probability-flow ODE or the reverse SDE (Song et al. 2021, arXiv 2011.13456).
 
-With w = a(gamma) y and u(gamma), dw/du = [dlog a/dgamma w + a s/2 eps_hat] / (du/dgamma),  s = sigma / alpha.
+In y = z / alpha and s = sigma / alpha = exp(gamma / 2), with gamma decreasing,
 
-The probability-flow ODE dy / ds = eps_hat, s = sigma / alpha, by Euler's, Heun's and multistep methods.
+    ODE   dy = s/2 eps_hat dgamma = eps_hat ds
+    SDE   dy = s eps_hat dgamma + s dW
 
-Exponential integrators of x_hat: DPM-Solver++ and its stochastic versions (Lu et al. 2022, arXiv 2211.01095).
+Euler's, Heun's and multistep methods solve the ODE in s. Euler's and Heun's methods also take other axes u(gamma) with
+a scaling a(gamma). For w = a y the ODE is
 
-With h = (gamma_t - gamma_s) / 2, the step of log(alpha / sigma), and eta = 0 for the ODE, 1 for the SDE, a step is
+    dw/du = [dlog a/dgamma w + a s/2 eps_hat] / (du/dgamma)
+
+DPM-Solver++ and its stochastic versions (Lu et al. 2022, arXiv 2211.01095) are exponential integrators of x_hat. With
+h = (gamma_t - gamma_s) / 2, the step of log(alpha / sigma), and eta = 0 for the ODE or 1 for the SDE, a step is
 
     y_s = exp(-(1 + eta) h) y_t + int x_hat + s_s sqrt(1 - exp(-2 eta h)) n
 
-and the methods differ in how they interpolate x_hat from its values at earlier steps.
+and the methods differ in how they extrapolate x_hat from its values at earlier steps.
 
-The probability-flow ODE and the reverse SDE by diffrax, in gamma (Song et al. 2021, arXiv 2011.13456).
-
-ODE   dy = s/2 eps_hat dgamma
-SDE   dy = s eps_hat dgamma + s dw,   gamma falling,   s = sigma / alpha = exp(gamma / 2)
-
-diffrax is loaded on first use: it takes half a second, and training does without it.
+`ode` and `sde` use diffrax, which is imported on first use, because the import takes half a second and training does
+not need it.
 """
 
 import abc
@@ -44,7 +45,7 @@ AxisName = Literal["sigma", "variance", "vp_time"]
 
 
 class AbstractAxis(eqx.Module):
-    """An axis u with a scaling a; an implementer supplies u and log a, both finite at gamma = -inf."""
+    """An axis u with a scaling a. Subclasses define u and log a, both finite at gamma = -inf."""
 
     @abc.abstractmethod
     def position(self, gamma: Scalar) -> Scalar:
@@ -72,7 +73,7 @@ class AbstractAxis(eqx.Module):
 
 
 class Sigma(AbstractAxis):
-    """u = s, the axis of EDM, where the slope is eps_hat itself."""
+    """u = s, the axis of EDM, in which the slope is eps_hat itself."""
 
     def position(self, gamma: Scalar) -> Scalar:
         return jnp.exp(gamma / 2)
@@ -95,13 +96,13 @@ class SquaredSigma(AbstractAxis):
 
 
 class VpTime(AbstractAxis):
-    """u = time and a = alpha of the variance preserving SDE, beta from 0.1 to 20 (Song et al. 2021, App. C)."""
+    """u = time and a = alpha of the variance preserving SDE with beta from 0.1 to 20 (Song et al. 2021, App. C)."""
 
     beta_min: float = eqx.field(static=True, default=0.1)
     beta_rise: float = eqx.field(static=True, default=19.9)
 
     def position(self, gamma: Scalar) -> Scalar:
-        # beta_min t + beta_rise t^2 / 2 = B = softplus(gamma), solved without cancellation
+        # solves beta_min t + beta_rise t^2 / 2 = B = softplus(gamma) for t without cancellation
         integral = jax.nn.softplus(gamma)
         return 2 * integral / (jnp.sqrt(self.beta_min**2 + 2 * self.beta_rise * integral) + self.beta_min)
 
@@ -120,8 +121,8 @@ class Euler(AbstractSampler):
     """Euler's method (Karras et al. 2022, arXiv 2206.00364, section 3).
 
     Args:
-        axis: Axis in which a step is linear: "sigma" is DDIM with eta = 0; "variance" is sigma^2, and "vp_time" the
-            time of the variance preserving SDE in its own scaling.
+        axis: Axis in which a step is linear: "sigma" is sigma / alpha, which gives DDIM with eta = 0; "variance" is
+            its square; "vp_time" is the time of the variance preserving SDE, in the scaling of that SDE.
     """
 
     _: KW_ONLY
@@ -146,7 +147,7 @@ class Heun(AbstractSampler):
     """Heun's second-order method with noise added before each step (Karras et al. 2022, algorithm 2).
 
     Args:
-        churn: Amount of noise over all steps, S_churn; 0 is the ODE.
+        churn: Total amount of noise over all steps, S_churn; 0 is the ODE.
         s_min: Smallest sigma / alpha at which noise is added.
         s_max: Largest sigma / alpha at which noise is added.
         s_noise: Standard deviation of the added noise.
@@ -178,7 +179,7 @@ class Heun(AbstractSampler):
         first = axis.slope(y_hat, gamma_hat, estimate)
         euler = axis.move(y_hat, gamma_hat, gamma_s, first)
         slope = (first + axis.slope(euler, gamma_s, denoise(euler, gamma_s))) / 2
-        # The slope is undefined at gamma = -inf, so the last step of a grid to there is Euler's.
+        # The slope is undefined at gamma = -inf, so a last step to there is an Euler step.
         return jnp.where(jnp.isneginf(gamma_s), euler, axis.move(y_hat, gamma_hat, gamma_s, slope)), estimate
 
     def _churn(self, s_t: Scalar, history: History) -> Scalar:
@@ -188,7 +189,7 @@ class Heun(AbstractSampler):
 
 @register("sampler", "dpm_2")
 class Dpm2(AbstractSampler):
-    """The midpoint method, at the middle of log sigma (Lu et al. 2022, arXiv 2206.00927; k-diffusion's dpm_2)."""
+    """The midpoint method with midpoints in log sigma (Lu et al. 2022, arXiv 2206.00927; k-diffusion's dpm_2)."""
 
     noise_draws: int = eqx.field(static=True, default=0, init=False)
 
@@ -239,7 +240,7 @@ class Lms(AbstractSampler):
 
 
 def _adams_weights(nodes: Float[Array, "4"], order: int, start: Scalar, end: Scalar) -> Float[Array, "4"]:
-    """Returns integrals from `start` to `end` of the Lagrange polynomials of the first `order` nodes, then zeros."""
+    """Returns the integrals of the Lagrange polynomials of the first `order` nodes over [start, end], then zeros."""
     # Two Gauss points are exact for polynomials of degree 3.
     points = (start + end) / 2 + (end - start) / 2 * jnp.array([-1, 1]) / jnp.sqrt(3.0)
 
@@ -263,7 +264,7 @@ class DpmPlusPlus2M(AbstractSampler):
     """DPM-Solver++(2M): x_hat on the line through its last two values (Lu et al. 2022, arXiv 2211.01095, algorithm 2).
 
     Args:
-        eta: 0 is the ODE; 1 the SDE, k-diffusion's dpmpp_2m_sde with the midpoint rule.
+        eta: Scale of the noise; 0 is the ODE, and 1 the SDE (k-diffusion's dpmpp_2m_sde with the midpoint rule).
     """
 
     _: KW_ONLY
@@ -281,7 +282,7 @@ class DpmPlusPlus2M(AbstractSampler):
     ) -> tuple[Image, Estimate]:
         estimate, h = denoise(y_t, gamma_t), (gamma_t - gamma_s) / 2
         whole = (1 + self.eta) * h
-        ratio = 2 * h / (history.gamma[0] - gamma_t)  # h over that of the last step
+        ratio = 2 * h / (history.gamma[0] - gamma_t)  # h divided by the h of the last step
         extra = jnp.where((history.count > 0) & jnp.isfinite(ratio), ratio / 2, 0.0)
         x_hat = estimate.x_hat + extra * (estimate.x_hat - history.x_hat[0])
         y_s = jnp.exp(-whole) * y_t - jnp.expm1(-whole) * x_hat
@@ -293,7 +294,7 @@ class DpmPlusPlus3MSde(AbstractSampler):
     """The SDE with x_hat on the parabola through its last three values (k-diffusion's dpmpp_3m_sde).
 
     Args:
-        eta: 0 is the ODE, 1 the SDE.
+        eta: Scale of the noise; 0 is the ODE, and 1 the SDE.
     """
 
     _: KW_ONLY
@@ -315,7 +316,7 @@ class DpmPlusPlus3MSde(AbstractSampler):
         return y_s + _fresh_noise(gamma_s, self.eta * h) * noise[0] if self.eta else y_s, estimate
 
     def _bent(self, estimate: Estimate, gamma_t: Scalar, h: Scalar, history: History) -> Image:
-        """Returns the terms of the first and second differences of x_hat; zero for a step to gamma = -inf."""
+        """Returns the terms with first and second differences of x_hat, which are zero for a step to gamma = -inf."""
         whole = (1 + self.eta) * h
         phi_2 = jnp.expm1(-whole) / whole + 1
         phi_3 = phi_2 / whole - 0.5
@@ -328,7 +329,7 @@ class DpmPlusPlus3MSde(AbstractSampler):
 
 
 class _Split(eqx.Module):
-    """A step below the noise level gamma_s, and the noise `up` (in units of y) that leads back to it."""
+    """The end of a step to below gamma_s, and the standard deviation `up` of the noise (in y) that restores gamma_s."""
 
     gamma_down: Scalar
     up: Scalar
@@ -345,7 +346,7 @@ class EulerAncestral(AbstractSampler):
     """Euler's method to a lower noise level, then added noise (k-diffusion's euler_ancestral).
 
     Args:
-        eta: 0 is Euler's method; 1 adds the ancestral noise.
+        eta: Scale of the noise; 0 is Euler's method, and 1 adds the ancestral noise.
     """
 
     _: KW_ONLY
@@ -371,7 +372,7 @@ class DpmPlusPlus2SAncestral(AbstractSampler):
     """DPM-Solver++(2S) to a lower noise level, then added noise (k-diffusion's dpmpp_2s_ancestral).
 
     Args:
-        eta: 0 is the ODE; 1 adds the ancestral noise.
+        eta: Scale of the noise; 0 is the ODE, and 1 adds the ancestral noise.
     """
 
     _: KW_ONLY
@@ -399,13 +400,13 @@ class DpmPlusPlus2SAncestral(AbstractSampler):
 class Ode(AbstractSampler):
     """The ODE by any explicit solver of diffrax, from each gamma of the grid to the next; a grid of one step suffices.
 
-    If the solver does not reach the next gamma, the image is NaN. A step to gamma = -inf is Euler's.
+    If the solver does not reach the next gamma, the image is NaN. A step to gamma = -inf is an Euler step.
 
     Args:
         solver: Name of the solver in diffrax.
         rtol: Relative tolerance of an adaptive step.
         atol: Absolute tolerance of an adaptive step.
-        solver_steps: Number of constant steps for each step of the grid; by default the tolerances choose.
+        solver_steps: Number of constant solver steps for each step of the grid; by default the steps are adaptive.
         max_steps: Largest number of adaptive steps for each step of the grid.
     """
 
@@ -450,7 +451,7 @@ class Sde(AbstractSampler):
     """The reverse SDE by a solver of diffrax, with one solver step for each step of the grid.
 
     Args:
-        solver: Name of the solver in diffrax, for Ito SDEs with additive noise.
+        solver: Name of the solver in diffrax, which must support Ito SDEs with additive noise.
     """
 
     _: KW_ONLY
@@ -474,7 +475,7 @@ class Sde(AbstractSampler):
 
         estimate, endless = denoise(y_t, gamma_t), jnp.isneginf(gamma_s)
         end = jnp.where(endless, gamma_t - 1, gamma_s)
-        # The Brownian motion of this step alone, with the given increment.
+        # A control path for this step only, whose increment is that of the Brownian motion.
         ends = jnp.stack([jnp.sqrt(gamma_t - end) * noise[0], jnp.zeros_like(y_t)])
         increment = diffrax.LinearInterpolation(jnp.stack([end, gamma_t]), ends)
         spread = lambda gamma, y, args: lineax.DiagonalLinearOperator(jnp.exp(gamma / 2) * jnp.ones_like(y))  # noqa: E731

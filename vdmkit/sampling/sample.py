@@ -31,12 +31,12 @@ _TIMED = 8
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """Settings of sampling: sampler, number of steps, grid, labels, end of the last step, and type of the network.
+    """Settings of sampling: sampler, number of steps, grid, labels, end of the last step, and compute type.
 
-    `end` is "latent" for z_0, from which the observation draws levels, or "image" for a last step to zero noise.
+    `end` is "latent" for a last step to z_0, which the observation decodes, or "image" for a last step to zero noise.
 
     Raises:
-        RecipeError: a setting is not what is said here.
+        RecipeError: a setting is invalid.
     """
 
     sampler: AbstractSampler
@@ -54,7 +54,7 @@ class SamplingConfig:
         check_one_of("end", self.end, ("latent", "image"))
 
     def gammas(self, schedule: AbstractSchedule) -> Float[Array, " steps_plus_1"]:
-        """Returns the gammas at the ends of the steps, from the noisiest; the last is -inf if `end` is "image"."""
+        """Returns the gammas of the grid, the noisiest first; the last is -inf if `end` is "image"."""
         if self.end == "latent":
             return self.grid(schedule, self.steps)
         latents = self.grid(schedule, self.steps - 1) if self.steps > 1 else gammas_of(schedule, 1)[-1:]
@@ -74,25 +74,26 @@ def sample(
     trajectory: bool = False,
     progress: Progress = None,
 ) -> Real[np.ndarray, "count h w c"] | tuple[Real[np.ndarray, "count h w c"], Float[np.ndarray, "steps count h w c"]]:
-    """Draws the first `count` images of the endless sequence that `key` defines, as `vdmkit sample` does.
+    """Draws the first `count` images of the infinite sequence defined by `key`, as `vdmkit sample` does.
 
-    Another count changes these images only by the rounding of another batch size, which a chaotic network can amplify.
+    Changing `count` changes these images only by rounding, because the batch size changes; a chaotic network can
+    amplify this.
 
     Args:
         model: The model.
         count: Number of images.
         key: Random key; the command uses `jax.random.key(seed)`.
         steps: Number of steps.
-        sampler: The sampler; ancestral by default.
-        grid: Gammas of the steps; by default uniform in t.
+        sampler: The sampler, by default ancestral.
+        grid: Gammas of the steps, by default uniform in t.
         guidance: Labels of the images.
         end: End of the last step, see `SamplingConfig`.
-        trajectory: Whether to return x_hat(z_t) at the start of every step as well, in units of data.
+        trajectory: Whether to also return x_hat(z_t) at the start of every step, in units of the data.
         progress: None, "auto" for a bar on standard error, or an object like `vdmkit.progress.Meter`.
 
     Raises:
         NonFiniteError: some images are not finite.
-        RecipeError: an argument is not what is said here.
+        RecipeError: an argument is invalid.
     """
     if trajectory and not is_alone():
         raise RecipeError("trajectory: only one process can return it, and there are several.")
@@ -123,11 +124,11 @@ def draw_samples(
         count: Number of images.
         key: Random key.
         progress: As in `sample`.
-        on_step: Called after every step of a batch of at most 64 images, with the estimate at its start.
+        on_step: Called after every step with the estimates at its start. A call covers at most 64 images per device.
 
     Raises:
         NonFiniteError: some images are not finite.
-        RecipeError: an argument is not what is said here.
+        RecipeError: an argument is invalid.
     """
     check_instance("model", model, DiffusionModel)
     check_integer("count", count)
@@ -148,7 +149,7 @@ def draw_samples(
             how = {"key": key_, "guidance": guidance, "on_step": stepped}
             try:
                 images = np.asarray(draw_numbers(model_, sampler, gammas_, on_devices, **how))
-            except NonFiniteError as error:  # the other processes learn of it below
+            except NonFiniteError as error:  # raised below, in all processes
                 failure = str(error)
                 break
             firsts = range(0, len(numbers), _BATCH)
@@ -157,9 +158,9 @@ def draw_samples(
 
 
 def _calls(count: int) -> list[Int[np.ndarray, " m"]]:
-    """Returns the numbers of the images that this process draws, for each call of the sampler.
+    """Returns the numbers of the images that this process draws in each call of the sampler.
 
-    A device draws whole batches, so that images do not depend on the number of devices and processes.
+    Every device draws whole batches, so images do not depend on the number of devices and processes.
     """
     batches = share_of(
         [np.arange(first, min(first + _BATCH, count), dtype=np.int32) for first in range(0, count, _BATCH)]
@@ -170,7 +171,7 @@ def _calls(count: int) -> list[Int[np.ndarray, " m"]]:
 
 
 def _spread(settings: tuple[Any, ...], count: int) -> tuple[Any, ...]:
-    """Returns the settings of a call on as many devices as it has batches, with its numbers divided over them."""
+    """Places the settings of a call on one device per batch, and divides its image numbers over the devices."""
     if count <= _BATCH:
         return tuple(jnp.asarray(part) if isinstance(part, np.ndarray) else part for part in settings)
     mesh = local_mesh(count // _BATCH)
@@ -180,7 +181,7 @@ def _spread(settings: tuple[Any, ...], count: int) -> tuple[Any, ...]:
 
 
 def _joined(drawn: dict[str, np.ndarray], failure: str | None) -> Real[np.ndarray, "count h w c"]:
-    """Returns the images of all processes by number. Raises NonFiniteError in all if one failed."""
+    """Gathers the images of all processes in order. Raises NonFiniteError in every process if any has failed."""
     parts: dict[int, np.ndarray] = {}
     for arrays in gathered(drawn if failure is None else {"failure": np.asarray(failure)}):
         if "failure" in arrays:
@@ -190,9 +191,10 @@ def _joined(drawn: dict[str, np.ndarray], failure: str | None) -> Real[np.ndarra
 
 
 def fit_into(model: DiffusionModel, config: SamplingConfig, count: int, *, seconds: float) -> tuple[int, int]:
-    """Returns the largest number of images, and of steps, that fit into `seconds`.
+    """Returns the largest number of images and of steps that fit into `seconds`.
 
-    It first reduces the images, then the steps of a single image. The time is measured on one step of a few images.
+    The number of images is reduced first, and then the number of steps of a single image. The time is measured on one
+    step of a few images.
     """
     grid = UniformInTime()(model.schedule, 2)
     images = min(count, _TIMED)
@@ -204,7 +206,7 @@ def fit_into(model: DiffusionModel, config: SamplingConfig, count: int, *, secon
                 model, config.sampler, grid[:2], images, key=jax.random.key(0), guidance=config.guidance
             ).block_until_ready()
         times.append(time.monotonic() - start)
-    affordable = max(int(seconds / times[1] * images), 1)  # steps of single images
-    affordable = int(as_first({"affordable": np.asarray(affordable)})["affordable"])  # one number for all processes
+    affordable = max(int(seconds / times[1] * images), 1)  # in steps of a single image
+    affordable = int(as_first({"affordable": np.asarray(affordable)})["affordable"])  # must agree between processes
     fitting = min(count, max(affordable // config.steps, 1))
     return fitting, config.steps if fitting > 1 else min(config.steps, affordable)

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The denoisers that samplers call: a model's estimate at y = z / alpha, with or without a label.
-
-Draws images: from p(z_1) along a grid of gammas to z_0, then to levels.
+"""The interface of samplers, and the loop that draws images: from p(z_1) along a grid of gammas to z_0, then to levels.
 
 Samplers work in y = z / alpha = x + s eps, with s = sigma / alpha = exp(gamma / 2), which is the same on every path.
+They call a denoiser, which returns the model's estimate at y, given a label or not, and possibly with guidance.
 """
 
 import abc
@@ -31,15 +30,16 @@ _NOTHING: Condition = MappingProxyType({})
 
 
 def denoiser_of(model: DiffusionModel, condition: Condition = _NOTHING) -> Denoise:
-    """Returns the model's estimate as a function of y and gamma, given the side information on the image."""
+    """Returns the model's estimate as a function of y and gamma, conditioned on side information."""
     return lambda y, gamma: model.denoise(model.path.alpha(gamma) * y, gamma, condition)
 
 
 def guided(without: Denoise, given: Denoise, scale: float) -> Denoise:
-    """Returns the denoiser eps_hat = eps_hat without the label + scale (eps_hat given it - eps_hat without it).
+    """Returns the denoiser of classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598, eq. 6, scale = 1 + w).
 
-    Ho & Salimans 2022, arXiv 2207.12598, eq. 6, where scale is 1 + w. It does not give probabilities of levels;
-    learned variances are those given the label.
+        eps_hat = eps_hat without the label + scale (eps_hat given the label - eps_hat without the label)
+
+    It does not give probabilities of levels. Learned variances are those given the label.
     """
 
     def denoise(y: Image, gamma: Scalar) -> Estimate:
@@ -51,9 +51,9 @@ def guided(without: Denoise, given: Denoise, scale: float) -> Denoise:
 
 
 class Guidance(eqx.Module):
-    """Labels of samples: image i has `label`, or label i modulo `classes`.
+    """Labels of samples: image i has `label`, or if this is None, label i modulo `classes`.
 
-    `scale` is that of `guided`; 1 is the model's own estimate given the label.
+    `scale` is the guidance scale, see `guided`; 1 is the model's own estimate given the label.
     """
 
     scale: float = eqx.field(static=True)
@@ -71,9 +71,9 @@ MEMORY = 3
 
 
 class History(eqx.Module):
-    """Estimates at the starts of earlier steps of a chain, the last step first, after `count` of `steps` steps.
+    """Estimates at the starts of earlier steps of a chain, latest first, after `count` of `steps` steps.
 
-    Entries before the first step are zeros.
+    Entries for steps before the first are zeros.
     """
 
     x_hat: Float[Array, "3 h w c"]
@@ -96,9 +96,9 @@ class History(eqx.Module):
 
 
 class AbstractSampler(eqx.Module):
-    """A sampler; `draw` runs it along a grid.
+    """A sampler, which `draw` runs along a grid.
 
-    An implementer supplies one step, and `noise_draws`, the number of normal draws that a step takes for each value.
+    Subclasses define a single step, and `noise_draws`, the number of normal draws that a step needs for each value.
     """
 
     noise_draws: eqx.AbstractVar[int]
@@ -115,7 +115,7 @@ class AbstractSampler(eqx.Module):
     ) -> tuple[Image, Estimate]:
         """Returns y_s at gamma_s < gamma_t for one image, and the estimate at y_t.
 
-        At gamma_s = -inf, without noise, y_s is the image.
+        At gamma_s = -inf, where there is no noise, y_s is the image.
         """
 
 
@@ -133,12 +133,12 @@ def draw(
     guidance: Guidance | None = None,
     on_step: Callable[[Estimate], object] = lambda estimate: None,
 ) -> Real[Array, "count h w c"]:
-    """Draws images number first, ..., first + count - 1 of the endless sequence that `key` defines.
+    """Draws images first, ..., first + count - 1 of the infinite sequence defined by `key`.
 
     Args:
         model: The model.
         sampler: The sampler.
-        grid: Gammas from the noisiest to gamma_0, or one more, to -inf: see `AbstractGrid`.
+        grid: Gammas from the noisiest to gamma_0, optionally followed by -inf; see `AbstractGrid`.
         count: Number of images.
         key: Random key.
         first: Number of the first image.
@@ -161,20 +161,20 @@ def draw_numbers(
     guidance: Guidance | None = None,
     on_step: Callable[[Estimate], object] = lambda estimate: None,
 ) -> Real[Array, "count h w c"]:
-    """Draws the images with these numbers, as `draw` does, on the devices that `numbers` are on."""
+    """Draws the images with the given numbers, as `draw` does, on the devices that hold `numbers`."""
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers)
     chain = _start(model, grid[0], keys, jnp.asarray(len(grid) - 1))
 
     def estimates() -> Iterator[Estimate]:
         nonlocal chain
-        # A convolution inside lax.scan is 16 times slower on CPU: one dispatch per step.
+        # One dispatch per step, because a convolution inside lax.scan is 16 times slower on CPU.
         for i in range(len(grid) - 1):
-            if len(numbers.sharding.device_set) > 1:  # what does not depend on the numbers may be elsewhere
+            if len(numbers.sharding.device_set) > 1:  # arrays that do not depend on the numbers may be elsewhere
                 chain = jax.device_put(chain, numbers.sharding)
             chain, estimate = _step(model, sampler, chain, grid[i], grid[i + 1], keys, numbers, guidance)
             yield estimate
 
-    for estimate in in_flight(estimates(), ahead=1):  # of images with 256 levels each takes hundreds of MB
+    for estimate in in_flight(estimates(), ahead=1):  # with 256 levels, an estimate takes hundreds of MB
         on_step(jax.block_until_ready(estimate))
     _refuse_not_finite(np.asarray(chain[0]), np.asarray(numbers))
     if jnp.isneginf(grid[-1]):
@@ -183,7 +183,10 @@ def draw_numbers(
 
 
 def _refuse_not_finite(y: Float[np.ndarray, "count h w c"], numbers: Int[np.ndarray, " count"]) -> None:
-    """Raises NonFiniteError before decoding, which turns any values into levels. It squares y, which may overflow."""
+    """Raises NonFiniteError if y is not finite or so large that its square overflows.
+
+    This runs before decoding, which maps any values to levels.
+    """
     with np.errstate(over="ignore"):
         bad = np.flatnonzero(~np.isfinite(y**2).all(axis=(1, 2, 3)))
     if len(bad):
@@ -241,7 +244,7 @@ def _decode(model: DiffusionModel, y_0: Array, gamma_0: Array, numbers: Array, g
 
 @eqx.filter_jit
 def _nearest(model: DiffusionModel, x: Array) -> Array:
-    """Returns the image nearest to values without noise, for which the choice of gamma has no effect."""
+    """Decodes values without noise to the nearest image; gamma has no effect here."""
     return jax.vmap(lambda x: model.observation.decode(x, jnp.zeros(()), lambda: Estimate(x, jnp.zeros_like(x))))(x)
 
 
