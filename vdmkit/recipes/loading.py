@@ -80,7 +80,7 @@ def as_text(recipe: Mapping[str, Any]) -> str:
 
 
 def overrides_between(before: Recipe, after: Recipe, *prefixes: str) -> list[str]:
-    """Returns `key=value`, as `--set` takes it, for each key below the prefixes that differs; values are those of `after`."""
+    """Returns `key=value`, as for `--set`, for each key below the prefixes whose value in `after` differs."""
     values = flat(after)
     changed = [key for key in differences(before, after) if key.startswith(prefixes)]
     return [f"{key}={toml_text(values[key])}" for key in changed if key in values]
