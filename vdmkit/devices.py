@@ -131,7 +131,7 @@ _SMALL = 4 * 2**20  # bytes; below, gathering costs more time than sharding save
 
 
 def data_mesh(batch_size: int, fsdp: int = 1) -> Mesh:
-    """Returns a mesh of all devices, `fsdp` of which share a copy of the training state.
+    """Returns a mesh of all devices, in groups of `fsdp` devices that share one copy of the training state.
 
     Raises:
         DataError: the global batch does not divide over the devices.
@@ -212,8 +212,8 @@ def replicate_arrays(tree: PyTree, mesh: Mesh) -> PyTree:
 def state_shardings(state: PyTree, mesh: Mesh, *, small: int = _SMALL) -> PyTree:
     """Returns the sharding of each array of the training state; arrays may be `jax.ShapeDtypeStruct`.
 
-    Without an axis `fsdp` every array is replicated. With one, the largest dimension that its size divides is sharded,
-    except in arrays of less than `small` bytes.
+    Without an axis `fsdp` every array is replicated. With one, the largest dimension divisible by the size of that axis
+    is sharded, except in arrays of less than `small` bytes.
     """
     n = mesh.shape.get(_FSDP, 1)
     return jax.tree.map(lambda leaf: NamedSharding(mesh, _spec(leaf, n, small)), eqx.filter(state, _is_array))

@@ -254,12 +254,12 @@ _STEPS = 20
 
 
 def check_optimizer(optimizer: optax.GradientTransformation) -> None:
-    """Checks that the optimiser descends a quadratic bowl, and that its state keeps its shapes.
+    """Checks that the optimiser descends a quadratic bowl from an outer point, and that its state keeps its shapes.
 
     Updates that are not finite are not checked here, because training refuses them and reports the step.
 
     Raises:
-        ConformanceError: the loss increases, or an update or the state changes its structure.
+        ConformanceError: the parameters move uphill, or an update or the state changes its structure.
     """
     params = {"kernel": jnp.linspace(1.0, 2.0, 4), "bias": jnp.ones(2)}
     state, before = optimizer.init(params), jax.tree.map(np.asarray, params)

@@ -195,7 +195,7 @@ class Training:
                 self.log.picture(step, "samples", picture)
 
     def _evaluate(self, state: TrainState, step: int) -> float:
-        """Logs a point of the test curve; its name gives the number of draws if it is not that of the reported bound."""
+        """Logs a point of the test curve; its name includes the number of draws if `evaluate_draws` is set."""
         draws = self.recipe.training.evaluate_draws
         name = f"test/bpd_of_{draws}_draws" if draws else "test/bpd"
         settings = replace(self.recipe.evaluation, draws=draws or self.recipe.evaluation.draws)

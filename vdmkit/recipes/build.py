@@ -331,7 +331,10 @@ def health_facts(recipe: Recipe, model: DiffusionModel, train: Images) -> Facts:
 
 
 def _asks_network(model: DiffusionModel) -> bool:
-    """Returns whether the decoder p(x | z_0) evaluates the network at z_0, which may add information to z_0 itself."""
+    """Returns whether the decoder p(x | z_0) evaluates the network at z_0.
+
+    The estimate of the network may be more informative than z_0 itself.
+    """
     asked = []
 
     def estimate() -> Estimate:

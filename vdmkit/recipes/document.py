@@ -84,7 +84,7 @@ def read_toml(path: Path) -> str:
 
 def parse_toml(text: str) -> dict[str, Any]:
     """Parses TOML. Raises TOMLDecodeError if it is invalid, and TooMuch if it is too deeply nested or too large."""
-    if _LONG_KEY.search(text):  # tomllib needs time and memory quadratic in its parts
+    if _LONG_KEY.search(text):  # tomllib is quadratic in the number of parts
         raise TooMuch(f"it asks for more {_LEVELS} than the {MAX_DEPTH} that vdmkit reads")
     try:
         values = tomllib.loads(text)
