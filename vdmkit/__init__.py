@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Variational diffusion models: training, likelihoods with error bars, samples and compression.
 
-Importing it does not load JAX: public names are imported on first use.
+Public names are imported on first use, so importing `vdmkit` does not load JAX.
 """
 
 import importlib

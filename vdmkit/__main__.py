@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m vdmkit` is the `vdmkit` program, and so is the script of that name."""
+"""Entry point of `python -m vdmkit` and of the `vdmkit` script."""
 
 import os
 import signal
@@ -11,9 +11,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main() -> None:
-    """Runs the program. Ctrl-C and SIGTERM end it with exit code 3 before its command begins too."""
+    """Runs the program. Ctrl-C and SIGTERM exit with code 3, even before the command begins."""
     for number in _SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell asks for Ctrl-C in its background jobs
+        if signal.getsignal(number) is not signal.SIG_IGN:  # a shell ignores Ctrl-C in background jobs
             signal.signal(number, _end_at_once)
     from vdmkit.cli.app import main as program
     from vdmkit.cli.processes import end_after_a_stop
@@ -26,25 +26,25 @@ def main() -> None:
         raise
     finally:
         for number in _SIGNALS:
-            signal.signal(number, signal.SIG_IGN)  # Python takes a while to end, and would lose the exit code
+            signal.signal(number, signal.SIG_IGN)  # a signal during Python's shutdown would change the exit code
 
 
 def _end_at_once_if_stopped(code: object) -> None:
-    """Ends the process after a stop: XLA, interrupted in its work, may crash when Python deletes it.
+    """Exits the process at once after a stop, because XLA may crash if Python tears it down while it is computing.
 
-    One of several processes takes leave of the others first, as Python ends.
+    One of several processes shuts down normally instead, so that it disconnects from the others.
     """
     from vdmkit.errors import Interrupted
     from vdmkit.multihost import started_as
 
     if code == Interrupted.exit_code and started_as() is None:
-        with suppress(OSError):  # what reads the output may be gone
+        with suppress(OSError):  # the reader of a pipe may have closed it
             sys.stdout.flush()
         os._exit(Interrupted.exit_code)
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:
-    """Ends the process: an exception raised in the middle of an import may be taken for one of the module."""
+    """Exits the process. An exception raised during an import could be mistaken for an error of the imported module."""
     os.write(2, b"Stopped before the command began.\n")
     os._exit(3)
 

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The precision, devices and software of a process.
+"""Devices and numerics of a process: matmul precision, software versions, the device mesh, and array placement.
 
-The mesh of all devices, and where arrays are placed on it: training batches, model and optimiser.
-
-The axis `data` divides batches. With an axis `fsdp` large arrays of the training state are divided over it, and batches
-over both.
+The mesh covers all devices. Its axis `data` divides batches. With an axis `fsdp`, large arrays of the training state
+are sharded over it, and batches are sharded over both axes. Model and optimiser are otherwise replicated.
 """
 
 import functools
@@ -35,10 +33,10 @@ _PACKAGES = ("jax", "jaxlib", "equinox", "optax", "diffrax", "orbax-checkpoint",
 
 
 def precisely(measure: Callable[P, T]) -> Callable[P, T]:
-    """Returns a measurement whose float32 products have the precision of float32 on every device.
+    """Returns the function with matmul precision "highest", so that products have float32 precision on every device.
 
-    A GPU would multiply in TF32 and a TPU in bfloat16. The user's own `jax_default_matmul_precision` comes first.
-    JAX keeps the setting per thread, so what starts threads must decorate what they run.
+    By default a GPU multiplies in TF32 and a TPU in bfloat16. The user's own `jax_default_matmul_precision` takes
+    precedence. JAX keeps the setting per thread, so code that starts threads must decorate what they run.
     """
 
     @functools.wraps(measure)
@@ -50,7 +48,7 @@ def precisely(measure: Callable[P, T]) -> Callable[P, T]:
 
 
 def multiplying(precision: MatmulPrecision | None) -> AbstractContextManager[None]:
-    """Sets the precision of products inside; None leaves it to the device. The user's own setting comes first."""
+    """Sets the matmul precision in the block; None leaves it to the device. The user's own setting takes precedence."""
     return jax.default_matmul_precision(_matmul_precision() or precision)
 
 
@@ -59,7 +57,7 @@ class Arithmetic:
     """Floating-point type, precision of matrix products, and number and kind of devices, such as '1 x cpu'.
 
     `matmul_precision` is `jax_default_matmul_precision`. "default" leaves it to the device: a GPU or TPU may then
-    multiply float32 in less.
+    multiply float32 at lower precision.
     """
 
     precision: str
@@ -71,10 +69,10 @@ class Arithmetic:
 
 
 def missing_device() -> str:
-    """Returns why JAX has no device, and what to do; "" if it has one."""
+    """Returns why JAX has no device and what to do, or "" if it has one."""
     try:
         jax.devices()
-    except Exception as error:  # a RuntimeError, or an AssertionError without words
+    except Exception as error:  # a RuntimeError, or an AssertionError without a message
         platforms = os.environ.get("JAX_PLATFORMS", "")
         if not platforms:
             return f"JAX finds no device ({in_one_line(error)}). Install JAX for a device that is there."
@@ -84,7 +82,7 @@ def missing_device() -> str:
 
 
 def arithmetic() -> Arithmetic:
-    """Returns the arithmetic of this process; within a measurement, that of the measurement: see `precisely`."""
+    """Returns the arithmetic of this process, including the precision set by `precisely` if it is active."""
     devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     return Arithmetic(str(jnp.zeros(()).dtype), _matmul_precision() or "default", devices)
 
@@ -94,7 +92,7 @@ def _matmul_precision() -> str | None:
 
 
 def in_flight(dispatched: Iterable[T], ahead: int = 2) -> Iterator[T]:
-    """Yields results of the device, each when `ahead` later ones are dispatched: it has work while the host reads."""
+    """Yields device results in order while `ahead` more are dispatched, so the device is busy while the host reads."""
     waiting = deque[T]()
     for result in dispatched:
         waiting.append(result)
@@ -104,9 +102,9 @@ def in_flight(dispatched: Iterable[T], ahead: int = 2) -> Iterator[T]:
 
 
 def facts_of(report: Any) -> dict[str, Any]:
-    """Returns the fields of a report (a dataclass) as JSON values, with the fields of its `arithmetic` beside them.
+    """Returns the fields of a report (a dataclass) as JSON values, with those of its `arithmetic` at the top level.
 
-    None, null in JSON, stands for numbers that are not finite.
+    Numbers that are not finite become None, null in JSON.
     """
     facts = asdict(report)
     of_arithmetic = facts.pop("arithmetic")
@@ -123,17 +121,17 @@ def finite(value: Any) -> Any:
 
 
 def packages(plugins: Iterable[str] | None = None) -> dict[str, str]:
-    """Returns the versions of what numbers depend on, and of these plugin packages: by default all that are loaded."""
+    """Returns the versions of the packages that results depend on, and of these plugin packages (default: all)."""
     names = (*_PACKAGES, *sorted(plugin_packages() if plugins is None else plugins))
     return {name: importlib.metadata.version(name) for name in names}
 
 
 _DATA, _FSDP = "data", "fsdp"
-_SMALL = 4 * 2**20  # bytes; to gather a smaller array takes longer than its share is worth
+_SMALL = 4 * 2**20  # bytes; below, gathering costs more time than sharding saves memory
 
 
 def data_mesh(batch_size: int, fsdp: int = 1) -> Mesh:
-    """Returns a mesh of all devices, `fsdp` of which share a copy of the training state.
+    """Returns a mesh of all devices, in groups of `fsdp` devices that share one copy of the training state.
 
     Raises:
         DataError: the global batch does not divide over the devices.
@@ -154,12 +152,12 @@ def data_mesh(batch_size: int, fsdp: int = 1) -> Mesh:
 
 
 def local_mesh(count: int) -> Mesh:
-    """Returns a mesh of this process's first `count` devices, for what it measures without the others."""
+    """Returns a mesh of this process's first `count` devices, for computations without the other processes."""
     return _mesh(jax.local_devices()[:count], (count,), (_DATA,))
 
 
 def devices_for(batches: int) -> int:
-    """Returns the fewest devices of this process that measure so many batches in the fewest rounds."""
+    """Returns the smallest number of this process's devices that process so many batches in the fewest rounds."""
     rounds = -(-batches // jax.local_device_count())
     return -(-batches // rounds) if batches else 1
 
@@ -179,19 +177,19 @@ def place_batch(batch: PyTree[np.ndarray], mesh: Mesh, *, stacked: bool = False)
     Args:
         batch: Arrays whose leading axis is the batch.
         mesh: The mesh.
-        stacked: Whether the arrays have another axis in front, of training steps, which is not divided.
+        stacked: Whether the arrays have an additional leading axis of training steps, which is not sharded.
     """
     sharding = batch_sharding(mesh, stacked=stacked)
     return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch)
 
 
 def batch_sharding(mesh: Mesh, *, stacked: bool = False) -> NamedSharding:
-    """Returns how `place_batch` divides a batch."""
+    """Returns the sharding that `place_batch` uses."""
     return NamedSharding(mesh, PartitionSpec(*((None,) if stacked else ()), mesh.axis_names))
 
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Copies every array to every device. Each process has the same values."""
+    """Copies every array to every device; all processes must hold the same values."""
     whole = NamedSharding(mesh, PartitionSpec())
     return jax.tree.map(lambda leaf: _put(leaf, whole), tree)
 
@@ -201,21 +199,21 @@ def _put(leaf: Any, sharding: NamedSharding) -> jax.Array:
         return jax.device_put(leaf, sharding)
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(_put(jax.random.key_data(leaf), sharding), impl=jax.random.key_impl(leaf))
-    # From the host: JAX moves no array between the devices of different processes.
+    # From the host: JAX cannot copy an array to the devices of a different process.
     values = np.asarray(leaf)
     return jax.make_array_from_callback(values.shape, sharding, lambda part: values[part])
 
 
 def replicate_arrays(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Copies JAX arrays to every device; numpy arrays stay, because they are read on the host."""
+    """Copies JAX arrays to every device and leaves numpy arrays, which are read on the host."""
     return jax.tree.map(lambda leaf: replicate(leaf, mesh) if isinstance(leaf, jnp.ndarray) else leaf, tree)
 
 
 def state_shardings(state: PyTree, mesh: Mesh, *, small: int = _SMALL) -> PyTree:
-    """Returns where each array of the training state is placed; its arrays may be `jax.ShapeDtypeStruct`.
+    """Returns the sharding of each array of the training state; arrays may be `jax.ShapeDtypeStruct`.
 
-    Without an axis `fsdp` every device has a copy. With one, the largest dimension that it divides is divided, except
-    for arrays of less than `small` bytes.
+    Without an axis `fsdp` every array is replicated. With one, the largest dimension divisible by the size of that axis
+    is sharded, except in arrays of less than `small` bytes.
     """
     n = mesh.shape.get(_FSDP, 1)
     return jax.tree.map(lambda leaf: NamedSharding(mesh, _spec(leaf, n, small)), eqx.filter(state, _is_array))
@@ -230,30 +228,30 @@ def _spec(leaf: Any, n: int, small: int) -> PartitionSpec:
 
 
 def is_small(leaf: Any, small: int = _SMALL) -> bool:
-    """Returns whether an array is never divided, because it has less than `small` bytes."""
+    """Returns whether an array is always replicated because it has less than `small` bytes."""
     return math.prod(leaf.shape) * leaf.dtype.itemsize < small
 
 
 def place_state(state: PyTree, mesh: Mesh) -> PyTree:
-    """Copies the training state to every device, unless `build_on` has placed it."""
+    """Copies the training state to every device, unless `build_on` has already placed it."""
     arrays, static = eqx.partition(state, eqx.is_array)
     return state if mesh_of(arrays) else eqx.combine(replicate(arrays, mesh), static)
 
 
 def shardings_of(state: PyTree) -> PyTree:
-    """Returns where the arrays of the training state are."""
+    """Returns the shardings of the arrays of the training state."""
     return jax.tree.map(lambda leaf: leaf.sharding, eqx.filter(state, eqx.is_array))
 
 
 def keep(state: PyTree, shardings: PyTree) -> PyTree:
-    """Returns the training state where `shardings` say; what is there is not moved."""
+    """Returns the training state with these shardings; arrays that already have them are not moved."""
     arrays, static = eqx.partition(state, eqx.is_array)
     placed = jax.tree.map(lambda leaf, there: leaf if leaf.sharding == there else _put(leaf, there), arrays, shardings)
     return eqx.combine(placed, static)
 
 
 def build_on(mesh: Mesh, build: Callable[..., PyTree], *arguments: Any, small: int = _SMALL) -> PyTree:
-    """Returns `build(*arguments)`; if the mesh has an axis `fsdp`, built where it is placed, and never whole."""
+    """Returns `build(*arguments)`; with an axis `fsdp` the result is built sharded and never exists on one device."""
     if _FSDP not in mesh.shape:
         return build(*arguments)
     shapes, static = eqx.partition(eqx.filter_eval_shape(build, *arguments), _is_array)
@@ -263,20 +261,20 @@ def build_on(mesh: Mesh, build: Callable[..., PyTree], *arguments: Any, small: i
 
 
 def mesh_of(state: PyTree) -> Mesh | None:
-    """Returns the mesh on which `build_on` placed the training state; None if it is not placed yet."""
+    """Returns the mesh on which `build_on` placed the training state, or None if it is not placed yet."""
     placed = [leaf.sharding for leaf in jax.tree.leaves(state) if isinstance(leaf, jax.Array)]
     meshes = [sharding.mesh for sharding in placed if isinstance(sharding, NamedSharding)]
     return next((mesh for mesh in meshes if isinstance(mesh, Mesh)), None)
 
 
 def gather_local(tree: PyTree) -> PyTree:
-    """Returns the arrays of a tree on this process's first device, whole. All processes must call it."""
+    """Returns unsharded copies of the arrays on this process's first device. All processes must call it."""
     arrays, others = eqx.partition(tree, lambda leaf: isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1)
     leaves, structure = jax.tree.flatten(arrays)
     if not leaves:
         return tree
     mesh = leaves[0].sharding.mesh
-    meet()  # a collective waits for other processes for 30 seconds only
+    meet()  # a collective times out after 30 seconds
     whole = jax.jit(lambda leaves: leaves, out_shardings=NamedSharding(mesh, PartitionSpec()))(leaves)
     local = [leaf.addressable_data(0) for leaf in whole]
     return eqx.combine(jax.tree.unflatten(structure, local), others)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exceptions for the user's mistakes. A message says where, what was found, and what to do next."""
+"""Exceptions for user errors. A message says where the error is, what was found, and what to do next."""
 
 import errno
 import traceback
@@ -51,31 +51,31 @@ class UntrustedError(VdmkitError):
 
 
 class UnknownCodeError(VdmkitError):
-    """Code in a run folder that is not known from a run of this user, and was therefore not executed."""
+    """Code in a run folder that this user neither trained with nor trusted, and that was therefore not executed."""
 
 
 class CodecError(VdmkitError):
-    """A compressed file that is damaged, truncated, or was written with another model."""
+    """A compressed file that is damaged or truncated, or was written with a different model."""
 
 
 class PluginWarning(UserWarning):
-    """An installed plugin package that cannot be loaded; none of its components are available."""
+    """An installed plugin package that cannot be loaded, so none of its components are available."""
 
 
 class DamageWarning(UserWarning):
-    """A part of a file that is damaged, and left out."""
+    """A damaged part of a file that was skipped."""
 
 
 class ConformanceError(VdmkitError):
-    """A component that does not do what every component of its kind must: see `vdmkit.conformance`."""
+    """A component that violates a requirement of its kind; see `vdmkit.conformance`."""
 
 
 class DistributedError(VdmkitError):
-    """Processes that do not find each other, are not as many as expected, or of which one has ended."""
+    """Processes that cannot connect, whose number is not the expected one, or one of which has exited."""
 
 
 class Interrupted(VdmkitError):
-    """The user stopped a run; it was saved and can be continued."""
+    """A run that the user stopped; it was saved and can be resumed."""
 
     exit_code = 3
 
@@ -85,9 +85,9 @@ _RIGHTS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def words_of(error: OSError) -> str:
-    """Returns the message for a system error: the file, or the line that met it, the system's reason, and what to do.
+    """Returns the message for a system error: the file or the failing line, the system's reason, and what to do.
 
-    `vdmkit.io.writing` adds the file's name to errors of writing.
+    `vdmkit.io.writing` adds the name of the file to write errors.
     """
     advice = ""
     if error.errno in _ROOM:
@@ -99,7 +99,7 @@ def words_of(error: OSError) -> str:
 
 
 def printable(text: str) -> str:
-    """Returns a message in which characters that control a terminal are escaped: names in files may have some."""
+    """Returns the message with terminal control characters escaped, since file names may contain them."""
     return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
 
 

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a file from elsewhere may ask for: all limits, and one form of the refusal.
+"""File input and output: size limits for untrusted files, the cache folder, atomic writes, checksums and `.npz` files.
 
-A genuine file is far below its limit. Beyond it, `TooMuch` is raised before memory or time is spent; readers put its
-words behind the name of the file. `vdmkit.importers` and files `.vdmz` check more, which depends on their formats.
-
-The cache folder, and what a path leads to: asked before anything is read, because a FIFO would wait for ever.
-
-Atomic writes: a file is whole or absent, even if the process is killed. JSON by its type; the SHA-256 of files.
-
-Arrays in files .npz from elsewhere, whose sizes are checked before numpy, which trusts their headers, reads them.
+- Limits. Genuine files are far below them. A file above a limit raises `TooMuch` before memory or time is spent, and
+  the reader puts the file name in front of the message. `vdmkit.importers` and the `.vdmz` format add limits of their
+  own.
+- Paths. `not_a_file` and `not_a_folder` run before anything is read, because reading a FIFO would block forever.
+- Atomic writes. A file is complete or absent, even if the process is killed.
+- JSON is validated against a type; results and records carry a checksum (CRC-32 or SHA-256).
+- Arrays in `.npz` files. Their sizes are checked before numpy reads them, because numpy trusts their headers.
 """
 
 import errno
@@ -34,44 +33,44 @@ from vdmkit.errors import DataError
 if TYPE_CHECKING:
     import numpy as np
 
-MAX_JSON = 2**26  # bytes; a manifest has a kilobyte for each session, and a large model's checksums a megabyte
-MAX_KEPT = 2**30  # bytes that a run folder keeps about its images, 40 for each
-MAX_METRICS = 2**28  # bytes of lines of JSON; a million of them have 200 million
-MAX_RECIPE = 2**18  # bytes of TOML; the longest recipe of vdmkit has 2,000, and a grid of 10,000 steps 200,000
-MAX_KEYS = 2_000  # of TOML, tables included; the longest recipe has about 60
-MAX_BITS = 1_000  # of an integer in TOML, which is to have 64: for larger ones Python's words are not about the file
-MAX_EXTENDED = 20  # recipes, each of which extends the next
+MAX_JSON = 2**26  # bytes; a manifest takes 1 kB a session, the checksums of a large model 1 MB
+MAX_KEPT = 2**30  # bytes of the records of training images, 40 an image
+MAX_METRICS = 2**28  # bytes of JSON lines; a million lines take 200 million
+MAX_RECIPE = 2**18  # bytes of TOML; the longest shipped recipe has 2,000, a grid of 10,000 steps 200,000
+MAX_KEYS = 2_000  # TOML keys, tables included; the longest recipe has about 60
+MAX_BITS = 1_000  # of a TOML integer, which should have 64; Python's own error beyond 4,300 digits is unhelpful
+MAX_EXTENDED = 20  # length of a chain of `extends`
 MAX_PLUGIN = 2**24  # bytes of Python
 MAX_IMAGE_FILE = 2**28  # bytes, compressed
 MAX_IMAGE_PIXELS = 2**26  # 8192 x 8192
-MAX_SCANNED_PIXELS = 10 * MAX_IMAGE_PIXELS  # of a JPEG, once for each scan, of which a progressive one has 10
-MAX_UNPACKED = 2**28  # bytes of a tar archive; CIFAR-10's has 186 million
-MAX_MEMBERS = 1_000  # of a tar archive; CIFAR-10's has 9
+MAX_SCANNED_PIXELS = 10 * MAX_IMAGE_PIXELS  # pixels of a JPEG times its scans; a progressive JPEG has 10
+MAX_UNPACKED = 2**28  # bytes of a tar archive; CIFAR-10 has 186 million
+MAX_MEMBERS = 1_000  # files in a tar archive; CIFAR-10 has 9
 MAX_PICKLE_FILE = 2**31  # bytes; a batch of ImageNet 64x64 has 1.6 billion
-MAX_PICKLE_OPERATIONS = 2_000_000  # of a data set; a batch of ImageNet has 400,000
-MAX_MEASURED = 2**28  # bytes of the arrays of a measurement; of 50,000 images they have 4 million for each term
-FREELY_UNPACKED = 2**26  # bytes of an array of npz, however well it is compressed; MNIST's have 47 million
-MAX_COMPRESSION = 250  # unpacked bytes for each of a file of npz above that; photographs take 1 to 3, plain shapes 100
+MAX_PICKLE_OPERATIONS = 2_000_000  # opcodes in the pickle of a data set; a batch of ImageNet has 400,000
+MAX_MEASURED = 2**28  # bytes of a measurement's arrays; 50,000 images take 4 million a term
+FREELY_UNPACKED = 2**26  # bytes of an array in .npz at any compression ratio; MNIST has 47 million
+MAX_COMPRESSION = 250  # largest compression ratio above that size; photographs have 1 to 3, plain shapes 100
 
-# Of checkpoints.
+# Limits of checkpoints.
 MAX_VALUES = 200_000  # containers, numbers, names and tensors; a U-Net with its optimizer's state has about 10,000
-MAX_OPERATIONS = 1_000_000  # of a pickle; a tensor takes about 40, a module of EDM's pickles 150
-MAX_DEPTH = 100  # containers within containers; EDM's modules take about 20
+MAX_OPERATIONS = 1_000_000  # opcodes of a pickle; a tensor takes about 40, a module in EDM's pickles 150
+MAX_DEPTH = 100  # of nested containers; EDM's modules take about 20
 MAX_DIMENSIONS = 32
 
 
 class TooMuch(Exception):
-    """Says what a file asks for beyond a limit, in words that follow its name."""
+    """A file exceeds a limit. The message is written to follow the name of the file."""
 
 
 def check_at_most(limit: int, found: int, what: str) -> None:
-    """Raises TooMuch if `found`, a number of `what`, is above the limit."""
+    """Raises TooMuch if `found`, a count of `what`, is above `limit`."""
     if found > limit:
         raise TooMuch(f"it asks for {found:,} {what}, and vdmkit reads at most {limit:,}")
 
 
 def check_depth(value: Any) -> None:
-    """Raises TooMuch for more levels in JSON than vdmkit writes: Python's recursion ends at other depths each time."""
+    """Raises TooMuch if JSON is nested more deeply than vdmkit writes, whatever Python's recursion limit is."""
     level, depth = [value], 0
     while level:
         check_at_most(MAX_DEPTH, depth, "levels of lists within lists")
@@ -84,11 +83,11 @@ def read_at_most(path: Path, limit: int) -> bytes:
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         check_at_most(limit, size, "bytes")
-        return file.read(size)  # not `limit`: Python takes the memory before it reads
+        return file.read(size)  # not `limit`: Python allocates the memory before it reads
 
 
 class Metered:
-    """A stream of which at most `limit` bytes can be read, however few bytes it is made from."""
+    """A stream from which at most `limit` bytes can be read, however small its compressed form is."""
 
     def __init__(self, stream: Any, limit: int) -> None:
         self._stream, self._limit, self._read = stream, limit, 0
@@ -114,7 +113,7 @@ _KINDS = {
 def cache_folder() -> Path:
     """Returns $VDMKIT_CACHE, or ~/.cache/vdmkit. The folder may not exist yet.
 
-    Raises DataError if the user has no home folder, as in a container with a user of its own.
+    Raises DataError if the user has no home folder, as may happen in a container.
     """
     try:
         return Path(os.environ.get("VDMKIT_CACHE") or "~/.cache/vdmkit").expanduser()
@@ -123,20 +122,20 @@ def cache_folder() -> Path:
 
 
 def not_a_file(path: Path) -> str | None:
-    """Returns None for a regular file, links followed, and else says what the path leads to.
+    """Returns None for a regular file (links are followed), and otherwise a description of what the path points to.
 
-    The words go between the path and the advice of a message: f"{path}: {not_a_file(path)}. Set data.path to ..."
+    The description is part of a message: f"{path}: {not_a_file(path)}. Set data.path to ..."
     """
     return _other_than("file", path)
 
 
 def not_a_folder(path: Path) -> str | None:
-    """Returns None for a folder, links followed, and else says what the path leads to."""
+    """Returns None for a folder (links are followed), and otherwise a description of what the path points to."""
     return _other_than("folder", path)
 
 
 def is_own_file(path: Path) -> bool:
-    """Returns whether the path leads to a file of this user; others may write into a cache folder that is shared."""
+    """Returns whether the path points to a file owned by this user, since others may write to a shared cache folder."""
     try:
         found = path.stat()
     except (OSError, ValueError):
@@ -151,7 +150,7 @@ def _other_than(wanted: Literal["file", "folder"], path: Path) -> str | None:
         return "a link that leads nowhere" if path.is_symlink() else f"no such {wanted}"
     except OSError as error:  # a loop of links, a file where a folder should be, a folder that may not be entered
         return f"cannot be reached ({error.strerror})"
-    except ValueError:  # a null byte, which each version of Python words in its own way
+    except ValueError:  # a null byte; the message depends on the version of Python
         return "not a path that a file system can hold"
     return None if found == f"a {wanted}" else f"{found}, where a {wanted} is expected"
 
@@ -162,14 +161,14 @@ _COMMENT = f"# {_CHECKSUM} of the rest: "
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Adds `path` to the OSErrors of a block that writes it, because a failed write does not report its file.
+    """Adds `path` to OSErrors raised in the block that writes it, because a failed write does not report its file.
 
-    The program prints them with `vdmkit.errors.words_of`.
+    `vdmkit.errors.words_of` turns such an error into the message that the program prints.
     """
     try:
         yield
     except OSError as error:
-        if error.errno is None:  # numpy reports how much it wrote, without the reason
+        if error.errno is None:  # numpy reports the number of bytes written, without the reason
             raise OSError(errno.ENOSPC, f"written in part only ({error})", str(path)) from error
         if error.filename is None or f".{path.name}." in str(error.filename):  # not the temporary name
             error.filename, error.filename2 = str(path), None
@@ -178,12 +177,12 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary name, which is renamed to `path` when the block succeeds and deleted when it fails.
+    """Yields a temporary path, which is renamed to `path` when the block succeeds and deleted when it fails.
 
-    Several processes may write the same file at once: the last one to end wins.
+    Several processes may write the same file at once: the last one to finish wins.
 
     Raises:
-        OSError: it cannot be written, or there is something at `path` that is not a file, such as a device.
+        OSError: the file cannot be written, or `path` exists and is not a regular file.
     """
     if path.exists() and (reason := not_a_file(path)):
         raise FileExistsError(errno.EEXIST, reason, str(path))
@@ -201,10 +200,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yields a temporary folder, which is renamed to `path` when the block succeeds and deleted when it fails.
 
-    Those of the same `path` that killed processes left are deleted. Folders above it are made.
+    Temporary folders of the same `path` left by killed processes are deleted. Parent folders are created.
 
     Raises:
-        OSError: it cannot be written, or there is something at `path` other than an empty folder.
+        OSError: the folder cannot be written, or `path` exists and is not an empty folder.
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise FileExistsError(errno.EEXIST, "there already, and not an empty folder", str(path))
@@ -220,7 +219,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def _delete_unlocked(folder: Path) -> None:
-    """Deletes a folder unless a process has locked it, or the file system has no locks."""
+    """Deletes a folder unless a process holds its lock or the file system does not support locks."""
     with suppress(OSError), locked_folder(folder, BlockingIOError()) as problem:
         if problem is None:
             shutil.rmtree(folder)
@@ -228,9 +227,10 @@ def _delete_unlocked(folder: Path) -> None:
 
 @contextmanager
 def locked_folder(path: Path, busy: Exception) -> Iterator[str | None]:
-    """Makes and locks a folder for this process; the system releases the lock however the process ends.
+    """Creates a folder and locks it for this process. The operating system releases the lock however the process ends.
 
-    Yields None, or why it is not locked: NFS, for example, locks no folders. Raises `busy` if another process has it.
+    Yields None, or the reason why the folder is not locked, for example on NFS, which cannot lock folders. Raises
+    `busy` if a different process holds the lock.
     """
     made = not path.exists()
     path.mkdir(parents=True, exist_ok=True)
@@ -260,21 +260,22 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, facts: dict[str, Any]) -> None:
-    """Writes JSON atomically. Raises ValueError for NaN and infinities, which JSON does not have."""
+    """Writes JSON atomically. Raises ValueError for NaN and infinities, which JSON cannot represent."""
     write_text(path, json.dumps(facts, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, kind: Any, missing: Mapping[str, Any] = MappingProxyType({})) -> Any:
-    """Reads JSON as a type that pydantic knows, strictly.
+    """Reads JSON and validates it strictly against a type that pydantic supports.
 
     Args:
         path: The file.
         kind: A type such as `dict[str, int]`, or a dataclass.
-        missing: Values of keys that the file may lack.
+        missing: Default values of keys that the file may omit.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is not JSON, is too large, has NaN or infinities, or is of another type. The message says where.
+        OSError: the file cannot be read.
+        ValueError: it is not JSON, is too large, contains NaN or infinities, or does not match the type. The message
+            says where.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -291,48 +292,48 @@ def read_json(path: Path, kind: Any, missing: Mapping[str, Any] = MappingProxyTy
 
 
 def seal_of(facts: Mapping[str, Any]) -> str:
-    """Returns the SHA-256 of facts, which is written beside them as "sha256"."""
+    """Returns the SHA-256 of the facts, which is stored next to them under the key "sha256"."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def check_seal(facts: Mapping[str, Any]) -> None:
-    """Raises ValueError if facts are not those of their "sha256"; files of older versions have none."""
-    name = "sha256" if "sha256" in facts else next(reversed(list(facts)), "")  # it may be the name that changed
+    """Raises ValueError if the facts do not match their "sha256"; files of older versions have no such key."""
+    name = "sha256" if "sha256" in facts else next(reversed(list(facts)), "")  # the damage may be in the key itself
     is_right = facts.get(name) == seal_of({other: value for other, value in facts.items() if other != name})
     if is_right != (name == "sha256"):
         raise ValueError("its facts are not those that were written")
 
 
 def write_results(path: Path, facts: Mapping[str, Any]) -> None:
-    """Writes JSON atomically with a checksum of it: see `are_intact`."""
+    """Writes JSON atomically, including a checksum that `are_intact` verifies."""
     values = json.loads(json.dumps(facts, allow_nan=False))
     write_json(path, {**values, _CHECKSUM: _crc32(values)})
 
 
 def are_intact(results: Mapping[str, Any]) -> bool:
-    """Returns whether results are those that were written; files of older versions have no checksum."""
+    """Returns whether the results match their checksum; files of older versions have no checksum."""
     if not results:
         return True
     *facts, (name, last) = results.items()
     if name == _CHECKSUM:
         return last == _crc32(dict(facts))
-    return _CHECKSUM not in results and last != _crc32(dict(facts))  # it may be the name of the checksum that changed
+    return _CHECKSUM not in results and last != _crc32(dict(facts))  # the damage may be in the key itself
 
 
 def sealed_text(text: str) -> str:
-    """Returns TOML after a comment with a checksum of it: see `check_sealed_text`."""
+    """Returns TOML preceded by a comment with its checksum, which `check_sealed_text` verifies."""
     return f"{_COMMENT}{zlib.crc32(text.encode())}\n{text}"
 
 
 def check_sealed_text(text: str) -> None:
-    """Raises ValueError if text is not as `sealed_text` left it; text that others wrote does not begin like that."""
+    """Raises ValueError if the text does not match its checksum comment. Text without such a comment passes."""
     first, _, rest = text.partition("\n")
     if first.startswith(_COMMENT) and first != sealed_text(rest).partition("\n")[0]:
         raise ValueError("it is not as it was written; if it was changed on purpose, delete its first line")
 
 
 def sealed_line(values: Mapping[str, Any]) -> str:
-    """Returns a line of JSON with a checksum of it."""
+    """Returns a line of JSON that includes a checksum of its values."""
     return json.dumps({**values, _CHECKSUM: _crc32(values)}) + "\n"
 
 
@@ -353,12 +354,15 @@ def read_sealed_line(line: str) -> dict[str, Any] | None:
 
 
 def has_sha256(path: Path, sha256: str) -> bool:
-    """Returns whether there is a file with these contents, of at most MAX_KEPT bytes: a sparse one may be endless."""
+    """Returns whether the file exists and has this SHA-256.
+
+    Files above MAX_KEPT bytes are not read, because a sparse file may be huge.
+    """
     return path.is_file() and path.stat().st_size <= MAX_KEPT and file_sha256(path) == sha256
 
 
 def sha256_in(folder: Path) -> dict[str, str]:
-    """Returns the SHA-256 of the files in a folder, but for hidden ones, by name."""
+    """Returns the SHA-256 of every file in a folder by name, except hidden files."""
     return {path.name: file_sha256(path) for path in sorted(folder.glob("[!.]*")) if path.is_file()}
 
 
@@ -372,9 +376,10 @@ _SUFFIX = ".npy"
 
 
 def read_measured(path: Path) -> "dict[str, np.ndarray]":
-    """Returns the arrays that a measurement left, by name.
+    """Returns the arrays that a measurement stored, by name.
 
-    Raises exceptions of many types if the file is damaged, and TooMuch or ValueError for more than a measurement has.
+    Raises exceptions of many types if the file is damaged, and TooMuch or ValueError if it holds more than a
+    measurement.
     """
     with zipfile.ZipFile(path) as archive:
         stored = archive.infolist()
@@ -383,14 +388,14 @@ def read_measured(path: Path) -> "dict[str, np.ndarray]":
         for one in stored:
             if one.filename.endswith(_SUFFIX):
                 _check_claim(path, archive, one.filename)
-    import numpy as np  # `vdmkit --help` does without it
+    import numpy as np  # keeps `vdmkit --help` fast
 
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
 
 def check_claims(path: Path, name: str) -> None:
-    """Raises TooMuch or ValueError if an array is larger than what is stored for it, or is there twice."""
+    """Raises TooMuch or ValueError if an array is larger than its stored data allow, or occurs twice."""
     with zipfile.ZipFile(path) as archive:
         if (file := f"{name}{_SUFFIX}") in archive.namelist():
             _check_claim(path, archive, file)

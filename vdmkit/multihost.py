@@ -1,19 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts JAX's distributed runtime, if it is asked for: what looks like a cluster may be an allocation of one shell.
+"""Runs of several processes: JAX's distributed runtime, collectives, a common stop, and run folders.
 
-What the processes of a run tell each other. With one process nothing is sent.
-
-Errors that the end of another process causes.
-
-A common stop: a signal may reach one process only, and all must stop at the same step.
-
-At some steps the first process says whether to go on, and at which step it will say so again, in about half a second.
-The others wait for its word: they have dispatched what the first needs to come that far. Nothing waits for a process
-that is asked to stop, because a step that others have dispatched needs all of them.
-
-The run folder of a process. The first one writes to the run folder itself, the others to copies that are deleted.
-
-So every process does the same, in the same order, and one alone leaves traces. Checkpoints are written by all.
+- `start` connects the processes only on request, because an environment that looks like a cluster may be a single
+  shell in an allocation.
+- Collectives are no-ops with one process.
+- `lost` recognises errors that are caused by the exit of a different process.
+- `CommonStop` makes all processes stop at the same step, although a signal may reach only one of them. At some steps
+  process 0 publishes whether to continue and at which step it will decide again, about half a second later. The others
+  wait for that decision; by then they have dispatched everything that process 0 needs to reach the step. No process
+  waits for one that received a signal, because a step that others have dispatched needs all of them.
+- `own_folder`: process 0 writes to the run folder, the others to temporary copies that are deleted. So all processes do
+  the same in the same order, and only process 0 leaves files. Checkpoints are written by all.
 """
 
 import atexit
@@ -35,8 +32,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 _CONNECT = 300  # seconds; nodes of a cluster start at different times
-_SILENT = 40  # seconds without a sign of life of a process, after which JAX ends the others
-_AT_EXIT = 30  # seconds that a process waits at its end for the others
+_SILENT = 40  # seconds without a heartbeat, after which JAX ends the other processes
+_AT_EXIT = 30  # seconds that a process waits for the others when it exits
 _VARIABLES = {
     "coordinator": ("--coordinator", "JAX_COORDINATOR_ADDRESS"),
     "processes": ("--processes", "JAX_NUM_PROCESSES"),
@@ -47,7 +44,7 @@ _place: "Place | None" = None
 
 @dataclass(frozen=True)
 class Place:
-    """The number of this process, from 0, and how many there are; its devices, and those of all."""
+    """Index of this process (from 0), number of processes, and numbers of local and global devices."""
 
     process: int
     processes: int
@@ -61,24 +58,25 @@ class Place:
 
 
 def started_as() -> Place | None:
-    """Returns the place of this process among those that `start` connected; None if it is alone."""
+    """Returns the index and number of the processes that `start` connected, or None for a single process."""
     return _place
 
 
 def start(
     mode: str, coordinator: str | None = None, processes: int | None = None, process: int | None = None
 ) -> Place | None:
-    """Connects this process to the others, before JAX is used; with mode "off" it does nothing.
+    """Connects this process to the others before JAX is used; does nothing with mode "off".
 
     Args:
-        mode: "auto" is JAX's own detection, "explicit" takes the other arguments, or JAX's environment variables.
+        mode: "auto" uses JAX's detection; "explicit" uses the other arguments or JAX's environment variables.
         coordinator: Host and port of process 0.
-        processes: How many there must be, in any mode.
-        process: Number of this process.
+        processes: Expected number of processes, in any mode.
+        process: Index of this process.
 
     Raises:
         RecipeError: the arguments do not fit the mode.
-        DistributedError: the processes do not find each other, or are of another number or with unequal devices.
+        DistributedError: the processes cannot connect, their number is not the expected one, or they have different
+            numbers of devices.
     """
     global _place
     given = {"coordinator": coordinator, "processes": processes, "process": process}
@@ -111,7 +109,7 @@ def _arguments(mode: str, given: dict[str, Any]) -> dict[str, Any]:
             raise DistributedError("--distributed mpi4py: the package mpi4py is not installed. Install vdmkit[mpi].")
         if mode == "k8s" and "KUBERNETES_SERVICE_HOST" not in os.environ:
             raise DistributedError("--distributed k8s: this is not a pod, as KUBERNETES_SERVICE_HOST is not set.")
-        # Kubernetes has no name in JAX: in a pod it is what JAX detects.
+        # JAX has no method name for Kubernetes; in a pod its automatic detection chooses it.
         return {"cluster_detection_method": mode} if mode in ("slurm", "mpi4py") else {}
     found: dict[str, Any] = {
         name: os.environ.get(variable) if given[name] is None else given[name]
@@ -152,7 +150,7 @@ def _connect(mode: str, arguments: dict[str, Any]) -> None:
     }
     try:
         jax.distributed.initialize(**arguments, **timeouts)
-    except Exception as error:  # of many types, by the cluster
+    except Exception as error:  # the type depends on the cluster
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise DistributedError(f"--distributed {mode}: no connection to the other processes: {reason}") from error
 
@@ -170,55 +168,55 @@ def _found(processes: int | None) -> Place:
 
 
 T = TypeVar("T")
-_DAY_MS = 24 * 60 * 60 * 1000  # a process may compile, or measure, for long
+_DAY_MS = 24 * 60 * 60 * 1000  # a process may compile or measure for hours
 _numbers = itertools.count()
 
 
 def is_first() -> bool:
-    """Returns whether this process is the one that prints and writes."""
+    """Returns whether this is process 0, which prints and writes."""
     import jax
 
     return jax.process_index() == 0
 
 
 def is_alone() -> bool:
-    """Returns whether there is no other process."""
+    """Returns whether there is only one process."""
     import jax
 
     return jax.process_count() == 1
 
 
 def share_of(items: Sequence[T]) -> Sequence[T]:
-    """Returns the items of this process: every n-th, beginning with its own number."""
+    """Returns this process's items: every n-th of n processes, starting at the index of this one."""
     import jax
 
     return items[jax.process_index() :: jax.process_count()]
 
 
 def client() -> Any:
-    """Returns the client of the coordinator, by which processes talk without their devices."""
+    """Returns the client of the coordinator, which connects processes without using their devices."""
     from jax._src import distributed  # JAX has no public name for it
 
     return distributed.global_state.client
 
 
 def meet() -> None:
-    """Waits for all processes. All must call it, as often and in the same order."""
+    """Waits for all processes. All must call it, equally often and in the same order."""
     if not is_alone():
         client().wait_at_barrier(f"vdmkit/{next(_numbers)}", _DAY_MS)
 
 
 def gathered(arrays: Mapping[str, "np.ndarray"]) -> list[dict[str, "np.ndarray"]]:
-    """Returns the arrays of every process, in the order of their numbers. All must call it."""
+    """Returns the arrays of every process, in the order of their indices. All must call it."""
     if is_alone():
         return [dict(arrays)]
     import numpy as np
     from jax.experimental import multihost_utils
 
     file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **arrays)  # as bytes: JAX would make float32 of float64
+    np.savez(file, allow_pickle=False, **arrays)  # as bytes, because JAX would convert float64 to float32
     mine = np.frombuffer(file.getvalue(), np.uint8)
-    meet()  # a collective does not wait as long
+    meet()  # a collective times out sooner
     sizes = np.asarray(multihost_utils.process_allgather(np.asarray([len(mine)], np.int32))).ravel()
     padded = np.zeros(sizes.max(), np.uint8)
     padded[: len(mine)] = mine
@@ -227,7 +225,7 @@ def gathered(arrays: Mapping[str, "np.ndarray"]) -> list[dict[str, "np.ndarray"]
 
 
 def as_first(arrays: Mapping[str, "np.ndarray"]) -> dict[str, "np.ndarray"]:
-    """Returns the arrays of the first process, for what may differ, such as a time. All must call it."""
+    """Returns the arrays of process 0, for values that may differ, such as a time. All must call it."""
     return gathered(arrays if is_first() else {})[0]
 
 
@@ -242,7 +240,7 @@ _SIGNS = ("gloo", "nccl", "coordination", "heartbeat", "barrier", "connection", 
 
 
 def lost(error: Exception) -> DistributedError | None:
-    """Returns what to tell the user of an error that another process caused by its end; None for any other error."""
+    """Returns the error to report if `error` was caused by the exit of a different process, and None otherwise."""
     text = str(error).strip().partition("\n")[0]
     if started_as() is None or not any(sign in str(error).lower() for sign in _SIGNS):
         return None
@@ -252,30 +250,30 @@ def lost(error: Exception) -> DistributedError | None:
     )
 
 
-_BETWEEN = 0.5  # seconds
-_PATIENCE_MS = 1000  # so that a second Ctrl-C is heard
-_KEPT = 100  # words of the first process that the coordinator keeps, for processes that are behind
+_BETWEEN = 0.5  # seconds between two decisions
+_PATIENCE_MS = 1000  # short, so that a second Ctrl-C is handled
+_KEPT = 100  # decisions that the coordinator keeps for processes that lag
 
 
 class CommonStop:
-    """Decides for one training at which step all processes stop."""
+    """Decides at which training step all processes stop."""
 
     def __init__(self):
         import jax
 
         self._process, self._processes = jax.process_index(), jax.process_count()
         self._name = f"vdmkit/stop/{next(_numbers)}"
-        self._told = False  # that this process is asked to stop
-        self._verdict: bool | None = None  # the last word
+        self._told = False  # whether this process has published its request
+        self._verdict: bool | None = None  # the final decision
         self._next, self._said, self._time = 0, list[int](), time.monotonic()
 
     def __call__(self, asked: bool, step: int, *, last: bool = False) -> bool:
         """Returns whether to stop after `step`. All processes must call it at the same steps.
 
         Args:
-            asked: Whether this process is asked to stop.
-            step: The step, in rising order.
-            last: Whether no step follows.
+            asked: Whether this process received a request to stop.
+            step: The step, increasing from call to call.
+            last: Whether this is the last step.
         """
         if self._processes == 1:
             return asked
@@ -292,7 +290,7 @@ class CommonStop:
         stop = asked or bool(client().key_value_dir_get(f"{self._name}/asked/"))
         steps = step - self._said[-1] if self._said else 0
         pace = steps / max(time.monotonic() - self._time, 1e-3)
-        following = step + max(1, min(int(pace * _BETWEEN), 2 * steps))  # the first steps tell little of the pace
+        following = step + max(1, min(int(pace * _BETWEEN), 2 * steps))  # the pace of the first steps is unreliable
         client().key_value_set(f"{self._name}/{step}", f"{int(stop)} {following}")
         self._said, self._time = [*self._said, step], time.monotonic()
         if len(self._said) > _KEPT:
@@ -317,23 +315,23 @@ _copies: dict[str, str] = {}
 
 
 def own_folder(run: Path) -> Path:
-    """Returns the folder in which this process works on a run: `run`, or its own copy. All must call it."""
+    """Returns the folder in which this process works on a run: `run` itself, or a copy. All processes must call it."""
     if started_as() is None:
         return run
     folder = run if is_first() else _copy(run.resolve())
-    meet()  # the first must not change what the others copy
+    meet()  # process 0 must not change files while the others copy them
     return folder
 
 
 def in_words(text: str) -> str:
-    """Returns a message in which copies have the name of their run folder."""
+    """Returns a message in which paths of copies are replaced by the path of their run folder."""
     for copy, run in _copies.items():
         text = text.replace(copy, run)
     return text
 
 
 def delete_copies() -> None:
-    """Deletes this process's own copies of run folders."""
+    """Deletes this process's copies of run folders."""
     for copy in _copies:
         shutil.rmtree(copy, ignore_errors=True)
 

@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which plugin files that a run folder keeps may be executed: a run folder from someone else is data, not a program.
+"""Plugins: installed packages and single Python files that register components or add commands.
 
-Known are the contents of files that this user named by `--plugin`, trusted, or trained a run with on this machine. The
-latter are in the cache folder, one file for each SHA-256.
-
-Loads plugins: installed packages with a `vdmkit.plugins` entry point, and single Python files.
-
-This module imports no JAX, but loading plugins does.
-
-Commands of installed packages: functions in the entry-point group `vdmkit.commands`.
-
-This module imports no JAX, and finds the commands without importing the packages.
+- Loading. Components come from installed packages with an entry point in the group `vdmkit.plugins`, and from Python
+  files. Importing this module does not load JAX, but loading plugins does.
+- Trust. A run folder from someone else is data, not a program: the plugin files that it keeps are executed only if this
+  user passed a file of the same contents by `--plugin`, trusted it, or trained a run with it on this machine. The
+  SHA-256 of the latter are recorded in the cache folder, one file each.
+- Commands. Functions in the entry-point group `vdmkit.commands` become commands of the program; they are listed
+  without importing the packages.
 """
 
 import hashlib
@@ -30,18 +27,18 @@ from vdmkit.errors import DataError, PluginWarning, RegistryError, UnknownCodeEr
 from vdmkit.io import MAX_PLUGIN, TooMuch, cache_folder, is_own_file, not_a_file, read_at_most, write_text
 from vdmkit.registry import Component, collecting, in_front, load_builtins, registering_as, registry
 
-_known: set[str] = set()  # SHA-256 of what this process may execute
+_known: set[str] = set()  # SHA-256 of the plugin files that this process may execute
 
 
 def allow(files: Iterable[str | Path]) -> None:
-    """Lets this process execute the plugin files, which the user named or trusts."""
+    """Allows this process to execute the plugin files, which the user named or trusts."""
     _known.update(sha256_of(Path(file).read_bytes()) for file in files if not_a_file(Path(file)) is None)
 
 
 def remember(sources: Mapping[str, bytes]) -> None:
-    """Records the contents of plugin files, by name, as those of a run that this user made.
+    """Records the contents of plugin files, by name, as part of a run that this user trained.
 
-    Where the record cannot be written, later commands ask for `--trust`; training does not end for it.
+    If the record cannot be written, training continues, and later commands require `--trust`.
     """
     for name, source in sources.items():
         sha256 = sha256_of(source)
@@ -53,7 +50,7 @@ def remember(sources: Mapping[str, bytes]) -> None:
 
 
 def refuse_unknown(sources: Mapping[Path, bytes]) -> None:
-    """Raises UnknownCodeError if a plugin file that a run kept is not known, before any of them is executed."""
+    """Raises UnknownCodeError, before any file is executed, if a plugin file of a run was never allowed or recorded."""
     unknown = {path: source for path, source in sources.items() if not _is_known(sha256_of(source))}
     if unknown:
         lines = [
@@ -77,7 +74,7 @@ def _is_known(sha256: str) -> bool:
 
 
 def _is_recorded(sha256: str) -> bool:
-    """Returns whether this user recorded it: others, with whom the cache is shared, could add or rename files."""
+    """Returns whether this user recorded the hash; other users of a shared cache could add or rename files."""
     try:
         record = _record_of(sha256)
         return is_own_file(record) and record.read_text().startswith(f"{sha256}  ")
@@ -90,15 +87,15 @@ def _record_of(sha256: str) -> Path:
 
 
 ENTRY_POINT_GROUP = "vdmkit.plugins"
-_loads: dict[str, bool] = {}  # whether each installed package could be loaded; each is tried once in a process
+_loads: dict[str, bool] = {}  # whether each installed package could be loaded; each is tried once a process
 _sources: dict[Path, bytes] = {}
-_registered: dict[str, list[Component]] = {}  # what each executed plugin file registers, by the name of its module
+_registered: dict[str, list[Component]] = {}  # components of each executed plugin file, by module name
 
 
 def load_plugins(files: Iterable[str | Path] = ()) -> None:
     """Registers all components: vdmkit's own, those of installed packages, and those of `files`.
 
-    An installed package that cannot be loaded causes a warning only, because the user may not need it.
+    An installed package that cannot be loaded only causes a warning, because the user may not need it.
 
     Raises:
         RegistryError: one of `files` does not load, or registers a name that is taken.
@@ -111,10 +108,10 @@ def load_plugins(files: Iterable[str | Path] = ()) -> None:
 
 @contextmanager
 def kept_plugins(files: Iterable[str | Path]) -> Iterator[None]:
-    """Makes the plugin files that a run kept take precedence inside over plugins installed or loaded since.
+    """Makes the plugin files that a run kept take precedence, in the block, over plugins that are installed or loaded.
 
     Raises:
-        UnknownCodeError: one of `files` is not known, and none was executed.
+        UnknownCodeError: one of `files` was never allowed or recorded; no file was executed.
         RegistryError: one of `files` does not load, or registers one of vdmkit's own names.
     """
     load_plugins()
@@ -126,7 +123,7 @@ def kept_plugins(files: Iterable[str | Path]) -> Iterator[None]:
 
 
 def copies_in(folder: Path, files: Iterable[Path]) -> list[Path]:
-    """Returns the plugin files, which the user named, of which `folder`, such as a run's, holds a copy."""
+    """Returns those of the user's plugin files that have an identical copy in `folder`, such as a run folder."""
     both = [file for file in files if file.is_file() and (folder / file.name).is_file()]
     same = [file for file in both if (folder / file.name).read_bytes() == file.read_bytes()]
     allow(same)
@@ -144,16 +141,16 @@ def broken_packages() -> list[str]:
 
 
 def entries_of(group: str) -> list[EntryPoint]:
-    """Returns what installed packages bring to a group of entry points, by the names of package and entry point.
+    """Returns the entry points of a group, sorted by package and name.
 
-    Which of two packages has a name must not depend on the disk.
+    The order decides which of two packages gets a name, so it must not depend on the file system.
     """
     entries = importlib.metadata.entry_points(group=group)
     return sorted(entries, key=lambda entry: (package_of(entry), entry.name))
 
 
 def package_of(entry: EntryPoint) -> str:
-    """Returns the name of the package that brings an entry point."""
+    """Returns the name of the package that defines an entry point."""
     return entry.dist.name if entry.dist else entry.value
 
 
@@ -163,7 +160,7 @@ def module_of(entry: EntryPoint) -> str:
 
 
 def _load_installed() -> None:
-    """Loads every package once, sorted by name, so that the winner of a name clash does not depend on the disk."""
+    """Loads every package once, sorted by name, so that name clashes do not depend on the file system."""
     packages: dict[str, list[EntryPoint]] = {}
     for entry in entries_of(ENTRY_POINT_GROUP):
         packages.setdefault(package_of(entry), []).append(entry)
@@ -178,7 +175,7 @@ def _load_package(name: str, entries: list[EntryPoint], plugins: set[str]) -> bo
     Args:
         name: The package.
         entries: Its entry points.
-        plugins: Names of all plugin modules, which are imported anew by their own entry points.
+        plugins: Names of all plugin modules, which are imported again by their own entry points.
     """
     before = set(sys.modules)
     try:
@@ -187,7 +184,7 @@ def _load_package(name: str, entries: list[EntryPoint], plugins: set[str]) -> bo
                 with loading(entry):
                     entry.load()
     except RegistryError as error:
-        # Another plugin that this one imported registers again when its own turn comes.
+        # A plugin imported by this one must be importable again, to register its components under its own name.
         for module in sys.modules.keys() - before:
             if module.partition(".")[0] in plugins:
                 del sys.modules[module]
@@ -197,7 +194,7 @@ def _load_package(name: str, entries: list[EntryPoint], plugins: set[str]) -> bo
 
 
 def warn_of(message: str) -> None:
-    """Warns of an installed package in one line, also if its error has several."""
+    """Warns about an installed package on one line, even if the error message has several."""
     warnings.warn(" ".join(message.split()), PluginWarning, stacklevel=2)
 
 
@@ -238,7 +235,7 @@ def _source_of(path: Path) -> bytes:
 
 
 def _components_of(path: Path, source: bytes) -> list[Component]:
-    """Executes the file, unless this process already executed a file of the same content; returns its components."""
+    """Executes the file, unless this process has executed the same contents before, and returns its components."""
     _sources[path] = source
     module_name = f"vdmkit_plugin_{path.stem}_{sha256_of(source)[:16]}"
     if module_name not in sys.modules:
@@ -250,7 +247,7 @@ def _components_of(path: Path, source: bytes) -> list[Component]:
 
 
 def _execute(source: bytes, path: Path, module_name: str) -> None:
-    """Executes the source without importlib, which might use a stale .pyc and would write one beside the file."""
+    """Executes the source without importlib, which could use a stale .pyc and would write one next to the file."""
     module = sys.modules[module_name] = types.ModuleType(module_name)
     module.__file__ = str(path)
     try:
@@ -261,13 +258,13 @@ def _execute(source: bytes, path: Path, module_name: str) -> None:
 
 
 def loading(entry: EntryPoint) -> AbstractContextManager[None]:
-    """Raises errors of an installed package inside the block as a RegistryError that names it."""
+    """Re-raises errors of an installed package in the block as a RegistryError that names the package."""
     return _one_message(f"plugin package {package_of(entry)!r} ({entry.value})", "Repair it, or uninstall it.")
 
 
 @contextmanager
 def _one_message(where: str, advice: str) -> Iterator[None]:
-    """Turns every error in a plugin's code, SystemExit included, into a message of one line."""
+    """Turns every error in a plugin's code, including SystemExit, into a one-line message."""
     try:
         yield
     except KeyboardInterrupt:
@@ -280,7 +277,7 @@ def _one_message(where: str, advice: str) -> Iterator[None]:
 
 
 def _place(error: BaseException) -> str:
-    """Returns the line of the plugin's code that failed, or '' if it was not executed."""
+    """Returns the line of the plugin's code that failed, or '' if no code was executed."""
     place = place_of(error, lambda file: "importlib" not in file)
     return "" if __file__ in place else place
 
@@ -290,9 +287,9 @@ T = TypeVar("T")
 
 
 def plugin_commands(own: Collection[str]) -> dict[str, EntryPoint]:
-    """Returns the commands of installed packages by name, without importing them.
+    """Returns the commands of installed packages by name, without importing the packages.
 
-    A name that is taken, by vdmkit or by an alphabetically earlier package, is refused with a PluginWarning.
+    A name that is taken, by vdmkit or by an alphabetically earlier package, is skipped with a PluginWarning.
 
     Args:
         own: The names of vdmkit's own commands.
@@ -309,16 +306,16 @@ def plugin_commands(own: Collection[str]) -> dict[str, EntryPoint]:
 
 
 def plugin_folders() -> dict[str, Path]:
-    """Returns where the code of each installed package with components or commands is, without importing it."""
+    """Returns the code folder of each installed package with components or commands, without importing it."""
     entries = [*entries_of(ENTRY_POINT_GROUP), *entries_of(COMMAND_GROUP)]
     found = {package_of(entry): find_spec(module_of(entry)) for entry in entries}
     return {name: Path(spec.origin).parent for name, spec in sorted(found.items()) if spec and spec.origin}
 
 
 def load_command(entry: EntryPoint, make: Callable[[Callable[..., Any]], T]) -> T | None:
-    """Returns `make` of a package's function, or None with a PluginWarning if one of the two fails.
+    """Applies `make` to a package's function; returns None with a PluginWarning if loading or `make` fails.
 
-    Importing a module that also has components registers them.
+    If the module also registers components, all plugins are loaded first.
     """
     try:
         with loading(entry):

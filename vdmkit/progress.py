@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The progress of long computations: its display, and the parts that are kept on disk.
+"""Progress of long computations: display, and partial results on disk.
 
-Progress is shown by the caller's own meter, on standard error, or not at all. On standard error it is a bar with the
-remaining time on a terminal, else a line now and then.
+Progress is reported to the caller's own meter, shown on standard error, or not shown at all. On standard error it is a
+bar with the remaining time if that is a terminal, and otherwise an occasional line.
 """
 
 import os
@@ -30,7 +30,7 @@ __all__ = ["Advance", "Meter", "Progress", "track"]
 
 _SECONDS_BETWEEN_LINES = 15.0
 _SECONDS_BETWEEN_NOTES = 1.0
-_SHORTEST = 1.0  # seconds; shorter tasks get no line
+_SHORTEST = 1.0  # seconds; shorter tasks print no line
 _NUMBER = "number_of_part"
 _shown: list["Bar"] = []
 
@@ -41,10 +41,10 @@ Advance = Callable[..., None]
 
 @runtime_checkable
 class Meter(Protocol):
-    """An object that `progress` may be: it is notified of the start, of every advance, and of the end."""
+    """Protocol of an object passed as `progress`: it is notified of the start, of every advance, and of the end."""
 
     def start(self, what: str, total: int, done: int) -> None:
-        """Called when `what`, such as "sampling", begins; `done` of `total` were done before."""
+        """Called when `what`, such as "sampling", begins; `done` of `total` are already done."""
         ...
 
     def advance(self, n: int = 1, note: Note | None = None) -> None:
@@ -62,12 +62,12 @@ Progress = Meter | Literal["auto"] | None
 
 @contextmanager
 def track(progress: Progress, what: str, total: int, done: int = 0) -> Iterator[Advance]:
-    """Yields the function that the task `what` calls to report progress, from `done` to `total`.
+    """Yields the function that reports progress of the task `what`, from `done` to `total`.
 
-    With "auto", only the first of several processes shows anything.
+    With "auto", only the first of several processes shows progress.
 
     Raises:
-        RecipeError: `progress` is something else.
+        RecipeError: `progress` is not None, "auto" or a `Meter`.
     """
     if progress is None or (progress == "auto" and not is_first()):
         yield lambda n=1, note=None: None
@@ -92,7 +92,7 @@ def track(progress: Progress, what: str, total: int, done: int = 0) -> Iterator[
 class _Clock:
     """Measures the elapsed time, and estimates the remaining time from the pace since the first advance.
 
-    The time before the first advance is mostly compilation, so it does not count for the pace.
+    The time before the first advance is mostly compilation, so it is excluded from the pace.
     """
 
     total: int
@@ -127,7 +127,7 @@ class _Clock:
 
 @contextmanager
 def _on_bar(what: str, clock: _Clock) -> Iterator[Advance]:
-    """Adds a bar to the display that is shown, or opens one: two displays would overwrite each other."""
+    """Adds a bar to the current display, or opens one, because two displays would overwrite each other."""
     if _shown:
         task, advance = _added(_shown[0], what, clock)
         try:
@@ -190,29 +190,29 @@ def _in_lines(what: str, clock: _Clock) -> Advance:
 
 @dataclass(frozen=True)
 class Kept:
-    """The parts of a measurement, in a folder named by a fingerprint of everything that the numbers depend on.
+    """Partial results of a measurement, kept in a folder until the measurement ends.
 
-    They are stored on disk until the measurement ends.
+    The folder is named by a fingerprint of everything that the numbers depend on.
     """
 
     folder: Path
 
     def read(self, number: int) -> dict[str, np.ndarray] | None:
-        """Returns the arrays of a part by name; None if it was not measured, or its file is damaged or misplaced."""
+        """Returns the arrays of a part by name, or None if it was not measured or its file is damaged or misplaced."""
         path = self.folder / f"{number}.npz"
         if not path.exists():
             return None
         try:
             arrays = read_measured(path)
             return arrays if int(arrays.pop(_NUMBER)) == number else None
-        except Exception:  # of many types; the part is measured again
+        except Exception:  # damage raises errors of many types; the part is measured again
             return None
 
     def write(self, number: int, arrays: dict[str, Any]) -> None:
-        """Writes a part; in a read-only folder it does nothing."""
+        """Writes a part; does nothing if the run folder is read-only."""
         if os.access(self.folder.parent.parent, os.W_OK):
             numbered: dict[str, Any] = {**arrays, _NUMBER: number}
-            with suppress(FileNotFoundError):  # a concurrent measurement of the run ended, and cleared all
+            with suppress(FileNotFoundError):  # a concurrent measurement of the run ended and deleted all parts
                 self.folder.mkdir(parents=True, exist_ok=True)
                 with whole_file(self.folder / f"{number}.npz") as part, part.open("wb") as file:
                     np.savez(file, **numbered)
@@ -222,5 +222,5 @@ class Kept:
         return [int(path.stem) for path in self.folder.glob("*.npz") if path.stem.isdecimal()]
 
     def clear(self) -> None:
-        """Deletes the parts, and those of other measurements that did not end."""
+        """Deletes the parts, including those of other measurements that did not finish."""
         shutil.rmtree(self.folder.parent, ignore_errors=True)

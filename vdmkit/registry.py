@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One component: a class or function that recipes name. Its signature defines its recipe keys.
+"""The registry of components: classes and functions that a recipe chooses by kind and name.
 
-Components by kind and name.
+The signature of a component defines its recipe keys: keyword-only parameters are recipe keys, and positional ones are
+injected by vdmkit by name. `Component` is one registered class or function, `Registry` all components of a kind, and
+`Choice` a component that a recipe chose with its keys, not yet built.
 
-Keyword-only parameters are recipe keys; positional ones are injected by vdmkit by their name.
-This module imports no JAX, so that `vdmkit --help` stays fast.
-
-A component that a recipe chose, not yet built.
+This module does not import JAX, so that `vdmkit --help` stays fast.
 """
 
 import difflib
@@ -50,11 +49,11 @@ class Component:
         return tuple(p.name for p in self._signature if p.kind is not p.KEYWORD_ONLY)
 
     def build(self, context: dict[str, Any], **params: Any) -> Any:
-        """Calls the target with the parts of `context` that it asks for, and with `params` as recipe keys.
+        """Calls the target with its positional parameters from `context`, and with `params` as recipe keys.
 
         Raises:
             RecipeError: the target refuses the values.
-            PluginError: a plugin's target fails in another way.
+            PluginError: a plugin's target fails in any other way.
         """
         arguments = [context[name] for name in self.injected]
         with self.named("cannot be built"):
@@ -62,11 +61,11 @@ class Component:
 
     @contextmanager
     def named(self, failing: str) -> Iterator[None]:
-        """Adds this component's name to errors raised in the block, which calls its code.
+        """Adds the name of this component to errors raised in the block, which runs the component's code.
 
         Raises:
             RecipeError: the code refuses values.
-            PluginError: a plugin's code fails in another way: "schedule 'x' of y.py cannot be built: ...".
+            PluginError: a plugin's code fails in any other way: "schedule 'x' of y.py cannot be built: ...".
         """
         try:
             yield
@@ -88,13 +87,13 @@ class Component:
         )
 
     def _place(self, error: BaseException) -> str:
-        """Returns the line of the plugin that failed; a message of vdmkit's own does not need one."""
+        """Returns the line of the plugin that failed, or '' for vdmkit's own components."""
         file = getattr(sys.modules.get(self.target.__module__), "__file__", None)
         return place_of(error, lambda other: other == file) if self._is_foreign else ""
 
     @property
     def is_of_package(self) -> bool:
-        """Returns whether an installed plugin package brought it, rather than vdmkit or a plugin file."""
+        """Returns whether the component comes from an installed plugin package, not from vdmkit or a plugin file."""
         return self._is_foreign and not self.origin.endswith(".py")
 
     @property
@@ -103,7 +102,7 @@ class Component:
 
     @cached_property
     def _signature(self) -> list[inspect.Parameter]:
-        """Reads the signature, when the component is registered, so that an error shows at once."""
+        """Reads the signature when the component is registered, so that errors show at once."""
         try:
             return _parameters(self.target)
         except Exception as error:
@@ -116,13 +115,13 @@ class Component:
 def _parameters(target: Callable[..., Any]) -> list[inspect.Parameter]:
     parameters = list(inspect.signature(target, eval_str=True).parameters.values())
     if isinstance(target, type) and any(isinstance(one.annotation, str) for one in parameters):
-        # An Equinox class shows annotations as they were written, in quotes or after `from __future__`.
+        # The signature of an Equinox class keeps annotations as strings if they were quoted.
         parameters = list(inspect.signature(target.__init__, eval_str=True).parameters.values())[1:]
     return [_with_range_of_field(one, target) for one in parameters] if isinstance(target, type) else parameters
 
 
 def _with_range_of_field(parameter: inspect.Parameter, target: type) -> inspect.Parameter:
-    """Adds the range that a class states where it declares the field to its constructor's parameter."""
+    """Copies the range in a field's annotation to the constructor parameter of the same name."""
     try:
         plain, full = (get_type_hints(target, include_extras=extras).get(parameter.name) for extras in (False, True))
     except Exception:  # the annotation cannot be evaluated at run time, so it states no range
@@ -130,19 +129,19 @@ def _with_range_of_field(parameter: inspect.Parameter, target: type) -> inspect.
     return parameter.replace(annotation=full) if plain == parameter.annotation else parameter
 
 
-# The modules that hold vdmkit's own components, in the order in which `vdmkit list` shows their kinds.
+# The modules that define vdmkit's own components, in the order in which `vdmkit list` shows their kinds.
 _MODULES = ("schedules", "process", "networks", "predictions", "toy_data", "decoders", "reverse", "losses")
 _MODULES += ("sampling", "likelihood", "data", "training.optimizers", "importers")
 _RENAMED = {"times": "time_sampler"}
 _registries: dict[str, "Registry"] = {}
 _owner: str | None = None  # the plugin that is being loaded
-_collected: list[Component] | None = None  # what the plugin file that is being executed registers
+_collected: list[Component] | None = None  # components registered by the plugin file that is being executed
 T = TypeVar("T", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class Registry:
-    """All components of one kind. `injectable` lists the names that their positional parameters may have."""
+    """All components of one kind; `injectable` lists the names that their positional parameters may have."""
 
     kind: str
     summary: str
@@ -162,13 +161,13 @@ class Registry:
             _collected.append(component)
 
     def place(self, component: Component) -> None:
-        """Makes a component available by its name. Raises RegistryError if another component has the name."""
+        """Makes a component available by its name. Raises RegistryError if a different component has the name."""
         other = self.components.setdefault(component.name, component)
         if other is not component:
             raise RegistryError(f"{component}: {_taken(component, other)}")
 
     def get(self, name: str) -> Component:
-        """Returns the component of that name. Raises RegistryError with the known names and the nearest one."""
+        """Returns the component of that name. Raises RegistryError with the known names and the closest match."""
         if name not in self.components:
             known = sorted(self.components)
             raise RegistryError(f"unknown {self.kind} {name!r}. Known: {', '.join(known)}.{nearest(name, known)}")
@@ -208,7 +207,7 @@ def nearest(name: str, known: list[str]) -> str:
 
 
 def define_kind(kind: str, summary: str, interface: type | None, injectable: tuple[str, ...] = ()) -> None:
-    """Declares a kind of component; called once by the room that holds its interface."""
+    """Declares a kind of component; called once by the package that defines its interface."""
     _registries[kind] = Registry(kind, summary, interface, injectable)
 
 
@@ -216,8 +215,7 @@ def register(kind: str, name: str) -> Callable[[T], T]:
     """Returns a decorator that makes a class or function available to recipes as `name`.
 
     Raises:
-        RegistryError: the kind is unknown, the name is taken, or the signature asks for something
-            that vdmkit does not supply to this kind.
+        RegistryError: the kind is unknown, the name is taken, or a positional parameter is not supplied to this kind.
     """
 
     def decorate(target: T) -> T:
@@ -239,21 +237,21 @@ def registry(kind: str) -> Registry:
 
 
 def kinds() -> list[str]:
-    """Returns the names of all kinds, in the order of the rooms."""
+    """Returns the names of all kinds, in the order in which their packages are imported."""
     return list(_registries)
 
 
 def load_builtins() -> None:
-    """Imports the modules that hold vdmkit's own components, and with them JAX."""
+    """Imports the modules that define vdmkit's own components, which imports JAX."""
     for module in _MODULES:
         importlib.import_module(f"vdmkit.{module}")
 
 
 @contextmanager
 def registering_as(owner: str) -> Iterator[None]:
-    """Assigns what is registered inside to the plugin `owner`, unless it is vdmkit's own.
+    """Attributes components registered in the block to the plugin `owner`, unless they are vdmkit's own.
 
-    After an error the registry is as it was before.
+    If the block raises, the registry is restored.
     """
     global _owner
     previous, _owner = _owner, owner
@@ -269,7 +267,7 @@ def registering_as(owner: str) -> Iterator[None]:
 
 @contextmanager
 def collecting() -> Iterator[list[Component]]:
-    """Yields a list of what is registered inside. Its names are not available until `Registry.place`."""
+    """Yields a list of the components registered in the block; they become available with `Registry.place`."""
     global _collected
     previous, _collected = _collected, []
     try:
@@ -280,10 +278,10 @@ def collecting() -> Iterator[list[Component]]:
 
 @contextmanager
 def in_front(components: Iterable[Component]) -> Iterator[None]:
-    """Makes these components available inside, in place of other plugins' components of the same names.
+    """Makes these components take precedence in the block over components of other plugins with the same names.
 
     Raises:
-        RegistryError: one of vdmkit's own components has the name.
+        RegistryError: a component of vdmkit has the name.
     """
     behind: list[Component] = []
     try:
@@ -309,17 +307,17 @@ def _restore(before: list[tuple[Registry, dict[str, Component]]]) -> None:
 
 
 def _origin(target: Callable[..., Any]) -> str:
-    """Returns who registers `target`: vdmkit, the plugin being loaded, or else the package that defines it."""
+    """Returns the origin of `target`: vdmkit, the plugin being loaded, or otherwise the package that defines it."""
     package = target.__module__.partition(".")[0]
     return package if package == "vdmkit" else _owner or package
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One registered component with all of its recipe keys; defaults are filled in when a recipe is read.
+    """A registered component with all of its recipe keys; defaults are filled in when a recipe is read.
 
-    A field annotated `Annotated[Choice, "sampler"]` is, in a recipe, a component of kind "sampler".
-    `found` is what the name stood for when the recipe was read: a run may have a plugin file of its own for it.
+    A field annotated `Annotated[Choice, "sampler"]` is a component of kind "sampler" in a recipe. `found` is the
+    component that the name referred to when the recipe was read, because a run may have its own plugin file for it.
     """
 
     kind: str
@@ -329,11 +327,11 @@ class Choice:
 
     @property
     def component(self) -> Component:
-        """Returns the component that the name stands for."""
+        """Returns the component that the name refers to."""
         return self.found or registry(self.kind).get(self.name)
 
     def nested(self) -> Iterator["Choice"]:
-        """Yields this choice and the choices among its keys."""
+        """Yields this choice and, recursively, the choices among its keys."""
         yield self
         for value in self.params.values():
             for one in value if isinstance(value, tuple) else (value,):
@@ -341,7 +339,7 @@ class Choice:
                     yield from one.nested()
 
     def __str__(self) -> str:
-        """Returns the name with the values that differ from the defaults, except lists."""
+        """Returns the name and the values that differ from the defaults, except lists."""
         defaults = {key: parameter.default for key, parameter in self.component.parameters.items()}
         given = [
             f"{key} = {value}"
@@ -352,9 +350,9 @@ class Choice:
 
     @classmethod
     def of(cls, kind: str, part: Any) -> "Choice":
-        """Returns `part` if it is a choice, else the choice that would build this object, named as in recipes.
+        """Returns `part` if it is a choice, and otherwise the choice that would build this object.
 
-        Values that a recipe cannot write in one word, such as arrays, are omitted.
+        Values that are not scalars or strings, such as arrays, are omitted.
         """
         if isinstance(part, Choice):
             return part
@@ -369,7 +367,7 @@ class Choice:
 
         Raises:
             RecipeError: the constructor refuses the values.
-            PluginError: a plugin's constructor fails in another way.
+            PluginError: a plugin's constructor fails in any other way.
         """
         built, interface = self.component.build(context, **self.params), registry(self.kind).interface
         if interface and not isinstance(built, interface):
@@ -381,5 +379,5 @@ class Choice:
 
 
 def built(part: Any, **context: Any) -> Any:
-    """Builds a choice with its context; returns any other object as it is."""
+    """Builds a choice with its context; returns any other object unchanged."""
     return part.build(**context) if isinstance(part, Choice) else part

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `vdmkit` program. A command is a function in its own file, added below; it imports JAX only when called.
+"""The `vdmkit` program: its commands, the handling of errors, and the setup of JAX's compilation cache.
 
-Installed packages bring more commands: see `Commands`.
-
-Advice on command lines that are refused: new names of commands and options, `--set`, and a forgotten `--ckpt`.
-
-The commands of vdmkit and of installed packages; packages are imported only when commands are listed or called.
+A command is a function in a module of its group; it imports JAX only when called. Installed packages add commands
+(`Commands`), and are imported only when commands are listed or called. Refused command lines get advice: new names of
+commands and options, `--set`, and a missing `--ckpt`.
 """
 
 import gc
@@ -65,12 +63,12 @@ _SETS = {
 """The recipe keys that a command uses, by how they begin, first those that are probably meant."""
 _UNKNOWN = re.compile(r"No such (?:command|option:) ('?)([\w-]+)\1")
 _OVERRIDE = re.compile(r"Got unexpected extra argument.*\((\w[\w.]*=[^\s)]+)")
-_UsageError: Any = typer.BadParameter.__base__  # typer's own or click's, by the version of typer
+_UsageError: Any = typer.BadParameter.__base__  # typer's own or click's, depending on the version of typer
 
 
 @contextmanager
 def advising() -> Iterator[None]:
-    """Adds to an error what to write instead of an old name, a key without `--set`, or a run without `--ckpt`."""
+    """Adds to a usage error the new name of an option or command, or a hint that `--set` or `--ckpt` is missing."""
     try:
         yield
     except _UsageError as error:
@@ -93,7 +91,7 @@ def advising() -> Iterator[None]:
 
 
 def _keys(ctx: Any, option: str) -> list[str]:
-    """Returns the recipe keys by the name of an unknown option that the command uses."""
+    """Returns the recipe keys that the command uses and that have the name of an unknown option."""
     if not option.startswith("--") or ctx is None or ctx.info_name not in _SETS:
         return []
     from vdmkit.recipes.schema import keys_called
@@ -103,7 +101,7 @@ def _keys(ctx: Any, option: str) -> list[str]:
 
 
 def _value(option: str) -> str:
-    """Returns the value that the command line gives to an option, or VALUE."""
+    """Returns the value of an option on the command line, or VALUE."""
     for word, following in zip(sys.argv, [*sys.argv[1:], "-"], strict=True):
         name, equals, value = word.partition("=")
         if name == option and (equals or not following.startswith("-")):
@@ -112,7 +110,7 @@ def _value(option: str) -> str:
 
 
 def _run_without_option(error: Any) -> str:
-    """Returns the first word after a command that takes no argument and misses its `--ckpt`, or ''."""
+    """Returns the first word after a command that takes no argument but lacks its `--ckpt`, or ''."""
     parameters = error.ctx.command.params if error.ctx else []
     missing = getattr(getattr(error, "param", None), "opts", [])
     takes_words = any(parameter.param_type_name == "argument" for parameter in parameters)
@@ -121,7 +119,7 @@ def _run_without_option(error: Any) -> str:
 
 
 def _names(command: Any) -> set[str]:
-    """Returns the names of a command's options and of the commands in it."""
+    """Returns the names of a command's options and subcommands."""
     return {name for parameter in command.params for name in parameter.opts} | {*getattr(command, "commands", ())}
 
 
@@ -130,11 +128,11 @@ _OF_PLUGINS["classify"] = "vdmkit-classification"
 
 
 class Commands(TyperGroup):
-    """The program's commands by their names."""
+    """The commands of vdmkit and of installed packages, by name."""
 
     @cached_property
     def _of_packages(self) -> dict[str, EntryPoint]:
-        """Returns the commands of packages, read once, so that a warning of a taken name is printed once."""
+        """Returns the commands of packages, cached so that a warning about a taken name is printed only once."""
         return plugin_commands(self.commands)
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -171,7 +169,7 @@ app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # rich would cost --help a tenth of a second
+    rich_markup_mode=None,  # rich would add 0.1 s to --help
 )
 data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Pack images that do not fit in memory.")
 data.command()(stoppable(pack))
@@ -197,8 +195,8 @@ app.command()(stoppable(new_plugin))
 
 
 def main() -> None:
-    """Runs the program. A user's mistake ends with one message and an exit code, without a traceback."""
-    gc.set_threshold(50_000, 20, 20)  # a command makes many objects at once that stay: modules, traces of functions
+    """Runs the program. A user error ends it with one message and an exit code, without a traceback."""
+    gc.set_threshold(50_000, 20, 20)  # a command creates many long-lived objects at once: modules, traces
     hear_again()
     warnings.showwarning = _show_warning
     use_compilation_cache()
@@ -218,10 +216,10 @@ def main() -> None:
 
 
 def use_compilation_cache() -> None:
-    """Has JAX, which must not be loaded yet, keep compiled functions in the folder xla of the cache folder.
+    """Makes JAX, which must not be imported yet, store compiled functions in the subfolder xla of the cache folder.
 
-    JAX's own environment variables take precedence. Without a folder that only this user can write to, there is no
-    cache: an entry is a program, and JAX runs whatever it finds there.
+    JAX's own environment variables take precedence. Without a folder that only this user can write to, the cache is
+    disabled: an entry is a program, and JAX runs whatever it finds there.
     """
     try:
         folder = cache_folder() / "xla"
@@ -233,18 +231,18 @@ def use_compilation_cache() -> None:
         return
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # the checks compile many small functions
-    # An entry that cannot be read or written, for example on a full disk, is compiled again.
+    # If an entry cannot be read or written, for example on a full disk, the function is compiled again.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: object) -> None:
-    """Prints a warning in one line, with its place in the code unless it is about a plugin package or a file."""
+    """Prints a warning on one line, with its location in the code unless it is about a plugin package or a file."""
     where = "" if issubclass(category, PluginWarning | DamageWarning) else f" ({':'.join(map(str, place[:2]))})"
     print(f"warning: {message}{where}", file=sys.stderr)
 
 
 def _missing_device() -> str:
-    """Returns why JAX has no device, if the command has loaded JAX."""
+    """Returns why JAX has no device, or "" if the command has not imported JAX."""
     if "jax" not in sys.modules:
         return ""
     from vdmkit.devices import missing_device

@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit check`: validates a recipe and shows what it resolves to.
+"""Commands that inspect recipes and installations: `check`, `list`, `bench` and `doctor`.
 
-`vdmkit list`: lists the components that recipes can choose, and vdmkit's own recipes.
-
-`vdmkit bench`: measures the speed of a recipe's training on this machine.
-
-`vdmkit doctor`: examines the installation.
+`check` validates a recipe and shows its resolved values, `list` lists components and shipped recipes, `bench` measures
+the training speed of a recipe on this machine, and `doctor` examines the installation.
 """
 
 import functools
@@ -67,16 +64,16 @@ def check(
 
 
 def _pretend(devices: int) -> None:
-    """Divides the CPU into so many devices, before JAX is loaded."""
+    """Makes JAX, before it is imported, divide the CPU into so many devices."""
     flag = f"--xla_force_host_platform_device_count={devices}"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
     os.environ["JAX_PLATFORMS"] = "cpu"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA would ask for a report of a slow compilation
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # silences XLA's request to report slow compilations
 
 
 @dataclass(frozen=True)
 class _Findings:
-    """Number of parameters, what the first run will download, and why the data cannot be read, or ""."""
+    """Number of parameters, what the first run will download, and why the data cannot be read ("" if they can)."""
 
     parameters: str
     download: str = ""
@@ -90,7 +87,7 @@ class _Findings:
 
 
 def _examine(recipe: "Recipe") -> _Findings:
-    """Builds the model's shapes, which finds values that a component refuses."""
+    """Builds the shapes of the model, which finds values that a component refuses."""
     from vdmkit.recipes.build import build_estimator, count_parameters
     from vdmkit.recipes.checks import check_settings, check_without_data
 
@@ -99,7 +96,7 @@ def _examine(recipe: "Recipe") -> _Findings:
     try:
         build_estimator(recipe, source.levels)
         parameters = f"{count_parameters(recipe, source):,}"
-    except DataError as error:  # the shape of the images comes from files that are not here
+    except DataError as error:  # the image shape comes from data files that are absent
         check_without_data(recipe, source.levels)
         return _Findings("unknown without the data", missing=str(error))
     try:
@@ -172,7 +169,7 @@ def _facts(component: "Component") -> dict[str, Any]:
 
 
 def _parameter_facts(parameter: inspect.Parameter) -> dict[str, Any]:
-    """Returns the facts on a parameter; one without a default has no key "default"."""
+    """Returns the facts about a parameter; one without a default has no key "default"."""
     from vdmkit.recipes.validation import type_name
     from vdmkit.registry import Choice
 
@@ -213,7 +210,7 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Measure compilation, steps, memory and the wait for data of a recipe's training, on random images."""
-    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # a compilation is measured, not the reading of a kept one
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # measure compilation, not reading from the cache
     from vdmkit.devices import facts_of
     from vdmkit.experiments.speed import measure_speed
     from vdmkit.recipes.loading import load_recipe
@@ -248,7 +245,7 @@ def _text(recipe: str, speed: "Speed") -> str:
 
 
 def _read(path: Path) -> Any:
-    """Returns the time of a step in an earlier measurement. Raises DataError if the file is not one."""
+    """Returns the step time of an earlier measurement. Raises DataError if the file does not contain one."""
     from vdmkit.experiments.speed import Median
     from vdmkit.io import read_json
 

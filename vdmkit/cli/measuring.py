@@ -1,17 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit evaluate`: measures the test bound of a trained run.
+"""Commands that measure a trained run.
 
-`vdmkit likelihood`: measures the likelihood of a run's test images, with its error.
-
-`vdmkit compare`: measures two runs on the same images with common random numbers.
-
-`vdmkit quality`: compares samples of a run with real images.
-
-`vdmkit sample`: draws images from a trained run.
-
-`vdmkit study`: studies schedules and step grids of a trained run.
-
-`vdmkit report`: one self-contained page of what runs hold.
+- `evaluate` measures the test bound.
+- `likelihood` measures the likelihood of the test images, with its error.
+- `compare` measures two runs on the same images with common random numbers.
+- `quality` compares samples with real images.
+- `sample` draws images.
+- `study` studies schedules and step grids.
+- `report` writes a self-contained HTML page about one or several runs.
 """
 
 import json
@@ -70,7 +66,7 @@ def evaluate(
     run = load_run(own_folder(checkpoint), overrides, plugins, step, trust=trust)
     evaluation = evaluate_run(run)
     typer.echo(json.dumps(evaluation.as_json(), indent=2) if as_json else str(evaluation))
-    write_results(run.folder.evaluation, evaluation.as_json())  # last: the folder may be read-only
+    write_results(run.folder.evaluation, evaluation.as_json())  # after printing: the folder may be read-only
     typer.echo(f"written to {run.folder.evaluation}", err=True)
 
 
@@ -186,7 +182,7 @@ def compare(
     named, of_bound = shorthands(estimator=estimator), of_estimator(steps, kernel, grid)
     of_steps = (of_bound, solver_steps)
     one = run_to_measure(first, named, overrides, plugins, None, *of_steps, trust=trust)
-    # The seed of the draws: with the same, both estimates share their noise.
+    # With the same seed both estimates use common random numbers.
     shared = [*overrides, *(of_second or []), f"seed={one.recipe.seed}"]
     other = run_to_measure(second, named, shared, plugins, None, *of_steps, trust=trust)
     from vdmkit.experiments.load import load_test
@@ -204,7 +200,7 @@ def compare(
 
 
 def _plans(first: "tuple[Run, Images]", second: "tuple[Run, Images]") -> tuple[Any, Any]:
-    """Returns what `plan_pair` prepares. Raises an error if the two do not compare, before either is measured."""
+    """Returns the plans of `plan_pair`. Raises an error before any measurement if the two runs are not comparable."""
     from vdmkit.likelihood.comparison import plan_pair
     from vdmkit.likelihood.log_likelihood import sample_of
     from vdmkit.recipes.build import build_estimator, told_labels
@@ -301,7 +297,7 @@ def sample(
 
     run = load_run(own_folder(checkpoint), overrides, plugins, step, trust=trust)
     if not steps and steps_of(on_grid) and run.recipe.sampling.end == "image":
-        # the step to the image comes after the steps of the grid
+        # the step to the image is not in the grid
         sampling = replace(run.recipe.sampling, steps=run.recipe.sampling.steps + 1)
         run = replace(run, recipe=replace(run.recipe, sampling=sampling))
     model = run.weighted(run.recipe.evaluation.weights)

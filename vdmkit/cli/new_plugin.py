@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit new-plugin`: writes a package that adds a component, as a template."""
+"""`vdmkit new-plugin`: writes a template of a package that adds a component."""
 
 import importlib.util
 import keyword
@@ -98,7 +98,7 @@ pytest
 
 
 def _refuse_taken(name: str, module: str, component: str) -> None:
-    """Raises RegistryError if the name already stands for a Python module or a component."""
+    """Raises RegistryError if the name is already that of a Python module or a component."""
     from vdmkit.plugins import load_plugins
     from vdmkit.registry import registry
 

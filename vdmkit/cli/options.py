@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arguments and options that several commands share, and the form of commands in messages.
+"""Arguments and options that several commands share, and the command lines that messages show.
 
-Components given by an option: their name, or a TOML file of their keys such as `vdmkit study` saves.
-
-The options that choose an estimator of likelihoods, and the run that they measure.
+A component given by an option is either its name or a TOML file of its keys, such as `vdmkit study` writes. The options
+of a likelihood estimator become overrides of the run's recipe.
 """
 
 import os
@@ -58,9 +57,9 @@ Step = Annotated[int | None, typer.Option("--checkpoint-step", min=0, help="A ch
 
 
 def with_steps(overrides: list[str], steps: int | None, option: str = "--steps") -> list[str]:
-    """Adds the sampling steps to the overrides. Raises RecipeError if the overrides have them already.
+    """Adds the sampling steps to the overrides. Raises RecipeError if the overrides contain them already.
 
-    `option` is what they were given by: the gammas of a `--grid` determine their number.
+    `option` is the option that determined the steps; the gammas of a `--grid` fix their number.
     """
     if steps is None:
         return overrides
@@ -70,7 +69,7 @@ def with_steps(overrides: list[str], steps: int | None, option: str = "--steps")
 
 
 def as_override(words: str, key: str, value: Any) -> str:
-    """Returns the override of a recipe key that an option stands for; messages name the option, by its `words`."""
+    """Returns the recipe override that an option stands for; messages show the option as written in `words`."""
     from vdmkit.recipes.document import Override
     from vdmkit.recipes.validation import toml_text
 
@@ -78,7 +77,7 @@ def as_override(words: str, key: str, value: Any) -> str:
 
 
 def command(*words: str | Path) -> str:
-    """Returns a command line as this user would type it: with `uv run`, `vdmkit` is not on the shell's path."""
+    """Returns a command line as this user would type it: with `uv run`, `vdmkit` is not on the shell's PATH."""
     program = ("uv", "run", "vdmkit") if "UV_RUN_RECURSION_DEPTH" in os.environ else ("vdmkit",)
     return shlex.join([*program, *map(str, words)])
 
@@ -95,7 +94,7 @@ Kernel = Annotated[
 
 
 def grid_option(default: str) -> Any:
-    """Returns the option `--grid`; `default` says what holds without it."""
+    """Returns the option `--grid`; `default` describes the behaviour without it."""
     where = "a name that `vdmkit list grid` shows, or a file that `vdmkit study` saves"
     text = f"The gammas of T steps: {where}. Default: {default}."
     return typer.Option("--grid", metavar="NAME|FILE.toml", help=text)
@@ -153,7 +152,7 @@ SolverSteps = Annotated[
 
 
 def shorthands(**given: object) -> list[str]:
-    """Returns the overrides of `likelihood` that options stand for, by their names; None is an option not given."""
+    """Returns the `likelihood` overrides of these options, given by name; None is an option that was not given."""
     keys = {name: "estimator.name" if name == "estimator" else name for name in given}
     return [
         as_override(f"--{name} {value}", f"likelihood.{keys[name]}", value)
@@ -173,7 +172,7 @@ def run_to_measure(
     *,
     trust: bool,
 ) -> "Run":
-    """Loads a run with its estimator: `named` and `of_bound` are the overrides that options stand for."""
+    """Loads a run with its estimator. `named` and `of_bound` are the overrides from options."""
     from vdmkit.experiments.load import load_run
     from vdmkit.multihost import own_folder
 
@@ -186,9 +185,9 @@ def run_to_measure(
 
 
 def _own_kernel(run: "Run") -> list[str]:
-    """Returns the override that gives another estimator of steps the kernel of the run's own, as with iDDPM's clip.
+    """Returns the override that gives a different T-step estimator the run's reverse kernel, such as iDDPM's clip.
 
-    By its kernel p(z_s | z_t) a model of T steps is another model.
+    The kernel p(z_s | z_t) is part of a T-step model, so a different kernel is a different model.
     """
     from vdmkit.recipes.schema import resolved
 
@@ -203,7 +202,7 @@ def _own_kernel(run: "Run") -> list[str]:
 
 
 def _of_steps(estimator: "Choice", of_bound: list[str], solver_steps: int | None) -> list[str]:
-    """Returns the overrides of T steps and of a solver's. Raises RecipeError if they are of another estimator."""
+    """Returns the overrides of T and of the solver's steps. Raises RecipeError if the estimator does not have them."""
     solves = "solver_steps" in estimator.component.parameters
     if of_bound and solves:
         raise RecipeError(

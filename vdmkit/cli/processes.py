@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ends a command on Ctrl-C or SIGTERM, which schedulers send, with one message and exit code 3.
+"""Signal handling of commands, and commands that run in several processes.
 
-Commands that run in many processes: their options, and which process prints.
+Ctrl-C and SIGTERM, which schedulers send, end a command with one message and exit code 3. `distributed` adds the
+options that connect processes, and only process 0 prints.
 """
 
 import inspect
@@ -22,9 +23,9 @@ from vdmkit.errors import Interrupted, VdmkitError, printable
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_SECONDS = 8  # schedulers wait for 10 to 30 before they kill
+_SECONDS = 8  # schedulers wait 10 to 30 seconds before they kill
 _heard = threading.Event()
-_IMPORTING = "<frozen importlib._bootstrap>"  # the file of the frames that import
+_IMPORTING = "<frozen importlib._bootstrap>"  # file name of frames inside an import
 
 
 def stoppable(command: Callable[P, T], what_now: str = "") -> Callable[P, T]:
@@ -32,7 +33,8 @@ def stoppable(command: Callable[P, T], what_now: str = "") -> Callable[P, T]:
 
     Args:
         command: A command, or a function that it calls.
-        what_now: What was kept, and how to continue. A command that knows more raises `Interrupted` itself.
+        what_now: What was saved and how to continue. A command with a more specific message raises `Interrupted`
+            itself.
     """
 
     @wraps(command)
@@ -46,21 +48,21 @@ def stoppable(command: Callable[P, T], what_now: str = "") -> Callable[P, T]:
         except Exception as error:
             if isinstance(error, VdmkitError) or before or not _heard.is_set():
                 raise
-            # Code in C or Rust, pydantic's for example, makes an error of its own of the interruption
+            # C or Rust extensions such as pydantic turn KeyboardInterrupt into an error of their own.
             raise Interrupted(f"Stopped. {what_now}".rstrip()) from error
 
     return answering
 
 
 def _hear() -> None:
-    """Lets SIGTERM interrupt as Ctrl-C does; until a command begins, both end the program: see `vdmkit.__main__`."""
+    """Makes SIGTERM interrupt like Ctrl-C; before the command begins, both exit the process (see `vdmkit.__main__`)."""
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _interrupt)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Raises KeyboardInterrupt; in an import only after it, because extension modules crash the process for it."""
+    """Raises KeyboardInterrupt; during an import it is deferred, because it would crash extension modules."""
     _heard.set()
     if any(one.f_code.co_filename == _IMPORTING for one, _ in traceback.walk_stack(frame)):
         _ask_again_soon()
@@ -69,10 +71,10 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def end_after_a_stop() -> None:
-    """Lets a thread end the process that does not end by itself, seconds after Ctrl-C or SIGTERM.
+    """Starts a thread that exits the process if it is still running some seconds after Ctrl-C or SIGTERM.
 
-    While XLA compiles for minutes Python hears neither, and what has heard may wait for a thread that compiles. Nothing
-    is lost by it, because all files are written atomically. Training, which saves first, is not ended.
+    Python cannot handle signals while XLA compiles, which may take minutes, and the handler may wait for a thread that
+    compiles. No data is lost, because all files are written atomically. Training, which saves first, is exempt.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -89,9 +91,9 @@ def _end_after_a_stop(reader: int) -> None:
 
 
 def hear_again() -> None:
-    """Asks again to stop if Ctrl-C or SIGTERM came inside a callback of garbage collection, JAX's for example.
+    """Sends the signal again if KeyboardInterrupt was raised inside a garbage collection callback, such as JAX's.
 
-    Python drops what is raised there, with a traceback: the command would go on as if nobody had asked it to stop.
+    Python only prints exceptions raised there, so the command would ignore the request to stop.
     """
     if getattr(sys.unraisablehook, "func", None) is not _again:
         sys.unraisablehook = partial(_again, sys.unraisablehook)
@@ -105,7 +107,7 @@ def _again(otherwise: Callable[[Any], object], report: Any) -> None:
 
 
 def _ask_again_soon() -> None:
-    """Asks by SIGTERM, since the background jobs of a shell ignore Ctrl-C."""
+    """Sends SIGTERM, because background jobs of a shell ignore Ctrl-C."""
     main = threading.main_thread().ident or 0
     timer = threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGTERM))
     timer.daemon = True
@@ -161,7 +163,7 @@ def distributed(command: Callable[..., T]) -> Callable[..., T]:
 
 
 def _let_first_speak(process: int) -> None:
-    """Lets the first process alone print what all would; the libraries that connect processes print to stdout."""
+    """Silences all processes except process 0, and stdout of the libraries that connect them."""
     nowhere = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
     sys.stdout.flush()
     own = os.fdopen(os.dup(1), "w")
@@ -171,13 +173,13 @@ def _let_first_speak(process: int) -> None:
 
 
 def end(message: object, code: int = 1, *, common: bool = False) -> NoReturn:
-    """Ends the program with a message; of several processes each says which it is, or the first what is common."""
+    """Exits with a message. Several processes add their index, or process 0 alone prints a `common` message."""
     _say(message, common=common)
     sys.exit(code)
 
 
 def end_if_lost(error: Exception) -> None:
-    """Ends the program at once if the end of another process caused an error; JAX would wait for that process."""
+    """Exits at once if the exit of a different process caused the error, because JAX would wait for that process."""
     from vdmkit.multihost import delete_copies, lost
 
     if found := lost(error):

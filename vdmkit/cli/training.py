@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit run`: trains, evaluates and samples a recipe.
+"""Commands that make runs and data: `run`, `convert`, `import` and `data`.
 
-`vdmkit convert`: converts a trained model to another path or prediction.
-
-`vdmkit import`: makes a run folder from a published checkpoint, or lists the tensors of any.
-
-`vdmkit data`: packs images of any source into files that need not fit in memory, and verifies such files.
+- `run` trains, evaluates and samples a recipe.
+- `convert` converts a trained model to a different path or prediction.
+- `import` makes a run folder from a published checkpoint, or lists the tensors of any checkpoint.
+- `data` packs images of any source into files that need not fit in memory, and verifies such files.
 """
 
 import json

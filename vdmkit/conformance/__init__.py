@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks that a component does what its kind requires. Authors of plugins run them in their tests."""
+"""Checks that a component meets the requirements of its kind. Plugin authors run them in their tests."""
 
 from vdmkit.conformance.components import (
     check_augmentation,

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The helpers by which checks compare numbers and report failures.
+"""Shared tools of the conformance checks.
 
-Runs checks of components, and collects what they find.
-
-Fast compilation and random keys for checks, which take longer to compile than to run.
-
-Checks of derivatives against finite differences, which detect a stopped or replaced gradient.
+- `expect`, `near` and `Findings` compare numbers and report failures; `run_checks` collects what the checks find.
+- `compiled_fast` and `fast_key` reduce compilation time, because checks take longer to compile than to run.
+- `check_derivative` compares gradients with finite differences, which detects a stopped or replaced gradient.
 """
 
 import functools
@@ -31,13 +29,13 @@ from vdmkit.schedules import Scalar
 
 
 def expect(holds: bool | np.bool_, otherwise: str) -> None:
-    """Raises ConformanceError with the sentence `otherwise`, which has the number, unless `holds`."""
+    """Raises ConformanceError with the sentence `otherwise`, which contains the number, unless `holds`."""
     if not holds:
         raise ConformanceError(f"{otherwise}.")
 
 
 def near(found: Array | np.ndarray | float, wanted: Array | np.ndarray | float, tolerance: float) -> bool:
-    """Returns whether all entries agree within `tolerance` of 1 + the largest wanted one; a NaN does not agree."""
+    """Returns whether all entries agree within `tolerance` * (1 + the largest wanted one); NaN never agrees."""
     found, wanted = np.asarray(found, np.float64), np.asarray(wanted, np.float64)
     return bool(np.abs(found - wanted).max() < tolerance * (1 + np.abs(wanted).max()))
 
@@ -59,7 +57,7 @@ Checked = tuple[Component, Callable[[], object]]
 
 @dataclass(frozen=True)
 class Findings:
-    """Problems of components, and remarks to print beside a number, in sentences."""
+    """Problems of components, and remarks to print with a number, in sentences."""
 
     problems: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
@@ -74,16 +72,17 @@ class Findings:
         return self
 
     def __add__(self, other: "Findings") -> "Findings":
-        """Joins two findings, each sentence once."""
+        """Joins two findings without repeating sentences."""
         pairs = (self.problems, other.problems), (self.remarks, other.remarks)
         return Findings(*(tuple(dict.fromkeys(mine + others)) for mine, others in pairs))
 
 
 @contextmanager
 def threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Yields threads that seldom take turns: while one compiles another traces, but two that trace slow each other.
+    """Yields a pool of threads that switch rarely.
 
-    Ctrl-C does not wait for them.
+    Compiling in one thread overlaps with tracing in another, but two threads that trace slow each other down. Ctrl-C
+    does not wait for them.
     """
     before = sys.getswitchinterval()
     sys.setswitchinterval(_TURN)
@@ -99,12 +98,12 @@ def threads(count: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def run_checks(checks: Iterable[Checked]) -> Findings:
-    """Returns what the checks find; they run in two threads."""
+    """Runs the checks in two threads and returns their findings."""
     with threads(2) as pool:
         return sum(pool.map(lambda checked: findings_of(*checked), checks), Findings())
 
 
-@precisely  # in the threads of `run_checks`
+@precisely  # the setting is per thread, and this runs in the threads of `run_checks`
 def findings_of(component: Component, check: Callable[[], object]) -> Findings:
     """Returns the problems of a component. A mistake in the recipe is raised instead.
 
@@ -132,7 +131,7 @@ _WANTED = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": F
 
 
 def compiled_fast(function: Callable[P, Out]) -> Callable[P, Out]:
-    """Compiles like `eqx.filter_jit`, with less optimisation, for short computations."""
+    """Compiles like `eqx.filter_jit`, with fewer optimisations, for short computations."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> Out:
@@ -143,13 +142,13 @@ def compiled_fast(function: Callable[P, Out]) -> Callable[P, Out]:
 
 @functools.cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    jit: Any = eqx.filter_jit  # passes unknown arguments on to jax.jit
+    jit: Any = eqx.filter_jit  # forwards unknown arguments to jax.jit
     return jit(function, compiler_options=_options())
 
 
 @functools.cache
 def _options() -> dict[str, Any]:
-    """Returns the options that this version of XLA, on this device, knows."""
+    """Returns the options that this version of XLA supports on this device."""
     return {name: value for name, value in _WANTED.items() if _is_known(name, value)}
 
 
@@ -162,7 +161,7 @@ def _is_known(name: str, value: Any) -> bool:
 
 
 def fast_key(seed: int) -> PRNGKeyArray:
-    """Returns a key whose draws are a hash of a counter, which compiles in half the time of JAX's own keys.
+    """Returns a key whose draws are a hash of a counter, which compiles twice as fast as JAX's own keys.
 
     It is good enough for averages over a thousand draws in checks; the numbers of a run use JAX's own keys.
     """
@@ -170,7 +169,7 @@ def fast_key(seed: int) -> PRNGKeyArray:
 
 
 def _mixed(x: UInt32[Array, "*n"]) -> UInt32[Array, "*n"]:
-    """Applies a bijection of 32 bits in which every bit depends on all: "lowbias32" of Chris Wellons."""
+    """Applies a bijection of 32 bits whose output bits all depend on every input bit: "lowbias32" by Chris Wellons."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
     return x ^ (x >> 16)
@@ -186,7 +185,7 @@ def _seed(seed: Array) -> UInt32[Array, "2"]:
 
 
 def _split(key: UInt32[Array, "2"], shape: tuple[int, ...]) -> UInt32[Array, "*n 2"]:
-    # Different from the numbers that callers fold in.
+    # The constant makes the counter differ from the numbers that callers fold in.
     numbers = jnp.arange(prod(shape), dtype=jnp.uint32) ^ jnp.uint32(0x85EBCA6B)
     return jax.vmap(lambda number: _fold_in(key, number))(numbers).reshape(*shape, 2)
 
@@ -206,12 +205,12 @@ _HASHED = define_prng_impl(
 
 
 _STEPS = np.array([1e-2, 1e-3, 1e-4, 1e-5, 1e-6])
-_TOLERANCE = 1e-4  # relative to the derivative; the best step is off by 1e-6 in float64, and by more at a kink of ReLU
-_ROUNDING = 1e-6  # relative to outputs, over the step: the error of a difference quotient in float32
+_TOLERANCE = 1e-4  # relative to the derivative; the best step errs by 1e-6 in float64, and by more at a ReLU kink
+_ROUNDING = 1e-6  # relative to outputs, divided by the step: rounding of a difference quotient
 
 
 class Quotients(eqx.Module):
-    """Values <w, f(point +- h v)> for every step length h, along directions v and w, and the gradient."""
+    """Values <w, f(point +- h v)> for every step length h, for directions v and w, and the gradient."""
 
     values: Float[Array, "2 steps"]
     norm: Scalar  # norm of the gradient
@@ -219,7 +218,7 @@ class Quotients(eqx.Module):
 
 
 def check_derivative(function: Callable[[Array], Array], at: Float[np.ndarray, "*n"], *, what: str) -> None:
-    """Checks the gradient of `function` by JAX against its difference quotient along a random direction.
+    """Checks JAX's gradient of `function` against a difference quotient along a random direction.
 
     Args:
         function: The function; a pytree, such as an Equinox module, is compiled once.
@@ -233,9 +232,9 @@ def check_derivative(function: Callable[[Array], Array], at: Float[np.ndarray, "
 
 
 def quotients(function: Callable[[Array], Array], at: Float[Any, "*n"]) -> Quotients:
-    """Computes quotients along directions that are the same for all points of a shape.
+    """Computes difference quotients and the gradient along directions that depend only on the shapes.
 
-    The gradient is by reverse mode, which is the transpose of forward mode, or the only one that is defined.
+    The gradient uses reverse mode, which is the transpose of forward mode, or the only mode that is defined.
     """
     rng, out = np.random.default_rng(0), eqx.filter_eval_shape(function, at)
     v, w = (jnp.asarray(rng.standard_normal(shape), at.dtype) for shape in (at.shape, out.shape))
@@ -247,10 +246,10 @@ def quotients(function: Callable[[Array], Array], at: Float[Any, "*n"]) -> Quoti
 
 
 def check_quotients(given: Quotients, *, what: str) -> None:
-    """Checks quotients by the best of the step lengths, to allow for kinks and for fast variation.
+    """Checks the gradient against the best of the step lengths, to allow for kinks and for fast variation.
 
     Raises:
-        ConformanceError: the gradient along v is not the difference quotient.
+        ConformanceError: the gradient along v differs from the difference quotient.
     """
     values, norm, found = (np.asarray(one, np.float64) for one in (given.values, given.norm, given.found))
     wanted = (values[0] - values[1]) / (2 * _STEPS)

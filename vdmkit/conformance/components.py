@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of schedules, paths and grids.
+"""Checks of all components other than networks, predictions, decoders, estimators and reverse kernels.
 
-Checks of weightings and time samplers of the training loss.
-
-Checks of optimisers, on a quadratic bowl.
-
-Checks of samplers, with a denoiser that knows the image.
-
-Checks of data sources and augmentations.
-
-Checks of importers, on the arrays of a checkpoint.
+- Schedules, noise embeddings, paths and grids.
+- Weightings and time samplers of the training loss.
+- Optimisers, on a quadratic bowl.
+- Samplers, with a denoiser that returns the true image.
+- Data sources and augmentations.
+- Importers, on the arrays of a checkpoint.
 """
 
 from itertools import pairwise
@@ -45,14 +42,14 @@ _ROUNDING = 1e-8  # rounding of gamma in float64
 
 
 def check_schedule(schedule: AbstractSchedule) -> None:
-    """Checks that gamma rises from gamma_min to gamma_max and is the integral of its derivative.
+    """Checks that gamma increases from gamma_min to gamma_max and is the integral of its derivative.
 
     The tolerance of the ends is float32 rounding, or 1e-3 if the schedule has parameters, which training changes
     anyway.
 
     Raises:
         ConformanceError: an end differs, or gamma' is not positive.
-        RecipeError: gamma does not rise, or jumps.
+        RecipeError: gamma does not increase, or jumps.
     """
     check_increasing(schedule)
     learns = any(map(eqx.is_inexact_array, jax.tree.leaves(schedule)))
@@ -66,7 +63,7 @@ def check_schedule(schedule: AbstractSchedule) -> None:
 
 
 def check_noise_embedding(embedding: AbstractNoiseEmbedding) -> None:
-    """Checks that a noise embedding is finite and rises with gamma, in float32 and float64.
+    """Checks that a noise embedding is finite and increases with gamma, in float32 and float64.
 
     Raises:
         ConformanceError: one of these does not hold, or its type differs from that of gamma.
@@ -96,7 +93,7 @@ def check_path(path: AbstractPath) -> None:
 
 
 def check_scales(path: AbstractPath, gammas: tuple[float, ...]) -> None:
-    """Does `check_path` at these gammas, in float32 and float64, and checks the derivative of log_alpha.
+    """Runs `check_path` at these gammas, in float32 and float64, and checks the derivative of log_alpha.
 
     Raises:
         ConformanceError: a check fails at one of the gammas.
@@ -137,9 +134,10 @@ def _scales_and_slopes(path: AbstractPath, gammas: Float[Array, " n"]) -> tuple[
 
 
 def check_grid(grid: AbstractGrid, schedule: AbstractSchedule, steps: int) -> None:
-    """Checks that steps + 1 gammas fall from gamma_1 to gamma_0, and that `ends_of_step` agrees with them.
+    """Checks that steps + 1 gammas decrease from gamma_1 to gamma_0, and that `ends_of_step` agrees with them.
 
-    In float64, one of ten thousand steps is much larger than rounding, whose errors would add up in a bound.
+    This uses float64, where one of ten thousand steps is much larger than rounding; rounding errors would add up in a
+    bound.
 
     Raises:
         ConformanceError: one of these does not hold.
@@ -171,7 +169,7 @@ def _ends_of_steps(grid: AbstractGrid, schedule: AbstractSchedule, steps: int) -
 
 
 def gammas_between(schedule: AbstractSchedule) -> tuple[float, ...]:
-    """Returns gammas from end to end, with unusual inner values that a component cannot special-case by accident."""
+    """Returns gammas from end to end, with irregular inner values that a component cannot special-case by accident."""
     gamma_0, gamma_1 = ends_of(schedule)
     inner = gamma_0 + (gamma_1 - gamma_0) * (np.arange(64) + np.random.default_rng(2).random(64)) / 64
     return (gamma_0, *map(float, inner), gamma_1)
@@ -203,7 +201,7 @@ def check_time_sampler(sampler: AbstractTimeSampler) -> None:
     learns must stay unbiased.
 
     Raises:
-        ConformanceError: a time is outside of [0, 1), or a mean is biased.
+        ConformanceError: a time is outside [0, 1), or a mean is biased.
     """
     _check_unbiased(sampler)
     t = _draws(sampler, jax.random.key(1))[0][0]
@@ -226,7 +224,10 @@ def _check_unbiased(sampler: AbstractTimeSampler) -> None:
 
 
 def _check_spread(t: Float[np.ndarray, "draws n"], weight: Float[np.ndarray, "draws n"]) -> None:
-    """Checks that every part of [0, 1] has its share; few distinct times must be the midpoints of equal parts."""
+    """Checks that the weighted fraction of times in each part of [0, 1] is right.
+
+    If only few distinct times are drawn, they must be the midpoints of equal parts.
+    """
     distinct = np.unique(t)
     if len(distinct) < _PARTS**2:
         midpoints = (np.arange(len(distinct)) + 0.5) / len(distinct)
@@ -253,18 +254,18 @@ _STEPS = 20
 
 
 def check_optimizer(optimizer: optax.GradientTransformation) -> None:
-    """Checks that the optimiser descends a quadratic bowl from its rim, and that its state keeps its shapes.
+    """Checks that the optimiser descends a quadratic bowl from an outer point, and that its state keeps its shapes.
 
-    Updates that are not finite are refused by training, with their step, and not here.
+    Updates that are not finite are not checked here, because training refuses them and reports the step.
 
     Raises:
-        ConformanceError: the parameters climb, or an update or the state changes its structure.
+        ConformanceError: the parameters move uphill, or an update or the state changes its structure.
     """
     params = {"kernel": jnp.linspace(1.0, 2.0, 4), "bias": jnp.ones(2)}
     state, before = optimizer.init(params), jax.tree.map(np.asarray, params)
     shapes, update = jax.tree.map(jnp.shape, state), jax.jit(optimizer.update)
     for _ in range(_STEPS):
-        grads = jax.tree.map(lambda p: p, params)  # of |p|^2 / 2
+        grads = jax.tree.map(lambda p: p, params)  # gradients of |p|^2 / 2
         updates, state = update(grads, state, params)
         expect(
             jax.tree.structure(updates) == jax.tree.structure(params),
@@ -282,9 +283,9 @@ _IMAGE = np.arange(4.0).reshape(_SHAPE) / 4
 
 
 def check_sampler(sampler: AbstractSampler) -> None:
-    """Checks a sampler with a denoiser that knows the image: chains that end at gamma = -inf must return the image.
+    """Checks a sampler with a denoiser that returns the true image: chains that end at gamma = -inf must return it.
 
-    After steps of 0.1 in gamma the remaining noise must agree with gamma, within a quarter, because a first-order
+    After steps of 0.1 in gamma the remaining noise must agree with gamma within a quarter, because a first-order
     method has an error in each step.
 
     Raises:
@@ -324,7 +325,7 @@ def _step(
     image = jnp.asarray(_IMAGE, float)
 
     def denoise(y: Image, gamma: Scalar) -> Estimate:
-        # the image is known, so that the variance of a step is the least
+        # with the image known, the variance of a step is the smallest
         return Estimate(image, (y - image) / jnp.exp(gamma / 2), variance_share=jnp.zeros_like(y))
 
     def one(y: Array, history: History, noise: Array) -> tuple[Array, History]:
@@ -335,7 +336,7 @@ def _step(
 
 
 def check_data(source: AbstractSource) -> None:
-    """Checks that both splits have the source's shape and levels, and their own identity, and load equally twice.
+    """Checks that both splits have the source's shape and levels and their own identities, and load identically twice.
 
     Raises:
         ConformanceError: one of these does not hold.
@@ -361,7 +362,7 @@ def check_images(source: AbstractSource, images: Images) -> None:
 
 
 def check_identity(source: AbstractSource, images: Images) -> None:
-    """Checks what can be seen without reading the pixels: shape, levels, number of images, and labels.
+    """Checks what does not need the pixels: shape, levels, number of images, and labels.
 
     Raises:
         ConformanceError: they do not agree with the source or the identity.
@@ -393,11 +394,11 @@ def check_loads_again(source: AbstractSource, images: Images) -> None:
 
 
 def check_augmentation(augmentation: AbstractAugmentation, pixels: Real[np.ndarray, "n h w c"], levels: int) -> None:
-    """Checks that every move keeps shape, type and levels, acts on each image alone, and is deterministic.
+    """Checks that every transformation keeps shape, dtype and levels, acts on each image alone, and is deterministic.
 
     Raises:
         ConformanceError: one of these does not hold.
-        DataError: images of this shape have no moves.
+        DataError: no transformation applies to images of this shape.
     """
     for number, move in enumerate(augmentation.moves(pixels.shape[1:])):
         before, moved = pixels.copy(), np.asarray(move(pixels))
@@ -413,10 +414,10 @@ def check_augmentation(augmentation: AbstractAugmentation, pixels: Real[np.ndarr
 
 
 def check_importer(importer: AbstractImporter, arrays: Arrays, config: Config) -> None:
-    """Checks that the configuration is a recipe whose model takes the arrays, all of them, and no others.
+    """Checks that the configuration is a recipe whose model takes exactly the arrays of the checkpoint.
 
     Raises:
-        ConformanceError: an estimate of the model is not finite, or `filled` ignores an array that is not of the model.
+        ConformanceError: an estimate of the model is not finite, or `filled` ignores an array that the model lacks.
         VdmkitError: the recipe is not valid, or its model does not take the arrays.
     """
     made = described(importer, config, "arrays")

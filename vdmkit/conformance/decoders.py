@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks that the probabilities of all images under an observation p(x | z_0) sum to 1, or less.
+"""Checks that the probabilities of all images under a decoder p(x | z_0) sum to at most 1.
 
 If the values of an image are independent given z_0, this is a sum over the levels of each. `log_probs` gives the terms;
 without it, with log p(x) = sum_i f_i(x_i), the sum over the levels of value i with fixed other values is
@@ -23,8 +23,8 @@ from vdmkit.schedules import Scalar
 
 _EXCESS = 1e-4  # nats per value: 1.4e-4 bits/dim, more than float32 rounding of a sum over 256 levels
 _ROUNDING = 1e-5  # rounding of log_prob, per value
-_MOST_IMAGES = 70_000  # images whose probabilities are summed one by one: 2 values of 256 levels
-_MOST_CHANGES = 30_000  # changes of one value, for an observation without `log_probs`
+_MOST_IMAGES = 70_000  # images that are enumerated: 2 values of 256 levels are 65,536
+_MOST_CHANGES = 30_000  # changes of one value, for a decoder without `log_probs`
 _SWAPS = 8
 
 
@@ -85,12 +85,12 @@ def check_decoder(observation: AbstractObservation, latent: Latent) -> bool:
 
 
 def _known(x: Float[Array, "h w c"]) -> Estimate:
-    """Returns an estimate that knows the data."""
+    """Returns an estimate equal to the data."""
     return Estimate(x, jnp.zeros_like(x), variance_share=jnp.full_like(x, 0.5))
 
 
 def has_log_probs(observation: AbstractObservation, latent: Latent) -> bool:
-    """Returns whether the observation gives the probabilities of the levels of each value."""
+    """Returns whether the observation provides the probabilities of the levels of each value."""
     try:
         eqx.filter_eval_shape(lambda o, at: o.log_probs(at.z_0, at.gamma_0, lambda: at.estimate), observation, latent)
     except RecipeError:
@@ -102,7 +102,7 @@ def has_log_probs(observation: AbstractObservation, latent: Latent) -> bool:
 def _evaluated(
     observation: AbstractObservation, latent: Latent, images: Any, shows: bool
 ) -> tuple[Array, Array, Array, Array | None]:
-    """Returns the decoded encoding of the image, the data of the levels, log p of the images, and log_probs if any."""
+    """Returns the decoded encoding of the image, the data of the levels, log p of the images, and log_probs or None."""
     x = observation.encode(latent.image)
     again = observation.decode(x, latent.gamma_0, lambda: _known(x))
     lattice = observation.encode(jnp.arange(observation.levels).astype(jnp.uint8).reshape(-1, 1, 1))
@@ -134,7 +134,7 @@ def _log_sum_of_all(observation: AbstractObservation, latent: Latent, width: int
 
 
 def _other_image(image: Integer[Any, "h w c"], levels: int) -> Integer[np.ndarray, "h w c"]:
-    """Changes every other value by one level only, so that float32 distinguishes log p of both images."""
+    """Changes every other value by only one level, so that float32 can distinguish log p of the two images."""
     given = np.asarray(image)
     changed = np.arange(given.size).reshape(given.shape) % 2 == 0
     beside = np.where(given > 0, given - 1, min(1, levels - 1))
@@ -142,13 +142,13 @@ def _other_image(image: Integer[Any, "h w c"], levels: int) -> Integer[np.ndarra
 
 
 def _halves(image: Array | np.ndarray, others: np.ndarray, swapped: np.ndarray) -> list[np.ndarray]:
-    """Returns pairs of images between which some of the values are swapped."""
+    """Returns pairs of images in which some of the values are swapped."""
     pairs = [(np.where(half, image, others), np.where(half, others, image)) for half in swapped]
     return [one for pair in pairs for one in pair]
 
 
 def _is_sum_over_values(log_prob: Float[np.ndarray, " n"], values: int) -> bool:
-    """Returns whether values can be swapped between two images: f(A, B) + f(A', B') = f(A, B') + f(A', B)."""
+    """Returns whether log p is a sum over values, by swapping: f(A, B) + f(A', B') = f(A, B') + f(A', B)."""
     pairs = np.asarray(log_prob, np.float64).reshape(-1, 2).sum(1)
     return bool((abs(pairs - pairs[0]) < _ROUNDING * (values + abs(log_prob).max())).all())
 

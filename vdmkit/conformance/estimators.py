@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exact denoisers of synthetic data, on which estimators are checked against a known -log P.
-
-Checks of likelihood estimators, on data with known -log P.
-"""
+"""Checks of likelihood estimators on synthetic data with known -log P and an exact denoiser."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,7 +25,7 @@ _SD = 0.58
 
 
 class _Oracle(AbstractPrediction):
-    """The exact posterior, with the variances of steps that are exact for standard normal values: the largest ones."""
+    """The exact posterior, with step variances that are exact for standard normal values: the largest ones."""
 
     distribution: AbstractDistribution = eqx.field(static=True)
     outputs: int = eqx.field(static=True, default=1, init=False)
@@ -40,7 +37,7 @@ class _Oracle(AbstractPrediction):
 def oracle_of(
     levels: int, shape: tuple[int, int, int], schedule: AbstractSchedule, path: AbstractPath
 ) -> tuple[DiffusionModel, AbstractDistribution]:
-    """Returns data with nearly standard normal values, for which the bound is close to -log P with any ends."""
+    """Returns data with nearly standard normal values, for which the bound is close to -log P for any gamma range."""
     values = int(np.prod(shape))
     of_values = {"weights": (1.0,), "means": ((0.0,) * values,), "sds": ((_SD if levels else 1.0,) * values,)}
     if levels:
@@ -52,24 +49,27 @@ def oracle_of(
 
 
 class BentSchedule(AbstractSchedule):
-    """gamma_0 + (gamma_1 - gamma_0) (t + bend t (1 - t)), -1 < bend < 1. Its numbers are an array: it compiles once."""
+    """gamma_0 + (gamma_1 - gamma_0) (t + bend t (1 - t)), -1 < bend < 1.
+
+    The numbers are an array, so that all schedules share one compilation.
+    """
 
     numbers: Float[Array, "3"]
-    gamma_min: float = eqx.field(static=True, default=-1.0)  # of no concern without a network
+    gamma_min: float = eqx.field(static=True, default=-1.0)  # unused without a network
     gamma_max: float = eqx.field(static=True, default=1.0)
 
     def __call__(self, t: Scalar) -> Scalar:
         return _bent(self.numbers, t)
 
 
-@jax.jit  # one program for what would be nine where nothing around it is compiled
+@jax.jit  # compiles one program instead of nine when called outside jit
 def _bent(numbers: Float[Array, "3"], t: Scalar) -> Scalar:
     gamma_0, gamma_1, bend = numbers
     return gamma_0 + (gamma_1 - gamma_0) * (t + bend * t * (1 - t))
 
 
 class BetweenPaths(AbstractPath):
-    """Between the variance-exploding path, at `share` 0, and the variance-preserving one, at 1."""
+    """Interpolates between the variance-exploding path, at `share` 0, and the variance-preserving one, at 1."""
 
     share: Float[Array, ""]
 
@@ -80,19 +80,19 @@ class BetweenPaths(AbstractPath):
 def bent_oracle(
     levels: int, shape: tuple[int, int, int], ends: tuple[float, float], bend: float, share: float
 ) -> tuple[DiffusionModel, AbstractDistribution]:
-    """Returns an oracle whose schedule is bent, on a path between two known ones; all of a shape compile once."""
+    """Returns an oracle with a bent schedule on an interpolated path; all oracles of a shape share one compilation."""
     schedule = BentSchedule(numbers=jnp.asarray([*ends, bend], float))
     return oracle_of(levels, shape, schedule, BetweenPaths(jnp.asarray(share, float)))
 
 
 _SHAPE = (3, 3, 1)
-_IMAGES, _KEYS, _COPIES = 64, 8, 2  # so few images that a pilot does not pay
-_LONG, _IMAGES_IF_LONG, _KEYS_IF_LONG = 20, 16, 2  # rounds of an estimator that would take minutes on that many
-_FEW, _FEW_KEYS, _FEW_LEVELS = 16, 2, 5  # of large images, on which the same takes seconds
+_IMAGES, _KEYS, _COPIES = 64, 8, 2  # too few images for a pilot to pay off
+_LONG, _IMAGES_IF_LONG, _KEYS_IF_LONG = 20, 16, 2  # an estimator with so many rounds would take minutes
+_FEW, _FEW_KEYS, _FEW_LEVELS = 16, 2, 5  # for large images
 _ENDS, _FAR_ENDS = (-4.5, 0.0), (-8.0, 5.0)
 _SIGMAS = 5
-_ROUNDING = 1e-3  # nats per image, and
-_ROUNDING_OF_SUM = 1e-5  # relative to it
+_ROUNDING = 1e-3  # nats per image
+_ROUNDING_OF_SUM = 1e-5  # relative to the nats of an image
 
 
 def check_estimator(
@@ -104,9 +104,9 @@ def check_estimator(
     """Checks an estimator with the exact denoiser of synthetic data: finite terms, independent draws, a valid bound.
 
     The data have `levels` (0: continuous). Each of 64 images, or 16 for an estimator of many rounds, occurs twice, with
-    two indices, so that different estimates of one image show the Monte Carlo error. The check uses a schedule so short
-    that every term of a bound is large, and one from end to end of `ends`, on another path; gamma is not linear in time
-    in either.
+    two indices, so that the difference of its estimates shows the Monte Carlo error. The check uses one schedule so
+    short that every term of a bound is large, and one that spans `ends` on a different path; gamma is not linear in
+    time in either.
 
     Raises:
         ConformanceError: one of these does not hold, or an estimate changes with the other images of its batch.
@@ -116,7 +116,7 @@ def check_estimator(
 
 
 def check_estimator_of_model(estimator: AbstractEstimator[Any], model: DiffusionModel) -> None:
-    """Checks that an estimator bounds -log P with a model's own shape, schedule and path, by an exact denoiser.
+    """Checks that an estimator bounds -log P with a model's shape, schedule and path, using an exact denoiser.
 
     Raises:
         ConformanceError: it does not.
@@ -128,7 +128,7 @@ def check_estimator_of_model(estimator: AbstractEstimator[Any], model: Diffusion
     if estimator.rounds(plan) >= _LONG:
         alone = estimator(oracle, given[0][:1], index[:1], plan, replicate=0, key=fast_key(0))
         if np.asarray(alone.failed).any():
-            return  # as the solver would on the other images, after minutes: levels at little noise are stiff
+            return  # would fail on the other images too, after minutes: levels at low noise are stiff
     found = [estimator(oracle, *given, plan, replicate=r, key=fast_key(k)) for r in (0, 1) for k in range(_FEW_KEYS)]
     for one in found:
         _check_terms(one)
@@ -155,7 +155,7 @@ def _check_on_oracle(
 
     first = estimates(index, 0, 0)
     if np.asarray(first.failed).any():
-        return  # the solver failed, which the measurement itself will report
+        return  # the solver failed; the measurement itself reports it
     others = (estimates(index, r, k) for r in (0, 1) for k in range(keys) if (r, k) != (0, 0))
     found = np.stack([np.asarray(one.nats, np.float64) for one in (first, *others)]).reshape(2, keys, len(images))
     off = abs(np.asarray(estimates(index[::-1], 0, 0).nats, np.float64)[::-1] - found[0, 0]).max()
@@ -170,7 +170,7 @@ def _check_on_oracle(
 def _solver(
     estimator: AbstractEstimator[Any], model: DiffusionModel, images: Real[np.ndarray, "n h w c"], index: Array
 ) -> Callable[[], float]:
-    """Returns a function for the change by a finer solve, which is printed beside a number and is in its interval."""
+    """Returns a function that computes the change by a finer solve, which reports include in their interval."""
 
     def solver() -> float:
         off = estimator.discretisation_error(model, jax.device_put(images), index, key=fast_key(0))

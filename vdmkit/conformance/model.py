@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of the parts of one model, with its own parameters, on latents of the images to measure."""
+"""Checks of the components of one model, with its own parameters, on latents of the images to be measured."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +28,7 @@ _ROUNDING = 1e-3  # relative to a latent's scale, in float32
 
 
 class Latents(eqx.Module):
-    """n latents z = alpha x + sigma eps of images, from gamma_1 to gamma_0, and a model's outputs and estimates."""
+    """n latents z = alpha x + sigma eps of images, from gamma_1 to gamma_0, with the model's outputs and estimates."""
 
     image: Real[Any, "n h w c"]
     x: Float[Any, "n h w c"]
@@ -47,7 +47,7 @@ def latents_of(model: DiffusionModel, images: Real[Any, "m h w c"]) -> Latents:
     image = np.repeat(images[:_IMAGES], _LEVELS_OF_NOISE, axis=0)
     gamma = np.tile(np.linspace(gamma_1, gamma_0, _LEVELS_OF_NOISE, dtype=dtype), len(image) // _LEVELS_OF_NOISE)
     eps = np.random.default_rng(0).standard_normal(image.shape).astype(dtype)
-    # The network is compiled by itself, so that its own check compiles nothing more.
+    # The network is compiled separately, so that its own check reuses the compilation.
     x, z, shown = _diffused(model.observation, model.path, model.prediction, image, gamma, eps)
     output = outputs_of(model.network, shown, gamma)
     estimate, scales = _read(model.prediction, model.path, output, z, gamma)
@@ -103,7 +103,7 @@ def checks_of_model(model: DiffusionModel, latents: Latents) -> dict[str, Callab
 
 
 def check_derivative_of_model(model: DiffusionModel, latents: Latents) -> None:
-    """Checks d eps_hat / dz of the model by JAX against difference quotients at every noise level.
+    """Checks JAX's d eps_hat / dz of the model against difference quotients at every noise level.
 
     Likelihoods by an ODE depend on this derivative; bounds do not.
 
@@ -135,13 +135,13 @@ class _EpsHat(eqx.Module):
 
 
 def check_decoder_of_model(model: DiffusionModel, latents: Latents) -> bool:
-    """Does `check_decoder` at an image's latent z_0; returns whether the sum over all images could be checked.
+    """Runs `check_decoder` at an image's latent z_0; returns whether the sum over all images could be checked.
 
     Raises:
         ConformanceError: as in `check_decoder`.
     """
     if not model.observation.levels:
-        return False  # a density
+        return False  # a density, which is not integrated
     last = _LEVELS_OF_NOISE - 1
     gamma_0 = latents.gamma[last]
     y = latents.x[last] + np.exp(gamma_0 / 2) * latents.eps[last]
@@ -150,7 +150,7 @@ def check_decoder_of_model(model: DiffusionModel, latents: Latents) -> bool:
 
 
 def check_kernel_of_model(kernel: AbstractKernel, latents: Latents) -> None:
-    """Does `check_kernel` for steps of several sizes from latents of a model.
+    """Runs `check_kernel` on steps of several sizes from latents of a model.
 
     Raises:
         ConformanceError: as in `check_kernel`.

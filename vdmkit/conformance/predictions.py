@@ -25,11 +25,11 @@ from vdmkit.networks.network import AbstractNetwork
 from vdmkit.predictions import AbstractDirection, AbstractPrediction, Estimate
 from vdmkit.process import AbstractPath, Image, StraightLine, VarianceExploding, VariancePreserving, diffuse
 
-_ROUNDING = 1e-4  # relative to an output: the effect of another order of sums in float32
+_ROUNDING = 1e-4  # relative to an output: the effect of a different summation order in float32
 
 
 def check_network(build: Callable[[int], AbstractNetwork], shape: tuple[int, int, int]) -> None:
-    """Checks a network from `build(outputs)`: its outputs are finite, (h, w, c, outputs), and depend on one image each.
+    """Checks that the outputs of `build(outputs)` are finite, (h, w, c, outputs), and depend on one image each.
 
     Raises:
         ConformanceError: one of these does not hold, a second call differs, or the derivative is wrong.
@@ -57,7 +57,7 @@ def check_outputs(
     gamma: Float[np.ndarray, " n"],
     shape: tuple[int, ...],
 ) -> None:
-    """Checks that outputs are finite, of `shape`, reproducible, and independent of the other latents of a batch.
+    """Checks that outputs are finite, of `shape`, reproducible, and independent of the other latents in a batch.
 
     Raises:
         ConformanceError: one of these does not hold, or the network calls Python functions while it runs.
@@ -76,7 +76,7 @@ def check_outputs(
 
 
 def _check_no_callback(network: Callable[..., Array], z: Float[Any, "n h w c"], gamma: Float[Any, " n"]) -> None:
-    """Checks that the network is a function of its inputs: Python may remember what it was called with before."""
+    """Checks that the network has no Python callbacks, because a callback could depend on earlier calls."""
     batch = jax.vmap(lambda z, gamma: network(z, gamma, {}, key=None))
     program = str(jax.make_jaxpr(batch)(z, gamma))
     for name in ("pure_callback", "io_callback"):
@@ -84,7 +84,7 @@ def _check_no_callback(network: Callable[..., Array], z: Float[Any, "n h w c"], 
 
 
 def check_network_derivative(network: AbstractNetwork, z: Float[np.ndarray, "h w c"], gamma: Float[Any, ""]) -> None:
-    """Checks d output / dz by JAX against difference quotients.
+    """Checks JAX's d output / dz against difference quotients.
 
     Raises:
         ConformanceError: they differ, for example because a gradient is stopped.
@@ -107,10 +107,10 @@ class _Output(eqx.Module):
 def check_prediction(prediction: AbstractPrediction, shape: tuple[int, int, int]) -> None:
     """Checks that alpha x_hat + sigma eps_hat = z on any path, and that probabilities of levels sum to 1.
 
-    A direction, given a x + b eps, must return x and eps, on any path.
+    A direction, given a x + b eps, must return x and eps on any path.
 
     Raises:
-        ConformanceError: one of these does not hold, or the derivative is not what the values say.
+        ConformanceError: one of these does not hold, or the derivative does not match the values.
     """
     with jax.enable_x64(True):
         gammas, wide = jnp.asarray(GAMMAS, float), in_float64(prediction)
@@ -137,7 +137,7 @@ def _estimates(
         estimate, directed = prediction(output, z, gamma, path), None
         if isinstance(prediction, AbstractDirection):
             a, b = prediction.direction(gamma, path)
-            of_direction = output.at[..., 0].set(a * x + b * eps)  # what is beside it, such as a variance, remains
+            of_direction = output.at[..., 0].set(a * x + b * eps)  # other channels, such as a variance, are unchanged
             directed = prediction(of_direction, z, gamma, path)
         return z, estimate, directed, scales_at(path, gamma)
 
@@ -146,7 +146,7 @@ def _estimates(
 
 def _check_direction(estimates: Estimate, gammas: Array, x: Array, eps: Array) -> None:
     for gamma, x_hat, eps_hat in zip(np.asarray(gammas), estimates.x_hat, estimates.eps_hat, strict=True):
-        # Digits are lost if x or eps is a small part of z.
+        # Cancellation loses digits if x or eps is a small part of z.
         exact = near(x_hat, x, 1e-7) and near(eps_hat, eps, 1e-7)
         expect(exact, f"given a x + b eps it does not give x and eps back at gamma = {gamma:g}")
 
@@ -186,7 +186,7 @@ def check_prediction_derivative(
     gamma: Float[Any, ""],
     path: AbstractPath,
 ) -> None:
-    """Checks d eps_hat / d(output, z) and d network_input / dz by JAX against difference quotients.
+    """Checks JAX's d eps_hat / d(output, z) and d network_input / dz against difference quotients.
 
     Raises:
         ConformanceError: they differ, for example because a gradient is stopped; or probabilities of levels do not

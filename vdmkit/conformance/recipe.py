@@ -38,7 +38,7 @@ from vdmkit.reverse import AbstractKernel
 from vdmkit.schedules import AbstractSchedule, check_increasing, ends_of
 
 _FEW = 16  # training images on which augmentations are checked
-_SIDE, _CHANNELS = 2, 3  # of the synthetic images on which estimators are checked; an ODE takes long on larger ones
+_SIDE, _CHANNELS = 2, 3  # of the synthetic images for estimators; an ODE is slow on larger ones
 _NO_DERIVATIVE = (VariationalBound, ImportanceWeighted)  # estimators that never differentiate the network
 
 
@@ -48,7 +48,7 @@ def check_model_of_recipe(
 ) -> Findings:
     """Checks schedule, path, prediction, network, observation and, with T steps, kernel on latents of images.
 
-    `differentiated` says whether the number depends on derivatives of the network, as that of an ODE does.
+    `differentiated` is whether the number depends on derivatives of the network, as that of an ODE does.
     """
     model = _fetched(model)
     choices, latents = recipe.model, latents_of(model, pixels)
@@ -66,7 +66,7 @@ def check_model_of_recipe(
 
 @precisely
 def problems_of_kernels(model: DiffusionModel, pixels: Pixels, kernels: Mapping[str, AbstractKernel]) -> dict[str, str]:
-    """Returns what is wrong with kernels on latents of images, by their names, which those without problems lack."""
+    """Returns the problems of kernels on latents of images by name; kernels without problems are omitted."""
     latents = latents_of(_fetched(model), pixels)
     found = {
         name: findings_of(registry("kernel").get(name), lambda kernel=kernel: check_kernel_of_model(kernel, latents))
@@ -76,7 +76,7 @@ def problems_of_kernels(model: DiffusionModel, pixels: Pixels, kernels: Mapping[
 
 
 def _of_exact_likelihood(recipe: Recipe) -> Findings:
-    """Returns a remark if a plugin gives the exact likelihood of its data, which is printed beside the model's."""
+    """Returns a remark if a plugin provides the exact likelihood of its data, which reports print with the model's."""
     component = recipe.data.component
     if component.origin == "vdmkit" or recipe.data.build().distribution is None:
         return Findings()
@@ -84,7 +84,7 @@ def _of_exact_likelihood(recipe: Recipe) -> Findings:
 
 
 def _fetched(model: DiffusionModel) -> DiffusionModel:
-    """Returns the model on the default device, so that what was compiled before training is not compiled again."""
+    """Returns the model on the default device, so that programs compiled before training are reused."""
 
     def fetched(leaf: Any) -> Any:
         return jax.device_put(np.asarray(leaf)) if isinstance(getattr(leaf, "dtype", None), np.dtype) else leaf
@@ -100,16 +100,16 @@ def check_measurement_of_recipe(recipe: Recipe, model: DiffusionModel, test: Ima
     differentiated = not isinstance(build_estimator(recipe, test.levels), _NO_DERIVATIVE)
     grids = _checks_of_grids(_grids_of_measurement(recipe), model.schedule)
 
-    with threads(1) as aside:  # compilation, which takes most of the time, can use another core
+    with threads(1) as aside:  # compilation, which dominates, can use a second core
         estimator = aside.submit(check_estimator_of_recipe, recipe, model)
         found = check_model_of_recipe(recipe, model, test.pixels, differentiated=differentiated) + run_checks(grids)
         return found if found.problems else found + estimator.result()
 
 
 def check_estimator_of_recipe(recipe: Recipe, model: DiffusionModel) -> Findings:
-    """Checks the recipe's estimator on synthetic data of known likelihood.
+    """Checks the recipe's estimator on synthetic data with known likelihood.
 
-    It does so on few values with the run's levels, and with the run's shape, schedule and path.
+    The check runs on small images with the run's levels, and with the run's shape, schedule and path.
     """
     component, levels = recipe.likelihood.estimator.component, model.observation.levels
     estimator, ends = build_estimator(recipe, levels), ends_of(model.schedule)
@@ -124,7 +124,7 @@ def check_estimator_of_recipe(recipe: Recipe, model: DiffusionModel) -> Findings
 
 
 def remarks_on_labels(recipe: Recipe) -> Findings:
-    """Says of a measurement without labels that the network was told those of all training images."""
+    """Returns a remark if the network was always trained with labels, for a measurement without labels."""
     network = told_always(recipe)
     if network is None:
         return Findings()
@@ -138,7 +138,7 @@ def remarks_on_labels(recipe: Recipe) -> Findings:
 def check_data_of_recipe(recipe: Recipe, source: AbstractSource, *splits: Images) -> Findings:
     """Checks images against their source and their identity, and that the last split loads again with equal pixels.
 
-    vdmkit's own images that are not in memory are not read, because their identity was recorded when all were.
+    vdmkit's own images are not read if they are not in memory, because their identity was recorded when all were read.
     """
     component = recipe.data.component
     on_disk = component.origin == "vdmkit" and all(isinstance(one.pixels, AbstractPixels) for one in splits)
@@ -149,7 +149,7 @@ def check_data_of_recipe(recipe: Recipe, source: AbstractSource, *splits: Images
 
 
 def check_before_training(recipe: Recipe, source: AbstractSource, train: Images, test: Images) -> Findings:
-    """Checks the images, and all components but the model.
+    """Checks the images, and all components other than the model.
 
     Raises RecipeError or PluginError, as `check_settings`, unless there are other problems.
     """
@@ -188,7 +188,7 @@ def _grids_of_training(recipe: Recipe) -> Iterator[tuple[Choice, int]]:
     objective, sampling = recipe.objective, recipe.sampling
     if objective.steps:
         yield objective.grid, objective.steps
-    latents = sampling.steps - (sampling.end == "image")  # the last step, to the image, is not part of the grid
+    latents = sampling.steps - (sampling.end == "image")  # the last step, to the image, is not in the grid
     if latents:
         yield sampling.grid, latents
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks that a reverse kernel's density, samples and distribution function belong to one distribution.
+"""Checks that the density, samples, distribution function, KL and ratio of a reverse kernel belong to one distribution.
 
-Checks of a reverse kernel on all values of an image: KL and ratio are those of one density, the same for all.
+The density is checked on a grid for a few values of an image; KL and ratio on all values, which must be treated alike.
 """
 
 from typing import Any
@@ -19,13 +19,13 @@ from vdmkit.schedules import Scalar
 
 _NODES = 40
 _NOISES = np.array([-1.7, 0.3, 2.1])  # standard normal draws of y_s
-_DRAWN, _AT_ONCE = 2**16, 2**13  # values of which a KL is drawn, in all and at once
-_ROUNDING = 1e-6  # of a ratio in float64, relative
+_DRAWN, _AT_ONCE = 2**16, 2**13  # values for which the KL is drawn, in total and per batch
+_ROUNDING = 1e-6  # relative error of a ratio in float64
 _ROUNDING_IN_USE = 5e-3  # in float32, five times that of AbstractKernel.log_ratio at gamma = -13 and T = 1,000
 
 
 class Given(eqx.Module):
-    """What a step is checked at: an estimate at y_t = x + exp(gamma_t / 2) eps, and the two gammas."""
+    """The inputs of a step: an estimate at y_t = x + exp(gamma_t / 2) eps, and the two gammas."""
 
     estimate: Estimate
     x: Float[Any, "h w c"]
@@ -39,12 +39,12 @@ class Given(eqx.Module):
 
     @property
     def q(self) -> tuple[Float[Array, "h w c"], Scalar]:
-        """Returns mean and standard deviation of q(y_s | y_t, x)."""
+        """Returns the mean and standard deviation of q(y_s | y_t, x)."""
         c = part_of_noise(self.gamma_t, self.gamma_s)
         return self.y_t + c * (self.x - self.y_t), jnp.exp(self.gamma_s / 2) * jnp.sqrt(c)
 
     def at(self, pixels: Int[np.ndarray, "*n"]) -> "Given":
-        """Returns the same for an image of these pixels, in rows."""
+        """Returns the inputs restricted to these pixel indices, whose array is the new image."""
         pick = lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[pixels] if leaf.ndim > 2 else leaf  # noqa: E731
         return jax.tree.map(pick, self)
 
@@ -55,7 +55,7 @@ def check_image(kernel: AbstractKernel, given: Given, patch: Int[np.ndarray, "a 
     Args:
         kernel: The kernel.
         given: The step.
-        patch: Numbers of pixels whose density was checked.
+        patch: Indices of the pixels whose density was checked.
 
     Raises:
         ConformanceError: one of these does not hold.
@@ -113,7 +113,7 @@ def _kl(kernel: AbstractKernel, given: Given) -> Scalar:
 
 
 def _check_kl(kl: Float[np.ndarray, " n"], wanted: float) -> None:
-    """Checks the mean of draws of the KL within 5 standard errors and rounding, and that these are small enough."""
+    """Checks that the mean of KL draws is within 5 standard errors and rounding, and that these are small enough."""
     error = float(kl.std() / np.sqrt(len(kl)))
     spread = f"+/- {error:.3g} of {wanted:.3g} nats"
     enough = 0.05 * abs(wanted) + 0.02
@@ -136,7 +136,7 @@ def _check_ratio(found: Float[np.ndarray, "3 h w c"], wanted: Float[np.ndarray, 
 
 _VALUES = 48  # values of an image whose density is checked on a grid; all others are compared with them
 _GRID, _SAMPLES = 2001, 400
-_EXCESS = 1e-7  # of a density's integral over 1; a bound of T steps adds up T of them
+_EXCESS = 1e-7  # excess of a density's integral over 1; a bound of T steps sums T of them
 
 
 def check_kernel(
@@ -164,7 +164,7 @@ def check_kernel(
         ConformanceError: one of these does not hold.
         RecipeError: the estimate lacks what the kernel needs.
     """
-    # As arrays, not numpy's scalars, which would be constants: each gamma would compile anew.
+    # As arrays: numpy scalars would be compile-time constants, so that every gamma would recompile.
     given = Given(_normalised(estimate), x, eps, np.asarray(gamma_t), np.asarray(gamma_s))
     patch = _patch(*x.shape)
     with jax.enable_x64(True):
@@ -175,7 +175,7 @@ def check_kernel(
 
 
 def _normalised(estimate: Estimate) -> Estimate:
-    """Normalises the probabilities of levels in float64, because float32 has rounded them."""
+    """Normalises the probabilities of levels in float64, because they were rounded to float32."""
     if estimate.log_probs is None:
         return estimate
     log_probs = np.asarray(estimate.log_probs, np.float64)
@@ -184,7 +184,7 @@ def _normalised(estimate: Estimate) -> Estimate:
 
 
 def _patch(height: int, width: int, channels: int) -> Int[np.ndarray, "a b"]:
-    """Returns the numbers of the pixels in a corner of an image, of about 48 values."""
+    """Returns the indices of the pixels in a corner of an image, with about 48 values in total."""
     side = max(1, int((_VALUES / channels) ** 0.5))
     return np.arange(height * width).reshape(height, width)[:side, :side]
 
@@ -209,7 +209,7 @@ def _check_density(
 ) -> None:
     """Checks the integral of the density by the trapezoidal rule, which is accurate for functions smooth on its grid.
 
-    The grid may miss a level that was never drawn; a missing part then shows in the distribution function only.
+    The grid may miss a level that was never drawn; its probability is then missing only in the distribution function.
     """
     density = np.exp(log_prob)
     pieces = (density[1:] + density[:-1]) / 2 * np.diff(y, axis=0)
@@ -221,7 +221,7 @@ def _check_density(
 
 
 def _check_samples(ranks: Float[np.ndarray, "n h w c"]) -> None:
-    """Checks samples by Kolmogorov's test; sqrt(n) D > 3 has probability 3e-8."""
+    """Checks samples by the Kolmogorov-Smirnov test; sqrt(n) D > 3 has probability 3e-8."""
     values = np.sort(ranks.ravel())
     off = abs(values - (np.arange(len(values)) + 0.5) / len(values)).max()
     expect(off * np.sqrt(len(values)) < 3, f"samples are not drawn from its distribution function: off by {off:.3g}")

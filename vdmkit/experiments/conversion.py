@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Converts a run to another path or prediction without training, and checks that the bound is the same.
+"""Converts a trained run to a different path or prediction without training.
 
-Converts a trained model to another path or prediction: its recipe, its parameters and its training state.
-
-Checks that a conversion did not change a model's bound.
+The recipe, the parameters and the training state are converted, and the bound is measured before and after: it must not
+change by more than rounding.
 """
 
 import secrets
@@ -37,7 +36,7 @@ from vdmkit.training.step import TrainState
 
 
 def converted_recipe(trained: Recipe, target: Recipe) -> Recipe:
-    """Returns the recipe of a run with another recipe's path and prediction; learned variances are kept beside it."""
+    """Returns the run's recipe with the target's path and prediction; learned variances are kept."""
     before, after = trained.model, target.model
     network, prediction = before.network, after.prediction
     if learns_range(before.prediction) and is_direction(prediction) and not learns_range(prediction):
@@ -78,7 +77,7 @@ def _params(model: DiffusionModel) -> Any:
 
 
 def started_anew(recipe: Recipe, model: DiffusionModel, ema: DiffusionModel, step: Array) -> TrainState:
-    """Returns a training state with a new optimiser state and a new objective."""
+    """Returns a training state with these models and step, and with an initial optimiser state and objective."""
     opt_state = build_optimizer(recipe).init(_params(model))
     return TrainState(model, _params(ema), opt_state, step, build_objective(recipe))
 
@@ -89,7 +88,7 @@ _ROUNDING = 1e-3  # bits/dim, the largest effect of float32 rounding with any pr
 
 @dataclass(frozen=True)
 class Conversion:
-    """Bits/dim of the same images with the same draws, before and after."""
+    """Bits/dim of the same images with the same draws, before and after a conversion."""
 
     before: float
     after: float
@@ -111,7 +110,7 @@ def check_same_bound(
     key: PRNGKeyArray,
     progress: Progress = None,
 ) -> Conversion:
-    """Measures both models' bounds of `steps` steps on the same few images with the same draws.
+    """Measures the T-step bounds (T = `steps`) of both models on the same few images with the same draws.
 
     Raises UntrustedError if they differ by more than rounding.
     """
@@ -132,8 +131,8 @@ def check_same_bound(
 def convert(run: Run, target: Recipe, folder: RunFolder, *, where: str = "--to") -> Conversion:
     """Makes `folder` a run of the same model with the path and the prediction of `target`, and measures both.
 
-    The schedule, the parameters and the step are the run's; the optimiser starts anew. `where` is the name of `target`
-    in messages.
+    The schedule, the parameters and the step are those of the run; the optimiser state is initialised again. `where`
+    names `target` in messages.
 
     Raises:
         CheckpointError: the folder is in use.
@@ -159,7 +158,7 @@ def convert(run: Run, target: Recipe, folder: RunFolder, *, where: str = "--to")
 
 
 def save_as(run: Run, recipe: Recipe, state: TrainState, train: Images, folder: RunFolder, remark: str) -> None:
-    """Makes `folder`, which is new, a run of this recipe and state, with the history of `run`."""
+    """Makes the new `folder` a run of this recipe and state, with the history of `run`."""
     with whole_folder(folder.path) as part:
         _save(run, recipe, state, train, RunFolder(part), remark)
 

@@ -23,13 +23,13 @@ from vdmkit.recipes.loading import load_recipe
 from vdmkit.training.step import train_step
 
 _GPU = Path("/dev/nvidia0")
-_ROUNDING = 1e-5  # relative error of a product in float32; TF32 has 1e-3
+_ROUNDING = 1e-5  # relative error of a float32 product; TF32 has 1e-3
 _SIZE = 256
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one thing, and what to do about it: "" if nothing is wrong."""
+    """The result of one check, and advice: "" if nothing is wrong."""
 
     name: str
     found: str
@@ -37,7 +37,7 @@ class Finding:
 
 
 def examine() -> Iterator[Finding]:
-    """Yields one finding after the other. The training of two steps takes most of the time."""
+    """Yields the findings one by one. Training two steps takes most of the time."""
     yield Finding("software", f"vdmkit {__version__}, Python {platform.python_version()}, {_words(packages(()))}")
     if missing := missing_device():
         yield Finding("devices", "none", missing)
@@ -51,7 +51,7 @@ def examine() -> Iterator[Finding]:
 
 
 def devices_found() -> Finding:
-    """Looks for an accelerator that JAX does not use."""
+    """Checks for an accelerator that JAX does not use."""
     found = f"{arithmetic().device}, {jax.process_count()} process" + ("es" if jax.process_count() > 1 else "")
     if jax.default_backend() != "cpu" or not _GPU.exists():
         return Finding("devices", found)
@@ -61,7 +61,7 @@ def devices_found() -> Finding:
 
 
 def product_found() -> Finding:
-    """Compares a product of matrices with one in float64."""
+    """Compares a matrix product with one in float64."""
     a, b = np.random.default_rng(0).standard_normal((2, _SIZE, _SIZE)).astype(np.float32)
     exact = a.astype(np.float64) @ b.astype(np.float64)
 
@@ -78,7 +78,7 @@ def training_found() -> Finding:
     """Trains the recipe `digits` for two steps on random images."""
     try:
         losses = _losses_of_two_steps()
-    except Exception as error:  # whatever it is, the other findings may tell why
+    except Exception as error:  # any failure; the other findings may explain it
         return Finding("training", in_one_line(error), "JAX, or a component, does not work on this device.")
     found = "digits, two steps on random images: " + ", ".join(f"{loss:.3f}" for loss in losses) + " bits/dim"
     return Finding("training", found, "" if np.isfinite(losses).all() else "The device computes wrong numbers.")
@@ -98,7 +98,7 @@ def _losses_of_two_steps() -> list[float]:
 
 
 def cache_found() -> Finding:
-    """Looks whether images and compiled functions can be kept in the cache folder."""
+    """Checks whether images and compiled functions can be stored in the cache folder."""
     try:
         folder = cache_folder()
     except DataError as error:
@@ -115,7 +115,7 @@ def cache_found() -> Finding:
 
 
 def plugins_found(folders: Mapping[str, Path], broken: list[str]) -> Finding:
-    """Names the installed packages with components or commands, a line each, and those that do not load."""
+    """Lists the installed packages with components or commands, one a line, and those that do not load."""
     lines = [f"{name} {version(name)} in {folder}" for name, folder in folders.items()]
     found = "\n".join(lines) or "no installed package brings components or commands"
     if not broken:

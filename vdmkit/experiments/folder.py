@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of a run, with everything that a later command needs.
+"""The folder of a run, with everything that later commands need, and the provenance of the run.
 
-What a run is made from: one record, whole in the manifest, and in short with every checkpoint.
+The provenance is recorded in full in the manifest, and in short with every checkpoint.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ from vdmkit.registry import Choice
 from vdmkit.training.checkpoints import Restored, steps_in
 from vdmkit.training.checksums import check_unchanged
 
-# These may change when a run is continued, because they do not affect what was trained so far.
+# Keys that may change when a run is continued, because they do not affect the steps already trained.
 _MAY_CHANGE = {"data.path", "data.train", "data.test", "evaluation", "likelihood", "sampling"}
 _MAY_CHANGE |= {"training.steps", "training.log_every", "training.keep_last", "training.keep_best"}
 _WORDS = {"recipe": "recipe settings", "plugins": "plugin files", "images": "training images"}
@@ -49,7 +49,7 @@ _Size = Annotated[int, Ge(1)]
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a run was made from, and the processes that trained it.
+    """The inputs of a run, and the processes that trained it.
 
     Attributes:
         shape: Height, width and channels of the images.
@@ -58,11 +58,11 @@ class Provenance:
         plugins: SHA-256 of every plugin file, by file name.
         imported: SHA-256 of the file that the parameters were imported from, or None.
         sessions: The processes that trained the run: see `session`.
-        kept: SHA-256 of the recipes and of the files on training images, by file name.
+        kept: SHA-256 of the recipes and of the records of training images, by file name.
         newest_checkpoint: Step of the checkpoint that was saved last, or None.
         logged: Number of lines of metrics up to that checkpoint, or fewer.
-        run: A random name, so that no other run's manifest passes for this one; "" for a run of an older version, None
-            if its manifest was lost.
+        run: A random name, so that the manifest of a different run is not accepted; "" for a run of an older version,
+            None if its manifest was lost.
     """
 
     shape: tuple[_Size, _Size, _Size]
@@ -77,7 +77,7 @@ class Provenance:
     run: str | None = ""
 
     def origin(self, recipe: Recipe) -> dict[str, Any]:
-        """Returns what a checkpoint of `recipe` records, so that no other run continues from it or reports it."""
+        """Returns what a checkpoint of `recipe` records, so that it cannot be used in a different run."""
         train = self.data and f"{self.data.train.sha256} {'x'.join(map(str, self.shape))} {self.levels} levels"
         foreign = {str(one.component) for one in _choices(recipe) if one.component.is_of_package}
         return {
@@ -85,19 +85,19 @@ class Provenance:
             "plugins": sorted(self.plugins.values()),
             "images": train,
             "imported": self.imported,
-            "components": sorted(foreign),  # two packages may register the same name
+            "components": sorted(foreign),  # two packages may register the same name, so the packages are recorded too
             "run": self.run,
         }
 
     def check(self, recipe: Recipe, checkpoints: Path, restored: Restored) -> None:
-        """Raises CheckpointError if a checkpoint has another origin than this run with this recipe."""
+        """Raises CheckpointError if a checkpoint's recorded origin differs from that of this run with this recipe."""
         wanted, step = self.origin(recipe), checkpoints / str(restored.step)
         found = {"components": wanted["components"], "run": ""} | restored.meta  # older checkpoints do not record these
         found |= {"run": None} if self.run is None else {}
         other = [name for name in _WORDS if found.get(name, "") != wanted[name]]
         if self.imported and None in (wanted["images"], found.get("images", "")):
             other = [name for name in other if name != "images"]
-        if other := [name for name in other if name != "run"] or other:  # the rest says more
+        if other := [name for name in other if name != "run"] or other:  # the other keys are more informative
             raise CheckpointError(
                 f"{step}: this checkpoint was made with other {' and '.join(_WORDS[name] for name in other)}. "
                 "Give the run what it began with, or choose another folder."
@@ -111,13 +111,13 @@ class Provenance:
 def provenance_of(
     train: Images, test: Images, plugins: Mapping[str, bytes], earlier: Provenance | None = None
 ) -> Provenance:
-    """Returns the record of a run.
+    """Returns the provenance of a run.
 
     Args:
         train: The training images.
         test: The test images.
         plugins: The contents of every plugin file, by file name.
-        earlier: The record of the run's earlier sessions.
+        earlier: The provenance recorded by the run's earlier sessions.
     """
     return Provenance(
         shape=train.pixels.shape[1:],
@@ -141,7 +141,7 @@ def read_provenance(path: Path) -> Provenance:
             f"{shlex.quote(str(path.parent))}: that goes on from the newest checkpoint, and records the sessions from "
             "then on."
         )
-    older = {"newest_checkpoint": max(steps_in(path.parent / "checkpoints"), default=None)}  # not recorded
+    older = {"newest_checkpoint": max(steps_in(path.parent / "checkpoints"), default=None)}  # older versions lack it
     try:
         check_seal(read_json(path, dict[str, Any]))
         return read_json(path, Provenance, older)
@@ -153,7 +153,7 @@ def read_provenance(path: Path) -> Provenance:
 
 
 def check_same_recipe(where: Path, before: Recipe, now: Recipe) -> None:
-    """Raises CheckpointError if a run cannot be continued with the recipe `now`; the message names the keys."""
+    """Raises CheckpointError if a run cannot be continued with the recipe `now`; the message lists the keys."""
     changed = [key for key in differences(before, now) if not may_change(key)]
     if changed:
         raise CheckpointError(
@@ -163,12 +163,12 @@ def check_same_recipe(where: Path, before: Recipe, now: Recipe) -> None:
 
 
 def may_change(key: str) -> bool:
-    """Returns whether a run may be continued with another value of this recipe key."""
+    """Returns whether a run may be continued with a different value of this recipe key."""
     return any(key == allowed or key.startswith(f"{allowed}.") for allowed in _MAY_CHANGE)
 
 
 def _digest(recipe: Recipe) -> str:
-    # The hash of the training images replaces the recipe's data.
+    # The data are identified by the hash of the training images instead of their recipe keys.
     fixed = {key: value for key, value in flat(recipe).items() if not (may_change(key) or key.startswith("data."))}
     return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
 
@@ -185,7 +185,7 @@ def _choices(value: Any) -> Iterator[Choice]:
 
 
 class _Name:
-    """A file or folder of this name in a run folder; in the shared one, if all processes write it."""
+    """Descriptor of a file or folder in a run folder, or in the shared one if all processes write it."""
 
     def __init__(self, name: str, *, by_all: bool = False):
         self.name, self.by_all = name, by_all
@@ -196,28 +196,28 @@ class _Name:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The files of a run folder; `shared` is the one of which `path` is a process's own copy, if it is one."""
+    """The files of a run folder; `shared` is the original if `path` is a process's own copy."""
 
     path: Path
     shared: Path | None = None
 
     given_recipe = _Name("recipe.toml")  # as the user wrote it
-    resolved_recipe = _Name("resolved.toml")  # with overrides and defaults, a valid recipe; it marks a run folder
+    resolved_recipe = _Name("resolved.toml")  # a valid recipe with overrides and defaults; it marks a run folder
     manifest = _Name("manifest.json")  # versions, device, data identity, git state
     checkpoints = _Name("checkpoints", by_all=True)
     evaluation = _Name("evaluation.json")  # the last evaluation
-    likelihoods = _Name("likelihood")  # a JSON file and every image's estimates for each measured one
-    unfinished_likelihood = _Name("likelihood.unfinished")  # finished batches of an interrupted one
+    likelihoods = _Name("likelihood")  # for each measurement, a JSON file and the estimates of every image
+    unfinished_likelihood = _Name("likelihood.unfinished")  # finished batches of an interrupted measurement
     schedule = _Name("schedule")  # results of the last study of schedules
     unfinished_schedule = _Name("schedule.unfinished")  # measurements of an interrupted study
-    health = _Name("health.json")  # signs of trouble that training showed
-    samples = _Name("samples.png")  # of the trained model, beside real images
+    health = _Name("health.json")  # warning signs during training
+    samples = _Name("samples.png")  # samples of the trained model next to real images
     plugins = _Name("plugins")  # copies of the plugin files that the run was started with
     trained_on = _Name("trained_on.npy")  # a hash and a thumbnail of every training image
     trained_levels = _Name("trained_levels.npy")  # statistics of the levels of training images
 
     def check(self, recipe: Recipe, plugins: Sequence[Path] = ()) -> None:
-        """Raises CheckpointError if this is another recipe's folder, or holds something else. It changes nothing.
+        """Raises CheckpointError if the folder belongs to a different recipe or holds other files. It changes nothing.
 
         Args:
             recipe: The recipe to train here.
@@ -226,37 +226,37 @@ class RunFolder:
         if self.path.exists() and (reason := not_a_folder(self.path)):
             raise CheckpointError(f"{self.path}: {reason}. Choose another with --out.")
         if self._recipe_is_lost():
-            return  # its checkpoints tell whose they are
+            return  # each checkpoint records its own origin
         if self.resolved_recipe.exists():
             check_same_recipe(self.path, self._recipe_before(plugins), recipe)
         elif self.path.exists() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
             raise CheckpointError(f"{self.path}: not empty, and not a run folder. Choose another with --out.")
 
     def _recipe_is_lost(self) -> bool:
-        """Returns whether resolved.toml is missing or damaged by the manifest, so that it is written anew."""
+        """Returns whether resolved.toml is missing, or damaged according to the manifest, so it must be rewritten."""
         sha256 = self.provenance().kept.get(self.resolved_recipe.name) if self.manifest.exists() else None
         return sha256 is not None and not has_sha256(self.resolved_recipe, sha256)
 
     def hashes_of(self, recipe: Recipe, text: str) -> dict[str, str]:
-        """Returns the SHA-256 of the files that `write_recipe` writes by their names, for the manifest."""
+        """Returns the SHA-256 of the files that `write_recipe` writes, by name, for the manifest."""
         texts = {self.resolved_recipe.name: dump(recipe), self.given_recipe.name: text}
         return {name: hashlib.sha256(one.encode()).hexdigest() for name, one in texts.items()}
 
     def check_new(self, option: str) -> None:
-        """Raises CheckpointError if the folder is not empty, or is a file. `option` is the option that names it."""
+        """Raises CheckpointError if the folder is not empty or is a file. `option` is the option that gave it."""
         if self.path.exists() and (reason := not_a_folder(self.path)):
             raise CheckpointError(f"{self.path}: {reason}. Choose another with {option}.")
         if self.path.exists() and any(self.path.iterdir()):
             raise CheckpointError(f"{self.path}: not empty. Choose another folder with {option}.")
 
     def write_recipe(self, recipe: Recipe, text: str) -> None:
-        """Makes this the folder of `recipe`, whose file has the contents `text`."""
+        """Writes `recipe` and `text`, the contents of its file, which makes this folder a run of it."""
         self.path.mkdir(parents=True, exist_ok=True)
-        write_text(self.resolved_recipe, dump(recipe))  # first: a run killed here can be continued
+        write_text(self.resolved_recipe, dump(recipe))  # first, so that a run killed here can be continued
         write_text(self.given_recipe, text)
 
     def keep_plugins(self, sources: Mapping[str, bytes]) -> None:
-        """Writes copies of plugin files, given by name, which later commands of this user execute."""
+        """Writes copies of plugin files, given by name, and records that this user may execute them."""
         remember(sources)
         for name, source in sources.items():
             self.plugins.mkdir(exist_ok=True)
@@ -264,14 +264,14 @@ class RunFolder:
                 part.write_bytes(source)
 
     def kept_plugins(self) -> list[Path]:
-        """Returns the copies. Raises CheckpointError if one has changed since the run began."""
+        """Returns the copies of plugin files. Raises CheckpointError if one has changed since the run began."""
         kept = {self.plugins / Path(name).name: sha256 for name, sha256 in self.provenance().plugins.items()}
         for path, sha256 in kept.items():
             check_unchanged(path, sha256, "Put it back.")
         return list(kept)
 
     def kept(self, path: Path) -> Path | None:
-        """Returns a file whose SHA-256 is in the manifest, or that an older run wrote; None if it does not exist.
+        """Returns a file that is listed in the manifest or was written by an older version; None if it does not exist.
 
         Raises CheckpointError if the file has changed since it was written.
         """
@@ -296,21 +296,21 @@ class RunFolder:
             )
 
     def provenance(self) -> Provenance:
-        """Returns what the run was made from. Raises CheckpointError if its manifest is missing or damaged."""
+        """Reads the provenance of the run. Raises CheckpointError if its manifest is missing or damaged."""
         return read_provenance(self.manifest)
 
     def record(self, made: Provenance) -> None:
-        """Writes what the run was made from."""
+        """Writes the provenance of the run."""
         facts = asdict(made)
         write_json(self.manifest, facts | {"sha256": seal_of(facts)})
 
     def note_saved(self, step: int, logged: int) -> None:
-        """Records in the manifest the newest checkpoint, after it was written, and the number of lines of metrics."""
+        """Records the newest checkpoint, once it is written, and the number of lines of metrics in the manifest."""
         self.record(replace(self.provenance(), newest_checkpoint=step, logged=logged))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Locks the folder for this process. Raises CheckpointError if another process has locked it."""
+        """Locks the folder for this process. Raises CheckpointError if a different process has locked it."""
         busy = f"{self.path}: another vdmkit is writing this run. Wait for it, or choose another --out."
         with locked_folder(self.path, CheckpointError(busy)) as problem:
             if problem:

@@ -20,7 +20,7 @@ from vdmkit.training.loop import session
 
 
 def import_checkpoint(checkpoint: Path, folder: RunFolder, plugins: Sequence[Path] = (), **how: Any) -> Imported:
-    """Makes `folder` a run of the model in a checkpoint; for `how` it is read, see `read_imported`.
+    """Makes `folder` a run of the model in a checkpoint; keyword arguments are passed to `read_imported`.
 
     Raises:
         CheckpointError: the folder is in use, or as in `read_imported`.
@@ -46,7 +46,7 @@ def _save(imported: Imported, folder: RunFolder, plugins: Sequence[Path]) -> Non
 
 
 def _data_at(step: int, imported: Imported) -> Any:
-    """Returns the stream of batches at the position after `step` updates, which does not depend on the images."""
+    """Returns the state of the batch iterator after `step` updates, which does not depend on the images."""
     identity = Identity("blank", "train", 1, "", 0.0, 0.0, None)
     blank = Images(np.zeros((1, *imported.shape), np.uint8), imported.levels, identity)
     data = batches(blank, batch_size=imported.recipe.training.batch_size, seed=imported.recipe.seed)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""log p(image | label) of a run's test images for every label, with the facts that a report of it needs."""
+"""Estimates log p(image | label) of a run's test images for every label, with the facts that a report of it needs."""
 
 from dataclasses import dataclass, replace
 
@@ -30,7 +30,7 @@ class MeasuredLabels:
         test_images_trained_on: Number of test images that are copies of training images; None if unknown.
         held_out: Whether the test images are free of copies and near copies of training images; None if unknown.
         name: File name for results, with a fingerprint of everything they depend on.
-        remarks: Sentences on the data and the model to print with a result.
+        remarks: Sentences about the data and the model to print with a result.
     """
 
     likelihoods: LabelLogLikelihoods
@@ -44,7 +44,7 @@ class MeasuredLabels:
 
 
 def measure_labels(run: Run, passes: int, *, command: str = "classify") -> MeasuredLabels:
-    """Estimates log p(image | label) of a run's test images for every label, by the recipe's likelihood estimator.
+    """Estimates log p(image | label) of a run's test images for every label with the recipe's likelihood estimator.
 
     Raises:
         DataError: The images do not fit the model or lack labels, or are not comparable with the training images.

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loads a trained model from its run folder.
+"""Loads a trained model from its run folder, with its images and the records of its training images.
 
-The records of a run's training images, to detect copies of them and images with other levels.
-
-The report of runs as a page.
+The records detect test images that are copies of training images or have different levels. `report_runs` makes an HTML
+report of runs.
 """
 
 import hashlib
@@ -43,7 +42,7 @@ _AFTER_TRAINING = ("evaluation.", "likelihood.", "sampling.", "data.", "seed")
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """A checkpoint of a run, with its recipe, and the SHA-256 of all loaded plugin files."""
+    """A checkpoint of a run with its recipe, and the SHA-256 of all loaded plugin files."""
 
     folder: RunFolder
     recipe: Recipe
@@ -63,7 +62,10 @@ class Run:
 
     @property
     def key(self) -> PRNGKeyArray:
-        """The key of the recipe's seed; with it and the recipe's estimator or sampler, functions equal the commands."""
+        """The key of the recipe's seed.
+
+        With it and the recipe's estimator or sampler, functions reproduce the commands.
+        """
         return jax.random.key(self.recipe.seed)
 
     @property
@@ -81,12 +83,12 @@ class Run:
         return read_metrics(self.folder.path)
 
     def report(self, *, progress: Progress = None) -> Page:
-        """Returns the page that `vdmkit report` writes: see `vdmkit.report.page.Page`."""
+        """Returns the page that `vdmkit report` writes; see `vdmkit.report.page.Page`."""
 
         return report_run(self, progress)
 
     def read_recipe(self, overrides: Sequence[str]) -> Recipe:
-        """Returns the recipe of the run with overrides, read with its own plugin files."""
+        """Returns the recipe of the run with overrides, read with the run's own plugin files."""
         return load_recipe(self.folder.resolved_recipe, overrides, kept=self.folder.kept_plugins())
 
     def __repr__(self) -> str:
@@ -102,11 +104,11 @@ def load_run(
     *,
     trust: bool = False,
 ) -> Run:
-    """Reads a run folder, with its newest checkpoint or that of `step`, its plugin files and more `plugins`.
+    """Reads a run folder with its newest checkpoint or that of `step`, its plugin files and additional `plugins`.
 
     Raises:
-        UnknownCodeError: a plugin file that it kept is of no run that this user made here, and `trust` is false.
-        CheckpointError: the folder is not a run, or its checkpoint is missing, damaged, or from another run.
+        UnknownCodeError: this user made no run with one of its plugin files on this machine, and `trust` is false.
+        CheckpointError: the folder is not a run, or its checkpoint is missing, damaged, or from a different run.
         RecipeError: an override changes what was trained.
     """
     path = Path(path)
@@ -173,7 +175,7 @@ def _load(run: Run, split: Split) -> Images:
 
 
 def _refuse_unrecorded(run: Run, images: Images, split: Split) -> None:
-    """Raises UntrustedError if the images are not those of the run, which would allow choosing images by the result."""
+    """Raises UntrustedError if the images are not those of the run, because images could be chosen by their result."""
     data, found = run.folder.provenance().data, images.identity.sha256
     recorded = data and getattr(data, split)
     if recorded and recorded.sha256 != found and run.recipe.data == run.read_recipe(()).data:
@@ -185,7 +187,7 @@ def _refuse_unrecorded(run: Run, images: Images, split: Split) -> None:
 
 
 def keep(folder: RunFolder, found: TrainedOn) -> dict[str, str]:
-    """Writes the record to the folder; returns the SHA-256 of each file by name, for the manifest."""
+    """Writes the records of training images to the folder; returns the files' SHA-256 by name, for the manifest."""
     files = {folder.trained_on: found.fingerprints, folder.trained_levels: found.statistics}
     for path, array in files.items():
         if array is not None:
@@ -195,10 +197,10 @@ def keep(folder: RunFolder, found: TrainedOn) -> dict[str, str]:
 
 
 def read_trained_on(run: Run) -> TrainedOn:
-    """Returns the record of a run; it is empty for imported models.
+    """Returns a run's records of training images, which are empty for imported models.
 
     Raises:
-        CheckpointError: A file has changed since it was written, or is not of the run's training images.
+        CheckpointError: A file has changed since it was written, or belongs to different training images.
     """
     folder, made = run.folder, run.folder.provenance()
     if made.data is None:
@@ -212,7 +214,7 @@ def read_trained_on(run: Run) -> TrainedOn:
 def _read_trained_on(path: Path | None, fits: Callable[[np.ndarray], bool]) -> np.ndarray | None:
     try:
         found = None if path is None else np.load(path)
-    except Exception as error:  # of many types for a damaged header
+    except Exception as error:  # a damaged header raises errors of many types
         raise CheckpointError(f"{path}: damaged ({error}). Run the recipe again to write it anew.") from error
     if found is None or (isinstance(found, np.ndarray) and fits(found)):
         return found
@@ -220,12 +222,15 @@ def _read_trained_on(path: Path | None, fits: Callable[[np.ndarray], bool]) -> n
 
 
 def report_runs(paths: Sequence[str | os.PathLike[str]], *, trust: bool = False, progress: Progress = None) -> Page:
-    """Returns the page of runs. Raises CheckpointError if a folder is not a run; a run that does not load is shown."""
+    """Returns the report of runs.
+
+    Raises CheckpointError if a folder is not a run; a run that does not load is listed.
+    """
     return page([_with_preview(one, trust, progress) for one in [read_contents(Path(path)) for path in paths]])
 
 
 def report_run(run: Run, progress: Progress = None) -> Page:
-    """Returns the page of a loaded run."""
+    """Returns the report of a loaded run."""
     return page([replace(read_contents(run.folder.path), preview=_preview(run, progress))])
 
 

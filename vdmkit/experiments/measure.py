@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The images of a run, and its test bound.
+"""Measurements of a run: the test bound, the likelihood, the audit, and the quality of samples.
 
-A fingerprint, 16 hexadecimal digits, of everything that the numbers of a measurement depend on.
+- `evaluate` measures the bound that was trained.
+- `measure_likelihood` estimates the likelihood of the test images, with everything that counts against it.
+- `audit` compares all estimators on the same few images and checks that they are consistent with each other.
+- `score_run` compares samples with the images of the recipe.
 
-The likelihood of a run's test images, with everything that speaks against it.
-
-The audit of a run: all estimators on the same few images, and the referee's checks of their relations.
-
-Scores samples of a run against the images of its recipe.
+`fingerprint_of` gives 16 hexadecimal digits that identify everything the numbers of a measurement depend on.
 """
 
 import hashlib
@@ -47,17 +46,17 @@ from vdmkit.report.metrics import write_result
 from vdmkit.schedules import check_increasing
 from vdmkit.training.checksums import sha256_of_arrays
 
-_MEASURED_BY = ("seed", "model.", "objective.", "likelihood.")  # keys of the recipe
+_MEASURED_BY = ("seed", "model.", "objective.", "likelihood.")  # recipe keys that the numbers depend on
 
 
 def fingerprint_of(run: Run, test: Images, stage: object = 0, labels: Int[np.ndarray, " n"] | None = None) -> str:
-    """Returns the fingerprint for a run and its test images.
+    """Returns the fingerprint of a measurement of a run and its test images.
 
     Args:
         run: The run.
         test: The test images.
-        stage: A JSON value that identifies the measurement among those of the run.
-        labels: The label that the network is told of each image, if it is told any.
+        stage: A JSON value that distinguishes this measurement from others of the run.
+        labels: The label on which the network is conditioned for each image, if any.
     """
     facts = [
         {key: value for key, value in flat(run.recipe).items() if key.startswith(_MEASURED_BY)},
@@ -75,7 +74,7 @@ def fingerprint_of(run: Run, test: Images, stage: object = 0, labels: Int[np.nda
 
 
 def _packages_of(recipe: Recipe) -> set[str]:
-    """Returns the plugin packages of the measured components; others that are installed change no number."""
+    """Returns the plugin packages of the measured components; other installed packages do not affect the numbers."""
     parts = (*vars(recipe.model).values(), *vars(recipe.objective).values(), recipe.likelihood.estimator)
     chosen = [one.component for part in parts if isinstance(part, Choice) for one in part.nested()]
     return {component.origin for component in chosen if component.is_of_package}
@@ -85,20 +84,22 @@ Measured = tuple[LogLikelihood, LikelihoodReport]
 _ALLOW = "--allow-untrusted prints the number, marked as untrusted."
 
 
-@precisely  # what was measured before is named by the precision too
+@precisely  # the precision is part of the fingerprint
 def measure_likelihood(
     run: Run, test: Images, *, plan: Any = None, compared_by: str = "", allow_untrusted: bool = False
 ) -> Measured:
     """Estimates -log P of the test images by the recipe's estimator, and writes the result to the run folder.
 
-    Results of other estimators, images or plans have other names and remain there: see `name_of_result`. `plan` is one
-    of `plan_pair`, for the difference from another run, and `compared_by` the command that made it, which is kept.
+    Results of other estimators, images or plans have different names and are kept: see `name_of_result`. `plan` is one
+    of the two plans of `plan_pair`, for the difference between two runs, and `compared_by` is the command that made it,
+    which is recorded.
 
     Raises:
-        DataError: the images differ from the model's in shape or levels, are fewer than 2, or lack the wanted labels.
-        RecipeError: the schedule does not rise, the estimator cannot plan for a precision, or the network does not know
-            the label.
-        UntrustedError: the number is not a likelihood, and `allow_untrusted` was not given.
+        DataError: the images differ from the model's in shape or levels, are fewer than 2, or lack the requested
+            labels.
+        RecipeError: the schedule is not increasing, the estimator cannot plan for a precision, or the label is out of
+            range.
+        UntrustedError: the number is not a likelihood, and `allow_untrusted` is false.
     """
     settings, recipe, known = run.recipe.likelihood, run.recipe, read_trained_on(run)
     model = run.weighted(settings.weights)
@@ -142,7 +143,7 @@ def measure_likelihood(
     text = report.as_json() | ({"compared_by": compared_by} if compared_by else {})
     left = write_result(run.folder.likelihoods, name, text, of_images)
     print(left, file=sys.stderr)
-    # Only now: --allow-untrusted after a refusal, or a repeated command after a kill, reads them.
+    # Deleted last: they are read again with --allow-untrusted after a refusal, or when a killed command is repeated.
     kept(0).clear()
     return estimate, report
 
@@ -164,15 +165,15 @@ def evaluate(
         recipe: The recipe.
         model: The trained model.
         test: The test images.
-        known: What is known of the training images.
+        known: Records of the training images.
         step: Step of the checkpoint, for the record.
-        findings: Problems and remarks on the model's components.
-        seconds: Time limit; the report is then of the images done so far.
+        findings: Problems of the model's components and remarks on them.
+        seconds: Time limit; the report then covers the images measured so far.
         progress: As in `vdmkit.sample`.
 
     Raises:
         DataError: the images differ from the model's in shape or number of levels, or are all the same.
-        RecipeError: the schedule does not rise.
+        RecipeError: the schedule is not increasing.
         UntrustedError: the number is not a likelihood.
     """
     check_fits(model, test)
@@ -185,7 +186,10 @@ def evaluate(
 
 
 def _measure(subject: Subject, known: TrainedOn, findings: Findings, **how: Any) -> Measured:
-    """Returns the estimate of a subject's test images, and its report. `how` is passed to `log_likelihood`."""
+    """Returns the estimates and the report for a subject's test images.
+
+    Keyword arguments are passed to `log_likelihood`.
+    """
     key = jax.random.key(subject.seed)
     estimate = log_likelihood(subject.model, subject.test.pixels, key=key, estimator=subject.estimator, **how)
     return estimate, report_on(estimate, subject, known, problems=findings.problems, remarks=findings.remarks)
@@ -216,7 +220,7 @@ _IMAGES = 64
 
 @precisely
 def audit(run: Run, test: Images) -> list[Check]:
-    """Measures 64 images, or the recipe's `likelihood.images`, drawn at random, and writes RUN/audit.json."""
+    """Measures 64 images (or the recipe's `likelihood.images`), drawn at random, and writes RUN/audit.json."""
     settings = run.recipe.likelihood
     model = run.weighted(settings.weights)
     check_fits(model, test)
@@ -232,12 +236,12 @@ def audit(run: Run, test: Images) -> list[Check]:
 
 
 def score_run(run: Run, count: int, inception: Extractor | None = None) -> Scores:
-    """Scores `count` samples with the recipe's sampler, seed and data: see `vdmkit.quality._score.score`.
+    """Scores `count` samples with the recipe's sampler, seed and data; see `vdmkit.quality._score.score`.
 
     Raises:
         DataError, NonFiniteError: as in `score`.
         UntrustedError: the images are not those of the run: see `load_test`.
-        RecipeError: the recipe asks for labels that the samples would not use.
+        RecipeError: the recipe sets labels that the samples would not use.
     """
     recipe, config = run.recipe, build_sampling(run.recipe)
     test, train = load_test(run), load_train(run)

@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs from Python: training a recipe, and loading a run folder.
+"""Trains, evaluates and samples a recipe in a run folder, from the start or from the newest checkpoint.
 
-The picture at the end of a run: samples beside as many real images.
-
-Trains a recipe in its run folder, from the start or from the newest checkpoint.
-
-Trains, evaluates and samples a recipe in a run folder.
+`vdmkit.train` and `vdmkit.load` are the Python interface. At the end of a run samples are drawn and shown next to as
+many real images.
 """
 
 import os
@@ -72,8 +69,8 @@ def picture_beside_real(
 ) -> UInt8[np.ndarray, "H W c"] | None:
     """Returns a picture with samples on the left and the first images of `real` on the right.
 
-    If the time limit allows fewer samples than asked for, it prints a message. If samples are not finite, it returns
-    None with a message instead of an error, so that training and evaluation are not lost.
+    If the time limit allows fewer samples than requested, it prints a message. If samples are not finite, it prints a
+    message and returns None instead of raising, so that training and evaluation are not lost.
     """
     settings, config = recipe.sampling, build_sampling(recipe)
     wanted = min(settings.count, len(real.pixels))
@@ -124,7 +121,7 @@ class Training:
             for state, step, metrics in updates:
                 collected.append(metrics)
                 advance(len(metrics["bpd"]), lambda recent=collected: self._recent(recent))
-                while late:  # now the device has a step to compute while the numbers of earlier ones are waited for
+                while late:  # the device computes the next step while the host waits for earlier metrics
                     late.pop()()
                 stop, at_end = stopping(step), step == settings.steps
                 if at_end or any(_due(step, interval) for interval in intervals):
@@ -139,7 +136,7 @@ class Training:
                     break
                 if not collected:
                     start = time.monotonic()
-            if stopping(int(state.step)):  # also if the request came after the last step
+            if stopping(int(state.step)):  # also if the request came during the last step
                 where = f"step {int(state.step):,} of {settings.steps:,}"
                 raise Interrupted(f"Stopped at {where} and saved. To go on, run the same command again.")
         return state
@@ -156,7 +153,7 @@ class Training:
 
     def _log(self, collected: list[Metrics], scalars: dict[str, ArrayLike], step: int, seconds: float) -> None:
         try:
-            alike = [one for one in collected if one.keys() == collected[-1].keys()]  # not of another version of vdmkit
+            alike = [one for one in collected if one.keys() == collected[-1].keys()]  # older versions logged other keys
             values = means(alike, step, self._image_of)
         except NonFiniteError as error:
             if self.log.watch:
@@ -168,7 +165,7 @@ class Training:
         self.log.scalars(step, {**trained, "steps_per_second": rate, **found})
 
     def _image_of(self, step: int, row: int) -> int:
-        """Returns the number of a training image by the step and the row of its batch."""
+        """Returns the index of a training image from the step and its row in the batch."""
         settings, data = self.recipe.training, self.folder.provenance().data
         rows, count = slice(row, row + 1), data.train.count if data else 1
         return int(image_numbers(step - 1, rows, batch_size=settings.batch_size, count=count, seed=self.recipe.seed)[0])
@@ -178,17 +175,17 @@ class Training:
         return "loss" if metric == "bpd" and self.recipe.objective.weighting.name != "elbo" else metric
 
     def _recent(self, recent: list[Metrics]) -> str:
-        known = recent[-_RECENT:-2] or recent  # not to wait for the newest
+        known = recent[-_RECENT:-2] or recent  # the newest may still be computing
         mean = np.mean([np.asarray(metrics["bpd"]).mean() for metrics in known])
         return f"train {self._name('bpd')} {mean:.3f}"
 
     def _act(self, state: TrainState, step: int, unlogged: Unlogged, *, at_end: bool, stop: bool) -> None:
-        """Evaluates, saves and samples, as the recipe asks for at this step, and saves if the user stops training."""
+        """Evaluates, saves and samples if it is due at this step, and saves if the user stops training."""
         settings = self.recipe.training
         bpd = float("inf")
         if _due(step, settings.evaluate_every) and (step < settings.steps or settings.evaluate_draws):
             bpd = self._evaluate(state, step)
-        best = bpd < float("inf") and settings.keep_best > 0  # perhaps
+        best = bpd < float("inf") and settings.keep_best > 0  # the store decides whether it is kept
         wanted = at_end or _due(step, settings.checkpoint_every) or best
         if wanted or stop:
             self._save(state, step, unlogged, bpd, passing=not wanted)
@@ -198,7 +195,7 @@ class Training:
                 self.log.picture(step, "samples", picture)
 
     def _evaluate(self, state: TrainState, step: int) -> float:
-        """Logs a point of the test curve; its name has the number of draws if the reported bound has another."""
+        """Logs a point of the test curve; its name includes the number of draws if `evaluate_draws` is set."""
         draws = self.recipe.training.evaluate_draws
         name = f"test/bpd_of_{draws}_draws" if draws else "test/bpd"
         settings = replace(self.recipe.evaluation, draws=draws or self.recipe.evaluation.draws)
@@ -229,13 +226,13 @@ class Training:
         )
 
     def reported(self, state: TrainState) -> DiffusionModel:
-        """Returns the model that is evaluated and sampled, whole on one device."""
+        """Returns the model that is evaluated and sampled, unsharded on one device."""
         return gather_local(state.ema_model if self.recipe.evaluation.weights == "ema" else state.model)
 
 
 @dataclass(frozen=True)
 class Start:
-    """The start of training: the state, and whether it is that of a checkpoint; batches, checkpoints, and the rest."""
+    """The start of training: the state, whether it was restored, the batches, the checkpoints and unlogged metrics."""
 
     state: TrainState
     data: grain.DatasetIterator
@@ -246,11 +243,11 @@ class Start:
 
 
 def begin(recipe: Recipe, folder: RunFolder, train: Images, made: Provenance, fsdp: int = 1) -> Start:
-    """Returns the newest intact checkpoint, or the initial state.
+    """Restores the newest intact checkpoint, or builds the initial state.
 
     Raises:
-        CheckpointError: the checkpoint has another origin, or is past the recipe's last step; or an imported model has
-            no intact checkpoint left.
+        CheckpointError: the checkpoint has a different origin, or is past the recipe's last step; or an imported model
+            has no intact checkpoint left.
         DataError: the network needs labels, and the images have none.
         RecipeError: the model, or the estimator of its likelihood, cannot be built.
     """
@@ -300,9 +297,10 @@ def _due(step: int, interval: int) -> bool:
 def run_recipe(
     recipe: Recipe, text: str, folder: RunFolder, plugins: Sequence[Path], *, progress: Progress = None, fsdp: int = 1
 ) -> LikelihoodReport:
-    """Trains `recipe`, whose file has the contents `text`, in `folder`; an interrupted run continues.
+    """Trains `recipe`, whose file has the contents `text`, in `folder`; an interrupted run is resumed.
 
-    With `progress` "auto" it also prints the images, and the step from which it continues, on standard error.
+    With `progress` "auto" it also prints the identities of the images, and the step from which it continues, on
+    standard error.
 
     Raises:
         Interrupted: the user asked to stop; the training state is saved.
@@ -327,7 +325,7 @@ def run_recipe(
         start = begin(recipe, folder, train, made, fsdp)
         check_model_of_recipe(recipe, gather_local(start.state.ema_model), train.pixels).refuse()
         step = int(start.state.step)
-        # After the checks: a refused command changes nothing in the folder, and prints the reason only.
+        # After the checks, so that a refused command prints only the reason and changes nothing in the folder.
         folder.say_new_end(recipe, plugins)
         if is_missing:
             place = folder.checkpoints / str(made.newest_checkpoint)
@@ -382,7 +380,7 @@ def _report(training: Training, state: TrainState, known: TrainedOn) -> Likeliho
     folder.note_saved(step, training.log.count)
     picture = picture_beside_real(model, test, recipe, training.progress)
     if picture is None:
-        folder.samples.unlink(missing_ok=True)  # from an earlier end of this run
+        folder.samples.unlink(missing_ok=True)  # left by an earlier end of this run
     else:
         write_png(picture, folder.samples)
         training.log.picture(step, "samples", picture)
@@ -401,7 +399,7 @@ def load(
     plugins: Iterable[StrPath] = (),
     trust: bool = False,
 ) -> Run:
-    """Reads a run folder. The plugin files that it kept are executed if this user made a run with them here.
+    """Reads a run folder. Its plugin files are executed if this user made a run with them on this machine.
 
     Args:
         path: The run folder.
@@ -409,11 +407,11 @@ def load(
         weights: Averaged ("ema") or "raw" parameters, for `Run.model`.
         overrides: Recipe keys that may change after training, such as {"sampling.steps": 50}.
         plugins: Python files that register more components.
-        trust: Whether plugin files of a run folder from someone else are executed too.
+        trust: Whether to execute plugin files of a run folder from someone else.
 
     Raises:
-        UnknownCodeError: a plugin file is of no run that this user made here, and `trust` is false.
-        CheckpointError: the folder is not a run, or its checkpoint is missing, damaged, or from another run.
+        UnknownCodeError: this user made no run with one of the plugin files on this machine, and `trust` is false.
+        CheckpointError: the folder is not a run, or its checkpoint is missing, damaged, or from a different run.
         RecipeError: an override changes what was trained.
     """
     check_one_of("weights", weights, ("ema", "raw"))
@@ -428,14 +426,14 @@ def train(
     plugins: Iterable[StrPath] = (),
     progress: Progress = None,
 ) -> Run:
-    """Trains, evaluates and samples a recipe in a run folder, as `vdmkit run` does. An existing run continues.
+    """Trains, evaluates and samples a recipe in a run folder, as `vdmkit run` does. An existing run is resumed.
 
     Args:
-        recipe: The name of a recipe of vdmkit, a TOML file, or its tables as a dict.
+        recipe: The name of a shipped recipe, a TOML file, or its tables as a dict.
         out: The run folder; runs/RECIPE by default.
         overrides: Recipe keys, such as {"training.steps": 400}.
         plugins: Python files that register components.
-        progress: None, "auto" for what `vdmkit run` shows, or an object like `vdmkit.progress.Meter`.
+        progress: None, "auto" for the display of `vdmkit run`, or an object like `vdmkit.progress.Meter`.
 
     Raises:
         VdmkitError: the recipe, the data or the folder is invalid, or training or evaluation fails.

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast a recipe trains on this machine: compilation, steps, arithmetic, memory, and the wait for data.
+"""Measures how fast a recipe trains on this machine: compilation, steps, arithmetic, memory, and waiting for data.
 
-The memory that a training step needs on each of many devices, from the compiler: nothing is allocated.
+`memory_of_step` asks the compiler for the memory that a training step needs on each of many devices, without allocating
+anything.
 """
 
 import math
@@ -26,14 +27,14 @@ from vdmkit.recipes.schema import Recipe
 from vdmkit.training.step import train_step
 
 _IMAGES = 1024
-_FEWEST = 8  # steps, for an interval of their median
+_FEWEST = 8  # steps, enough for an interval of their median
 _PEAK_TFLOPS = {"A100": 312.0, "H100": 989.0, "H200": 989.0, "TPU v4": 275.0, "TPU v5 lite": 197.0, "TPU v5p": 459.0}
 """bfloat16 without sparsity, by the vendors' data sheets; kinds of devices hold these words."""
 
 
 @dataclass(frozen=True)
 class Median:
-    """A median with its 95% interval by order statistics, whatever the distribution; a busy machine has outliers."""
+    """A median with its 95% interval from order statistics, which is distribution-free; a busy machine has outliers."""
 
     value: float
     low: float
@@ -50,24 +51,24 @@ class Median:
 
 
 def median(values: Float[np.ndarray, " n"]) -> Median:
-    """Returns the median of n independent values and the order statistics that hold it with 95%."""
+    """Returns the median of n independent values and the order statistics that bracket it with 95% confidence."""
     ranks = np.clip(0.5 + np.array([0, -1, 1]) * 0.98 / np.sqrt(len(values)), 0, 1)
     return Median(*map(float, np.quantile(values, ranks)))
 
 
 @dataclass(frozen=True)
 class Speed:
-    """The measured training of a recipe.
+    """The measured training speed of a recipe.
 
     Attributes:
         batch_size: Images in a step.
         parameters: Number of trained parameters.
         compile_seconds: Time to trace and compile a step.
         step_seconds: Time of a step, data included.
-        waiting: Share of the time in which the step waits for its batch and its way to the device.
-        flops: Floating-point operations of a step, as the compiler counts them; None if it does not.
-        utilisation: `flops` over what the devices could do in bfloat16; None if their peak is not known.
-        peak_mib: Largest memory of the device, or of the process on a CPU.
+        waiting: Fraction of the time in which a step waits for its batch and its transfer to the device.
+        flops: Floating-point operations of a step according to the compiler; None if it does not count them.
+        utilisation: `flops` per second divided by the peak of the devices in bfloat16; None if the peak is unknown.
+        peak_mib: Peak memory of the device in MiB, or of the process on a CPU.
         arithmetic: Precision and devices.
     """
 
@@ -83,11 +84,11 @@ class Speed:
 
 
 def measure_speed(recipe: Recipe, *, seconds: float = 10.0, profile: tuple[int, str] | None = None) -> Speed:
-    """Measures training steps of a recipe on random images, whose values make no difference to its speed.
+    """Measures training steps of a recipe on random images, whose values do not affect the speed.
 
     Args:
         recipe: The recipe.
-        seconds: Steps are repeated for this long, and 8 times at least.
+        seconds: Steps are repeated for this long, and at least 8 times.
         profile: A number of steps, and a folder for their trace, which TensorBoard and Perfetto read.
 
     Raises:
@@ -103,7 +104,7 @@ def measure_speed(recipe: Recipe, *, seconds: float = 10.0, profile: tuple[int, 
     update = build_update(recipe, build_optimizer(recipe))
 
     start = time.monotonic()
-    of_recipe: Any = train_step  # Equinox's wrapper, which lowers
+    of_recipe: Any = train_step  # Equinox's wrapper has `lower`, but not in its type
     step = of_recipe.lower((update, place_batch(next(data), mesh), key), state).compile()
     compiled = time.monotonic() - start
 
@@ -152,14 +153,14 @@ def _repeated(one: Callable[[], tuple[float, float]], seconds: float) -> list[tu
 
 
 def _flops(step: Any) -> float | None:
-    """Returns the operations of a compiled step on all devices, by the compiler."""
+    """Returns the operations of a compiled step on all devices, according to the compiler."""
     found = step.compiled.cost_analysis()
     flops = (found[0] if isinstance(found, list) else found or {}).get("flops", 0.0)
     return flops * jax.device_count() if flops > 0 else None
 
 
 def _peak() -> float | None:
-    """Returns the operations per second of all devices in bfloat16, if their kind is known."""
+    """Returns the peak bfloat16 operations per second of all devices, or None if their kind is unknown."""
     kind = jax.devices()[0].device_kind
     known = [peak for name, peak in _PEAK_TFLOPS.items() if name in kind]
     return known[0] * 1e12 * jax.device_count() if known else None
@@ -170,7 +171,8 @@ def _memory() -> float:
     return (max(found) or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024) / 2**20
 
 
-_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # this is never run
+# The compiled step is never run.
+_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 @dataclass(frozen=True)
@@ -179,10 +181,10 @@ class StepMemory:
 
     Attributes:
         devices: Number of devices.
-        divided: Whether the training state is divided over them.
-        whole_state: Model, average and optimiser's state, undivided.
-        state: This device's part of them, and of the batch.
-        working: What the step needs besides.
+        divided: Whether the training state is sharded over them.
+        whole_state: Model, average and optimiser state, unsharded.
+        state: This device's shard of them and of the batch.
+        working: Additional memory of the step.
     """
 
     devices: int
@@ -236,7 +238,7 @@ def _placed(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
 
 
 def _batch(size: int, shape: tuple[int, ...], levels: int, classes: int, mesh: Mesh) -> dict[str, Any]:
-    """Returns the shapes of a batch: see `vdmkit.data.batches`."""
+    """Returns the shapes of a batch; see `vdmkit.data.batches`."""
     kinds = {"image": ((size, *shape), jnp.uint8 if levels else jnp.float32), "augmented": ((size,), jnp.float32)}
     kinds |= {"label": ((size,), jnp.int32)} if classes else {}
     return {name: jax.ShapeDtypeStruct(*kind, sharding=batch_sharding(mesh)) for name, kind in kinds.items()}

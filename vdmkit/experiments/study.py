@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The study of schedules and step grids of a run.
+"""Studies the schedules and step grids of a run.
 
-The files of a study: tables, charts, and components for other commands.
-
-A run of the same model with a fitted schedule.
+It writes tables, charts and component files for other commands, and can make a run of the same model with a fitted
+schedule.
 """
 
 import sys
@@ -35,13 +34,13 @@ from vdmkit.study._text import lines_of_steps, lines_of_variances, text_of_study
 
 
 def study_run(run: Run, *, images: int, nodes: int, counts: tuple[int, ...]) -> tuple[Study, Kept]:
-    """Studies a run on at most `images` of its training images and of its test images: see `study_schedules`.
+    """Studies a run on at most `images` of its training images and of its test images; see `study_schedules`.
 
-    Returns the study, and its measurements on disk, which the caller clears after the results are written.
+    Returns the study, and its measurements on disk, which the caller deletes after the results are written.
 
     Raises:
         DataError: the images do not fit the model, or are not comparable with the training images.
-        RecipeError: the schedule does not rise.
+        RecipeError: the schedule is not increasing.
         UntrustedError: the images are not those of the run (see `load_test`), or a component fails its check.
     """
     model = run.weighted(run.recipe.likelihood.weights)
@@ -50,7 +49,7 @@ def study_run(run: Run, *, images: int, nodes: int, counts: tuple[int, ...]) -> 
     check_comparable(read_trained_on(run), test)
     check_model_of_recipe(run.recipe, model, test.pixels).refuse()
     some = [one.pixels[sample_of(len(one.pixels), min(images, len(one.pixels)))] for one in (train, test)]
-    # Every installed kernel is measured.
+    # All installed kernels are measured, so the packages are part of the fingerprint.
     stage = [train.identity.sha256, images, nodes, packages()]
     kept = Kept(run.folder.unfinished_schedule / fingerprint_of(run, test, stage))
     plan = plan_study(model, *some, nodes=nodes, key=fold_purpose(jax.random.key(run.recipe.seed), "schedule"))
@@ -63,13 +62,13 @@ def study_run(run: Run, *, images: int, nodes: int, counts: tuple[int, ...]) -> 
     return study_schedules(plan, counts, kept=kept, progress="auto"), kept
 
 
-_MADE = {"closed form", "dynamic"}  # grids that were found; the others have names of their own
+_MADE = {"closed form", "dynamic"}  # grids computed by the study; the others are registered components
 
 
 def leave(study: Study, folder: Path) -> list[str]:
-    """Writes a study into a folder. Returns the files; those of a grid for several T are abbreviated with braces.
+    """Writes a study to a folder. Returns the file names; those of a grid for several T are abbreviated with braces.
 
-    Raises CheckpointError if another process is writing one.
+    Raises CheckpointError if a different process is writing one.
     """
     busy = f"{folder}: another vdmkit is writing its study. What was measured is kept: run the same command again."
     table, facts, kernel = (folder / name for name in ("schedule.txt", "schedule.json", "optimal_variance.toml"))
@@ -80,7 +79,7 @@ def leave(study: Study, folder: Path) -> list[str]:
         write_text(kernel, _component("optimal_variance", study.optimal_variance))
         charts = [*_variance_chart(study, folder), *_step_chart(study, folder)]
         grids = _leave_grids(study, folder)
-        write_results(facts, study.as_json() | {"files": sha256_in(folder)})  # last: it marks that they belong together
+        write_results(facts, study.as_json() | {"files": sha256_in(folder)})  # last: marks that the study is complete
     return [*map(str, (table, facts, *charts, kernel)), *grids]
 
 
@@ -124,11 +123,11 @@ def _step_chart(study: Study, folder: Path) -> list[Path]:
 
 
 def check_fit(run: Run, folder: RunFolder) -> None:
-    """Checks, before the measurement, that a schedule can be fitted.
+    """Checks before the measurement that a schedule can be fitted.
 
     Raises:
         CheckpointError: the folder is in use.
-        RecipeError: the run was trained with T steps, whose bound would change.
+        RecipeError: the run was trained with T steps, so its bound would change.
     """
     folder.check_new("--fit")
     if run.recipe.objective.steps:

@@ -1,13 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds the model that a recipe describes.
+"""Builds everything that a recipe describes: model, optimiser, training state, estimators and samplers.
 
-Builds the training that a recipe describes.
-
-Builds estimators of likelihoods and samplers from a recipe.
-
-The labels that a network is told of measured images.
-
-What the health signs of a training depend on besides its metrics.
+It also determines the labels on which a measurement is conditioned, and the facts that the health checks of training
+need besides its metrics.
 """
 
 from typing import Any
@@ -42,7 +37,7 @@ from vdmkit.training.step import TrainState, Update, initial_state
 
 
 def training_counts(recipe: Recipe, train: Images) -> Int[Array, "h w c v"]:
-    """Returns how often each level occurs at each training pixel; zeros if the prediction does not use it."""
+    """Returns how often each level occurs at each training pixel; zeros if the prediction does not use the counts."""
     choice = recipe.model.prediction
     if train.levels and "level_counts" in choice.component.injected:
         return jnp.asarray(level_counts(train))
@@ -50,7 +45,7 @@ def training_counts(recipe: Recipe, train: Images) -> Int[Array, "h w c v"]:
 
 
 def build_model(recipe: Recipe, level_counts: Int[Array, "h w c v"], *, key: PRNGKeyArray) -> DiffusionModel:
-    """Builds the model before training. For `level_counts` see `training_counts`."""
+    """Builds the model before training. `level_counts` is the result of `training_counts`."""
     h, w, c, levels = level_counts.shape
     choices = recipe.model
     schedule = choices.schedule.build(key=fold_purpose(key, "schedule"))
@@ -80,33 +75,33 @@ def build_model(recipe: Recipe, level_counts: Int[Array, "h w c v"], *, key: PRN
 
 
 def _classes(recipe: Recipe) -> int:
-    """Returns the number of labels if a network reads them; else the data, which may not be here, are not asked."""
+    """Returns the number of labels if a network is conditioned on them, and otherwise 0 without reading the data."""
     return recipe.data.build().classes if is_told_labels(recipe.model.network) else 0
 
 
 def build_prediction(recipe: Recipe, level_counts: Int[Array, "h w c v"]) -> AbstractPrediction:
-    """Builds the model's prediction. For `level_counts` see `training_counts`."""
+    """Builds the model's prediction. `level_counts` is the result of `training_counts`."""
     *shape, levels = level_counts.shape
     context = {"shape": tuple(shape), "levels": levels, "level_counts": level_counts, **_distribution(recipe)}
     return recipe.model.prediction.build(**context)
 
 
 def shapes_of_estimate(prediction: AbstractPrediction, shape: tuple[int, int, int]) -> Estimate:
-    """Returns the shapes of a prediction's estimate."""
+    """Returns the shapes of the arrays in a prediction's estimate."""
     z, gamma = jnp.zeros(shape), jnp.zeros(())
     output = jnp.zeros((*shape, prediction.outputs))
     return eqx.filter_eval_shape(prediction, output, z, gamma, VariancePreserving())
 
 
 def _check_kernels(recipe: Recipe, estimate: Estimate) -> None:
-    """Raises RecipeError if a kernel of the recipe needs more than the estimate provides."""
+    """Raises RecipeError if a reverse kernel of the recipe needs fields that the estimate does not provide."""
     choices = (recipe.objective.kernel, recipe.sampling.sampler, recipe.likelihood.estimator)
     for kernel in (one for choice in choices for one in choice.nested() if one.kind == "kernel"):
         eqx.filter_eval_shape(kernel.build(), estimate, estimate.x_hat, jnp.zeros(()), -jnp.ones(()))
 
 
 def _distribution(recipe: Recipe) -> dict[str, AbstractDistribution]:
-    """Returns the data's distribution by the name of the parameter; empty if the prediction does not use it."""
+    """Returns the data distribution as a keyword argument; empty if the prediction does not take it."""
     prediction = recipe.model.prediction
     if "distribution" not in prediction.component.injected:
         return {}
@@ -118,7 +113,7 @@ def _distribution(recipe: Recipe) -> dict[str, AbstractDistribution]:
 
 
 def is_told_labels(network: Choice) -> bool:
-    """Returns whether this network, or one inside it, reads labels."""
+    """Returns whether this network, or one nested in it, is conditioned on labels."""
     return any(_reads_labels(one) for one in network.nested() if one.kind == "network")
 
 
@@ -130,13 +125,13 @@ def _reads_labels(network: Choice) -> bool:
 
 
 def build_optimizer(recipe: Recipe) -> optax.GradientTransformation:
-    """Builds the recipe's optimiser for its number of steps."""
+    """Builds the recipe's optimiser for its number of training steps."""
     optimizer = recipe.optimizer.build(steps=recipe.training.steps)
     return interior_apart(optimizer) if recipe.objective.schedule_loss == "variance" else optimizer
 
 
 def build_learning_rate(recipe: Recipe) -> optax.Schedule | None:
-    """Returns the learning rate as a function of the updates made; None for a plugin's optimiser."""
+    """Returns the learning rate as a function of the number of updates, or None for a plugin's optimiser."""
     if recipe.optimizer.component.target is not adamw:
         return None
     keys = {key: recipe.optimizer.params[key] for key in ("learning_rate", "warmup_steps", "decay")}
@@ -156,7 +151,7 @@ def build_update(recipe: Recipe, optimizer: optax.GradientTransformation) -> Upd
 
 
 def build_objective(recipe: Recipe) -> Objective:
-    """Builds the recipe's objective, before its time sampler has learned."""
+    """Builds the recipe's objective, with its time sampler in its initial state."""
     choices = recipe.objective
     time_sampler, weighting = choices.time_sampler.build(), choices.weighting.build()
     return Objective(
@@ -165,37 +160,40 @@ def build_objective(recipe: Recipe) -> Objective:
 
 
 def init_key(recipe: Recipe) -> PRNGKeyArray:
-    """Returns the key of the parameters before training."""
+    """Returns the key from which the parameters are initialised."""
     return fold_purpose(jax.random.key(recipe.seed), "init")
 
 
 def initial_model(recipe: Recipe, train: Images) -> DiffusionModel:
-    """Returns the model that training starts from: a function of the recipe and the training set alone."""
+    """Returns the model from which training starts, a function of only the recipe and the training set."""
     return build_model(recipe, training_counts(recipe, train), key=init_key(recipe))
 
 
 def build_state(recipe: Recipe, level_counts: Int[Array, "h w c v"]) -> TrainState:
-    """Builds the initial training state, a function of the recipe and the training set alone."""
+    """Builds the initial training state, a function of only the recipe and the training set."""
     model = build_model(recipe, level_counts, key=init_key(recipe))
     return initial_state(model, build_optimizer(recipe), build_objective(recipe))
 
 
 def state_like(recipe: Recipe, shape: tuple[int, int, int], levels: int) -> TrainState:
-    """Returns the shapes and types of the recipe's state, into which a checkpoint is read, without allocating it."""
+    """Returns the shapes and dtypes of the recipe's state, as a template for reading checkpoints.
+
+    Nothing is allocated.
+    """
     counts = jax.ShapeDtypeStruct((*shape, levels), jnp.int32)
     return eqx.filter_eval_shape(build_state, recipe, counts)
 
 
 def count_parameters(recipe: Recipe, source: AbstractSource) -> int:
-    """Returns the number of trained parameters, without allocating them."""
+    """Returns the number of trained parameters without allocating them."""
     model = state_like(recipe, source.shape, source.levels).ema
     return sum(leaf.size for leaf in jax.tree.leaves(model))
 
 
 def scalars_of(recipe: Recipe, state: TrainState, step: int) -> dict[str, ArrayLike]:
-    """Returns gamma_0 and gamma_1 of the schedule, and the learning rate of the last update if it is known.
+    """Returns gamma_0 and gamma_1 of the schedule, and the learning rate of the last update if it is defined.
 
-    The device may still be computing them, and it does not matter what becomes of the state.
+    The values may still be computing on the device; donating the state afterwards does not affect them.
     """
     gamma_0, gamma_1 = gammas_of(state.model.schedule, 1)
     ends = {"schedule/gamma_0": gamma_0, "schedule/gamma_1": gamma_1}
@@ -204,10 +202,10 @@ def scalars_of(recipe: Recipe, state: TrainState, step: int) -> dict[str, ArrayL
 
 
 def build_estimator(recipe: Recipe, levels: int) -> AbstractEstimator[Any]:
-    """Returns the estimator of `vdmkit likelihood`; by default it measures the bound as it was trained.
+    """Returns the estimator of `vdmkit likelihood`; by default it measures the bound that was trained.
 
     Raises:
-        RecipeError: the estimator refuses its settings or this number of levels.
+        RecipeError: the estimator does not support its settings or this number of levels.
     """
     steps, kernel, grid = (getattr(recipe.objective, name) for name in ("steps", "kernel", "grid"))
     choice = recipe.likelihood.estimator
@@ -217,7 +215,7 @@ def build_estimator(recipe: Recipe, levels: int) -> AbstractEstimator[Any]:
 
 
 def build_guidance(recipe: Recipe) -> Guidance | None:
-    """Returns the labels of samples, or None. Raises RecipeError for labels that would not be used."""
+    """Returns the guidance and labels of samples, or None. Raises RecipeError for labels that would not be used."""
     guidance, label = recipe.sampling.guidance, recipe.sampling.label
     network = recipe.model.network
     if not guidance and label is None:
@@ -242,14 +240,14 @@ def build_guidance(recipe: Recipe) -> Guidance | None:
 
 
 def build_evaluator(recipe: Recipe) -> VariationalBound:
-    """Returns the estimator of `vdmkit run` and `vdmkit evaluate`: the bound as trained, or with other steps."""
+    """Returns the estimator of `vdmkit run` and `vdmkit evaluate`: the trained bound, or that of `evaluation.steps`."""
     settings, objective = recipe.evaluation, recipe.objective
     trained = objective.steps, objective.kernel, objective.grid
     return VariationalBound(*trained, draws=settings.draws, steps=settings.steps)
 
 
 def build_sampling(recipe: Recipe) -> SamplingConfig:
-    """Returns how the recipe draws samples. Raises RecipeError for labels that would not be used."""
+    """Returns the sampling configuration of the recipe. Raises RecipeError for labels that would not be used."""
     settings = recipe.sampling
     return SamplingConfig(
         sampler=settings.sampler.build(),
@@ -262,7 +260,7 @@ def build_sampling(recipe: Recipe) -> SamplingConfig:
 
 
 def count_labels(recipe: Recipe, option: str) -> int:
-    """Returns how many labels the network knows. Raises RecipeError, which begins with `option`, if it knows none."""
+    """Returns the network's number of labels. Raises RecipeError, starting with `option`, if it is not conditional."""
     network = recipe.model.network
     if not is_told_labels(network):
         raise RecipeError(
@@ -274,18 +272,18 @@ def count_labels(recipe: Recipe, option: str) -> int:
 
 
 def labels_of(images: Images, option: str) -> Int[np.ndarray, " n"]:
-    """Returns the labels of images. Raises DataError, which begins with `option`, if they have none."""
+    """Returns the labels of the images. Raises DataError, starting with `option`, if there are none."""
     if images.labels is None:
         raise DataError(f"{option}: {images.identity.name}/{images.identity.split} has no labels.")
     return np.asarray(images.labels)
 
 
 def told_labels(recipe: Recipe, images: Images) -> Int[np.ndarray, " n"] | None:
-    """Returns the label that the network is told of each image by `likelihood.label`, or None.
+    """Returns the label of each image on which the network is conditioned by `likelihood.label`, or None.
 
     Raises:
         DataError: the images have no labels.
-        RecipeError: the network does not use labels, or has no such label.
+        RecipeError: the network does not use labels, or the label is out of range.
     """
     label = recipe.likelihood.label
     if label is None:
@@ -300,9 +298,9 @@ def told_labels(recipe: Recipe, images: Images) -> Int[np.ndarray, " n"] | None:
 
 
 def told_always(recipe: Recipe) -> str | None:
-    """Returns the name of a network that is told every label and has no state for an image without one, or None.
+    """Returns the name of a network that requires a label, without an unconditional state, or None.
 
-    Such networks count their labels themselves, and withhold none.
+    Such networks have a number of labels of their own and no label dropout.
     """
     networks = [one for one in recipe.model.network.nested() if one.kind == "network"]
     return next(
@@ -310,11 +308,11 @@ def told_always(recipe: Recipe) -> str | None:
     )
 
 
-_IMAGES = 1000  # for the mean square of their values, which enters the prior term by a factor near exp(-gamma_max)
+_IMAGES = 1000  # for their mean square, which enters the prior term times about exp(-gamma_max)
 
 
 def health_facts(recipe: Recipe, model: DiffusionModel, train: Images) -> Facts:
-    """Returns the facts of a training of this recipe, whatever the parameters of its model."""
+    """Returns the facts about a training of this recipe that do not depend on the model's parameters."""
     settings, schedule = recipe.training, model.schedule
     images = jnp.asarray(train.pixels[:_IMAGES])
     x = np.asarray(eqx.filter_jit(jax.vmap(model.observation.encode))(images))
@@ -333,7 +331,10 @@ def health_facts(recipe: Recipe, model: DiffusionModel, train: Images) -> Facts:
 
 
 def _asks_network(model: DiffusionModel) -> bool:
-    """Returns whether the decoder p(x | z_0) uses the model's estimate at z_0, which may know more than z_0 alone."""
+    """Returns whether the decoder p(x | z_0) evaluates the network at z_0.
+
+    The estimate of the network may be more informative than z_0 itself.
+    """
     asked = []
 
     def estimate() -> Estimate:

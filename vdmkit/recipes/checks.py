@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of a recipe before training, so that a mistake does not show after hours.
-
-Checks that two recipes measure alike, before either does.
-"""
+"""Checks of recipes before training, so that mistakes show at once, and before two runs are compared."""
 
 import equinox as eqx
 import jax
@@ -30,14 +27,14 @@ _MADE_UP_SHAPES = ((64, 64, 3), (120, 120, 3))
 
 
 def check_settings(recipe: Recipe) -> None:
-    """Does all checks that need no images. Raises RecipeError or PluginError, as the functions below."""
+    """Runs all checks that need no images. Raises RecipeError or PluginError, as the functions below."""
     check_schedule(recipe)
     check_objective(recipe)
     check_rest(recipe)
 
 
 def check_objective(recipe: Recipe) -> None:
-    """Raises RecipeError if the steps do not define a bound or a loss, or `schedule_loss` would change the bound."""
+    """Raises RecipeError if `steps` does not define a bound or a loss, or if `schedule_loss` would change the bound."""
     objective, schedule = build_objective(recipe), recipe.model.schedule.build(key=jax.random.key(0))
     if isinstance(objective.weighting, Hybrid) and not objective.steps:
         raise RecipeError(
@@ -50,7 +47,7 @@ def check_objective(recipe: Recipe) -> None:
 
 
 def check_schedule(recipe: Recipe) -> None:
-    """Evaluates the initial schedule. Raises RecipeError or PluginError, which names it."""
+    """Evaluates the initial schedule. Raises RecipeError or PluginError, which names the schedule."""
     schedule = recipe.model.schedule.build(key=fold_purpose(init_key(recipe), "schedule"))
     with recipe.model.schedule.component.named("cannot be evaluated"):
         check_increasing(schedule)
@@ -58,7 +55,7 @@ def check_schedule(recipe: Recipe) -> None:
 
 
 def check_rest(recipe: Recipe) -> None:
-    """Builds the update, and what is used after training. Raises RecipeError if something cannot be built."""
+    """Builds the update and everything used after training. Raises RecipeError if a part cannot be built."""
     build_update(recipe, build_optimizer(recipe))
     recipe.sampling.sampler.build()
     _check_sampling_grid(recipe)
@@ -66,9 +63,9 @@ def check_rest(recipe: Recipe) -> None:
 
 
 def _check_sampling_grid(recipe: Recipe) -> None:
-    """Raises RecipeError if the grid has another number of steps than the recipe samples with."""
+    """Raises RecipeError if the grid's number of steps differs from the recipe's sampling steps."""
     grid, settings = recipe.sampling.grid.build(), recipe.sampling
-    latents = settings.steps - (settings.end == "image")  # the last step, to the image, is not part of the grid
+    latents = settings.steps - (settings.end == "image")  # the last step, to the image, is not in the grid
     if latents:
         grid(recipe.model.schedule.build(key=jax.random.key(0)), latents)
 
@@ -77,7 +74,7 @@ def check_without_data(recipe: Recipe, levels: int) -> None:
     """Builds the model for images of two made-up sizes, without allocating it.
 
     Raises:
-        VdmkitError: both fail with the same message, so the size of the images is not the reason.
+        VdmkitError: both fail with the same message, so the image size is not the reason.
     """
     first, second = _MADE_UP_SHAPES
     refusal = _refusal(recipe, first, levels)
@@ -88,7 +85,7 @@ def check_without_data(recipe: Recipe, levels: int) -> None:
 def _refusal(recipe: Recipe, shape: tuple[int, int, int], levels: int) -> VdmkitError | None:
     try:
         state_like(recipe, shape, levels)
-    except DataError:  # the number of labels comes from files that are not here
+    except DataError:  # the number of labels comes from data files that are absent
         return None
     except VdmkitError as error:
         return error
@@ -96,11 +93,11 @@ def _refusal(recipe: Recipe, shape: tuple[int, int, int], levels: int) -> Vdmkit
 
 
 def check_same_measurement(first: tuple[Recipe, Images], second: tuple[Recipe, Images]) -> None:
-    """Raises an error unless the likelihoods of two recipes would be of the same images, with the same draws.
+    """Raises an error unless the likelihoods of two recipes would use the same images and the same draws.
 
     Raises:
-        DataError: the images or their levels are not the same.
-        RecipeError: the estimators, their settings, or the number of images or the precision are not the same.
+        DataError: the images or their levels differ.
+        RecipeError: the estimators, their settings, the number of images or the precision differ.
     """
     (_, test), (_, of_other) = first, second
     if test.levels != of_other.levels:

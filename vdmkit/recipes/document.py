@@ -1,13 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads TOML into plain values and records the file and line, or the override, of each.
+"""Reads TOML recipes into plain values, and records the file and line (or the override) of each value.
 
-Finds the line of every key in a TOML text.
-
-tomllib does not report positions; tomlkit keeps every character, so lines can be counted.
-
-Parses TOML from elsewhere.
-
-Names of vdmkit's own recipes: `digits` is recipes/digits.toml, `digits/edm` is recipes/digits/edm.toml.
+tomllib does not report positions. tomlkit keeps every character, so line numbers can be counted from its document.
+The size of a file is limited before it is parsed. Shipped recipes have names: `digits` is recipes/digits.toml and
+`digits/edm` is recipes/digits/edm.toml.
 """
 
 import difflib
@@ -42,14 +38,14 @@ Keys = tuple[str | int, ...]
 
 
 def line_map(text: str) -> dict[Keys, int]:
-    """Returns the line (from 1) of each key or table header. `text` is valid TOML with \\n line ends."""
+    """Returns the line (from 1) of each key or table header. `text` must be valid TOML with \n line ends."""
     lines: dict[Keys, int] = {}
     _walk_container(tomlkit.parse(text), (), 1, lines)
     return lines
 
 
 def _walk_container(container: Container, keys: Keys, line: int, lines: dict[Keys, int]) -> int:
-    """Records the lines of everything in `container`, which begins on `line`; returns the line after it."""
+    """Records the lines of everything in `container`, which starts on `line`; returns the line after it."""
     for key, item in container.body:
         if key is None:  # blank lines and comments
             line += item.as_string().count("\n")
@@ -82,13 +78,13 @@ _LONG_KEY = re.compile(rf"(?<![\w-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{MAX_DEP
 
 
 def read_toml(path: Path) -> str:
-    """Returns the text of a file. Raises TooMuch if it is larger than a recipe, UnicodeDecodeError or OSError."""
+    """Returns the text of a file. Raises TooMuch if it exceeds the size of a recipe, UnicodeDecodeError or OSError."""
     return read_at_most(path, MAX_RECIPE).decode().replace("\r\n", "\n")
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """Parses TOML. Raises TOMLDecodeError if it is not, and TooMuch if it nests too deeply, or has too much in it."""
-    if _LONG_KEY.search(text):  # tomllib takes time and memory for the square of its parts
+    """Parses TOML. Raises TOMLDecodeError if it is invalid, and TooMuch if it is too deeply nested or too large."""
+    if _LONG_KEY.search(text):  # tomllib is quadratic in the number of parts
         raise TooMuch(f"it asks for more {_LEVELS} than the {MAX_DEPTH} that vdmkit reads")
     try:
         values = tomllib.loads(text)
@@ -96,14 +92,14 @@ def parse_toml(text: str) -> dict[str, Any]:
         raise TooMuch(f"it asks for more {_LEVELS} than the {MAX_DEPTH} that vdmkit reads") from None
     except tomllib.TOMLDecodeError:
         raise
-    except ValueError:  # of Python, for more than 4,300 digits
+    except ValueError:  # Python refuses integers of more than 4,300 digits
         raise TooMuch(f"it asks for an integer of more than the {MAX_BITS:,} bits that vdmkit reads") from None
     _check_size(values)
     return values
 
 
 def _check_size(values: dict[str, Any]) -> None:
-    """Raises TooMuch for more levels, keys or digits than a recipe has."""
+    """Raises TooMuch if the values have more levels, keys or digits than a recipe may have."""
     level, depth, keys = [values], 0, 0
     while level:
         check_at_most(MAX_DEPTH, depth, _LEVELS)
@@ -119,9 +115,9 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Returns the files of vdmkit's own recipes, by name, sorted.
+    """Returns the files of vdmkit's own recipes by name, sorted.
 
-    In a wheel they are inside the package; in a checkout, also one installed as editable, beside it.
+    In a wheel they are inside the package; in a checkout, editable installs included, they are next to it.
     """
     inside, beside = _PACKAGE / "recipes" / "shipped", _PACKAGE.parent / "recipes"
     folder = inside if inside.is_dir() else beside
@@ -130,7 +126,7 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def recipe_summary(path: Path) -> str:
-    """Returns the first line of a recipe without its comment sign, which describes the recipe."""
+    """Returns the first line of a recipe without the comment sign, which describes the recipe."""
     return path.read_text().partition("\n")[0].removeprefix("#").strip()
 
 
@@ -149,8 +145,8 @@ def find_recipe(name: str | os.PathLike[str]) -> Path:
 def locate_recipe(name: str | os.PathLike[str], folder: Path) -> tuple[Path, str]:
     """Returns the file of the recipe called `name` in `folder`, and advice.
 
-    If neither a file nor a recipe has this name, the file is `folder / name`, and the advice is sentences that start
-    with a blank; otherwise the advice is empty.
+    If neither a file nor a recipe has this name, the file is `folder / name` and the advice consists of sentences that
+    start with a space; otherwise the advice is empty.
     """
     path = folder / name
     if os.path.lexists(path) and not os.path.isdir(path):  # a folder `digits` does not hide the recipe `digits`
@@ -161,9 +157,9 @@ def locate_recipe(name: str | os.PathLike[str], folder: Path) -> tuple[Path, str
 
 
 def _advice(path: PurePath, known: list[str]) -> str:
-    """Returns names whose last part is similar to that of `path`, and how to list all names.
+    """Suggests names whose last part is similar to that of `path`, and how to list all names.
 
-    It returns '' for a .toml file without similar names.
+    Returns '' for a .toml file without similar names.
     """
     last, last_parts = path.name.removesuffix(".toml"), {PurePath(one).name for one in known}
     alike = [last] if last in last_parts else difflib.get_close_matches(last, last_parts)
@@ -182,7 +178,7 @@ def _one_of(names: list[str]) -> str:
 
 @final
 class Override(str):
-    """`KEY=VALUE` that the user gave in other words, such as `--steps 50`; a plain string was given by `--set`."""
+    """`KEY=VALUE` that stands for an option such as `--steps 50`; a plain string was given by `--set`."""
 
     given: str
 
@@ -194,7 +190,7 @@ class Override(str):
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """A file and a line in it (0 for the whole file), or an override in the words of the user."""
+    """A file and a line in it (0 for the whole file), or an override as the user wrote it."""
 
     source: str
     line: int = 0
@@ -205,20 +201,20 @@ class Place:
 
 @dataclass(frozen=True)
 class Document:
-    """Plain values, and the places where they were written. Values inside a list share the list's place."""
+    """Plain values and the places where they were written. Values inside a list share the list's place."""
 
     values: dict[str, Any]
     places: Mapping[Keys, Place]
 
     def place(self, keys: Keys) -> Place:
-        """Returns where `keys` was written, or the nearest table around it."""
+        """Returns where `keys` was written, or the place of the innermost table that contains it."""
         while keys not in self.places:
             keys = keys[:-1]
         return self.places[keys]
 
 
 def read_document(name: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Document:
-    """Reads a recipe by its path or name, what it extends, and `key=value` overrides; later overrides win.
+    """Reads a recipe by its path or name, the recipes that it extends, and `key=value` overrides; later overrides win.
 
     Raises:
         RecipeError: a file is missing or not TOML (file:line:column), `extends` is circular, or an override is not
@@ -232,7 +228,7 @@ def read_document(name: str | os.PathLike[str], overrides: Iterable[str] = ()) -
 
 
 def merge(base: Document, top: Document) -> Document:
-    """Merges `top` over `base`, tables key by key; a table with another `name` replaces the old one."""
+    """Merges `top` over `base`, tables key by key; a table with a different `name` replaces the old one."""
     places = dict(base.places)
     values = _merge_tables(base.values, top.values, (), places)
     return Document(values, {**places, **top.places, (): base.places.get((), Place("--set"))})

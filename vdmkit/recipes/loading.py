@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a TOML file into a checked Recipe.
-
-Recipes and overrides that are given as Python values.
-"""
+"""Reads recipes from TOML files or Python values into a checked `Recipe`."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -24,10 +21,10 @@ def load_recipe(
     plugins: Iterable[str | Path] = (),
     kept: Iterable[str | Path] = (),
 ) -> Recipe:
-    """Reads and checks a recipe. No array is made, and JAX is not loaded until all files have been parsed.
+    """Reads and checks a recipe. It creates no arrays, and does not load JAX before all files are parsed.
 
     Args:
-        name: The path of a TOML file, or the name of a recipe of vdmkit, such as "digits". A path takes precedence.
+        name: The path of a TOML file, or the name of a shipped recipe, such as "digits". A path takes precedence.
             `extends` in the recipe is a path relative to the file, or such a name.
         overrides: `key=value` with a dotted key and a TOML value (or a plain string), which replace values of the
             file.
@@ -35,7 +32,7 @@ def load_recipe(
         kept: Plugin files that the recipe's run kept; their names take precedence over installed packages.
 
     Raises:
-        UnknownCodeError: a file of `kept` is not known from a run of this user; see `vdmkit.plugins.allow`.
+        UnknownCodeError: a file of `kept` was never allowed or recorded; see `vdmkit.plugins.allow`.
         RecipeError: the recipe is invalid; the message lists every problem, one per line.
         RegistryError: a plugin file does not load, or registers a name that is taken.
     """
@@ -52,10 +49,10 @@ def load_recipe(
 def load_for_run(
     name: str | os.PathLike[str], out: Path | None, overrides: Iterable[str], plugins: Iterable[Path]
 ) -> tuple[Recipe, str, Path]:
-    """Returns a recipe that is to be trained, the text of its file, and the run folder: `out`, or runs/RECIPE.
+    """Returns a recipe to train, the text of its file, and the run folder: `out`, or runs/RECIPE.
 
-    Of plugin files that the folder holds a copy of, the components of the run are used. Like `load_recipe` it loads JAX
-    only after all files have been parsed.
+    Plugin files of which the folder holds an identical copy are loaded as the run's own. As in `load_recipe`, JAX is
+    not loaded before all files are parsed.
 
     Raises:
         RecipeError, RegistryError: as in `load_recipe`.
@@ -75,7 +72,7 @@ def _reason(reader: Reader) -> list[str]:
 
 
 def as_text(recipe: Mapping[str, Any]) -> str:
-    """Returns a recipe as text. Raises RecipeError if it holds what TOML does not know, such as None."""
+    """Returns a recipe as text. Raises RecipeError if it contains values that TOML does not have, such as None."""
     try:
         return tomli_w.dumps(recipe)
     except TypeError as error:
@@ -83,14 +80,14 @@ def as_text(recipe: Mapping[str, Any]) -> str:
 
 
 def overrides_between(before: Recipe, after: Recipe, *prefixes: str) -> list[str]:
-    """Returns `key=value` for each key below the prefixes in which `after` differs, as `--set` takes them."""
+    """Returns `key=value`, as for `--set`, for each key below the prefixes whose value in `after` differs."""
     values = flat(after)
     changed = [key for key in differences(before, after) if key.startswith(prefixes)]
     return [f"{key}={toml_text(values[key])}" for key in changed if key in values]
 
 
 def as_overrides(overrides: Mapping[str, Any] | Iterable[str]) -> list[str]:
-    """Returns overrides in the form of `--set`; messages call them by the name of the argument."""
+    """Returns overrides in the form of `--set`; error messages name them by the Python argument."""
     if isinstance(overrides, str):
         raise RecipeError(f"overrides = {overrides!r}: expected a dict, or a list of key=value.")
     if isinstance(overrides, Mapping):

@@ -1,13 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contents of a recipe. Every keyword-only field here is a key of the TOML file; there is no other schema.
+"""The schema of recipes: every keyword-only field here is a key of the TOML file, and no other schema exists.
 
-Writes a Recipe as plain values or TOML, including every default.
-
-A record in words of how samples are drawn.
-
-Keys of recipes by their last part, for advice to those who look for an option of that name.
-
-Which keys of a recipe differ from vdmkit's defaults.
+It also writes a `Recipe` as plain values or TOML including all defaults, records how samples were drawn (`Drawn`),
+finds keys by their last part for advice on mistyped options, and lists the keys that differ from the defaults.
 """
 
 import inspect
@@ -55,16 +50,15 @@ class ObjectiveChoices:
 class TrainingSettings:
     """Settings of training and of its checkpoints. Intervals are in steps; `evaluate_every` 0 means only at the end.
 
-    With `evaluate_draws` (even) the evaluations during training, and another at its end, use that many draws per
-    image, the same each time, so that the curve is smooth. By default they use the draws of the reported bound.
+    With `evaluate_draws` (even) the evaluations during training, and an additional one at its end, use that many draws
+    per image, the same each time, so that the curve is smooth. By default they use the draws of the reported bound.
 
-    At least two checkpoints are kept, because an interruption can damage the newest. `keep_best` also keeps those of
-    lowest test bpd at `evaluate_every`; choosing among them is model selection on the test set.
+    At least two checkpoints are kept, because an interruption can damage the newest. `keep_best` also keeps those with
+    the lowest test bpd at `evaluate_every`; choosing among them is model selection on the test set.
 
-    The network computes in the type `compute`, by default that of its parameters, float32, and multiplies with
-    `matmul_precision`, by default the device's, which on a GPU or TPU is less than float32. With `micro_batches` the
-    gradient of a batch is computed of so many parts, one after the other, which needs less memory and changes nothing
-    but roundings.
+    The network computes in the dtype `compute`, by default that of its parameters, float32. Matrix products use
+    `matmul_precision`, by default that of the device, which is lower than float32 on a GPU or TPU. With `micro_batches`
+    the gradient is accumulated over that many parts of the batch, which saves memory and changes only rounding.
     """
 
     steps: Positive
@@ -105,8 +99,8 @@ class LikelihoodSettings:
 
     With a `precision` above 0 (bits/dim) it continues until the 95% Monte Carlo half-width is that small.
 
-    With a `label` it measures images given their own labels ("data"), or given this one; by default a network is told
-    no label.
+    With a `label` it measures images conditioned on their own labels ("data") or on this one; by default the network is
+    not conditioned.
     """
 
     estimator: Annotated[Choice, "estimator"] = Choice("estimator", "bound")
@@ -119,15 +113,14 @@ class LikelihoodSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings:
-    """Settings of the samples at the end of a run; `minutes` is the longest that drawing them may take.
+    """Settings of the samples at the end of a run; `minutes` is the time limit for drawing them.
 
-    The last of the `steps` leads to z_0, from which the observation draws levels, or with `end` = "image" to zero
-    noise.
+    The last of the `steps` ends at z_0, from which the observation draws levels, or with `end` = "image" at zero noise.
 
-    With a `guidance` above 0 the samples have labels: `label`, or each in turn. 1 is the model's own estimate given the
-    label; larger values amplify the effect of the label.
+    With a `guidance` above 0 the samples have labels: `label`, or each in turn. 1 is the model's own conditional
+    estimate; larger values amplify the effect of the label.
 
-    The network computes in the type `compute`, by default that of its parameters.
+    The network computes in the dtype `compute`, by default that of its parameters.
     """
 
     sampler: Annotated[Choice, "sampler"] = Choice("sampler", "ancestral")
@@ -173,7 +166,7 @@ def dump(recipe: Recipe) -> str:
 
 
 def one_line(choice: Choice) -> str:
-    """Returns a component and its keys, such as `ddim eta=0.0`."""
+    """Returns a component and its keys on one line, such as `ddim eta=0.0`."""
 
     def text(value: Any) -> str:
         return f"({one_line(value)})" if isinstance(value, Choice) else toml_text(value)
@@ -205,7 +198,7 @@ def _plain(value: Any) -> Any:
 
 
 def leaves(table: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Returns the dotted keys and values of nested tables, in their order."""
+    """Returns the dotted keys and values of nested tables, in order."""
     found = []
     for key, value in table.items():
         found += leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
@@ -214,7 +207,7 @@ def leaves(table: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A record of how samples were drawn; with guidance above 0 and no `label`, they have each label in turn."""
+    """A record of how samples were drawn; with guidance above 0 and no `label`, labels are used in turn."""
 
     sampler: str
     grid: str
@@ -225,7 +218,7 @@ class Drawn:
 
     @property
     def settings(self) -> str:
-        """Returns the settings without the components."""
+        """Returns the settings other than the components."""
         end = "z_0" if self.end == "latent" else "the image"
         labels = "labels in turn" if self.label is None else f"label {self.label}"
         return f"{self.steps:,} steps to {end}, guidance {self.guidance:g}, {labels if self.guidance else 'no labels'}"
@@ -235,7 +228,7 @@ class Drawn:
 
 
 def drawn_by(recipe: Recipe) -> Drawn:
-    """Returns how a recipe draws samples."""
+    """Returns the record of how a recipe draws samples."""
     settings = recipe.sampling
     sampler, grid = one_line(settings.sampler), one_line(settings.grid)
     return Drawn(sampler, grid, settings.steps, settings.end, settings.guidance, settings.label)
@@ -261,12 +254,12 @@ def _keys(settings: type, prefix: str) -> Iterator[str]:
 
 
 def changed_keys(recipe: Recipe) -> set[str]:
-    """Returns the dotted keys whose values are not the defaults; keys without default are among them."""
+    """Returns the dotted keys whose values are not the defaults, including keys without a default."""
     return set(_changed(recipe, MISSING, ""))
 
 
 def _changed(value: Any, default: Any, key: str) -> Iterator[str]:
-    """Yields the changed keys below `key`. Components and tables without default are compared part by part."""
+    """Yields the changed keys below `key`. Components, and tables without a default, are compared field by field."""
     if isinstance(value, Choice):
         yield from _of_choice(value, default, key)
     elif is_dataclass(value):

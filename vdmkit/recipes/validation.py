@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Renamed keys of recipes. An old name is refused with a message that gives the new one, if the component has that.
+"""Validates a recipe document against constructor signatures and collects all problems.
 
-The estimators bound and importance still have `steps`, which is T of a bound; the estimator and the sampler ode have
-`solver_steps`.
-
-Checks a value against an annotation by pydantic, and describes both in plain words.
-
-Checks a document against constructor signatures, and collects all problems.
+Values are checked against annotations by pydantic, and both are described in plain words. Renamed keys are refused with
+a message that gives the new name, if the component has it. The estimators `bound` and `importance` still have `steps`,
+which is T of a bound; the estimator and the sampler `ode` have `solver_steps`.
 """
 
 import inspect
@@ -64,7 +61,7 @@ def check_value(annotation: Any, value: Any) -> Any:
     try:
         adapter = TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
         return adapter.validate_json(json.dumps(value, default=str))
-    except (PydanticUserError, NameError) as error:  # the latter: a name in quotes inside the annotation
+    except (PydanticUserError, NameError) as error:  # NameError: a quoted name inside the annotation
         raise UnfitError(f"a recipe cannot give a value of type {type_name(annotation)}.") from error
     except ValidationError as error:
         raise UnfitError(_explain(error)) from error
@@ -97,7 +94,7 @@ def _quoted(message: str) -> list[str]:
 
 
 def describe(value: Any) -> str:
-    """Returns a TOML value in the words of an error message."""
+    """Returns a description of a TOML value for error messages."""
     if isinstance(value, dict):
         return "a table"
     if isinstance(value, list):
@@ -106,7 +103,7 @@ def describe(value: Any) -> str:
 
 
 def toml_text(value: Any) -> str:
-    """Returns a plain value as TOML writes it in one line; None, which TOML cannot write, is "none"."""
+    """Returns a plain value as one line of TOML; None, which TOML cannot write, becomes "none"."""
     if value is None:
         return "none"
     if isinstance(value, float):
@@ -121,7 +118,7 @@ def toml_text(value: Any) -> str:
 def type_name(annotation: Any) -> str:
     """Returns an annotation in the notation of recipes: `int >= 1`, `"ema" | "raw"`, `list of int`.
 
-    None is not shown in a union, because a recipe gives it by the absence of a key.
+    None is omitted from unions, because a recipe expresses it by omitting the key.
     """
     if annotation is inspect.Parameter.empty:
         return "any"
@@ -144,7 +141,7 @@ def type_name(annotation: Any) -> str:
 
 
 def _list_name(parts: tuple[Any, ...]) -> str:
-    """Returns the words for a list: of one type, or of a type for every element."""
+    """Returns the description of a list with one element type, or with a type for each element."""
     if len(parts) == 1 or parts[1:] == (...,):
         return f"list of {type_name(parts[0])}"
     return f"[{'; '.join(map(type_name, parts))}]"
@@ -157,7 +154,7 @@ def _bounds(constraint: Any) -> list[str]:
 
 
 def _short(number: Any) -> str:
-    """Returns 10000 for 10000.0, and 1e+12 for its digits."""
+    """Returns 10000 for 10000.0, and 1e+12 instead of all its digits."""
     short = f"{number:g}"
     return short if float(short) == number and isinstance(number, float) else str(number)
 
@@ -175,7 +172,7 @@ class Reader:
 
     @property
     def problems(self) -> list[str]:
-        """Returns the problems, one line each, in the order of files and lines."""
+        """Returns the problems, one line each, ordered by file and line."""
         return [f"{place}: {text}" for place, text in sorted(self._problems)]
 
     def read(self, target: type, keys: Keys, table: Any) -> Any:
@@ -198,7 +195,7 @@ class Reader:
             return self._value(parameter.annotation, parameter.default, inner, table[parameter.name])
         if _is_settings(parameter.annotation):
             return self.read(parameter.annotation, inner, {})
-        if isinstance(parameter.default, Choice):  # its component's defaults are still to be filled in
+        if isinstance(parameter.default, Choice):  # the defaults of its component are not filled in yet
             return self._component(parameter.default.kind, parameter.default, inner, {})
         if parameter.default is parameter.empty:
             self._report(inner, _missing(parameter, keys), at=keys)
