@@ -105,7 +105,7 @@ def next_multiple(step: int, *intervals: int) -> int:
 
 
 def _compiled_together(step: Any, inputs: StepInputs, state: TrainState) -> _Step:
-    """Compiles the step and waits until all processes have, because collectives time out after 30 seconds."""
+    """Compiles the step in all of several processes before it runs: collectives time out after 30 seconds."""
     if is_alone():
         return step
     compiled = step.lower(inputs, state).compile()

@@ -52,7 +52,7 @@ class Codec:
 
     @property
     def batch(self) -> int:
-        """Returns the number of images in a call of the network: all of a group, or fewer in concurrent calls."""
+        """Returns the number of images per call of the network: a whole group, or fewer in concurrent calls."""
         return min(self.group, _BATCH) if self.profile == "portable" else self.group
 
     def network(self, batch: int) -> Network:

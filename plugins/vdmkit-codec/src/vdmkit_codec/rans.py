@@ -84,7 +84,7 @@ class Stack:
         self.length += len(words)
 
     def top(self, count: int) -> UInt32[np.ndarray, " count"]:
-        """Returns the words that `take` would take; zeros for those that are missing and that no seed gives."""
+        """Returns the words that `take` would return, with zeros for words that are missing without a seed."""
         missing = max(count - self.length, 0)
         there = self.tail[self.length - count + missing : self.length]
         if not missing:
@@ -93,7 +93,7 @@ class Stack:
         return np.concatenate([below[::-1], there])
 
     def take(self, count: int) -> UInt32[np.ndarray, " count"]:
-        """Takes the last words from the tail. Raises CodecError if they are missing, and no seed gives them."""
+        """Takes the last words from the tail. Raises CodecError if they are missing and there is no seed."""
         missing = max(count - self.length, 0)
         if missing and self.seed is None:
             raise CodecError("the coder needs more bits than the chunk holds")
