@@ -133,7 +133,7 @@ class Cifar10(AbstractSource):
 
 
 def _download(url: str, path: Path, sha256: str) -> None:
-    """Downloads `url` to `path`, with a progress bar on standard error; a file with another hash is deleted."""
+    """Downloads `url` to `path`, with a progress bar on standard error; a file with a different hash is deleted."""
     import pooch
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn

@@ -224,7 +224,7 @@ def list_images(given: Sequence[Path], shape: tuple[int, int, int]) -> ImageList
     """Lists the images at the paths: one .npy of uint8 (n, h, w, c), or files and folders, which are sorted by name.
 
     Raises:
-        DataError: a path is something else, an array has another shape, or two files have the same name.
+        DataError: a path is something else, an array has a different shape, or two files have the same name.
         OSError: a folder cannot be read.
     """
     if len(given) == 1 and given[0].suffix == ".npy":
@@ -287,7 +287,7 @@ def read_image(path: Path, shape: tuple[int, int, int] | None = None) -> UInt8[n
         shape: Expected (h, w, c); None accepts any size, with c = 3 or 1.
 
     Raises:
-        DataError: the file cannot be read or decoded, has another size or number of channels, a palette,
+        DataError: the file cannot be read or decoded, has a different size or number of channels, a palette,
             transparency, or not 8 bits per channel.
     """
     _check_file(path)

@@ -30,7 +30,7 @@ _INSTALL = "In a checkout: `uv run --extra huggingface ...`; or `uv pip install 
 
 @register("data", "huggingface")
 class HuggingFace(AbstractSource):
-    """Images of a data set of the Hugging Face hub, or of a local folder or Parquet file of such a set.
+    """Images of a data set of the Hugging Face hub, or of a local folder or Parquet file in the same format.
 
     Images are decoded on access. The first run also reads all images once to compute their identity, which is kept in
     the cache folder.
@@ -212,6 +212,6 @@ def _identified(pixels: _Decoded, name: str, split: Split) -> tuple[Identity, Fi
 
 
 def _name(path: str, given: str, split: Split) -> str:
-    """Returns a name for the images: that of the data set, with the split unless it has the usual name."""
+    """Returns a name for the images: the data set's name, followed by the split unless it has its usual name."""
     name = Path(path).stem or path
     return name if given == split else f"{name}[{given}]"

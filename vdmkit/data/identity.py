@@ -263,7 +263,7 @@ def _odd(draw: np.random.RandomState, count: int) -> UInt64[np.ndarray, " k"]:
 
 
 def _high(keys: UInt64[np.ndarray, "n 8"]) -> Bands:
-    return (keys >> np.uint64(32)).astype(np.uint32)  # the low bits of such products are hardly mixed
+    return (keys >> np.uint64(32)).astype(np.uint32)  # the low bits of products are poorly mixed
 
 
 def _keys(bands: Bands) -> Iterator[UInt64[np.ndarray, " n"]]:

@@ -186,7 +186,7 @@ class _Stored(AbstractPixels):
 
 
 def _map(path: Path) -> np.memmap:
-    """Maps a .npy file into memory. Raises DataError if it is missing, damaged, or has another size."""
+    """Maps a .npy file into memory. Raises DataError if it is missing, damaged, or has a different size."""
     _require(path)
     try:
         array = np.load(path, mmap_mode="r")

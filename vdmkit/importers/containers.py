@@ -157,7 +157,7 @@ def _parse(data: bytes, at: int) -> tuple[str, Entry, int]:
 
 
 def _wide(values: tuple[int, int, int], extra: bytes) -> list[int]:
-    """Replaces sizes and offsets that do not fit 32 bits by those of the extra field for them."""
+    """Replaces sizes and offsets that do not fit into 32 bits by the 64-bit values in the extra field."""
     wide = b""
     while len(extra) >= 4 and not wide:
         kind, n = struct.unpack("<HH", extra[:4])

@@ -93,7 +93,7 @@ class DiffusersImporter(AbstractImporter):
         return with_unet(model, lambda network: with_diffusers_arrays(network, arrays))
 
     def configuration(self, found: Config, given: Config | None) -> Config | None:
-        """Returns the given one, or that of the folder."""
+        """Returns the given configuration, or the one in the folder."""
         if given is not None:
             return given
         return found if "unet" in found else None
@@ -111,7 +111,7 @@ def diffusers_network(config: Mapping[str, Any], scheduler: Mapping[str, Any] | 
 
     Args:
         config: The arguments of UNet2DModel.
-        scheduler: Those of its DDPMScheduler; DDPM's own betas by default.
+        scheduler: The arguments of its DDPMScheduler; by default DDPM's betas.
 
     Raises:
         CheckpointError: an argument is unknown, missing, or has a value that is not supported; all are listed.
@@ -166,7 +166,7 @@ def _axis(scheduler: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_diffusers_arrays(network: UNet, arrays: dict[str, Any]) -> UNet:
-    """Returns the network with UNet2DModel's parameters, by its names, or by those of older files.
+    """Returns the network with UNet2DModel's parameters, by their current or older names.
 
     The arrays are removed from `arrays`.
 

@@ -40,7 +40,7 @@ class Content:
 
 
 def read_checkpoint(path: Path) -> Content:
-    """Reads a checkpoint of another codebase. Nothing in it is executed, and nothing is written.
+    """Reads a checkpoint of a different codebase. Nothing in it is executed, and nothing is written.
 
     Peak memory is one copy of the arrays in the file, and a second copy of the largest one.
 

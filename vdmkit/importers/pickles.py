@@ -532,7 +532,7 @@ def read_torch_legacy(file: BinaryIO, size: int) -> Any:
 
 
 def read_edm_pickle(file: BinaryIO, size: int) -> Any:
-    """Returns the content of EDM's network-snapshot-<kimg>.pkl, or of another pickle of plain containers."""
+    """Returns the content of EDM's network-snapshot-<kimg>.pkl, or of a different pickle of plain containers."""
     source, budget = FileBytes(file, size), Budget(2 * size)  # protocol 2 encodes bytes before they are read
 
     def nested(data: object) -> Storage:

@@ -48,7 +48,7 @@ class Settings:
             self.finish()
 
     def of(self, name: str, kind: Any, default: Any = None) -> Any:
-        """Returns a value of this type; an integer is a float, too. Without a default the field is required."""
+        """Returns a value of this type; integers are accepted as floats. Without a default the field is required."""
         self._read.add(name)
         value: Any = self._config.get(name)
         if value is None and default is not None:
@@ -141,7 +141,7 @@ def published(
 def discrete_model(table: str, steps: int, **others: Any) -> dict[str, Any]:
     """Returns the recipe's table of a model with the betas and the decoder of DDPM and iDDPM, and with `others`.
 
-    The decoder's standard deviation is that of q(z_1 | z_2, x), which these papers use for the first step, too.
+    The decoder's standard deviation is that of q(z_1 | z_2, x), which these papers also use for the first step.
     """
     schedule = {"table": table, "steps": steps}
     betas = np.asarray(Tabulated(**schedule).betas)

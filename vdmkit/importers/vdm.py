@@ -57,7 +57,7 @@ def official_recipe(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the recipe tables for a model of the authors, by the fields of their VDMConfig.
 
     The configuration does not contain data or training settings, so these are set for the authors' CIFAR-10 model
-    without augmentation. For another checkpoint, change `data`, `augmentations`, `optimizer` and `training`.
+    without augmentation. For other checkpoints, change `data`, `augmentations`, `optimizer` and `training`.
 
     Raises:
         CheckpointError: a field is unknown, missing, or has a value that is not supported; all are listed.

@@ -161,7 +161,7 @@ def read_contents(path: Path) -> RunContents:
 
 def count_values(shape: Any) -> int:
     """Returns the number of values in an image of this shape. Raises TypeError or ValueError if it is not a shape."""
-    height, width, channels = map(operator.index, shape)  # Python would multiply a list or a string, too
+    height, width, channels = map(operator.index, shape)  # Python would also multiply a list or a string
     return height * width * channels
 
 

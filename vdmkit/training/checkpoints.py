@@ -191,7 +191,7 @@ def _bpd_of(metrics: dict[str, float]) -> float:
 
 
 def _put_back(directory: Path) -> None:
-    """Restores what was deleted for a checkpoint that a kill left unfinished, and finishes all other deletions."""
+    """Restores what was deleted for a checkpoint that a kill left unfinished, and completes all other deletions."""
     steps = steps_in(directory)
     if steps and not is_finished(directory / str(steps[-1])):
         for one in (directory / _DELETED).glob("*"):

@@ -325,7 +325,7 @@ def nothing_learned(window: Window, levels: int, steps: int) -> str | None:
 
 
 def initial_share(decay: float, warmup: bool, steps: int) -> float:
-    """Returns the weight of the initial parameters in the average after so many updates.
+    """Returns the weight of the initial parameters in the average after `steps` updates.
 
     It is the product of min(decay, (1 + n) / (10 + n)) over n < steps with `warmup`, and decay^steps without.
     """

@@ -82,7 +82,7 @@ class Update(eqx.Module):
     micro_batches: int = eqx.field(static=True, default=1)
 
     def __call__(self, state: TrainState, batch: Batch, *, key: PRNGKeyArray) -> tuple[TrainState, Metrics]:
-        """Returns the state after one update. The step's key is folded from `key`, that of the run."""
+        """Returns the state after one update. The key of the step is folded from `key`, the run's key."""
         key_draws, key_dropout = jax.random.split(jax.random.fold_in(key, state.step))
         b, h, w, c = batch["image"].shape
         draws = state.objective.draw((b, h, w, c), key=key_draws)

@@ -48,14 +48,14 @@ def compress(
             steps.
         profile: "portable" computes the network in float64; "host" in float32, for this machine alone.
         group: Largest number of images coded together.
-        chunk: Images in a chunk, which is decoded as a whole.
+        chunk: Number of images in a chunk, which is decoded as a whole.
         seed: Seed of the initial bits.
         names: A name for each image.
-        verify: Whether to decode each chunk.
+        verify: Whether to check each chunk by decoding it.
         progress: As in `vdmkit.sample`.
 
     Raises:
-        DataError: the images are not uint8 of the model's shape, or not as many as their names.
+        DataError: the images are not uint8 of the model's shape, or their number differs from that of the names.
         RecipeError: a setting is out of its range, or the model or the bound does not support coding.
         CodecError: a chunk does not decode to its images.
     """

@@ -32,11 +32,11 @@ class AbstractLaw(abc.ABC):
     @property
     @abc.abstractmethod
     def escapes(self) -> bool:
-        """Returns whether the last slots are those of values beyond the window."""
+        """Returns whether the last slots are reserved for values beyond the window."""
 
     @abc.abstractmethod
     def intervals(self, symbols: Symbols) -> tuple[Symbols, Symbols]:
-        """Returns start and frequency of each value's symbol, or those of the escape."""
+        """Returns start and frequency of each value's symbol, or of the escape."""
 
     @abc.abstractmethod
     def pop_from(self, stack: Stack, count: int, keys: Whitening = None) -> Symbols:
@@ -44,7 +44,7 @@ class AbstractLaw(abc.ABC):
 
 
 def escape(starts: Symbols, frequencies: Symbols, out: np.ndarray) -> tuple[Symbols, Symbols]:
-    """Replaces start and frequency by those of the escape where `out` is true."""
+    """Replaces start and frequency by the escape's where `out` is true."""
     return np.where(out, _ESCAPES_AT, starts), np.where(out, ESCAPE, frequencies)
 
 

@@ -74,7 +74,7 @@ class Forecast:
 class ExpectedRate:
     """The expected `Compressed`, in bits per dimension; `net` is the T-step bound, at most the raw size of an image.
 
-    The 95% half-widths of `net` are those of the draws, and of the sample if not every image was measured.
+    The 95% half-widths of `net` come from the draws, and from the sample of images if not all were measured.
     """
 
     images: int
@@ -197,7 +197,7 @@ class _Stack:
     seeded: int = 0
 
     def add(self, bits: Float[np.ndarray, " lanes"]) -> None:
-        """Pushes so many bits; negative numbers are pops."""
+        """Pushes this number of bits onto each lane; negative numbers are pops."""
         carried = np.floor((self.heads + bits) / 32)
         self.heads += bits - 32 * carried
         words = self.words + int(carried.sum())

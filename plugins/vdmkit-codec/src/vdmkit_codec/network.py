@@ -58,7 +58,7 @@ class _Form:
         return hash((self.structure, self.others))
 
     def model(self, arrays: list[Array]) -> DiffusionModel:
-        """Returns the model of these arrays."""
+        """Returns the model with these arrays."""
         given = iter(arrays)
         leaves = [next(given) if other is _ARRAY else other for other in self.others]
         return jax.tree.unflatten(self.structure, leaves)
@@ -134,7 +134,7 @@ class Network:
     ) -> tuple[np.ndarray, Bool[np.ndarray, " n"]]:
         """Returns the integers of each image at these offsets, and whether they are guarded.
 
-        They are those of step t, or of the observation for t = 0.
+        They belong to step t, or to the observation for t = 0.
         """
         layers = self.layers
         kind = ("mixture" if layers.mixture else "gaussian") if t else "levels"

@@ -133,7 +133,7 @@ def pop_fused(stack: Stack, find: Find, tables: Any, of_values: OfValues, keys: 
 
 
 def push_fused(stack: Stack, starts: Symbols, frequencies: Symbols, keys: Whitening = None) -> None:
-    """Pushes values, which `pop_fused` with the same `keys` takes off again."""
+    """Pushes values, which `pop_fused` with the same `keys` pops."""
     intervals = starts.astype(np.uint64), frequencies.astype(np.uint64)
     for now, given in reversed(list(_blocks(len(stack.heads), _low_bits(keys, len(starts)), *intervals))):
         with jax.enable_x64(True):
@@ -147,7 +147,7 @@ def _low_bits(keys: Whitening, count: int) -> Symbols:
 
 
 def _blocks(lanes: int, *of_values: Shaped[np.ndarray, "n ..."]) -> Iterator[tuple[int, list[Any]]]:
-    """Yields the number of values and the arrays of one call after another, in rows of lanes."""
+    """Yields the number of values and the arrays of each call, in rows of lanes."""
     count, rows = len(of_values[0]), max(1, _VALUES // lanes)
     for first in range(0, count, rows * lanes):
         now = min(rows * lanes, count - first)

@@ -120,7 +120,7 @@ def edm_network(config: Mapping[str, Any], preconditioning: str = "edm") -> dict
     """Returns the recipe table of the network that these arguments of EDM's constructors describe.
 
     Args:
-        config: The arguments of EDMPrecond, those of its model included.
+        config: The arguments of EDMPrecond, including those of its model.
         preconditioning: How sigma enters the network: as in EDMPrecond ("edm"), VPPrecond ("vp"), or VEPrecond ("ve").
 
     Raises:
