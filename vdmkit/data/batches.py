@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stream of training batches, and the augmentations: batch number `step` is a pure function of (seed, step).
 
-All epochs are one long line of shuffled image numbers, cut into global batches, so a batch may hold the end
-of one epoch and the start of the next, and every image occurs equally often. A process takes its rows of the
-global batch, so the batches do not depend on the number of processes.
+The shuffled epochs are concatenated and cut into global batches, so a batch may hold the end of one epoch and the start
+of the next, and every image occurs equally often. Each process takes its own rows of the global batch, so the batches
+do not depend on the number of processes.
 
 The augmentations are those of Kingma et al. 2021, arXiv 2107.00630v6, section 5; details as in the authors' code.
 """
@@ -133,7 +133,7 @@ class BatchSource:
             augmentation.moves(self.images.pixels.shape[1:])
 
     def __len__(self) -> int:
-        return 2**62 // self.batch_size  # endless, while positions in the line fit in 64 bits
+        return 2**62 // self.batch_size  # effectively endless; larger positions would overflow 64 bits
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         size, n, p = self.batch_size, self.process_count, self.process_index
@@ -147,7 +147,7 @@ class BatchSource:
 
 
 def image_numbers(index: int, rows: slice, *, batch_size: int, count: int, seed: int) -> Int[np.ndarray, " b"]:
-    """Returns the numbers of the images in some rows of global batch `index`, of a training set of `count` images."""
+    """Returns the image indices in some rows of global batch `index`, for a training set of `count` images."""
     positions = index * batch_size + np.arange(rows.start, rows.stop)
     epochs, places = np.divmod(positions, count)
     numbers = np.empty_like(places)
@@ -196,7 +196,7 @@ def augment(
 
 
 def equal_batches(count: int, batch_size: int) -> Iterator[Int[np.ndarray, " b"]]:
-    """Yields the numbers of `count` images in batches of one size, for one compilation; the last repeats some."""
+    """Yields the indices of `count` images in batches of equal size (one compilation); the last repeats some."""
     size = min(batch_size, count)
     for start in range(0, count, size):
         yield np.resize(np.arange(start, min(start + size, count)), size)
@@ -210,6 +210,6 @@ class Purpose(enum.IntEnum):
 
 
 def generator(seed: int, purpose: Purpose, index: int) -> np.random.Generator:
-    """Returns Philox keyed by (seed, index); the purpose is the counter's highest word, which drawing never reaches."""
+    """Returns Philox keyed by (seed, index); the purpose is the counter's highest word, which draws never reach."""
     key = np.array([seed % 2**64, index], np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, 0, purpose], np.uint64)))

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """CIFAR-10 from its canonical Python archive, or from the folder extracted from it, and a reader of its pickles.
 
-A pickle is a program that names functions and calls them. Here all names but five are refused, and these five are
-replaced by classes of this file that only hold bytes, so nothing in a pickle is executed. The unpickler is the one in
-Python: the one in C takes sixteen gigabytes for six bytes, a memo of that index, and does not count its steps.
+A pickle is a program that looks up functions by name and calls them. This reader accepts five names and replaces them
+by classes of this file that only hold bytes, so nothing in a pickle is executed. It uses the unpickler written in
+Python: the one in C allocates sixteen gigabytes for a six-byte pickle with a large memo index, and its operations
+cannot be counted.
 """
 
 import gzip
@@ -68,7 +69,8 @@ class Cifar10(AbstractSource):
         path: cifar-10-python.tar.gz, or the folder cifar-10-batches-py extracted from it. If empty, the archive
             in the cache folder ($VDMKIT_CACHE or ~/.cache/vdmkit), downloaded if it is missing.
         url: Address of the download.
-        sha256: Expected SHA-256 of the archive. If empty, a download must have the published one, and a `path` any.
+        sha256: Expected SHA-256 of the archive. If empty, a download is checked against the published hash, and the
+            archive at `path` is not checked.
     """
 
     path: str = ""
@@ -131,7 +133,7 @@ class Cifar10(AbstractSource):
 
 
 def _download(url: str, path: Path, sha256: str) -> None:
-    """Downloads `url` to `path`, with a progress bar on standard error; a file with another hash is deleted."""
+    """Downloads `url` to `path`, with a progress bar on standard error; a file with a different hash is deleted."""
     import pooch
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
@@ -141,7 +143,7 @@ def _download(url: str, path: Path, sha256: str) -> None:
     try:
         with Progress(*columns, console=Console(stderr=True)) as shown:
             bar: Any = _Bar(shown, shown.add_task(f"downloading {url}", total=None))
-            # A server may compress the archive once more for the transfer; the hash is that of the archive.
+            # Otherwise a server may compress the archive again for the transfer, and the hash would differ.
             as_is = {"Accept-Encoding": "identity"}
             downloader: Any = pooch.HTTPDownloader(progressbar=bar, timeout=_TIMEOUT_SECONDS, headers=as_is)
             pooch.retrieve(url, sha256, path.name, path.parent, downloader=downloader)
@@ -198,7 +200,7 @@ def _read_archive(path: Path, split: Split) -> dict[str, bytes]:
 
 
 def _check_plain(member: tarfile.TarInfo, is_second: bool) -> None:
-    """Raises ValueError for a file that is there twice, or sparse: of such a one, zeros are not in the archive."""
+    """Raises ValueError for a duplicate file, or a sparse one, whose zeros are not stored in the archive."""
     if is_second or member.issparse():
         raise ValueError(f"{member.name} is {'there twice' if is_second else 'a sparse file'}")
 
@@ -257,7 +259,7 @@ def _joined(parts: list[Int[np.ndarray, " _"] | None]) -> Int[np.ndarray, " m"] 
 
 
 def read_whole(path: Path) -> bytes:
-    """Returns the contents of a file. Raises DataError if it is larger than a data set's file is."""
+    """Returns the contents of a file. Raises DataError if it is larger than any file of the data set."""
     try:
         return read_at_most(path, MAX_PICKLE_FILE)
     except TooMuch as error:
@@ -274,7 +276,7 @@ def read_pickle(data: bytes, where: str) -> dict[bytes, Any]:
         where: Name of the pickle in error messages.
 
     Raises:
-        DataError: the pickle is damaged, asks for anything else, or is not a dictionary.
+        DataError: the pickle is damaged, contains anything else, or is not a dictionary.
     """
     try:
         value = _Unpickler(data).load()
@@ -305,7 +307,7 @@ class _Unpickler(_InPython):
     def __init__(self, data: bytes) -> None:
         super().__init__(io.BytesIO(data), encoding="bytes")
         self.dispatch = _Counted(super().dispatch)
-        del self.dispatch[pickle.BYTEARRAY8[0]]  # takes memory before it reads
+        del self.dispatch[pickle.BYTEARRAY8[0]]  # allocates the declared size before it reads
         self._stand_ins = _STAND_INS | {("_codecs", "encode"): _Encode(len(data))}
 
     def find_class(self, module: str, name: str) -> Any:
@@ -316,7 +318,7 @@ class _Unpickler(_InPython):
 
 
 class _Counted(dict[int, Any]):
-    """The unpickler's operations, of which it looks one up for each step."""
+    """Table of the unpickler's operations that counts look-ups; each operation is looked up once per step."""
 
     steps = 0
 
@@ -326,7 +328,7 @@ class _Counted(dict[int, Any]):
         return super().__getitem__(code)
 
 
-# Each stand-in defines __setstate__, because pickle sets any attribute on an object that has none.
+# Each replacement defines __setstate__, because pickle sets arbitrary attributes on an object without it.
 
 
 class _Dtype:
@@ -350,12 +352,12 @@ class _Array:
         if not (isinstance(dtype, _Dtype) and isinstance(data, bytes)):
             raise pickle.UnpicklingError("it holds an array of objects")
         if not dtype.is_uint8:
-            return  # such as the mean image beside ImageNet's pixels
+            return  # such as the mean image that is stored with ImageNet's pixels
         self.array = np.frombuffer(data, np.uint8).reshape(shape, order="F" if fortran_order else "C")
 
 
 class _Encode:
-    """Replaces _codecs.encode, with which Python 3 writes bytes into pickles of protocol 2: each once."""
+    """Replaces _codecs.encode, which Python 3 uses for bytes in protocol 2. Limits the bytes that are encoded."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._encoded = limit, 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image files: the source that reads folders of them, lists of files that a user gives, and decoding.
+"""Image files: the source `Folder`, lists of files given by the user, and decoding.
 
 Files that would need a conversion are refused.
 """
@@ -47,7 +47,7 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _EXPECTED = f"Expected a folder, a file that ends in {', '.join(_SUFFIXES)}, or one .npy and nothing else."
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _CHANNELS = {"L": 1, "RGB": 3}
-_JPEG_SCAN = b"\xff\xda"  # a marker, which is escaped in coded data
+_JPEG_SCAN = b"\xff\xda"  # marker of a scan; bytes of entropy-coded data are escaped so that they never match
 _PNG_DEPTH_OFFSET = 24  # signature 8, chunk header 8, width 4, height 4
 
 
@@ -62,7 +62,7 @@ class Folder(AbstractSource):
         train: Folder of training images.
         test: Folder of test images.
         shape: (height, width, channels), channels 3 (8-bit RGB) or 1 (8-bit grey). By default the shape of the first
-            image of `train`; with it, a recipe can be checked without the data.
+            image of `train`. If it is given, a recipe can be checked without the data.
     """
 
     def __init__(self, *, train: str, test: str, shape: tuple[Side, Side, Channels] | None = None) -> None:
@@ -144,7 +144,7 @@ def _files(folder: Path) -> Iterator[str]:
 def _cache_key(folder: Path, names: list[str], shape: tuple[int, int, int]) -> str:
     """Returns a key for the decoded images, which depends on every file's path, size and times.
 
-    The contents are not read: that would take minutes for a million small files, and the sizes take seconds.
+    The contents are not read, because that takes minutes for a million small files, and reading the sizes seconds.
     """
     digest = hashlib.sha256(f"{folder.resolve()}\0{shape}".encode(errors="surrogateescape"))
     for name in names:
@@ -161,7 +161,7 @@ def _check_file(path: Path) -> None:
 
 
 def _decode(folder: Path, names: list[str], shape: tuple[int, int, int], path: Path) -> None:
-    """Writes all images as one .npy file, without a memory map, because a full disk would then kill the process."""
+    """Writes all images as one .npy file. No memory map is used, because a full disk would then kill the process."""
     from rich.console import Console
     from rich.progress import track
 
@@ -188,11 +188,11 @@ def cached_file(path: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class ImageList:
-    """Images of one shape that a user names, read on demand.
+    """Images of one shape, given by the user and read on demand.
 
     Args:
         shape: (h, w, c) of every image.
-        names: Names of the files; None for an array.
+        names: Names of the files, or None for an array.
         paths: The files.
         passed_over: Number of skipped files that are not images, and of skipped links to folders.
         array: The images, if they are given as an array.
@@ -209,7 +209,7 @@ class ImageList:
 
     @property
     def bytes(self) -> int:
-        """Returns the size of the files, or of the array."""
+        """Returns the size in bytes of the files or of the array."""
         return sum(path.stat().st_size for path in self.paths) if self.array is None else self.array.nbytes
 
     def read(self, start: int, stop: int) -> UInt8[np.ndarray, "n h w c"]:
@@ -224,7 +224,7 @@ def list_images(given: Sequence[Path], shape: tuple[int, int, int]) -> ImageList
     """Lists the images at the paths: one .npy of uint8 (n, h, w, c), or files and folders, which are sorted by name.
 
     Raises:
-        DataError: a path is something else, an array has another shape, or two files have the same name.
+        DataError: a path is something else, an array has a different shape, or two files have the same name.
         OSError: a folder cannot be read.
     """
     if len(given) == 1 and given[0].suffix == ".npy":
@@ -271,7 +271,7 @@ def _array(path: Path, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "n h w 
         raise DataError(f"{path}: {reason}. {_EXPECTED}")
     try:
         array = np.lib.format.open_memmap(path, mode="r")
-    except Exception as error:  # of many types for a damaged header
+    except Exception as error:  # a damaged header raises errors of many types
         raise DataError(f"{path}: cannot be read as an array ({error}). Save it again with numpy.save.") from error
     if array.dtype != np.uint8 or array.shape[1:] != shape or array.ndim != 4:
         expected = ", ".join(map(str, shape))
@@ -287,7 +287,7 @@ def read_image(path: Path, shape: tuple[int, int, int] | None = None) -> UInt8[n
         shape: Expected (h, w, c); None accepts any size, with c = 3 or 1.
 
     Raises:
-        DataError: the file cannot be read or decoded, has another size or number of channels, a palette,
+        DataError: the file cannot be read or decoded, has a different size or number of channels, a palette,
             transparency, or not 8 bits per channel.
     """
     _check_file(path)
@@ -310,7 +310,7 @@ def decode_image(data: bytes, where: str, shape: tuple[int, int, int] | None = N
             pixels = np.asarray(image) if expected else None
         if image.format == "PNG":
             with Image.open(io.BytesIO(data), formats=_FORMATS) as again:
-                again.verify()  # its checksums, which decoding skips
+                again.verify()  # checks the checksums, which decoding skips
     except Exception as error:  # decoders raise errors of many types on a damaged file
         reason = "it is no PNG, JPEG or WebP" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(f"{where}: cannot be decoded as an image ({reason}). Replace or remove the file.") from error

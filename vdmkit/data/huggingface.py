@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets of the Hugging Face hub, by the package `datasets`; images are decoded when they are needed."""
+"""Data sets of the Hugging Face hub, read with the package `datasets`; images are decoded on access."""
 
 import functools
 import hashlib
@@ -30,10 +30,10 @@ _INSTALL = "In a checkout: `uv run --extra huggingface ...`; or `uv pip install 
 
 @register("data", "huggingface")
 class HuggingFace(AbstractSource):
-    """Images of a data set of the Hugging Face hub, or of a local folder or Parquet file of such a set.
+    """Images of a data set of the Hugging Face hub, or of a local folder or Parquet file in the same format.
 
-    Images are decoded when they are needed. The first run also reads all of them once, for their identity, which is
-    kept in the cache folder.
+    Images are decoded on access. The first run also reads all images once to compute their identity, which is kept in
+    the cache folder.
 
     Args:
         path: Name of the data set, such as "ylecun/mnist", a folder of Parquet files or images, or a .parquet file.
@@ -43,8 +43,8 @@ class HuggingFace(AbstractSource):
         test: The test split.
         image: The column of images: PNG, JPEG or WebP of one size, 8-bit RGB or 8-bit grey.
         label: The column of classes; if empty, the images have no labels.
-        shape: (height, width, channels). By default the shape of the first training image; with it, a recipe can be
-            checked without the data.
+        shape: (height, width, channels). By default the shape of the first training image. If it is given, a recipe can
+            be checked without the data.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ def _load(path: str, config: str, revision: str, split: str) -> "Dataset":
         with _quiet():
             if (
                 local.suffix == ".parquet" and local.is_file()
-            ):  # load_dataset would report to the hub's counter of downloads
+            ):  # otherwise load_dataset reports to the hub's download counter
                 return Dataset.from_parquet({"train": str(local)}, split=split)  # type: ignore[return-value, arg-type]
             where = str(local) if local.exists() else path
             return load_dataset(where, name=config or None, revision=revision or None, split=split)  # type: ignore[return-value]
@@ -139,7 +139,7 @@ def _check_is_no_format(path: str) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences the package and the hub, which log every retry, and twice what the message says."""
+    """Silences `datasets` and the hub client, which log every retry and repeat the content of the error message."""
     logs = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
     shown = [one.level for one in logs]
     for one in logs:
@@ -212,6 +212,6 @@ def _identified(pixels: _Decoded, name: str, split: Split) -> tuple[Identity, Fi
 
 
 def _name(path: str, given: str, split: Split) -> str:
-    """Returns a name for the images: that of the data set, with the split unless it has the usual name."""
+    """Returns a name for the images: the data set's name, followed by the split unless it has its usual name."""
     name = Path(path).stem or path
     return name if given == split else f"{name}[{given}]"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What images are: hashes, copies and near copies, statistics, and whether a test set suits a model.
+"""Identity of images: hashes, copies and near copies, statistics, and whether a test set suits a model.
 
 A hash and a thumbnail of every image are stored. For the thumbnail the values of an image are divided at random into 8
 bands, and each band gives one number of 32 bits. Two images are near copies if more than half of these numbers agree.
@@ -11,10 +11,10 @@ it is.
 
 Genuine test images are far from training images. Among 297 and 1,500 digits, no pair agrees in more than 2 bands (the
 nearest differ in 14 of 64 values, and by 6% of the range in root mean square); among the first 500 and 4,000 images of
-CIFAR-10, in more than one (7.5% of the range). Noise of one level of 17 cannot be distinguished from another digit.
-Other data may vary less, so near copies count as evidence only if they are more frequent than among the training
-images.
-Images of fewer than 64 values have no thumbnail, because they resemble each other by chance.
+CIFAR-10, no pair agrees in more than one (7.5% of the range). With 17 levels, noise of one level cannot be
+distinguished from a different digit. Other data may vary less, so near copies count as evidence only if they are more
+frequent than among the training images. Images of fewer than 64 values have no thumbnail, because they resemble each
+other by chance.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ _FINGERPRINT = np.dtype([("hash", "<u8"), ("bands", "<u4", (_BANDS,))])
 
 # Statistics.
 _NAMES = ("mean level", "spread of levels", "step between neighbouring pixels", "first channel less the last")
-_SAMPLE = 2000  # images taken from a set, at random
+_SAMPLE = 2000  # images sampled from a set
 _DISTANCE, _SHIFT = 0.75, 0.25
 
 _RELEASE = re.compile(r"imagenet\d+_(old|new)")
@@ -73,7 +73,7 @@ def reasons_against(known: TrainedOn, test: Images) -> tuple[list[str], list[str
     """Returns reasons why a likelihood of `test` is not valid for the model, and remarks to print with it.
 
     Args:
-        known: What is known of the model's training images.
+        known: Record of the model's training images.
         test: The images to measure.
     """
     trained, statistics = known.identity, known.statistics
@@ -97,7 +97,7 @@ def check_comparable(known: TrainedOn, test: Images) -> tuple[str, ...]:
 
 
 def _of_release(trained: str, tested: str) -> list[str]:
-    """Compares the releases of ImageNet; their downsampling differs, and the likelihood by a quarter of a bit/dim."""
+    """Compares the releases of ImageNet, whose downsampling changes the likelihood by a quarter of a bit/dim."""
     found = [_RELEASE.fullmatch(name) for name in (trained, tested)]
     if None in found or len({match[1] for match in found if match}) == 1:
         return []
@@ -105,7 +105,7 @@ def _of_release(trained: str, tested: str) -> list[str]:
 
 
 def _of_scale(low: float, high: float, test: Images) -> list[str]:
-    """Compares the ranges of values: one 8 times narrower, or exceeding the other by half its width, is refused."""
+    """Compares the ranges of values; refuses one 8 times narrower, or exceeding the other by half its width."""
     found, span = test.identity, high - low
     if low - span / 2 <= found.low and found.high <= high + span / 2 and found.high - found.low >= span / _NARROW:
         return []
@@ -116,7 +116,7 @@ def _of_scale(low: float, high: float, test: Images) -> list[str]:
 
 
 def check_pixels(model: DiffusionModel, pixels: Real[Array | np.ndarray | AbstractPixels, "n h w c"]) -> None:
-    """Raises DataError if the images differ from the model's in shape, type or range; under `jax.jit`, not in range."""
+    """Raises DataError if the images differ from the model's in shape, type or (outside `jax.jit`) range."""
     levels, dtype = model.observation.levels, np.uint8 if model.observation.levels else np.float32
     if isinstance(pixels.dtype, np.dtype) and pixels.dtype == object:
         raise DataError('images: expected an array of shape (n, h, w, c), such as `run.data("test").pixels`.')
@@ -151,7 +151,7 @@ def check_like(images: Images, shape: tuple[int, ...], levels: int) -> None:
 class Copies:
     """Numbers of test images that are copies or near copies of training images; None if unknown.
 
-    `held_out` is false if there are copies, or more near copies than training images are of each other.
+    `held_out` is false if there are copies, or if near copies are more frequent than among the training images.
     """
 
     exact: int | None
@@ -240,7 +240,7 @@ def _distinct(fingerprints: Fingerprints) -> Fingerprints:
 
 
 def _bands(rows: Real[np.ndarray, "n d"], levels: int) -> Bands:
-    """Computes thumbnails. They are stored for years, hence `RandomState`, whose numbers do not change with numpy."""
+    """Computes thumbnails. They are stored, hence `RandomState`, whose stream is the same in all numpy versions."""
     draw = np.random.RandomState(0)
     band = draw.permutation(rows.shape[1]) % _BANDS
     if not levels:
@@ -263,7 +263,7 @@ def _odd(draw: np.random.RandomState, count: int) -> UInt64[np.ndarray, " k"]:
 
 
 def _high(keys: UInt64[np.ndarray, "n 8"]) -> Bands:
-    return (keys >> np.uint64(32)).astype(np.uint32)  # the low bits of such products are hardly mixed
+    return (keys >> np.uint64(32)).astype(np.uint32)  # the low bits of products are poorly mixed
 
 
 def _keys(bands: Bands) -> Iterator[UInt64[np.ndarray, " n"]]:
@@ -301,7 +301,7 @@ def _joined(groups: Int[np.ndarray, " n"], bands: Bands) -> Int[np.ndarray, " n"
 
 
 def on_copies(copies: Copies, groups: Int[np.ndarray, " m"], in_test_set: int) -> list[str]:
-    """Returns sentences on near copies of training images, and on copies among the m measured images."""
+    """Describes near copies of training images, and copies among the m measured images, in sentences."""
     remarks, distinct = [], len(np.unique(groups))
     if copies.near:
         count = f"{copies.near:,} of the {in_test_set:,} test images are near copies of training images"
@@ -324,7 +324,7 @@ class Scan:
 
 
 def scan(parts: Iterable[np.ndarray], levels: int, advance: Advance) -> Scan:
-    """Reads images once, in blocks, for all that a later start needs without reading them."""
+    """Reads images once, in blocks, and collects what later runs need, so that they need not read them again."""
     fingerprints: list[Fingerprints] = []
 
     def read() -> Iterator[np.ndarray]:
@@ -385,7 +385,8 @@ def differences(statistics: Statistics, others: Statistics) -> list[Difference]:
     """Returns the statistics in which `others` differ from the first, large differences first.
 
     For sets of the same distribution it returns any with probability at most 1e-6: each of the four statistics is
-    tested at a quarter of that (Bonferroni). Two images never differ, because no order of so few values is that rare.
+    tested at a quarter of that (Bonferroni). Sets of two images never differ, because no order of so few values is that
+    rare.
     """
     spread = np.sqrt((statistics[:, 1] ** 2).mean() + statistics[:, 0].var())
     found = []

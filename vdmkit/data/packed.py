@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images packed by `vdmkit data pack`: one .npy file per split, read on demand, so their number needs no memory.
+"""Images packed by `vdmkit data pack`: one .npy file per split, read on demand, so memory does not limit their number.
 
-A folder holds `train.npy` and `test.npy`, the fingerprints and the labels of each split, and `data.json` with what a
-start needs without reading the training images.
+A folder holds `train.npy` and `test.npy`, the fingerprints and the labels of each split, and `data.json`, whose
+metadata let a run start without reading the training images.
 """
 
 import functools
@@ -34,7 +34,7 @@ _Size = Annotated[int, Ge(1)]
 
 @dataclass(frozen=True)
 class Metadata:
-    """Facts of packed images. `files` holds the SHA-256 of the fingerprints and labels, by file name."""
+    """Metadata of packed images. `files` holds the SHA-256 of the fingerprints and labels, by file name."""
 
     shape: tuple[_Size, _Size, _Size]
     levels: Annotated[int, Ge(0), Le(256)]
@@ -51,8 +51,8 @@ class Metadata:
 class Packed(AbstractSource):
     """Images packed by `vdmkit data pack`, read from disk when they are needed.
 
-    A start checks the size of every file, and the SHA-256 of the test images, because numbers are computed on them;
-    `vdmkit data verify` reads everything.
+    Loading checks the size of every file, and the SHA-256 of the test images, because results are computed on them;
+    `vdmkit data verify` reads and checks everything.
 
     Args:
         path: The folder.
@@ -140,7 +140,7 @@ def verify(folder: Path, *, progress: Progress = None) -> Metadata:
 
 
 def read_metadata(folder: Path) -> Metadata:
-    """Reads the facts. Raises DataError if they are missing or damaged."""
+    """Reads the metadata. Raises DataError if they are missing or damaged."""
     path = folder / _METADATA
     if reason := not_a_folder(folder) or not_a_file(path):
         raise DataError(f"{path}: {reason}. Set data.path to a folder that `vdmkit data pack` made.")
@@ -157,10 +157,10 @@ def read_metadata(folder: Path) -> Metadata:
 
 @dataclass(frozen=True, repr=False)
 class _Stored(AbstractPixels):
-    """Images of a .npy file. They are read from the file: mapped pages would count as memory of the process."""
+    """Images of a .npy file, read without a memory map, whose pages would count as memory of the process."""
 
     path: Path
-    start: int  # of the first image, in bytes
+    start: int  # offset of the first image in bytes
     array_shape: tuple[int, int, int, int]
     array_dtype: np.dtype
 
@@ -186,7 +186,7 @@ class _Stored(AbstractPixels):
 
 
 def _map(path: Path) -> np.memmap:
-    """Maps a .npy file into memory. Raises DataError if it is missing, damaged, or has another size."""
+    """Maps a .npy file into memory. Raises DataError if it is missing, damaged, or has a different size."""
     _require(path)
     try:
         array = np.load(path, mmap_mode="r")
@@ -216,7 +216,7 @@ def _require(path: Path) -> None:
 
 
 def _check(folder: Path, metadata: Metadata, split: Split, advance: Advance) -> None:
-    """Reads all images of a split. Raises DataError if they are not those of its identity."""
+    """Reads all images of a split. Raises DataError if they do not match its identity."""
 
     def read() -> Iterator[np.ndarray]:
         for block in blocks(_stored(folder, metadata, split)):
@@ -229,7 +229,7 @@ def _check(folder: Path, metadata: Metadata, split: Split, advance: Advance) -> 
 
 
 def _small_array(folder: Path, metadata: Metadata, name: str) -> np.ndarray:
-    """Reads a file with a few bytes for each image, and checks its SHA-256."""
+    """Reads a file with a few bytes per image, and checks its SHA-256."""
     _require(folder / name)
     if file_sha256(folder / name) != metadata.files.get(name):
         raise DataError(f"{folder / name}: {_CHANGED}. {_ADVICE}")
@@ -237,7 +237,7 @@ def _small_array(folder: Path, metadata: Metadata, name: str) -> np.ndarray:
 
 
 def _write_pixels(path: Path, images: Images, advance: Advance) -> Fingerprints:
-    """Writes the images of a split, and returns their fingerprints. Raises DataError if they are others than before."""
+    """Writes the images of a split, and returns their fingerprints. Raises DataError if they have changed."""
     shape, identity = images.pixels.shape, images.identity
     header = {"descr": _dtype(images.levels).str, "fortran_order": False, "shape": shape}
 
@@ -259,7 +259,7 @@ def _write_pixels(path: Path, images: Images, advance: Advance) -> Fingerprints:
 
 
 def _source_blocks(pixels: Pixels) -> Iterator[np.ndarray]:
-    """Yields all images. An OSError becomes one of the source, as it would otherwise name the file being written."""
+    """Yields all images. Attributes an OSError to the source; otherwise it would name the file being written."""
     done = 0
     try:
         for block in blocks(pixels):

@@ -27,8 +27,8 @@ Split = Literal["train", "test"]
 class Identity:
     """Identity of one split, reported with every number computed on it.
 
-    `low` and `high` are the smallest and the largest value, in levels or in units of continuous data. `published` names
-    a known data set, or is None.
+    `low` and `high` are the smallest and the largest value, in levels or in units of continuous data. `published` is
+    the name of a known data set, or None.
     """
 
     name: str
@@ -170,7 +170,7 @@ class AbstractSource(abc.ABC):
 
     @abc.abstractmethod
     def load(self, split: Split) -> Images:
-        """Reads one split. Raises DataError if the data is missing, damaged or not the expected one."""
+        """Reads one split. Raises DataError if the data is missing, damaged or not as expected."""
 
 
 define_kind("data", "images in a train and a test split", AbstractSource)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The containers of checkpoint files: zip archives and .npz, safetensors, and Flax's msgpack.
 
-A file that makes impossible claims is refused before memory is taken for it.
+Sizes that a file declares are checked before memory is allocated for them.
 """
 
 import io
@@ -20,11 +20,11 @@ from vdmkit.io import MAX_DEPTH, MAX_DIMENSIONS, MAX_VALUES
 
 
 class Malformed(Exception):
-    """Says what is wrong with a file, in words that follow its name and a colon."""
+    """A malformed file; the message is printed after the file's name and a colon."""
 
 
 def shown(text: str) -> str:
-    """Returns a name from a file as a message can print it: at most 200 characters, none that controls a terminal."""
+    """Returns a name from a file in printable form: at most 200 characters, without terminal control characters."""
     kept = text if len(text) <= 200 else text[:200] + "..."
     return kept if kept.isprintable() else ascii(kept)[1:-1]
 
@@ -62,7 +62,7 @@ class Entry:
 class Archive:
     """A zip file that is open for reading.
 
-    Raises Malformed if it is truncated, has an entry twice, entries that overlap, or names that lead out of it.
+    Raises Malformed if it is truncated, or has duplicate entries, overlapping entries, or names that lead out of it.
     """
 
     def __init__(self, file: BinaryIO, size: int) -> None:
@@ -92,7 +92,7 @@ class Archive:
         return np.frombuffer(data, np.uint8)
 
     def _start(self, name: str, entry: Entry) -> int:
-        """Returns where the bytes of an entry begin, behind its local header, which repeats the name."""
+        """Returns the offset of an entry's bytes, after its local header, which repeats the name."""
         mark, n_name, n_extra = _LOCAL.unpack(self._at(entry.offset, _LOCAL.size))
         end = entry.offset + _LOCAL.size + n_name
         if mark != b"PK\3\4" or self._at(end - n_name, n_name) != name.encode():
@@ -157,7 +157,7 @@ def _parse(data: bytes, at: int) -> tuple[str, Entry, int]:
 
 
 def _wide(values: tuple[int, int, int], extra: bytes) -> list[int]:
-    """Replaces sizes and offsets that do not fit 32 bits by those of the extra field for them."""
+    """Replaces sizes and offsets that do not fit into 32 bits by the 64-bit values in the extra field."""
     wide = b""
     while len(extra) >= 4 and not wide:
         kind, n = struct.unpack("<HH", extra[:4])
@@ -195,7 +195,7 @@ _LONGEST_LINE = 1000  # a pickle's globals are lines
 
 
 class FileBytes:
-    """The `size` bytes of an open file. A file would take memory for as many bytes as are asked for."""
+    """The `size` bytes of an open file. Checks the size first: `file.read(n)` allocates n bytes for any n."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file, self.remaining = file, size
@@ -257,7 +257,7 @@ def read_safetensors(file: BinaryIO, size: int) -> dict[str, Shaped[np.ndarray, 
     """Returns the arrays by their names. The metadata are text, and ignored."""
     source = FileBytes(file, size)
     header = _safetensors_header(source)
-    # The numbers of all tensors follow each other without gaps, so that they are read in the order of their offsets.
+    # The format stores the tensors without gaps, so they are read in the order of their offsets.
     ordered = sorted(header.items(), key=lambda item: item[1]["data_offsets"][0])
     arrays, n_numbers = {}, source.remaining
     for name, entry in ordered:
@@ -356,16 +356,16 @@ _LENGTHS |= {0xDE: ("map", 2), 0xDF: ("map", 4)}
 
 
 class Unpacker:
-    """Reads one value; `extension` makes something of an extension type's number and bytes.
+    """Reads one msgpack value; `extension` decodes an extension type from its number and bytes.
 
-    Each array of a file has bytes of its own, so that they are released with it.
+    Each array has its own copy of its bytes, so that they are released with it.
     """
 
     def __init__(self, source: Bytes, extension: Callable[[int, bytes | memoryview], Any]) -> None:
         self._source, self._extension, self._values = source, extension, 0
 
     def read(self) -> Any:
-        """Returns the value. Raises Malformed, also if bytes follow it."""
+        """Returns the value. Raises Malformed if it is damaged, or bytes follow it."""
         value = self._value(0)
         expect_end(self._source)
         return value

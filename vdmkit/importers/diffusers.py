@@ -65,7 +65,7 @@ _SCHEDULERS = tuple(f"{name}Scheduler" for name in ("DDPM", "DDIM", "PNDM", "DPM
 
 @register("importer", "diffusers")
 class DiffusersImporter(AbstractImporter):
-    """UNet2DModel with DDPM's betas; a pipeline's folder, or that of its network."""
+    """UNet2DModel with DDPM's betas, from the folder of a pipeline or of its network."""
 
     def recipe(self, config: Config) -> dict[str, Any]:
         scheduler = config.get("scheduler", {})
@@ -93,7 +93,7 @@ class DiffusersImporter(AbstractImporter):
         return with_unet(model, lambda network: with_diffusers_arrays(network, arrays))
 
     def configuration(self, found: Config, given: Config | None) -> Config | None:
-        """Returns the given one, or that of the folder."""
+        """Returns the given configuration, or the one in the folder."""
         if given is not None:
             return given
         return found if "unet" in found else None
@@ -111,15 +111,15 @@ def diffusers_network(config: Mapping[str, Any], scheduler: Mapping[str, Any] | 
 
     Args:
         config: The arguments of UNet2DModel.
-        scheduler: Those of its DDPMScheduler; DDPM's own betas by default.
+        scheduler: The arguments of its DDPMScheduler; by default DDPM's betas.
 
     Raises:
-        CheckpointError: an argument is unknown, missing, or has a value without counterpart here; all are listed.
+        CheckpointError: an argument is unknown, missing, or has a value that is not supported; all are listed.
     """
     with Settings(config, "this configuration of UNet2DModel") as model:
         widths = model.of("block_out_channels", tuple)
         channels = widths[0] if widths else 1
-        # One head if the size of a head is null; heads of 8 channels if it is left out.
+        # A null head size means one head; an omitted one means heads of 8 channels.
         head_channels = model.of("attention_head_dim", int, 0) if model.has("attention_head_dim") else 8
         table = {
             "name": "ddpm_unet",
@@ -166,12 +166,12 @@ def _axis(scheduler: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_diffusers_arrays(network: UNet, arrays: dict[str, Any]) -> UNet:
-    """Returns the network with UNet2DModel's parameters, by its names, or by those of older files.
+    """Returns the network with UNet2DModel's parameters, by their current or older names.
 
     The arrays are removed from `arrays`.
 
     Raises:
-        CheckpointError: paths or shapes do not fit; all of them are listed.
+        CheckpointError: paths or shapes do not match; all mismatches are listed.
     """
     sources: WeightSources = {
         "embedding/dense0": WeightSource("time_embedding.linear_1"),
@@ -181,7 +181,7 @@ def with_diffusers_arrays(network: UNet, arrays: dict[str, Any]) -> UNet:
     }
     stages = [(f"mid/{i}", "mid_block", i) for i in range(2)]
     for i in range(len(network.down)):
-        for j in range(len(network.up[i].stages)):  # one more than on the way down
+        for j in range(len(network.up[i].stages)):  # one stage more than on the way down
             stages += [(f"{way}/{i}/stages/{j}", f"{way}_blocks.{i}", j) for way in ("down", "up")]
         sources[f"down/{i}/leave"] = WeightSource(f"down_blocks.{i}.downsamplers.0.conv")
         sources[f"up/{i}/leave/conv"] = WeightSource(f"up_blocks.{i}.upsamplers.0.conv")

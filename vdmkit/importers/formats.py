@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads checkpoint files, and recognises whose they are: format by first bytes, family by the names of the arrays."""
+"""Reads checkpoint files. Detects the format by the first bytes, and the family by the names of the arrays."""
 
 import os
 import re
@@ -24,11 +24,11 @@ _KNOWN = "torch (zip or older), EDM's pickles, safetensors, Flax's msgpack, npz 
 
 @dataclass(frozen=True)
 class Content:
-    """What a checkpoint holds.
+    """Contents of a checkpoint.
 
     Attributes:
         path: The file, or diffusers' folder.
-        format: How it was written.
+        format: File format.
         tree: Nested dicts, lists and tuples of NumPy arrays, numbers and text, and EDM's `PersistentObject`.
         config: The JSON in diffusers' folders.
     """
@@ -40,12 +40,12 @@ class Content:
 
 
 def read_checkpoint(path: Path) -> Content:
-    """Reads a checkpoint of another codebase. Nothing in it is executed, and nothing is written.
+    """Reads a checkpoint of a different codebase. Nothing in it is executed, and nothing is written.
 
-    In memory are at most the numbers of the file, once, and the largest array a second time.
+    Peak memory is one copy of the arrays in the file, and a second copy of the largest one.
 
     Raises:
-        CheckpointError: it is missing, truncated, damaged, of an unknown format, or holds more than numbers.
+        CheckpointError: it is missing, truncated, damaged, of an unknown format, or holds anything but plain data.
     """
     if not not_a_folder(path):
         return _read_folder(path)
@@ -68,7 +68,7 @@ def read_checkpoint(path: Path) -> Content:
 
 
 class _Unknown(Exception):
-    """The bytes are of no format that is read."""
+    """The file has an unsupported format."""
 
 
 def _read_file(file: BinaryIO, size: int) -> tuple[Format, Any]:
@@ -111,7 +111,7 @@ def _read_folder(folder: Path) -> Content:
 
 @dataclass(frozen=True)
 class TensorFacts:
-    """A tensor of a checkpoint; `sum` is that of its numbers, in float64."""
+    """Summary of a tensor of a checkpoint; `sum` is the sum of its elements in float64."""
 
     name: str
     shape: tuple[int, ...]
@@ -120,20 +120,20 @@ class TensorFacts:
 
     @property
     def printable(self) -> str:
-        """The name as a terminal can show it, cut if it is long."""
+        """The name in printable form, truncated if it is long."""
         return shown(self.name)
 
 
 def list_tensors(tree: Any) -> list[TensorFacts]:
-    """Returns the facts on every tensor in the tree of a `Content`."""
+    """Returns a summary of every tensor in the tree of a `Content`."""
     arrays = flat_arrays(tree).items()
     return [TensorFacts(name, array.shape, array.dtype.name, float(_sum(array))) for name, array in arrays]
 
 
 def flat_arrays(tree: Any) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """Returns every array by its path: names of dictionaries and places in lists, joined by '/'.
+    """Returns every array by its path: keys of dictionaries and indices of lists, joined by '/'.
 
-    An object of EDM's pickles counts as its state dict, so that its tensors have torch's names with dots.
+    An object of EDM's pickles is replaced by its state dict, so its tensors have torch's dotted names.
     """
     return dict(_walk(tree, ""))
 
@@ -170,7 +170,7 @@ _OF_TORCH, _OF_OLD_FLAX = ("exp_avg", "exp_avg_sq"), ("grad_ema", "grad_sq_ema")
 
 
 def find_adam(tree: Any) -> Mapping[str, Any] | None:
-    """Finds the map with Adam's moments, whose place in opt_state depends on the versions of Flax and optax."""
+    """Finds the map of Adam's moments, whose position in opt_state depends on the versions of Flax and optax."""
     if not isinstance(tree, dict):
         return None
     if {"count", "mu", "nu"} <= tree.keys():
@@ -189,13 +189,13 @@ def adam_of_torch(optimizer: Any, trained: list[str], raw: Arrays) -> Adam | Non
 
 
 def _whole(step: Any) -> Any:
-    """Returns the number of updates, for which torch has a float since 1.12, as an integer if it is one."""
+    """Converts torch's number of updates, a float since version 1.12, to an integer if it is whole."""
     is_float = isinstance(step, np.ndarray) and step.dtype.kind == "f" and step.size == 1
     return int(step.item()) if is_float and step.item().is_integer() else step
 
 
 def adam_of_old_flax(optimizer: Any, trained: list[str]) -> Adam | None:
-    """Returns the state of Adam in `flax.optim`, of before Flax 0.6; None if it is of a different optimiser."""
+    """Returns the state of Adam in `flax.optim`, of before Flax 0.6; None for a different optimiser."""
     state = optimizer.get("state") if isinstance(optimizer, dict) else None
     if not isinstance(state, dict):
         return None
@@ -214,10 +214,10 @@ class Weights:
     """A network's parameters and buffers under the authors' names and in their layout.
 
     Attributes:
-        family: Whose network it is.
-        ema: The averaged parameters, or the only ones of a file that has one set.
-        raw: The parameters of training, if the file has them too.
-        step: Number of updates, if it is in the file or its name.
+        family: Name of the family that the network belongs to.
+        ema: The averaged parameters, or the only set of parameters in the file.
+        raw: The raw (not averaged) parameters, if the file has both.
+        step: Number of updates, if the file or its name gives it.
         config: The configuration, if the file has one: of EDM's pickles `network`, `loss_fn`, `augment_pipe` and
             `dataset_kwargs`; of diffusers' folders `unet`, `scheduler` and `pipeline`.
         adam: The optimiser's moments, if the file has them.
@@ -247,7 +247,7 @@ def family_of(names: Collection[str], config: Mapping[str, Any] | None = None) -
     """Returns the family with parameters of these names, or None.
 
     i-DODE's files have the names of VDM's: only the authors' configuration, if given, distinguishes them. OpenAI's
-    improved-diffusion and guided-diffusion share all names, too: both are "openai".
+    improved-diffusion and guided-diffusion also share all names: both are "openai".
     """
     for family, patterns in _SIGNS:
         if all(any(re.fullmatch(pattern, name) for name in names) for pattern in patterns):
@@ -265,11 +265,11 @@ def read_weights(
 
     Args:
         path: The file, or diffusers' folder.
-        config: The authors' configuration, if it is a file of its own.
-        recognise: Returns the family by the names of the parameters and the configuration, or None.
+        config: The authors' configuration, if it is a separate file.
+        recognise: Maps the names of the parameters and the configuration to a family, or None.
 
     Raises:
-        CheckpointError: as `read_checkpoint`, or the parameters are of no known family, or incomplete.
+        CheckpointError: as in `read_checkpoint`; or the family of the parameters is unknown, or they are incomplete.
     """
     parts = _parts(read_checkpoint(path))
     family = recognise(parts.ema, config)
@@ -328,7 +328,7 @@ def _trained(raw: Arrays) -> list[str]:
 def _averaged(raw: Arrays, shadow: Any, path: Path) -> Arrays:
     """Returns Score-SDE's averages by name: a list in the order of the parameters that are trained.
 
-    Fourier frequencies and `sigmas` are not trained, so that they have no average and stay as they are.
+    Fourier frequencies and `sigmas` are not trained, so they have no average and are kept unchanged.
     """
     trained = _trained(raw)
     shapes = [getattr(array, "shape", None) for array in shadow] if isinstance(shadow, list) else []
@@ -381,7 +381,7 @@ def weight_files(folder: Path) -> list[Path]:
     """Returns the files of the network's weights: one, or the parts that an index lists.
 
     Raises:
-        CheckpointError: there is none, or the index cannot be read or names a file elsewhere.
+        CheckpointError: there are no weights, or the index cannot be read or names a file outside the folder.
     """
     network = _network(folder)
     index = network / f"{_WEIGHTS}.safetensors.index.json"
@@ -400,7 +400,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def configuration(folder: Path) -> dict[str, Any]:
-    """Returns the JSON of the network and, where they are there, of the scheduler and the pipeline.
+    """Returns the JSON of the network and, where they exist, of the scheduler and the pipeline.
 
     Raises:
         CheckpointError: the configuration of the network is missing, or a file cannot be read.
@@ -415,7 +415,7 @@ def configuration(folder: Path) -> dict[str, Any]:
 
 
 def new_name(name: str) -> str:
-    """Returns a parameter's name as diffusers writes it now."""
+    """Returns a parameter's name in current versions of diffusers."""
     *parents, module, last = name.split(".") if "." in name else ["", name]
     is_old = module in _OLD_NAMES and any(part == "attentions" for part in parents)
     return ".".join([*parents, _OLD_NAMES[module], last]) if is_old else name
@@ -431,7 +431,7 @@ def _network(folder: Path) -> Path:
 
 
 def _part(folder: Path, part: str) -> Path:
-    """Returns the folder of a pipeline's part, or the folder itself, where old pipelines of one network keep it."""
+    """Returns the folder of a pipeline's part, or the folder itself, which old pipelines of one network use."""
     return folder if not_a_folder(folder / part) else folder / part
 
 

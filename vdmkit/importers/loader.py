@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a checkpoint of another codebase into a recipe and a training state, by the importer of its family."""
+"""Converts a checkpoint of a different codebase to a recipe and a training state, with its family's importer."""
 
 import abc
 import functools
@@ -40,7 +40,7 @@ OF_PLUGIN = ("edm", "idode", "openai", "score_sde")
 
 
 class AbstractImporter(abc.ABC):
-    """Makes a recipe of the authors' configuration, and puts their arrays into its model.
+    """Builds a recipe from the authors' configuration, and fills its model with their arrays.
 
     Subclasses define `recipe`, `shape` and `filled`, and `recognises` unless their files are always imported with
     `--family`.
@@ -51,7 +51,7 @@ class AbstractImporter(abc.ABC):
         """Returns the tables of the recipe.
 
         Raises:
-            CheckpointError: a field is unknown, missing, or has a value without counterpart here; all are listed.
+            CheckpointError: a field is unknown, missing, or has a value that is not supported; all are listed.
         """
 
     @abc.abstractmethod
@@ -60,12 +60,12 @@ class AbstractImporter(abc.ABC):
 
     @abc.abstractmethod
     def filled(self, model: DiffusionModel, arrays: Arrays, config: Config) -> DiffusionModel:
-        """Returns the model with the authors' arrays instead of its own, which are `jax.ShapeDtypeStruct`.
+        """Returns the model with its arrays, which are `jax.ShapeDtypeStruct`, replaced by the authors' arrays.
 
-        It may empty `arrays`, so that a large file is in memory once.
+        It may empty `arrays`, so that a large file is in memory only once.
 
         Raises:
-            CheckpointError: paths or shapes do not fit; all of them are listed.
+            CheckpointError: paths or shapes do not match; all mismatches are listed.
         """
 
     def recognises(self, names: Collection[str]) -> bool:
@@ -82,7 +82,7 @@ class AbstractImporter(abc.ABC):
         return given
 
     def remarks(self, config: Config) -> list[str]:
-        """Returns what the user of the imported model should be aware of, in sentences."""
+        """Returns remarks for the user of the imported model, in sentences."""
         return []
 
 
@@ -118,7 +118,7 @@ def read_imported(
 ) -> Imported:
     """Returns a checkpoint as a recipe and a state: raw and averaged parameters, the optimiser's moments, and the step.
 
-    A file without raw parameters gives its averaged ones for both, and one without moments a new optimiser.
+    If the file has no raw parameters, the averaged ones are used for both. Without moments the optimiser is new.
 
     Args:
         checkpoint: The file, or diffusers' folder.
@@ -161,7 +161,8 @@ def read_imported(
 def _family(checkpoint: Path, names: Collection[str], config: Config | None, wanted: str | None) -> str | None:
     """Returns the family of these names.
 
-    Importers that recognise them take precedence over `family_of`, and so does a wanted one of a family of its own.
+    Importers of plugins that recognise the names take precedence over `family_of`, and so does a wanted importer of a
+    family that `family_of` does not cover.
     """
     known = registry("importer").components
     recognising = None
@@ -211,7 +212,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _sha256(checkpoint: Path) -> str:
-    """Returns the hash of the file, or of a folder's files of weights one after the other."""
+    """Returns the hash of the file, or of the concatenated weight files of a folder."""
     if not checkpoint.is_dir():
         return file_sha256(checkpoint)
     hashes = [file_sha256(path) for path in weight_files(checkpoint)]
@@ -261,7 +262,7 @@ def described(
 
 
 def _with_data(tables: dict[str, Any], shape: tuple[int, int, int], given: Collection[str]) -> list[str]:
-    """Replaces CIFAR-10 by a file if the model is of other images, and returns what the user has to do for it."""
+    """Replaces CIFAR-10 by an .npz file if the model is of other images. Returns remarks on what the user must do."""
     labels = tables["model"]["network"].get("labels", 0)
     if tables["data"] != {"name": "cifar10"} or (shape == (32, 32, 3) and labels in (0, 10)):
         return []
@@ -284,7 +285,7 @@ def state_of(path: Path, importer: AbstractImporter, made: Described, weights: W
     """Returns the state of the recipe with the arrays of `weights`.
 
     Raises:
-        CheckpointError: they do not fit the model, or are not finite, or it has parameters that are in no file.
+        CheckpointError: they do not fit the model or are not finite, or the model has parameters that the file lacks.
     """
     recipe, template = made.recipe, state_like(made.recipe, made.shape, made.levels).model
 
@@ -312,7 +313,7 @@ def _opt_state(
     init = build_optimizer(recipe).init
     if recipe.optimizer.component.target is not adamw:
         return init(_parameters(model))
-    zeros = functools.cache(jnp.zeros)  # arrays of one shape are one array: the state is only saved
+    zeros = functools.cache(jnp.zeros)  # zeros of the same shape are shared, since the state is only saved
     shapes = eqx.filter_eval_shape(init, _parameters(model))
     fresh = jax.tree.map(lambda leaf: zeros(leaf.shape, leaf.dtype), shapes)
     if adam is None:
@@ -331,9 +332,9 @@ def _is_finite(array: Any) -> bool:
 
 
 def _check_finite(model: DiffusionModel, broken: Sequence[str]) -> None:
-    """Raises CheckpointError if a number of the model is not finite; `broken` names the arrays of the file with such.
+    """Raises CheckpointError if the model has a non-finite number; `broken` names the file's non-finite arrays.
 
-    A constant that the model does without may be broken.
+    Constants that the model does not use are exempt.
     """
     if all(map(_is_finite, jax.tree.leaves(_parameters(model)))):
         return

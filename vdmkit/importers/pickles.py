@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pickles of torch and EDM, read without executing anything.
 
-A pickle is a program. Python's unpickler sets attributes of any object, hashes tuples so deep that the process crashes,
-and lets a number in the file decide on the size of its memo. `Unpickler` supports only the operations that torch and
-EDM use, on plain containers and on what the builders of a table make. `pickletools` splits the bytes into operations.
+A pickle is a program. Python's unpickler sets attributes of any object, crashes on hashing deeply nested tuples, and
+allocates a memo as large as a number in the file. `Unpickler` supports only the operations that torch and EDM use, on
+plain containers and on what the builders of a table make. `pickletools` splits the bytes into operations.
 """
 
 import pickletools
@@ -21,7 +21,7 @@ from vdmkit.io import MAX_DEPTH, MAX_OPERATIONS, MAX_VALUES
 
 
 class Budget:
-    """Operations and bytes left to a file. Nested pickles share the budget of the one that holds them."""
+    """Operations and bytes that a file may still use. Nested pickles share the budget of the outer one."""
 
     def __init__(self, n_bytes: int) -> None:
         self.operations, self._bytes = MAX_OPERATIONS, n_bytes
@@ -67,8 +67,8 @@ class Unpickler:
     """Runs one pickle.
 
     Attributes:
-        source: Where the pickle is; it is left behind the pickle's end.
-        budget: Operations and bytes left to the file.
+        source: Bytes that start with the pickle; afterwards positioned at its end.
+        budget: Operations and bytes that the file may still use.
         builders: The globals that the pickle may name.
         classes: The classes that it may instantiate, as an `Instance` or as an empty object.
         storage: Makes the storage that a persistent id describes.
@@ -275,7 +275,7 @@ STORAGES = {
 
 @dataclass(eq=False)
 class Storage:
-    """`count` numbers in a row. The bytes of old torch files come after the pickle that uses them."""
+    """A buffer of `count` numbers. In old torch files its bytes come after the pickle that uses them."""
 
     dtype: np.dtype
     count: int
@@ -302,7 +302,7 @@ class Tensor:
         if len(self.strides) != len(self.shape) or type(self.offset) is not int or self.offset < 0:
             raise Malformed("a tensor's offset or strides do not fit its shape")
         last = self.offset + sum((n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True))
-        # More elements than the storage has are repeated by strides of 0: a small file would claim a huge tensor.
+        # With strides of 0 a view has more elements than its storage, so a small file could declare a huge tensor.
         if size and (last >= self.storage.count or size > self.storage.count):
             raise Malformed(f"a tensor of shape {self.shape} exceeds its storage of {self.storage.count:,} numbers")
         if self.storage.data is None:
@@ -329,9 +329,9 @@ def make_parameter(tensor: object, *ignored: object) -> Tensor:
 
 
 def storage_of(identifier: object, length: int) -> tuple[str, Storage]:
-    """Returns the key, and the storage still without data, that a persistent id of `length` parts describes.
+    """Returns the key and the storage, still without data, that a persistent id of `length` parts describes.
 
-    A part is "storage", and then follow its type, its key, its device and its number of elements.
+    The parts are "storage", its type, its key, its device and its number of elements.
     """
     if not (type(identifier) is tuple and len(identifier) == length):
         raise Malformed("a persistent id is not one of a storage")
@@ -350,7 +350,7 @@ _DTYPES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8
 
 
 def builders(budget: Budget, more: Builders | None = None) -> Builders:
-    """Returns the builders of torch files; `more` are those of another kind of file."""
+    """Returns the builders of torch files, extended by `more` for a different kind of file."""
     numpy = {"numpy.dtype": _dtype, "numpy.core.multiarray.scalar": _scalar, "numpy._core.multiarray.scalar": _scalar}
     plain = {f"{module}.{name}": make for module in ("builtins", "__builtin__") for name, make in _PLAIN.items()}
     return {
@@ -371,14 +371,14 @@ def _ordered_dict() -> dict[Any, Any]:
 
 
 def _set(items: object = ()) -> set[Any]:
-    """Protocol 2 has no operation for sets."""
+    """Replaces `set`, which protocol 2 calls because it has no operation for sets."""
     if type(items) not in (list, tuple):
         raise Malformed("a set is not made of a list")
     return set(map(key_of, items))  # type: ignore[arg-type]
 
 
 def _no_bytes() -> bytes:
-    """Protocol 2 writes other bytes by `_codecs.encode`."""
+    """Replaces `bytes`, which protocol 2 calls for empty bytes; others are written by `_codecs.encode`."""
     return b""
 
 
@@ -386,7 +386,7 @@ _PLAIN: dict[str, Callable[..., Any]] = {"set": _set, "bytes": _no_bytes}
 
 
 def _encode(budget: Budget, text: object, encoding: object) -> bytes:
-    """Python 3 writes bytes as text in pickles of protocol 2."""
+    """Replaces `_codecs.encode`: Python 3 writes bytes as text in protocol 2."""
     if not (type(text) is str and type(encoding) is str and encoding == "latin1"):
         raise Malformed("its pickle encodes something other than bytes")
     budget.spend_bytes(len(text))
@@ -439,7 +439,7 @@ class PersistentObject:
 def plain(value: Any) -> Any:
     """Returns a copy in which tensors are arrays. Raises Malformed for anything else that is not plain.
 
-    What an object holds twice is there twice: sharing could make a small file endless.
+    Shared objects are copied and counted at every use, because a small file with much sharing could be endless.
     """
     return _Copy().of(value, 0)
 
@@ -486,7 +486,7 @@ class _Copy:
 
 
 def _of_kind(items: Any, kind: type) -> dict[str, Any]:
-    """Returns the items of a module's table; None marks a parameter that it does without."""
+    """Returns the items of a module's table; None marks a parameter that the module lacks."""
     found = {name: item for name, item in items.items() if item is not None}
     if not all(type(name) is str and isinstance(item, kind) for name, item in found.items()):
         raise Malformed("a module's parameters, buffers or submodules are of another kind")
@@ -526,13 +526,13 @@ def read_torch_zip(archive: Archive) -> Any:
 
 
 def read_torch_legacy(file: BinaryIO, size: int) -> Any:
-    """Returns the content of a file of torch before 1.6: five pickles, and then the storages."""
+    """Returns the content of a file of torch before 1.6: five pickles, followed by the storages."""
     source, budget = FileBytes(file, size), Budget(size)
     return plain(_legacy(source, budget))
 
 
 def read_edm_pickle(file: BinaryIO, size: int) -> Any:
-    """Returns the content of EDM's network-snapshot-<kimg>.pkl, or of another pickle of plain containers."""
+    """Returns the content of EDM's network-snapshot-<kimg>.pkl, or of a different pickle of plain containers."""
     source, budget = FileBytes(file, size), Budget(2 * size)  # protocol 2 encodes bytes before they are read
 
     def nested(data: object) -> Storage:
@@ -554,7 +554,7 @@ def read_edm_pickle(file: BinaryIO, size: int) -> Any:
 
 
 def _persistent(meta: object) -> Instance:
-    """Keeps the name of the class and the state; the source text of the class stays unread."""
+    """Keeps the class name and the state, and ignores the source text of the class."""
     if type(meta) is not dict or type(name := meta.get("class_name")) is not str:
         raise Malformed("a persistent object has no class")
     return Instance(name, meta.get("state"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a family's module is written with: the authors' settings, their recipe, and the table of their names.
+"""Tools for the importers: the authors' settings, the recipe of a paper, and the table of the authors' names.
 
 `Settings` reads a configuration, `published` makes a recipe of the paper's choices, and `with_arrays` fills a U-Net by
 a table from the paths of our layers to a `WeightSource`, the name and layout of the authors' arrays.
@@ -31,8 +31,8 @@ class Settings:
 
     Args:
         config: The authors' configuration, or a section of it.
-        title: What it is, as the subject of the error message.
-        partial: Whether fields that are not read are of no concern.
+        title: Name of the configuration, the subject of the error message.
+        partial: Whether fields that are not read are accepted.
     """
 
     def __init__(self, config: Mapping[str, Any], title: str, *, partial: bool = False):
@@ -48,7 +48,7 @@ class Settings:
             self.finish()
 
     def of(self, name: str, kind: Any, default: Any = None) -> Any:
-        """Returns a value of this type; an integer is a float, too. Without a default the field is required."""
+        """Returns a value of this type; integers are accepted as floats. Without a default the field is required."""
         self._read.add(name)
         value: Any = self._config.get(name)
         if value is None and default is not None:
@@ -74,14 +74,14 @@ class Settings:
         return value
 
     def expect(self, values: Mapping[str, Any]) -> None:
-        """Refuses any other value of these fields, which may be missing."""
+        """Refuses any other value of these fields; missing fields are accepted."""
         for name, value in values.items():
             self.only(name, value)
 
     def taps(self, name: str, default: tuple[int, ...]) -> list[float]:
-        """Returns a symmetric filter of even length, which shifts nothing when it halves and doubles.
+        """Returns a symmetric filter of even length, which does not shift the image when it is resampled.
 
-        The authors' codes flip other filters in different directions.
+        Other filters are refused, because the authors' codes flip them in different directions.
         """
         found = [float(tap) for tap in self.of(name, tuple, default)]
         if found != found[::-1] or len(found) % 2 or not found:
@@ -116,12 +116,12 @@ def published(
     """Returns a recipe for CIFAR-10 with the paper's choices.
 
     Args:
-        model: The recipe's tables of these names.
-        objective: See `model`.
-        optimizer: See `model`; AdamW without weight decay by default.
-        training: See `model`.
+        model: Table `model` of the recipe.
+        objective: Table `objective`.
+        optimizer: Table `optimizer`; by default AdamW without weight decay.
+        training: Table `training`, added to the intervals of logging and checkpoints.
         flip: Whether images are flipped at random in training.
-        sampling: Added to 1,000 steps to an image.
+        sampling: Table `sampling`, added to 1,000 steps to an image.
         others: Further tables.
     """
     return {
@@ -141,7 +141,7 @@ def published(
 def discrete_model(table: str, steps: int, **others: Any) -> dict[str, Any]:
     """Returns the recipe's table of a model with the betas and the decoder of DDPM and iDDPM, and with `others`.
 
-    The decoder's standard deviation is that of q(z_1 | z_2, x), which these papers use for the first step, too.
+    The decoder's standard deviation is that of q(z_1 | z_2, x), which these papers also use for the first step.
     """
     schedule = {"table": table, "steps": steps}
     betas = np.asarray(Tabulated(**schedule).betas)
@@ -156,7 +156,7 @@ def discrete_model(table: str, steps: int, **others: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Part:
-    """One of q, k and v (0, 1, 2) in an array that has all three; `order` is that of the parts of its first axis."""
+    """q, k or v (0, 1, 2) in a fused array; `order` is the order of the factors of the array's first axis."""
 
     which: int
     heads: int
@@ -179,9 +179,9 @@ class WeightSource:
         name: Name of the layer.
         fields: Names of kernel (or scale) and bias.
         trailing: Axes of size 1 at the end of a matrix.
-        inputs_first: Whether a kernel has its inputs before its outputs, as here.
+        inputs_first: Whether a kernel has its inputs before its outputs, as in vdmkit.
         leading: Axes of size 1 before a matrix whose inputs are first.
-        values: Values per channel that the layer gives; the authors have all channels of the first value first.
+        values: Number of output values per channel; the authors store all channels of the first value first.
         part: Which part of an array of q, k and v it is.
     """
 
@@ -237,10 +237,10 @@ def with_arrays(
             once.
         name_of: The name in `sources` of an array of the file.
         unused: Whether an array of this name is a constant that the network does not need.
-        joint: What the authors write between the names of modules.
+        joint: Separator of module names in the authors' paths.
 
     Raises:
-        CheckpointError: paths or shapes do not fit; all of them are listed.
+        CheckpointError: paths or shapes do not match; all mismatches are listed.
     """
     arrays = {name_of(name): arrays.pop(name) for name in list(arrays)}
     leaves, structure = jax.tree_util.tree_flatten_with_path(network)
@@ -258,12 +258,12 @@ def with_arrays(
 
 
 def misfits(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], part: str) -> str:
-    """Returns how many shapes differ and a line for each, or "" if none does; `part` is what the file is for."""
+    """Returns how many shapes differ and a line for each, or "" if none does; `part` is what the arrays are for."""
     names = [name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)]
     if not names:
         return ""
 
-    def with_numbers(name: str) -> list[tuple[int, str]]:  # the second of eleven layers before the eleventh
+    def with_numbers(name: str) -> list[tuple[int, str]]:  # numeric order: layer 2 before layer 11
         return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
     lines = [

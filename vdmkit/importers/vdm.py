@@ -57,10 +57,10 @@ def official_recipe(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the recipe tables for a model of the authors, by the fields of their VDMConfig.
 
     The configuration does not contain data or training settings, so these are set for the authors' CIFAR-10 model
-    without augmentation. For another checkpoint, change `data`, `augmentations`, `optimizer` and `training`.
+    without augmentation. For other checkpoints, change `data`, `augmentations`, `optimizer` and `training`.
 
     Raises:
-        CheckpointError: a field is unknown, missing, or has a value without counterpart here; all are listed.
+        CheckpointError: a field is unknown, missing, or has a value that is not supported; all are listed.
     """
     with Settings(config, "this configuration of VDM") as settings:
         for name in ("vocab_size", "sample_softmax", "gamma_type"):
@@ -164,7 +164,7 @@ def load_official(path: Path, template: DiffusionModel) -> OfficialCheckpoint:
 def official_parameters(model: PyTree) -> dict[str, Any]:
     """Returns every parameter of a model (or of gradients of one) by the authors' path.
 
-    An example: "score_model/down.block_3/GroupNorm_0/scale". Leaves may be arrays or `jax.ShapeDtypeStruct`.
+    Example: "score_model/down.block_3/GroupNorm_0/scale". Leaves may be arrays or `jax.ShapeDtypeStruct`.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(_parameters(model))
     return {_official_path(path): leaf for path, leaf in leaves}

@@ -121,7 +121,7 @@ class GroupNorm(eqx.Module):
         self.epsilon = epsilon
 
     def __call__(self, x: Image) -> Image:
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # bfloat16 would lose the sums
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # sums in bfloat16 lose precision
         mean, square = (self._group_mean(values) for values in (wide, jnp.square(wide)))
         # The mean of squares, as in Flax, takes one pass over x, and keeps its gradient apart from the residual sums.
         variance = jnp.maximum(square - jnp.square(mean), 0)
@@ -164,7 +164,7 @@ class Attention(eqx.Module):
 def attend(
     q: Float[Array, "n heads size"], k: Float[Array, "n heads size"], v: Float[Array, "n heads size"]
 ) -> Float[Array, "n heads size"]:
-    """Computes dot-product attention; `jax.nn.dot_product_attention` takes the softmax in float32 even for float64."""
+    """Computes dot-product attention; `jax.nn.dot_product_attention` has a float32 softmax even for float64."""
     wide = jnp.promote_types(q.dtype, jnp.float32)
     # Tokens are the last axis of keys and values, so that the gradient transposes these and not the matrix of weights.
     k, v = (jnp.transpose(x, (1, 2, 0)) for x in (k, v))
@@ -207,7 +207,7 @@ class ConvDown(eqx.Module):
 
 
 class ConvUp(eqx.Module):
-    """Every pixel becomes four, and a 3x3 convolution follows."""
+    """Nearest-neighbour upsampling by 2, then a 3x3 convolution."""
 
     conv: Conv
 
@@ -219,17 +219,17 @@ class ConvUp(eqx.Module):
 
 
 def downsample(x: Pixels, taps: Taps) -> Pixels:
-    """Returns every second pixel of x filtered by the outer product of the taps, whose sum is made 1."""
+    """Returns every second pixel of x filtered by the outer product of the taps, which are normalised to sum 1."""
     return _both(_halved, x, taps)
 
 
 def upsample(x: Pixels, taps: Taps) -> Pixels:
-    """Returns x with zeros between its pixels, filtered by the outer product of the taps, whose sum is made 2."""
+    """Inserts zeros between the pixels of x and filters by the outer product of the taps, normalised to sum 2."""
     return _both(_doubled, x, taps)
 
 
 def smooth(x: Pixels, taps: Taps) -> Pixels:
-    """Returns x filtered by the taps, whose sum is made 1, without padding: n taps remove n - 1 pixels."""
+    """Filters x by the taps, normalised to sum 1, without padding: n taps remove n - 1 pixels."""
     return _both(_filtered, x, taps)
 
 
@@ -246,7 +246,7 @@ def _halved(x: Pixels, taps: Taps, axis: int) -> Pixels:
 
 
 def _doubled(x: Pixels, taps: Taps, axis: int) -> Pixels:
-    """Each of the two phases of the output uses every second tap, so the zeros are never written."""
+    """Upsamples one axis; each of the two output phases uses every second tap, so no zeros are written."""
     reach, size = len(taps) // 2, x.shape[axis]
     x = _padded(x, reach // 2, reach // 2, axis)
 
@@ -332,7 +332,7 @@ class PositionalFeatures(eqx.Module):
 class FourierFeatures(eqx.Module):
     """Sines, then cosines of 2 pi w level with fixed random frequencies w ~ N(0, 16^2) (arXiv 2006.10739).
 
-    `bits` are those of w in float32, as integers, which are neither trained nor averaged nor rounded to bfloat16.
+    `bits` holds the float32 bit patterns of w as integers, so that w is not trained, averaged or rounded to bfloat16.
     """
 
     bits: Int32[Array, " n"]
@@ -391,7 +391,7 @@ class Embedding(eqx.Module):
         h = self.features(level)
         known = jnp.zeros(self.labels, h.dtype) if classes is None else classes.astype(h.dtype)
         if self.label is not None and self.label_at == "features":
-            h = h + self.label(known * self.labels**0.5)  # of variance 1 in every entry
+            h = h + self.label(known * self.labels**0.5)  # every entry has variance 1
         if self.augment is not None and augment is not None:
             h = h + self.augment(augment)
         h = self.dense1(jax.nn.silu(self.dense0(h)))
@@ -418,5 +418,5 @@ def check_channels(channels: int, groups: int) -> None:
 
 
 def _operand(x: Float[Array, "*n"], kernel: Float[Array, "*m"]) -> Float[Array, "*n"]:
-    """Returns x in the type of a kernel that is narrower than float32; other types promote each other."""
+    """Casts x to the kernel's type if that is narrower than float32; otherwise the types are promoted as usual."""
     return x.astype(kernel.dtype) if jnp.finfo(kernel.dtype).bits < 32 else x

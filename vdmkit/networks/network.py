@@ -24,8 +24,8 @@ Conditions = Mapping[str, Real[Array, "..."]]
 class AbstractNetwork(eqx.Module):
     """A network; the model's prediction defines what its output means.
 
-    An implementer takes `shape` (h, w, c) and `outputs` (k values per pixel and channel) as positional constructor
-    parameters, and, if it needs them, `key`, `gamma_range` and `classes` (the number of labels, 0 for data without).
+    Implementations take `shape` (h, w, c) and `outputs` (k values per pixel and channel) as positional constructor
+    parameters, and, if they need them, `key`, `gamma_range` and `classes` (the number of labels, 0 for data without).
     Parameters named `bias` are exempt from weight decay.
 
     A network that takes `classes` is conditioned on labels, unless it has a recipe key `labels` (their number) that is

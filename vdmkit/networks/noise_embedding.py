@@ -50,7 +50,7 @@ class TimestepEmbedding(AbstractNoiseEmbedding):
     Args:
         table: DDPM's betas, "linear", or iDDPM's, "cosine"; ignored if `betas` are given.
         steps: Number T of betas.
-        betas: A table of your own.
+        betas: A custom table.
         rescaled: Whether the index is multiplied by 1,000 / T, as iDDPM's `rescale_timesteps` does.
     """
 
@@ -106,15 +106,15 @@ class SdeTimeEmbedding(AbstractNoiseEmbedding):
     def __call__(self, gamma: Scalar) -> Scalar:
         integral = jax.nn.softplus(gamma) if self.sde == "vp" else 2 * jnp.arcsinh(jnp.exp(gamma / 2) / 2)
         root = jnp.sqrt(self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * integral)
-        return self.factor * 2 * integral / (self.beta_min + root)  # this form of the root does not cancel
+        return self.factor * 2 * integral / (self.beta_min + root)  # this form of the root avoids cancellation
 
 
 @register("noise_embedding", "log_sigma")
 class LogSigmaEmbedding(AbstractNoiseEmbedding):
     """`factor` times log(sigma / unit), where sigma = exp(gamma / 2) is the noise of data in [-1, 1].
 
-    EDM has a quarter of log sigma (Karras et al. 2022, arXiv 2206.00364, Table 1). NCSN++ has log sigma of data in
-    [0, 1]: factor 1 and unit 2.
+    EDM uses log(sigma) / 4 (Karras et al. 2022, arXiv 2206.00364, Table 1). NCSN++ uses log sigma for data in [0, 1],
+    that is factor 1 and unit 2.
     """
 
     factor: float = eqx.field(static=True)

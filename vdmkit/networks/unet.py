@@ -57,7 +57,8 @@ class Design:
 
     Attributes:
         channels: Number of channels, the unit of the other widths.
-        multipliers: Widths of the levels over `channels`; each level has half of the resolution of the one before.
+        multipliers: Widths of the levels as multiples of `channels`; each level halves the resolution of the previous
+            one.
         blocks: Number of residual blocks of a level on the way down; there is one more on the way up.
         attention: Heights in pixels at which attention follows a block.
         attention_up: Whether, on the way up, attention follows all blocks of a level or only the last one.
@@ -73,21 +74,21 @@ class Design:
         features: Features of the noise embedding.
         cosines_first: Whether positional features begin with the cosines.
         frequency_shift: 1 if the last positional frequency is 1/10000, 0 if the one after it would be.
-        features_multiplier: Number of features over `channels`.
-        width_multiplier: Length of the embedding over `channels`.
+        features_multiplier: Number of features as a multiple of `channels`.
+        width_multiplier: Length of the embedding as a multiple of `channels`.
         labels: Number of classes that the network is conditioned on; 0 for an unconditional network.
         label_at: Where the embedding adds the class.
-        label_dropout: Share of the labels that training drops.
+        label_dropout: Fraction of the labels that training drops.
         augment: Number of parameters of the augmentation that the network is conditioned on.
         groups: Number of groups of a normalisation.
-        group_size: Fewest channels of a group; layers of few channels have fewer groups.
+        group_size: Smallest number of channels in a group; narrow layers have fewer groups.
         epsilon: Added to the variance in a normalisation.
         scale_shift: Whether the embedding scales and shifts after the second normalisation, or is added before it.
         rescale: Whether every sum of two branches is divided by sqrt 2 (BigGAN, StyleGAN2).
         taps: Filter that halves and doubles the resolution.
         project: Whether blocks that change the resolution have a 1x1 convolution in their shortcut.
-        dropout: Share of the activations that training drops before the second convolution of a block.
-        remat: Whether training computes the activations inside of each block again for the gradient.
+        dropout: Fraction of the activations that training drops before the second convolution of a block.
+        remat: Whether training recomputes the activations inside each block for the gradient.
     """
 
     channels: Channels = 128
@@ -125,7 +126,7 @@ class Design:
     def __post_init__(self) -> None:
         if not self.multipliers:
             raise RecipeError("multipliers = []: expected one for each level, such as [1, 2].")
-        if not self.taps or len(self.taps) % 2:  # others shift the image
+        if not self.taps or len(self.taps) % 2:  # filters of odd length shift the image
             raise RecipeError(
                 f"taps = {list(self.taps)}: expected an even number of them, such as [1, 1] or [1, 3, 3, 1]."
             )
@@ -222,7 +223,7 @@ def _preset(noise_embedding: Choice) -> "Callable[[Callable[[], Design]], Callab
 
 @_preset(Choice("noise_embedding", "gamma"))
 def unet() -> Design:
-    """A U-Net of your own design, in which the choices of the literature can be combined."""
+    """A U-Net of custom design, which can combine the choices of the literature."""
     return Design()
 
 
@@ -459,7 +460,7 @@ class UNet(AbstractNetwork):
 
 
 class Down(eqx.Module):
-    """The blocks of a resolution, what leads to the next lower one, and what adds the input there."""
+    """The blocks at one resolution, the downsampling to the next, and the layers that add the input there."""
 
     stages: "tuple[Stage, ...]"
     leave: "Block | ConvDown | None"
@@ -467,7 +468,7 @@ class Down(eqx.Module):
 
 
 class Up(eqx.Module):
-    """The blocks of a resolution, what it adds to the output, and what leads to the next higher one."""
+    """The blocks at one resolution, its contribution to the output, and the upsampling to the next."""
 
     stages: "tuple[Stage, ...]"
     head: "Head | None"

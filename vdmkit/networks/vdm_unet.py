@@ -46,8 +46,8 @@ class VDMUNet(AbstractNetwork):
     """The paper's U-Net: every block at full resolution, conditioned on gamma, with Fourier features.
 
     There are `blocks` down stages and `blocks` + 1 up stages with skip connections. Attention is in the middle, and
-    with `attention` after every block. With `remat`, training computes the activations inside of each stage again for
-    the gradient, instead of keeping them. With `scan`, one stage is compiled for all on its side, which is for
+    with `attention` after every block. With `remat`, training recomputes the activations inside each stage for the
+    gradient, instead of keeping them. With `scan`, the stages of each side are one compiled loop. This is meant for
     accelerators: on CPU a convolution in a compiled loop is 16 times slower than outside.
     """
 
@@ -155,7 +155,7 @@ class VDMStage(eqx.Module):
 class ResidualBlock(eqx.Module):
     """The paper's residual block: two convolutions with the conditioning vector added between them.
 
-    Untrained, it returns the shortcut only. Dropout leaves the activations that are `kept`, all of them for None.
+    Untrained, it returns the shortcut only. Dropout keeps the activations selected by `kept`; None keeps all of them.
     """
 
     norm1: GroupNorm
@@ -188,8 +188,8 @@ class ResidualBlock(eqx.Module):
 def with_fourier_features(z: Image) -> Float[Array, "h w 5*c"]:
     """Returns z, then the sine and then the cosine of 2 pi f z for every channel and, within it, every f.
 
-    They show a network details as fine as one level of 256 (Kingma et al. 2021, arXiv 2107.00630v6, appendix
-    C). The arguments reach 2 pi 128 |z|, so they are computed in float32 at least: lower precision loses the phase.
+    They expose details as fine as one level of 256 (Kingma et al. 2021, arXiv 2107.00630v6, appendix C). The arguments
+    reach 2 pi 128 |z|, so they are computed in float32 at least: lower precision loses the phase.
     """
     angular = np.array(FREQUENCIES) * 2 * np.pi
     wide = z.astype(jnp.promote_types(z.dtype, jnp.float32))
@@ -211,7 +211,7 @@ def _one_by_one(
 def _scanned_over(
     layers: Sequence[Layer], apply: Callable[[Layer, Array, Own], Array], h: Array, own: Sequence[Own]
 ) -> list[Array]:
-    """`_one_by_one` as a loop in the compiled program, whose size then does not grow with the number of layers."""
+    """Does the same as `_one_by_one` in a compiled loop, so the program does not grow with the number of layers."""
     arrays, static = zip(*(eqx.partition(layer, eqx.is_array) for layer in layers), strict=True)
 
     def stacked(trees: Sequence[PyTree]) -> PyTree:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks around a network, which supply or embed side information."""
+"""Wrappers around a network, which supply or embed side information."""
 
 from collections.abc import Callable
 from typing import Annotated
@@ -20,15 +20,15 @@ from vdmkit.schedules import Scalar
 
 @register("network", "label_conditioned")
 class LabelConditioned(AbstractNetwork):
-    """Concatenates z with a learned embedding of the label `condition["label"]`, an image, and calls an inner network.
+    """Concatenates z with a learned embedding, an image, of `condition["label"]`, and calls an inner network.
 
-    Images without a label have an embedding of their own. Training drops a share of the labels, because likelihoods and
+    Images without a label have a separate embedding. Training drops a fraction of the labels, because likelihoods and
     guidance use the unconditional model (Ho & Salimans 2022, arXiv 2207.12598).
 
     Args:
         network: The network to condition.
         channels: Number of channels of the embedding.
-        label_dropout: Share of the labels that training drops.
+        label_dropout: Fraction of the labels that training drops.
     """
 
     inner: AbstractNetwork
@@ -68,14 +68,14 @@ class LabelConditioned(AbstractNetwork):
         if key is not None:
             key, key_label = jax.random.split(key)
             label = jnp.where(jax.random.bernoulli(key_label, self.label_dropout), unknown, label)
-        # A label that does not exist gives NaN, which is refused, and not the last embedding
+        # A label out of range gives NaN, which is detected later, instead of the last embedding.
         embedding = self.embeddings.at[label].get(mode="fill", fill_value=jnp.nan)
         joined = jnp.concatenate([z, embedding.astype(z.dtype)], axis=-1)
         return self.inner(joined, gamma, condition, key=key)[..., : z.shape[-1], :]
 
 
 class Conditioned(AbstractNetwork):
-    """A network with fixed side information on one image. What a call passes takes precedence."""
+    """A network with fixed side information on one image. Side information passed in a call takes precedence."""
 
     inner: Callable[..., Array]
     condition: dict[str, Real[Array, "..."]]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the sections of a page are made of: paragraphs, commands, tables, charts, pictures and texts of files."""
+"""Building blocks of a page's sections: paragraphs, commands, tables, charts, pictures and texts of files."""
 
 import base64
 import io
@@ -32,7 +32,7 @@ class Paragraph(PageBlock):
 
 @dataclass(frozen=True)
 class Command(PageBlock):
-    """A command line, below a sentence on what it is for."""
+    """A command line, below a sentence that states its purpose."""
 
     purpose: str
     words: Sequence[str]
@@ -94,7 +94,7 @@ class Picture(PageBlock):
 
 @dataclass(frozen=True)
 class Text(PageBlock):
-    """The text of a file, word for word."""
+    """The verbatim text of a file."""
 
     name: str
     text: str
@@ -109,7 +109,7 @@ class Section:
 
     @property
     def groups(self) -> list[list[PageBlock]]:
-        """Returns the blocks, with neighbouring charts and pictures in one group, which are shown side by side."""
+        """Returns the blocks in groups; adjacent charts and pictures form one group and are shown side by side."""
         found: list[list[PageBlock]] = []
         for block in self.blocks:
             joins = isinstance(block, Chart | Picture) and found and isinstance(found[-1][0], Chart | Picture)

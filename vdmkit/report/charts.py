@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Line = tuple[Sequence[float] | Any, Sequence[float] | Any]
-STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))  # lines that nearly coincide stay distinguishable
+STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))  # keep nearly coinciding lines distinguishable
 _SAME = 1e-3  # relative to the largest value, or on a log axis to each value: less than the width of a line
 
 
@@ -38,7 +38,7 @@ def line_chart(name: Path, lines: Mapping[str, Line], *, x: str, y: str, title: 
     for path in paths:
         with whole_file(path) as part:
             metadata = {"Date": None} if path.suffix == ".svg" else None
-            with rc_context({"svg.hashsalt": "vdmkit"}):  # the same numbers, the same file
+            with rc_context({"svg.hashsalt": "vdmkit"}):  # makes the file a function of the numbers
                 figure.savefig(part, format=path.suffix[1:], dpi=120, metadata=metadata)
     return paths
 
@@ -151,7 +151,7 @@ def svg_chart(draw: Callable[["Axes"], object], *, alt: str, x: str, y: str, hei
 
 
 def without_formulas(text: str) -> str:
-    """Returns a name that Matplotlib shows as it is, shortened if it is long: parsing a formula in it might not end."""
+    """Shortens a name and escapes formulas in it, because Matplotlib might take forever to parse one."""
     shown = text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}..."
     return shown.replace("$", r"\$")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run measures, on disk: metrics.jsonl, TensorBoard events, and the files of a likelihood."""
+"""Files with the measurements of a run: metrics.jsonl, TensorBoard events, and the results of likelihoods."""
 
 import os
 import socket
@@ -59,7 +59,7 @@ class MetricLog:
         self._report(self.watch.check_settings(step) if self.watch else [])
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Writes one line to disk, unless the file has it already, as when a finished run is run again."""
+        """Writes one line to disk, unless the file already has it because a finished run is run again."""
         line = sealed_line({"step": step, **values})
         if line not in self._kept:
             self._write(step, line, values)
@@ -93,7 +93,7 @@ class MetricLog:
 def read_metrics(folder: Path) -> dict[str, tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]]:
     """Returns the steps and values of each metric by name. A metric may have values at some steps only.
 
-    Warns with DamageWarning of lines that are not as they were written, and omits their values.
+    Issues a DamageWarning for damaged lines, and omits their values.
     """
     intact, damage = _parse(folder)
     if damage:
@@ -109,7 +109,7 @@ def read_metrics(folder: Path) -> dict[str, tuple[Int[np.ndarray, " n"], Float[n
 
 
 def intact_lines(folder: Path) -> list[str]:
-    """Returns the lines of metrics.jsonl that are as they were written, without a last one truncated by a kill."""
+    """Returns the undamaged lines of metrics.jsonl, without a last line that was truncated by a kill."""
     return [line.text for line in _parse(folder)[0]]
 
 
@@ -122,7 +122,7 @@ class _Line(NamedTuple):
 def _parse(folder: Path) -> tuple[list[_Line], str | None]:
     """Returns the intact lines, and a sentence on those that are damaged or missing.
 
-    A last line without its end is the work of a kill, and no damage, unless the manifest counts it.
+    A truncated last line comes from a kill and is not damage, unless the manifest counts it.
     """
     path, intact, bad = folder / "metrics.jsonl", list[_Line](), list[str]()
     lines = _read(path).splitlines(keepends=True) if path.exists() else []
@@ -155,7 +155,7 @@ def _fits_an_array(value: object) -> bool:
 
 
 def _count_in_manifest(folder: Path) -> int:
-    """Returns the number of lines by the manifest, or 0 if it cannot be read: its own readers report that."""
+    """Returns the number of lines in the manifest, or 0 if it cannot be read, which its own readers report."""
     try:
         count = read_json(folder / "manifest.json", dict[str, Any]).get("logged")
     except (OSError, ValueError):
@@ -166,8 +166,8 @@ def _count_in_manifest(folder: Path) -> int:
 class EventFile:
     """One file of TensorBoard events. TensorBoard hides the events of earlier files in the folder from `purge_step` on.
 
-    It is written synchronously: tensorboardX's own writer uses a thread, which on a full disk dies with a traceback,
-    and the run then waits for ever. The constructor and the methods raise OSError if the file cannot be written.
+    It is written synchronously: tensorboardX's own writer uses a thread that dies with a traceback on a full disk,
+    after which the run hangs. The constructor and the methods raise OSError if the file cannot be written.
     """
 
     def __init__(self, folder: Path, *, purge_step: int):
@@ -210,13 +210,13 @@ def _checksum(data: bytes) -> bytes:
 
 
 def write_result(folder: Path, name: str, report: dict[str, Any], of_images: Mapping[str, Any]) -> str:
-    """Writes a measurement as NAME.json and every image's numbers as NAME.npz; returns a sentence on where they are.
+    """Writes a measurement as NAME.json and every image's numbers as NAME.npz; returns a sentence with their path.
 
     Args:
-        folder: A folder in that of the run; if the run is read-only, nothing is written.
+        folder: A folder inside the run folder; if the run is read-only, nothing is written.
         name: See `vdmkit.likelihood.report.name_of_result`.
         report: The report as JSON values.
-        of_images: Arrays with an entry for each image, and the overrides of the recipe that led to them.
+        of_images: Arrays with an entry for each image, and the overrides of the recipe that they were computed with.
     """
     if not os.access(folder.parent, os.W_OK):
         return f"{folder.parent}: may not be written, so nothing is kept there."

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, repr=False)
 class Page:
-    """A page of HTML; a notebook shows it."""
+    """An HTML page, which notebooks display."""
 
     html: str
 
@@ -40,7 +40,7 @@ class Page:
 
 
 def page(runs: Sequence[RunContents]) -> Page:
-    """Returns the page of one or several runs; of several, a comparison comes first."""
+    """Returns the page of one or several runs; with several runs it starts with a comparison."""
     if len({run.name for run in runs}) < len(runs):
         runs = [replace(run, name=str(run.path)) for run in runs]
     parts = [{"title": "Comparison", "path": "", "sections": _sections(_OF_SEVERAL, runs)}] if len(runs) > 1 else []
@@ -49,7 +49,7 @@ def page(runs: Sequence[RunContents]) -> Page:
 
 
 def _sections(make: Mapping[str, Callable[[T], Iterator[PageBlock]]], of: T) -> list[Section]:
-    """Returns the sections that are not empty. What is wrong with a file is shown in the sections that need it."""
+    """Returns the non-empty sections. Problems of a file are shown in the sections that need it."""
     found = []
     for title, blocks in make.items():
         try:
@@ -74,7 +74,7 @@ def _template() -> Any:
 
 
 def numbers_of_several(runs: Sequence[RunContents]) -> Iterator[PageBlock]:
-    """Yields the numbers of runs, and their terms if they compare."""
+    """Yields the likelihoods of runs, and their terms if they are comparable."""
     rows, measured = [], [(run.name, report) for run in runs if (report := run.report)]
     for name, report in measured:
         held_out = {True: "yes", False: "NO", None: "not known"}[report["held_out"]] if report["trusted"] else "NO"
@@ -91,7 +91,7 @@ def numbers_of_several(runs: Sequence[RunContents]) -> Iterator[PageBlock]:
 
 
 def differences(runs: Sequence[RunContents]) -> Iterator[PageBlock]:
-    """Yields the differences of each two runs on the same images, or how to measure them."""
+    """Yields the pairwise differences of runs on the same images, or how to measure them."""
 
     def verdict(value: float, half_width: float, of_what: str) -> str:
         times = times_to_decide(half_width, value)
@@ -133,7 +133,7 @@ def curves_of_several(runs: Sequence[RunContents]) -> Iterator[PageBlock]:
 
 
 def recipes_of_several(runs: Sequence[RunContents]) -> Iterator[PageBlock]:
-    """Yields the keys in which the recipes of runs differ."""
+    """Yields the keys whose values differ between the recipes of runs."""
     keys = dict.fromkeys(key for run in runs for key in run.recipe)
     texts = {key: [toml_text(run.recipe[key]) if key in run.recipe else "" for run in runs] for key in keys}
     rows = [(key, *values) for key, values in texts.items() if len(set(values)) > 1]

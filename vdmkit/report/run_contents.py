@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the report of a run shows: its files, read without the model, its plugins or JAX, and a preview of its model."""
+"""Contents of a run's report: its files, read without the model, plugins or JAX, and a preview of its model."""
 
 import json
 import math
@@ -46,7 +46,7 @@ from vdmkit.schedules import gamma_and_derivative
 from vdmkit.training.checksums import check_unchanged, what_is_damaged
 
 _RESOLVED, _MANIFEST, _GIVEN = "resolved.toml", "manifest.json", "recipe.toml"  # the first marks a run folder
-_LINES = 2000  # of metrics that are shown one by one
+_LINES = 2000  # longest metrics.jsonl that is shown in full
 _REDO = "Delete it, or measure it again."
 
 
@@ -58,7 +58,7 @@ class RunContents:
         path: The folder.
         name: The name of the run on the page.
         texts: The JSON files as text, by their path in the folder.
-        preview: What the model and its data show; None if the model was not loaded.
+        preview: Preview of the model and its data; None if the model was not loaded.
         reason: Why the model could not be loaded.
     """
 
@@ -103,7 +103,7 @@ class RunContents:
 
     @property
     def metrics_text(self) -> str:
-        """Returns the lines of metrics.jsonl; of a long one every n-th, below a note."""
+        """Returns the lines of metrics.jsonl, or every n-th line of a long file below a note."""
         lines = [line.strip() for line in intact_lines(self.path)]
         every = -(-len(lines) // _LINES) or 1
         few = [] if every == 1 else [f"# every {every}th of {len(lines):,} lines"]
@@ -126,7 +126,7 @@ class RunContents:
         return self.json("evaluation.json") or next((one.report for one in self.likelihoods), None)
 
     def command(self, *words: str) -> list[str]:
-        """Returns a command of vdmkit; the word "RUN" is replaced by the path of the run folder."""
+        """Returns a vdmkit command in which the word "RUN" is replaced by the path of the run folder."""
         return ["vdmkit", *(str(self.path) if word == "RUN" else word for word in words)]
 
 
@@ -161,7 +161,7 @@ def read_contents(path: Path) -> RunContents:
 
 def count_values(shape: Any) -> int:
     """Returns the number of values in an image of this shape. Raises TypeError or ValueError if it is not a shape."""
-    height, width, channels = map(operator.index, shape)  # Python would multiply a list or a string, too
+    height, width, channels = map(operator.index, shape)  # Python would also multiply a list or a string
     return height * width * channels
 
 
@@ -208,10 +208,10 @@ class Result:
 
 
 def best_pairs(pairs: Iterable[tuple[Result, Result]], dimensions: int) -> list[tuple[Result, Result, Interval]]:
-    """Returns comparable pairs with their differences: for each estimator and weights, the pair of most evaluations.
+    """Returns comparable pairs and their differences: per estimator and weights, the pair with the most evaluations.
 
-    Two results of one `vdmkit compare` are preferred, because they share their noise. A choice by the estimated errors
-    would make them too small.
+    Two results of one `vdmkit compare` are preferred, because they share their noise. Choosing by the estimated errors
+    would bias these downwards.
     """
 
     def effort(pair: tuple[Result, Result]) -> tuple[bool, int]:
@@ -257,7 +257,7 @@ _COMPARED = 100_000  # training images
 
 @dataclass(frozen=True)
 class Preview:
-    """What a model and its data show.
+    """Preview of a model and its data.
 
     Attributes:
         step: Step of the checkpoint.
@@ -283,7 +283,7 @@ class Samples:
     """A few samples, the training images nearest to them, and the chain that leads to the first.
 
     `chain` holds gamma, z and x_hat at some of its steps; `distance` is the root mean square difference in levels.
-    One in `every` training images was compared.
+    Every `every`-th training image was compared.
     """
 
     images: Real[np.ndarray, "n h w c"]
@@ -304,7 +304,7 @@ def preview_model(
     key: PRNGKeyArray,
     progress: Progress = None,
 ) -> Preview:
-    """Returns what a model and its data show. What fails is named among the reasons, so that the rest is shown.
+    """Computes the preview of a model and its data. Failures are listed as reasons, and the rest is still shown.
 
     Args:
         model: The model, with the weights to preview.
@@ -328,7 +328,7 @@ def preview_model(
         check_fits(model, train)
     except VdmkitError as error:
         return replace(found, reasons=(str(error),))
-    every = -(-len(train.pixels) // _COMPARED)  # of very many training images, evenly spaced ones are compared
+    every = -(-len(train.pixels) // _COMPARED)  # compares evenly spaced images of a large training set
     some = select(train.pixels, np.arange(0, len(train.pixels), every))
     index, distance = nearest(samples.images, some)
     return replace(found, samples=replace(samples, nearest=some[index], distance=distance, every=every))

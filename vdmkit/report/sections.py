@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def likelihood(run: RunContents) -> Iterator[PageBlock]:
-    """Yields the number of a run, what speaks against it, what it is of, and all measured likelihoods."""
+    """Yields a run's likelihood, reasons not to trust it, what it was measured on, and all measured likelihoods."""
     report, reasons = run.report, list(reasons_not_to_trust(run))
     if report is None:
         words = "No likelihood was measured yet. This measures the bound:"
@@ -83,7 +83,7 @@ def _all_likelihoods(run: RunContents) -> Iterator[PageBlock]:
 
 
 def reasons_not_to_trust(run: RunContents) -> Iterator[str]:
-    """Yields everything that speaks against a run's number, in sentences."""
+    """Yields every reason not to trust a run's number, in sentences."""
     report, audit = run.report, run.json("audit.json") or {"checks": []}
     if run.reason:
         yield f"This run could not be loaded, so its schedule and samples are missing here: {run.reason}"
@@ -112,7 +112,7 @@ def reasons_not_to_trust(run: RunContents) -> Iterator[str]:
 
 
 def plus_minus(report: dict[str, Any]) -> str:
-    """Returns bits/dim with the error of Monte Carlo and of the solver."""
+    """Returns bits/dim with the Monte Carlo error and the solver's error."""
     return f"{report['bpd']:.4f} ± {(report['bpd_high'] - report['bpd_low']) / 2:.4f}"
 
 
@@ -133,7 +133,7 @@ def terms(run: RunContents) -> Iterator[PageBlock]:
 
 
 def bars_of_terms(named: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[PageBlock]:
-    """Yields bars of several numbers, and of what was published on the data and by the estimator of the first."""
+    """Yields bars of several numbers, and of published ones with the data and estimator of the first number."""
     report = named[0][1]
     rows = published(report)
     labels = [*(name for name, _ in named), *(row["model"] for row in rows)]
@@ -262,7 +262,7 @@ def training_curves(found: Sequence[tuple[str, np.ndarray, np.ndarray]], title: 
 
 
 def _averaged(run: RunContents) -> Iterator[PageBlock]:
-    """Yields averaged minus raw parameters as training logged it, and as it was measured, or how to measure it."""
+    """Yields the bits/dim of averaged minus raw parameters, as logged and as measured, or how to measure it."""
     if {AVERAGED, AVERAGED_ERROR} <= run.metrics.keys():
         (steps, values), (_, errors) = run.metrics[AVERAGED], run.metrics[AVERAGED_ERROR]
 
@@ -368,7 +368,7 @@ def loss_along_gamma(run: RunContents) -> Iterator[PageBlock]:
 
 
 def bounds_of_steps(run: RunContents) -> Iterator[PageBlock]:
-    """Yields the bounds of T steps of the last study, by kernel and grid, less that in continuous time."""
+    """Yields the T-step bounds of the last study, by kernel and grid, minus the bound in continuous time."""
     study = run.json(_STUDY)
     if study is None:
         return
@@ -415,7 +415,7 @@ _WIDTH, _HEIGHT = 520, 140  # largest size of rows of images, in CSS pixels; few
 
 
 def images(run: RunContents) -> Iterator[PageBlock]:
-    """Yields the histogram of bits/dim, and the test images that take the most and the fewest."""
+    """Yields the histogram of bits/dim, and the test images with the most and the fewest bits/dim."""
     result = next((one for one in run.likelihoods if "nats" in one.arrays), None)
     if result is None:
         words = "Not kept yet for each image. This measures them:"
@@ -492,7 +492,7 @@ def _samples(found: Samples, levels: int) -> Iterator[Picture]:
 
 
 def _rows(rows: Sequence[tuple[np.ndarray, int]], alt: str, caption: str) -> Picture:
-    """Returns rows of images, each with its number of levels, or 0 for images of [-1, 1], with white gaps."""
+    """Returns rows of images with white gaps; each row has its number of levels, 0 for images in [-1, 1]."""
     parts = []
     for images, levels in rows:
         tiles = [np.pad(grid(one[None], levels), ((0, 4), (0, 2), (0, 0)), constant_values=255) for one in images]
@@ -505,7 +505,7 @@ def _rows(rows: Sequence[tuple[np.ndarray, int]], alt: str, caption: str) -> Pic
 
 
 def audit(run: RunContents) -> Iterator[PageBlock]:
-    """Yields the table of the last audit, or how to make it."""
+    """Yields the table of the last audit, or how to run one."""
     found = run.json("audit.json")
     if found is None:
         words = "Not audited yet. This runs all estimators on the same images, and checks their relations:"
@@ -549,11 +549,11 @@ def coding(run: RunContents) -> Iterator[PageBlock]:
         yield Table("Sizes of compressed files, and the run's bound", columns, rows)
 
 
-# What the run was made from, and how to make it again.
+# Inputs of the run, and how to reproduce it.
 
 
 def recipe(run: RunContents) -> Iterator[PageBlock]:
-    """Yields the resolved recipe, with the keys marked that are not vdmkit's defaults, and the recipe as given."""
+    """Yields the resolved recipe, in which keys that differ from the defaults are marked, and the given recipe."""
     if run.preview:
         yield Paragraph("Marked: keys that differ from vdmkit's defaults, or have none.")
     else:
@@ -593,7 +593,7 @@ def manifest(run: RunContents) -> Iterator[PageBlock]:
 
 
 def commands(run: RunContents) -> Iterator[Command]:
-    """Yields the commands that make the numbers of a page again."""
+    """Yields the commands that reproduce the numbers of a page."""
 
     def measure(command: str, report: dict[str, Any]) -> list[str]:
         return run.command(command, "--ckpt", "RUN", "--checkpoint-step", str(report["step"]))
@@ -610,7 +610,7 @@ def commands(run: RunContents) -> Iterator[Command]:
         words = f"{plus_minus(report)} bits/dim (evaluation.json):"
         yield Command(words, [*measure("evaluate", report), *itertools.chain(*changed)])
     for one in run.likelihoods:
-        if compared_by := one.report.get("compared_by"):  # its draws were planned for the difference to a second run
+        if compared_by := one.report.get("compared_by"):  # the draws were planned for the difference from a second run
             command = shlex.split(compared_by)
         else:
             overrides = [("--set", str(text)) for text in one.arrays.get("overrides", ())]
@@ -624,7 +624,7 @@ def commands(run: RunContents) -> Iterator[Command]:
 
 
 def numbers(run: RunContents) -> Iterator[PageBlock]:
-    """Yields every file of the run folder that holds numbers, word for word."""
+    """Yields every file of the run folder that holds numbers, verbatim."""
     found = []
     for name, text in run.texts.items():
         if any(match[1] for match in re.finditer(r'"(?:[^"\\]|\\.)*"|(-?\d)', text)):  # a digit outside of strings

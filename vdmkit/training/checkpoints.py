@@ -29,9 +29,9 @@ from vdmkit.errors import CheckpointError, VdmkitError, in_one_line
 from vdmkit.multihost import is_first, lost, meet
 from vdmkit.training.checksums import is_finished, what_is_damaged, write_checksums
 
-_DELETED = ".deleted"  # a folder in that of the checkpoints
-_BPD, _PASSING = "bpd", "passing"  # metrics of a checkpoint; the second only of a stop's
-_SHOWN = 20  # differences of a checkpoint that does not belong to the recipe
+_DELETED = ".deleted"  # folder inside the checkpoint folder
+_BPD, _PASSING = "bpd", "passing"  # metrics of a checkpoint; the second only if it was written at a stop
+_SHOWN = 20  # most differences from the recipe's state that an error lists
 _NO_SPACE = os.strerror(errno.ENOSPC)
 
 # Orbax logs tracebacks of errors for which vdmkit has its own messages.
@@ -48,15 +48,15 @@ class Restored:
 
 
 class CheckpointStore:
-    """Keeps the last `keep_last` checkpoints, and the `keep_best` evaluated ones of lowest bpd.
+    """Keeps the last `keep_last` checkpoints, and the `keep_best` evaluated ones with the lowest bpd.
 
-    A `frugal` store copies few arrays at a time while it saves, and not the whole state.
+    A `frugal` store copies a few arrays at a time while it saves, instead of the whole state.
     """
 
     def __init__(self, directory: Path, *, keep_last: int, keep_best: int, frugal: bool = False):
         self._frugal = frugal
         self._directory = directory.resolve()  # Orbax fails late and at length on a relative path
-        self._manager: ocp.CheckpointManager | None = None  # opened by the first save, after damage was cleared
+        self._manager: ocp.CheckpointManager | None = None  # opened by the first save, when damage is cleared
         lowest = [policies.BestN(get_metric_fn=_bpd_of, reverse=True, n=keep_best)] if keep_best else []
         self._options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy([_Last(keep_last), *lowest]),
@@ -78,8 +78,8 @@ class CheckpointStore:
         """Restores the newest intact checkpoint and the state of `data`; returns None if there is no checkpoint.
 
         Damaged checkpoints are moved to damaged_checkpoints/, with a warning, so that training can save their steps
-        again. Those after step `saved`, which the run recorded last, are deleted if a kill left them unfinished. Both
-        happen after `check`, which may refuse the checkpoint.
+        again. Checkpoints after step `saved`, the last one that the run recorded, are deleted if a kill left them
+        unfinished. Both happen after `check`, which may refuse the checkpoint.
         """
         if is_first():
             _put_back(self._directory)
@@ -89,7 +89,7 @@ class CheckpointStore:
         whole = [step for step in steps if not damage[step]]
         restored = read_step(self._directory / str(whole[-1]), like, data) if whole else None
         check(restored)
-        meet()  # the first must not move what others read
+        meet()  # the first process must not move files that others still read
         for step in reversed(steps):
             unfinished = (saved is None or step > saved) and not is_finished(self._directory / str(step))
             if damage[step] and unfinished:
@@ -115,7 +115,8 @@ class CheckpointStore:
     ) -> None:
         """Writes the state at `step`, unless it is saved already. `bpd`, if evaluated, ranks it.
 
-        A `passing` checkpoint, that of a stop, does not count towards `keep_last` and is deleted after the next save.
+        A `passing` checkpoint, written when a run is stopped, does not count towards `keep_last` and is deleted after
+        the next save.
 
         Raises:
             CheckpointError: the disk is full or not writable. Earlier checkpoints do not change.
@@ -163,7 +164,7 @@ class CheckpointStore:
 
 
 def _few_at_a_time(state: PyTree) -> dict[str, Any]:
-    """Returns Orbax's handlers with room for two of the largest array, which must fit, and for many small ones."""
+    """Returns Orbax handlers that copy at most twice the size of the largest array (plus 8 MB) at a time."""
     largest = max((leaf.nbytes for leaf in jax.tree.leaves(eqx.filter(state, eqx.is_array))), default=0)
     room: Any = (2 * largest + 2**23) / 1e9  # Orbax multiplies it by 1e9 and accepts a float
     return {
@@ -190,7 +191,7 @@ def _bpd_of(metrics: dict[str, float]) -> float:
 
 
 def _put_back(directory: Path) -> None:
-    """Restores what was deleted for a checkpoint that a kill left unfinished, and finishes all other deletions."""
+    """Restores what was deleted for a checkpoint that a kill left unfinished, and completes all other deletions."""
     steps = steps_in(directory)
     if steps and not is_finished(directory / str(steps[-1])):
         for one in (directory / _DELETED).glob("*"):
@@ -298,7 +299,7 @@ def _read(folder: Path, metadata: PyTree, like: PyTree, data: grain.DatasetItera
     stored = state_reader.restore(folder / "state", args=ocp.args.StandardRestore(_placed(metadata, arrays)))
     state = _with_leaves(arrays, _by_path(stored))
     if data is not None:
-        # Grain reads only what as many processes wrote; the state is the number of the next batch, the same in each.
+        # Grain only reads states of the same number of processes. The state, the next batch, is the same in each.
         data.set_state(json.loads(next((folder / "data").glob("process_0-of-*.json")).read_text()))
     meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(folder / "meta")
     return Restored(int(folder.name), eqx.combine(state, static), meta)
@@ -315,9 +316,9 @@ def _is_array_like(leaf: Any) -> bool:
 
 
 def _placed(metadata: PyTree, arrays: PyTree) -> PyTree:
-    """Returns how to restore: the stored structure, which may lack parts without arrays, with the types of `arrays`.
+    """Returns Orbax's restore target: the stored structure, which may lack parts without arrays, typed as `arrays`.
 
-    Arrays that are divided over devices are restored so, others on one device of this process.
+    Sharded arrays are restored with their sharding, others on one device of this process.
     """
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
@@ -331,7 +332,7 @@ def _placed(metadata: PyTree, arrays: PyTree) -> PyTree:
 
 @contextmanager
 def _readable(folder: Path) -> Iterator[None]:
-    """Raises CheckpointError for any error of Orbax: a file that no training wrote may have the right checksum."""
+    """Raises CheckpointError for any error of Orbax, because forged files may have matching checksums."""
     try:
         with _late_errors_silenced():
             yield
@@ -371,7 +372,7 @@ def _by_path(tree: PyTree) -> dict[str, Any]:
 
 
 def _with_leaves(tree: PyTree, leaves: Mapping[str, Any]) -> PyTree:
-    """Returns the tree with other arrays, given by path."""
+    """Returns the tree with its arrays replaced by `leaves`, given by path."""
     return jax.tree_util.tree_map_with_path(lambda path, leaf: leaves[_joined(path)], tree, is_leaf=_is_leaf)
 
 

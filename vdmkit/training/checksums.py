@@ -27,7 +27,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def what_is_damaged(folder: Path, suffix: str = "") -> str | None:
-    """Describes the first file that is not as it was written; returns None if all are.
+    """Describes the first damaged or missing file; returns None if all are intact.
 
     Only files with this suffix are read; the others only have to exist.
     """
@@ -42,7 +42,7 @@ def what_is_damaged(folder: Path, suffix: str = "") -> str | None:
     sums = {name: sha256 for name, sha256 in found.items() if isinstance(sha256, str)}  # without its own checksum
     if not sums or not are_intact(found):
         return f"{_NAME} is damaged"
-    # A hidden file may be there without being listed: systems leave such files of their own.
+    # Unlisted hidden files are allowed, because operating systems create some.
     there = {str(path.relative_to(folder)) for path in folder.rglob("[!.]*") if path.is_file()}
     if unlisted := there - {_NAME, *sums}:
         return f"{min(unlisted)} is not in {_NAME}"
@@ -56,7 +56,7 @@ def what_is_damaged(folder: Path, suffix: str = "") -> str | None:
 
 
 def check_unchanged(path: Path, sha256: str, advice: str) -> None:
-    """Raises CheckpointError if a file is missing, or its SHA-256 differs from that of what the run wrote."""
+    """Raises CheckpointError if a file is missing, or its SHA-256 differs from that of the file the run wrote."""
     if not path.is_file():
         raise CheckpointError(f"{path}: missing. {advice}")
     if not has_sha256(path, sha256):
@@ -64,7 +64,7 @@ def check_unchanged(path: Path, sha256: str, advice: str) -> None:
 
 
 def sha256_of_arrays(tree: PyTree) -> str:
-    """Returns the SHA-256 of the parameters: a run of other data may have the same recipe, step and folder."""
+    """Returns the SHA-256 of the parameters, since runs on different data may share recipe, step and folder."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(eqx.filter(tree, eqx.is_array)):
         digest.update(np.asarray(leaf).tobytes())

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Health of a training: signs of trouble in its settings and in the numbers that it logs.
+"""Health checks of a training run: signs of trouble in its settings and in its logged metrics.
 
-A sign is a function of numbers, which returns a message, or None. It does not stop a training. Clipping at every update
-is not a sign: Adam's updates do not depend on the size of gradients.
+A sign is a function of numbers that returns a message, or None. It does not stop the training. Clipping at every update
+is not a sign, because Adam's updates do not depend on the scale of the gradients.
 """
 
 import math
@@ -42,12 +42,12 @@ LARGEST_LAG = 0.01
 LARGEST_RISE = 0.02
 """Bits/dim. The curve is of the same images and draws at each point, so that noise cancels: at the end of the digits'
 trainings it moves by 0.002."""
-_UNSTABLE = {"ends", "loss", "gradient", "learning"}  # after one of these, the rest only follows from it
+_UNSTABLE = {"ends", "loss", "gradient", "learning"}  # later signs are only consequences of these
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """A sign of trouble, the step at which it was found, and one line with what was found and what to do."""
+    """A sign of trouble, the step at which it was found, and a one-line message with the finding and a remedy."""
 
     sign: str
     step: int
@@ -56,15 +56,15 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the signs depend on besides the metrics.
+    """Settings on which the signs depend in addition to the metrics.
 
     Attributes:
         steps: The last step of the training.
-        batch_size: Images of an update.
-        gamma_min: The recipe's end of the schedule at the data.
-        gamma_max: The recipe's end at the noise.
+        batch_size: Number of images per update.
+        gamma_min: The recipe's gamma at t = 0.
+        gamma_max: The recipe's gamma at t = 1.
         levels: Number of levels; 0 for continuous data.
-        spacing: Distance between levels, for a decoder that reads z_0 alone; None for others.
+        spacing: Distance between levels, for a decoder that uses only z_0; None for other decoders.
         mean_square: Mean square of the data's values.
         ema: Decay of the averaged parameters; None if raw ones are evaluated.
         ema_warmup: Whether the decay warms up.
@@ -91,7 +91,7 @@ class Watch:
     """Checks a training for every sign, reports each sign once, and keeps the findings in health.json."""
 
     def __init__(self, facts: Facts, path: Path, *, step: int, history: Iterable[tuple[int, Mapping[str, float]]]):
-        """Continues the watch over a training at `step`.
+        """Continues to watch a training from `step`.
 
         Args:
             facts: The settings of the training.
@@ -107,11 +107,11 @@ class Watch:
         self._held_out: dict[str, list[tuple[int, float]]] = {}
         for earlier, values in history:
             self._take(earlier, values)
-        self._last = step  # an imported model begins at a later one than 0
+        self._last = step  # training of an imported model begins at a step above 0
         write_troubles(path, self.troubles)
 
     def check_settings(self, step: int) -> list[Trouble]:
-        """Returns what the settings show, before the first update."""
+        """Returns the signs of trouble in the settings, before the first update."""
         facts = self.facts
         found = [("prior", short_of_noise(facts.gamma_max, facts.mean_square))]
         found.append(("labels", measured_without_labels(facts.always_conditioned)))
@@ -122,12 +122,12 @@ class Watch:
         return self._new(found, step)
 
     def check(self, step: int, values: Mapping[str, float]) -> list[Trouble]:
-        """Returns what a line of metrics shows that was not found before."""
+        """Returns the signs of trouble in a line of metrics that were not found before."""
         grown = self._take(step, values)
         return [] if step < FEWEST_UPDATES else self._new(self._signs(step, values, grown), step)
 
     def stopped(self, step: int, reason: str) -> None:
-        """Records why a number that is not finite ended the training; users see the error itself."""
+        """Records the non-finite number that ended the training; the error itself is shown to the user."""
         self.troubles.append(Trouble("not_finite", step, reason))
         write_troubles(self._path, self.troubles)
 
@@ -188,7 +188,7 @@ class _Findings:
 
 
 def read_troubles(path: Path) -> list[Trouble]:
-    """Returns the findings of a run from its health.json, in the order in which they were made; none without the file.
+    """Returns the findings of a run from its health.json, oldest first; an empty list without the file.
 
     Raises:
         CheckpointError: the file is damaged.
@@ -241,11 +241,11 @@ def short_of_noise(gamma_max: float, mean_square: float) -> str | None:
 def open_levels(gamma_min: float, spacing: float) -> str | None:
     """Warns that the noise of the cleanest latent is above `LARGEST_NOISE` spacings of the levels.
 
-    z_0 / alpha_0 = x + e^{gamma_0 / 2} eps should leave no doubt about the level of a pixel, since the categorical
-    decoder reads each pixel by itself.
+    z_0 / alpha_0 = x + e^{gamma_0 / 2} eps should determine the level of a pixel, because the categorical decoder
+    treats each pixel independently.
 
     Args:
-        gamma_min: The end of the schedule at the data.
+        gamma_min: gamma at t = 0.
         spacing: Distance between the data of neighbouring levels.
     """
     noise = math.exp(gamma_min / 2) / spacing
@@ -261,9 +261,9 @@ def open_levels(gamma_min: float, spacing: float) -> str | None:
 
 
 def crossed_ends(gamma_0: float, gamma_1: float, gamma_min: float, gamma_max: float) -> str | None:
-    """Warns that a learned end has crossed the middle of the recipe's range, from where it has lost data or noise.
+    """Warns that a learned end has crossed the middle of the recipe's range, so it no longer reaches data or noise.
 
-    Ends that learn the bound move by one or two in gamma; those of unstable updates move by as much as Adam lets them.
+    Ends trained on the bound move by one or two in gamma; under unstable updates they move as far as Adam allows.
     """
     middle = (gamma_min + gamma_max) / 2
     if gamma_0 <= middle <= gamma_1:
@@ -275,7 +275,7 @@ def crossed_ends(gamma_0: float, gamma_1: float, gamma_min: float, gamma_max: fl
 
 
 def loss_jumps(windows: Sequence[Window], untrained: float) -> str | None:
-    """Warns that the loss is `RISE_OF_LOSS` times what it once was.
+    """Warns that the loss is more than `RISE_OF_LOSS` times its lowest earlier value.
 
     Args:
         windows: Windows up to now, whose losses are positive.
@@ -292,7 +292,7 @@ def loss_jumps(windows: Sequence[Window], untrained: float) -> str | None:
 
 
 def gradient_jumps(windows: Sequence[Window]) -> str | None:
-    """Warns that the norm of the gradient is `JUMP_OF_GRADIENT` times the median of the windows before."""
+    """Warns that the gradient norm is `JUMP_OF_GRADIENT` times the median of the earlier windows."""
     *earlier, now = windows
     if len(earlier) < WINDOWS_BEFORE_JUMP:
         return None
@@ -306,10 +306,10 @@ def gradient_jumps(windows: Sequence[Window]) -> str | None:
 
 
 def nothing_learned(window: Window, levels: int, steps: int) -> str | None:
-    """Warns that the bound is as bad as giving every level the same probability, log2 of their number.
+    """Warns that the bound is no better than log2(levels), that of a uniform distribution over the levels.
 
-    It is judged in the second half of a training, and after `FEWEST_TO_LEARN` updates: predictions of the noise begin
-    far above it. Within 2% counts as no better, since a collapsed schedule comes that close.
+    It is checked in the second half of a training, and after `FEWEST_TO_LEARN` updates, because noise predictions start
+    far above it. Within 2% counts as no better, because a collapsed schedule comes that close.
 
     Args:
         window: The last window, whose loss is the bound in bits/dim.
@@ -325,13 +325,13 @@ def nothing_learned(window: Window, levels: int, steps: int) -> str | None:
 
 
 def initial_share(decay: float, warmup: bool, steps: int) -> float:
-    """Returns the weight of the initial parameters in the average after so many updates.
+    """Returns the weight of the initial parameters in the average after `steps` updates.
 
     It is the product of min(decay, (1 + n) / (10 + n)) over n < steps with `warmup`, and decay^steps without.
     """
     if not warmup:
         return decay**steps
-    reached = math.ceil((10 * decay - 1) / (1 - decay)) if decay > 0.1 else 0  # from this n on it is the decay
+    reached = math.ceil((10 * decay - 1) / (1 - decay)) if decay > 0.1 else 0  # from this n on the minimum is `decay`
     slow = min(max(reached, 0), steps)
     # prod_{n < m} (1 + n) / (10 + n) = m! 9! / (m + 9)!
     log_share = math.lgamma(slow + 1) + math.lgamma(10) - math.lgamma(slow + 10)
@@ -354,12 +354,12 @@ def slow_average(decay: float, warmup: bool, steps: int) -> str | None:
 def average_behind_raw(difference: float, half_width: float, step: int, steps: int, share: float) -> str | None:
     """Warns that the averaged parameters do worse than the raw ones, on the same held-out images with the same noise.
 
-    It is judged in the second half of a training, once the average has forgotten where it began: before, parameters
-    move so fast that an average lags behind them by design.
+    It is checked in the second half of a training, once the initial parameters have little weight in the average:
+    earlier, parameters move so fast that an average lags behind by design.
 
     Args:
         difference: Bits/dim of the averaged minus that of the raw parameters.
-        half_width: Its 95% half-width, of Monte Carlo and of the images; twice that far from 0 is beyond doubt.
+        half_width: Its 95% half-width (Monte Carlo and finite test set). A difference of twice this is significant.
         step: The step of the measurement.
         steps: The last step of the training.
         share: Share of the initial parameters in the average now.
@@ -394,7 +394,7 @@ def held_out_rises(held_out: Sequence[tuple[int, float]], losses: Sequence[tuple
 
 
 def measured_without_labels(network: str | None) -> str | None:
-    """Warns that a network is conditioned on the label of each training image, but of no measured one.
+    """Warns that a network is conditioned on the label of every training image, but measured without labels.
 
     Args:
         network: Name of a network that is conditioned on all labels, without label dropout, or None.
@@ -409,6 +409,6 @@ def measured_without_labels(network: str | None) -> str | None:
 
 
 def _at(curve: Sequence[tuple[int, float]], step: int) -> float | None:
-    """Returns the last value up to this step."""
+    """Returns the last value at or before `step`."""
     values = [value for at, value in curve if at <= step]
     return values[-1] if values else None

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop, which dispatches updates up to the next step at which something else has to happen.
 
-Also here is what a run records of its training: the mean metrics of a line of the log, those not yet logged when a run
+The module also defines the records of a training: the mean metrics of a log line, the metrics not yet logged when a run
 stops, and the session, which describes the process that trained.
 """
 
@@ -40,7 +40,7 @@ from vdmkit.multihost import CommonStop, is_alone, meet
 from vdmkit.training.step import FAULT, Metrics, StepInputs, TrainState, Update, train_step, train_steps
 
 _STEPS_PER_DISPATCH_ON_ACCELERATORS = 10
-_AHEAD = 2  # dispatches that wait on the device: it is never idle, and few batches are in memory
+_AHEAD = 2  # dispatches queued on the device, which keep it busy with few batches in memory
 _UNLOGGED = "unlogged"  # entry of a checkpoint's metadata
 _Step = Callable[[StepInputs, TrainState], tuple[TrainState, Metrics]]
 
@@ -60,7 +60,7 @@ class Loop:
     ) -> Iterator[tuple[TrainState, int, Metrics]]:
         """Trains up to step `last`; after every dispatch yields the state, its step, and each update's metrics.
 
-        The device may still be at work on them: reading one of their numbers waits for it.
+        The device may still be computing them; reading a value blocks until it is done.
 
         A dispatch ends at the next multiple of one of `intervals`. Which updates share a dispatch depends on the step
         alone, so that a resumed run repeats them exactly.
@@ -85,7 +85,7 @@ class Loop:
                 inputs = (self.update, place_batch(stacked, mesh, stacked=True), key)
                 many = many or _compiled_together(train_steps, inputs, state)
                 state, metrics = many(inputs, state)
-            if mesh.size > 1:  # there already, unless the compiler chose otherwise, which on one device it cannot
+            if mesh.size > 1:  # no-op unless the compiler chose a different sharding
                 state = keep(state, shardings)
             step += n
             running.append(metrics)
@@ -105,7 +105,7 @@ def next_multiple(step: int, *intervals: int) -> int:
 
 
 def _compiled_together(step: Any, inputs: StepInputs, state: TrainState) -> _Step:
-    """Waits until all processes have compiled the step: a collective waits for the others for 30 seconds only."""
+    """Compiles the step in all of several processes before it runs: collectives time out after 30 seconds."""
     if is_alone():
         return step
     compiled = step.lower(inputs, state).compile()
@@ -120,7 +120,7 @@ def means(
 ) -> dict[str, float]:
     """Returns the mean of every metric over the updates that end at `last_step`.
 
-    If they begin with the first, "untrained" is the loss before it.
+    If these include the first update, "untrained" is the loss before it.
 
     Args:
         metrics: The metrics of these updates.
@@ -131,7 +131,7 @@ def means(
         NonFiniteError: a metric is not finite; the message names the term, the first such step, and the image and its
             gamma if the term of an image is not finite.
     """
-    # The gradient comes last, because a term that is not finite makes it so.
+    # The gradient comes last, because any non-finite term makes it non-finite.
     names = sorted(metrics[0], key=lambda name: name == "gradient")
     joined = {name: np.concatenate([np.asarray(m[name]) for m in metrics]) for name in names}
     faults = [joined.pop(name, np.zeros(len(joined["bpd"]))) for name in FAULT]
@@ -156,10 +156,10 @@ def _where(count: int, image: int, gamma: float) -> str:
 
 
 class Unlogged(NamedTuple):
-    """Metrics of the updates since the last line of the log, and the seconds that these took.
+    """Metrics of the updates since the last log line, and the seconds that these took.
 
-    The checkpoint of a stopped run keeps them. Lines are means over the steps between them: without these the line
-    after a stop would be one over fewer.
+    The checkpoint of a stopped run keeps them. A log line is a mean over the steps since the previous line; without
+    these metrics the first line after a stop would average fewer steps.
     """
 
     metrics: list[Metrics]
@@ -175,7 +175,7 @@ class Unlogged(NamedTuple):
 
 
 def unlogged_in(meta: Mapping[str, Any], where: Path) -> Unlogged:
-    """Returns what `as_json` left in a checkpoint's metadata. Raises CheckpointError if it cannot have left this."""
+    """Parses what `as_json` stored in a checkpoint's metadata. Raises CheckpointError if it is invalid."""
     found = meta.get(_UNLOGGED)
     if found is None:
         return Unlogged([], 0.0)
@@ -193,8 +193,8 @@ def unlogged_in(meta: Mapping[str, Any], where: Path) -> Unlogged:
 def stop_requests(last: int) -> Iterator[Callable[[int], bool]]:
     """Turns Ctrl-C and SIGTERM into a request to stop, to be honoured when the state is consistent.
 
-    Yields a function that returns whether to stop after a step. A second Ctrl-C stops at once. A request to any of
-    several processes stops all of them at the same step. After step `last` each must call the function.
+    Yields a function that returns whether to stop after a step. A second Ctrl-C stops at once. With several processes,
+    a request to any of them stops all at the same step, and each must call the function after step `last`.
     """
     requested, common = False, CommonStop()
 

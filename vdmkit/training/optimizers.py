@@ -30,8 +30,8 @@ def adamw(
 ) -> optax.GradientTransformation:
     """AdamW as in the authors' code: all parameters but `bias` decay, and the learning rate warms up from 0.
 
-    decay = "cosine" takes the learning rate to 0 at the end of training, and clip_norm = 0 does not clip. The rate
-    depends on the number of updates made before, so with a warm-up the first update changes nothing.
+    decay = "cosine" takes the learning rate to 0 at the end of training, and clip_norm = 0 does not clip. The rate is a
+    function of the number of earlier updates, so with a warm-up the first update changes nothing.
     """
     rate = learning_rates(steps, learning_rate, warmup_steps, decay)
     update = optax.adamw(rate, b1, b2, eps, weight_decay=weight_decay, mask=_decays)
@@ -40,7 +40,7 @@ def adamw(
 
 def learning_rates(steps: int, learning_rate: float, warmup_steps: int, decay: str) -> optax.Schedule:
     """Returns the learning rate as a function of the number of updates made before."""
-    if decay == "none":  # one operation: the compiler repeats it in the update of every parameter
+    if decay == "none":  # kept to one operation, which the compiler repeats in the update of every parameter
         return lambda count: learning_rate * (jnp.minimum(count / warmup_steps, 1) if warmup_steps else 1)
     after_warmup = optax.cosine_decay_schedule(learning_rate, max(steps - warmup_steps, 1))
     warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
@@ -50,7 +50,7 @@ def learning_rates(steps: int, learning_rate: float, warmup_steps: int, decay: s
 def interior_apart(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
     """Returns the optimizer with a separate state for the schedule's interior.
 
-    The interior minimises another objective (the variance of the loss), and a gradient norm to clip at should not mix
+    The interior minimises a different objective, the variance of the loss, so a gradient norm for clipping must not mix
     the two.
     """
     return optax.partition({"interior": optimizer, "rest": optimizer}, _objective_of)

@@ -57,7 +57,7 @@ def is_finite(state: TrainState) -> bool:
 @eqx.filter_jit
 def _all_finite(tree: PyTree) -> Bool[Array, ""]:
     leaves = jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))
-    return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves], bool).all()  # exact denoisers have no leaves
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves], bool).all()  # the list is empty for exact denoisers
 
 
 class Update(eqx.Module):
@@ -82,7 +82,7 @@ class Update(eqx.Module):
     micro_batches: int = eqx.field(static=True, default=1)
 
     def __call__(self, state: TrainState, batch: Batch, *, key: PRNGKeyArray) -> tuple[TrainState, Metrics]:
-        """Returns the state after one update. The step's key is folded from `key`, that of the run."""
+        """Returns the state after one update. The key of the step is folded from `key`, the run's key."""
         key_draws, key_dropout = jax.random.split(jax.random.fold_in(key, state.step))
         b, h, w, c = batch["image"].shape
         draws = state.objective.draw((b, h, w, c), key=key_draws)
@@ -97,7 +97,7 @@ class Update(eqx.Module):
         """Returns the gradient of the batch's mean bits per dimension, with metrics and the bounds.
 
         Metrics are the mean, its terms, and where a number is not finite: see `fault`.
-        The interior of a schedule may have the gradient of the variance instead. Bounds are of each image, in nats.
+        The interior of a schedule may have the gradient of the variance instead. There is one bound per image, in nats.
         `key` drives dropout.
         """
         noise, vjp = eqx.filter_vjp(lambda schedule: objective.noise_levels(schedule, draws), model.schedule)
@@ -157,8 +157,8 @@ def train_steps(inputs: StepInputs, state: TrainState) -> tuple[TrainState, Metr
 def fault(bound: Bound, noise: NoiseLevel, schedule: AbstractSchedule) -> dict[str, Float[Array, ""]]:
     """Returns how many images of a batch have a bound that is not finite, the row of the first, and its gamma.
 
-    The gamma is that of its diffusion term if this is not finite, else gamma_0 or gamma_1, by the term that is not.
-    Row and gamma mean nothing if there is no such image.
+    The gamma is that of the diffusion term if that term is not finite; else gamma_0 or gamma_1, depending on which term
+    is not finite. Row and gamma mean nothing if there is no such image.
     """
     terms = [jnp.asarray(term) for term in (bound.diffusion, bound.reconstruction, bound.prior)]
     faulty = ~jnp.isfinite(sum(terms))
@@ -194,7 +194,8 @@ def _batch_gradient(
 def _in_micro_batches(gradient_of: Callable[[_Examples], _Gradient], examples: _Examples, count: int) -> _Gradient:
     """Returns the gradient of a batch by its micro-batches, one after the other, which need less memory.
 
-    Image i is in micro-batch i modulo `count`, so that each device of a divided batch has its share of all of them.
+    Image i is in micro-batch i modulo `count`, so that each device of a sharded batch holds a part of every
+    micro-batch.
     """
     divided = jax.tree.map(lambda a: jnp.moveaxis(a.reshape(-1, count, *a.shape[1:]), 1, 0), examples)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report of a run's classification: scores, their errors, and what they depend on."""
+"""The report of a run's classification: scores, their errors, and the settings that they depend on."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +24,7 @@ from vdmkit_classification.scores import (
 
 @dataclass(frozen=True)
 class ClassificationReport:
-    """Scores of Bayes' rule on test images, what they depend on, and other classifiers on the same images.
+    """Scores of Bayes' rule on test images, their settings, and other classifiers on the same images.
 
     `estimates` is the number of independent estimates for each image and label. `evaluations` counts the network's
     evaluations in all, `evaluations_per_label` those for one image and label. `discretisation` is the error of an ODE
@@ -135,7 +135,7 @@ def report(run: Run, measured: MeasuredLabels, found: Classification, *, baselin
     Args:
         run: The run.
         measured: Its images and their label likelihoods.
-        found: The classification by these.
+        found: The classification by these likelihoods.
         baseline: Whether to fit logistic regression to the training images for comparison.
     """
     test, train, index = measured.test, measured.train, found.likelihoods.index

@@ -20,8 +20,8 @@ _BINS, _BOOTSTRAP_DRAWS = 10, 1000
 class Calibration:
     """The expected calibration error in ten bins, with its 95% interval over images.
 
-    With finitely many images the error is above 0 even for correct probabilities. `if_calibrated` is the 95% quantile
-    of the error that a test set of this size would then show.
+    With finitely many images the error is above 0 even for correct probabilities; `if_calibrated` is the 95% quantile
+    of the error of a test set of this size in that case.
     """
 
     error: float
@@ -47,11 +47,11 @@ class Reliability:
 class ClassificationScores:
     """Scores of n images; `log_score` is the mean of log p(label | image), in nats. All intervals are of 95%.
 
-    Intervals are for the finite test set. Monte Carlo error is separate: the `undecided` images, because of which the
-    accuracy could be from `accuracy_least` to `accuracy_most`; and the `monte_carlo_bias` of the log score, which is
-    below 0 because noise in the estimates makes probabilities too extreme, with its half-width (by the jackknife).
-    `log_score_of_frequencies` is the score of the class frequencies alone. `overconfidence` is the mean probability of
-    the chosen label minus the accuracy.
+    Intervals are for the finite test set. Monte Carlo error is separate: `undecided` images leave the accuracy between
+    `accuracy_least` and `accuracy_most`, and the `monte_carlo_bias` of the log score is below 0 because noise in the
+    estimates makes probabilities too extreme. Its half-width comes from the jackknife. `log_score_of_frequencies` is
+    the score of the class frequencies alone. `overconfidence` is the mean probability of the chosen label minus the
+    accuracy.
     """
 
     images: int
@@ -184,8 +184,8 @@ def _reliability(
 class Baseline:
     """Scores of a baseline classifier on the same images, with 95% intervals.
 
-    `only_model_right` and `only_baseline_right` count the images that only one of the two gets right; `p_value` is that
-    of McNemar's exact test of equal accuracy.
+    `only_model_right` and `only_baseline_right` count the images that only one of the two classifies correctly;
+    `p_value` is that of McNemar's exact test of equal accuracy.
     """
 
     name: str

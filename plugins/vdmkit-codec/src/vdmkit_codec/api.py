@@ -44,18 +44,19 @@ def compress(
         images: Levels, uint8 (n, h, w, c).
         steps: T. By default 250 for the Gaussian kernel; for the mixture, which models of levels take, it depends on
             the number of levels: 8 for digits, 15 for 256 levels.
-        bound: The bound of T steps whose rate the file has, for another kernel or grid; it has its own steps.
+        bound: The T-step bound whose rate the file achieves, to choose a different kernel or grid; it defines the
+            steps.
         profile: "portable" computes the network in float64; "host" in float32, for this machine alone.
         group: Largest number of images coded together.
-        chunk: Images in a chunk, which is decoded as a whole.
+        chunk: Number of images in a chunk, which is decoded as a whole.
         seed: Seed of the initial bits.
         names: A name for each image.
-        verify: Whether to decode each chunk.
+        verify: Whether to check each chunk by decoding it.
         progress: As in `vdmkit.sample`.
 
     Raises:
-        DataError: the images are not uint8 of the model's shape, or not as many as their names.
-        RecipeError: a setting is out of its range, or the model or the bound cannot be coded with.
+        DataError: the images are not uint8 of the model's shape, or their number differs from that of the names.
+        RecipeError: a setting is out of its range, or the model or the bound does not support coding.
         CodecError: a chunk does not decode to its images.
     """
     images = np.asarray(images)
@@ -80,7 +81,7 @@ def decompress(
         progress: As in `vdmkit.sample`.
 
     Raises:
-        CodecError: the data are damaged, or were compressed with another model.
+        CodecError: the data are damaged, or were compressed with a different model.
     """
     with open(data, model, max_pixels=max_pixels) as archive:
         return archive.read(0, len(archive), jobs=jobs, progress=progress)
@@ -142,7 +143,7 @@ def open(given: Given, model: DiffusionModel, *, max_pixels: int = MAX_PIXELS) -
     """Opens a .vdmz file, or its bytes, to read some of its images. It is closed by `with`, or by `close`.
 
     Raises:
-        CodecError: it is not a .vdmz file, is damaged, or was compressed with another model.
+        CodecError: it is not a .vdmz file, is damaged, or was compressed with a different model.
     """
     return Archive(given, model, max_pixels)
 

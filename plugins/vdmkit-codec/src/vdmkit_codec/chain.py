@@ -162,12 +162,12 @@ class ChunkCode:
     ) -> Images:
         """Decodes a payload.
 
-        Raises CodecError if the final stack is not an initial one, as with another model, or if no writer makes a
-        stack of so many lanes for so many images.
+        Raises CodecError if the final stack differs from the initial one, as with a different model, or if the number
+        of lanes is not the one that a writer uses for so many images.
         """
         count = sum(payload.groups)
         images = np.zeros((count, *self.chain.network.model.shape), np.uint8)
-        if len(payload.heads) != self.lanes_for(images.size):  # a reader would compile again for each number
+        if len(payload.heads) != self.lanes_for(images.size):  # each number of lanes would be compiled separately
             raise CodecError(f"a chunk of {count:,} images has {len(payload.heads):,} lanes, which no writer gives it")
         stack, first = Stack(payload.heads.copy(), payload.words.copy(), len(payload.words)), count
         for number, size in reversed(list(enumerate(payload.groups))):
@@ -188,7 +188,7 @@ class ChunkCode:
         return self.chain.network.without_padding(int(min(left, self.group, max(1, 32 * words // owed))))
 
     def lanes_for(self, values: int) -> int:
-        """Returns the number of lanes of a chunk: a lane takes about 10 bytes, and fewer lanes more rows."""
+        """Returns the number of lanes of a chunk: a lane takes about 10 bytes, but fewer lanes need more rows."""
         return min(self.lanes, 1 << max(0, (values // _VALUES_OF_LANE).bit_length() - 1))
 
     def _beyond(self, images: Images) -> Bool[np.ndarray, " n"]:
@@ -202,7 +202,7 @@ class ChunkCode:
     def _encode_group(
         self, stack: Stack, images: Images, number: int, levels: Levels, stored: Bool[np.ndarray, " n"]
     ) -> tuple[Stack, Levels]:
-        """Returns the stack with the images on it, and the levels of those that are stored, or take fewer bits so."""
+        """Returns the stack after the images, and the levels of those stored, including any that take fewer bits so."""
         stored, most = stored.copy(), images[0].size * np.log2(levels)
         while True:
             tried, bits = stack.copy(), np.zeros(0)

@@ -52,7 +52,7 @@ class Codec:
 
     @property
     def batch(self) -> int:
-        """Returns the number of images in a call of the network: all of a group, or fewer in concurrent calls."""
+        """Returns the number of images per call of the network: a whole group, or fewer in concurrent calls."""
         return min(self.group, _BATCH) if self.profile == "portable" else self.group
 
     def network(self, batch: int) -> Network:
@@ -72,7 +72,7 @@ class Codec:
         return int(np.clip(2 ** int(np.log2(self.model.dimensions)), *_LANES))
 
     def header(self, fingerprint: Mapping[str, str]) -> dict[str, Any]:
-        """Returns all that a decoder needs besides the model; `fingerprint` describes the machine."""
+        """Returns everything that a decoder needs besides the model; `fingerprint` describes the machine."""
         layers = self.layers
         return {
             "shape": list(self.model.shape),
@@ -193,7 +193,7 @@ def header_of(header: Mapping[str, Any], model: DiffusionModel) -> Header:
     """Returns the header of a file of images of this model.
 
     Raises:
-        CodecError: a field is missing, of another type, out of its range, or differs from the model's.
+        CodecError: a field is missing, has the wrong type, is out of range, or differs from the model's.
     """
     try:
         found = Header.model_validate(dict(header))

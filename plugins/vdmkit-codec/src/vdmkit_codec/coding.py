@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The codec of a model, from the steps of a bound or from a trained run; what identifies the machine."""
+"""The codec of a model, from the steps of a bound or from a trained run, and the machine's fingerprint."""
 
 import hashlib
 import math
@@ -39,7 +39,7 @@ _HIGHEST = math.log(2)  # gamma at a signal-to-noise ratio of 1/2, beyond which 
 
 @dataclass(frozen=True)
 class Coding:
-    """A codec, the estimator of the bound that is its expected rate, and the run's parameters that it uses."""
+    """A codec, the estimator of the bound that is its expected rate, and the checkpoint that it uses."""
 
     codec: Codec
     bound: VariationalBound
@@ -73,7 +73,7 @@ def make_coding(
         checkpoint: The parameters' step and weights, for the header of files.
 
     Raises:
-        RecipeError: the bound has no steps, the data have no levels, the model does not give their probabilities, the
+        RecipeError: the bound has no steps, the data have no levels, the model does not give level probabilities, the
             kernel is neither Gaussian nor the mixture, or the profile is portable and the network does not compute in
             float64.
     """
@@ -94,7 +94,7 @@ def make_coding(
 def default_bound(model: DiffusionModel, steps: int | None = None) -> VariationalBound:
     """Returns the bound of the mixture kernel if the model gives probabilities of levels, else of the Gaussian one.
 
-    Its steps are those of `mixture_gammas`, or by default 250 of the Gaussian that are even in gamma.
+    The mixture kernel has the steps of `mixture_gammas`; the Gaussian one has by default 250 steps, even in gamma.
     """
     nothing = jnp.zeros(model.shape)
     if eqx.filter_eval_shape(lambda: model.denoise(nothing, jnp.zeros(()), {}).log_probs) is None:
@@ -106,7 +106,7 @@ def default_bound(model: DiffusionModel, steps: int | None = None) -> Variationa
 
 
 def mixture_gammas(model: DiffusionModel, steps: int | None = None) -> tuple[float, ...]:
-    """Returns rising gammas of steps of the mixture, by default of a width of about 0.8.
+    """Returns the increasing gammas of the mixture kernel's steps, by default with a spacing of about 0.8.
 
     They are even from the gamma at which the noise is the distance between levels to a signal-to-noise ratio of 1/2,
     with one step to either end of the schedule: with less noise the level is nearly known, with more noise nearly
@@ -213,7 +213,7 @@ def coding_of(run: Run, *, profile: Profile, group: int) -> Coding:
 
 
 def codec_of_file(run: Run, reader: Reader) -> Codec:
-    """Returns the codec of a file. Raises CodecError if the file needs another model or another machine."""
+    """Returns the codec of a file. Raises CodecError if the file needs a different model or machine."""
     made = made_with(reader)
     try:
         return codec_of(reader.header, run.weighted(made.weights), fingerprint())

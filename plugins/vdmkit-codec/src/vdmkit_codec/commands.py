@@ -202,7 +202,7 @@ def inspect(file: File, as_json: AsJson = False) -> None:
 
 
 def _from_standard_input(shape: tuple[int, int, int]) -> "ImageList":
-    """Reads one array. Raises DataError if it is not one of images of this shape."""
+    """Reads one array. Raises DataError if it does not hold images of this shape."""
     import numpy as np
 
     from vdmkit.data.folder import ImageList
@@ -218,7 +218,7 @@ def _from_standard_input(shape: tuple[int, int, int]) -> "ImageList":
 
 
 def of_model_levels(given: list[Path], first: "np.ndarray", levels: int) -> "np.ndarray":
-    """Returns those of the first images that have the model's levels. Raises DataError if there are none."""
+    """Selects the images in `first` that have the model's levels. Raises DataError if there are none."""
     named = str(given[0]) if len(given) == 1 else f"{given[0]}, ..."
     if not len(first):
         raise DataError(f"{named}: there are no images. Give some.")

@@ -10,9 +10,10 @@ little-endian. Only chunks have images. Bodies:
     chunk    first 8 bytes of the SHA-256 of the pixels, then the payload: see `vdmkit_codec.payload`
     end      the names of the images, a JSON list deflated in the same way; empty without names
 
-The CRC-32 of a chunk covers all bytes before the first chunk, the number of the chunk, and its record; that of the end
-covers the first 10 bytes of all chunks instead of the number. So a chunk that is damaged, out of place or from a file
-with a different header fails its own check, and one that is missing or from any other file fails that of the end.
+The CRC-32 of a chunk covers all bytes before the first chunk, the number of the chunk, and its record; the CRC-32 of
+the end covers the first 10 bytes of all chunks instead of the number. So a chunk that is damaged, out of place or from
+a file with a different header fails its own check, and one that is missing or from any other file fails the check of
+the end.
 """
 
 import fcntl
@@ -142,7 +143,7 @@ class Reader:
 
 @contextmanager
 def open_reader(given: Given, *, max_pixels: int = MAX_PIXELS, name: str = "the data") -> Iterator[Reader]:
-    """Opens a .vdmz file whose chunks have at most `max_pixels` values; `name` is that of bytes in messages.
+    """Opens a .vdmz file whose chunks have at most `max_pixels` values; `name` refers to in-memory data in messages.
 
     Raises CodecError if it is not a whole .vdmz file of this version. Chunks are verified when they are read.
     """

@@ -67,7 +67,7 @@ def images_of_file(
         codec: The codec.
         reader: The file.
         wanted: Numbers of the images.
-        batch: Number of images in a call of the network; by default that of encoding.
+        batch: Number of images in a call of the network; by default the same as for encoding.
         jobs: Number of chunks that are decoded concurrently.
         preview: Writer of the model's estimates.
         progress: As in `vdmkit.sample`.
@@ -114,7 +114,7 @@ def write_images(
     """Writes images atomically to one .npy, or as PNG files to a new folder. Returns their number.
 
     Raises:
-        CodecError: a name is not that of a file in the folder, or two are of one file.
+        CodecError: a name is not a valid path inside the folder, or two names give the same file.
         OSError: the folder exists and is not empty, or cannot be written.
     """
     if out.suffix == ".npy":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Distributions over integers as intervals of slots, which the stack pushes and pops: normal ones, and any over levels.
+"""Normal distributions over integers and arbitrary ones over levels, as intervals of slots for the stack.
 
 A normal distribution is a table of integers, with one standard deviation. A cell is divided into FINE parts, and the
 mean is an integer number of parts; cell k reaches from part (k - 1/2) FINE to (k + 1/2) FINE. The tables are computed
@@ -27,16 +27,16 @@ _OFFSET = 2**31
 
 
 class AbstractLaw(abc.ABC):
-    """The distributions of n values, each with its own."""
+    """The distributions of n values, one for each value."""
 
     @property
     @abc.abstractmethod
     def escapes(self) -> bool:
-        """Returns whether the last slots are those of values beyond the window."""
+        """Returns whether the last slots are reserved for values beyond the window."""
 
     @abc.abstractmethod
     def intervals(self, symbols: Symbols) -> tuple[Symbols, Symbols]:
-        """Returns start and frequency of each value's symbol, or those of the escape."""
+        """Returns start and frequency of each value's symbol, or of the escape."""
 
     @abc.abstractmethod
     def pop_from(self, stack: Stack, count: int, keys: Whitening = None) -> Symbols:
@@ -44,7 +44,7 @@ class AbstractLaw(abc.ABC):
 
 
 def escape(starts: Symbols, frequencies: Symbols, out: np.ndarray) -> tuple[Symbols, Symbols]:
-    """Replaces start and frequency by those of the escape where `out` is true."""
+    """Replaces start and frequency by the escape's where `out` is true."""
     return np.where(out, _ESCAPES_AT, starts), np.where(out, ESCAPE, frequencies)
 
 
@@ -98,7 +98,7 @@ def counts(sd: float, total: int) -> Int64[np.ndarray, " parts"]:
 
 
 def in_few_lengths(table: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " padded"]:
-    """Returns the table with more of its last number, so that tables share compiled functions."""
+    """Pads the table with its last number to one of few lengths, so that tables share compiled functions."""
     return np.pad(table, (0, (1 << len(table).bit_length()) - len(table)), mode="edge")
 
 
@@ -197,7 +197,7 @@ class LevelsLaw(AbstractLaw):
 
 
 def _edge(weights: Any, symbols: Any, levels: int) -> Any:
-    """Returns the first slots of symbols below which there are these weights."""
+    """Returns the first slot of each symbol, given the weight below it."""
     return (weights * (SLOTS - levels) >> WEIGHT_BITS) + symbols
 
 

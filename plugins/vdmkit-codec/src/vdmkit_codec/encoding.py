@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compresses images into a .vdmz file, one chunk at a time, which is decoded before it is written."""
+"""Compresses images into a .vdmz file, one chunk at a time; each chunk can be decoded before it is written."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -146,7 +146,7 @@ def _compressed(coding: Coding, images: ImageList, coded: list[CodedChunk], size
 
 @contextmanager
 def resumable(out: Path) -> Iterator[None]:
-    """Adds to errors of writing, as on a full disk, how to continue with the written part."""
+    """Extends errors of writing, such as a full disk, by how to continue with the written part."""
     try:
         yield
     except OSError as error:
@@ -167,7 +167,7 @@ def _check_same(writer: Writer, images: ImageList, out: Path) -> None:
 
 
 def most_images(codec: Codec) -> int:
-    """Returns the number of images in the largest chunk that readers take."""
+    """Returns the number of images in the largest chunk that readers accept."""
     return max(1, MAX_PIXELS // codec.model.dimensions)
 
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Forecasts the size of a file without encoding: the bound of its images, and the exact size of everything else.
 
-The length of a chunk comes from a simulation of the numbers of bits in its lanes. A lane holds from 32 to 64 bits in
-its head. Excess bits go as words to the tail that all lanes share; missing bits are taken from there, or are initial
-bits of the chunk. Latents are normal, so a pop of m of them takes m log2(q_sd / d sqrt(2 pi)) + log2(e) chi^2_m / 2
-bits; their push returns these, plus their term of the bound.
+The length of a chunk comes from a simulation of the numbers of bits in its lanes. The head of a lane holds from 32 to
+64 bits. Excess bits move as words to the tail that all lanes share; missing bits are taken from the tail, or are
+initial bits of the chunk. Latents are normal, so a pop of m of them takes
+m log2(q_sd / d sqrt(2 pi)) + log2(e) chi^2_m / 2 bits; their push returns these, plus their term of the bound.
 """
 
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ class Forecast:
 class ExpectedRate:
     """The expected `Compressed`, in bits per dimension; `net` is the T-step bound, at most the raw size of an image.
 
-    The 95% half-widths of `net` are those of the draws, and of the sample if not every image was measured.
+    The 95% half-widths of `net` come from the draws, and from the sample of images if not all were measured.
     """
 
     images: int
@@ -198,14 +198,14 @@ class _Stack:
     seeded: int = 0
 
     def add(self, bits: Float[np.ndarray, " lanes"]) -> None:
-        """Pushes these bits; negative numbers are pops."""
+        """Pushes this number of bits onto each lane; negative numbers are pops."""
         carried = np.floor((self.heads + bits) / 32)
         self.heads += bits - 32 * carried
         words = self.words + int(carried.sum())
         self.words, self.seeded = max(words, 0), self.seeded - min(words, 0)
 
     def shared(self, of_values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " lanes"]:
-        """Returns each lane's sum of these; values go through the lanes in rows."""
+        """Returns the sum over each lane's values; values are assigned to the lanes row by row."""
         lanes = len(self.heads)
         return np.append(of_values, np.zeros(-len(of_values) % lanes)).reshape(-1, lanes).sum(0)
 
@@ -213,7 +213,7 @@ class _Stack:
 def shares_of_pixels(images: UInt8[np.ndarray, "n *shape"]) -> Float[np.ndarray, " d"]:
     """Returns the approximate share of each value in an image's bits, from the entropies of the levels.
 
-    The shares matter if lanes have the same pixels of each image: the lanes of digits' corners hardly change.
+    The shares matter if a lane codes the same pixels of every image: the corners of digits take hardly any bits.
     """
     values = images.reshape(len(images), -1)
     places = np.arange(values.shape[1]) * 256
@@ -243,7 +243,7 @@ def _stored(code: ChunkCode, rate: Rate, images: int) -> Forecast:
 
 
 def _filled(groups: list[int], images: int) -> tuple[int, ...]:
-    """Returns the groups of all images: the rest are like the last."""
+    """Returns the groups of all images; the remaining groups are like the last."""
     more, left = divmod(images - sum(groups), groups[-1])
     return *groups, *[groups[-1]] * more, *[left] * (left > 0)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a .vdmz file holds and where its bytes went, without the model that decodes it, and without JAX."""
+"""Reads what a .vdmz file holds and where its bytes went, without the model or JAX."""
 
 from dataclasses import asdict, dataclass
 from math import prod

@@ -37,14 +37,15 @@ class Layers:
     """The T steps of a codec.
 
     Args:
-        gammas: T + 1 rising gammas, in units of 2^-16.
+        gammas: T + 1 increasing gammas, in units of 2^-16.
         levels: Number V of levels.
         spacing: Distance between the data of neighbouring levels, which are placed evenly around 0.
         log_errors: log m of each step of the Gaussian kernel, in units of 2^-16; empty for m = 0.
         mixture: Whether the kernel is the mixture over levels.
 
     Raises:
-        CodecError: gammas do not rise, or the widths of steps differ so much that the tables would not fit in memory.
+        CodecError: gammas do not increase, or the widths of steps differ so much that the tables would not fit in
+            memory.
     """
 
     gammas: tuple[int, ...]

@@ -40,7 +40,7 @@ class Window(NamedTuple):
     Args:
         normal: G at every part of its own window, followed by padding.
         end: Number of the last part of that window.
-        means: Rising means of the levels, starting at 0.
+        means: Increasing means of the levels, starting at 0.
         cells: Number of cells from the first mean's window to the last's.
     """
 

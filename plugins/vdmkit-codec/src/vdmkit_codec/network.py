@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network's outputs as integers that a different machine reproduces, for any number of images.
+"""The network's outputs as integers that other machines reproduce, for any number of images.
 
 The rounded number is v + o / 17, with the first offset o of 0..16 such that no value of the image is within a margin
 of halfway between integers. The encoder stores o. A decoder whose v differ by less than the margin rounds to the same
@@ -54,11 +54,11 @@ class _Form:
         return self._hash
 
     @cached_property
-    def _hash(self) -> int:  # every call of a compiled function takes it
+    def _hash(self) -> int:  # every call of a compiled function computes it
         return hash((self.structure, self.others))
 
     def model(self, arrays: list[Array]) -> DiffusionModel:
-        """Returns the model of these arrays."""
+        """Returns the model with these arrays."""
         given = iter(arrays)
         leaves = [next(given) if other is _ARRAY else other for other in self.others]
         return jax.tree.unflatten(self.structure, leaves)
@@ -106,7 +106,7 @@ class Network:
 
     @cached_property
     def _parts(self) -> tuple[_Form, list[Array]]:
-        """Returns the model taken apart once, and not in each of hundreds of calls."""
+        """Returns the form and the arrays, computed once instead of in each of hundreds of calls."""
         return _parts(self.model)
 
     @property
@@ -114,7 +114,7 @@ class Network:
         return min(_FEW[self.dtype], self.batch)
 
     def without_padding(self, count: int) -> int:
-        """Returns at most so many images, fewer if small batches of `count` would not be full."""
+        """Returns `count`, rounded down to full small batches if it exceeds one."""
         return count - count % self._few if count > self._few else count
 
     def encoded(self, k: Int[np.ndarray, "n h w c"], t: int) -> tuple[np.ndarray, Int[np.ndarray, " n"], np.ndarray]:
@@ -134,7 +134,7 @@ class Network:
     ) -> tuple[np.ndarray, Bool[np.ndarray, " n"]]:
         """Returns the integers of each image at these offsets, and whether they are guarded.
 
-        They are those of step t, or of the observation for t = 0.
+        They belong to step t, or to the observation for t = 0.
         """
         layers = self.layers
         kind = ("mixture" if layers.mixture else "gaussian") if t else "levels"
@@ -172,7 +172,7 @@ class Network:
             with jax.enable_x64(True):  # the integers need 64 bits at any precision of the network
                 return [np.array(array) for array in call(rows)]
 
-        # float32 stays in this thread, whose settings of JAX, such as the precision of products, are its own
+        # float32 stays in this thread: JAX settings such as the precision of products are per thread
         several = len(batches) > 1 and self.dtype == "float64"
         parts = (_THREADS.map if several else map)(results, batches)
         return [np.concatenate(part)[:count] for part in zip(*parts, strict=True)]
@@ -228,7 +228,7 @@ def weights(log_probs: Float[Array, "h w c v"], offset: Int[Array, ""], margin: 
 def gaussian_shift(model: DiffusionModel, at: Latent) -> Guarded:
     """Returns the mean of the Gaussian kernel minus y_t, -s_t c eps_hat, in parts; s_t c is `scale` parts."""
     eps_hat = denoiser_of(model)(at.y, at.gamma).eps_hat
-    of_x_hat = jnp.maximum(1, jnp.exp(-at.gamma / 2))  # s_t eps_hat = y_t - x_hat has the error of either
+    of_x_hat = jnp.maximum(1, jnp.exp(-at.gamma / 2))  # s_t eps_hat = y_t - x_hat has the error of eps_hat or x_hat
     return guarded_round(-at.scale * eps_hat, at.offset, at.margin * at.scale * of_x_hat)
 
 

@@ -84,7 +84,7 @@ class Stack:
         self.length += len(words)
 
     def top(self, count: int) -> UInt32[np.ndarray, " count"]:
-        """Returns the words that `take` would take; zeros for those that are missing and that no seed gives."""
+        """Returns the words that `take` would return, with zeros for words that are missing without a seed."""
         missing = max(count - self.length, 0)
         there = self.tail[self.length - count + missing : self.length]
         if not missing:
@@ -93,7 +93,7 @@ class Stack:
         return np.concatenate([below[::-1], there])
 
     def take(self, count: int) -> UInt32[np.ndarray, " count"]:
-        """Takes the last words from the tail. Raises CodecError if they are missing, and no seed gives them."""
+        """Takes the last words from the tail. Raises CodecError if they are missing and there is no seed."""
         missing = max(count - self.length, 0)
         if missing and self.seed is None:
             raise CodecError("the coder needs more bits than the chunk holds")
@@ -133,7 +133,7 @@ def pop_fused(stack: Stack, find: Find, tables: Any, of_values: OfValues, keys: 
 
 
 def push_fused(stack: Stack, starts: Symbols, frequencies: Symbols, keys: Whitening = None) -> None:
-    """Pushes values, which `pop_fused` with the same `keys` takes off again."""
+    """Pushes values, which `pop_fused` with the same `keys` pops."""
     intervals = starts.astype(np.uint64), frequencies.astype(np.uint64)
     for now, given in reversed(list(_blocks(len(stack.heads), _low_bits(keys, len(starts)), *intervals))):
         with jax.enable_x64(True):
@@ -147,7 +147,7 @@ def _low_bits(keys: Whitening, count: int) -> Symbols:
 
 
 def _blocks(lanes: int, *of_values: Shaped[np.ndarray, "n ..."]) -> Iterator[tuple[int, list[Any]]]:
-    """Yields the number of values and the arrays of one call after another, in rows of lanes."""
+    """Yields the number of values and the arrays of each call, in rows of lanes."""
     count, rows = len(of_values[0]), max(1, _VALUES // lanes)
     for first in range(0, count, rows * lanes):
         now = min(rows * lanes, count - first)

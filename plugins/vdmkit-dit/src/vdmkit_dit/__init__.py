@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A diffusion transformer (Peebles & Xie 2023, arXiv 2212.09748), added to vdmkit from outside."""
+"""A diffusion transformer (Peebles & Xie 2023, arXiv 2212.09748), as a plugin of vdmkit."""
 
 from typing import Annotated
 

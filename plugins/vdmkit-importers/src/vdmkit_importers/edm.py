@@ -69,7 +69,7 @@ class EdmImporter(AbstractImporter):
         weighting = {"name": "edm", "sd": config.get("sigma_data", 0.5)} if kind == "edm" else "simple"
         return published(
             model,
-            {"time_sampler": "uniform", "weighting": weighting},  # of EDMLoss, or 1 / sigma^2 of VPLoss and VELoss
+            {"time_sampler": "uniform", "weighting": weighting},  # that of EDMLoss, or 1 / sigma^2 of VPLoss and VELoss
             *(_DHARIWAL if network["name"] == "adm_unet" else _SONG),
             sampling={"sampler": "heun", "grid": "karras", "steps": 18},
         )
@@ -82,7 +82,7 @@ class EdmImporter(AbstractImporter):
         return with_unet(model, lambda network: with_edm_arrays(network, arrays, config))
 
     def configuration(self, found: Config, given: Config | None) -> Config | None:
-        """Returns the given one, or the arguments with which the pickled network was made."""
+        """Returns the given configuration, or the arguments that the pickled network was constructed with."""
         network = found.get("network")
         if given is not None or network is None:
             return given
@@ -120,11 +120,11 @@ def edm_network(config: Mapping[str, Any], preconditioning: str = "edm") -> dict
     """Returns the recipe table of the network that these arguments of EDM's constructors describe.
 
     Args:
-        config: The arguments of EDMPrecond, those of its model included.
+        config: The arguments of EDMPrecond, including those of its model.
         preconditioning: How sigma enters the network: as in EDMPrecond ("edm"), VPPrecond ("vp"), or VEPrecond ("ve").
 
     Raises:
-        CheckpointError: an argument is unknown, missing, or has a value without counterpart here; all are listed.
+        CheckpointError: an argument is unknown, missing, or has a value that is not supported; all are listed.
     """
     with Settings(config, _TITLE) as model:
         is_song = model.only("model_type", "SongUNet", "DhariwalUNet") == "SongUNet"
@@ -169,7 +169,7 @@ def with_edm_arrays(network: UNet, arrays: dict[str, Any], config: Mapping[str, 
     The arrays are removed from `arrays`.
 
     Raises:
-        CheckpointError: paths or shapes do not fit; all of them are listed.
+        CheckpointError: paths or shapes do not match; all mismatches are listed.
     """
     return with_arrays(
         network,

@@ -105,7 +105,7 @@ def openai_network(config: Mapping[str, Any]) -> dict[str, Any]:
         config: "unet", the arguments of UNetModel; "diffusion", those of create_gaussian_diffusion; and "image_size".
 
     Raises:
-        CheckpointError: an argument is unknown, missing, or has a value without counterpart here; all are listed.
+        CheckpointError: an argument is unknown, missing, or has a value that is not supported; all are listed.
     """
     with Settings(config, "this configuration of OpenAI") as top:
         size, unet, diffusion = top.of("image_size", int), top.of("unet", dict), top.of("diffusion", dict)
@@ -154,7 +154,7 @@ def with_openai_arrays(network: UNet, arrays: dict[str, Any], config: Mapping[st
     The arrays are removed from `arrays`.
 
     Raises:
-        CheckpointError: paths or shapes do not fit; all of them are listed.
+        CheckpointError: paths or shapes do not match; all mismatches are listed.
     """
     is_new_order = bool(config.get("unet", {}).get("use_new_attention_order", False))
     return with_arrays(network, _sources(network, is_new_order), arrays)

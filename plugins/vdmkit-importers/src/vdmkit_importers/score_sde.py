@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints of yang-song/score_sde_pytorch and score_sde (Song et al. 2021, arXiv 2011.13456).
 
-The names in files of score_sde, written by Flax, are derived from the source of its models, whose outputs are ours
-within 1e-14 in float64; no published file was compared.
+The array names of score_sde's Flax files were derived from its source code. Its models agree with vdmkit's within 1e-14
+in float64; no published file was compared.
 """
 
 from collections import Counter
@@ -56,7 +56,7 @@ _OF_DATA = ("dataset", "uniform_dequantization", "tfrecords_path")
 _OF_TRAINING = ("eval_freq", "log_freq", "n_jitted_steps", "snapshot_freq", "snapshot_freq_for_preemption")
 _OF_TRAINING += ("snapshot_sampling",)
 _OF_MODEL = ("ema_rate", "fourier_scale", "init_scale", "num_scales", "sigma_max", "sigma_min")
-_OF_MODEL += ("resamp_with_conv",)  # of the other kind of residual blocks
+_OF_MODEL += ("resamp_with_conv",)  # used by the other kind of residual block
 _UNSUPPORTED = {
     "name": "ncsnpp",
     "conditional": True,
@@ -72,7 +72,7 @@ _UNSUPPORTED = {
 
 @register("importer", "score_sde")
 class ScoreSdeImporter(AbstractImporter):
-    """DDPM++ and NCSN++ of Score-SDE, of continuous time."""
+    """DDPM++ and NCSN++ of Score-SDE in continuous time."""
 
     def recipe(self, config: Config) -> dict[str, Any]:
         with Settings(config, "this configuration of Score-SDE") as settings:
@@ -135,7 +135,7 @@ def score_sde_network(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the recipe table of the network that a configuration of Score-SDE describes.
 
     Raises:
-        CheckpointError: a field is unknown, missing, or has a value without counterpart here; all are listed.
+        CheckpointError: a field is unknown, missing, or has a value that is not supported; all are listed.
     """
     wanted, centered = config.get("training", {}).get("sde", "vpsde"), config.get("data", {}).get("centered")
     sde = str(wanted).lower() if str(wanted).lower() in _PATHS else "vpsde"
@@ -190,13 +190,13 @@ def with_score_sde_arrays(network: UNet, arrays: dict[str, Any]) -> UNet:
     The arrays are removed from `arrays`.
 
     Raises:
-        CheckpointError: paths or shapes do not fit; all of them are listed.
+        CheckpointError: paths or shapes do not match; all mismatches are listed.
     """
     is_flax = any("/" in name for name in arrays)
     sources: dict[str, WeightSource] = {}
     numbers: Counter[str] = Counter()
     for number, (path, kind) in enumerate(_modules(network)):
-        # torch numbers all modules in the order of their making, Flax those of each class.
+        # torch numbers all modules in the order of construction, Flax those of each class separately.
         theirs = f"{kind}_{numbers[kind]}" if is_flax else f"all_modules.{number}"
         numbers[kind] += 1
         if kind in _MODULES:
@@ -230,7 +230,7 @@ def _in_flax(source: WeightSource) -> WeightSource:
 
 
 def _modules(network: UNet) -> Iterator[tuple[str, str]]:
-    """Yields our path, and the class in their Flax code, of each of their modules in the order of their making."""
+    """Yields our path, and the class in their Flax code, of each of their modules in the order of construction."""
 
     def of_stages(path: str, stages: tuple[Stage, ...]) -> Iterator[tuple[str, str]]:
         for i, stage in enumerate(stages):

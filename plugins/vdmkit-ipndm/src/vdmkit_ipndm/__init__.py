@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""The improved pseudo numerical methods of Zhang & Chen 2023, added to vdmkit from outside.
+r"""The improved pseudo numerical methods of Zhang & Chen 2023, as a plugin of vdmkit.
 
-    y_s = y_t + (s_s - s_t) sum_j w_j eps_hat_j,   s = sigma / alpha,   w of Adams and Bashforth for even steps
+    y_s = y_t + (s_s - s_t) sum_j w_j eps_hat_j,   s = sigma / alpha,   Adams-Bashforth w for even steps
 
 On even steps of s this is the Adams-Bashforth method, of the order of the weights. On other grids the weights are the
 same: on a grid s(u), even in u, they give the mean of eps_hat over u instead of over s. The two differ by

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Schedules whose gamma is Laplace or Cauchy distributed for uniform t, added to vdmkit from outside.
+r"""Schedules whose gamma is Laplace or Cauchy distributed for uniform t, as a plugin of vdmkit.
 
 Hang et al. 2024, arXiv 2407.03297, Table 1, truncated at the recipe's ends: gamma = Q(u), with Q the quantile function
 and u linear in t.
@@ -40,7 +40,7 @@ class Laplace(AbstractSchedule):
 
     def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
         below, above = (self._shares(gamma) for gamma in (self.gamma_min, self.gamma_max))
-        # Computed from the smaller of the two tails, which the complement of the other would round away.
+        # Computed from the smaller tail: one minus the larger tail would round it away.
         left, right = (first + (last - first) * t for first, last in zip(below, above, strict=True))
         offset = jnp.where(left < right, jnp.log(2 * left), -jnp.log(2 * right))
         return self.mean + self.width * offset

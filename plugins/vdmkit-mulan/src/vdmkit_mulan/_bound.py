@@ -8,8 +8,8 @@ r"""MuLAN's bound on -log P of one image, in nats (Sahoo et al. 2023, arXiv 2312
     q(z_t | x, z) = N(alpha x, diag(sigma^2)),    alpha_i^2 = sigmoid(-gamma_i(z, t)),    sigma_i^2 = 1 - alpha_i^2
 
 gamma is the same at all pixels at t = 0 and at t = 1, so that the first two terms are VDM's. The authors' loss of the
-velocity (suppl. 11.1.2), 1/2 E_t sum_i alpha_i^2 gamma_i' (v_i - v_hat_i)^2, is the same number as that of the noise
-(suppl. 11.1.1), because eps - eps_hat = alpha (v - v_hat).
+velocity (suppl. 11.1.2), 1/2 E_t sum_i alpha_i^2 gamma_i' (v_i - v_hat_i)^2, equals their loss of the noise (suppl.
+11.1.1), because eps - eps_hat = alpha (v - v_hat).
 """
 
 from collections.abc import Callable

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The encoder q(z | x): the down and the middle stages of VDM's U-Net, and a dense layer on what they give."""
+"""The encoder q(z | x): the down and middle stages of VDM's U-Net, followed by a dense layer."""
 
 import equinox as eqx
 import jax
@@ -12,7 +12,7 @@ from vdmkit.process import Image
 
 
 class Encoder(eqx.Module):
-    """Returns the logits of the latent. Its blocks are conditioned on a constant, the embedding of noise level 0."""
+    """Network for the logits of the latent. Its blocks are conditioned on the constant embedding of noise level 0."""
 
     conditioning: Conditioning
     conv_in: Conv

@@ -67,7 +67,7 @@ class MulanBound(AbstractEstimator[None]):
         return f"MuLAN's variational bound, continuous time, latent term {self.latent_term.__name__}"
 
     def plan(self, model: DiffusionModel, images: Pixels, *, precision: float, key: PRNGKeyArray, **_: Any) -> None:
-        """Returns None: a precision is reached by passes alone. Raises MulanError for another model."""
+        """Returns None, since only the number of passes sets the precision. Raises MulanError for a different model."""
         _mulan_in(model)
 
     def rounds(self, plan: None) -> int:
@@ -92,7 +92,7 @@ class MulanBound(AbstractEstimator[None]):
 
 
 def _mulan_in(model: DiffusionModel) -> Mulan:
-    """Returns the model of which this is the `vdm`."""
+    """Returns the MuLAN model whose `vdm` this is."""
     if not isinstance(model.network, Mulan):
         raise MulanError("MulanBound measures models of MuLAN: give it `model.vdm` of a `vdmkit_mulan.Mulan`.")
     return model.network

@@ -45,13 +45,13 @@ def load(
 
     Args:
         weights: The Flax checkpoint, or an .npz file with arrays by the authors' paths.
-        config: `config.model` of the authors' configuration, as a mapping or a JSON file. A field `image_size` may say
-            that the images are not 32 x 32 (x 3).
+        config: `config.model` of the authors' configuration, as a mapping or a JSON file. A field `image_size` gives
+            the size of images other than 32 x 32 (x 3).
         vdm_type: `config.vdm_type`: "mulan_velocity", or "mulan_epsilon", whose U-Net gives the noise.
 
     Raises:
-        CheckpointError: the file cannot be read, or is of another family; or the configuration has a value without
-            counterpart here, or does not fit the arrays. All fields or paths are listed.
+        CheckpointError: the file cannot be read, or is of a different family; or the configuration has a value that is
+            not supported, or does not fit the arrays. All fields or paths are listed.
     """
     path = Path(weights)
     found = read_weights(path)

@@ -30,14 +30,14 @@ def sum_of_gammas(draws: GammaDraws, k: int) -> Latent:
 
 
 def k_hot(logits: Latent, k: int) -> Latent:
-    """Returns 1 for the k largest logits and 0 for others, with the gradient of the normalised logits.
+    """Returns 1 for the k largest logits and 0 for the others, with the gradient of the normalised logits.
 
     The straight-through estimator: centred logits, divided by their norm, take the place of z in the gradient
     (Sahoo et al. 2022, arXiv 2205.15213).
     """
     centred = logits - logits.mean()
     soft = centred / jnp.linalg.norm(centred)
-    largest = jax.lax.top_k(centred, k)[1]  # k of them, also among equal ones: else z would be none of the prior's
+    largest = jax.lax.top_k(centred, k)[1]  # exactly k even with ties; otherwise z would have prior probability 0
     hard = jnp.zeros_like(logits).at[largest].set(1)
     return jax.lax.stop_gradient(hard - soft) + soft
 

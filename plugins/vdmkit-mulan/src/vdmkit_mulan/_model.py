@@ -60,8 +60,8 @@ class Mulan(eqx.Module):
         blocks: Stages on each side of the denoising U-Net.
         encoder_blocks: Stages of the encoder before its middle.
         attention: Whether all stages have attention, or only the middle ones.
-        fourier: Whether the U-Nets see Fourier features.
-        dropout: Probability of dropout in both.
+        fourier: Whether the U-Nets have Fourier features as inputs.
+        dropout: Probability of dropout in both U-Nets.
 
     Raises:
         MulanError: `ones` is not from 1 to `latent`.
@@ -106,7 +106,8 @@ class Mulan(eqx.Module):
     def eps_hat(self, z_t: Image, gamma: Image, z: Latent, *, key: PRNGKeyArray | None = None) -> Image:
         """Returns the estimate of the noise in the latent image z_t, whose pixels have noise levels `gamma`, given z.
 
-        The U-Net is told the mean of gamma and z; its output is what `prediction` says, at each pixel's own gamma.
+        The U-Net is conditioned on the mean of gamma and on z. `prediction` defines its output, at each pixel's own
+        gamma.
         """
         output = self.network(z_t, gamma.mean(), {"latent": z}, key=key)
 
@@ -123,9 +124,9 @@ class Mulan(eqx.Module):
 
     @property
     def vdm(self) -> DiffusionModel:
-        """Returns VDM's model with these images and ends of gamma, whose prior and decoder are MuLAN's, too.
+        """Returns the VDM with these images and ends of gamma; MuLAN has the same prior and decoder.
 
-        Its network is this model, which says what to use instead if it is called with one gamma for all pixels.
+        Its network is this model, which raises MulanError if it is called with one gamma for all pixels.
         """
         ends = FixedLinear(gamma_min=self.schedule.gamma_min, gamma_max=self.schedule.gamma_max)
         shape = self.schedule.shape
