@@ -51,7 +51,7 @@ def undeclared(texts: Iterable[str], pyproject: str) -> list[str]:
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_import_is_declared(name):
-    """A module would be there by accident, as lineax was by diffrax's."""
+    """Every third-party package that is imported is declared in pyproject.toml."""
     source = SOURCES[name]
     folder = source / "vdmkit" if name == "vdmkit" else source
     files = sorted(folder.rglob("*.py"))
@@ -61,13 +61,13 @@ def test_every_import_is_declared(name):
 
 
 def test_a_new_plugin_declares_what_it_imports():
-    """The package that `vdmkit new-plugin` writes would begin with a mistake."""
+    """The package written by `vdmkit new-plugin` declares every package that it imports."""
     words = {"name": "vdmkit-bent", "module": "vdmkit_bent", "component": "bent", "version": "0"}
     assert not undeclared([Template(MODULE).substitute(words)], Template(PYPROJECT).substitute(words))
 
 
 def test_what_is_missing_is_found():
-    """The tests above would pass whatever is imported."""
+    """`undeclared` finds undeclared imports inside functions too, and ignores the standard library."""
     pyproject = '[project]\nname = "a"\ndependencies = ["scikit-learn>=1", "b[c]"]\n'
     text = "import sklearn.datasets, b, os\ndef f():\n    from lineax import g\n    from PIL import Image\n"
     assert undeclared([text], pyproject) == ["PIL", "lineax"]

@@ -5,7 +5,7 @@ from vdmkit.devices import in_flight
 
 
 def test_results_are_read_when_later_ones_are_dispatched():
-    """An accelerator would be idle while the host reads, or results be lost at the end, or come in another order."""
+    """Results are read in order, each after the next item has been dispatched."""
     events = []
 
     def dispatched():

@@ -91,12 +91,12 @@ def has_range(number: Any) -> bool:
     ],
 )
 def test_numbers_without_a_range_are_seen(annotation, found):
-    """The next test would pass whatever the components say."""
+    """`has_range` finds numbers that lack a range."""
     assert all(map(has_range, numbers(annotation))) == found
 
 
 def test_every_number_has_a_range():
-    """A value that nothing can be made with, such as a learning rate of -1, would be trained with or end in a crash."""
+    """Every numeric parameter of a component has a range."""
     assert {one.origin for one in components()} == {"vdmkit", *PLUGINS}
     without = [name for name, one in parameters().items() if not all(map(has_range, numbers(one.annotation)))]
     assert without == []
@@ -104,7 +104,7 @@ def test_every_number_has_a_range():
 
 @pytest.mark.parametrize("name", [name for name, one in parameters().items() if numbers(one.annotation)])
 def test_ranges_are_enforced(name):
-    """A range that is only written down would let everything through."""
+    """Values just outside a range, infinities and NaN are refused, and both ends are accepted."""
     for number in numbers(parameters()[name].annotation):
         base, low, high = get_args(number)[0], *ends(number)
         assert [check_value(number, end) for end in (low, high)] == [low, high]
@@ -168,9 +168,9 @@ def _marks(component: Component, keys: dict[str, Any]) -> list[pytest.MarkDecora
 @pytest.mark.costly
 @pytest.mark.parametrize("case", [pytest.param(case, marks=_marks(*AT_ENDS[case])) for case in AT_ENDS])
 def test_both_ends_of_a_range_can_be_used(case):
-    """A recipe with a value that is allowed would end in a traceback, or in numbers that are not finite.
+    """A component with a parameter at an end of its range gives finite numbers.
 
-    Values may be refused for others beside them: gamma_min = 30 lies above the default gamma_max.
+    It may be refused because of its other parameters: gamma_min = 30 lies above the default gamma_max.
     """
     component, keys = AT_ENDS[case]
     try:

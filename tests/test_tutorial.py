@@ -57,7 +57,7 @@ def settings(words: list[str]) -> list[str]:
 
 @pytest.mark.slow
 def test_its_code_and_commands_run(folder, vdmkit_in, monkeypatch):
-    """False if a reader who copies files and commands in their order met an error."""
+    """The files and commands of the tutorial work in the order in which they are given."""
     program, printed = vdmkit_in(folder), []
     commands = re.findall(r"^uv (run|pip) (\w+) (.*)$", TUTORIAL, re.MULTILINE)
     assert len(commands) == 13
@@ -84,7 +84,7 @@ def test_its_code_and_commands_run(folder, vdmkit_in, monkeypatch):
 
 
 def test_its_recipe_is_valid(folder):
-    """False if a file, a name or a key of the tutorial's recipe were not what vdmkit reads."""
+    """The recipe of the tutorial is valid and chooses the tutorial's components."""
     files = [folder / f"{name}.py" for name in ("bars", "dense", "midpoint", "trapezoid")]
     allow(files)
     recipe = load_recipe(folder / "bars.toml", kept=files)
@@ -93,7 +93,7 @@ def test_its_recipe_is_valid(folder):
 
 
 def test_files_named_exist():
-    """False if it pointed to what is not there."""
+    """Every file that the tutorial links to exists."""
     named = [name for name in re.findall(r"\]\(([^)#]+)\)", TUTORIAL) if "://" not in name]
     assert named
     assert [name for name in named if not (ROOT / "docs" / name).exists()] == []

@@ -18,7 +18,7 @@ QUICK = "training.steps=3 training.batch_size=4 model.network.channels=8 evaluat
 
 @pytest.mark.slow  # it builds the wheel, for which uv fetches hatchling
 def test_its_recipes_run_by_name(tmp_path):
-    """False if recipes were left out of the wheel, also of one that is built from the source distribution."""
+    """The wheel, built from the source distribution, contains the recipes and can run them by name."""
     subprocess.run(["uv", "build", "--quiet", "--out-dir", tmp_path, ROOT], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
