@@ -47,7 +47,7 @@ def error(found, expected) -> float:
 
 @pytest.mark.parametrize("table", ["linear", "cosine"])
 def test_schedules_of_improved_diffusion(figures, table) -> None:
-    """Otherwise betas, the SNR that they give, or q(x_s | x_t, x_0) differ at some step."""
+    """The betas, the SNR and q(x_s | x_t, x_0) equal the authors' at every step."""
     found = figures("improved_diffusion")
     steps = len(found[f"{table}/betas"])
     schedule, betas = (
@@ -115,7 +115,7 @@ PRECONDITIONINGS = {
 
 @pytest.mark.parametrize("name", PRECONDITIONINGS)
 def test_noise_levels_of_edms_preconditionings(figures, name: str) -> None:
-    """Otherwise what is compared below is not what was asked for, or iDDPM's levels are not those of its betas."""
+    """The reference uses the requested noise levels, for iDDPM rounded to the levels of its betas."""
     found = figures("edm")
     levels = {"iDDPMPrecond": lambda sigma: _iddpm_levels()[_iddpm_index(sigma)]}.get(name, _as_given)
     # EDM adds up iDDPM's levels one after another in float32, a thousand roundings of 6e-8; 4e-6 was seen
@@ -126,7 +126,7 @@ def test_noise_levels_of_edms_preconditionings(figures, name: str) -> None:
 @pytest.mark.parametrize("path", [VarianceExploding(), VariancePreserving()], ids=["ve", "vp"])
 @pytest.mark.parametrize("name", PRECONDITIONINGS)
 def test_preconditionings_of_edm(figures, name: str, path: AbstractPath) -> None:
-    """Otherwise a network of EDM's would mean something else, on one path or another."""
+    """EDM's preconditionings give the denoiser of the reference on every path."""
     found = figures("edm")
     prediction, sign, unscale, noise = PRECONDITIONINGS[name]
     sigma, y = found[f"precond/{name}/sigma"], jnp.asarray(found["precond/x"])
@@ -147,9 +147,9 @@ def test_preconditionings_of_edm(figures, name: str, path: AbstractPath) -> None
 
 
 def test_losses_of_edm(figures, mixture) -> None:
-    """Otherwise a noise level is drawn from another distribution, or weighs otherwise.
+    """EDM's losses equal the reference: both the distribution of noise levels and their weights.
 
-    EDM's losses are of single pixels, w(sigma) (D - y)^2, and vdmkit's of images.
+    EDM's losses are per pixel, w(sigma) (D - y)^2, and vdmkit's per image.
     """
     found, data = figures("edm"), figures("mixture")
     model, x, n = model_on(VarianceExploding(), mixture), jnp.asarray(data["x"]), found["loss/noise"]
@@ -188,7 +188,7 @@ SCHEDULERS = {
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_paths_of_flow_matching(figures, name: str) -> None:
-    """Otherwise alpha, sigma or a derivative differs: each scheduler is a gamma(t) on one of vdmkit's paths."""
+    """Every scheduler is a gamma(t) on one of vdmkit's paths, with the same alpha, sigma and derivatives."""
     found, (path, gamma) = figures("flow_matching"), SCHEDULERS[name]
     t = jnp.asarray(found["t"])
 
@@ -204,7 +204,7 @@ def test_paths_of_flow_matching(figures, name: str) -> None:
 
 
 def test_velocity_of_flow_matching(figures, mixture) -> None:
-    """Otherwise x_hat - eps_hat is not the velocity that their solver follows, from noise to data."""
+    """x_hat - eps_hat is the velocity that their solver follows, from noise to data."""
     found = figures("flow_matching")
     t = jnp.asarray(found["velocity/t"])
     model, gamma = model_on(StraightLine(), mixture), 2 * jnp.log((1 - t) / t)

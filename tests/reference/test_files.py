@@ -36,7 +36,7 @@ def read(path: Path) -> Weights:
 
 
 def test_a_checkpoint_has_the_parameters_that_were_written(checkpoint):
-    """A tensor would be missing, under another name, of another type or a bit different; or reading need torch."""
+    """Every tensor is read bit for bit, with its name and type, and without torch."""
     before = set(sys.modules)
     found = read(checkpoint).ema
     assert not {name.partition(".")[0] for name in sys.modules.keys() - before} & NOT_NEEDED
@@ -48,12 +48,12 @@ def test_a_checkpoint_has_the_parameters_that_were_written(checkpoint):
 
 
 def test_the_family_of_a_reference_is_recognised(weights):
-    """A user would have to say whose network a file is, or have it imported as another's."""
+    """The family of a checkpoint is detected from its contents."""
     assert read(weights).family == FAMILIES[weights.parent.name.partition("-")[0]]
 
 
 def test_raw_and_averaged_parameters_of_score_sde():
-    """One of the two sets would be lost, or the raw one be evaluated."""
+    """Both the raw and the averaged parameters of a Score-SDE checkpoint are read."""
     found = read(HERE / "networks" / "score_sde-ncsnpp_skip" / "checkpoint_1.pth")
     assert found.step == 1234
     assert found.raw is not None

@@ -21,7 +21,7 @@ def relative_error(found: jax.Array, expected: jax.Array | np.ndarray) -> float:
 
 
 def test_schedule_and_its_derivative(case):
-    """Otherwise gamma or gamma' differs somewhere on [0, 1]."""
+    """gamma and gamma' equal the authors' on all of [0, 1]."""
     model, golden = case.checkpoint.ema, case.golden
     schedule = jax.vmap(lambda t: gamma_and_derivative(model.schedule, t))
     gamma, derivative = schedule(golden["gamma_grid_t"])
@@ -31,12 +31,12 @@ def test_schedule_and_its_derivative(case):
 
 
 def test_times(case):
-    """Otherwise low-discrepancy times fall on other steps of the discrete grid. One rounding is allowed."""
+    """Low-discrepancy times equal the authors' on the discrete grid, up to one rounding."""
     np.testing.assert_allclose(case.times(case.golden["t0"]), case.golden["t"], rtol=0, atol=2**-23)
 
 
 def test_variance_at_both_ends(case):
-    """Otherwise sigma^2 as a function of gamma differs; at gamma_0 it is about 1e-6."""
+    """sigma^2 equals the authors' at both ends; at gamma_0 it is about 1e-6."""
     model = case.checkpoint.ema
     variance = jax.vmap(lambda t: model.path.sigma(model.schedule(t)) ** 2)(jnp.array([0.0, 1.0]))
     assert relative_error(variance[0], case.golden["var_0"]) < 1e-5
@@ -44,7 +44,7 @@ def test_variance_at_both_ends(case):
 
 
 def test_latent(case):
-    """Otherwise the encoding of pixels or the forward process differs."""
+    """The encoded pixels and the diffused latent equal the authors'."""
     model, golden = case.checkpoint.ema, case.golden
     x = jax.vmap(model.observation.encode)(golden["images"])
     z = jax.vmap(lambda gamma, x, eps: diffuse(model.path, gamma, x, eps))(golden["gamma_t"], x, golden["eps"])
@@ -52,14 +52,14 @@ def test_latent(case):
 
 
 def test_eps_hat(case):
-    """Otherwise some layer of the network, or a weight's place in it, differs."""
+    """The output of the network equals the authors', so every weight is in its place."""
     golden = case.golden
     eps_hat = case.denoise(case.checkpoint.ema, golden["z_t"], golden["gamma_t"])
     assert relative_error(eps_hat, golden["eps_hat"]) < 1e-5
 
 
 def test_three_terms_of_the_bound(case):
-    """Otherwise a term of the bound differs from the authors'.
+    """Each term of the bound equals the authors'.
 
     Reconstruction: 1e-4, as the reference is right to 3e-5 only (a small difference of large logits).
     Prior: besides 1e-5, one rounding (2^-24) per dimension: the authors add var - log(var) - 1, whose result of
@@ -75,7 +75,7 @@ def test_three_terms_of_the_bound(case):
 
 
 def test_prior_against_float64(case):
-    """Otherwise the prior term, whose reference figure is itself inaccurate, is wrong within that inaccuracy."""
+    """The prior term equals its float64 value, which is more accurate than the reference."""
     model, golden = case.checkpoint.ema, case.golden
     draws = case.draws(golden["eps_0"], golden["eps"], golden["t"])
     prior = eqx.filter_jit(case.objective)(model, golden["images"], {}, draws).prior
@@ -86,30 +86,30 @@ def test_prior_against_float64(case):
 
 
 def test_ancestral_step(case):
-    """Otherwise mean or variance of p(z_s | z_t) differs at t = 0.7, s = 0.6."""
+    """A sample of p(z_s | z_t) equals the authors' at t = 0.7, s = 0.6."""
     golden = case.golden
     z_s = _ancestral_step(case, case.checkpoint.ema, golden["z_t"], golden["sample_eps"], t=0.7, s=0.6)
     assert relative_error(z_s, golden["sample_z_s"]) < 1e-5
 
 
 def test_decoder(case):
-    """Otherwise the authors' last latent decodes to other pixels."""
+    """The authors' last latent decodes to the authors' pixels."""
     decoded = _decode(case.checkpoint.ema, case.golden["chain_z_0"])
     np.testing.assert_array_equal(decoded, case.golden["chain_decoded"])
 
 
 @pytest.mark.costly
 def test_ancestral_chain(case):
-    """Otherwise twenty steps from noise do not end at the authors' images."""
+    """Twenty ancestral steps from noise end at the authors' images."""
     _hold_chain(case, case.checkpoint.ema, case.golden)
 
 
 @pytest.mark.costly
 def test_chain_without_fourier_features(case):
-    """Otherwise our chain is wrong where rounding does not decide its images, or such a folder is judged wrongly.
+    """Without the weights of the Fourier features, the chain equals a float64 chain.
 
-    Without the weights behind the Fourier features no chain is chaotic. A reference whose own float32 chain is 3e-5
-    from the truth (that of one folder is 1.5e-5) must pass, and one that is 1e-3 from it must not.
+    Such a chain is not chaotic. A reference whose own float32 chain is 3e-5 from the float64 chain (that of one folder
+    is 1.5e-5) must pass, and one that is 1e-3 from it must not.
     """
     model, rng = _calm(case.checkpoint.ema), np.random.default_rng(0)
     exact = _float64_chain(case, model)[-1]

@@ -201,7 +201,7 @@ def suffix(request):
 
 @pytest.mark.costly
 def test_terms(authors, suffix) -> None:
-    """Otherwise bits/dim, a step, the decoder, the prior or the loss differ from theirs in some row."""
+    """Bits/dim, steps, decoder, prior and loss equal the authors' in every row."""
     found = authors.found(suffix)
     compared = {name: np.asarray(one, np.float64) for name, one in found.items() if name + suffix in authors.golden}
     assert {"vb_terms_bpd_clipped", "vb_terms_bpd_unclipped", "training_loss", "p_mean"} <= compared.keys()
@@ -223,7 +223,7 @@ def test_terms(authors, suffix) -> None:
 @pytest.mark.costly
 @pytest.mark.parametrize("suffix", [True], ids=["float64"], indirect=True)
 def test_gradients_of_the_loss(authors, suffix) -> None:
-    """Otherwise eps or the variances are trained on another loss: the bound must not move eps in L_hybrid."""
+    """The gradients of L_hybrid equal the authors': the bound does not change the gradient of eps."""
     for name in authors.parameters:
         expected, found = authors.golden[f"loss_grad_f64:{name}"], authors.found(suffix)[f"loss_grad:{name}"]
         assert np.abs(found - expected).max() < 1e-9 * np.abs(expected).max(), name
@@ -231,10 +231,10 @@ def test_gradients_of_the_loss(authors, suffix) -> None:
 
 @pytest.mark.costly
 def test_the_bound_is_the_sum_of_their_terms() -> None:
-    """Otherwise the bits/dim of an imported run are not those of their calc_bpd_loop: of another step, T or weight.
+    """The bits/dim of an imported run equal those of the authors' calc_bpd_loop.
 
-    Both are given the same noise at every timestep. The estimator's value at each step, times the probability of the
-    step, sums to what the command's draws have as their mean.
+    Both use the same noise at every timestep. The sum over steps of the estimator's value times the probability of the
+    step is the expectation of the command's draws.
     """
     authors = Authors(HERE / "networks" / "improved")
     with np.load(authors.folder / "bpd_loop.npz") as file:

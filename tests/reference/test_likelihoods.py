@@ -33,7 +33,7 @@ def float64():
 @pytest.mark.parametrize("variance", ["FIXED_SMALL", "FIXED_LARGE"])
 @pytest.mark.parametrize("table", ["linear", "cosine"])
 def test_bound_of_improved_diffusion(figures, mixture: GaussianMixture, table: str, variance: str) -> None:
-    """Otherwise the prior, a step's divergence, the decoder, or their sum differs."""
+    """The prior, the divergence of each step, the decoder and their sum equal the authors'."""
     found, data = figures("improved_diffusion"), figures("mixture")
     rows = {key.removeprefix(f"{table}/{variance}/"): value for key, value in found.items()}
     times = np.sort(rows["timesteps"])[::-1]
@@ -73,7 +73,7 @@ def test_bound_of_improved_diffusion(figures, mixture: GaussianMixture, table: s
 
 
 def test_log_likelihood_of_k_diffusion(figures, mixture: GaussianMixture) -> None:
-    """Otherwise the ODE, its divergence or the density of its end differs: N(0, sigma_max^2)."""
+    """The ODE, its divergence and the density N(0, sigma_max^2) at its end equal k-diffusion's."""
     found, data = figures("k_diffusion"), figures("mixture")
     low, high = found["log_likelihood/sigma"].tolist()
     schedule = FixedLinear(gamma_min=2 * float(np.log(low)), gamma_max=2 * float(np.log(high)))

@@ -42,7 +42,7 @@ def precision(request):
 
 @pytest.mark.costly
 def test_output_and_estimate(unet, precision):
-    """Otherwise a layer, or what the network is told of gamma or the conditioning, differs; or what F means."""
+    """The output F of the network and eps_hat equal the authors'."""
     suffix, tolerance, _ = precision
     gamma, conditioning, z = unet.inputs()
     out = eqx.filter_jit(unet.out)(unet.network(), gamma, conditioning, z)
@@ -52,9 +52,9 @@ def test_output_and_estimate(unet, precision):
 
 @pytest.mark.costly
 def test_gradients(unet, precision):
-    """Otherwise back-propagation differs in some parameter, those of the conditioning path among them, or in z.
+    """The gradients of every parameter and of z equal the authors'.
 
-    A key's bias leaves the softmax as it is: its gradient is rounding of the others, which counts for all.
+    The key bias cancels in the softmax, so its gradient is zero up to the rounding of the other gradients.
     """
     suffix, _, tolerance = precision
     found, golden = _gradients(unet), unet.golden
@@ -86,7 +86,7 @@ def _gradients(unet) -> dict[str, np.ndarray]:
 
 
 def test_the_reference_sees_the_conditioning(unet):
-    """Otherwise the two tests above would pass with the conditioning path left out, as with 32 channels."""
+    """The reference depends on the conditioning, so the two tests above cover that path."""
     golden, (gamma, conditioning, z) = unet.golden, unet.inputs()
     other = eqx.filter_jit(unet.out)(unet.network(), gamma[::-1], conditioning, z)
     assert relative_error(other, golden["out"]) > 1e-2
@@ -110,7 +110,7 @@ def kl_from_standard_normal(model, x):
 
 @pytest.mark.costly
 def test_losses_and_drift(unet, precision):
-    """Otherwise the bound of an imported i-DODE, its importance in time, or its ODE is another than theirs.
+    """The bound of an imported i-DODE, its importance sampling in time and its ODE equal the authors'.
 
     They divide z_0 by alpha_0 before they decode it, although it has been divided already, and their prior is N(0, I)
     on the straight line too, where ours has the variance alpha_1^2 + sigma_1^2 of noise and data.
@@ -154,7 +154,7 @@ def test_losses_and_drift(unet, precision):
 @pytest.mark.parametrize("precision", [True], ids=["float64"], indirect=True)
 @pytest.mark.usefixtures("precision")
 def test_likelihood(unet):
-    """Otherwise the likelihood by the ODE of an imported i-DODE is another than theirs.
+    """The likelihood by the ODE of an imported i-DODE equals the authors'.
 
     Solved as they solve it, by scipy for both images at once, it needs as many evaluations, and only rounding is left.
     Their prior is N(0, sigma_1^2 I), and they do not divide the sum of the weights of two draws by two.

@@ -124,21 +124,21 @@ def times_images(scalars: Array, images) -> Array:
 
 
 def test_schedules_are_sound(sde) -> None:
-    """Otherwise vdmkit would not run on this SDE."""
+    """The schedule of each SDE is strictly increasing."""
     check_increasing(sde.model.schedule)
 
 
 def test_mean_and_standard_deviation_of_the_latent(sde) -> None:
-    """Otherwise alpha or sigma differs at some time: score_sde's mean is alpha x, and its std is sigma."""
+    """score_sde's mean is alpha x and its std is sigma, at all times."""
     gamma, path = sde.gamma[0], sde.model.path
     assert image_errors(times_images(jax.vmap(path.alpha)(gamma), sde.data["x"]), sde["mean"]).max() < ROUNDING
     assert image_errors(jax.vmap(path.sigma)(gamma), sde["std"]).max() < ROUNDING
 
 
 def test_drift_and_diffusion(sde) -> None:
-    """Otherwise gamma' differs: drift = z dlog alpha/ds, diffusion^2 = sigma^2 dgamma/ds on any path.
+    """On any path, drift = z dlog alpha/ds and diffusion^2 = sigma^2 dgamma/ds.
 
-    ve's drift is zero, exactly.
+    The drift of ve is exactly zero.
     """
     (gamma, derivative), path = sde.gamma, sde.model.path
     rate = jax.vmap(jax.grad(path.log_alpha))(gamma) * derivative
@@ -149,26 +149,26 @@ def test_drift_and_diffusion(sde) -> None:
 
 
 def test_score(sde) -> None:
-    """Otherwise the two were not given the same denoiser: the score is -eps_hat / sigma."""
+    """The score is -eps_hat / sigma, so both sides use the same denoiser."""
     gamma, model = sde.gamma[0], sde.model
     eps_hat = jax.vmap(lambda z, gamma: model.denoise(z, gamma, {}).eps_hat)(jnp.asarray(sde.figures["x_t"]), gamma)
     assert image_errors(times_images(-1 / jax.vmap(model.path.sigma)(gamma), eps_hat), sde["score"]).max() < ROUNDING
 
 
 def test_density_of_the_end(sde) -> None:
-    """Otherwise p_1 is not as this file says: score_sde's log density of x_t, whatever t."""
+    """p_1 equals score_sde's prior log density, which does not depend on t."""
     assert image_errors(sde.log_p_1(jnp.asarray(sde.figures["x_t"])), sde["prior_logp"]).max() < ROUNDING
 
 
 @pytest.mark.costly
 def test_latent_of_the_flow(sde, flow) -> None:
-    """Otherwise the probability-flow ODE leads elsewhere."""
+    """The probability-flow ODE ends at score_sde's latent."""
     assert not flow.failed.any()
     assert image_errors(flow.z_1, sde["z"]).max() < SOLVER
 
 
 @pytest.mark.costly
 def test_bits_per_dimension_of_the_flow(sde, flow) -> None:
-    """Otherwise the divergence or its sign, p_1 or the units differ."""
+    """The bits/dim of the probability-flow ODE equal score_sde's."""
     nats = -(sde.log_p_1(flow.z_1) + flow.volume)
     assert image_errors(bits_per_dim(nats, sde.model.dimensions) + 7, sde["bpd"]).max() < SOLVER

@@ -22,16 +22,16 @@ LEARNING_RATE, EMA = 2e-4, 0.999
 
 
 def test_loss(case):
-    """Otherwise the mean bits per dimension of the batch differs."""
+    """The mean bits per dimension of the batch equal the authors'."""
     loss, _ = _loss_and_gradient(case)
     assert float(loss) == pytest.approx(case.training["loss"], rel=1e-5)
 
 
 def test_gradient_of_the_network(case):
-    """Otherwise back-propagation differs in some parameter of the network.
+    """The gradient of every parameter of the network equals the authors'.
 
-    Some gradients are zero in exact arithmetic: a key's bias leaves the softmax as it is, and a constant per channel
-    does not survive a normalisation of that channel alone. There both sides hold rounding errors of the others.
+    Some gradients are zero in exact arithmetic: a key bias cancels in the softmax, and a constant per channel cancels in
+    a normalisation of that channel alone. There both sides contain only rounding errors of the other gradients.
     """
     _, gradient = _loss_and_gradient(case)
     rounding = ROUNDING * _global_norm(case)
@@ -44,7 +44,7 @@ def test_gradient_of_the_network(case):
 
 @pytest.mark.costly
 def test_gradient_of_the_schedule(case):
-    """Otherwise the gradient that moves the schedule differs.
+    """The gradient of the schedule's parameters equals the authors'.
 
     It is the sum over all pixels of dL/dz dz/dgamma, values of both signs. The Fourier features turn the error of z_t
     (3e-7, says the reference's README) into an error of phase of 2 pi 128 * 3e-7 = 2.4e-4, independent at every pixel,
@@ -61,7 +61,7 @@ def test_gradient_of_the_schedule(case):
 
 @pytest.mark.costly
 def test_gradient_against_float64(case):
-    """Otherwise our float32 gradients, those of the schedule among them, are not right to 1e-4."""
+    """Float32 gradients, including those of the schedule, are within 1e-4 of float64."""
     _, gradient = _loss_and_gradient(case)
     with jax.enable_x64(True):
         _, exact = _loss_and_gradient(case, np.float64)
@@ -74,7 +74,7 @@ def test_gradient_against_float64(case):
 
 @pytest.mark.costly
 def test_three_updates(case):
-    """Otherwise AdamW (its decay mask among it) or the running average differs.
+    """Three AdamW updates with the running average equal the authors'.
 
     Adam divides a gradient by its size, so an error of delta in an element g moves the update by up to
     lr delta / |g|, at most 2 lr. delta is 1e-5 of the gradient's size, as of forward quantities; the errors of the
@@ -100,7 +100,7 @@ def test_three_updates(case):
 
 @pytest.mark.costly
 def test_what_decays(case):
-    """Otherwise weight decay spares more, or less, than what is named bias. Nothing else acts at zero gradient."""
+    """Weight decay applies to every parameter except biases, and is the only change at zero gradient."""
     state, update = _start(case)
     zero = jax.tree.map(jnp.zeros_like, eqx.filter(state.model, eqx.is_inexact_array))
     before, after = (official_parameters(model) for model in (state.model, update(state, zero).model))

@@ -386,7 +386,7 @@ def accurate(folder: Folder, call: Call, suffix: str) -> list[int]:
 
 @pytest.mark.costly
 def test_outputs(folder, suffix):
-    """Otherwise a layer differs from the authors', or what it is told of noise level, class or augmentation."""
+    """The outputs of the network equal the authors', for every noise level, class and augmentation."""
     checked = 0
     for name, call in folder.calls():
         rows = accurate(folder, call, suffix)
@@ -401,9 +401,9 @@ def test_outputs(folder, suffix):
 @pytest.mark.costly
 @pytest.mark.parametrize("suffix", [True], ids=["float64"], indirect=True)
 def test_gradients(folder, suffix):
-    """Otherwise back-propagation differs in some parameter or in the image.
+    """The gradients of every parameter and of the image equal the authors'.
 
-    Biases of keys, and those that a normalisation of single channels removes, have a gradient of rounding only.
+    Key biases, and biases removed by a normalisation of single channels, have gradients of rounding errors only.
     """
     golden, call = folder.golden, dict(folder.calls())["out"]
     _, x, found = folder.pull_back(call, np.float64(golden["cotangent"]) / golden["cotangent"].size)
@@ -421,7 +421,7 @@ def test_gradients(folder, suffix):
 
 @pytest.mark.costly
 def test_losses(folder, suffix):
-    """Otherwise training on the authors' loss is another training than theirs."""
+    """The authors' losses and their gradients are reproduced."""
     golden = folder.golden
     for name, loss in folder.losses():
         if name + suffix not in golden or len(accurate(folder, loss.call, suffix)) < 2:
@@ -436,7 +436,7 @@ def test_losses(folder, suffix):
 
 
 def test_arrays_that_do_not_fit_are_listed(folder):
-    """Otherwise a file of another width or depth is loaded in part, or ends in a shape error."""
+    """A file of a different width or depth is refused with a list of the paths that differ."""
     name, array = next((name, one) for name, one in folder.weights.items() if one.ndim == 4 and one.shape[-1] == 3)
     others = {one: folder.weights[one] for one in folder.weights if one != name}
     kept = {one: jax.ShapeDtypeStruct(array.shape, array.dtype) for one, array in others.items()}
@@ -450,7 +450,7 @@ def test_arrays_that_do_not_fit_are_listed(folder):
 
 
 def test_unknown_settings_are_refused(folder):
-    """Otherwise a network is built that lacks what the configuration asks for."""
+    """A configuration with unknown settings is refused."""
     other = type(folder)(folder.path)
     for part in (other.config, *(other.config[one] for one in ("model", "unet") if one in other.config)):
         part["width_of_nothing"] = 3

@@ -69,7 +69,7 @@ MIXTURES = pytest.mark.parametrize("name", ["mixture", "mixture_continuous"])
 @GAUSSIANS
 @pytest.mark.parametrize("steps", [0, STEPS], ids=["continuous", "steps"])
 def test_intervals_of_the_bound_hold_its_exact_value(oracle, name, steps):
-    """An interval of the bound would be too narrow, or the bound biased."""
+    """The 95% intervals of the bound cover its exact value."""
     model, distribution, images = oracle(name)
     truth = exact_bound(distribution, images, steps)
     assert covered(VariationalBound(steps, draws=16), model, images, truth) >= 90
@@ -77,7 +77,10 @@ def test_intervals_of_the_bound_hold_its_exact_value(oracle, name, steps):
 
 @pytest.mark.parametrize("count", [3, 5, 8, 16])
 def test_intervals_of_a_wanted_precision_hold_the_exact_value(oracle, count):
-    """A precision would select passes that look better than they are: 0.93 of the intervals of 8 images held it."""
+    """Intervals of a requested precision cover the exact value.
+
+    Keeping only the passes that reach the precision would select: 0.93 of the intervals of 8 images covered it.
+    """
     model, distribution, images = oracle("gaussian")
     images, estimator, repeats = images[:count], VariationalBound(draws=4), 2000
     key = jax.random.key(0, impl="rbg")
@@ -110,7 +113,7 @@ def test_intervals_of_a_wanted_precision_hold_the_exact_value(oracle, count):
 
 @GAUSSIANS
 def test_intervals_of_one_importance_sample_hold_the_bound_of_its_steps(oracle, name):
-    """An interval of the importance-weighted bound would be too narrow, or its weights wrong."""
+    """With one sample, intervals of the importance-weighted bound cover the bound of T steps."""
     model, distribution, images = oracle(name)
     truth = exact_bound(distribution, images, STEPS)
     assert covered(ImportanceWeighted(samples=1, steps=STEPS), model, images, truth) >= 90
@@ -118,14 +121,14 @@ def test_intervals_of_one_importance_sample_hold_the_bound_of_its_steps(oracle, 
 
 @MIXTURES
 def test_intervals_of_the_bound_hold_the_truth_where_pixels_depend_on_each_other(oracle, name):
-    """The bound of the exact denoiser between wide ends would not be -log P."""
+    """The bound of the exact denoiser between wide ends is -log P, also for dependent pixels."""
     model, distribution, images = oracle(name)
     assert covered(VariationalBound(draws=16), model, images, float(distribution.nats(images).mean())) >= 90
 
 
 @MIXTURES
 def test_intervals_of_the_flow_hold_the_truth(oracle, name):
-    """An interval of the ODE's likelihood would leave out the error of its probes."""
+    """Intervals of the ODE likelihood include the error of its probes."""
     model, distribution, images = oracle(name)
     images = images[:50]
     # 1e-4 of tolerance is a hundredth of the interval

@@ -19,7 +19,7 @@ RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["gaussian", "mixture"])
 def test_the_reported_bound_is_the_exact_likelihood_within_its_interval(name: str, tmp_path) -> None:
-    """False if an estimator run by recipe could be off on data of known -log P, or a run needed parameters."""
+    """On data of known -log P, the reported interval contains the exact bits/dim."""
     path = RECIPES / f"oracle_{name}.toml"
     recipe = load_recipe(path, ["sampling.steps=4", "sampling.count=4"])
     evaluation = run_recipe(recipe, path.read_text(), RunFolder(tmp_path / "run"), ())

@@ -28,14 +28,14 @@ def _expanded(name: str) -> list[str]:
 
 
 def test_it_says_how_many_images_and_gammas():
-    """False if a reader could not tell that fewer images were there than asked for, or that an error is understated."""
+    """The report gives the numbers of images and gammas, and warns if there are too few gammas."""
     text = text_of_study(_study())
     few = "fewer than 61 gammas: the +/- of T steps understates the error"
     assert f"\nerrors at 11 gammas on 4 test and 4 training images; {few}\n" in text
 
 
 def test_a_notebook_shows_the_same_rows():
-    """A notebook would show other variances or bounds than the command, or leave a kernel out."""
+    """The notebook table has the variances, bounds and kernels of the command."""
     html = _study()._repr_html_()
     assert "1.0000 to 3.0000" in html
     assert html.count("2.1000 +/- 0.1000") == 5
@@ -43,7 +43,7 @@ def test_a_notebook_shows_the_same_rows():
 
 
 def test_every_file_is_named(tmp_path):
-    """A user would be told a pattern that is no file, such as KERNEL_GRID_STEPS.toml, or not of one that is there."""
+    """The names printed for a study are exactly the files that were written."""
     named = leave_study(_study(), tmp_path / "schedule")
     assert f"{tmp_path}/schedule/mixture_dynamic_{{1,2,5}}.toml" in named
     assert f"{tmp_path}/schedule/gaussian_closed_form_2.toml" in named

@@ -55,7 +55,7 @@ def made_from(train: Images) -> Provenance:
 
 
 def test_the_model_counts_the_levels_of_the_training_images(idle, tmp_path):
-    """A prediction that starts from the order-0 code would start from another."""
+    """The level counts of a prediction are those of the training images."""
     train = images(0)
     state = begin(idle(), RunFolder(tmp_path), train, made_from(train)).state
     expected = (train.pixels[..., None] == np.arange(17)).sum(0)
@@ -63,7 +63,7 @@ def test_the_model_counts_the_levels_of_the_training_images(idle, tmp_path):
 
 
 def test_a_schedule_that_falls_is_not_trained_on(idle):
-    """All of the training would go by before the evaluation refuses the schedule."""
+    """A decreasing schedule is refused before training."""
     recipe = idle("model.schedule.name=falling")
     source = recipe.data.build()
     with pytest.raises(UntrustedError, match="schedule 'falling' of tests: gamma does not rise"):
@@ -72,7 +72,7 @@ def test_a_schedule_that_falls_is_not_trained_on(idle):
 
 @pytest.mark.costly
 def test_the_log_of_a_step_waits_for_the_next(idle, tmp_path, monkeypatch):
-    """An accelerator would be idle while the host reads its numbers and writes a line."""
+    """A step is logged after the next one is dispatched, but before its checkpoint is saved."""
     recipe = idle("training.steps=4", "training.batch_size=2", "training.log_every=1", "training.checkpoint_every=3")
     done, train = [], images(0)
 
@@ -88,7 +88,7 @@ def test_the_log_of_a_step_waits_for_the_next(idle, tmp_path, monkeypatch):
 
 
 def test_an_imported_model_is_not_trained_from_the_beginning(idle, tmp_path):
-    """A model that was never imported would pass for the imported one, whose last checkpoint is damaged."""
+    """An imported run without an intact checkpoint is refused rather than restarted."""
     damaged = tmp_path / "checkpoints" / "7"
     damaged.mkdir(parents=True)
     with pytest.raises(CheckpointError, match="no whole checkpoint is left of this imported model"):
@@ -104,7 +104,7 @@ class State:
 
 
 def test_a_checkpoint_belongs_to_the_manifest_of_its_run(idle, tmp_path):
-    """The manifest of another run of the same recipe would tell of sessions, and of test images, that were not its."""
+    """A checkpoint is accepted only with the manifest of its own run."""
     mine = replace(made_from(images(0)), run="mine")
     restored = Restored(3, State(), mine.origin(idle()))
     mine.check(idle(), tmp_path, restored)
@@ -119,7 +119,7 @@ def test_a_checkpoint_belongs_to_the_manifest_of_its_run(idle, tmp_path):
 
 
 def test_a_run_has_a_name_of_its_own(idle, tmp_path):
-    """Two runs of one recipe could not be told apart, or a run that continues would not be known again."""
+    """Every run gets a unique name, which it keeps when it continues."""
     first, second = (begin(idle(), RunFolder(tmp_path), images(0), made_from(images(0))).origin["run"] for _ in "12")
     assert first
     assert first != second
@@ -129,6 +129,6 @@ def test_a_run_has_a_name_of_its_own(idle, tmp_path):
 
 
 def test_the_network_knows_the_range_of_the_schedule(digits_toml):
-    """The network would embed another range of gammas than it meets."""
+    """The network embeds gamma over the range of the schedule."""
     recipe = load_recipe(digits_toml, ["model.schedule.gamma_min=-7.0", "model.schedule.gamma_max=3.0"])
     assert state_like(recipe, (8, 8, 1), 17).model.network.conditioning.gamma_range == (-7.0, 3.0)

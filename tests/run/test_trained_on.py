@@ -45,7 +45,7 @@ def put(run: Run, path: Path, contents: np.ndarray) -> None:
 
 
 def test_what_was_kept_is_read(run, train):
-    """False if a sound run were refused."""
+    """The saved record of the training images is read back unchanged."""
     known, expected = read_trained_on(run), trained_on(train)
     assert known.identity == expected.identity
     np.testing.assert_array_equal(known.fingerprints, expected.fingerprints)
@@ -66,7 +66,7 @@ OTHER: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 @pytest.mark.parametrize("other", OTHER)
 @pytest.mark.parametrize("name", ["trained_on", "trained_levels"])
 def test_other_contents_are_refused(run, name, other):
-    """False if copies of training images were not found among test images, because the record had been exchanged."""
+    """A record that does not belong to the run's training images is refused."""
     path = getattr(run.folder, name)
     put(run, path, OTHER[other](np.load(path)))
     with pytest.raises(
@@ -76,7 +76,7 @@ def test_other_contents_are_refused(run, name, other):
 
 
 def test_statistics_that_are_no_numbers(run):
-    """False if test images of any levels passed, because nothing compares with NaN."""
+    """Level statistics that contain NaN are refused."""
     path = run.folder.trained_levels
     put(run, path, np.full_like(np.load(path), np.nan))
     with pytest.raises(CheckpointError, match="not of this run's training images"):

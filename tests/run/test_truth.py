@@ -75,7 +75,7 @@ def mixture(oracle) -> Oracle:
 
 @pytest.mark.costly
 def test_seeds_that_were_refused(mixture) -> None:
-    """A correct model would be refused because Monte Carlo errs downwards: the denoiser here is the exact one."""
+    """The exact denoiser is not refused for a Monte Carlo error downwards."""
     for seed in SEEDS:
         nats, estimator = by_seed(mixture, 4, seed)
         assert mixture.was_refused(nats)
@@ -84,7 +84,7 @@ def test_seeds_that_were_refused(mixture) -> None:
 
 @pytest.mark.costly
 def test_probabilities_that_sum_to_more_than_one_are_refused(mixture) -> None:
-    """An observation whose probabilities sum to 1.15 at every pixel would pass at the usual settings."""
+    """Probabilities that sum to 1.15 at every pixel are refused at the usual settings."""
     nats, estimator = by_seed(mixture, 16, 1)
     assert mixture.refused(nats, estimator) == []
     (reason,) = mixture.refused(nats - 16 * np.log(1.15), estimator)
@@ -96,7 +96,7 @@ def test_probabilities_that_sum_to_more_than_one_are_refused(mixture) -> None:
 
 
 def test_estimates_whose_exponential_is_unbiased_need_no_allowance() -> None:
-    """The importance-weighted bound, or one without Monte Carlo error, would pass with 21 nats too few."""
+    """Estimates whose exponential is unbiased get no allowance for Monte Carlo error."""
     rng = np.random.default_rng(0)
     exact = rng.normal(size=50)
     noise = rng.normal(size=(2, 50))
@@ -108,7 +108,7 @@ def test_estimates_whose_exponential_is_unbiased_need_no_allowance() -> None:
 
 
 def test_a_density_integrates_to_one() -> None:
-    """The reason given for continuous data would speak of probabilities, or a possible number be refused."""
+    """For continuous data, the reason speaks of a density."""
     (reason,) = below_the_truth(-0.7, -0.6159, -0.69, 0)
     assert reason.endswith("gives them -0.6159, so this density does not integrate to 1.")
     assert below_the_truth(-0.68, -0.6159, -0.69, 0) == []
@@ -118,7 +118,7 @@ def test_a_density_integrates_to_one() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "count", "draws"), [("mixture", 300, 4), ("gaussian", 2, 2)])
 def test_2000_seeds(oracle, name, count, draws) -> None:
-    """A correct model would be refused, or what is not refused, and printed, be too high on average."""
+    """Over 2,000 seeds, the correct model is practically never refused, and its mean stays unbiased."""
     oracle, repeats, at_once = oracle(name, count), 2000, 100
     estimator = VariationalBound(draws=draws)
     plan = estimator.even_plan(oracle.model)  # few draws have no pilot
