@@ -15,7 +15,7 @@ def listed(run, tmp_path) -> None:
 
 
 def test_every_tensor_is_listed(run, listed):
-    """A user could not see what a checkpoint holds, or a name in it would clear the screen."""
+    """`vdmkit import --list` prints every tensor, with control characters escaped."""
     result = run("import", "--list", "a.npz")
     assert (result.code, result.err) == (0, "")
     assert result.out == (
@@ -45,7 +45,7 @@ def test_the_list_as_json(run, listed):
     ],
 )
 def test_what_is_missing_is_said(run, listed, arguments, code, words):
-    """A mistake would end in a traceback, or leave it to the user to find what to write."""
+    """Invalid arguments of `vdmkit import` are refused with advice."""
     result = run("import", *arguments)
     assert (result.code, result.out) == (code, "")
     assert words in result.err

@@ -24,7 +24,7 @@ def test_every_kind_and_component_is_listed(run):
 
 
 def test_one_kind(run):
-    """The list of one kind would show others, or not its keys."""
+    """`vdmkit list KIND` shows the components of that kind and their keys only."""
     out = run("list", "schedule").out
     assert out.startswith("schedule: ")
     assert "      gamma_min: float >= -30, <= 30 = -13.3\n" in out
@@ -32,21 +32,21 @@ def test_one_kind(run):
 
 
 def test_types_are_in_the_words_of_a_recipe(run):
-    """False if a reader had to know Python's typing to write a key, or what "= none" is in TOML."""
+    """Types are shown without Python's typing syntax."""
     out = run("list").out
     assert not re.search(r"Annotated|Literal|Choice|tuple\[|None|= none", out)
     assert "      steps: int >= 0, <= 10000  (optional)\n" in out
 
 
 def test_an_unknown_kind(run):
-    """A typing mistake would show an empty list."""
+    """For a misspelt kind the nearest one is suggested."""
     result = run("list", "shedule")
     assert result.code == 2
     assert 'Did you mean "schedule"?' in result.err
 
 
 def test_json(run):
-    """Tools would have to read the text that is made for people."""
+    """`vdmkit list --json` contains every component with its parameters."""
     facts = json.loads(run("list", "--json").out)
     assert {(one["kind"], one["name"]) for one in facts} == {(one.kind, one.name) for one in ALL}
     adamw = next(one for one in facts if one["name"] == "adamw")
@@ -55,7 +55,7 @@ def test_json(run):
 
 @pytest.mark.parametrize("component", ALL, ids=lambda one: f"{one.kind}-{one.name}")
 def test_every_component_has_a_summary(component):
-    """The list would show a name without saying what it is."""
+    """Every component has a docstring whose first line is a sentence."""
     assert component.summary.endswith(".")
     assert "(*" not in component.summary, "this is the signature that dataclasses write, not a docstring"
 

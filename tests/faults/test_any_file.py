@@ -157,14 +157,14 @@ def wrong_of(program, tiny: str, whole: Path, files: list[str], seed: int, flips
 
 @pytest.mark.costly
 def test_a_few_files(program_in, tiny, read_whole, chosen, tmp_path):
-    """False if a damaged recipe or manifest of a run gave another number, or a message that names nothing."""
+    """A damaged recipe, manifest or log never changes a reported number, and its error names the file."""
     files = ["manifest.json", "resolved.toml", "metrics.jsonl"]
     assert not wrong_of(program_in(tmp_path), tiny, read_whole, files, chosen.seed, flips=2)
 
 
 @pytest.mark.slow
 def test_every_file(program_in, tiny, read_whole, chosen, tmp_path):
-    """False if a damaged run folder gave another number, or a message that sends a user looking."""
+    """No damaged file of a run folder changes a reported number, and every error names the file."""
     program = program_in(read_whole.parent)
     assert program("likelihood", "--ckpt", "run", "--set", "likelihood.images=6").code == 0
     assert program("study", "--ckpt", "run", "--steps", "2", "--nodes", "11", "--images", "6").code == 0

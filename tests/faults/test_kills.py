@@ -38,7 +38,7 @@ def kill(forks, case, folder: Path, command: str, rng: random.Random, most: int)
 
 @pytest.mark.slow
 def test_kills(forks, case, tmp_path, chosen, command):
-    """False if a kill changed a result, lost work for good, or left a file that another command believes."""
+    """A killed command can be repeated with the same result, and leaves no file that misleads other commands."""
     rng, killed, count = random.Random(f"{chosen.seed} {command}"), [], -(-chosen.cases(50) // 8)
     while len(killed) < count:
         killed += kill(forks, case, tmp_path / "killed", command, rng, most=min(3, count - len(killed)))

@@ -36,7 +36,7 @@ def told(found: dict, fault: str, place: Path) -> bool:
 
 @pytest.mark.slow
 def test_troubles(forks, case, tmp_path, chosen, command):
-    """False if a full disk, a broken plugin or slow data ended without a reason, or left something else behind."""
+    """A full disk, a broken plugin or slow data ends in success or in one error with a reason."""
     rng, moments = random.Random(f"{chosen.seed} {command}"), forks.whole(command)[0]
     ended, count = 0, -(-chosen.cases(80) // 8)
     for number in range(count):

@@ -72,7 +72,7 @@ CHECKED = {"torch", "npz", "compressed npz"}  # zip files have checksums
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_format_gives_the_same_arrays(tmp_path, ops, format):
-    """A format would lose a type, a shape or an array, or not be recognised without its suffix."""
+    """Every format gives the same arrays, and is detected without its suffix."""
     arrays = ARRAYS if "npz" in format else ARRAYS | HALF
     found = read_checkpoint(written(format, arrays, tmp_path / "file", ops))
     assert found.format == format.removeprefix("compressed ")
@@ -83,7 +83,7 @@ def test_every_format_gives_the_same_arrays(tmp_path, ops, format):
 
 
 def test_numpy_arrays_of_another_order(tmp_path, ops):
-    """Arrays that Fortran or a big-endian machine wrote would be transposed, or have a type that JAX refuses."""
+    """Fortran-ordered and big-endian arrays are read correctly, in native byte order."""
     arrays = {"fortran": np.asfortranarray(RNG.normal(size=(2, 3))), "big": np.arange(3, dtype=">f4")}
     found = read_checkpoint(ops.npz(tmp_path / "a.npz", arrays)).tree
     assert all(array.dtype.isnative for array in found.values())
@@ -106,7 +106,7 @@ def test_memory_is_that_of_the_file(tmp_path, ops, format):
 
 @pytest.mark.parametrize("format", ["torch", "torch before 1.6", "safetensors", "npz", "flax"])
 def test_an_array_is_released_by_itself(tmp_path, ops, format):
-    """An import, which drops each array once it is converted, would need memory for the file and for the model."""
+    """Each array can be released separately, so that an import does not need twice the memory."""
     path = written(format, {"a": RNG.normal(size=500_000), "b": RNG.normal(size=2)}, tmp_path / "file", ops)
     tracemalloc.start()
     tree = read_checkpoint(path).tree
@@ -125,7 +125,7 @@ def read_or_refused(path: Path) -> Any:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_truncation_is_refused(tmp_path, ops, format):
-    """Half a download would be read as a smaller checkpoint, or leave a traceback."""
+    """A truncated file is refused, wherever it ends."""
     data = written(format, ARRAYS, tmp_path / "whole", ops).read_bytes()
     for end in sorted({*range(0, len(data), 37), *range(40), len(data) - 1}):
         (tmp_path / "file").write_bytes(data[:end])
@@ -134,7 +134,7 @@ def test_every_truncation_is_refused(tmp_path, ops, format):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_flipped_bit_is_found_or_harmless(tmp_path, ops, format):
-    """A damaged file would leave a traceback; or, of a format with checksums, be read as other numbers."""
+    """A flipped bit gives an error or, in formats with checksums, the same numbers."""
     data = bytearray(written(format, ARRAYS, tmp_path / "whole", ops).read_bytes())
     for bit in np.random.default_rng(1).integers(0, 8 * len(data), 43):
         data[bit // 8] ^= 1 << bit % 8
@@ -230,7 +230,7 @@ def test_claims_of_flax_are_checked(tmp_path, name):
     "data", [b"", b"hello", b"\x80", b"\x93NUMPY", b"PK", bytes(600), b"\x89HDF\r\n\x1a\n" + bytes(99)]
 )
 def test_other_files_are_refused_with_what_is_read(tmp_path, data):
-    """A user who gives a file of another kind would not learn which kinds there are."""
+    """A file of an unsupported format is refused with the list of supported ones."""
     (tmp_path / "file").write_bytes(data)
     with pytest.raises(
         CheckpointError, match=r"file: (of no format that is read \(torch|cannot be read as a checkpoint)"
@@ -313,7 +313,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_folders_are_refused(tmp_path, name):
-    """A folder that was fetched in part would leave a traceback, or lead to a file outside of it."""
+    """An incomplete folder, or one that refers to files outside itself, is refused."""
     files, words = BROKEN[name]
     (tmp_path / "model").mkdir()
     with pytest.raises(CheckpointError, match=words):

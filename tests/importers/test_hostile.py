@@ -83,7 +83,7 @@ def test_nothing_is_executed(tmp_path, ops, name, form):
 
 @pytest.mark.parametrize("name", ["os.system", "builtins.eval", "torch.load", "torch.nn.Linear", "argparse.Namespace"])
 def test_the_global_is_named(tmp_path, ops, name):
-    """A user would not learn what the file asks for."""
+    """The error names the global that the file refers to."""
     module, _, last = name.rpartition(".")
     program = f"c{module}\n{last}\n".encode()
     with pytest.raises(CheckpointError, match=f"refers to {name}, and"):
@@ -205,7 +205,7 @@ def test_odd_pickles_are_refused(tmp_path, ops, name, monkeypatch):
 
 
 def test_the_memo_takes_no_more_than_it_holds(tmp_path, ops):
-    """Six bytes would take sixteen gigabytes, as they do of Python's unpickler."""
+    """A large memo index takes no memory (16 GB for six bytes in Python's unpickler)."""
     path = ops.torch_zip(tmp_path / "a.pt", b"K\1r\xff\xff\xff\x7fj\xff\xff\xff\x7f\x86", {})
     assert read_checkpoint(path).tree == (1, 1)
 
@@ -230,7 +230,7 @@ def test_nested_files_are_read_once(tmp_path, ops):
 
 
 def test_a_nested_file_nests_none(tmp_path, ops):
-    """Nested files within nested files would exhaust the stack."""
+    """A file nested in a nested file is refused."""
     inner = ops.torch_legacy(ops.nested(ops.torch_legacy(b"N", {})), {})
     (tmp_path / "a.pkl").write_bytes(ops.edm_pickle(ops.nested(inner)))
     with pytest.raises(CheckpointError, match=r"refers to torch\.storage\._load_from_bytes"):
@@ -254,7 +254,7 @@ OLD: dict[str, Callable[..., bytes]] = {
 
 @pytest.mark.parametrize("name", OLD)
 def test_odd_files_of_old_torch_are_refused(tmp_path, ops, name):
-    """An old file whose storages do not fit its tensors would be read as other numbers, or leave a traceback."""
+    """A legacy file whose storages do not fit its tensors is refused."""
     (tmp_path / "a.pt").write_bytes(OLD[name](ops))
     with pytest.raises(CheckpointError, match=r"a\.pt: cannot be read as a checkpoint: "):
         read_checkpoint(tmp_path / "a.pt")
@@ -277,7 +277,7 @@ def _rewritten(path: Path, change: Callable[[zipfile.ZipFile], None]) -> None:
     ],
 )
 def test_odd_entries_of_a_zip_are_refused(tmp_path, ops, entry, words):
-    """Which of two entries is read would be up to chance, or a name lead to a file of the user."""
+    """Duplicate entries of a zip, and names outside the archive, are refused."""
     path = ops.torch_zip(tmp_path / "a.pt", ops.tensor_of("0", np.zeros(4, np.float32)), _OF_4)
     _rewritten(path, lambda file: file.writestr(entry, bytes(16)))
     with pytest.raises(CheckpointError, match=words):

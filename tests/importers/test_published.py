@@ -156,7 +156,7 @@ def denoise(model: DiffusionModel, z: jax.Array, gamma: jax.Array, known: dict[s
 @pytest.mark.costly
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_the_denoiser_of_a_run_is_the_authors(program, checkpoint, folder):
-    """The network would be told another noise level, shown another latent, or its output mean something else."""
+    """The denoiser of an imported run equals the authors' within 1e-5."""
     said = imported(program, checkpoint(folder))
     assert said.startswith(f"run: {FAMILIES[family(folder)]}, the authors' model at step ")
     model, path = load_run(program.cwd / "run").model, NETWORKS / folder
@@ -182,7 +182,7 @@ def test_an_imported_run_is_evaluated(program, checkpoint):
 
 @pytest.mark.costly
 def test_a_pickle_of_edm_has_its_configuration(program):
-    """Users would have to find the arguments of a network that the file names."""
+    """An EDM pickle is imported without a separate configuration file."""
     said = imported(program, [str(NETWORKS / "edm-ddpmpp" / "network-snapshot-000001.pkl")])
     assert "one set of parameters, as raw and averaged ones" in said
     assert "no moments of Adam" in said
@@ -192,7 +192,7 @@ def test_a_pickle_of_edm_has_its_configuration(program):
 
 @pytest.mark.costly
 def test_raw_and_averaged_weights_of_score_sde(program):
-    """Training would go on from the averages, or from another step."""
+    """The raw and averaged weights of Score-SDE are imported as such."""
     config = json.loads((NETWORKS / "score_sde-ncsnpp" / "config.json").read_text())
     config["model"] |= {"progressive": "output_skip", "progressive_input": "input_skip", "num_res_blocks": 1}
     (program.cwd / "config.json").write_text(json.dumps(config))
@@ -220,7 +220,7 @@ REFUSED = {
 
 
 def test_the_arrays_of_the_file_are_released():
-    """An import would take memory for the file and for the model."""
+    """The arrays of the file are released while the model is filled."""
     importer, folder = DiffusersImporter(), NETWORKS / "ddpm" / "diffusers_old_names"
     weights = read_weights(folder)
     state_of(folder, importer, described(importer, weights.config, "a test"), weights, weights.config)
@@ -240,7 +240,7 @@ def state_with(values: dict[str, float]) -> None:
 
 
 def test_numbers_that_are_not_finite_are_refused():
-    """A diverged or damaged checkpoint would become a run whose numbers are NaN, without a word of where from."""
+    """Weights that are not finite are refused by name."""
     block = "model.dec.16x16_block1"
     with pytest.raises(CheckpointError, match=rf"NaN or infinite numbers are in {block}.conv0.bias, {block}.norm1.w"):
         state_with({f"{block}.conv0.bias": np.nan, f"{block}.norm1.weight": np.inf})
@@ -253,7 +253,7 @@ def test_a_broken_constant_that_is_not_used_is_no_reason_to_refuse():
 
 @pytest.mark.parametrize("key", ["sigma_min", "sigma_max"])
 def test_a_value_that_is_no_number_is_named(key):
-    """A model would be given another schedule than its own, or be refused for a value that nobody wrote."""
+    """A configuration value of the wrong type is refused by name."""
     config = json.loads((NETWORKS / "score_sde-ncsnpp" / "config.json").read_text())
     config["model"][key] = "a"
     with pytest.raises(CheckpointError, match=f"{key}: 'a', but float is expected"):
@@ -262,7 +262,7 @@ def test_a_value_that_is_no_number_is_named(key):
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_configuration_that_does_not_fit_is_refused(program, checkpoint, name):
-    """Weights would be loaded into another model, or the user not learn what is wrong."""
+    """A configuration that does not fit the weights is refused, and nothing is written."""
     change, message = REFUSED[name]
     config = json.loads((NETWORKS / "improved" / "config.json").read_text())
     change(config)
@@ -275,7 +275,7 @@ def test_a_configuration_that_does_not_fit_is_refused(program, checkpoint, name)
 
 
 def test_a_family_that_the_file_is_not_of(program, checkpoint):
-    """A checkpoint would be read as another family's, or an importer that does not exist be a traceback."""
+    """A wrong or unknown --family is refused."""
     arguments = checkpoint("improved")
     assert (
         "of family 'openai', not 'edm'. Omit --family."
@@ -296,7 +296,7 @@ def test_a_missing_plugin_is_named(monkeypatch, family):
 
 
 def test_a_hostile_file_is_refused(program, ops):
-    """Importing a file would execute what it holds."""
+    """Importing a malicious pickle is refused and executes nothing."""
     opening = b"cbuiltins\nopen\n(" + ops.text("hacked") + ops.text("w") + b"tR"
     ops.torch_zip(program.cwd / "evil.pt", opening, {})
     result = program("import", "evil.pt", "-o", "run")
@@ -341,7 +341,7 @@ def test_a_plugin_registers_an_importer(program, checkpoint):
 
 
 def test_a_refused_configuration_is_named(program, checkpoint):
-    """A user of several configurations would not know which file is of another family."""
+    """The error for a refused configuration names its file."""
     (program.cwd / "other.json").write_text("{}")
     result = program("import", checkpoint("improved")[0], "--config", "other.json", "-o", "run")
     assert result.code == 1
@@ -351,7 +351,7 @@ def test_a_refused_configuration_is_named(program, checkpoint):
 
 
 def test_the_importer_of_the_tutorial(program):
-    """A reader who copies it would be told that no array of the file fits."""
+    """The importer of the tutorial imports a checkpoint."""
     page = TUTORIAL.read_text()
     (program.cwd / "plain_unet.py").write_text(page[page.index("from vdmkit.importers") :].partition("```")[0])
     weights = arrays_in(NETWORKS / "idode-vp" / "weights.npz")  # i-DODE's network is that of the paper

@@ -20,7 +20,7 @@ def some(dtype: str) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_type_of_number(tmp_path, ops, dtype):
-    """A tensor would be read as numbers of another type, or not at all."""
+    """Tensors of every type are read with their type and values."""
     array = some(dtype)
     path = ops.torch_zip(tmp_path / "a.pt", ops.tensor_of("0", array), {"0": array.tobytes()})
     found = read_checkpoint(path)
@@ -30,7 +30,7 @@ def test_every_type_of_number(tmp_path, ops, dtype):
 
 
 def test_views_of_a_shared_storage(tmp_path, ops):
-    """Tied weights, transposes, slices, scalars or empty tensors would be read from the wrong places."""
+    """Views of a shared storage (transposes, slices, scalars, empty tensors) are read correctly."""
     array = some("float32")
     where = ops.storage("7", "float32", 12)
     views = {
@@ -75,7 +75,7 @@ PLAIN = {
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_plain_containers_and_numbers(tmp_path, ops, name):
-    """The step, the configuration or the metadata of a checkpoint would stop it from being read."""
+    """Containers and numbers other than tensors are read too."""
     program, expected = PLAIN[name]
     found = read_checkpoint(ops.torch_zip(tmp_path / "a.pt", program, {})).tree
     assert found == expected
@@ -110,7 +110,7 @@ def module(ops, name: str, **state: bytes) -> bytes:
 
 
 def test_modules_of_edm(tmp_path, ops):
-    """EDM's networks would lack tensors or their constructor's arguments, or their source text be executed."""
+    """EDM's pickled modules give their tensors and constructor arguments, and their source is not executed."""
     array = some("float32")
     storage = ops.nested(ops.torch_legacy(ops.storage("1", "float32", 12, b"N"), {"1": array}))
     weight = ops.tensor(storage, (3, 4), (4, 1))
@@ -159,7 +159,7 @@ def test_memory_is_that_of_the_file(tmp_path, ops):
 
 
 def test_a_whole_model_says_which_class_it_needs(tmp_path, ops):
-    """A user whose file holds more than tensors would not learn what is in the way."""
+    """A pickled model is refused with the name of its class."""
     program = ops.dictionary({"model": b"cmodels.unet\nUNetModel\n)\x81}b"})
     with pytest.raises(CheckpointError, match=r"refers to models\.unet\.UNetModel.*Nothing in it was executed"):
         read_checkpoint(ops.torch_zip(tmp_path / "a.pt", program, {}))

@@ -45,7 +45,7 @@ k = 1 # @augmentations.1.sub.k
 
 
 def test_every_key_has_its_line():
-    """A message would send the reader to the wrong line."""
+    """`line_map` gives the line of every key."""
     tomllib.loads(TEXT)  # the example itself is valid
     expected = {
         mark: number for number, line in enumerate(TEXT.split("\n"), start=1) for mark in line.split(" @")[1:]

@@ -30,8 +30,8 @@ def test_loss(case):
 def test_gradient_of_the_network(case):
     """The gradient of every parameter of the network equals the authors'.
 
-    Some gradients are zero in exact arithmetic: a key bias cancels in the softmax, and a constant per channel cancels in
-    a normalisation of that channel alone. There both sides contain only rounding errors of the other gradients.
+    Some gradients are zero in exact arithmetic: a key bias cancels in the softmax, and a constant per channel cancels
+    in a normalisation of that channel alone. There both sides contain only rounding errors of the other gradients.
     """
     _, gradient = _loss_and_gradient(case)
     rounding = ROUNDING * _global_norm(case)

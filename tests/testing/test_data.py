@@ -11,7 +11,7 @@ from vdmkit.errors import ConformanceError
 
 @pytest.mark.parametrize("name", ["digits", "gaussian", "mixture"])  # the others take files: tests/data
 def test_data(build, name):
-    """A registered source would give other images than it says, or others a second time."""
+    """Every registered data source passes its conformance checks."""
     check_data(build("data", name))
 
 
@@ -26,6 +26,6 @@ class _OtherIdentity(AbstractSource):
 
 
 def test_images_of_another_identity():
-    """A number would be said to be of images that it is not of."""
+    """Images whose identity does not match their pixels are refused."""
     with pytest.raises(ConformanceError, match="identity of train names pixels"):
         check_data(_OtherIdentity())

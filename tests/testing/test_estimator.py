@@ -24,14 +24,14 @@ from vdmkit.schedules import Cosine
 @pytest.mark.parametrize("levels", [0, pytest.param(17, marks=pytest.mark.system)])
 @pytest.mark.parametrize("name", sorted(registry("estimator").components))
 def test_estimators(build, name, levels):
-    """A registered estimator would not bound -log P, or its replicates share their draws."""
+    """Every registered estimator passes its conformance checks."""
     params = {"importance": {"steps": 8}}
     check_estimator(build("estimator", name, **params.get(name, {})), levels)
 
 
 @pytest.mark.system
 def test_a_solver_that_is_coarse_for_the_ends():
-    """A correct estimator would be called a liar for what it says of its solver beside the number."""
+    """A correct estimator whose solver error is not negligible passes."""
     check_estimator(ProbabilityFlow(rtol=1e-4, atol=1e-4), 0, ends=(-20.0, 24.0))
 
 
@@ -140,7 +140,7 @@ WRONG = {
 @pytest.mark.costly
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_estimators(wrong):
-    """A likelihood would be too high, or its error bar too small."""
+    """Estimators that overstate the likelihood or understate its error are refused."""
     with pytest.raises(ConformanceError, match=WRONG[wrong]):
         check_estimator(wrong(), 17)
 
@@ -164,7 +164,7 @@ class _OnStraightLines(VariationalBound):
 @pytest.mark.costly
 @pytest.mark.parametrize("estimator", [VariationalBound(), _Crop(), _OnStraightLines()], ids=lambda e: type(e).__name__)
 def test_an_estimator_is_checked_on_the_models_shape_schedule_and_path(tiny_model, estimator):
-    """A likelihood would be right on the small images and paths of a check, and too high on those of the run."""
+    """An estimator is checked with the shape, schedule and path of the model."""
     parts = {"network": tiny_model.network, "prediction": tiny_model.prediction, "shape": (6, 5, 1), "levels": 17}
     model = DiffusionModel(schedule=Cosine(), path=StraightLine(), **parts)
     if isinstance(estimator, _Changed | _OnStraightLines):
@@ -176,7 +176,7 @@ def test_an_estimator_is_checked_on_the_models_shape_schedule_and_path(tiny_mode
 
 @pytest.mark.costly
 def test_a_solver_that_fails_on_one_image_is_not_asked_for_the_rest(tiny_model, monkeypatch):
-    """A command would be silent for minutes while a solver runs out of its steps on every image of a check."""
+    """If the solver fails on the first image, the other images are not solved."""
     solved = []
     sound = ProbabilityFlow.__call__
 

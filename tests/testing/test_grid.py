@@ -13,7 +13,7 @@ from vdmkit.schedules import FixedLinear
 
 @pytest.mark.parametrize("name", sorted(registry("grid").components))
 def test_grids(build, name):
-    """A registered grid would leave out an end, or rise."""
+    """Every registered grid passes its conformance checks."""
     params = {"gammas": (5.0, -13.3)} if name == "gammas" else {}
     check_grid(build("grid", name, **params), FixedLinear(), 1 if name in ("tabulated", "gammas") else 7)
 
@@ -39,7 +39,7 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_grids(wrong):
-    """A T-step bound would leave out a part of the schedule, and be too low."""
+    """Grids that do not span the schedule, which would make a T-step bound too low, are refused."""
     steps, message = WRONG[wrong]
     with pytest.raises(ConformanceError, match=message):
         check_grid(wrong(), FixedLinear(), steps)

@@ -33,7 +33,7 @@ def check_steps(kernel: AbstractKernel) -> None:
 @pytest.mark.costly
 @pytest.mark.parametrize("name", sorted(registry("kernel").components))
 def test_kernels(build, name):
-    """A registered kernel would be no density, or its KL and its samples those of another."""
+    """Every registered kernel passes its conformance checks."""
     params = {"optimal_variance": {"gammas": (-5.0, 5.0), "errors": (0.1, 0.5)}}
     check_steps(build("kernel", name, **params.get(name, {})))
 
@@ -130,6 +130,6 @@ WRONG = {
 @pytest.mark.costly
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_kernels(wrong):
-    """A T-step bound or an importance-weighted one would be too low."""
+    """Kernels that would make a T-step or importance-weighted bound too low are refused."""
     with pytest.raises(ConformanceError, match=WRONG[wrong]):
         check_steps(wrong())

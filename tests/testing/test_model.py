@@ -20,7 +20,7 @@ class _Called(AbstractNetwork):
 
 
 def test_a_network_that_cannot_be_differentiated(tiny_model, tiny_images):
-    """The reason would be JAX's words, which do not say what of vdmkit is not possible."""
+    """A network that cannot be differentiated is refused, with the consequence for ODE likelihoods."""
     model = eqx.tree_at(lambda model: model.network, tiny_model, _Called())
     said = r"^it cannot be differentiated, so that likelihoods by an ODE are not possible \(Pure callbacks do .*\)\.$"
     with pytest.raises(ConformanceError, match=said):

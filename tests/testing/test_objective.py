@@ -14,13 +14,13 @@ from vdmkit.schedules import FixedLinear
 
 @pytest.mark.parametrize("name", sorted(registry("weighting").components))
 def test_weightings(build, name):
-    """A registered weighting would be negative, or infinite."""
+    """Every registered weighting passes its conformance checks."""
     check_weighting(build("weighting", name))
 
 
 @pytest.mark.parametrize("name", sorted(registry("time_sampler").components))
 def test_times(build, name):
-    """Registered times would bias the loss."""
+    """Every registered time sampler passes its conformance checks."""
     check_time_sampler(build("time_sampler", name))
 
 
@@ -32,7 +32,7 @@ class _NegativeBetween(Elbo):
 
 
 def test_a_weighting_that_is_negative_between():
-    """A model would be trained to be wrong at some noise levels."""
+    """A weighting that is negative inside the range of gamma is refused."""
     with pytest.raises(ConformanceError, match=r"w = -1 at gamma = -[123]"):
         check_weighting(_NegativeBetween(), gammas_between(FixedLinear()))
 
@@ -46,6 +46,6 @@ class _TwoPoints(Uniform):
 
 
 def test_times_that_are_two_points():
-    """A model would be trained at two noise levels only."""
+    """A time sampler that draws two values only is refused."""
     with pytest.raises(ConformanceError, match=r"only 2 times are drawn, .* off the midpoints of equal parts"):
         check_time_sampler(_TwoPoints())

@@ -13,7 +13,7 @@ from vdmkit.registry import registry
 
 @pytest.mark.parametrize("name", sorted(set(registry("observation").components) - {"gaussian"}))
 def test_observations(build, name):
-    """A registered decoder would give more than probability 1."""
+    """Every registered decoder passes its conformance checks."""
     check_observation(build("observation", name))
 
 
@@ -73,6 +73,6 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_observations(wrong):
-    """Every image would take fewer bits than it does."""
+    """Decoders that would make the bits/dim too low are refused."""
     with pytest.raises(ConformanceError, match=WRONG[wrong]):
         check_observation(wrong(5))

@@ -13,7 +13,7 @@ from vdmkit.registry import registry
 
 @pytest.mark.parametrize("name", sorted(registry("path").components))
 def test_paths(build, name):
-    """A registered path would have another SNR than exp(-gamma)."""
+    """Every registered path has the SNR exp(-gamma) and passes its other checks."""
     check_path(build("path", name))
 
 
@@ -64,6 +64,6 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_paths(wrong):
-    """A likelihood by an ODE, or a bound, would be that of another process."""
+    """Paths that are not consistent with one diffusion process are refused."""
     with pytest.raises(ConformanceError, match=WRONG[wrong]):
         check_path(wrong())

@@ -16,7 +16,7 @@ SHAPE = (8, 8, 1)
 @pytest.mark.costly
 @pytest.mark.parametrize("name", sorted(registry("prediction").components))
 def test_predictions(build, name):
-    """x_hat and eps_hat of a registered prediction would contradict z."""
+    """x_hat and eps_hat of every registered prediction are consistent with z."""
     check_prediction(build("prediction", name), SHAPE)
 
 
@@ -71,6 +71,6 @@ WRONG = {
 @pytest.mark.costly
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_predictions(wrong):
-    """A bound would be of no model, or a likelihood by an ODE have the divergence of another."""
+    """Predictions that would give a wrong bound or divergence are refused."""
     with pytest.raises(ConformanceError, match=WRONG[wrong]):
         check_prediction(wrong(), SHAPE)

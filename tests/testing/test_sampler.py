@@ -13,7 +13,7 @@ from vdmkit.sampling import Ancestral
 @pytest.mark.costly
 @pytest.mark.parametrize("name", sorted(registry("sampler").components))
 def test_samplers(build, name):
-    """A chain of a registered sampler would not end at what the denoiser knows."""
+    """The chain of every registered sampler ends at the image that the denoiser predicts."""
     check_sampler(build("sampler", name))
 
 
@@ -49,6 +49,6 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_samplers(wrong):
-    """Samples would be called the model's, and be another's."""
+    """Samplers that do not draw from the model are refused."""
     with pytest.raises(ConformanceError, match=WRONG[wrong]):
         check_sampler(wrong())

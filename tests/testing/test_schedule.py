@@ -12,7 +12,7 @@ from vdmkit.schedules import AbstractSchedule
 @pytest.mark.costly
 @pytest.mark.parametrize("name", sorted(registry("schedule").components))
 def test_schedules(build, name):
-    """A registered schedule would not be one."""
+    """Every registered schedule passes its conformance checks."""
     check_schedule(build("schedule", name))
 
 
@@ -51,7 +51,7 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_schedules(wrong):
-    """A schedule that runs from noise to data, or ends elsewhere than it says, would pass."""
+    """Schedules that decrease, or whose ends differ from those declared, are refused."""
     error, message = WRONG[wrong]
     with pytest.raises(error, match=message):
         check_schedule(wrong())

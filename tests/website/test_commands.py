@@ -39,7 +39,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize("words", COMMANDS)
 def test_commands_are_understood(words):
-    """A reader who copies a command would be told that an option or a command does not exist."""
+    """Every command on the pages has valid options."""
     if words[0] == "hardest":  # which the tutorial shows how to write
         return
     command: Any = typer.main.get_command(app)
@@ -51,7 +51,7 @@ def test_commands_are_understood(words):
 
 
 def test_there_are_commands():
-    """False if no command were found on the pages."""
+    """Commands are found on the pages."""
     assert len(COMMANDS) > 60
 
 
@@ -84,7 +84,7 @@ def folder(tmp_path_factory, vdmkit_in) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_run(page, folder, vdmkit_in):
-    """A reader who copies the commands of the page in their order would meet an error."""
+    """The commands of a page run in their order."""
     shown = [words for words in commands(TEXTS[page]) if not NOT_HERE.search(" ".join(words))]
     assert len(shown) > 1
     for words in shown:
@@ -95,7 +95,7 @@ def test_the_commands_run(page, folder, vdmkit_in):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", ["docs/accelerators.md", "docs/compression.md"])
 def test_the_python_runs(page, folder, monkeypatch):
-    """A reader who copies the Python of the page would meet an error."""
+    """The Python of a page runs."""
     monkeypatch.chdir(folder)
     (code,) = re.findall(r"```python\n(.*?)```", TEXTS[page], re.DOTALL)
     names = {"vdmkit": vdmkit}

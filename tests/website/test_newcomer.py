@@ -53,7 +53,7 @@ def output(clone: Path, command: list[str]) -> str:
 
 
 def test_ten_minutes_to_a_number(clone):
-    """False if a command of the first page ended in an error, or printed no number."""
+    """The commands of the first page run and print the likelihood."""
     printed = follow(clone, "index.md")
     assert len(printed) == 6
     number = r"^\d\.\d{4} \+/- \d\.\d{4} bits/dim on these 297 images$"
@@ -64,7 +64,7 @@ def test_ten_minutes_to_a_number(clone):
 
 
 def test_own_images_and_an_own_network_are_compared(clone):
-    """False if who follows the page did not come to two runs and their difference."""
+    """The page on own images leads to two runs and their difference."""
     printed = follow(clone, "own.md")
     assert {"python pngs.py", "vdmkit check mine.toml"} < printed.keys()
     assert len(list((clone / "pngs/test").iterdir())) == 297
