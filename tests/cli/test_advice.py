@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is said of old names, and of overrides without `--set`."""
+"""Advice in error messages: renamed options, and overrides without `--set`."""
 
 import shlex
 

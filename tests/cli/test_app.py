@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The frame of the program: help, version, exit codes, and no tracebacks."""
+"""The program itself: help, version, exit codes, and errors without tracebacks."""
 
 import os
 import subprocess

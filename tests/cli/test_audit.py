@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `vdmkit likelihood --audit` prints of its checks, and the exit code that they decide."""
+"""The table, JSON and exit code of `vdmkit likelihood --audit`."""
 
 import json
 import math
@@ -17,7 +17,7 @@ WRONG = Check("probabilities of a pixel above 1", 0.2, 0.0, 0.0, 0.0)
 
 @pytest.fixture
 def checks(monkeypatch):
-    """Whatever this list holds is what the audit finds."""
+    """The checks that the audit returns."""
     found = [KNOWN, UNKNOWN]
     monkeypatch.setattr("vdmkit.experiments.measure.audit", lambda run, test: found)
     return found

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit bench`: what it measures, and what it compares."""
+"""`vdmkit bench`: measurements and their comparison."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from vdmkit.experiments.speed import Median, median
 
 @pytest.mark.costly
 def test_a_recipe_is_measured_and_compared(vdmkit_in, tmp_path, monkeypatch):
-    """A change of speed could not be seen, or a trace of steps not be had."""
+    """`vdmkit bench` measures steps, records a trace, and compares with an earlier result."""
     monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "true")  # which the command sets for its process
     bench = vdmkit_in(tmp_path)
     first = bench("bench", "oracle_gaussian", "--seconds", "0", "--json", "--profile", "2")

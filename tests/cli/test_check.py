@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit check` accepts what can be trained, and shows everything that is wrong with the rest."""
+"""`vdmkit check` accepts recipes that can be trained, and lists all errors of the others."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from vdmkit.registry import registry
 
 @pytest.fixture
 def keep_components():
-    """What a test registers is gone after it."""
+    """Restores the registries after each test."""
     load_plugins()
     known = [registry(kind).components for kind in ("weighting", "schedule")]
     before = [dict(components) for components in known]
@@ -61,7 +61,7 @@ def test_all_problems_at_once(run, recipe):
 
 @pytest.mark.usefixtures("keep_components")
 def test_plugin_file(run, recipe, tmp_path):
-    """A component of a file could not be used without installing a package."""
+    """A component of a plugin file can be used without installing a package."""
     plugin = tmp_path / "mine.py"
     plugin.write_text(
         "import vdmkit\nfrom vdmkit.losses import Snr\n@vdmkit.register('weighting', 'mine')\n"
@@ -152,7 +152,7 @@ def test_parts_of_how_many(run, recipe):
 
 @pytest.mark.costly
 def test_memory_on_devices_that_are_not_there(run_process, recipe):
-    """A user could not know before a job starts whether it fits its devices."""
+    """`vdmkit check --devices` reports the memory for devices that this machine does not have."""
     small = ("--set", "model.network.channels=8", "--devices", "2", "--fsdp")
     result = run_process("check", str(recipe), *small)
     assert result.code == 0, result.err

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that installed packages bring: listed, called, and refused where they are wrong."""
+"""Commands added by installed packages: listing, calling and refusing them."""
 
 import re
 import sys
@@ -27,7 +27,7 @@ def greet(name: str, loud: Annotated[bool, typer.Option("--loud", help="In capit
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """`install("vdmkit-x", "x = plug_x:f", {"plug_x.py": text})`: as pip leaves a package that brings a command."""
+    """`install("vdmkit-x", "x = plug_x:f", {"plug_x.py": text})` installs a package that adds a command, as pip would."""
     folder = tmp_path / "site-packages"
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -49,7 +49,7 @@ def install(tmp_path, monkeypatch):
 
 @pytest.fixture
 def say(run):
-    """`say("greet", "you")`: the program, whose warnings are printed as a user sees them."""
+    """`say("greet", "you")` runs the program with warnings printed as a user sees them."""
 
     def say(*arguments: str):
         with warnings.catch_warnings():
@@ -106,7 +106,7 @@ def test_a_broken_package_costs_one_line(install, say, text, found):
 
 
 def test_a_name_belongs_to_vdmkit(install, say):
-    """A package could replace a command of vdmkit, or be passed over without a word."""
+    """A package cannot replace a command of vdmkit, and a warning says so."""
     install("vdmkit-greet", "list = plug_greet:greet", {"plug_greet.py": GREET})
     warned = (
         "warning: plugin package 'vdmkit-greet' (plug_greet:greet): command 'list': the name is taken by vdmkit. "

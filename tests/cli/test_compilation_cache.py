@@ -16,7 +16,7 @@ FOLDER, SECONDS = "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE
 
 @pytest.fixture
 def chosen(tmp_path, monkeypatch):
-    """`chosen()`: the settings of JAX, with an empty cache folder and no setting of the user's."""
+    """`chosen()` returns JAX's settings, given an empty cache folder and no settings by the user."""
     monkeypatch.setenv("VDMKIT_CACHE", str(tmp_path / "cache"))
     for name in (FOLDER, SECONDS):
         monkeypatch.setenv(name, "")  # so that the test's end restores the old value

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit import --list`; what an imported run can do is in tests/system/test_import.py."""
+"""`vdmkit import --list`. Imported runs are tested in tests/system/test_import.py."""
 
 import json
 
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture
 def listed(run, tmp_path) -> None:
-    """A file a.npz."""
+    """Writes a.npz with three tensors."""
     arrays = {"conv.weight": np.full((2, 3), 0.5, np.float32), "n\x1b[2J": np.arange(4), "bad": np.asarray(np.inf)}
     np.savez(tmp_path / "a.npz", **arrays)
 
@@ -28,7 +28,7 @@ def test_every_tensor_is_listed(run, listed):
 
 
 def test_the_list_as_json(run, listed):
-    """A program could not read the list."""
+    """`vdmkit import --list --json` prints the tensors, with null for a sum that is not finite."""
     facts = json.loads(run("import", "--list", "a.npz", "--json").out)
     assert (facts["file"], facts["format"]) == ("a.npz", "npz")
     assert facts["tensors"][0] == {"name": "conv.weight", "shape": [2, 3], "dtype": "float32", "sum": 3.0}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit list` shows every component with what a recipe can say about it."""
+"""`vdmkit list` shows every component with its recipe keys."""
 
 import json
 import re
@@ -15,7 +15,7 @@ ALL = [component for kind in kinds() for component in registry(kind).components.
 
 
 def test_every_kind_and_component_is_listed(run):
-    """A component could be used but not found."""
+    """`vdmkit list` shows every kind and component with its summary."""
     out = run("list").out
     for kind in kinds():
         assert f"{kind}: {registry(kind).summary}" in out
@@ -61,7 +61,7 @@ def test_every_component_has_a_summary(component):
 
 
 def test_recipes(run):
-    """A recipe that comes with vdmkit could be trained by its name but not found."""
+    """`vdmkit list recipe` shows every shipped recipe with its summary."""
     out = run("list", "recipe").out
     facts = json.loads(run("list", "recipe", "--json").out)
     assert [one["name"] for one in facts] == list(shipped_recipes())

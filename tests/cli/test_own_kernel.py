@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reverse kernel of a run's estimator stays when another estimator is asked for."""
+"""The reverse kernel of a run is kept when a different estimator is chosen."""
 
 from types import SimpleNamespace
 
@@ -13,7 +13,7 @@ RUN = ["objective.steps=10", "likelihood.estimator.name=bound", *CLIPPED]
 
 
 def kept(own: list[str], *overrides: str) -> list[str]:
-    """Of a run whose recipe is that of the digits with `own`."""
+    """Returns the overrides that keep the kernel, for the digits recipe with the overrides `own`."""
     read = lambda more: load_recipe("digits", [*own, *more])  # noqa: E731
     return _own_kernel(SimpleNamespace(read_recipe=read, recipe=read(overrides)))
 

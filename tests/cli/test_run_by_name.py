@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands take the name of a recipe that comes with vdmkit, from any folder; that one trains, test_readme.py shows."""
+"""Commands accept the name of a shipped recipe from any folder. Training by name is tested in test_readme.py."""
 
 from pathlib import Path
 

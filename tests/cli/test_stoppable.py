@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A request to stop is heard whenever it comes."""
+"""SIGTERM and Ctrl-C stop a command whenever they arrive."""
 
 import gc
 import signal
@@ -17,7 +17,7 @@ from vdmkit.errors import Interrupted
 
 @pytest.fixture
 def heard(monkeypatch):
-    """The hook of the program, in this process."""
+    """Installs the signal handling of the program in this process."""
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGTERM, signal.default_int_handler)

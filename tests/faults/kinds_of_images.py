@@ -26,7 +26,7 @@ def picture(pixels: np.ndarray) -> bytes:
 
 
 def parquet() -> bytes:
-    """Returns a Parquet file of images and labels as on the Hugging Face hub, uncompressed so that changes take effect."""
+    """Returns a Parquet file of images and labels as on the hub, uncompressed so that changes take effect."""
     datasets.disable_progress_bars()
     kinds = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
     rows = {"image": [{"bytes": picture(one), "path": None} for one in PICTURES], "label": [0, 1, 0]}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an importer makes of the authors' settings, found by their code on configurations without a golden here."""
+"""The recipes that importers derive from the authors' configurations, for configurations without golden outputs."""
 
 import json
 from pathlib import Path
@@ -53,7 +53,7 @@ def configuration(folder: str) -> dict[str, Any]:
 
 
 def song() -> dict[str, Any]:
-    """EDM's DDPM++, with the sizes of a folder of its ADM."""
+    """Returns a DDPM++ configuration of EDM with the sizes of the ADM test folder."""
     config = configuration("edm-adm") | {"model_type": "SongUNet"}
     del config["channels_per_head"]
     return config

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose checkpoint a file is; its averaged and raw parameters by the authors' names."""
+"""Detecting the family of a checkpoint, and reading its raw and averaged parameters by the authors' names."""
 
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def test_idode_is_recognised_by_its_configuration():
 
 
 def of_torch(ops, path: Path, state: dict[str, Any]) -> Path:
-    """A file of torch with nested dicts and lists of arrays and whole numbers."""
+    """Writes a torch file with nested dicts and lists of arrays and integers."""
     storages: dict[str, bytes] = {}
 
     def push(value: Any) -> bytes:
@@ -63,7 +63,7 @@ def filled(shape: tuple[int, ...], value: float) -> np.ndarray:
 
 
 def score_sde() -> dict[str, Any]:
-    """A state with three trained parameters, whose averages are 10, 20 and 30."""
+    """Returns a training state with three trained parameters whose averages are 10, 20 and 30."""
     model = {
         "module.sigmas": filled((3,), 1),
         "module.all_modules.0.W": filled((4,), 2),
@@ -103,7 +103,7 @@ def test_a_step_is_a_number_of_updates(tmp_path, ops, step):
 
 
 def tree_of(names: list[str], value: float) -> dict[str, Any]:
-    """Nested maps of arrays by names with '/'."""
+    """Returns nested dicts of arrays whose names contain '/'."""
     tree: dict[str, Any] = {}
     for name in names:
         *parents, last = name.split("/")

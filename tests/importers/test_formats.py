@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Safetensors, npz, Flax and diffusers' folders; and for every format, files that are cut short or damaged."""
+"""Safetensors, npz, Flax and diffusers folders, and truncated or damaged files of every format."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ SAFE = {"float32": "F32", "float64": "F64", "float16": "F16", "bfloat16": "BF16"
 
 
 def safetensors(arrays: dict[str, np.ndarray], **changes: Any) -> bytes:
-    """The bytes of such a file; `changes` replace entries of its header."""
+    """Returns the bytes of a safetensors file. `changes` replaces entries of its header."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
     for name, array in arrays.items():
@@ -49,7 +49,7 @@ def flax(tree: Any) -> bytes:
 
 
 def written(format: str, arrays: dict[str, np.ndarray], path: Path, ops) -> Path:
-    """A file of this format with these arrays."""
+    """Writes these arrays to a file of the given format."""
     if format == "torch":
         items = {name: ops.tensor_of(name, array) for name, array in arrays.items()}
         return ops.torch_zip(path, ops.dictionary(items), {name: array.tobytes() for name, array in arrays.items()})
@@ -93,7 +93,7 @@ def test_numpy_arrays_of_another_order(tmp_path, ops):
 
 @pytest.mark.parametrize("format", ["safetensors", "npz", "compressed npz", "flax"])
 def test_memory_is_that_of_the_file(tmp_path, ops, format):
-    """A checkpoint that fits in memory twice could not be imported."""
+    """Reading a checkpoint takes little more memory than its file."""
     array = RNG.normal(size=500_000)
     path = written(format, {"a": array}, tmp_path / "file", ops)
     tracemalloc.start()
@@ -117,7 +117,7 @@ def test_an_array_is_released_by_itself(tmp_path, ops, format):
 
 
 def read_or_refused(path: Path) -> Any:
-    """The arrays of a file, or None if it is refused as it should be."""
+    """Returns the arrays of a file, or None if it is refused with a CheckpointError."""
     with contextlib.suppress(CheckpointError):
         return flat_arrays(read_checkpoint(path).tree)
     return None
@@ -173,7 +173,7 @@ HEADERS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", HEADERS)
 def test_headers_of_safetensors_are_checked(tmp_path, name):
-    """A header could have memory taken for what is not there, or give one tensor's numbers to another."""
+    """Invalid safetensors headers, such as wrong sizes or overlapping tensors, are refused."""
     (tmp_path / "file").write_bytes(HEADERS[name])
     with pytest.raises(CheckpointError, match="file: cannot be read as a checkpoint: "):
         read_checkpoint(tmp_path / "file")
@@ -187,7 +187,7 @@ class _Object:
     "array", [np.array([_Object], object), np.array(["a"]), np.zeros(2, "f4,f4"), np.zeros(2, "c8")]
 )
 def test_npz_holds_numbers_only(tmp_path, ops, array):
-    """An array of objects is a pickle, which could run anything."""
+    """Arrays of objects, which are pickles, are refused."""
     with pytest.raises(CheckpointError, match="not numbers"):
         read_checkpoint(ops.npz(tmp_path / "a.npz", {"a": array}))
 
@@ -220,7 +220,7 @@ PACKED: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", PACKED)
 def test_claims_of_flax_are_checked(tmp_path, name):
-    """A Flax file could take memory for what is not there, exhaust the stack, or leave a traceback."""
+    """Flax files with wrong sizes or excessive nesting are refused."""
     (tmp_path / "file").write_bytes(PACKED[name])
     with pytest.raises(CheckpointError, match="file: cannot be read as a checkpoint: "):
         read_checkpoint(tmp_path / "file")
@@ -245,7 +245,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def folder(path: Path, files: dict[str, Any]) -> Path:
-    """A folder with these files: bytes, or what becomes JSON."""
+    """Writes a folder with these files, given as bytes or as objects that become JSON."""
     for name, content in files.items():
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
@@ -275,7 +275,7 @@ FOLDERS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_folders_of_diffusers(tmp_path, name):
-    """A pipeline, its network alone, an old pipeline or a network in parts could not be imported."""
+    """Pipelines, single networks, old pipelines and sharded networks of diffusers are read."""
     found = read_weights(folder(tmp_path / "model", FOLDERS[name]))
     assert found.family == "diffusers"
     assert found.ema.keys() == {*NAMES[:3], "mid.attentions.0.to_q.weight"}
@@ -285,7 +285,7 @@ def test_folders_of_diffusers(tmp_path, name):
 
 
 def test_the_weights_of_old_folders_are_torch_files(tmp_path, ops):
-    """Folders of the time before safetensors could not be imported."""
+    """Diffusers folders that predate safetensors are read."""
     made = folder(tmp_path / "model", {"config.json": CONFIG})
     written("torch", DDPM, made / "diffusion_pytorch_model.bin", ops)
     assert read_weights(made).ema.keys() == read_weights(folder(tmp_path / "new", FOLDERS["network"])).ema.keys()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit import` of every family: the run's denoiser is the authors', and what does not fit is refused."""
+"""`vdmkit import` reproduces the authors' denoiser for every family, and refuses what does not fit."""
 
 import json
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def arrays_in(path: Path) -> dict[str, np.ndarray]:
 
 
 def tree_of(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Nested maps of arrays by names with '/'."""
+    """Returns nested dicts of arrays whose names contain '/'."""
     tree: dict[str, Any] = {}
     for name, array in arrays.items():
         *parents, last = name.split("/")
@@ -62,7 +62,7 @@ def flax(path: Path, tree: Any) -> Path:
 
 @pytest.fixture
 def checkpoint(tmp_path, ops) -> Callable[..., list[str]]:
-    """`checkpoint(folder)`: the authors' file and its configuration, as arguments of the command."""
+    """`checkpoint(folder)` returns the paths of the authors' file and configuration, as arguments of the command."""
 
     def checkpoint(folder: str, arrays: dict[str, np.ndarray] | None = None) -> list[str]:
         if folder == "ddpm":
@@ -83,7 +83,7 @@ def checkpoint(tmp_path, ops) -> Callable[..., list[str]]:
 
 @pytest.fixture
 def program(vdmkit_in, tmp_path):
-    """The program in a folder with images of 8 and of 16 pixels."""
+    """Returns the program in a folder with images of 8 and of 16 pixels."""
     for size in (8, 16):
         pixels = np.random.default_rng(size).integers(0, 256, (2, size, size, 3)).astype(np.uint8)
         np.savez(tmp_path / f"{size}.npz", train=pixels, test=pixels)
@@ -92,7 +92,7 @@ def program(vdmkit_in, tmp_path):
 
 @dataclass(frozen=True)
 class Golden:
-    """Latents, gammas and conditions of the model here, and what its estimate, read in this way, must be."""
+    """Inputs of the imported model, and the expected value of its estimate as returned by `read`."""
 
     z: np.ndarray
     gamma: np.ndarray
@@ -106,7 +106,7 @@ def last(array: np.ndarray) -> np.ndarray:
 
 
 def edm(golden, config, model) -> Golden:
-    """D(x; sigma) is the estimate of the data."""
+    """The output D(x; sigma) is the estimate of the data."""
     known = {"label": golden["class_labels"].argmax(1), "augment": golden["augment_labels"]}
     gamma = 2 * np.log(np.float64(golden["sigma"]))
     return Golden(last(golden["x"]), gamma, last(golden["out"]), lambda estimate: estimate.x_hat, known)
@@ -120,7 +120,7 @@ def score_sde(golden, config, model) -> Golden:
 
 
 def discrete(golden, config, model: DiffusionModel) -> Golden:
-    """The first channels are eps at a time of the table of betas."""
+    """The first channels of the output are eps at a timestep of the table of betas."""
     steps = golden["timesteps"] if "timesteps" in golden else golden["timestep"]
     known = {"label": golden["y"]} if "y" in golden else {}
     gamma: Any = model.schedule
@@ -140,7 +140,7 @@ def family(folder: str) -> str:
 
 
 def imported(program, arguments: list[str], size: int = 16) -> str:
-    """The folder of the run."""
+    """Imports a checkpoint and returns what the command printed."""
     sets = ("--set", "data.name=npz", "--set", f"data.path={size}.npz", "--set", "training.batch_size=2")
     result = program("import", *arguments, "-o", "run", *sets)
     assert result.code == 0, result.err
@@ -149,7 +149,7 @@ def imported(program, arguments: list[str], size: int = 16) -> str:
 
 @compiled_fast
 def denoise(model: DiffusionModel, z: jax.Array, gamma: jax.Array, known: dict[str, jax.Array]) -> Estimate:
-    """Of a batch."""
+    """Returns the estimates of a batch."""
     return jax.vmap(lambda *one: model.denoise(*one))(z, gamma, known)
 
 
@@ -171,7 +171,7 @@ def test_the_denoiser_of_a_run_is_the_authors(program, checkpoint, folder):
 
 @pytest.mark.costly
 def test_an_imported_run_is_evaluated(program, checkpoint):
-    """The likelihood of a published network could not be measured, or its learned variances be taken for noise."""
+    """An imported run with learned variances can be evaluated."""
     imported(program, checkpoint("improved"), 8)
     result = program("evaluate", "--ckpt", "run", "--set", "evaluation.draws=2", "--json")
     assert result.code == 0, result.err
@@ -247,7 +247,7 @@ def test_numbers_that_are_not_finite_are_refused():
 
 
 def test_a_broken_constant_that_is_not_used_is_no_reason_to_refuse():
-    """A checkpoint whose weights are whole could not be imported."""
+    """NaN in an unused constant does not prevent the import."""
     state_with({"model.enc.8x8_down.conv0.resample_filter": np.nan})
 
 
@@ -330,7 +330,7 @@ class Mine(AbstractImporter):
 
 
 def test_a_plugin_registers_an_importer(program, checkpoint):
-    """Files of a family of one's own could not be imported."""
+    """A plugin can add an importer for a new family."""
     (program.cwd / "mine.py").write_text(PLUGIN)
     weights = arrays_in(NETWORKS / "improved" / "weights.npz")
     arguments = checkpoint("improved", {f"mine.{name}": one for name, one in weights.items()})

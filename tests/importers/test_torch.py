@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of torch are read as torch reads them. Those of the authors are in tests/reference/test_files.py."""
+"""Files of torch are read as torch reads them. The authors' files are tested in tests/reference/test_files.py."""
 
 import tracemalloc
 
@@ -83,7 +83,7 @@ def test_plain_containers_and_numbers(tmp_path, ops, name):
 
 
 def test_parameters_are_tensors(tmp_path, ops):
-    """A module that was saved with its parameters, not as a state dict, could not be read."""
+    """Pickled parameters are read as tensors."""
     array = some("float32")
     program = b"ctorch._utils\n_rebuild_parameter\n(" + ops.tensor_of("0", array) + ops.NO_HOOKS + b"tR"
     found = read_checkpoint(ops.torch_zip(tmp_path / "a.pt", program, {"0": array.tobytes()})).tree
@@ -91,7 +91,7 @@ def test_parameters_are_tensors(tmp_path, ops):
 
 
 def test_files_of_torch_before_1_6(tmp_path, ops):
-    """Checkpoints of 2019 and 2020 could not be read."""
+    """Files written by torch before 1.6 are read."""
     arrays = {"a": some("float32"), "b": some("int64")}
     program = ops.dictionary({name: ops.tensor_of(name, array, b"N") for name, array in arrays.items()})
     path = tmp_path / "a.pt"
@@ -144,7 +144,7 @@ def test_modules_of_edm(tmp_path, ops):
 
 
 def test_memory_is_that_of_the_file(tmp_path, ops):
-    """A checkpoint that fits in memory twice could not be imported: it is read once, and never copied."""
+    """Reading a checkpoint takes little more memory than its file, because nothing is copied."""
     array = np.zeros(2_000_000, np.float32)
     zipped = ops.torch_zip(tmp_path / "a.pt", ops.tensor_of("0", array), {"0": array.tobytes()})
     old = tmp_path / "b.pt"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A recipe's problems, all at once, each with its place and what to do."""
+"""All errors of a recipe are reported at once, each with its place and advice."""
 
 import subprocess
 import sys

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a recipe resolves to: defaults, `extends`, `--set`, and back to TOML."""
+"""Resolving a recipe: defaults, `extends`, `--set`, and writing it back to TOML."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ def test_defaults_are_filled_in(write):
 
 
 def test_values_become_what_the_signature_asks_for(write):
-    """An integer for a float, a list for a tuple and a string for a path are what TOML can write."""
+    """TOML values are converted to the annotated types: int to float, list to tuple, string to path."""
     recipe = load_recipe(write(("gamma_min = -13", "gamma_min = -13\nends = [1, 2.5]")))
     assert recipe.data.params["path"] == Path("images")
     assert recipe.model.schedule.params["ends"] == (1.0, 2.5)
@@ -38,7 +38,7 @@ def test_build_injects_context_and_passes_keys(write):
 
 
 def test_round_trip(write):
-    """A run could not be continued from the resolved recipe in its folder."""
+    """Dumping a recipe and loading it gives the same recipe and text."""
     recipe = load_recipe(write(), ["data.limit=5", "sampling.minutes=0.5", 'objective.time_sampler="independent"'])
     text = dump(recipe)
     again = load_recipe(write(text=text, name="resolved.toml"))
@@ -112,7 +112,7 @@ def test_set_may_choose_another_component_and_its_keys_in_any_order(write):
 
 
 def test_keys_of_a_component_that_is_only_named(write):
-    """A component given as a string could not be adjusted by `--set`."""
+    """`--set` can change the keys of a component given as a string."""
     recipe = load_recipe(write(('"flip", ', "")), ["optimizer.learning_rate=1"])
     assert recipe.optimizer.params == {"learning_rate": 1.0}
 

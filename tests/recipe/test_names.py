@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recipes that come with vdmkit go by name from every folder, and a file wins over a name."""
+"""Shipped recipes can be named from any folder, and a file takes precedence over a name."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ LIST = "`vdmkit list recipe` shows the recipes that come with vdmkit."
 
 @pytest.fixture(autouse=True)
 def elsewhere(monkeypatch, tmp_path):
-    """A folder to work in, which is not that of the recipes, with empty folders that tests write to."""
+    """Changes to a folder outside the recipes, with empty folders that tests write to."""
     monkeypatch.chdir(tmp_path)
     for folder in ("vdmkit/recipes/shipped/paper", "paper", "sub"):
         Path(folder).mkdir(parents=True)
@@ -24,7 +24,7 @@ def elsewhere(monkeypatch, tmp_path):
 
 @pytest.fixture
 def shipped(monkeypatch, write) -> None:
-    """The recipes of a vdmkit that has two, of the stub components."""
+    """Replaces the shipped recipes by two of the stub components."""
     write(name="vdmkit/recipes/shipped/plain.toml")
     write(text='extends = "../plain.toml"\nseed = 4\n', name="vdmkit/recipes/shipped/paper/plain.toml")
     monkeypatch.setattr(_names, "_PACKAGE", Path("vdmkit").resolve())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Types in the words of messages and listings."""
+"""Names of types in messages and listings."""
 
 import inspect
 from pathlib import Path

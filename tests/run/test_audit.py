@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The referee passes a sound model and fails every planted error."""
+"""The consistency checks pass a correct model and fail every planted error."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -44,7 +44,7 @@ SMALL = ["data.shape=[2, 3, 1]", "data.levels=5", "model.schedule.gamma_min=-4.0
 
 @pytest.fixture(scope="module")
 def oracle():
-    """An exact model, its test images, and the numbers of those that are measured."""
+    """Returns an exact model, its test images, and the indices of those that are measured."""
     recipe = load_recipe(ORACLE, SMALL)
     source = recipe.data.build()
     model = build_state(recipe, training_counts(recipe, source.load("train"))).model
@@ -58,14 +58,14 @@ def evidence(oracle) -> Evidence:
 
 
 def with_terms(measured: Measured, **terms: Callable[[np.ndarray], np.ndarray]) -> Measured:
-    """The same with some terms changed, and reported accordingly."""
+    """Returns the measurement with some terms changed, and its bits/dim recomputed."""
     changed = {name: terms.get(name, lambda nats: nats)(nats) for name, nats in measured.estimates.terms.items()}
     estimates = Estimates(changed, measured.estimates.evaluations, measured.estimates.failed)
     return Measured(estimates, measured.index, float(np.mean(estimates.nats)) / 6 / np.log(2))
 
 
 def of_images(measured: Measured, rows: np.ndarray) -> Measured:
-    """As if these rows had been measured."""
+    """Returns the measurement restricted to these rows."""
     estimates = jax.tree.map(lambda values: values[:, rows], measured.estimates)
     return Measured(estimates, measured.index[rows], float(np.mean(estimates.nats)) / 6 / np.log(2))
 
@@ -113,7 +113,7 @@ def test_a_planted_error_fails(evidence, error):
 
 @pytest.fixture
 def measure(oracle):
-    """`measure(estimator)`: what it finds on the images, or on those of `index`; of another `model` if given."""
+    """`measure(estimator)` measures the test images, or those of `index`, by default with the correct model."""
     sound, test, whole = oracle
 
     def measure(estimator, model=sound, index=whole) -> Measured:
@@ -128,7 +128,7 @@ BOUND = VariationalBound(draws=64)
 
 
 class _NoReconstruction(CategoricalObservation):
-    """Says that every image is certain."""
+    """Gives every image probability 1."""
 
     def log_prob(self, image, z_0, gamma_0, estimate):
         return jnp.zeros_like(gamma_0)
@@ -151,7 +151,7 @@ def test_the_prior_term_is_that_of_the_values_which_the_model_encodes(evidence):
 
 
 def test_a_decoder_whose_probabilities_sum_to_more_than_1_fails(oracle):
-    """A decoder of a plugin's, which no closed form knows, could be free of charge."""
+    """A decoder without a closed form is checked by summing its probabilities."""
     model, test, index = oracle
     # of one pixel, while the others are as they are
     assert -3 < _decoder_excess(model, test.pixels[index[:4]], jax.random.key(0)) < 1e-5
@@ -176,7 +176,7 @@ _unit_rate.defjvp(lambda primals, tangents: (primals[0], jnp.ones_like(primals[0
 
 
 class _NoRate(AbstractSchedule):
-    """Its derivative is 1, whatever it rises by."""
+    """Has derivative 1 whatever the schedule."""
 
     inner: AbstractSchedule
     gamma_min: float = eqx.field(static=True)
@@ -200,7 +200,7 @@ SOLVED = "ODE - ODE solved by other code"
 
 @pytest.fixture
 def measure_flow(evidence, oracle):
-    """`measure_flow(estimator)`: the evidence with this estimator in the place of the ODE's."""
+    """`measure_flow(estimator)` returns the evidence with this estimator as the ODE likelihood."""
     model, test, index = oracle
 
     def measure_flow(estimator: ProbabilityFlow) -> Evidence:
@@ -213,7 +213,7 @@ def measure_flow(evidence, oracle):
 
 
 def drawn_by(draw: Callable, monkeypatch) -> ProbabilityFlow:
-    """The estimator with another dequantisation than it is said to have."""
+    """Returns the estimator with a different dequantization from the one it declares."""
     monkeypatch.setitem(_dequantisation.DEQUANTISATIONS, draw.__name__, draw)
     estimator = ProbabilityFlow()
     object.__setattr__(estimator, "dequantisation", draw.__name__)
@@ -254,7 +254,7 @@ def test_a_flow_from_wrong_draws_fails(measure_flow, monkeypatch, draw, claims):
 
 
 class _Short(Probes):
-    """Has entries +-0.99."""
+    """Has entries +-0.99, so that the variance is below 1."""
 
     def __call__(self, shape, *, key):
         return 0.99 * super().__call__(shape, key=key)
@@ -284,7 +284,7 @@ def test_an_ode_that_cannot_be_checked_is_said_to_be_unknown(evidence):
 
 
 class _Backwards(Integrator):
-    """Follows the field the other way."""
+    """Integrates the field in the opposite direction."""
 
     def go_on(self, field, start, end, stand, args, *, steps):
         reverse = lambda gamma, state, args: jax.tree.map(jnp.negative, field(gamma, state, args))  # noqa: E731
@@ -292,7 +292,7 @@ class _Backwards(Integrator):
 
 
 def test_a_flow_that_is_integrated_backwards_fails(measure_flow):
-    """A sign of the ODE could be wrong."""
+    """An ODE integrated in the wrong direction fails."""
     i = ProbabilityFlow().integrator
     backwards = _Backwards(i.solver, i.rtol, i.atol, i.steps, i.max_steps)
     estimator = eqx.tree_at(lambda e: e.integrator, ProbabilityFlow(), backwards)
@@ -362,7 +362,7 @@ def test_a_network_whose_bounds_rise_with_more_steps_passes(evidence, oracle, me
 
 
 class _OnTime(AbstractPrediction):
-    """Reads the time off the schedule, and then takes the gamma that a straight schedule had at that time."""
+    """Recovers the time from the schedule and uses the gamma of a linear schedule at that time."""
 
     inner: AbstractPrediction
     outputs: int = eqx.field(static=True)

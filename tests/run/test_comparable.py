@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images that fit a model in shape and levels, and are of another kind all the same."""
+"""Images that fit a model in shape and levels but differ in kind from its training images."""
 
 import numpy as np
 import pytest

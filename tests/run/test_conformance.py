@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Before a number is trusted the run's own components are checked; these are the checks of a whole recipe."""
+"""The conformance checks of all components of a recipe, which run before a number is trusted."""
 
 import re
 from pathlib import Path
@@ -32,7 +32,7 @@ LIES = {
 
 
 def findings_of(path: Path, *overrides: str, plugins: tuple[Path, ...] = ()) -> Findings:
-    """What `vdmkit run`, and after it `vdmkit likelihood`, say of a recipe's components, before training."""
+    """Returns the findings of `vdmkit run` and `vdmkit likelihood` on a recipe's components, before training."""
     recipe = load_recipe(path, overrides, plugins)
     source = recipe.data.build()
     train, test = source.load("train"), source.load("test")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""On oracles, where the truth is known, each estimator's 95% interval holds it as often as it says.
+"""On oracles with a known likelihood, the 95% interval of each estimator has its nominal coverage.
 
-At 95%, fewer than 90 of 100 intervals hold it in 1.1% of such tests; the keys are fixed.
+At 95%, fewer than 90 of 100 intervals cover the truth in 1.1% of such tests; the keys are fixed.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def oracle():
-    """`oracle(name)`: the exact model, its distribution and 200 images."""
+    """`oracle(name)` returns the exact model, its distribution and 200 images."""
 
     def oracle(name: str):
         levels = [] if name.endswith("_continuous") else LEVELS
@@ -40,7 +40,7 @@ def oracle():
 
 
 def covered(estimator, model, images: np.ndarray, truth: float) -> int:
-    """How many of 100 intervals of the mean over the images hold the truth, nats."""
+    """Returns how many of 100 intervals for the mean over the images cover the truth, in nats."""
     plan = estimator.plan(model, images, precision=0.0, key=jax.random.key(0, impl="rbg"))
     pixels, index = jnp.asarray(images), jnp.arange(len(images))
     held = 0
@@ -53,7 +53,7 @@ def covered(estimator, model, images: np.ndarray, truth: float) -> int:
 
 
 def exact_bound(distribution, images: np.ndarray, steps: int) -> float:
-    """The mean bound of Gaussian images in closed form or by quadrature, nats."""
+    """Returns the mean bound of Gaussian images in nats, in closed form or by quadrature."""
     gammas = np.linspace(-8, 8, max(steps, 1) + 1)
     if distribution.levels:
         bound = terms_of_images(exact_terms(distribution, gammas, continuous=not steps), images)
@@ -89,7 +89,7 @@ def test_intervals_of_a_wanted_precision_hold_the_exact_value(oracle, count):
     plan = estimator.plan(model, images, precision=wanted, key=key)
 
     def passes(numbers: np.ndarray) -> np.ndarray:
-        """Two estimates of each image in each pass."""
+        """Returns two estimates of each image for each pass."""
         # Draws belong to an image's number: the same images under other numbers are an independent pass
         pixels = jnp.asarray(np.tile(images, (len(numbers), 1, 1, 1)))
         index = jnp.asarray((numbers[:, None] * count + np.arange(count)).ravel())

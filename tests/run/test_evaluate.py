@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run reports: numbers that agree with each other, about all of the test set, or an error."""
+"""The evaluation of a run: consistent numbers over the whole test set, or an error."""
 
 import functools
 import json
@@ -22,7 +22,7 @@ from vdmkit.schedules import AbstractSchedule
 
 @pytest.fixture(scope="session")
 def recipe(digits_toml):
-    """`recipe(override, ...)`: few draws, seed 1."""
+    """`recipe(override, ...)` returns a recipe with few draws and seed 1."""
     fixed = ("seed=1", "evaluation.draws=2", "evaluation.batch_size=5")
     return lambda *overrides: load_recipe(digits_toml, [*fixed, *overrides])
 
@@ -51,7 +51,7 @@ def test_the_numbers_can_be_computed_again_from_the_library(evaluation, tiny_mod
 
 
 def test_the_text_says_it_all(evaluation):
-    """A reader could not tell on what, how and how exactly the number was measured."""
+    """The text gives the number, its interval and terms, the estimator, the model and the images."""
     text = str(evaluation)
     width = (evaluation.bpd_high - evaluation.bpd_low) / 2
     assert text.startswith(f"{evaluation.bpd:.4f} +/- {width:.4f} bits/dim on these 12 images\n")
@@ -133,7 +133,7 @@ def test_the_bound_is_the_one_trained_on_unless_the_recipe_says_otherwise(
 
 
 class _Bent(AbstractSchedule):
-    """Rises from -6 to 5; falls in the middle, or jumps there."""
+    """Rises from -6 to 5, but decreases or jumps in the middle."""
 
     jump: bool
     gamma_min: float = -6.0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The name of a result depends on what the number depends on."""
+"""The fingerprint of a result depends exactly on what its number depends on."""
 
 import importlib.metadata
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run folder belongs to one recipe and one process, and every file in it is whole."""
+"""A run folder belongs to one recipe and one process at a time, and its files are written atomically."""
 
 import errno
 import json
@@ -44,7 +44,7 @@ def claim(folder: RunFolder, recipe: Recipe, text: str = "") -> None:
 
 @pytest.fixture
 def killed_before(monkeypatch) -> Callable:
-    """`with killed_before("a.json"):` ends when a file of this name is about to be put in its place."""
+    """`with killed_before("a.json"):` interrupts the block just before a file of this name is replaced."""
 
     @contextmanager
     def killed_before(name: str) -> Iterator[None]:
@@ -91,7 +91,7 @@ def test_a_new_folder_says_what_it_is(folder, recipe):
     ],
 )
 def test_what_may_change_when_a_run_goes_on(folder, recipe, digits_toml, override):
-    """A run could not be made longer, or be evaluated in another way, without starting again."""
+    """The length of training and settings of the evaluation can change when a run is resumed."""
     claim(folder, recipe, "")
     changed = load_recipe(digits_toml, [override])
     claim(folder, changed, "")

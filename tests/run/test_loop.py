@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loop: which updates share a dispatch, and what happens to numbers that are not finite."""
+"""The training loop: grouping updates into dispatches, and numbers that are not finite."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from vdmkit.training.loop import Loop, means, next_multiple
 
 @pytest.fixture
 def loop(tiny_model, tiny_images, monkeypatch):
-    """`loop(k)`: the dispatches of the loop with k steps each, as numbers of updates; no update is computed."""
+    """`loop(k)` returns the dispatches of a loop with k steps each, as numbers of updates, without computing updates."""
 
     def step(inputs, state):
         return TrainState(state.model, state.ema, state.opt_state, state.step + 1, state.objective), {
@@ -95,12 +95,12 @@ def test_a_batch_that_devices_cannot_share(loop, monkeypatch):
     ("step", "intervals", "expected"), [(0, (5,), 5), (4, (5, 3), 5), (5, (5, 3), 6), (6, (0, 4), 8)]
 )
 def test_next_multiple(step, intervals, expected):
-    """The next multiple is that of the closest interval."""
+    """`next_multiple` is the next step at which any of the intervals ends; 0 means no interval."""
     assert next_multiple(step, *intervals) == expected
 
 
 def metrics(**terms):
-    """Two dispatches of two updates each, all ones but `terms`."""
+    """Returns the metrics of two dispatches of two updates each, all ones except for `terms`."""
     names = ("bpd", "diffusion", "gradient", "prior", "reconstruction")
     values = {name: np.ones(4) for name in names} | {name: np.asarray(values, float) for name, values in terms.items()}
     return [{name: jnp.asarray(v[half]) for name, v in values.items()} for half in (slice(0, 2), slice(2, 4))]

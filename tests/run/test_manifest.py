@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The manifest: what a reader needs to know where a number came from."""
+"""The manifest records everything that a number depends on."""
 
 import json
 import platform

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The oracle recipes, from training that trains nothing to the bound that the checkpoint gives."""
+"""The oracle recipes, from training without parameters to the bound of the checkpoint."""
 
 from pathlib import Path
 

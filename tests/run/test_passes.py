@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many passes a wanted precision takes, and what is made of them."""
+"""How many passes a requested precision takes, and how they are averaged."""
 
 import os
 
@@ -17,7 +17,7 @@ INDEX = np.arange(COUNT)
 
 
 class Noisy(AbstractEstimator[None]):
-    """One standard normal draw, whatever the precision asked for."""
+    """One standard normal draw, whatever precision is requested."""
 
     def describe(self, levels):
         return "noise"
@@ -116,7 +116,7 @@ def test_a_part_may_be_lost_while_it_is_written(tmp_path, monkeypatch) -> None:
 
 
 class Counted:
-    """A progress meter that notes what it is told."""
+    """A progress meter that records its updates."""
 
     def __init__(self):
         self.said = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FID of a run: what is refused before samples are drawn, and what is printed, with a stand-in for Inception."""
+"""FID of a run with a substitute for Inception: what is refused before sampling, and what is printed."""
 
 import json
 import sys
@@ -25,7 +25,7 @@ ANCESTRAL = 'sampler ancestral kernel=(gaussian variance="small")'
 
 
 def run_of(name: str, folder: Path) -> Path:
-    """A run of an oracle, whose denoiser is exact: 4x4 gray images of 17 levels, or continuous ones."""
+    """Makes a run of an oracle, whose denoiser is exact, on 4x4 gray images of 17 levels or continuous ones."""
     path = RECIPES / f"{name}.toml"
     quick = ["evaluation.draws=2", "evaluation.batch_size=8", "data.test_count=20", "sampling.count=1"]
     recipe = load_recipe(path, [*quick, "training.steps=1", "sampling.steps=4"])
@@ -40,7 +40,7 @@ def gray(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def program(capsys, monkeypatch):
-    """`program("quality", ...)` in this process: exit code, output, errors."""
+    """`program("quality", ...)` runs the command in this process and returns exit code, output and errors."""
 
     def program(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["vdmkit", *arguments])
@@ -52,7 +52,7 @@ def program(capsys, monkeypatch):
 
 
 def stand_in(images: np.ndarray) -> np.ndarray:
-    """More features than images, as Inception has."""
+    """Returns more features than there are images, as Inception does."""
     flat = images.reshape(len(images), -1) / 255.0
     return np.concatenate([flat, flat**2], axis=1)
 
@@ -139,13 +139,13 @@ def test_samples_of_a_label_beside_images_of_it(program, tmp_path):
 
 
 def last_line(result: tuple[int, str, str]) -> tuple[int, str, str]:
-    """Without progress on standard error."""
+    """Returns the result without progress on standard error."""
     code, out, err = result
     return code, out, err.splitlines()[-1]
 
 
 def run_of_digits(folder: Path) -> Path:
-    """A run of the digits whose network is told labels and ignores them."""
+    """Makes a run on the digits with a network that is conditioned on labels but ignores them."""
     quick = ["evaluation.draws=2", "sampling.count=1", "sampling.steps=2", "training.steps=1", "training.batch_size=4"]
     recipe = load_recipe(RECIPES / "digits.toml", [*quick, "model.network={name='label_conditioned', network='none'}"])
     run_recipe(recipe, "", RunFolder(folder / "labelled"), ())

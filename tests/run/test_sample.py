@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samples of a run: as many as asked for, and the same ones whatever else is asked."""
+"""Samples of a run do not depend on how many are drawn."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 
 
 class OnlyImage(AbstractNetwork):
-    """eps_hat where there is one image x."""
+    """eps_hat for a data distribution of one image x."""
 
     x: Array
     path: AbstractPath
@@ -57,7 +57,7 @@ def test_the_first_images_do_not_depend_on_how_many(tiny_model):
     [(1000.0, (16, 100)), (100.0, (8, 100)), (20.0, (1, 100)), (2.5, (1, 20)), (0.0, (1, 1))],
 )
 def test_what_fits_into_the_time(tiny_model, monkeypatch, seconds, fitting):
-    """The number of images and steps is chosen to fit into the time limit."""
+    """If the time is short, first the number of images and then the number of steps is reduced."""
     ticks = iter([0.0, 50.0, 50.0, 51.0])  # compilation, then one second for a step of 8 images
     monkeypatch.setattr(_sample, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
     config = SamplingConfig(sampler=Ancestral(), steps=100)

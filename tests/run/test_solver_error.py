@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a finer solve of a few images says of the mean of all, and when nothing is to be believed."""
+"""The solver error of a mean, estimated from a finer solve of a few images."""
 
 import jax
 import numpy as np
@@ -40,7 +40,7 @@ def test_an_unknown_error_is_no_small_one():
 
 
 class _Solved(AbstractEstimator):
-    """An estimator from outside: 10 nats for every image, off by `off` nats."""
+    """An estimator of a plugin: 10 nats for every image, with a solver error of `off` nats."""
 
     off: float
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ctrl-C asks; a second one insists."""
+"""The first Ctrl-C requests a stop, and the second one interrupts."""
 
 import signal
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `vdmkit study` makes of what it measured."""
+"""The results that `vdmkit study` derives from its measurements."""
 
 import json
 

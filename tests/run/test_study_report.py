@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `vdmkit study` says it has written is what it has written."""
+"""The report of `vdmkit study` agrees with its results and files."""
 
 import re
 
@@ -11,7 +11,7 @@ from vdmkit.study import Curve, Predicted, Study, Variance, text_of_study
 
 
 def _study() -> Study:
-    """Three T of one grid, one of another, and a grid that has a name of its own."""
+    """A study with three T on one grid, one on a second grid, and a named grid."""
     gamma = np.linspace(-6.0, 5.0, 11)
     curve = Curve(gamma, np.ones((2, 11, 4)), np.zeros((2, 4)))
     rows = [("mixture", "dynamic", T) for T in (1, 2, 5)] + [("gaussian", "closed form", 2), ("gaussian", "uniform", 2)]
@@ -22,7 +22,7 @@ def _study() -> Study:
 
 
 def _expanded(name: str) -> list[str]:
-    """The names that a shell makes of one with braces."""
+    """Returns the names that a shell expands from one with braces."""
     braces = re.search(r"\{(.*)\}", name)
     return [name.replace(braces[0], word) for word in braces[1].split(",")] if braces else [name]
 

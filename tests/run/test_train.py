@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run begins with: its model is the recipe's, made for the training images."""
+"""The start of a run: the model is built from the recipe and the training images."""
 
 from contextlib import closing
 from dataclasses import KW_ONLY, dataclass, replace
@@ -37,20 +37,20 @@ class Falling(AbstractSchedule):
 
 @pytest.fixture
 def idle(digits_toml, monkeypatch):
-    """`idle(override, ...)`: the recipe of the digits without a network; the schedule "falling" can be chosen."""
+    """`idle(override, ...)` returns the digits recipe without a network, with the schedule "falling" registered."""
     component = Component("schedule", "falling", Falling, "tests")
     monkeypatch.setitem(registry("schedule").components, "falling", component)
     return lambda *overrides: load_recipe(digits_toml, ["model.network.name=none", *overrides])
 
 
 def images(seed: int) -> Images:
-    """Three images of the digits' shape and levels."""
+    """Returns three images of the digits' shape and levels."""
     pixels = np.random.default_rng(seed).integers(0, 17, (3, 8, 8, 1)).astype(np.uint8)
     return identified(pixels, 17, name="noise", split="train")
 
 
 def made_from(train: Images) -> Provenance:
-    """What a run without plugins that is trained on these images is made from."""
+    """Returns the provenance of a run without plugins that is trained on these images."""
     return provenance_of(train, train, {})
 
 
@@ -98,7 +98,7 @@ def test_an_imported_model_is_not_trained_from_the_beginning(idle, tmp_path):
 
 @dataclass(frozen=True)
 class State:
-    """Of a checkpoint, so much as tells its step."""
+    """A checkpoint state that contains only a step."""
 
     step: int = 3
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files on training images, whose SHA-256 is right and whose contents are not what a run writes."""
+"""Records of the training images with a correct SHA-256 but contents that no run writes."""
 
 import hashlib
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def train(request) -> Images:
 
 @pytest.fixture
 def run(tmp_path, digits_toml, train, tiny_model) -> Run:
-    """A run that kept its records."""
+    """A run with saved records of its training images."""
     folder = RunFolder(tmp_path)
     made = provenance_of(train, train, {})
     folder.record(replace(made, kept=keep(folder, trained_on(train)), run="name"))
@@ -38,7 +38,7 @@ def run(tmp_path, digits_toml, train, tiny_model) -> Run:
 
 
 def put(run: Run, path: Path, contents: np.ndarray) -> None:
-    """Write a file, and its SHA-256 into the manifest."""
+    """Writes a file, and its SHA-256 into the manifest."""
     np.save(path, contents)
     made = run.folder.provenance()
     run.folder.record(replace(made, kept={**made.kept, path.name: hashlib.sha256(path.read_bytes()).hexdigest()}))

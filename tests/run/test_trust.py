@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run folder from someone else is data: its plugin files are not executed unless the user says so."""
+"""Plugin files in a run folder from elsewhere are not executed unless the user allows it."""
 
 import hashlib
 import os
@@ -25,7 +25,7 @@ NOT_COMMANDS_ON_RUNS = {"run", "check", "bench", "doctor", "data", "import", "li
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:
-    """A user's cache folder, in a process that executed nothing yet."""
+    """Sets an empty cache folder, in a process that has executed no plugin yet."""
     monkeypatch.setenv("VDMKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(_trust, "_known", set())
     return tmp_path / "cache"
@@ -33,13 +33,13 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def plugin(tmp_path) -> bytes:
-    """The source of a plugin that leaves a file, new in every test: a process executes the same source once."""
+    """The source of a plugin that writes a file. It is unique per test, because a process executes each source once."""
     return f"open({str(tmp_path / 'executed')!r}, 'w')\n# {tmp_path}\n".encode()
 
 
 @pytest.fixture
 def folder(tmp_path, cache, digits_toml, plugin) -> RunFolder:
-    """A folder with the plugin, and no checkpoint, as someone else may give it."""
+    """A run folder with a plugin and without a checkpoint."""
     folder = RunFolder(tmp_path / "run")
     (folder.plugins).mkdir(parents=True)
     (folder.plugins / "theirs.py").write_bytes(plugin)
@@ -115,7 +115,7 @@ def test_a_plugin_that_the_user_names_is_known(folder, tmp_path, plugin):
 
 @pytest.mark.parametrize("record", ["of another user", "renamed", "folder", "absent"])
 def test_a_record_that_this_user_did_not_make_is_not_believed(folder, cache, plugin, record, monkeypatch):
-    """Records in the cache that are renamed, or owned by a different user, grant no trust."""
+    """A record that is renamed, not a file, or owned by a different user grants no trust."""
     remember({"mine.py": b"other" if record == "renamed" else plugin})
     (made,) = (cache / "plugins").iterdir()
     if record == "of another user":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the truth is known: a sound model is never refused for its Monte Carlo error, and a lie is."""
+"""On oracles, a correct model is never refused for its Monte Carlo error, and an impossible number is."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +26,14 @@ RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 
 @dataclass(frozen=True)
 class Oracle:
-    """An exact model and some test images, as `vdmkit likelihood` chooses them, with their -log P."""
+    """An exact model and test images chosen as by `vdmkit likelihood`, with their -log P."""
 
     model: DiffusionModel
     images: np.ndarray
     nats: np.ndarray
 
     def refused(self, nats: np.ndarray, estimator: Any) -> list[str]:
-        """The reason not to trust these estimates."""
+        """Returns the reasons not to trust these estimates."""
         value, exact, lowest = (
             bits_per_dim(float(x), self.model.dimensions)
             for x in (nats.mean(), self.nats.mean(), impossible_below(self.nats, nats, estimator))
@@ -41,7 +41,7 @@ class Oracle:
         return below_the_truth(value, exact, lowest, 17)
 
     def was_refused(self, nats: np.ndarray) -> bool:
-        """As long as the upper end of a 95% interval was taken for certain."""
+        """Returns whether a rule refuses that takes the upper end of a 95% interval for certain."""
         found = interval(nats)
         return (self.nats.mean() - found.value - found.half_width_monte_carlo) * len(self.images) > 20
 
@@ -60,7 +60,7 @@ def oracle():
 
 
 def by_seed(oracle: Oracle, draws: int, seed: int) -> tuple[np.ndarray, VariationalBound]:
-    """The estimates of `vdmkit likelihood --set seed=... --set likelihood.estimator.draws=...`."""
+    """Returns estimates as from `vdmkit likelihood --set seed=... --set likelihood.estimator.draws=...`."""
     key = jax.random.fold_in(fold_purpose(jax.random.key(seed), "likelihood"), 0)
     estimator, index = VariationalBound(draws=draws), np.arange(len(oracle.images))
     plan = estimator.plan(oracle.model, oracle.images, precision=0.0, key=fold_purpose(key, "plan"))
@@ -118,7 +118,10 @@ def test_a_density_integrates_to_one() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "count", "draws"), [("mixture", 300, 4), ("gaussian", 2, 2)])
 def test_2000_seeds(oracle, name, count, draws) -> None:
-    """Over 2,000 seeds, the correct model is practically never refused, and its mean stays unbiased."""
+    """In 2,000 seeds a correct model is never refused, and its mean estimate is unbiased.
+
+    A rule that takes the upper end of a 95% interval for certain refuses more than 0.5% of them.
+    """
     oracle, repeats, at_once = oracle(name, count), 2000, 100
     estimator = VariationalBound(draws=draws)
     plan = estimator.even_plan(oracle.model)  # few draws have no pilot
