@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Python API: what it says is what the commands say, to the last digit, and it neither prints nor writes."""
+"""The Python API returns the numbers of the commands to the last digit, and neither prints nor writes."""
 
 import io
 import json
@@ -39,7 +39,7 @@ ESTIMATORS = {
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[vdmkit.Run, str]:
-    """A run, and what its training printed."""
+    """Returns a run, and what its training printed."""
     printed = io.StringIO()
     with redirect_stdout(printed), redirect_stderr(printed):
         run = vdmkit.train("oracle_gaussian", out=tmp_path_factory.mktemp("runs") / "oracle", overrides=QUICK)
@@ -52,7 +52,7 @@ def run(trained) -> vdmkit.Run:
 
 
 def test_a_run_is_what_the_folder_holds(run):
-    """A notebook could not get at the model, the recipe, the step, the curves or the images of a run."""
+    """A loaded run gives access to its model, recipe, step, metrics and images."""
     again = vdmkit.load(str(run.folder.path))
     assert eqx.tree_equal(again.model, run.model)
     assert (again.step, again.recipe.training.steps) == (2, 2)
@@ -175,7 +175,7 @@ def test_models_are_compared_on_the_same_images(run):
 
 
 class Zero(eqx.Module):
-    """A network that need not be vdmkit's: it predicts no noise."""
+    """A network that is not derived from vdmkit's classes and predicts no noise."""
 
     def __call__(self, z, gamma, condition, *, key=None):
         return jnp.zeros_like(z)[..., None]
@@ -183,7 +183,7 @@ class Zero(eqx.Module):
 
 @pytest.mark.costly
 def test_a_model_without_a_recipe():
-    """A researcher's own network could not be measured, sampled or trained without a TOML file."""
+    """A model with a user's own network can be measured, sampled and trained without a recipe."""
     model = vdmkit.DiffusionModel(
         schedule=vdmkit.schedules.LearnedLinear(gamma_min=-8.0, gamma_max=5.0),
         network=Zero(),
@@ -224,7 +224,7 @@ def test_what_is_no_image_of_the_model_is_refused(run, images, reason):
 
 
 class _Meter:
-    """A notebook's own progress display."""
+    """A user's own progress meter."""
 
     def __init__(self):
         self.seen = []
@@ -240,7 +240,7 @@ class _Meter:
 
 
 def test_a_recipe_may_be_a_dict(tmp_path):
-    """A notebook could not vary a recipe without writing files, or not follow its training with a meter of its own."""
+    """`vdmkit.train` accepts a dict as the recipe and a user's own progress meter."""
     recipe = {"extends": "oracle_gaussian", "training": {"steps": 1}}
     meter = _Meter()
     run = vdmkit.train(recipe, out=tmp_path / "run", overrides={**QUICK, "training.steps": 1}, progress=meter)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Components without a recipe: every public one is a class that keyword arguments alone construct."""
+"""Every public component is a class that can be constructed with keyword arguments, without a recipe."""
 
 import importlib
 import inspect

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is imported is declared: another package's dependency may be gone with its next version."""
+"""Every imported package is declared: an undeclared one may vanish with the next version of a dependency."""
 
 import ast
 import re
@@ -22,7 +22,7 @@ DISTRIBUTIONS = packages_distributions()
 
 
 def imported(text: str) -> set[str]:
-    """Top-level modules that a file imports, at its top or inside a function, but for Python's own."""
+    """Returns the top-level modules that a file imports, also inside functions, except for the standard library."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -33,7 +33,7 @@ def imported(text: str) -> set[str]:
 
 
 def declared(project: dict) -> set[str]:
-    """Distributions that a project asks for, in its extras too."""
+    """Returns the distributions that a project requires, including those of its extras."""
     listed = chain(project["dependencies"], *project.get("optional-dependencies", {}).values())
     return {normal(re.split(r"[^\w.-]", one)[0]) for one in listed} | {normal(project["name"])}
 
@@ -43,7 +43,7 @@ def normal(name: str) -> str:
 
 
 def undeclared(texts: Iterable[str], pyproject: str) -> list[str]:
-    """Modules of no distribution that is declared; of one that is not installed the name is taken for the module's."""
+    """Returns modules whose distribution is not declared. If it is not installed, its name is taken to be the module's."""
     known = declared(tomllib.loads(pyproject)["project"])
     modules = set().union(*(imported(text) for text in texts))
     return sorted(m for m in modules if not known & {normal(d) for d in (m, *DISTRIBUTIONS.get(m, []))})

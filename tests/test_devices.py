@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work that is kept on a device while the host reads what it has done."""
+"""Keeping work in flight on a device while the host reads earlier results."""
 
 from vdmkit.devices import in_flight
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit doctor` names what is wrong, and what to do."""
+"""`vdmkit doctor` reports what is wrong with an installation, and how to fix it."""
 
 import json
 from pathlib import Path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scripts in examples/ run, and do what they say."""
+"""The scripts in examples/ run, with the results that they describe."""
 
 import re
 import runpy
@@ -49,7 +49,7 @@ count = 4
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, vdmkit_in) -> Path:
-    """A run of 20 steps, of a network with dropout."""
+    """A run of 20 steps with dropout in its network."""
     folder = tmp_path_factory.mktemp("examples")
     (folder / "tiny.toml").write_text(RECIPE)
     plugin = ROOT / "tests" / "system" / "tiny.py"
@@ -60,7 +60,7 @@ def run(tmp_path_factory, vdmkit_in) -> Path:
 
 @pytest.fixture
 def example(run, monkeypatch, capsys):
-    """`example("a", "1")`: what examples/a.py prints of the run, in its folder."""
+    """`example("a", "1")` runs examples/a.py on the run, in its folder, and returns what it prints."""
 
     def example(name: str, *arguments: str) -> str:
         monkeypatch.chdir(run.parent)

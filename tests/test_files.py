@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes that fail, as on a full disk: whatever is written, the error names the file and says what to do."""
+"""Failing writes, as on a full disk: the error gives the file and advice, whatever is written."""
 
 import errno
 import gc
@@ -37,7 +37,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (100, 100, 3)).astype(np.uint8
 
 @contextmanager
 def little_room() -> Iterator[None]:
-    """No file may grow beyond 8192 bytes: a write beyond fails as on a full disk, and says no file either."""
+    """Limits files to 8192 bytes: a larger write fails as on a full disk, without a file name in the error."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (MOST, limits[1]))
     try:

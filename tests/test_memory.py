@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The memory of a training step from shapes alone."""
+"""The memory of a training step, computed from shapes only."""
 
 import jax
 import pytest

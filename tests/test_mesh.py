@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where arrays are placed on many devices."""
+"""The placement of arrays on several devices."""
 
 import os
 import subprocess

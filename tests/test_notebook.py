@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a notebook shows of a result."""
+"""HTML representations of results in notebooks."""
 
 import re
 
@@ -11,7 +11,7 @@ from vdmkit.arguments import table
 
 
 def cells(html: str) -> list[str]:
-    """The texts of a table, in order."""
+    """Returns the texts of the cells of a table, in order."""
     return re.findall(r"<td[^>]*>(.*?)</td>", html)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paths that lead to no file: each reader says what is there instead, and reads nothing of it."""
+"""Paths that do not lead to a file: each reader reports what is there, and reads nothing from it."""
 
 import os
 import signal
@@ -39,7 +39,7 @@ OF_A_FILE = {
 
 @pytest.fixture
 def things(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of one of each, to work in; a reader that waits for a FIFO fails instead of hanging."""
+    """Changes to a folder with one path of each type. A reader that blocks on the FIFO fails instead of hanging."""
 
     def waited(*_: object) -> None:
         raise AssertionError("it waits for something that never comes")
@@ -78,7 +78,7 @@ def test_files_and_folders_are_what_they_are(things: Path) -> None:
 
 
 def _batches(name: str) -> ImageNetNew:
-    """ImageNet's folder, whose file of test images is a link to `name`."""
+    """Makes ImageNet's folder, with a link to `name` as the file of test images."""
     Path("imagenet").mkdir()
     (Path("imagenet") / "val_data").symlink_to(Path(name).absolute())
     return ImageNetNew(path="imagenet")

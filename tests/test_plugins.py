@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Components from outside vdmkit: how they are found, and what happens when they are wrong."""
+"""Components from outside vdmkit: finding them, and reporting their errors."""
 
 import sys
 
@@ -33,7 +33,7 @@ class Straight(AbstractSchedule):
 
 @pytest.fixture(autouse=True)
 def _keep_registry(monkeypatch):
-    """What a test registers or imports is gone after it."""
+    """Restores registries and imported modules after each test."""
     load_plugins()
     monkeypatch.setattr(_plugins, "_loads", dict(_plugins._loads))
     before, modules = {kind: dict(registry(kind).components) for kind in kinds()}, set(sys.modules)
@@ -48,7 +48,7 @@ def _keep_registry(monkeypatch):
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """`install("vdmkit-x", {"plug_x.py": text})`: as pip leaves a package, with an entry point for every module."""
+    """`install("vdmkit-x", {"plug_x.py": text})` installs a package with an entry point for every module."""
     folder = tmp_path / "site-packages"
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -69,7 +69,7 @@ def install(tmp_path, monkeypatch):
 
 
 def everything() -> dict[str, list[str]]:
-    """The names of all components."""
+    """Returns the names of all components."""
     return {kind: sorted(registry(kind).components) for kind in kinds()}
 
 
@@ -164,14 +164,14 @@ def test_a_taken_name_names_both_owners(write):
 
 
 def test_a_builtin_name_is_taken_by_vdmkit(write):
-    """A plugin could replace a component of vdmkit without a word."""
+    """A plugin file cannot replace a component of vdmkit."""
     with pytest.raises(RegistryError, match="the name is taken by vdmkit"):
         load_plugins([write(SCHEDULE.format(name="fixed_linear"))])
 
 
 @pytest.fixture
 def both(install, write):
-    """A package and a file that both have the schedule "straight", from -13.3 and from -7; the file has "own" too."""
+    """A package and a file with the same schedule "straight", from -13.3 and from -7. The file also has "own"."""
     install("vdmkit-straight", {"plug_straight.py": SCHEDULE.format(name="straight")})
     text = SCHEDULE.replace("-13.3", "-7.0")
     return write(text.format(name="own") + text.format(name="straight"))
@@ -212,7 +212,7 @@ def test_what_a_run_kept_goes_before_a_package(both, digits_toml):
 
 
 def test_what_two_runs_kept(write, digits_toml):
-    """Of two runs whose plugin files have one name, a program could read only one, or read one by the other's."""
+    """Two runs whose plugin files register the same name each use their own file."""
     files = [write(SCHEDULE.format(name="straight").replace("-13.3", low), f"{low}.py") for low in ("-7.0", "-6.0")]
     chosen = ["model.schedule={name='straight', gamma_max=1.0}"]
     allow(files)
@@ -221,7 +221,7 @@ def test_what_two_runs_kept(write, digits_toml):
 
 
 def test_what_a_run_kept_does_not_replace_vdmkit(write, digits_toml):
-    """A file in a run folder could replace a component of vdmkit without a word."""
+    """A plugin file in a run folder cannot replace a component of vdmkit."""
     file = write(SCHEDULE.format(name="fixed_linear"))
     allow([file])
     with pytest.raises(RegistryError, match=r"fixed_linear.*: the name is taken by vdmkit"):
@@ -325,7 +325,7 @@ def test_of_two_packages_the_first_name_wins(install):
 
 
 def test_a_broken_file_registers_nothing(write):
-    """A component of a file that was refused could still be chosen, or be in the way of the repaired file."""
+    """A file that fails registers nothing, and can be loaded once it is repaired."""
     path = write(SCHEDULE.format(name="straight") + "1 / 0")
     with pytest.raises(RegistryError, match="ZeroDivisionError"):
         load_plugins([path])

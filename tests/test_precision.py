@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measurements multiply float32 in float32 on every device.
+"""Measurements multiply in full float32 on every device.
 
-A CPU does so at any setting. So a network notes the setting that it is compiled with, and the programs for GPUs and
-TPUs, which JAX exports on a CPU, are read.
+A CPU does so at any setting. So a network records the setting that it is compiled with, and the programs for GPUs and
+TPUs, which JAX exports on a CPU, are inspected.
 """
 
 import itertools
@@ -36,7 +36,7 @@ compiled_with: list[str] = []
 
 
 class Noting(AbstractNetwork):
-    """Multiplies by a number, and notes the matmul precision that it is compiled with."""
+    """Multiplies by a number, and records the matmul precision that it is compiled with."""
 
     factor: jax.Array
     number: int = eqx.field(static=True)  # another one in each test, so that nothing is compiled already
@@ -85,7 +85,7 @@ def test_the_users_own_setting_comes_first(model, images):
 
 
 def products(program: Callable[..., object], *args: object, platform: str) -> list[str]:
-    """The precision of each operand of every matrix product and convolution in the program for a platform."""
+    """Returns the precisions of the operands of every matrix product and convolution in a platform's program."""
     text = export(jax.jit(program), platforms=[platform])(*args).mlir_module()
     lines = re.findall(r"stablehlo\.(?:dot_general|convolution).*", text)
     return [word for line in lines for word in re.findall(r"DEFAULT|HIGHEST|HIGH", line) or ["none"]]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""README, CITATION.cff and CHANGELOG.md say what is so."""
+"""README, CITATION.cff and CHANGELOG.md are correct."""
 
 import json
 import re

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/tutorial.md does what it says."""
+"""The code and commands of docs/tutorial.md work."""
 
 import os
 import re
@@ -29,7 +29,7 @@ CACHE = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A folder with every file that the tutorial shows."""
+    """Returns a folder with every file that the tutorial shows."""
     folder = tmp_path_factory.mktemp("tutorial")
     for name, code in re.findall(r"`([\w/-]+\.(?:py|toml))`:\n\n```\w+\n(.*?)```", TUTORIAL, re.DOTALL):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -38,7 +38,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 def install(package: Path) -> None:
-    """Leave beside its module what `pip install -e` leaves on the path: the name and the entry points."""
+    """Writes what `pip install -e` adds to the path: the metadata with the entry points."""
     project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
     about = package / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     about.mkdir()
@@ -49,7 +49,7 @@ def install(package: Path) -> None:
 
 
 def settings(words: list[str]) -> list[str]:
-    """Keys that make a command of the tutorial one of seconds."""
+    """Returns overrides that shorten a command of the tutorial to seconds."""
     keys = QUICK.get(words[1], "").split() if words[0] in ("run", "likelihood") else []
     keys += ["likelihood.estimator.draws=2"] if "runs/two_speed" in words and keys else []
     return [word for key in keys for word in ("--set", key)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The wheel alone, in an empty folder, does what a checkout does."""
+"""The wheel alone, in an empty folder, works like a checkout."""
 
 import os
 import subprocess

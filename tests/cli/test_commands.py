@@ -27,7 +27,7 @@ def greet(name: str, loud: Annotated[bool, typer.Option("--loud", help="In capit
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """`install("vdmkit-x", "x = plug_x:f", {"plug_x.py": text})` installs a package that adds a command, as pip would."""
+    """`install("vdmkit-x", "x = plug_x:f", {"plug_x.py": text})` installs a package with a command, as pip would."""
     folder = tmp_path / "site-packages"
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)

@@ -27,7 +27,7 @@ LARGEST = 1 << 16  # bytes; libFuzzer's own default is the largest of the given 
 
 
 def corpus(kind: str, folder: Path) -> Path:
-    """Returns a folder of a genuine file."""
+    """Returns a folder that contains a genuine file."""
     made = folder / "corpus"
     made.mkdir()
     (made / "genuine").write_bytes(KINDS[kind].genuine())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a small file from elsewhere may ask for: it is refused before it takes memory or time, in one form of words."""
+"""Limits on what a small untrusted file may require: it is refused before it takes memory or time."""
 
 import io
 import os
@@ -56,7 +56,7 @@ def png(width: int, height: int) -> bytes:
 
 
 def many_scans(folder: Path) -> None:
-    """A JPEG that claims 8192 x 8192 pixels, over all of which the decoder passes 500 times."""
+    """Makes a JPEG that claims 8192 x 8192 pixels in 500 scans."""
     file = io.BytesIO()
     Image.new("L", (8, 8)).save(file, "JPEG", progressive=True)
     data, last = bytearray(file.getvalue()), file.getvalue().rindex(b"\xff\xda")
@@ -67,7 +67,7 @@ def many_scans(folder: Path) -> None:
 
 
 def sparse(path: Path, size: int = 2**40) -> Path:
-    """A file of a terabyte that takes no room."""
+    """Makes a sparse file of a terabyte that takes no disk space."""
     path.touch()
     os.truncate(path, size)
     return path
@@ -130,7 +130,7 @@ BOMBS: dict[str, Callable[[Path], Any]] = {
 
 @pytest.fixture
 def small(monkeypatch):
-    """Limits that a test reaches within milliseconds."""
+    """Sets limits that a test reaches within milliseconds."""
     monkeypatch.setattr(cifar10, "MAX_UNPACKED", 1_000_000)
     monkeypatch.setattr(vdmkit_io, "FREELY_UNPACKED", 1_000_000)
     monkeypatch.setattr(cifar10, "MAX_PICKLE_OPERATIONS", 1_000)

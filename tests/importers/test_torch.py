@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of torch are read as torch reads them. The authors' files are tested in tests/reference/test_files.py."""
+"""Files of torch give what torch reads. The authors' own files are tested in tests/reference/test_files.py."""
 
 import tracemalloc
 

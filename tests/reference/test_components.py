@@ -63,7 +63,7 @@ def test_schedules_of_improved_diffusion(figures, table) -> None:
     gammas, path, zero, one = np.append(-np.inf, schedule.gammas()), VariancePreserving(), jnp.zeros(()), jnp.ones(())
 
     def step(gamma_s, gamma_t):
-        """Variance, and the mean's coefficients of x and z_t: eps = (z - alpha x) / sigma."""
+        """Returns the variance, and the coefficients of x and z_t in the mean, where eps = (z - alpha x) / sigma."""
         of_z, std = reverse(path, gamma_s, gamma_t, one, 1 / path.sigma(gamma_t))
         of_x, _ = reverse(path, gamma_s, gamma_t, zero, -path.alpha(gamma_t) / path.sigma(gamma_t))
         return std**2, of_x, of_z
@@ -76,7 +76,7 @@ def test_schedules_of_improved_diffusion(figures, table) -> None:
 
 
 class _Wave(AbstractNetwork):
-    """EDM's test function F(x, c) = sin 3x + 0.1 sin c, of what the network is shown, times `scale`, and of c_noise."""
+    """EDM's test function F(x, c) = sin 3x + 0.1 sin c of the network's input, times `scale`, and of c_noise."""
 
     sign: float
     unscale: bool
@@ -88,12 +88,12 @@ class _Wave(AbstractNetwork):
 
 
 def _vp_noise(sigma: np.ndarray) -> np.ndarray:
-    """999 t, where beta_d = 19.9 and beta_min = 0.1."""
+    """Returns 999 t, for beta_d = 19.9 and beta_min = 0.1."""
     return 999 * (np.sqrt(0.1**2 + 2 * 19.9 * np.log1p(sigma**2)) - 0.1) / 19.9
 
 
 def _iddpm_index(sigma: np.ndarray) -> np.ndarray:
-    """The nearest of the noise levels of iDDPM's betas, whose number, from 0, the network is shown."""
+    """Returns the index, from 0, of the nearest noise level of iDDPM's betas, which the network is conditioned on."""
     return abs(_iddpm_levels()[None] - sigma[:, None]).argmin(1)
 
 
@@ -163,7 +163,7 @@ def test_losses_of_edm(figures, mixture) -> None:
     weightings = {"VPLoss": Simple(), "VELoss": Simple(), "EDMLoss": EdmWeighting(sd=0.5)}
 
     def losses(weighting: AbstractWeighting, x, gamma, eps):
-        """Of each pixel, and of all as vdmkit sums them."""
+        """Returns the loss of each pixel, and of each image as vdmkit sums them."""
         half = weighting(gamma, jnp.ones(())) / 2
         eps_hat = model.denoise(diffuse(model.path, gamma, x, eps), gamma, {}).eps_hat
         return half * (eps - eps_hat) ** 2, half * eps_error(model, x, gamma, eps, {})

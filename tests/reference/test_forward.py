@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model with the authors' averaged weights computes what their code computes.
 
-Norms: `relative_error` is |found - expected| / |expected| in the Euclidean norm over the whole array. 1e-5 is some
-hundred roundings of float32 (2^-24 = 6e-8), which is what the layers of a network add up to.
+`relative_error` is |found - expected| / |expected| in the Euclidean norm over the whole array. 1e-5 is some hundred
+roundings of float32 (2^-24 = 6e-8), which is what the layers of a network accumulate.
 """
 
 import equinox as eqx
@@ -124,12 +124,12 @@ def test_chain_without_fourier_features(case):
 
 
 def _hold_chain(case, model, golden) -> None:
-    """Ours against float64, and the authors' against ours.
+    """Compares our chain with float64, and the authors' with ours.
 
-    Each step of ours from the latents of the float64 chain is within 1e-5; 4e-6 was seen. With weights as random as
+    Each of our steps from the latents of the float64 chain is within 1e-5; 4e-6 was measured. With weights as random as
     the reference's, the chain itself is chaotic: through the Fourier features a step multiplies an error by up to a
-    hundred, and a change of one rounding ends in other images. Where it is not, ours ends within 1e-6 of float64; 4e-7
-    was seen.
+    hundred, and a change of one rounding gives different images. Where it is not chaotic, ours ends within 1e-6 of
+    float64; 4e-7 was measured.
     """
     exact = _float64_chain(case, model)
     assert max(_errors_of_steps(case, model, exact)) < 1e-5
@@ -140,10 +140,11 @@ def _hold_chain(case, model, golden) -> None:
 
 
 def _hold_calm(case, model, golden, exact) -> None:
-    """The authors' chain is in float32, and right to 1e-5 a step, says its README; ours is held to more.
+    """Compares a chain that is not chaotic with the reference.
 
-    Where the folder says what the chain is in float64, theirs is held to its own distance from that, and ours in
-    float64 to that.
+    The authors' chain is in float32 and, by its README, right to 1e-5 a step; the tolerance of ours is smaller. If the
+    folder has the chain in float64, the tolerance of theirs is its own distance from that, and our float64 chain is
+    compared with it too.
     """
     ours = _ancestral_chain(case, model, None)
     assert relative_error(ours, exact) < 1e-6
@@ -156,10 +157,10 @@ def _hold_calm(case, model, golden, exact) -> None:
 
 
 def _hold_chaotic(case, model, golden) -> None:
-    """The authors' chain must be one more of such changed chains of ours, in distance and in norm.
+    """The authors' chain differs from our perturbed chains no more than these do from each other.
 
-    Its distance was 0.988 to 1.016 of that between ours, and its norm 0.996 to 1.005 of ours; with reverse noise of
-    0.97 the size, 0.97 to 0.98.
+    Its distance from ours was 0.988 to 1.016 times the distance between ours, and its norm 0.996 to 1.005 times ours;
+    with reverse noise scaled by 0.97, 0.97 to 0.98.
     """
     chains = [_ancestral_chain(case, model, seed) for seed in range(5)]
     spread = np.mean([relative_error(a, b) for i, a in enumerate(chains) for b in chains[:i]])
@@ -169,7 +170,7 @@ def _hold_chaotic(case, model, golden) -> None:
 
 
 def _calm(model):
-    """The model without the weights behind the Fourier features, which magnify rounding."""
+    """Returns the model without the weights of the Fourier features, which magnify rounding."""
     depth = model.shape[-1]
     return eqx.tree_at(
         lambda m: m.network.conv_in.kernel, model, replace_fn=lambda kernel: kernel.at[:, :, depth:].set(0)
@@ -177,7 +178,7 @@ def _calm(model):
 
 
 def _float64_chain(case, model) -> list[np.ndarray]:
-    """Every latent of the reference's chain, from the noisiest."""
+    """Returns every latent of the reference's chain in float64, from the noisiest."""
     with jax.enable_x64(True):
         noises, chain = case.golden["chain_eps"], [_first_latent(case, np.float64)]
         for i in range(len(noises)):
@@ -190,7 +191,7 @@ def _widened(model):
 
 
 def _errors_of_steps(case, model, exact: list[np.ndarray]) -> list[float]:
-    """Each float32 step's distance from the float64 one that starts at the same latent."""
+    """Returns the distance of each float32 step from the float64 step that starts at the same latent."""
     starts = [z.astype(np.float32) for z in exact[:-1]]
     found = [_step_of_chain(case, model, jnp.asarray(z), i, np.float32) for i, z in enumerate(starts)]
     with jax.enable_x64(True):
@@ -201,7 +202,7 @@ def _errors_of_steps(case, model, exact: list[np.ndarray]) -> list[float]:
 
 
 def _ancestral_chain(case, model, seed: int | None) -> jax.Array:
-    """z_0 of the reference's chain; with a seed, every z_s changed by the rounding of one network evaluation, 2^-20."""
+    """Returns z_0 of the reference's chain. A seed perturbs every z_s by 2^-20, the rounding of one evaluation."""
     rng, z = np.random.default_rng(seed), jnp.asarray(_first_latent(case, np.float32))
     for i in range(len(case.golden["chain_eps"])):
         z = _step_of_chain(case, model, z, i, np.float32)
@@ -220,7 +221,7 @@ def _step_of_chain(case, model, z, i: int, dtype) -> jax.Array:
 
 
 def _assert_same_pixels(model, golden, z_0: jax.Array) -> None:
-    """Pixels on the border of two levels excepted: within 1e-3 of a level, or the largest difference of latents."""
+    """Compares pixels, except those within 1e-3 of a level, or within the largest difference of latents."""
     alpha_0 = np.sqrt(1 - np.asarray(golden["var_0"], np.float64))
     theirs = np.asarray(golden["chain_z_0"], np.float64)
     border = 1e-3 + 128 * abs(np.asarray(z_0, np.float64) - theirs).max() / alpha_0

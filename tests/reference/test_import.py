@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The authors' checkpoints become models of ours, and a wrong configuration is explained."""
+"""The authors' checkpoints can be imported, and a wrong configuration is refused with an explanation."""
 
 from pathlib import Path
 

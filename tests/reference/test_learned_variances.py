@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""iDDPM's and ADM's terms of the bound and of the loss, with learned variances, row by row against the authors' code.
+"""The terms of iDDPM's and ADM's bound and loss with learned variances, row by row against the authors' code.
 
-Row t of theirs is the step to x_(t-1), and row 0 the decoder's negative log-likelihood, in bits/dim. In float32 the
-network is told its timestep by a gamma that is rounded, and KLs of 1e-6 bits cancel: see networks/README.md.
+Their row t is the step to x_(t-1), and row 0 the decoder's negative log-likelihood, in bits/dim. In float32 the network
+computes its timestep from a rounded gamma, and KLs of 1e-6 bits cancel: see networks/README.md.
 """
 
 import json
@@ -37,7 +37,7 @@ Rows = np.ndarray
 
 @dataclass(frozen=True)
 class Authors:
-    """A folder, and the model of its configuration."""
+    """A reference folder, and the model of its configuration."""
 
     folder: Path
 
@@ -68,7 +68,7 @@ class Authors:
         return component("schedule", self.recipe["model"]["schedule"])
 
     def model(self, arrays: dict[str, jax.Array]) -> DiffusionModel:
-        """With these of the authors' arrays, in the precision that is on."""
+        """Returns the model with these of the authors' arrays, in the current precision."""
         shape, table = self.images.shape[1:], self.recipe["model"]["network"]
         context = {"shape": shape, "outputs": 2, "gamma_range": (-1.0, 1.0), "classes": table["labels"]}
         table = table | {"noise_embedding": component("noise_embedding", table["noise_embedding"])}
@@ -88,12 +88,12 @@ class Authors:
 
     @property
     def parameters(self) -> list[str]:
-        """The parameters by which the gradient of the loss is known."""
+        """The parameters with a reference gradient of the loss."""
         prefix = "loss_grad_f64:"
         return [name.removeprefix(prefix) for name in self.golden if name.startswith(prefix)]
 
     def found(self, suffix: str) -> dict[str, Any]:
-        """Every row's terms by the authors' names, with the gradients of the mean loss in float64."""
+        """Returns the terms of every row by the authors' names, with the gradients of the mean loss in float64."""
         if suffix not in self._found:
             arrays = {name: jnp.asarray(one, float) for name, one in self.weights.items()}
             of_gradient = {name: arrays[name] for name in self.parameters if suffix}
@@ -116,7 +116,7 @@ class Authors:
         return found | {f"loss_grad:{name}": one for name, one in gradients.items()}
 
     def _of_row(self, model: DiffusionModel, row: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """The terms of one image at one timestep, channels last."""
+        """Returns the terms of one image at one timestep, channels last."""
         names = ("image", "x", "eps", "gamma_t", "gamma_s", "is_last")
         image, x, eps, gamma_t, gamma_s, is_last = (row[name] for name in names)
         y_t = x + jnp.exp(gamma_t / 2) * eps
@@ -174,7 +174,7 @@ class Authors:
 
 
 def normal_of(observation: DiscretisedGaussian, estimate: Any, gamma_0: jax.Array) -> tuple[Any, Any]:
-    """Mean and standard deviation of the decoder."""
+    """Returns the mean and standard deviation of the decoder."""
     return observation._normal(estimate, gamma_0)
 
 
@@ -194,7 +194,7 @@ def authors(openai: Path) -> Authors:
 
 @pytest.fixture(params=[False, True], ids=["float32", "float64"])
 def suffix(request):
-    """The suffix of the golden arrays of a precision, which is on."""
+    """Sets a precision, and returns the suffix of its reference arrays."""
     with jax.enable_x64(request.param):
         yield "_f64" if request.param else ""
 
@@ -262,6 +262,6 @@ def test_the_bound_is_the_sum_of_their_terms() -> None:
 
 
 def noise_at(t: int, shape: tuple[int, int, int]) -> Rows:
-    """What stood for torch's noise at a timestep; the authors' channels are first."""
+    """Returns the noise that replaced torch's at a timestep; the authors' channels come first."""
     height, width, channels = shape
     return np.random.default_rng(t).standard_normal((channels, height, width)).transpose(1, 2, 0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vdmkit's bound and probability-flow likelihood against improved-diffusion's and k-diffusion's, in float64.
+"""The bound and probability-flow likelihood against improved-diffusion's and k-diffusion's, in float64.
 
 improved-diffusion's bound of T latents has T - 1 steps and, from the first latent to the data, a discretised Gaussian
 around x_hat. Its rows go from the largest time down.

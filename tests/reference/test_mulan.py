@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MuLAN, by the plugin vdmkit-mulan, beside the authors' figures; see networks/README.md.
+"""MuLAN, by the plugin vdmkit-mulan, against the authors' outputs; see networks/README.md.
 
-float64 is compared with float64, where 5e-13 was seen. In float32 times of 1000 tau and Fourier features cost 2e-5 of
-the output of a U-Net, and twice that of its square. `relative_error` is in the Euclidean norm.
+In float64 the largest difference was 5e-13. In float32, times of 1000 tau and Fourier features cost 2e-5 of the output
+of a U-Net, and twice that of its square. `relative_error` is in the Euclidean norm.
 """
 
 import functools
@@ -34,7 +34,7 @@ def relative_error(found, expected) -> float:
 
 
 class Folder:
-    """A folder's arrays, and the model of its weights, in the precision that is on."""
+    """The arrays of a folder, and the model with its weights in the current precision."""
 
     def __init__(self, path, suffix: str):
         self.path, self.suffix = path, suffix
@@ -46,7 +46,7 @@ class Folder:
         return vdmkit_mulan.load(self.path / "weights.npz", {**self.config, **fields}, vdm_type)
 
     def given(self, name: str) -> jax.Array:
-        """An input, in this precision."""
+        """Returns an input in the current precision."""
         return jnp.asarray(self.golden[name], float)
 
     def expected(self, name: str) -> np.ndarray:
@@ -54,12 +54,12 @@ class Folder:
 
     @property
     def gammas(self) -> jax.Array:
-        """The draws of the latents: images first."""
+        """Returns draws of gamma at the latents, images first."""
         return jnp.moveaxis(self.given("gamma_noise"), 1, 0)
 
     @functools.cached_property
     def latents(self) -> tuple[jax.Array, jax.Array]:
-        """z and logits."""
+        """Latents z and logits."""
         return self.latents_of(self.model())
 
     def latents_of(self, model: Mulan) -> tuple[jax.Array, jax.Array]:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The authors' network with 64 channels, which sees gamma; see networks/README.md.
+"""The authors' network with 64 channels, which depends on gamma; see networks/README.md.
 
-The folders of 32 channels do not: with one channel a group, group norm removes what the conditioning path adds.
+The networks with 32 channels do not: with one channel a group, group norm removes what the conditioning path adds.
 
-float64 is compared with float64, where 3e-14 was seen, and float32 with float32, where the README allows 2e-5 of an
-output and 1e-4 of a gradient; kernels whose dot product has 36,864 terms are left to float64.
+In float64 the largest difference was 3e-14. In float32 the README allows 2e-5 for an output and 1e-4 for a gradient;
+kernels whose dot product has 36,864 terms are compared in float64 only.
 `relative_error` is |found - expected| / |expected| in the Euclidean norm.
 """
 
@@ -35,7 +35,7 @@ def is_of_conditioning(name: str) -> bool:
 
 @pytest.fixture(params=[pytest.param(False, marks=pytest.mark.costly), True], ids=["float32", "float64"])
 def precision(request):
-    """The suffix of the reference's arrays, and the tolerances of outputs and gradients."""
+    """Sets a precision. Returns the suffix of its reference arrays, and the tolerances of outputs and gradients."""
     with jax.enable_x64(request.param):
         yield ("_f64", EXACT, EXACT) if request.param else ("", 2e-5, 1e-4)
 
@@ -72,7 +72,7 @@ def test_gradients(unet, precision):
 
 
 def _gradients(unet) -> dict[str, np.ndarray]:
-    """Of mean(F R), by the authors' path of a parameter; and with respect to z."""
+    """Returns the gradients of mean(F R) by the authors' parameter paths, and with respect to z."""
     gamma, conditioning, z = unet.inputs()
     cotangent = jnp.asarray(unet.golden["cotangent"], float)
 
@@ -97,12 +97,12 @@ def test_the_reference_sees_the_conditioning(unet):
 
 
 def unread():
-    """Stands for an estimate, which VDM's decoder does not ask for."""
+    """Placeholder for an estimate, which VDM's decoder does not use."""
     raise AssertionError
 
 
 def kl_from_standard_normal(model, x):
-    """KL(q(z_1 | x) || N(0, I)) in nats."""
+    """Returns KL(q(z_1 | x) || N(0, I)) in nats."""
     gamma_1 = model.schedule(jnp.ones(()))
     mean, variance = model.path.alpha(gamma_1) * x, model.path.sigma(gamma_1) ** 2
     return (mean**2 + variance - jnp.log(variance) - 1).sum() / 2
@@ -180,9 +180,9 @@ def test_likelihood(unet):
 
 
 def _flow_of_images(unet):
-    """Returns the flow of all images and of their volumes, as one vector, and the images that the model encodes.
+    """Returns the flow of all images and their volumes as one vector, and the encoded images.
 
-    The reference leaves out what the first layer sees of Fourier features, see its README.
+    The reference omits the first layer's derivative with respect to Fourier features, see its README.
     """
     golden, model = unet.golden, unet.model()
     if unet.config["with_fourier_features"]:

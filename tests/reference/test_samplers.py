@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vdmkit's samplers against those of k-diffusion, EDM and improved-diffusion, on an exact denoiser, in float64.
+"""The samplers against those of k-diffusion, EDM and improved-diffusion, on an exact denoiser, in float64.
 
-All were given the same start, the same noise and the same data, a Gaussian mixture. Their latent of sigma is vdmkit's
-y = z / alpha at gamma = 2 log sigma. Their last step leads to sigma = 0, where gamma is -inf.
+All use the same start, noise and data, a Gaussian mixture. Their latent of sigma is vdmkit's y = z / alpha at
+gamma = 2 log sigma. Their last step leads to sigma = 0, where gamma is -inf.
 
-The same formulas in another order: rounding of some 1e-15 a step, which the steps from sigma = 80, and where a chain
-passes between two components, magnify. 1e-12 was seen.
+The formulas are the same in a different order, so the difference is rounding of some 1e-15 a step, magnified by steps
+from sigma = 80 and where a chain passes between two components. 1e-12 was measured.
 """
 
 import math
@@ -69,7 +69,7 @@ def one_step(model, sampler, y, history, gamma_t, gamma_s, noise):
 
 
 def chain(model, sampler, start, gammas, noise=None):
-    """From `start` (n, h, w, c), y at the first of the gammas, to the last; a row of noise for each step."""
+    """Runs from `start` (n, h, w, c), y at the first of the gammas, to the last, with one row of noise per step."""
     y, gammas = jnp.asarray(start), jnp.asarray(gammas)
     steps = len(gammas) - 1
     history = jax.vmap(lambda _: no_history(model.shape, jnp.asarray(steps)))(y)
@@ -192,7 +192,7 @@ def ve_grid(steps: int) -> np.ndarray:
 
 
 def iddpm_grid(steps: int) -> np.ndarray:
-    """Of their own 1,000 noise levels those between 0.002 and 81, evenly."""
+    """Returns evenly chosen levels between 0.002 and 81 from their own 1,000 noise levels."""
     alpha_bar = np.sin(0.5 * np.pi * np.arange(1001) / 1000 / 1.008) ** 2
     u = np.zeros(1001)
     for j in range(1000, 0, -1):

@@ -55,7 +55,7 @@ def float64():
 
 @dataclass(frozen=True)
 class Sde:
-    """One of score_sde's SDEs in vdmkit's terms, and what score_sde made of it."""
+    """One of score_sde's SDEs as a model of vdmkit, and score_sde's outputs for it."""
 
     name: str
     figures: dict[str, np.ndarray]  # of score_sde.npz
@@ -103,7 +103,7 @@ def sde(request, figures, mixture) -> Sde:
 
 @pytest.fixture(scope="module")
 def flow(sde) -> Transport:
-    """From each image at s = 1e-3 to s = 1."""
+    """Solves the ODE from each image at s = 1e-3 to s = 1."""
 
     @eqx.filter_jit
     def solve(model: DiffusionModel, x: Array, probes: Array) -> Transport:
@@ -114,7 +114,7 @@ def flow(sde) -> Transport:
 
 
 def image_errors(found, expected) -> np.ndarray:
-    """|found - expected| / |expected| of each image."""
+    """Returns |found - expected| / |expected| for each image."""
     found, expected = (np.asarray(a).reshape(len(expected), -1) for a in (found, expected))
     return np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
 

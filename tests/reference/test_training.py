@@ -2,7 +2,7 @@
 """Gradients and updates with the authors' raw weights equal those of their code, parameter by parameter.
 
 The reference gives a gradient by its norm |g| and its dot product with cos(0), cos(1), ... A relative error of 1e-4 in
-a gradient of n values moves the dot product by about 1e-4 |g|, so that is the tolerance of both.
+a gradient of n values changes the dot product by about 1e-4 |g|, so that is the tolerance of both.
 """
 
 import equinox as eqx
@@ -120,7 +120,7 @@ def _loss_and_gradient(case, dtype=np.float32):
 
 
 def _start(case):
-    """The authors' state with fresh moments, and the compiled update."""
+    """Returns the authors' state with zero moments, and the compiled update."""
     checkpoint = case.checkpoint
     optimizer = adamw(3, learning_rate=LEARNING_RATE, warmup_steps=0)
     params, ema = (eqx.filter(model, eqx.is_inexact_array) for model in (checkpoint.model, checkpoint.ema))
@@ -130,7 +130,7 @@ def _start(case):
 
 
 def _compare(case, gradient):
-    """By path: the reference's norm, and the errors of our norm and of our dot product."""
+    """Returns by path the norm of the reference, and the errors of our norm and of our dot product."""
     result = {}
     for name, leaf in official_parameters(gradient).items():
         values = np.asarray(leaf, np.float64)
@@ -148,14 +148,14 @@ def _global_norm(case) -> float:
 
 
 def _update_variance(gradient: np.ndarray, rounding: float) -> float:
-    """Variance of an update's dot product, in units of lr^2, when every element of the gradient is in doubt."""
+    """Returns the variance of an update's dot product in units of lr^2, given uncertain gradient elements."""
     delta = (1e-5 * np.linalg.norm(gradient) + rounding) / np.sqrt(gradient.size)
     relative = delta / np.maximum(np.abs(gradient.ravel()), delta / 2)
     return float(np.sum((relative * _cosines(gradient)) ** 2))
 
 
 def _schedule_uncertainty(case):
-    """By path: the Euclidean norm of the terms (pixel by pixel) that the gradient of the schedule sums."""
+    """Returns by path the Euclidean norm of the per-pixel terms of the schedule's gradient."""
     model, golden, steps = case.checkpoint.model, case.golden, case.objective.steps
 
     def terms(image, t, eps):

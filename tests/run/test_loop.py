@@ -17,7 +17,7 @@ from vdmkit.training.loop import Loop, means, next_multiple
 
 @pytest.fixture
 def loop(tiny_model, tiny_images, monkeypatch):
-    """`loop(k)` returns the dispatches of a loop with k steps each, as numbers of updates, without computing updates."""
+    """`loop(k)` returns the dispatches of a loop with k steps each, as numbers of updates; nothing is computed."""
 
     def step(inputs, state):
         return TrainState(state.model, state.ema, state.opt_state, state.step + 1, state.objective), {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Augmentations: registered ones pass, and others are told why they do not."""
+"""Conformance of augmentations: registered ones pass, and wrong ones are refused with a reason."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sources: registered ones pass, and others are told why they do not."""
+"""Conformance of data sources: registered ones pass, and wrong ones are refused with a reason."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def test_data(build, name):
 
 
 class _OtherIdentity(AbstractSource):
-    """The test set of a published data set, in name. Other images every time: tests/system/lying.py."""
+    """Claims to be the test set of a published data set. For images that change, see tests/system/lying.py."""
 
     shape, levels = (2, 2, 1), 5
 

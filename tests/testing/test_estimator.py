@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Likelihood estimators: registered ones pass, and others are told why they do not."""
+"""Conformance of estimators: registered ones pass, and wrong ones are refused with a reason."""
 
 from abc import abstractmethod
 
@@ -36,7 +36,7 @@ def test_a_solver_that_is_coarse_for_the_ends():
 
 
 class _Changed(VariationalBound):
-    """The bound, of which each term is changed."""
+    """The bound with every term changed."""
 
     @abstractmethod
     def changed(self, name, nats, values): ...
@@ -58,7 +58,7 @@ class _NotFinite(_Changed):
 
 
 class _Corner(_Changed):
-    """Of a larger image, the reconstruction of eight values only."""
+    """For larger images, counts the reconstruction of eight values only."""
 
     def changed(self, name, nats, values):
         return nats * min(1.0, 8 / values) if name == "reconstruction" else nats
@@ -98,14 +98,14 @@ class _LinearInTime(AbstractEstimator[None]):
 
 
 class _Same(VariationalBound):
-    """Two replicates that are one."""
+    """Uses the same draws for both replicates."""
 
     def __call__(self, *args, replicate, **options):
         return super().__call__(*args, replicate=0, **options)
 
 
 class _SharedDraws(VariationalBound):
-    """The same draws for every second image."""
+    """Uses the same draws for every second image."""
 
     def __call__(self, model, images, index, *args, **options):
         return super().__call__(model, images, index % 2, *args, **options)
@@ -119,7 +119,7 @@ class _Middle(eqx.Module):
 
 
 class _OnlyMiddle(VariationalBound):
-    """The loss counts where a check on a short schedule would look."""
+    """Counts the loss only for gammas in the range of a short schedule."""
 
     def __call__(self, model, images, index, plan, **options):
         plan = eqx.tree_at(lambda plan: plan.loss, plan, _Middle(plan.loss))
@@ -146,14 +146,14 @@ def test_wrong_estimators(wrong):
 
 
 class _Crop(_Changed):
-    """Counts 4x4 pixels at most."""
+    """Counts at most 4x4 pixels."""
 
     def changed(self, name, nats, values):
         return nats * min(1.0, 16 / values)
 
 
 class _OnStraightLines(VariationalBound):
-    """Too low on the straight-line path."""
+    """Is too low on the straight-line path only."""
 
     def __call__(self, model, *args, **options):
         found = super().__call__(model, *args, **options)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Grids of steps: registered ones pass, and others are told why they do not."""
+"""Conformance of grids: registered ones pass, and wrong ones are refused with a reason."""
 
 import jax.numpy as jnp
 import pytest
@@ -24,7 +24,7 @@ class _Short(AbstractGrid):
 
 
 class _ShortSteps(UniformInTime):
-    """A step that is asked for by its time is a little shorter: a bound adds up a thousand of them."""
+    """Makes single steps slightly too short, which a bound sums over a thousand steps."""
 
     def ends_of_step(self, schedule, t, steps):
         gamma_t, gamma_s = super().ends_of_step(schedule, t, steps)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Importers of vdmkit pass the check on the authors' arrays; others are told why they do not."""
+"""Conformance of importers: vdmkit's pass on the authors' arrays, and wrong ones are refused with a reason."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def case():
 
 
 class _LeavesOut(AbstractImporter):
-    """Takes the arrays that it knows, and no notice of others."""
+    """Ignores arrays that it does not expect."""
 
     def __init__(self, names):
         self.names = names

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The conformance kit: it has a check of every kind, and covers plugins that are installed."""
+"""The conformance checks cover every kind of component, and installed plugins."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from vdmkit.registry import kinds, registry
 
 
 def test_every_kind_has_its_check():
-    """The author of a component could not know what is asked of it."""
+    """There is a conformance check for every kind of component."""
     assert {f"check_{kind}" for kind in kinds()} <= set(testing.__all__)
     assert len(kinds()) == 16
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of a model on its own latents."""
+"""The parts of a model, checked on its own latents."""
 
 import equinox as eqx
 import jax
@@ -12,7 +12,7 @@ from vdmkit.networks import AbstractNetwork
 
 
 class _Called(AbstractNetwork):
-    """A network that Python computes, which JAX cannot differentiate."""
+    """A network computed by a Python callback, which JAX cannot differentiate."""
 
     def __call__(self, z, gamma, condition, *, key=None):
         shape = jax.ShapeDtypeStruct(z.shape, z.dtype)

@@ -55,7 +55,7 @@ def _(size, batched, z):
 
 
 class _Network(AbstractNetwork):
-    """One that is right."""
+    """A correct network."""
 
     outputs: int = eqx.field(static=True)
 
@@ -69,14 +69,14 @@ class _Flat(_Network):
 
 
 class _Neighbour(_Network):
-    """Each image sees the one before it in the batch, and the first none. See also tests/system/lying.py."""
+    """Each image depends on the previous one in the batch. See also tests/system/lying.py."""
 
     def __call__(self, z, gamma, condition, *, key=None):
         return super().__call__(z, gamma, condition) + 0.1 * _shifted(jax.lax.stop_gradient(z))[..., None]
 
 
 class _StopsClean(_Network):
-    """The gradient is stopped where there is little noise."""
+    """The gradient is stopped at low noise."""
 
     def __call__(self, z, gamma, condition, *, key=None):
         return super().__call__(jnp.where(gamma < 0, jax.lax.stop_gradient(z), z), gamma, condition)
@@ -99,7 +99,7 @@ class _OffByNineThousandths(_Network):
 
 
 class _Remembers(_Network):
-    """Its output depends on how often it was called."""
+    """The output depends on the number of earlier calls."""
 
     def __call__(self, z, gamma, condition, *, key=None):
         calls = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times and weightings of the training loss: registered ones pass, and others are told why they do not."""
+"""Conformance of time samplers and weightings: registered ones pass, and wrong ones are refused with a reason."""
 
 import jax.numpy as jnp
 import pytest
@@ -25,7 +25,7 @@ def test_times(build, name):
 
 
 class _NegativeBetween(Elbo):
-    """Trains the model to be wrong, where four gammas do not show it."""
+    """A weighting that is negative between the gammas of a coarse check."""
 
     def __call__(self, gamma, rate):
         return jnp.where((gamma > -4) & (gamma < -1), -1.0, 1.0)
@@ -38,7 +38,7 @@ def test_a_weighting_that_is_negative_between():
 
 
 class _TwoPoints(Uniform):
-    """Gauss's two: the means of 1, t and t^2 come out right, and all other times are left out."""
+    """Draws the two Gauss points only: the means of 1, t and t^2 are right, but no other time is drawn."""
 
     def __call__(self, n, *, key):
         t, weight = super().__call__(n, key=key)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Optimisers: registered ones pass, and one that climbs is told so."""
+"""Conformance of optimisers: registered ones pass, and one that increases the loss is refused."""
 
 import optax
 import pytest

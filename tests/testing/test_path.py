@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paths: registered ones pass, and others are told why they do not."""
+"""Conformance of paths: registered ones pass, and wrong ones are refused with a reason."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ class _OtherSigma(AbstractPath):
 
 
 class _OtherLogAlpha(VariancePreserving):
-    """alpha and sigma are right; an ODE's likelihood takes log alpha."""
+    """alpha and sigma are right, but log alpha, which likelihoods by an ODE use, is wrong."""
 
     def log_alpha(self, gamma):
         return super().log_alpha(gamma) + (gamma + 8) / 13
@@ -49,7 +49,7 @@ def _(primals, tangents):
 
 
 class _OtherSlope(VariancePreserving):
-    """The derivative of log alpha is another's, by which an ODE's likelihood follows the volume."""
+    """The derivative of log alpha, which likelihoods by an ODE use for the volume, is wrong."""
 
     def log_alpha(self, gamma):
         return _with_other_slope(super().log_alpha(gamma))

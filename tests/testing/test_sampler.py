@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samplers: registered ones pass, and others are told why they do not."""
+"""Conformance of samplers: registered ones pass, and wrong ones are refused with a reason."""
 
 import jax.numpy as jnp
 import pytest
@@ -18,7 +18,7 @@ def test_samplers(build, name):
 
 
 class _TooSmall(Ancestral):
-    """Steps of half the size."""
+    """Makes steps of half the size."""
 
     def step(self, denoise, y_t, gamma_t, gamma_s, history, noise):
         y_s, estimate = super().step(denoise, y_t, gamma_t, gamma_s, history, noise)
@@ -26,7 +26,7 @@ class _TooSmall(Ancestral):
 
 
 class _Noise(Ancestral):
-    """Nothing but noise, until the last step."""
+    """Returns pure noise until the last step."""
 
     def step(self, denoise, y_t, gamma_t, gamma_s, history, noise):
         estimate = denoise(y_t, gamma_t)
@@ -34,7 +34,7 @@ class _Noise(Ancestral):
 
 
 class _Quiet(Ancestral):
-    """Half of the noise, which the last step hides."""
+    """Adds half of the noise, which the last step hides."""
 
     def step(self, denoise, y_t, gamma_t, gamma_s, history, noise):
         return super().step(denoise, y_t, gamma_t, gamma_s, history, noise / 2)

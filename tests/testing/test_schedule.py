@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Schedules: registered ones pass, and others are told why they do not."""
+"""Conformance of schedules: registered ones pass, and wrong ones are refused with a reason."""
 
 import pytest
 
@@ -33,7 +33,7 @@ class _ElsewhereEnding(AbstractSchedule):
 
 
 class _NearlyEnding(AbstractSchedule):
-    """Without parameters, and 0.009 off."""
+    """Has no parameters, and ends 0.009 off."""
 
     gamma_min: float = -1.0
     gamma_max: float = 1.009

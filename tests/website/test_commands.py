@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands and the Python of the pages: all commands are understood, and those of these pages run.
+"""The commands and Python of the pages: all commands are valid, and those of the pages listed here run.
 
-Others are run elsewhere: the tutorial's (tests/test_tutorial.py), those of the start and own images (test_newcomer.py),
-and the tour (test_site.py). Models of three training steps serve here.
+The others run in tests/test_tutorial.py, test_newcomer.py (start and own images) and test_site.py (the tour). The
+models here have three training steps.
 """
 
 import re
@@ -23,7 +23,7 @@ TEXTS = {str(path.relative_to(ROOT)): path.read_text() for path in FILES}
 
 
 def commands(text: str) -> list[list[str]]:
-    """The words of each command of vdmkit that a page shows, without pipes and what is written into files."""
+    """Returns the words of each vdmkit command on a page, without pipes and redirections."""
     fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     blocks = [code for language, code in fenced if not language]
     lines = re.findall(
@@ -70,7 +70,7 @@ QUICK = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, vdmkit_in) -> Path:
-    """A folder with the runs and images that the pages speak of."""
+    """A folder with the runs and images that the pages use."""
     folder = tmp_path_factory.mktemp("pages")
     for recipe, out in {"digits": "digits", "digits_eps": "other", "digits/classifier_free": "classifier_free"}.items():
         done = vdmkit_in(folder)("run", recipe, "--out", f"runs/{out}", *QUICK["run"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A newcomer who has the first two pages only, and copies what they say, from a fresh clone."""
+"""A newcomer follows the first two pages in a fresh clone."""
 
 import os
 import re
@@ -21,14 +21,14 @@ BLOCK = re.compile(r"(?:`([\w.]+)`:\n\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory) -> Path:
-    """A fresh clone of what is committed."""
+    """A fresh clone of the committed files."""
     folder = tmp_path_factory.mktemp("newcomer") / "clone"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
     return folder
 
 
 def follow(clone: Path, page: str) -> dict[str, str]:
-    """Do in the clone what a page says, in its order; returns what each command and snippet printed."""
+    """Follows a page in the clone, in order. Returns what each command and snippet printed."""
     printed = {}
     for name, language, code in BLOCK.findall((clone / "docs" / page).read_text()):
         if name:
@@ -45,7 +45,7 @@ def follow(clone: Path, page: str) -> dict[str, str]:
 
 
 def output(clone: Path, command: list[str]) -> str:
-    """What a command prints that runs the code of the clone, and ends well."""
+    """Runs a command with the code of the clone, asserts that it succeeds, and returns what it printed."""
     environment = os.environ | {"PYTHONPATH": str(clone)}
     done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"

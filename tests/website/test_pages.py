@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the pages name is there: links, code, components, keys, commands and their options."""
+"""Everything that the pages name exists: links, code, components, keys, commands and options."""
 
 import re
 import runpy
@@ -86,7 +86,7 @@ def test_the_network_and_recipe_of_own_images_are_right(tmp_path, monkeypatch):
 
 @pytest.fixture
 def site(tmp_path, monkeypatch) -> Site:
-    """A repository of one page and one file of code, in an empty folder."""
+    """A repository with one page and one file of code, in an empty folder."""
     monkeypatch.setattr(website_pages, "ROOT", tmp_path)
     (tmp_path / "docs").mkdir()
     (tmp_path / "code.py").write_text("class A:\n    x: int = 1\n\n    def b(self): ...\n")
@@ -95,7 +95,7 @@ def site(tmp_path, monkeypatch) -> Site:
 
 
 def written(site: Site, text: str) -> str:
-    """What the page `docs/a.md` with this text becomes."""
+    """Returns what the page `docs/a.md` with this text is converted to."""
     page = site.folder.parent / "docs/a.md"
     page.write_text(text)
     site.add("a.md", page)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reference is complete: every component and every public name has a page that says something."""
+"""The reference is complete: every component and every public name has an entry."""
 
 import importlib
 import inspect
@@ -19,7 +19,7 @@ COMPONENTS = [component for kind in kinds() for component in registry(kind).comp
 
 
 def entries(page: Path) -> dict[str, str]:
-    """The text below each heading of the second level."""
+    """Returns the text below each second-level heading."""
     return dict(re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", page.read_text(), re.MULTILINE | re.DOTALL))
 
 
@@ -41,7 +41,7 @@ def test_all_modules_are_there():
 
 
 def test_a_class_shows_fields_methods_and_source(pages):
-    """A reader could not see how a class is made, what it does, or where it is."""
+    """The entry of a class shows its fields, its methods and a link to its source."""
     shown = entries(pages / "reference/python/vdmkit.losses.md")["Steps"]
     for part in ("class Steps(eqx.Module)", "kernel: AbstractKernel", "`noise_level(schedule, t)`", "Returns a draw"):
         assert part in shown

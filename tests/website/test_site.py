@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The site as it is built: whole, without a request to elsewhere, and not at all with a broken link."""
+"""The built site is complete, loads nothing from other servers, and has no broken links."""
 
 import json
 import os
@@ -19,7 +19,7 @@ ROOT = Path(vdmkit.__file__).parents[1]
 
 
 class Loaded(HTMLParser):
-    """What a browser loads for a page by itself."""
+    """The files that a browser loads for a page."""
 
     def __init__(self, page: Path):
         super().__init__()
@@ -36,7 +36,7 @@ class Loaded(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
-    """The site without the results of the tour."""
+    """The site, without the results of the tour."""
     return build(tmp_path_factory.mktemp("site"), execute=False)
 
 
