@@ -43,7 +43,10 @@ def normal(name: str) -> str:
 
 
 def undeclared(texts: Iterable[str], pyproject: str) -> list[str]:
-    """Returns modules whose distribution is not declared. If it is not installed, its name is taken to be the module's."""
+    """Returns modules whose distribution is not declared.
+
+    If a distribution is not installed, its name is taken to be that of its module.
+    """
     known = declared(tomllib.loads(pyproject)["project"])
     modules = set().union(*(imported(text) for text in texts))
     return sorted(m for m in modules if not known & {normal(d) for d in (m, *DISTRIBUTIONS.get(m, []))})

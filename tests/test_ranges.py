@@ -44,7 +44,7 @@ def parameters() -> dict[str, Parameter]:
 
 
 def numbers(annotation: Any) -> list[Any]:
-    """Returns the annotations of all numbers inside an annotation, with their constraints; any for a key without one."""
+    """Returns the annotations of all numbers inside, with their constraints, or any for a key without annotation."""
     if annotation in (int, float, complex, Any, object, Parameter.empty):
         return [annotation]
     if get_origin(annotation) is Annotated:

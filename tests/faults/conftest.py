@@ -154,7 +154,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def forks(tmp_path_factory, tiny) -> Iterator[Forks]:
-    """The process that runs commands. It has a compilation cache of its own, because it is killed while writing to it."""
+    """The process that runs commands. It has its own compilation cache, because it is killed while writing to it."""
     origin = tmp_path_factory.mktemp("origin")
     cache = os.environ.get("VDMKIT_FAULTS_CACHE") or str(tmp_path_factory.mktemp("cache"))
     environment = os.environ | {"VDMKIT_CACHE": cache}
@@ -177,7 +177,7 @@ def forks(tmp_path_factory, tiny) -> Iterator[Forks]:
 
 
 def left(path: Path) -> dict[str, bytes]:
-    """Returns what a command wrote: whole files, and the arrays of the last checkpoint, read without vdmkit's reader."""
+    """Returns what a command wrote: whole files, and the last checkpoint's arrays, read without vdmkit's reader."""
     if path.is_file():
         return {path.name: path.read_bytes()}
     names = [file.relative_to(path) for file in path.rglob("*") if file.is_file()]

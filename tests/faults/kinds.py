@@ -367,7 +367,7 @@ VALUE = re.compile(rb'"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*|true|false|null')
 
 
 def changed(data: bytes, choices: bytes) -> bytes:
-    """Returns the file with up to eight changes. Eight bytes choose the operation, the place and the new bytes of each."""
+    """Returns the file with up to eight changes; eight bytes choose the operation, the place and the new bytes."""
     for start in range(0, len(choices) - 7, 8):
         what, length, *new = choices[start : start + 8]
         at = int.from_bytes(new[:2]) * (len(data) + 1) >> 16

@@ -17,7 +17,7 @@ TOOK = ("seconds", "work")  # from the signal to the end
 
 
 def kill(forks, case, folder: Path, command: str, rng: random.Random, most: int) -> list[dict[str, Any]]:
-    """Runs a command in a copy of the folder, kills it at most `most` times, and runs it to its end. Returns the kills."""
+    """Runs a command in a copy of the folder, kills it at most `most` times, and finishes it. Returns the kills."""
     place, killed, (moments, _) = shutil.copytree(forks.origin, folder), [], forks.whole(command)[0]
     arguments = case.arguments
     while len(killed) < most:

@@ -34,7 +34,7 @@ EXACT = 1e-9
 
 @dataclass(frozen=True)
 class Call:
-    """A batch of two in the authors' layout, and the coefficients of their wrapper around the network, one per image."""
+    """A batch of two in the authors' layout, and the coefficients of their wrapper of the network, one per image."""
 
     x: Rows
     label: Rows
