@@ -29,12 +29,12 @@ from vdmkit.process import VariancePreserving
 from vdmkit.registry import kinds, registry
 from vdmkit.schedules import LearnedLinear
 
-# Compiled functions are kept for the next run of the tests, for the other worker, and for the modules after this one.
+# Shares compiled functions between runs of the tests, workers and modules.
 CACHE = Path(__file__).parents[1] / ".pytest_cache" / "jax"
 jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(CACHE)))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
-# Here, before any module is collected: what is parametrised over a registry has the plugins whichever files are run.
+# Before any module is collected, so that tests parametrised over a registry include plugins, whichever files are run.
 load_plugins()
 
 SHAPE, LEVELS = (4, 4, 1), 5

@@ -24,17 +24,17 @@ from vdmkit.schedules import FixedLinear, LearnedLinear, Pinned
 
 KINDS = ("schedule", "path", "prediction", "weighting", "time_sampler", "grid", "kernel", "sampler", "estimator")
 KEY = jax.random.key(0)
-# What has no sensible default: all other components need no argument at all.
+# Arguments without a sensible default; no other component requires any.
 REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
-    # starts from random parameters
+    # has random initial parameters
     ("schedule", "learned_monotone"): {"key": KEY},
     ("schedule", "pinned"): {"interior": FixedLinear()},
-    # know the data
+    # depend on the data
     ("prediction", "categorical"): {"level_counts": jnp.ones((2, 2, 1, 5), int)},
     ("prediction", "lattice"): {"levels": 5},
     ("prediction", "exact"): {"distribution": MixtureData().distribution},
     ("prediction", "exact_given_label"): {"distribution": MixtureData().distribution},
-    # are measured
+    # are the result of measurements
     ("grid", "gammas"): {"gammas": (-5.0, 0.0, 5.0)},
     ("kernel", "optimal_variance"): {"gammas": (-5.0, 5.0), "errors": (0.1, 0.5)},
 }

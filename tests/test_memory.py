@@ -18,7 +18,7 @@ def test_the_state_is_four_times_the_parameters():
     recipe = load_recipe(find_recipe("digits"), SMALL)
     found = memory_of_step(recipe, fsdp=False)
     parameters = 4 * count_parameters(recipe, recipe.data.build())
-    rest = 3 * 4 * 8 * 8 * 17  # counts of levels, which the model keeps, and small numbers
+    rest = 3 * 4 * 8 * 8 * 17  # level counts, which are part of the model, and small arrays
     assert 4 * parameters <= found.whole_state <= 4 * parameters + rest
     assert found.total == found.state + found.working > found.whole_state
     assert str(found).startswith(f"{found.total / 2**20:,.0f} MiB on each of {jax.device_count()} devices: state")

@@ -39,7 +39,7 @@ class Noting(AbstractNetwork):
     """Multiplies by a number, and records the matmul precision that it is compiled with."""
 
     factor: jax.Array
-    number: int = eqx.field(static=True)  # another one in each test, so that nothing is compiled already
+    number: int = eqx.field(static=True)  # different in each test, so that nothing has been compiled yet
 
     def __call__(self, z, gamma, condition, *, key=None):
         compiled_with.append(arithmetic().matmul_precision)

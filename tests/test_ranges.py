@@ -116,7 +116,7 @@ def test_ranges_are_enforced(name):
 
 
 def with_ends(component: Component) -> list[dict[str, Any]]:
-    """Yields the keys of a component: its defaults, with one key at one end of its range."""
+    """Returns sets of keys for a component: its defaults, with one key at one end of its range."""
     required = {"train": "nowhere", "test": "nowhere", "path": "nowhere", "gammas": (-1.0, 1.0), "errors": (1.0, 1.0)}
     choices = {key: Choice(*pair) for key, pair in CHOICES.items()}
     small = {"multipliers": (1.0, 2.0), "blocks": 1} if "multipliers" in component.parameters else {}

@@ -16,7 +16,7 @@ ROOT = Path(vdmkit.__file__).parents[1]
 QUICK = "training.steps=3 training.batch_size=4 model.network.channels=8 evaluation.draws=2 sampling.steps=1"
 
 
-@pytest.mark.slow  # it builds the wheel, for which uv fetches hatchling
+@pytest.mark.slow  # builds the wheel, for which uv downloads hatchling
 def test_its_recipes_run_by_name(tmp_path):
     """The wheel, built from the source distribution, contains the recipes and can run them by name."""
     subprocess.run(["uv", "build", "--quiet", "--out-dir", tmp_path, ROOT], check=True)

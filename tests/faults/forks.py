@@ -116,7 +116,7 @@ def be(request: dict[str, Any], shared: mmap.mmap) -> None:
 def answer(request: dict[str, Any]) -> dict[str, Any] | None:
     """Returns the result of a command. In the fork that runs the command, it returns None or raises SystemExit."""
     shared = mmap.mmap(-1, SHARED.size)
-    read, write = os.pipe()  # a file would be limited too
+    read, write = os.pipe()  # not a file, whose size would be limited too
     child = os.fork()
     if not child:
         nothing = os.open(os.devnull, os.O_RDWR)

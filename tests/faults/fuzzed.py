@@ -53,8 +53,8 @@ def wrong_with(name: str, path: Path, data: bytes) -> tuple[bool, str]:
     """Reads a file. Returns whether it was refused, and a description of the failure or ''."""
     path.write_bytes(data)
     _watched.append((str(path.parent), []))
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of its own work: other processes may be at work too
-    signal.alarm(12 * SECONDS)  # if it waits for something
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)  # CPU time, since other processes may be running
+    signal.alarm(12 * SECONDS)  # wall-clock time, in case it blocks
     refused, words = False, ""
     try:
         with warnings.catch_warnings():
@@ -103,7 +103,9 @@ def main() -> None:
     """Answers requests until the end of standard input."""
     sys.addaudithook(watch)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + 8 * BYTES, resource.RLIM_INFINITY))  # it is no one else's memory
+    resource.setrlimit(
+        resource.RLIMIT_AS, (used + 8 * BYTES, resource.RLIM_INFINITY)
+    )  # so that it cannot exhaust the memory of the machine
     for line in iter(sys.stdin.readline, ""):
         print(json.dumps(fuzz(**json.loads(line))), flush=True)
 

@@ -382,6 +382,6 @@ def changed(data: bytes, choices: bytes) -> bytes:
             data = data[:at] + data[max(0, at - length) : at] + data[at:]
         elif what % 6 == 4:
             data = data[:at] if at > len(data) // 2 else data
-        elif found := VALUE.search(data, at):  # another value, in JSON and TOML
+        elif found := VALUE.search(data, at):  # a different value, in JSON and TOML
             data = data[: found.start()] + ODD[length % len(ODD)] + data[found.end() :]
     return data

@@ -142,7 +142,7 @@ def test_v_and_the_cosine_of_diffusers(diffusers):
     assert tables["model"]["prediction"] == {"name": "v"}
     schedule = Tabulated(**{key: one for key, one in tables["model"]["schedule"].items() if key != "name"})
     gammas = jnp.asarray(schedule.gammas())
-    # theirs are float32, and the last of 1e-5 is a product of 50
+    # theirs are float32, and the last one, 1e-5, is a product of 50 factors
     np.testing.assert_allclose(jax.nn.sigmoid(-gammas), diffusers["alphas_cumprod"], rtol=1e-4)
     v, z = (jnp.asarray(one.transpose(1, 2, 0), float) for one in (diffusers["v"], diffusers["x"][0]))
     found = V()(v[..., None], z, gammas[20], VariancePreserving()).x_hat

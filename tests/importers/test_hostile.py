@@ -101,7 +101,7 @@ def _float(ops) -> bytes:
 _OF_4 = {"0": bytes(16)}
 _DICT = b"ccollections\nOrderedDict\n"
 
-# Programs of a zip with a storage "0" of four float32.
+# Pickles for a zip with a storage "0" of four float32.
 ODD: dict[str, Callable[..., bytes]] = {
     "id is text": lambda ops: ops.text("storage") + b"Q",
     "id is empty": lambda ops: b")Q",
@@ -306,7 +306,7 @@ def _patched(data: bytes, mark: bytes, at: int, value: bytes, first: bool = True
     return data[:start] + value + data[start + len(value) :]
 
 
-# Changes of one entry in the directory, and of the end of the directory.
+# Changes to one entry of the central directory, and to its end record.
 CLAIMS: dict[str, Callable[[bytes], bytes]] = {
     "compressed less than declared": lambda data: _patched(data, b"PK\1\2", 24, struct.pack("<I", 100)),
     "stored sizes differ": lambda data: _patched(data, b"PK\1\2", 20, struct.pack("<I", 5)),

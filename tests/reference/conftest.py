@@ -187,7 +187,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     # pytest registers the option only when this folder is named on its command line
     found = _folders(metafunc.config.getoption("--reference", HERE))
     for name in found.keys() & set(metafunc.fixturenames):
-        folders = found[name]  # none: pytest reports the test as skipped, for want of parameters
+        folders = found[name]  # if empty, pytest skips the test for lack of parameters
         first = [*folders[:1], *(pytest.param(folder, marks=pytest.mark.costly) for folder in folders[1:])]
         metafunc.parametrize(name, first, ids=[folder.name for folder in folders], indirect=True, scope="session")
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vdmkit's schedules, paths, predictions and weightings against those of other implementations, in float64.
+"""The schedules, paths, predictions and weightings against those of other implementations, in float64.
 
-EDM's sigma is s = sigma / alpha = exp(gamma / 2), and its noisy image y = x + s eps. Its networks F see
-c_in y, which vdmkit's see too unless a test says so, and c_noise in the place of gamma. flow_matching's time runs from
-noise to data.
+EDM's sigma is s = sigma / alpha = exp(gamma / 2), and its noisy image y = x + s eps. Its networks F take c_in y, as
+vdmkit's do here unless a test says otherwise, and c_noise in place of gamma. flow_matching's time runs from noise to
+data.
 """
 
 import equinox as eqx
@@ -71,7 +71,7 @@ def test_schedules_of_improved_diffusion(figures, table) -> None:
     coefficients = jax.vmap(step)(jnp.asarray(gammas[:-1]), jnp.asarray(gammas[1:]))
     names = ("posterior_variance", "posterior_mean_coef1", "posterior_mean_coef2")
     for name, found_here in zip(names, coefficients, strict=True):
-        # theirs has 1 - alpha2; the first of z_t is 0, in sums of terms of 1
+        # theirs has 1 - alpha2; the first coefficient of z_t is 0, a difference of terms of 1
         np.testing.assert_allclose(found_here, found[f"{table}/{name}"], rtol=1e-8, atol=1e-15, err_msg=name)
 
 
@@ -118,7 +118,7 @@ def test_noise_levels_of_edms_preconditionings(figures, name: str) -> None:
     """The reference uses the requested noise levels, for iDDPM rounded to the levels of its betas."""
     found = figures("edm")
     levels = {"iDDPMPrecond": lambda sigma: _iddpm_levels()[_iddpm_index(sigma)]}.get(name, _as_given)
-    # EDM adds up iDDPM's levels one after another in float32, a thousand roundings of 6e-8; 4e-6 was seen
+    # EDM sums iDDPM's levels one by one in float32, a thousand roundings of 6e-8; 4e-6 was measured
     rtol = 6e-5 if name == "iDDPMPrecond" else 0
     np.testing.assert_allclose(levels(found["precond/sigma"]), found[f"precond/{name}/sigma"], rtol=rtol)
 
@@ -171,7 +171,7 @@ def test_losses_of_edm(figures, mixture) -> None:
     for name, sigma in sigmas.items():
         gamma = 2 * jnp.log(jnp.asarray(sigma))
         pixels, sums = jax.vmap(losses, in_axes=(None, 0, 0, 0))(weightings[name], x, gamma, jnp.asarray(n))
-        # D - y of small errors cancels digits, as many as those of the largest
+        # D - y cancels digits where the error is small
         size = found[f"loss/{name}"].max()
         np.testing.assert_allclose(pixels, found[f"loss/{name}"], rtol=1e-7, atol=1e-12 * size, err_msg=name)
         np.testing.assert_allclose(sums, found[f"loss/{name}"].sum((1, 2, 3)), rtol=1e-7, err_msg=name)
@@ -193,7 +193,7 @@ def test_paths_of_flow_matching(figures, name: str) -> None:
     t = jnp.asarray(found["t"])
 
     def alpha_and_sigma(t):
-        at = jnp.clip(gamma(t), -700, 700)  # an end of infinite gamma: alpha and sigma are 1 or 1e-152 there
+        at = jnp.clip(gamma(t), -700, 700)  # at an end with infinite gamma, alpha and sigma become 1 or 1e-152
         return path.alpha(at), path.sigma(at)
 
     values, slopes = jax.vmap(lambda t: jax.jvp(alpha_and_sigma, (t,), (jnp.ones_like(t),)))(t)

@@ -61,9 +61,9 @@ def test_eps_hat(case):
 def test_three_terms_of_the_bound(case):
     """Each term of the bound equals the authors'.
 
-    Reconstruction: 1e-4, as the reference is right to 3e-5 only (a small difference of large logits).
-    Prior: besides 1e-5, one rounding (2^-24) per dimension: the authors add var - log(var) - 1, whose result of
-    1e-5 has the rounding error of its terms near 1. In float64 their figures are 7e-6 to 1.3e-4 off.
+    Reconstruction: 1e-4, because the reference itself, a small difference of large logits, is right to 3e-5 only.
+    Prior: 1e-5 and one rounding (2^-24) per dimension: the authors add var - log(var) - 1, whose result of 1e-5 has the
+    rounding error of its terms near 1. Their values are 7e-6 to 1.3e-4 off the float64 ones.
     """
     golden = case.golden
     draws = case.draws(golden["eps_0"], golden["eps"], golden["t"])
@@ -226,7 +226,7 @@ def _assert_same_pixels(model, golden, z_0: jax.Array) -> None:
     theirs = np.asarray(golden["chain_z_0"], np.float64)
     border = 1e-3 + 128 * abs(np.asarray(z_0, np.float64) - theirs).max() / alpha_0
     on_border = abs((128 * (theirs / alpha_0 + 1) - 0.5) % 1 - 0.5) < border
-    assert on_border.mean() < 8e-3 + 2 * border  # the share of pixels that fall there by chance, 2 * border, and more
+    assert on_border.mean() < 8e-3 + 2 * border  # pixels fall there by chance with probability 2 * border
     np.testing.assert_array_equal(
         np.where(on_border, 0, _decode(model, z_0)), np.where(on_border, 0, golden["chain_decoded"])
     )

@@ -161,7 +161,7 @@ class Authors:
 
     def _rows(self) -> dict[str, jax.Array]:
         golden, gammas, t = self.golden, self.schedule.gammas(), self.golden["vb_t"]
-        before = np.where(t > 0, gammas[t - 1], gammas[0] - 1)  # of row 0 it is not used
+        before = np.where(t > 0, gammas[t - 1], gammas[0] - 1)  # row 0 does not use it
         floats = {
             "gamma_t": gammas[t],
             "gamma_s": before,
@@ -208,7 +208,7 @@ def test_terms(authors, suffix) -> None:
     for name, one in compared.items():
         expected = authors.golden[name + suffix]
         one = one.transpose(0, 3, 1, 2) if one.ndim == 4 else one
-        if suffix:  # 2e-13 was seen, and 1e-10 where the image of theirs that is rounded to float32 is clipped
+        if suffix:  # 2e-13 was measured, and 1e-10 where their image, rounded to float32, is clipped
             tolerance = {"rtol": 1e-9, "atol": 1e-9 if one.ndim == 4 else 1e-12}
         elif name == "vb_pred_xstart_clipped":
             tolerance = {"rtol": 0, "atol": 1e-3}  # of eps over alpha of 1e-3
@@ -256,7 +256,7 @@ def test_the_bound_is_the_sum_of_their_terms() -> None:
         diffusion = (ends - starts) @ values(model, (starts + ends) / 2, noise[1:])
         reconstruction = reconstruction_loss(model, image, jnp.asarray(noise[0]))
         found = bits_per_dim(np.asarray([prior_loss(model, x), reconstruction, diffusion]), x.size)
-    # They round images to float32; 2e-9 was seen.
+    # They round images to float32; 2e-9 was measured.
     np.testing.assert_allclose(found[1:], [theirs["vb"][0, -1], theirs["vb"][0, :-1].sum()], rtol=1e-8)
     np.testing.assert_allclose(found.sum(), theirs["total_bpd"][0], rtol=1e-8)
 

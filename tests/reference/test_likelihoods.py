@@ -39,7 +39,7 @@ def test_bound_of_improved_diffusion(figures, mixture: GaussianMixture, table: s
     times = np.sort(rows["timesteps"])[::-1]
     gammas = jnp.asarray(Tabulated(table=table).gammas()[times])
     kernel, key = GaussianKernel(variance="large" if variance == "FIXED_LARGE" else "small"), jax.random.key(0)
-    # of z, at the second step: alpha_s^2 = 1 / (1 + e^gamma_s)
+    # variance of z at the second step, where alpha_s^2 = 1 / (1 + e^gamma_s)
     first = float(part_of_noise(gammas[-2], gammas[-1]) / (1 + jnp.exp(-gammas[-1])))
     schedule = FixedLinear(gamma_min=float(gammas[-1]), gamma_max=float(gammas[0]))
     observation = DiscretisedGaussian(256, sd=float(np.sqrt(first)))
@@ -92,5 +92,5 @@ def test_log_likelihood_of_k_diffusion(figures, mixture: GaussianMixture) -> Non
     assert not end.failed.any()
     z = np.asarray(end.z_1)
     log_p_1 = -((z / high) ** 2 / 2 + np.log(high) + np.log(2 * np.pi) / 2).sum((1, 2, 3))
-    # their solver's tolerance of 1e-8 in some hundred steps
+    # their solver has a tolerance of 1e-8 over some hundred steps
     np.testing.assert_allclose(log_p_1 + end.volume, found["log_likelihood"], rtol=1e-5)

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""vdmkit's path, score and probability-flow likelihood against score_sde's, on an exact denoiser, in float64.
+r"""The path, score and probability-flow likelihood against score_sde's, on an exact denoiser, in float64.
 
-score_sde (github.com/yang-song/score_sde_pytorch, the code of Song et al. 2021, arXiv 2011.13456) and vdmkit were
-given the same data, a Gaussian mixture, whose posterior mean is a formula. score_sde's conventions:
+score_sde (github.com/yang-song/score_sde_pytorch, the code of Song et al. 2021, arXiv 2011.13456) and vdmkit use the
+same data, a Gaussian mixture, whose posterior mean has a closed form. score_sde's conventions:
 
     time          s from 0 (data) to 1. The ODE starts at s = 1e-3 and ends at 1; vdmkit's t = 0 and 1 are these two.
-    start         The image itself is the latent at s = 1e-3, and of other pixels than vdmkit's: x = level / 127.5 - 1,
-                  with no dequantisation, no alpha and no noise. vdmkit's flow is therefore started there directly.
+    start         The image itself is the latent at s = 1e-3, with pixels x = level / 127.5 - 1 that differ from vdmkit's,
+                  and no dequantisation, alpha or noise. vdmkit's flow is therefore started there directly.
     end           p_1 is N(0, I) for vp and subvp, and N(0, sigma_max^2 I) for ve. vdmkit's N(0, (alpha_1^2 +
-                  sigma_1^2) I) is the same for vp only, so that the other two are compared with score_sde's p_1.
-    divergence    Hutchinson's, one Rademacher vector of each image along the whole trajectory.
-    bits          -log2 p(x) / d + 7, as 256 levels fill [-1, 1]: each is 2^-7 wide. vp and the others alike.
-    latent        z is where the ODE ends, at s = 1.
+                  sigma_1^2) I) is the same for vp only, so the other two are compared with score_sde's p_1.
+    divergence    Hutchinson's, with one Rademacher vector per image along the whole trajectory.
+    bits          -log2 p(x) / d + 7 for all SDEs: the 256 levels fill [-1, 1], so each is 2^-7 wide.
+    latent        z is the end of the ODE, at s = 1.
 
-subvp has sigma = 1 - alpha^2 with vp's alpha, and ve alpha = 1 with log sigma linear in s, from 0.01 to 50.
+subvp has sigma = 1 - alpha^2 with vp's alpha, and ve has alpha = 1 with log sigma linear in s, from 0.01 to 50.
 """
 
 from dataclasses import dataclass
@@ -38,12 +38,12 @@ from vdmkit.toy_data import Exact, GaussianMixture
 
 START = 1e-3
 TIGHT = 1e-11  # vdmkit's solver
-ROUNDING = 1e-13  # of float64, some hundred: the score's logits are near 1000 where the noise is small; 3e-14 was seen
+ROUNDING = 1e-13  # hundreds of float64 roundings: at low noise the score's logits are near 1000; 3e-14 was measured
 
 # score_sde's solver (scipy's RK45) makes 35 steps for vp and 64 for ve, each within 1e-8 (1 + |value|) in the root mean
-# square over all images. Were they all to add up, that is 7e-7 of z, whose values are of the size of p_1's standard
-# deviation, and of the code length of 6 to 7 bits. 2e-8 was seen. Repeated with those tolerances outside of these
-# tests, RK45 gave score_sde's figures of vp and ve to 1e-14: the difference is the error of that solver.
+# square over all images. If all errors add up, that is 7e-7 of z, whose values have the size of p_1's standard
+# deviation, and of the code length of 6 to 7 bits. 2e-8 was measured. Outside of these tests, RK45 with the same
+# tolerances gave score_sde's values for vp and ve to 1e-14, so the difference is the error of that solver.
 SOLVER = 1e-6
 
 

@@ -47,8 +47,8 @@ def test_gradient_of_the_schedule(case):
     """The gradient of the schedule's parameters equals the authors'.
 
     It is the sum over all pixels of dL/dz dz/dgamma, values of both signs. The Fourier features turn the error of z_t
-    (3e-7, says the reference's README) into an error of phase of 2 pi 128 * 3e-7 = 2.4e-4, independent at every pixel,
-    so the sum is uncertain by 2.4e-4 times the Euclidean norm of its terms, besides 1e-4 of its value.
+    (3e-7 by the reference's README) into a phase error of 2 pi 128 * 3e-7 = 2.4e-4, independent at every pixel. The sum
+    is therefore uncertain by 2.4e-4 times the Euclidean norm of its terms, in addition to 1e-4 of its value.
     """
     _, gradient = _loss_and_gradient(case)
     uncertain = _schedule_uncertainty(case)
@@ -76,9 +76,9 @@ def test_gradient_against_float64(case):
 def test_three_updates(case):
     """Three AdamW updates with the running average equal the authors'.
 
-    Adam divides a gradient by its size, so an error of delta in an element g moves the update by up to
-    lr delta / |g|, at most 2 lr. delta is 1e-5 of the gradient's size, as of forward quantities; the errors of the
-    elements are independent, and four standard errors of their sum are allowed. The average moves by 1 - EMA of it.
+    Adam divides a gradient by its size, so an error of delta in an element g changes the update by up to lr delta / |g|,
+    at most 2 lr. delta is 1e-5 of the gradient's size, as for forward quantities. The errors of the elements are
+    independent, and four standard errors of their sum are allowed. The average changes by 1 - EMA of it.
     """
     training, rounding = case.training, ROUNDING * _global_norm(case)
     state, update = _start(case)
@@ -106,7 +106,7 @@ def test_what_decays(case):
     before, after = (official_parameters(model) for model in (state.model, update(state, zero).model))
     for name, leaf in before.items():
         kept = 1 if name.endswith("/bias") else 1 - LEARNING_RATE * 0.01
-        # one rounding of the product and one of the sum; the decay is 34 of them
+        # one rounding of the product and one of the sum; the decay is as large as 34 roundings
         np.testing.assert_allclose(after[name], kept * leaf, rtol=2 * ROUNDING, err_msg=name)
 
 

@@ -91,11 +91,11 @@ class Folder(abc.ABC):
 
     @abc.abstractmethod
     def calls(self) -> Iterator[tuple[str, Call]]:
-        """Returns every output in the folder, by its name."""
+        """Yields every output in the folder, with its name."""
 
     @abc.abstractmethod
     def losses(self) -> Iterator[tuple[str, Loss]]:
-        """Every loss that is a formula of the output."""
+        """Yields every loss that is a formula of the output, with its name."""
 
     @property
     def template(self) -> UNet:
@@ -117,7 +117,7 @@ class Folder(abc.ABC):
 
     @property
     def names(self) -> list[str]:
-        """The parameters' names."""
+        """Names of the parameters."""
         return [str(name) for name in self.golden["all_grad_names"]]
 
     def output(self, call: Call) -> Rows:
@@ -280,7 +280,7 @@ class Edm(Folder):
 
 
 class OpenAi(Folder):
-    """With learned variances there are 2C channels, the first C being eps; losses are tested for these networks."""
+    """With learned variances there are 2C channels, the first C being eps."""
 
     @property
     def table(self):
@@ -295,14 +295,14 @@ class OpenAi(Folder):
                 yield name, self._call(self.golden[times] * self._unit)
 
     def losses(self):
-        """None: see above."""
+        """Yields nothing: test_learned_variances.py tests the losses."""
         return iter(())
 
     @cached_property
     def _unit(self) -> float:
-        """What the network was told of one timestep: 1, or 1000 / T, which the README leaves open if they differ.
+        """The network's input for one timestep: 1, or 1000 / T, which the README leaves open if they differ.
 
-        The terms of the bound hold `rescale_timesteps` to theirs.
+        test_learned_variances.py checks that `rescale_timesteps` is used as by the authors.
         """
         diffusion = {"steps": 1000, "rescale_timesteps": False} | self.config.get("diffusion", {})
         units = {1.0, 1000 / diffusion["steps"]} if diffusion["rescale_timesteps"] else {1.0}

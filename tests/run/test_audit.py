@@ -153,7 +153,7 @@ def test_the_prior_term_is_that_of_the_values_which_the_model_encodes(evidence):
 def test_a_decoder_whose_probabilities_sum_to_more_than_1_fails(oracle):
     """A decoder without a closed form is checked by summing its probabilities."""
     model, test, index = oracle
-    # of one pixel, while the others are as they are
+    # summed over the levels of one pixel, with all others fixed
     assert -3 < _decoder_excess(model, test.pixels[index[:4]], jax.random.key(0)) < 1e-5
     wrong = eqx.tree_at(lambda m: m.observation, model, _NoReconstruction(5))
     assert _decoder_excess(wrong, test.pixels[index[:4]], jax.random.key(0)) == pytest.approx(np.log(5))

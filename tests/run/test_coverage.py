@@ -90,7 +90,7 @@ def test_intervals_of_a_wanted_precision_hold_the_exact_value(oracle, count):
 
     def passes(numbers: np.ndarray) -> np.ndarray:
         """Returns two estimates of each image for each pass."""
-        # Draws belong to an image's number: the same images under other numbers are an independent pass
+        # Draws depend on the index of an image, so the same images with other indices are an independent pass.
         pixels = jnp.asarray(np.tile(images, (len(numbers), 1, 1, 1)))
         index = jnp.asarray((numbers[:, None] * count + np.arange(count)).ravel())
         pair = [estimator(model, pixels, index, plan, replicate=r, key=key).nats for r in (0, 1)]
@@ -131,6 +131,6 @@ def test_intervals_of_the_flow_hold_the_truth(oracle, name):
     """Intervals of the ODE likelihood include the error of its probes."""
     model, distribution, images = oracle(name)
     images = images[:50]
-    # 1e-4 of tolerance is a hundredth of the interval
+    # a tolerance of 1e-4 is a hundredth of the interval
     estimator = ProbabilityFlow(rtol=1e-4, atol=1e-4)
     assert covered(estimator, model, images, float(distribution.nats(images).mean())) >= 90

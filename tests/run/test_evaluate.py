@@ -74,7 +74,7 @@ def test_evaluations_are_told_apart(evaluation):
 def test_the_batch_size_does_not_matter(evaluation, tiny_model, tiny_images, recipe):
     """The draws of an image do not depend on the batch size."""
     other = evaluate(recipe("evaluation.batch_size=100"), tiny_model, tiny_images, TrainedOn(), step=7)
-    # float32 sums over 16 pixels in another order; then means in float64
+    # float32 sums over 16 pixels in a different order, then means in float64
     assert other.bpd == pytest.approx(evaluation.bpd, rel=1e-5)
     assert other.images == 12
 

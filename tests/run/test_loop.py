@@ -67,7 +67,7 @@ def test_long_dispatches_are_used_where_they_fit(loop):
     """Updates are grouped into dispatches of k wherever no interval ends inside."""
     short = [(21, 1), (22, 1), (23, 1), (24, 1), (25, 1)]
     assert loop(10, 25, (20,)) == [(10, 10), (20, 10), *short]
-    # A run that is made longer comes back to the dispatches of one that was long from the start.
+    # A run that is extended returns to the dispatches of a run that was as long from the start.
     assert loop(10, 40, (20,), start=25)[-2:] == [(30, 1), (40, 10)]
 
 

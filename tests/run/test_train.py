@@ -83,7 +83,7 @@ def test_the_log_of_a_step_waits_for_the_next(idle, tmp_path, monkeypatch):
         training = Training(recipe, RunFolder(tmp_path), train, start, log)
         monkeypatch.setattr(Training, "_save", lambda training, state, step, *_, **__: done.append(f"saved {step}"))
         training.run()
-    # What is saved has its line before it: a run that is killed goes on from there.
+    # The line of a step is written before its checkpoint, because a killed run resumes from the checkpoint.
     assert done == ["step", "step", 1, "step", 2, 3, "saved 3", "step", 4, "saved 4"]
 
 
@@ -108,7 +108,7 @@ def test_a_checkpoint_belongs_to_the_manifest_of_its_run(idle, tmp_path):
     mine = replace(made_from(images(0)), run="mine")
     restored = Restored(3, State(), mine.origin(idle()))
     mine.check(idle(), tmp_path, restored)
-    replace(mine, run=None).check(idle(), tmp_path, restored)  # lost
+    replace(mine, run=None).check(idle(), tmp_path, restored)  # the name was lost
     for other in (replace(mine, run="other"), replace(mine, run="")):
         with pytest.raises(CheckpointError, match=r"3: .* other sessions, so it or manifest\.json is another run's"):
             other.check(idle(), tmp_path, restored)

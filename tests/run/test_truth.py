@@ -124,8 +124,8 @@ def test_2000_seeds(oracle, name, count, draws) -> None:
     """
     oracle, repeats, at_once = oracle(name, count), 2000, 100
     estimator = VariationalBound(draws=draws)
-    plan = estimator.even_plan(oracle.model)  # few draws have no pilot
-    # Draws belong to an image's number: the same images under other numbers are as good as another seed
+    plan = estimator.even_plan(oracle.model)  # with few draws there is no pilot
+    # Draws depend on the index of an image, so the same images with other indices are as good as a new seed.
     pixels = jnp.asarray(np.tile(oracle.images, (at_once, 1, 1, 1)))
     values, refused, was_refused = [], 0, 0
     for start in range(0, repeats, at_once):

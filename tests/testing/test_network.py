@@ -25,8 +25,8 @@ UNETS = {
     "adm_unet": {"group_size": 4, "head_channels": 8},
 }
 IN_CI = {"dit", "label_conditioned", "vdm_unet", "ncsnpp", "adm_unet"}  # which compile for ten seconds each
-SLOW = UNETS.keys() - IN_CI  # of the same parts as those two
-# One output is all that `translated` is about: tests/theory/test_translated.py.
+SLOW = UNETS.keys() - IN_CI  # made of the same parts as those two
+# `translated` has a single output: see tests/theory/test_translated.py.
 NETWORKS = [
     pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [pytest.mark.system] if name in IN_CI else [])
     for name in sorted(set(registry("network").components) - {"translated"})

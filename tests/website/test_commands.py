@@ -56,7 +56,7 @@ def test_there_are_commands():
 
 
 PAGES = ["README.md", *(f"docs/{name}.md" for name in ("classification", "compression", "data", "schedules"))]
-# what needs a download, someone's file, an accelerator, or a pipe
+# commands that need a download, a user's file, an accelerator, or a pipe
 NOT_HERE = re.compile(r"vdm_|cifar10|import |official|--inception|mine\.toml|bent|compress -|doctor")
 TRAINING = "training.steps=3 training.batch_size=4 evaluation.draws=2 sampling.steps=1 sampling.count=2"
 QUICK = {
