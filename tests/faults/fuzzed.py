@@ -103,9 +103,7 @@ def main() -> None:
     """Answers requests until the end of standard input."""
     sys.addaudithook(watch)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(
-        resource.RLIMIT_AS, (used + 8 * BYTES, resource.RLIM_INFINITY)
-    )  # so that it cannot exhaust the memory of the machine
+    resource.setrlimit(resource.RLIMIT_AS, (used + 8 * BYTES, resource.RLIM_INFINITY))  # protects others' memory
     for line in iter(sys.stdin.readline, ""):
         print(json.dumps(fuzz(**json.loads(line))), flush=True)
 

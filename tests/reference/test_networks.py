@@ -112,8 +112,8 @@ def kl_from_standard_normal(model, x):
 def test_losses_and_drift(unet, precision):
     """The bound of an imported i-DODE, its importance sampling in time and its ODE equal the authors'.
 
-    They divide z_0 by alpha_0 before they decode it, although it has been divided already. Their prior is N(0, I) on the
-    straight line too, where ours has the variance alpha_1^2 + sigma_1^2 of noise and data.
+    They divide z_0 by alpha_0 before they decode it, although it has been divided already. Their prior is N(0, I) on
+    the straight line too, where ours has the variance alpha_1^2 + sigma_1^2 of noise and data.
     """
     suffix, tolerance, _ = precision
     golden, model, is_vp = unet.golden, unet.model(), unet.config["schedule"] == "VP"
@@ -156,8 +156,8 @@ def test_losses_and_drift(unet, precision):
 def test_likelihood(unet):
     """The likelihood by the ODE of an imported i-DODE equals the authors'.
 
-    With their solver, scipy's for both images at once, it takes as many evaluations and only rounding is left. Their prior
-    is N(0, sigma_1^2 I), and they do not divide the sum of the weights of two draws by two.
+    With their solver, scipy's for both images at once, it takes as many evaluations and only rounding is left. Their
+    prior is N(0, sigma_1^2 I), and they do not divide the sum of the weights of two draws by two.
     """
     if "ode_bpd_k2_f64" not in unet.golden:
         pytest.skip("the folder has no likelihoods")

@@ -5,8 +5,8 @@ score_sde (github.com/yang-song/score_sde_pytorch, the code of Song et al. 2021,
 same data, a Gaussian mixture, whose posterior mean has a closed form. score_sde's conventions:
 
     time          s from 0 (data) to 1. The ODE starts at s = 1e-3 and ends at 1; vdmkit's t = 0 and 1 are these two.
-    start         The image itself is the latent at s = 1e-3, with pixels x = level / 127.5 - 1 that differ from vdmkit's,
-                  and no dequantisation, alpha or noise. vdmkit's flow is therefore started there directly.
+    start         The image itself is the latent at s = 1e-3, with pixels x = level / 127.5 - 1, unlike vdmkit's, and no
+                  dequantisation, alpha or noise. vdmkit's flow is therefore started there directly.
     end           p_1 is N(0, I) for vp and subvp, and N(0, sigma_max^2 I) for ve. vdmkit's N(0, (alpha_1^2 +
                   sigma_1^2) I) is the same for vp only, so the other two are compared with score_sde's p_1.
     divergence    Hutchinson's, with one Rademacher vector per image along the whole trajectory.

@@ -76,9 +76,9 @@ def test_gradient_against_float64(case):
 def test_three_updates(case):
     """Three AdamW updates with the running average equal the authors'.
 
-    Adam divides a gradient by its size, so an error of delta in an element g changes the update by up to lr delta / |g|,
-    at most 2 lr. delta is 1e-5 of the gradient's size, as for forward quantities. The errors of the elements are
-    independent, and four standard errors of their sum are allowed. The average changes by 1 - EMA of it.
+    Adam divides a gradient by its size, so an error of delta in an element g changes the update by up to
+    lr delta / |g|, at most 2 lr. delta is 1e-5 of the gradient's size, as for forward quantities. The errors of the
+    elements are independent, and four standard errors of their sum are allowed. The average changes by 1 - EMA of it.
     """
     training, rounding = case.training, ROUNDING * _global_norm(case)
     state, update = _start(case)

@@ -27,7 +27,7 @@ def test_the_reported_bound_is_the_exact_likelihood_within_its_interval(name: st
     test = source.load("test")
     exact = bits_per_dim(source.distribution.nats(test.pixels), 16).mean()
     assert f"{exact:.4f} bits/dim exactly" in path.read_text()
-    # The images are the same, so the only difference is Monte Carlo error, which exceeds twice its 95% half-width for one
+    # The images are the same, so the only difference is Monte Carlo error. It exceeds twice its 95% half-width for one
     # seed in 1e4, and the seed is fixed. The ends cost 1e-4.
     assert abs(evaluation.bpd - exact) < 2 * evaluation.half_width_monte_carlo < 0.1
     assert evaluation.bpd_low < exact < evaluation.bpd_high
