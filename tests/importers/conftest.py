@@ -79,7 +79,7 @@ def edm_pickle(program: bytes) -> bytes:
 
 
 def nested(data: bytes) -> bytes:
-    """Returns the operations by which EDM's pickles read a torch file inside them."""
+    """Returns the operations with which EDM's pickles read a torch file inside them."""
     return b"ctorch.storage\n_load_from_bytes\nB" + struct.pack("<I", len(data)) + data + b"\x85R"
 
 
@@ -102,7 +102,7 @@ def npz(path: Path, arrays: Mapping[str, np.ndarray], compression: int = zipfile
 
 @pytest.fixture
 def ops() -> SimpleNamespace:
-    """All functions of this file."""
+    """All functions of this file, as a fixture."""
     return OPS
 
 

@@ -104,7 +104,7 @@ def diffusers():
 
 
 def waves(names: np.ndarray, shapes: np.ndarray) -> dict[str, Any]:
-    """The parameters of the golden outputs."""
+    """Returns the parameters that gave the golden outputs."""
     made = {}
     for k, (name, shape) in enumerate(zip(names.tolist(), shapes.tolist(), strict=True)):
         sizes = [int(size) for size in shape.split(",")]
@@ -255,7 +255,7 @@ def test_images_without_pixels_or_channels_are_refused():
     ],
 )
 def test_data_are_asked_for_until_they_are_given(overrides, asked):
-    """The remarks ask for the images and classes exactly until they are given."""
+    """The remarks mention the images and classes as long as they are missing."""
     load_plugins()
     importer, config = registry("importer").get("edm").build({}), song() | {"img_resolution": 16, "label_dim": 10}
     remarks = " ".join(described(importer, config, "a file", overrides).remarks)

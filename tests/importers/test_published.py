@@ -113,7 +113,7 @@ def edm(golden, config, model) -> Golden:
 
 
 def score_sde(golden, config, model) -> Golden:
-    """The score of images in [0, 1] is -eps / sigma; the row of little noise is lost to float32 (README)."""
+    """The score of images in [0, 1] is -eps / sigma. The row at low noise is too inaccurate in float32 (README)."""
     sigma = np.float64(golden["time_cond"])[:1]
     expected = -last(golden["score"])[:1] * sigma
     return Golden(2 * last(golden["x"])[:1] - 1, 2 * np.log(2 * sigma), expected)

@@ -98,14 +98,14 @@ def _register_stubs() -> None:
     @registry.register("estimator", "bound")
     @dataclass(frozen=True, kw_only=True)
     class Bound:
-        """A stub of an estimator, the default one, which has the key that estimators of an ODE have."""
+        """A stub of the default estimator, with the key of estimators of an ODE."""
 
         solver_steps: int = 1
 
     @registry.register("sampler", "ancestral")
     @dataclass(frozen=True, kw_only=True)
     class Ancestral:
-        """A stub of a sampler, the default one, which has the key that samplers of an ODE have."""
+        """A stub of the default sampler, with the key of samplers of an ODE."""
 
         solver_steps: int = 1
 

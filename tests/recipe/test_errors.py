@@ -183,7 +183,7 @@ def test_a_type_that_no_recipe_can_give(write):
 
     @register("prediction", "odd")
     class Prediction:
-        """Asks for something that TOML cannot write."""
+        """Has a parameter that TOML cannot express."""
 
         def __init__(self, *, odd: Odd): ...
 

@@ -79,7 +79,7 @@ def test_intervals_of_the_bound_hold_its_exact_value(oracle, name, steps):
 def test_intervals_of_a_wanted_precision_hold_the_exact_value(oracle, count):
     """Intervals of a requested precision cover the exact value.
 
-    Keeping only the passes that reach the precision would select: 0.93 of the intervals of 8 images covered it.
+    Keeping only the passes that reach the precision would bias them: then 0.93 of the intervals of 8 images covered it.
     """
     model, distribution, images = oracle("gaussian")
     images, estimator, repeats = images[:count], VariationalBound(draws=4), 2000

@@ -12,7 +12,7 @@ from vdmkit.recipes.build import state_like
 
 
 def test_packages_that_a_model_does_not_use_change_no_name(tiny_images: Images, tmp_path, monkeypatch):
-    """The fingerprint depends on the versions of the packages that the model uses, and on no others."""
+    """The fingerprint depends on the versions of exactly the packages that the model uses."""
 
     def name(*overrides: str) -> str:
         recipe = load_recipe("digits", ["model.network.name=none", *overrides])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registered components as a recipe of small images builds them."""
+"""Builds registered components as a recipe of small images does."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registered networks conform; others are refused with a reason."""
+"""Conformance of networks: registered ones pass, and wrong ones are refused with a reason."""
 
 import equinox as eqx
 import jax
@@ -36,7 +36,7 @@ NETWORKS = [
 @pytest.mark.costly
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks(build, name):
-    """Every registered network conforms."""
+    """Every registered network passes its conformance checks."""
     around = {"network": Choice("network", "small_unet", {"channels": 8})}
     small = {"vdm_unet": {"channels": 32, "blocks": 1}, "label_conditioned": around}  # compile in seconds
     unet = {"channels": 8, "multipliers": (1.0, 2.0), "blocks": 1, "attention": (4,)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registered noise embeddings conform; others are refused with a reason."""
+"""Conformance of noise embeddings: registered ones pass, and wrong ones are refused with a reason."""
 
 import jax.numpy as jnp
 import pytest

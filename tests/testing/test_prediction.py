@@ -71,6 +71,6 @@ WRONG = {
 @pytest.mark.costly
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_predictions(wrong):
-    """Predictions that would give a wrong bound or divergence are refused."""
+    """Predictions that contradict z or stop gradients are refused."""
     with pytest.raises(ConformanceError, match=WRONG[wrong]):
         check_prediction(wrong(), SHAPE)
