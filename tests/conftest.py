@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model that compiles in a second, for whatever needs one without caring which, and the program in this process."""
+"""Fixtures for all tests: a model that compiles in a second, and the program in this process."""
 
 import io
 import os
@@ -30,19 +30,19 @@ from vdmkit.process import VariancePreserving
 from vdmkit.registry import kinds, registry
 from vdmkit.schedules import LearnedLinear
 
-# Compiled functions are kept for the next run of the tests, for the other worker, and for the modules after this one.
+# Shares compiled functions between runs of the tests, workers and modules.
 CACHE = Path(__file__).parents[1] / ".pytest_cache" / "jax"
 jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(CACHE)))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
-# Here, before any module is collected: what is parametrised over a registry has the plugins whichever files are run.
+# Before any module is collected, so that tests parametrised over a registry include plugins, whichever files are run.
 load_plugins()
 
 SHAPE, LEVELS = (4, 4, 1), 5
 
 
 class _Tiny(AbstractNetwork):
-    """One dense layer on the whole image, gamma and the flag; its input is dropped at random in training."""
+    """One dense layer on the whole image, gamma and the augmentation flag, with dropout on its input in training."""
 
     kernel: Array
     bias: Array
@@ -55,21 +55,21 @@ class _Tiny(AbstractNetwork):
 
 @pytest.fixture(autouse=True, scope="module")
 def forget_compiled() -> Iterator[None]:
-    """Compiled functions of a module are not kept for the next one: all of them take 5 GB."""
+    """Clears compiled functions after each module; all of them together take 5 GB."""
     yield
     jax.clear_caches()
 
 
 @pytest.fixture(autouse=True, scope="module")
 def forget_registered() -> Iterator[None]:
-    """A plugin that one module loads is not there for the next one."""
+    """Removes the components that a module registers, so that they do not affect the next one."""
     with _registries_as_they_were():
         yield
 
 
 @pytest.fixture(scope="session")
 def tiny_model() -> DiffusionModel:
-    """Learned linear schedule, eps prediction, 4x4 images of 5 levels; no parameter is zero."""
+    """A model with a learned linear schedule and eps prediction for 4x4 images of 5 levels; no parameter is zero."""
     rng = np.random.default_rng(0)
     pixels = int(np.prod(SHAPE))
     kernel, bias = rng.normal(size=(pixels + 1, pixels)), rng.normal(size=pixels)
@@ -100,7 +100,7 @@ def digits_toml() -> Path:
 
 @pytest.fixture(scope="session")
 def as_float64():
-    """A function: the same pytree with its float32 arrays in float64 (inside `jax.enable_x64`)."""
+    """Returns a function that converts the float32 arrays of a pytree to float64, inside `jax.enable_x64`."""
     return lambda tree: jax.tree.map(
         lambda leaf: leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf, tree
     )
@@ -108,7 +108,7 @@ def as_float64():
 
 @dataclass(frozen=True)
 class Result:
-    """What a user sees of a command that came to its end."""
+    """Exit code and output of a finished command."""
 
     code: int
     out: str
@@ -116,7 +116,7 @@ class Result:
 
     @property
     def written(self) -> Path:
-        """Where `vdmkit likelihood` says that its result is; every image's is beside it."""
+        """Path of the result that `vdmkit likelihood` reports. The results per image are in the .npz next to it."""
         (line,) = (line for line in self.err.splitlines() if line.startswith("written to "))
         path = Path(line.removeprefix("written to ").partition(",")[0])
         assert line == f"written to {path}, every image's to {path.with_suffix('.npz')}"
@@ -125,16 +125,16 @@ class Result:
 
 @dataclass(frozen=True)
 class Program:
-    """`vdmkit` in a folder, in this process: compiled functions and imports serve every command.
+    """Runs `vdmkit` in a folder, in this process, so that compiled functions and imports are shared.
 
-    A process of its own is in tests/system, for what only that can show.
+    Tests that need a process of its own are in tests/system.
     """
 
     cwd: Path
     plugins: tuple[str, ...] = ()
 
     def __call__(self, *arguments: str, plugins: tuple[str, ...] | None = None) -> Result:
-        """Run it to its end. No mistake of a user is answered by a traceback."""
+        """Runs a command to its end, and asserts that it printed no traceback."""
         plugins = () if arguments[0] == "import" else self.plugins if plugins is None else plugins
         out, err = io.StringIO(), io.StringIO()
         with _as_it_was(), pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
@@ -147,13 +147,13 @@ class Program:
         return Result(int(exited.value.code or 0), out.getvalue(), err.getvalue())
 
     def together(self, *commands: tuple[str, ...], **options) -> list[Result]:
-        """Run commands to their ends."""
+        """Runs several commands to their ends."""
         return [self(*command, **options) for command in commands]
 
 
 @contextmanager
 def _as_it_was() -> Iterator[None]:
-    """Take back what a command leaves in its process: the components of its plugins, and how it hears signals."""
+    """Restores what a command changes in its process: registered components and signal handlers."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with _registries_as_they_were():
@@ -165,7 +165,7 @@ def _as_it_was() -> Iterator[None]:
 
 @contextmanager
 def _registries_as_they_were() -> Iterator[None]:
-    """Take back the components that were registered inside."""
+    """Removes the components that are registered inside the block."""
     before = {kind: dict(registry(kind).components) for kind in kinds()}
     try:
         yield
@@ -178,11 +178,11 @@ def _registries_as_they_were() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def result_of() -> type[Result]:
-    """`result_of(code, out, err)`: what a user sees."""
+    """`result_of(code, out, err)` makes a result."""
     return Result
 
 
 @pytest.fixture(scope="session")
 def vdmkit_in() -> Callable[..., Program]:
-    """`vdmkit_in(folder)("check", "a.toml")`: the program in a folder; `vdmkit_in(folder, plugins)`: with these."""
+    """`vdmkit_in(folder)("check", "a.toml")` runs a command. `vdmkit_in(folder, plugins)` adds plugin arguments."""
     return Program

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Python API: what it says is what the commands say, to the last digit, and it neither prints nor writes."""
+"""The Python API returns the numbers of the commands to the last digit, and neither prints nor writes."""
 
 import io
 import json
@@ -39,7 +39,7 @@ ESTIMATORS = {
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[vdmkit.Run, str]:
-    """A run, and what its training printed."""
+    """Returns a run, and what its training printed."""
     printed = io.StringIO()
     with redirect_stdout(printed), redirect_stderr(printed):
         run = vdmkit.train("oracle_gaussian", out=tmp_path_factory.mktemp("runs") / "oracle", overrides=QUICK)
@@ -52,7 +52,7 @@ def run(trained) -> vdmkit.Run:
 
 
 def test_a_run_is_what_the_folder_holds(run):
-    """A notebook could not get at the model, the recipe, the step, the curves or the images of a run."""
+    """A loaded run gives access to its model, recipe, step, metrics and images."""
     again = vdmkit.load(str(run.folder.path))
     assert eqx.tree_equal(again.model, run.model)
     assert (again.step, again.recipe.training.steps) == (2, 2)
@@ -63,7 +63,7 @@ def test_a_run_is_what_the_folder_holds(run):
 
 
 def test_measurements_of_other_parameters_have_another_name(run, tiny_model):
-    """If data were replaced and the run trained anew, batches measured before and after would be averaged."""
+    """The fingerprint of a measurement changes with the parameters, not with the model object."""
 
     def of_run_with(model):
         parts = model, eqx.filter(model, eqx.is_inexact_array)
@@ -75,7 +75,7 @@ def test_measurements_of_other_parameters_have_another_name(run, tiny_model):
 
 
 def test_other_weights_are_refused(tmp_path):
-    """False if a misspelt name meant the raw parameters, as it did."""
+    """A misspelt name of the weights is refused with the two valid names."""
     with pytest.raises(RecipeError, match="weights: expected 'ema' or 'raw', found 'emaa'"):
         vdmkit.load.__wrapped__(tmp_path, weights="emaa")  # a user has no run-time type checks
 
@@ -84,7 +84,7 @@ def test_other_weights_are_refused(tmp_path):
     "name", [pytest.param(name, marks=pytest.mark.costly) if name in COSTLY else name for name in ESTIMATORS]
 )
 def test_likelihoods_are_those_of_the_command(run, vdmkit_in, tmp_path, name):
-    """A notebook would report another number than `vdmkit likelihood` does."""
+    """`vdmkit.log_likelihood` returns the numbers that `vdmkit likelihood --json` reports."""
     options = ("--steps", "5") if name == "importance" else ()
     command = ("likelihood", "--ckpt", str(run.folder.path), "--estimator", name, *options, "--json")
     facts = json.loads(vdmkit_in(tmp_path)(*command).out)
@@ -96,14 +96,14 @@ def test_likelihoods_are_those_of_the_command(run, vdmkit_in, tmp_path, name):
 
 
 def test_the_defaults_are_the_commands(run, vdmkit_in, tmp_path):
-    """`vdmkit.log_likelihood(model, images, key=key)` would not be what `vdmkit likelihood` prints."""
+    """By default, `vdmkit.log_likelihood` returns the number that `vdmkit likelihood` prints."""
     printed = vdmkit_in(tmp_path)("likelihood", "--ckpt", str(run.folder.path)).out.split()[0]
     found = vdmkit.log_likelihood(run.model, run.data("test").pixels, key=run.key)
     assert printed == f"{found.bits_per_dim.value:.4f}"
 
 
 def test_samples_are_those_of_the_command(run, vdmkit_in, tmp_path):
-    """A notebook would show other samples than `vdmkit sample` draws, or a trajectory change them."""
+    """`vdmkit.sample` draws the samples of `vdmkit sample`, with or without a trajectory."""
     vdmkit_in(tmp_path)("sample", "--ckpt", str(run.folder.path), "-n", "3", "-o", "a.npy")
     drawn = vdmkit.sample(run.model, count=3, steps=3, key=run.key)
     np.testing.assert_array_equal(drawn, np.load(tmp_path / "a.npy"))
@@ -113,7 +113,7 @@ def test_samples_are_those_of_the_command(run, vdmkit_in, tmp_path):
 
 
 def test_nothing_is_printed_or_written(run, capsys, monkeypatch, tmp_path):
-    """A notebook would fill with lines, and a folder with files, that nobody asked for."""
+    """Measuring and sampling from Python print nothing and write no file."""
     monkeypatch.chdir(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in run.folder.path.rglob("*")}
     vdmkit.log_likelihood(run.model, run.data("test").pixels, key=run.key)
@@ -124,7 +124,7 @@ def test_nothing_is_printed_or_written(run, capsys, monkeypatch, tmp_path):
 
 
 def test_training_prints_nothing(trained):
-    """False if training in a notebook filled it with lines that nobody asked for."""
+    """`vdmkit.train` prints nothing."""
     assert trained[1] == ""
 
 
@@ -137,14 +137,14 @@ WORDS = [
 
 @pytest.mark.parametrize(("overrides", "message"), WORDS)
 def test_overrides_are_refused_in_the_callers_words(tmp_path, overrides, message):
-    """False if a mistake in Python were explained by an option of the command line."""
+    """An invalid override passed from Python is reported without mentioning `--set`."""
     with pytest.raises(RecipeError) as refused:
         vdmkit.train("digits", out=tmp_path / "run", overrides=overrides)
     assert str(refused.value) == message
 
 
 def test_a_dict_is_refused_in_the_callers_words(run, tmp_path):
-    """False if a mistake in a dict were placed in a file that the caller never wrote."""
+    """An error in a recipe passed as a dict is reported by its key, without a file name."""
     with pytest.raises(RecipeError, match=r"^recipe: training\.steps: expected greater than 0, found -3\.$"):
         vdmkit.train({"extends": "digits", "training": {"steps": -3}}, out=tmp_path / "run")
     with pytest.raises(RecipeError, match=r"^training\.steps: cannot be changed after training\."):
@@ -152,7 +152,7 @@ def test_a_dict_is_refused_in_the_callers_words(run, tmp_path):
 
 
 def test_images_may_be_numpy_arrays(tiny_model):
-    """False if the images of `Run.data(...).pixels` had to be converted before a loss is taken, or a latent drawn."""
+    """`vdmkit.loss` and `DiffusionModel.diffuse` accept NumPy arrays."""
     images, key = np.ones((3, *tiny_model.shape), np.uint8), jax.random.key(0)
     loss, bound = vdmkit.loss(tiny_model, images, key=key)
     assert float(loss) == pytest.approx(vdmkit.losses.bits_per_dim(float(bound.total.mean()), tiny_model.dimensions))
@@ -161,7 +161,7 @@ def test_images_may_be_numpy_arrays(tiny_model):
 
 
 def test_models_are_compared_on_the_same_images(run):
-    """Two models would be compared on other images, or by intervals that ignore what they share."""
+    """`vdmkit.compare` pairs the estimates by image, and refuses estimates of different images."""
     pixels = run.data("test").pixels
     first, second, other = (
         vdmkit.log_likelihood(run.model, images, key=jax.random.key(seed))
@@ -175,7 +175,7 @@ def test_models_are_compared_on_the_same_images(run):
 
 
 class Zero(eqx.Module):
-    """A network that need not be vdmkit's: it predicts no noise."""
+    """A network that is not derived from vdmkit's classes and predicts no noise."""
 
     def __call__(self, z, gamma, condition, *, key=None):
         return jnp.zeros_like(z)[..., None]
@@ -183,7 +183,7 @@ class Zero(eqx.Module):
 
 @pytest.mark.costly
 def test_a_model_without_a_recipe():
-    """A researcher's own network could not be measured, sampled or trained without a TOML file."""
+    """A model with a user's own network can be measured, sampled and trained without a recipe."""
     model = vdmkit.DiffusionModel(
         schedule=vdmkit.schedules.LearnedLinear(gamma_min=-8.0, gamma_max=5.0),
         network=Zero(),
@@ -218,13 +218,13 @@ def test_a_model_without_a_recipe():
     ],
 )
 def test_what_is_no_image_of_the_model_is_refused(run, images, reason):
-    """An array of floats, or of other levels, would be given a likelihood."""
+    """Images of the wrong type, shape or range of levels are refused."""
     with pytest.raises(DataError, match=reason):
         vdmkit.log_likelihood(run.model, images, key=run.key)
 
 
 class _Meter:
-    """A notebook's own progress display."""
+    """A user's own progress meter."""
 
     def __init__(self):
         self.seen = []
@@ -240,7 +240,7 @@ class _Meter:
 
 
 def test_a_recipe_may_be_a_dict(tmp_path):
-    """A notebook could not vary a recipe without writing files, or not follow its training with a meter of its own."""
+    """`vdmkit.train` accepts a dict as the recipe and a user's own progress meter."""
     recipe = {"extends": "oracle_gaussian", "training": {"steps": 1}}
     meter = _Meter()
     run = vdmkit.train(recipe, out=tmp_path / "run", overrides={**QUICK, "training.steps": 1}, progress=meter)
@@ -251,7 +251,7 @@ def test_a_recipe_may_be_a_dict(tmp_path):
 
 
 def test_every_promised_name_is_there():
-    """`vdmkit.NAME` would be promised and missing, or dir(vdmkit) not show it."""
+    """Every name in `vdmkit.__all__` exists, and `dir(vdmkit)` lists it."""
     assert {name for name in vdmkit.__all__ if not hasattr(vdmkit, name)} == set()
     assert set(vdmkit.__all__) <= set(dir(vdmkit))
     rooms = {path.name for path in Path(vdmkit.__file__).parent.iterdir() if (path / "__init__.py").exists()}
@@ -331,9 +331,9 @@ REFUSED = {
 
 @pytest.mark.costly
 def test_mistakes_are_named():
-    """A wrong argument would be taken for another, or end in the traceback of a library.
+    """Wrong arguments raise errors of vdmkit that name the argument.
 
-    In a process of its own, because the tests' run-time checks of types would come first.
+    Runs in a process of its own, because run-time type checking in the tests would raise first.
     """
     script = MISTAKES.replace("MISTAKES", repr(list(REFUSED)))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
@@ -342,7 +342,7 @@ def test_mistakes_are_named():
 
 
 def test_a_number_is_a_noise_level(tiny_model):
-    """`model.denoise(z, 0.0)` would fail, where an array of one number does not."""
+    """`DiffusionModel.denoise` accepts a Python float as the noise level."""
     z = jnp.ones(tiny_model.shape)
     found = DiffusionModel.denoise.__wrapped__(tiny_model, z, 0.0)
     assert eqx.tree_equal(found, tiny_model.denoise(z, jnp.asarray(0.0)))

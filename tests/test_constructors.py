@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Components without a recipe: every public one is a class that keyword arguments alone construct."""
+"""Every public component is a class that can be constructed with keyword arguments, without a recipe."""
 
 import importlib
 import inspect
@@ -24,17 +24,17 @@ from vdmkit.schedules import FixedLinear, LearnedLinear, Pinned
 
 KINDS = ("schedule", "path", "prediction", "weighting", "time_sampler", "grid", "kernel", "sampler", "estimator")
 KEY = jax.random.key(0)
-# What has no sensible default: all other components need no argument at all.
+# Arguments without a sensible default; no other component requires any.
 REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
-    # starts from random parameters
+    # has random initial parameters
     ("schedule", "learned_monotone"): {"key": KEY},
     ("schedule", "pinned"): {"interior": FixedLinear()},
-    # know the data
+    # depend on the data
     ("prediction", "categorical"): {"level_counts": jnp.ones((2, 2, 1, 5), int)},
     ("prediction", "lattice"): {"levels": 5},
     ("prediction", "exact"): {"distribution": MixtureData().distribution},
     ("prediction", "exact_given_label"): {"distribution": MixtureData().distribution},
-    # are measured
+    # are the result of measurements
     ("grid", "gammas"): {"gammas": (-5.0, 0.0, 5.0)},
     ("kernel", "optimal_variance"): {"gammas": (-5.0, 5.0), "errors": (0.1, 0.5)},
 }
@@ -48,7 +48,7 @@ def components() -> list[Any]:
 
 @pytest.mark.parametrize("component", components())
 def test_keyword_arguments_construct_a_public_class(component) -> None:
-    """False if a component could be had from a recipe only, or from a private file."""
+    """Every component is a public class that can be constructed with keyword arguments."""
     package = importlib.import_module(".".join(component.target.__module__.split(".")[:2]))
     public = getattr(package, component.target.__name__)
     assert public is component.target
@@ -59,7 +59,7 @@ def test_keyword_arguments_construct_a_public_class(component) -> None:
 
 @pytest.mark.parametrize("component", components())
 def test_a_constructor_without_arguments_is_the_recipe_of_the_name_alone(component) -> None:
-    """False if a default in Python were another one than in a recipe."""
+    """A component has the same defaults in Python and in a recipe."""
     given = REQUIRED.get((component.kind, component.name), {})
     context = {name: given[name] for name in component.injected if name in given}
     context |= {
@@ -74,13 +74,13 @@ def test_a_constructor_without_arguments_is_the_recipe_of_the_name_alone(compone
 
 @pytest.mark.parametrize("component", [case for case in components() if case.id not in map("-".join, REQUIRED)])
 def test_nothing_else_is_required(component) -> None:
-    """False if the list above had an entry too few, or a component asked for what only a recipe knows."""
+    """Constructors have no required arguments besides those listed in `REQUIRED`."""
     parameters = inspect.signature(component.target).parameters.values()
     assert [one.name for one in parameters if one.default is one.empty] == []
 
 
 def test_what_researchers_write() -> None:
-    """False if a constructor of API's examples were refused, or took no notice of what it is given."""
+    """The constructors of the API examples apply the arguments they are given."""
     schedule = LearnedLinear(gamma_min=-8.0, gamma_max=5.0)
     assert (schedule.gamma_min, float(schedule(jnp.ones(())))) == (-8.0, 5.0)
     assert V().outputs == 1
@@ -92,7 +92,7 @@ def test_what_researchers_write() -> None:
 
 
 def test_parts_are_objects_or_choices() -> None:
-    """False if a part that is given as an object were another one, or had other words, than a recipe's."""
+    """A nested component may be given as an object or as a `Choice`, with the same result and description."""
     objects = {"kernel": MixtureKernel(draws=4), "grid": UniformInGamma()}
     choices = {"kernel": Choice("kernel", "mixture", {"draws": 4}), "grid": Choice("grid", "gamma")}
     for estimator in (VariationalBound, ImportanceWeighted):
@@ -105,7 +105,7 @@ def test_parts_are_objects_or_choices() -> None:
 
 
 def test_a_part_of_ones_own_is_named_by_its_class() -> None:
-    """False if a kernel that is not registered could not be measured with, or the report did not say which it was."""
+    """An unregistered kernel can be used, and the description names its class."""
 
     class Mine(AbstractGaussianKernel):
         noise_draws: int = 1
@@ -117,7 +117,7 @@ def test_a_part_of_ones_own_is_named_by_its_class() -> None:
 
 
 def test_a_shape_that_is_drawn_needs_a_key() -> None:
-    """False if a pinned schedule without a key ended in an error of JAX."""
+    """A pinned schedule with random initial parameters requires a key."""
     with pytest.raises(RecipeError, match="interior learned_monotone starts from random parameters: give a key"):
         Pinned()
     assert Pinned(KEY).learned_ends is not None
@@ -126,7 +126,7 @@ def test_a_shape_that_is_drawn_needs_a_key() -> None:
 @pytest.mark.costly
 @pytest.mark.parametrize("levels", [0, 5])
 def test_the_flow_reads_the_levels_from_the_model(levels: int) -> None:
-    """False if an estimator made without a recipe took levels for a density, or dequantised continuous data."""
+    """`ProbabilityFlow` dequantizes exactly when the model has discrete levels."""
     words = ProbabilityFlow().describe(levels)
     assert ("truncated normal dequantisation" in words, "at the data" in words) == (levels > 0, levels == 0)
     check_estimator(ProbabilityFlow(rtol=1e-3, atol=1e-3), levels)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is imported is declared: another package's dependency may be gone with its next version."""
+"""Every imported package is declared: an undeclared one may vanish with the next version of a dependency."""
 
 import ast
 import re
@@ -22,7 +22,7 @@ DISTRIBUTIONS = packages_distributions()
 
 
 def imported(text: str) -> set[str]:
-    """Top-level modules that a file imports, at its top or inside a function, but for Python's own."""
+    """Returns the top-level modules that a file imports, also inside functions, except for the standard library."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -33,7 +33,7 @@ def imported(text: str) -> set[str]:
 
 
 def declared(project: dict) -> set[str]:
-    """Distributions that a project asks for, in its extras too."""
+    """Returns the distributions that a project requires, including those of its extras."""
     listed = chain(project["dependencies"], *project.get("optional-dependencies", {}).values())
     return {normal(re.split(r"[^\w.-]", one)[0]) for one in listed} | {normal(project["name"])}
 
@@ -43,7 +43,10 @@ def normal(name: str) -> str:
 
 
 def undeclared(texts: Iterable[str], pyproject: str) -> list[str]:
-    """Modules of no distribution that is declared; of one that is not installed the name is taken for the module's."""
+    """Returns modules whose distribution is not declared.
+
+    If a distribution is not installed, its name is taken to be that of its module.
+    """
     known = declared(tomllib.loads(pyproject)["project"])
     modules = set().union(*(imported(text) for text in texts))
     return sorted(m for m in modules if not known & {normal(d) for d in (m, *DISTRIBUTIONS.get(m, []))})
@@ -51,7 +54,7 @@ def undeclared(texts: Iterable[str], pyproject: str) -> list[str]:
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_import_is_declared(name):
-    """A module would be there by accident, as lineax was by diffrax's."""
+    """Every third-party package that is imported is declared in pyproject.toml."""
     source = SOURCES[name]
     folder = source / "vdmkit" if name == "vdmkit" else source
     files = sorted(folder.rglob("*.py"))
@@ -61,13 +64,13 @@ def test_every_import_is_declared(name):
 
 
 def test_a_new_plugin_declares_what_it_imports():
-    """The package that `vdmkit new-plugin` writes would begin with a mistake."""
+    """The package written by `vdmkit new-plugin` declares every package that it imports."""
     words = {"name": "vdmkit-bent", "module": "vdmkit_bent", "component": "bent", "version": "0"}
     assert not undeclared([Template(MODULE).substitute(words)], Template(PYPROJECT).substitute(words))
 
 
 def test_what_is_missing_is_found():
-    """The tests above would pass whatever is imported."""
+    """`undeclared` finds undeclared imports inside functions too, and ignores the standard library."""
     pyproject = '[project]\nname = "a"\ndependencies = ["scikit-learn>=1", "b[c]"]\n'
     text = "import sklearn.datasets, b, os\ndef f():\n    from lineax import g\n    from PIL import Image\n"
     assert undeclared([text], pyproject) == ["PIL", "lineax"]

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work that is kept on a device while the host reads what it has done."""
+"""Keeping work in flight on a device while the host reads earlier results."""
 
 from vdmkit.devices import in_flight
 
 
 def test_results_are_read_when_later_ones_are_dispatched():
-    """An accelerator would be idle while the host reads, or results be lost at the end, or come in another order."""
+    """Results are read in order, each after the next item has been dispatched."""
     events = []
 
     def dispatched():

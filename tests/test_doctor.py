@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit doctor` names what is wrong, and what to do."""
+"""`vdmkit doctor` reports what is wrong with an installation, and how to fix it."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from vdmkit.plugins import plugin_folders
 
 @pytest.mark.costly
 def test_an_installation_that_works_is_called_so(vdmkit_in, tmp_path):
-    """A user would look for a fault where there is none, or a script that asks for --json could not read it."""
+    """`vdmkit doctor --json` is valid JSON and exits with 0 on a working installation."""
     result = vdmkit_in(tmp_path)("doctor", "--json")
     found = {finding["name"]: finding for finding in json.loads(result.out)}
     assert set(found) == {"software", "devices", "arithmetic", "training", "cache", "plugins"}
@@ -26,7 +26,7 @@ def test_an_installation_that_works_is_called_so(vdmkit_in, tmp_path):
 
 
 def test_a_gpu_that_jax_does_not_see_is_named(tmp_path, monkeypatch):
-    """A user with a GPU would train on the CPU, and blame vdmkit for its speed."""
+    """A GPU that JAX does not use is reported, with the reason."""
     monkeypatch.setattr(doctor, "_GPU", tmp_path)
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     assert devices_found().advice == "There is an NVIDIA GPU that JAX does not see. Install jax[cuda12]."
@@ -35,14 +35,14 @@ def test_a_gpu_that_jax_does_not_see_is_named(tmp_path, monkeypatch):
 
 
 def test_products_of_less_than_float32_are_found(monkeypatch):
-    """A device that multiplies in TF32 whatever it is told would pass, and likelihoods have its error."""
+    """Matrix products that are less precise than float32 are reported."""
     assert not product_found().advice
     monkeypatch.setattr(doctor, "precisely", lambda error: lambda: 1e-3)
     assert product_found().advice.startswith("Likelihoods would have this error.")
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
-    """Every command would compile and decode everything again without a word."""
+    """A cache folder that is not writable is reported."""
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("VDMKIT_CACHE", str(tmp_path / "file" / "cache"))
     found = cache_found()
@@ -53,13 +53,13 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
 
 
 def test_a_plugin_that_does_not_load_is_named():
-    """A user would not know why a component of an installed package is missing."""
+    """A plugin package that does not load is reported by name."""
     assert not plugins_found({}, []).advice
     assert plugins_found({}, ["vdmkit-x"]).advice.startswith("vdmkit-x: cannot be loaded")
 
 
 def test_packages_are_named_with_their_folders():
-    """A user with two checkouts would not know whose plugin is loaded, or that a package brings commands only."""
+    """Every plugin package is listed with its folder, in alphabetical order."""
     found = plugins_found(plugin_folders(), []).found.splitlines()
     assert [line.split()[0] for line in found] == sorted(line.split()[0] for line in found)
     (codec,) = [line for line in found if line.startswith("vdmkit-codec ")]
@@ -67,7 +67,7 @@ def test_packages_are_named_with_their_folders():
 
 
 def test_a_device_that_is_not_there_is_named(monkeypatch):
-    """A user would be told of a defect of vdmkit if JAX_PLATFORMS asks for a GPU that is not there."""
+    """An unavailable device in JAX_PLATFORMS is reported as such."""
     monkeypatch.setenv("JAX_PLATFORMS", "nonsense")
     monkeypatch.setattr(jax, "devices", lambda: (_ for _ in ()).throw(RuntimeError("no backend")))
     words = "JAX_PLATFORMS=nonsense: JAX finds no such device (RuntimeError: no backend). Unset it"
@@ -78,7 +78,7 @@ def test_a_device_that_is_not_there_is_named(monkeypatch):
 
 
 def test_a_training_that_fails_is_a_finding(monkeypatch):
-    """The examination would end at a fault of the device, and say nothing of cache and plugins."""
+    """A failure of the trial training becomes a finding, and so does a NaN loss."""
 
     def fails():
         raise RuntimeError("no memory\nat all")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scripts in examples/ run, and do what they say."""
+"""The scripts in examples/ run, with the results that they describe."""
 
 import re
 import runpy
@@ -49,7 +49,7 @@ count = 4
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, vdmkit_in) -> Path:
-    """A run of 20 steps, of a network with dropout."""
+    """A run of 20 steps with dropout in its network."""
     folder = tmp_path_factory.mktemp("examples")
     (folder / "tiny.toml").write_text(RECIPE)
     plugin = ROOT / "tests" / "system" / "tiny.py"
@@ -60,7 +60,7 @@ def run(tmp_path_factory, vdmkit_in) -> Path:
 
 @pytest.fixture
 def example(run, monkeypatch, capsys):
-    """`example("a", "1")`: what examples/a.py prints of the run, in its folder."""
+    """`example("a", "1")` runs examples/a.py on the run, in its folder, and returns what it prints."""
 
     def example(name: str, *arguments: str) -> str:
         monkeypatch.chdir(run.parent)
@@ -72,7 +72,7 @@ def example(run, monkeypatch, capsys):
 
 
 def test_a_training_loop_equals_vdmkit_run(run, capsys):
-    """Who trains by `vdmkit.loss` and optax would train another model than `vdmkit run` does."""
+    """A training loop over `vdmkit.loss` and optax gives the parameters of `vdmkit run`, bit for bit."""
     trained = vdmkit.load(run, weights="raw")
     model = runpy.run_path(str(ROOT / "examples" / "training_loop.py"))["train"](trained.recipe)
     assert capsys.readouterr().out.count("bits/dim") == STEPS
@@ -83,7 +83,7 @@ def test_a_training_loop_equals_vdmkit_run(run, capsys):
 
 
 def test_the_likelihood_of_an_array(example):
-    """The example would stop, or leave out a number that it promises."""
+    """The example runs and prints every number that it describes."""
     printed = example("likelihood_of_an_array", "16")
     value = r"-?\d+\.\d{4} \+/- \d+\.\d{4} \(95%: .*\) bits/dim\n"
     image = r"image \d+ is the least probable: -\d+\.\d nats \+/- \d+\.\d, of \d+ evaluations\n"
@@ -91,7 +91,7 @@ def test_the_likelihood_of_an_array(example):
 
 
 def test_the_study_of_a_schedule(example, run):
-    """The example would stop, or its schedule be missing in the chart."""
+    """The example runs and its custom schedule is part of the chart."""
     printed = example("study_of_a_schedule", "8", "5")
     assert re.search(r"^my sigmoid: variance \d+\.\d{4} \(bits/dim\)\^2$", printed, re.MULTILINE)
     assert printed.endswith("schedules.svg schedules.png\n")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The programs of published models for GPUs and TPUs, exported on a CPU from shapes alone."""
+"""The programs of published models for GPUs and TPUs, exported on a CPU from shapes only."""
 
 import re
 from collections.abc import Callable
@@ -37,14 +37,14 @@ def of(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
 
 
 def training_step(recipe: Recipe, state: TrainState) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """The update of a batch of 8 images."""
+    """Returns the update for a batch of 8 images, with its arguments."""
     update, shape = build_update(recipe, build_optimizer(recipe)), state.model.shape
     batch = {"image": of(8, *shape, dtype=jnp.uint8)}
     return lambda state, batch: update(state, batch, key=KEY)[1], (state, batch)
 
 
 def draw_of_the_bound(recipe: Recipe, state: TrainState) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """The three terms of an image."""
+    """The three terms of the bound for one image."""
 
     @precisely
     def draw(model: DiffusionModel, image: Any, gamma: Any, eps: Any) -> Any:
@@ -68,7 +68,7 @@ def side_of_the_ode(recipe: Recipe, state: TrainState) -> tuple[Callable[..., An
 
 
 def sampler_step(recipe: Recipe, state: TrainState) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """A step of the recipe's sampler for two images."""
+    """Returns one step of the recipe's sampler for two images, with its arguments."""
     sampler = build_sampling(recipe).sampler
 
     def step(model: DiffusionModel, y: Any, gamma_t: Any, gamma_s: Any) -> Any:
@@ -85,7 +85,7 @@ def network_of_the_codec(recipe: Recipe, state: TrainState) -> tuple[Callable[..
 
 
 def precisions(program: Callable[..., Any], given: tuple[Any, ...], platform: str) -> list[str]:
-    """The precision of each operand of every product in the program for a platform."""
+    """Returns the precision of each operand of every product in the program for a platform."""
     shapes, static = eqx.partition(given, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
     leaves, structure = jax.tree.flatten(shapes)
 
@@ -106,7 +106,7 @@ MEASURED = [draw_of_the_bound, side_of_the_ode, network_of_the_codec]
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.parametrize("name", NAMES)
 def test_products_have_the_precision_that_was_asked_for(name, platform):
-    """A program would not lower for the device, or a product be left to it in a number that says float32."""
+    """Programs lower for every platform, and each matrix product has the requested precision."""
     recipe = load_recipe(RECIPES / f"{name}.toml", ["training.matmul_precision=high"])
     state = state_like(recipe, *SHAPES[name])
     assert set(precisions(*training_step(recipe, state), platform)) == {"HIGH"}
@@ -118,7 +118,7 @@ def test_products_have_the_precision_that_was_asked_for(name, platform):
 
 
 def test_a_product_that_is_left_to_the_device_is_found():
-    """The tests here could not see what they look for."""
+    """`precisions` finds a planted product without a precision."""
     at = jax.lax.Precision.DEFAULT
     planted = precisely(lambda x: (x @ x) @ jnp.dot(x, x, precision=at))
     assert precisions(planted, (of(3, 3),), "cuda") == ["HIGHEST", "HIGHEST", "none", "HIGHEST", "HIGHEST"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes that fail, as on a full disk: whatever is written, the error names the file and says what to do."""
+"""Failing writes, as on a full disk: the error gives the file and advice, whatever is written."""
 
 import errno
 import gc
@@ -38,7 +38,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (100, 100, 3)).astype(np.uint8
 
 @contextmanager
 def little_room() -> Iterator[None]:
-    """No file may grow beyond 8192 bytes: a write beyond fails as on a full disk, and says no file either."""
+    """Limits files to 8192 bytes: a larger write fails as on a full disk, without a file name in the error."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (MOST, limits[1]))
     try:
@@ -86,7 +86,7 @@ WRITERS: dict[str, tuple[Callable[[Path], object], str]] = {
 @pytest.mark.costly
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_write_that_fails_names_its_file(tmp_path: Path, name: str, capfd: pytest.CaptureFixture) -> None:
-    """False if a user were told `No space left on device`, or shown a traceback, and not which disk or what to do."""
+    """The error for a full disk gives the path and advice, without a traceback."""
     write, file = WRITERS[name]
     with pytest.raises(OSError, match=r"File too large|written in part only") as failed, little_room():
         write(tmp_path)
@@ -99,7 +99,7 @@ def test_a_write_that_fails_names_its_file(tmp_path: Path, name: str, capfd: pyt
 
 
 def test_a_file_that_may_not_be_written(tmp_path: Path) -> None:
-    """False if the temporary name, which nobody gave, were in the message, or free space were advised."""
+    """The error for a file that may not be written gives its path, not that of the temporary file."""
     with pytest.raises(PermissionError) as failed, whole_file(tmp_path / "a") as part:
         raise OSError(errno.EACCES, "Permission denied", str(part))
     expected = f"{tmp_path / 'a'}: Permission denied. Change its permissions, or choose another place."
@@ -107,7 +107,7 @@ def test_a_file_that_may_not_be_written(tmp_path: Path) -> None:
 
 
 def test_a_device_is_not_replaced(tmp_path: Path) -> None:
-    """False if root could turn /dev/null, or a FIFO that a program reads, into a file."""
+    """Writing to the path of a device is refused, and the device is left in place."""
     path = tmp_path / "null"
     path.symlink_to("/dev/null")
     with pytest.raises(FileExistsError, match="a device, where a file is expected"), whole_file(path):
@@ -116,7 +116,7 @@ def test_a_device_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_a_changed_bit_of_results_is_noticed(tmp_path: Path) -> None:
-    """False if a number that the disk changed were shown as measured; whichever bit it is, the checksum's name too."""
+    """Flipping any bit of a results file is detected, unless the parsed values are the same."""
     write_results(tmp_path / "a", {"bpd": 1.5, "terms": {"prior": 2}})
     data, found = (tmp_path / "a").read_bytes(), 0
     for place, bit in itertools.product(range(len(data)), range(8)):
@@ -132,7 +132,7 @@ def test_a_changed_bit_of_results_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_changed_bit_of_a_line_is_noticed() -> None:
-    """False if a metric that the disk changed were shown, or its checksum as a metric."""
+    """Flipping any bit of a line of metrics is detected."""
     values = {"step": 12, "train/bpd": 4.0625}
     data, found = sealed_line(values).encode(), 0
     assert read_sealed_line(data.decode()) == values
@@ -147,7 +147,7 @@ def test_a_changed_bit_of_a_line_is_noticed() -> None:
 
 
 def test_a_changed_bit_of_a_seal_is_noticed() -> None:
-    """False if a changed manifest were taken for one of an older version, which had no seal."""
+    """Flipping any bit of a manifest is detected; a manifest without a checksum is accepted."""
     facts = {"shape": [8, 8, 1], "run": "a"}
     text, found = json.dumps({**facts, "sha256": seal_of(facts)}), 0
     check_seal(json.loads(text))
@@ -162,7 +162,7 @@ def test_a_changed_bit_of_a_seal_is_noticed() -> None:
 
 
 def test_a_changed_bit_of_a_component_s_file_is_noticed(tmp_path: Path) -> None:
-    """False if a grid or kernel that the disk changed were used, or one that a user wrote were refused."""
+    """Flipping any bit of a component's file is detected; files without a checksum are accepted."""
     text = 'name = "gammas"\ngammas = [\n    -6.0,\n    5.0,\n]\n'
     sealed, found = sealed_text(text), 0
     check_sealed_text(sealed)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where arrays are placed on many devices."""
+"""The placement of arrays on several devices."""
 
 import os
 import subprocess
@@ -45,7 +45,7 @@ print("equal")
 
 @pytest.mark.slow
 def test_a_divided_state_trains_as_a_copied_one():
-    """FSDP would train another model, or the compiler would gather what was divided."""
+    """Training with FSDP gives the parameters of replicated training, and keeps the state sharded."""
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == ["False set()", "True {'True'}", "equal"], done.stderr
@@ -64,20 +64,20 @@ def test_a_divided_state_trains_as_a_copied_one():
     ],
 )
 def test_the_largest_dimension_that_divides_is_divided(shape, small, expected):
-    """A small array would be gathered at a loss, or a large one be copied."""
+    """Large arrays are sharded along their largest divisible dimension; small ones are replicated."""
     leaf = jax.ShapeDtypeStruct(shape, jax.numpy.float32)
     assert tuple(devices._spec(leaf, 4, small)) == expected
 
 
 def test_devices_that_do_not_divide(monkeypatch):
-    """The mesh would fail in numpy's words."""
+    """A group size that does not divide the number of devices is refused."""
     monkeypatch.setattr(jax, "device_count", lambda: 6)
     with pytest.raises(RecipeError, match="6 devices do not divide into groups of 4"):
         devices.data_mesh(12, 4)
 
 
 def test_batches_on_few_devices(monkeypatch):
-    """Devices would measure nothing but copies, or take more rounds than others need."""
+    """As few devices are used as the smallest number of rounds allows."""
     monkeypatch.setattr(jax, "local_device_count", lambda: 4)
     assert [devices_for(batches) for batches in (0, 1, 3, 4, 5, 6, 8, 9)] == [1, 1, 3, 4, 3, 3, 4, 3]
     assert in_groups(range(5), 2) == [range(2), range(2, 4), range(4, 5)]

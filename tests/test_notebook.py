@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a notebook shows of a result."""
+"""HTML representations of results in notebooks."""
 
 import re
 
@@ -11,12 +11,12 @@ from vdmkit.arguments import table
 
 
 def cells(html: str) -> list[str]:
-    """The texts of a table, in order."""
+    """Returns the texts of the cells of a table, in order."""
     return re.findall(r"<td[^>]*>(.*?)</td>", html)
 
 
 def test_what_is_shown_is_text():
-    """False if a name with < in it were read as HTML, and not shown."""
+    """Names are escaped in HTML."""
     assert table("a < b", [("<i>", "&")]) == (
         '<div><strong>a &lt; b</strong><table><tr><td style="text-align: left">&lt;i&gt;</td>'
         '<td style="text-align: left">&amp;</td></tr></table></div>'
@@ -24,7 +24,7 @@ def test_what_is_shown_is_text():
 
 
 def test_a_likelihood_shows_what_its_repr_says(tiny_model):
-    """False if a notebook showed another number than `print` does, or terms that do not sum to it."""
+    """The HTML of an estimate shows the number that `print` shows, with terms that sum to it."""
     images = (
         np.random.default_rng(0).integers(0, tiny_model.observation.levels, (6, *tiny_model.shape)).astype(np.uint8)
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paths that lead to no file: each reader says what is there instead, and reads nothing of it."""
+"""Paths that do not lead to a file: each reader reports what is there, and reads nothing from it."""
 
 import os
 import signal
@@ -39,7 +39,7 @@ OF_A_FILE = {
 
 @pytest.fixture
 def things(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of one of each, to work in; a reader that waits for a FIFO fails instead of hanging."""
+    """Changes to a folder with one path of each type. A reader that blocks on the FIFO fails instead of hanging."""
 
     def waited(*_: object) -> None:
         raise AssertionError("it waits for something that never comes")
@@ -63,12 +63,12 @@ def things(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.parametrize("name", OF_A_FILE)
 def test_what_a_path_leads_to(things: Path, name: str) -> None:
-    """False if a user were told that there is no such file where there is something else."""
+    """The message about a path that is not a file says what it is instead."""
     assert not_a_file(Path(name)) == OF_A_FILE[name]
 
 
 def test_files_and_folders_are_what_they_are(things: Path) -> None:
-    """False if a file, or a link to one, were refused."""
+    """Files, links to files and folders are accepted where they are expected."""
     Path("link").symlink_to("file")
     assert not_a_file(Path("file")) is None
     assert not_a_file(Path("link")) is None
@@ -78,7 +78,7 @@ def test_files_and_folders_are_what_they_are(things: Path) -> None:
 
 
 def _batches(name: str) -> ImageNetNew:
-    """ImageNet's folder, whose file of test images is a link to `name`."""
+    """Makes ImageNet's folder, with a link to `name` as the file of test images."""
     Path("imagenet").mkdir()
     (Path("imagenet") / "val_data").symlink_to(Path(name).absolute())
     return ImageNetNew(path="imagenet")
@@ -119,7 +119,7 @@ TAKE_FOLDERS = {"cifar10", "image to compress"}
 @pytest.mark.parametrize("name", ["folder", "fifo", "device"])
 @pytest.mark.parametrize("reader", READERS)
 def test_every_reader_says_what_is_there(things: Path, reader: str, name: str) -> None:
-    """False if a command hung on a FIFO, filled the memory from a device, or called either a missing file."""
+    """Every reader refuses FIFOs, devices and folders at once, and says what they are."""
     if name == "folder" and reader in TAKE_FOLDERS:
         return
     with pytest.raises(VdmkitError) as refused:
@@ -130,7 +130,7 @@ def test_every_reader_says_what_is_there(things: Path, reader: str, name: str) -
 
 @pytest.mark.parametrize("name", ["file", "fifo", "device"])
 def test_every_folder_says_what_is_there(things: Path, name: str) -> None:
-    """False if the name of a file, given for a folder, were called missing."""
+    """A path that is not a folder is refused where a folder is expected, with what it is."""
     (expected,) = (words for words in [not_a_folder(Path(name))] if words)
     assert expected.endswith("where a folder is expected")
     for read in (lambda: Folder(train=name, test=name).load("train"), lambda: load_run(Path(name))):
@@ -140,6 +140,6 @@ def test_every_folder_says_what_is_there(things: Path, name: str) -> None:
 
 
 def test_the_program_says_it(things: Path) -> None:
-    """False if the words did not reach a user."""
+    """The message reaches the user of the command line."""
     result = CliRunner().invoke(app, ["import", "--list", "fifo"])
     assert f"fifo: {OF_A_FILE['fifo']}" in str(result.exception)

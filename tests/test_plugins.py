@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Components from outside vdmkit: how they are found, and what happens when they are wrong."""
+"""Components from outside vdmkit: finding them, and reporting their errors."""
 
 import sys
 
@@ -33,7 +33,7 @@ class Straight(AbstractSchedule):
 
 @pytest.fixture(autouse=True)
 def _keep_registry(monkeypatch):
-    """What a test registers or imports is gone after it."""
+    """Restores registries and imported modules after each test."""
     load_plugins()
     monkeypatch.setattr(_plugins, "_loads", dict(_plugins._loads))
     before, modules = {kind: dict(registry(kind).components) for kind in kinds()}, set(sys.modules)
@@ -48,7 +48,7 @@ def _keep_registry(monkeypatch):
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """`install("vdmkit-x", {"plug_x.py": text})`: as pip leaves a package, with an entry point for every module."""
+    """`install("vdmkit-x", {"plug_x.py": text})` installs a package with an entry point for every module."""
     folder = tmp_path / "site-packages"
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -69,7 +69,7 @@ def install(tmp_path, monkeypatch):
 
 
 def everything() -> dict[str, list[str]]:
-    """The names of all components."""
+    """Returns the names of all components."""
     return {kind: sorted(registry(kind).components) for kind in kinds()}
 
 
@@ -84,7 +84,7 @@ def write(tmp_path):
 
 
 def test_a_file_adds_a_component(write):
-    """The one-file plugin of the README would not work, or would lose its keyword-only keys."""
+    """A plugin file registers a component with its keyword-only parameters."""
     path = write(SCHEDULE.format(name="straight"))
     load_plugins([path])
     component = registry("schedule").get("straight")
@@ -132,7 +132,7 @@ class OfConstructor(Straight):
 
 @pytest.mark.parametrize("name", ["of_fields", "of_constructor"])
 def test_ranges_of_fields(write, digits_toml, name):
-    """A range that an author states with a field would be passed over, or a number without a range refused."""
+    """Ranges annotated on dataclass fields are enforced; without one, any finite number is accepted."""
     path = write(RANGES)
 
     def schedule(keys: str):
@@ -147,14 +147,14 @@ def test_ranges_of_fields(write, digits_toml, name):
 
 
 def test_a_file_given_twice_is_loaded_once(write):
-    """Giving `--plugin` twice would be an error about a name that is taken."""
+    """Giving the same `--plugin` twice loads it once."""
     path = write(SCHEDULE.format(name="straight"))
     load_plugins([path, path])
     load_plugins([path])
 
 
 def test_a_taken_name_names_both_owners(write):
-    """The user would not know which two packages clash."""
+    """The error for a name that is registered twice gives both owners."""
     first = write(SCHEDULE.format(name="straight"), "first.py")
     second = write(SCHEDULE.format(name="straight"), "second.py")
     with pytest.raises(RegistryError) as caught:
@@ -164,21 +164,21 @@ def test_a_taken_name_names_both_owners(write):
 
 
 def test_a_builtin_name_is_taken_by_vdmkit(write):
-    """A plugin could replace a component of vdmkit without a word."""
+    """A plugin file cannot replace a component of vdmkit."""
     with pytest.raises(RegistryError, match="the name is taken by vdmkit"):
         load_plugins([write(SCHEDULE.format(name="fixed_linear"))])
 
 
 @pytest.fixture
 def both(install, write):
-    """A package and a file that both have the schedule "straight", from -13.3 and from -7; the file has "own" too."""
+    """A package and a file with the same schedule "straight", from -13.3 and from -7. The file also has "own"."""
     install("vdmkit-straight", {"plug_straight.py": SCHEDULE.format(name="straight")})
     text = SCHEDULE.replace("-13.3", "-7.0")
     return write(text.format(name="own") + text.format(name="straight"))
 
 
 def test_a_file_does_not_replace_a_package(both):
-    """Which of two components a recipe names would depend on an option; or the user not know whose they are."""
+    """A plugin file cannot register a name that an installed package has."""
     before = everything()
     with pytest.raises(RegistryError) as caught:
         load_plugins([both])
@@ -191,7 +191,7 @@ def test_a_file_does_not_replace_a_package(both):
 
 
 def test_what_a_run_kept_goes_before_a_package(both, digits_toml):
-    """A run would be unreadable once a package has the name of its plugin file, or be read by other code."""
+    """A run uses the plugin file it was saved with, even if an installed package has the same name."""
     chosen = ["model.schedule={name='straight', gamma_max=1.0}"]
     allow([both])
     own = load_recipe(digits_toml, chosen, kept=[both]).model.schedule
@@ -212,7 +212,7 @@ def test_what_a_run_kept_goes_before_a_package(both, digits_toml):
 
 
 def test_what_two_runs_kept(write, digits_toml):
-    """Of two runs whose plugin files have one name, a program could read only one, or read one by the other's."""
+    """Two runs whose plugin files register the same name each use their own file."""
     files = [write(SCHEDULE.format(name="straight").replace("-13.3", low), f"{low}.py") for low in ("-7.0", "-6.0")]
     chosen = ["model.schedule={name='straight', gamma_max=1.0}"]
     allow(files)
@@ -221,7 +221,7 @@ def test_what_two_runs_kept(write, digits_toml):
 
 
 def test_what_a_run_kept_does_not_replace_vdmkit(write, digits_toml):
-    """A file in a run folder could replace a component of vdmkit without a word."""
+    """A plugin file in a run folder cannot replace a component of vdmkit."""
     file = write(SCHEDULE.format(name="fixed_linear"))
     allow([file])
     with pytest.raises(RegistryError, match=r"fixed_linear.*: the name is taken by vdmkit"):
@@ -247,7 +247,7 @@ def test_what_a_run_kept_does_not_replace_vdmkit(write, digits_toml):
     ],
 )
 def test_a_broken_file_says_what_is_wrong(write, old, new, message):
-    """A plugin's mistake would be a traceback, or show only when a recipe uses it."""
+    """An error in a plugin file is reported when the file is loaded."""
     text = SCHEDULE.format(name="straight")
     assert old in text
     path = write(text.replace(old, new))
@@ -258,7 +258,7 @@ def test_a_broken_file_says_what_is_wrong(write, old, new, message):
 
 @pytest.mark.parametrize("name", ["none.py", "mine.txt"])
 def test_what_is_no_python_file(write, name):
-    """A mistyped path would be a traceback."""
+    """A `--plugin` that is not a Python file is refused by name."""
     write("", "mine.txt")
     with pytest.raises(RegistryError, match=f"--plugin .*{name}"):
         load_plugins([write("").parent / name])
@@ -277,7 +277,7 @@ def test_what_is_no_python_file(write, name):
     ],
 )
 def test_a_broken_package_costs_one_line(install, end, found):
-    """One broken package would break every command, leave half of itself behind, or be warned of at every load."""
+    """A broken package gives one warning, registers nothing and does not affect other packages."""
     before = everything()
     install("vdmkit-broken", {"plug_broken.py": SCHEDULE.format(name="half") + end})
     install("vdmkit-good", {"plug_good.py": SCHEDULE.format(name="straight")})
@@ -293,7 +293,7 @@ def test_a_broken_package_costs_one_line(install, end, found):
 
 
 def test_a_package_is_loaded_as_a_whole(install):
-    """Of a package with a broken module the others would stay: one half of what belongs together."""
+    """If one module of a package fails, none of its components is registered."""
     before = everything()
     files = {"plug_a.py": SCHEDULE.format(name="straight"), "plug_b/__init__.py": "from . import one, two"}
     files |= {"plug_b/one.py": SCHEDULE.format(name="one"), "plug_b/two.py": "1 / 0"}
@@ -305,7 +305,7 @@ def test_a_package_is_loaded_as_a_whole(install):
 
 
 def test_what_a_broken_package_imported_loads_by_itself(install):
-    """A good package would be lost without a word because a broken one imports it."""
+    """A package that a broken package imports is still loaded."""
     install("vdmkit-a", {"plug_a.py": "import plug_z\n1 / 0"})
     install("vdmkit-z", {"plug_z.py": SCHEDULE.format(name="straight")})
     with pytest.warns(PluginWarning) as warned:
@@ -315,7 +315,7 @@ def test_what_a_broken_package_imported_loads_by_itself(install):
 
 
 def test_of_two_packages_the_first_name_wins(install):
-    """Which of two plugins a recipe names would depend on the order of files on a disk."""
+    """If two packages register the same name, the first in alphabetical order wins."""
     for name in ("z", "a", "k"):
         install(f"vdmkit-{name}", {f"plug_{name}.py": SCHEDULE.format(name="straight")})
     with pytest.warns(PluginWarning) as warned:
@@ -325,7 +325,7 @@ def test_of_two_packages_the_first_name_wins(install):
 
 
 def test_a_broken_file_registers_nothing(write):
-    """A component of a file that was refused could still be chosen, or be in the way of the repaired file."""
+    """A file that fails registers nothing, and can be loaded once it is repaired."""
     path = write(SCHEDULE.format(name="straight") + "1 / 0")
     with pytest.raises(RegistryError, match="ZeroDivisionError"):
         load_plugins([path])
@@ -335,7 +335,7 @@ def test_a_broken_file_registers_nothing(write):
 
 
 def test_an_unknown_component_may_be_that_of_a_broken_package(install, digits_toml):
-    """Who made a run with a plugin would look for a typing mistake, when the plugin does not load."""
+    """An error for an unknown component mentions the plugin packages that did not load."""
     install("vdmkit-broken", {"plug_broken.py": "1 / 0"})
     sets = ["model.schedule.name=bent", "model.path.name=bent"]
     with pytest.warns(PluginWarning), pytest.raises(RecipeError) as caught:
@@ -349,7 +349,7 @@ def test_an_unknown_component_may_be_that_of_a_broken_package(install, digits_to
 
 @pytest.mark.parametrize("failure", ["1 / 0", "None + 1", "self.nothing", "raise SystemExit(0)", "open('none')"])
 def test_a_constructor_that_fails_names_its_package(install, failure):
-    """The user would see a defect of vdmkit, or the end of the program, and not know which package to repair."""
+    """An exception in a plugin's constructor is reported with the package, file and line."""
     text = SCHEDULE.format(name="fails").replace(
         "def __call__", f"def __check_init__(self):\n        {failure}\n\n    def __call__"
     )
@@ -361,7 +361,7 @@ def test_a_constructor_that_fails_names_its_package(install, failure):
 
 
 def test_a_constructor_that_refuses_names_its_package(install):
-    """A value that a plugin refuses would look like one that vdmkit refuses."""
+    """A value that a plugin refuses is reported with the name of its package."""
     text = SCHEDULE.format(name="refuses").replace(
         "def __call__", "def __check_init__(self):\n        int('x')\n\n    def __call__"
     )
@@ -372,7 +372,7 @@ def test_a_constructor_that_refuses_names_its_package(install):
 
 
 def test_a_function_that_gives_something_else_names_its_package(install):
-    """It would fail far from where it was made, as a defect of vdmkit."""
+    """A plugin that builds an object of the wrong type is named when it does."""
     text = "import vdmkit\n\n@vdmkit.register('path', 'other')\ndef other():\n    return 'no path'\n"
     install("vdmkit-other", {"plug_other.py": text})
     load_plugins()
@@ -383,7 +383,7 @@ def test_a_function_that_gives_something_else_names_its_package(install):
 
 
 def test_a_failure_of_vdmkit_stays_one(monkeypatch):
-    """A defect of vdmkit would be reported as a plugin's."""
+    """An exception in a component of vdmkit is not reported as a plugin's."""
     component = registry("schedule").get("fixed_linear")
     monkeypatch.setattr(component.target, "__check_init__", lambda _: 1 / 0, raising=False)
     with pytest.raises(ZeroDivisionError):
@@ -391,21 +391,21 @@ def test_a_failure_of_vdmkit_stays_one(monkeypatch):
 
 
 def test_a_type_that_nobody_knows(write, digits_toml):
-    """A value for a key whose type holds an unknown name would end in a defect of vdmkit."""
+    """A parameter whose type cannot be resolved gives an error about the recipe key."""
     text = SCHEDULE.format(name="straight").replace("max: float", "max: list['Missing']")
     with pytest.raises(RecipeError, match=r"model\.schedule\.gamma_max: a recipe cannot give a value of type list"):
         load_recipe(digits_toml, ["model.schedule={name='straight', gamma_max=[5]}"], [write(text)])
 
 
 def test_annotations_are_read_once(write):
-    """A name that a plugin deletes at its end would break `vdmkit list`, and every recipe with the component."""
+    """Annotations are resolved at registration, so a plugin may delete names afterwards."""
     text = SCHEDULE.format(name="straight").replace("min: float", "min: 'Real'")
     load_plugins([write("Real = float\n" + text + "\ndel Real\n")])
     assert registry("schedule").get("straight").parameters["gamma_min"].annotation is float
 
 
 def test_what_was_executed_is_what_is_kept(tmp_path):
-    """A run would keep, and be evaluated with, other code than it was trained with; or a stale .pyc would run."""
+    """The source kept for a run is the source that was executed, and no .pyc is written."""
     path = tmp_path / "edited.py"
     path.write_text("VERSION = 1\n")
     load_plugins([path])
@@ -415,7 +415,7 @@ def test_what_was_executed_is_what_is_kept(tmp_path):
 
 
 def test_two_files_of_one_name(tmp_path):
-    """One of two plugin files would be lost, as a run keeps them by their names."""
+    """Two plugin files with the same name are refused, because a run saves them by name."""
     paths = [tmp_path / folder / "same.py" for folder in ("a", "b")]
     for path in paths:
         path.parent.mkdir()
@@ -457,7 +457,7 @@ class Wrapper(AbstractNetwork):
     ],
 )
 def test_a_wrapper_does_not_require_the_labels_it_passes_on(write, digits_toml, requires_label, inner, told):
-    """Samples would be asked for by labels that no network of a plugin reads, or refused though one does."""
+    """A wrapper requires labels exactly if the network inside it does."""
     file = write(WRAPPER.format(requires_label=requires_label))
     recipe = load_recipe(digits_toml, [f"model.network={{name='wrapper', network={inner}}}"], [file])
     assert is_told_labels(recipe.model.network) == told

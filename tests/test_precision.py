@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measurements multiply float32 in float32 on every device.
+"""Measurements multiply in full float32 on every device.
 
-A CPU does so at any setting. So a network notes the setting that it is compiled with, and the programs for GPUs and
-TPUs, which JAX exports on a CPU, are read.
+A CPU does so at any setting. So a network records the setting that it is compiled with, and the programs for GPUs and
+TPUs, which JAX exports on a CPU, are inspected.
 """
 
 import itertools
@@ -37,10 +37,10 @@ compiled_with: list[str] = []
 
 
 class Noting(AbstractNetwork):
-    """Multiplies by a number, and notes the matmul precision that it is compiled with."""
+    """Multiplies by a number, and records the matmul precision that it is compiled with."""
 
     factor: jax.Array
-    number: int = eqx.field(static=True)  # another one in each test, so that nothing is compiled already
+    number: int = eqx.field(static=True)  # different in each test, so that nothing has been compiled yet
 
     def __call__(self, z, gamma, condition, *, key=None):
         compiled_with.append(arithmetic().matmul_precision)
@@ -64,7 +64,7 @@ def images() -> np.ndarray:
     "name", ["bound", *(pytest.param(name, marks=pytest.mark.costly) for name in list(ESTIMATORS)[1:])]
 )
 def test_every_likelihood(model, images, name):
-    """False if a GPU's likelihood were computed in TF32, or said to be computed in something else."""
+    """Every likelihood is compiled with the highest matmul precision, and its result records it."""
     found = log_likelihood(model, images, key=KEY, estimator=ESTIMATORS[name])
     assert set(compiled_with) == {"highest"}
     assert found.arithmetic.matmul_precision == "highest"
@@ -72,21 +72,21 @@ def test_every_likelihood(model, images, name):
 
 @pytest.mark.costly
 def test_a_study(model, images):
-    """False if schedules were compared by errors that a GPU measures in TF32."""
+    """A schedule study is compiled with the highest matmul precision, and its result records it."""
     found = study_schedules(plan_study(model, images, images, nodes=3, key=KEY), (2,))
     assert set(compiled_with) == {"highest"}
     assert found.arithmetic.matmul_precision == "highest"
 
 
 def test_the_users_own_setting_comes_first(model, images):
-    """False if a user who wants a fast measurement could not have it, or it did not say what it is."""
+    """A matmul precision set by the user is respected and recorded."""
     with jax.default_matmul_precision("tensorfloat32"):
         found = log_likelihood(model, images, key=KEY)
     assert set(compiled_with) == {found.arithmetic.matmul_precision} == {"tensorfloat32"}
 
 
 def products(program: Callable[..., object], *args: object, platform: str) -> list[str]:
-    """The precision of each operand of every matrix product and convolution in the program for a platform."""
+    """Returns the precisions of the operands of every matrix product and convolution in a platform's program."""
     text = export(jax.jit(program), platforms=[platform])(*args).mlir_module()
     lines = re.findall(r"stablehlo\.(?:dot_general|convolution).*", text)
     return [word for line in lines for word in re.findall(r"DEFAULT|HIGHEST|HIGH", line) or ["none"]]
@@ -94,7 +94,7 @@ def products(program: Callable[..., object], *args: object, platform: str) -> li
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_the_programs_of_accelerators(platform):
-    """False if `precisely` left a product of a network to the device, or this test did not see that."""
+    """`precisely` sets the precision of every product of a network; without it, none has one."""
     shapes = eqx.filter_eval_shape(
         lambda: SmallUNet((8, 8, 1), 1, RANGE, KEY, channels=8)
     )  # no initialiser is compiled

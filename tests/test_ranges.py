@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every number that a recipe can give has a range, which is enforced and can be used from end to end."""
+"""Every number in a recipe has a range, which is enforced and can be used up to both ends."""
 
 import math
 import types
@@ -23,13 +23,13 @@ PLUGINS = {"vdmkit-dit", "vdmkit-ipndm", "vdmkit-laplace"}
 
 
 def components() -> list[Component]:
-    """vdmkit's own and those of plugins/, whatever else is installed."""
+    """Returns the components of vdmkit and of plugins/, whatever else is installed."""
     known = [one for kind in kinds() for one in registry(kind).components.values()]
     return [one for one in known if one.origin in {"vdmkit", *PLUGINS}]
 
 
 def settings(section: type = Recipe, prefix: str = "") -> list[tuple[str, Parameter]]:
-    """The recipe's own keys, dotted."""
+    """Returns the recipe's own keys, dotted."""
     found = []
     for name, parameter in signature(section, eval_str=True).parameters.items():
         nested = isinstance(parameter.annotation, type) and is_dataclass(parameter.annotation)
@@ -38,13 +38,13 @@ def settings(section: type = Recipe, prefix: str = "") -> list[tuple[str, Parame
 
 
 def parameters() -> dict[str, Parameter]:
-    """Everything that a recipe can say, by a name for messages."""
+    """Returns every key that a recipe can have, by a name for messages."""
     of_components = {f"{one.kind} {one.name}: {p.name}": p for one in components() for p in one.parameters.values()}
     return {**dict(settings()), **of_components}
 
 
 def numbers(annotation: Any) -> list[Any]:
-    """Annotations of all numbers inside, each with what restricts it; of an unannotated key, any."""
+    """Returns the annotations of all numbers inside, with their constraints, or any for a key without annotation."""
     if annotation in (int, float, complex, Any, object, Parameter.empty):
         return [annotation]
     if get_origin(annotation) is Annotated:
@@ -56,7 +56,7 @@ def numbers(annotation: Any) -> list[Any]:
 
 
 def ends(number: Any) -> tuple[float, float]:
-    """The smallest and the largest value; infinite where none is stated."""
+    """Returns the smallest and the largest value; infinite without a bound."""
     base, *constraints = get_args(number) or (number,)
     low, high = -math.inf, math.inf
     for one in (part for each in constraints for part in (each if isinstance(each, Interval) else (each,))):
@@ -91,12 +91,12 @@ def has_range(number: Any) -> bool:
     ],
 )
 def test_numbers_without_a_range_are_seen(annotation, found):
-    """The next test would pass whatever the components say."""
+    """`has_range` finds numbers that lack a range."""
     assert all(map(has_range, numbers(annotation))) == found
 
 
 def test_every_number_has_a_range():
-    """A value that nothing can be made with, such as a learning rate of -1, would be trained with or end in a crash."""
+    """Every numeric parameter of a component has a range."""
     assert {one.origin for one in components()} == {"vdmkit", *PLUGINS}
     without = [name for name, one in parameters().items() if not all(map(has_range, numbers(one.annotation)))]
     assert without == []
@@ -104,7 +104,7 @@ def test_every_number_has_a_range():
 
 @pytest.mark.parametrize("name", [name for name, one in parameters().items() if numbers(one.annotation)])
 def test_ranges_are_enforced(name):
-    """A range that is only written down would let everything through."""
+    """Values just outside a range, infinities and NaN are refused, and both ends are accepted."""
     for number in numbers(parameters()[name].annotation):
         base, low, high = get_args(number)[0], *ends(number)
         assert [check_value(number, end) for end in (low, high)] == [low, high]
@@ -116,7 +116,7 @@ def test_ranges_are_enforced(name):
 
 
 def with_ends(component: Component) -> list[dict[str, Any]]:
-    """All keys of the component: its defaults, with one key at one end of its range."""
+    """Returns sets of keys for a component: its defaults, with one key at one end of its range."""
     required = {"train": "nowhere", "test": "nowhere", "path": "nowhere", "gammas": (-1.0, 1.0), "errors": (1.0, 1.0)}
     choices = {key: Choice(*pair) for key, pair in CHOICES.items()}
     small = {"multipliers": (1.0, 2.0), "blocks": 1} if "multipliers" in component.parameters else {}
@@ -141,7 +141,7 @@ CHOICES = {
 
 
 def values_at_ends(annotation: Any, default: Any) -> list[Any]:
-    """Of a list, all of it at one end."""
+    """Returns the values at the ends of a range; a list has all its entries at one end."""
     if get_origin(annotation) in (Union, types.UnionType):
         return [value for inner in get_args(annotation) for value in values_at_ends(inner, default)]
     if get_origin(annotation) is tuple:
@@ -161,16 +161,16 @@ AT_ENDS = {
 
 
 def _marks(component: Component, keys: dict[str, Any]) -> list[pytest.MarkDecorator]:
-    """Hundreds of blocks take 10 s to describe."""
+    """Marks cases with hundreds of blocks, which take 10 s to build."""
     return [pytest.mark.slow] if keys.get("blocks", 0) > 100 else []
 
 
 @pytest.mark.costly
 @pytest.mark.parametrize("case", [pytest.param(case, marks=_marks(*AT_ENDS[case])) for case in AT_ENDS])
 def test_both_ends_of_a_range_can_be_used(case):
-    """A recipe with a value that is allowed would end in a traceback, or in numbers that are not finite.
+    """A component with a parameter at an end of its range gives finite numbers.
 
-    Values may be refused for others beside them: gamma_min = 30 lies above the default gamma_max.
+    It may be refused because of its other parameters: gamma_min = 30 lies above the default gamma_max.
     """
     component, keys = AT_ENDS[case]
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""README, CITATION.cff and CHANGELOG.md say what is so."""
+"""README, CITATION.cff and CHANGELOG.md are correct."""
 
 import json
 import re
@@ -22,7 +22,7 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 @pytest.mark.system
 def test_the_python_shown_runs(tmp_path, monkeypatch, capsys):
-    """False if the first lines of Python that a reader copies ended in a traceback."""
+    """The Python of the README runs as shown."""
     monkeypatch.chdir(tmp_path)
     quick = {"training.steps": 2, "model.network.channels": 8, "evaluation.draws": 2, "sampling.steps": 1}
     run = vdmkit.train("digits", overrides=quick)
@@ -37,7 +37,7 @@ def test_the_python_shown_runs(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_the_component_shown_trains(tmp_path):
-    """False if the one-file schedule of the README, copied as it stands, did not train by the command below it."""
+    """The one-file schedule of the README trains with the command below it."""
     (tmp_path / "bent.py").write_text(SNIPPETS[2])
     (command,) = re.findall(r"^uv run vdmkit (run .*--plugin.*)$", README, re.MULTILINE)
     quick = "training.steps=3 training.batch_size=4 model.network.channels=8 evaluation.draws=2 sampling.steps=1"
@@ -48,26 +48,26 @@ def test_the_component_shown_trains(tmp_path):
 
 
 def test_files_named_exist():
-    """False if the README named a recipe, folder or document that is not there."""
+    """Every recipe, folder and document that the README names exists."""
     named = re.findall(r"\]\(([^)#]+)\)", README) + re.findall(r"\brecipes/\w+\.toml", README)
     assert len(named) > 4
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_recipes_named_come_with_vdmkit():
-    """False if a command of the README named a recipe that is not there."""
+    """Every recipe in the commands of the README comes with vdmkit."""
     named = re.findall(r"vdmkit (?:run|check) ([\w/]+)", README) + re.findall(r"--to ([\w/]+)", README)
     assert len(named) > 6
     assert set(named) - {"RECIPE"} <= set(shipped_recipes())
 
 
 def test_citation_has_this_version():
-    """False if a citation pointed to another version than the one at hand."""
+    """CITATION.cff gives the current version."""
     assert f"version: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 def test_changelog_has_this_version():
-    """False if a version were released of which nobody can read what changed, or changes since had no place."""
+    """The changelog has a section for the current version, below one for unreleased changes."""
     headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert headings[0] == "[Unreleased]"
     assert re.fullmatch(rf"\[{re.escape(__version__)}\] - \d{{4}}-\d\d-\d\d", headings[1])

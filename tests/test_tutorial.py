@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/tutorial.md does what it says."""
+"""The code and commands of docs/tutorial.md work."""
 
 import os
 import re
@@ -29,7 +29,7 @@ CACHE = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A folder with every file that the tutorial shows."""
+    """Returns a folder with every file that the tutorial shows."""
     folder = tmp_path_factory.mktemp("tutorial")
     for name, code in re.findall(r"`([\w/-]+\.(?:py|toml))`:\n\n```\w+\n(.*?)```", TUTORIAL, re.DOTALL):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -38,7 +38,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 def install(package: Path) -> None:
-    """Leave beside its module what `pip install -e` leaves on the path: the name and the entry points."""
+    """Writes what `pip install -e` adds to the path: the metadata with the entry points."""
     project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
     about = package / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     about.mkdir()
@@ -49,7 +49,7 @@ def install(package: Path) -> None:
 
 
 def settings(words: list[str]) -> list[str]:
-    """Keys that make a command of the tutorial one of seconds."""
+    """Returns overrides that shorten a command of the tutorial to seconds."""
     keys = QUICK.get(words[1], "").split() if words[0] in ("run", "likelihood") else []
     keys += ["likelihood.estimator.draws=2"] if "runs/two_speed" in words and keys else []
     return [word for key in keys for word in ("--set", key)]
@@ -57,7 +57,7 @@ def settings(words: list[str]) -> list[str]:
 
 @pytest.mark.slow
 def test_its_code_and_commands_run(folder, vdmkit_in, monkeypatch):
-    """False if a reader who copies files and commands in their order met an error."""
+    """The files and commands of the tutorial work in the order in which they are given."""
     program, printed = vdmkit_in(folder), []
     commands = re.findall(r"^uv (run|pip) (\w+) (.*)$", TUTORIAL, re.MULTILINE)
     assert len(commands) == 13
@@ -84,7 +84,7 @@ def test_its_code_and_commands_run(folder, vdmkit_in, monkeypatch):
 
 
 def test_its_recipe_is_valid(folder):
-    """False if a file, a name or a key of the tutorial's recipe were not what vdmkit reads."""
+    """The recipe of the tutorial is valid and chooses the tutorial's components."""
     files = [folder / f"{name}.py" for name in ("bars", "dense", "midpoint", "trapezoid")]
     allow(files)
     recipe = load_recipe(folder / "bars.toml", kept=files)
@@ -93,7 +93,7 @@ def test_its_recipe_is_valid(folder):
 
 
 def test_files_named_exist():
-    """False if it pointed to what is not there."""
+    """Every file that the tutorial links to exists."""
     named = [name for name in re.findall(r"\]\(([^)#]+)\)", TUTORIAL) if "://" not in name]
     assert named
     assert [name for name in named if not (ROOT / "docs" / name).exists()] == []

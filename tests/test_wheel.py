@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The wheel alone, in an empty folder, does what a checkout does."""
+"""The wheel alone, in an empty folder, works like a checkout."""
 
 import os
 import subprocess
@@ -16,9 +16,9 @@ ROOT = Path(vdmkit.__file__).parents[1]
 QUICK = "training.steps=3 training.batch_size=4 model.network.channels=8 evaluation.draws=2 sampling.steps=1"
 
 
-@pytest.mark.slow  # it builds the wheel, for which uv fetches hatchling
+@pytest.mark.slow  # builds the wheel, for which uv downloads hatchling
 def test_its_recipes_run_by_name(tmp_path):
-    """False if recipes were left out of the wheel, also of one that is built from the source distribution."""
+    """The wheel, built from the source distribution, contains the recipes and can run them by name."""
     subprocess.run(["uv", "build", "--quiet", "--out-dir", tmp_path, ROOT], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")

@@ -28,14 +28,14 @@ batch_size = 8
 
 @pytest.fixture
 def run(vdmkit_in, monkeypatch, tmp_path):
-    """`run("check", "a.toml")` in an empty folder."""
+    """`run("check", "a.toml")` runs a command in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return vdmkit_in(tmp_path)
 
 
 @pytest.fixture
 def run_process(result_of):
-    """`run_process("check", "a.toml")` as a process of its own."""
+    """`run_process("check", "a.toml")` runs a command in a process of its own."""
 
     def run_process(*arguments: str):
         root = Path(vdmkit.__file__).parents[1]

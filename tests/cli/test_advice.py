@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is said of old names, and of overrides without `--set`."""
+"""Advice in error messages: renamed options, and overrides without `--set`."""
 
 import shlex
 
@@ -17,7 +17,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("arguments", "message"), REFUSED, ids=lambda value: " ".join(value[:1]))
 def test_an_old_name_is_refused_with_the_new_one(run, arguments, message):
-    """False if a script for an older version had to be mended by trial, or did something else than it did."""
+    """An old name of a command or option is refused, and the error gives the new one."""
     refused = run(*arguments)
     assert (refused.code, refused.out) == (2, "")
     assert refused.err.splitlines()[-1] == f"Error: {message}"
@@ -25,7 +25,7 @@ def test_an_old_name_is_refused_with_the_new_one(run, arguments, message):
 
 @pytest.mark.parametrize("name", READERS)
 def test_help_shows_the_new_names_alone(run, name):
-    """False if the help of the program or of a command showed an old name, or did not show the new one."""
+    """The help shows new names only."""
     assert not {"score", "schedule"} & {line.strip().partition(" ")[0] for line in run("--help").out.splitlines()}
     words = run(name, "--help").out.split()
     assert "--checkpoint-step" in words
@@ -34,7 +34,7 @@ def test_help_shows_the_new_names_alone(run, name):
 
 @pytest.mark.parametrize("extra", [("training.steps=20",), ("training.steps=20", "seed=3")])
 def test_an_override_without_its_option_is_told_of_it(run, extra):
-    """False if the most common mistake of a command line were answered without the option that is missing."""
+    """An override without `--set` is refused with the advice to use `--set`."""
     refused = run("run", "digits", *extra)
     assert (refused.code, refused.out) == (2, "")
     assert refused.err.endswith("). To override a key of the recipe: --set training.steps=20\n")
@@ -53,27 +53,27 @@ KEYS = [
 
 @pytest.mark.parametrize(("arguments", "option", "key"), KEYS, ids=lambda value: str(value))
 def test_an_option_that_is_a_key_of_the_recipe_is_told_it(run, arguments, option, key):
-    """False if whoever looks for an option of a setting were not told the `--set` that sets it."""
+    """An unknown option that is a recipe key is refused with the `--set` to use instead."""
     refused = run(*arguments)
     assert (refused.code, refused.out) == (2, "")
     assert refused.err.endswith(f"Error: No such option: {option}. It is a key of the recipe: --set {key}\n")
 
 
 def test_a_key_that_a_command_does_not_use_is_not_advised(run):
-    """False if a key without effect were recommended."""
+    """A recipe key that has no effect on a command is not suggested."""
     assert run("sample", "--ckpt", "run", "--batch-size", "8").err.endswith("Error: No such option: --batch-size\n")
 
 
 @pytest.mark.parametrize("name", ["evaluate", "likelihood", "sample", "convert"])
 def test_a_run_without_its_option_is_told_of_it(run, name):
-    """False if `vdmkit evaluate runs/digits` were answered as if no run had been named."""
+    """A run folder given without `--ckpt` is refused with the advice to use `--ckpt`."""
     refused = run(name, "runs/digits")
     assert (refused.code, refused.out) == (2, "")
     assert refused.err.endswith("Error: Missing option '--ckpt'. Did you mean --ckpt runs/digits?\n")
 
 
 def test_advice_can_be_pasted_into_a_shell(run):
-    """False if a path or a value with blanks were advised as several words."""
+    """Suggested paths and values are quoted for the shell."""
     assert run("evaluate", "my runs/digits").err.endswith("Did you mean --ckpt 'my runs/digits'?\n")
     refused = run("sample", "--ckpt", "run", "--sampler", "{name = 'heun'}")
     assert shlex.split(refused.err.rpartition("It is a key of the recipe: ")[2]) == [
@@ -83,7 +83,7 @@ def test_advice_can_be_pasted_into_a_shell(run):
 
 
 def test_a_name_that_was_never_one_is_only_unknown(run):
-    """False if a command were said to have an option that it does not have."""
+    """An option that this command never had is reported as unknown, not as renamed."""
     refused = run("check", "a.toml", "--step", "9")
     assert "No such option: --step" in refused.err
     assert "now called" not in refused.err

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The frame of the program: help, version, exit codes, and no tracebacks."""
+"""The program itself: help, version, exit codes, and errors without tracebacks."""
 
 import os
 import subprocess
@@ -14,27 +14,27 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_version(run):
-    """The program and the package would disagree."""
+    """`vdmkit --version` prints the version of the package."""
     result = run("--version")
     assert (result.code, result.out) == (0, f"{vdmkit.__version__}\n")
 
 
 def test_help_names_the_commands(run):
-    """A command would be registered but not shown."""
+    """`vdmkit --help` lists the commands."""
     result = run("--help")
     assert result.code == 0
     assert {"check", "list"} <= set(result.out.split())
 
 
 def test_an_unknown_command_is_suggested(run):
-    """A typing mistake would have to be looked up."""
+    """For a misspelt command the nearest one is suggested."""
     result = run("chek")
     assert result.code == 2
     assert "Did you mean 'check'?" in result.err
 
 
 def test_a_user_mistake_is_one_message(run_process):
-    """The user would see a traceback, on the wrong stream, or exit code 0."""
+    """A user's mistake gives one message on stderr and exit code 2."""
     result = run_process("check", "no_such.toml")
     assert (result.code, result.out) == (2, "")
     assert result.err == "no_such.toml: cannot read the recipe: no such file.\n"
@@ -48,7 +48,7 @@ def test_a_user_mistake_is_one_message(run_process):
     ],
 )
 def test_what_a_machine_refuses_is_not_called_a_defect(run, recipe, monkeypatch, error, line):
-    """A full disk would be reported as a mistake of vdmkit, or a mistake of vdmkit as one of the disk."""
+    """Errors of the system are not reported as defects of vdmkit, and defects are."""
     monkeypatch.setattr("vdmkit.recipes.loading.load_recipe", lambda *arguments: (_ for _ in ()).throw(error))
     result = run("check", str(recipe))
     assert (result.code, result.out) == (1, "")
@@ -58,7 +58,7 @@ def test_what_a_machine_refuses_is_not_called_a_defect(run, recipe, monkeypatch,
 
 @pytest.mark.system
 def test_a_device_that_is_not_there_is_no_defect(run_process, monkeypatch):
-    """A user without a GPU who sets JAX_PLATFORMS=cuda would look for a mistake of vdmkit."""
+    """An unavailable device in JAX_PLATFORMS is not reported as a defect of vdmkit."""
     monkeypatch.setenv("JAX_PLATFORMS", "nonsense")
     result = run_process("bench", str(ROOT / "recipes" / "digits.toml"))
     assert result.code == 1
@@ -68,7 +68,7 @@ def test_a_device_that_is_not_there_is_no_defect(run_process, monkeypatch):
 
 @pytest.mark.system
 def test_a_defect_is_one_message_unless_the_traceback_is_asked_for(tmp_path):
-    """A plugin's mistake would bury its own line under frames of JAX, or could not be traced at all."""
+    """An unexpected exception gives one message, and a traceback on request."""
     plugin = tmp_path / "broken.py"
     plugin.write_text(
         "import vdmkit\n"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `vdmkit likelihood --audit` prints of its checks, and the exit code that they decide."""
+"""The table, JSON and exit code of `vdmkit likelihood --audit`."""
 
 import json
 import math
@@ -17,7 +17,7 @@ WRONG = Check("probabilities of a pixel above 1", 0.2, 0.0, 0.0, 0.0)
 
 @pytest.fixture
 def checks(monkeypatch):
-    """Whatever this list holds is what the audit finds."""
+    """The checks that the audit returns."""
     found = [KNOWN, UNKNOWN]
     monkeypatch.setattr("vdmkit.experiments.measure.audit", lambda run, test: found)
     return found
@@ -25,7 +25,7 @@ def checks(monkeypatch):
 
 @pytest.mark.usefixtures("checks")
 def test_the_table_says_what_is_known(capsys):
-    """A reader would take a check that is too imprecise for one that passes."""
+    """The table distinguishes checks that pass from checks that are not precise enough."""
     _audit(None, None, as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[3:5]] == ["passes", "not"]
@@ -35,7 +35,7 @@ def test_the_table_says_what_is_known(capsys):
 
 
 def test_one_that_fails_decides_the_exit_code(checks, capsys):
-    """A script would go on with numbers that are no likelihoods."""
+    """A failed check gives exit code 4."""
     checks.append(WRONG)
     with pytest.raises(UntrustedError, match=r"the audit failed: 1 of 3 checks") as failed:
         _audit(None, None, as_json=False)
@@ -45,7 +45,7 @@ def test_one_that_fails_decides_the_exit_code(checks, capsys):
 
 @pytest.mark.usefixtures("checks")
 def test_json_has_every_check(capsys):
-    """A script would read other numbers than a person, or JSON that is none: there is no infinity in it."""
+    """The JSON contains every check and has null for infinities."""
     _audit(None, None, as_json=True)
     found = json.loads(capsys.readouterr().out)
     assert [check["verdict"] for check in found["checks"]] == ["passes", "precision does not suffice"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit bench`: what it measures, and what it compares."""
+"""`vdmkit bench`: measurements and their comparison."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from vdmkit.experiments.speed import Median, median
 
 @pytest.mark.costly
 def test_a_recipe_is_measured_and_compared(vdmkit_in, tmp_path, monkeypatch):
-    """A change of speed could not be seen, or a trace of steps not be had."""
+    """`vdmkit bench` measures steps, records a trace, and compares with an earlier result."""
     monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "true")  # which the command sets for its process
     bench = vdmkit_in(tmp_path)
     first = bench("bench", "oracle_gaussian", "--seconds", "0", "--json", "--profile", "2")
@@ -34,7 +34,7 @@ def test_a_recipe_is_measured_and_compared(vdmkit_in, tmp_path, monkeypatch):
 
 
 def test_intervals_hold_the_median():
-    """An interval that is too narrow would call noise a change. 400 times, for 0.95 +/- 4 standard errors."""
+    """Intervals cover the median in 95% of 400 experiments, within 4 standard errors."""
     rng = np.random.default_rng(0)
     intervals = [median(rng.exponential(size=31)) for _ in range(400)]
     covered = np.mean([one.low <= math.log(2) <= one.high for one in intervals])
@@ -42,7 +42,7 @@ def test_intervals_hold_the_median():
 
 
 def test_a_ratio_has_the_errors_of_both():
-    """A comparison would be surer than its parts."""
+    """The interval of a ratio combines the errors of both medians."""
     ratio = Median(2.0, 1.9, 2.1).over(Median(1.0, 0.95, 1.05))
     assert ratio.value == 2
     assert math.log(2 / ratio.low) == pytest.approx(math.hypot(math.log(2 / 1.9), math.log(1.05)))

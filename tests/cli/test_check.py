@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit check` accepts what can be trained, and shows everything that is wrong with the rest."""
+"""`vdmkit check` accepts recipes that can be trained, and lists all errors of the others."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from vdmkit.registry import registry
 
 @pytest.fixture
 def keep_components():
-    """What a test registers is gone after it."""
+    """Restores the registries after each test."""
     load_plugins()
     known = [registry(kind).components for kind in ("weighting", "schedule")]
     before = [dict(components) for components in known]
@@ -25,7 +25,7 @@ def keep_components():
 
 
 def test_a_valid_recipe(run, recipe):
-    """The user would not see what a recipe resolves to."""
+    """`vdmkit check` prints what a recipe resolves to."""
     result = run("check", str(recipe), "--set", "training.steps=1234")
     assert result.code == 0
     assert f"{recipe} is valid." in result.out
@@ -41,7 +41,7 @@ def test_a_valid_recipe(run, recipe):
 
 
 def test_json_is_the_resolved_recipe(run, recipe):
-    """Scripts would have to read the text that is made for people."""
+    """`vdmkit check --json` prints the resolved recipe."""
     result = run("check", str(recipe), "--json", "--set", "seed=9")
     resolved = json.loads(result.out)
     assert resolved["seed"] == 9
@@ -49,7 +49,7 @@ def test_json_is_the_resolved_recipe(run, recipe):
 
 
 def test_all_problems_at_once(run, recipe):
-    """A recipe would be corrected one run at a time."""
+    """All errors of a recipe are reported at once."""
     text = recipe.read_text().replace("fixed_linear", "fixed_liner").replace("steps = 5", 'steps = "5"\nsped = 1')
     recipe.write_text(text)
     result = run("check", str(recipe))
@@ -61,7 +61,7 @@ def test_all_problems_at_once(run, recipe):
 
 @pytest.mark.usefixtures("keep_components")
 def test_plugin_file(run, recipe, tmp_path):
-    """A component of a file could not be used without installing a package."""
+    """A component of a plugin file can be used without installing a package."""
     plugin = tmp_path / "mine.py"
     plugin.write_text(
         "import vdmkit\nfrom vdmkit.losses import Snr\n@vdmkit.register('weighting', 'mine')\n"
@@ -89,7 +89,7 @@ MISSING = {
 
 @pytest.mark.parametrize("data", MISSING)
 def test_data_that_cannot_be_read(run, recipe, data):
-    """A recipe that cannot be run would pass, or a correct one be called wrong, or the reason be left out."""
+    """If the data cannot be read, the recipe is called valid and the reason is given, with exit code 1."""
     np.savez("half.npz", train=np.zeros((3, 8, 8, 1), np.uint8))
     os.mkdir("pipes")
     os.mkfifo("pipes/f.png")
@@ -106,7 +106,7 @@ def test_data_that_cannot_be_read(run, recipe, data):
 
 
 def test_data_that_the_first_run_downloads(run, recipe, monkeypatch, tmp_path):
-    """Continuous integration would fail on a recipe that runs, or a download of 170 MB would come as a surprise."""
+    """Data that must be downloaded first are announced with size and address, and pass."""
     monkeypatch.setenv("VDMKIT_CACHE", str(tmp_path))
     first_line = f"{recipe} is valid. Its first run downloads the data: 170 MB from https://www.cs.toronto.edu/"
     result = run("check", str(recipe), "--set", "data=cifar10")
@@ -128,7 +128,7 @@ FIT = {
 @pytest.mark.parametrize("network", FIT)
 @pytest.mark.parametrize("data", ["digits", "cifar10", "{name='folder', train='no_such', test='no_such'}"])
 def test_channels_that_do_not_fit_are_found_without_the_data(run, recipe, network, data):
-    """They would be found after a download, or after a million images had been decoded."""
+    """Networks that do not fit the channels are refused before any data are read."""
     key = "model.network" + ("=" if "{" in network else ".")
     result = run("check", str(recipe), "--set", key + network, "--set", f"data={data}")
     assert result.code == (1 if "dit" in network else 2)  # a plugin's own error is not known to be the recipe's
@@ -137,7 +137,7 @@ def test_channels_that_do_not_fit_are_found_without_the_data(run, recipe, networ
 
 
 def test_sizes_that_may_fit_the_data_are_not_refused_without_them(run, recipe):
-    """A patch that no made-up size is a multiple of would be called wrong, though it may be right for the images."""
+    """A patch size is checked only if the size of the images is known."""
     network = "model.network={name='dit', patch=11}"
     missing = ("--set", "data={name='folder', train='no_such', test='no_such'}")
     assert "is valid, but its data cannot be read" in run("check", str(recipe), "--set", network, *missing).out
@@ -145,14 +145,14 @@ def test_sizes_that_may_fit_the_data_are_not_refused_without_them(run, recipe):
 
 
 def test_parts_of_how_many(run, recipe):
-    """Parameters would be divided over the one device of this machine, and its memory be shown for a cluster's."""
+    """`--fsdp` requires `--devices`."""
     result = run("check", str(recipe), "--fsdp")
     assert (result.code, result.err) == (2, "--fsdp: say for how many, with --devices.\n")
 
 
 @pytest.mark.costly
 def test_memory_on_devices_that_are_not_there(run_process, recipe):
-    """A user could not know before a job starts whether it fits its devices."""
+    """`vdmkit check --devices` reports the memory for devices that this machine does not have."""
     small = ("--set", "model.network.channels=8", "--devices", "2", "--fsdp")
     result = run_process("check", str(recipe), *small)
     assert result.code == 0, result.err
@@ -162,7 +162,7 @@ def test_memory_on_devices_that_are_not_there(run_process, recipe):
 @pytest.mark.costly
 @pytest.mark.parametrize("data", ["digits", "folder"])
 def test_a_schedule_that_may_not_follow_the_variance(run, recipe, data):
-    """Training on another loss than the bound would be found out after it, or where the data are not here."""
+    """Invalid uses of schedule_loss = "variance" are found, whether or not the data can be read."""
     if data == "folder":
         recipe.write_text(recipe.read_text().replace('"digits"', '"folder"\ntrain = "no_such"\ntest = "no_such"'))
     overrides = ("objective.schedule_loss=variance", "objective.steps=5", "objective.weighting=simple")
@@ -231,14 +231,14 @@ def test_a_schedule_that_may_not_follow_the_variance(run, recipe, data):
     ],
 )
 def test_values_that_no_component_can_have(run, recipe, override, message):
-    """A recipe that passes the check would fail when it is run, or be refused in words that say a name twice."""
+    """Values that no component accepts are refused, with one message."""
     result = run("check", str(recipe), "--set", override)
     assert (result.code, result.out) == (2, "")
     assert result.err.endswith(f"{message}\n")
 
 
 def test_a_grid_that_is_of_no_bound(run, recipe):
-    """A run of T steps would train on a part of the bound, or be evaluated on it after hours."""
+    """A grid that does not span the schedule is refused for a bound."""
     grid = "objective.grid={name='tabulated', times=[0.5, 0.1]}"
     result = run("check", str(recipe), "--set", grid, "--set", "objective.steps=1")
     assert (result.code, result.out) == (2, "")
@@ -246,7 +246,7 @@ def test_a_grid_that_is_of_no_bound(run, recipe):
 
 
 def test_labels_that_would_not_be_used(run, recipe):
-    """Samples of a label that was asked for would be of any."""
+    """A label without guidance, an invalid label, or guidance for unlabelled data is refused."""
     labelled = ("check", str(recipe), "--set", "model.network={name='label_conditioned', network='small_unet'}")
     unused = run(*labelled, "--set", "sampling.label=3")
     assert (unused.code, unused.out) == (2, "")
@@ -285,7 +285,7 @@ def odd(*, what: str):
 
 @pytest.mark.usefixtures("keep_components")
 def test_schedules_that_are_none(run, recipe, tmp_path):
-    """A plugin's schedule that fails, falls or gives something else would pass the check, or end in JAX's words."""
+    """A plugin's schedule that raises, decreases or returns the wrong type is refused by name."""
     plugin = tmp_path / "odd.py"
     plugin.write_text(SCHEDULES)
     name, number = f"schedule 'odd' of {plugin}", "expected one floating-point number, of shape ()."

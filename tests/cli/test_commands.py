@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that installed packages bring: listed, called, and refused where they are wrong."""
+"""Commands added by installed packages: listing, calling and refusing them."""
 
 import re
 import sys
@@ -27,7 +27,7 @@ def greet(name: str, loud: Annotated[bool, typer.Option("--loud", help="In capit
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """`install("vdmkit-x", "x = plug_x:f", {"plug_x.py": text})`: as pip leaves a package that brings a command."""
+    """`install("vdmkit-x", "x = plug_x:f", {"plug_x.py": text})` installs a package with a command, as pip would."""
     folder = tmp_path / "site-packages"
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -49,7 +49,7 @@ def install(tmp_path, monkeypatch):
 
 @pytest.fixture
 def say(run):
-    """`say("greet", "you")`: the program, whose warnings are printed as a user sees them."""
+    """`say("greet", "you")` runs the program with warnings printed as a user sees them."""
 
     def say(*arguments: str):
         with warnings.catch_warnings():
@@ -60,7 +60,7 @@ def say(run):
 
 
 def test_a_package_brings_a_command(install, say):
-    """A package could not add a command, or its options, errors and Ctrl-C would not be those of vdmkit's own."""
+    """A package can add a command, with the help, errors and exit codes of vdmkit's own."""
     install("vdmkit-greet", "greet = plug_greet:greet", {"plug_greet.py": GREET})
     listed = say("--help")
     assert "  greet       Greet somebody, who has a name." in listed.out.splitlines()
@@ -73,7 +73,7 @@ def test_a_package_brings_a_command(install, say):
 
 
 def test_a_package_is_imported_only_for_its_own_command(install, say):
-    """Every command would wait for what any package imports, such as JAX."""
+    """A plugin package is imported only when its own command is called."""
     install("vdmkit-greet", "greet = plug_greet:greet", {"plug_greet.py": GREET})
     assert say("list", "recipe").code == 0
     assert "plug_greet" not in sys.modules
@@ -90,7 +90,7 @@ def test_a_package_is_imported_only_for_its_own_command(install, say):
     ],
 )
 def test_a_broken_package_costs_one_line(install, say, text, found):
-    """A package that does not load would break `vdmkit --help`, or its command would be missing without a word."""
+    """A package that does not load gives one warning, and `vdmkit --help` still works."""
     install("vdmkit-greet", "greet = plug_greet:greet", {"plug_greet.py": text})
     listed = say("--help")
     assert listed.code == 0
@@ -106,7 +106,7 @@ def test_a_broken_package_costs_one_line(install, say, text, found):
 
 
 def test_a_name_belongs_to_vdmkit(install, say):
-    """A package could replace a command of vdmkit, or be passed over without a word."""
+    """A package cannot replace a command of vdmkit, and a warning says so."""
     install("vdmkit-greet", "list = plug_greet:greet", {"plug_greet.py": GREET})
     warned = (
         "warning: plugin package 'vdmkit-greet' (plug_greet:greet): command 'list': the name is taken by vdmkit. "
@@ -120,7 +120,7 @@ def test_a_name_belongs_to_vdmkit(install, say):
 
 
 def test_of_two_packages_the_first_has_the_name(install, say):
-    """Which of two commands is called would depend on the order of files on a disk."""
+    """If two packages add the same command, the first in alphabetical order wins."""
     for name in ("z", "a"):
         install(f"vdmkit-{name}", f"greet = plug_{name}:greet", {f"plug_{name}.py": f"def greet(): print({name!r})"})
     called = say("greet")
@@ -129,7 +129,7 @@ def test_of_two_packages_the_first_has_the_name(install, say):
 
 
 def test_a_module_with_components_registers_them_once(install, say):
-    """A component would be nobody's, or be refused as its own namesake, where a command of its module was called."""
+    """A module that provides both a command and components registers them once."""
     component = "\nimport vdmkit\n@vdmkit.register('optimizer', 'still')\ndef still():\n    '''Does nothing.'''\n"
     install("vdmkit-greet", "greet = plug_greet:greet", {"plug_greet.py": GREET + component})
     install("vdmkit-still", "still = plug_greet", {}, group="vdmkit.plugins")
@@ -139,7 +139,7 @@ def test_a_module_with_components_registers_them_once(install, say):
 
 
 def test_help_imports_no_jax_for_a_package(install, run_process, tmp_path, monkeypatch):
-    """`vdmkit --help` would be slow wherever a package brings a command."""
+    """`vdmkit --help` does not import JAX for a package's command."""
     install(
         "vdmkit-greet",
         "greet = plug_greet:greet",
@@ -165,6 +165,6 @@ def test_the_codec_is_said_to_be_a_plugin(say, monkeypatch, name):
 
 
 def test_vdmkit_does_not_import_the_codec():
-    """A command of vdmkit would fail where the plugin is not installed."""
+    """vdmkit never imports the codec plugin."""
     sources = Path(vdmkit.__file__).parent.rglob("*.py")
     assert [path.name for path in sources if re.search(r"(import|from) vdmkit_codec", path.read_text())] == []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where commands keep JAX's compilation cache, and when they keep none."""
+"""Where commands keep JAX's compilation cache, and when they use none."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ FOLDER, SECONDS = "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE
 
 @pytest.fixture
 def chosen(tmp_path, monkeypatch):
-    """`chosen()`: the settings of JAX, with an empty cache folder and no setting of the user's."""
+    """`chosen()` returns JAX's settings, given an empty cache folder and no settings by the user."""
     monkeypatch.setenv("VDMKIT_CACHE", str(tmp_path / "cache"))
     for name in (FOLDER, SECONDS):
         monkeypatch.setenv(name, "")  # so that the test's end restores the old value
@@ -61,14 +61,14 @@ def test_a_user_without_a_home(chosen, monkeypatch):
 
 
 def test_a_folder_of_another_user_is_not_used(chosen, monkeypatch):
-    """Entries of other users, with whom the cache folder is shared, are programs that are never run."""
+    """If the cache folder is shared, compiled programs of other users are never run."""
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     assert chosen() == (None, None)
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o777])
 def test_a_folder_that_others_can_write_to_is_not_used(chosen, tmp_path, mode):
-    """Nobody else can place a program in the cache."""
+    """A cache folder that other users can write to is not used."""
     (tmp_path / "cache" / "xla").mkdir(parents=True)
     (tmp_path / "cache" / "xla").chmod(mode)
     assert chosen() == (None, None)

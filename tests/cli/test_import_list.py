@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit import --list`; what an imported run can do is in tests/system/test_import.py."""
+"""`vdmkit import --list`. Imported runs are tested in tests/system/test_import.py."""
 
 import json
 
@@ -9,13 +9,13 @@ import pytest
 
 @pytest.fixture
 def listed(run, tmp_path) -> None:
-    """A file a.npz."""
+    """Writes a.npz with three tensors."""
     arrays = {"conv.weight": np.full((2, 3), 0.5, np.float32), "n\x1b[2J": np.arange(4), "bad": np.asarray(np.inf)}
     np.savez(tmp_path / "a.npz", **arrays)
 
 
 def test_every_tensor_is_listed(run, listed):
-    """A user could not see what a checkpoint holds, or a name in it would clear the screen."""
+    """`vdmkit import --list` prints every tensor, with control characters escaped."""
     result = run("import", "--list", "a.npz")
     assert (result.code, result.err) == (0, "")
     assert result.out == (
@@ -28,7 +28,7 @@ def test_every_tensor_is_listed(run, listed):
 
 
 def test_the_list_as_json(run, listed):
-    """A program could not read the list."""
+    """`vdmkit import --list --json` prints the tensors, with null for a sum that is not finite."""
     facts = json.loads(run("import", "--list", "a.npz", "--json").out)
     assert (facts["file"], facts["format"]) == ("a.npz", "npz")
     assert facts["tensors"][0] == {"name": "conv.weight", "shape": [2, 3], "dtype": "float32", "sum": 3.0}
@@ -45,7 +45,7 @@ def test_the_list_as_json(run, listed):
     ],
 )
 def test_what_is_missing_is_said(run, listed, arguments, code, words):
-    """A mistake would end in a traceback, or leave it to the user to find what to write."""
+    """Invalid arguments of `vdmkit import` are refused with advice."""
     result = run("import", *arguments)
     assert (result.code, result.out) == (code, "")
     assert words in result.err

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit list` shows every component with what a recipe can say about it."""
+"""`vdmkit list` shows every component with its recipe keys."""
 
 import json
 import re
@@ -15,7 +15,7 @@ ALL = [component for kind in kinds() for component in registry(kind).components.
 
 
 def test_every_kind_and_component_is_listed(run):
-    """A component could be used but not found."""
+    """`vdmkit list` shows every kind and component with its summary."""
     out = run("list").out
     for kind in kinds():
         assert f"{kind}: {registry(kind).summary}" in out
@@ -24,7 +24,7 @@ def test_every_kind_and_component_is_listed(run):
 
 
 def test_one_kind(run):
-    """The list of one kind would show others, or not its keys."""
+    """`vdmkit list KIND` shows the components of that kind and their keys only."""
     out = run("list", "schedule").out
     assert out.startswith("schedule: ")
     assert "      gamma_min: float >= -30, <= 30 = -13.3\n" in out
@@ -32,21 +32,21 @@ def test_one_kind(run):
 
 
 def test_types_are_in_the_words_of_a_recipe(run):
-    """False if a reader had to know Python's typing to write a key, or what "= none" is in TOML."""
+    """Types are shown without Python's typing syntax."""
     out = run("list").out
     assert not re.search(r"Annotated|Literal|Choice|tuple\[|None|= none", out)
     assert "      steps: int >= 0, <= 10000  (optional)\n" in out
 
 
 def test_an_unknown_kind(run):
-    """A typing mistake would show an empty list."""
+    """For a misspelt kind the nearest one is suggested."""
     result = run("list", "shedule")
     assert result.code == 2
     assert 'Did you mean "schedule"?' in result.err
 
 
 def test_json(run):
-    """Tools would have to read the text that is made for people."""
+    """`vdmkit list --json` contains every component with its parameters."""
     facts = json.loads(run("list", "--json").out)
     assert {(one["kind"], one["name"]) for one in facts} == {(one.kind, one.name) for one in ALL}
     adamw = next(one for one in facts if one["name"] == "adamw")
@@ -55,13 +55,13 @@ def test_json(run):
 
 @pytest.mark.parametrize("component", ALL, ids=lambda one: f"{one.kind}-{one.name}")
 def test_every_component_has_a_summary(component):
-    """The list would show a name without saying what it is."""
+    """Every component has a docstring whose first line is a sentence."""
     assert component.summary.endswith(".")
     assert "(*" not in component.summary, "this is the signature that dataclasses write, not a docstring"
 
 
 def test_recipes(run):
-    """A recipe that comes with vdmkit could be trained by its name but not found."""
+    """`vdmkit list recipe` shows every shipped recipe with its summary."""
     out = run("list", "recipe").out
     facts = json.loads(run("list", "recipe", "--json").out)
     assert [one["name"] for one in facts] == list(shipped_recipes())

@@ -12,7 +12,7 @@ from vdmkit.recipes import load_recipe
 
 
 def test_a_command_can_be_pasted_into_a_shell(monkeypatch):
-    """The next command that a run prints would be taken for one of several words where its folder has a blank."""
+    """Printed commands are quoted for the shell, and start with `uv run` under uv."""
     monkeypatch.delenv("UV_RUN_RECURSION_DEPTH", raising=False)
     folder = Path("my runs/it's")
     assert command("sample", "--ckpt", Path("runs/digits")) == "vdmkit sample --ckpt runs/digits"
@@ -30,7 +30,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize(("overrides", "message"), OPTIONS, ids=lambda value: str(value)[:20])
 def test_a_refused_value_is_placed_at_its_option(overrides, message):
-    """False if a message named a `--set` that the user never typed."""
+    """The error for a value names the option it was given by."""
     with pytest.raises(RecipeError) as refused:
         load_recipe("digits", overrides)
     assert str(refused.value).startswith(message)

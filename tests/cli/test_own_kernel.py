@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reverse kernel of a run's estimator stays when another estimator is asked for."""
+"""The reverse kernel of a run is kept when a different estimator is chosen."""
 
 from types import SimpleNamespace
 
@@ -13,13 +13,13 @@ RUN = ["objective.steps=10", "likelihood.estimator.name=bound", *CLIPPED]
 
 
 def kept(own: list[str], *overrides: str) -> list[str]:
-    """Of a run whose recipe is that of the digits with `own`."""
+    """Returns the overrides that keep the kernel, for the digits recipe with the overrides `own`."""
     read = lambda more: load_recipe("digits", [*own, *more])  # noqa: E731
     return _own_kernel(SimpleNamespace(read_recipe=read, recipe=read(overrides)))
 
 
 def test_importance_weights_clip_as_the_bound_does():
-    """The importance estimator of an imported iDDPM would measure another model than its bound, without a word."""
+    """The importance-weighted estimator of a run uses the clipping of the run's kernel."""
     (override,) = kept(RUN, "likelihood.estimator.name=importance")
     assert load_recipe("digits", [*RUN, "likelihood.estimator.name=importance", override]).likelihood.estimator.params[
         "kernel"
@@ -36,6 +36,6 @@ def test_importance_weights_clip_as_the_bound_does():
     ids=["the run's own", "no kernel", "a kernel of one's own"],
 )
 def test_what_the_user_asks_for_is_not_replaced(overrides):
-    """A kernel that was given, or an estimator without one, would be given the run's."""
+    """A kernel chosen by the user is not replaced by that of the run."""
     assert kept(RUN, *overrides) == []
     assert kept(["objective.steps=10"], "likelihood.estimator.name=importance") == []

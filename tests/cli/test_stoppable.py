@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A request to stop is heard whenever it comes."""
+"""SIGTERM and Ctrl-C stop a command whenever they arrive."""
 
 import gc
 import signal
@@ -17,7 +17,7 @@ from vdmkit.errors import Interrupted
 
 @pytest.fixture
 def heard(monkeypatch):
-    """The hook of the program, in this process."""
+    """Installs the signal handling of the program in this process."""
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -28,7 +28,7 @@ def heard(monkeypatch):
 
 
 def test_a_stop_during_garbage_collection_is_heard(heard, capsys):
-    """False if SIGTERM were lost while JAX's callback of garbage collection runs, and the job were killed later."""
+    """A SIGTERM during JAX's garbage collection callback still stops the command."""
 
     def callback(phase: str, facts: dict) -> None:
         if phase == "stop":
@@ -43,7 +43,7 @@ def test_a_stop_during_garbage_collection_is_heard(heard, capsys):
 
 
 def test_a_stop_that_becomes_another_error_is_heard(heard, monkeypatch):
-    """False if SIGTERM while pydantic builds a validator in Rust were called a defect of vdmkit, with exit code 1."""
+    """A SIGTERM that surfaces as a different exception is still treated as a stop."""
     monkeypatch.setattr(processes, "_heard", threading.Event())
 
     def command(asked: bool) -> None:
@@ -60,7 +60,7 @@ def test_a_stop_that_becomes_another_error_is_heard(heard, monkeypatch):
 
 
 def test_other_reports_are_printed(heard, monkeypatch):
-    """False if errors that Python cannot raise were silenced."""
+    """Other unraisable exceptions are still reported."""
     told = []
     monkeypatch.setattr(sys, "unraisablehook", told.append)
     hear_again()
@@ -75,7 +75,7 @@ def test_other_reports_are_printed(heard, monkeypatch):
 
 
 def test_a_stop_during_an_import_waits_for_its_end(heard, tmp_path, monkeypatch):
-    """False if SIGTERM while JAX is loaded crashed the process, or were taken for a defect of a module."""
+    """A SIGTERM during an import takes effect once the import has finished."""
     (tmp_path / "loads_slowly.py").write_text("import signal\nsignal.raise_signal(signal.SIGTERM)\nWHOLE = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
     found = []
@@ -107,7 +107,7 @@ main()
 
 
 def test_a_command_that_does_not_hear_is_ended():
-    """False if SIGTERM while XLA compiles a large model, in which Python hears nothing, left a job to be killed."""
+    """A SIGTERM ends a command that is busy outside of Python, for example in XLA's compiler."""
     ended = subprocess.run([sys.executable, "-c", DEAF], capture_output=True, text=True)
     words = "Stopped. What was kept until now is used when the same command is run again.\n"
     assert (ended.returncode, ended.stderr) == (3, words)
@@ -132,12 +132,12 @@ main()
 
 
 def test_a_command_that_hears_and_waits_is_ended():
-    """False if SIGTERM were answered only after what the command waits for: a check in a thread took minutes."""
+    """A SIGTERM ends a command that is waiting for a thread."""
     assert subprocess.run([sys.executable, "-c", WAITS], capture_output=True).returncode == 3
 
 
 def test_ctrl_c_waits_for_no_thread():
-    """False if a stop during the checks of a model waited for the longest of them."""
+    """Ctrl-C does not wait for the threads of a pool."""
     ended, begun = threading.Event(), threading.Event()
     with pytest.raises(KeyboardInterrupt), threads(1) as pool:  # noqa: PT012
         pool.submit(lambda: (begun.set(), ended.wait()))
@@ -163,7 +163,7 @@ main()
 
 
 def test_a_stopped_command_ends_before_python_does():
-    """False if a stop while JAX lowers a large model ended in a crash of its library, with another exit code."""
+    """A stop while JAX lowers a model exits with code 3 and without a crash at shutdown."""
     ended = subprocess.run([sys.executable, "-c", STOPPED], capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (3, "begun\n")
     assert ended.stderr.endswith("Stopped.\n")
@@ -175,7 +175,7 @@ MOMENTS = {"before the command": (BEFORE, 3), "after it": ("import atexit; atexi
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_stop_outside_of_a_command_has_an_exit_code(moment):
-    """False if a scheduler that stops a job as it starts, or as it ends, read -15 or a traceback."""
+    """A SIGTERM before or after the command gives a proper exit code, without a traceback."""
     hook, code = MOMENTS[moment]
     program = f"import signal, sys; stop = lambda: signal.raise_signal(signal.SIGTERM); {hook}"
     program += "; from vdmkit.__main__ import main; sys.argv = ['vdmkit', '--version']; main()"

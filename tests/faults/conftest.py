@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults under a seed. VDMKIT_FAULTS_SEED chooses other ones, VDMKIT_FAULTS_COUNT how many; failures print the seed."""
+"""Fixtures for fault injection under a fixed seed; failures print the seed.
+
+VDMKIT_FAULTS_SEED chooses a different seed, and VDMKIT_FAULTS_COUNT the number of cases.
+"""
 
 import json
 import os
@@ -30,7 +33,7 @@ OF_A_PROCESS = {"manifest.json", "recipe.toml"}  # hold times, a random name, th
 
 @dataclass(frozen=True)
 class Chosen:
-    """The seed of a session, and how many cases it asks for."""
+    """The seed of a session, and the requested number of cases."""
 
     seed: int
     count: int | None
@@ -41,14 +44,14 @@ class Chosen:
 
 @pytest.fixture(scope="session")
 def chosen() -> Chosen:
-    """The seed and the number of cases."""
+    """The seed and the number of cases, from the environment."""
     count = os.environ.get("VDMKIT_FAULTS_COUNT")
     return Chosen(int(os.environ.get("VDMKIT_FAULTS_SEED", "0")), int(count) if count else None)
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A recipe of 12 steps, a checkpoint every 3, on 8x8 images of 17 levels."""
+    """A recipe of 12 steps with a checkpoint every 3, on 8x8 images of 17 levels."""
     folder = tmp_path_factory.mktemp("tiny")
     pixels = np.random.default_rng(0).integers(0, 17, (80, 8, 8, 1)).astype(np.uint8)
     np.savez(folder / "noise.npz", train=pixels[:60], test=pixels[60:])
@@ -59,13 +62,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def program_in(vdmkit_in) -> Callable:
-    """`program_in(folder)`: the program with the tiny network, in a folder."""
+    """`program_in(folder)` returns the program with the tiny network, in a folder."""
     return lambda folder: vdmkit_in(folder, ("--plugin", str(PLUGIN)))
 
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory, tiny: str, program_in) -> Path:
-    """A run that nothing disturbed. Not to be changed."""
+    """An undisturbed run, which tests must not change."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     result = program_in(folder.parent)("run", tiny, "--out", str(folder))
     assert result.code == 0, result.err
@@ -74,7 +77,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny: str, program_in) -> Pa
 
 @dataclass(frozen=True)
 class Case:
-    """A command, and the file or folder that it leaves. `again` are words with which a finished one is refused."""
+    """A command, and the file or folder it writes. `again` is part of the error if it has already finished."""
 
     arguments: tuple[str, ...]
     leaves: str
@@ -100,7 +103,7 @@ def cases() -> dict[str, Case]:
 
 @dataclass(frozen=True)
 class Forks:
-    """The process that runs commands, and the folder with a run that nothing disturbed."""
+    """The process that runs commands, and the folder with an undisturbed run."""
 
     process: subprocess.Popen
     origin: Path
@@ -119,7 +122,7 @@ class Forks:
         return found
 
     def whole(self, command: str) -> tuple[list[int], dict[str, bytes]]:
-        """Returns the numbers of moments of a command that nothing disturbs, and what it leaves."""
+        """Returns the numbers of moments of an undisturbed command, and what it writes."""
         if command not in self.known:
             case, folder = cases()[command], shutil.copytree(self.origin, self.origin.with_name(f"never-{command}"))
             found = self(folder, *case.arguments)
@@ -128,14 +131,14 @@ class Forks:
         return self.known[command]
 
     def halves(self, command: str, place: Path) -> list[str]:
-        """Returns the files of a command that ended early which have their names, but not their contents."""
+        """Returns the files of an interrupted command that have their final names but different contents."""
         path, expected = place / cases()[command].leaves, self.whole(command)[1]
         training = (path / "metrics.jsonl").exists()  # grows
         found = {} if training or not path.exists() or (path / "checkpoints").exists() else left(path)
         return [name for name, data in found.items() if name in expected and data != expected[name]]
 
     def finish(self, command: str, place: Path, arguments: tuple[str, ...], before: object) -> None:
-        """Runs a command in the end, and compares what it leaves with what it leaves if nothing happened before."""
+        """Runs a command to its end, and asserts that it leaves what an undisturbed command leaves."""
         case, expected = cases()[command], self.whole(command)[1]
         again = self(place, *arguments)
         assert again["code"] == 0 or case.again in again["err"], (before, again)
@@ -151,7 +154,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def forks(tmp_path_factory, tiny) -> Iterator[Forks]:
-    """The process, with compiled functions of its own, since it is killed while it writes them."""
+    """The process that runs commands. It has its own compilation cache, because it is killed while writing to it."""
     origin = tmp_path_factory.mktemp("origin")
     cache = os.environ.get("VDMKIT_FAULTS_CACHE") or str(tmp_path_factory.mktemp("cache"))
     environment = os.environ | {"VDMKIT_CACHE": cache}
@@ -174,7 +177,7 @@ def forks(tmp_path_factory, tiny) -> Iterator[Forks]:
 
 
 def left(path: Path) -> dict[str, bytes]:
-    """Returns what a command left: arrays of the last checkpoint, read without vdmkit's reader, and whole files."""
+    """Returns what a command wrote: whole files, and the last checkpoint's arrays, read without vdmkit's reader."""
     if path.is_file():
         return {path.name: path.read_bytes()}
     names = [file.relative_to(path) for file in path.rglob("*") if file.is_file()]
@@ -183,7 +186,7 @@ def left(path: Path) -> dict[str, bytes]:
 
 
 def is_compared(name: Path) -> bool:
-    """Returns whether a file is not of one process, nor hidden, as an unfinished one is, nor read by `arrays`."""
+    """Returns whether a file is compared: not specific to a process, not hidden, and not read by `arrays`."""
     hidden = any(part.startswith(".") for part in name.parts)
     return not hidden and name.name not in OF_A_PROCESS and name.parts[0] not in ("checkpoints", "tensorboard")
 
@@ -201,5 +204,5 @@ def arrays(checkpoints: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def case(command: str) -> Case:
-    """The command that a test is about."""
+    """The command under test."""
     return cases()[command]

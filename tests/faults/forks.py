@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process that has loaded vdmkit and runs each command in a fork of itself, to which something happens at a moment.
+"""A process that has loaded vdmkit and runs each command in a fork of itself, with a fault at a given moment.
 
 Loading takes most of the time of a short command. A request is a line of JSON: {"cwd", "arguments", "fault", "moment",
-"amount"}. Moments are counted from 1, for the faults of DISK when a file below `cwd` is about to be opened for writing,
-renamed, made or deleted, and for those of PLUGIN when troubled.py or tiny.py is about to do something. The answer is
-{"code", "moments", "seconds", "work", "err"}, with the numbers of both kinds of moments; from a fault to the end
-`seconds` pass, of which `work` of this process.
+"amount"}. Moments are counted from 1: for the faults of DISK, when a file below `cwd` is about to be opened for
+writing, renamed, made or deleted; for those of PLUGIN, when troubled.py or tiny.py is about to do something. The
+answer is {"code", "moments", "seconds", "work", "err"}. `moments` has the numbers of both kinds of moments. `seconds`
+is the wall-clock time from the fault to the end, and `work` the CPU time of this process in it.
 """
 
 import errno
@@ -44,14 +44,14 @@ SHARED = struct.Struct("qqdd")  # moments of DISK and PLUGIN, and when the fault
 
 
 def is_change(event: str, given: tuple, place: str) -> bool:
-    """Returns whether an audit event is the change of a file below `place`, or one named from there."""
+    """Returns whether an audit event changes a file below `place`, or one with a relative path."""
     writes = event in CHANGES or (event == "open" and given[2] & (os.O_WRONLY | os.O_RDWR))
     path = os.fsdecode(given[0]) if writes and not isinstance(given[0], int) else ""
     return bool(path) and (path.startswith(place) or not os.path.isabs(path))
 
 
 class Hook:
-    """Called by Python before it does what an audit event says."""
+    """An audit hook, which Python calls before each audited operation."""
 
     def __init__(self, request: dict[str, Any], shared: mmap.mmap):
         self.fault, self.moment, self.amount = request["fault"], request["moment"], request["amount"]
@@ -104,7 +104,7 @@ class Hook:
 
 
 def be(request: dict[str, Any], shared: mmap.mmap) -> None:
-    """Is the command, in this process."""
+    """Runs the command in this process."""
     os.chdir(request["cwd"])
     sys.addaudithook(Hook(request, shared))
     from vdmkit.__main__ import main
@@ -114,9 +114,9 @@ def be(request: dict[str, Any], shared: mmap.mmap) -> None:
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns what became of the command; in the fork that is the command, it returns None or raises SystemExit."""
+    """Returns the result of a command. In the fork that runs the command, it returns None or raises SystemExit."""
     shared = mmap.mmap(-1, SHARED.size)
-    read, write = os.pipe()  # a file would be limited too
+    read, write = os.pipe()  # not a file, whose size would be limited too
     child = os.fork()
     if not child:
         nothing = os.open(os.devnull, os.O_RDWR)
@@ -134,7 +134,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def main() -> None:
-    """Answers until the end of standard input."""
+    """Answers requests until the end of standard input."""
     use_compilation_cache()
     for name in LOADED:
         importlib.import_module(name)

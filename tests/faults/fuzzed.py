@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process that reads changed files: a file that hangs or fills the memory ends it, and not the tests.
+"""A process that reads changed files, so that a file that hangs or fills the memory does not end the tests.
 
 `python fuzzed.py` reads lines of JSON, {"kind", "count", "seed", "folder"}, and answers {"cases", "refused", "slowest",
-"memory", "wrong"}: seconds of the slowest case, bytes by which the process grew, and what should not be. The file that
-was read last is in the folder.
+"memory", "wrong"}: `slowest` is the time of the slowest case in seconds, `memory` the growth of the process in bytes,
+and `wrong` a description of the first failure. The file that was read last stays in the folder.
 """
 
 import json
@@ -31,7 +31,7 @@ _watched: list[tuple[str, list[str]]] = []
 
 
 def watch(event: str, given: tuple) -> None:
-    """Notes processes that are started, and files that are changed outside of the folder, while a file is read."""
+    """Records processes that are started, and files that are changed outside the folder, while a file is read."""
     if not _watched:
         return
     folder, done = _watched[-1]
@@ -41,7 +41,7 @@ def watch(event: str, given: tuple) -> None:
 
 
 def place_of(event: str, given: tuple) -> str:
-    """Returns the path of an event, which may be of an open file, or relative to an open folder."""
+    """Returns the path of an audit event, which may be given by a descriptor or relative to an open folder."""
     path, *_, last = given
     if isinstance(path, int):
         return os.readlink(f"/proc/self/fd/{path}")
@@ -50,11 +50,11 @@ def place_of(event: str, given: tuple) -> str:
 
 
 def wrong_with(name: str, path: Path, data: bytes) -> tuple[bool, str]:
-    """Reads a file; returns whether it was refused, and what should not be, or ''."""
+    """Reads a file. Returns whether it was refused, and a description of the failure or ''."""
     path.write_bytes(data)
     _watched.append((str(path.parent), []))
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of its own work: other processes may be at work too
-    signal.alarm(12 * SECONDS)  # if it waits for something
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)  # CPU time, since other processes may be running
+    signal.alarm(12 * SECONDS)  # wall-clock time, in case it blocks
     refused, words = False, ""
     try:
         with warnings.catch_warnings():
@@ -74,7 +74,7 @@ def wrong_with(name: str, path: Path, data: bytes) -> tuple[bool, str]:
 
 
 def fuzz(kind: str, count: int, seed: int, folder: str) -> dict[str, Any]:
-    """Reads `count` changed files of a kind, but after one that is wrong none."""
+    """Reads `count` changed files of a kind, and stops at the first failure."""
     path, genuine = Path(folder, KINDS[kind].file), KINDS[kind].genuine()
     KINDS[kind].read(path) if path.write_bytes(KINDS[kind].wrap(genuine)) else None
     facts: dict[str, Any] = {"cases": 0, "refused": 0, "slowest": 0.0, "memory": 0, "wrong": ""}
@@ -100,10 +100,10 @@ def fuzz(kind: str, count: int, seed: int, folder: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Answers until the end of standard input."""
+    """Answers requests until the end of standard input."""
     sys.addaudithook(watch)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + 8 * BYTES, resource.RLIM_INFINITY))  # it is no one else's memory
+    resource.setrlimit(resource.RLIMIT_AS, (used + 8 * BYTES, resource.RLIM_INFINITY))  # protects others' memory
     for line in iter(sys.stdin.readline, ""):
         print(json.dumps(fuzz(**json.loads(line))), flush=True)
 

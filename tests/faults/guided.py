@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fuzzing that is guided by coverage: atheris changes a file's bytes, and keeps what reaches new lines of vdmkit.
+"""Fuzzing guided by coverage: atheris changes a file's bytes, and keeps changes that reach new lines of vdmkit.
 
 `uv run --python 3.11 --with atheris python tests/faults/guided.py KIND --seconds 60` reads files of a kind of kinds.py
-(`--list` shows them) by the rules of fuzzed.py: nothing but VdmkitError may be raised, and no file may take five
-seconds or a gigabyte. It ends with the first file that breaks a rule, which stays in the folder that it prints.
+(`--list` shows them) by the rules of fuzzed.py: only VdmkitError may be raised, and no file may take five seconds or a
+gigabyte. It ends with the first file that breaks a rule, which stays in the folder that it prints.
 """
 
 import argparse
@@ -27,7 +27,7 @@ LARGEST = 1 << 16  # bytes; libFuzzer's own default is the largest of the given 
 
 
 def corpus(kind: str, folder: Path) -> Path:
-    """Returns a folder of a genuine file."""
+    """Returns a folder that contains a genuine file."""
     made = folder / "corpus"
     made.mkdir()
     (made / "genuine").write_bytes(KINDS[kind].genuine())

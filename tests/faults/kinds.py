@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every kind of file that vdmkit reads: how a genuine one is made, what is changed in it, and what reads it.
+"""Every kind of file that vdmkit reads: how to make a genuine one, what to change in it, and what reads it.
 
-Where a checksum would find every change, what is inside it is changed, and `wrap` gives it a right one, as someone who
-means harm would.
+Where a checksum would reveal every change, the contents are changed and `wrap` computes a correct checksum, as an
+attacker would.
 """
 
 import gzip
@@ -62,7 +62,7 @@ ROWS = RNG.integers(0, 256, (2, 3072)).astype(np.uint8)
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file: its name, what is changed in it, what reads it, and what is put around what is changed."""
+    """A kind of file: its name, the part that is changed, its reader, and what is wrapped around the changed part."""
 
     file: str
     genuine: Callable[[], bytes]
@@ -72,7 +72,7 @@ class Kind:
 
 @cache
 def ops() -> ModuleType:
-    """The writers of tests/importers/conftest.py."""
+    """Returns the writers of tests/importers/conftest.py."""
     spec = importlib.util.spec_from_file_location("ops", ROOT / "tests" / "importers" / "conftest.py")
     assert spec is not None
     assert spec.loader is not None
@@ -106,7 +106,7 @@ def npy(array: np.ndarray = PIXELS) -> bytes:
 
 
 def zipped(name: str) -> Callable[[bytes], bytes]:
-    """Returns what puts bytes into a zip file, with the checksum that it has for each of its files."""
+    """Returns a function that puts bytes into a zip file with correct checksums."""
 
     def wrap(data: bytes) -> bytes:
         def save(file: io.BytesIO) -> None:
@@ -119,7 +119,7 @@ def zipped(name: str) -> Callable[[bytes], bytes]:
 
 
 def with_checksums(data: bytes) -> bytes:
-    """Gives every chunk of a PNG file the checksum of its contents."""
+    """Computes the checksum of every chunk of a PNG file."""
     at, parts = 8, [data[:8]]
     while at + 8 <= len(data):
         size = struct.unpack(">I", data[at : at + 4])[0]
@@ -130,7 +130,7 @@ def with_checksums(data: bytes) -> bytes:
 
 
 def sealed(data: bytes) -> bytes:
-    """Gives facts their SHA-256, if they are still facts."""
+    """Adds the SHA-256 to the facts, if they are still valid JSON."""
     try:
         facts = json.loads(data)
         return json.dumps({**facts, "sha256": seal_of(facts)}).encode()
@@ -139,7 +139,7 @@ def sealed(data: bytes) -> bytes:
 
 
 def sealed_lines(data: bytes) -> bytes:
-    """Gives every line its checksum, if it is still one of values."""
+    """Adds the checksum to every line that is still a line of values."""
 
     def seal(line: bytes) -> bytes:
         try:
@@ -229,7 +229,7 @@ def coded(payload: bytes = bytes(range(40))) -> bytes:
 
 
 def coded_by(data: bytes) -> bytes:
-    """A compressed file with this header, or these bytes if they are none."""
+    """Returns a compressed file with this header, or the bytes themselves if they are not a header."""
     try:
         return pack_file(json.loads(data), [Chunk(2, bytes(40), bytes(DIGEST))])
     except (ValueError, TypeError, RecursionError, AttributeError, OverflowError):
@@ -259,7 +259,7 @@ def small_batches() -> Any:
 
 @cache
 def of_checkpoint() -> tuple[list[str], bytes]:
-    """The files of a checkpoint: their names, and their contents in the same order."""
+    """Returns the names of the files of a checkpoint, and their contents in the same order."""
     with tempfile.TemporaryDirectory() as folder:
         CheckpointStore(Path(folder), keep_last=1, keep_best=0).save(3, small_state(), small_batches(), {"run": "x"})
         root = Path(folder, "3")
@@ -269,7 +269,7 @@ def of_checkpoint() -> tuple[list[str], bytes]:
 
 
 def read_orbax(path: Path) -> None:
-    """Reads a checkpoint with right checksums of whatever is in its files."""
+    """Reads a checkpoint, with correct checksums for whatever its files contain."""
     root = path.parent / "3"
     shutil.rmtree(root, ignore_errors=True)
     for name, data in zip(of_checkpoint()[0], path.read_bytes().split(BETWEEN), strict=False):
@@ -368,7 +368,7 @@ VALUE = re.compile(rb'"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*|true|false|null')
 
 
 def changed(data: bytes, choices: bytes) -> bytes:
-    """The file with up to eight changes, each chosen by eight bytes: what is done, where, and with which bytes."""
+    """Returns the file with up to eight changes; eight bytes choose the operation, the place and the new bytes."""
     for start in range(0, len(choices) - 7, 8):
         what, length, *new = choices[start : start + 8]
         at = int.from_bytes(new[:2]) * (len(data) + 1) >> 16
@@ -383,6 +383,6 @@ def changed(data: bytes, choices: bytes) -> bytes:
             data = data[:at] + data[max(0, at - length) : at] + data[at:]
         elif what % 6 == 4:
             data = data[:at] if at > len(data) // 2 else data
-        elif found := VALUE.search(data, at):  # another value, in JSON and TOML
+        elif found := VALUE.search(data, at):  # a different value, in JSON and TOML
             data = data[: found.start()] + ODD[length % len(ODD)] + data[found.end() :]
     return data

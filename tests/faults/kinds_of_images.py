@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images by other packages: Parquet by `datasets`, folders by Pillow and the cache; what they write is in a folder."""
+"""Images read by other packages: Parquet by `datasets`, and folders by Pillow, with caches in a temporary folder."""
 
 import io
 import os
@@ -26,7 +26,7 @@ def picture(pixels: np.ndarray) -> bytes:
 
 
 def parquet() -> bytes:
-    """A file of images and labels as the hub has them, without compression, in which a change would be lost."""
+    """Returns a Parquet file of images and labels as on the hub, uncompressed so that changes take effect."""
     datasets.disable_progress_bars()
     kinds = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
     rows = {"image": [{"bytes": picture(one), "path": None} for one in PICTURES], "label": [0, 1, 0]}
@@ -38,7 +38,7 @@ def parquet() -> bytes:
 
 @contextmanager
 def own_caches(folder: Path) -> Iterator[None]:
-    """Puts the caches of vdmkit and of `datasets` into a folder, and deletes them."""
+    """Redirects the caches of vdmkit and of `datasets` to a folder, and deletes them afterwards."""
     before, os.environ["VDMKIT_CACHE"] = os.environ.get("VDMKIT_CACHE", ""), str(folder / "cache")
     datasets.config.HF_DATASETS_CACHE = str(folder / "cache" / "datasets")
     reader._load.cache_clear()
@@ -56,7 +56,7 @@ def read_parquet(path: Path) -> None:
 
 
 def read_local(path: Path) -> None:
-    """Reads a folder in the form of the hub; its training images are not there, and the shape is given."""
+    """Reads a folder in the layout of the hub, without training images and with a given shape."""
     folder = path.parent / "local"
     folder.mkdir(exist_ok=True)
     shutil.copyfile(path, folder / "test-00000.parquet")

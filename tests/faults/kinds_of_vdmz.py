@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compressed files with correct checksums of whatever is in them, as someone who means harm would make them."""
+"""Compressed files with correct checksums for any contents, as an attacker would make them."""
 
 import random
 import shutil
@@ -24,7 +24,7 @@ def chunk(payload: bytes = bytes(range(40))) -> Chunk:
 
 
 def large() -> bytes:
-    """A file of two chunks with names."""
+    """Returns a file of two chunks with names."""
     return pack_file(HEADER, [chunk(), chunk(bytes(range(40, 90)))], ["a.png", "b.png", "c/d.png", "e.png"])
 
 
@@ -33,7 +33,7 @@ def framed(context: bytes, fields: bytes, body: bytes) -> bytes:
 
 
 def resealed(data: bytes) -> bytes:
-    """Gives all records correct checksums, as far as their lengths can be followed."""
+    """Computes correct checksums for all records, as far as their lengths can be followed."""
     at, number, head, frames, parts = START, 0, b"", b"", [data[:START]]
     while at + FRAME <= len(data):
         fields = data[at : at + 6]
@@ -53,7 +53,7 @@ def resealed(data: bytes) -> bytes:
 
 
 def named(data: bytes) -> bytes:
-    """A file of one chunk whose names are these bytes of JSON."""
+    """Returns a file of one chunk whose names are these bytes of JSON."""
     whole = pack_file(HEADER, [chunk()])
     with open_reader(whole) as reader:
         (entry,) = reader.chunks
@@ -64,7 +64,7 @@ def named(data: bytes) -> bytes:
 
 
 def read_and_write(path: Path) -> None:
-    """Reads what is in a file, and writes images by its names, as decompression does."""
+    """Reads a file and writes its images under their names, as decompression does."""
     out = path.parent / "out"
     with suppress(VdmkitError), open_reader(path) as reader:
         for number in range(len(reader.chunks)):

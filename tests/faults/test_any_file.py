@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every file of a run folder in turn, deleted, truncated or with one byte flipped: named, or made up for."""
+"""Every file of a run folder in turn is deleted, truncated or has one byte flipped.
+
+The damage must be reported with the name of the file, or have no effect on the results.
+"""
 
 import random
 import shutil
@@ -46,7 +49,7 @@ def files_of(run: Path) -> list[str]:
 
 
 def names(message: str, file: str) -> bool:
-    """Returns whether a message says which file it is: by its path, or as one of its checkpoint's files."""
+    """Returns whether a message names the file, by its path or as a file of a checkpoint."""
     folder, *inside = Path(file).parts
     if folder != "checkpoints":
         return f"run/{file}" in message or f"no {file}" in message
@@ -56,7 +59,7 @@ def names(message: str, file: str) -> bool:
 
 
 def what_is_wrong(program, tiny: str, whole: Path, file: str, damage: Damage, seed: int) -> str:
-    """Damages a file of a copy of the run, and reads and continues it. Returns what should not be, or ''."""
+    """Damages a file in a copy of the run, then reads and continues it. Returns the failure, or ''."""
     run = Path(shutil.copytree(whole, program.cwd / "run"))
     try:
         damage(run / file, random.Random(seed))
@@ -79,7 +82,7 @@ def what_is_wrong(program, tiny: str, whole: Path, file: str, damage: Damage, se
 
 
 def commands_on(file: str) -> dict[str, tuple[str, ...]]:
-    """Commands that read a run, and those that are given this file of it, by the name of what they leave."""
+    """Returns the commands that read a run or this file of it, by the name of what they write."""
     run, given = ("--ckpt", "run"), {GRID: "--grid", KERNEL: "--kernel"}
     found: dict[str, tuple[str, ...]] = {"evaluated.txt": ("evaluate", *run)}
     if not file.startswith("checkpoints"):  # which are read alike
@@ -94,7 +97,7 @@ def result_of(program, name: str, out: str) -> bytes:
 
 
 def wrong_on_page(run: Path, whole: Path, file: str) -> str:
-    """Returns what a page of the damaged run shows without a word, or ''."""
+    """Returns what the report of the damaged run shows wrongly without a warning, or ''."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
@@ -110,12 +113,12 @@ def wrong_on_page(run: Path, whole: Path, file: str) -> str:
 
 
 def is_on_page(file: str) -> bool:
-    """Returns whether a page may read a file; of checkpoints it reads JSON alone."""
+    """Returns whether the report may read a file; of checkpoints it reads the JSON only."""
     return not file.startswith("checkpoints") or file.endswith(".json")
 
 
 def page_of(run: Path) -> str:
-    """The page of what is in the folder's files; the rest of it is of the loaded run, as other commands are."""
+    """Returns the part of the report that comes from the files of the folder, not from the loaded run."""
     return page([read_contents(run)]).html.replace(str(run), "")
 
 
@@ -123,14 +126,14 @@ page_of_whole = cache(page_of)
 
 
 def part_of(found: dict, expected: dict) -> bool:
-    """Returns whether every value of these metrics is one of the expected ones, at its step."""
+    """Returns whether every value of these metrics is one of the expected values at its step."""
     known = {(name, step, value) for name, rows in expected.items() for step, value in zip(*rows, strict=True)}
     return {(name, step, value) for name, rows in found.items() for step, value in zip(*rows, strict=True)} <= known
 
 
 @pytest.fixture(scope="module")
 def read_whole(whole, program_in) -> Path:
-    """The run that nothing disturbed, with what commands print and draw of it beside."""
+    """The undisturbed run, and next to it what commands print and draw from it."""
     leave_results(program_in(whole.parent), "")
     return whole
 
@@ -143,7 +146,7 @@ def leave_results(program, file: str) -> None:
 
 
 def wrong_of(program, tiny: str, whole: Path, files: list[str], seed: int, flips: int) -> dict:
-    """Damages these files one after the other; returns what should not be, by file, damage and seed."""
+    """Damages these files one after the other. Returns the failures by file, damage and seed."""
     cases = [(file, name, seed) for file in files for name in ("deleted", "truncated")]
     cases += [(file, "flipped", seed + number) for file in files for number in range(flips)]
     found = {}
@@ -157,14 +160,14 @@ def wrong_of(program, tiny: str, whole: Path, files: list[str], seed: int, flips
 
 @pytest.mark.costly
 def test_a_few_files(program_in, tiny, read_whole, chosen, tmp_path):
-    """False if a damaged recipe or manifest of a run gave another number, or a message that names nothing."""
+    """A damaged recipe, manifest or log never changes a reported number, and its error names the file."""
     files = ["manifest.json", "resolved.toml", "metrics.jsonl"]
     assert not wrong_of(program_in(tmp_path), tiny, read_whole, files, chosen.seed, flips=2)
 
 
 @pytest.mark.slow
 def test_every_file(program_in, tiny, read_whole, chosen, tmp_path):
-    """False if a damaged run folder gave another number, or a message that sends a user looking."""
+    """No damaged file of a run folder changes a reported number, and every error names the file."""
     program = program_in(read_whole.parent)
     assert program("likelihood", "--ckpt", "run", "--set", "likelihood.images=6").code == 0
     assert program("study", "--ckpt", "run", "--steps", "2", "--nodes", "11", "--images", "6").code == 0

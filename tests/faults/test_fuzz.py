@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every kind of file that vdmkit reads, with bytes changed, cut, repeated and inserted: a message, or what is there.
+"""Every kind of file that vdmkit reads, with bytes changed, cut, repeated and inserted, is read or refused.
 
-`uv run pytest -m slow tests/faults/test_fuzz.py` takes 10,000 files of each kind, and VDMKIT_FAULTS_COUNT any number.
-They are read by a process of their own: see fuzzed.py.
+`uv run pytest -m slow tests/faults/test_fuzz.py` reads 10,000 files of each kind, and VDMKIT_FAULTS_COUNT sets a
+different number. A separate process reads them: see fuzzed.py.
 """
 
 import ast
@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 
 
 def kinds() -> list[str]:
-    """The names in kinds.py, which is loaded by the other process alone."""
+    """Returns the names in kinds.py, which only the other process imports."""
     (table,) = (
         node.value
         for node in ast.parse((HERE / "kinds.py").read_text()).body
@@ -32,7 +32,7 @@ def kinds() -> list[str]:
 
 @pytest.fixture(scope="module")
 def fuzz(chosen) -> Iterator[Callable[..., dict[str, Any]]]:
-    """`fuzz(kind, count, folder)`: reads so many changed files of a kind; returns what it took."""
+    """`fuzz(kind, count, folder)` reads this many changed files of a kind, and returns the answer of fuzzed.py."""
     started: list[subprocess.Popen] = []
 
     def start() -> subprocess.Popen:
@@ -62,14 +62,14 @@ def fuzz(chosen) -> Iterator[Callable[..., dict[str, Any]]]:
 @pytest.mark.costly
 @pytest.mark.parametrize("kind", kinds())
 def test_a_few_of_each_kind(fuzz, kind, tmp_path):
-    """False if a damaged or hostile file ended in a traceback, hung, filled the memory, wrote or started anything."""
+    """A damaged or hostile file is read or refused in time and memory, without side effects."""
     assert fuzz(kind, 200, tmp_path)["cases"] > 100, "hypothesis leaves out what it has tried"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", kinds())
 def test_many_of_each_kind(fuzz, kind, tmp_path, chosen):
-    """False if one of ten thousand damaged or hostile files did."""
+    """The same holds for 10,000 damaged or hostile files of each kind."""
     found = fuzz(kind, chosen.cases(10_000), tmp_path)
     memory = f"{found['memory'] / 1e6:.0f} MB"
     print(f"\n{kind}: {found['cases']:,} cases, {found['refused']:,} refused, {found['slowest']:.2f} s, {memory}")

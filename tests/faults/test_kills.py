@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kills at random moments under a seed: the same command goes on, and leaves what it leaves when nothing happens.
+"""Commands that are killed at random moments under a seed can be repeated with the same result.
 
 Commands run in forks of a process that has loaded vdmkit: see forks.py. A case is a command, a signal, the number of a
-change of a file, and a delay; a failure prints it.
+file change, and a delay; a failure prints it.
 """
 
 import json
@@ -17,7 +17,7 @@ TOOK = ("seconds", "work")  # from the signal to the end
 
 
 def kill(forks, case, folder: Path, command: str, rng: random.Random, most: int) -> list[dict[str, Any]]:
-    """Runs a command in a copy of the folder, kills it at most so often, and runs it to its end. Returns the kills."""
+    """Runs a command in a copy of the folder, kills it at most `most` times, and finishes it. Returns the kills."""
     place, killed, (moments, _) = shutil.copytree(forks.origin, folder), [], forks.whole(command)[0]
     arguments = case.arguments
     while len(killed) < most:
@@ -38,7 +38,7 @@ def kill(forks, case, folder: Path, command: str, rng: random.Random, most: int)
 
 @pytest.mark.slow
 def test_kills(forks, case, tmp_path, chosen, command):
-    """False if a kill changed a result, lost work for good, or left a file that another command believes."""
+    """A killed command can be repeated with the same result, and leaves no file that misleads other commands."""
     rng, killed, count = random.Random(f"{chosen.seed} {command}"), [], -(-chosen.cases(50) // 8)
     while len(killed) < count:
         killed += kill(forks, case, tmp_path / "killed", command, rng, most=min(3, count - len(killed)))

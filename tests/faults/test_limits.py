@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a small file from elsewhere may ask for: it is refused before it takes memory or time, in one form of words."""
+"""Limits on what a small untrusted file may require: it is refused before it takes memory or time."""
 
 import io
 import os
@@ -56,7 +56,7 @@ def png(width: int, height: int) -> bytes:
 
 
 def many_scans(folder: Path) -> None:
-    """A JPEG that claims 8192 x 8192 pixels, over all of which the decoder passes 500 times."""
+    """Makes a JPEG that claims 8192 x 8192 pixels in 500 scans."""
     file = io.BytesIO()
     Image.new("L", (8, 8)).save(file, "JPEG", progressive=True)
     data, last = bytearray(file.getvalue()), file.getvalue().rindex(b"\xff\xda")
@@ -67,7 +67,7 @@ def many_scans(folder: Path) -> None:
 
 
 def sparse(path: Path, size: int = 2**40) -> Path:
-    """A file of a terabyte that takes no room."""
+    """Makes a sparse file of a terabyte that takes no disk space."""
     path.touch()
     os.truncate(path, size)
     return path
@@ -130,7 +130,7 @@ BOMBS: dict[str, Callable[[Path], Any]] = {
 
 @pytest.fixture
 def small(monkeypatch):
-    """Limits that a test reaches within milliseconds."""
+    """Sets limits that a test reaches within milliseconds."""
     monkeypatch.setattr(cifar10, "MAX_UNPACKED", 1_000_000)
     monkeypatch.setattr(vdmkit_io, "FREELY_UNPACKED", 1_000_000)
     monkeypatch.setattr(cifar10, "MAX_PICKLE_OPERATIONS", 1_000)
@@ -138,7 +138,7 @@ def small(monkeypatch):
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_refused(tmp_path, small, name):
-    """False if a small file could fill the memory or the hours of whoever reads it."""
+    """A small file that expands to a huge one is refused within 50 MB of memory."""
     tracemalloc.start()
     try:
         with pytest.raises(VdmkitError, match=FORM):
@@ -159,7 +159,7 @@ TOO_MUCH = {
 
 @pytest.mark.parametrize("words", TOO_MUCH)
 def test_a_recipe_is_refused_before_it_is_parsed(tmp_path, words):
-    """False if a key of a thousand parts took the square of that, or a long number or chain were our own defect."""
+    """Excessive keys, numbers and chains of recipes are refused within 50 MB of memory."""
     tracemalloc.start()
     try:
         with pytest.raises(VdmkitError, match=f"toml: .*more .*{words}"):
@@ -171,13 +171,13 @@ def test_a_recipe_is_refused_before_it_is_parsed(tmp_path, words):
 
 
 def test_an_override_with_a_long_number_is_named():
-    """False if `--set` with 5,000 digits ended in Python's words on its own limits."""
+    """An integer of 5,000 digits in `--set` is refused by name."""
     with pytest.raises(VdmkitError, match=r"^--set seed=9+: it asks for an integer"):
         load_recipe("digits", ["seed=" + "9" * 5_000])
 
 
 def test_a_sparse_file_is_not_unpacked(tmp_path):
-    """False if headers of 512 bytes took half a gigabyte each for zeros that are not in the archive."""
+    """A sparse file in a tar archive is refused instead of expanded."""
     info = member("test_batch", 2**20, tarfile.GNUTYPE_SPARSE)
     header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
     header[483:495] = b"%011o\0" % 2**27  # the size with its zeros, which are at the end
@@ -188,7 +188,7 @@ def test_a_sparse_file_is_not_unpacked(tmp_path):
 
 
 def test_what_is_there_twice_is_refused(tmp_path):
-    """False if one of two arrays or batches of a name were read, and programs differed in which."""
+    """Duplicate arrays or batches in an archive are refused."""
     twice = archive((member("test_batch"), b"1"), (member("other/test_batch"), b"2"))
     with pytest.raises(VdmkitError, match="test_batch is there twice"):
         twice(tmp_path)
@@ -202,7 +202,7 @@ def test_what_is_there_twice_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["png", "webp"])
 def test_an_animation_is_not_its_first_image(tmp_path, name):
-    """False if all images of an animation but one were left out without a word."""
+    """An animation is refused rather than read as its first image."""
     first, *others = [Image.new("RGB", (8, 8), (level, 0, 0)) for level in (0, 100, 200)]
     first.save(tmp_path / f"a.{name}", save_all=True, append_images=others)
     with pytest.raises(VdmkitError, match=rf"a\.{name}: 8x8, RGB, 3 images in one; expected"):
@@ -210,20 +210,20 @@ def test_an_animation_is_not_its_first_image(tmp_path, name):
 
 
 def test_images_without_pixels_are_none(tmp_path):
-    """False if images of no width ended in a division by zero."""
+    """Images without pixels are refused."""
     np.savez(tmp_path / "a.npz", train=np.zeros((5, 0, 8, 1), np.uint8))
     with pytest.raises(VdmkitError, match=r"a\.npz: .*no images"):
         Npz(path=str(tmp_path / "a.npz")).load("train")
 
 
 def test_a_memo_takes_no_more_than_it_holds():
-    """False if six bytes of a data set took the sixteen gigabytes that they take of Python's unpickler in C."""
+    """A large memo index takes no memory (16 GB for six bytes in Python's C unpickler)."""
     program = b"\x80\2}X\1\0\0\0aK\7r\xff\xff\xff\x7fs."
     assert read_pickle(program, "a") == {b"a": 7}
 
 
 def test_an_array_has_what_its_header_claims(tmp_path):
-    """False if a header of a hundred bytes took memory for terabytes, or the array were read short."""
+    """An array that is shorter than its header claims is refused before memory is allocated."""
     data = io.BytesIO()
     np.lib.format.write_array_header_1_0(data, {"descr": "|u1", "fortran_order": False, "shape": (2**40, 8, 8, 1)})
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
@@ -233,7 +233,7 @@ def test_an_array_has_what_its_header_claims(tmp_path):
 
 
 def test_genuine_files_are_far_below(tmp_path):
-    """False if the archive of CIFAR-10, with its five batches and labels, were refused."""
+    """An archive like CIFAR-10, with five batches and labels, is accepted."""
     rows = np.random.default_rng(0).integers(0, 256, (500, 3072)).astype(np.uint8)
     batch = pickle.dumps({b"data": rows, b"labels": [7] * 500}, protocol=2)
     members = [(member(f"cifar-10-batches-py/data_batch_{number}"), batch) for number in range(1, 6)]
@@ -243,7 +243,7 @@ def test_genuine_files_are_far_below(tmp_path):
 
 
 def test_checksums_are_those_of_a_file(tmp_path):
-    """False if a FIFO of that name in a checkpoint waited for ever, or a folder ended in the system's words."""
+    """A checksums.json that is a FIFO or a folder is reported as damaged."""
     for make, words in ((os.mkfifo, "a FIFO"), (os.mkdir, "a folder")):
         folder = tmp_path / make.__name__
         folder.mkdir()
@@ -252,6 +252,6 @@ def test_checksums_are_those_of_a_file(tmp_path):
 
 
 def test_a_kept_file_of_a_terabyte_has_changed(tmp_path):
-    """False if it were hashed for an hour."""
+    """A file of the wrong size counts as changed without being hashed."""
     with pytest.raises(VdmkitError, match=r"a\.npy: changed since the run wrote it"):
         check_unchanged(sparse(tmp_path / "a.npy"), "0", "Run the recipe again.")

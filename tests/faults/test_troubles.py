@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Full disks, broken and slow data, and plugins that raise, at random moments under a seed, in every command.
+"""Full disks, broken or slow data, and plugins that raise, at random moments under a seed, in every command.
 
-The command says what was wrong, or does without, and the same command goes on. See forks.py for the faults; a case is a
-command, a fault, the number of a change of a file or of what the plugin does, and an amount. A failure prints it.
+The command reports the cause or works without, and can then be repeated. See forks.py for the faults. A case is a
+command, a fault, the number of a file change or of a plugin's operation, and an amount; a failure prints it.
 """
 
 import json
@@ -22,21 +22,21 @@ OF_FILES = ("FULL", "LIMIT")
 
 
 def chosen_fault(rng: random.Random, moments: list[int]) -> dict:
-    """Returns one of the faults that a command of so many moments of files and of the plugin can meet."""
+    """Returns a random fault for a command with these numbers of file changes and plugin operations."""
     fault = rng.choice([*OF_FILES, "EIO", "ERROR", "DELAY"] if moments[1] else OF_FILES)
     amount = {"LIMIT": rng.choice([0, rng.randint(1, 20_000)]), "DELAY": rng.uniform(0, 2)}.get(fault, 0)
     return {"fault": fault, "moment": rng.randint(1, moments[fault not in OF_FILES]), "amount": amount}
 
 
 def told(found: dict, fault: str, place: Path) -> bool:
-    """Returns whether the message has the reason, and a file in the folder or the line of the plugin or of its hook."""
+    """Returns whether the error gives the reason, and a file in the folder or the line of the plugin or its hook."""
     places = (place.name, "new", "run/") if fault in OF_FILES else ("forks.py:", "troubled.py:", "tiny.py:")
     return any(WORDS[fault] in line and name in line for line in found["err"].splitlines() for name in places)
 
 
 @pytest.mark.slow
 def test_troubles(forks, case, tmp_path, chosen, command):
-    """False if a full disk, a broken plugin or slow data ended without a reason, or left something else behind."""
+    """A full disk, a broken plugin or slow data ends in success or in one error with a reason."""
     rng, moments = random.Random(f"{chosen.seed} {command}"), forks.whole(command)[0]
     ended, count = 0, -(-chosen.cases(80) // 8)
     for number in range(count):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A plugin whose data, those of a .npz file, are read as from a disk; a hook can break it, and system/tiny.py.
+"""A plugin that reads the data of a .npz file as if from a disk, and that the hook of forks.py can break.
 
-Both say by the audit event "troubled" when they are about to do something.
+It raises the audit event "troubled" before every operation, and so does system/tiny.py.
 """
 
 import sys
@@ -15,7 +15,7 @@ from vdmkit.data.sources import Split, identified
 
 
 class Pixels(AbstractPixels):
-    """Images of an array, one event for each time that some are read."""
+    """Images of an array, with one audit event per read."""
 
     def __init__(self, array: UInt8[np.ndarray, "n h w c"]):
         self.array = array

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an importer makes of the authors' settings, found by their code on configurations without a golden here."""
+"""The recipes that importers derive from the authors' configurations, for configurations without golden outputs."""
 
 import json
 from pathlib import Path
@@ -53,7 +53,7 @@ def configuration(folder: str) -> dict[str, Any]:
 
 
 def song() -> dict[str, Any]:
-    """EDM's DDPM++, with the sizes of a folder of its ADM."""
+    """Returns a DDPM++ configuration of EDM with the sizes of the ADM test folder."""
     config = configuration("edm-adm") | {"model_type": "SongUNet"}
     del config["channels_per_head"]
     return config
@@ -65,9 +65,9 @@ def recipe_of(family: str, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_filters_that_are_not_symmetrical_or_even_are_refused():
-    """The authors turn a filter around in one direction or both: denoisers would be a tenth and more wrong.
+    """Resampling filters that are not symmetrical, or have odd length, are refused.
 
-    Those of odd length would be refused without the name of the authors' setting.
+    The authors flip a filter in one or both directions: with other filters, denoisers would be off by a tenth or more.
     """
     config = configuration("score_sde-ncsnpp")
     config["model"]["fir_kernel"] = [1, 2, 3, 4]
@@ -79,7 +79,7 @@ def test_filters_that_are_not_symmetrical_or_even_are_refused():
 
 
 def test_data_of_another_range_are_refused():
-    """The VP SDE of data in [0, 1] has half the signal: denoisers would be a tenth and more wrong."""
+    """The VP SDE of data in [0, 1] is refused: it has half the signal, so denoisers would be off."""
     config = configuration("score_sde-ncsnpp")
     config["training"]["sde"] = "vpsde"
     config["model"] |= {"embedding_type": "positional", "scale_by_sigma": False}
@@ -89,7 +89,7 @@ def test_data_of_another_range_are_refused():
 
 
 def test_heads_of_diffusers_have_8_channels_by_default():
-    """A folder that does not say the size of a head would have one head."""
+    """A missing attention_head_dim means 8 channels a head, and null means a single head."""
     config = configuration("ddpm")
     unet = config.get("unet", config)
     assert recipe_of("diffusers", config)["model"]["network"]["head_channels"] == 0  # of null
@@ -104,7 +104,7 @@ def diffusers():
 
 
 def waves(names: np.ndarray, shapes: np.ndarray) -> dict[str, Any]:
-    """The parameters of the golden outputs."""
+    """Returns the parameters that gave the golden outputs."""
     made = {}
     for k, (name, shape) in enumerate(zip(names.tolist(), shapes.tolist(), strict=True)):
         sizes = [int(size) for size in shape.split(",")]
@@ -115,7 +115,7 @@ def waves(names: np.ndarray, shapes: np.ndarray) -> dict[str, Any]:
 
 @pytest.mark.costly
 def test_the_defaults_of_diffusers(diffusers):
-    """UNet2DModel as its users make it, cosines first and epsilon 1e-5, would be another function or be refused."""
+    """UNet2DModel with its defaults (cosines first, epsilon 1e-5) is reproduced."""
     table = recipe_of("diffusers", SIZES)["model"]["network"]
     embedding = registry("noise_embedding").get("timestep").build({})
     choices = {key: tuple(one) if isinstance(one, list) else one for key, one in table.items() if key != "name"}
@@ -136,13 +136,13 @@ def evaluated(network: UNet, x: Any, t: Any, label: Any) -> Any:
 
 
 def test_v_and_the_cosine_of_diffusers(diffusers):
-    """A model of v would be read as one of eps, or be shown another noise level than it was trained on."""
+    """A model of v on the cosine schedule is imported with the authors' noise levels and x_hat."""
     tables = recipe_of("diffusers", {"unet": SIZES, "scheduler": V_OF_COSINE})
     assert tables["objective"] | {"kernel": ""} == {"weighting": "v", "steps": 49, "kernel": ""}
     assert tables["model"]["prediction"] == {"name": "v"}
     schedule = Tabulated(**{key: one for key, one in tables["model"]["schedule"].items() if key != "name"})
     gammas = jnp.asarray(schedule.gammas())
-    # theirs are float32, and the last of 1e-5 is a product of 50
+    # theirs are float32, and the last one, 1e-5, is a product of 50 factors
     np.testing.assert_allclose(jax.nn.sigmoid(-gammas), diffusers["alphas_cumprod"], rtol=1e-4)
     v, z = (jnp.asarray(one.transpose(1, 2, 0), float) for one in (diffusers["v"], diffusers["x"][0]))
     found = V()(v[..., None], z, gammas[20], VariancePreserving()).x_hat
@@ -150,7 +150,7 @@ def test_v_and_the_cosine_of_diffusers(diffusers):
 
 
 def test_the_scheduler_is_told_to_bound_samples():
-    """Samples that differ from the authors' would come without a word."""
+    """A remark says that the scheduler clips x_hat in samples."""
     load_plugins()
     importer, unet = registry("importer").get("diffusers").build({}), configuration("ddpm")
     assert importer.remarks({"unet": unet, "scheduler": {"clip_sample": False}}) == []
@@ -159,7 +159,7 @@ def test_the_scheduler_is_told_to_bound_samples():
 
 
 def test_schedulers_of_other_noise_are_refused():
-    """A model of flow matching would be measured with DDPM's noise."""
+    """Schedulers with noise other than DDPM's are refused."""
     config = configuration("ddpm")
     whole = {"unet": config.get("unet", config), "scheduler": {"_class_name": "FlowMatchEulerDiscreteScheduler"}}
     with pytest.raises(CheckpointError, match="_class_name: 'FlowMatchEulerDiscreteScheduler'"):
@@ -173,7 +173,7 @@ def test_schedulers_of_other_noise_are_refused():
 
 @pytest.mark.parametrize(("sigma_small", "variance"), [(None, "large"), (True, "small"), (False, "large")])
 def test_fixed_variances_are_the_authors(sigma_small, variance):
-    """The bound of iDDPM without learned variances would be another than that which it is trained on."""
+    """Fixed variances of iDDPM are those of its configuration, in the bound and in samples."""
     config = configuration("improved")
     config["unet"]["out_channels"] = 3
     config["diffusion"] = {"steps": 200, "noise_schedule": "linear", "use_kl": True}
@@ -186,7 +186,7 @@ def test_fixed_variances_are_the_authors(sigma_small, variance):
 
 
 def test_a_network_that_predicts_x_is_trained_on_its_error():
-    """Training on would minimise the error of eps, a thousand times another loss at the ends."""
+    """A network that predicts x is trained on the squared error of x."""
     config = configuration("improved")
     config["unet"]["out_channels"] = 3
     config["diffusion"] = {"steps": 200, "noise_schedule": "linear", "predict_xstart": True}
@@ -194,7 +194,7 @@ def test_a_network_that_predicts_x_is_trained_on_its_error():
 
 
 def test_factors_without_a_level_have_no_attention():
-    """A configuration that the authors' code takes would be refused, or end in paths that do not fit."""
+    """Attention at factors that no level has is ignored, as in the authors' code."""
     config = configuration("improved")
     config["unet"]["attention_resolutions"] = [16, 3, 2]
     assert recipe_of("openai", config)["model"]["network"]["attention"] == [config["image_size"] // 2]
@@ -205,7 +205,7 @@ def test_factors_without_a_level_have_no_attention():
     [("EDMPrecond", {"name": "edm", "sd": 0.7}), ("VPPrecond", "simple"), ("VEPrecond", "simple")],
 )
 def test_the_weights_of_edm_are_those_of_its_preconditioning(class_name, weighting):
-    """An imported model would be trained on with the weights of another."""
+    """The loss weighting of an imported EDM model follows from its preconditioning."""
     config = song() | {"class_name": class_name}
     if class_name == "EDMPrecond":
         config["sigma_data"] = 0.7
@@ -214,7 +214,7 @@ def test_the_weights_of_edm_are_those_of_its_preconditioning(class_name, weighti
 
 @pytest.mark.parametrize(("given", "used"), [("tn", "truncated_normal"), ("u", "uniform"), ("v", "truncated_normal")])
 def test_the_dequantisation_of_idode(given, used):
-    """The variational one, which is not here, would be measured as the uniform one without a word."""
+    """Variational dequantization, which is not supported, is replaced with a remark."""
     config = configuration("idode-vp") | {"dequantization": given, "sm_n_timesteps": 1000}
     tables = recipe_of("idode", config)
     assert tables["likelihood"]["estimator"]["dequantisation"] == used
@@ -225,20 +225,20 @@ def test_the_dequantisation_of_idode(given, used):
 
 
 def test_levels_of_noise_of_ve():
-    """Bounds and samples of a VE network with its own range would be over the default one."""
+    """A VE network keeps its own range of noise levels."""
     config = song() | {"class_name": "VEPrecond", "sigma_min": 0.01, "sigma_max": 50}
     assert recipe_of("edm", config)["model"]["schedule"] == {"name": "log_linear", "sigma_min": 0.01, "sigma_max": 50.0}
 
 
 def test_a_setting_of_other_blocks_is_of_no_effect():
-    """A configuration that the authors' code takes would be refused."""
+    """A setting that the configured blocks do not use is ignored, as in the authors' code."""
     config = configuration("score_sde-ncsnpp")
     config["model"]["resamp_with_conv"] = False
     assert recipe_of("score_sde", config) == recipe_of("score_sde", configuration("score_sde-ncsnpp"))
 
 
 def test_images_without_pixels_or_channels_are_refused():
-    """Otherwise a wrong configuration ends in a division by zero."""
+    """A configuration of images without pixels or channels is refused."""
     load_plugins()
     importer = registry("importer").get("edm").build({})
     for name in ("img_channels", "img_resolution"):
@@ -255,7 +255,7 @@ def test_images_without_pixels_or_channels_are_refused():
     ],
 )
 def test_data_are_asked_for_until_they_are_given(overrides, asked):
-    """A user who gave images would be told to give them."""
+    """The remarks mention the images and classes as long as they are missing."""
     load_plugins()
     importer, config = registry("importer").get("edm").build({}), song() | {"img_resolution": 16, "label_dim": 10}
     remarks = " ".join(described(importer, config, "a file", overrides).remarks)
@@ -263,7 +263,7 @@ def test_data_are_asked_for_until_they_are_given(overrides, asked):
 
 
 def test_arrays_that_do_not_fit_are_in_the_order_of_their_numbers():
-    """The eleventh layer would stand before the second."""
+    """Arrays that do not fit are listed in numerical order."""
     told = misfits({f"layer.{k}.weight": (3, k) for k in range(12)}, {"layer.0.weight": (3, 0)}, "network")
     lines = told.split("\n  ")
     assert lines[0] == "11 paths differ:"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose checkpoint a file is; its averaged and raw parameters by the authors' names."""
+"""Detecting the family of a checkpoint, and reading its raw and averaged parameters by the authors' names."""
 
 from pathlib import Path
 from typing import Any
@@ -29,20 +29,20 @@ FLAX = ["Conv_0/kernel", "ResnetBlockBigGANpp_0/Conv_0/kernel"]
 
 @pytest.mark.parametrize("family", NAMES)
 def test_a_family_is_recognised_by_its_names(family):
-    """A checkpoint would be imported as another family's, or not without the user naming it."""
+    """The family of a checkpoint is detected from its parameter names."""
     assert family_of(NAMES[family]) == family
     assert family_of([f"{name}.more" for name in NAMES[family]]) is None
 
 
 def test_idode_is_recognised_by_its_configuration():
-    """i-DODE's network has the names of VDM's, and its output would be taken for the noise."""
+    """i-DODE, whose network has the names of VDM's, is detected by its configuration."""
     assert family_of(NAMES["vdm"], IDODE) == "idode"
     assert family_of(NAMES["vdm"], {"gamma_type": "fixed"}) == "vdm"
     assert family_of(NAMES["openai"], IDODE) == "openai"
 
 
 def of_torch(ops, path: Path, state: dict[str, Any]) -> Path:
-    """A file of torch with nested dicts and lists of arrays and whole numbers."""
+    """Writes a torch file with nested dicts and lists of arrays and integers."""
     storages: dict[str, bytes] = {}
 
     def push(value: Any) -> bytes:
@@ -63,7 +63,7 @@ def filled(shape: tuple[int, ...], value: float) -> np.ndarray:
 
 
 def score_sde() -> dict[str, Any]:
-    """A state with three trained parameters, whose averages are 10, 20 and 30."""
+    """Returns a training state with three trained parameters whose averages are 10, 20 and 30."""
     model = {
         "module.sigmas": filled((3,), 1),
         "module.all_modules.0.W": filled((4,), 2),
@@ -77,7 +77,7 @@ def score_sde() -> dict[str, Any]:
 
 
 def test_averages_of_score_sde_are_put_in_their_places(tmp_path, ops):
-    """Averages are a list without names: those behind what is not trained would be those of another parameter."""
+    """Averages of Score-SDE, a list without names, are assigned to the trained parameters in order."""
     found = read_weights(of_torch(ops, tmp_path / "checkpoint_1.pth", score_sde()))
     assert (found.family, found.step) == ("score_sde", 9)
     assert found.raw is not None
@@ -87,7 +87,7 @@ def test_averages_of_score_sde_are_put_in_their_places(tmp_path, ops):
 
 
 def test_averages_that_do_not_fit_are_refused(tmp_path, ops):
-    """A list of another network's averages would be imported."""
+    """A list of averages that does not fit the trained parameters is refused."""
     for change in (lambda shadow: shadow.pop(), lambda shadow: shadow.reverse(), lambda shadow: shadow.append(1)):
         state = score_sde()
         change(state["ema"]["shadow_params"])
@@ -97,13 +97,13 @@ def test_averages_that_do_not_fit_are_refused(tmp_path, ops):
 
 @pytest.mark.parametrize("step", [-1, 2**40, [1], {"a": 1}, filled((), 3), filled((2,), 3)])
 def test_a_step_is_a_number_of_updates(tmp_path, ops, step):
-    """A damaged step would end in a traceback."""
+    """A step that is not a number is refused."""
     with pytest.raises(CheckpointError, match="its step is not a number of updates"):
         read_weights(of_torch(ops, tmp_path / "checkpoint_1.pth", score_sde() | {"step": step}))
 
 
 def tree_of(names: list[str], value: float) -> dict[str, Any]:
-    """Nested maps of arrays by names with '/'."""
+    """Returns nested dicts of arrays whose names contain '/'."""
     tree: dict[str, Any] = {}
     for name in names:
         *parents, last = name.split("/")
@@ -123,7 +123,7 @@ def flax(path: Path, tree: Any) -> Path:
 
 
 def test_training_states_of_flax(tmp_path):
-    """The averaged parameters of VDM, i-DODE or Score-SDE would be the raw ones, or the step be lost."""
+    """Raw and averaged parameters and the step are read from Flax training states."""
     vdm, score_sde = ((tree_of(names, 1), tree_of(names, 2)) for names in (NAMES["vdm"], FLAX))
     ours = flax(tmp_path / "a", {"step": 3, "params": vdm[0], "ema_params": vdm[1], "opt_state": {}})
     optimizer = {"target": score_sde[0], "state": {"step": 4}}
@@ -141,7 +141,7 @@ def test_training_states_of_flax(tmp_path):
     [("ema_0.9999_000010.pt", 10), ("model500000.pt", 500_000), ("cifar10_uncond_50M_500K.pt", None)],
 )
 def test_a_state_dict_has_the_step_of_its_name(tmp_path, ops, name, step):
-    """OpenAI's files have no step inside, and the imported run would begin at 0."""
+    """The step of an OpenAI file, which is not stored inside, is read from its name."""
     found = read_weights(of_torch(ops, tmp_path / name, {name: filled((2,), 1) for name in NAMES["openai"]}))
     assert (found.family, found.step, found.raw) == ("openai", step, None)
     assert found.ema.keys() == set(NAMES["openai"])
@@ -162,6 +162,6 @@ STRANGE = [
 
 @pytest.mark.parametrize("state", STRANGE)
 def test_other_checkpoints_are_of_no_family(tmp_path, ops, state):
-    """A checkpoint of another codebase would be taken for one that vdmkit knows, or leave a traceback."""
+    """A checkpoint of an unknown codebase is refused."""
     with pytest.raises(CheckpointError, match=r"of no family that is known .*vdmkit import --list"):
         read_weights(of_torch(ops, tmp_path / "a.pt", state))

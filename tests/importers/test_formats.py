@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Safetensors, npz, Flax and diffusers' folders; and for every format, files that are cut short or damaged."""
+"""Safetensors, npz, Flax and diffusers folders, and truncated or damaged files of every format."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ SAFE = {"float32": "F32", "float64": "F64", "float16": "F16", "bfloat16": "BF16"
 
 
 def safetensors(arrays: dict[str, np.ndarray], **changes: Any) -> bytes:
-    """The bytes of such a file; `changes` replace entries of its header."""
+    """Returns the bytes of a safetensors file. `changes` replaces entries of its header."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
     for name, array in arrays.items():
@@ -49,7 +49,7 @@ def flax(tree: Any) -> bytes:
 
 
 def written(format: str, arrays: dict[str, np.ndarray], path: Path, ops) -> Path:
-    """A file of this format with these arrays."""
+    """Writes these arrays to a file of the given format."""
     if format == "torch":
         items = {name: ops.tensor_of(name, array) for name, array in arrays.items()}
         return ops.torch_zip(path, ops.dictionary(items), {name: array.tobytes() for name, array in arrays.items()})
@@ -72,7 +72,7 @@ CHECKED = {"torch", "npz", "compressed npz"}  # zip files have checksums
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_format_gives_the_same_arrays(tmp_path, ops, format):
-    """A format would lose a type, a shape or an array, or not be recognised without its suffix."""
+    """Every format gives the same arrays, and is detected without its suffix."""
     arrays = ARRAYS if "npz" in format else ARRAYS | HALF
     found = read_checkpoint(written(format, arrays, tmp_path / "file", ops))
     assert found.format == format.removeprefix("compressed ")
@@ -83,7 +83,7 @@ def test_every_format_gives_the_same_arrays(tmp_path, ops, format):
 
 
 def test_numpy_arrays_of_another_order(tmp_path, ops):
-    """Arrays that Fortran or a big-endian machine wrote would be transposed, or have a type that JAX refuses."""
+    """Fortran-ordered and big-endian arrays are read correctly, in native byte order."""
     arrays = {"fortran": np.asfortranarray(RNG.normal(size=(2, 3))), "big": np.arange(3, dtype=">f4")}
     found = read_checkpoint(ops.npz(tmp_path / "a.npz", arrays)).tree
     assert all(array.dtype.isnative for array in found.values())
@@ -93,7 +93,7 @@ def test_numpy_arrays_of_another_order(tmp_path, ops):
 
 @pytest.mark.parametrize("format", ["safetensors", "npz", "compressed npz", "flax"])
 def test_memory_is_that_of_the_file(tmp_path, ops, format):
-    """A checkpoint that fits in memory twice could not be imported."""
+    """Reading a checkpoint takes little more memory than its file."""
     array = RNG.normal(size=500_000)
     path = written(format, {"a": array}, tmp_path / "file", ops)
     tracemalloc.start()
@@ -106,7 +106,7 @@ def test_memory_is_that_of_the_file(tmp_path, ops, format):
 
 @pytest.mark.parametrize("format", ["torch", "torch before 1.6", "safetensors", "npz", "flax"])
 def test_an_array_is_released_by_itself(tmp_path, ops, format):
-    """An import, which drops each array once it is converted, would need memory for the file and for the model."""
+    """Each array can be released separately, so that an import does not need twice the memory."""
     path = written(format, {"a": RNG.normal(size=500_000), "b": RNG.normal(size=2)}, tmp_path / "file", ops)
     tracemalloc.start()
     tree = read_checkpoint(path).tree
@@ -117,7 +117,7 @@ def test_an_array_is_released_by_itself(tmp_path, ops, format):
 
 
 def read_or_refused(path: Path) -> Any:
-    """The arrays of a file, or None if it is refused as it should be."""
+    """Returns the arrays of a file, or None if it is refused with a CheckpointError."""
     with contextlib.suppress(CheckpointError):
         return flat_arrays(read_checkpoint(path).tree)
     return None
@@ -125,7 +125,7 @@ def read_or_refused(path: Path) -> Any:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_truncation_is_refused(tmp_path, ops, format):
-    """Half a download would be read as a smaller checkpoint, or leave a traceback."""
+    """A truncated file is refused, wherever it ends."""
     data = written(format, ARRAYS, tmp_path / "whole", ops).read_bytes()
     for end in sorted({*range(0, len(data), 37), *range(40), len(data) - 1}):
         (tmp_path / "file").write_bytes(data[:end])
@@ -134,7 +134,7 @@ def test_every_truncation_is_refused(tmp_path, ops, format):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_flipped_bit_is_found_or_harmless(tmp_path, ops, format):
-    """A damaged file would leave a traceback; or, of a format with checksums, be read as other numbers."""
+    """A flipped bit gives an error or, in formats with checksums, the same numbers."""
     data = bytearray(written(format, ARRAYS, tmp_path / "whole", ops).read_bytes())
     for bit in np.random.default_rng(1).integers(0, 8 * len(data), 43):
         data[bit // 8] ^= 1 << bit % 8
@@ -173,7 +173,7 @@ HEADERS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", HEADERS)
 def test_headers_of_safetensors_are_checked(tmp_path, name):
-    """A header could have memory taken for what is not there, or give one tensor's numbers to another."""
+    """Invalid safetensors headers, such as wrong sizes or overlapping tensors, are refused."""
     (tmp_path / "file").write_bytes(HEADERS[name])
     with pytest.raises(CheckpointError, match="file: cannot be read as a checkpoint: "):
         read_checkpoint(tmp_path / "file")
@@ -187,7 +187,7 @@ class _Object:
     "array", [np.array([_Object], object), np.array(["a"]), np.zeros(2, "f4,f4"), np.zeros(2, "c8")]
 )
 def test_npz_holds_numbers_only(tmp_path, ops, array):
-    """An array of objects is a pickle, which could run anything."""
+    """Arrays of objects, which are pickles, are refused."""
     with pytest.raises(CheckpointError, match="not numbers"):
         read_checkpoint(ops.npz(tmp_path / "a.npz", {"a": array}))
 
@@ -220,7 +220,7 @@ PACKED: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", PACKED)
 def test_claims_of_flax_are_checked(tmp_path, name):
-    """A Flax file could take memory for what is not there, exhaust the stack, or leave a traceback."""
+    """Flax files with wrong sizes or excessive nesting are refused."""
     (tmp_path / "file").write_bytes(PACKED[name])
     with pytest.raises(CheckpointError, match="file: cannot be read as a checkpoint: "):
         read_checkpoint(tmp_path / "file")
@@ -230,7 +230,7 @@ def test_claims_of_flax_are_checked(tmp_path, name):
     "data", [b"", b"hello", b"\x80", b"\x93NUMPY", b"PK", bytes(600), b"\x89HDF\r\n\x1a\n" + bytes(99)]
 )
 def test_other_files_are_refused_with_what_is_read(tmp_path, data):
-    """A user who gives a file of another kind would not learn which kinds there are."""
+    """A file of an unsupported format is refused with the list of supported ones."""
     (tmp_path / "file").write_bytes(data)
     with pytest.raises(
         CheckpointError, match=r"file: (of no format that is read \(torch|cannot be read as a checkpoint)"
@@ -245,7 +245,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def folder(path: Path, files: dict[str, Any]) -> Path:
-    """A folder with these files: bytes, or what becomes JSON."""
+    """Writes a folder with these files, given as bytes or as objects that become JSON."""
     for name, content in files.items():
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
@@ -275,7 +275,7 @@ FOLDERS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_folders_of_diffusers(tmp_path, name):
-    """A pipeline, its network alone, an old pipeline or a network in parts could not be imported."""
+    """Pipelines, single networks, old pipelines and sharded networks of diffusers are read."""
     found = read_weights(folder(tmp_path / "model", FOLDERS[name]))
     assert found.family == "diffusers"
     assert found.ema.keys() == {*NAMES[:3], "mid.attentions.0.to_q.weight"}
@@ -285,7 +285,7 @@ def test_folders_of_diffusers(tmp_path, name):
 
 
 def test_the_weights_of_old_folders_are_torch_files(tmp_path, ops):
-    """Folders of the time before safetensors could not be imported."""
+    """Diffusers folders that predate safetensors are read."""
     made = folder(tmp_path / "model", {"config.json": CONFIG})
     written("torch", DDPM, made / "diffusion_pytorch_model.bin", ops)
     assert read_weights(made).ema.keys() == read_weights(folder(tmp_path / "new", FOLDERS["network"])).ema.keys()
@@ -313,7 +313,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_folders_are_refused(tmp_path, name):
-    """A folder that was fetched in part would leave a traceback, or lead to a file outside of it."""
+    """An incomplete folder, or one that refers to files outside itself, is refused."""
     files, words = BROKEN[name]
     (tmp_path / "model").mkdir()
     with pytest.raises(CheckpointError, match=words):

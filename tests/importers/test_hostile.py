@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever a checkpoint holds, it is read or refused: nothing is executed, and no claim is believed."""
+"""Malicious or malformed checkpoints are read or refused; nothing in them is executed."""
 
 import os
 import pickle
@@ -57,7 +57,7 @@ EXECUTED: dict[str, Callable[[Path], bytes]] = {
 
 
 def _wrapped(ops, form: str, program: bytes, path: Path) -> Path:
-    """A file whose pickle is this program, with protocol and stop: a zip, a file of EDM, or one nested in it."""
+    """Writes a file with this pickle: a zip, a file of EDM, or one nested in it."""
     if form == "zip":
         return ops.torch_zip(path, program[2:-1], {})
     if form == "pickle":
@@ -71,7 +71,7 @@ def _wrapped(ops, form: str, program: bytes, path: Path) -> Path:
 @pytest.mark.parametrize("form", ["zip", "pickle", "old", "nested"])
 @pytest.mark.parametrize("name", EXECUTED)
 def test_nothing_is_executed(tmp_path, ops, name, form):
-    """Importing a downloaded checkpoint could run a command of whoever made it."""
+    """A malicious pickle is refused and nothing in it is executed, in every container format."""
     marker = tmp_path / "executed"
     program = EXECUTED[name](marker)
     with pytest.raises(CheckpointError, match=r"file: cannot be read as a checkpoint: .*Nothing in it was executed"):
@@ -83,7 +83,7 @@ def test_nothing_is_executed(tmp_path, ops, name, form):
 
 @pytest.mark.parametrize("name", ["os.system", "builtins.eval", "torch.load", "torch.nn.Linear", "argparse.Namespace"])
 def test_the_global_is_named(tmp_path, ops, name):
-    """A user would not learn what the file asks for."""
+    """The error names the global that the file refers to."""
     module, _, last = name.rpartition(".")
     program = f"c{module}\n{last}\n".encode()
     with pytest.raises(CheckpointError, match=f"refers to {name}, and"):
@@ -101,7 +101,7 @@ def _float(ops) -> bytes:
 _OF_4 = {"0": bytes(16)}
 _DICT = b"ccollections\nOrderedDict\n"
 
-# Programs of a zip with a storage "0" of four float32.
+# Pickles for a zip with a storage "0" of four float32.
 ODD: dict[str, Callable[..., bytes]] = {
     "id is text": lambda ops: ops.text("storage") + b"Q",
     "id is empty": lambda ops: b")Q",
@@ -195,7 +195,7 @@ ODD: dict[str, Callable[..., bytes]] = {
 
 @pytest.mark.parametrize("name", ODD)
 def test_odd_pickles_are_refused(tmp_path, ops, name, monkeypatch):
-    """A pickle could read outside of a storage, take memory without end, crash the process, or leave a traceback."""
+    """Malformed or excessive pickles are refused with a short, printable message."""
     monkeypatch.setattr(pickles, "MAX_VALUES", 5_000)
     with pytest.raises(CheckpointError) as refused:
         read_checkpoint(ops.torch_zip(tmp_path / "a.pt", ODD[name](ops), _OF_4))
@@ -205,13 +205,13 @@ def test_odd_pickles_are_refused(tmp_path, ops, name, monkeypatch):
 
 
 def test_the_memo_takes_no_more_than_it_holds(tmp_path, ops):
-    """Six bytes would take sixteen gigabytes, as they do of Python's unpickler."""
+    """A large memo index takes no memory (16 GB for six bytes in Python's unpickler)."""
     path = ops.torch_zip(tmp_path / "a.pt", b"K\1r\xff\xff\xff\x7fj\xff\xff\xff\x7f\x86", {})
     assert read_checkpoint(path).tree == (1, 1)
 
 
 def test_a_pickle_has_an_end(tmp_path, ops, monkeypatch):
-    """A file of a megabyte could keep the program busy for hours, by itself or by the pickles inside of it."""
+    """The number of pickle operations is limited, including those of nested pickles."""
     monkeypatch.setattr(pickles, "MAX_OPERATIONS", 1000)
     inner = ops.nested(ops.torch_legacy(ops.storage("0", "float32", 1, b"N"), {"0": np.zeros(1, np.float32)}))
     for name, program in {"long": b"]0" * 600 + b"N", "nested": (inner + b"0") * 30 + b"N"}.items():
@@ -221,7 +221,7 @@ def test_a_pickle_has_an_end(tmp_path, ops, monkeypatch):
 
 
 def test_nested_files_are_read_once(tmp_path, ops):
-    """A pickle could have the same nested file parsed again and again."""
+    """A pickle that reads the same nested file many times is refused."""
     inner = ops.torch_legacy(ops.storage("0", "float32", 9000, b"N"), {"0": np.zeros(9000, np.float32)})
     call = b"ctorch.storage\n_load_from_bytes\nq\0B" + struct.pack("<I", len(inner)) + inner + b"\x85q\1R"
     (tmp_path / "a.pkl").write_bytes(ops.edm_pickle(call + b"0h\0h\1R" * 9))
@@ -230,7 +230,7 @@ def test_nested_files_are_read_once(tmp_path, ops):
 
 
 def test_a_nested_file_nests_none(tmp_path, ops):
-    """Nested files within nested files would exhaust the stack."""
+    """A file nested in a nested file is refused."""
     inner = ops.torch_legacy(ops.nested(ops.torch_legacy(b"N", {})), {})
     (tmp_path / "a.pkl").write_bytes(ops.edm_pickle(ops.nested(inner)))
     with pytest.raises(CheckpointError, match=r"refers to torch\.storage\._load_from_bytes"):
@@ -254,7 +254,7 @@ OLD: dict[str, Callable[..., bytes]] = {
 
 @pytest.mark.parametrize("name", OLD)
 def test_odd_files_of_old_torch_are_refused(tmp_path, ops, name):
-    """An old file whose storages do not fit its tensors would be read as other numbers, or leave a traceback."""
+    """A legacy file whose storages do not fit its tensors is refused."""
     (tmp_path / "a.pt").write_bytes(OLD[name](ops))
     with pytest.raises(CheckpointError, match=r"a\.pt: cannot be read as a checkpoint: "):
         read_checkpoint(tmp_path / "a.pt")
@@ -277,7 +277,7 @@ def _rewritten(path: Path, change: Callable[[zipfile.ZipFile], None]) -> None:
     ],
 )
 def test_odd_entries_of_a_zip_are_refused(tmp_path, ops, entry, words):
-    """Which of two entries is read would be up to chance, or a name lead to a file of the user."""
+    """Duplicate entries of a zip, and names outside the archive, are refused."""
     path = ops.torch_zip(tmp_path / "a.pt", ops.tensor_of("0", np.zeros(4, np.float32)), _OF_4)
     _rewritten(path, lambda file: file.writestr(entry, bytes(16)))
     with pytest.raises(CheckpointError, match=words):
@@ -285,7 +285,7 @@ def test_odd_entries_of_a_zip_are_refused(tmp_path, ops, entry, words):
 
 
 def test_compressed_entries_are_refused(tmp_path, ops):
-    """A kilobyte could become a gigabyte: torch compresses nothing."""
+    """Compressed entries are refused in torch files, which torch never compresses."""
     array = np.zeros(100_000, np.float32)
     program, storages = ops.tensor_of("0", array), {"0": array.tobytes()}
     path = ops.torch_zip(tmp_path / "a.pt", program, storages, zipfile.ZIP_DEFLATED)
@@ -294,19 +294,19 @@ def test_compressed_entries_are_refused(tmp_path, ops):
 
 
 def test_a_bomb_of_npz_is_refused(tmp_path, ops):
-    """A small file of zeros could fill the memory."""
+    """An npz file that expands far beyond its size is refused."""
     path = ops.npz(tmp_path / "a.npz", {"a": np.zeros(1_000_000, np.float32)}, zipfile.ZIP_DEFLATED)
     with pytest.raises(CheckpointError, match=r"claim 4,000,128 bytes, and it has \d"):
         read_checkpoint(path)
 
 
 def _patched(data: bytes, mark: bytes, at: int, value: bytes, first: bool = True) -> bytes:
-    """The bytes with `value` put `at` bytes behind the first or last mark."""
+    """Returns the bytes with `value` written `at` bytes after the first or last mark."""
     start = (data.find(mark) if first else data.rfind(mark)) + at
     return data[:start] + value + data[start + len(value) :]
 
 
-# Changes of one entry in the directory, and of the end of the directory.
+# Changes to one entry of the central directory, and to its end record.
 CLAIMS: dict[str, Callable[[bytes], bytes]] = {
     "compressed less than declared": lambda data: _patched(data, b"PK\1\2", 24, struct.pack("<I", 100)),
     "stored sizes differ": lambda data: _patched(data, b"PK\1\2", 20, struct.pack("<I", 5)),
@@ -327,7 +327,7 @@ CLAIMS: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("name", CLAIMS)
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_claims_of_a_zip_are_checked(tmp_path, ops, name, compression):
-    """A directory could have memory taken for what is not there, or read an entry from another's place."""
+    """A zip whose directory contradicts its entries is refused."""
     if name == "stored sizes differ" and compression == zipfile.ZIP_DEFLATED:
         return  # this one is truncated
     array = np.random.default_rng(0).normal(size=1000)
@@ -338,7 +338,7 @@ def test_claims_of_a_zip_are_checked(tmp_path, ops, name, compression):
 
 
 def test_entries_that_overlap_are_refused(tmp_path, ops):
-    """Thousands of entries could each be the whole file."""
+    """A zip with overlapping entries is refused."""
     array = np.random.default_rng(0).normal(size=1000)
     path = ops.npz(tmp_path / "a.npz", {"a": array, "b": array[:10]})
     data = path.read_bytes()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vdmkit import` of every family: the run's denoiser is the authors', and what does not fit is refused."""
+"""`vdmkit import` reproduces the authors' denoiser for every family, and refuses what does not fit."""
 
 import json
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def arrays_in(path: Path) -> dict[str, np.ndarray]:
 
 
 def tree_of(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Nested maps of arrays by names with '/'."""
+    """Returns nested dicts of arrays whose names contain '/'."""
     tree: dict[str, Any] = {}
     for name, array in arrays.items():
         *parents, last = name.split("/")
@@ -62,7 +62,7 @@ def flax(path: Path, tree: Any) -> Path:
 
 @pytest.fixture
 def checkpoint(tmp_path, ops) -> Callable[..., list[str]]:
-    """`checkpoint(folder)`: the authors' file and its configuration, as arguments of the command."""
+    """`checkpoint(folder)` returns the paths of the authors' file and configuration, as arguments of the command."""
 
     def checkpoint(folder: str, arrays: dict[str, np.ndarray] | None = None) -> list[str]:
         if folder == "ddpm":
@@ -83,7 +83,7 @@ def checkpoint(tmp_path, ops) -> Callable[..., list[str]]:
 
 @pytest.fixture
 def program(vdmkit_in, tmp_path):
-    """The program in a folder with images of 8 and of 16 pixels."""
+    """Returns the program in a folder with images of 8 and of 16 pixels."""
     for size in (8, 16):
         pixels = np.random.default_rng(size).integers(0, 256, (2, size, size, 3)).astype(np.uint8)
         np.savez(tmp_path / f"{size}.npz", train=pixels, test=pixels)
@@ -92,7 +92,7 @@ def program(vdmkit_in, tmp_path):
 
 @dataclass(frozen=True)
 class Golden:
-    """Latents, gammas and conditions of the model here, and what its estimate, read in this way, must be."""
+    """Inputs of the imported model, and the expected value of its estimate as returned by `read`."""
 
     z: np.ndarray
     gamma: np.ndarray
@@ -106,21 +106,21 @@ def last(array: np.ndarray) -> np.ndarray:
 
 
 def edm(golden, config, model) -> Golden:
-    """D(x; sigma) is the estimate of the data."""
+    """The output D(x; sigma) is the estimate of the data."""
     known = {"label": golden["class_labels"].argmax(1), "augment": golden["augment_labels"]}
     gamma = 2 * np.log(np.float64(golden["sigma"]))
     return Golden(last(golden["x"]), gamma, last(golden["out"]), lambda estimate: estimate.x_hat, known)
 
 
 def score_sde(golden, config, model) -> Golden:
-    """The score of images in [0, 1] is -eps / sigma; the row of little noise is lost to float32 (README)."""
+    """The score of images in [0, 1] is -eps / sigma. The row at low noise is too inaccurate in float32 (README)."""
     sigma = np.float64(golden["time_cond"])[:1]
     expected = -last(golden["score"])[:1] * sigma
     return Golden(2 * last(golden["x"])[:1] - 1, 2 * np.log(2 * sigma), expected)
 
 
 def discrete(golden, config, model: DiffusionModel) -> Golden:
-    """The first channels are eps at a time of the table of betas."""
+    """The first channels of the output are eps at a timestep of the table of betas."""
     steps = golden["timesteps"] if "timesteps" in golden else golden["timestep"]
     known = {"label": golden["y"]} if "y" in golden else {}
     gamma: Any = model.schedule
@@ -140,7 +140,7 @@ def family(folder: str) -> str:
 
 
 def imported(program, arguments: list[str], size: int = 16) -> str:
-    """The folder of the run."""
+    """Imports a checkpoint and returns what the command printed."""
     sets = ("--set", "data.name=npz", "--set", f"data.path={size}.npz", "--set", "training.batch_size=2")
     result = program("import", *arguments, "-o", "run", *sets)
     assert result.code == 0, result.err
@@ -149,14 +149,14 @@ def imported(program, arguments: list[str], size: int = 16) -> str:
 
 @compiled_fast
 def denoise(model: DiffusionModel, z: jax.Array, gamma: jax.Array, known: dict[str, jax.Array]) -> Estimate:
-    """Of a batch."""
+    """Returns the estimates of a batch."""
     return jax.vmap(lambda *one: model.denoise(*one))(z, gamma, known)
 
 
 @pytest.mark.costly
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_the_denoiser_of_a_run_is_the_authors(program, checkpoint, folder):
-    """The network would be told another noise level, shown another latent, or its output mean something else."""
+    """The denoiser of an imported run equals the authors' within 1e-5."""
     said = imported(program, checkpoint(folder))
     assert said.startswith(f"run: {FAMILIES[family(folder)]}, the authors' model at step ")
     model, path = load_run(program.cwd / "run").model, NETWORKS / folder
@@ -171,7 +171,7 @@ def test_the_denoiser_of_a_run_is_the_authors(program, checkpoint, folder):
 
 @pytest.mark.costly
 def test_an_imported_run_is_evaluated(program, checkpoint):
-    """The likelihood of a published network could not be measured, or its learned variances be taken for noise."""
+    """An imported run with learned variances can be evaluated."""
     imported(program, checkpoint("improved"), 8)
     result = program("evaluate", "--ckpt", "run", "--set", "evaluation.draws=2", "--json")
     assert result.code == 0, result.err
@@ -182,7 +182,7 @@ def test_an_imported_run_is_evaluated(program, checkpoint):
 
 @pytest.mark.costly
 def test_a_pickle_of_edm_has_its_configuration(program):
-    """Users would have to find the arguments of a network that the file names."""
+    """An EDM pickle is imported without a separate configuration file."""
     said = imported(program, [str(NETWORKS / "edm-ddpmpp" / "network-snapshot-000001.pkl")])
     assert "one set of parameters, as raw and averaged ones" in said
     assert "no moments of Adam" in said
@@ -192,7 +192,7 @@ def test_a_pickle_of_edm_has_its_configuration(program):
 
 @pytest.mark.costly
 def test_raw_and_averaged_weights_of_score_sde(program):
-    """Training would go on from the averages, or from another step."""
+    """The raw and averaged weights of Score-SDE are imported as such."""
     config = json.loads((NETWORKS / "score_sde-ncsnpp" / "config.json").read_text())
     config["model"] |= {"progressive": "output_skip", "progressive_input": "input_skip", "num_res_blocks": 1}
     (program.cwd / "config.json").write_text(json.dumps(config))
@@ -220,7 +220,7 @@ REFUSED = {
 
 
 def test_the_arrays_of_the_file_are_released():
-    """An import would take memory for the file and for the model."""
+    """The arrays of the file are released while the model is filled."""
     importer, folder = DiffusersImporter(), NETWORKS / "ddpm" / "diffusers_old_names"
     weights = read_weights(folder)
     state_of(folder, importer, described(importer, weights.config, "a test"), weights, weights.config)
@@ -240,20 +240,20 @@ def state_with(values: dict[str, float]) -> None:
 
 
 def test_numbers_that_are_not_finite_are_refused():
-    """A diverged or damaged checkpoint would become a run whose numbers are NaN, without a word of where from."""
+    """Weights that are not finite are refused by name."""
     block = "model.dec.16x16_block1"
     with pytest.raises(CheckpointError, match=rf"NaN or infinite numbers are in {block}.conv0.bias, {block}.norm1.w"):
         state_with({f"{block}.conv0.bias": np.nan, f"{block}.norm1.weight": np.inf})
 
 
 def test_a_broken_constant_that_is_not_used_is_no_reason_to_refuse():
-    """A checkpoint whose weights are whole could not be imported."""
+    """NaN in an unused constant does not prevent the import."""
     state_with({"model.enc.8x8_down.conv0.resample_filter": np.nan})
 
 
 @pytest.mark.parametrize("key", ["sigma_min", "sigma_max"])
 def test_a_value_that_is_no_number_is_named(key):
-    """A model would be given another schedule than its own, or be refused for a value that nobody wrote."""
+    """A configuration value of the wrong type is refused by name."""
     config = json.loads((NETWORKS / "score_sde-ncsnpp" / "config.json").read_text())
     config["model"][key] = "a"
     with pytest.raises(CheckpointError, match=f"{key}: 'a', but float is expected"):
@@ -262,7 +262,7 @@ def test_a_value_that_is_no_number_is_named(key):
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_configuration_that_does_not_fit_is_refused(program, checkpoint, name):
-    """Weights would be loaded into another model, or the user not learn what is wrong."""
+    """A configuration that does not fit the weights is refused, and nothing is written."""
     change, message = REFUSED[name]
     config = json.loads((NETWORKS / "improved" / "config.json").read_text())
     change(config)
@@ -275,7 +275,7 @@ def test_a_configuration_that_does_not_fit_is_refused(program, checkpoint, name)
 
 
 def test_a_family_that_the_file_is_not_of(program, checkpoint):
-    """A checkpoint would be read as another family's, or an importer that does not exist be a traceback."""
+    """A wrong or unknown --family is refused."""
     arguments = checkpoint("improved")
     assert (
         "of family 'openai', not 'edm'. Omit --family."
@@ -296,7 +296,7 @@ def test_a_missing_plugin_is_named(monkeypatch, family):
 
 
 def test_a_hostile_file_is_refused(program, ops):
-    """Importing a file would execute what it holds."""
+    """Importing a malicious pickle is refused and executes nothing."""
     opening = b"cbuiltins\nopen\n(" + ops.text("hacked") + ops.text("w") + b"tR"
     ops.torch_zip(program.cwd / "evil.pt", opening, {})
     result = program("import", "evil.pt", "-o", "run")
@@ -330,7 +330,7 @@ class Mine(AbstractImporter):
 
 
 def test_a_plugin_registers_an_importer(program, checkpoint):
-    """Files of a family of one's own could not be imported."""
+    """A plugin can add an importer for a new family."""
     (program.cwd / "mine.py").write_text(PLUGIN)
     weights = arrays_in(NETWORKS / "improved" / "weights.npz")
     arguments = checkpoint("improved", {f"mine.{name}": one for name, one in weights.items()})
@@ -341,7 +341,7 @@ def test_a_plugin_registers_an_importer(program, checkpoint):
 
 
 def test_a_refused_configuration_is_named(program, checkpoint):
-    """A user of several configurations would not know which file is of another family."""
+    """The error for a refused configuration names its file."""
     (program.cwd / "other.json").write_text("{}")
     result = program("import", checkpoint("improved")[0], "--config", "other.json", "-o", "run")
     assert result.code == 1
@@ -351,7 +351,7 @@ def test_a_refused_configuration_is_named(program, checkpoint):
 
 
 def test_the_importer_of_the_tutorial(program):
-    """A reader who copies it would be told that no array of the file fits."""
+    """The importer of the tutorial imports a checkpoint."""
     page = TUTORIAL.read_text()
     (program.cwd / "plain_unet.py").write_text(page[page.index("from vdmkit.importers") :].partition("```")[0])
     weights = arrays_in(NETWORKS / "idode-vp" / "weights.npz")  # i-DODE's network is that of the paper

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of torch are read as torch reads them. Those of the authors are in tests/reference/test_files.py."""
+"""Files of torch give what torch reads. The authors' own files are tested in tests/reference/test_files.py."""
 
 import tracemalloc
 
@@ -20,7 +20,7 @@ def some(dtype: str) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_type_of_number(tmp_path, ops, dtype):
-    """A tensor would be read as numbers of another type, or not at all."""
+    """Tensors of every type are read with their type and values."""
     array = some(dtype)
     path = ops.torch_zip(tmp_path / "a.pt", ops.tensor_of("0", array), {"0": array.tobytes()})
     found = read_checkpoint(path)
@@ -30,7 +30,7 @@ def test_every_type_of_number(tmp_path, ops, dtype):
 
 
 def test_views_of_a_shared_storage(tmp_path, ops):
-    """Tied weights, transposes, slices, scalars or empty tensors would be read from the wrong places."""
+    """Views of a shared storage (transposes, slices, scalars, empty tensors) are read correctly."""
     array = some("float32")
     where = ops.storage("7", "float32", 12)
     views = {
@@ -75,7 +75,7 @@ PLAIN = {
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_plain_containers_and_numbers(tmp_path, ops, name):
-    """The step, the configuration or the metadata of a checkpoint would stop it from being read."""
+    """Containers and numbers other than tensors are read too."""
     program, expected = PLAIN[name]
     found = read_checkpoint(ops.torch_zip(tmp_path / "a.pt", program, {})).tree
     assert found == expected
@@ -83,7 +83,7 @@ def test_plain_containers_and_numbers(tmp_path, ops, name):
 
 
 def test_parameters_are_tensors(tmp_path, ops):
-    """A module that was saved with its parameters, not as a state dict, could not be read."""
+    """Pickled parameters are read as tensors."""
     array = some("float32")
     program = b"ctorch._utils\n_rebuild_parameter\n(" + ops.tensor_of("0", array) + ops.NO_HOOKS + b"tR"
     found = read_checkpoint(ops.torch_zip(tmp_path / "a.pt", program, {"0": array.tobytes()})).tree
@@ -91,7 +91,7 @@ def test_parameters_are_tensors(tmp_path, ops):
 
 
 def test_files_of_torch_before_1_6(tmp_path, ops):
-    """Checkpoints of 2019 and 2020 could not be read."""
+    """Files written by torch before 1.6 are read."""
     arrays = {"a": some("float32"), "b": some("int64")}
     program = ops.dictionary({name: ops.tensor_of(name, array, b"N") for name, array in arrays.items()})
     path = tmp_path / "a.pt"
@@ -110,7 +110,7 @@ def module(ops, name: str, **state: bytes) -> bytes:
 
 
 def test_modules_of_edm(tmp_path, ops):
-    """EDM's networks would lack tensors or their constructor's arguments, or their source text be executed."""
+    """EDM's pickled modules give their tensors and constructor arguments, and their source is not executed."""
     array = some("float32")
     storage = ops.nested(ops.torch_legacy(ops.storage("1", "float32", 12, b"N"), {"1": array}))
     weight = ops.tensor(storage, (3, 4), (4, 1))
@@ -144,7 +144,7 @@ def test_modules_of_edm(tmp_path, ops):
 
 
 def test_memory_is_that_of_the_file(tmp_path, ops):
-    """A checkpoint that fits in memory twice could not be imported: it is read once, and never copied."""
+    """Reading a checkpoint takes little more memory than its file, because nothing is copied."""
     array = np.zeros(2_000_000, np.float32)
     zipped = ops.torch_zip(tmp_path / "a.pt", ops.tensor_of("0", array), {"0": array.tobytes()})
     old = tmp_path / "b.pt"
@@ -159,7 +159,7 @@ def test_memory_is_that_of_the_file(tmp_path, ops):
 
 
 def test_a_whole_model_says_which_class_it_needs(tmp_path, ops):
-    """A user whose file holds more than tensors would not learn what is in the way."""
+    """A pickled model is refused with the name of its class."""
     program = ops.dictionary({"model": b"cmodels.unet\nUNetModel\n)\x81}b"})
     with pytest.raises(CheckpointError, match=r"refers to models\.unet\.UNetModel.*Nothing in it was executed"):
         read_checkpoint(ops.torch_zip(tmp_path / "a.pt", program, {}))

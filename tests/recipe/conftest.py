@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stub components, so that these tests speak of recipes and not of what a release happens to contain."""
+"""Stub components, so that tests of recipes do not depend on the components of a release."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from vdmkit import plugins, registry
 
 @pytest.fixture(autouse=True)
 def stub_components(monkeypatch):
-    """A registry of stubs only: no room of vdmkit is imported and no installed plugin is loaded."""
+    """Replaces the registry by stubs: no package of vdmkit is imported and no installed plugin is loaded."""
     monkeypatch.setattr(registry, "_registries", {})
     monkeypatch.setattr(registry, "_MODULES", ())
     monkeypatch.setattr(plugins.importlib.metadata, "entry_points", lambda **_: [])
@@ -98,14 +98,14 @@ def _register_stubs() -> None:
     @registry.register("estimator", "bound")
     @dataclass(frozen=True, kw_only=True)
     class Bound:
-        """A stub of an estimator, the default one, which has the key that estimators of an ODE have."""
+        """A stub of the default estimator, with the key of estimators of an ODE."""
 
         solver_steps: int = 1
 
     @registry.register("sampler", "ancestral")
     @dataclass(frozen=True, kw_only=True)
     class Ancestral:
-        """A stub of a sampler, the default one, which has the key that samplers of an ODE have."""
+        """A stub of the default sampler, with the key of samplers of an ODE."""
 
         solver_steps: int = 1
 
@@ -147,7 +147,7 @@ batch_size = 8
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-    """Write a recipe file, by default a good one with `old` text replaced by `new`; returns its relative path."""
+    """Writes a recipe file, by default a valid one with `old` text replaced by `new`. Returns its relative path."""
     monkeypatch.chdir(tmp_path)
 
     def write(*edits: tuple[str, str], text: str = GOOD, name: str = "a.toml") -> Path:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A recipe's problems, all at once, each with its place and what to do."""
+"""All errors of a recipe are reported at once, each with its place and advice."""
 
 import subprocess
 import sys
@@ -56,7 +56,7 @@ ONE_EACH = [
 
 @pytest.mark.parametrize(("old", "new", "expected"), ONE_EACH)
 def test_one_problem(write, old, new, expected):
-    """The message would not say where, what was found and what was expected."""
+    """An error gives the place, what was found and what was expected."""
     found = problems(write((old, new)))
     assert len(found) == 1
     assert found[0].startswith(expected)
@@ -73,7 +73,7 @@ def test_one_problem(write, old, new, expected):
     ],
 )
 def test_the_nearest_name_is_offered(write, old, new, hint):
-    """A typing mistake would have to be searched for in a list."""
+    """For a misspelt name the nearest one is suggested."""
     assert problems(write((old, new)))[0].endswith(f'Did you mean "{hint}"?')
 
 
@@ -87,7 +87,7 @@ def test_the_nearest_name_is_offered(write, old, new, hint):
     ],
 )
 def test_problems_of_an_override_cite_it(write, override, expected):
-    """The user would look for the mistake in the file."""
+    """An error in an override cites the `--set`, not the file."""
     found = problems(write(), [override])
     assert len(found) == 1
     assert found[0].startswith(f"--set {override}: {expected}")
@@ -95,7 +95,7 @@ def test_problems_of_an_override_cite_it(write, override, expected):
 
 @pytest.mark.parametrize(("old", "new"), RENAMED.items())
 def test_an_old_key_is_refused_with_its_new_name(write, old, new):
-    """False if recipes of an older version had to be mended by trial, in a file or on the command line."""
+    """A renamed key is refused with its new name, in a file and in `--set`."""
     table, _, key = old.rpartition(".")
     assert problems(write(("[optimizer]", f'[{table}]\n{key} = "a"\n\n[optimizer]'))) == [
         f"a.toml:20: {old}: was renamed: {new}."
@@ -104,19 +104,19 @@ def test_an_old_key_is_refused_with_its_new_name(write, old, new):
 
 
 def test_a_new_name_is_not_given_where_it_is_no_key(write):
-    """False if a message sent the user of one component to a key that only another one has."""
+    """A new name is not suggested for a component that does not have that key."""
     override = "likelihood.estimator={name='importance', steps=3}"
     assert problems(write(), [override]) == [f"--set {override}: likelihood.estimator.steps: unknown key. Known: none."]
 
 
 def test_the_new_keys_are_keys(write):
-    """False if a message named a key that is no key either."""
+    """Every new name in the table of renamed keys is a valid key."""
     found = [problems(write(), [f"{new}=a"])[0] for new in RENAMED.values()]
     assert not [text for text in found if "unknown key" in text or "was renamed" in text]
 
 
 def test_three_problems_at_once_in_the_order_of_lines(write):
-    """A user would correct a recipe one error at a time."""
+    """All errors of a recipe are reported at once, in the order of lines."""
     path = write(("batch_size = 8", 'batch_size = "8"'), ("gamma_min", "gama_min"), ('"unet"', '"unett"'))
     places = [line.split(": ")[:2] for line in problems(path)]
     assert places == [
@@ -128,14 +128,14 @@ def test_three_problems_at_once_in_the_order_of_lines(write):
 
 
 def test_problems_cite_the_extended_file(write):
-    """The message would point into a file that does not contain the mistake."""
+    """An error in an extended recipe cites the file that contains it."""
     write(("gamma_min", "gama_min"), ("channels = 64", "channels = 0"), name="parent.toml")
     path = write(text='extends = "parent.toml"\n[model.network]\nchannels = -1\n')
     assert [line.split(": ")[0] for line in problems(path)] == ["a.toml:3", "parent.toml:8", "parent.toml:10"]
 
 
 def test_an_empty_recipe_asks_for_everything(write):
-    """A missing table would end in a crash instead of advice."""
+    """For an empty recipe every required key is reported as missing."""
     found = problems(write(text=""))
     keys = [line.split(": ")[1] for line in found]
     wanted = ["data", "model.network", "model.prediction", "model.schedule", "optimizer"]
@@ -156,7 +156,7 @@ def test_an_empty_recipe_asks_for_everything(write):
     ],
 )
 def test_files_that_cannot_be_read(write, text, expected):
-    """A broken file would be a traceback, or would not say where it is broken."""
+    """A file with a syntax error is reported with its line."""
     found = problems(write(text=text))
     assert len(found) == 1
     assert found[0].startswith(expected)
@@ -164,26 +164,26 @@ def test_files_that_cannot_be_read(write, text, expected):
 
 @pytest.mark.parametrize("override", ["steps", "=3", "a b=3", "", "[x]=1"])
 def test_overrides_that_are_none(write, override):
-    """A mistyped `--set` would be ignored."""
+    """A malformed `--set` is refused."""
     assert problems(write(), [override])[0].startswith(f"--set {override}: ")
 
 
 def test_missing_file_and_binary_file(write):
-    """A wrong path would be a traceback."""
+    """A missing file and a binary file are reported in one line each."""
     assert problems("none.toml") == ["none.toml: cannot read the recipe: no such file."]
     Path("b.toml").write_bytes(b"\xff\xfe\x00")
     assert problems("b.toml") == ["b.toml: not UTF-8 text (byte 0). A recipe is a TOML file."]
 
 
 def test_a_type_that_no_recipe_can_give(write):
-    """A plugin's mistake in a signature would be a pydantic traceback for its user."""
+    """A plugin parameter of a type that TOML cannot express is reported as such."""
 
     class Odd:
         """Not a TOML value."""
 
     @register("prediction", "odd")
     class Prediction:
-        """Asks for something that TOML cannot write."""
+        """Has a parameter that TOML cannot express."""
 
         def __init__(self, *, odd: Odd): ...
 
@@ -194,7 +194,7 @@ def test_a_type_that_no_recipe_can_give(write):
 
 @pytest.mark.parametrize("text", ["a = = 1\n", 'extends = "none.toml"\n'])
 def test_syntax_errors_come_before_jax(write, text):
-    """A typing mistake would cost the seconds that importing JAX takes."""
+    """A syntax error is reported before JAX is imported."""
     code = (
         "import sys\nfrom vdmkit.errors import RecipeError\nfrom vdmkit.recipes import load_recipe\n"
         f"try: load_recipe({str(write(text=text).resolve())!r})\n"

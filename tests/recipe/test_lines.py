@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every key of a TOML text is given the line on which it stands."""
+"""`line_map` gives the line of every key of a TOML text."""
 
 import tomllib
 
@@ -45,7 +45,7 @@ k = 1 # @augmentations.1.sub.k
 
 
 def test_every_key_has_its_line():
-    """A message would send the reader to the wrong line."""
+    """`line_map` gives the line of every key."""
     tomllib.loads(TEXT)  # the example itself is valid
     expected = {
         mark: number for number, line in enumerate(TEXT.split("\n"), start=1) for mark in line.split(" @")[1:]
@@ -55,5 +55,5 @@ def test_every_key_has_its_line():
 
 @pytest.mark.parametrize("text", ["", "\n", "# only a comment", "a = 1", "[a]", "[a]\n[b]\n"])
 def test_short_texts(text):
-    """Files without keys, or without a last line end, are not an error."""
+    """Files without keys or without a final newline are accepted."""
     assert all(1 <= line <= text.count("\n") + 1 for line in line_map(text).values())

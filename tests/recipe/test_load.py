@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a recipe resolves to: defaults, `extends`, `--set`, and back to TOML."""
+"""Resolving a recipe: defaults, `extends`, `--set`, and writing it back to TOML."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from vdmkit.registry import Choice, register
 
 
 def test_defaults_are_filled_in(write):
-    """A key that is left out would not take its constructor's default, or the saved recipe would not show it."""
+    """Omitted keys take the defaults of the constructors, and the resolved recipe shows them."""
     recipe = load_recipe(write())
     assert recipe.model.path == Choice("path", "variance_preserving")
     assert recipe.model.network.params["attention"] is False
@@ -24,7 +24,7 @@ def test_defaults_are_filled_in(write):
 
 
 def test_values_become_what_the_signature_asks_for(write):
-    """An integer for a float, a list for a tuple and a string for a path are what TOML can write."""
+    """TOML values are converted to the annotated types: int to float, list to tuple, string to path."""
     recipe = load_recipe(write(("gamma_min = -13", "gamma_min = -13\nends = [1, 2.5]")))
     assert recipe.data.params["path"] == Path("images")
     assert recipe.model.schedule.params["ends"] == (1.0, 2.5)
@@ -32,13 +32,13 @@ def test_values_become_what_the_signature_asks_for(write):
 
 
 def test_build_injects_context_and_passes_keys(write):
-    """The component would be built from something else than its recipe keys and what vdmkit supplies."""
+    """A component is built from its recipe keys and the injected arguments it declares."""
     schedule = load_recipe(write()).model.schedule.build(key=7, shape="not asked for")
     assert (schedule.key, schedule.gamma_min, schedule.gamma_max) == (7, -13.0, 5.0)
 
 
 def test_round_trip(write):
-    """A run could not be continued from the resolved recipe in its folder."""
+    """Dumping a recipe and loading it gives the same recipe and text."""
     recipe = load_recipe(write(), ["data.limit=5", "sampling.minutes=0.5", 'objective.time_sampler="independent"'])
     text = dump(recipe)
     again = load_recipe(write(text=text, name="resolved.toml"))
@@ -47,7 +47,7 @@ def test_round_trip(write):
 
 
 def test_differences_names_the_keys(write):
-    """Continuing the run of another recipe would not be noticed."""
+    """`differences` lists the keys that differ between two recipes."""
     a = load_recipe(write())
     b = load_recipe(write(), ["training.steps=7", "data.limit=3", "model.network.channels=64"])
     assert differences(a, a) == []
@@ -55,7 +55,7 @@ def test_differences_names_the_keys(write):
 
 
 def test_extends_merges_tables_and_replaces_lists(write):
-    """A child recipe would lose its parent's keys, or inherit a list it replaced."""
+    """A child recipe merges its tables into its parent's, and replaces lists."""
     write(name="parent.toml")
     child = 'extends = "parent.toml"\naugmentations = ["flip"]\n[model.network]\nattention = true\n'
     recipe = load_recipe(write(text=child))
@@ -65,14 +65,14 @@ def test_extends_merges_tables_and_replaces_lists(write):
 
 
 def test_another_name_replaces_the_table(write):
-    """The parent's keys would be given to a component that does not know them."""
+    """Choosing a different component drops the parent's keys of the old one."""
     write(name="parent.toml")
     child = 'extends = "parent.toml"\n[model.schedule]\nname = "linear"\n'
     assert load_recipe(write(text=child)).model.schedule.params == {"gamma_min": -13.3, "gamma_max": 5.0}
 
 
 def test_extends_is_relative_to_the_file_and_chains(write):
-    """A recipe would work only from one current directory."""
+    """`extends` is relative to the file that contains it, and may be chained."""
     Path("sub").mkdir()
     write(name="base.toml")
     write(text='extends = "../base.toml"\nseed = 4\n', name="sub/middle.toml")
@@ -81,7 +81,7 @@ def test_extends_is_relative_to_the_file_and_chains(write):
 
 
 def test_circles_are_refused(write):
-    """Two recipes that extend each other would be read forever."""
+    """Recipes that extend each other are refused."""
     write(text='extends = "b.toml"\n', name="a.toml")
     write(text='extends = "a.toml"\n', name="b.toml")
     with pytest.raises(RecipeError, match=r"circular: \S*a.toml -> \S*b.toml -> \S*a.toml"):
@@ -89,7 +89,7 @@ def test_circles_are_refused(write):
 
 
 def test_set_wins_over_the_file_and_the_last_set_wins(write):
-    """`--set` would not override, or not in the order in which it was given."""
+    """`--set` overrides the file, and a later `--set` overrides an earlier one."""
     write(name="parent.toml")
     child = write(text='extends = "parent.toml"\n[training]\nsteps = 9\n')
     recipe = load_recipe(child, ["training.steps=10", "seed=5", "training.steps=11"])
@@ -97,14 +97,14 @@ def test_set_wins_over_the_file_and_the_last_set_wins(write):
 
 
 def test_set_values_are_toml_or_else_strings(write):
-    """Paths would need two layers of quotes on a shell's command line."""
+    """A value of `--set` that is not valid TOML is a string."""
     recipe = load_recipe(write(), ["data.path=../a b/c.tar", 'data.split="test"', "model.network.copy=x"])
     assert recipe.data.params["path"] == Path("../a b/c.tar")
     assert recipe.data.params["split"] == "test"
 
 
 def test_set_may_choose_another_component_and_its_keys_in_any_order(write):
-    """The order of two `--set` would decide whether the second survives."""
+    """The order of `--set` for a component's name and for its keys does not matter."""
     changes = ["model.schedule.gamma_max=4.5", "model.schedule.name=linear"]
     for overrides in (changes, changes[::-1]):
         schedule = load_recipe(write(), overrides).model.schedule
@@ -112,13 +112,13 @@ def test_set_may_choose_another_component_and_its_keys_in_any_order(write):
 
 
 def test_keys_of_a_component_that_is_only_named(write):
-    """A component given as a string could not be adjusted by `--set`."""
+    """`--set` can change the keys of a component given as a string."""
     recipe = load_recipe(write(('"flip", ', "")), ["optimizer.learning_rate=1"])
     assert recipe.optimizer.params == {"learning_rate": 1.0}
 
 
 def test_a_default_component_keeps_its_keys(write):
-    """A network in a recipe would be told another noise level than the same network in Python."""
+    """The keys of a default component are the same in a recipe as in Python."""
 
     @register("network", "told")
     @dataclass(frozen=True, kw_only=True)

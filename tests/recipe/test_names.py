@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recipes that come with vdmkit go by name from every folder, and a file wins over a name."""
+"""Shipped recipes can be named from any folder, and a file takes precedence over a name."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ LIST = "`vdmkit list recipe` shows the recipes that come with vdmkit."
 
 @pytest.fixture(autouse=True)
 def elsewhere(monkeypatch, tmp_path):
-    """A folder to work in, which is not that of the recipes, with empty folders that tests write to."""
+    """Changes to a folder outside the recipes, with empty folders that tests write to."""
     monkeypatch.chdir(tmp_path)
     for folder in ("vdmkit/recipes/shipped/paper", "paper", "sub"):
         Path(folder).mkdir(parents=True)
@@ -25,14 +25,14 @@ def elsewhere(monkeypatch, tmp_path):
 
 @pytest.fixture
 def shipped(monkeypatch, write) -> None:
-    """The recipes of a vdmkit that has two, of the stub components."""
+    """Replaces the shipped recipes by two of the stub components."""
     write(name="vdmkit/recipes/shipped/plain.toml")
     write(text='extends = "../plain.toml"\nseed = 4\n', name="vdmkit/recipes/shipped/paper/plain.toml")
     monkeypatch.setattr(_names, "_PACKAGE", Path("vdmkit").resolve())
 
 
 def test_every_recipe_of_the_checkout_has_a_name():
-    """False if a recipe could be run by its path alone, or a name led to another file."""
+    """Every recipe of the checkout has a name, and the name leads to its file."""
     files = {str(path.relative_to(FOLDER)).removesuffix(".toml"): path for path in FOLDER.rglob("*.toml")}
     assert len(files) > 40
     assert shipped_recipes() == files
@@ -41,7 +41,7 @@ def test_every_recipe_of_the_checkout_has_a_name():
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_every_recipe_opens_with_what_it_is(name):
-    """False if `vdmkit list recipe` showed half a sentence, or a line too long to read."""
+    """Every recipe begins with a one-line summary."""
     first = shipped_recipes()[name].read_text().split("\n")[0]
     assert first.startswith("# ")
     assert recipe_summary(shipped_recipes()[name]) == first[2:]
@@ -50,40 +50,40 @@ def test_every_recipe_opens_with_what_it_is(name):
 
 
 def test_an_installed_package_has_its_own(shipped):
-    """False if a wheel, which holds the recipes inside the package, were searched beside it."""
+    """Names lead to the recipes inside the package, not to a folder in the current directory."""
     Path("recipes").mkdir()
     Path("recipes/stray.toml").write_text("")
     assert list(shipped_recipes()) == ["paper/plain", "plain"]
 
 
 def test_a_name_is_the_same_recipe_as_its_path(shipped):
-    """False if a run could not be gone on with by the other way to name its recipe."""
+    """Loading a recipe by name equals loading it by path."""
     assert load_recipe("paper/plain") == load_recipe(shipped_recipes()["paper/plain"])
     assert load_recipe(Path("paper") / "plain").seed == 4
 
 
 @pytest.mark.parametrize("name", ["plain", "paper/plain"])
 def test_a_file_wins(shipped, write, name):
-    """False if a user's own file could not be trained because vdmkit has a recipe of that name."""
+    """A file takes precedence over a shipped recipe of the same name."""
     write(("seed = 3", "seed = 8"), name=name)
     assert find_recipe(name) == Path(name)
     assert load_recipe(name).seed == 8
 
 
 def test_a_folder_does_not_hide_a_name(shipped):
-    """False if a folder of images called `plain` kept `vdmkit run plain` from its recipe."""
+    """A folder does not take precedence over a shipped recipe of the same name."""
     Path("plain").mkdir()
     assert find_recipe("plain") == shipped_recipes()["plain"]
 
 
 def test_extends_takes_a_name(shipped, write):
-    """False if a recipe outside the checkout could not build on one of vdmkit's."""
+    """`extends` accepts the name of a shipped recipe."""
     child = write(text='extends = "paper/plain"\n[training]\nsteps = 9\n', name="sub/child.toml")
     assert (load_recipe(child).seed, load_recipe(child).training.steps) == (4, 9)
 
 
 def test_extends_finds_a_file_beside_the_recipe_first(shipped, write):
-    """False if a name of a later vdmkit could replace the file that a recipe was written with."""
+    """In `extends`, a file relative to the recipe takes precedence over a shipped recipe."""
     write(text=f'extends = "{shipped_recipes()["plain"]}"\nseed = 6\n', name="sub/plain")
     assert load_recipe(write(text='extends = "plain"\n', name="sub/child.toml")).seed == 6
 
@@ -102,7 +102,7 @@ def test_extends_finds_a_file_beside_the_recipe_first(shipped, write):
     ],
 )
 def test_an_unknown_name_is_refused_with_those_that_are_near(name, advice):
-    """False if a typing mistake had to be looked up, or a name could leave the folder of recipes."""
+    """An unknown name is refused with the nearest names; it cannot leave the folder of recipes."""
     with pytest.raises(RecipeError) as refused:
         load_recipe(name)
     assert str(refused.value).startswith(f"{name}: cannot read the recipe: ")
@@ -110,7 +110,7 @@ def test_an_unknown_name_is_refused_with_those_that_are_near(name, advice):
 
 
 def test_what_is_no_file_is_not_answered_with_a_name(shipped):
-    """False if a broken link called `plain` were passed over in silence, or answered by "Did you mean plain?"."""
+    """A broken link is reported as such, even if it has the name of a shipped recipe."""
     Path("plain").symlink_to("nowhere")
     with pytest.raises(RecipeError) as refused:
         load_recipe("plain")
@@ -118,7 +118,7 @@ def test_what_is_no_file_is_not_answered_with_a_name(shipped):
 
 
 def test_an_unknown_name_of_extends_says_where_it_is(write):
-    """False if the message of a chain of recipes did not say which of them to correct."""
+    """An unknown name in `extends` is reported with file and line."""
     with pytest.raises(RecipeError) as refused:
         load_recipe(write(text='seed = 1\nextends = "digts"\n'))
     expected = 'a.toml:2: extends: digts: no such file. The path is relative to a.toml. Did you mean "digits"'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Types in the words of messages and listings."""
+"""Names of types in messages and listings."""
 
 import inspect
 from pathlib import Path
@@ -34,7 +34,7 @@ from vdmkit.registry import Choice
     ],
 )
 def test_type_name(annotation, text):
-    """`vdmkit list` would show Python's internals."""
+    """Types are described without Python's typing syntax."""
     assert type_name(annotation) == text
 
 
@@ -51,5 +51,5 @@ def test_type_name(annotation, text):
     ],
 )
 def test_toml_text(value, text):
-    """A default would be shown in a form that a recipe does not accept."""
+    """Defaults are shown as TOML."""
     assert toml_text(value) == text

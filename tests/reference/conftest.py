@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every folder of reference figures of the authors' code is a case; `--reference DIR` names another set.
+"""Every folder of reference outputs of the authors' code is a test case. `--reference DIR` chooses a different set.
 
-DIR/literature, where there is one, holds other implementations' figures, DIR/networks/idode-* those of the authors'
-network with 64 channels (test_networks.py), mulan* those of MuLAN (test_mulan.py), and the folders beside them those of
-other networks (test_unets.py).
+DIR/literature, if it exists, has the outputs of other implementations, DIR/networks/idode-* those of the authors'
+network with 64 channels (test_networks.py), mulan* those of MuLAN (test_mulan.py), and the folders next to them those
+of other networks (test_unets.py).
 
-The authors' figures are in float32 at the highest matmul precision, and so is what is compared with them.
+The authors' outputs are in float32 at the highest matmul precision, and so is what is compared with them.
 """
 
 import json
@@ -41,13 +41,13 @@ PUBLISHED = ("ddpm", "edm-", *OPENAI, "score_sde-")
 
 @dataclass(frozen=True)
 class Case:
-    """One reference folder; see its README for the names of the arrays."""
+    """A reference folder. See its README for the names of the arrays."""
 
     folder: Path
 
     @cached_property
     def tables(self) -> dict[str, Any]:
-        """The recipe that the folder's configuration stands for."""
+        """The recipe of the folder's configuration."""
         return official_recipe(json.loads((self.folder / "config.json").read_text()))
 
     @cached_property
@@ -70,11 +70,11 @@ class Case:
 
     @cached_property
     def template(self) -> DiffusionModel:
-        """The model that the configuration describes, shapes only."""
+        """The model of the configuration, with shapes in place of arrays."""
         return _shapes(self.tables, self.golden["images"].shape[1:])
 
     def deeper(self) -> DiffusionModel:
-        """The template with one block more, which no file of this case fits."""
+        """Returns the template with one more block, which no file of this case fits."""
         network = {**self.tables["model"]["network"]}
         network["blocks"] += 1
         tables = {**self.tables, "model": {**self.tables["model"], "network": network}}
@@ -97,13 +97,16 @@ class Case:
         )
 
     def times(self, t0: np.ndarray) -> jax.Array:
-        """(t0 + i/n) mod 1, to the end of its step in discrete time. Compiled, as the authors' was: it rounds alike."""
+        """Returns (t0 + i/n) mod 1, rounded up to the end of its step in discrete time.
+
+        Compiled like the authors' code, so that it rounds the same.
+        """
         n = len(self.golden["images"])
         return jax.jit(lambda t0: step_end((t0 + jnp.arange(n) / n) % 1, self.objective.steps))(t0)
 
     @cached_property
     def loss_and_gradient(self):
-        """Of the mean bits per dimension, as a compiled function of model and draws."""
+        """Value and gradient of the mean bits per dimension, as a compiled function of model and draws."""
 
         def loss(model: DiffusionModel, draws: Draws) -> jax.Array:
             bound = self.objective(model, self.golden["images"], {}, draws)
@@ -121,7 +124,7 @@ class Case:
 
 @dataclass(frozen=True)
 class ScoreUNet:
-    """i-DODE's copy of the authors' network, with 64 channels: see networks/README.md."""
+    """i-DODE's copy of the authors' network, with 64 channels. See networks/README.md."""
 
     folder: Path
 
@@ -135,7 +138,7 @@ class ScoreUNet:
             return dict(file)
 
     def network(self) -> VDMUNet:
-        """With the folder's weights, in the precision that is on."""
+        """Returns the network with the folder's weights, in the current precision."""
         config, shape = self.config, self.golden["z"].shape[1:]
         sizes = {"channels": config["sm_n_embd"], "blocks": config["sm_n_layer"]}
         parts = {"attention": config["with_attention"], "fourier": config["with_fourier_features"]}
@@ -147,24 +150,24 @@ class ScoreUNet:
             return with_official_parameters({"network": network}, dict(file))["network"]
 
     def model(self) -> DiffusionModel:
-        """The importer's, with this network."""
+        """Returns the importer's model with this network."""
         tables, shape = IDodeImporter().recipe(self.config)["model"], self.golden["z"].shape[1:]
         made = _build(tables, shape, jax.random.key(0))
         return eqx.tree_at(lambda model: model.network, made, self.network())
 
     def out(self, network: VDMUNet, gamma: jax.Array, conditioning: jax.Array, z: jax.Array) -> jax.Array:
-        """F of a batch. The network adds z, their base measure, to what its last layer gives."""
+        """Returns F of a batch. The network adds z, their base measure, to the output of its last layer."""
         return jax.vmap(lambda z, gamma, c: network(z, gamma, {"augmented": c})[..., 0])(z, gamma, conditioning)
 
     def eps_hat(self, out: jax.Array, gamma: jax.Array, z: jax.Array) -> jax.Array:
-        """What F says of the noise: F is v on the path VP, and on SP, the straight line, velocity / sqrt 2."""
+        """Converts F to eps_hat: F is v on the path VP, and velocity / sqrt 2 on SP, the straight line."""
         vp = self.config["schedule"] == "VP"
         prediction, path = (V(), VariancePreserving()) if vp else (Velocity(), StraightLine())
         output = (out if vp else jnp.sqrt(jnp.asarray(2, float)) * out)[..., None]
         return jax.vmap(lambda output, z, gamma: prediction(output, z, gamma, path).eps_hat)(output, z, gamma)
 
     def inputs(self) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """gamma, conditioning and z."""
+        """Returns gamma, conditioning and z."""
         gamma, conditioning, z = (jnp.asarray(self.golden[name], float) for name in ("g_t", "conditioning", "z"))
         return gamma, conditioning, z
 
@@ -174,7 +177,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """With another folder every check of it runs, also what the default set leaves to CI, unless -m chooses."""
+    """Given a reference folder, runs all checks of it, including those left to CI, unless -m is given."""
     if config.getoption("--reference") != HERE and "-m" not in config.invocation_params.args:
         config.option.markexpr = "not slow and not fid"
 
@@ -183,7 +186,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     # pytest registers the option only when this folder is named on its command line
     found = _folders(metafunc.config.getoption("--reference", HERE))
     for name in found.keys() & set(metafunc.fixturenames):
-        folders = found[name]  # none: pytest reports the test as skipped, for want of parameters
+        folders = found[name]  # if empty, pytest skips the test for lack of parameters
         first = [*folders[:1], *(pytest.param(folder, marks=pytest.mark.costly) for folder in folders[1:])]
         metafunc.parametrize(name, first, ids=[folder.name for folder in folders], indirect=True, scope="session")
 
@@ -200,31 +203,31 @@ def unet(request: pytest.FixtureRequest) -> ScoreUNet:
 
 @pytest.fixture(scope="session")
 def published(request: pytest.FixtureRequest) -> Path:
-    """A folder of another published network."""
+    """A folder of a different published network."""
     return request.param
 
 
 @pytest.fixture(scope="session")
 def openai(request: pytest.FixtureRequest) -> Path:
-    """A folder of those with learned variances."""
+    """A folder of a network with learned variances."""
     return request.param
 
 
 @pytest.fixture(scope="session")
 def mulan(request: pytest.FixtureRequest) -> Path:
-    """A folder of MuLAN, which the plugin vdmkit-mulan reads."""
+    """A folder of MuLAN, read by the plugin vdmkit-mulan."""
     return request.param
 
 
 @pytest.fixture(scope="session")
 def literature(request: pytest.FixtureRequest) -> Path:
-    """The folder of figures of other implementations."""
+    """The folder with the outputs of other implementations."""
     return request.param
 
 
 @pytest.fixture(scope="session")
 def figures(literature: Path) -> Callable[[str], dict[str, np.ndarray]]:
-    """`figures(name)`: the arrays of one of those files."""
+    """`figures(name)` returns the arrays of the file NAME.npz."""
 
     def figures(name: str) -> dict[str, np.ndarray]:
         with np.load(literature / f"{name}.npz") as file:
@@ -235,7 +238,7 @@ def figures(literature: Path) -> Callable[[str], dict[str, np.ndarray]]:
 
 @pytest.fixture(scope="session")
 def mixture(figures) -> GaussianMixture:
-    """The data that all of them were given."""
+    """The data distribution that all implementations used."""
     data = figures("mixture")
     shape = data["means"].shape[1:]
     means = tuple(tuple(row) for row in data["means"].reshape(len(data["means"]), -1).tolist())
@@ -250,7 +253,7 @@ def _highest_precision():
 
 
 def _folders(root: Path) -> dict[str, list[Path]]:
-    """What each of the six fixtures runs over."""
+    """Returns the folders of each of the six parametrized fixtures."""
     cases = [path.parent for path in sorted(root.glob("*/golden.npz")) if (path.parent / "config.json").is_file()]
     literature = [path for path in (root / "literature",) if path.is_dir()]
     networks = [path.parent for path in sorted(root.glob("networks/*/golden.npz"))]
@@ -279,7 +282,7 @@ def _learns_variances(folder: Path) -> bool:
 
 
 def _shapes(tables: dict[str, Any], shape: tuple[int, ...]) -> DiffusionModel:
-    """The model of these recipe tables, with shapes in the place of arrays."""
+    """Returns the model of these recipe tables, with shapes in place of arrays."""
     return eqx.filter_eval_shape(lambda key: _build(tables["model"], shape, key), jax.random.key(0))
 
 

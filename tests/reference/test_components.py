@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vdmkit's schedules, paths, predictions and weightings against those of other implementations, in float64.
+"""The schedules, paths, predictions and weightings against those of other implementations, in float64.
 
-EDM's sigma is s = sigma / alpha = exp(gamma / 2), and its noisy image y = x + s eps. Its networks F see
-c_in y, which vdmkit's see too unless a test says so, and c_noise in the place of gamma. flow_matching's time runs from
-noise to data.
+EDM's sigma is s = sigma / alpha = exp(gamma / 2), and its noisy image y = x + s eps. Its networks F take c_in y, as
+vdmkit's do here unless a test says otherwise, and c_noise in place of gamma. flow_matching's time runs from noise to
+data.
 """
 
 import equinox as eqx
@@ -47,7 +47,7 @@ def error(found, expected) -> float:
 
 @pytest.mark.parametrize("table", ["linear", "cosine"])
 def test_schedules_of_improved_diffusion(figures, table) -> None:
-    """Otherwise betas, the SNR that they give, or q(x_s | x_t, x_0) differ at some step."""
+    """The betas, the SNR and q(x_s | x_t, x_0) equal the authors' at every step."""
     found = figures("improved_diffusion")
     steps = len(found[f"{table}/betas"])
     schedule, betas = (
@@ -63,7 +63,7 @@ def test_schedules_of_improved_diffusion(figures, table) -> None:
     gammas, path, zero, one = np.append(-np.inf, schedule.gammas()), VariancePreserving(), jnp.zeros(()), jnp.ones(())
 
     def step(gamma_s, gamma_t):
-        """Variance, and the mean's coefficients of x and z_t: eps = (z - alpha x) / sigma."""
+        """Returns the variance, and the coefficients of x and z_t in the mean, where eps = (z - alpha x) / sigma."""
         of_z, std = reverse(path, gamma_s, gamma_t, one, 1 / path.sigma(gamma_t))
         of_x, _ = reverse(path, gamma_s, gamma_t, zero, -path.alpha(gamma_t) / path.sigma(gamma_t))
         return std**2, of_x, of_z
@@ -71,12 +71,12 @@ def test_schedules_of_improved_diffusion(figures, table) -> None:
     coefficients = jax.vmap(step)(jnp.asarray(gammas[:-1]), jnp.asarray(gammas[1:]))
     names = ("posterior_variance", "posterior_mean_coef1", "posterior_mean_coef2")
     for name, found_here in zip(names, coefficients, strict=True):
-        # theirs has 1 - alpha2; the first of z_t is 0, in sums of terms of 1
+        # theirs has 1 - alpha2; the first coefficient of z_t is 0, a difference of terms of 1
         np.testing.assert_allclose(found_here, found[f"{table}/{name}"], rtol=1e-8, atol=1e-15, err_msg=name)
 
 
 class _Wave(AbstractNetwork):
-    """EDM's test function F(x, c) = sin 3x + 0.1 sin c, of what the network is shown, times `scale`, and of c_noise."""
+    """EDM's test function F(x, c) = sin 3x + 0.1 sin c of the network's input, times `scale`, and of c_noise."""
 
     sign: float
     unscale: bool
@@ -88,12 +88,12 @@ class _Wave(AbstractNetwork):
 
 
 def _vp_noise(sigma: np.ndarray) -> np.ndarray:
-    """999 t, where beta_d = 19.9 and beta_min = 0.1."""
+    """Returns 999 t, for beta_d = 19.9 and beta_min = 0.1."""
     return 999 * (np.sqrt(0.1**2 + 2 * 19.9 * np.log1p(sigma**2)) - 0.1) / 19.9
 
 
 def _iddpm_index(sigma: np.ndarray) -> np.ndarray:
-    """The nearest of the noise levels of iDDPM's betas, whose number, from 0, the network is shown."""
+    """Returns the index, from 0, of the nearest noise level of iDDPM's betas, which the network is conditioned on."""
     return abs(_iddpm_levels()[None] - sigma[:, None]).argmin(1)
 
 
@@ -115,10 +115,10 @@ PRECONDITIONINGS = {
 
 @pytest.mark.parametrize("name", PRECONDITIONINGS)
 def test_noise_levels_of_edms_preconditionings(figures, name: str) -> None:
-    """Otherwise what is compared below is not what was asked for, or iDDPM's levels are not those of its betas."""
+    """The reference uses the requested noise levels, for iDDPM rounded to the levels of its betas."""
     found = figures("edm")
     levels = {"iDDPMPrecond": lambda sigma: _iddpm_levels()[_iddpm_index(sigma)]}.get(name, _as_given)
-    # EDM adds up iDDPM's levels one after another in float32, a thousand roundings of 6e-8; 4e-6 was seen
+    # EDM sums iDDPM's levels one by one in float32, a thousand roundings of 6e-8; 4e-6 was measured
     rtol = 6e-5 if name == "iDDPMPrecond" else 0
     np.testing.assert_allclose(levels(found["precond/sigma"]), found[f"precond/{name}/sigma"], rtol=rtol)
 
@@ -126,7 +126,7 @@ def test_noise_levels_of_edms_preconditionings(figures, name: str) -> None:
 @pytest.mark.parametrize("path", [VarianceExploding(), VariancePreserving()], ids=["ve", "vp"])
 @pytest.mark.parametrize("name", PRECONDITIONINGS)
 def test_preconditionings_of_edm(figures, name: str, path: AbstractPath) -> None:
-    """Otherwise a network of EDM's would mean something else, on one path or another."""
+    """EDM's preconditionings give the denoiser of the reference on every path."""
     found = figures("edm")
     prediction, sign, unscale, noise = PRECONDITIONINGS[name]
     sigma, y = found[f"precond/{name}/sigma"], jnp.asarray(found["precond/x"])
@@ -147,9 +147,9 @@ def test_preconditionings_of_edm(figures, name: str, path: AbstractPath) -> None
 
 
 def test_losses_of_edm(figures, mixture) -> None:
-    """Otherwise a noise level is drawn from another distribution, or weighs otherwise.
+    """EDM's losses equal the reference: both the distribution of noise levels and their weights.
 
-    EDM's losses are of single pixels, w(sigma) (D - y)^2, and vdmkit's of images.
+    EDM's losses are per pixel, w(sigma) (D - y)^2, and vdmkit's per image.
     """
     found, data = figures("edm"), figures("mixture")
     model, x, n = model_on(VarianceExploding(), mixture), jnp.asarray(data["x"]), found["loss/noise"]
@@ -163,7 +163,7 @@ def test_losses_of_edm(figures, mixture) -> None:
     weightings = {"VPLoss": Simple(), "VELoss": Simple(), "EDMLoss": EdmWeighting(sd=0.5)}
 
     def losses(weighting: AbstractWeighting, x, gamma, eps):
-        """Of each pixel, and of all as vdmkit sums them."""
+        """Returns the loss of each pixel, and of each image as vdmkit sums them."""
         half = weighting(gamma, jnp.ones(())) / 2
         eps_hat = model.denoise(diffuse(model.path, gamma, x, eps), gamma, {}).eps_hat
         return half * (eps - eps_hat) ** 2, half * eps_error(model, x, gamma, eps, {})
@@ -171,7 +171,7 @@ def test_losses_of_edm(figures, mixture) -> None:
     for name, sigma in sigmas.items():
         gamma = 2 * jnp.log(jnp.asarray(sigma))
         pixels, sums = jax.vmap(losses, in_axes=(None, 0, 0, 0))(weightings[name], x, gamma, jnp.asarray(n))
-        # D - y of small errors cancels digits, as many as those of the largest
+        # D - y cancels digits where the error is small
         size = found[f"loss/{name}"].max()
         np.testing.assert_allclose(pixels, found[f"loss/{name}"], rtol=1e-7, atol=1e-12 * size, err_msg=name)
         np.testing.assert_allclose(sums, found[f"loss/{name}"].sum((1, 2, 3)), rtol=1e-7, err_msg=name)
@@ -188,12 +188,12 @@ SCHEDULERS = {
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_paths_of_flow_matching(figures, name: str) -> None:
-    """Otherwise alpha, sigma or a derivative differs: each scheduler is a gamma(t) on one of vdmkit's paths."""
+    """Every scheduler is a gamma(t) on one of vdmkit's paths, with the same alpha, sigma and derivatives."""
     found, (path, gamma) = figures("flow_matching"), SCHEDULERS[name]
     t = jnp.asarray(found["t"])
 
     def alpha_and_sigma(t):
-        at = jnp.clip(gamma(t), -700, 700)  # an end of infinite gamma: alpha and sigma are 1 or 1e-152 there
+        at = jnp.clip(gamma(t), -700, 700)  # at an end with infinite gamma, alpha and sigma become 1 or 1e-152
         return path.alpha(at), path.sigma(at)
 
     values, slopes = jax.vmap(lambda t: jax.jvp(alpha_and_sigma, (t,), (jnp.ones_like(t),)))(t)
@@ -204,7 +204,7 @@ def test_paths_of_flow_matching(figures, name: str) -> None:
 
 
 def test_velocity_of_flow_matching(figures, mixture) -> None:
-    """Otherwise x_hat - eps_hat is not the velocity that their solver follows, from noise to data."""
+    """x_hat - eps_hat is the velocity that their solver follows, from noise to data."""
     found = figures("flow_matching")
     t = jnp.asarray(found["velocity/t"])
     model, gamma = model_on(StraightLine(), mixture), 2 * jnp.log((1 - t) / t)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The authors' checkpoint files hold what torch, diffusers and Flax read from them: see networks/README.md."""
+"""The authors' checkpoint files give the arrays that torch, diffusers and Flax read: see networks/README.md."""
 
 import functools
 import json
@@ -30,13 +30,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @functools.cache
 def read(path: Path) -> Weights:
-    """A checkpoint with the configuration of its folder, where it is the authors'."""
+    """Reads a checkpoint, with the configuration in its folder for the authors' files."""
     config = path.parent / "config.json"
     return read_weights(path, json.loads(config.read_text()) if config.is_file() else None)
 
 
 def test_a_checkpoint_has_the_parameters_that_were_written(checkpoint):
-    """A tensor would be missing, under another name, of another type or a bit different; or reading need torch."""
+    """Every tensor is read bit for bit, with its name and type, and without torch."""
     before = set(sys.modules)
     found = read(checkpoint).ema
     assert not {name.partition(".")[0] for name in sys.modules.keys() - before} & NOT_NEEDED
@@ -48,12 +48,12 @@ def test_a_checkpoint_has_the_parameters_that_were_written(checkpoint):
 
 
 def test_the_family_of_a_reference_is_recognised(weights):
-    """A user would have to say whose network a file is, or have it imported as another's."""
+    """The family of a checkpoint is detected from its contents."""
     assert read(weights).family == FAMILIES[weights.parent.name.partition("-")[0]]
 
 
 def test_raw_and_averaged_parameters_of_score_sde():
-    """One of the two sets would be lost, or the raw one be evaluated."""
+    """Both the raw and the averaged parameters of a Score-SDE checkpoint are read."""
     found = read(HERE / "networks" / "score_sde-ncsnpp_skip" / "checkpoint_1.pth")
     assert found.step == 1234
     assert found.raw is not None
@@ -62,7 +62,7 @@ def test_raw_and_averaged_parameters_of_score_sde():
 
 
 def test_the_configuration_of_edm():
-    """The network that EDM's pickle describes could not be built from it."""
+    """The configuration in an EDM pickle is read with the arguments of its network and loss."""
     config = read(HERE / "networks" / "edm-ddpmpp" / "network-snapshot-000001.pkl").config
     network, loss = config["network"], config["loss_fn"]
     assert (network["class_name"], network["keywords"]["model_type"]) == ("EDMPrecond", "SongUNet")
@@ -72,7 +72,7 @@ def test_the_configuration_of_edm():
 
 
 def test_a_published_file_of_torch(request):
-    """A file that people wrote who know nothing of vdmkit could not be read."""
+    """A checkpoint published by a third party is read completely."""
     path = request.config.getoption("--reference", HERE) / "uqdm-tiny" / "checkpoint.pt"
     if not path.is_file():
         pytest.skip("the published file is in the folder of --reference only")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model with the authors' averaged weights computes what their code computes.
 
-Norms: `relative_error` is |found - expected| / |expected| in the Euclidean norm over the whole array. 1e-5 is some
-hundred roundings of float32 (2^-24 = 6e-8), which is what the layers of a network add up to.
+`relative_error` is |found - expected| / |expected| in the Euclidean norm over the whole array. 1e-5 is some hundred
+roundings of float32 (2^-24 = 6e-8), which is what the layers of a network accumulate.
 """
 
 import equinox as eqx
@@ -21,7 +21,7 @@ def relative_error(found: jax.Array, expected: jax.Array | np.ndarray) -> float:
 
 
 def test_schedule_and_its_derivative(case):
-    """Otherwise gamma or gamma' differs somewhere on [0, 1]."""
+    """gamma and gamma' equal the authors' on all of [0, 1]."""
     model, golden = case.checkpoint.ema, case.golden
     schedule = jax.vmap(lambda t: gamma_and_derivative(model.schedule, t))
     gamma, derivative = schedule(golden["gamma_grid_t"])
@@ -31,12 +31,12 @@ def test_schedule_and_its_derivative(case):
 
 
 def test_times(case):
-    """Otherwise low-discrepancy times fall on other steps of the discrete grid. One rounding is allowed."""
+    """Low-discrepancy times equal the authors' on the discrete grid, up to one rounding."""
     np.testing.assert_allclose(case.times(case.golden["t0"]), case.golden["t"], rtol=0, atol=2**-23)
 
 
 def test_variance_at_both_ends(case):
-    """Otherwise sigma^2 as a function of gamma differs; at gamma_0 it is about 1e-6."""
+    """sigma^2 equals the authors' at both ends; at gamma_0 it is about 1e-6."""
     model = case.checkpoint.ema
     variance = jax.vmap(lambda t: model.path.sigma(model.schedule(t)) ** 2)(jnp.array([0.0, 1.0]))
     assert relative_error(variance[0], case.golden["var_0"]) < 1e-5
@@ -44,7 +44,7 @@ def test_variance_at_both_ends(case):
 
 
 def test_latent(case):
-    """Otherwise the encoding of pixels or the forward process differs."""
+    """The encoded pixels and the diffused latent equal the authors'."""
     model, golden = case.checkpoint.ema, case.golden
     x = jax.vmap(model.observation.encode)(golden["images"])
     z = jax.vmap(lambda gamma, x, eps: diffuse(model.path, gamma, x, eps))(golden["gamma_t"], x, golden["eps"])
@@ -52,18 +52,18 @@ def test_latent(case):
 
 
 def test_eps_hat(case):
-    """Otherwise some layer of the network, or a weight's place in it, differs."""
+    """The output of the network equals the authors', so every weight is in its place."""
     golden = case.golden
     eps_hat = case.denoise(case.checkpoint.ema, golden["z_t"], golden["gamma_t"])
     assert relative_error(eps_hat, golden["eps_hat"]) < 1e-5
 
 
 def test_three_terms_of_the_bound(case):
-    """Otherwise a term of the bound differs from the authors'.
+    """Each term of the bound equals the authors'.
 
-    Reconstruction: 1e-4, as the reference is right to 3e-5 only (a small difference of large logits).
-    Prior: besides 1e-5, one rounding (2^-24) per dimension: the authors add var - log(var) - 1, whose result of
-    1e-5 has the rounding error of its terms near 1. In float64 their figures are 7e-6 to 1.3e-4 off.
+    Reconstruction: 1e-4, because the reference itself, a small difference of large logits, is right to 3e-5 only.
+    Prior: 1e-5 and one rounding (2^-24) per dimension: the authors add var - log(var) - 1, whose result of 1e-5 has the
+    rounding error of its terms near 1. Their values are 7e-6 to 1.3e-4 off the float64 ones.
     """
     golden = case.golden
     draws = case.draws(golden["eps_0"], golden["eps"], golden["t"])
@@ -75,7 +75,7 @@ def test_three_terms_of_the_bound(case):
 
 
 def test_prior_against_float64(case):
-    """Otherwise the prior term, whose reference figure is itself inaccurate, is wrong within that inaccuracy."""
+    """The prior term equals its float64 value, which is more accurate than the reference."""
     model, golden = case.checkpoint.ema, case.golden
     draws = case.draws(golden["eps_0"], golden["eps"], golden["t"])
     prior = eqx.filter_jit(case.objective)(model, golden["images"], {}, draws).prior
@@ -86,30 +86,30 @@ def test_prior_against_float64(case):
 
 
 def test_ancestral_step(case):
-    """Otherwise mean or variance of p(z_s | z_t) differs at t = 0.7, s = 0.6."""
+    """A sample of p(z_s | z_t) equals the authors' at t = 0.7, s = 0.6."""
     golden = case.golden
     z_s = _ancestral_step(case, case.checkpoint.ema, golden["z_t"], golden["sample_eps"], t=0.7, s=0.6)
     assert relative_error(z_s, golden["sample_z_s"]) < 1e-5
 
 
 def test_decoder(case):
-    """Otherwise the authors' last latent decodes to other pixels."""
+    """The authors' last latent decodes to the authors' pixels."""
     decoded = _decode(case.checkpoint.ema, case.golden["chain_z_0"])
     np.testing.assert_array_equal(decoded, case.golden["chain_decoded"])
 
 
 @pytest.mark.costly
 def test_ancestral_chain(case):
-    """Otherwise twenty steps from noise do not end at the authors' images."""
+    """Twenty ancestral steps from noise end at the authors' images."""
     _hold_chain(case, case.checkpoint.ema, case.golden)
 
 
 @pytest.mark.costly
 def test_chain_without_fourier_features(case):
-    """Otherwise our chain is wrong where rounding does not decide its images, or such a folder is judged wrongly.
+    """Without the weights of the Fourier features, the chain equals a float64 chain.
 
-    Without the weights behind the Fourier features no chain is chaotic. A reference whose own float32 chain is 3e-5
-    from the truth (that of one folder is 1.5e-5) must pass, and one that is 1e-3 from it must not.
+    Such a chain is not chaotic. A reference whose own float32 chain is 3e-5 from the float64 chain (that of one folder
+    is 1.5e-5) must pass, and one that is 1e-3 from it must not.
     """
     model, rng = _calm(case.checkpoint.ema), np.random.default_rng(0)
     exact = _float64_chain(case, model)[-1]
@@ -124,12 +124,12 @@ def test_chain_without_fourier_features(case):
 
 
 def _hold_chain(case, model, golden) -> None:
-    """Ours against float64, and the authors' against ours.
+    """Compares our chain with float64, and the authors' with ours.
 
-    Each step of ours from the latents of the float64 chain is within 1e-5; 4e-6 was seen. With weights as random as
+    Each of our steps from the latents of the float64 chain is within 1e-5; 4e-6 was measured. With weights as random as
     the reference's, the chain itself is chaotic: through the Fourier features a step multiplies an error by up to a
-    hundred, and a change of one rounding ends in other images. Where it is not, ours ends within 1e-6 of float64; 4e-7
-    was seen.
+    hundred, and a change of one rounding gives different images. Where it is not chaotic, ours ends within 1e-6 of
+    float64; 4e-7 was measured.
     """
     exact = _float64_chain(case, model)
     assert max(_errors_of_steps(case, model, exact)) < 1e-5
@@ -140,10 +140,11 @@ def _hold_chain(case, model, golden) -> None:
 
 
 def _hold_calm(case, model, golden, exact) -> None:
-    """The authors' chain is in float32, and right to 1e-5 a step, says its README; ours is held to more.
+    """Compares a chain that is not chaotic with the reference.
 
-    Where the folder says what the chain is in float64, theirs is held to its own distance from that, and ours in
-    float64 to that.
+    The authors' chain is in float32 and, by its README, right to 1e-5 a step; the tolerance of ours is smaller. If the
+    folder has the chain in float64, the tolerance of theirs is its own distance from that, and our float64 chain is
+    compared with it too.
     """
     ours = _ancestral_chain(case, model, None)
     assert relative_error(ours, exact) < 1e-6
@@ -156,10 +157,10 @@ def _hold_calm(case, model, golden, exact) -> None:
 
 
 def _hold_chaotic(case, model, golden) -> None:
-    """The authors' chain must be one more of such changed chains of ours, in distance and in norm.
+    """The authors' chain differs from our perturbed chains no more than these do from each other.
 
-    Its distance was 0.988 to 1.016 of that between ours, and its norm 0.996 to 1.005 of ours; with reverse noise of
-    0.97 the size, 0.97 to 0.98.
+    Its distance from ours was 0.988 to 1.016 times the distance between ours, and its norm 0.996 to 1.005 times ours;
+    with reverse noise scaled by 0.97, 0.97 to 0.98.
     """
     chains = [_ancestral_chain(case, model, seed) for seed in range(5)]
     spread = np.mean([relative_error(a, b) for i, a in enumerate(chains) for b in chains[:i]])
@@ -169,7 +170,7 @@ def _hold_chaotic(case, model, golden) -> None:
 
 
 def _calm(model):
-    """The model without the weights behind the Fourier features, which magnify rounding."""
+    """Returns the model without the weights of the Fourier features, which magnify rounding."""
     depth = model.shape[-1]
     return eqx.tree_at(
         lambda m: m.network.conv_in.kernel, model, replace_fn=lambda kernel: kernel.at[:, :, depth:].set(0)
@@ -177,7 +178,7 @@ def _calm(model):
 
 
 def _float64_chain(case, model) -> list[np.ndarray]:
-    """Every latent of the reference's chain, from the noisiest."""
+    """Returns every latent of the reference's chain in float64, from the noisiest."""
     with jax.enable_x64(True):
         noises, chain = case.golden["chain_eps"], [_first_latent(case, np.float64)]
         for i in range(len(noises)):
@@ -190,7 +191,7 @@ def _widened(model):
 
 
 def _errors_of_steps(case, model, exact: list[np.ndarray]) -> list[float]:
-    """Each float32 step's distance from the float64 one that starts at the same latent."""
+    """Returns the distance of each float32 step from the float64 step that starts at the same latent."""
     starts = [z.astype(np.float32) for z in exact[:-1]]
     found = [_step_of_chain(case, model, jnp.asarray(z), i, np.float32) for i, z in enumerate(starts)]
     with jax.enable_x64(True):
@@ -201,7 +202,7 @@ def _errors_of_steps(case, model, exact: list[np.ndarray]) -> list[float]:
 
 
 def _ancestral_chain(case, model, seed: int | None) -> jax.Array:
-    """z_0 of the reference's chain; with a seed, every z_s changed by the rounding of one network evaluation, 2^-20."""
+    """Returns z_0 of the reference's chain. A seed perturbs every z_s by 2^-20, the rounding of one evaluation."""
     rng, z = np.random.default_rng(seed), jnp.asarray(_first_latent(case, np.float32))
     for i in range(len(case.golden["chain_eps"])):
         z = _step_of_chain(case, model, z, i, np.float32)
@@ -220,12 +221,12 @@ def _step_of_chain(case, model, z, i: int, dtype) -> jax.Array:
 
 
 def _assert_same_pixels(model, golden, z_0: jax.Array) -> None:
-    """Pixels on the border of two levels excepted: within 1e-3 of a level, or the largest difference of latents."""
+    """Compares pixels, except those within 1e-3 of a level, or within the largest difference of latents."""
     alpha_0 = np.sqrt(1 - np.asarray(golden["var_0"], np.float64))
     theirs = np.asarray(golden["chain_z_0"], np.float64)
     border = 1e-3 + 128 * abs(np.asarray(z_0, np.float64) - theirs).max() / alpha_0
     on_border = abs((128 * (theirs / alpha_0 + 1) - 0.5) % 1 - 0.5) < border
-    assert on_border.mean() < 8e-3 + 2 * border  # the share of pixels that fall there by chance, 2 * border, and more
+    assert on_border.mean() < 8e-3 + 2 * border  # pixels fall there by chance with probability 2 * border
     np.testing.assert_array_equal(
         np.where(on_border, 0, _decode(model, z_0)), np.where(on_border, 0, golden["chain_decoded"])
     )

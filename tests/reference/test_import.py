@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The authors' checkpoints become models of ours, and a wrong configuration is explained."""
+"""The authors' checkpoints can be imported, and a wrong configuration is refused with an explanation."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from vdmkit.training.checkpoints import read_step
 
 
 def test_every_checkpoint_is_read(case):
-    """Otherwise a checkpoint's step, weights, averages or moments do not fit the model that its config describes."""
+    """Step, weights, averages and moments of every checkpoint fit the model of its config."""
     names = official_parameters(case.template).keys()
     assert case.checkpoints
     for path in case.checkpoints:
@@ -31,13 +31,13 @@ def test_every_checkpoint_is_read(case):
 
 
 def test_names_are_those_of_the_reference(case):
-    """Otherwise a parameter of ours has no counterpart in the authors' tree, or one of theirs none in ours."""
+    """Our parameters and the authors' correspond one to one."""
     reference = {key.removeprefix("grad_norm:") for key in case.training if key.startswith("grad_norm:")}
     assert official_parameters(case.template).keys() == reference
 
 
 def test_configuration_is_a_valid_recipe(case, tmp_path):
-    """Otherwise an imported run could not be continued: its recipe has keys or values that vdmkit refuses."""
+    """The recipe of an imported run is valid."""
     path = tmp_path / "recipe.toml"
     path.write_text(tomli_w.dumps(case.tables))
     recipe = load_recipe(path)
@@ -46,7 +46,7 @@ def test_configuration_is_a_valid_recipe(case, tmp_path):
 
 @pytest.mark.costly
 def test_an_imported_run_stands_where_the_checkpoint_does(tmp_path, tiny_images):
-    """Otherwise it goes on from other parameters, averages, moments, learning rate or batches."""
+    """An imported run resumes with the step, parameters, averages and moments of the checkpoint."""
     folder, here = RunFolder(tmp_path / "run"), Path(__file__).parent / "cifar10-tiny"
     content = msgpack.unpackb((here / "checkpoints-0" / "ckpt-1.flax").read_bytes())
     # Its own moments are zero.
@@ -69,7 +69,7 @@ def test_an_imported_run_stands_where_the_checkpoint_does(tmp_path, tiny_images)
 
 
 def test_another_model_does_not_fit(case):
-    """Otherwise weights of one model could be loaded into a deeper one, or the message hides what is missing."""
+    """Loading the weights into a deeper model is refused, and the error lists what is missing."""
     blocks = case.tables["model"]["network"]["blocks"]
     with pytest.raises(CheckpointError, match=f"down.block_{blocks}/conv1/kernel: nothing in the file"):
         load_official(case.checkpoints[0], case.deeper())

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""iDDPM's and ADM's terms of the bound and of the loss, with learned variances, row by row against the authors' code.
+"""The terms of iDDPM's and ADM's bound and loss with learned variances, row by row against the authors' code.
 
-Row t of theirs is the step to x_(t-1), and row 0 the decoder's negative log-likelihood, in bits/dim. In float32 the
-network is told its timestep by a gamma that is rounded, and KLs of 1e-6 bits cancel: see networks/README.md.
+Their row t is the step to x_(t-1), and row 0 the decoder's negative log-likelihood, in bits/dim. In float32 the network
+computes its timestep from a rounded gamma, and KLs of 1e-6 bits cancel: see networks/README.md.
 """
 
 import json
@@ -37,7 +37,7 @@ Rows = np.ndarray
 
 @dataclass(frozen=True)
 class Authors:
-    """A folder, and the model of its configuration."""
+    """A reference folder, and the model of its configuration."""
 
     folder: Path
 
@@ -68,7 +68,7 @@ class Authors:
         return component("schedule", self.recipe["model"]["schedule"])
 
     def model(self, arrays: dict[str, jax.Array]) -> DiffusionModel:
-        """With these of the authors' arrays, in the precision that is on."""
+        """Returns the model with these of the authors' arrays, in the current precision."""
         shape, table = self.images.shape[1:], self.recipe["model"]["network"]
         context = {"shape": shape, "outputs": 2, "gamma_range": (-1.0, 1.0), "classes": table["labels"]}
         table = table | {"noise_embedding": component("noise_embedding", table["noise_embedding"])}
@@ -88,12 +88,12 @@ class Authors:
 
     @property
     def parameters(self) -> list[str]:
-        """The parameters by which the gradient of the loss is known."""
+        """The parameters with a reference gradient of the loss."""
         prefix = "loss_grad_f64:"
         return [name.removeprefix(prefix) for name in self.golden if name.startswith(prefix)]
 
     def found(self, suffix: str) -> dict[str, Any]:
-        """Every row's terms by the authors' names, with the gradients of the mean loss in float64."""
+        """Returns the terms of every row by the authors' names, with the gradients of the mean loss in float64."""
         if suffix not in self._found:
             arrays = {name: jnp.asarray(one, float) for name, one in self.weights.items()}
             of_gradient = {name: arrays[name] for name in self.parameters if suffix}
@@ -116,7 +116,7 @@ class Authors:
         return found | {f"loss_grad:{name}": one for name, one in gradients.items()}
 
     def _of_row(self, model: DiffusionModel, row: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """The terms of one image at one timestep, channels last."""
+        """Returns the terms of one image at one timestep, channels last."""
         names = ("image", "x", "eps", "gamma_t", "gamma_s", "is_last")
         image, x, eps, gamma_t, gamma_s, is_last = (row[name] for name in names)
         y_t = x + jnp.exp(gamma_t / 2) * eps
@@ -161,7 +161,7 @@ class Authors:
 
     def _rows(self) -> dict[str, jax.Array]:
         golden, gammas, t = self.golden, self.schedule.gammas(), self.golden["vb_t"]
-        before = np.where(t > 0, gammas[t - 1], gammas[0] - 1)  # of row 0 it is not used
+        before = np.where(t > 0, gammas[t - 1], gammas[0] - 1)  # row 0 does not use it
         floats = {
             "gamma_t": gammas[t],
             "gamma_s": before,
@@ -174,7 +174,7 @@ class Authors:
 
 
 def normal_of(observation: DiscretisedGaussian, estimate: Any, gamma_0: jax.Array) -> tuple[Any, Any]:
-    """Mean and standard deviation of the decoder."""
+    """Returns the mean and standard deviation of the decoder."""
     return observation._normal(estimate, gamma_0)
 
 
@@ -194,21 +194,21 @@ def authors(openai: Path) -> Authors:
 
 @pytest.fixture(params=[False, True], ids=["float32", "float64"])
 def suffix(request):
-    """The suffix of the golden arrays of a precision, which is on."""
+    """Sets a precision, and returns the suffix of its reference arrays."""
     with jax.enable_x64(request.param):
         yield "_f64" if request.param else ""
 
 
 @pytest.mark.costly
 def test_terms(authors, suffix) -> None:
-    """Otherwise bits/dim, a step, the decoder, the prior or the loss differ from theirs in some row."""
+    """Bits/dim, steps, decoder, prior and loss equal the authors' in every row."""
     found = authors.found(suffix)
     compared = {name: np.asarray(one, np.float64) for name, one in found.items() if name + suffix in authors.golden}
     assert {"vb_terms_bpd_clipped", "vb_terms_bpd_unclipped", "training_loss", "p_mean"} <= compared.keys()
     for name, one in compared.items():
         expected = authors.golden[name + suffix]
         one = one.transpose(0, 3, 1, 2) if one.ndim == 4 else one
-        if suffix:  # 2e-13 was seen, and 1e-10 where the image of theirs that is rounded to float32 is clipped
+        if suffix:  # 2e-13 was measured, and 1e-10 where their image, rounded to float32, is clipped
             tolerance = {"rtol": 1e-9, "atol": 1e-9 if one.ndim == 4 else 1e-12}
         elif name == "vb_pred_xstart_clipped":
             tolerance = {"rtol": 0, "atol": 1e-3}  # of eps over alpha of 1e-3
@@ -223,7 +223,7 @@ def test_terms(authors, suffix) -> None:
 @pytest.mark.costly
 @pytest.mark.parametrize("suffix", [True], ids=["float64"], indirect=True)
 def test_gradients_of_the_loss(authors, suffix) -> None:
-    """Otherwise eps or the variances are trained on another loss: the bound must not move eps in L_hybrid."""
+    """The gradients of L_hybrid equal the authors': the bound does not change the gradient of eps."""
     for name in authors.parameters:
         expected, found = authors.golden[f"loss_grad_f64:{name}"], authors.found(suffix)[f"loss_grad:{name}"]
         assert np.abs(found - expected).max() < 1e-9 * np.abs(expected).max(), name
@@ -231,10 +231,10 @@ def test_gradients_of_the_loss(authors, suffix) -> None:
 
 @pytest.mark.costly
 def test_the_bound_is_the_sum_of_their_terms() -> None:
-    """Otherwise the bits/dim of an imported run are not those of their calc_bpd_loop: of another step, T or weight.
+    """The bits/dim of an imported run equal those of the authors' calc_bpd_loop.
 
-    Both are given the same noise at every timestep. The estimator's value at each step, times the probability of the
-    step, sums to what the command's draws have as their mean.
+    Both use the same noise at every timestep. The sum over steps of the estimator's value times the probability of the
+    step is the expectation of the command's draws.
     """
     authors = Authors(HERE / "networks" / "improved")
     with np.load(authors.folder / "bpd_loop.npz") as file:
@@ -256,12 +256,12 @@ def test_the_bound_is_the_sum_of_their_terms() -> None:
         diffusion = (ends - starts) @ values(model, (starts + ends) / 2, noise[1:])
         reconstruction = reconstruction_loss(model, image, jnp.asarray(noise[0]))
         found = bits_per_dim(np.asarray([prior_loss(model, x), reconstruction, diffusion]), x.size)
-    # They round images to float32; 2e-9 was seen.
+    # They round images to float32; 2e-9 was measured.
     np.testing.assert_allclose(found[1:], [theirs["vb"][0, -1], theirs["vb"][0, :-1].sum()], rtol=1e-8)
     np.testing.assert_allclose(found.sum(), theirs["total_bpd"][0], rtol=1e-8)
 
 
 def noise_at(t: int, shape: tuple[int, int, int]) -> Rows:
-    """What stood for torch's noise at a timestep; the authors' channels are first."""
+    """Returns the noise that replaced torch's at a timestep; the authors' channels come first."""
     height, width, channels = shape
     return np.random.default_rng(t).standard_normal((channels, height, width)).transpose(1, 2, 0)

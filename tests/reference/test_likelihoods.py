@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vdmkit's bound and probability-flow likelihood against improved-diffusion's and k-diffusion's, in float64.
+"""The bound and probability-flow likelihood against improved-diffusion's and k-diffusion's, in float64.
 
 improved-diffusion's bound of T latents has T - 1 steps and, from the first latent to the data, a discretised Gaussian
 around x_hat. Its rows go from the largest time down.
@@ -33,13 +33,13 @@ def float64():
 @pytest.mark.parametrize("variance", ["FIXED_SMALL", "FIXED_LARGE"])
 @pytest.mark.parametrize("table", ["linear", "cosine"])
 def test_bound_of_improved_diffusion(figures, mixture: GaussianMixture, table: str, variance: str) -> None:
-    """Otherwise the prior, a step's divergence, the decoder, or their sum differs."""
+    """The prior, the divergence of each step, the decoder and their sum equal the authors'."""
     found, data = figures("improved_diffusion"), figures("mixture")
     rows = {key.removeprefix(f"{table}/{variance}/"): value for key, value in found.items()}
     times = np.sort(rows["timesteps"])[::-1]
     gammas = jnp.asarray(Tabulated(table=table).gammas()[times])
     kernel, key = GaussianKernel(variance="large" if variance == "FIXED_LARGE" else "small"), jax.random.key(0)
-    # of z, at the second step: alpha_s^2 = 1 / (1 + e^gamma_s)
+    # variance of z at the second step, where alpha_s^2 = 1 / (1 + e^gamma_s)
     first = float(part_of_noise(gammas[-2], gammas[-1]) / (1 + jnp.exp(-gammas[-1])))
     schedule = FixedLinear(gamma_min=float(gammas[-1]), gamma_max=float(gammas[0]))
     observation = DiscretisedGaussian(256, sd=float(np.sqrt(first)))
@@ -73,7 +73,7 @@ def test_bound_of_improved_diffusion(figures, mixture: GaussianMixture, table: s
 
 
 def test_log_likelihood_of_k_diffusion(figures, mixture: GaussianMixture) -> None:
-    """Otherwise the ODE, its divergence or the density of its end differs: N(0, sigma_max^2)."""
+    """The ODE, its divergence and the density N(0, sigma_max^2) at its end equal k-diffusion's."""
     found, data = figures("k_diffusion"), figures("mixture")
     low, high = found["log_likelihood/sigma"].tolist()
     schedule = FixedLinear(gamma_min=2 * float(np.log(low)), gamma_max=2 * float(np.log(high)))
@@ -92,5 +92,5 @@ def test_log_likelihood_of_k_diffusion(figures, mixture: GaussianMixture) -> Non
     assert not end.failed.any()
     z = np.asarray(end.z_1)
     log_p_1 = -((z / high) ** 2 / 2 + np.log(high) + np.log(2 * np.pi) / 2).sum((1, 2, 3))
-    # their solver's tolerance of 1e-8 in some hundred steps
+    # their solver has a tolerance of 1e-8 over some hundred steps
     np.testing.assert_allclose(log_p_1 + end.volume, found["log_likelihood"], rtol=1e-5)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MuLAN, by the plugin vdmkit-mulan, beside the authors' figures; see networks/README.md.
+"""MuLAN, by the plugin vdmkit-mulan, against the authors' outputs; see networks/README.md.
 
-float64 is compared with float64, where 5e-13 was seen. In float32 times of 1000 tau and Fourier features cost 2e-5 of
-the output of a U-Net, and twice that of its square. `relative_error` is in the Euclidean norm.
+In float64 the largest difference was 5e-13. In float32, times of 1000 tau and Fourier features cost 2e-5 of the output
+of a U-Net, and twice that of its square. `relative_error` is in the Euclidean norm.
 """
 
 import functools
@@ -34,7 +34,7 @@ def relative_error(found, expected) -> float:
 
 
 class Folder:
-    """A folder's arrays, and the model of its weights, in the precision that is on."""
+    """The arrays of a folder, and the model with its weights in the current precision."""
 
     def __init__(self, path, suffix: str):
         self.path, self.suffix = path, suffix
@@ -46,7 +46,7 @@ class Folder:
         return vdmkit_mulan.load(self.path / "weights.npz", {**self.config, **fields}, vdm_type)
 
     def given(self, name: str) -> jax.Array:
-        """An input, in this precision."""
+        """Returns an input in the current precision."""
         return jnp.asarray(self.golden[name], float)
 
     def expected(self, name: str) -> np.ndarray:
@@ -54,12 +54,12 @@ class Folder:
 
     @property
     def gammas(self) -> jax.Array:
-        """The draws of the latents: images first."""
+        """Returns draws of gamma at the latents, images first."""
         return jnp.moveaxis(self.given("gamma_noise"), 1, 0)
 
     @functools.cached_property
     def latents(self) -> tuple[jax.Array, jax.Array]:
-        """z and logits."""
+        """Latents z and logits."""
         return self.latents_of(self.model())
 
     def latents_of(self, model: Mulan) -> tuple[jax.Array, jax.Array]:
@@ -79,7 +79,7 @@ def tolerance(folder) -> float:
 
 
 def test_the_latent(folder, tolerance):
-    """Otherwise a layer of the encoder, the noise of the logits, or the choice of the k largest differs."""
+    """The encoder, the noise of the logits and the choice of the k largest equal the authors'."""
     z, logits = folder.latents
     assert relative_error(logits, folder.expected("logits")) < (tolerance if folder.suffix else OF_NETWORKS)
     np.testing.assert_allclose(z, folder.expected("embedding"), rtol=tolerance, atol=tolerance)
@@ -88,7 +88,7 @@ def test_the_latent(folder, tolerance):
 
 
 def test_gamma_of_every_pixel(folder, tolerance):
-    """Otherwise gamma has other coefficients, another polynomial, or other ends, or its derivative is another."""
+    """The coefficients, values and derivatives of gamma equal the authors' at every pixel."""
     schedule, z, t = folder.model().schedule, jnp.asarray(folder.expected("embedding"), float), folder.given("t")
     for name, found in zip("abc", jax.vmap(schedule.coefficients)(z), strict=True):
         assert relative_error(found.reshape(len(z), -1), folder.expected(f"coef_{name}")) < tolerance, name
@@ -102,7 +102,7 @@ def test_gamma_of_every_pixel(folder, tolerance):
 
 
 def test_times_of_even_length(folder, tolerance):
-    """Otherwise times drawn along the curve of gamma differ, or its length does."""
+    """Times drawn uniformly along the length of the curve of gamma, and the length, equal the authors'."""
     schedule, z = folder.model().schedule, jnp.asarray(folder.expected("embedding"), float)
     time, length = jax.vmap(schedule.at_length)(z, folder.given("inverse_targets"))
     np.testing.assert_allclose(time, folder.expected("inverse_t"), rtol=tolerance, atol=tolerance)
@@ -118,7 +118,7 @@ PREDICTIONS = {
 
 @pytest.mark.costly
 def test_losses(folder, tolerance):
-    """Otherwise a term of the bound differs: the noise, what the U-Net is told, what its output means, or a weight."""
+    """Every term of the bound equals the authors', for every prediction."""
     images = jnp.asarray(folder.golden["images"])
     t = (folder.given("t0") + jnp.arange(len(images)) / len(images)) % 1
     draws = Draws(t, folder.given("eps"), folder.given("eps_0"), folder.gammas)
@@ -139,7 +139,7 @@ def test_losses(folder, tolerance):
 
 
 def test_what_is_no_such_model_is_refused(mulan):
-    """Another model of the authors, or of other sizes, would be read as this one, or end in a traceback."""
+    """Other models of the authors, and other sizes, are refused with every difference listed."""
     weights, config = mulan / "weights.npz", json.loads((mulan / "config.json").read_text())
     wrong = {**config, "unet_type": "ldm", "topk_noise_type": "gumbel", "new": 1}
     del wrong["latent_k"]
@@ -156,6 +156,6 @@ def test_what_is_no_such_model_is_refused(mulan):
 
 
 def test_import_says_which_plugin_reads_it(mulan):
-    """A user of `vdmkit import` would not learn that the file can be read."""
+    """`vdmkit import` names the plugin that can read a MuLAN checkpoint."""
     with pytest.raises(CheckpointError, match=r"those of MuLAN.*`vdmkit_mulan.load` of the plugin vdmkit-mulan"):
         read_imported(mulan / "weights.npz", mulan / "config.json")

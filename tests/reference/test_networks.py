@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The authors' network with 64 channels, which sees gamma; see networks/README.md.
+"""The authors' network with 64 channels, which depends on gamma; see networks/README.md.
 
-The folders of 32 channels do not: with one channel a group, group norm removes what the conditioning path adds.
+The networks with 32 channels do not: with one channel a group, group norm removes what the conditioning path adds.
 
-float64 is compared with float64, where 3e-14 was seen, and float32 with float32, where the README allows 2e-5 of an
-output and 1e-4 of a gradient; kernels whose dot product has 36,864 terms are left to float64.
+In float64 the largest difference was 3e-14. In float32 the README allows 2e-5 for an output and 1e-4 for a gradient;
+kernels whose dot product has 36,864 terms are compared in float64 only.
 `relative_error` is |found - expected| / |expected| in the Euclidean norm.
 """
 
@@ -35,14 +35,14 @@ def is_of_conditioning(name: str) -> bool:
 
 @pytest.fixture(params=[pytest.param(False, marks=pytest.mark.costly), True], ids=["float32", "float64"])
 def precision(request):
-    """The suffix of the reference's arrays, and the tolerances of outputs and gradients."""
+    """Sets a precision. Returns the suffix of its reference arrays, and the tolerances of outputs and gradients."""
     with jax.enable_x64(request.param):
         yield ("_f64", EXACT, EXACT) if request.param else ("", 2e-5, 1e-4)
 
 
 @pytest.mark.costly
 def test_output_and_estimate(unet, precision):
-    """Otherwise a layer, or what the network is told of gamma or the conditioning, differs; or what F means."""
+    """The output F of the network and eps_hat equal the authors'."""
     suffix, tolerance, _ = precision
     gamma, conditioning, z = unet.inputs()
     out = eqx.filter_jit(unet.out)(unet.network(), gamma, conditioning, z)
@@ -52,9 +52,9 @@ def test_output_and_estimate(unet, precision):
 
 @pytest.mark.costly
 def test_gradients(unet, precision):
-    """Otherwise back-propagation differs in some parameter, those of the conditioning path among them, or in z.
+    """The gradients of every parameter and of z equal the authors'.
 
-    A key's bias leaves the softmax as it is: its gradient is rounding of the others, which counts for all.
+    The key bias cancels in the softmax, so its gradient is zero up to the rounding of the other gradients.
     """
     suffix, _, tolerance = precision
     found, golden = _gradients(unet), unet.golden
@@ -72,7 +72,7 @@ def test_gradients(unet, precision):
 
 
 def _gradients(unet) -> dict[str, np.ndarray]:
-    """Of mean(F R), by the authors' path of a parameter; and with respect to z."""
+    """Returns the gradients of mean(F R) by the authors' parameter paths, and with respect to z."""
     gamma, conditioning, z = unet.inputs()
     cotangent = jnp.asarray(unet.golden["cotangent"], float)
 
@@ -86,7 +86,7 @@ def _gradients(unet) -> dict[str, np.ndarray]:
 
 
 def test_the_reference_sees_the_conditioning(unet):
-    """Otherwise the two tests above would pass with the conditioning path left out, as with 32 channels."""
+    """The reference depends on the conditioning, so the two tests above cover that path."""
     golden, (gamma, conditioning, z) = unet.golden, unet.inputs()
     other = eqx.filter_jit(unet.out)(unet.network(), gamma[::-1], conditioning, z)
     assert relative_error(other, golden["out"]) > 1e-2
@@ -97,12 +97,12 @@ def test_the_reference_sees_the_conditioning(unet):
 
 
 def unread():
-    """Stands for an estimate, which VDM's decoder does not ask for."""
+    """Placeholder for an estimate, which VDM's decoder does not use."""
     raise AssertionError
 
 
 def kl_from_standard_normal(model, x):
-    """KL(q(z_1 | x) || N(0, I)) in nats."""
+    """Returns KL(q(z_1 | x) || N(0, I)) in nats."""
     gamma_1 = model.schedule(jnp.ones(()))
     mean, variance = model.path.alpha(gamma_1) * x, model.path.sigma(gamma_1) ** 2
     return (mean**2 + variance - jnp.log(variance) - 1).sum() / 2
@@ -110,10 +110,10 @@ def kl_from_standard_normal(model, x):
 
 @pytest.mark.costly
 def test_losses_and_drift(unet, precision):
-    """Otherwise the bound of an imported i-DODE, its importance in time, or its ODE is another than theirs.
+    """The bound of an imported i-DODE, its importance sampling in time and its ODE equal the authors'.
 
-    They divide z_0 by alpha_0 before they decode it, although it has been divided already, and their prior is N(0, I)
-    on the straight line too, where ours has the variance alpha_1^2 + sigma_1^2 of noise and data.
+    They divide z_0 by alpha_0 before they decode it, although it has been divided already. Their prior is N(0, I) on
+    the straight line too, where ours has the variance alpha_1^2 + sigma_1^2 of noise and data.
     """
     suffix, tolerance, _ = precision
     golden, model, is_vp = unet.golden, unet.model(), unet.config["schedule"] == "VP"
@@ -154,10 +154,10 @@ def test_losses_and_drift(unet, precision):
 @pytest.mark.parametrize("precision", [True], ids=["float64"], indirect=True)
 @pytest.mark.usefixtures("precision")
 def test_likelihood(unet):
-    """Otherwise the likelihood by the ODE of an imported i-DODE is another than theirs.
+    """The likelihood by the ODE of an imported i-DODE equals the authors'.
 
-    Solved as they solve it, by scipy for both images at once, it needs as many evaluations, and only rounding is left.
-    Their prior is N(0, sigma_1^2 I), and they do not divide the sum of the weights of two draws by two.
+    With their solver, scipy's for both images at once, it takes as many evaluations and only rounding is left. Their
+    prior is N(0, sigma_1^2 I), and they do not divide the sum of the weights of two draws by two.
     """
     if "ode_bpd_k2_f64" not in unet.golden:
         pytest.skip("the folder has no likelihoods")
@@ -180,9 +180,9 @@ def test_likelihood(unet):
 
 
 def _flow_of_images(unet):
-    """Returns the flow of all images and of their volumes, as one vector, and the images that the model encodes.
+    """Returns the flow of all images and their volumes as one vector, and the encoded images.
 
-    The reference leaves out what the first layer sees of Fourier features, see its README.
+    The reference omits the first layer's derivative with respect to Fourier features, see its README.
     """
     golden, model = unet.golden, unet.model()
     if unet.config["with_fourier_features"]:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vdmkit's samplers against those of k-diffusion, EDM and improved-diffusion, on an exact denoiser, in float64.
+"""The samplers against those of k-diffusion, EDM and improved-diffusion, on an exact denoiser, in float64.
 
-All were given the same start, the same noise and the same data, a Gaussian mixture. Their latent of sigma is vdmkit's
-y = z / alpha at gamma = 2 log sigma. Their last step leads to sigma = 0, where gamma is -inf.
+All use the same start, noise and data, a Gaussian mixture. Their latent of sigma is vdmkit's y = z / alpha at
+gamma = 2 log sigma. Their last step leads to sigma = 0, where gamma is -inf.
 
-The same formulas in another order: rounding of some 1e-15 a step, which the steps from sigma = 80, and where a chain
-passes between two components, magnify. 1e-12 was seen.
+The formulas are the same in a different order, so the difference is rounding of some 1e-15 a step, magnified by steps
+from sigma = 80 and where a chain passes between two components. 1e-12 was measured.
 """
 
 import math
@@ -68,7 +68,7 @@ def one_step(model, sampler, y, history, gamma_t, gamma_s, noise):
 
 
 def chain(model, sampler, start, gammas, noise=None):
-    """From `start` (n, h, w, c), y at the first of the gammas, to the last; a row of noise for each step."""
+    """Runs from `start` (n, h, w, c), y at the first of the gammas, to the last, with one row of noise per step."""
     y, gammas = jnp.asarray(start), jnp.asarray(gammas)
     steps = len(gammas) - 1
     history = jax.vmap(lambda _: no_history(model.shape, jnp.asarray(steps)))(y)
@@ -84,7 +84,7 @@ def error(found, expected) -> float:
 
 
 def test_the_mixture_is_the_same(model, figures) -> None:
-    """Otherwise the two were not given the same denoiser."""
+    """Both sides use the same denoiser."""
     data = figures("mixture")
     gamma = 2 * jnp.log(jnp.asarray(data["check_sigma"]))
     found = jax.vmap(lambda y, gamma: denoiser_of(model)(y, gamma).x_hat)(jnp.asarray(data["check_y"]), gamma)
@@ -107,7 +107,7 @@ K_DIFFUSION = {
 @pytest.mark.costly
 @pytest.mark.parametrize("name", K_DIFFUSION)
 def test_k_diffusion(model, figures, name: str) -> None:
-    """Otherwise a step, the use of earlier ones or of noise differs."""
+    """Chains of k-diffusion's samplers equal the reference up to rounding."""
     found = figures("k_diffusion")
     with np.errstate(divide="ignore"):
         gammas = 2 * np.log(found["sigmas/karras"])
@@ -117,7 +117,7 @@ def test_k_diffusion(model, figures, name: str) -> None:
 
 @pytest.mark.parametrize(("name", "grid"), [("karras", KarrasGrid()), ("exponential", UniformInGamma())])
 def test_grids_of_k_diffusion(figures, name: str, grid) -> None:
-    """Otherwise a step of the grid is elsewhere."""
+    """The grids have the noise levels of k-diffusion."""
     sigmas = figures("k_diffusion")[f"sigmas/{name}"]
     schedule = FixedLinear(gamma_min=float(2 * np.log(sigmas[-2])), gamma_max=float(2 * np.log(sigmas[0])))
     np.testing.assert_allclose(np.exp(grid(schedule, len(sigmas) - 2) / 2), sigmas[:-1], rtol=1e-12)
@@ -125,7 +125,7 @@ def test_grids_of_k_diffusion(figures, name: str, grid) -> None:
 
 
 def test_vp_grid_of_k_diffusion(figures) -> None:
-    """Otherwise times even on the variance preserving SDE are elsewhere."""
+    """A grid uniform in time on the VP SDE has the noise levels of k-diffusion."""
     sigmas = figures("k_diffusion")["sigmas/vp"]
     grid = UniformInTime()(LinearBeta(epsilon=1e-3), len(sigmas) - 2)
     np.testing.assert_allclose(np.exp(grid / 2), sigmas[:-1], rtol=1e-12)
@@ -137,7 +137,7 @@ def edm_gammas(steps: int) -> np.ndarray:
 
 
 def test_edm_sampler(model, figures) -> None:
-    """Otherwise EDM's grid or Heun's method differs, for some number of steps."""
+    """EDM's grid and Heun's method give EDM's samples for every number of steps."""
     found = figures("edm")
     names = [name for name in found if name.startswith("edm/steps")]
     assert names
@@ -147,7 +147,7 @@ def test_edm_sampler(model, figures) -> None:
 
 
 def test_edm_sampler_with_churn(model, figures) -> None:
-    """Otherwise noise is added elsewhere, or as much more or less."""
+    """Heun's method with churn adds the same noise as EDM's sampler."""
     found = figures("edm")
     noise = found["edm/churn/noise"]
     sampler = Heun(churn=40.0, s_min=0.05, s_max=50.0, s_noise=1.003)
@@ -165,7 +165,7 @@ def table(request, figures) -> tuple[str, Tabulated]:
 @pytest.mark.parametrize("variance", ["FIXED_SMALL", "FIXED_LARGE"])
 @pytest.mark.parametrize("name", ["ancestral", "ddim_eta0", "ddim_eta0.5"])
 def test_improved_diffusion(model, figures, table, variance: str, name: str) -> None:
-    """Otherwise DDPM's or DDIM's chain down some of the 1,000 steps differs."""
+    """DDPM's and DDIM's chains equal the authors' on a subset of the 1,000 steps."""
     table, schedule = table
     found = figures("improved_diffusion")
     times = found[f"{table}/{variance}/timesteps"]
@@ -191,7 +191,7 @@ def ve_grid(steps: int) -> np.ndarray:
 
 
 def iddpm_grid(steps: int) -> np.ndarray:
-    """Of their own 1,000 noise levels those between 0.002 and 81, evenly."""
+    """Returns evenly chosen levels between 0.002 and 81 from their own 1,000 noise levels."""
     alpha_bar = np.sin(0.5 * np.pi * np.arange(1001) / 1000 / 1.008) ** 2
     u = np.zeros(1001)
     for j in range(1000, 0, -1):
@@ -212,7 +212,7 @@ GRIDS = {
 @pytest.mark.parametrize(("name", "method"), [("euler", Euler), ("heun", Heun)])
 @pytest.mark.parametrize("grid", GRIDS)
 def test_ablation_sampler_of_edm(model, figures, grid: str, name: str, method) -> None:
-    """Otherwise one of their eight combinations of noise levels, time, scaling and method differs."""
+    """All eight combinations of noise levels, time, scaling and method equal EDM's ablation sampler."""
     found, (sigmas, axis) = figures("edm"), GRIDS[grid]
     gammas = np.append(2 * np.log(sigmas(18)), -np.inf)
     end = chain(model, method(axis=axis), np.exp(gammas[0] / 2) * found["latents"], gammas)

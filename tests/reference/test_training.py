@@ -2,7 +2,7 @@
 """Gradients and updates with the authors' raw weights equal those of their code, parameter by parameter.
 
 The reference gives a gradient by its norm |g| and its dot product with cos(0), cos(1), ... A relative error of 1e-4 in
-a gradient of n values moves the dot product by about 1e-4 |g|, so that is the tolerance of both.
+a gradient of n values changes the dot product by about 1e-4 |g|, so that is the tolerance of both.
 """
 
 import equinox as eqx
@@ -22,16 +22,16 @@ LEARNING_RATE, EMA = 2e-4, 0.999
 
 
 def test_loss(case):
-    """Otherwise the mean bits per dimension of the batch differs."""
+    """The mean bits per dimension of the batch equal the authors'."""
     loss, _ = _loss_and_gradient(case)
     assert float(loss) == pytest.approx(case.training["loss"], rel=1e-5)
 
 
 def test_gradient_of_the_network(case):
-    """Otherwise back-propagation differs in some parameter of the network.
+    """The gradient of every parameter of the network equals the authors'.
 
-    Some gradients are zero in exact arithmetic: a key's bias leaves the softmax as it is, and a constant per channel
-    does not survive a normalisation of that channel alone. There both sides hold rounding errors of the others.
+    Some gradients are zero in exact arithmetic: a key bias cancels in the softmax, and a constant per channel cancels
+    in a normalisation of that channel alone. There both sides contain only rounding errors of the other gradients.
     """
     _, gradient = _loss_and_gradient(case)
     rounding = ROUNDING * _global_norm(case)
@@ -44,11 +44,11 @@ def test_gradient_of_the_network(case):
 
 @pytest.mark.costly
 def test_gradient_of_the_schedule(case):
-    """Otherwise the gradient that moves the schedule differs.
+    """The gradient of the schedule's parameters equals the authors'.
 
     It is the sum over all pixels of dL/dz dz/dgamma, values of both signs. The Fourier features turn the error of z_t
-    (3e-7, says the reference's README) into an error of phase of 2 pi 128 * 3e-7 = 2.4e-4, independent at every pixel,
-    so the sum is uncertain by 2.4e-4 times the Euclidean norm of its terms, besides 1e-4 of its value.
+    (3e-7 by the reference's README) into a phase error of 2 pi 128 * 3e-7 = 2.4e-4, independent at every pixel. The sum
+    is therefore uncertain by 2.4e-4 times the Euclidean norm of its terms, in addition to 1e-4 of its value.
     """
     _, gradient = _loss_and_gradient(case)
     uncertain = _schedule_uncertainty(case)
@@ -61,7 +61,7 @@ def test_gradient_of_the_schedule(case):
 
 @pytest.mark.costly
 def test_gradient_against_float64(case):
-    """Otherwise our float32 gradients, those of the schedule among them, are not right to 1e-4."""
+    """Float32 gradients, including those of the schedule, are within 1e-4 of float64."""
     _, gradient = _loss_and_gradient(case)
     with jax.enable_x64(True):
         _, exact = _loss_and_gradient(case, np.float64)
@@ -74,11 +74,11 @@ def test_gradient_against_float64(case):
 
 @pytest.mark.costly
 def test_three_updates(case):
-    """Otherwise AdamW (its decay mask among it) or the running average differs.
+    """Three AdamW updates with the running average equal the authors'.
 
-    Adam divides a gradient by its size, so an error of delta in an element g moves the update by up to
-    lr delta / |g|, at most 2 lr. delta is 1e-5 of the gradient's size, as of forward quantities; the errors of the
-    elements are independent, and four standard errors of their sum are allowed. The average moves by 1 - EMA of it.
+    Adam divides a gradient by its size, so an error of delta in an element g changes the update by up to
+    lr delta / |g|, at most 2 lr. delta is 1e-5 of the gradient's size, as for forward quantities. The errors of the
+    elements are independent, and four standard errors of their sum are allowed. The average changes by 1 - EMA of it.
     """
     training, rounding = case.training, ROUNDING * _global_norm(case)
     state, update = _start(case)
@@ -100,13 +100,13 @@ def test_three_updates(case):
 
 @pytest.mark.costly
 def test_what_decays(case):
-    """Otherwise weight decay spares more, or less, than what is named bias. Nothing else acts at zero gradient."""
+    """Weight decay applies to every parameter except biases, and is the only change at zero gradient."""
     state, update = _start(case)
     zero = jax.tree.map(jnp.zeros_like, eqx.filter(state.model, eqx.is_inexact_array))
     before, after = (official_parameters(model) for model in (state.model, update(state, zero).model))
     for name, leaf in before.items():
         kept = 1 if name.endswith("/bias") else 1 - LEARNING_RATE * 0.01
-        # one rounding of the product and one of the sum; the decay is 34 of them
+        # one rounding of the product and one of the sum; the decay is as large as 34 roundings
         np.testing.assert_allclose(after[name], kept * leaf, rtol=2 * ROUNDING, err_msg=name)
 
 
@@ -120,7 +120,7 @@ def _loss_and_gradient(case, dtype=np.float32):
 
 
 def _start(case):
-    """The authors' state with fresh moments, and the compiled update."""
+    """Returns the authors' state with zero moments, and the compiled update."""
     checkpoint = case.checkpoint
     optimizer = adamw(3, learning_rate=LEARNING_RATE, warmup_steps=0)
     params, ema = (eqx.filter(model, eqx.is_inexact_array) for model in (checkpoint.model, checkpoint.ema))
@@ -130,7 +130,7 @@ def _start(case):
 
 
 def _compare(case, gradient):
-    """By path: the reference's norm, and the errors of our norm and of our dot product."""
+    """Returns by path the norm of the reference, and the errors of our norm and of our dot product."""
     result = {}
     for name, leaf in official_parameters(gradient).items():
         values = np.asarray(leaf, np.float64)
@@ -148,14 +148,14 @@ def _global_norm(case) -> float:
 
 
 def _update_variance(gradient: np.ndarray, rounding: float) -> float:
-    """Variance of an update's dot product, in units of lr^2, when every element of the gradient is in doubt."""
+    """Returns the variance of an update's dot product in units of lr^2, given uncertain gradient elements."""
     delta = (1e-5 * np.linalg.norm(gradient) + rounding) / np.sqrt(gradient.size)
     relative = delta / np.maximum(np.abs(gradient.ravel()), delta / 2)
     return float(np.sum((relative * _cosines(gradient)) ** 2))
 
 
 def _schedule_uncertainty(case):
-    """By path: the Euclidean norm of the terms (pixel by pixel) that the gradient of the schedule sums."""
+    """Returns by path the Euclidean norm of the per-pixel terms of the schedule's gradient."""
     model, golden, steps = case.checkpoint.model, case.golden, case.objective.steps
 
     def terms(image, t, eps):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The U-Nets of the literature against their authors' code; see networks/README.md for the arrays.
 
-An output of any of these codes is skip x + scale net(inside x + shift, label), so that a function is compiled once for
-a folder and a precision. Errors are relative to the largest entry. float64 is compared with float64, where 1e-14 was
-seen. float32 loses the phases of NCSN++'s Fourier features at little noise (README). Gradients are compared in float64.
+An output of any of these codes is skip x + scale net(inside x + shift, label), so one function is compiled per folder
+and precision. Errors are relative to the largest entry. In float64 the largest error was 1e-14. float32 loses the
+phases of NCSN++'s Fourier features at low noise (README). Gradients are compared in float64.
 """
 
 import abc
@@ -34,7 +34,7 @@ EXACT = 1e-9
 
 @dataclass(frozen=True)
 class Call:
-    """A batch of two in the authors' layout, and what their code does around the network, a number for each image."""
+    """A batch of two in the authors' layout, and the coefficients of their wrapper of the network, one per image."""
 
     x: Rows
     label: Rows
@@ -48,7 +48,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss: the call, its derivative by the call's output, and the value of all or of each entry."""
+    """A loss: the call, its derivative with respect to the output, and its value in total or per entry."""
 
     call: Call
     value: Any
@@ -63,7 +63,7 @@ class Folder(abc.ABC):
 
     @property
     def outputs(self) -> int:
-        """Values that the network gives for each channel of an image."""
+        """Number of values that the network outputs for each channel of an image."""
         return self.golden["out"].shape[1] // self.golden["x"].shape[1]
 
     @cached_property
@@ -83,23 +83,23 @@ class Folder(abc.ABC):
     @property
     @abc.abstractmethod
     def table(self) -> dict[str, Any]:
-        """The network of the configuration."""
+        """The recipe table of the network."""
 
     @abc.abstractmethod
     def filled(self, network: UNet, arrays: dict[str, Any]) -> UNet:
-        """The network with the authors' arrays."""
+        """Returns the network with the authors' arrays."""
 
     @abc.abstractmethod
     def calls(self) -> Iterator[tuple[str, Call]]:
-        """Every output in the folder, by its name."""
+        """Yields every output in the folder, with its name."""
 
     @abc.abstractmethod
     def losses(self) -> Iterator[tuple[str, Loss]]:
-        """Every loss that is a formula of the output."""
+        """Yields every loss that is a formula of the output, with its name."""
 
     @property
     def template(self) -> UNet:
-        """Shapes of the network, in the precision that is on."""
+        """Shapes of the network, in the current precision."""
         precision = jnp.zeros(()).dtype.name
         if precision not in self._templates:
             self._templates[precision] = self._shapes()
@@ -117,22 +117,22 @@ class Folder(abc.ABC):
 
     @property
     def names(self) -> list[str]:
-        """The parameters' names."""
+        """Names of the parameters."""
         return [str(name) for name in self.golden["all_grad_names"]]
 
     def output(self, call: Call) -> Rows:
-        """The output of a call. In float64 by the function that has the gradients too, which is compiled once."""
+        """Returns the output of a call. In float64, the function that also computes gradients is reused."""
         if jnp.zeros(()).dtype == jnp.float64:
             return self.pull_back(call, np.zeros_like(self.golden["out"]))[0]
         return np.asarray(self._compiled[0](*self._inputs(call)))
 
     def pull_back(self, call: Call, cotangent: Rows) -> tuple[Rows, Rows, dict[str, Rows]]:
-        """The output, and the gradient of its dot product with the cotangent by x and by every parameter."""
+        """Returns the output, and the gradients of its dot product with the cotangent by x and every parameter."""
         output, (arrays, x) = self._compiled[1](*self._inputs(call), jnp.asarray(cotangent, float))
         return np.asarray(output), np.asarray(x), {name: np.asarray(one) for name, one in arrays.items()}
 
     def _inputs(self, call: Call) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-        """Parameters and call, with zeros for what is not known of the images."""
+        """Returns parameters and call, with zeros for unknown values of the images."""
         design = self.template.design
         zeros = {"classes": np.zeros((2, max(1, design.labels))), "augment": np.zeros((2, max(1, design.augment)))}
         given = {name: zeros[name] if one is None else one for name, one in vars(call).items()}
@@ -162,7 +162,7 @@ class Folder(abc.ABC):
 
 
 class ScoreSde(Folder):
-    """The second argument of the network is t * 999, or sigma, by which the output is divided."""
+    """The second argument of the network is t * 999, or sigma, which also divides the output."""
 
     @property
     def table(self):
@@ -222,7 +222,7 @@ class ScoreSde(Folder):
         return replace(self._call(x, t * 999), scale=-1 / std)
 
     def _marginal(self, t) -> tuple[Rows, Rows, Rows]:
-        """The scales of image and noise at t, and the squared diffusion coefficient."""
+        """Returns the scales of image and noise at t, and the squared diffusion coefficient."""
         model = self.config["model"]
         if self.is_ve:
             ratio = model["sigma_max"] / model["sigma_min"]
@@ -280,7 +280,7 @@ class Edm(Folder):
 
 
 class OpenAi(Folder):
-    """With learned variances 2C channels, of which the first C are eps; losses are tested where those variances are."""
+    """With learned variances there are 2C channels, the first C being eps."""
 
     @property
     def table(self):
@@ -295,14 +295,14 @@ class OpenAi(Folder):
                 yield name, self._call(self.golden[times] * self._unit)
 
     def losses(self):
-        """None: see above."""
+        """Yields nothing: test_learned_variances.py tests the losses."""
         return iter(())
 
     @cached_property
     def _unit(self) -> float:
-        """What the network was told of one timestep: 1, or 1000 / T, which the README leaves open if they differ.
+        """The network's input for one timestep: 1, or 1000 / T, which the README leaves open if they differ.
 
-        The terms of the bound hold `rescale_timesteps` to theirs.
+        test_learned_variances.py checks that `rescale_timesteps` is used as by the authors.
         """
         diffusion = {"steps": 1000, "rescale_timesteps": False} | self.config.get("diffusion", {})
         units = {1.0, 1000 / diffusion["steps"]} if diffusion["rescale_timesteps"] else {1.0}
@@ -363,7 +363,7 @@ def folder(published: Path) -> Folder:
 
 @pytest.fixture(params=[False, True], ids=["float32", "float64"])
 def suffix(request):
-    """The suffix of the golden arrays of a precision, which is on."""
+    """Sets a precision, and returns the suffix of its reference arrays."""
     with jax.enable_x64(request.param):
         yield "_f64" if request.param else ""
 
@@ -373,20 +373,20 @@ def error(found: Rows, expected: Rows) -> float:
 
 
 def tolerance(folder: Folder, name: str, suffix: str) -> float:
-    """1e-5 in float32, or twice the authors' own error if it is more: it grows with depth."""
+    """Returns 1e-5 in float32, or twice the authors' own error if that is larger: it grows with depth."""
     exact = folder.golden.get(f"{name}_f64")
     return EXACT if suffix else 1e-5 if exact is None else max(1e-5, 2 * error(folder.golden[name], exact))
 
 
 def accurate(folder: Folder, call: Call, suffix: str) -> list[int]:
-    """The rows whose Fourier phases float32 does not lose."""
+    """Returns the rows whose Fourier phases are accurate in float32."""
     bits = getattr(folder.template.embedding.features, "bits", None)
     return [i for i in range(2) if suffix or bits is None or abs(call.label[i]) < 1]
 
 
 @pytest.mark.costly
 def test_outputs(folder, suffix):
-    """Otherwise a layer differs from the authors', or what it is told of noise level, class or augmentation."""
+    """The outputs of the network equal the authors', for every noise level, class and augmentation."""
     checked = 0
     for name, call in folder.calls():
         rows = accurate(folder, call, suffix)
@@ -401,9 +401,9 @@ def test_outputs(folder, suffix):
 @pytest.mark.costly
 @pytest.mark.parametrize("suffix", [True], ids=["float64"], indirect=True)
 def test_gradients(folder, suffix):
-    """Otherwise back-propagation differs in some parameter or in the image.
+    """The gradients of every parameter and of the image equal the authors'.
 
-    Biases of keys, and those that a normalisation of single channels removes, have a gradient of rounding only.
+    Key biases, and biases removed by a normalisation of single channels, have gradients of rounding errors only.
     """
     golden, call = folder.golden, dict(folder.calls())["out"]
     _, x, found = folder.pull_back(call, np.float64(golden["cotangent"]) / golden["cotangent"].size)
@@ -421,7 +421,7 @@ def test_gradients(folder, suffix):
 
 @pytest.mark.costly
 def test_losses(folder, suffix):
-    """Otherwise training on the authors' loss is another training than theirs."""
+    """The authors' losses and their gradients are reproduced."""
     golden = folder.golden
     for name, loss in folder.losses():
         if name + suffix not in golden or len(accurate(folder, loss.call, suffix)) < 2:
@@ -436,7 +436,7 @@ def test_losses(folder, suffix):
 
 
 def test_arrays_that_do_not_fit_are_listed(folder):
-    """Otherwise a file of another width or depth is loaded in part, or ends in a shape error."""
+    """A file of a different width or depth is refused with a list of the paths that differ."""
     name, array = next((name, one) for name, one in folder.weights.items() if one.ndim == 4 and one.shape[-1] == 3)
     others = {one: folder.weights[one] for one in folder.weights if one != name}
     kept = {one: jax.ShapeDtypeStruct(array.shape, array.dtype) for one, array in others.items()}
@@ -450,7 +450,7 @@ def test_arrays_that_do_not_fit_are_listed(folder):
 
 
 def test_unknown_settings_are_refused(folder):
-    """Otherwise a network is built that lacks what the configuration asks for."""
+    """A configuration with unknown settings is refused."""
     other = type(folder)(folder.path)
     for part in (other.config, *(other.config[one] for one in ("model", "unet") if one in other.config)):
         part["width_of_nothing"] = 3

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The referee passes a sound model and fails every planted error."""
+"""The consistency checks pass a correct model and fail every planted error."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -45,7 +45,7 @@ SMALL = ["data.shape=[2, 3, 1]", "data.levels=5", "model.schedule.gamma_min=-4.0
 
 @pytest.fixture(scope="module")
 def oracle():
-    """An exact model, its test images, and the numbers of those that are measured."""
+    """Returns an exact model, its test images, and the indices of those that are measured."""
     recipe = load_recipe(ORACLE, SMALL)
     source = recipe.data.build()
     model = build_state(recipe, training_counts(recipe, source.load("train"))).model
@@ -59,14 +59,14 @@ def evidence(oracle) -> Evidence:
 
 
 def with_terms(measured: Measured, **terms: Callable[[np.ndarray], np.ndarray]) -> Measured:
-    """The same with some terms changed, and reported accordingly."""
+    """Returns the measurement with some terms changed, and its bits/dim recomputed."""
     changed = {name: terms.get(name, lambda nats: nats)(nats) for name, nats in measured.estimates.terms.items()}
     estimates = Estimates(changed, measured.estimates.evaluations, measured.estimates.failed)
     return Measured(estimates, measured.index, float(np.mean(estimates.nats)) / 6 / np.log(2))
 
 
 def of_images(measured: Measured, rows: np.ndarray) -> Measured:
-    """As if these rows had been measured."""
+    """Returns the measurement restricted to these rows."""
     estimates = jax.tree.map(lambda values: values[:, rows], measured.estimates)
     return Measured(estimates, measured.index[rows], float(np.mean(estimates.nats)) / 6 / np.log(2))
 
@@ -80,7 +80,7 @@ def failing(evidence: Evidence) -> set[str]:
 
 
 def test_a_sound_model_passes(evidence):
-    """The referee would cry wolf, or be unable to tell anything."""
+    """All 15 checks pass for a correct model."""
     found = verdicts(evidence)
     assert set(found.values()) == {"passes"}
     assert len(found) == 15
@@ -108,13 +108,13 @@ PLANTED = {
 
 @pytest.mark.parametrize("error", PLANTED)
 def test_a_planted_error_fails(evidence, error):
-    """The referee would pass a number that is no likelihood."""
+    """Every planted error fails at least one check."""
     assert failing(PLANTED[error](evidence)), error
 
 
 @pytest.fixture
 def measure(oracle):
-    """`measure(estimator)`: what it finds on the images, or on those of `index`; of another `model` if given."""
+    """`measure(estimator)` measures the test images, or those of `index`, by default with the correct model."""
     sound, test, whole = oracle
 
     def measure(estimator, model=sound, index=whole) -> Measured:
@@ -129,14 +129,14 @@ BOUND = VariationalBound(draws=64)
 
 
 class _NoReconstruction(CategoricalObservation):
-    """Says that every image is certain."""
+    """Gives every image probability 1."""
 
     def log_prob(self, image, z_0, gamma_0, estimate):
         return jnp.zeros_like(gamma_0)
 
 
 def test_a_bound_without_its_reconstruction_term_fails(evidence, oracle, measure):
-    """A model whose decoder is free of charge would pass."""
+    """A decoder that costs nothing fails."""
     wrong = eqx.tree_at(lambda m: m.observation, oracle[0], _NoReconstruction(5))
     assert failing(replace(evidence, bound=measure(BOUND, wrong))) >= {
         "reconstruction term is its closed form (bound)",
@@ -145,23 +145,23 @@ def test_a_bound_without_its_reconstruction_term_fails(evidence, oracle, measure
 
 
 def test_the_prior_term_is_that_of_the_values_which_the_model_encodes(evidence):
-    """The bound of DDPM's decoder, whose levels reach from -1 to 1, would be called wrong, and another one right."""
+    """The prior term is checked only for known decoders, against the values that the model encodes."""
     claim, other = "prior term of each image is its closed form (relative)", replace(evidence, known_decoder=False)
     assert claim not in {one.partition(" (bound")[0] for one in failing(other)}
     assert claim in {one.partition(" (bound")[0] for one in failing(replace(other, x=1.5 * other.x))}
 
 
 def test_a_decoder_whose_probabilities_sum_to_more_than_1_fails(oracle):
-    """A decoder of a plugin's, which no closed form knows, could be free of charge."""
+    """A decoder without a closed form is checked by summing its probabilities."""
     model, test, index = oracle
-    # of one pixel, while the others are as they are
+    # summed over the levels of one pixel, with all others fixed
     assert -3 < _decoder_excess(model, test.pixels[index[:4]], jax.random.key(0)) < 1e-5
     wrong = eqx.tree_at(lambda m: m.observation, model, _NoReconstruction(5))
     assert _decoder_excess(wrong, test.pixels[index[:4]], jax.random.key(0)) == pytest.approx(np.log(5))
 
 
 def test_what_is_not_known_of_a_plugins_decoder_is_not_claimed(evidence):
-    """A sound decoder of another kind would fail for its own reconstruction term."""
+    """An unknown decoder is checked for normalization, not for a closed-form reconstruction term."""
     found = verdicts(replace(evidence, known_decoder=False))
     assert set(found.values()) == {"passes"}
     assert len(found) == 14
@@ -177,7 +177,7 @@ _unit_rate.defjvp(lambda primals, tangents: (primals[0], jnp.ones_like(primals[0
 
 
 class _NoRate(AbstractSchedule):
-    """Its derivative is 1, whatever it rises by."""
+    """Has derivative 1 whatever the schedule."""
 
     inner: AbstractSchedule
     gamma_min: float = eqx.field(static=True)
@@ -188,7 +188,7 @@ class _NoRate(AbstractSchedule):
 
 
 def test_a_bound_without_gammas_derivative_fails(evidence, oracle):
-    """A loss that is a mean over t, and no integral over gamma, would pass."""
+    """A loss that is a mean over t without the factor gamma' fails."""
     model, test, index = oracle
     wrong = eqx.tree_at(lambda m: m.schedule, model, _NoRate(model.schedule, evidence.gamma_0, evidence.gamma_1))
     in_time = _in_time(wrong, test, index, 64, jax.random.key(2, impl="rbg"))
@@ -201,7 +201,7 @@ SOLVED = "ODE - ODE solved by other code"
 
 @pytest.fixture
 def measure_flow(evidence, oracle):
-    """`measure_flow(estimator)`: the evidence with this estimator in the place of the ODE's."""
+    """`measure_flow(estimator)` returns the evidence with this estimator as the ODE likelihood."""
     model, test, index = oracle
 
     def measure_flow(estimator: ProbabilityFlow) -> Evidence:
@@ -214,7 +214,7 @@ def measure_flow(evidence, oracle):
 
 
 def drawn_by(draw: Callable, monkeypatch) -> ProbabilityFlow:
-    """The estimator with another dequantisation than it is said to have."""
+    """Returns the estimator with a different dequantization from the one it declares."""
     monkeypatch.setitem(_dequantisation.DEQUANTISATIONS, draw.__name__, draw)
     estimator = ProbabilityFlow()
     object.__setattr__(estimator, "dequantisation", draw.__name__)
@@ -250,31 +250,31 @@ def _of_the_next_bin(model, image, key):
     ],
 )
 def test_a_flow_from_wrong_draws_fails(measure_flow, monkeypatch, draw, claims):
-    """A density at a point of the image's bin, or of another image's, would pass for the probability of the image."""
+    """Dequantization draws from the wrong bin or from a different image fail."""
     assert failing(measure_flow(drawn_by(draw, monkeypatch))) >= claims
 
 
 class _Short(Probes):
-    """Has entries +-0.99."""
+    """Has entries +-0.99, so that the variance is below 1."""
 
     def __call__(self, shape, *, key):
         return 0.99 * super().__call__(shape, key=key)
 
 
 def test_probes_that_are_too_short_fail(measure_flow):
-    """The divergence would be 2% too small, in both codes, which have the same probes."""
+    """Probes of too small a variance fail, although both solvers share them."""
     short = eqx.tree_at(lambda e: e.probes, ProbabilityFlow(), _Short("rademacher", 1))
     assert "probes of the ODE have unit variance (excess)" in failing(measure_flow(short))
 
 
 def test_an_error_of_a_hundredth_of_a_bit_fails(evidence):
-    """The noise of the draws, several times as large, would hide an error of the ODE."""
+    """An error of 0.01 bits/dim in the ODE fails, although it is smaller than the Monte Carlo noise."""
     wrong = with_terms(evidence.flow, prior=lambda nats: nats + 0.01 * 6 * np.log(2))
     assert failing(replace(evidence, flow=wrong)) == {SOLVED}
 
 
 def test_an_ode_that_cannot_be_checked_is_said_to_be_unknown(evidence):
-    """A sound model whose flow is too rough for the fixed steps of the other code would fail."""
+    """A flow too rough for the fixed-step solver is reported as not precise enough, not as failed."""
     again = evidence.flow_again
     shifted = eqx.tree_at(lambda e: e.terms["volume"], again.estimates, again.estimates.terms["volume"] - 2)
     lost = eqx.tree_at(lambda e: e.failed, shifted, ~shifted.failed)
@@ -285,7 +285,7 @@ def test_an_ode_that_cannot_be_checked_is_said_to_be_unknown(evidence):
 
 
 class _Backwards(Integrator):
-    """Follows the field the other way."""
+    """Integrates the field in the opposite direction."""
 
     def go_on(self, field, start, end, stand, args, *, steps):
         reverse = lambda gamma, state, args: jax.tree.map(jnp.negative, field(gamma, state, args))  # noqa: E731
@@ -293,7 +293,7 @@ class _Backwards(Integrator):
 
 
 def test_a_flow_that_is_integrated_backwards_fails(measure_flow):
-    """A sign of the ODE could be wrong."""
+    """An ODE integrated in the wrong direction fails."""
     i = ProbabilityFlow().integrator
     backwards = _Backwards(i.solver, i.rtol, i.atol, i.steps, i.max_steps)
     estimator = eqx.tree_at(lambda e: e.integrator, ProbabilityFlow(), backwards)
@@ -301,41 +301,41 @@ def test_a_flow_that_is_integrated_backwards_fails(measure_flow):
 
 
 def test_a_flow_that_stops_halfway_fails(measure_flow):
-    """The value of a solver that ran out of steps would pass, where it happens to be near the bound."""
+    """A solver that ran out of steps fails."""
     found = failing(measure_flow(ProbabilityFlow(max_steps=2)))
     assert found >= {"every solve reached its end (images whose did not) (ODE)"}
 
 
 @pytest.mark.parametrize("ends", [(1.0, 0.0), (0.0, -1.0), (-1.0, 0.0), (0.0, 1.0)], ids=str)
 def test_a_schedule_whose_end_is_off_by_one_fails(evidence, oracle, measure, ends):
-    """A bound between other noise levels than the model's would pass."""
+    """A bound between endpoints that are not the model's fails."""
     schedule = FixedLinear(gamma_min=evidence.gamma_0 + ends[0], gamma_max=evidence.gamma_1 + ends[1])
     wrong = eqx.tree_at(lambda m: m.schedule, oracle[0], schedule)
     assert failing(replace(evidence, bound=measure(BOUND, wrong)))
 
 
 def test_half_of_the_test_set_fails(evidence, oracle, measure):
-    """A mean over some of the images would pass for that over all."""
+    """A mean over half of the images fails."""
     claims = {"every image counts once (images that do not) (bound)"}
     assert failing(replace(evidence, bound=measure(BOUND, index=oracle[2][:32]))) >= claims
 
 
 def test_shuffled_repeats_fail(evidence, oracle, measure):
-    """A loader that draws with replacement would pass."""
+    """Images drawn with replacement fail."""
     repeats = np.random.default_rng(0).choice(oracle[2], 64)
     claims = {"every image counts once (images that do not) (bound)"}
     assert failing(replace(evidence, bound=measure(BOUND, index=repeats))) >= claims
 
 
 def test_t_off_by_one_fails(evidence, measure):
-    """A bound of T - 1 steps would pass for one of T."""
+    """A bound of T - 1 steps fails as a bound of T steps."""
     wrong = measure(VariationalBound(FEW_STEPS - 1, draws=64))
     claim = f"one importance sample - bound of {FEW_STEPS} steps"
     assert failing(replace(evidence, few_steps=wrong)) >= {claim}
 
 
 def test_a_quarter_of_the_steps_fails(evidence, measure):
-    """A bound of other steps than the T that it is said to have would pass."""
+    """A bound of 16 steps fails as a bound of 64."""
     claim, wrong = "diffusion loss of 64 steps - summed by other code", measure(VariationalBound(16, draws=64))
     assert failing(replace(evidence, many_steps=wrong)) == {claim}
 
@@ -345,7 +345,7 @@ def _bad_at_little_noise(z, gamma, condition, *, key=None):
 
 
 def test_a_network_whose_bounds_rise_with_more_steps_passes(evidence, oracle, measure):
-    """A network that is worse at less noise would be refused, although its bounds are bounds."""
+    """A network that is worse at less noise passes: its bounds rise with T, but they are bounds."""
     model, test, index = oracle
     given = {"schedule": model.schedule, "shape": model.shape, "observation": model.observation}
     bad = DiffusionModel(prediction=X(), network=_bad_at_little_noise, **given)
@@ -363,7 +363,7 @@ def test_a_network_whose_bounds_rise_with_more_steps_passes(evidence, oracle, me
 
 
 class _OnTime(AbstractPrediction):
-    """Reads the time off the schedule, and then takes the gamma that a straight schedule had at that time."""
+    """Recovers the time from the schedule and uses the gamma of a linear schedule at that time."""
 
     inner: AbstractPrediction
     outputs: int = eqx.field(static=True)
@@ -376,7 +376,7 @@ class _OnTime(AbstractPrediction):
 
 
 def test_a_network_that_is_conditioned_on_t_fails(evidence, oracle):
-    """A model whose schedule moved away from the times that its network knows would pass."""
+    """A network conditioned on t fails when its schedule is replaced."""
     model, test, index = oracle
     low, rise = evidence.gamma_0, evidence.gamma_1 - evidence.gamma_0
     moved = eqx.tree_at(lambda m: m.schedule, model, _Curved(low, low + rise))
@@ -386,7 +386,7 @@ def test_a_network_that_is_conditioned_on_t_fails(evidence, oracle):
 
 
 def test_checks_are_json(evidence):
-    """A program that reads audit.json would meet an infinity, or a NaN."""
+    """Checks are written as JSON without infinities or NaN."""
     wrong = PLANTED["not a number"](evidence)
     for check in [*referee(evidence), *referee(wrong)]:
         facts = as_json(check)
@@ -395,7 +395,7 @@ def test_checks_are_json(evidence):
 
 
 def test_a_flow_that_oscillates_with_gamma_is_not_called_wrong(evidence, oracle):
-    """64 and 32 steps would meet the oscillation in the same phase, and be sure of a wrong value."""
+    """A flow that oscillates in phase with both fixed-step solves does not fail."""
     model, test, index = oracle
     rate = 2 * np.pi * 64 / (evidence.gamma_1 - evidence.gamma_0)
 

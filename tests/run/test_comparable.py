@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images that fit a model in shape and levels, and are of another kind all the same."""
+"""Images that fit a model in shape and levels but differ in kind from its training images."""
 
 import numpy as np
 import pytest
@@ -22,26 +22,26 @@ TRAINED = {"name": "imagenet32_old", "low": 0.0, "high": 255.0}
     [(TRAINED, "imagenet32_old", 255), (TRAINED, "cifar10", 200), (None, "imagenet32_new", 1), (TRAINED, "x_new", 40)],
 )
 def test_other_images_of_the_same_kind_are_measured(trained, name, highest) -> None:
-    """False if a model could not be asked about data that it was not trained on."""
+    """Images of a different data set with the same scale are accepted."""
     check_comparable(TrainedOn(trained), images(name, highest))
 
 
 def test_the_other_imagenet_is_refused() -> None:
-    """False if a model of the old release could report a figure on the new one, which is easier."""
+    """The new release of ImageNet, which is easier, is refused for models of the old release."""
     with pytest.raises(DataError, match="trained on imagenet32_old, and these images are imagenet32_new"):
         check_comparable(TrainedOn(TRAINED), images("imagenet32_new", 255))
 
 
 @pytest.mark.parametrize(("trained", "highest"), [(255.0, 1), (1.0, 255), (100.0, 151)])
 def test_another_scale_is_refused(trained, highest) -> None:
-    """False if images of 0 and 1 could be measured by a model of 0..255, or the other way round."""
+    """Images whose range of values differs from the training images are refused."""
     message = f"from 0 to {highest}, and those that the model was trained on from 0 to {trained:g}: they are of another"
     with pytest.raises(DataError, match=message):
         check_comparable(TrainedOn({"name": "a", "low": 0.0, "high": trained}), images("a", highest))
 
 
 def test_copies_are_no_more_evidence_than_one_image() -> None:
-    """False if few images, many times each, could be called unlike the training images because of their number."""
+    """Copies of an image do not count as further evidence that the test images differ."""
     rng = np.random.default_rng(0)
     trained = rng.integers(0, 17, (300, 8, 8, 1)).astype(np.uint8)
     few = rng.integers(0, 17, (20, 8, 8, 1)).astype(np.uint8)

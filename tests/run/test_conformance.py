@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Before a number is trusted the run's own components are checked; these are the checks of a whole recipe."""
+"""The conformance checks of all components of a recipe, which run before a number is trusted."""
 
 import re
 from pathlib import Path
@@ -32,7 +32,7 @@ LIES = {
 
 
 def findings_of(path: Path, *overrides: str, plugins: tuple[Path, ...] = ()) -> Findings:
-    """What `vdmkit run`, and after it `vdmkit likelihood`, say of a recipe's components, before training."""
+    """Returns the findings of `vdmkit run` and `vdmkit likelihood` on a recipe's components, before training."""
     recipe = load_recipe(path, overrides, plugins)
     source = recipe.data.build()
     train, test = source.load("train"), source.load("test")
@@ -50,7 +50,7 @@ SOME = [*FIRST, *(pytest.param(lie, marks=pytest.mark.system) for lie in LIES if
 @pytest.mark.costly
 @pytest.mark.parametrize("lie", SOME)
 def test_a_component_that_lies_is_refused(lie):
-    """A plugin could make a number too low, and nothing would notice."""
+    """A component that would make the reported number too low is refused."""
     overrides = [
         "data.name=digits",
         "model.network.name=none",
@@ -87,7 +87,7 @@ RECIPES += [pytest.param(name, marks=pytest.mark.slow) for name in OTHERS]
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_components_of_a_recipe_are_not_refused(name):
-    """A correct model would be called a liar."""
+    """The components of every shipped recipe pass the checks."""
     network = () if name.startswith("oracle") else ("model.network.channels=8",)
     if "classifier_free" in name:
         network = ("model.network.network.channels=8",)
@@ -96,7 +96,7 @@ def test_the_components_of_a_recipe_are_not_refused(name):
 
 @pytest.mark.system
 def test_what_cannot_be_checked_is_said():
-    """A density whose integral nobody knows would be trusted without a word."""
+    """Properties that could not be checked are listed as remarks."""
     assert findings_of(ROOT / "recipes" / "oracle_mixture_continuous.toml").remarks == (
         "It was not checked whether the probabilities of observation 'gaussian' sum to 1.",
     )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""On oracles, where the truth is known, each estimator's 95% interval holds it as often as it says.
+"""On oracles with a known likelihood, the 95% interval of each estimator has its nominal coverage.
 
-At 95%, fewer than 90 of 100 intervals hold it in 1.1% of such tests; the keys are fixed.
+At 95%, fewer than 90 of 100 intervals cover the truth in 1.1% of such tests; the keys are fixed.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def oracle():
-    """`oracle(name)`: the exact model, its distribution and 200 images."""
+    """`oracle(name)` returns the exact model, its distribution and 200 images."""
 
     def oracle(name: str):
         levels = [] if name.endswith("_continuous") else LEVELS
@@ -40,7 +40,7 @@ def oracle():
 
 
 def covered(estimator, model, images: np.ndarray, truth: float) -> int:
-    """How many of 100 intervals of the mean over the images hold the truth, nats."""
+    """Returns how many of 100 intervals for the mean over the images cover the truth, in nats."""
     plan = estimator.plan(model, images, precision=0.0, key=jax.random.key(0, impl="rbg"))
     pixels, index = jnp.asarray(images), jnp.arange(len(images))
     held = 0
@@ -53,7 +53,7 @@ def covered(estimator, model, images: np.ndarray, truth: float) -> int:
 
 
 def exact_bound(distribution, images: np.ndarray, steps: int) -> float:
-    """The mean bound of Gaussian images in closed form or by quadrature, nats."""
+    """Returns the mean bound of Gaussian images in nats, in closed form or by quadrature."""
     gammas = np.linspace(-8, 8, max(steps, 1) + 1)
     if distribution.levels:
         bound = terms_of_images(exact_terms(distribution, gammas, continuous=not steps), images)
@@ -69,7 +69,7 @@ MIXTURES = pytest.mark.parametrize("name", ["mixture", "mixture_continuous"])
 @GAUSSIANS
 @pytest.mark.parametrize("steps", [0, STEPS], ids=["continuous", "steps"])
 def test_intervals_of_the_bound_hold_its_exact_value(oracle, name, steps):
-    """An interval of the bound would be too narrow, or the bound biased."""
+    """The 95% intervals of the bound cover its exact value."""
     model, distribution, images = oracle(name)
     truth = exact_bound(distribution, images, steps)
     assert covered(VariationalBound(steps, draws=16), model, images, truth) >= 90
@@ -77,7 +77,10 @@ def test_intervals_of_the_bound_hold_its_exact_value(oracle, name, steps):
 
 @pytest.mark.parametrize("count", [3, 5, 8, 16])
 def test_intervals_of_a_wanted_precision_hold_the_exact_value(oracle, count):
-    """A precision would select passes that look better than they are: 0.93 of the intervals of 8 images held it."""
+    """Intervals of a requested precision cover the exact value.
+
+    Keeping only the passes that reach the precision would bias them: then 0.93 of the intervals of 8 images covered it.
+    """
     model, distribution, images = oracle("gaussian")
     images, estimator, repeats = images[:count], VariationalBound(draws=4), 2000
     key = jax.random.key(0, impl="rbg")
@@ -86,8 +89,8 @@ def test_intervals_of_a_wanted_precision_hold_the_exact_value(oracle, count):
     plan = estimator.plan(model, images, precision=wanted, key=key)
 
     def passes(numbers: np.ndarray) -> np.ndarray:
-        """Two estimates of each image in each pass."""
-        # Draws belong to an image's number: the same images under other numbers are an independent pass
+        """Returns two estimates of each image for each pass."""
+        # Draws depend on the index of an image, so the same images with other indices are an independent pass.
         pixels = jnp.asarray(np.tile(images, (len(numbers), 1, 1, 1)))
         index = jnp.asarray((numbers[:, None] * count + np.arange(count)).ravel())
         pair = [estimator(model, pixels, index, plan, replicate=r, key=key).nats for r in (0, 1)]
@@ -110,7 +113,7 @@ def test_intervals_of_a_wanted_precision_hold_the_exact_value(oracle, count):
 
 @GAUSSIANS
 def test_intervals_of_one_importance_sample_hold_the_bound_of_its_steps(oracle, name):
-    """An interval of the importance-weighted bound would be too narrow, or its weights wrong."""
+    """With one sample, intervals of the importance-weighted bound cover the bound of T steps."""
     model, distribution, images = oracle(name)
     truth = exact_bound(distribution, images, STEPS)
     assert covered(ImportanceWeighted(samples=1, steps=STEPS), model, images, truth) >= 90
@@ -118,16 +121,16 @@ def test_intervals_of_one_importance_sample_hold_the_bound_of_its_steps(oracle, 
 
 @MIXTURES
 def test_intervals_of_the_bound_hold_the_truth_where_pixels_depend_on_each_other(oracle, name):
-    """The bound of the exact denoiser between wide ends would not be -log P."""
+    """The bound of the exact denoiser between wide ends is -log P, also for dependent pixels."""
     model, distribution, images = oracle(name)
     assert covered(VariationalBound(draws=16), model, images, float(distribution.nats(images).mean())) >= 90
 
 
 @MIXTURES
 def test_intervals_of_the_flow_hold_the_truth(oracle, name):
-    """An interval of the ODE's likelihood would leave out the error of its probes."""
+    """Intervals of the ODE likelihood include the error of its probes."""
     model, distribution, images = oracle(name)
     images = images[:50]
-    # 1e-4 of tolerance is a hundredth of the interval
+    # a tolerance of 1e-4 is a hundredth of the interval
     estimator = ProbabilityFlow(rtol=1e-4, atol=1e-4)
     assert covered(estimator, model, images, float(distribution.nats(images).mean())) >= 90

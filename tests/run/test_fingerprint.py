@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The name of a result depends on what the number depends on."""
+"""The fingerprint of a result depends exactly on what its number depends on."""
 
 import importlib.metadata
 
@@ -13,10 +13,7 @@ from vdmkit.recipes.build import state_like
 
 
 def test_packages_that_a_model_does_not_use_change_no_name(tiny_images: Images, tmp_path, monkeypatch):
-    """False if a measurement had another name in a clone, which has plugins, than where vdmkit alone is installed.
-
-    Or if it had the same name with another version of the package that its schedule is from.
-    """
+    """The fingerprint depends on the versions of exactly the packages that the model uses."""
 
     def name(*overrides: str) -> str:
         recipe = load_recipe("digits", ["model.network.name=none", *overrides])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run folder belongs to one recipe and one process, and every file in it is whole."""
+"""A run folder belongs to one recipe and one process at a time, and its files are written atomically."""
 
 import errno
 import json
@@ -44,7 +44,7 @@ def claim(folder: RunFolder, recipe: Recipe, text: str = "") -> None:
 
 @pytest.fixture
 def killed_before(monkeypatch) -> Callable:
-    """`with killed_before("a.json"):` ends when a file of this name is about to be put in its place."""
+    """`with killed_before("a.json"):` interrupts the block just before a file of this name is replaced."""
 
     @contextmanager
     def killed_before(name: str) -> Iterator[None]:
@@ -61,7 +61,7 @@ def killed_before(monkeypatch) -> Callable:
 
 
 def test_a_run_of_an_older_version_is_refused_by_the_new_name(folder, recipe):
-    """False if a kept recipe with an old key were read as if the key said nothing, or a traceback came of it."""
+    """A saved recipe with a renamed key is refused, and the error gives the new name."""
     claim(folder, recipe)
     write_json(folder.manifest, FACTS)
     kept = folder.resolved_recipe.read_text()
@@ -71,7 +71,7 @@ def test_a_run_of_an_older_version_is_refused_by_the_new_name(folder, recipe):
 
 
 def test_a_new_folder_says_what_it_is(folder, recipe):
-    """The recipe, as given and with all defaults, would not be in the folder."""
+    """A new run folder contains the recipe as given and with all defaults."""
     claim(folder, recipe, "# as given")
     assert folder.given_recipe.read_text() == "# as given"
     assert load_recipe(folder.resolved_recipe) == recipe
@@ -91,7 +91,7 @@ def test_a_new_folder_says_what_it_is(folder, recipe):
     ],
 )
 def test_what_may_change_when_a_run_goes_on(folder, recipe, digits_toml, override):
-    """A run could not be made longer, or be evaluated in another way, without starting again."""
+    """The length of training and settings of the evaluation can change when a run is resumed."""
     claim(folder, recipe, "")
     changed = load_recipe(digits_toml, [override])
     claim(folder, changed, "")
@@ -112,7 +112,7 @@ def test_what_may_change_when_a_run_goes_on(folder, recipe, digits_toml, overrid
     ],
 )
 def test_another_recipe_is_refused(folder, recipe, digits_toml, override):
-    """A run would go on with another model, other data or another objective, and its record would be wrong."""
+    """Continuing a run with a different recipe is refused, and the key that differs is named."""
     claim(folder, recipe, "before")
     with pytest.raises(CheckpointError) as caught:
         claim(folder, load_recipe(digits_toml, [override]), "after")
@@ -122,14 +122,14 @@ def test_another_recipe_is_refused(folder, recipe, digits_toml, override):
 
 
 def test_all_differing_keys_are_named(folder, recipe, digits_toml):
-    """The user would mend one key at a time."""
+    """All keys that differ are named at once."""
     claim(folder, recipe, "")
     with pytest.raises(CheckpointError, match=r"differs in seed, model\.network\.channels\."):
         claim(folder, load_recipe(digits_toml, ["seed=2", "model.network.channels=8", "training.steps=9"]), "")
 
 
 def test_somebody_else_s_folder_is_left_alone(folder, recipe):
-    """A run would be strewn over the user's own files."""
+    """A folder that is not empty and not a run folder is refused and left unchanged."""
     folder.path.mkdir()
     (folder.path / "thesis.tex").write_text("years of work")
     with pytest.raises(CheckpointError, match=r"not empty, and not a run folder.*--out"):
@@ -139,7 +139,7 @@ def test_somebody_else_s_folder_is_left_alone(folder, recipe):
 
 @pytest.mark.parametrize("last", ["resolved.toml", "recipe.toml"])
 def test_a_folder_claimed_by_half_can_be_claimed(folder, recipe, killed_before, last):
-    """A kill between the first files of a run would make the same command fail for ever."""
+    """A run folder whose creation was interrupted can be created again."""
 
     with killed_before(last):
         claim(folder, recipe, "given")
@@ -148,7 +148,7 @@ def test_a_folder_claimed_by_half_can_be_claimed(folder, recipe, killed_before, 
 
 
 def test_a_damaged_recipe_is_no_traceback(folder, recipe):
-    """A run folder with a damaged resolved.toml would end in a traceback, or be taken for another recipe's."""
+    """A damaged resolved.toml is reported with its line."""
     claim(folder, recipe, "")
     folder.resolved_recipe.write_text("[data")
     with pytest.raises(RecipeError, match=r"resolved\.toml:1:\d+: not valid TOML"):
@@ -156,7 +156,7 @@ def test_a_damaged_recipe_is_no_traceback(folder, recipe):
 
 
 def test_one_process_at_a_time(folder):
-    """Two runs would write the same checkpoints; or a folder would stay locked when its run has ended."""
+    """Only one process can lock a run folder, and the lock is released at the end."""
     second = folder.locked()
     with folder.locked(), pytest.raises(CheckpointError, match="another vdmkit is writing this run"):
         second.__enter__()
@@ -165,7 +165,7 @@ def test_one_process_at_a_time(folder):
 
 
 def test_a_file_system_without_locks(folder, monkeypatch, capsys):
-    """Training would end on NFS, or two runs write one folder there and nobody be told."""
+    """On a file system without locks, training continues with a warning."""
 
     def flock(descriptor: int, how: int) -> None:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
@@ -176,14 +176,14 @@ def test_a_file_system_without_locks(folder, monkeypatch, capsys):
 
 
 def test_an_error_while_it_is_locked_is_not_one_of_the_lock(folder):
-    """An error of a full pipe, say, would be told as another run's lock."""
+    """An error inside the locked block is not reported as a lock conflict."""
     with pytest.raises(BlockingIOError), folder.locked():
         raise BlockingIOError
 
 
 @pytest.mark.parametrize("content", ['{"shape": [8', "[]", "{}", json.dumps({**FACTS, "data": 0} | {"levels": 1})[:-9]])
 def test_a_damaged_manifest_is_explained(folder, recipe, content):
-    """A run folder with a damaged manifest.json would end in a traceback."""
+    """A damaged manifest.json is reported with advice."""
     claim(folder, recipe, "")
     folder.manifest.write_text(content)
     with pytest.raises(CheckpointError, match=r"manifest\.json: .*[Dd]elete it and run the recipe again"):
@@ -210,7 +210,7 @@ MANGLED = {
 
 @pytest.mark.parametrize("wrong", MANGLED)
 def test_what_is_wrong_with_a_manifest(folder, wrong):
-    """A manifest with another key or type would end in a traceback, or the message not say which it is."""
+    """A manifest with a wrong key or type is refused, and the error names it."""
     folder.path.mkdir()
     folder.manifest.write_text(json.dumps(MANGLED[wrong] and FACTS | MANGLED[wrong]))
     with pytest.raises(CheckpointError, match=rf"manifest\.json: cannot be read \({wrong}.*delete it and run the rec"):
@@ -218,7 +218,7 @@ def test_what_is_wrong_with_a_manifest(folder, wrong):
 
 
 def test_a_manifest_is_read_as_it_was_written(folder):
-    """A run would continue with other facts than it recorded, or a run of an older version not be read."""
+    """A manifest survives a round trip, and missing fields have defaults."""
     images = Identities(Identity(**IMAGES), Identity(**IMAGES))
     made = Provenance((8, 8, 1), 17, images, {"a.py": "1"}, None, [{"command": ["vdmkit"]}], {"b": "2"}, 12, 34, "name")
     folder.path.mkdir()
@@ -230,13 +230,13 @@ def test_a_manifest_is_read_as_it_was_written(folder):
 
 
 def test_advice_on_a_missing_manifest_can_be_pasted(tmp_path):
-    """A path with blanks would be advised as several words."""
+    """Paths with blanks are quoted in the advice."""
     with pytest.raises(CheckpointError, match=r"manifest\.json: no such file.* with --out '.*/my run': that goes on"):
         RunFolder(tmp_path / "my run").provenance()
 
 
 def test_what_is_no_run_is_not_loaded(folder, recipe):
-    """A mistyped --ckpt would end in a traceback."""
+    """A path that is not a complete run folder is refused with the reason."""
     with pytest.raises(CheckpointError, match=r"run: no such folder\."):
         load_run(folder.path)
     folder.path.mkdir()
@@ -251,7 +251,7 @@ def test_what_is_no_run_is_not_loaded(folder, recipe):
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, killed_before):
-    """A kill or a full disk would leave half a file where a whole one was."""
+    """Writes are atomic: after a kill or an error, the old contents are still there."""
     path = tmp_path / "a.json"
     write_json(path, {"bpd": 1.0})
     before = path.read_text()
@@ -265,7 +265,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, killed_before):
 
 
 def test_weights_are_the_ones_asked_for(folder, recipe, tiny_model):
-    """Raw parameters would be reported as averaged ones."""
+    """ "raw" selects the raw parameters and "ema" the averaged ones."""
     state = initial_state(tiny_model, optax.sgd(0.1), Objective(LowDiscrepancy(), Elbo(), 0))
     state = eqx.tree_at(lambda s: s.ema, state, jax.tree.map(lambda a: a + 1, state.ema))
     run = Run(folder, recipe, state, 0, ())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loop: which updates share a dispatch, and what happens to numbers that are not finite."""
+"""The training loop: grouping updates into dispatches, and numbers that are not finite."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from vdmkit.training.step import initial_state
 
 @pytest.fixture
 def loop(tiny_model, tiny_images, monkeypatch):
-    """`loop(k)`: the dispatches of the loop with k steps each, as numbers of updates; no update is computed."""
+    """`loop(k)` returns the dispatches of a loop with k steps each, as numbers of updates; nothing is computed."""
 
     def step(inputs, state):
         return TrainState(state.model, state.ema, state.opt_state, state.step + 1, state.objective), {
@@ -53,7 +53,7 @@ def loop(tiny_model, tiny_images, monkeypatch):
     ("k", "intervals"), [(1, (100,)), (3, (100, 7)), (4, (6, 10, 0, 0)), (10, (1,)), (10, (4, 20))]
 )
 def test_which_updates_share_a_dispatch_depends_on_the_step_alone(loop, k, intervals):
-    """A resumed run would round otherwise than one that was never stopped, or miss a checkpoint."""
+    """The grouping of updates into dispatches depends on the step only, so a resumed run rounds the same."""
     whole = loop(k, 30, intervals)
     assert [step for step, _ in whole][-1] == 30
     assert sum(n for _, n in whole) == 30
@@ -65,20 +65,20 @@ def test_which_updates_share_a_dispatch_depends_on_the_step_alone(loop, k, inter
 
 
 def test_long_dispatches_are_used_where_they_fit(loop):
-    """An accelerator would be given single steps, and wait for each."""
+    """Updates are grouped into dispatches of k wherever no interval ends inside."""
     short = [(21, 1), (22, 1), (23, 1), (24, 1), (25, 1)]
     assert loop(10, 25, (20,)) == [(10, 10), (20, 10), *short]
-    # A run that is made longer comes back to the dispatches of one that was long from the start.
+    # A run that is extended returns to the dispatches of a run that was as long from the start.
     assert loop(10, 40, (20,), start=25)[-2:] == [(30, 1), (40, 10)]
 
 
 def test_a_cpu_gets_single_steps(loop):
-    """The default would put a convolution inside a scan, 16 times slower on a CPU."""
+    """By default a CPU gets single steps, because a convolution inside a scan is 16 times slower there."""
     assert jax.default_backend() != "cpu" or loop(0, 3, (100,)) == [(1, 1), (2, 1), (3, 1)]
 
 
 def test_two_dispatches_wait_on_the_device(loop, monkeypatch):
-    """The device would be idle between steps, or all batches of a long interval be in memory at once."""
+    """At most two dispatches are queued on the device."""
     done = []
     monkeypatch.setattr(jax, "block_until_ready", lambda metrics: done.append(metrics))
     loop(1, 5, (100,))
@@ -86,7 +86,7 @@ def test_two_dispatches_wait_on_the_device(loop, monkeypatch):
 
 
 def test_a_batch_that_devices_cannot_share(loop, monkeypatch):
-    """Uneven batches would end in JAX's traceback."""
+    """A batch size that is not a multiple of the number of devices is refused."""
     monkeypatch.setattr(jax, "device_count", lambda: 3)
     with pytest.raises(DataError, match=r"training\.batch_size = 4 does not divide over 3 devices.*multiple of 3"):
         loop(1, 3, (100,))
@@ -96,19 +96,19 @@ def test_a_batch_that_devices_cannot_share(loop, monkeypatch):
     ("step", "intervals", "expected"), [(0, (5,), 5), (4, (5, 3), 5), (5, (5, 3), 6), (6, (0, 4), 8)]
 )
 def test_next_multiple(step, intervals, expected):
-    """A checkpoint or an evaluation would come at another step than the recipe says."""
+    """`next_multiple` is the next step at which any of the intervals ends; 0 means no interval."""
     assert next_multiple(step, *intervals) == expected
 
 
 def metrics(**terms):
-    """Two dispatches of two updates each, all ones but `terms`."""
+    """Returns the metrics of two dispatches of two updates each, all ones except for `terms`."""
     names = ("bpd", "diffusion", "gradient", "prior", "reconstruction")
     values = {name: np.ones(4) for name in names} | {name: np.asarray(values, float) for name, values in terms.items()}
     return [{name: jnp.asarray(v[half]) for name, v in values.items()} for half in (slice(0, 2), slice(2, 4))]
 
 
 def test_means():
-    """The log would show the last update, or leave updates out."""
+    """Logged values are means over all updates since the last log."""
     assert means(metrics(bpd=[1, 2, 3, 6]), 20)["bpd"] == 3.0
 
 
@@ -121,7 +121,7 @@ def test_means():
     ],
 )
 def test_the_first_number_that_is_not_finite_is_named(terms, message):
-    """The user would look for the fault in the wrong step or term."""
+    """The error for a non-finite number names the first step and term."""
     first = min(int(np.argmin(np.isfinite(values))) for values in terms.values())
     spoiled = [1.0] * first + [np.nan] * (4 - first)  # the total and the gradient are not finite either
     with pytest.raises(NonFiniteError, match=message):
@@ -130,7 +130,7 @@ def test_the_first_number_that_is_not_finite_is_named(terms, message):
 
 @pytest.mark.costly
 def test_the_steady_state_compiles_nothing(tiny_model, tiny_images, caplog):
-    """Steps would be compiled again, for a type or a device that changed."""
+    """Nothing is compiled after the first step."""
     update = Update(optax.sgd(0.1), 0.9, False)
     state = initial_state(jax.tree.map(jnp.copy, tiny_model), update.optimizer, Objective(LowDiscrepancy(), Elbo(), 0))
     of = Loop(update, batches(tiny_images, batch_size=4, seed=0), jax.random.key(0), 4, 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The manifest: what a reader needs to know where a number came from."""
+"""The manifest records everything that a number depends on."""
 
 import json
 import platform
@@ -13,7 +13,7 @@ from vdmkit.training.loop import session
 
 
 def test_what_a_run_was_made_with(tiny_images):
-    """The data, the plugin files or an earlier session of a run would not be known afterwards."""
+    """The manifest records the data, the hashes of plugin files and every session."""
     sessions = [{"from_step": 0, "goal_step": 4}, {"from_step": 4, "goal_step": 9}]
     made = replace(provenance_of(tiny_images, tiny_images, {"mine.py": b"x = 1"}), sessions=sessions)
     facts = json.loads(json.dumps(asdict(made), allow_nan=False))
@@ -31,7 +31,7 @@ def test_what_a_run_was_made_with(tiny_images):
 
 
 def test_what_a_session_was_made_with():
-    """The versions or the device behind a number, an installed plugin's included, would not be known afterwards."""
+    """A session records the device, Python and the versions of all packages, including plugins."""
     facts = session(3, 9)
     assert json.loads(json.dumps(facts, allow_nan=False)) == facts
     assert (facts["from_step"], facts["goal_step"]) == (3, 9)

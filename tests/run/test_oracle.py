@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The oracle recipes, from training that trains nothing to the bound that the checkpoint gives."""
+"""The oracle recipes, from training without parameters to the bound of the checkpoint."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["gaussian", "mixture"])
 def test_the_reported_bound_is_the_exact_likelihood_within_its_interval(name: str, tmp_path) -> None:
-    """False if an estimator run by recipe could be off on data of known -log P, or a run needed parameters."""
+    """On data of known -log P, the reported interval contains the exact bits/dim."""
     path = RECIPES / f"oracle_{name}.toml"
     recipe = load_recipe(path, ["sampling.steps=4", "sampling.count=4"])
     evaluation = run_recipe(recipe, path.read_text(), RunFolder(tmp_path / "run"), ())
@@ -27,8 +27,8 @@ def test_the_reported_bound_is_the_exact_likelihood_within_its_interval(name: st
     test = source.load("test")
     exact = bits_per_dim(source.distribution.nats(test.pixels), 16).mean()
     assert f"{exact:.4f} bits/dim exactly" in path.read_text()
-    # The images are the same, so that Monte Carlo is all that may differ: twice its 95% half-width is false once in 1e4
-    # seeds, and this one is fixed. The ends cost 1e-4.
+    # The images are the same, so the only difference is Monte Carlo error. It exceeds twice its 95% half-width for one
+    # seed in 1e4, and the seed is fixed. The ends cost 1e-4.
     assert abs(evaluation.bpd - exact) < 2 * evaluation.half_width_monte_carlo < 0.1
     assert evaluation.bpd_low < exact < evaluation.bpd_high
     assert 0 <= evaluation.prior + evaluation.reconstruction < 1e-4

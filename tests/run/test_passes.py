@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many passes a wanted precision takes, and what is made of them."""
+"""How many passes a requested precision takes, and how they are averaged."""
 
 import os
 
@@ -19,7 +19,7 @@ INDEX = np.arange(COUNT)
 
 
 class Noisy(AbstractEstimator[None]):
-    """One standard normal draw, whatever the precision asked for."""
+    """One standard normal draw, whatever precision is requested."""
 
     def describe(self, levels):
         return "noise"
@@ -52,7 +52,7 @@ def pass_of(model, pixels, stage: int) -> np.ndarray:
 
 
 def test_without_a_precision_there_is_one_pass(tiny_model, pixels) -> None:
-    """False if a recipe's number of draws were not what is drawn."""
+    """Without a requested precision there is one pass with the recipe's number of draws."""
     found = measured(tiny_model, pixels)
     np.testing.assert_array_equal(found.nats, pass_of(tiny_model, pixels, 0))
     assert found.half_width == interval(found.nats).half_width_monte_carlo
@@ -60,7 +60,10 @@ def test_without_a_precision_there_is_one_pass(tiny_model, pixels) -> None:
 
 
 def test_a_pass_that_misses_is_averaged_with_more_and_none_is_thrown_away(tiny_model, pixels, tmp_path) -> None:
-    """False if passes were chosen by how good they look: then 0.93 of 95% intervals of few images hold the truth."""
+    """All passes are averaged until the precision is reached.
+
+    Selecting passes by their precision would make 95% intervals of few images cover the exact value in 0.93 of cases.
+    """
     first = interval(pass_of(tiny_model, pixels, 0)).half_width_monte_carlo
     wanted = bits_per_dim(first, DIMENSIONS) / 2.5  # 2.5^2 = 6.25
     found = measured(tiny_model, pixels, wanted, kept=lambda stage: Kept(tmp_path / "run" / "kept" / str(stage)))
@@ -71,7 +74,7 @@ def test_a_pass_that_misses_is_averaged_with_more_and_none_is_thrown_away(tiny_m
 
 
 def test_what_was_kept_is_read(tiny_model, pixels, tmp_path) -> None:
-    """False if a measurement that was killed began anew, or went on with other numbers."""
+    """A resumed measurement reuses the saved batches."""
     kept = lambda stage: Kept(tmp_path / "kept" / str(stage))  # noqa: E731
     (tmp_path / "kept").mkdir()
     first = measured(tiny_model, pixels, kept=kept)
@@ -84,7 +87,7 @@ def test_what_was_kept_is_read(tiny_model, pixels, tmp_path) -> None:
 
 @pytest.mark.parametrize("damage", [b"", b"PK", b"\x93NUMPY", b"{}"])
 def test_what_was_kept_and_is_damaged_is_measured_again(tiny_model, pixels, tmp_path, damage) -> None:
-    """False if a measurement that was killed ended in a traceback ever after, or took one part for another."""
+    """Damaged or mismatched saved batches are measured again."""
     kept = lambda stage: Kept(tmp_path / "kept" / str(stage))  # noqa: E731
     (tmp_path / "kept").mkdir()
     first = measured(tiny_model, pixels, kept=kept)
@@ -98,7 +101,7 @@ def test_what_was_kept_and_is_damaged_is_measured_again(tiny_model, pixels, tmp_
 
 
 def test_a_part_may_be_lost_while_it_is_written(tmp_path, monkeypatch) -> None:
-    """False if a measurement ended in an error because another of the same run ended first and cleared the parts."""
+    """A batch that a concurrent measurement clears while it is written is no error."""
     (tmp_path / "run").mkdir()
     one, other = (Kept(tmp_path / "run" / "unfinished" / name) for name in "ab")
 
@@ -115,7 +118,7 @@ def test_a_part_may_be_lost_while_it_is_written(tmp_path, monkeypatch) -> None:
 
 
 class Counted:
-    """A progress meter that notes what it is told."""
+    """A progress meter that records its updates."""
 
     def __init__(self):
         self.said = []
@@ -131,7 +134,7 @@ class Counted:
 
 
 def test_a_meter_of_ones_own_is_told(tiny_model, pixels, capsys) -> None:
-    """False if a notebook could not show how far a measurement is, or the library printed."""
+    """A user's progress meter receives the updates, and without one nothing is printed."""
     meter = Counted()
     measured(tiny_model, pixels, progress=meter)
     measured(tiny_model, pixels)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FID of a run: what is refused before samples are drawn, and what is printed, with a stand-in for Inception."""
+"""FID of a run with a substitute for Inception: what is refused before sampling, and what is printed."""
 
 import json
 import sys
@@ -27,7 +27,7 @@ ANCESTRAL = 'sampler ancestral kernel=(gaussian variance="small")'
 
 
 def run_of(name: str, folder: Path) -> Path:
-    """A run of an oracle, whose denoiser is exact: 4x4 gray images of 17 levels, or continuous ones."""
+    """Makes a run of an oracle, whose denoiser is exact, on 4x4 gray images of 17 levels or continuous ones."""
     path = RECIPES / f"{name}.toml"
     quick = ["evaluation.draws=2", "evaluation.batch_size=8", "data.test_count=20", "sampling.count=1"]
     recipe = load_recipe(path, [*quick, "training.steps=1", "sampling.steps=4"])
@@ -42,7 +42,7 @@ def gray(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def program(capsys, monkeypatch):
-    """`program("quality", ...)` in this process: exit code, output, errors."""
+    """`program("quality", ...)` runs the command in this process and returns exit code, output and errors."""
 
     def program(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["vdmkit", *arguments])
@@ -54,13 +54,13 @@ def program(capsys, monkeypatch):
 
 
 def stand_in(images: np.ndarray) -> np.ndarray:
-    """More features than images, as Inception has."""
+    """Returns more features than there are images, as Inception does."""
     flat = images.reshape(len(images), -1) / 255.0
     return np.concatenate([flat, flat**2], axis=1)
 
 
 def test_fid_of_samples_beside_that_of_real_images(gray, program, monkeypatch):
-    """FID would be of other images than the printed scores, or come without its floor, its count or its bias."""
+    """FID is reported with its count and with the distance between two sets of real images."""
     seen = []
     monkeypatch.setattr(quality, "load_inception", lambda path: lambda x: seen.append(x) or stand_in(x))
     asked = ("quality", "--ckpt", str(gray), "-n", str(COUNT), "--inception", "weights.pth")
@@ -89,7 +89,7 @@ REFUSED = (
 
 
 def test_samples_that_are_not_finite_are_refused(gray, program, tmp_path):
-    """Images of a solver that failed would be saved as black ones, or scored."""
+    """Samples that are not finite are neither saved nor scored."""
     output = tmp_path / "black.png"
     sampled = program("sample", "--ckpt", str(gray), "-n", "4", "--steps", "1", "-o", str(output), *FAILING)
     assert last_line(sampled) == (1, "", f"4 of 4 samples {REFUSED}")
@@ -99,7 +99,7 @@ def test_samples_that_are_not_finite_are_refused(gray, program, tmp_path):
 
 
 def test_a_run_whose_samples_are_not_finite_is_evaluated(program, tmp_path):
-    """Hours of training would be stopped, or their evaluation be hidden, by a picture."""
+    """Samples that are not finite do not stop training or evaluation."""
     sets = ["evaluation.draws=2", "data.test_count=20", "sampling.count=2", "sampling.steps=1"]
     sets += ["training.steps=2", "training.sample_every=1"]
     words = [word for key in sets for word in ("--set", key)]
@@ -117,7 +117,7 @@ def test_a_run_whose_samples_are_not_finite_is_evaluated(program, tmp_path):
 
 
 def test_samples_of_a_label_beside_images_of_it(program, tmp_path):
-    """Sevens would be scored against all digits, or how the samples were drawn not be said."""
+    """Samples of a label are scored against images of that label, and the report says how they were drawn."""
     labelled = run_of_digits(tmp_path)
     seven = ("--steps", "2", "--set", "sampling.guidance=2", "--set", "sampling.label=7")
     code, text, _ = program("quality", "--ckpt", str(labelled), "-n", "10", *seven)
@@ -141,13 +141,13 @@ def test_samples_of_a_label_beside_images_of_it(program, tmp_path):
 
 
 def last_line(result: tuple[int, str, str]) -> tuple[int, str, str]:
-    """Without progress on standard error."""
+    """Returns the result without progress on standard error."""
     code, out, err = result
     return code, out, err.splitlines()[-1]
 
 
 def run_of_digits(folder: Path) -> Path:
-    """A run of the digits whose network is told labels and ignores them."""
+    """Makes a run on the digits with a network that is conditioned on labels but ignores them."""
     quick = ["evaluation.draws=2", "sampling.count=1", "sampling.steps=2", "training.steps=1", "training.batch_size=4"]
     recipe = load_recipe(RECIPES / "digits.toml", [*quick, "model.network={name='label_conditioned', network='none'}"])
     run_recipe(recipe, "", RunFolder(folder / "labelled"), ())
@@ -155,7 +155,7 @@ def run_of_digits(folder: Path) -> Path:
 
 
 def test_without_inception_there_is_no_fid(gray):
-    """A distance would be called FID, or null be left out of the JSON."""
+    """Without Inception weights the FID is null, and the text says that the distances are not FID."""
     scores = score_run(load_run(gray), COUNT)
     assert scores.as_json()["fid"] is None
     assert str(scores).endswith("these distances are not FID.")
@@ -163,7 +163,7 @@ def test_without_inception_there_is_no_fid(gray):
 
 @pytest.mark.parametrize("missing", ["weights", "package"])
 def test_what_is_missing_is_said_before_anything_is_read(program, monkeypatch, tmp_path, missing):
-    """Hours of sampling would end in a refusal that was due at the start; here there is not even a run."""
+    """Missing weights or packages are reported before the run is read."""
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"weights")
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
@@ -178,7 +178,7 @@ def test_what_is_missing_is_said_before_anything_is_read(program, monkeypatch, t
 
 
 def test_continuous_images_are_refused_before_sampling(tmp_path, monkeypatch):
-    """Densities would be forced into bytes, or refused when the samples are drawn."""
+    """Continuous data are refused before any sample is drawn."""
     run = load_run(run_of("oracle_gaussian_continuous", tmp_path))
     monkeypatch.setattr(_score, "draw_samples", None)
     with pytest.raises(DataError, match="FID needs gray or RGB images with levels, found continuous data"):
@@ -186,7 +186,7 @@ def test_continuous_images_are_refused_before_sampling(tmp_path, monkeypatch):
 
 
 def test_images_of_other_levels_are_refused_before_sampling(gray, monkeypatch):
-    """Samples of 17 levels would be scaled as if of 9, past white."""
+    """Images with different levels are refused before any sample is drawn."""
     monkeypatch.setattr(_score, "draw_samples", None)
     with pytest.raises(DataError, match=r"The model has no likelihood for them\."):
         score_run(load_run(gray, ["data.levels=9"]), COUNT)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samples of a run: as many as asked for, and the same ones whatever else is asked."""
+"""Samples of a run do not depend on how many are drawn."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 
 
 class OnlyImage(AbstractNetwork):
-    """eps_hat where there is one image x."""
+    """eps_hat for a data distribution of one image x."""
 
     x: Array
     path: AbstractPath
@@ -43,7 +43,7 @@ def drawn(model, count, seed):
 
 @pytest.mark.costly
 def test_the_first_images_do_not_depend_on_how_many(tiny_model):
-    """`sample -n 70` would not begin with the images of `sample -n 3`; 70 take more than one batch."""
+    """The first images do not depend on the count, even across batches (70 take more than one)."""
     many = drawn(tiny_model, 70, 0)
     assert many.shape == (70, *tiny_model.shape)
     np.testing.assert_array_equal(drawn(tiny_model, 3, 0), many[:3])
@@ -57,7 +57,7 @@ def test_the_first_images_do_not_depend_on_how_many(tiny_model):
     [(1000.0, (16, 100)), (100.0, (8, 100)), (20.0, (1, 100)), (2.5, (1, 20)), (0.0, (1, 1))],
 )
 def test_what_fits_into_the_time(tiny_model, monkeypatch, seconds, fitting):
-    """A slow machine would sample for hours, or a fast one draw less than it could."""
+    """If the time is short, first the number of images and then the number of steps is reduced."""
     ticks = iter([0.0, 50.0, 50.0, 51.0])  # compilation, then one second for a step of 8 images
     monkeypatch.setattr(_sample, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
     config = SamplingConfig(sampler=Ancestral(), steps=100)
@@ -65,7 +65,10 @@ def test_what_fits_into_the_time(tiny_model, monkeypatch, seconds, fitting):
 
 
 def test_the_last_step_may_lead_to_an_image():
-    """EDM's 18 steps would not be its 18 sigmas and 0 (Karras et al. 2022, Table 1), or DDPM's not its 1,000 betas."""
+    """With end="image", grids have the published noise levels and a last step to zero noise.
+
+    EDM's 18 steps are its 18 sigmas and 0 (Karras et al. 2022, Table 1), and DDPM's are its 1,000 betas.
+    """
     edm = SamplingConfig(sampler=Ancestral(), steps=18, grid=KarrasGrid(), end="image").gammas(Karras())
     sigmas = np.exp(np.asarray(edm) / 2)
     np.testing.assert_allclose(sigmas[[0, 1, 2, 16, 17, 18]], [80, 57.586, 40.786, 0.0075, 0.002, 0], atol=6e-4)
@@ -81,7 +84,7 @@ IN_CI = [pytest.param(name, marks=pytest.mark.system) for name in ("digits/score
 @pytest.mark.costly
 @pytest.mark.parametrize("name", ["digits/edm", *IN_CI])
 def test_a_known_image_is_drawn(name):
-    """What a recipe's sampler, grid and last step draw would be another image than the only one there is."""
+    """For a denoiser of a single image, every sampler, grid and last step of a recipe draws that image."""
     recipe = load_recipe(RECIPES / f"{name}.toml")
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 1)).astype(np.uint8)
     path, schedule = recipe.model.path.build(), recipe.model.schedule.build()

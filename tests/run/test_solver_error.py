@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a finer solve of a few images says of the mean of all, and when nothing is to be believed."""
+"""The solver error of a mean, estimated from a finer solve of a few images."""
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ from vdmkit.likelihood.ode import SolverError
 
 
 def test_the_error_allows_for_the_images_that_were_not_solved_again():
-    """A mean over four images would pass for that over all."""
+    """The half-width of the solver error accounts for images that were not solved again."""
     error = SolverError(np.array([1e-3, 3e-3, 2e-3, 2e-3]), 10)
     assert error.value == pytest.approx(2e-3)
     assert error.half_width == pytest.approx(
@@ -30,18 +30,18 @@ def test_the_error_allows_for_the_images_that_were_not_solved_again():
     ],
 )
 def test_a_solver_that_did_not_converge_is_a_reason(differences, reason):
-    """A value of a few wild steps would be a likelihood, with an interval of whatever width."""
+    """A solver that did not converge is a reason not to trust the value."""
     (found,) = SolverError(np.array(differences), 10).reasons()
     assert reason in found
 
 
 def test_an_unknown_error_is_no_small_one():
-    """A failed solve would count as one without error."""
+    """A failed solve has an infinite error."""
     assert SolverError(np.array([np.nan, 0.0]), 1).half_width == np.inf
 
 
 class _Solved(AbstractEstimator):
-    """An estimator from outside: 10 nats for every image, off by `off` nats."""
+    """An estimator of a plugin: 10 nats for every image, with a solver error of `off` nats."""
 
     off: float
 
@@ -68,7 +68,7 @@ class _Solved(AbstractEstimator):
 
 @pytest.mark.parametrize(("off", "trusted"), [(0.01, True), (1.0, False)])
 def test_any_estimator_reports_a_solver_error(tiny_model, tiny_images, off, trusted):
-    """A plugin's estimator could not say that its solver is off: the number would be trusted, or its cost hidden."""
+    """A plugin's estimator can report a solver error, which is included in the result and its cost."""
     pixels = tiny_images.pixels
     found = log_likelihood(tiny_model, pixels, key=jax.random.key(0), estimator=_Solved(off))
     nats_per_bit_per_dim = tiny_model.dimensions * np.log(2)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ctrl-C asks; a second one insists."""
+"""The first Ctrl-C requests a stop, and the second one interrupts."""
 
 import signal
 
@@ -10,7 +10,7 @@ from vdmkit.training.loop import stop_requests
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_a_request_and_a_second_one_an_order(number):
-    """Training would be torn in the middle of an update, or could not be stopped at once."""
+    """The first signal requests a stop after the update, and the second one stops at once."""
     before = signal.getsignal(number)
     with stop_requests(9) as stopping:
         assert not stopping(1)

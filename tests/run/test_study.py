@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `vdmkit study` makes of what it measured."""
+"""The results that `vdmkit study` derives from its measurements."""
 
 import json
 
@@ -25,7 +25,7 @@ class _Standing(AbstractSchedule):
 
 @pytest.mark.costly
 def test_a_schedule_that_stands_still_at_an_end():
-    """False if its density, which is infinite there, ended the study after all its measuring: it is no JSON."""
+    """An infinite density at an end of a schedule is written as null, which is valid JSON."""
     rng = np.random.default_rng(0)
     curve = Curve(np.linspace(-6.0, 5.0, 31), rng.gamma(2.0, 1.0, (2, 31, 8)), np.zeros((2, 8)))
     rows = {row.schedule: row for row in _variances(_Standing(), curve, 16)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `vdmkit study` says it has written is what it has written."""
+"""The report of `vdmkit study` agrees with its results and files."""
 
 import re
 
@@ -14,7 +14,7 @@ from vdmkit.study._study import Variance
 
 
 def _study() -> Study:
-    """Three T of one grid, one of another, and a grid that has a name of its own."""
+    """A study with three T on one grid, one on a second grid, and a named grid."""
     gamma = np.linspace(-6.0, 5.0, 11)
     curve = Curve(gamma, np.ones((2, 11, 4)), np.zeros((2, 4)))
     rows = [("mixture", "dynamic", T) for T in (1, 2, 5)] + [("gaussian", "closed form", 2), ("gaussian", "uniform", 2)]
@@ -25,20 +25,20 @@ def _study() -> Study:
 
 
 def _expanded(name: str) -> list[str]:
-    """The names that a shell makes of one with braces."""
+    """Returns the names that a shell expands from one with braces."""
     braces = re.search(r"\{(.*)\}", name)
     return [name.replace(braces[0], word) for word in braces[1].split(",")] if braces else [name]
 
 
 def test_it_says_how_many_images_and_gammas():
-    """False if a reader could not tell that fewer images were there than asked for, or that an error is understated."""
+    """The report gives the numbers of images and gammas, and warns if there are too few gammas."""
     text = text_of_study(_study())
     few = "fewer than 61 gammas: the +/- of T steps understates the error"
     assert f"\nerrors at 11 gammas on 4 test and 4 training images; {few}\n" in text
 
 
 def test_a_notebook_shows_the_same_rows():
-    """A notebook would show other variances or bounds than the command, or leave a kernel out."""
+    """The notebook table has the variances, bounds and kernels of the command."""
     html = _study()._repr_html_()
     assert "1.0000 to 3.0000" in html
     assert html.count("2.1000 +/- 0.1000") == 5
@@ -46,7 +46,7 @@ def test_a_notebook_shows_the_same_rows():
 
 
 def test_every_file_is_named(tmp_path):
-    """A user would be told a pattern that is no file, such as KERNEL_GRID_STEPS.toml, or not of one that is there."""
+    """The names printed for a study are exactly the files that were written."""
     named = leave_study(_study(), tmp_path / "schedule")
     assert f"{tmp_path}/schedule/mixture_dynamic_{{1,2,5}}.toml" in named
     assert f"{tmp_path}/schedule/gaussian_closed_form_2.toml" in named

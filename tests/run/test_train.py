@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run begins with: its model is the recipe's, made for the training images."""
+"""The start of a run: the model is built from the recipe and the training images."""
 
 from contextlib import closing
 from dataclasses import KW_ONLY, dataclass, replace
@@ -38,25 +38,25 @@ class Falling(AbstractSchedule):
 
 @pytest.fixture
 def idle(digits_toml, monkeypatch):
-    """`idle(override, ...)`: the recipe of the digits without a network; the schedule "falling" can be chosen."""
+    """`idle(override, ...)` returns the digits recipe without a network, with the schedule "falling" registered."""
     component = Component("schedule", "falling", Falling, "tests")
     monkeypatch.setitem(registry("schedule").components, "falling", component)
     return lambda *overrides: load_recipe(digits_toml, ["model.network.name=none", *overrides])
 
 
 def images(seed: int) -> Images:
-    """Three images of the digits' shape and levels."""
+    """Returns three images of the digits' shape and levels."""
     pixels = np.random.default_rng(seed).integers(0, 17, (3, 8, 8, 1)).astype(np.uint8)
     return identified(pixels, 17, name="noise", split="train")
 
 
 def made_from(train: Images) -> Provenance:
-    """What a run without plugins that is trained on these images is made from."""
+    """Returns the provenance of a run without plugins that is trained on these images."""
     return provenance_of(train, train, {})
 
 
 def test_the_model_counts_the_levels_of_the_training_images(idle, tmp_path):
-    """A prediction that starts from the order-0 code would start from another."""
+    """The level counts of a prediction are those of the training images."""
     train = images(0)
     state = begin(idle(), RunFolder(tmp_path), train, made_from(train)).state
     expected = (train.pixels[..., None] == np.arange(17)).sum(0)
@@ -64,7 +64,7 @@ def test_the_model_counts_the_levels_of_the_training_images(idle, tmp_path):
 
 
 def test_a_schedule_that_falls_is_not_trained_on(idle):
-    """All of the training would go by before the evaluation refuses the schedule."""
+    """A decreasing schedule is refused before training."""
     recipe = idle("model.schedule.name=falling")
     source = recipe.data.build()
     with pytest.raises(UntrustedError, match="schedule 'falling' of tests: gamma does not rise"):
@@ -73,7 +73,7 @@ def test_a_schedule_that_falls_is_not_trained_on(idle):
 
 @pytest.mark.costly
 def test_the_log_of_a_step_waits_for_the_next(idle, tmp_path, monkeypatch):
-    """An accelerator would be idle while the host reads its numbers and writes a line."""
+    """A step is logged after the next one is dispatched, but before its checkpoint is saved."""
     recipe = idle("training.steps=4", "training.batch_size=2", "training.log_every=1", "training.checkpoint_every=3")
     done, train = [], images(0)
 
@@ -84,12 +84,12 @@ def test_the_log_of_a_step_waits_for_the_next(idle, tmp_path, monkeypatch):
         training = Training(recipe, RunFolder(tmp_path), train, start, log)
         monkeypatch.setattr(Training, "_save", lambda training, state, step, *_, **__: done.append(f"saved {step}"))
         training.run()
-    # What is saved has its line before it: a run that is killed goes on from there.
+    # The line of a step is written before its checkpoint, because a killed run resumes from the checkpoint.
     assert done == ["step", "step", 1, "step", 2, 3, "saved 3", "step", 4, "saved 4"]
 
 
 def test_an_imported_model_is_not_trained_from_the_beginning(idle, tmp_path):
-    """A model that was never imported would pass for the imported one, whose last checkpoint is damaged."""
+    """An imported run without an intact checkpoint is refused rather than restarted."""
     damaged = tmp_path / "checkpoints" / "7"
     damaged.mkdir(parents=True)
     with pytest.raises(CheckpointError, match="no whole checkpoint is left of this imported model"):
@@ -99,17 +99,17 @@ def test_an_imported_model_is_not_trained_from_the_beginning(idle, tmp_path):
 
 @dataclass(frozen=True)
 class State:
-    """Of a checkpoint, so much as tells its step."""
+    """A checkpoint state that contains only a step."""
 
     step: int = 3
 
 
 def test_a_checkpoint_belongs_to_the_manifest_of_its_run(idle, tmp_path):
-    """The manifest of another run of the same recipe would tell of sessions, and of test images, that were not its."""
+    """A checkpoint is accepted only with the manifest of its own run."""
     mine = replace(made_from(images(0)), run="mine")
     restored = Restored(3, State(), mine.origin(idle()))
     mine.check(idle(), tmp_path, restored)
-    replace(mine, run=None).check(idle(), tmp_path, restored)  # lost
+    replace(mine, run=None).check(idle(), tmp_path, restored)  # the name was lost
     for other in (replace(mine, run="other"), replace(mine, run="")):
         with pytest.raises(CheckpointError, match=r"3: .* other sessions, so it or manifest\.json is another run's"):
             other.check(idle(), tmp_path, restored)
@@ -120,7 +120,7 @@ def test_a_checkpoint_belongs_to_the_manifest_of_its_run(idle, tmp_path):
 
 
 def test_a_run_has_a_name_of_its_own(idle, tmp_path):
-    """Two runs of one recipe could not be told apart, or a run that continues would not be known again."""
+    """Every run gets a unique name, which it keeps when it continues."""
     first, second = (begin(idle(), RunFolder(tmp_path), images(0), made_from(images(0))).origin["run"] for _ in "12")
     assert first
     assert first != second
@@ -130,6 +130,6 @@ def test_a_run_has_a_name_of_its_own(idle, tmp_path):
 
 
 def test_the_network_knows_the_range_of_the_schedule(digits_toml):
-    """The network would embed another range of gammas than it meets."""
+    """The network embeds gamma over the range of the schedule."""
     recipe = load_recipe(digits_toml, ["model.schedule.gamma_min=-7.0", "model.schedule.gamma_max=3.0"])
     assert state_like(recipe, (8, 8, 1), 17).model.network.conditioning.gamma_range == (-7.0, 3.0)

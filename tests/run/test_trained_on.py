@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files on training images, whose SHA-256 is right and whose contents are not what a run writes."""
+"""Records of the training images with a correct SHA-256 but contents that no run writes."""
 
 import hashlib
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def train(request) -> Images:
 
 @pytest.fixture
 def run(tmp_path, digits_toml, train, tiny_model) -> Run:
-    """A run that kept its records."""
+    """A run with saved records of its training images."""
     folder = RunFolder(tmp_path)
     made = provenance_of(train, train, {})
     folder.record(replace(made, kept=keep(folder, trained_on(train)), run="name"))
@@ -39,14 +39,14 @@ def run(tmp_path, digits_toml, train, tiny_model) -> Run:
 
 
 def put(run: Run, path: Path, contents: np.ndarray) -> None:
-    """Write a file, and its SHA-256 into the manifest."""
+    """Writes a file, and its SHA-256 into the manifest."""
     np.save(path, contents)
     made = run.folder.provenance()
     run.folder.record(replace(made, kept={**made.kept, path.name: hashlib.sha256(path.read_bytes()).hexdigest()}))
 
 
 def test_what_was_kept_is_read(run, train):
-    """False if a sound run were refused."""
+    """The saved record of the training images is read back unchanged."""
     known, expected = read_trained_on(run), trained_on(train)
     assert known.identity == expected.identity
     np.testing.assert_array_equal(known.fingerprints, expected.fingerprints)
@@ -67,7 +67,7 @@ OTHER: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 @pytest.mark.parametrize("other", OTHER)
 @pytest.mark.parametrize("name", ["trained_on", "trained_levels"])
 def test_other_contents_are_refused(run, name, other):
-    """False if copies of training images were not found among test images, because the record had been exchanged."""
+    """A record that does not belong to the run's training images is refused."""
     path = getattr(run.folder, name)
     put(run, path, OTHER[other](np.load(path)))
     with pytest.raises(
@@ -77,7 +77,7 @@ def test_other_contents_are_refused(run, name, other):
 
 
 def test_statistics_that_are_no_numbers(run):
-    """False if test images of any levels passed, because nothing compares with NaN."""
+    """Level statistics that contain NaN are refused."""
     path = run.folder.trained_levels
     put(run, path, np.full_like(np.load(path), np.nan))
     with pytest.raises(CheckpointError, match="not of this run's training images"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run folder from someone else is data: its plugin files are not executed unless the user says so."""
+"""Plugin files in a run folder from elsewhere are not executed unless the user allows it."""
 
 import hashlib
 import os
@@ -25,7 +25,7 @@ NOT_COMMANDS_ON_RUNS = {"run", "check", "bench", "doctor", "data", "import", "li
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:
-    """A user's cache folder, in a process that executed nothing yet."""
+    """Sets an empty cache folder, in a process that has executed no plugin yet."""
     monkeypatch.setenv("VDMKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(_trust, "_known", set())
     return tmp_path / "cache"
@@ -33,13 +33,13 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def plugin(tmp_path) -> bytes:
-    """The source of a plugin that leaves a file, new in every test: a process executes the same source once."""
+    """The source of a plugin that writes a file. It is unique per test, because a process executes each source once."""
     return f"open({str(tmp_path / 'executed')!r}, 'w')\n# {tmp_path}\n".encode()
 
 
 @pytest.fixture
 def folder(tmp_path, cache, digits_toml, plugin) -> RunFolder:
-    """A folder with the plugin, and no checkpoint, as someone else may give it."""
+    """A run folder with a plugin and without a checkpoint."""
     folder = RunFolder(tmp_path / "run")
     (folder.plugins).mkdir(parents=True)
     (folder.plugins / "theirs.py").write_bytes(plugin)
@@ -60,7 +60,7 @@ def executed(folder: RunFolder) -> bool:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_their_plugin_is_not_executed(vdmkit_in, folder, command):
-    """False if looking at a run folder from the web could run a program of whoever made it."""
+    """A plugin file in a run folder is executed only with --trust."""
     refused = vdmkit_in(folder.path.parent)(*words(command, folder))
     assert (refused.code, refused.out, executed(folder)) == (1, "", False)
     assert f"{folder.plugins / 'theirs.py'}: this run folder would have this file executed (2 lines" in refused.err
@@ -71,14 +71,14 @@ def test_their_plugin_is_not_executed(vdmkit_in, folder, command):
 
 
 def test_a_report_executes_nothing(vdmkit_in, folder):
-    """False if a page about a run from the web ran a program of whoever made it."""
+    """`vdmkit report` executes no plugin file of a run folder."""
     made = vdmkit_in(folder.path.parent)("report", str(folder.path), "-o", "page.html")
     assert (made.code, executed(folder)) == (0, False), made.err
     assert "this run folder would have this file executed" in (folder.path.parent / "page.html").read_text()
 
 
 def test_every_command_on_a_run_asks():
-    """False if a command that reads run folders had no --trust, and the cases above left it out."""
+    """Every command that reads run folders has the option --trust."""
     group = typer.main.get_command(app)
     names = set(group.list_commands(None)) - NOT_COMMANDS_ON_RUNS
     assert names - {"decompress", "report"} == set(COMMANDS)
@@ -87,7 +87,7 @@ def test_every_command_on_a_run_asks():
 
 
 def test_python_asks_too(folder):
-    """False if a notebook executed what the command line refuses."""
+    """`vdmkit.load` executes a plugin file of a run folder only with trust=True."""
     with pytest.raises(UnknownCodeError, match=r"trust=True"):
         vdmkit.load(folder.path)
     assert not executed(folder)
@@ -97,7 +97,7 @@ def test_python_asks_too(folder):
 
 
 def test_a_plugin_of_an_own_run_is_known(folder, cache, plugin, monkeypatch):
-    """False if ordinary use of one's own runs needed a flag, or the next process did not know them."""
+    """Plugin files of the user's own runs are trusted, in later processes too."""
     remember({"mine.py": plugin})
     monkeypatch.setattr(_trust, "_known", set())  # as in a new process
     with pytest.raises(CheckpointError, match="no checkpoint yet"):
@@ -106,7 +106,7 @@ def test_a_plugin_of_an_own_run_is_known(folder, cache, plugin, monkeypatch):
 
 
 def test_a_plugin_that_the_user_names_is_known(folder, tmp_path, plugin):
-    """False if a copy of the very file that the user named by --plugin were refused."""
+    """A plugin file identical to one given by the user is trusted."""
     (tmp_path / "given.py").write_bytes(plugin)
     with pytest.raises(CheckpointError, match="no checkpoint yet"):
         vdmkit.load(folder.path, plugins=[tmp_path / "given.py"])
@@ -115,7 +115,7 @@ def test_a_plugin_that_the_user_names_is_known(folder, tmp_path, plugin):
 
 @pytest.mark.parametrize("record", ["of another user", "renamed", "folder", "absent"])
 def test_a_record_that_this_user_did_not_make_is_not_believed(folder, cache, plugin, record, monkeypatch):
-    """False if someone who shares the cache could have plugins executed by adding or renaming files."""
+    """A record that is renamed, not a file, or owned by a different user grants no trust."""
     remember({"mine.py": b"other" if record == "renamed" else plugin})
     (made,) = (cache / "plugins").iterdir()
     if record == "of another user":
@@ -133,13 +133,13 @@ def test_a_record_that_this_user_did_not_make_is_not_believed(folder, cache, plu
 
 
 def test_a_cache_that_cannot_be_written_ends_no_training(cache, plugin):
-    """False if a full disk or a user without a home folder lost a run for the sake of its record."""
+    """A cache that is not writable does not stop training."""
     cache.write_text("not a folder")
     remember({"mine.py": plugin})
 
 
 def test_names_in_a_manifest_lead_nowhere(folder, plugin, tmp_path):
-    """False if a manifest could name a file outside of the run folder to be executed or read."""
+    """Names in a manifest cannot refer to files outside the run folder."""
     facts = folder.manifest.read_text().replace("theirs.py", "../../other.py")
     (tmp_path / "other.py").write_bytes(plugin)
     folder.manifest.write_text(facts)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the truth is known: a sound model is never refused for its Monte Carlo error, and a lie is."""
+"""On oracles, a correct model is never refused for its Monte Carlo error, and an impossible number is."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,14 +27,14 @@ RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 
 @dataclass(frozen=True)
 class Oracle:
-    """An exact model and some test images, as `vdmkit likelihood` chooses them, with their -log P."""
+    """An exact model and test images chosen as by `vdmkit likelihood`, with their -log P."""
 
     model: DiffusionModel
     images: np.ndarray
     nats: np.ndarray
 
     def refused(self, nats: np.ndarray, estimator: Any) -> list[str]:
-        """The reason not to trust these estimates."""
+        """Returns the reasons not to trust these estimates."""
         value, exact, lowest = (
             bits_per_dim(float(x), self.model.dimensions)
             for x in (nats.mean(), self.nats.mean(), impossible_below(self.nats, nats, estimator))
@@ -42,7 +42,7 @@ class Oracle:
         return below_the_truth(value, exact, lowest, 17)
 
     def was_refused(self, nats: np.ndarray) -> bool:
-        """As long as the upper end of a 95% interval was taken for certain."""
+        """Returns whether a rule refuses that takes the upper end of a 95% interval for certain."""
         found = interval(nats)
         return (self.nats.mean() - found.value - found.half_width_monte_carlo) * len(self.images) > 20
 
@@ -61,7 +61,7 @@ def oracle():
 
 
 def by_seed(oracle: Oracle, draws: int, seed: int) -> tuple[np.ndarray, VariationalBound]:
-    """The estimates of `vdmkit likelihood --set seed=... --set likelihood.estimator.draws=...`."""
+    """Returns estimates as from `vdmkit likelihood --set seed=... --set likelihood.estimator.draws=...`."""
     key = jax.random.fold_in(fold_purpose(jax.random.key(seed), "likelihood"), 0)
     estimator, index = VariationalBound(draws=draws), np.arange(len(oracle.images))
     plan = estimator.plan(oracle.model, oracle.images, precision=0.0, key=fold_purpose(key, "plan"))
@@ -76,7 +76,7 @@ def mixture(oracle) -> Oracle:
 
 @pytest.mark.costly
 def test_seeds_that_were_refused(mixture) -> None:
-    """A correct model would be refused because Monte Carlo errs downwards: the denoiser here is the exact one."""
+    """The exact denoiser is not refused for a Monte Carlo error downwards."""
     for seed in SEEDS:
         nats, estimator = by_seed(mixture, 4, seed)
         assert mixture.was_refused(nats)
@@ -85,7 +85,7 @@ def test_seeds_that_were_refused(mixture) -> None:
 
 @pytest.mark.costly
 def test_probabilities_that_sum_to_more_than_one_are_refused(mixture) -> None:
-    """An observation whose probabilities sum to 1.15 at every pixel would pass at the usual settings."""
+    """Probabilities that sum to 1.15 at every pixel are refused at the usual settings."""
     nats, estimator = by_seed(mixture, 16, 1)
     assert mixture.refused(nats, estimator) == []
     (reason,) = mixture.refused(nats - 16 * np.log(1.15), estimator)
@@ -97,7 +97,7 @@ def test_probabilities_that_sum_to_more_than_one_are_refused(mixture) -> None:
 
 
 def test_estimates_whose_exponential_is_unbiased_need_no_allowance() -> None:
-    """The importance-weighted bound, or one without Monte Carlo error, would pass with 21 nats too few."""
+    """Estimates whose exponential is unbiased get no allowance for Monte Carlo error."""
     rng = np.random.default_rng(0)
     exact = rng.normal(size=50)
     noise = rng.normal(size=(2, 50))
@@ -109,7 +109,7 @@ def test_estimates_whose_exponential_is_unbiased_need_no_allowance() -> None:
 
 
 def test_a_density_integrates_to_one() -> None:
-    """The reason given for continuous data would speak of probabilities, or a possible number be refused."""
+    """For continuous data, the reason speaks of a density."""
     (reason,) = below_the_truth(-0.7, -0.6159, -0.69, 0)
     assert reason.endswith("gives them -0.6159, so this density does not integrate to 1.")
     assert below_the_truth(-0.68, -0.6159, -0.69, 0) == []
@@ -119,11 +119,14 @@ def test_a_density_integrates_to_one() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "count", "draws"), [("mixture", 300, 4), ("gaussian", 2, 2)])
 def test_2000_seeds(oracle, name, count, draws) -> None:
-    """A correct model would be refused, or what is not refused, and printed, be too high on average."""
+    """In 2,000 seeds a correct model is never refused, and its mean estimate is unbiased.
+
+    A rule that takes the upper end of a 95% interval for certain refuses more than 0.5% of them.
+    """
     oracle, repeats, at_once = oracle(name, count), 2000, 100
     estimator = VariationalBound(draws=draws)
-    plan = estimator.even_plan(oracle.model)  # few draws have no pilot
-    # Draws belong to an image's number: the same images under other numbers are as good as another seed
+    plan = estimator.even_plan(oracle.model)  # with few draws there is no pilot
+    # Draws depend on the index of an image, so the same images with other indices are as good as a new seed.
     pixels = jnp.asarray(np.tile(oracle.images, (at_once, 1, 1, 1)))
     values, refused, was_refused = [], 0, 0
     for start in range(0, repeats, at_once):

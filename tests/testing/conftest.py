@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registered components as a recipe of small images builds them."""
+"""Builds registered components as a recipe of small images does."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +30,7 @@ CONTEXT = {
 
 @pytest.fixture(scope="session")
 def build() -> Callable[..., Any]:
-    """`build(kind, name, {"outputs": 3}, **params)`, where vdmkit supplies other outputs than `CONTEXT`."""
+    """`build(kind, name, {"outputs": 3}, **params)` builds a component, with changes to the injected `CONTEXT`."""
 
     def build(kind: str, name: str, supplied: dict[str, Any] | None = None, **params: Any) -> Any:
         return registry(kind).get(name).build(CONTEXT | (supplied or {}), **params)

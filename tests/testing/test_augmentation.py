@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Augmentations: registered ones pass, and others are told why they do not."""
+"""Conformance of augmentations: registered ones pass, and wrong ones are refused with a reason."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ SOME = np.random.default_rng(0).integers(0, 5, (6, 4, 4, 3)).astype(np.uint8)
 
 @pytest.mark.parametrize("name", sorted(registry("augmentation").components))
 def test_augmentations(build, name):
-    """A registered augmentation would make images that are not of the data's levels."""
+    """Every registered augmentation passes its conformance checks."""
     check_augmentation(build("augmentation", name), SOME, 5)
 
 
@@ -36,6 +36,6 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_augmentations(wrong):
-    """A model would be trained on images that are none of the data's."""
+    """Augmentations that leave the levels of the data are refused."""
     with pytest.raises(ConformanceError, match=WRONG[wrong]):
         check_augmentation(wrong(), SOME, 5)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sources: registered ones pass, and others are told why they do not."""
+"""Conformance of data sources: registered ones pass, and wrong ones are refused with a reason."""
 
 import numpy as np
 import pytest
@@ -12,12 +12,12 @@ from vdmkit.errors import ConformanceError
 
 @pytest.mark.parametrize("name", ["digits", "gaussian", "mixture"])  # the others take files: tests/data
 def test_data(build, name):
-    """A registered source would give other images than it says, or others a second time."""
+    """Every registered data source passes its conformance checks."""
     check_data(build("data", name))
 
 
 class _OtherIdentity(AbstractSource):
-    """The test set of a published data set, in name. Other images every time: tests/system/lying.py."""
+    """Claims to be the test set of a published data set. For images that change, see tests/system/lying.py."""
 
     shape, levels = (2, 2, 1), 5
 
@@ -27,6 +27,6 @@ class _OtherIdentity(AbstractSource):
 
 
 def test_images_of_another_identity():
-    """A number would be said to be of images that it is not of."""
+    """Images whose identity does not match their pixels are refused."""
     with pytest.raises(ConformanceError, match="identity of train names pixels"):
         check_data(_OtherIdentity())

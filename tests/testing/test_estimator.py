@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Likelihood estimators: registered ones pass, and others are told why they do not."""
+"""Conformance of estimators: registered ones pass, and wrong ones are refused with a reason."""
 
 from abc import abstractmethod
 
@@ -24,19 +24,19 @@ from vdmkit.schedules import Cosine
 @pytest.mark.parametrize("levels", [0, pytest.param(17, marks=pytest.mark.system)])
 @pytest.mark.parametrize("name", sorted(registry("estimator").components))
 def test_estimators(build, name, levels):
-    """A registered estimator would not bound -log P, or its replicates share their draws."""
+    """Every registered estimator passes its conformance checks."""
     params = {"importance": {"steps": 8}}
     check_estimator(build("estimator", name, **params.get(name, {})), levels)
 
 
 @pytest.mark.system
 def test_a_solver_that_is_coarse_for_the_ends():
-    """A correct estimator would be called a liar for what it says of its solver beside the number."""
+    """A correct estimator whose solver error is not negligible passes."""
     check_estimator(ProbabilityFlow(rtol=1e-4, atol=1e-4), 0, ends=(-20.0, 24.0))
 
 
 class _Changed(VariationalBound):
-    """The bound, of which each term is changed."""
+    """The bound with every term changed."""
 
     @abstractmethod
     def changed(self, name, nats, values): ...
@@ -58,7 +58,7 @@ class _NotFinite(_Changed):
 
 
 class _Corner(_Changed):
-    """Of a larger image, the reconstruction of eight values only."""
+    """For larger images, counts the reconstruction of eight values only."""
 
     def changed(self, name, nats, values):
         return nats * min(1.0, 8 / values) if name == "reconstruction" else nats
@@ -98,14 +98,14 @@ class _LinearInTime(AbstractEstimator[None]):
 
 
 class _Same(VariationalBound):
-    """Two replicates that are one."""
+    """Uses the same draws for both replicates."""
 
     def __call__(self, *args, replicate, **options):
         return super().__call__(*args, replicate=0, **options)
 
 
 class _SharedDraws(VariationalBound):
-    """The same draws for every second image."""
+    """Uses the same draws for every second image."""
 
     def __call__(self, model, images, index, *args, **options):
         return super().__call__(model, images, index % 2, *args, **options)
@@ -119,7 +119,7 @@ class _Middle(eqx.Module):
 
 
 class _OnlyMiddle(VariationalBound):
-    """The loss counts where a check on a short schedule would look."""
+    """Counts the loss only for gammas in the range of a short schedule."""
 
     def __call__(self, model, images, index, plan, **options):
         plan = eqx.tree_at(lambda plan: plan.loss, plan, _Middle(plan.loss))
@@ -140,20 +140,20 @@ WRONG = {
 @pytest.mark.costly
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_estimators(wrong):
-    """A likelihood would be too high, or its error bar too small."""
+    """Estimators that overstate the likelihood or understate its error are refused."""
     with pytest.raises(ConformanceError, match=WRONG[wrong]):
         check_estimator(wrong(), 17)
 
 
 class _Crop(_Changed):
-    """Counts 4x4 pixels at most."""
+    """Counts at most 4x4 pixels."""
 
     def changed(self, name, nats, values):
         return nats * min(1.0, 16 / values)
 
 
 class _OnStraightLines(VariationalBound):
-    """Too low on the straight-line path."""
+    """Is too low on the straight-line path only."""
 
     def __call__(self, model, *args, **options):
         found = super().__call__(model, *args, **options)
@@ -164,7 +164,7 @@ class _OnStraightLines(VariationalBound):
 @pytest.mark.costly
 @pytest.mark.parametrize("estimator", [VariationalBound(), _Crop(), _OnStraightLines()], ids=lambda e: type(e).__name__)
 def test_an_estimator_is_checked_on_the_models_shape_schedule_and_path(tiny_model, estimator):
-    """A likelihood would be right on the small images and paths of a check, and too high on those of the run."""
+    """An estimator is checked with the shape, schedule and path of the model."""
     parts = {"network": tiny_model.network, "prediction": tiny_model.prediction, "shape": (6, 5, 1), "levels": 17}
     model = DiffusionModel(schedule=Cosine(), path=StraightLine(), **parts)
     if isinstance(estimator, _Changed | _OnStraightLines):
@@ -176,7 +176,7 @@ def test_an_estimator_is_checked_on_the_models_shape_schedule_and_path(tiny_mode
 
 @pytest.mark.costly
 def test_a_solver_that_fails_on_one_image_is_not_asked_for_the_rest(tiny_model, monkeypatch):
-    """A command would be silent for minutes while a solver runs out of its steps on every image of a check."""
+    """If the solver fails on the first image, the other images are not solved."""
     solved = []
     sound = ProbabilityFlow.__call__
 

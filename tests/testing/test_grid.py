@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Grids of steps: registered ones pass, and others are told why they do not."""
+"""Conformance of grids: registered ones pass, and wrong ones are refused with a reason."""
 
 import jax.numpy as jnp
 import pytest
@@ -13,7 +13,7 @@ from vdmkit.schedules import FixedLinear
 
 @pytest.mark.parametrize("name", sorted(registry("grid").components))
 def test_grids(build, name):
-    """A registered grid would leave out an end, or rise."""
+    """Every registered grid passes its conformance checks."""
     params = {"gammas": (5.0, -13.3)} if name == "gammas" else {}
     check_grid(build("grid", name, **params), FixedLinear(), 1 if name in ("tabulated", "gammas") else 7)
 
@@ -24,7 +24,7 @@ class _Short(AbstractGrid):
 
 
 class _ShortSteps(UniformInTime):
-    """A step that is asked for by its time is a little shorter: a bound adds up a thousand of them."""
+    """Makes single steps slightly too short, which a bound sums over a thousand steps."""
 
     def ends_of_step(self, schedule, t, steps):
         gamma_t, gamma_s = super().ends_of_step(schedule, t, steps)
@@ -39,7 +39,7 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_grids(wrong):
-    """A T-step bound would leave out a part of the schedule, and be too low."""
+    """Grids that do not span the schedule, which would make a T-step bound too low, are refused."""
     steps, message = WRONG[wrong]
     with pytest.raises(ConformanceError, match=message):
         check_grid(wrong(), FixedLinear(), steps)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Importers of vdmkit pass the check on the authors' arrays; others are told why they do not."""
+"""Conformance of importers: vdmkit's pass on the authors' arrays, and wrong ones are refused with a reason."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def case():
 
 
 class _LeavesOut(AbstractImporter):
-    """Takes the arrays that it knows, and no notice of others."""
+    """Ignores arrays that it does not expect."""
 
     def __init__(self, names):
         self.names = names
@@ -39,19 +39,19 @@ class _LeavesOut(AbstractImporter):
 
 @pytest.mark.costly
 def test_importers(case):
-    """An importer of vdmkit would leave parameters of a checkpoint out."""
+    """An importer of vdmkit passes its conformance checks."""
     check_importer(OpenAiImporter(), *case)
 
 
 @pytest.mark.costly
 def test_arrays_that_are_ignored(case):
-    """A checkpoint with more layers than the configuration says would be imported without them."""
+    """An importer that ignores arrays of the checkpoint is refused."""
     with pytest.raises(ConformanceError, match="ignores an array that is not of its model"):
         check_importer(_LeavesOut(list(case[0])), *case)
 
 
 def test_arrays_that_do_not_fit(case):
-    """A checkpoint of another model would pass."""
+    """A checkpoint that lacks an array of the model is refused."""
     arrays, config = case
     with pytest.raises(CheckpointError, match=r"out\.2\.bias: nothing in the file, \(6,\) in the network"):
         check_importer(OpenAiImporter(), {name: one for name, one in arrays.items() if name != "out.2.bias"}, config)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reverse kernels: registered ones pass, and others are told why they do not."""
+"""Conformance of reverse kernels: registered ones pass, and wrong ones are refused with a reason."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from vdmkit.reverse import AbstractKernel, AbstractStep, GaussianKernel
 
 
 def knowledge(levels: int = 5) -> tuple[Estimate, np.ndarray, np.ndarray]:
-    """What a denoiser knows of an image of 8 x 8 values, the image, and the noise in it."""
+    """Returns the estimate of a denoiser for an image of 8 x 8 values, the image, and the noise in it."""
     rng = np.random.default_rng(0)
     x = np.asarray(level_values(levels))[rng.integers(0, levels, (8, 8, 1))]
     eps, log_probs = rng.standard_normal((8, 8, 1)), rng.standard_normal((8, 8, 1, levels))
@@ -25,7 +25,7 @@ def knowledge(levels: int = 5) -> tuple[Estimate, np.ndarray, np.ndarray]:
 
 
 def check_steps(kernel: AbstractKernel) -> None:
-    """Short and long, clean and noisy ones."""
+    """Checks a kernel on short and long steps, at low and high noise."""
     for gamma_t, gamma_s in ((4.0, 2.0), (0.0, -0.1), (-4.0, -9.0)):
         check_kernel(kernel, *knowledge(), np.asarray(gamma_t), np.asarray(gamma_s))
 
@@ -33,13 +33,13 @@ def check_steps(kernel: AbstractKernel) -> None:
 @pytest.mark.costly
 @pytest.mark.parametrize("name", sorted(registry("kernel").components))
 def test_kernels(build, name):
-    """A registered kernel would be no density, or its KL and its samples those of another."""
+    """Every registered kernel passes its conformance checks."""
     params = {"optimal_variance": {"gammas": (-5.0, 5.0), "errors": (0.1, 0.5)}}
     check_steps(build("kernel", name, **params.get(name, {})))
 
 
 class _Step(AbstractStep):
-    """A density of mass exp(`extra`), and samples `wider` than it."""
+    """A density that integrates to exp(`extra`), with samples whose noise is scaled by `wider`."""
 
     step: AbstractStep
     extra: float | Array = 0.0
@@ -56,7 +56,7 @@ class _Step(AbstractStep):
 
 
 class _Heavy(GaussianKernel):
-    """A mass of 1.0009, which a thousand steps make 2.5, and all else in keeping with it."""
+    """Integrates to 1.0009, which a thousand steps turn into 2.5, with a consistent KL and ratio."""
 
     def __call__(self, *args):
         return _Step(super().__call__(*args), extra=9e-4)
@@ -74,21 +74,21 @@ class _WiderSamples(GaussianKernel):
 
 
 class _NoisyHalfKl(GaussianKernel):
-    """Half of the KL, and so much noise that its mean over draws does not show it."""
+    """Half of the KL, with so much noise that the mean over draws does not show it."""
 
     def kl(self, estimate, x, *args, key):
         return super().kl(estimate, x, *args, key=key) / 2 + 9 * jax.random.normal(key, x.shape, x.dtype)
 
 
 class _RatioLies(GaussianKernel):
-    """Weights too high where there is much noise."""
+    """Importance weights that are too large at high noise."""
 
     def log_ratio(self, estimate, x, eps, n, gamma_t, gamma_s):
         return super().log_ratio(estimate, x, eps, n, gamma_t, gamma_s) + jnp.where(gamma_t > 0.2, 0.1, 0.0)
 
 
 class _UpperRows(GaussianKernel):
-    """The KL of the first six rows, those whose density is integrated, only."""
+    """Counts the KL of the first six rows only, where the density is integrated."""
 
     def kl(self, estimate, x, *args, key):
         kl = super().kl(estimate, x, *args, key=key)
@@ -96,7 +96,7 @@ class _UpperRows(GaussianKernel):
 
 
 class _LowerRowsHeavy(GaussianKernel):
-    """A mass of 2 for each value in the last two rows, and all else in keeping with it."""
+    """Integrates to 2 for each value in the last two rows, with a consistent KL and ratio."""
 
     def __call__(self, *args):
         return _Step(super().__call__(*args), extra=self.extra(args[1]))
@@ -130,6 +130,6 @@ WRONG = {
 @pytest.mark.costly
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_kernels(wrong):
-    """A T-step bound or an importance-weighted one would be too low."""
+    """Kernels that would make a T-step or importance-weighted bound too low are refused."""
     with pytest.raises(ConformanceError, match=WRONG[wrong]):
         check_steps(wrong())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The conformance kit: it has a check of every kind, and covers plugins that are installed."""
+"""The conformance checks cover every kind of component, and installed plugins."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ def test_every_kind_has_its_check():
 
 @pytest.mark.system
 def test_plugins_are_tested_whatever_is_run():
-    """Tests that run over a registry would leave out installed plugins, unless some other file were run with them."""
+    """Tests over a registry include installed plugins, whichever files are run."""
     load_plugins()
     files = [Path(__file__).parents[1] / "theory" / name for name in ("test_orders.py", "test_schedules.py")]
     command = [

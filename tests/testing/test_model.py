@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of a model on its own latents."""
+"""The parts of a model, checked on its own latents."""
 
 import equinox as eqx
 import jax
@@ -12,7 +12,7 @@ from vdmkit.networks import AbstractNetwork
 
 
 class _Called(AbstractNetwork):
-    """A network that Python computes, which JAX cannot differentiate."""
+    """A network computed by a Python callback, which JAX cannot differentiate."""
 
     def __call__(self, z, gamma, condition, *, key=None):
         shape = jax.ShapeDtypeStruct(z.shape, z.dtype)
@@ -20,7 +20,7 @@ class _Called(AbstractNetwork):
 
 
 def test_a_network_that_cannot_be_differentiated(tiny_model, tiny_images):
-    """The reason would be JAX's words, which do not say what of vdmkit is not possible."""
+    """A network that cannot be differentiated is refused, with the consequence for ODE likelihoods."""
     model = eqx.tree_at(lambda model: model.network, tiny_model, _Called())
     said = r"^it cannot be differentiated, so that likelihoods by an ODE are not possible \(Pure callbacks do .*\)\.$"
     with pytest.raises(ConformanceError, match=said):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registered networks conform; others are refused with a reason."""
+"""Conformance of networks: registered ones pass, and wrong ones are refused with a reason."""
 
 import equinox as eqx
 import jax
@@ -25,8 +25,8 @@ UNETS = {
     "adm_unet": {"group_size": 4, "head_channels": 8},
 }
 IN_CI = {"dit", "label_conditioned", "vdm_unet", "ncsnpp", "adm_unet"}  # which compile for ten seconds each
-SLOW = UNETS.keys() - IN_CI  # of the same parts as those two
-# One output is all that `translated` is about: tests/theory/test_translated.py.
+SLOW = UNETS.keys() - IN_CI  # made of the same parts as those two
+# `translated` has a single output: see tests/theory/test_translated.py.
 NETWORKS = [
     pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [pytest.mark.system] if name in IN_CI else [])
     for name in sorted(set(registry("network").components) - {"translated"})
@@ -36,7 +36,7 @@ NETWORKS = [
 @pytest.mark.costly
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks(build, name):
-    """Every registered network conforms."""
+    """Every registered network passes its conformance checks."""
     around = {"network": Choice("network", "small_unet", {"channels": 8})}
     small = {"vdm_unet": {"channels": 32, "blocks": 1}, "label_conditioned": around}  # compile in seconds
     unet = {"channels": 8, "multipliers": (1.0, 2.0), "blocks": 1, "attention": (4,)}
@@ -55,7 +55,7 @@ def _(size, batched, z):
 
 
 class _Network(AbstractNetwork):
-    """One that is right."""
+    """A correct network."""
 
     outputs: int = eqx.field(static=True)
 
@@ -69,14 +69,14 @@ class _Flat(_Network):
 
 
 class _Neighbour(_Network):
-    """Each image sees the one before it in the batch, and the first none. See also tests/system/lying.py."""
+    """Each image depends on the previous one in the batch. See also tests/system/lying.py."""
 
     def __call__(self, z, gamma, condition, *, key=None):
         return super().__call__(z, gamma, condition) + 0.1 * _shifted(jax.lax.stop_gradient(z))[..., None]
 
 
 class _StopsClean(_Network):
-    """The gradient is stopped where there is little noise."""
+    """The gradient is stopped at low noise."""
 
     def __call__(self, z, gamma, condition, *, key=None):
         return super().__call__(jnp.where(gamma < 0, jax.lax.stop_gradient(z), z), gamma, condition)
@@ -99,7 +99,7 @@ class _OffByNineThousandths(_Network):
 
 
 class _Remembers(_Network):
-    """Its output depends on how often it was called."""
+    """The output depends on the number of earlier calls."""
 
     def __call__(self, z, gamma, condition, *, key=None):
         calls = []

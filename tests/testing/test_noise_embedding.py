@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registered noise embeddings conform; others are refused with a reason."""
+"""Conformance of noise embeddings: registered ones pass, and wrong ones are refused with a reason."""
 
 import jax.numpy as jnp
 import pytest
@@ -12,7 +12,7 @@ from vdmkit.registry import registry
 
 @pytest.mark.parametrize("name", sorted(registry("noise_embedding").components))
 def test_noise_embeddings(build, name):
-    """Every registered noise embedding is finite and rises with gamma."""
+    """Every registered noise embedding is finite and increases with gamma."""
     check_noise_embedding(build("noise_embedding", name))
 
 
@@ -46,6 +46,6 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_noise_embeddings(wrong):
-    """A noise embedding that falls, is not finite, or has a wrong type or shape is refused."""
+    """A noise embedding that decreases, is not finite, or has a wrong type or shape is refused."""
     with pytest.raises(ConformanceError, match=WRONG[wrong]):
         check_noise_embedding(wrong())

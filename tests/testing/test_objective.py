@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times and weightings of the training loss: registered ones pass, and others are told why they do not."""
+"""Conformance of time samplers and weightings: registered ones pass, and wrong ones are refused with a reason."""
 
 import jax.numpy as jnp
 import pytest
@@ -14,31 +14,31 @@ from vdmkit.schedules import FixedLinear
 
 @pytest.mark.parametrize("name", sorted(registry("weighting").components))
 def test_weightings(build, name):
-    """A registered weighting would be negative, or infinite."""
+    """Every registered weighting passes its conformance checks."""
     check_weighting(build("weighting", name))
 
 
 @pytest.mark.parametrize("name", sorted(registry("time_sampler").components))
 def test_times(build, name):
-    """Registered times would bias the loss."""
+    """Every registered time sampler passes its conformance checks."""
     check_time_sampler(build("time_sampler", name))
 
 
 class _NegativeBetween(Elbo):
-    """Trains the model to be wrong, where four gammas do not show it."""
+    """A weighting that is negative between the gammas of a coarse check."""
 
     def __call__(self, gamma, rate):
         return jnp.where((gamma > -4) & (gamma < -1), -1.0, 1.0)
 
 
 def test_a_weighting_that_is_negative_between():
-    """A model would be trained to be wrong at some noise levels."""
+    """A weighting that is negative inside the range of gamma is refused."""
     with pytest.raises(ConformanceError, match=r"w = -1 at gamma = -[123]"):
         check_weighting(_NegativeBetween(), gammas_between(FixedLinear()))
 
 
 class _TwoPoints(Uniform):
-    """Gauss's two: the means of 1, t and t^2 come out right, and all other times are left out."""
+    """Draws the two Gauss points only: the means of 1, t and t^2 are right, but no other time is drawn."""
 
     def __call__(self, n, *, key):
         t, weight = super().__call__(n, key=key)
@@ -46,6 +46,6 @@ class _TwoPoints(Uniform):
 
 
 def test_times_that_are_two_points():
-    """A model would be trained at two noise levels only."""
+    """A time sampler that draws two values only is refused."""
     with pytest.raises(ConformanceError, match=r"only 2 times are drawn, .* off the midpoints of equal parts"):
         check_time_sampler(_TwoPoints())

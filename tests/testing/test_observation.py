@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Observations: registered ones pass, and others are told why they do not."""
+"""Conformance of decoders: registered ones pass, and wrong ones are refused with a reason."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -13,26 +13,26 @@ from vdmkit.registry import registry
 
 @pytest.mark.parametrize("name", sorted(set(registry("observation").components) - {"gaussian"}))
 def test_observations(build, name):
-    """A registered decoder would give more than probability 1."""
+    """Every registered decoder passes its conformance checks."""
     check_observation(build("observation", name))
 
 
 class _Told(CategoricalObservation):
-    """A little more than probability 1 for every level of every value."""
+    """The probabilities of the levels of every value sum to slightly more than 1."""
 
     def log_probs(self, z_0, gamma_0, estimate):
         return super().log_probs(z_0, gamma_0, estimate) + 0.01
 
 
 class _Cheaper(CategoricalObservation):
-    """log_prob of half of what its log_probs say."""
+    """log_prob is half of what log_probs gives."""
 
     def log_prob(self, image, z_0, gamma_0, estimate):
         return super().log_prob(image, z_0, gamma_0, estimate) / 2
 
 
 class _OneLevelFree(CategoricalObservation):
-    """log_prob counts one level for nothing, which an image may not have."""
+    """log_prob counts one level as certain, which an image need not contain."""
 
     def log_prob(self, image, z_0, gamma_0, estimate):
         index = image[..., None].astype(int)
@@ -41,7 +41,7 @@ class _OneLevelFree(CategoricalObservation):
 
 
 class _Hidden(AbstractObservation):
-    """Half of the values count, and nothing shows the probabilities of the others."""
+    """log_prob counts half of the values, and there are no log_probs to compare with."""
 
     levels: int = eqx.field(static=True)
 
@@ -55,7 +55,7 @@ class _Hidden(AbstractObservation):
 
 
 class _WiderBins(CategoricalObservation):
-    """Bins that overlap, of which an ODE's likelihood makes too much."""
+    """Bins that overlap, which makes likelihoods by an ODE too high."""
 
     @property
     def spacing(self):
@@ -73,6 +73,6 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_observations(wrong):
-    """Every image would take fewer bits than it does."""
+    """Decoders that would make the bits/dim too low are refused."""
     with pytest.raises(ConformanceError, match=WRONG[wrong]):
         check_observation(wrong(5))

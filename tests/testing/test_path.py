@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paths: registered ones pass, and others are told why they do not."""
+"""Conformance of paths: registered ones pass, and wrong ones are refused with a reason."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from vdmkit.registry import registry
 
 @pytest.mark.parametrize("name", sorted(registry("path").components))
 def test_paths(build, name):
-    """A registered path would have another SNR than exp(-gamma)."""
+    """Every registered path has the SNR exp(-gamma) and passes its other checks."""
     check_path(build("path", name))
 
 
@@ -26,7 +26,7 @@ class _OtherSigma(AbstractPath):
 
 
 class _OtherLogAlpha(VariancePreserving):
-    """alpha and sigma are right; an ODE's likelihood takes log alpha."""
+    """alpha and sigma are right, but log alpha, which likelihoods by an ODE use, is wrong."""
 
     def log_alpha(self, gamma):
         return super().log_alpha(gamma) + (gamma + 8) / 13
@@ -49,7 +49,7 @@ def _(primals, tangents):
 
 
 class _OtherSlope(VariancePreserving):
-    """The derivative of log alpha is another's, by which an ODE's likelihood follows the volume."""
+    """The derivative of log alpha, which likelihoods by an ODE use for the volume, is wrong."""
 
     def log_alpha(self, gamma):
         return _with_other_slope(super().log_alpha(gamma))
@@ -64,6 +64,6 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_paths(wrong):
-    """A likelihood by an ODE, or a bound, would be that of another process."""
+    """Paths that are not consistent with one diffusion process are refused."""
     with pytest.raises(ConformanceError, match=WRONG[wrong]):
         check_path(wrong())

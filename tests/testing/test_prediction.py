@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Predictions: registered ones pass, and others are told why they do not."""
+"""Conformance of predictions: registered ones pass, and wrong ones are refused with a reason."""
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +16,12 @@ SHAPE = (8, 8, 1)
 @pytest.mark.costly
 @pytest.mark.parametrize("name", sorted(registry("prediction").components))
 def test_predictions(build, name):
-    """x_hat and eps_hat of a registered prediction would contradict z."""
+    """x_hat and eps_hat of every registered prediction are consistent with z."""
     check_prediction(build("prediction", name), SHAPE)
 
 
 class _Half(Eps):
-    """eps_hat of half the size."""
+    """eps_hat is half as large as it should be."""
 
     def __call__(self, output, z, gamma, path):
         estimate = super().__call__(output, z, gamma, path)
@@ -29,14 +29,14 @@ class _Half(Eps):
 
 
 class _Parallel(Eps):
-    """A direction that is z's own on the variance exploding path, from which nothing is learnt there."""
+    """Predicts a direction parallel to z on the variance exploding path, which determines nothing there."""
 
     def direction(self, gamma, path):
         return jnp.ones_like(gamma), jnp.exp(gamma / 2)
 
 
 class _Other(X):
-    """Reads its output as the data, and says that it is -x."""
+    """Interprets the output as the data, and declares that it is -x."""
 
     def direction(self, gamma, path):
         return -jnp.ones_like(gamma), jnp.zeros_like(gamma)
@@ -46,14 +46,14 @@ class _Other(X):
 
 
 class _StoppedClean(Eps):
-    """The gradient of the network is stopped where there is little noise."""
+    """The gradient of the network is stopped at low noise."""
 
     def __call__(self, output, z, gamma, path):
         return super().__call__(jnp.where(gamma < 0, jax.lax.stop_gradient(output), output), z, gamma, path)
 
 
 class _StoppedInput(Eps):
-    """The gradient of what the network is shown is stopped."""
+    """The gradient with respect to the input of the network is stopped."""
 
     def network_input(self, z, gamma, path):
         return jax.lax.stop_gradient(super().network_input(z, gamma, path))
@@ -71,6 +71,6 @@ WRONG = {
 @pytest.mark.costly
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_predictions(wrong):
-    """A bound would be of no model, or a likelihood by an ODE have the divergence of another."""
+    """Predictions that contradict z or stop gradients are refused."""
     with pytest.raises(ConformanceError, match=WRONG[wrong]):
         check_prediction(wrong(), SHAPE)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samplers: registered ones pass, and others are told why they do not."""
+"""Conformance of samplers: registered ones pass, and wrong ones are refused with a reason."""
 
 import jax.numpy as jnp
 import pytest
@@ -13,12 +13,12 @@ from vdmkit.sampling import Ancestral
 @pytest.mark.costly
 @pytest.mark.parametrize("name", sorted(registry("sampler").components))
 def test_samplers(build, name):
-    """A chain of a registered sampler would not end at what the denoiser knows."""
+    """The chain of every registered sampler ends at the image that the denoiser predicts."""
     check_sampler(build("sampler", name))
 
 
 class _TooSmall(Ancestral):
-    """Steps of half the size."""
+    """Makes steps of half the size."""
 
     def step(self, denoise, y_t, gamma_t, gamma_s, history, noise):
         y_s, estimate = super().step(denoise, y_t, gamma_t, gamma_s, history, noise)
@@ -26,7 +26,7 @@ class _TooSmall(Ancestral):
 
 
 class _Noise(Ancestral):
-    """Nothing but noise, until the last step."""
+    """Returns pure noise until the last step."""
 
     def step(self, denoise, y_t, gamma_t, gamma_s, history, noise):
         estimate = denoise(y_t, gamma_t)
@@ -34,7 +34,7 @@ class _Noise(Ancestral):
 
 
 class _Quiet(Ancestral):
-    """Half of the noise, which the last step hides."""
+    """Adds half of the noise, which the last step hides."""
 
     def step(self, denoise, y_t, gamma_t, gamma_s, history, noise):
         return super().step(denoise, y_t, gamma_t, gamma_s, history, noise / 2)
@@ -49,6 +49,6 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_samplers(wrong):
-    """Samples would be called the model's, and be another's."""
+    """Samplers that do not draw from the model are refused."""
     with pytest.raises(ConformanceError, match=WRONG[wrong]):
         check_sampler(wrong())

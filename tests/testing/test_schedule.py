@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Schedules: registered ones pass, and others are told why they do not."""
+"""Conformance of schedules: registered ones pass, and wrong ones are refused with a reason."""
 
 import pytest
 
@@ -12,7 +12,7 @@ from vdmkit.schedules import AbstractSchedule
 @pytest.mark.costly
 @pytest.mark.parametrize("name", sorted(registry("schedule").components))
 def test_schedules(build, name):
-    """A registered schedule would not be one."""
+    """Every registered schedule passes its conformance checks."""
     check_schedule(build("schedule", name))
 
 
@@ -33,7 +33,7 @@ class _ElsewhereEnding(AbstractSchedule):
 
 
 class _NearlyEnding(AbstractSchedule):
-    """Without parameters, and 0.009 off."""
+    """Has no parameters, and ends 0.009 off."""
 
     gamma_min: float = -1.0
     gamma_max: float = 1.009
@@ -51,7 +51,7 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_schedules(wrong):
-    """A schedule that runs from noise to data, or ends elsewhere than it says, would pass."""
+    """Schedules that decrease, or whose ends differ from those declared, are refused."""
     error, message = WRONG[wrong]
     with pytest.raises(error, match=message):
         check_schedule(wrong())

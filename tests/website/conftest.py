@@ -11,7 +11,7 @@ from website.pages import Site
 
 @pytest.fixture(scope="session")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of all pages as Markdown."""
+    """The folder with all pages as Markdown."""
     site = Site(tmp_path_factory.mktemp("pages"))
     write_pages(site)
     return site.folder

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands and the Python of the pages: all commands are understood, and those of these pages run.
+"""The commands and Python of the pages: all commands are valid, and those of the pages listed here run.
 
-Others are run elsewhere: the tutorial's (tests/test_tutorial.py), those of the start and own images (test_newcomer.py),
-and the tour (test_site.py). Models of three training steps serve here.
+The others run in tests/test_tutorial.py, test_newcomer.py (start and own images) and test_site.py (the tour). The
+models here have three training steps.
 """
 
 import re
@@ -23,7 +23,7 @@ TEXTS = {str(path.relative_to(ROOT)): path.read_text() for path in FILES}
 
 
 def commands(text: str) -> list[list[str]]:
-    """The words of each command of vdmkit that a page shows, without pipes and what is written into files."""
+    """Returns the words of each vdmkit command on a page, without pipes and redirections."""
     fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     blocks = [code for language, code in fenced if not language]
     lines = re.findall(
@@ -39,7 +39,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize("words", COMMANDS)
 def test_commands_are_understood(words):
-    """A reader who copies a command would be told that an option or a command does not exist."""
+    """Every command on the pages has valid options."""
     if words[0] == "hardest":  # which the tutorial shows how to write
         return
     command: Any = typer.main.get_command(app)
@@ -51,12 +51,12 @@ def test_commands_are_understood(words):
 
 
 def test_there_are_commands():
-    """False if no command were found on the pages."""
+    """Commands are found on the pages."""
     assert len(COMMANDS) > 60
 
 
 PAGES = ["README.md", *(f"docs/{name}.md" for name in ("classification", "compression", "data", "schedules"))]
-# what needs a download, someone's file, an accelerator, or a pipe
+# commands that need a download, a user's file, an accelerator, or a pipe
 NOT_HERE = re.compile(r"vdm_|cifar10|import |official|--inception|mine\.toml|bent|compress -|doctor")
 TRAINING = "training.steps=3 training.batch_size=4 evaluation.draws=2 sampling.steps=1 sampling.count=2"
 QUICK = {
@@ -70,7 +70,7 @@ QUICK = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, vdmkit_in) -> Path:
-    """A folder with the runs and images that the pages speak of."""
+    """A folder with the runs and images that the pages use."""
     folder = tmp_path_factory.mktemp("pages")
     for recipe, out in {"digits": "digits", "digits_eps": "other", "digits/classifier_free": "classifier_free"}.items():
         done = vdmkit_in(folder)("run", recipe, "--out", f"runs/{out}", *QUICK["run"])
@@ -84,7 +84,7 @@ def folder(tmp_path_factory, vdmkit_in) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_run(page, folder, vdmkit_in):
-    """A reader who copies the commands of the page in their order would meet an error."""
+    """The commands of a page run in their order."""
     shown = [words for words in commands(TEXTS[page]) if not NOT_HERE.search(" ".join(words))]
     assert len(shown) > 1
     for words in shown:
@@ -95,7 +95,7 @@ def test_the_commands_run(page, folder, vdmkit_in):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", ["docs/accelerators.md", "docs/compression.md"])
 def test_the_python_runs(page, folder, monkeypatch):
-    """A reader who copies the Python of the page would meet an error."""
+    """The Python of a page runs."""
     monkeypatch.chdir(folder)
     (code,) = re.findall(r"```python\n(.*?)```", TEXTS[page], re.DOTALL)
     names = {"vdmkit": vdmkit}

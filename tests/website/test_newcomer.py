@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A newcomer who has the first two pages only, and copies what they say, from a fresh clone."""
+"""A newcomer follows the first two pages in a fresh clone."""
 
 import os
 import re
@@ -21,14 +21,14 @@ BLOCK = re.compile(r"(?:`([\w.]+)`:\n\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory) -> Path:
-    """A fresh clone of what is committed."""
+    """A fresh clone of the committed files."""
     folder = tmp_path_factory.mktemp("newcomer") / "clone"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
     return folder
 
 
 def follow(clone: Path, page: str) -> dict[str, str]:
-    """Do in the clone what a page says, in its order; returns what each command and snippet printed."""
+    """Follows a page in the clone, in order. Returns what each command and snippet printed."""
     printed = {}
     for name, language, code in BLOCK.findall((clone / "docs" / page).read_text()):
         if name:
@@ -45,7 +45,7 @@ def follow(clone: Path, page: str) -> dict[str, str]:
 
 
 def output(clone: Path, command: list[str]) -> str:
-    """What a command prints that runs the code of the clone, and ends well."""
+    """Runs a command with the code of the clone, asserts that it succeeds, and returns what it printed."""
     environment = os.environ | {"PYTHONPATH": str(clone)}
     done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
@@ -53,7 +53,7 @@ def output(clone: Path, command: list[str]) -> str:
 
 
 def test_ten_minutes_to_a_number(clone):
-    """False if a command of the first page ended in an error, or printed no number."""
+    """The commands of the first page run and print the likelihood."""
     printed = follow(clone, "index.md")
     assert len(printed) == 6
     number = r"^\d\.\d{4} \+/- \d\.\d{4} bits/dim on these 297 images$"
@@ -64,7 +64,7 @@ def test_ten_minutes_to_a_number(clone):
 
 
 def test_own_images_and_an_own_network_are_compared(clone):
-    """False if who follows the page did not come to two runs and their difference."""
+    """The page on own images leads to two runs and their difference."""
     printed = follow(clone, "own.md")
     assert {"python pngs.py", "vdmkit check mine.toml"} < printed.keys()
     assert len(list((clone / "pngs/test").iterdir())) == 297

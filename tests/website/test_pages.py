@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the pages name is there: links, code, components, keys, commands and their options."""
+"""Everything that the pages name exists: links, code, components, keys, commands and options."""
 
 import re
 import runpy
@@ -37,13 +37,13 @@ OF_READERS = {"plain"}  # a component that a page shows how to write
 
 @pytest.mark.parametrize("path", TEXTS, ids=str)
 def test_components_named_exist(path):
-    """A reader would look for a component that is not there: "schedule `cosine`" names one."""
+    """Every component that a page names, such as "schedule `cosine`", exists."""
     named = re.findall(rf"\b({'|'.join(kinds())}) `(\w+)`", TEXTS[path])
     assert [one for one in named if one[1] not in registry(one[0]).components and one[1] not in OF_READERS] == []
 
 
 def test_every_page_is_in_the_navigation():
-    """A page would be found by those only who know that it is there."""
+    """Every page is part of the navigation."""
     listed = set(re.findall(r"(\w+\.md)$", (ROOT / "website/mkdocs.yml").read_text(), re.MULTILINE))
     assert listed - set(PROJECT.values()) == {path.name for path in ROOT.glob("docs/*.md")}
 
@@ -59,19 +59,19 @@ SETTINGS = {
 
 @pytest.mark.parametrize("path", TEXTS, ids=str)
 def test_keys_named_exist(path):
-    """A reader would be told of a recipe key that is not there."""
+    """Every recipe key that a page names exists."""
     ours = re.sub(r"^\| [^|]* \|", "", TEXTS[path], flags=re.MULTILINE)  # a table's first column may have others' keys
     named = re.findall(rf"`({'|'.join(SETTINGS)})\.(?!json\b)(\w+)", ours)
     assert [one for one in named if one[1] not in {field.name for field in fields(SETTINGS[one[0]])}] == []
 
 
 def test_keys_are_found():
-    """False if the test above had nothing to look at."""
+    """A known recipe key is found on its page, so the test above has cases."""
     assert "`training.ema_warmup`" in TEXTS[Path("docs/coming_from.md")]
 
 
 def test_the_network_and_recipe_of_own_images_are_right(tmp_path, monkeypatch):
-    """A reader who copies the page's files would get a wrong network, or an error of the recipe."""
+    """The files of the page on own images give a conforming network and a valid recipe."""
     files = re.findall(r"`(\w+\.\w+)`:\n\n```\w+\n(.*?)```", TEXTS[Path("docs/own.md")], re.DOTALL)
     assert [name for name, _ in files] == ["pngs.py", "mine.toml", "plain.py"]
     for name, code in files:
@@ -86,7 +86,7 @@ def test_the_network_and_recipe_of_own_images_are_right(tmp_path, monkeypatch):
 
 @pytest.fixture
 def site(tmp_path, monkeypatch) -> Site:
-    """A repository of one page and one file of code, in an empty folder."""
+    """A repository with one page and one file of code, in an empty folder."""
     monkeypatch.setattr(website_pages, "ROOT", tmp_path)
     (tmp_path / "docs").mkdir()
     (tmp_path / "code.py").write_text("class A:\n    x: int = 1\n\n    def b(self): ...\n")
@@ -95,7 +95,7 @@ def site(tmp_path, monkeypatch) -> Site:
 
 
 def written(site: Site, text: str) -> str:
-    """What the page `docs/a.md` with this text becomes."""
+    """Returns what the page `docs/a.md` with this text is converted to."""
     page = site.folder.parent / "docs/a.md"
     page.write_text(text)
     site.add("a.md", page)
@@ -103,19 +103,19 @@ def written(site: Site, text: str) -> str:
 
 
 def test_links_to_code_lead_to_its_line(site):
-    """A link of the theory would lead elsewhere than to its equation."""
+    """A link to code leads to the line of its definition."""
     assert written(site, "[b](../code.py#A.b)") == "[b](source/code.py.md#__codelineno-0-4)"
     site.write_sources()
     assert "\n    def b(self): ...\n" in (site.folder / "source/code.py.md").read_text()
 
 
 def test_a_section_is_included_with_its_links(site):
-    """A text that is written once would be missing, or have links that are right only where it stands."""
+    """An included section has links that are relative to the including page."""
     assert written(site, "<!-- include ../README.md#a-part -->\n") == "See [code](source/code.py.md).\n"
 
 
 def test_code_is_left_alone(site):
-    """What looks like a link in code would be changed."""
+    """Text in code that looks like a link is not changed."""
     for text in ("```\n[a](b.md)\n```\n", "`[a](b.md)` is a link"):
         assert written(site, text) == text
 
@@ -129,13 +129,13 @@ def test_code_is_left_alone(site):
     ],
 )
 def test_what_leads_nowhere_is_refused(site, text, message):
-    """The site would be built with a link that a reader follows in vain."""
+    """A broken link stops the build."""
     with pytest.raises(PageError, match=re.escape(message)):
         written(site, text)
 
 
 def test_a_misspelling_is_refused(monkeypatch, tmp_path):
-    """The site would be built with it."""
+    """A misspelling stops the build."""
     monkeypatch.setattr(website_build, "ROOT", tmp_path)
     for name in ("docs", "plugins", "vdmkit", "website"):
         (tmp_path / name).mkdir()
@@ -145,7 +145,7 @@ def test_a_misspelling_is_refused(monkeypatch, tmp_path):
 
 
 def test_equations_become_mathml():
-    """A page would need a script, or show dollar signs."""
+    """Equations are rendered as MathML, and dollar signs in code are kept."""
     html = markdown("so $x^2$ is\n\n$$\na < b\n$$\n\nfor `$5`", extensions=[Mathematics()])
     assert html.count("<math ") == 2
     assert '<div class="equation"><math xmlns="http://www.w3.org/1998/Math/MathML" display="block">' in html

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reference is complete: every component and every public name has a page that says something."""
+"""The reference is complete: every component and every public name has an entry."""
 
 import importlib
 import inspect
@@ -18,13 +18,13 @@ COMPONENTS = [component for kind in kinds() for component in registry(kind).comp
 
 
 def entries(page: Path) -> dict[str, str]:
-    """The text below each heading of the second level."""
+    """Returns the text below each second-level heading."""
     return dict(re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", page.read_text(), re.MULTILINE | re.DOTALL))
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_public_names_have_an_entry(pages, module):
-    """A name that `import` promises would not be found by a reader, or its entry say nothing."""
+    """Every public name has an entry in the reference and a docstring."""
     found = entries(pages / "reference/python" / f"{module}.md")
     for name in getattr(importlib.import_module(module), "__all__", ()):
         value = getattr(importlib.import_module(module), name)
@@ -49,7 +49,7 @@ def test_a_class_shows_fields_methods_and_source(pages):
 
 @pytest.mark.parametrize("component", COMPONENTS, ids=lambda one: f"{one.kind}-{one.name}")
 def test_components_have_a_page(pages, component):
-    """A component that recipes can choose would have no page, or one that lacks a recipe key."""
+    """Every component has a page with all its recipe keys."""
     page = (pages / "reference" / component.kind / f"{component.name}.md").read_text()
     assert page.startswith(f"# {component.kind} {component.name}\n")
     assert all(f"\n| `{key}` | " in page for key in component.parameters)
@@ -58,7 +58,7 @@ def test_components_have_a_page(pages, component):
 
 
 def test_commands_and_recipes_are_listed(pages):
-    """A command or a recipe would be missing."""
+    """Every command and recipe is part of the reference."""
     commands = entries(pages / "reference/commands.md")
     assert {"run", "likelihood", "new-plugin", "compress"} < commands.keys()
     assert "--precision <float>" in commands["likelihood"]
@@ -67,7 +67,7 @@ def test_commands_and_recipes_are_listed(pages):
 
 
 def test_docstrings_become_lists():
-    """Arguments would run together, or a formula be read as markup."""
+    """Arguments become a list, and formulas are escaped."""
     text = "A * b_c <d>.\n\n    x = 1\n\nArgs:\n    a: First,\n        continued.\n    b: `k_*`.\n\nMore."
     shown = "A &#42; b&#95;c &#60;d>.\n\n    x = 1\n\n\n**Args**\n\n- `a`: First,\n    continued.\n"
     assert markdown(text) == shown + "- `b`: `k_*`.\n\nMore."

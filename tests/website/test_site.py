@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The site as it is built: whole, without a request to elsewhere, and not at all with a broken link."""
+"""The built site is complete, loads nothing from other servers, and has no broken links."""
 
 import json
 import os
@@ -19,7 +19,7 @@ ROOT = Path(vdmkit.__file__).parents[1]
 
 
 class Loaded(HTMLParser):
-    """What a browser loads for a page by itself."""
+    """The files that a browser loads for a page."""
 
     def __init__(self, page: Path):
         super().__init__()
@@ -36,13 +36,13 @@ class Loaded(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
-    """The site without the results of the tour."""
+    """The site, without the results of the tour."""
     return build(tmp_path_factory.mktemp("site"), execute=False)
 
 
 @pytest.mark.costly
 def test_pages_load_nothing_from_elsewhere(site):
-    """A reader without a network would see no equations or no style, and one with it would be counted elsewhere."""
+    """Pages load nothing from other servers and contain equations as MathML."""
     for name in ("index", "theory", "tour", "reference/python/vdmkit.schedules", "source/vdmkit/model.py"):
         page = site / f"{name}.html"
         loaded = Loaded(page).found
@@ -56,7 +56,7 @@ def test_pages_load_nothing_from_elsewhere(site):
 
 @pytest.mark.costly
 def test_every_name_can_be_searched(site):
-    """A public name or a component would not be found by the site's search."""
+    """Public names and components are part of the search index."""
     found = {item["location"] for item in json.loads((site / "search.json").read_text())["items"]}
     for name in (
         "python/vdmkit.html#train",
@@ -69,7 +69,7 @@ def test_every_name_can_be_searched(site):
 
 
 def test_a_broken_link_is_refused(tmp_path):
-    """The site would be built with a link that leads nowhere."""
+    """A broken link stops the build."""
     (tmp_path / "pages").mkdir()
     (tmp_path / "pages" / "index.md").write_text("# A\n\n[gone](#gone)\n")
     (tmp_path / "mkdocs.yml").write_text("site_name: a\ndocs_dir: pages\nsite_dir: site\n")
@@ -79,7 +79,7 @@ def test_a_broken_link_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_the_documented_command_builds_it_from_a_clone(tmp_path):
-    """The command of CONTRIBUTING.md would fail, a cell of the tour end in an error, or its results be missing."""
+    """The command of CONTRIBUTING.md builds the site from a fresh clone."""
     subprocess.run(["git", "clone", "--quiet", str(ROOT), "clone"], cwd=tmp_path, check=True)
     clone = tmp_path / "clone"
     plugins = os.pathsep.join(map(str, sorted(clone.glob("plugins/*/src"))))  # and not those of this checkout
