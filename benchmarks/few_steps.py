@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from training import training
 
-from vdmkit.study import cheapest_paths, costs_of_gaussian
+from vdmkit.schedule_search import cheapest_paths, costs_of_gaussian
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 PAIRS = 200

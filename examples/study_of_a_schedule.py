@@ -12,9 +12,9 @@ from pathlib import Path
 import vdmkit
 from vdmkit.losses import bits_per_dim
 from vdmkit.report import line_chart
+from vdmkit.schedule_search import lines_of_variances, plan_study, study_schedules, text_of_study
+from vdmkit.schedule_search.variance import fine, rate_of, variance
 from vdmkit.schedules import Sigmoid
-from vdmkit.study import lines_of_variances, plan_study, study_schedules, text_of_study
-from vdmkit.study._variance import fine, rate_of, variance
 
 
 def main(folder: str, images: int = 297, nodes: int = 61) -> None:

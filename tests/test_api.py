@@ -31,9 +31,9 @@ QUICK = {
 }
 COSTLY = {"ode", "importance"}
 ESTIMATORS = {
-    "bound": lambda: vdmkit.likelihood.VariationalBound(),
-    "ode": lambda: vdmkit.likelihood.ProbabilityFlow(),
-    "importance": lambda: vdmkit.likelihood.ImportanceWeighted(steps=5),
+    "bound": lambda: vdmkit.likelihood.bound.VariationalBound(),
+    "ode": lambda: vdmkit.likelihood.ode.ProbabilityFlow(),
+    "importance": lambda: vdmkit.likelihood.importance.ImportanceWeighted(steps=5),
 }
 
 
@@ -155,7 +155,9 @@ def test_images_may_be_numpy_arrays(tiny_model):
     """`vdmkit.loss` and `DiffusionModel.diffuse` accept NumPy arrays."""
     images, key = np.ones((3, *tiny_model.shape), np.uint8), jax.random.key(0)
     loss, bound = vdmkit.loss(tiny_model, images, key=key)
-    assert float(loss) == pytest.approx(vdmkit.losses.bits_per_dim(float(bound.total.mean()), tiny_model.dimensions))
+    assert float(loss) == pytest.approx(
+        vdmkit.losses.bound.bits_per_dim(float(bound.total.mean()), tiny_model.dimensions)
+    )
     z, _ = tiny_model.diffuse(images[0], jnp.asarray(0.0), key=key)
     assert z.shape == tiny_model.shape
 

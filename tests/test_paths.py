@@ -19,8 +19,8 @@ from vdmkit.experiments import RunFolder, load_run
 from vdmkit.experiments.importing import import_checkpoint
 from vdmkit.importers.formats import read_checkpoint
 from vdmkit.io import not_a_file, not_a_folder
+from vdmkit.metrics import load_inception
 from vdmkit.plugins import load_plugins
-from vdmkit.quality import load_inception
 from vdmkit.recipes import load_recipe
 
 OF_A_FILE = {

@@ -22,8 +22,8 @@ from vdmkit.likelihood.log_likelihood import log_likelihood
 from vdmkit.model import DiffusionModel
 from vdmkit.networks import AbstractNetwork, SmallUNet
 from vdmkit.predictions import Eps
+from vdmkit.schedule_search import plan_study, study_schedules
 from vdmkit.schedules import FixedLinear
-from vdmkit.study import plan_study, study_schedules
 
 KEY, RANGE = jax.random.key(0), (-8.0, 5.0)
 ESTIMATORS = {

@@ -28,7 +28,7 @@ LAYERS = [
     ("data", "losses"),
     ("likelihood", "sampling", "training"),
     ("recipes",),
-    ("conformance", "importers", "metrics", "quality", "report", "schedule_search", "study"),
+    ("conformance", "importers", "metrics", "report", "schedule_search"),
     ("experiments",),
     ("cli",),
 ]

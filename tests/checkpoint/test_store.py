@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import CheckpointError
-from vdmkit.training.checkpoints import CheckpointStore, read_newest, read_step, steps_in
-from vdmkit.training.checksums import what_is_damaged
+from vdmkit.training.checkpoints import CheckpointStore, read_newest, read_step, steps_in, what_is_damaged
 
 
 def restore(directory: Path, like, data):

@@ -26,7 +26,7 @@ from vdmkit.cli.app import use_compilation_cache
 LOADED = (
     "vdmkit.__main__",
     "vdmkit.experiments",
-    "vdmkit.study",
+    "vdmkit.schedule_search",
     "vdmkit.conformance",
     "vdmkit.importers",
     "vdmkit_codec.api",

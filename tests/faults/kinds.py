@@ -49,8 +49,7 @@ from vdmkit.progress import Kept
 from vdmkit.recipes import load_recipe
 from vdmkit.report import read_metrics
 from vdmkit.report.run_contents import read_contents
-from vdmkit.training.checkpoints import CheckpointStore, read_step
-from vdmkit.training.checksums import what_is_damaged, write_checksums
+from vdmkit.training.checkpoints import CheckpointStore, read_step, what_is_damaged, write_checksums
 from vdmkit.training.health import read_troubles
 
 ROOT = Path(__file__).parents[2]

@@ -26,7 +26,7 @@ from vdmkit.experiments import RunFolder
 from vdmkit.importers.loader import read_imported
 from vdmkit.plugins import load_plugins
 from vdmkit.recipes import load_recipe
-from vdmkit.training.checksums import check_unchanged, what_is_damaged
+from vdmkit.training.checkpoints import check_unchanged, what_is_damaged
 
 FORM = r"asks for [\d,]+ [\w' ]+, and vdmkit reads at most [\d,]+"
 

@@ -19,10 +19,10 @@ from vdmkit.recipes import load_recipe
 from vdmkit.recipes.schema import dump
 from vdmkit.report import write_result
 from vdmkit.report.run_contents import read_contents
-from vdmkit.study import Study
-from vdmkit.study._curve import Curve
-from vdmkit.study._predicted import Predicted
-from vdmkit.study._study import Variance
+from vdmkit.schedule_search import Study
+from vdmkit.schedule_search.measurement import Curve
+from vdmkit.schedule_search.steps import Predicted
+from vdmkit.schedule_search.study import Variance
 
 ARITHMETIC = Arithmetic("float32", "highest", "1 x cpu")
 COUNT, DIMENSIONS = 6, 64

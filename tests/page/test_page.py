@@ -18,7 +18,7 @@ from vdmkit.report.blocks import Paragraph, Table
 from vdmkit.report.page import differences, page, recipes_of_several
 from vdmkit.report.run_contents import Result, are_comparable, difference, read_contents
 from vdmkit.report.sections import coding, commands, reasons_not_to_trust
-from vdmkit.training.checksums import write_checksums
+from vdmkit.training.checkpoints import write_checksums
 from vdmkit.training.health import Trouble, write_troubles
 
 _VOID = {"meta", "link", "img", "br", "wbr"}

@@ -14,7 +14,7 @@ import pytest
 import vdmkit
 from vdmkit.data.sources import identified
 from vdmkit.errors import DataError
-from vdmkit.quality._nearest import nearest
+from vdmkit.metrics.features import nearest
 from vdmkit.recipes import load_recipe
 from vdmkit.recipes.loading import overrides_between
 from vdmkit.recipes.schema import changed_keys, flat

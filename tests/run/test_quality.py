@@ -15,9 +15,9 @@ from vdmkit.errors import DataError
 from vdmkit.experiments import RunFolder, load_run
 from vdmkit.experiments.measure import score_run
 from vdmkit.experiments.run import run_recipe
-from vdmkit.quality import _score
-from vdmkit.quality._distances import frechet_distance
-from vdmkit.quality._inception import as_rgb
+from vdmkit.metrics import fid as _score
+from vdmkit.metrics.features import as_rgb
+from vdmkit.metrics.fid import frechet_distance
 from vdmkit.recipes import load_recipe
 
 pytestmark = pytest.mark.system

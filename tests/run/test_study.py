@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vdmkit.schedule_search.measurement import Curve
+from vdmkit.schedule_search.study import _variances
 from vdmkit.schedules import AbstractSchedule
-from vdmkit.study._curve import Curve
-from vdmkit.study._study import _variances
 
 
 class _Standing(AbstractSchedule):

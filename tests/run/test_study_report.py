@@ -7,10 +7,10 @@ import numpy as np
 
 from vdmkit.devices import arithmetic
 from vdmkit.experiments.study import leave as leave_study
-from vdmkit.study import Study, text_of_study
-from vdmkit.study._curve import Curve
-from vdmkit.study._predicted import Predicted
-from vdmkit.study._study import Variance
+from vdmkit.schedule_search import Study, text_of_study
+from vdmkit.schedule_search.measurement import Curve
+from vdmkit.schedule_search.steps import Predicted
+from vdmkit.schedule_search.study import Variance
 
 
 def _study() -> Study:

@@ -26,8 +26,8 @@ from vdmkit.recipes import load_recipe
 from vdmkit.recipes.build import build_state, training_counts
 from vdmkit.registry import Choice, registry
 from vdmkit.reverse import AbstractKernel, GaussianKernel, LearnedRange, MixtureKernel, OptimalVariance
+from vdmkit.schedule_search.measurement import errors_at
 from vdmkit.schedules import ends_of
-from vdmkit.study._curve import errors_at
 
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
 PIXEL = (1, 1, 1)

@@ -13,12 +13,11 @@ from vdmkit.likelihood import VariationalBound
 from vdmkit.process import AbstractGrid, GivenGammas, steps_of_bound
 from vdmkit.registry import Choice
 from vdmkit.reverse import GaussianKernel
+from vdmkit.schedule_search import cheapest_paths, costs_of_gaussian
+from vdmkit.schedule_search.measurement import Curve, errors_at, steps_from
+from vdmkit.schedule_search.steps import closed_form, cost_of
+from vdmkit.schedule_search.variance import best_rate, fine, rate_of, variance
 from vdmkit.schedules import Cosine, FixedLinear, gammas_of
-from vdmkit.study import cheapest_paths, costs_of_gaussian
-from vdmkit.study._curve import Curve, errors_at
-from vdmkit.study._grids import closed_form, cost_of
-from vdmkit.study._pairs import steps_from
-from vdmkit.study._variance import best_rate, fine, rate_of, variance
 
 LOW, HIGH = -8.0, 4.0
 

@@ -248,7 +248,7 @@ def quality(
         raise RecipeError(f"--inception {inception}: a folder. Give the file of weights inside it.")
     from vdmkit.experiments.load import load_run
     from vdmkit.experiments.measure import score_run
-    from vdmkit.quality._inception import load_inception
+    from vdmkit.metrics.features import load_inception
 
     extractor = load_inception(inception) if inception else None
     scores = score_run(load_run(checkpoint, overrides, plugins, step, trust=trust), number, extractor)
@@ -343,7 +343,7 @@ def study(
     from vdmkit.experiments.folder import RunFolder
     from vdmkit.experiments.load import load_run
     from vdmkit.experiments.study import check_fit, fit_schedule, leave, study_run
-    from vdmkit.study._text import text_of_study
+    from vdmkit.schedule_search.study import text_of_study
 
     run = load_run(checkpoint, overrides, plugins, step, trust=trust)
     if fit:

@@ -34,8 +34,7 @@ from vdmkit.plugins import copies_in, remember
 from vdmkit.recipes.loading import load_recipe
 from vdmkit.recipes.schema import Recipe, differences, dump, flat
 from vdmkit.registry import Choice
-from vdmkit.training.checkpoints import Restored, steps_in
-from vdmkit.training.checksums import check_unchanged
+from vdmkit.training.checkpoints import Restored, check_unchanged, steps_in
 
 # Keys that may change when a run is continued, because they do not affect the steps already trained.
 _MAY_CHANGE = {"data.path", "data.train", "data.test", "evaluation", "likelihood", "sampling"}

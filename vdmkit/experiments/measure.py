@@ -33,10 +33,10 @@ from vdmkit.io import write_results
 from vdmkit.likelihood.consistency import Check, audit_as_json, gather, referee
 from vdmkit.likelihood.log_likelihood import LogLikelihood, as_arrays, log_likelihood, sample_of
 from vdmkit.likelihood.report import LikelihoodReport, Subject, name_of_result, report_on
+from vdmkit.metrics.features import Extractor
+from vdmkit.metrics.fid import Scores, score
 from vdmkit.model import DiffusionModel
 from vdmkit.progress import Kept, Progress
-from vdmkit.quality._inception import Extractor
-from vdmkit.quality._score import Scores, score
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipes.build import build_estimator, build_evaluator, build_sampling, told_labels
 from vdmkit.recipes.loading import overrides_between
@@ -44,7 +44,7 @@ from vdmkit.recipes.schema import Recipe, drawn_by, flat
 from vdmkit.registry import Choice
 from vdmkit.report.metrics import write_result
 from vdmkit.schedules import check_increasing
-from vdmkit.training.checksums import sha256_of_arrays
+from vdmkit.training.checkpoints import sha256_of_arrays
 
 _MEASURED_BY = ("seed", "model.", "objective.", "likelihood.")  # recipe keys that the numbers depend on
 
@@ -236,7 +236,7 @@ def audit(run: Run, test: Images) -> list[Check]:
 
 
 def score_run(run: Run, count: int, inception: Extractor | None = None) -> Scores:
-    """Scores `count` samples with the recipe's sampler, seed and data; see `vdmkit.quality._score.score`.
+    """Scores `count` samples with the recipe's sampler, seed and data; see `vdmkit.metrics.score`.
 
     Raises:
         DataError, NonFiniteError: as in `score`.

@@ -27,10 +27,16 @@ from vdmkit.likelihood.log_likelihood import sample_of
 from vdmkit.progress import Kept
 from vdmkit.randomness import fold_purpose
 from vdmkit.report.charts import line_chart
-from vdmkit.study._curve import Curve
-from vdmkit.study._fit import Fit, choice_of_fit, fitted, judge_fit
-from vdmkit.study._study import Study, plan_study, study_schedules
-from vdmkit.study._text import lines_of_steps, lines_of_variances, text_of_study
+from vdmkit.schedule_search.measurement import Curve
+from vdmkit.schedule_search.study import (
+    Study,
+    lines_of_steps,
+    lines_of_variances,
+    plan_study,
+    study_schedules,
+    text_of_study,
+)
+from vdmkit.schedule_search.variance import Fit, choice_of_fit, fitted, judge_fit
 
 
 def study_run(run: Run, *, images: int, nodes: int, counts: tuple[int, ...]) -> tuple[Study, Kept]:
@@ -139,7 +145,8 @@ def check_fit(run: Run, folder: RunFolder) -> None:
 def fit_schedule(run: Run, train: Curve, test: Curve, folder: RunFolder) -> Fit:
     """Makes `folder` a run of the same model with a piecewise linear schedule, fitted on training images.
 
-    gamma' ~ 1 / sqrt(M_2) between the same ends: see `vdmkit.study`. The bound in continuous time does not change.
+    gamma' ~ 1 / sqrt(M_2) between the same ends, see `vdmkit.schedule_search`. The bound in continuous time does not
+    change.
 
     Raises:
         CheckpointError, RecipeError: as in `check_fit`.

@@ -33,17 +33,17 @@ from vdmkit.io import (
 )
 from vdmkit.likelihood.intervals import Interval, interval
 from vdmkit.losses.bound import bits_per_dim
+from vdmkit.metrics.features import nearest
 from vdmkit.model import DiffusionModel
 from vdmkit.predictions import Estimate
 from vdmkit.progress import Progress
-from vdmkit.quality._nearest import nearest
 from vdmkit.recipes.build import build_sampling
 from vdmkit.recipes.document import parse_toml, read_toml
 from vdmkit.recipes.schema import Recipe, changed_keys, drawn_by, leaves
 from vdmkit.report.metrics import intact_lines, read_metrics
 from vdmkit.sampling.sample import draw_samples, fit_into
 from vdmkit.schedules import gamma_and_derivative
-from vdmkit.training.checksums import check_unchanged, what_is_damaged
+from vdmkit.training.checkpoints import check_unchanged, what_is_damaged
 
 _RESOLVED, _MANIFEST, _GIVEN = "resolved.toml", "manifest.json", "recipe.toml"  # the first marks a run folder
 _LINES = 2000  # longest metrics.jsonl that is shown in full

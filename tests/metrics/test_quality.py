@@ -6,8 +6,8 @@ import pytest
 from scipy.linalg import sqrtm
 
 from vdmkit.errors import DataError
-from vdmkit.quality._distances import frechet_distance, neighbours
-from vdmkit.quality._features import FEATURES, features_of
+from vdmkit.metrics.features import FEATURES, features_of
+from vdmkit.metrics.fid import frechet_distance, neighbours
 
 RNG = np.random.default_rng(0)
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from vdmkit.errors import DataError, VdmkitError
-from vdmkit.quality import _inception, load_inception
-from vdmkit.quality._distances import frechet_distance
-from vdmkit.quality._inception import as_rgb
+from vdmkit.metrics import features as _inception
+from vdmkit.metrics import load_inception
+from vdmkit.metrics.features import as_rgb
+from vdmkit.metrics.fid import frechet_distance
 
 RNG = np.random.default_rng(0)
 EXPECTED = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
