@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from vdmkit.errors import DataError
 
 if TYPE_CHECKING:
-    import numpy as np  # keeps `vdmkit --help` fast
+    import numpy as np
 
 MAX_JSON = 2**26  # bytes; a manifest takes 1 kB a session, the checksums of a large model 1 MB
 MAX_KEPT = 2**30  # bytes of the records of training images, 40 an image
@@ -388,7 +388,7 @@ def read_measured(path: Path) -> "dict[str, np.ndarray]":
         for one in stored:
             if one.filename.endswith(_SUFFIX):
                 _check_claim(path, archive, one.filename)
-    import numpy as np
+    import numpy as np  # keeps `vdmkit --help` fast
 
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}

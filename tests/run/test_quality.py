@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import vdmkit
-from vdmkit import quality
 from vdmkit.cli.app import main
 from vdmkit.errors import DataError
 from vdmkit.experiments import RunFolder, load_run
 from vdmkit.experiments.measure import score_run
 from vdmkit.experiments.run import run_recipe
+from vdmkit.metrics import features
 from vdmkit.metrics import fid as _score
 from vdmkit.metrics.features import as_rgb
 from vdmkit.metrics.fid import frechet_distance
@@ -62,7 +62,7 @@ def stand_in(images: np.ndarray) -> np.ndarray:
 def test_fid_of_samples_beside_that_of_real_images(gray, program, monkeypatch):
     """FID is reported with its count and with the distance between two sets of real images."""
     seen = []
-    monkeypatch.setattr(quality, "load_inception", lambda path: lambda x: seen.append(x) or stand_in(x))
+    monkeypatch.setattr(features, "load_inception", lambda path: lambda x: seen.append(x) or stand_in(x))
     asked = ("quality", "--ckpt", str(gray), "-n", str(COUNT), "--inception", "weights.pth")
     (code, text, _), (_, facts, _) = program(*asked), program(*asked, "--json")
     assert code == 0
