@@ -48,7 +48,7 @@ _TIGHT, _REFINED_STEPS = 1e-5, 4096
 _FIRST_STEP = 0.01  # in gamma; short enough to be accepted, and the next step may be 10 times as long
 
 
-class Stand(eqx.Module):
+class SolverState(eqx.Module):
     """State of a partial solve: fraction of the interval done, current value, step count, controller and solver state.
 
     `controller` is the fraction at which the next step ends, with the state of diffrax's step size controller.
@@ -61,7 +61,7 @@ class Stand(eqx.Module):
     solver: Any
 
     @property
-    def arrived(self) -> Bool[Array, ""]:
+    def finished(self) -> Bool[Array, ""]:
         """Returns whether the solve has reached the end of the interval."""
         return self.share == 1
 
@@ -113,12 +113,12 @@ class Integrator(eqx.Module):
         rtol, atol = (jnp.minimum(jnp.inf if self.steps else t / 10, _TIGHT) for t in (self.rtol, self.atol))
         return Integrator(solver, rtol, atol, 0, max(self.max_steps, _REFINED_STEPS))
 
-    def solve(self, field: Field, start: Scalar, end: Scalar, state: State, args: object) -> "Stand":
+    def solve(self, field: Field, start: Scalar, end: Scalar, state: State, args: object) -> "SolverState":
         """Solves d state/dgamma = field(gamma, state, args) from `start` to `end`, in at most `most_steps` steps."""
         begun = self.begin(field, start, end, state, args)
-        return self.go_on(field, start, end, begun, args, steps=self.most_steps)
+        return self.resume(field, start, end, begun, args, steps=self.most_steps)
 
-    def begin(self, field: Field, start: Scalar, end: Scalar, state: State, args: object) -> "Stand":
+    def begin(self, field: Field, start: Scalar, end: Scalar, state: State, args: object) -> "SolverState":
         """Returns the state of a solve before its first step."""
         import diffrax
 
@@ -126,11 +126,13 @@ class Integrator(eqx.Module):
         zero, one, order = jnp.zeros_like(start), jnp.ones_like(start), solver.error_order(term)
         dt = one / self.steps if self.steps else jnp.minimum(_FIRST_STEP / jnp.abs(end - start), 1)
         following, controlled = self._controller().init(term, zero, one, state, dt, args, solver.func, order)
-        return Stand(
+        return SolverState(
             zero, state, jnp.zeros((), int), (following, controlled), solver.init(term, zero, following, state, args)
         )
 
-    def go_on(self, field: Field, start: Scalar, end: Scalar, stand: "Stand", args: object, *, steps: int) -> "Stand":
+    def resume(
+        self, field: Field, start: Scalar, end: Scalar, solve: "SolverState", args: object, *, steps: int
+    ) -> "SolverState":
         """Makes at most `steps` more steps; a solve that has ended is returned unchanged.
 
         Several calls make the same steps as a single call. Start and end are not checked at run time: diffrax would use
@@ -141,29 +143,29 @@ class Integrator(eqx.Module):
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(_of_share(field, start, end)),
             solvers()[self.solver](),
-            jnp.where(self.is_going(stand), stand.share, 1.0),
+            jnp.where(self.is_going(solve), solve.share, 1.0),
             1.0,
             None,
-            stand.state,
+            solve.state,
             args,
             saveat=diffrax.SaveAt(t1=True, solver_state=True, controller_state=True),
-            stepsize_controller=_resumed()(self._controller(), stand.controller),
-            solver_state=stand.solver,
+            stepsize_controller=_resumed()(self._controller(), solve.controller),
+            solver_state=solve.solver,
             adjoint=diffrax.ForwardMode(),  # plain loops, because no gradient is needed
             max_steps=steps,
             throw=False,
         )
         assert solution.ts is not None
         assert solution.controller_state is not None
-        share = jnp.where(self.is_going(stand), solution.ts[-1], stand.share)
-        made = stand.steps + solution.stats["num_steps"]
+        share = jnp.where(self.is_going(solve), solution.ts[-1], solve.share)
+        made = solve.steps + solution.stats["num_steps"]
         state = jax.tree.map(lambda saved: saved[-1], solution.ys)
-        return Stand(share, state, made, solution.controller_state, solution.solver_state)
+        return SolverState(share, state, made, solution.controller_state, solution.solver_state)
 
-    def is_going(self, stand: "Stand") -> Bool[Array, ""]:
+    def is_going(self, solve: "SolverState") -> Bool[Array, ""]:
         """Returns whether a solve can continue: not at the end, steps left, and the next step of positive length."""
-        following, _ = stand.controller
-        return (stand.share < 1) & (stand.steps < self.most_steps) & (following > stand.share)
+        following, _ = solve.controller
+        return (solve.share < 1) & (solve.steps < self.most_steps) & (following > solve.share)
 
     def _controller(self) -> Any:
         import diffrax
@@ -201,7 +203,7 @@ def _resumed() -> Any:
 
     class Resumed(diffrax.AbstractStepSizeController):
         inner: Any
-        stand: Any
+        solve: Any
 
         def wrap(self, direction: Any) -> Any:
             return self
@@ -209,7 +211,7 @@ def _resumed() -> Any:
         def init(
             self, terms: Any, t0: Any, t1: Any, y0: Any, dt0: Any, args: Any, func: Any, error_order: Any
         ) -> tuple[Any, Any]:
-            return self.stand[0], self.stand
+            return self.solve[0], self.solve
 
         def adapt_step_size(
             self,

@@ -66,7 +66,7 @@ class TooMuch(Exception):
 def check_at_most(limit: int, found: int, what: str) -> None:
     """Raises TooMuch if `found`, a count of `what`, is above `limit`."""
     if found > limit:
-        raise TooMuch(f"it asks for {found:,} {what}, and vdmkit reads at most {limit:,}")
+        raise TooMuch(f"it needs {found:,} {what}, and vdmkit reads at most {limit:,}")
 
 
 def check_depth(value: Any) -> None:

@@ -333,7 +333,7 @@ class Translated(AbstractNetwork):
         self.trained_as, self.read_as = direction_of(trained_as), direction_of(read_as)
         if outputs > self.trained_as.outputs:
             raise RecipeError(
-                f"the network gives {self.trained_as.outputs} value per pixel and channel, but the prediction asks for "
+                f"the network gives {self.trained_as.outputs} value per pixel and channel, but the prediction needs "
                 f"{outputs}."
             )
         self.outputs = outputs

@@ -305,6 +305,6 @@ class ExactGivenLabel(AbstractPrediction):
     def __call__(self, output: Float[Array, "h w c 1"], z: Image, gamma: Scalar, path: AbstractPath) -> Estimate:
         assert isinstance(self.distribution, GaussianMixture | LevelMixture), "checked"
         weights = jnp.asarray(self.distribution.weights, float)
-        told = jnp.clip(jnp.round(output[0, 0, 0, 0]), 0, len(weights))  # stays NaN for a label that does not exist
-        one = (jnp.arange(1, len(weights) + 1) == told).astype(float)
-        return self.distribution.estimate(z, gamma, path, jnp.where(told == 0, weights, one))
+        label = jnp.clip(jnp.round(output[0, 0, 0, 0]), 0, len(weights))  # stays NaN for a label that does not exist
+        one = (jnp.arange(1, len(weights) + 1) == label).astype(float)
+        return self.distribution.estimate(z, gamma, path, jnp.where(label == 0, weights, one))

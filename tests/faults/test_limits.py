@@ -28,7 +28,7 @@ from vdmkit.plugins import load_plugins
 from vdmkit.recipes import load_recipe
 from vdmkit.training.checkpoints import check_unchanged, what_is_damaged
 
-FORM = r"asks for [\d,]+ [\w' ]+, and vdmkit reads at most [\d,]+"
+FORM = r"needs [\d,]+ [\w' ]+, and vdmkit reads at most [\d,]+"
 
 
 def tar_of(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
@@ -172,7 +172,7 @@ def test_a_recipe_is_refused_before_it_is_parsed(tmp_path, words):
 
 def test_an_override_with_a_long_number_is_named():
     """An integer of 5,000 digits in `--set` is refused by name."""
-    with pytest.raises(VdmkitError, match=r"^--set seed=9+: it asks for an integer"):
+    with pytest.raises(VdmkitError, match=r"^--set seed=9+: it has an integer"):
         load_recipe("digits", ["seed=" + "9" * 5_000])
 
 

@@ -240,13 +240,13 @@ def test_what_is_too_large_is_named(bare, shown_of):
     for name in ("samples.png", "metrics.jsonl", "evaluation.json"):
         (bare / name).touch()
         os.truncate(bare / name, 2**40)
-    with pytest.raises(CheckpointError, match=r"evaluation\.json: it asks for 1,099,511,627,776 bytes"):
+    with pytest.raises(CheckpointError, match=r"evaluation\.json: it needs 1,099,511,627,776 bytes"):
         read_contents(bare)
     (bare / "evaluation.json").unlink()
-    with pytest.raises(CheckpointError, match=r"metrics\.jsonl: it asks for"):
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl: it needs"):
         page([shown_of(bare)])
     (bare / "metrics.jsonl").unlink()
-    assert "samples.png: cannot be read (it asks for" in Read(page([shown_of(bare)]).html).text
+    assert "samples.png: cannot be read (it needs" in Read(page([shown_of(bare)]).html).text
 
 
 def test_a_changed_file_of_a_checkpoint_is_named_and_left_out(bare, shown_of):

@@ -287,9 +287,9 @@ def test_an_ode_that_cannot_be_checked_is_said_to_be_unknown(evidence):
 class _Backwards(Integrator):
     """Integrates the field in the opposite direction."""
 
-    def go_on(self, field, start, end, stand, args, *, steps):
+    def resume(self, field, start, end, solve, args, *, steps):
         reverse = lambda gamma, state, args: jax.tree.map(jnp.negative, field(gamma, state, args))  # noqa: E731
-        return super().go_on(reverse, start, end, stand, args, steps=steps)
+        return super().resume(reverse, start, end, solve, args, steps=steps)
 
 
 def test_a_flow_that_is_integrated_backwards_fails(measure_flow):

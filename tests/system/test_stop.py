@@ -15,7 +15,7 @@ TRAINED = (
     "Stopped after training: its last step, 12, is saved in run/checkpoints. To evaluate and sample, run the same "
 )
 TRAINED += "command again."
-ANEW = "Run the same command again to begin anew."
+ANEW = "Run the same command again."
 
 
 def test_a_run_that_was_stopped_goes_on(processes, tiny, same_as_whole, steps_logged):

@@ -105,7 +105,7 @@ def test_a_flipped_byte_is_noticed(program, run, name):
     changed = "changed since the run wrote it"
     for result, found in ((damaged, changed), (measured, changed), (missing, "missing")):
         assert (result.code, result.out) == (1, "")
-        assert f"run/{name}: {found}. Run the recipe again, which writes it anew" in result.err
+        assert f"run/{name}: {found}. Run the recipe again to write it" in result.err
     assert not (run / "likelihood.unfinished").exists(), "before anything is measured"
 
 

@@ -453,15 +453,15 @@ def test_constant_steps_are_as_many_as_asked_for(steps):
     integrator = Integrator("Euler", zero + 1e-5, zero + 1e-5, steps, steps)
     state = jnp.zeros((1, 1, 1), jnp.float32), zero
     field = lambda gamma, state, args: jax.tree.map(jnp.ones_like, state)  # noqa: E731
-    stand = jax.jit(lambda start, end: integrator.solve(field, start, end, state, None))(start, end)
-    assert int(stand.steps) == steps
-    assert bool(stand.arrived)
-    assert float(stand.state[1]) == pytest.approx(18.3, rel=1e-5)
+    solve = jax.jit(lambda start, end: integrator.solve(field, start, end, state, None))(start, end)
+    assert int(solve.steps) == steps
+    assert bool(solve.finished)
+    assert float(solve.state[1]) == pytest.approx(18.3, rel=1e-5)
 
 
 def test_progress_is_told_while_a_batch_is_solved(pixels, monkeypatch):
     """Progress is reported while a batch is being solved, and all rounds are reported."""
-    events, travel_on = [], _ode._travel
+    events, travel_on = [], _ode._step
     monkeypatch.setattr(_ode, "_AT_ONCE", 2)
     monkeypatch.setattr(_ode, "_travel", lambda *args: events.append("steps") or travel_on(*args))
     estimator = ProbabilityFlow(solver="Bosh3", probe="gaussian")
@@ -478,11 +478,11 @@ def test_a_solve_in_parts_is_that_in_one(steps):
     field = lambda gamma, state, args: (jnp.cos(3 * gamma) * state[0], state[0].sum())  # noqa: E731
     way, state = (jnp.asarray(-2.0), jnp.asarray(4.0)), (jnp.ones((1, 1, 1)), jnp.asarray(0.0))
     whole = jax.jit(lambda: integrator.solve(field, *way, state, None))()
-    go_on = jax.jit(lambda stand: integrator.go_on(field, *way, stand, None, steps=4))
-    stand = integrator.begin(field, *way, state, None)
-    while integrator.is_going(stand):
-        stand = go_on(stand)
-    assert bool(stand.arrived)
-    assert int(stand.steps) == int(whole.steps) > 8
-    np.testing.assert_allclose(stand.state[0], whole.state[0], rtol=1e-12)
-    np.testing.assert_allclose(stand.state[1], whole.state[1], rtol=1e-12)
+    resume = jax.jit(lambda solve: integrator.resume(field, *way, solve, None, steps=4))
+    solve = integrator.begin(field, *way, state, None)
+    while integrator.is_going(solve):
+        solve = resume(solve)
+    assert bool(solve.finished)
+    assert int(solve.steps) == int(whole.steps) > 8
+    np.testing.assert_allclose(solve.state[0], whole.state[0], rtol=1e-12)
+    np.testing.assert_allclose(solve.state[1], whole.state[1], rtol=1e-12)

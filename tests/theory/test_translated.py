@@ -123,7 +123,7 @@ def test_learned_variances_go_to_every_path() -> None:
     first, second = before.estimate(y, gamma), after.estimate(y, gamma)
     np.testing.assert_allclose(second.eps_hat, first.eps_hat, rtol=1e-12)
     np.testing.assert_array_equal(second.variance_share, first.variance_share)
-    with pytest.raises(RecipeError, match=r"the network gives 1 value per pixel and channel, but .* asks for 2"):
+    with pytest.raises(RecipeError, match=r"the network gives 1 value per pixel and channel, but .* needs 2"):
         translated((PATHS[0], "eps"), read, 2)
 
 

@@ -163,7 +163,7 @@ def _command(entry: EntryPoint) -> Any:
     return load_command(entry, make)
 
 
-_NO_FOLDER = "No folder was made. Run the same command again to begin anew."
+_NO_FOLDER = "No folder was made. Run the same command again."
 
 app = typer.Typer(
     cls=Commands,
@@ -175,14 +175,14 @@ data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Pack image
 data.command()(stoppable(pack))
 data.command()(stoppable(verify))
 app.command()(stoppable(distributed(run), "What was saved is kept: to go on, run the same command again."))
-app.command()(stoppable(distributed(evaluate), "No result was written. Run the same command again to begin anew."))
+app.command()(stoppable(distributed(evaluate), "No result was written. Run the same command again."))
 app.command()(
     stoppable(distributed(likelihood), "Batches that were done are kept: to go on, run the same command again.")
 )
-app.command()(stoppable(distributed(sample), "No samples were written. Run the same command again to begin anew."))
+app.command()(stoppable(distributed(sample), "No samples were written. Run the same command again."))
 app.command()(stoppable(compare, "Batches that were done are kept: to go on, run the same command again."))
-app.command()(stoppable(study, "Run the same command again to begin anew."))
-app.command()(stoppable(quality, "No score was computed. Run the same command again to begin anew."))
+app.command()(stoppable(study, "Run the same command again."))
+app.command()(stoppable(quality, "No score was computed. Run the same command again."))
 app.command()(stoppable(report, "No page was written. Run the same command again."))
 app.command()(stoppable(convert, _NO_FOLDER))
 app.command()(stoppable(check))

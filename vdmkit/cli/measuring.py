@@ -103,8 +103,8 @@ def likelihood(
     from vdmkit.experiments.load import load_test
     from vdmkit.experiments.measure import measure_likelihood
 
-    told = int(label) if label and label.isdecimal() else label
-    named = shorthands(estimator=estimator, precision=precision, label=told)
+    label_or_class = int(label) if label and label.isdecimal() else label
+    named = shorthands(estimator=estimator, precision=precision, label=label_or_class)
     of_bound = of_estimator(steps, kernel, grid)
     run = run_to_measure(checkpoint, named, overrides, plugins, step, of_bound, solver_steps, trust=trust)
     test = load_test(run)
@@ -123,7 +123,7 @@ def _audit(run: "Run", test: "Images", as_json: bool) -> None:
     from vdmkit.likelihood.consistency import audit_as_json
 
     measured_in = precisely(arithmetic)()
-    checks = stoppable(audit, "An audit keeps nothing: run the same command again to begin anew.")(run, test)
+    checks = stoppable(audit, "An audit keeps nothing. Run the same command again.")(run, test)
     if as_json:
         typer.echo(json.dumps(audit_as_json(checks, measured_in), indent=2))
     else:
@@ -209,7 +209,7 @@ def _plans(first: "tuple[Run, Images]", second: "tuple[Run, Images]") -> tuple[A
     both = first, second
     check_same_measurement(*((run.recipe, test) for run, test in both))
     labels = [told_labels(run.recipe, test) for run, test in both]
-    told = [None if of_run is None else {"label": of_run} for of_run in labels]
+    conditions = [None if of_run is None else {"label": of_run} for of_run in labels]
     models = [run.weighted(run.recipe.likelihood.weights) for run, _ in both]
     (run, test), settings = first, first[0].recipe.likelihood
     return plan_pair(
@@ -218,7 +218,7 @@ def _plans(first: "tuple[Run, Images]", second: "tuple[Run, Images]") -> tuple[A
         test.pixels,
         key=run.key,
         estimator=build_estimator(run.recipe, test.levels),
-        conditions=(told[0], told[1]),
+        conditions=(conditions[0], conditions[1]),
         precision=settings.precision,
         index=sample_of(len(test.pixels), settings.images or len(test.pixels)),
     )

@@ -137,8 +137,8 @@ def _other_image(image: Integer[Any, "h w c"], levels: int) -> Integer[np.ndarra
     """Changes every other value by only one level, so that float32 can distinguish log p of the two images."""
     given = np.asarray(image)
     changed = np.arange(given.size).reshape(given.shape) % 2 == 0
-    beside = np.where(given > 0, given - 1, min(1, levels - 1))
-    return np.where(changed, beside, given).astype(given.dtype)
+    neighbour = np.where(given > 0, given - 1, min(1, levels - 1))
+    return np.where(changed, neighbour, given).astype(given.dtype)
 
 
 def _halves(image: Array | np.ndarray, others: np.ndarray, swapped: np.ndarray) -> list[np.ndarray]:

@@ -65,13 +65,13 @@ def check_outputs(
     _check_no_callback(network, z, gamma)
     even = (np.arange(len(z)) % 2 == 0)[:, None, None, None]
     batches = (z, z, np.where(even, z, 1 - 2 * z), np.where(even, 1 - 2 * z, z))
-    first, again, *beside = (np.asarray(outputs_of(network, batch, gamma), np.float64) for batch in batches)
+    first, again, *others = (np.asarray(outputs_of(network, batch, gamma), np.float64) for batch in batches)
     expect(first.shape[1:] == shape, f"output of shape {first.shape[1:]}: expected {shape}")
     expect(bool(np.isfinite(first).all()), "the output is not finite")
     rounding = _ROUNDING * abs(first).max()
     off = abs(first - again).max()
     expect(off <= rounding, f"without a key a second call gives other outputs, by up to {off:.3g}")
-    off = max(abs(first[i::2] - beside[i][i::2]).max() for i in (0, 1))
+    off = max(abs(first[i::2] - others[i][i::2]).max() for i in (0, 1))
     expect(off <= rounding, f"the output for one image changes by up to {off:.3g} with the other images of its batch")
 
 

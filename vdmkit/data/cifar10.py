@@ -314,7 +314,7 @@ class _Unpickler(_InPython):
         try:
             return self._stand_ins[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}") from None
 
 
 class _Counted(dict[int, Any]):

@@ -275,7 +275,7 @@ class RunFolder:
         Raises CheckpointError if the file has changed since it was written.
         """
         if sha256 := self.provenance().kept.get(path.name):
-            advice = "Run the recipe again, which writes it anew; what was trained is not trained again."
+            advice = "Run the recipe again to write it; what was trained is not trained again."
             check_unchanged(path, sha256, advice)
         return path if path.is_file() else None
 

@@ -215,10 +215,10 @@ def _read_trained_on(path: Path | None, fits: Callable[[np.ndarray], bool]) -> n
     try:
         found = None if path is None else np.load(path)
     except Exception as error:  # a damaged header raises errors of many types
-        raise CheckpointError(f"{path}: damaged ({error}). Run the recipe again to write it anew.") from error
+        raise CheckpointError(f"{path}: damaged ({error}). Run the recipe again to write it.") from error
     if found is None or (isinstance(found, np.ndarray) and fits(found)):
         return found
-    raise CheckpointError(f"{path}: not of this run's training images. Run the recipe again to write it anew.")
+    raise CheckpointError(f"{path}: not of this run's training images. Run the recipe again to write it.")
 
 
 def report_runs(paths: Sequence[str | os.PathLike[str]], *, trust: bool = False, progress: Progress = None) -> Page:

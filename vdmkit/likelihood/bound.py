@@ -234,15 +234,15 @@ def _one_draw(
     replicate, k = draw
 
     def one(image: Array, index: Array, condition: Condition, output: Array | None) -> dict[str, Array]:
-        told, of_replicate = model.given(condition), fold_replicate(key, "bound", index, replicate)
+        conditioned, of_replicate = model.given(condition), fold_replicate(key, "bound", index, replicate)
         u = jax.random.uniform(fold_purpose(of_replicate, "time"), dtype=float)
         key_0, key_eps, *keys = jax.random.split(jax.random.fold_in(of_replicate, k), 4)
         x = model.observation.encode(image)
         eps_0, eps = (jax.random.normal(k, x.shape, x.dtype) for k in (key_0, key_eps))
         return {
-            "prior": prior_loss(told, x),
-            "reconstruction": reconstruction_loss(told, image, eps_0),
-            "diffusion": _diffusion(told, plan, x, (u + k) / plan.draws, eps, output, *keys),
+            "prior": prior_loss(conditioned, x),
+            "reconstruction": reconstruction_loss(conditioned, image, eps_0),
+            "diffusion": _diffusion(conditioned, plan, x, (u + k) / plan.draws, eps, output, *keys),
         }
 
     return jax.vmap(one)(images, index, condition, outputs)

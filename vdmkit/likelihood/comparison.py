@@ -176,9 +176,9 @@ def plan_pair(
     index = np.arange(len(pixels)) if index is None else check_index(np.asarray(index), len(pixels))
     chosen = select(pixels, index)
     check_count(chosen)
-    one, other = (rows_of(check_condition(told, len(pixels)), index) for told in conditions)
-    for told in (one, other):
-        as_arguments(estimator, told)
+    one, other = (rows_of(check_condition(condition, len(pixels)), index) for condition in conditions)
+    for condition in (one, other):
+        as_arguments(estimator, condition)
     nats = precision * first.dimensions * math.log(2)
     of_plan = fold_purpose(key, "plan_pair")
     return estimator.plan_pair((first, second), chosen, precision=nats, key=of_plan, conditions=(one, other))

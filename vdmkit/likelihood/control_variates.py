@@ -77,8 +77,8 @@ def outputs_of(
     """Returns, for each image, the network output that all of its draws share."""
 
     def one(image: Array, condition: Condition, key: PRNGKeyArray) -> Array:
-        told = model.given(condition)
-        return context.output(told, told.observation.encode(image), key=key)
+        conditioned = model.given(condition)
+        return context.output(conditioned, conditioned.observation.encode(image), key=key)
 
     return jax.vmap(one)(images, condition, keys)
 

@@ -112,8 +112,8 @@ class AbstractEstimator(eqx.Module, Generic[Plan]):
         other.
         """
         first, second = (
-            self.plan(model, images, precision=precision, key=key, **({"condition": told} if told else {}))
-            for model, told in zip(models, conditions, strict=True)
+            self.plan(model, images, precision=precision, key=key, **({"condition": condition} if condition else {}))
+            for model, condition in zip(models, conditions, strict=True)
         )
         return first, second
 

@@ -188,16 +188,16 @@ def _step(
 ) -> tuple[Float[Array, "b k h w c"], Float[Array, "b k"]]:
     """Draws z_s; returns its eps, and log p(z_s | z_t) - log q(z_s | z_t, x)."""
 
-    def one(image: Array, told: DiffusionModel, eps_t: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
+    def one(image: Array, conditioned: DiffusionModel, eps_t: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
         x = model.observation.encode(image)
-        estimate = told.denoise(diffuse(model.path, gamma_t, x, eps_t), gamma_t, {})
+        estimate = conditioned.denoise(diffuse(model.path, gamma_t, x, eps_t), gamma_t, {})
         n = jax.random.normal(jax.random.fold_in(fold_purpose(key, "step"), i), eps_t.shape, eps_t.dtype)
         eps_s = jnp.exp((gamma_s - gamma_t) / 2) * eps_t + jnp.sqrt(part_of_noise(gamma_t, gamma_s)) * n
         return eps_s, kernel.log_ratio(estimate, x, eps_t, n, gamma_t, gamma_s).sum()
 
     def of_image(image: Array, condition: Condition, eps: Array, keys: Array) -> tuple[Array, Array]:
-        told = model.given(condition)
-        return jax.vmap(lambda e, k: one(image, told, e, k))(eps, keys)
+        conditioned = model.given(condition)
+        return jax.vmap(lambda e, k: one(image, conditioned, e, k))(eps, keys)
 
     return jax.vmap(of_image)(images, condition, eps, keys)
 
@@ -208,13 +208,13 @@ def _end(
 ) -> Float[Array, "b k"]:
     """Returns log p(x | z_0), where z_0 / alpha_0 = x + exp(gamma_0 / 2) eps."""
 
-    def one(image: Array, told: DiffusionModel, eps_0: Array) -> Array:
+    def one(image: Array, conditioned: DiffusionModel, eps_0: Array) -> Array:
         x = model.observation.encode(image)
         z_0 = x + jnp.exp(gamma_0 / 2) * eps_0
-        return model.observation.log_prob(image, z_0, gamma_0, lambda: told.estimate(z_0, gamma_0))
+        return model.observation.log_prob(image, z_0, gamma_0, lambda: conditioned.estimate(z_0, gamma_0))
 
     def of_image(image: Array, condition: Condition, eps: Array) -> Array:
-        told = model.given(condition)
-        return jax.vmap(lambda e: one(image, told, e))(eps)
+        conditioned = model.given(condition)
+        return jax.vmap(lambda e: one(image, conditioned, e))(eps)
 
     return jax.vmap(of_image)(images, condition, eps)

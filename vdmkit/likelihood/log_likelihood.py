@@ -112,10 +112,10 @@ def pass_over(
         if None in found.values():
             rows = [np.resize(index[start : start + size], size) for start in at_once]
             rows = np.concatenate(list(islice(cycle(rows), mesh.size)))  # one shape, one compilation
-            told = {name: np.asarray(values)[rows] for name, values in condition.items()}
-            batch = np.ascontiguousarray(pixels[rows]), rows.astype(np.int32), told
-            images, numbers, told = place_batch(batch, mesh)
-            how = {"key": key, "on_round": on_round} | ({"condition": told} if told else {})
+            conditions = {name: np.asarray(values)[rows] for name, values in condition.items()}
+            batch = np.ascontiguousarray(pixels[rows]), rows.astype(np.int32), conditions
+            images, numbers, conditions = place_batch(batch, mesh)
+            how = {"key": key, "on_round": on_round} | ({"condition": conditions} if conditions else {})
             pair = [estimator(model, images, numbers, plan, replicate=r, **how) for r in (0, 1)]
             part = jax.tree.map(lambda *both: np.stack([np.asarray(one) for one in both]), *pair)
             for i, start in enumerate(at_once):
@@ -315,13 +315,13 @@ def log_likelihood(
     estimator = estimator or VariationalBound()
     check_pixels(model, pixels)
     check_increasing(model.schedule)
-    told = check_condition(condition, len(pixels))
+    conditions = check_condition(condition, len(pixels))
     index = np.arange(len(pixels)) if index is None else check_index(np.asarray(index), len(pixels))
     chosen = select(pixels, index)
     check_count(chosen)
     key, wanted = fold_purpose(key, "likelihood"), precision * model.dimensions * math.log(2)
     first_key = jax.random.fold_in(key, 0)
-    given = as_arguments(estimator, rows_of(told, index))
+    given = as_arguments(estimator, rows_of(conditions, index))
     if plan is None:
         plan = estimator.plan(model, chosen, precision=wanted, key=fold_purpose(first_key, "plan"), **given)
     plan = as_first_plan(plan)
@@ -332,7 +332,7 @@ def log_likelihood(
         what = f"likelihood, pass {stage + 1} of {count}" if stage else "likelihood"
         calls = calls_of(batch_size, len(index))
         of_stage = {"key": jax.random.fold_in(key, stage), "kept": kept and kept(stage), "seconds": seconds}
-        of_stage["condition"] = told
+        of_stage["condition"] = conditions
         with track(progress, what, 2 * estimator.rounds(plan) * calls) as advance:
             return pass_over(estimator, model, pixels, order, plan, batch_size=batch_size, on_round=advance, **of_stage)
 
@@ -344,7 +344,7 @@ def log_likelihood(
     places = np.argsort(done)
     averaged = {name: values / count for name, values in total.terms.items()}
     sorted_ = jax.tree.map(lambda a: np.asarray(a)[:, places], Estimates(averaged, total.evaluations, total.failed))
-    solver = solver_error(estimator, model, pixels, told, done[places], first_key, progress)
+    solver = solver_error(estimator, model, pixels, conditions, done[places], first_key, progress)
     evaluations = int(np.sum(total.evaluations)) + estimator.evaluations_of(plan)
     hashes = image_hashes(select(pixels, done[places]))
     return LogLikelihood(
@@ -379,9 +379,9 @@ def solver_error(
     if type(estimator).discretisation_error is AbstractEstimator.discretisation_error:
         return None
     few = index[sample_of(len(index), estimator.images_solved_again)]
-    told = as_arguments(estimator, rows_of(condition, few))
+    conditions = as_arguments(estimator, rows_of(condition, few))
     images, numbers = jnp.asarray(pixels[few]), jnp.asarray(few, jnp.int32)
     with track(progress, f"error of the solver on {len(few)} images", 1) as advance:
-        found = estimator.discretisation_error(model, images, numbers, key=key, **told)
+        found = estimator.discretisation_error(model, images, numbers, key=key, **conditions)
         advance()
     return found and SolverError(bits_per_dim(found[0], model.dimensions), found[1])

@@ -32,7 +32,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Real
 from vdmkit.arguments import Draws, SolverSteps, Steps, Tolerance
 from vdmkit.data.sources import Pixels
 from vdmkit.errors import RecipeError
-from vdmkit.integrator import Integrator, Stand, State
+from vdmkit.integrator import Integrator, SolverState, State
 from vdmkit.likelihood.estimator import DEQUANTISATIONS, NOTHING, AbstractEstimator, Estimates
 from vdmkit.model import DiffusionModel
 from vdmkit.networks.network import Condition, Conditions
@@ -88,30 +88,30 @@ class Transport(eqx.Module):
 
 def transport(model: DiffusionModel, z_0: Image, probes: Float[Array, "p h w c"], integrator: Integrator) -> Transport:
     """Solves the flow from gamma_0 to gamma_1, with the same probes of the divergence throughout."""
-    begun = set_out(model, z_0, probes, integrator)
-    return arrival(model, travel(model, begun, probes, integrator, integrator.most_steps), integrator)
+    begun = init(model, z_0, probes, integrator)
+    return finalize(model, step(model, begun, probes, integrator, integrator.most_steps), integrator)
 
 
-def set_out(model: DiffusionModel, z_0: Image, probes: Float[Array, "p h w c"], integrator: Integrator) -> Stand:
+def init(model: DiffusionModel, z_0: Image, probes: Float[Array, "p h w c"], integrator: Integrator) -> SolverState:
     """Returns the solver state at gamma_0."""
     return integrator.begin(_field, *_ends(model), (z_0, jnp.zeros((), z_0.dtype)), (model, probes))
 
 
-def travel(
-    model: DiffusionModel, stand: Stand, probes: Float[Array, "p h w c"], integrator: Integrator, steps: int
-) -> Stand:
+def step(
+    model: DiffusionModel, solve: SolverState, probes: Float[Array, "p h w c"], integrator: Integrator, steps: int
+) -> SolverState:
     """Makes at most `steps` more steps of the solver."""
-    return integrator.go_on(_field, *_ends(model), stand, (model, probes), steps=steps)
+    return integrator.resume(_field, *_ends(model), solve, (model, probes), steps=steps)
 
 
-def arrival(model: DiffusionModel, stand: Stand, integrator: Integrator) -> Transport:
+def finalize(model: DiffusionModel, solve: SolverState, integrator: Integrator) -> Transport:
     """Returns the end of the flow; it has failed if the solver has not reached gamma_1, or a value is not finite."""
-    z_1, mean_divergence = stand.state
+    z_1, mean_divergence = solve.state
     gamma_0, gamma_1 = _ends(model)
     linear = model.path.log_alpha(gamma_1) - model.path.log_alpha(gamma_0)
     finite = jnp.isfinite(z_1).all() & jnp.isfinite(mean_divergence)
     volume = z_1.size * (linear + mean_divergence)
-    return Transport(z_1, volume, integrator.calls(stand.steps), ~(finite & stand.arrived))
+    return Transport(z_1, volume, integrator.calls(solve.steps), ~(finite & solve.finished))
 
 
 def _ends(model: DiffusionModel) -> tuple[Scalar, Scalar]:
@@ -271,8 +271,8 @@ class ProbabilityFlow(AbstractEstimator[None]):
     ) -> tuple[Float[Array, "b h w c"], Float[Array, "b p h w c"]]:
         """Returns z_0 and the probes of an estimate's first solve."""
         how = self.integrator, model, NOTHING, self.probes, self._dequantisation(model.observation.levels)
-        stand, v, _ = _set_out(*how, images, index, jnp.asarray((replicate, 0, 0)), key)
-        return stand.state[0], v
+        solve, v, _ = _init(*how, images, index, jnp.asarray((replicate, 0, 0)), key)
+        return solve.state[0], v
 
     def __call__(
         self,
@@ -314,23 +314,23 @@ def _solve(
     on_round: Callable[[], object],
 ) -> Estimates:
     of_flow = (integrator, model, condition)
-    stand, v, log_q = _set_out(*of_flow, probes, dequantisation, images, index, draw, key)
+    solve, v, log_q = _init(*of_flow, probes, dequantisation, images, index, draw, key)
     shown = 0
     while shown < _PARTS:
-        way = float(_way_of(integrator, stand))
+        way = float(_way_of(integrator, solve))
         if way < 1:
-            stand = _travel(*of_flow, stand, v)
+            solve = _step(*of_flow, solve, v)
         for _ in range(shown, int(_PARTS * way)):
             on_round()
         shown = int(_PARTS * way)
-    return _arrive(*of_flow, stand, v, log_q)
+    return _finalize(*of_flow, solve, v, log_q)
 
 
 # Under vmap each image has its own step sizes, so its result does not depend on the rest of the batch.
 
 
 @eqx.filter_jit
-def _set_out(
+def _init(
     integrator: Integrator,
     model: DiffusionModel,
     condition: Conditions,
@@ -340,48 +340,50 @@ def _set_out(
     index: Array,
     draw: Array,
     key: PRNGKeyArray,
-) -> tuple[Stand, Array, Array]:
-    def one(image: Array, index: Array, condition: Condition) -> tuple[Stand, Array, Array]:
-        told = model.given(condition)
+) -> tuple[SolverState, Array, Array]:
+    def one(image: Array, index: Array, condition: Condition) -> tuple[SolverState, Array, Array]:
+        conditioned = model.given(condition)
         of_draw = jax.random.fold_in(fold_purpose(key, "ode"), index)
         for number in draw:
             of_draw = jax.random.fold_in(of_draw, number)
         key_z, key_probes = jax.random.split(of_draw)
-        z_0, log_q = DEQUANTISATIONS[dequantisation](told, image, key_z)
+        z_0, log_q = DEQUANTISATIONS[dequantisation](conditioned, image, key_z)
         v = probes(model.shape, key=key_probes)
-        return set_out(told, z_0, v, integrator), v, log_q
+        return init(conditioned, z_0, v, integrator), v, log_q
 
     return jax.vmap(one)(images, index, condition)
 
 
 @eqx.filter_jit
-def _travel(integrator: Integrator, model: DiffusionModel, condition: Conditions, stand: Stand, v: Array) -> Stand:
-    def one(stand: Stand, v: Array, condition: Condition) -> Stand:
-        return travel(model.given(condition), stand, v, integrator, min(integrator.most_steps, _AT_ONCE))
+def _step(
+    integrator: Integrator, model: DiffusionModel, condition: Conditions, solve: SolverState, v: Array
+) -> SolverState:
+    def one(solve: SolverState, v: Array, condition: Condition) -> SolverState:
+        return step(model.given(condition), solve, v, integrator, min(integrator.most_steps, _AT_ONCE))
 
-    return jax.vmap(one)(stand, v, condition)
+    return jax.vmap(one)(solve, v, condition)
 
 
 @eqx.filter_jit
-def _way_of(integrator: Integrator, stand: Stand) -> Scalar:
+def _way_of(integrator: Integrator, solve: SolverState) -> Scalar:
     """Returns the smallest fraction of the interval done over all images still being solved; 1 if all have stopped."""
-    return jnp.where(jax.vmap(integrator.is_going)(stand), stand.share, 1.0).min()
+    return jnp.where(jax.vmap(integrator.is_going)(solve), solve.share, 1.0).min()
 
 
 @eqx.filter_jit
-def _arrive(
-    integrator: Integrator, model: DiffusionModel, condition: Conditions, stand: Stand, v: Array, log_q: Array
+def _finalize(
+    integrator: Integrator, model: DiffusionModel, condition: Conditions, solve: SolverState, v: Array, log_q: Array
 ) -> Estimates:
-    def one(stand: Stand, v: Array, log_q: Array, condition: Condition) -> Estimates:
-        told = model.given(condition)
-        end = arrival(told, stand, integrator)
+    def one(solve: SolverState, v: Array, log_q: Array, condition: Condition) -> Estimates:
+        conditioned = model.given(condition)
+        end = finalize(conditioned, solve, integrator)
         return Estimates(
-            {"prior": -log_prior(told, end.z_1), "volume": -end.volume, "dequantisation": log_q},
+            {"prior": -log_prior(conditioned, end.z_1), "volume": -end.volume, "dequantisation": log_q},
             end.calls * (1 + len(v)),
             end.failed,
         )
 
-    return jax.vmap(one)(stand, v, log_q, condition)
+    return jax.vmap(one)(solve, v, log_q, condition)
 
 
 def _importance_weighted(samples: list[Estimates]) -> Estimates:

@@ -78,13 +78,13 @@ def run_pilot(
     """Makes two draws of the loss for each of some images, in some of the cells."""
     order = np.random.default_rng(0).permutation(len(images))
     rows = np.resize(order, _IMAGES)
-    chosen, told = jnp.asarray(images[rows]), rows_of(condition, rows)
+    chosen, conditions = jnp.asarray(images[rows]), rows_of(condition, rows)
     gamma = _nodes(cells)
     keys = jax.random.split(key, (len(gamma), 2, _IMAGES))
-    fits, curves, outputs = [], [], _outputs(model, controls.context, chosen, told, key)
+    fits, curves, outputs = [], [], _outputs(model, controls.context, chosen, conditions, key)
     for i, g in enumerate(gamma):
         at_g = functools.partial(_draws, model, controls, loss, jnp.asarray(g, float))
-        pair = [_in_parts(at_g, chosen, told, outputs[j], keys[i, j]) for j in (0, 1)]
+        pair = [_in_parts(at_g, chosen, conditions, outputs[j], keys[i, j]) for j in (0, 1)]
         mean = (pair[0][0] + pair[1][0]).mean() / 2
         fits.append((mean, *_fit(*(first - second for first, second in zip(*pair, strict=True)))))
         curves.append([of_draw - controlled @ fits[-1][1] for of_draw, controlled, _ in pair])
@@ -138,13 +138,13 @@ def _draws(
     keys: Key[Array, " b"],
 ) -> tuple[Array, Array, Array]:
     def one(image: Array, condition: Condition, output: Array | None, key: PRNGKeyArray) -> tuple[Array, Array, Array]:
-        told = model.given(condition)
+        conditioned = model.given(condition)
         key_eps, key_0, key_controls, key_loss = jax.random.split(key, 4)
         x = model.observation.encode(image)
         eps_0, eps = (jax.random.normal(k, x.shape, x.dtype) for k in (key_0, key_eps))
-        of_draw = loss(told, x, gamma, eps, key=key_loss)
-        controlled = controls(told, x, gamma, eps, output, key=key_controls)
-        return of_draw, controlled, reconstruction_loss(told, image, eps_0)
+        of_draw = loss(conditioned, x, gamma, eps, key=key_loss)
+        controlled = controls(conditioned, x, gamma, eps, output, key=key_controls)
+        return of_draw, controlled, reconstruction_loss(conditioned, image, eps_0)
 
     return jax.vmap(one)(images, condition, outputs, keys)
 

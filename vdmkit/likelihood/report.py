@@ -129,8 +129,8 @@ class LikelihoodReport:
         """Describes the labels that the network is conditioned on, if any."""
         if self.label is None:
             return []
-        told = "each image's own" if self.label == "data" else f"{self.label} for all images"
-        return [("labels", f"{told}: log P(image | label)")]
+        labels = "each image's own" if self.label == "data" else f"{self.label} for all images"
+        return [("labels", f"{labels}: log P(image | label)")]
 
     def _test_set(self) -> str:
         """Describes the error of the test set; 0 means that it is hidden by Monte Carlo."""
@@ -241,7 +241,7 @@ def report_on(
         groups_of(fingerprints, known.fingerprints)[estimate.index],
     )
     mean, solver = replace(estimate, groups=groups).mean(), estimate.solver
-    against, beside = reasons_against(known, test)
+    against, remarks_on_data = reasons_against(known, test)
     unsolved = estimate.reasons() if not (problems or against) else replace(estimate, solver=None).reasons()
     reasons = [*problems, *against, *unsolved]
     exact, lowest = _truth(estimate, subject)
@@ -284,7 +284,12 @@ def report_on(
         arithmetic=estimate.arithmetic,
         trusted=not reasons,
         reasons=tuple(reasons),
-        remarks=(*on_copies(copies, groups, len(fingerprints)), *beside, *remarks, *remark_on_few(estimate.nats)),
+        remarks=(
+            *on_copies(copies, groups, len(fingerprints)),
+            *remarks_on_data,
+            *remarks,
+            *remark_on_few(estimate.nats),
+        ),
     )
 
 
@@ -311,8 +316,8 @@ def name_of_result(dataset: str, label: int | str | None, estimator: Choice, fin
         estimator: The recipe's choice; settings that differ from the default are in the name.
         fingerprint: Fingerprint, in hexadecimal, of everything that the number depends on.
     """
-    told = [] if label is None else [f"label-{label}"]
-    return "_".join([_words(dataset), *told, _words(str(estimator))[:_LONGEST], fingerprint[:8]])
+    labels = [] if label is None else [f"label-{label}"]
+    return "_".join([_words(dataset), *labels, _words(str(estimator))[:_LONGEST], fingerprint[:8]])
 
 
 def _words(text: str) -> str:

@@ -85,15 +85,15 @@ def read_toml(path: Path) -> str:
 def parse_toml(text: str) -> dict[str, Any]:
     """Parses TOML. Raises TOMLDecodeError if it is invalid, and TooMuch if it is too deeply nested or too large."""
     if _LONG_KEY.search(text):  # tomllib is quadratic in the number of parts
-        raise TooMuch(f"it asks for more {_LEVELS} than the {MAX_DEPTH} that vdmkit reads")
+        raise TooMuch(f"it has more {_LEVELS} than the {MAX_DEPTH} that vdmkit reads")
     try:
         values = tomllib.loads(text)
     except RecursionError:
-        raise TooMuch(f"it asks for more {_LEVELS} than the {MAX_DEPTH} that vdmkit reads") from None
+        raise TooMuch(f"it has more {_LEVELS} than the {MAX_DEPTH} that vdmkit reads") from None
     except tomllib.TOMLDecodeError:
         raise
     except ValueError:  # Python refuses integers of more than 4,300 digits
-        raise TooMuch(f"it asks for an integer of more than the {MAX_BITS:,} bits that vdmkit reads") from None
+        raise TooMuch(f"it has an integer of more than the {MAX_BITS:,} bits that vdmkit reads") from None
     _check_size(values)
     return values
 
@@ -119,8 +119,8 @@ def shipped_recipes() -> dict[str, Path]:
 
     In a wheel they are inside the package; in a checkout, editable installs included, they are next to it.
     """
-    inside, beside = _PACKAGE / "recipes" / "shipped", _PACKAGE.parent / "recipes"
-    folder = inside if inside.is_dir() else beside
+    inside, outside = _PACKAGE / "recipes" / "shipped", _PACKAGE.parent / "recipes"
+    folder = inside if inside.is_dir() else outside
     files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob("*.toml")}
     return dict(sorted(files.items()))
 

@@ -441,8 +441,8 @@ class Ode(AbstractSampler):
         estimate, endless = denoise(y_t, gamma_t), jnp.isneginf(gamma_s)
         end = jnp.where(endless, gamma_t - 1, gamma_s)
         state = (y_t, jnp.zeros((), y_t.dtype))
-        stand = self.integrator.solve(field, gamma_t, end, state, None)
-        solved = jnp.where(stand.arrived, stand.state[0], jnp.nan)
+        solve = self.integrator.solve(field, gamma_t, end, state, None)
+        solved = jnp.where(solve.finished, solve.state[0], jnp.nan)
         return jnp.where(endless, estimate.x_hat, solved), estimate
 
 

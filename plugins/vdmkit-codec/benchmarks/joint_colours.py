@@ -55,8 +55,8 @@ def savings(clean: Matrix, s_t: float, s_s: float) -> tuple[float, float]:
     of_pixel = log_det(noisy[np.ix_(pixel, pixel)])
     alone = float(np.log(np.diag(noisy)[pixel]).sum())
     both = [*around, *pixel]
-    told = log_det(noisy[np.ix_(both, both)]) - log_det(noisy[np.ix_(around, around)])
-    return (alone - of_pixel) / 2, (of_pixel - told) / 2
+    given = log_det(noisy[np.ix_(both, both)]) - log_det(noisy[np.ix_(around, around)])
+    return (alone - of_pixel) / 2, (of_pixel - given) / 2
 
 
 def main() -> None:

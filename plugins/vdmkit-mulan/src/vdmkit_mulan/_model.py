@@ -98,9 +98,9 @@ class Mulan(eqx.Module):
         parts: dict[str, Any] = {"attention": attention, "fourier": fourier, "dropout": dropout, "channels": channels}
         self.encoder = Encoder(shape, latent, keys[0], blocks=encoder_blocks, **parts)
         self.schedule = PolynomialSchedule(shape, latent, gamma_range, keys[1])
-        told = Conditioning(channels, latent, gamma_range, keys[2])
+        conditioning = Conditioning(channels, latent, gamma_range, keys[2])
         network = VDMUNet(shape, 1, gamma_range, keys[3], blocks=blocks, **parts)
-        self.network = eqx.tree_at(lambda network: network.conditioning, network, told)
+        self.network = eqx.tree_at(lambda network: network.conditioning, network, conditioning)
         self.prediction, self.ones = prediction, ones
 
     def eps_hat(self, z_t: Image, gamma: Image, z: Latent, *, key: PRNGKeyArray | None = None) -> Image:
