@@ -459,11 +459,11 @@ def test_constant_steps_are_as_many_as_asked_for(steps):
     assert float(solve.state[1]) == pytest.approx(18.3, rel=1e-5)
 
 
-def test_progress_is_told_while_a_batch_is_solved(pixels, monkeypatch):
+def test_progress_is_reported_while_a_batch_is_solved(pixels, monkeypatch):
     """Progress is reported while a batch is being solved, and all rounds are reported."""
-    events, travel_on = [], _ode._step
+    events, one_step = [], _ode._step
     monkeypatch.setattr(_ode, "_AT_ONCE", 2)
-    monkeypatch.setattr(_ode, "_travel", lambda *args: events.append("steps") or travel_on(*args))
+    monkeypatch.setattr(_ode, "_step", lambda *args: events.append("steps") or one_step(*args))
     estimator = ProbabilityFlow(solver="Bosh3", probe="gaussian")
     estimator(pixels, IMAGES[:1], INDEX[:1], None, **FIRST, on_round=lambda: events.append("part"))
     assert events.count("part") == estimator.rounds(None)
