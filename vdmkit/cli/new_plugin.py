@@ -40,8 +40,7 @@ from typing import Annotated
 import equinox as eqx
 import vdmkit
 from annotated_types import Ge
-from vdmkit.schedules import AbstractSchedule
-from vdmkit.typing import Scalar
+from vdmkit.schedules import AbstractSchedule, Scalar
 
 
 @vdmkit.register("schedule", "$component")
@@ -70,7 +69,7 @@ from vdmkit.conformance import check_schedule
 
 
 def test_conforms():
-    """False if the schedule did not give a valid bound."""
+    """The schedule gives a valid bound."""
     check_schedule(Schedule())
     check_schedule(Schedule(gamma_min=-4.0, gamma_max=9.0, power=2.0))
 '''
