@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 
 import vdmkit
-from vdmkit.data import batches
+from vdmkit.data.batches import batches
 from vdmkit.randomness import fold_purpose
 from vdmkit.recipes import Recipe, load_recipe
 from vdmkit.recipes.build import build_optimizer, initial_model

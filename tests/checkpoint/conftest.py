@@ -7,7 +7,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
-from vdmkit.data import batches
+from vdmkit.data.batches import batches
 from vdmkit.training.checkpoints import CheckpointStore
 
 

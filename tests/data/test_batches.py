@@ -8,8 +8,8 @@ import json
 import numpy as np
 import pytest
 
-from vdmkit.data import Flip, Images, PermuteChannels, Rotate90, batches
-from vdmkit.data.batches import BatchSource, Purpose, generator
+from vdmkit.data import Flip, Images, PermuteChannels, Rotate90
+from vdmkit.data.batches import BatchSource, Purpose, batches, generator
 from vdmkit.data.identity import level_counts
 from vdmkit.errors import DataError
 

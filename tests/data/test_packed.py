@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from vdmkit.conformance import check_data
-from vdmkit.data import AbstractPixels, AbstractSource, Digits, GaussianData, Images, Npz, Packed, batches
+from vdmkit.data import AbstractPixels, AbstractSource, Digits, GaussianData, Images, Npz, Packed
+from vdmkit.data.batches import batches
 from vdmkit.data.identity import fingerprints_of, level_counts, statistics_of
 from vdmkit.data.packed import pack, verify
 from vdmkit.data.sources import identified

@@ -36,7 +36,8 @@ from vdmkit_codec.container import DIGEST, Chunk, open_reader, pack_file
 from vdmkit_codec.inspection import inspect
 
 from vdmkit.cli.options import of_estimator
-from vdmkit.data import Cifar10, ImageNetNew, Npz, batches
+from vdmkit.data import Cifar10, ImageNetNew, Npz
+from vdmkit.data.batches import batches
 from vdmkit.data.cifar10 import array_in, read_pickle
 from vdmkit.data.folder import list_images, read_image
 from vdmkit.data.packed import read_metadata

@@ -10,7 +10,7 @@ import optax
 import pytest
 import tomli_w
 
-from vdmkit.data import batches
+from vdmkit.data.batches import batches
 from vdmkit.errors import CheckpointError
 from vdmkit.experiments import RunFolder, load_run
 from vdmkit.experiments.importing import import_checkpoint

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from vdmkit.data import batches
+from vdmkit.data.batches import batches
 from vdmkit.errors import DataError, NonFiniteError
 from vdmkit.losses import Elbo, LowDiscrepancy, Objective
 from vdmkit.training import TrainState, Update

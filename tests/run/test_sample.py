@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Samples of a run do not depend on how many are drawn."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,6 @@ from vdmkit.recipes import load_recipe
 from vdmkit.recipes.build import build_sampling
 from vdmkit.sampling import Ancestral
 from vdmkit.sampling.sample import SamplingConfig, draw_samples, fit_into, sample
-from vdmkit.sampling.sample import sample as _sample
 from vdmkit.schedules import Karras, Tabulated
 
 RECIPES = Path(vdmkit.__file__).parents[1] / "recipes"
@@ -59,7 +59,7 @@ def test_the_first_images_do_not_depend_on_how_many(tiny_model):
 def test_what_fits_into_the_time(tiny_model, monkeypatch, seconds, fitting):
     """If the time is short, first the number of images and then the number of steps is reduced."""
     ticks = iter([0.0, 50.0, 50.0, 51.0])  # compilation, then one second for a step of 8 images
-    monkeypatch.setattr(_sample, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    monkeypatch.setattr(sys.modules["vdmkit.sampling.sample"], "time", SimpleNamespace(monotonic=lambda: next(ticks)))
     config = SamplingConfig(sampler=Ancestral(), steps=100)
     assert fit_into(tiny_model, config, 16, seconds=seconds) == fitting
 

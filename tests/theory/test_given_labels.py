@@ -124,4 +124,4 @@ def test_a_label_that_does_not_exist_gives_no_number(model):
         _ = found.bits_per_dim
     inner = Choice("network", "none")
     network = LabelConditioned((2, 2, 1), 1, (-8.0, 5.0), 3, KEY, network=inner)
-    assert np.isnan(network.pictures.at[jnp.asarray(4)].get(mode="fill", fill_value=jnp.nan)).all()
+    assert np.isnan(network.embeddings.at[jnp.asarray(4)].get(mode="fill", fill_value=jnp.nan)).all()

@@ -5,7 +5,8 @@ An importer translates the authors' configuration into a recipe (`Settings`, `pu
 their names, into its model (`WeightSource`, `with_arrays`).
 """
 
-import vdmkit.importers.diffusers  # noqa: F401 - registers it
+import vdmkit.importers.diffusers
+import vdmkit.importers.vdm  # noqa: F401
 from vdmkit.importers.formats import Arrays, read_weights
 from vdmkit.importers.loader import AbstractImporter, Config
 from vdmkit.importers.translation import (

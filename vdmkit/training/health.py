@@ -306,7 +306,7 @@ def gradient_jumps(windows: Sequence[Window]) -> str | None:
 
 
 def nothing_learned(window: Window, levels: int, steps: int) -> str | None:
-    """Warns that the bound is no better than log2(levels), that of a uniform distribution over the levels.
+    """Warns that the bound does not improve on log2(levels), that of a uniform distribution over the levels.
 
     It is checked in the second half of a training, and after `FEWEST_TO_LEARN` updates, because noise predictions start
     far above it. Within 2% counts as no better, because a collapsed schedule comes that close.
