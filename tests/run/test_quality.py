@@ -169,7 +169,7 @@ def test_what_is_missing_is_said_before_anything_is_read(program, monkeypatch, t
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
     monkeypatch.setitem(sys.modules, "torch", None)
     if missing == "package":
-        monkeypatch.setattr(features._inception, "_SHA256", features._inception.file_sha256(weights))
+        monkeypatch.setattr(features, "_SHA256", features.file_sha256(weights))
     code, out, err = program("quality", "--ckpt", str(tmp_path / "no_run"), "--inception", str(weights))
     assert (code, out) == (1, "")
     reasons = {"weights": f"{weights}: SHA-256 ", "package": "Inception needs torch-fidelity, which cannot be imported"}
