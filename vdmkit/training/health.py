@@ -403,8 +403,8 @@ def measured_without_labels(network: str | None) -> str | None:
         return None
     return (
         f"network {network} is conditioned on the label of every training image, and the test bound is that of images "
-        "without labels, which it was never trained on. Put it without labels into network label_conditioned, which drops "
-        "some of them, or measure with `vdmkit likelihood --label data`."
+        "without labels, which it was never trained on. Put it without labels into network label_conditioned, which "
+        "drops a share of them, or measure with `vdmkit likelihood --label data`."
     )
 
 
