@@ -198,7 +198,6 @@ def _refuse_fall(low: Float[np.ndarray, " n"], slope: Float[np.ndarray, " n"]) -
 
 
 Argument = Annotated[float, Ge(-MAX_GAMMA), Le(MAX_GAMMA)]
-Rho = Annotated[float, Ge(0.5), Le(100)]
 Resolution = Annotated[float, Ge(1), Le(65_536)]
 
 

@@ -121,7 +121,7 @@ def test_images_are_classified_alike_in_other_batches_and_subsets():
 
 
 def test_wrong_arguments_are_refused():
-    """Bayes' rule would be used with frequencies that are none, or an infinite term become a probability."""
+    """Frequencies that Bayes' rule cannot use, counts below 1, and infinite terms are refused with the reason."""
     pixels, model = LEVELS.load("test").pixels, oracle(LEVELS, (-8.0, 5.0))
     for frequencies, reason in (
         ([3.0], r"shape \(1,\): expected one for each of at least 2"),
